@@ -1,0 +1,243 @@
+//! The admin listener: health, metrics and operations. Never the public listener.
+//!
+//! `/healthz`, `/readyz` and `/metrics` answer everybody who reaches the listener. Everything under `/v1/` wants the token of
+//! `admin.token`, or a loopback address where there is none, and refuses what a web page of another site could send.
+
+mod operations;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::authority::Authority;
+use crate::config::{LimitOutage, Outage};
+use crate::gateway::Gateway;
+
+/// Largest body of an operation, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait for a request's head, and for its body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open admin connections.
+const CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A JSON or text answer.
+pub(crate) type Reply = Response<Full<Bytes>>;
+
+/// The admin listener, bound.
+#[derive(Debug)]
+pub struct Admin {
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+}
+
+impl Admin {
+    /// Binds `admin.listen`.
+    pub async fn bind(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
+        let address = gateway.running().plan.config.admin.listen;
+        Ok(Self { gateway: Arc::clone(gateway), listener: TcpListener::bind(address).await? })
+    }
+
+    /// The address that was bound.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`. Health answers must outlive the public listener's drain.
+    pub async fn serve(self, stop: CancellationToken) {
+        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let Ok((stream, peer)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let gateway = Arc::clone(&self.gateway);
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let gateway = Arc::clone(&gateway);
+                    async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(REQUEST_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    // A broken admin connection is the client's affair.
+                    _ = connection => {}
+                    () = stop.cancelled() => {}
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    if !path.starts_with("/v1/") {
+        return match (&head.method, path) {
+            (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
+            (&Method::GET | &Method::HEAD, "/readyz") => ready(gateway),
+            (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway),
+            (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
+            _ => problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "The admin listener serves /healthz, /readyz, /metrics and /v1/….",
+            ),
+        };
+    }
+    if let Some(refusal) = refuse(gateway, peer, &head.method, &head.headers) {
+        return refusal;
+    }
+    let collected =
+        tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect());
+    let body = match collected.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            let detail = "The body could not be read, or is longer than 64 KiB.";
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
+        }
+        Err(_) => {
+            return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
+        }
+    };
+    operations::carry_out(gateway, &head.method, path, &body).await
+}
+
+/// The answer to those who may not operate the gateway.
+fn refuse(
+    gateway: &Gateway,
+    peer: SocketAddr,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Reply> {
+    let running = gateway.running();
+    match &running.plan.config.admin.token {
+        Some(token) => {
+            let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+            let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+            // Equal time for equal lengths, so that the token cannot be guessed byte by byte.
+            if aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose()).is_err() {
+                let detail = "Send Authorization: Bearer with the value of admin.token.";
+                let mut reply = problem(StatusCode::UNAUTHORIZED, "admin_token_invalid", detail);
+                let challenge = HeaderValue::from_static("Bearer realm=\"portcullis-admin\"");
+                reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                return Some(reply);
+            }
+        }
+        None => {
+            // A page that was rebound to this address still names its own host (DNS rebinding).
+            let host = headers.get(HOST).and_then(|host| Authority::parse(host.as_bytes()));
+            let local_name = host.is_some_and(|host| {
+                matches!(host.host(), "localhost" | "[::1]") || host.host().starts_with("127.")
+            });
+            if !peer.ip().to_canonical().is_loopback() || !local_name {
+                let detail = "Without admin.token, operations are for this machine alone: \
+                              set admin.token to operate from elsewhere.";
+                return Some(problem(StatusCode::FORBIDDEN, "admin_loopback_only", detail));
+            }
+        }
+    }
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().to_ascii_lowercase().starts_with(b"application/json")
+    });
+    // What a form or a script of another site can send without asking first.
+    if headers.contains_key(ORIGIN) || (*method == Method::POST && !is_json) {
+        let detail = "Send Content-Type: application/json and no Origin.";
+        return Some(problem(StatusCode::FORBIDDEN, "cross_site_refused", detail));
+    }
+    None
+}
+
+/// Ready: the configuration is applied, and either the store answers or its absence lets requests pass.
+fn ready(gateway: &Gateway) -> Reply {
+    if gateway.is_draining() {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "The gateway is about to stop.",
+        );
+    }
+    let running = gateway.running();
+    let outage = running.plan.on_outage;
+    let passes = outage.revocation != Outage::Refuse
+        && outage.session != Outage::Refuse
+        && outage.limits != LimitOutage::Refuse;
+    if gateway.store.is_connected() || passes {
+        text(StatusCode::OK, "ready\n")
+    } else {
+        let detail =
+            "The store does not answer, and store.on_outage refuses requests that need it.";
+        problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", detail)
+    }
+}
+
+fn metrics(gateway: &Gateway) -> Reply {
+    let body = gateway.metrics.render(gateway.store.is_connected());
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}
+
+fn text(status: StatusCode, body: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// `application/problem+json` (RFC 9457).
+pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
+    let mut reply = json(
+        status,
+        &serde_json::json!({
+            "type": format!("urn:portcullis:problem:{code}"),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
+        }),
+    );
+    let kind = HeaderValue::from_static("application/problem+json");
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply
+}
+
+pub(crate) fn not_allowed(allow: &'static str) -> Reply {
+    let detail = format!("This path accepts {allow}.");
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}

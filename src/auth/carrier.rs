@@ -1,0 +1,139 @@
+//! Where a token stands in a request: reads it there (RFC 6750 §2.1), and takes it out of what is
+//! forwarded. It must not know what is inside a token.
+
+use config::TokenSource;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::challenge::Denied;
+use crate::config;
+
+/// The one token of the request. Two different ones are refused, whatever their places: which of
+/// them another program would believe is unknown.
+pub(super) fn find<'h>(
+    sources: &[TokenSource],
+    headers: &'h HeaderMap,
+) -> Result<Option<&'h str>, Denied> {
+    let mut found = None;
+    for source in sources {
+        let here = match source {
+            TokenSource::Header(name) => in_header(name, headers)?,
+            TokenSource::Cookie(name) => in_cookies(name, headers)?,
+        };
+        found = agree(found, here)?;
+    }
+    Ok(found)
+}
+
+/// Removes the tokens from all places where one may stand, and nothing else.
+pub(super) fn remove(sources: &[TokenSource], headers: &mut HeaderMap) {
+    for source in sources {
+        match source {
+            TokenSource::Header(name) if *name == AUTHORIZATION => {
+                retain(headers, &AUTHORIZATION, |line| {
+                    after_bearer(line.as_bytes()).is_none().then(|| line.clone())
+                });
+            }
+            TokenSource::Header(name) => {
+                headers.remove(name);
+            }
+            TokenSource::Cookie(name) => retain(headers, &COOKIE, |line| without(line, name)),
+        }
+    }
+}
+
+fn agree<'h>(known: Option<&'h str>, next: Option<&'h str>) -> Result<Option<&'h str>, Denied> {
+    match (known, next) {
+        (Some(known), Some(next)) if known != next => Err(Denied::Malformed),
+        (known, next) => Ok(known.or(next)),
+    }
+}
+
+fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
+    let mut lines = headers.get_all(name).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(Denied::Malformed);
+    }
+    let value = line.as_bytes().trim_ascii();
+    match after_bearer(value) {
+        Some(rest) => {
+            let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+            word(&rest[spaces..]).map(Some)
+        }
+        // Another scheme, such as Basic, is somebody else's credential.
+        None if *name == AUTHORIZATION || value.is_empty() => Ok(None),
+        None => word(value).map(Some),
+    }
+}
+
+fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
+    let mut found = None;
+    for line in headers.get_all(COOKIE) {
+        let pairs = line.as_bytes().split(|byte| *byte == b';').filter_map(pair);
+        for (_, value) in pairs.filter(|pair| pair.0 == name.as_bytes()) {
+            // An empty cookie is what a log-out leaves behind.
+            let token = if value.is_empty() { None } else { Some(word(value)?) };
+            found = agree(found, token)?;
+        }
+    }
+    Ok(found)
+}
+
+/// What follows the scheme `Bearer`; nothing for another scheme. A scheme ends where its characters
+/// end (RFC 9110 §5.6.2), so that `Bearer<TAB>x`, which a lax parser takes for a token, is not
+/// passed over.
+fn after_bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked("bearer".len())?;
+    let goes_on = rest
+        .first()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
+    (scheme.eq_ignore_ascii_case(b"bearer") && !goes_on).then_some(rest)
+}
+
+/// Exactly one word of `token68` characters (RFC 9110 §11.2), which excludes lists and a second
+/// word.
+fn word(value: &[u8]) -> Result<&str, Denied> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    if value.is_empty() || !value.iter().all(allowed) {
+        return Err(Denied::Malformed);
+    }
+    std::str::from_utf8(value).map_err(|_| Denied::Malformed)
+}
+
+/// Name and value of one `cookie-pair` (RFC 6265 §4.2.1).
+fn pair(segment: &[u8]) -> Option<(&[u8], &[u8])> {
+    let equals = segment.iter().position(|byte| *byte == b'=')?;
+    Some((segment[..equals].trim_ascii(), segment[equals + 1..].trim_ascii()))
+}
+
+/// The cookie line without the pairs called `name`, the others byte for byte; nothing when none is
+/// left.
+fn without(line: &HeaderValue, name: &str) -> Option<HeaderValue> {
+    let named = |segment: &&[u8]| pair(segment).is_some_and(|it| it.0 == name.as_bytes());
+    let segments = line.as_bytes().split(|byte| *byte == b';');
+    if !segments.clone().any(|segment| named(&segment)) {
+        return Some(line.clone());
+    }
+    let kept: Vec<&[u8]> = segments.filter(|segment| !named(segment)).collect();
+    let kept = kept.join(&b';');
+    let kept = kept.trim_ascii();
+    if kept.is_empty() { None } else { HeaderValue::from_bytes(kept).ok() }
+}
+
+/// Replaces the lines of one header by what `keep` makes of each.
+fn retain(
+    headers: &mut HeaderMap,
+    name: &HeaderName,
+    keep: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+) {
+    let lines = headers.get_all(name);
+    if lines.iter().next().is_none() {
+        return;
+    }
+    let kept: Vec<HeaderValue> = lines.iter().filter_map(keep).collect();
+    headers.remove(name);
+    for line in kept {
+        headers.append(name, line);
+    }
+}

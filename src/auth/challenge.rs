@@ -1,0 +1,166 @@
+//! Why a caller is turned away, and how that is said: status, stable code, public text and the
+//! challenge of RFC 6750 §3. It must not know how the reason was found; its public texts say what
+//! to do and tell an attacker nothing.
+
+use std::fmt::Write as _;
+
+use http::{HeaderValue, StatusCode};
+
+/// The realm of every challenge. It is the same for all routes, so that it tells nothing about
+/// them.
+pub const REALM: &str = "portcullis";
+
+/// Why a request is refused by this room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The request carries no token.
+    #[error("no token")]
+    NoToken,
+    /// The request carries several tokens, or one in a bad form.
+    #[error("several tokens, or one in a form that is not a bearer token")]
+    Malformed,
+    /// The token is not acceptable.
+    #[error("token refused: {0}")]
+    Invalid(#[from] Reason),
+    /// The token is valid but was revoked.
+    #[error("token revoked")]
+    Revoked,
+    /// The token is valid but does not say what the route requires.
+    #[error("the token's claims do not permit this")]
+    Insufficient {
+        /// The scopes of which one is needed, separated by spaces, when the requirement is one of
+        /// scope.
+        scope: Option<String>,
+    },
+}
+
+/// What is wrong with a token. For the log; the client learns only whether the token expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Longer than the verifier's bound.
+    #[error("larger than the limit")]
+    TooLarge,
+    /// Not three parts (RFC 7515 §7.1).
+    #[error("not three parts")]
+    Parts,
+    /// A part is not canonical unpadded base64url (RFC 7515 §2).
+    #[error("a part is not canonical base64url")]
+    Encoding,
+    /// The header is no JSON object, or one of its members is not what RFC 7515 §4.1 says.
+    #[error("bad header")]
+    Header,
+    /// The header asks for a feature that the gateway does not have: `crit`, `b64`, `zip`, a nested
+    /// token.
+    #[error("the header asks for an extension")]
+    Extension,
+    /// `typ` names something that is no access token (RFC 8725 §3.11).
+    #[error("not the type of an access token")]
+    Type,
+    /// `alg` is missing, unknown or not accepted.
+    #[error("algorithm not accepted")]
+    Algorithm,
+    /// No key has this `kid` and algorithm.
+    #[error("no key for its kid and algorithm")]
+    Key,
+    /// The signature is not the key's.
+    #[error("bad signature")]
+    Signature,
+    /// The claims are no JSON object, or a claim has a wrong type.
+    #[error("bad claims")]
+    Claims,
+    /// `exp` is missing.
+    #[error("no expiry")]
+    NoExpiry,
+    /// `exp` has passed.
+    #[error("expired")]
+    Expired,
+    /// `nbf` lies in the future.
+    #[error("not valid yet")]
+    NotYet,
+    /// `iat` lies in the future.
+    #[error("issued in the future")]
+    IssuedInFuture,
+    /// The token lives longer than `max_age`, or does not say since when.
+    #[error("lives longer than accepted")]
+    MaxAge,
+    /// `iss` is not the configured one.
+    #[error("another issuer")]
+    Issuer,
+    /// `aud` names none of the configured ones.
+    #[error("another audience")]
+    Audience,
+    /// A claim that travels as a header is larger than a header may be.
+    #[error("a claim is too large for its header")]
+    HeaderTooLarge,
+}
+
+impl Denied {
+    /// The status of the answer (RFC 6750 §3.1).
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::NoToken | Self::Invalid(_) | Self::Revoked => StatusCode::UNAUTHORIZED,
+            Self::Insufficient { .. } => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoToken => "token_missing",
+            Self::Malformed => "token_malformed",
+            Self::Invalid(Reason::Expired) => "token_expired",
+            Self::Invalid(_) => "token_invalid",
+            Self::Revoked => "token_revoked",
+            Self::Insufficient { scope: Some(_) } => "scope_insufficient",
+            Self::Insufficient { scope: None } => "claims_insufficient",
+        }
+    }
+
+    /// A sentence for the caller. Free of quotes and backslashes, as RFC 6750 §3 requires of
+    /// `error_description`.
+    pub fn public(&self) -> &'static str {
+        match self {
+            Self::NoToken => "An access token is needed: send it as a bearer token.",
+            Self::Malformed => {
+                "Send exactly one access token, in the form Authorization: Bearer TOKEN."
+            }
+            Self::Invalid(Reason::Expired) => "The access token has expired: get a new one.",
+            Self::Invalid(_) => "The access token is not valid: get a new one.",
+            Self::Revoked => "The access token was revoked: log in again.",
+            Self::Insufficient { .. } => "The access token does not permit this request.",
+        }
+    }
+
+    /// The value of `WWW-Authenticate` (RFC 6750 §3). A request without a token learns no error,
+    /// only the scheme.
+    pub fn challenge(&self, realm: &str) -> HeaderValue {
+        let mut text = format!("Bearer realm=\"{}\"", quotable(realm).unwrap_or(REALM));
+        if let Some(error) = self.error() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", error=\"{error}\", error_description=\"{}\"", self.public());
+        }
+        if let Self::Insufficient { scope: Some(scope) } = self
+            && let Some(scope) = quotable(scope)
+        {
+            let _ = write!(text, ", scope=\"{scope}\"");
+        }
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+
+    /// The error codes of RFC 6750 §3.1.
+    fn error(&self) -> Option<&'static str> {
+        match self {
+            Self::NoToken => None,
+            Self::Malformed => Some("invalid_request"),
+            Self::Invalid(_) | Self::Revoked => Some("invalid_token"),
+            Self::Insufficient { .. } => Some("insufficient_scope"),
+        }
+    }
+}
+
+/// The text, when it can stand between quotes as it is.
+fn quotable(text: &str) -> Option<&str> {
+    let plain = |byte: u8| matches!(byte, 0x20..=0x7E) && byte != b'"' && byte != b'\\';
+    text.bytes().all(plain).then_some(text)
+}

@@ -1,0 +1,141 @@
+//! What the claims of a token whose signature is good must say (RFC 7519 §4.1), and the
+//! [`Identity`] they make. A claim of the wrong type is refused, never skipped. It must not know
+//! signatures.
+
+use serde_json::{Map, Value};
+
+use super::challenge::Reason;
+use super::header_value;
+use super::verifier::Verifier;
+use crate::base::facts::Identity;
+
+/// Largest magnitude of a time: beyond it a JSON number is not exact (RFC 8259 §6).
+const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
+
+/// Judges the claims at `now` (Unix seconds) and builds the identity.
+pub(super) fn identity(
+    verifier: &Verifier,
+    claims: Map<String, Value>,
+    signing_input: &str,
+    now: i64,
+) -> Result<Identity, Reason> {
+    let (expires_at, issued_at) = check_times(verifier, &claims, now)?;
+    check_issuer(verifier, &claims)?;
+    check_audience(verifier, &claims)?;
+    let subject = text(&claims, "sub")?;
+    let token_id = text(&claims, "jti")?;
+    let session = text(&claims, "sid")?;
+    let mut blacklist_keys = Vec::new();
+    let mut not_before_key = None;
+    if verifier.revocation {
+        let keys = &verifier.store_keys;
+        let by_digest = || keys.blacklist_digest(signing_input.as_bytes());
+        blacklist_keys.push(token_id.map_or_else(by_digest, |jti| keys.blacklist(jti)));
+        blacklist_keys.extend(session.map(|sid| keys.blacklist_session(sid)));
+        not_before_key = subject.map(|sub| keys.not_before(sub));
+    }
+    let subject = subject.map(str::to_owned);
+    let headers = Vec::new();
+    let mut identity = Identity {
+        claims,
+        subject,
+        issued_at,
+        expires_at,
+        blacklist_keys,
+        not_before_key,
+        headers,
+    };
+    identity.headers = header_value::all(&verifier.claim_headers, &identity)?;
+    Ok(identity)
+}
+
+/// `exp` and `iat`, once all times are acceptable (RFC 7519 §4.1.4 to §4.1.6). Fractions count
+/// against the token: `exp` and `iat` are rounded down, `nbf` up.
+fn check_times(
+    verifier: &Verifier,
+    claims: &Map<String, Value>,
+    now: i64,
+) -> Result<(i64, Option<i64>), Reason> {
+    let leeway = verifier.leeway;
+    let expires_at = time(claims, "exp", f64::floor)?.ok_or(Reason::NoExpiry)?;
+    let not_before = time(claims, "nbf", f64::ceil)?;
+    let issued_at = time(claims, "iat", f64::floor)?;
+    if expires_at < 0 {
+        return Err(Reason::Claims);
+    }
+    if now >= expires_at.saturating_add(leeway) {
+        return Err(Reason::Expired);
+    }
+    if not_before.is_some_and(|not_before| now.saturating_add(leeway) < not_before) {
+        return Err(Reason::NotYet);
+    }
+    if issued_at.is_some_and(|issued_at| now.saturating_add(leeway) < issued_at) {
+        return Err(Reason::IssuedInFuture);
+    }
+    if let Some(max_age) = verifier.max_age {
+        let issued_at = issued_at.ok_or(Reason::MaxAge)?;
+        if expires_at.saturating_sub(issued_at) > max_age {
+            return Err(Reason::MaxAge);
+        }
+    }
+    Ok((expires_at, issued_at))
+}
+
+/// A NumericDate (RFC 7519 §2) in whole seconds.
+fn time(
+    claims: &Map<String, Value>,
+    name: &str,
+    round: fn(f64) -> f64,
+) -> Result<Option<i64>, Reason> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds = value.as_f64().ok_or(Reason::Claims)?;
+    if seconds.abs() > SECONDS_MAX {
+        return Err(Reason::Claims);
+    }
+    // Within the bound the conversion is exact.
+    Ok(Some(round(seconds) as i64))
+}
+
+/// RFC 7519 §4.1.1: compared byte for byte.
+fn check_issuer(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), Reason> {
+    let issuer = match claims.get("iss") {
+        None => None,
+        Some(Value::String(issuer)) => Some(issuer),
+        Some(_) => return Err(Reason::Claims),
+    };
+    match &verifier.issuer {
+        Some(expected) if issuer != Some(expected) => Err(Reason::Issuer),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 7519 §4.1.3: a string or a list of strings, one of which must be ours where we have any.
+fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), Reason> {
+    let named: Vec<&str> = match claims.get("aud") {
+        None => Vec::new(),
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(list)) => {
+            list.iter().map(Value::as_str).collect::<Option<_>>().ok_or(Reason::Claims)?
+        }
+        Some(_) => return Err(Reason::Claims),
+    };
+    let ours = |name: &&str| verifier.audience.iter().any(|accepted| accepted == name);
+    if verifier.audience.is_empty() || named.iter().any(ours) {
+        Ok(())
+    } else {
+        Err(Reason::Audience)
+    }
+}
+
+/// A claim that identifies something: it becomes part of store keys, limits and logs, so it is
+/// neither empty, which would make one identity of all that lack it, nor does it hold control
+/// characters.
+fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Reason> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {
+            Ok(Some(text))
+        }
+        Some(_) => Err(Reason::Claims),
+    }
+}

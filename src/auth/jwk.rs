@@ -1,0 +1,260 @@
+//! Reads a JWK set (RFC 7517) into pinned keys: which algorithm each key serves is decided here, by
+//! the file and the configuration, never by a token. It must not know tokens.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::json;
+use super::keys::{Flaw, Key};
+use super::material::{Curve, Material};
+
+/// Most keys in one set.
+const KEYS_MAX: usize = 256;
+/// Members that only a private key has (RFC 7518 §6.2.2 and §6.3.2).
+const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// A key as the set writes it, its material checked.
+struct Entry {
+    /// How a message names the key.
+    label: String,
+    kid: Option<String>,
+    algorithm: Option<Algorithm>,
+    kty: String,
+    material: Material,
+}
+
+/// Reads the set, and pins each key to those of `algorithms` that it serves.
+pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>, Vec<Flaw>> {
+    let mut flaws = Vec::new();
+    let mut entries = Vec::new();
+    for (index, value) in keys_of(text).map_err(|flaw| vec![flaw])?.iter().enumerate() {
+        match read_entry(index, value) {
+            Ok(entry) => entries.push(entry),
+            Err(mut found) => flaws.append(&mut found),
+        }
+    }
+    let complete = flaws.is_empty();
+    check_names(&entries, &mut flaws);
+    let keys = pin(&entries, algorithms, &mut flaws);
+    // While keys are missing from the list, complaints about what no key serves would mislead.
+    if complete && flaws.is_empty() {
+        check_service(&keys, algorithms, &mut flaws);
+    }
+    if flaws.is_empty() { Ok(keys) } else { Err(flaws) }
+}
+
+fn keys_of(text: &str) -> Result<Vec<Value>, Flaw> {
+    let remedy = "give a JWK set: `{\"keys\": [{\"kty\": …}]}`";
+    let mut set = json::object(text.as_bytes())
+        .map_err(|error| Flaw::new(format!("the JWK set cannot be read: {error}"), remedy))?;
+    match set.remove("keys") {
+        Some(Value::Array(keys)) if keys.is_empty() => {
+            Err(Flaw::new("the JWK set is empty", remedy))
+        }
+        Some(Value::Array(keys)) if keys.len() > KEYS_MAX => Err(Flaw::new(
+            format!("the JWK set has {} keys", keys.len()),
+            format!("keep at most {KEYS_MAX}"),
+        )),
+        Some(Value::Array(keys)) => Ok(keys),
+        _ => Err(Flaw::new("the JWK set has no list `keys`", remedy)),
+    }
+}
+
+fn read_entry(index: usize, value: &Value) -> Result<Entry, Vec<Flaw>> {
+    let mut label = format!("keys[{index}]");
+    let Value::Object(jwk) = value else {
+        return Err(vec![Flaw::new("not a JSON object", "write a JWK there").of(&label)]);
+    };
+    let mut flaws = Vec::new();
+    let kid = keep(read_kid(jwk), &mut flaws).flatten();
+    if let Some(kid) = &kid {
+        label = format!("{label} (kid {kid:?})");
+    }
+    flaws.extend(usage_flaw(jwk));
+    let algorithm = keep(read_algorithm(jwk), &mut flaws).flatten();
+    let material = keep(read_material(jwk), &mut flaws);
+    if let (Some(algorithm), Some(material)) = (algorithm, &material) {
+        flaws.extend(material.objection(algorithm));
+    }
+    match material {
+        Some(material) if flaws.is_empty() => {
+            let kty = text(jwk, "kty").unwrap_or_default().to_owned();
+            Ok(Entry { label, kid, algorithm, kty, material })
+        }
+        _ => Err(flaws.into_iter().map(|flaw| flaw.of(&label)).collect()),
+    }
+}
+
+/// The value, or its flaw put with the others.
+fn keep<T>(read: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
+    read.map_err(|flaw| flaws.push(flaw)).ok()
+}
+
+fn read_kid(jwk: &Map<String, Value>) -> Result<Option<String>, Flaw> {
+    match jwk.get("kid") {
+        None => Ok(None),
+        Some(Value::String(kid)) if !kid.is_empty() => Ok(Some(kid.clone())),
+        Some(_) => Err(Flaw::new("`kid` is not a name", "give each key a `kid` of its own")),
+    }
+}
+
+fn read_algorithm(jwk: &Map<String, Value>) -> Result<Option<Algorithm>, Flaw> {
+    let Some(value) = jwk.get("alg") else { return Ok(None) };
+    let known = value.as_str().and_then(|name| Algorithm::from_str(name).ok());
+    known.map(Some).ok_or_else(|| {
+        Flaw::new(
+            format!("`alg` is {value}, which is not an algorithm that signs"),
+            "use HS*, RS*, PS*, ES256, ES384 or EdDSA, or remove the key",
+        )
+    })
+}
+
+/// RFC 7517 §4.2 and §4.3: a key for another purpose does not verify signatures.
+fn usage_flaw(jwk: &Map<String, Value>) -> Option<Flaw> {
+    let for_signatures = jwk.get("use").is_none_or(|value| value == "sig");
+    let may_verify = jwk.get("key_ops").is_none_or(|value| {
+        value.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+    });
+    if !for_signatures {
+        return Some(Flaw::new("`use` is not \"sig\"", "remove the key, which does not sign"));
+    }
+    let remedy = "add \"verify\", or remove the key";
+    (!may_verify).then(|| Flaw::new("`key_ops` does not list \"verify\"", remedy))
+}
+
+fn read_material(jwk: &Map<String, Value>) -> Result<Material, Flaw> {
+    let kty = text(jwk, "kty")?;
+    if kty != "oct" && PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
+        return Err(Flaw::new(
+            "the private half is written there",
+            "publish the public key only, and replace the pair if others saw it",
+        ));
+    }
+    match kty {
+        "RSA" => Material::rsa(&bytes(jwk, "n")?, &bytes(jwk, "e")?),
+        "EC" => {
+            let curve = match text(jwk, "crv")? {
+                "P-256" => Curve::P256,
+                "P-384" => Curve::P384,
+                other => return Err(unsupported("curve", other, "use P-256 or P-384")),
+            };
+            Material::ec(curve, point(&bytes(jwk, "x")?, &bytes(jwk, "y")?, curve)?)
+        }
+        "OKP" => match text(jwk, "crv")? {
+            "Ed25519" => Material::ed25519(bytes(jwk, "x")?),
+            other => Err(unsupported("curve", other, "use Ed25519")),
+        },
+        "oct" => Ok(Material::hmac(&bytes(jwk, "k")?)),
+        other => Err(unsupported("key type", other, "use RSA, EC, OKP or oct, or remove the key")),
+    }
+}
+
+fn unsupported(what: &str, name: &str, remedy: &str) -> Flaw {
+    Flaw::new(format!("the {what} {name:?} is not supported"), remedy)
+}
+
+/// RFC 7518 §6.2.1.2: a coordinate has the full size of the curve, leading zeros included.
+fn point(x: &[u8], y: &[u8], curve: Curve) -> Result<Vec<u8>, Flaw> {
+    let size = curve.coordinate_bytes();
+    if x.len() != size || y.len() != size {
+        let what = format!("`x` and `y` have {} and {} bytes, not {size}", x.len(), y.len());
+        return Err(Flaw::new(what, "export the public key again"));
+    }
+    Ok([&[4], x, y].concat())
+}
+
+fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, Flaw> {
+    jwk.get(name).and_then(Value::as_str).ok_or_else(|| {
+        Flaw::new(format!("`{name}` is missing or not a string"), "export the public key again")
+    })
+}
+
+fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Flaw> {
+    URL_SAFE_NO_PAD.decode(text(jwk, name)?).map_err(|_| {
+        Flaw::new(format!("`{name}` is not unpadded base64url"), "export the public key again")
+    })
+}
+
+/// Names must be unique, and a set of several key types leaves no choice to the token: each key
+/// says its `kid` and `alg`.
+fn check_names(entries: &[Entry], flaws: &mut Vec<Flaw>) {
+    let types: HashSet<&str> = entries.iter().map(|entry| entry.kty.as_str()).collect();
+    let mut seen = HashSet::new();
+    for entry in entries {
+        if entry.kid.as_ref().is_some_and(|kid| !seen.insert(kid)) {
+            let flaw = Flaw::new("the `kid` is taken", "give each key a `kid` of its own");
+            flaws.push(flaw.of(&entry.label));
+        }
+        if types.len() > 1 && (entry.kid.is_none() || entry.algorithm.is_none()) {
+            let what = "the set mixes key types, but this key has no `kid` or no `alg`";
+            flaws.push(Flaw::new(what, "give every key of the set both").of(&entry.label));
+        }
+    }
+}
+
+fn pin(entries: &[Entry], algorithms: &[Algorithm], flaws: &mut Vec<Flaw>) -> Vec<Key> {
+    let mut keys = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match served(entry, algorithms) {
+            Ok(served) => keys.push(Key::new(entry.kid.clone(), served, &entry.material)),
+            Err(flaw) => flaws.push(flaw.of(&entry.label)),
+        }
+    }
+    keys
+}
+
+/// The algorithms that a key serves: the one it names, or those of the configuration that fit its
+/// kind.
+fn served(entry: &Entry, algorithms: &[Algorithm]) -> Result<Vec<Algorithm>, Flaw> {
+    if let Some(algorithm) = entry.algorithm {
+        if algorithms.contains(&algorithm) {
+            return Ok(vec![algorithm]);
+        }
+        return Err(Flaw::new(
+            format!("the key is for {algorithm:?}, which `algorithms` does not list"),
+            format!("add {algorithm:?} to `algorithms`, or remove the key"),
+        ));
+    }
+    let fits = |algorithm: &Algorithm| entry.material.is_kind_for(*algorithm);
+    let fitting: Vec<Algorithm> = algorithms.iter().copied().filter(fits).collect();
+    let kind = entry.material.kind();
+    if fitting.is_empty() {
+        return Err(Flaw::new(
+            format!("no entry of `algorithms` is for {kind}"),
+            "add the algorithm that the issuer signs with, or remove the key",
+        ));
+    }
+    if fitting.len() > 1 && matches!(entry.material, Material::Hmac(_)) {
+        return Err(Flaw::new("several `algorithms` fit the secret", "give the key an `alg`"));
+    }
+    match fitting.iter().find_map(|algorithm| entry.material.objection(*algorithm)) {
+        Some(flaw) => Err(flaw),
+        None => Ok(fitting),
+    }
+}
+
+/// Every algorithm needs a key, and every key must be one that some token can choose.
+fn check_service(keys: &[Key], algorithms: &[Algorithm], flaws: &mut Vec<Flaw>) {
+    for algorithm in algorithms {
+        let serving = keys.iter().filter(|key| key.serves(*algorithm));
+        let (named, nameless): (Vec<&Key>, Vec<&Key>) =
+            serving.partition(|key| key.kid().is_some());
+        if named.is_empty() && nameless.is_empty() {
+            flaws.push(Flaw::new(
+                format!("no key serves {algorithm:?}"),
+                format!("add a key for it, or remove {algorithm:?} from `algorithms`"),
+            ));
+        }
+        if !nameless.is_empty() && named.len() + nameless.len() > 1 {
+            flaws.push(Flaw::new(
+                format!("several keys serve {algorithm:?}, and not all have a `kid`"),
+                "give each key a `kid`, without which no token can choose it",
+            ));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The keys of one verifier, each pinned to the algorithms it may serve (RFC 8725 §3.1). A set is
+//! parsed at load and reports every flaw at once. It must not know tokens, nor where the key
+//! material came from.
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+
+use super::jwk;
+use super::material::Material;
+
+/// Something wrong with key material.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// What is wrong. Never contains key material.
+    pub what: String,
+    /// What a person can do about it.
+    pub remedy: String,
+}
+
+impl Flaw {
+    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// The same flaw, said of one key of several.
+    pub(super) fn of(self, subject: &str) -> Self {
+        Self { what: format!("{subject}: {}", self.what), remedy: self.remedy }
+    }
+}
+
+/// One verification key and the only algorithms that it serves.
+#[derive(Debug)]
+pub struct Key {
+    kid: Option<String>,
+    algorithms: Vec<Algorithm>,
+    decoding: DecodingKey,
+}
+
+impl Key {
+    pub(super) fn new(
+        kid: Option<String>,
+        algorithms: Vec<Algorithm>,
+        material: &Material,
+    ) -> Self {
+        Self { kid, algorithms, decoding: material.decoding_key() }
+    }
+
+    /// The name of the key, in a set whose keys have names.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether the key is pinned to `algorithm`.
+    pub(super) fn serves(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
+    }
+
+    /// Whether `signature` (base64url) is this key's over `signing_input` (RFC 7515 §5.2).
+    /// An algorithm that the key is not pinned to verifies nothing.
+    pub fn verify(&self, algorithm: Algorithm, signing_input: &str, signature: &str) -> bool {
+        let verify = jsonwebtoken::crypto::verify;
+        self.serves(algorithm)
+            && verify(signature, signing_input.as_bytes(), &self.decoding, algorithm)
+                .unwrap_or(false)
+    }
+}
+
+/// The keys of one verifier.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// Keys from a JWK set are chosen by `kid`; a lone secret or PEM key serves tokens whatever
+    /// their `kid`.
+    named: bool,
+}
+
+impl KeySet {
+    /// One shared secret for HMAC algorithms (RFC 7518 §3.2).
+    pub fn from_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
+        // A PEM text is public, or should be a private key: as a shared secret it lets anyone sign.
+        if secret.trim_ascii_start().starts_with(b"-----BEGIN ") {
+            return Err(vec![Flaw::new(
+                "the secret is a PEM text",
+                "name the file of a public key as `public_key_file`",
+            )]);
+        }
+        Self::single(&Material::hmac(secret), algorithms)
+    }
+
+    /// One public key, as a PEM text.
+    pub fn from_pem(text: &str, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
+        let material = Material::pem(text).map_err(|flaw| vec![flaw])?;
+        Self::single(&material, algorithms)
+    }
+
+    /// A JWK set (RFC 7517 §5), as a JSON text.
+    pub fn from_jwks(text: &str, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
+        some_algorithm(algorithms)?;
+        Ok(Self { keys: jwk::read_set(text, algorithms)?, named: true })
+    }
+
+    fn single(material: &Material, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
+        some_algorithm(algorithms)?;
+        let flaws: Vec<Flaw> =
+            algorithms.iter().filter_map(|algorithm| material.objection(*algorithm)).collect();
+        if !flaws.is_empty() {
+            return Err(flaws);
+        }
+        Ok(Self { keys: vec![Key::new(None, algorithms.to_vec(), material)], named: false })
+    }
+
+    /// The key for a token's header. A `kid` must name a key exactly, and that key must be pinned
+    /// to `algorithm`; without one, the key must be the only one for `algorithm`.
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+        let mut fitting = self.keys.iter().filter(|key| key.serves(algorithm));
+        if let (true, Some(kid)) = (self.named, kid) {
+            return fitting.find(|key| key.kid() == Some(kid));
+        }
+        let only = fitting.next()?;
+        fitting.next().is_none().then_some(only)
+    }
+}
+
+fn some_algorithm(algorithms: &[Algorithm]) -> Result<(), Vec<Flaw>> {
+    if algorithms.is_empty() {
+        return Err(vec![Flaw::new(
+            "no algorithm is accepted",
+            "list what the issuer signs with, such as `algorithms = [\"ES256\"]`",
+        )]);
+    }
+    Ok(())
+}

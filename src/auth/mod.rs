@@ -1,0 +1,143 @@
+//! The auth room: who calls, as far as a signed token says, and whether that suffices for a route
+//! (RFC 6750, RFC 7519). It asks nobody: revocation is looked up elsewhere and only judged here. It
+//! must not know routes, the store's connection, nor the shape of an error answer.
+
+mod carrier;
+mod challenge;
+mod claims;
+mod header_value;
+mod json;
+mod jwk;
+mod keys;
+mod material;
+mod memory;
+mod sign;
+mod token;
+mod verifier;
+
+#[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "the tables read better with plain literals")]
+mod tests;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use serde_json::Value;
+
+pub use self::challenge::{Denied, REALM, Reason};
+pub use self::keys::{Flaw, Key, KeySet};
+pub use self::memory::{TOKENS_MAX, TokenMemory};
+pub use self::sign::sign;
+pub use self::verifier::{Mistake, Verifier};
+
+use crate::base::facts::{Caller, Identity, scalar};
+
+/// The claim whose words are permissions (RFC 8693 §4.2).
+const SCOPE: &str = "scope";
+/// The other name of `scope`, as some issuers write it.
+const SCOPE_ALIAS: &str = "scp";
+
+/// What a route says about its callers.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Who verifies the token.
+    pub verifier: Arc<Verifier>,
+    /// Whether a request without a token passes. A bad token never does.
+    pub optional: bool,
+    /// What the token must say, all of it.
+    pub require: Vec<Requirement>,
+}
+
+/// One claim that must have one of several values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// The claim; dots walk into nested objects. `scope` stands for the words of `scope` and `scp`.
+    pub claim: String,
+    /// One of these is needed.
+    pub any_of: Vec<String>,
+}
+
+/// Chooses the cryptographic library for signatures. Compiling a verifier and signing do it too;
+/// once is enough.
+pub fn init() {
+    // An error says that it was chosen before, which is what is wanted.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}
+
+/// Who calls. Local: a token that was verified before is remembered, and nothing is asked of the
+/// store.
+pub fn identify(
+    policy: &Policy,
+    headers: &HeaderMap,
+    memory: &TokenMemory,
+    now: SystemTime,
+) -> Result<Caller, Denied> {
+    match policy.verifier.identify(headers, memory, now)? {
+        None if !policy.optional => Err(Denied::NoToken),
+        caller => Ok(caller),
+    }
+}
+
+/// Whether the caller's claims meet what the route requires. A caller without a token meets no
+/// requirement.
+pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
+    if policy.require.is_empty() {
+        return Ok(());
+    }
+    let identity = caller.as_deref().ok_or(Denied::NoToken)?;
+    match policy.require.iter().find(|requirement| !requirement.is_met_by(identity)) {
+        None => Ok(()),
+        Some(unmet) => Err(Denied::Insufficient { scope: unmet.scope() }),
+    }
+}
+
+/// Judges what the store said: `listed` when one of the identity's blacklist keys exists,
+/// `not_before` as the subject's key says. There is no leeway, and a token that does not say when
+/// it was issued is taken for an old one.
+pub fn confirm(identity: &Identity, listed: bool, not_before: Option<i64>) -> Result<(), Denied> {
+    let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
+    if listed || too_old { Err(Denied::Revoked) } else { Ok(()) }
+}
+
+/// Takes the token out of what is forwarded, unless the verifier passes it on.
+pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
+    policy.verifier.strip(headers);
+}
+
+impl Requirement {
+    fn is_met_by(&self, identity: &Identity) -> bool {
+        if self.claim == SCOPE {
+            let words = |name: &str| {
+                identity.claims.get(name).is_some_and(|value| self.accepts_words_of(value))
+            };
+            return words(SCOPE) || words(SCOPE_ALIAS);
+        }
+        match identity.find(&self.claim) {
+            Some(Value::Array(items)) => items.iter().any(|item| self.accepts(item)),
+            Some(value) => self.accepts(value),
+            None => false,
+        }
+    }
+
+    fn accepts(&self, value: &Value) -> bool {
+        scalar(value).is_some_and(|text| self.lists(&text))
+    }
+
+    fn accepts_words_of(&self, value: &Value) -> bool {
+        match value {
+            Value::String(words) => words.split(' ').any(|word| self.lists(word)),
+            Value::Array(items) => items.iter().filter_map(Value::as_str).any(|it| self.lists(it)),
+            _ => false,
+        }
+    }
+
+    fn lists(&self, text: &str) -> bool {
+        self.any_of.iter().any(|accepted| accepted == text)
+    }
+
+    /// What the challenge names as needed, when this is a requirement of scope.
+    fn scope(&self) -> Option<String> {
+        (self.claim == SCOPE).then(|| self.any_of.join(" "))
+    }
+}

@@ -1,0 +1,121 @@
+//! Where a token may stand in a request, and that it leaves no copy behind.
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::auth::Denied;
+use crate::auth::carrier::{find, remove};
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        headers.append(HeaderName::from_static(name), value);
+    }
+    headers
+}
+
+fn everywhere() -> [TokenSource; 3] {
+    [
+        TokenSource::Header(AUTHORIZATION),
+        TokenSource::Header(HeaderName::from_static("x-token")),
+        TokenSource::Cookie("token".to_owned()),
+    ]
+}
+
+#[test]
+fn one_token_is_found_wherever_it_stands() {
+    for (lines, expected) in [
+        (&[][..], None),
+        (&[("authorization", "Bearer a.b.c")], Some("a.b.c")),
+        (&[("authorization", "bEaReR   a.b.c ")], Some("a.b.c")),
+        (&[("authorization", "Basic dTpw")], None),
+        (&[("authorization", "Bearerx a.b.c")], None),
+        (&[("authorization", "Bearer-x a.b.c")], None),
+        (&[("authorization", "DPoP a.b.c")], None),
+        (&[("authorization", "a.b.c")], None),
+        (&[("authorization", "")], None),
+        (&[("x-token", "a.b.c")], Some("a.b.c")),
+        (&[("x-token", "Bearer a.b.c")], Some("a.b.c")),
+        (&[("x-token", "")], None),
+        (&[("cookie", "x=1; token=a.b.c; y=2")], Some("a.b.c")),
+        (&[("cookie", "x=1"), ("cookie", "token=a.b.c")], Some("a.b.c")),
+        (&[("cookie", "token=a.b.c;token=a.b.c")], Some("a.b.c")),
+        (&[("cookie", "token=")], None),
+        (&[("cookie", "Token=a.b.c; xtoken=a; token")], None),
+        (&[("cookie", "=token=a.b.c")], None),
+        (&[("cookie", "é=ü; token=a.b.c")], Some("a.b.c")),
+        (&[("authorization", "Bearer a.b.c"), ("cookie", "token=a.b.c")], Some("a.b.c")),
+        (&[("authorization", "Basic dTpw"), ("x-token", "a.b.c")], Some("a.b.c")),
+    ] {
+        assert_eq!(find(&everywhere(), &headers(lines)), Ok(expected), "{lines:?}");
+    }
+}
+
+#[test]
+fn two_tokens_or_a_bad_form_are_malformed() {
+    for lines in [
+        &[("authorization", "Bearer a"), ("authorization", "Bearer a")][..],
+        &[("authorization", "Bearer a"), ("authorization", "Basic b")],
+        &[("authorization", "Basic b"), ("authorization", "Bearer a")],
+        &[("authorization", "Bearer")],
+        &[("authorization", "Bearer ")],
+        &[("authorization", "Bearer a b")],
+        &[("authorization", "Bearer a, Bearer b")],
+        &[("authorization", "Bearer a,b")],
+        &[("authorization", "Bearer\ta")],
+        &[("authorization", "Bearer: a")],
+        &[("authorization", "Bearer \"a\"")],
+        &[("authorization", "Bearer é")],
+        &[("x-token", "a b")],
+        &[("x-token", "a"), ("x-token", "a")],
+        &[("cookie", "token=a; token=b")],
+        &[("cookie", "token=a"), ("cookie", "token=b")],
+        &[("cookie", "token=\"a\"")],
+        &[("cookie", "token=a b")],
+        &[("authorization", "Bearer a"), ("cookie", "token=b")],
+        &[("x-token", "a"), ("cookie", "token=b")],
+    ] {
+        assert_eq!(find(&everywhere(), &headers(lines)), Err(Denied::Malformed), "{lines:?}");
+    }
+}
+
+#[test]
+fn only_the_places_that_are_configured_are_read() {
+    let sources = [TokenSource::Cookie("token".to_owned())];
+    let lines = headers(&[("authorization", "Bearer a"), ("x-token", "b"), ("cookie", "token=c")]);
+    assert_eq!(find(&sources, &lines), Ok(Some("c")));
+}
+
+#[test]
+fn the_token_is_removed_and_nothing_else() {
+    let cookies = |before: &str| {
+        let mut map = headers(&[("cookie", before)]);
+        remove(&everywhere(), &mut map);
+        map.get(COOKIE).map(|value| value.to_str().unwrap().to_owned())
+    };
+    for (before, after) in [
+        ("a=1; b=2", Some("a=1; b=2")),
+        ("a=1;  b = 2 ;", Some("a=1;  b = 2 ;")),
+        ("token=x", None),
+        ("token=x; token=y", None),
+        ("token=x; b=\"2\"", Some("b=\"2\"")),
+        ("a=1; token=x;  b=2", Some("a=1;  b=2")),
+        ("a=1; token = x", Some("a=1")),
+        ("a=1; xtoken=x; b", Some("a=1; xtoken=x; b")),
+    ] {
+        assert_eq!(cookies(before).as_deref(), after, "{before}");
+    }
+    let mut map = headers(&[
+        ("authorization", "Bearer a"),
+        ("authorization", "Basic b"),
+        ("authorization", "bearer\tc"),
+        ("x-token", "a"),
+        ("cookie", "token=a"),
+        ("cookie", "b=2"),
+        ("x-other", "o"),
+    ]);
+    remove(&everywhere(), &mut map);
+    assert_eq!(map, headers(&[("authorization", "Basic b"), ("cookie", "b=2"), ("x-other", "o")]));
+}

@@ -1,0 +1,56 @@
+//! What a caller who is turned away is told.
+
+use crate::auth::{Denied, REALM, Reason};
+
+#[test]
+fn status_code_and_challenge_are_a_contract() {
+    let realm = "Bearer realm=\"portcullis\"";
+    let scope = Some("a b".to_owned());
+    for (denied, status, code, error) in [
+        (Denied::NoToken, 401, "token_missing", None),
+        (Denied::Malformed, 400, "token_malformed", Some("invalid_request")),
+        (Denied::Invalid(Reason::Signature), 401, "token_invalid", Some("invalid_token")),
+        (Denied::Invalid(Reason::Expired), 401, "token_expired", Some("invalid_token")),
+        (Denied::Revoked, 401, "token_revoked", Some("invalid_token")),
+        (Denied::Insufficient { scope }, 403, "scope_insufficient", Some("insufficient_scope")),
+        (
+            Denied::Insufficient { scope: None },
+            403,
+            "claims_insufficient",
+            Some("insufficient_scope"),
+        ),
+    ] {
+        assert_eq!((denied.status().as_u16(), denied.code()), (status, code));
+        let mut expected = realm.to_owned();
+        if let Some(error) = error {
+            let text = denied.public();
+            expected += &format!(", error=\"{error}\", error_description=\"{text}\"");
+        }
+        if matches!(&denied, Denied::Insufficient { scope: Some(_) }) {
+            expected += ", scope=\"a b\"";
+        }
+        assert_eq!(denied.challenge(REALM), expected);
+    }
+}
+
+#[test]
+fn nothing_breaks_out_of_the_quotes() {
+    let denied = Denied::Insufficient { scope: Some("a\", error=\"none".to_owned()) };
+    let text = denied.challenge("x\"y");
+    let text = text.to_str().unwrap();
+    assert!(
+        text.starts_with("Bearer realm=\"portcullis\", error=\"insufficient_scope\""),
+        "{text}"
+    );
+    assert!(!text.contains("scope=\"a"), "{text}");
+    for denied in [Denied::Malformed, Denied::Revoked, Denied::NoToken, denied] {
+        assert!(!denied.public().contains(['"', '\\']));
+    }
+}
+
+#[test]
+fn the_public_text_does_not_tell_why_a_token_is_invalid() {
+    let texts = [Reason::Signature, Reason::Key, Reason::Issuer, Reason::Claims, Reason::NotYet]
+        .map(|reason| Denied::Invalid(reason).challenge(REALM));
+    assert!(texts.iter().all(|text| *text == texts[0]));
+}

@@ -1,0 +1,129 @@
+//! One token in compact form: from its text to an [`Identity`] (RFC 7515 §5.2, RFC 7519 §7.2, RFC
+//! 8725). Everything is strict, since what one parser forgives another may read differently. It
+//! must not know the request that carries it.
+
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::challenge::Reason;
+use super::verifier::Verifier;
+use super::{claims, json};
+use crate::base::facts::Identity;
+
+/// Longest `kid`, in bytes.
+const KID_BYTES_MAX: usize = 256;
+
+/// The parts of a compact JWS (RFC 7515 §7.1), not yet decoded.
+struct Parts<'t> {
+    header: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+    /// `header.payload`, what the signature covers. It also names the token for revocation: an
+    /// ECDSA signature has a second valid spelling, this text has not.
+    signing_input: &'t str,
+}
+
+/// What the header says about the key; everything else in it is either refused or ignored. `jwk`,
+/// `jku`, `x5u`, `x5c` and `iss` are ignored: a token does not get to bring its own key.
+struct Header {
+    algorithm: Algorithm,
+    kid: Option<String>,
+}
+
+/// Verifies `token` at `now` (Unix seconds). The claims are not looked at before the signature has
+/// been found good.
+pub(super) fn verify(verifier: &Verifier, token: &str, now: i64) -> Result<Identity, Reason> {
+    if token.len() > verifier.token_bytes {
+        return Err(Reason::TooLarge);
+    }
+    let parts = split(token)?;
+    let header = read_header(parts.header)?;
+    if !verifier.algorithms.contains(&header.algorithm) {
+        return Err(Reason::Algorithm);
+    }
+    check_signature(verifier, &header, &parts)?;
+    let claims = json::object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
+    claims::identity(verifier, claims, parts.signing_input, now)
+}
+
+fn split(token: &str) -> Result<Parts<'_>, Reason> {
+    let (signing_input, signature) = token.rsplit_once('.').ok_or(Reason::Parts)?;
+    let (header, payload) = signing_input.split_once('.').ok_or(Reason::Parts)?;
+    if payload.contains('.') {
+        return Err(Reason::Parts);
+    }
+    Ok(Parts { header, payload, signature, signing_input })
+}
+
+/// Unpadded base64url whose unused bits are zero, so that each value has one spelling.
+fn decode(part: &str) -> Result<Vec<u8>, Reason> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Encoding)
+}
+
+fn read_header(part: &str) -> Result<Header, Reason> {
+    let members = json::object(&decode(part)?).map_err(|_| Reason::Header)?;
+    // RFC 7515 §4.1.11: an extension that is critical and not understood makes the token invalid.
+    // None is understood.
+    if ["crit", "b64", "zip"].iter().any(|member| members.contains_key(*member)) {
+        return Err(Reason::Extension);
+    }
+    check_type(&members)?;
+    let algorithm = match members.get("alg") {
+        // The comparison is exact: neither `none` in any spelling nor `hs256` is an algorithm.
+        Some(Value::String(name)) => Algorithm::from_str(name).map_err(|_| Reason::Algorithm)?,
+        _ => return Err(Reason::Algorithm),
+    };
+    let kid = match members.get("kid") {
+        None => None,
+        Some(Value::String(kid)) if kid.len() <= KID_BYTES_MAX => Some(kid.clone()),
+        Some(_) => return Err(Reason::Header),
+    };
+    Ok(Header { algorithm, kid })
+}
+
+/// `typ` (RFC 7519 §5.1, RFC 9068 §2.1), where it is given, must be a JWT's; `cty` must not
+/// announce a nested token.
+fn check_type(members: &Map<String, Value>) -> Result<(), Reason> {
+    if let Some(value) = members.get("typ") {
+        let typ = value.as_str().ok_or(Reason::Header)?.to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        if typ != "jwt" && typ.strip_suffix("+jwt").is_none_or(str::is_empty) {
+            return Err(Reason::Type);
+        }
+    }
+    if let Some(value) = members.get("cty") {
+        let cty = value.as_str().ok_or(Reason::Header)?.to_ascii_lowercase();
+        if cty.strip_prefix("application/").unwrap_or(&cty) == "jwt" {
+            return Err(Reason::Extension);
+        }
+    }
+    Ok(())
+}
+
+fn check_signature(verifier: &Verifier, header: &Header, parts: &Parts<'_>) -> Result<(), Reason> {
+    let key = verifier.keys.find(header.kid.as_deref(), header.algorithm).ok_or(Reason::Key)?;
+    let length = decode(parts.signature)?.len();
+    if signature_bytes(header.algorithm).is_some_and(|expected| length != expected) {
+        return Err(Reason::Signature);
+    }
+    if key.verify(header.algorithm, parts.signing_input, parts.signature) {
+        Ok(())
+    } else {
+        Err(Reason::Signature)
+    }
+}
+
+/// Bytes of a signature (RFC 7518 §3.2 and §3.4, RFC 8037 §3.1); nothing where the key decides.
+fn signature_bytes(algorithm: Algorithm) -> Option<usize> {
+    match algorithm {
+        Algorithm::HS256 => Some(32),
+        Algorithm::HS384 => Some(48),
+        Algorithm::HS512 | Algorithm::ES256 | Algorithm::EdDSA => Some(64),
+        Algorithm::ES384 => Some(96),
+        _ => None,
+    }
+}

@@ -1,0 +1,169 @@
+//! The request body on its way to the upstream: counted, watched for progress, stripped of trailers.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// Why a client's body could not be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UploadFault {
+    /// It is longer than `server.limits.body_bytes`.
+    #[error("the request body is longer than the limit")]
+    TooLarge,
+    /// It moved by less than `progress_bytes` in `progress_timeout`.
+    #[error("the request body came too slowly")]
+    Stalled,
+    /// The client ended the connection or broke the framing.
+    #[error("the request body was cut off or is malformed")]
+    Broken,
+}
+
+/// What one client may take with a body.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadLimits {
+    /// Longest body, in bytes.
+    pub bytes_max: u64,
+    /// The period in which a body must move by at least `progress_bytes`.
+    pub progress_timeout: Duration,
+    /// See `progress_timeout`.
+    pub progress_bytes: u64,
+}
+
+/// Tells the pipeline why an exchange failed, when the client's body was the reason.
+pub type FaultCell = Arc<OnceLock<UploadFault>>;
+
+/// A request body as the upstream connection reads it.
+#[derive(Debug)]
+pub struct Upload(Option<Box<Stream>>);
+
+#[derive(Debug)]
+struct Stream {
+    incoming: Incoming,
+    limits: UploadLimits,
+    /// A streaming call may rest as long as its connection lives.
+    may_rest: bool,
+    left: u64,
+    fault: FaultCell,
+    watch: Option<Watch>,
+}
+
+/// The clock of a body that is being waited for.
+#[derive(Debug)]
+struct Watch {
+    timer: Pin<Box<Sleep>>,
+    moved: u64,
+}
+
+impl Upload {
+    /// No body.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// The client's body. `may_rest` turns the progress watch off.
+    pub fn new(incoming: Incoming, limits: UploadLimits, may_rest: bool) -> (Self, FaultCell) {
+        let fault = FaultCell::default();
+        if incoming.is_end_stream() {
+            return (Self::none(), fault);
+        }
+        let stream = Stream {
+            incoming,
+            limits,
+            may_rest,
+            left: limits.bytes_max,
+            fault: Arc::clone(&fault),
+            watch: None,
+        };
+        (Self(Some(Box::new(stream))), fault)
+    }
+
+    /// Whether there is a body at all.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Stream {
+    fn fail(&self, fault: UploadFault) -> UploadFault {
+        // Only the first fault is the cause; the cell keeps that one.
+        let _ = self.fault.set(fault);
+        fault
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                return self.poll_watch(cx).map(|fault| Some(Err(fault)));
+            };
+            let data = match frame {
+                None => return Poll::Ready(None),
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
+                // Trailers of a request reach no upstream: they could smuggle an identity past the head's rules.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_) => continue,
+                },
+            };
+            let length = data.len() as u64;
+            if length > self.left {
+                return Poll::Ready(Some(Err(self.fail(UploadFault::TooLarge))));
+            }
+            self.left -= length;
+            if let Some(watch) = &mut self.watch {
+                watch.moved += length;
+            }
+            return Poll::Ready(Some(Ok(data)));
+        }
+    }
+
+    /// Ready when the body has been too slow.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<UploadFault> {
+        if self.may_rest {
+            return Poll::Pending;
+        }
+        let period = self.limits.progress_timeout;
+        let watch = self
+            .watch
+            .get_or_insert_with(|| Watch { timer: Box::pin(tokio::time::sleep(period)), moved: 0 });
+        loop {
+            ready!(watch.timer.as_mut().poll(cx));
+            if watch.moved < self.limits.progress_bytes {
+                return Poll::Ready(self.fail(UploadFault::Stalled));
+            }
+            watch.moved = 0;
+            watch.timer.as_mut().reset(Instant::now() + period);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        match &mut self.0 {
+            None => Poll::Ready(None),
+            Some(stream) => stream.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|stream| stream.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            None => SizeHint::with_exact(0),
+            Some(stream) => stream.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Facts about one request that several rooms share, as types: once one of these exists, it has been checked.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use http::uri::PathAndQuery;
+
+use super::authority::Authority;
+
+/// The address that limits, logs and forwarding headers use: the peer's, or what a trusted proxy said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddr(IpAddr);
+
+impl ClientAddr {
+    /// An IPv4-mapped IPv6 address is the same client as the IPv4 address, so it becomes that.
+    pub fn new(address: IpAddr) -> Self {
+        Self(address.to_canonical())
+    }
+
+    /// The address itself.
+    pub fn ip(self) -> IpAddr {
+        self.0
+    }
+
+    /// What is counted as one client: an IPv4 address, or the /64 that one IPv6 subscriber has.
+    pub fn principal(self) -> IpAddr {
+        match self.0 {
+            IpAddr::V4(_) => self.0,
+            IpAddr::V6(v6) => {
+                let s = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(s[0], s[1], s[2], s[3], 0, 0, 0, 0))
+            }
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One client connection, as far as it matters to requests.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The other end of the socket.
+    pub address: ClientAddr,
+    /// Our end; its port is the one that needs no mention in a `Host`.
+    pub local: SocketAddr,
+}
+
+/// The caller of one request.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The address that limits and logs use.
+    pub address: ClientAddr,
+    /// Whether the peer is a trusted proxy, so that its forwarding headers are extended instead of replaced.
+    pub via_trusted: bool,
+    /// `http` or `https`, as the client used it.
+    pub scheme: &'static str,
+}
+
+/// Where a request goes, in the one spelling that everything uses.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Host and port.
+    pub authority: Authority,
+    /// Canonical path, and the query byte for byte.
+    pub path_and_query: PathAndQuery,
+}
+
+impl Target {
+    /// The canonical path.
+    pub fn path(&self) -> &str {
+        self.path_and_query.path()
+    }
+
+    /// The query, without its question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.path_and_query.query()
+    }
+}
+
+/// Who calls, as far as a verified token says.
+pub type Caller = Option<std::sync::Arc<Identity>>;
+
+/// What a verified token says. Built once per token and shared by all requests that carry it.
+#[derive(Debug)]
+pub struct Identity {
+    /// The whole claims object.
+    pub claims: serde_json::Map<String, serde_json::Value>,
+    /// `sub`
+    pub subject: Option<String>,
+    /// `iat`, Unix seconds.
+    pub issued_at: Option<i64>,
+    /// `exp`, Unix seconds.
+    pub expires_at: i64,
+    /// Store keys whose existence revokes the token; empty when revocation is off.
+    pub blacklist_keys: Vec<String>,
+    /// Store key of the subject's not-before time, when revocation is on.
+    pub not_before_key: Option<String>,
+    /// The headers that carry claims to the upstream, ready to send.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+impl Identity {
+    /// Whether the store can know of a revocation of this token.
+    pub fn is_revocable(&self) -> bool {
+        !self.blacklist_keys.is_empty() || self.not_before_key.is_some()
+    }
+
+    /// A claim as text: strings as they are, numbers and booleans in JSON's spelling; nothing for other types.
+    /// A dotted name that is no claim itself walks into nested objects.
+    pub fn claim(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
+        scalar(self.find(name)?)
+    }
+
+    /// A claim, also a nested one (`realm.roles`).
+    pub fn find(&self, name: &str) -> Option<&serde_json::Value> {
+        if let Some(value) = self.claims.get(name) {
+            return Some(value);
+        }
+        let mut parts = name.split('.');
+        let first = self.claims.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))
+    }
+}
+
+/// A JSON scalar as text; nothing for null, arrays and objects.
+pub fn scalar(value: &serde_json::Value) -> Option<std::borrow::Cow<'_, str>> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Some(text.as_str().into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(flag) => Some(if *flag { "true" } else { "false" }.into()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Whether a message is a gRPC call: those need trailers, may rest, and get their errors as `grpc-status`.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/grpc")
+    })
+}
+
+/// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a header (RFC 9110 §6.5.1).
+pub fn keep_allowed_trailers(fields: &mut http::HeaderMap) {
+    const ALLOWED: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+    let mut kept = http::HeaderMap::new();
+    for name in ALLOWED {
+        for value in fields.get_all(name) {
+            kept.append(name, value.clone());
+        }
+    }
+    *fields = kept;
+}

@@ -1,0 +1,267 @@
+//! Parsing: what a field says, and that damage never makes it say less than `no-store`.
+
+use super::super::control::{CacheControl, DELTA_MAX, age, date, expires, vary};
+use super::fields;
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
+use proptest::prelude::*;
+
+fn response(lines: &str) -> CacheControl {
+    let with_name = lines.lines().map(|line| format!("cache-control: {line}\n"));
+    CacheControl::of_response(&fields(&with_name.collect::<String>()))
+}
+
+/// What a list that cannot be read permits.
+fn nothing(control: CacheControl) -> bool {
+    control.no_store && control.no_cache
+}
+
+#[test]
+fn directives_are_found_whatever_their_case_and_place() {
+    let none = CacheControl::default();
+    let cases = [
+        ("", none),
+        ("No-Store", CacheControl { no_store: true, ..none }),
+        ("PRIVATE, Max-Age=5", CacheControl { private: true, max_age: Some(5), ..none }),
+        ("private=\"a, no-store\"", CacheControl { private: true, ..none }),
+        ("no-cache=\"set-cookie\"", CacheControl { no_cache: true, ..none }),
+        ("x=\"\\\", no-store, \\\"\", public", CacheControl { public: true, ..none }),
+        ("x=\"public, max-age=9\"", none),
+        (
+            " ,, public ,\tmust-revalidate,",
+            CacheControl { public: true, must_revalidate: true, ..none },
+        ),
+        ("max-age=1\nno-store", CacheControl { no_store: true, max_age: Some(1), ..none }),
+        ("xno-store, no-storex, not-public", none),
+        ("s-maxage=\"7\"", CacheControl { s_maxage: Some(7), ..none }),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(response(line), expected, "{line:?}");
+    }
+}
+
+#[test]
+fn numbers_are_digits_saturate_and_contradictions_are_zero() {
+    let cases = [
+        ("max-age=0", 0),
+        ("max-age=0060", 60),
+        ("max-age=2147483647", DELTA_MAX - 1),
+        ("max-age=2147483648", DELTA_MAX),
+        ("max-age=4294967296", DELTA_MAX),
+        ("max-age=18446744073709551615", DELTA_MAX),
+        ("max-age=18446744073709551616", DELTA_MAX),
+        ("max-age=99999999999999999999999999999999", DELTA_MAX),
+        ("max-age", 0),
+        ("max-age=", 0),
+        ("max-age=-1", 0),
+        ("max-age=+60", 0),
+        ("max-age=1.5", 0),
+        ("max-age='60'", 0),
+        ("max-age=60s", 0),
+        ("max-age=\"6\\0\"", 0),
+        ("max-age=60, max-age=60", 60),
+        ("max-age=60, max-age=3600", 0),
+        ("max-age=3600\nmax-age=60", 0),
+        ("max-age=60, max-age=x", 0),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(response(line).max_age, Some(expected), "{line:?}");
+        let shared = line.replace("max-age", "s-maxage");
+        assert_eq!(response(&shared).s_maxage, Some(expected), "{shared:?}");
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_read_permits_nothing() {
+    let lines = [
+        "x=\"open, no-store",
+        "x=\"open\\\"",
+        "max-age=60; no-store",
+        "max-age =60",
+        "max-age= 60",
+        "no-store max-age=60",
+        "public=1",
+        "must-revalidate=1",
+        "=60",
+        "\"no-store\"",
+        "max-age=60\n@",
+    ];
+    for line in lines {
+        assert!(nothing(response(line)), "{line:?}");
+    }
+}
+
+#[test]
+fn pragma_counts_in_requests_without_cache_control_only() {
+    let cases = [
+        ("pragma: No-Cache", true),
+        ("pragma: x, no-cache", true),
+        ("pragma: no-cachet", false),
+        ("pragma: no-cache\ncache-control: max-age=9", false),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(CacheControl::of_request(&fields(text)).no_cache, expected, "{text:?}");
+    }
+    assert!(!CacheControl::of_response(&fields("pragma: no-cache")).no_cache);
+}
+
+#[test]
+fn the_strictest_min_fresh_wins() {
+    let min_fresh = |line: &str| CacheControl::of_request(&fields(line)).min_fresh;
+    assert_eq!(min_fresh("cache-control: min-fresh=5"), Some(5));
+    assert_eq!(min_fresh("cache-control: min-fresh=x"), Some(DELTA_MAX));
+    assert_eq!(min_fresh("cache-control: min-fresh=5, min-fresh=6"), Some(DELTA_MAX));
+}
+
+#[test]
+fn age_is_the_first_number_or_nothing() {
+    let cases = [
+        ("", 0),
+        ("age: 7", 7),
+        ("age: 7, 9", 7),
+        ("age: 7\nage: 9", 7),
+        ("age: x, 9", 0),
+        ("age: -7", 0),
+        ("age: 7.5", 0),
+        ("age:", 0),
+        ("age: 4294967295", DELTA_MAX),
+        ("age: 18446744073709551615", DELTA_MAX),
+        ("age: 18446744073709551616", DELTA_MAX),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(age(&fields(text)), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn unreadable_or_repeated_dates_are_past() {
+    let good = "expires: Thu, 01 Jan 2026 00:00:00 GMT";
+    assert_eq!(expires(&HeaderMap::new()), None);
+    assert_eq!(expires(&fields(good)), Some(1_767_225_600));
+    for text in ["expires: 0", "expires: -1", "expires:", "expires: Thu, 01 Jan 2026 00:00:00 UTC"]
+    {
+        assert_eq!(expires(&fields(text)), Some(0), "{text:?}");
+    }
+    assert_eq!(expires(&fields(&format!("{good}\n{good}"))), Some(0));
+    assert_eq!(date(&fields("last-modified: yesterday"), &LAST_MODIFIED), None);
+}
+
+#[test]
+fn vary_lists_names_and_a_star_anywhere_matches_nothing() {
+    let names = |text: &str| {
+        vary(&fields(text)).map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(names(""), Some(vec![]));
+    let expected = Some(vec!["accept".to_owned(), "x-a".to_owned()]);
+    assert_eq!(names("vary: Accept,, X-A\nvary: ACCEPT"), expected);
+    let stars = ["vary: *", "vary: *, *", "vary: , *", "vary: x, *", "vary:\nvary: *"];
+    for text in stars.into_iter().chain(["vary: a b", "vary: \"x\""]) {
+        assert_eq!(names(text), None, "{text:?}");
+    }
+    let many = |count| (0..count).map(|at| format!("vary: x-{at}\n")).collect::<String>();
+    assert!(names(&many(16)).is_some());
+    assert_eq!(names(&many(17)), None);
+}
+
+/// Another reading of the grammar of RFC 9111 §5.2, one character at a time: the names of all
+/// directives, or none if the line is not a list of them.
+fn strict_names(line: &[u8]) -> Option<Vec<String>> {
+    #[derive(PartialEq)]
+    enum At {
+        Gap,
+        Name,
+        ValueStart,
+        Value,
+        Quoted,
+        Escaped,
+        End,
+    }
+    let mut at = At::Gap;
+    let mut names: Vec<String> = Vec::new();
+    for &byte in line {
+        let is_space = byte == b' ' || byte == b'\t';
+        let is_token = byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+        at = match at {
+            At::Gap if is_space || byte == b',' => At::Gap,
+            At::Gap if is_token => {
+                names.push(char::from(byte.to_ascii_lowercase()).to_string());
+                At::Name
+            }
+            At::Name if is_token => {
+                names.last_mut()?.push(char::from(byte.to_ascii_lowercase()));
+                At::Name
+            }
+            At::Name if byte == b'=' => At::ValueStart,
+            At::ValueStart if byte == b'"' => At::Quoted,
+            At::ValueStart | At::Value if is_token => At::Value,
+            At::Name | At::ValueStart | At::Value | At::End if byte == b',' => At::Gap,
+            At::Name | At::ValueStart | At::Value | At::End if is_space => At::End,
+            At::Quoted if byte == b'"' => At::End,
+            At::Quoted if byte == b'\\' => At::Escaped,
+            At::Quoted | At::Escaped => At::Quoted,
+            _ => return None,
+        };
+    }
+    (at != At::Quoted && at != At::Escaped).then_some(names)
+}
+
+/// Text made of the pieces that matter, so that most of it is nearly well formed.
+fn near_list() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "no-store",
+            "No-Cache",
+            "pRivate",
+            "public",
+            "max-age",
+            "s-maxage",
+            "=",
+            ",",
+            ", ",
+            "\"",
+            "\\",
+            " ",
+            "60",
+            "99999999999999999999",
+            "x",
+            ";",
+            "\t",
+        ])
+        .prop_map(|piece| piece.as_bytes().to_vec()),
+        proptest::collection::vec(0x20_u8..=0xFF, 0..3),
+    ];
+    proptest::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn never_more_permissive_than_a_strict_reader(line in near_list()) {
+        let Ok(value) = HeaderValue::from_bytes(&line) else { return Ok(()) };
+        let mut headers = HeaderMap::new();
+        headers.append(CACHE_CONTROL, value);
+        let control = CacheControl::of_response(&headers);
+        let Some(names) = strict_names(&line) else {
+            prop_assert!(nothing(control));
+            return Ok(());
+        };
+        let has = |name: &str| names.iter().any(|found| found == name);
+        prop_assert!(!has("no-store") || control.no_store);
+        prop_assert!(!has("no-cache") || control.no_cache);
+        prop_assert!(!has("private") || control.private);
+        prop_assert!(has("public") || !control.public);
+        prop_assert_eq!(has("max-age"), control.max_age.is_some());
+        prop_assert_eq!(has("s-maxage"), control.s_maxage.is_some());
+    }
+
+    #[test]
+    fn no_field_makes_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+        let mut headers = HeaderMap::new();
+        for name in ["cache-control", "pragma", "age", "expires", "date", "vary"] {
+            headers.append(HeaderName::from_static(name), value.clone());
+        }
+        let _ = (CacheControl::of_request(&headers), age(&headers), vary(&headers));
+        prop_assert!(expires(&headers).is_some());
+    }
+}

@@ -1,0 +1,352 @@
+//! The commands: `run`, `check`, `demo`, `token`, `health`. Everything here may print; nothing else does.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "commands talk to a terminal and end the process"
+)]
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, Subcommand};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Map, Value};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::config::{self, KeySource, Level, Loaded, Source};
+use crate::gateway::Gateway;
+use crate::plan::Plan;
+use crate::server::Server;
+
+/// Exit status of a configuration with problems.
+const CONFIG_PROBLEMS: u8 = 2;
+/// How long `health` waits for an answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An edge gateway: JWT and revocation, exact rate limits, sessions and a shared cache in one Redis round trip.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+#[derive(Debug, Clone, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "gateway.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Run,
+    /// Report every problem of the configuration at once; exit status 2 when there are any.
+    Check,
+    /// Show what the gateway does: embedded store, a sample API, signed tokens, curl lines to try.
+    Demo(crate::demo::Options),
+    /// Print a signed test token for one of the verifiers.
+    Token(TokenOptions),
+    /// Ask a running gateway on this machine whether it is ready; exit status 0 when it is.
+    Health,
+}
+
+/// Options of `token`.
+#[derive(Debug, Args)]
+struct TokenOptions {
+    /// Name of the verifier, as in [auth.NAME].
+    #[arg(long, default_value = "users")]
+    auth: String,
+    /// A claim, `name=value`; the value may be JSON. May be repeated.
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    claims: Vec<String>,
+    /// Life of the token.
+    #[arg(long, default_value = "1h")]
+    expires_in: String,
+    /// PEM file with the private key, for verifiers without a secret.
+    #[arg(long)]
+    private_key: Option<PathBuf>,
+    /// Key id for the token's header.
+    #[arg(long)]
+    kid: Option<String>,
+}
+
+/// Carries out the command line.
+pub fn main(cli: Cli) -> ExitCode {
+    let path = cli.config.config;
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => match load(&path) {
+            Ok(plan) => block_on(run(plan, path)),
+            Err(code) => code,
+        },
+        Command::Check => match load(&path) {
+            Ok(plan) => {
+                println!("ok: {} routes", plan.route_names.len());
+                ExitCode::SUCCESS
+            }
+            Err(code) => code,
+        },
+        Command::Demo(options) => {
+            crate::auth::init();
+            block_on(crate::demo::run(options))
+        }
+        Command::Token(options) => report(token(&path, &options)),
+        Command::Health => report(health(&path)),
+    }
+}
+
+/// Diagnostics go to stderr; stdout belongs to the access log.
+pub fn init_diagnostics(level: Level) {
+    let level = match level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+    };
+    // Only the first call counts; a reload cannot change the level.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
+}
+
+/// Loads and compiles, or prints every problem.
+fn load(path: &Path) -> Result<Plan, ExitCode> {
+    compile(path).map(|(plan, _)| plan).map_err(|text| {
+        eprint!("{text}");
+        ExitCode::from(CONFIG_PROBLEMS)
+    })
+}
+
+/// The plan of a file and its source, or a text that names every problem of it.
+fn compile(path: &Path) -> Result<(Plan, Source), String> {
+    let Loaded { config, mut problems, source } = config::load(path)?;
+    match Plan::compile(config) {
+        Ok(plan) if problems.is_empty() => Ok((plan, source)),
+        Ok(_) => Err(source.render(&problems)),
+        Err(more) => {
+            problems.extend(more);
+            Err(source.render(&problems))
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => {
+            eprintln!(
+                "cannot start the runtime: {error}; are threads or file descriptors exhausted?"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal ends it.
+async fn run(plan: Plan, path: PathBuf) -> ExitCode {
+    init_diagnostics(plan.config.log.level);
+    let gateway = Gateway::open(plan).await;
+    let (server, admin) = match bind(&gateway).await {
+        Ok(bound) => bound,
+        Err(text) => {
+            tracing::error!("{text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let stop = CancellationToken::new();
+    let admin_stop = CancellationToken::new();
+    let admin = tokio::spawn(admin.serve(admin_stop.clone()));
+    let signals = tokio::spawn(heed_signals(Arc::clone(&gateway), path, stop.clone()));
+    server.serve(stop).await;
+    admin_stop.cancel();
+    signals.abort();
+    // Both tasks end by themselves now; a panic in one of them has been reported by the runtime.
+    let _ = admin.await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// Binds both listeners and says where they are.
+pub(crate) async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
+    let advice = "is another process using it? change server.listen or admin.listen";
+    let server = Server::bind(gateway)
+        .map_err(|(address, error)| format!("cannot listen on {address}: {error}; {advice}"))?;
+    let address = gateway.running().plan.config.admin.listen;
+    let admin = Admin::bind(gateway)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; {advice}"))?;
+    for public in server.addresses() {
+        tracing::info!("listening public={public}");
+    }
+    if let Ok(address) = admin.address() {
+        tracing::info!("listening admin={address}");
+    }
+    Ok((server, admin))
+}
+
+/// SIGHUP reloads, SIGTERM and SIGINT drain, a second one of these ends at once.
+async fn heed_signals(gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
+    let kinds = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()];
+    let [Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)] = kinds.map(signal) else {
+        tracing::error!("signals cannot be received: no reload and no graceful stop");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&gateway, &path).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    gateway.begin_drain();
+    stop.cancel();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::warn!("a second signal: stopping at once");
+    std::process::exit(1);
+}
+
+/// A file with a mistake never replaces a running configuration.
+async fn reload(gateway: &Arc<Gateway>, path: &Path) {
+    let file = path.to_owned();
+    // Reading files and parsing keys would hold up the requests of this thread.
+    let compiled = tokio::task::spawn_blocking(move || compile(&file));
+    let adopted = match compiled.await {
+        Ok(Ok((plan, source))) => gateway.adopt(plan).map_err(|problems| source.render(&problems)),
+        Ok(Err(text)) => Err(text),
+        Err(error) => Err(error.to_string()),
+    };
+    match adopted {
+        Ok(()) => {
+            gateway.metrics.reloaded("applied");
+            tracing::info!("the configuration was reloaded");
+        }
+        Err(text) => {
+            gateway.metrics.reloaded("refused");
+            tracing::error!(
+                "the configuration was not reloaded; the old one keeps serving\n{text}"
+            );
+        }
+    }
+}
+
+fn report(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
+    let Loaded { config, .. } = config::load(path)?;
+    let verifier = config.auth.get(&options.auth).ok_or_else(|| {
+        let names: Vec<&str> = config.auth.keys().map(String::as_str).collect();
+        format!(
+            "no verifier is named {:?}; {} has: {}",
+            options.auth,
+            path.display(),
+            names.join(", ")
+        )
+    })?;
+    let algorithm = *verifier.algorithms.first().ok_or("the verifier has no algorithms")?;
+    let key = match (&options.private_key, &verifier.keys) {
+        (Some(file), _) => private_key(file, algorithm)?,
+        (None, Some(KeySource::Secret(secret))) => EncodingKey::from_secret(secret.expose()),
+        (None, _) => {
+            return Err(format!(
+                "auth.{} has no secret, so it cannot sign: give --private-key FILE",
+                options.auth
+            ));
+        }
+    };
+    let life = crate::base::units::parse_positive_duration(&options.expires_in)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut claims = Map::new();
+    if let Some(issuer) = &verifier.issuer {
+        claims.insert("iss".into(), issuer.as_str().into());
+    }
+    if let Some(audience) = verifier.audience.first() {
+        claims.insert("aud".into(), audience.as_str().into());
+    }
+    claims.insert("iat".into(), now.as_secs().into());
+    claims.insert("exp".into(), (now + life).as_secs().into());
+    claims.insert("jti".into(), format!("{:032x}", fastrand::u128(..)).into());
+    for claim in &options.claims {
+        let (name, value) =
+            claim.split_once('=').ok_or_else(|| format!("{claim:?} is not NAME=VALUE"))?;
+        // A subject that looks like a number is still a string, as RFC 7519 wants it.
+        let text = || Value::from(value);
+        let value = match name {
+            "sub" | "jti" | "sid" | "iss" => text(),
+            _ => serde_json::from_str(value).unwrap_or_else(|_| text()),
+        };
+        claims.insert(name.to_owned(), value);
+    }
+    crate::auth::sign(algorithm, &key, options.kid.as_deref(), &claims)
+        .map_err(|error| format!("cannot sign: {error}; does the key fit {algorithm:?}?"))
+}
+
+fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {
+    let pem =
+        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let key = match algorithm {
+        Algorithm::RS256
+        | Algorithm::RS384
+        | Algorithm::RS512
+        | Algorithm::PS256
+        | Algorithm::PS384
+        | Algorithm::PS512 => EncodingKey::from_rsa_pem(&pem),
+        Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(&pem),
+        Algorithm::EdDSA => EncodingKey::from_ed_pem(&pem),
+        _ => return Err("a secret, not a private key, signs HS256, HS384 and HS512".to_owned()),
+    };
+    key.map_err(|error| {
+        format!("{} is no PEM private key for {algorithm:?}: {error}", file.display())
+    })
+}
+
+/// For container health checks: no curl needed.
+fn health(path: &Path) -> Result<String, String> {
+    let Loaded { config, .. } = config::load(path)?;
+    let mut address: SocketAddr = config.admin.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
+        stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|error| format!("no gateway answers on {address}: {error}"))?;
+    if answer.starts_with("HTTP/1.1 200 ") {
+        Ok("ready".to_owned())
+    } else {
+        Err(format!("not ready: {}", answer.lines().last().unwrap_or_default()))
+    }
+}

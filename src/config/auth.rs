@@ -1,0 +1,149 @@
+//! `[auth.NAME]`: who issues tokens and how they are verified.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{
+    MIB, Mistake, Read, cookie_name, duration, duration_or_zero, echo, flag, header_name, size,
+    string, text,
+};
+use crate::base::units::Secret;
+
+/// `[auth.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    /// Required `iss`.
+    pub issuer: Option<String>,
+    /// Accepted `aud`, any of.
+    pub audience: Vec<String>,
+    /// Accepted algorithms.
+    pub algorithms: Vec<Algorithm>,
+    /// Where the keys come from; `None` when the file named none (a problem was reported).
+    pub keys: Option<KeySource>,
+    /// Where a token may stand.
+    pub from: Vec<TokenSource>,
+    /// Clock difference that is forgiven.
+    pub leeway: Duration,
+    /// Longest accepted life of a token (`exp - iat`).
+    pub max_age: Option<Duration>,
+    /// Largest accepted token, in bytes.
+    pub token_bytes: usize,
+    /// Whether the store is asked for revocations.
+    pub revocation: bool,
+    /// Whether the upstream sees the token.
+    pub forward_token: bool,
+    /// Header name to claim name.
+    pub claims_to_headers: BTreeMap<String, String>,
+}
+
+/// Key material as it was read, not yet parsed.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `secret`
+    Secret(Secret),
+    /// `public_key_file`, the PEM text.
+    PublicKey(String),
+    /// `jwks_file`, the JSON text; a `Secret` because it may hold `oct` keys.
+    Jwks(Secret),
+}
+
+/// One place where a token may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// `header:NAME`; in `authorization` after `Bearer `, elsewhere bare or after `Bearer `.
+    Header(http::HeaderName),
+    /// `cookie:NAME`
+    Cookie(String),
+}
+
+/// Most clock difference that can be forgiven: every second of it keeps expired tokens alive.
+const LEEWAY_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Reads `[auth.NAME]`.
+pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
+    Verifier {
+        issuer: auth.get("issuer", text),
+        audience: auth.list("audience", text).unwrap_or_default(),
+        algorithms: auth.need_list("algorithms", "[\"ES256\"]", algorithm),
+        keys: read_keys(auth),
+        from: auth
+            .list("from", token_source)
+            .unwrap_or_else(|| vec![TokenSource::Header(http::header::AUTHORIZATION)]),
+        leeway: auth.or("leeway", Duration::from_secs(30), leeway),
+        max_age: auth.get("max_age", duration),
+        token_bytes: auth
+            .get("token_bytes", size(256..=MIB))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(8 << 10),
+        revocation: auth.or("revocation", true, flag),
+        forward_token: auth.or("forward_token", false, flag),
+        claims_to_headers: auth.map(
+            "claims_to_headers",
+            |name| Ok(header_name(name)?.as_str().to_owned()),
+            |claim| claim.read(text),
+        ),
+    }
+}
+
+/// Exactly one source of keys: several could disagree about who may sign.
+fn read_keys(auth: &mut Section<'_>) -> Option<KeySource> {
+    const SOURCES: [&str; 3] = ["secret", "public_key_file", "jwks_file"];
+    auth.not_built("jwks_url", "no key would be known; use jwks_file or public_key_file");
+    let secret = auth.secret("secret").map(KeySource::Secret);
+    let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
+    let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
+    let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
+    match named.as_slice() {
+        // Not built: that was said already.
+        [] if auth.has("jwks_url") => {}
+        [] => auth.problem(
+            "",
+            "has no key to verify with",
+            "write one of secret, public_key_file, jwks_file",
+        ),
+        [_] => {}
+        [_, second, ..] => {
+            let what = format!("is one of several sources of keys: {}", named.join(", "));
+            auth.problem(second, what, "keep exactly one of them");
+        }
+    }
+    secret.or(public_key).or(jwks)
+}
+
+fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {
+    const REMEDY: &str = "write one of HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 \
+                          ES256 ES384 EdDSA, in quotes";
+    let text = string(value, "its name in quotes, such as \"ES256\"")?;
+    let unknown = |_| Mistake::new(format!("{} is not an accepted algorithm", echo(text)), REMEDY);
+    text.parse().map_err(unknown)
+}
+
+fn token_source(value: &DeValue<'_>) -> Read<TokenSource> {
+    const EXAMPLE: &str = "\"header:authorization\" or \"cookie:NAME\"";
+    let text = string(value, EXAMPLE)?;
+    match text.split_once(':') {
+        Some(("header", name)) => header_name(name).map(TokenSource::Header),
+        Some(("cookie", name)) => cookie_name(name).map(TokenSource::Cookie),
+        Some(("query", _)) => Err(Mistake::not_built(
+            "a token in the query",
+            "remove it; tokens in a query end up in logs, so prefer a header or a cookie",
+        )),
+        _ => {
+            let what = format!("{} is not a place for tokens", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}
+
+fn leeway(value: &DeValue<'_>) -> Read<Duration> {
+    let leeway = duration_or_zero(value)?;
+    if leeway > LEEWAY_MAX {
+        let what = "lets expired tokens live for more than an hour";
+        return Err(Mistake::new(what, "write at most 1h; 30s is enough for synchronised clocks"));
+    }
+    Ok(leeway)
+}

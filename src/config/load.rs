@@ -1,0 +1,77 @@
+//! From a file to a [`Config`]: reads it, parses it, walks it.
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::problem::{Problems, Source, render_syntax_error};
+use super::reader::{Reader, Section};
+use super::{Config, admin, auth, limit, log, route, server, session, store, upstream};
+
+/// A configuration, and what is wrong with it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the file says; a value that is wrong or missing has its default or is empty.
+    pub config: Config,
+    /// The mistakes in the file. While there is one, the configuration must not be served.
+    pub problems: Problems,
+    /// For printing problems, these and those that are found later.
+    pub source: Source,
+}
+
+/// Loads a file.
+///
+/// # Errors
+/// Ready-to-print text, when the file cannot be read or is not TOML.
+pub fn load(path: &Path) -> Result<Loaded, String> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| {
+        format!(
+            "{name}: cannot read the configuration: {error}\n    \
+             help: write this file, or name another one with --config\n"
+        )
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{name}:{line}: this line is not UTF-8\n    help: save the file as UTF-8\n")
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    parse(&name, folder, &text, &|variable| std::env::var(variable).ok())
+}
+
+/// Parses `text`, the content of a file called `name` in `folder`.
+///
+/// # Errors
+/// Ready-to-print text, when it is not TOML.
+pub fn parse(
+    name: &str,
+    folder: &Path,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, String> {
+    let table = DeTable::parse(text).map_err(|error| render_syntax_error(name, text, &error))?;
+    let table = table.get_ref();
+    let (config, problems) = Reader::new(folder, env).read(table, root);
+    Ok(Loaded { config, problems, source: Source::new(name, text, table) })
+}
+
+/// The path of every key that can be written, such as `routes.NAME.cache.ttl`; the documentation is
+/// checked against it.
+pub fn known_keys() -> Vec<String> {
+    Reader::survey(root)
+}
+
+fn root(file: &mut Section<'_>) -> Config {
+    Config {
+        server: file.section("server", server::read),
+        log: file.section("log", log::read),
+        admin: file.section("admin", admin::read),
+        store: file.section("store", store::read),
+        auth: file.named("auth", auth::read),
+        session: file.optional("session", session::read),
+        limits: file.named("limits", limit::read),
+        upstreams: file.named("upstreams", upstream::read),
+        routes: file.named("routes", route::read),
+    }
+}

@@ -1,0 +1,61 @@
+//! Configuration as written: what `gateway.toml` says, section by section, before anything is
+//! cross-checked.
+//!
+//! Loading never stops at the first mistake: every unknown key, wrong type and wrong unit becomes a
+//! [`Problem`]. What the sections mean together (names that must exist, combinations that are
+//! unsafe) is the business of `plan`.
+
+mod admin;
+mod auth;
+mod limit;
+mod load;
+mod log;
+mod problem;
+mod reader;
+mod route;
+mod server;
+mod session;
+mod store;
+mod upstream;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use admin::Admin;
+pub use auth::{KeySource, TokenSource, Verifier};
+pub use limit::{Limit, LimitKey, Scope};
+pub use load::{Loaded, known_keys, load, parse};
+pub use log::{AccessLog, Level, Log};
+pub use problem::{Problem, Problems, Source};
+pub use route::{Auth, Cache, Route, SessionUse};
+pub use server::{ClientLimits, Server};
+pub use session::{Session, SessionId};
+pub use store::{LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use upstream::{Balance, Endpoint, Upstream};
+
+/// The whole file. Named tables are sorted by name, so that nothing depends on the order in the
+/// file.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[log]`
+    pub log: Log,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[store]`
+    pub store: Store,
+    /// `[auth.NAME]`
+    pub auth: BTreeMap<String, Verifier>,
+    /// `[session]`
+    pub session: Option<Session>,
+    /// `[limits.NAME]`
+    pub limits: BTreeMap<String, Limit>,
+    /// `[upstreams.NAME]`
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// `[routes.NAME]`
+    pub routes: BTreeMap<String, Route>,
+}

@@ -1,0 +1,460 @@
+//! Walks the spanned table of the file: every wrong value becomes a problem, and reading goes on
+//! with the default.
+//!
+//! A section is read inside a closure; when that returns, the keys that nobody asked for are
+//! reported, so that no section can forget to. The same closures, run over an empty document, yield
+//! the list of all keys ([`Reader::survey`]).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problems, distance, join};
+use super::value::{Mistake, Read, echo, string};
+use crate::base::units::Secret;
+
+/// Largest key, JWKS or secret file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Longest name of a named table.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What all sections of one walk share.
+pub(super) struct Reader<'a> {
+    folder: &'a Path,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    problems: RefCell<Problems>,
+    /// The keys asked for, when that is what the walk is for.
+    survey: Option<RefCell<Vec<String>>>,
+}
+
+impl<'a> Reader<'a> {
+    /// A walk over a file in `folder`, from which the files it names are found.
+    pub(super) fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { folder, env, problems: RefCell::default(), survey: None }
+    }
+
+    /// Reads `table` as the root section.
+    pub(super) fn read<T>(
+        self,
+        table: &DeTable<'_>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> (T, Problems) {
+        let value = Section::new(&self, String::new(), Some(table)).read(read);
+        (value, self.problems.into_inner())
+    }
+
+    /// The path of every key that `read` asks for, with `NAME` for the names of tables.
+    pub(super) fn survey<T>(read: impl FnOnce(&mut Section<'_>) -> T) -> Vec<String> {
+        let no_env = |_: &str| None;
+        let mut reader = Reader::new(Path::new(""), &no_env);
+        reader.survey = Some(RefCell::default());
+        Section::new(&reader, String::new(), None).read(read);
+        let mut keys = reader.survey.map(RefCell::into_inner).unwrap_or_default();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    fn report(&self, path: &str, mistake: Mistake) {
+        self.problems.borrow_mut().push(path, mistake.what, mistake.remedy);
+    }
+
+    /// The content of a file that the configuration names.
+    fn file(&self, name: &str) -> Read<Vec<u8>> {
+        if name.is_empty() {
+            return Err(Mistake::new("names no file", "write the path of a file"));
+        }
+        let path = self.folder.join(name);
+        let mut content = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content))
+            .map_err(|error| {
+                let what = format!("cannot read {}: {error}", echo(&path.to_string_lossy()));
+                Mistake::new(what, "name a file that the gateway may read")
+            })?;
+        if content.len() as u64 > FILE_BYTES_MAX {
+            let what = format!("{} is larger than 1MiB", echo(&path.to_string_lossy()));
+            return Err(Mistake::new(what, "name a smaller file"));
+        }
+        Ok(content)
+    }
+
+    /// A secret as the file gives it: `env:NAME`, `file:PATH` or the secret itself.
+    fn secret(&self, text: &str) -> Read<Secret> {
+        let (bytes, origin) = if let Some(name) = text.strip_prefix("env:") {
+            let missing = || {
+                Mistake::new(
+                    format!("the environment variable {} is not set", echo(name)),
+                    "set it before the gateway starts, or use file:PATH",
+                )
+            };
+            let value = (self.env)(name).ok_or_else(missing)?;
+            (value.into_bytes(), format!("the environment variable {}", echo(name)))
+        } else if let Some(name) = text.strip_prefix("file:") {
+            let mut content = self.file(name)?;
+            // Editors end files with a newline that is not part of the secret.
+            if content.pop_if(|byte| *byte == b'\n').is_some() {
+                content.pop_if(|byte| *byte == b'\r');
+            }
+            (content, format!("the file {}", echo(name)))
+        } else {
+            (text.as_bytes().to_vec(), "the secret".to_owned())
+        };
+        if bytes.is_empty() {
+            return Err(Mistake::new(format!("{origin} is empty"), "give it a value"));
+        }
+        Ok(Secret::new(bytes))
+    }
+}
+
+/// One value with its place.
+pub(super) struct Field<'a> {
+    reader: &'a Reader<'a>,
+    path: String,
+    value: &'a DeValue<'a>,
+}
+
+impl<'a> Field<'a> {
+    /// The value as `kind`; nothing when it is something else, which is reported.
+    pub(super) fn read<T>(&self, kind: impl FnOnce(&DeValue<'_>) -> Read<T>) -> Option<T> {
+        self.keep(kind(self.value))
+    }
+
+    fn keep<T>(&self, outcome: Read<T>) -> Option<T> {
+        outcome.map_err(|mistake| self.reader.report(&self.path, mistake)).ok()
+    }
+
+    /// The value as a table.
+    fn read_table(&self) -> Option<&'a DeTable<'a>> {
+        let wrong = || {
+            let example = format!("[{}] on its own line, its keys below", self.path);
+            Mistake::wrong_type(self.value, "a table", &example)
+        };
+        self.keep(self.value.as_table().ok_or_else(wrong))
+    }
+
+    /// The elements of a list.
+    fn items(&self) -> Option<Vec<Field<'a>>> {
+        let wrong = || Mistake::wrong_type(self.value, "a list", "it in square brackets: [ … ]");
+        let items = self.keep(self.value.as_array().ok_or_else(wrong))?;
+        let item = |(position, item): (usize, &'a toml::Spanned<DeValue<'a>>)| Field {
+            reader: self.reader,
+            path: format!("{}[{position}]", self.path),
+            value: item.get_ref(),
+        };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// A list whose elements `read` reads; the wrong ones are left out.
+    fn list<T>(&self, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let items = self.items()?;
+        if items.is_empty() {
+            self.keep::<()>(Err(Mistake::new("is an empty list", "name at least one")));
+        }
+        Some(items.iter().filter_map(read).collect())
+    }
+
+    /// A list of `kind` with at least one element.
+    pub(super) fn list_of<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<Vec<T>> {
+        self.list(|item| item.read(&kind))
+    }
+
+    /// A table that `read` reads, or else a value of `kind`.
+    fn either<T>(
+        &self,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+        read: impl Fn(&mut Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        match self.value.as_table() {
+            Some(table) => Section::new(self.reader, self.path.clone(), Some(table)).read(read),
+            None => self.read(kind),
+        }
+    }
+}
+
+/// One table: remembers which of its keys were asked for.
+pub(super) struct Section<'a> {
+    reader: &'a Reader<'a>,
+    path: String,
+    /// Nothing when the table is absent: every key then has its default.
+    table: Option<&'a DeTable<'a>>,
+    known: Vec<&'static str>,
+    not_built: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    fn new(reader: &'a Reader<'a>, path: String, table: Option<&'a DeTable<'a>>) -> Self {
+        Self { reader, path, table, known: Vec::new(), not_built: Vec::new() }
+    }
+
+    /// Runs `read`, then reports the keys that it did not ask for.
+    fn read<T>(mut self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let value = read(&mut self);
+        self.finish();
+        value
+    }
+
+    /// Reports a problem at one of this table's keys, or at the table itself for the key "".
+    pub(super) fn problem(&self, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
+        let path = if key.is_empty() { self.path.clone() } else { join(&self.path, key) };
+        self.reader.report(&path, Mistake::new(what, remedy));
+    }
+
+    /// Whether the file gives this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    fn find(&mut self, key: &'static str) -> Option<Field<'a>> {
+        self.known.push(key);
+        let value = self.table?.get(key)?.get_ref();
+        Some(Field { reader: self.reader, path: join(&self.path, key), value })
+    }
+
+    /// The value of a key.
+    pub(super) fn field(&mut self, key: &'static str) -> Option<Field<'a>> {
+        if let Some(survey) = &self.reader.survey {
+            survey.borrow_mut().push(join(&self.path, key));
+        }
+        self.find(key)
+    }
+
+    /// The value of a key as `kind`; nothing when it is absent or wrong.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Option<T> {
+        self.field(key)?.read(kind)
+    }
+
+    /// The value of a key as `kind`, or the default.
+    pub(super) fn or<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> T {
+        self.get(key, kind).unwrap_or(default)
+    }
+
+    /// Like [`Section::get`]; an absent key is a problem, and `example` its remedy.
+    pub(super) fn need<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Option<T> {
+        self.require(key, example);
+        self.get(key, kind)
+    }
+
+    fn require(&self, key: &str, example: &str) {
+        if !self.has(key) {
+            self.problem(key, "is missing", format!("write {key} = {example}"));
+        }
+    }
+
+    /// A list of `kind` with at least one element; nothing when the key is absent.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<Vec<T>> {
+        self.field(key)?.list_of(kind)
+    }
+
+    /// A list of `kind` that may be empty or absent.
+    pub(super) fn list_or_empty<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Vec<T> {
+        let items = self.field(key).and_then(|field| field.items()).unwrap_or_default();
+        items.iter().filter_map(|item| item.read(&kind)).collect()
+    }
+
+    /// Like [`Section::list`]; an absent key is a problem, and `example` its remedy.
+    pub(super) fn need_list<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Vec<T> {
+        self.require(key, example);
+        self.list(key, kind).unwrap_or_default()
+    }
+
+    /// Like [`Section::need_list`], with elements that are a value of `kind` or a table.
+    pub(super) fn need_list_of_either<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+        read: impl Fn(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        self.require(key, example);
+        self.survey_table(key, &read);
+        let list = self.field(key).and_then(|field| field.list(|item| item.either(&kind, &read)));
+        list.unwrap_or_default()
+    }
+
+    /// A value of `kind` or a table that `read` reads.
+    pub(super) fn either<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+        read: impl Fn(&mut Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        self.survey_table(key, &read);
+        self.field(key)?.either(kind, read)
+    }
+
+    /// Shows a survey the table that `key` may be or contain.
+    fn survey_table<T>(&self, key: &str, read: impl Fn(&mut Section<'_>) -> T) {
+        if self.reader.survey.is_some() {
+            Section::new(self.reader, join(&self.path, key), None).read(read);
+        }
+    }
+
+    /// A table with names of the user's choice; `key` reads a name, `value` reads what it stands
+    /// for.
+    pub(super) fn map<T>(
+        &mut self,
+        key: &'static str,
+        name: impl Fn(&str) -> Read<String>,
+        value: impl Fn(&Field<'a>) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        let mut map = BTreeMap::new();
+        let Some(field) = self.field(key) else { return map };
+        let wrong = || Mistake::wrong_type(field.value, "a table", "{ name = \"value\" }");
+        let table = field.keep(field.value.as_table().ok_or_else(wrong));
+        for (written, spanned) in table.into_iter().flatten() {
+            let path = join(&field.path, written.get_ref());
+            let entry = Field { reader: self.reader, path, value: spanned.get_ref() };
+            let (Some(name), Some(value)) = (entry.keep(name(written.get_ref())), value(&entry))
+            else {
+                continue;
+            };
+            if map.insert(name, value).is_some() {
+                let what = "names the same as another key here, in another spelling";
+                entry.keep::<()>(Err(Mistake::new(what, "remove one of them")));
+            }
+        }
+        map
+    }
+
+    /// A secret: `env:NAME`, `file:PATH` or the secret itself.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
+        let field = self.field(key)?;
+        field.read(|value| {
+            let text = string(value, "env:NAME or file:PATH in quotes")?;
+            field.reader.secret(text)
+        })
+    }
+
+    /// The text of a file that a key names.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<String> {
+        let field = self.field(key)?;
+        field.read(|value| {
+            let name = string(value, "the path of a file in quotes")?;
+            String::from_utf8(field.reader.file(name)?).map_err(|_| {
+                let what = format!("{} is not text", echo(name));
+                Mistake::new(what, "name a file in PEM or JSON")
+            })
+        })
+    }
+
+    /// A table that has defaults.
+    pub(super) fn section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let table = self.table_at(key);
+        Section::new(self.reader, join(&self.path, key), table).read(read)
+    }
+
+    /// A table that is off when it is absent.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        let table = self.table_at(key);
+        let wanted = table.is_some() || self.reader.survey.is_some();
+        wanted.then(|| Section::new(self.reader, join(&self.path, key), table).read(read))
+    }
+
+    /// A table of named tables.
+    pub(super) fn named<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Section<'_>) -> T,
+    ) -> BTreeMap<String, T> {
+        let mut map = BTreeMap::new();
+        if self.reader.survey.is_some() {
+            let path = join(&join(&self.path, key), "NAME");
+            Section::new(self.reader, path, None).read(&read);
+        }
+        let path = join(&self.path, key);
+        for (name, spanned) in self.table_at(key).into_iter().flatten() {
+            let field = Field {
+                reader: self.reader,
+                path: join(&path, name.get_ref()),
+                value: spanned.get_ref(),
+            };
+            field.keep(check_name(name.get_ref()));
+            if let Some(table) = field.read_table() {
+                let section = Section::new(self.reader, field.path, Some(table));
+                map.insert(name.get_ref().to_string(), section.read(&read));
+            }
+        }
+        map
+    }
+
+    fn table_at(&mut self, key: &'static str) -> Option<&'a DeTable<'a>> {
+        self.find(key)?.read_table()
+    }
+
+    /// A key of the design that this build does not have. Ignoring it would be unsafe, so it is a
+    /// problem; `without` says what would silently not happen.
+    pub(super) fn not_built(&mut self, key: &'static str, without: &str) {
+        self.not_built.push(key);
+        if self.has(key) {
+            self.problem(key, "is not built yet", format!("remove it; without it, {without}"));
+        }
+    }
+
+    /// Reports the keys that nobody asked for.
+    fn finish(self) {
+        for (key, _) in self.table.into_iter().flatten() {
+            let key = key.get_ref().as_ref();
+            if self.known.contains(&key) || self.not_built.contains(&key) {
+                continue;
+            }
+            let close = self.known.iter().map(|known| (distance(key, known), known)).min();
+            let remedy = match close {
+                Some((edits, known)) if edits <= known.len().div_ceil(3).min(3) => {
+                    format!("did you mean `{known}`?")
+                }
+                _ => format!("the keys here are: {}", self.known.join(", ")),
+            };
+            self.problem(key, "unknown key", remedy);
+        }
+    }
+}
+
+/// Names appear in metrics, logs and store keys, so they are plain.
+fn check_name(name: &str) -> Read<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        let what = format!("{} cannot be a name", echo(name));
+        return Err(Mistake::new(what, "use 1 to 64 letters, digits, `-` and `_`"));
+    }
+    Ok(())
+}

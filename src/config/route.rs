@@ -1,0 +1,145 @@
+//! `[routes.NAME]`: what is matched and what is done with it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{
+    GIB, MIB, Mistake, Read, duration, echo, field_name, flag, method, size, string, text,
+};
+
+/// `[routes.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `shop.example.com`, `*.example.com`, or any.
+    pub host: Option<String>,
+    /// Path pattern.
+    pub path: String,
+    /// Accepted methods; empty: any of the usual ones.
+    pub methods: Vec<http::Method>,
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Who may pass; `None`: everybody.
+    pub auth: Option<Auth>,
+    /// Claim name to accepted values, any of.
+    pub require: BTreeMap<String, Vec<String>>,
+    /// Names of limits.
+    pub limits: Vec<String>,
+    /// Whether the session is attached.
+    pub session: SessionUse,
+    /// Whether responses are cached.
+    pub cache: Option<Cache>,
+    /// Path patterns that a successful unsafe request makes stale, beside its own URI.
+    pub invalidates: Vec<String>,
+}
+
+/// `auth = "users"` or `auth = { by = "users", optional = true }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Name of the verifier.
+    pub by: String,
+    /// Whether a request without a token passes as anonymous.
+    pub optional: bool,
+}
+
+/// `session = false | true | "required"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionUse {
+    /// Not looked up.
+    Off,
+    /// Attached when there is one.
+    Attach,
+    /// 401 without one.
+    Required,
+}
+
+/// `cache = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Freshness of responses that state none of their own.
+    pub ttl: Option<Duration>,
+    /// The upstream ignores the identity that the gateway injects.
+    pub shared: bool,
+    /// Parts of the identity that the response depends on (`claim:NAME`, the names alone).
+    pub partition: Vec<String>,
+    /// Largest stored body, in bytes.
+    pub max_bytes: u64,
+}
+
+/// Reads `[routes.NAME]`.
+pub(super) fn read(route: &mut Section<'_>) -> Route {
+    route.not_built("split", "the upstream would get every request");
+    let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_name(value)?, optional: false });
+    // With a split, the upstream is in there: one mistake is not reported twice.
+    let upstream = if route.has("split") {
+        route.get("upstream", text)
+    } else {
+        route.need("upstream", "\"NAME\", one of [upstreams]", text)
+    };
+    Route {
+        host: route.get("host", text),
+        path: route.need("path", "\"/products/*\"", text).unwrap_or_default(),
+        methods: route.list("methods", method).unwrap_or_default(),
+        upstream: upstream.unwrap_or_default(),
+        auth: route.either("auth", by_name, read_auth),
+        require: route.map("require", field_name, |values| values.list_of(text)),
+        limits: route.list_or_empty("limits", text),
+        session: route.or("session", SessionUse::Off, session_use),
+        cache: route.optional("cache", read_cache),
+        invalidates: route.list_or_empty("invalidates", text),
+    }
+}
+
+/// `{ by = "users", optional = true }`
+fn read_auth(auth: &mut Section<'_>) -> Option<Auth> {
+    let by = auth.need("by", "\"NAME\", one of [auth]", text);
+    let optional = auth.or("optional", false, flag);
+    by.map(|by| Auth { by, optional })
+}
+
+fn auth_name(value: &DeValue<'_>) -> Read<String> {
+    if value.is_array() {
+        let remedy = "name one verifier, and split the route for the others";
+        return Err(Mistake::not_built("a list of verifiers", remedy));
+    }
+    text(value)
+}
+
+fn session_use(value: &DeValue<'_>) -> Read<SessionUse> {
+    const EXAMPLE: &str = "true, false or \"required\"";
+    match value {
+        DeValue::Boolean(true) => Ok(SessionUse::Attach),
+        DeValue::Boolean(false) => Ok(SessionUse::Off),
+        DeValue::String(text) if text == "required" => Ok(SessionUse::Required),
+        DeValue::String(text) => {
+            let what = format!("{} is not a choice here", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+        other => Err(Mistake::wrong_type(other, EXAMPLE, EXAMPLE)),
+    }
+}
+
+fn read_cache(cache: &mut Section<'_>) -> Cache {
+    cache.not_built("stale_while_revalidate", "a stale response would not be served");
+    cache.not_built("stale_if_error", "a failing upstream would be seen by the client");
+    Cache {
+        ttl: cache.get("ttl", duration),
+        shared: cache.or("shared", false, flag),
+        partition: cache.list("partition", partition).unwrap_or_default(),
+        max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
+    }
+}
+
+fn partition(value: &DeValue<'_>) -> Read<String> {
+    const EXAMPLE: &str = "\"claim:NAME\"";
+    let text = string(value, EXAMPLE)?;
+    match text.split_once(':') {
+        Some(("claim", name)) => field_name(name),
+        _ => {
+            let what = format!("{} cannot part a cache", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `[server]` and `[server.limits]`: the public listener and what one client may take of it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{
+    GIB, KIB, MIB, Mistake, Read, address, count, duration, duration_or_zero, echo, flag, size,
+    string,
+};
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub drain: Duration,
+    /// `[server.limits]`
+    pub limits: ClientLimits,
+}
+
+/// `[server.limits]`: the bounds of one connection, one request, one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Largest request head, in bytes.
+    pub header_bytes: u64,
+    /// Largest number of header fields.
+    pub headers: usize,
+    /// Largest request body, in bytes.
+    pub body_bytes: u64,
+    /// From the first byte (or from the connection's start) to the end of the head.
+    pub header_timeout: Duration,
+    /// How long a connection may rest between requests.
+    pub idle_timeout: Duration,
+    /// The period in which a body must move by at least `progress_bytes`, in either direction.
+    pub progress_timeout: Duration,
+    /// See `progress_timeout`.
+    pub progress_bytes: u64,
+    /// Open client connections in all.
+    pub connections: usize,
+    /// Open client connections of one address (IPv6: one /64).
+    pub connections_per_address: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub streams: u32,
+    /// True keeps `%2F` in paths; otherwise it is refused.
+    pub encoded_slash: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
+            trusted_proxies: Vec::new(),
+            drain: Duration::from_secs(30),
+            limits: ClientLimits::default(),
+        }
+    }
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 32 * KIB,
+            headers: 100,
+            body_bytes: 10 * MIB,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            progress_timeout: Duration::from_secs(30),
+            progress_bytes: KIB,
+            connections: 10_000,
+            connections_per_address: 512,
+            streams: 128,
+            encoded_slash: false,
+        }
+    }
+}
+
+/// Reads `[server]`.
+pub(super) fn read(server: &mut Section<'_>) -> Server {
+    let default = Server::default();
+    server.not_built("tls", "the gateway would serve in clear");
+    Server {
+        listen: server.list("listen", address).unwrap_or(default.listen),
+        trusted_proxies: server.list_or_empty("trusted_proxies", network),
+        drain: server.or("drain", default.drain, duration_or_zero),
+        limits: server.section("limits", read_limits),
+    }
+}
+
+fn read_limits(limits: &mut Section<'_>) -> ClientLimits {
+    let default = ClientLimits::default();
+    ClientLimits {
+        // The HTTP/1 engine needs a buffer of at least 8 KiB.
+        header_bytes: limits.or("header_bytes", default.header_bytes, size(8 * KIB..=MIB)),
+        headers: limits.or("headers", default.headers, count(1..=10_000)),
+        // Zero means "no bound" elsewhere and "no body" to the letter, so it is neither here.
+        body_bytes: limits.or("body_bytes", default.body_bytes, size(1..=1024 * GIB)),
+        header_timeout: limits.or("header_timeout", default.header_timeout, duration),
+        idle_timeout: limits.or("idle_timeout", default.idle_timeout, duration),
+        progress_timeout: limits.or("progress_timeout", default.progress_timeout, duration),
+        progress_bytes: limits.or("progress_bytes", default.progress_bytes, size(1..=GIB)),
+        connections: limits.or("connections", default.connections, count(1..=10_000_000)),
+        connections_per_address: limits.or(
+            "connections_per_address",
+            default.connections_per_address,
+            count(1..=10_000_000),
+        ),
+        streams: limits.or("streams", default.streams, count(1..=65_535)),
+        encoded_slash: limits.or("encoded_slash", default.encoded_slash, flag),
+    }
+}
+
+/// A network, or one address as the network of itself alone.
+fn network(value: &DeValue<'_>) -> Read<IpNet> {
+    let text = string(value, "it in quotes, such as \"10.0.0.0/8\"")?;
+    let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map(|net| net.trunc()).map_err(|_| {
+        let what = format!("{} is not a network", echo(text));
+        Mistake::new(what, "write one like \"10.0.0.0/8\" or \"2001:db8::/32\"")
+    })
+}

@@ -1,0 +1,224 @@
+//! `[store]`: where shared state lives, and what each function does when it does not answer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{
+    GIB, MIB, Mistake, Read, choice, count, duration, echo, host_and_port, size, string, text,
+};
+use crate::base::units::Secret;
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Which store.
+    pub url: StoreUrl,
+    /// First part of every key.
+    pub prefix: String,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Longest wait for one question.
+    pub timeout: Duration,
+    /// Longest wait for one connection attempt.
+    pub connect_timeout: Duration,
+    /// Longest pause between two connection attempts.
+    pub reconnect_backoff: Duration,
+    /// Most keys that the embedded store holds.
+    pub memory_keys: usize,
+    /// Most bytes of cached responses in this node's memory.
+    pub near_cache_bytes: u64,
+    /// `[store.on_outage]`
+    pub on_outage: OnOutage,
+}
+
+/// The schemes of `store.url` that this build speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `memory:`
+    Memory,
+    /// `redis://host:port/db`
+    Redis {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Database number.
+        db: i64,
+    },
+    /// `redis+unix:///path/to/socket`
+    Unix {
+        /// Socket path.
+        path: PathBuf,
+    },
+}
+
+/// `[store.on_outage]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnOutage {
+    /// Revocation unknown.
+    pub revocation: Outage,
+    /// Limits unknown.
+    pub limits: LimitOutage,
+    /// Session unknown; `Allow` is written `without`.
+    pub session: Outage,
+    /// How many gateways share the limits, for `LimitOutage::Local`.
+    pub nodes: u32,
+}
+
+/// Refuse with 503, or go on without the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// 503.
+    Refuse,
+    /// As if the store had said nothing.
+    Allow,
+}
+
+/// What limits do without the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOutage {
+    /// This node's own limiter at limit / nodes.
+    Local,
+    /// No limit.
+    Allow,
+    /// 503.
+    Refuse,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: StoreUrl::Memory,
+            prefix: "app".to_owned(),
+            username: None,
+            password: None,
+            timeout: Duration::from_millis(50),
+            connect_timeout: Duration::from_millis(500),
+            reconnect_backoff: Duration::from_millis(250),
+            memory_keys: 1_000_000,
+            near_cache_bytes: 32 * MIB,
+            on_outage: OnOutage::default(),
+        }
+    }
+}
+
+impl Default for OnOutage {
+    fn default() -> Self {
+        Self {
+            revocation: Outage::Refuse,
+            limits: LimitOutage::Local,
+            session: Outage::Refuse,
+            nodes: 1,
+        }
+    }
+}
+
+/// Reads `[store]`.
+pub(super) fn read(store: &mut Section<'_>) -> Store {
+    let default = Store::default();
+    Store {
+        url: store.or("url", default.url, store_url),
+        prefix: store.or("prefix", default.prefix, prefix),
+        username: store.get("username", text),
+        password: store.secret("password"),
+        timeout: store.or("timeout", default.timeout, duration),
+        connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
+        reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
+        memory_keys: store.or("memory_keys", default.memory_keys, count(1..=1_000_000_000)),
+        near_cache_bytes: store.or(
+            "near_cache_bytes",
+            default.near_cache_bytes,
+            size(0..=1024 * GIB),
+        ),
+        on_outage: store.section("on_outage", read_on_outage),
+    }
+}
+
+fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
+    let default = OnOutage::default();
+    let revocation = [("refuse", Outage::Refuse), ("allow", Outage::Allow)];
+    let limits = [
+        ("local", LimitOutage::Local),
+        ("allow", LimitOutage::Allow),
+        ("refuse", LimitOutage::Refuse),
+    ];
+    let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
+    // The only behaviour there is: the key exists so that the file can say it.
+    outage.get("cache", choice(&[("bypass", ())]));
+    OnOutage {
+        revocation: outage.or("revocation", default.revocation, choice(&revocation)),
+        limits: outage.or("limits", default.limits, choice(&limits)),
+        session: outage.or("session", default.session, choice(&session)),
+        nodes: outage.or("nodes", default.nodes, count(1..=65_535)),
+    }
+}
+
+/// The first part of every key: it must not hide a separator or a hash tag.
+fn prefix(value: &DeValue<'_>) -> Read<String> {
+    let text = string(value, "it in quotes, such as \"app\"")?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+        let what = format!("{} cannot be a key prefix", echo(text));
+        return Err(Mistake::new(what, "use 1 to 64 letters, digits, `_`, `.` and `-`"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A wrong url is never echoed, because it may contain a password.
+fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
+    const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\" or \
+                            \"redis+unix:///run/redis.sock\"";
+    let text = string(value, "it in quotes, such as \"redis://127.0.0.1:6379\"")?;
+    let wrong = || Mistake::new("is not the address of a store", EXAMPLES);
+    let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
+    match scheme {
+        "memory" if rest.is_empty() => Ok(StoreUrl::Memory),
+        "redis" => redis_url(rest.strip_prefix("//").ok_or_else(wrong)?),
+        "redis+unix" => {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            if !path.starts_with('/') || path.contains(['?', '#']) {
+                return Err(Mistake::new(
+                    "is not the path of a socket",
+                    "write an absolute path alone: \"redis+unix:///run/redis.sock\"",
+                ));
+            }
+            Ok(StoreUrl::Unix { path: PathBuf::from(path) })
+        }
+        "rediss" => Err(Mistake::not_built(
+            "rediss:// (TLS to Redis)",
+            "use redis:// on a trusted network, or a TLS tunnel on this host",
+        )),
+        "redis-sentinel" | "redis-cluster" => {
+            let what = format!("{scheme}://");
+            Err(Mistake::not_built(&what, "use redis:// with the address of the primary"))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// `host:port/db`, with port 6379 and database 0 when they are left out.
+fn redis_url(rest: &str) -> Read<StoreUrl> {
+    const EXAMPLE: &str = "write redis://host:port/database, such as \"redis://127.0.0.1:6379/0\"";
+    let wrong = || Mistake::new("is not the address of a Redis server", EXAMPLE);
+    if rest.contains('@') {
+        return Err(Mistake::new(
+            "has a user or a password inside the url, where logs and process lists would show it",
+            "remove everything up to `@`, and write the keys username and password",
+        ));
+    }
+    let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = host_and_port(authority, 6379).ok_or_else(wrong)?;
+    let db = match db {
+        "" => 0,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse::<u16>().map_err(|_| wrong())?.into()
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(StoreUrl::Redis { host, port, db })
+}

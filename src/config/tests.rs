@@ -1,0 +1,582 @@
+//! The configuration contract: defaults, one problem per mistake, a reference file that is true.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use proptest::prelude::*;
+
+use super::{
+    AccessLog, Balance, KeySource, Level, LimitKey, LimitOutage, Loaded, Outage, Scope, SessionUse,
+    StoreUrl, TokenSource, known_keys, load, parse,
+};
+
+const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml"));
+
+/// Parses `text` as `gateway.toml` in a folder of its own, with two variables in the environment.
+fn read(text: &str) -> Loaded {
+    let env = |name: &str| match name {
+        "SET" => Some("correct horse".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    parse("gateway.toml", Path::new("/nonexistent"), text, &env).unwrap()
+}
+
+/// What a user sees for `text`.
+fn report(text: &str) -> String {
+    let loaded = read(text);
+    loaded.source.render(&loaded.problems)
+}
+
+/// Files in a folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("portcullis-config-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn an_empty_file_has_the_defaults_of_the_design() {
+    let Loaded { config, problems, .. } = read("");
+    assert!(problems.is_empty());
+
+    let server = config.server;
+    assert_eq!(server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert!(server.trusted_proxies.is_empty());
+    assert_eq!(server.drain, Duration::from_secs(30));
+    let limits = server.limits;
+    assert_eq!((limits.header_bytes, limits.headers), (32_768, 100));
+    assert_eq!(limits.body_bytes, 10_485_760);
+    assert_eq!(limits.header_timeout, Duration::from_secs(10));
+    assert_eq!(limits.idle_timeout, Duration::from_secs(75));
+    assert_eq!(limits.progress_timeout, Duration::from_secs(30));
+    assert_eq!(limits.progress_bytes, 1024);
+    assert_eq!((limits.connections, limits.connections_per_address), (10_000, 512));
+    assert_eq!((limits.streams, limits.encoded_slash), (128, false));
+
+    assert_eq!((config.log.access, config.log.level), (AccessLog::Json, Level::Info));
+    assert_eq!(config.admin.listen, "127.0.0.1:9901".parse().unwrap());
+    assert_eq!(config.admin.token, None);
+    assert_eq!(config.admin.revocation_ttl, Duration::from_secs(2_592_000));
+
+    let store = config.store;
+    assert_eq!((store.url, store.prefix.as_str()), (StoreUrl::Memory, "app"));
+    assert_eq!((store.username, store.password), (None, None));
+    assert_eq!(store.timeout, Duration::from_millis(50));
+    assert_eq!(store.connect_timeout, Duration::from_millis(500));
+    assert_eq!(store.reconnect_backoff, Duration::from_millis(250));
+    assert_eq!((store.memory_keys, store.near_cache_bytes), (1_000_000, 33_554_432));
+    let outage = store.on_outage;
+    assert_eq!((outage.revocation, outage.session), (Outage::Refuse, Outage::Refuse));
+    assert_eq!((outage.limits, outage.nodes), (LimitOutage::Local, 1));
+
+    assert!(config.session.is_none());
+    assert!(config.auth.is_empty() && config.limits.is_empty());
+    assert!(config.upstreams.is_empty() && config.routes.is_empty());
+}
+
+#[test]
+fn named_tables_have_the_defaults_of_the_design() {
+    let loaded = read(
+        r#"
+        auth.users = { algorithms = ["HS256", "EdDSA"], secret = "env:SET" }
+        session = { id_from = ["cookie:sid"] }
+        limits.api = { key = ["claim:sub", "header:X-Shop", "route"], allow = ["100/15m"] }
+        upstreams.shop = { servers = ["http://[::1]:3000/", { url = "http://shop", weight = 2 }] }
+        routes.all = { path = "/*", upstream = "shop", cache = { ttl = "5m" } }
+        "#,
+    );
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+
+    let users = &loaded.config.auth["users"];
+    assert_eq!(users.algorithms, [Algorithm::HS256, Algorithm::EdDSA]);
+    assert!(matches!(&users.keys, Some(KeySource::Secret(s)) if s.expose() == b"correct horse"));
+    assert_eq!(users.from, [TokenSource::Header(http::header::AUTHORIZATION)]);
+    assert_eq!((users.leeway, users.max_age), (Duration::from_secs(30), None));
+    assert_eq!(users.token_bytes, 8192);
+    assert!(users.revocation && !users.forward_token);
+
+    let session = loaded.config.session.unwrap();
+    assert_eq!((session.header, session.idle_timeout, session.max_bytes), (None, None, 8192));
+
+    let api = &loaded.config.limits["api"];
+    assert_eq!(api.scope, Scope::Shared);
+    let header = http::HeaderName::from_static("x-shop");
+    let key = [LimitKey::Claim("sub".to_owned()), LimitKey::Header(header), LimitKey::Route];
+    assert_eq!(api.key, key);
+
+    let shop = &loaded.config.upstreams["shop"];
+    let servers: Vec<_> =
+        shop.servers.iter().map(|s| (s.host.as_str(), s.port, s.weight)).collect();
+    assert_eq!(servers, [("::1", 3000, 1), ("shop", 80, 2)]);
+    assert_eq!((shop.balance, shop.max_connections), (Balance::P2c, 256));
+    assert_eq!(shop.connect_timeout, Duration::from_secs(1));
+    assert_eq!(shop.response_timeout, Duration::from_secs(30));
+    assert_eq!(shop.read_timeout, Duration::from_secs(300));
+    assert_eq!(shop.idle_timeout, Duration::from_secs(60));
+
+    let all = &loaded.config.routes["all"];
+    assert_eq!((all.session, all.auth.is_none()), (SessionUse::Off, true));
+    let cache = all.cache.as_ref().unwrap();
+    assert_eq!((cache.shared, cache.max_bytes), (false, 1_048_576));
+}
+
+#[test]
+fn a_problem_is_three_lines_with_its_place_and_its_remedy() {
+    let text = "[log]\nlevel = \"info\"\n[server]\n  lisetn = [\"0.0.0.0:80\"]\ndrain = \"30x\"\n";
+    assert_eq!(
+        report(text),
+        r#"gateway.toml:4:3: server.lisetn: unknown key
+    lisetn = ["0.0.0.0:80"]
+    help: did you mean `listen`?
+gateway.toml:5:1: server.drain: "30x" is not a valid duration
+    drain = "30x"
+    help: write a whole number and one unit: 250ms, 30s, 15m, 1h or 2d
+2 problems in gateway.toml
+"#
+    );
+}
+
+#[test]
+fn problems_of_others_stand_at_the_nearest_table_and_only_once() {
+    let Loaded { source, mut problems, .. } = read("# shop\n[routes.a]\npath='/'\nupstream='x'\n");
+    for (path, what) in [
+        ("routes.a.cache.ttl", "first"),
+        ("routes.b.path", "second"),
+        ("nothing", "third"),
+        ("routes.a.cache.ttl", "first"),
+    ] {
+        problems.push(path, what, "do it");
+    }
+    let report = source.render(&problems);
+    for line in [
+        "gateway.toml:2:9: routes.a.cache.ttl: first\n    [routes.a]\n",
+        "gateway.toml:2:2: routes.b.path: second\n",
+        "gateway.toml:1:1: nothing: third\n    # shop\n    help: do it\n",
+        "\n3 problems in gateway.toml\n",
+    ] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+    let empty = read("").source.render(&problems);
+    assert!(
+        empty.starts_with("gateway.toml:1:1: nothing: third\n    (an empty line)\n"),
+        "{empty}"
+    );
+}
+
+/// Verifier, limit, upstream and route without a mistake; a test adds one line to one of them.
+fn with(table: &str, line: &str) -> String {
+    let mut text = String::new();
+    for (name, body) in [
+        ("[server]", ""),
+        ("[server.limits]", ""),
+        ("[log]", ""),
+        ("[admin]", ""),
+        ("[store]", ""),
+        ("[store.on_outage]", ""),
+        ("[auth.v]", "algorithms = ['HS256']\nissuer = 'i'\n"),
+        ("[session]", ""),
+        ("[limits.l]", ""),
+        ("[upstreams.u]", ""),
+        ("[routes.r]", ""),
+    ] {
+        if name == table {
+            text += &format!("{name}\n{line}\n{body}");
+        }
+    }
+    let has = |key: &str| line.split([' ', '.']).next() == Some(key);
+    for (name, key, body) in [
+        ("[auth.v]", "secret", "secret = 'x'\n"),
+        ("[session]", "id_from", "id_from = ['cookie:sid']\n"),
+        ("[limits.l]", "key", "key = ['address']\n"),
+        ("[limits.l]", "allow", "allow = ['1/1s']\n"),
+        ("[upstreams.u]", "servers", "servers = ['http://a']\n"),
+        ("[routes.r]", "path", "path = '/'\n"),
+        ("[routes.r]", "upstream", "upstream = 'u'\n"),
+    ] {
+        let other_key = ["jwks_file", "jwks_url", "public_key_file"].into_iter().any(has);
+        let replaced = has(key) || (key == "secret" && other_key);
+        if name == table && !replaced {
+            text += body;
+        }
+    }
+    text
+}
+
+/// Table, line with one mistake in it, part of the problem, part of the remedy.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    ("[server]", "listen = '0.0.0.0:80'", "must be a list, is a string", "[ … ]"),
+    ("[server]", "listen = [':80']", "server.listen[0]: \":80\" is not an address", "0.0.0.0:8080"),
+    ("[server]", "listen = []", "is an empty list", "name at least one"),
+    ("[server]", "trusted_proxies = ['10/8']", "is not a network", "10.0.0.0/8"),
+    ("[server]", "drain = 30", "must be a string, is an integer", "\"30s\""),
+    ("[server]", "limit = {}", "unknown key", "did you mean `limits`?"),
+    ("[server]", "colour = 'red'", "unknown key", "the keys here are: listen, "),
+    ("[server.limits]", "header_bytes = '4KiB'", "out of range", "\"8KiB\" to \"1MiB\""),
+    ("[server.limits]", "header_bytes = 2097152", "out of range", "\"8KiB\" to \"1MiB\""),
+    ("[server.limits]", "body_bytes = '10MB'", "is not a size", "10MiB"),
+    ("[server.limits]", "headers = 0", "out of range", "from 1 to"),
+    ("[server.limits]", "headers = '100'", "must be a whole number, is a string", "without quotes"),
+    ("[server.limits]", "streams = -1", "out of range", "from 1 to"),
+    ("[server.limits]", "idle_timeout = '0s'", "is not a valid duration", "more than zero"),
+    ("[server.limits]", "encoded_slash = 'yes'", "must be true or false", "without quotes"),
+    ("[log]", "access = 'text'", "\"text\" is not a choice", "\"json\" or \"off\""),
+    ("[log]", "level = 'trace'", "\"trace\" is not a choice", "\"debug\""),
+    ("[admin]", "token = 'env:UNSET'", "variable \"UNSET\" is not set", "file:PATH"),
+    ("[admin]", "token = 'env:EMPTY'", "variable \"EMPTY\" is empty", "give it a value"),
+    ("[admin]", "token = ''", "the secret is empty", "give it a value"),
+    ("[admin]", "token = 'file:no'", "cannot read \"/nonexistent/no\"", "may read"),
+    ("[store]", "url = 'postgres://h'", "not the address of a store", "redis://"),
+    ("[store]", "url = 'redis://u:pw@h'", "has a user or a password", "username and password"),
+    ("[store]", "url = 'redis://h:port'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis://h:0'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis://h/x'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis+unix:r.sock'", "not the path of a socket", "absolute path"),
+    ("[store]", "prefix = 'a:b'", "cannot be a key prefix", "1 to 64"),
+    ("[store]", "prefix = ''", "cannot be a key prefix", "1 to 64"),
+    ("[store]", "memory_keys = 1.5", "must be a whole number, is a float", "from 1 to"),
+    ("[store.on_outage]", "cache = 'serve'", "is not a choice", "\"bypass\""),
+    ("[store.on_outage]", "session = 'allow'", "is not a choice", "\"without\""),
+    ("[store.on_outage]", "nodes = 0", "out of range", "from 1 to"),
+    ("[auth.v]", "audience = ''", "must be a list", "[ … ]"),
+    ("[auth.v]", "from = ['body:x']", "not a place for tokens", "header:authorization"),
+    ("[auth.v]", "from = ['cookie:a b']", "cannot be a cookie name", "cookie:sid"),
+    ("[auth.v]", "leeway = '2h'", "more than an hour", "at most 1h"),
+    ("[auth.v]", "jwks_file = 'no.json'", "cannot read", "may read"),
+    ("[auth.v]", "public_key_file = 3", "must be a string", "path of a file"),
+    ("[auth.v]", "claims_to_headers = { 'a b' = 'c' }", "cannot be a header name", "x-user-id"),
+    ("[auth.v]", "claims_to_headers = { A = 'x', a = 'y' }", "in another spelling", "remove one"),
+    ("[auth.v]", "claims_to_headers = { a = 1 }", "must be a string", "quotes"),
+    ("[session]", "id_from = ['header:x']", "not a place for session ids", "claim:sid"),
+    ("[session]", "header = 'x y'", "cannot be a header name", "x-user-id"),
+    ("[limits.l]", "allow = ['100']", "\"100\" is not a limit", "100/15m"),
+    ("[limits.l]", "allow = ['0/1s']", "is not a limit", "from 1 to"),
+    ("[limits.l]", "allow = ['1/1s', '2/1000ms']", "two limits for a window of 1s", "smaller"),
+    ("[limits.l]", "key = ['user']", "\"user\" cannot be counted by", "claim:NAME"),
+    ("[limits.l]", "key = ['route', 'route']", "same part twice", "remove one"),
+    ("[limits.l]", "scope = 'global'", "is not a choice", "\"shared\" or \"local\""),
+    ("[upstreams.u]", "servers = ['a:80']", "is not a server", "http://127.0.0.1:3000"),
+    ("[upstreams.u]", "servers = ['http://a/b']", "is not a server", "host and port alone"),
+    ("[upstreams.u]", "servers = ['http://u@a']", "has a user", "host and port alone"),
+    ("[upstreams.u]", "servers = [{ weight = 2 }]", "servers[0].url: is missing", "write url ="),
+    ("[upstreams.u]", "servers = [{ url = 'http://a', weight = 0 }]", "out of range", "from 1"),
+    ("[upstreams.u]", "balance = 'random'", "is not a choice", "\"p2c\" or \"round-robin\""),
+    ("[routes.r]", "methods = ['get']", "is not a method", "upper case"),
+    ("[routes.r]", "auth = { optional = true }", "auth.by: is missing", "write by ="),
+    ("[routes.r]", "session = 'yes'", "is not a choice", "\"required\""),
+    ("[routes.r]", "session = 1", "is an integer", "\"required\""),
+    ("[routes.r]", "require = { role = 'admin' }", "must be a list", "[ … ]"),
+    ("[routes.r]", "cache = true", "must be a table, is a boolean", "[routes.r.cache]"),
+    ("[routes.r]", "cache = { time = '5m' }", "r.cache.time: unknown key", "ttl, "),
+    ("[routes.r]", "cache = { partition = ['role'] }", "cannot part a cache", "claim:NAME"),
+    ("[routes.r]", "path = ''", "is empty", "write a value"),
+];
+
+/// The same for what the design has and this build has not.
+const NOT_BUILT: &[(&str, &str, &str)] = &[
+    ("[server]", "tls = { client_auth = 'required' }", "serve in clear"),
+    ("[auth.v]", "jwks_url = 'https://a'", "use jwks_file"),
+    ("[auth.v]", "from = ['query:t']", "prefer a header"),
+    ("[limits.l]", "tiers = { by = 'claim:plan' }", "same limits"),
+    ("[limits.l]", "shadow = false", "would refuse"),
+    ("[upstreams.u]", "health.path = '/'", "probed"),
+    ("[upstreams.u]", "breaker = {}", "share of requests"),
+    ("[upstreams.u]", "retry = 1", "twice"),
+    ("[upstreams.u]", "servers = ['https://a']", "use http://"),
+    ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
+    ("[routes.r]", "split = []", "every request"),
+    ("[routes.r]", "auth = ['a', 'b']", "name one verifier"),
+    ("[routes.r]", "cache = { stale_while_revalidate = '1s' }", "would not be served"),
+    ("[routes.r]", "cache = { stale_if_error = '1s' }", "seen by the client"),
+    ("[store]", "url = 'rediss://h'", "use redis://"),
+    ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
+    ("[store]", "url = 'redis-cluster://h'", "use redis://"),
+];
+
+#[test]
+fn each_mistake_gives_one_problem_with_its_line_and_remedy() {
+    let not_built =
+        NOT_BUILT.iter().map(|(table, line, remedy)| (*table, *line, "not built yet", *remedy));
+    for (table, line, what, remedy) in MISTAKES.iter().copied().chain(not_built) {
+        let loaded = read(&with(table, line));
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{line}: {report}");
+        assert!(report.starts_with("gateway.toml:2:"), "{line}: {report}");
+        let (head, help) = report.split_once("help: ").unwrap();
+        assert!(head.contains(what), "{line}: {report}");
+        assert!(help.contains(remedy), "{line}: {report}");
+    }
+}
+
+#[test]
+fn what_has_no_default_is_missed() {
+    let report = report(
+        "[auth.v]\n[session]\n[limits.l]\n[upstreams.u]\n[routes.r]\n\
+         [routes.'a b']\npath='/'\nupstream='u'\n",
+    );
+    for line in [
+        "1:7: auth.v.algorithms: is missing",
+        "1:7: auth.v: has no key to verify with",
+        "2:2: session.id_from: is missing",
+        "3:9: limits.l.key: is missing",
+        "3:9: limits.l.allow: is missing",
+        "4:12: upstreams.u.servers: is missing",
+        "5:9: routes.r.path: is missing",
+        "5:9: routes.r.upstream: is missing",
+        "6:9: routes.\"a b\": \"a b\" cannot be a name",
+        "9 problems in gateway.toml",
+    ] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+}
+
+#[test]
+fn ten_mistakes_give_ten_problems() {
+    let loaded = read(
+        r#"
+        [server]
+        listen = ["nowhere"]
+        drian = "1s"
+        limits = { headers = 0, streams = "many" }
+        [log]
+        level = "loud"
+        [store]
+        timeout = "50"
+        [auth.users]
+        algorithms = ["none"]
+        secret = "env:UNSET"
+        [limits.api]
+        key = []
+        allow = ["1"]
+        "#,
+    );
+    let report = loaded.source.render(&loaded.problems);
+    assert_eq!(loaded.problems.len(), 10, "{report}");
+    assert!(report.ends_with("10 problems in gateway.toml\n"), "{report}");
+}
+
+#[test]
+fn store_urls() {
+    let redis = |host: &str, port, db| StoreUrl::Redis { host: host.to_owned(), port, db };
+    for (url, expected) in [
+        ("memory:", StoreUrl::Memory),
+        ("redis://cache", redis("cache", 6379, 0)),
+        ("redis://10.0.0.1:6380/", redis("10.0.0.1", 6380, 0)),
+        ("redis://[::1]:6380/3", redis("::1", 6380, 3)),
+        ("redis+unix:///run/r.sock", StoreUrl::Unix { path: "/run/r.sock".into() }),
+        ("redis+unix:/run/r.sock", StoreUrl::Unix { path: "/run/r.sock".into() }),
+    ] {
+        let loaded = read(&format!("[store]\nurl = '{url}'"));
+        assert!(loaded.problems.is_empty(), "{url}");
+        assert_eq!(loaded.config.store.url, expected);
+    }
+}
+
+#[test]
+fn files_are_read_beside_the_configuration() {
+    let large = vec![b'x'; (1 << 20) + 1];
+    let folder = Folder::with(&[
+        ("secret", b"s3cret\r\n"),
+        ("key.pem", b"PEM\n"),
+        ("empty", b"\n"),
+        ("binary", b"\xff"),
+        ("large", &large),
+        (
+            "gateway.toml",
+            br#"
+            admin.token = "file:secret"
+            store.password = "file:empty"
+            auth.a = { algorithms = ["ES256"], public_key_file = "key.pem" }
+            auth.b = { algorithms = ["ES256"], jwks_file = "binary" }
+            auth.c = { algorithms = ["ES256"], jwks_file = "large" }
+            auth.d = { algorithms = ["ES256"], jwks_file = "key.pem", public_key_file = "key.pem" }
+            "#,
+        ),
+        ("latin1.toml", b"# one\n# \xe9\n"),
+    ]);
+    let loaded = load(&folder.0.join("gateway.toml")).unwrap();
+    assert_eq!(loaded.config.admin.token.unwrap().expose(), b"s3cret");
+    assert!(
+        matches!(&loaded.config.auth["a"].keys, Some(KeySource::PublicKey(pem)) if pem == "PEM\n")
+    );
+    let report = loaded.source.render(&loaded.problems);
+    for line in [
+        "store.password: the file \"empty\" is empty",
+        "auth.b.jwks_file: \"binary\" is not text",
+        "is larger than 1MiB",
+        "auth.d.jwks_file: is one of several sources of keys: public_key_file, jwks_file",
+        "4 problems in ",
+    ] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+
+    let missing = load(&folder.0.join("no.toml")).unwrap_err();
+    assert!(missing.contains("cannot read the configuration") && missing.contains("--config"));
+    let latin1 = load(&folder.0.join("latin1.toml")).unwrap_err();
+    assert!(latin1.contains("latin1.toml:2: this line is not UTF-8"), "{latin1}");
+}
+
+#[test]
+fn a_syntax_error_shows_its_line() {
+    let env = |_: &str| None;
+    let error = parse("gateway.toml", Path::new(""), "[server]\ndrain = 30s\n", &env).unwrap_err();
+    assert!(error.starts_with("gateway.toml:2:9: "), "{error}");
+    assert!(error.contains("\n    drain = 30s\n    help: "), "{error}");
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let env = |name: &str| (name == "SET").then(|| "hunter2".to_owned());
+    for text in [
+        "[admin]\ntoken = 'hunter2'\nlisten = 1",
+        "[admin]\ntoken = ['hunter2']",
+        "[admin]\ntokn = 'hunter2'",
+        "[admin]\ntoken = { value = 'hunter2' }",
+        "[admin]\ntoken.value = 'hunter2'",
+        "admin = { token = 'hunter2', listen = 1 }",
+        "[store]\nurl = 'redis://user:hunter2@host'",
+        "[store]\nurl = ['redis://user:hunter2@host']",
+        "[store]\npassword = \"\"\"\nhunter2\"\"\"\nusername = 1",
+        "store = { password = '''\nhunter2''', prefix = 7 }",
+        "[store]\npassword = 'env:SET'\nprefix = 7",
+        "[auth.v]\nsecret = 'hunter2'\npublic_key_file = 'x'",
+        "auth.v.secret = 'hunter2'",
+        "[upstreams.u]\nservers = ['http://u:hunter2@h']",
+        "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.secret = 'hunter2'",
+        // Not TOML.
+        "[admin]\ntoken = 'hunter2",
+        "[admin]\ntoken = hunter2",
+        "[store]\nurl = 'redis://u:hunter2@h",
+        "[store]\npassword = \"\"\"\nhunter2 \\q\"\"\"",
+        "[auth.v]\nsecret 'hunter2'",
+    ] {
+        let printed = match parse("gateway.toml", Path::new(""), text, &env) {
+            Ok(mut loaded) => {
+                let lines = text.lines().count();
+                assert!(lines > 0 && !loaded.problems.is_empty(), "{text}");
+                // Every key's line is printed once more by a problem of somebody else.
+                for path in known_keys() {
+                    loaded.problems.push(path.replace("NAME", "v"), "again", "again");
+                }
+                format!("{loaded:?}{}", loaded.source.render(&loaded.problems))
+            }
+            Err(error) => error,
+        };
+        assert!(!printed.contains("hunter2"), "{text}: {printed}");
+    }
+}
+
+#[test]
+fn the_reference_file_loads_without_a_problem() {
+    let env = |_: &str| None;
+    let loaded = parse("gateway.toml", Path::new("/nonexistent"), REFERENCE, &env).unwrap();
+    assert_eq!(loaded.source.render(&loaded.problems), "0 problems in gateway.toml\n");
+    let secret = match &loaded.config.auth["users"].keys {
+        Some(KeySource::Secret(secret)) => secret.expose().len(),
+        other => panic!("{other:?}"),
+    };
+    assert!(secret >= 32);
+    // What the file shows for tables with defaults is the default.
+    let default = read("").config;
+    let shown = loaded.config;
+    assert_eq!((shown.server, shown.log), (default.server, default.log));
+    assert_eq!((shown.admin, shown.store), (default.admin, default.store));
+}
+
+#[test]
+fn the_commented_examples_are_keys_of_their_tables() {
+    fn example(line: &str) -> Option<&str> {
+        let line = line.strip_prefix("# ")?;
+        let (key, _) = line.split_once(" = ")?;
+        key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(line)
+    }
+    let lines: Vec<&str> = REFERENCE.lines().map(|l| example(l).unwrap_or(l)).collect();
+    let loaded = read(&lines.join("\n"));
+    let report = loaded.source.render(&loaded.problems);
+    assert!(!report.contains("unknown key"), "{report}");
+    // Two sources of keys too many, two files and two variables that are not there.
+    assert_eq!(loaded.problems.len(), 5, "{report}");
+}
+
+/// The keys that stand in the reference file, as `table.key` with `NAME` for names.
+fn shown_keys() -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut table = String::new();
+    for line in REFERENCE.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            let mut parts: Vec<&str> = header.split('.').collect();
+            if matches!(parts[0], "auth" | "limits" | "upstreams" | "routes") {
+                parts[1] = "NAME";
+            }
+            table = parts.join(".");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            shown.push(format!("{table}.{key}"));
+            let inner = value.split(['{', ',']).filter_map(|part| part.split_once(" = "));
+            shown.extend(inner.map(|(inner, _)| format!("{table}.{key}.{}", inner.trim())));
+        }
+    }
+    shown
+}
+
+#[test]
+fn the_reference_file_shows_every_key() {
+    let (known, shown) = (known_keys(), shown_keys());
+    assert!(known.len() > 70, "{known:?}");
+    for sample in ["server.listen", "session.header", "routes.NAME.cache.ttl"] {
+        assert!(known.iter().any(|key| key == sample), "{sample}");
+    }
+    let missing: Vec<_> = known.iter().filter(|key| !shown.contains(key)).collect();
+    assert!(missing.is_empty(), "gateway.toml does not show {missing:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "(?s).{0,200}") {
+        let env = |_: &str| None;
+        if let Ok(loaded) = parse("gateway.toml", Path::new("/nonexistent"), &text, &env) {
+            loaded.source.render(&loaded.problems);
+        }
+    }
+
+    #[test]
+    fn no_mutation_of_the_reference_makes_the_loader_panic(
+        cuts in prop::collection::vec(
+            (0.0..1.0f64, 0usize..40, "[\\[\\]{}=.,\"'#a-z0-9\n]{0,6}"),
+            1..6,
+        )
+    ) {
+        let mut text: Vec<char> = REFERENCE.chars().collect();
+        for (place, length, new) in cuts {
+            let start = (place * text.len() as f64) as usize;
+            let end = (start + length).min(text.len());
+            text.splice(start..end, new.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let env = |_: &str| None;
+        match parse("gateway.toml", Path::new("/nonexistent"), &text, &env) {
+            Ok(loaded) => prop_assert!(
+                loaded.source.render(&loaded.problems).ends_with(" in gateway.toml\n")
+            ),
+            Err(error) => prop_assert!(error.starts_with("gateway.toml:"), "{}", error),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `[upstreams.NAME]`: the services behind the gateway.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{Mistake, Read, count, duration, echo, host_and_port, string};
+
+/// `[upstreams.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The servers, at least one.
+    pub servers: Vec<Endpoint>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Longest wait for a connection, and for a free place under `max_connections`.
+    pub connect_timeout: Duration,
+    /// Longest wait for the response head.
+    pub response_timeout: Duration,
+    /// Longest pause within a response body.
+    pub read_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Open connections in all.
+    pub max_connections: usize,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Share of requests relative to the others.
+    pub weight: u32,
+}
+
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The less busy of two random servers.
+    P2c,
+    /// In turn, by weight.
+    RoundRobin,
+}
+
+/// Reads `[upstreams.NAME]`.
+pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
+    upstream.not_built("health", "no server would be probed");
+    upstream.not_built("breaker", "a failing server would keep its share of requests");
+    upstream.not_built("retry", "no request would be sent twice");
+    Upstream {
+        servers: upstream.need_list_of_either(
+            "servers",
+            "[\"http://127.0.0.1:3000\"]",
+            endpoint,
+            read_weighted,
+        ),
+        balance: upstream.or("balance", Balance::P2c, balance),
+        connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
+        response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),
+        read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
+        idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
+        max_connections: upstream.or("max_connections", 256, count(1..=1_000_000)),
+    }
+}
+
+/// `{ url = "…", weight = 2 }`
+fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
+    let endpoint = server.need("url", "\"http://127.0.0.1:3000\"", endpoint);
+    let weight = server.or("weight", 1, count(1..=65_535));
+    endpoint.map(|endpoint| Endpoint { weight, ..endpoint })
+}
+
+/// `http://host:port`, with port 80 when it is left out. A url with a user or a password is not
+/// echoed.
+fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
+    const EXAMPLE: &str = "write scheme, host and port alone: \"http://127.0.0.1:3000\"";
+    let text = string(value, "it in quotes, such as \"http://127.0.0.1:3000\"")?;
+    if text.starts_with("https://") {
+        let remedy = "use http:// on a trusted network, or a TLS tunnel on this host";
+        return Err(Mistake::not_built("https:// to an upstream", remedy));
+    }
+    if text.contains('@') {
+        let what = "has a user or a password inside the url";
+        return Err(Mistake::new(what, EXAMPLE));
+    }
+    text.strip_prefix("http://")
+        .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
+        .and_then(|authority| host_and_port(authority, 80))
+        .map(|(host, port)| Endpoint { host, port, weight: 1 })
+        .ok_or_else(|| Mistake::new(format!("{} is not a server", echo(text)), EXAMPLE))
+}
+
+fn balance(value: &DeValue<'_>) -> Read<Balance> {
+    const EXAMPLE: &str = "\"p2c\" or \"round-robin\"";
+    match string(value, EXAMPLE)? {
+        "p2c" => Ok(Balance::P2c),
+        "round-robin" => Ok(Balance::RoundRobin),
+        text if text.starts_with("hash:") => {
+            let what = format!("balancing by {}", echo(text));
+            Err(Mistake::not_built(&what, &format!("write {EXAMPLE}")))
+        }
+        text => {
+            let what = format!("{} is not a choice here", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Which header fields cross the gateway, in either direction.
+//!
+//! The upstream's head is built anew from what may pass, never by copying framing, `Host` or hop-by-hop fields: what is not
+//! copied cannot smuggle. Fields that the gateway owns are dropped in every spelling before it sets its own, because
+//! many upstreams read `X_User_Id` and `X.User.Id` as `X-User-Id`.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+
+use crate::base::facts::{Client, Peer, Target, is_grpc};
+
+/// `X-Request-Id`
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Longest request id that is kept, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest forwarding chain that is extended, in bytes; a longer one is replaced.
+const CHAIN_BYTES_MAX: usize = 4096;
+
+/// What the gateway owns.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Lower-case names, with dashes, of headers that carry claims and sessions on any route.
+    pub owned: Vec<String>,
+}
+
+/// The ids under which one request is found in logs and traces.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    /// `X-Request-Id`
+    pub request: HeaderValue,
+    /// `traceparent` (W3C Trace Context, version 00)
+    pub trace: HeaderValue,
+}
+
+impl Ids {
+    /// Keeps the client's ids where they are well formed, makes new ones otherwise.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let request = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes()));
+        let trace = headers.get(TRACEPARENT).filter(|value| is_traceparent(value.as_bytes()));
+        if let (Some(request), Some(trace)) = (request, trace) {
+            return Self { request: request.clone(), trace: trace.clone() };
+        }
+        let mut text = String::with_capacity(55);
+        // Writing to a String cannot fail. A trace that starts here is named like its first request.
+        let _ = write!(text, "00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..));
+        let made = |text: &str| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        };
+        Self {
+            request: request.cloned().unwrap_or_else(|| made(&text[3..35])),
+            trace: trace.cloned().unwrap_or_else(|| made(&text)),
+        }
+    }
+
+    /// The trace id alone.
+    pub fn trace_id(&self) -> &str {
+        self.trace.to_str().ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+    }
+}
+
+fn is_request_id(id: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'=');
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
+}
+
+fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let nonzero = |part: &[u8]| part.iter().any(|b| *b != b'0');
+    value.len() == 55
+        && value.starts_with(b"00-")
+        && value[35] == b'-'
+        && value[52] == b'-'
+        && hex(&value[3..35])
+        && nonzero(&value[3..35])
+        && hex(&value[36..52])
+        && nonzero(&value[36..52])
+        && hex(&value[53..55])
+}
+
+/// The request head for the upstream, without a body. `identity` are the claim and session headers of this request.
+pub fn outgoing(
+    policy: &Policy,
+    head: Parts,
+    target: &Target,
+    (peer, client): (&Peer, &Client),
+    ids: &Ids,
+    identity: impl Iterator<Item = (HeaderName, HeaderValue)>,
+) -> http::Request<()> {
+    let nominated = nominated(&head.headers);
+    let grpc = is_grpc(&head.headers);
+    let (for_value, forwarded) = forwarding(&head.headers, target, peer, client);
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 12);
+    headers.insert(HOST, target.authority.to_header());
+    let mut last: Option<HeaderName> = None;
+    for (name, value) in head.headers {
+        // The iterator names a repeated field only once.
+        if name.is_some() {
+            last = name;
+        }
+        let Some(name) = &last else { continue };
+        if passes(policy, name, &nominated) {
+            headers.append(name.clone(), value);
+        }
+    }
+    join_cookies(&mut headers);
+    if grpc {
+        // A gRPC server refuses calls whose client seems unable to read trailers.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.insert(X_FORWARDED_FOR, for_value);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
+    headers.insert(X_FORWARDED_HOST, target.authority.to_header());
+    headers.insert(FORWARDED, forwarded);
+    headers.insert(X_REQUEST_ID, ids.request.clone());
+    headers.insert(TRACEPARENT, ids.trace.clone());
+    for (name, value) in identity {
+        headers.insert(name, value);
+    }
+    let mut request = http::Request::new(());
+    *request.method_mut() = head.method;
+    *request.uri_mut() = http::Uri::from(target.path_and_query.clone());
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Whether a client's field may reach an upstream.
+fn passes(policy: &Policy, name: &HeaderName, nominated: &[HeaderName]) -> bool {
+    let plain = dashed(name.as_str());
+    !(is_hop_by_hop(&plain)
+        || is_gateways_own(&plain)
+        || policy.owned.iter().any(|owned| *owned == *plain)
+        || nominated.contains(name))
+}
+
+/// Whether the gateway itself decides what the upstream sees under this name.
+pub fn is_set_by_gateway(policy: &Policy, name: &HeaderName) -> bool {
+    let plain = dashed(name.as_str());
+    is_gateways_own(&plain) || policy.owned.iter().any(|owned| *owned == *plain)
+}
+
+/// A name as upstreams that map headers to variables see it.
+fn dashed(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|b| matches!(b, b'_' | b'.')) {
+        name.replace(['_', '.'], "-").into()
+    } else {
+        name.into()
+    }
+}
+
+/// Fields of one connection (RFC 9110 §7.6.1), and framing, which hyper makes anew.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "content-length"
+            | "host"
+            | "expect"
+    )
+}
+
+/// Fields by which a client could claim to be somebody else, somewhere else or asking something else: forwarding fields
+/// that only a proxy may set, rewritten targets and methods, and `Proxy` (which CGI turns into `HTTP_PROXY`).
+fn is_gateways_own(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || name.starts_with("x-ssl-")
+        || matches!(
+            name,
+            "forwarded"
+                | "x-real-ip"
+                | "x-request-id"
+                | "traceparent"
+                | "x-host"
+                | "x-original-url"
+                | "x-original-host"
+                | "x-rewrite-url"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "proxy"
+        )
+}
+
+/// The names that ALL `Connection` lines list.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for line in headers.get_all(CONNECTION) {
+        for name in line.as_bytes().split(|b| *b == b',') {
+            let name = name.trim_ascii();
+            if !(name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive"))
+                && let Ok(name) = HeaderName::from_bytes(name)
+            {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// HTTP/2 clients may send cookies in crumbs; RFC 9113 §8.2.3 has them joined before they leave HTTP/2.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(_)) = (lines.next(), lines.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for crumb in headers.get_all(COOKIE).iter().skip(1) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(value) = HeaderValue::try_from(joined) {
+            headers.insert(COOKIE, value);
+        }
+    }
+}
+
+/// `X-Forwarded-For` and `Forwarded` (RFC 7239): extended for a trusted proxy, made anew for everybody else.
+fn forwarding(
+    headers: &HeaderMap,
+    target: &Target,
+    peer: &Peer,
+    client: &Client,
+) -> (HeaderValue, HeaderValue) {
+    let address = peer.address.ip();
+    let node = match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    let host = target.authority.to_header();
+    let host = host.to_str().unwrap_or_default();
+    // A host with a port or brackets is no token and needs quotes.
+    let quote = if host.contains(':') { "\"" } else { "" };
+    let element = format!("for={node};host={quote}{host}{quote};proto={}", client.scheme);
+    let extend = |name: &HeaderName, own: String| {
+        let mut chain = String::new();
+        if client.via_trusted {
+            for line in headers.get_all(name) {
+                if let Ok(line) = line.to_str()
+                    && chain.len() + line.len() <= CHAIN_BYTES_MAX
+                {
+                    chain.push_str(line);
+                    chain.push_str(", ");
+                }
+            }
+        }
+        HeaderValue::try_from(chain + &own).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    };
+    (extend(&X_FORWARDED_FOR, address.to_string()), extend(&FORWARDED, element))
+}
+
+/// Removes from an upstream's response what belongs to its connection, and what the gateway says itself.
+pub fn returning(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: Transfer-Encoding overrides, so a length beside it is not one.
+        headers.remove(CONTENT_LENGTH);
+        headers.remove(TRANSFER_ENCODING);
+    }
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "upgrade",
+        "x-request-id",
+    ] {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

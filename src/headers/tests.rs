@@ -1,0 +1,134 @@
+//! What reaches the upstream, and what does not.
+
+use http::uri::PathAndQuery;
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::authority::Authority;
+use crate::base::facts::ClientAddr;
+
+fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
+    let mut builder = http::Request::builder().uri("/");
+    for (name, value) in given {
+        builder = builder.header(*name, *value);
+    }
+    let head = builder.body(()).unwrap().into_parts().0;
+    let target = Target {
+        authority: Authority::parse(b"shop.example:81").unwrap(),
+        path_and_query: PathAndQuery::from_static("/x"),
+    };
+    let peer = Peer {
+        address: ClientAddr::new("192.0.2.1".parse().unwrap()),
+        local: "127.0.0.1:80".parse().unwrap(),
+    };
+    let client = Client { address: peer.address, via_trusted, scheme: "http" };
+    let ids = Ids::of(&head.headers);
+    let policy = Policy { owned: vec!["x-user-id".into()] };
+    let identity = [(HeaderName::from_static("x-user-id"), HeaderValue::from_static("42"))];
+    outgoing(&policy, head, &target, (&peer, &client), &ids, identity.into_iter()).headers().clone()
+}
+
+#[test]
+fn forwarding_headers_are_the_gateways() {
+    let spoofed = [
+        ("host", "evil"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("X_Forwarded_For", "6.6.6.6"),
+        ("forwarded", "for=6.6.6.6"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-real-ip", "6.6.6.6"),
+    ];
+    let headers = forwarded(&spoofed, false);
+    assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+    assert_eq!(headers["x-forwarded-host"], "shop.example:81");
+    assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"shop.example:81\";proto=http");
+    assert_eq!(headers["host"], "shop.example:81");
+    assert!(!format!("{headers:?}").contains("6.6.6.6"), "{headers:?}");
+    assert!(!headers.contains_key("x-forwarded-prefix"));
+
+    let chained =
+        forwarded(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")], true);
+    assert_eq!(chained["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 192.0.2.1");
+}
+
+#[test]
+fn hop_by_hop_fields_of_every_connection_line_stay_behind() {
+    let headers = forwarded(
+        &[
+            ("connection", "close, X-One"),
+            ("connection", "x-two , X-User-Id, host"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("keep-alive", "5"),
+            ("te", "gzip"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("proxy-authorization", "x"),
+            ("expect", "100-continue"),
+            ("content-length", "5"),
+            ("x-stays", "1"),
+        ],
+        false,
+    );
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    let expected = "forwarded host traceparent x-forwarded-for x-forwarded-host x-forwarded-proto \
+                    x-request-id x-stays x-user-id";
+    assert_eq!(names.join(" "), expected);
+}
+
+#[test]
+fn ids_are_kept_when_well_formed() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = forwarded(&[("x-request-id", "abc-1"), ("traceparent", trace)], false);
+    assert_eq!(headers["x-request-id"], "abc-1");
+    assert_eq!(headers["traceparent"], trace);
+    for bad in ["a b", "<script>", &"x".repeat(129)] {
+        let made = forwarded(&[("x-request-id", bad), ("traceparent", "00-0-0-0")], false);
+        assert_eq!(made["x-request-id"].len(), 32);
+        assert_eq!(&made["traceparent"].to_str().unwrap()[3..35], made["x-request-id"]);
+    }
+}
+
+#[test]
+fn cookie_crumbs_are_joined_and_grpc_keeps_te() {
+    let headers = forwarded(&[("cookie", "a=1"), ("cookie", "b=2"), ("te", "gzip")], false);
+    assert_eq!(headers["cookie"], "a=1; b=2");
+    assert!(!headers.contains_key("te"));
+    let grpc = forwarded(&[("content-type", "application/grpc+proto"), ("te", "gzip")], false);
+    assert_eq!(grpc["te"], "trailers");
+}
+
+#[test]
+fn responses_lose_what_belongs_to_the_connection() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("connection", "x-one"),
+        ("connection", "keep-alive"),
+        ("x-one", "1"),
+        ("keep-alive", "5"),
+        ("transfer-encoding", "chunked"),
+        ("content-length", "3"),
+        ("x-request-id", "theirs"),
+        ("etag", "\"a\""),
+    ] {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    returning(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+}
+
+proptest! {
+    #[test]
+    fn no_spelling_of_an_owned_name_passes(
+        separators in proptest::collection::vec("[-_.]", 2), upper in any::<u16>(), value in "[a-z]{1,5}"
+    ) {
+        let mut name = format!("x{}user{}id", separators[0], separators[1]);
+        name = name.chars().enumerate()
+            .map(|(i, c)| if upper >> (i % 16) & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
+        let headers = forwarded(&[(&name, &value)], false);
+        let values: Vec<_> = headers.iter().filter(|(n, _)| dashed(n.as_str()) == "x-user-id").collect();
+        prop_assert_eq!(values.len(), 1);
+        prop_assert_eq!(values[0].1, "42");
+    }
+}

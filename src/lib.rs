@@ -1,0 +1,45 @@
+//! Portcullis, an edge gateway. The map of the house, top floor first; imports go only downwards.
+//!
+//! | rank | modules | what they are |
+//! |---|---|---|
+//! | 8 | `cli`, `demo` | commands |
+//! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 6 | `pipeline` | the only place that knows the order of things |
+//! | 5 | `gateway` | the running state |
+//! | 4 | `plan` | configuration as meant |
+//! | 3 | `client` `guard` `headers` `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 2 | `store`, `observe` | the outside world |
+//! | 1 | `config` | configuration as written |
+//! | 0 | `base` | words everybody uses |
+//!
+//! The rooms never import each other: `plan` and `pipeline` wire them. `ARCHITECTURE.md` has the invariants and a
+//! walkthrough; `tests/tidy.rs` holds the ranks.
+
+pub mod cli;
+pub mod demo;
+
+pub mod admin;
+pub mod server;
+
+pub mod pipeline;
+
+pub mod gateway;
+
+pub mod plan;
+
+pub mod auth;
+pub mod cache;
+pub mod client;
+pub mod guard;
+pub mod headers;
+pub mod limit;
+pub mod route;
+pub mod session;
+pub mod upstream;
+
+pub mod observe;
+pub mod store;
+
+pub mod config;
+
+pub mod base;

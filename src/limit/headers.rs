@@ -1,0 +1,92 @@
+//! What a client is told of its limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, §3
+//! and §4, as structured fields), and `X-RateLimit-*` of the tightest window.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// One window as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaItem {
+    /// `<limit>`, or `<limit>-<window>` where a policy has several.
+    pub name: String,
+    /// Its limit.
+    pub limit: u32,
+    window: Duration,
+}
+
+impl QuotaItem {
+    /// `name` consists of letters, digits, `_` and `-`, which the configuration checks.
+    pub fn new(name: String, limit: u32, window: Duration) -> Self {
+        Self { name, limit, window }
+    }
+}
+
+/// What is left, collected while a request is judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// The `RateLimit-Policy` field, the same for every request of a route.
+    pub policy: Option<HeaderValue>,
+    items: String,
+    /// Limit, remaining and time to a full quota of the tightest window.
+    tightest: Option<(u32, i64, Duration)>,
+}
+
+impl Quota {
+    /// Adds one window at `limit`: `remaining` units, more after `next`, all of them after `full`.
+    pub(super) fn push(
+        &mut self,
+        (item, limit): (&QuotaItem, u32),
+        remaining: i64,
+        next: Duration,
+        full: Duration,
+    ) {
+        let remaining = remaining.max(0);
+        if !self.items.is_empty() {
+            self.items.push_str(", ");
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(self.items, "\"{}\";r={remaining};t={}", item.name, seconds(next));
+        let tighter = |(other, left, _): (u32, i64, Duration)| {
+            i128::from(remaining) * i128::from(other) < i128::from(left) * i128::from(limit)
+        };
+        if self.tightest.is_none_or(tighter) {
+            self.tightest = Some((limit, remaining, full));
+        }
+    }
+
+    /// Writes the fields, replacing whatever the upstream or a stored response said.
+    pub fn stamp(&self, headers: &mut HeaderMap, now: SystemTime) {
+        let Some((limit, remaining, reset)) = self.tightest else { return };
+        if let Some(policy) = &self.policy {
+            headers.insert(RATELIMIT_POLICY, policy.clone());
+        }
+        if let Ok(items) = HeaderValue::try_from(self.items.as_str()) {
+            headers.insert(RATELIMIT, items);
+        }
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        headers.insert(LIMIT, HeaderValue::from(limit));
+        headers.insert(REMAINING, HeaderValue::from(remaining));
+        headers.insert(RESET, HeaderValue::from(seconds(now + reset)));
+    }
+}
+
+/// `"api";q=100;w=900, …`
+pub(super) fn policy_header<'a>(items: impl Iterator<Item = &'a QuotaItem>) -> Option<HeaderValue> {
+    let text: Vec<String> = items
+        .map(|item| format!("\"{}\";q={};w={}", item.name, item.limit, seconds(item.window).max(1)))
+        .collect();
+    if text.is_empty() { None } else { HeaderValue::try_from(text.join(", ")).ok() }
+}
+
+/// Whole seconds, rounded up: a client told to wait must not be early.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}

@@ -1,0 +1,186 @@
+//! Keys, judgement and what clients are told, without a store.
+
+use std::time::UNIX_EPOCH;
+
+use http::HeaderValue;
+
+use super::*;
+use crate::base::facts::Identity;
+
+fn limit(key: Vec<LimitKey>, allow: &[&str], scope: Scope) -> config::Limit {
+    config::Limit { key, allow: allow.iter().map(|rate| rate.parse().unwrap()).collect(), scope }
+}
+
+fn caller(sub: &str) -> Caller {
+    let mut claims = serde_json::Map::new();
+    claims.insert("sub".into(), sub.into());
+    Some(std::sync::Arc::new(Identity {
+        claims,
+        subject: Some(sub.into()),
+        issued_at: None,
+        expires_at: 0,
+        blacklist_keys: Vec::new(),
+        not_before_key: None,
+        headers: Vec::new(),
+    }))
+}
+
+fn address(text: &str) -> ClientAddr {
+    ClientAddr::new(text.parse().unwrap())
+}
+
+fn keys_of(
+    key: Vec<LimitKey>,
+    client: &str,
+    caller: &Caller,
+    session: Option<&str>,
+) -> Vec<String> {
+    let limit = limit(key, &["5/1m"], Scope::Shared);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 1);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-key", HeaderValue::from_static("k 1"));
+    let address = address(client);
+    let facts = Facts { address, caller, headers: &headers, session, route: "r" };
+    question(&policy, &Keys::new("app"), &facts, true).unwrap().keys().to_vec()
+}
+
+#[test]
+fn a_key_counts_what_it_names_and_the_address_where_that_is_missing() {
+    let sub = || LimitKey::Claim("sub".into());
+    let check = |key, client: &str, caller: &Caller, session, expected: &str| {
+        let expected = format!("app:ratelimit:{{{expected}}}:p:1m");
+        assert_eq!(keys_of(key, client, caller, session), [expected]);
+    };
+    let ada = caller("ada");
+    check(vec![LimitKey::Address], "192.0.2.1", &None, None, "address=192.0.2.1");
+    check(vec![LimitKey::Address], "2001:db8:1:2:3:4:5:6", &None, None, "address=2001:db8:1:2::");
+    check(vec![LimitKey::Address], "::ffff:192.0.2.1", &None, None, "address=192.0.2.1");
+    check(vec![sub()], "192.0.2.1", &ada, None, "claim:sub=ada");
+    check(vec![sub()], "192.0.2.1", &None, None, "address=192.0.2.1");
+    check(vec![LimitKey::Session], "192.0.2.1", &ada, Some("s1"), "session=s1");
+    check(vec![LimitKey::Session], "192.0.2.1", &ada, None, "address=192.0.2.1");
+    check(vec![sub(), LimitKey::Route], "192.0.2.1", &ada, None, "claim:sub=ada|route=r");
+    let header =
+        keys_of(vec![LimitKey::Header("x-key".parse().unwrap())], "192.0.2.1", &None, None);
+    assert!(header[0].starts_with("app:ratelimit:{header:x-key=#"), "{header:?}");
+}
+
+#[test]
+fn a_request_without_a_good_token_charges_its_address_only() {
+    let by_address = limit(vec![LimitKey::Address], &["5/1m"], Scope::Shared);
+    let by_claim = limit(vec![LimitKey::Claim("sub".into())], &["5/1m", "1/1s"], Scope::Shared);
+    let named = [("claims", &by_claim), ("addresses", &by_address)];
+    let policy = Policy::compile(named.into_iter(), 1);
+    let headers = HeaderMap::new();
+    let (address, caller) = (address("192.0.2.1"), caller("ada"));
+    let facts = Facts { address, caller: &caller, headers: &headers, session: None, route: "r" };
+    let asked = |identified| {
+        let asked = question(&policy, &Keys::new("app"), &facts, identified).unwrap();
+        let charges = asked.charges();
+        assert_eq!(charges.keys.len(), charges.set.windows.len());
+        charges.keys.to_vec()
+    };
+    assert_eq!(asked(false), ["app:ratelimit:{address=192.0.2.1}:addresses:1m"]);
+    assert_eq!(asked(true).len(), 3);
+}
+
+/// Judges a made-up answer of the store to one window of 10 in a minute.
+fn judged(
+    allowed: bool,
+    state: WindowState,
+    outage: LimitOutage,
+) -> (Result<(), Exceeded>, Quota, State) {
+    let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 2);
+    let headers = HeaderMap::new();
+    let address = address("192.0.2.1");
+    let facts = Facts { address, caller: &None, headers: &headers, session: None, route: "r" };
+    let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
+    let here = State::new(100);
+    let mut quota = Quota::default();
+    let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
+    let verdict = asked.admit(reply, outage, &here, &mut quota);
+    (verdict, quota, here)
+}
+
+#[test]
+fn clients_are_told_what_is_left() {
+    let state = WindowState { free: 10, retry_ms: 0, next_ms: 1_500, full_ms: 60_000 };
+    let (verdict, quota, _) = judged(true, state, LimitOutage::Refuse);
+    assert_eq!(verdict, Ok(()));
+    let mut headers = HeaderMap::new();
+    quota.stamp(&mut headers, UNIX_EPOCH + Duration::from_secs(1_000));
+    assert_eq!(headers["ratelimit-policy"], "\"p\";q=10;w=60");
+    assert_eq!(headers["ratelimit"], "\"p\";r=9;t=2");
+    assert_eq!(headers["x-ratelimit-limit"], "10");
+    assert_eq!(headers["x-ratelimit-remaining"], "9");
+    assert_eq!(headers["x-ratelimit-reset"], "1060");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_remembered_until_the_store_would_say_otherwise_but_a_second_at_most() {
+    for (retry_ms, remembered_ms) in [(400, 398), (5_000, 999)] {
+        let state = WindowState { free: 0, retry_ms, next_ms: retry_ms, full_ms: 60_000 };
+        let (verdict, _, here) = judged(false, state, LimitOutage::Refuse);
+        let Err(Exceeded::Limit { limit, retry_after, .. }) = verdict else { panic!("admitted") };
+        assert_eq!((limit.as_str(), retry_after.as_millis()), ("p", retry_ms as u128));
+        let key = "app:ratelimit:{address=192.0.2.1}:p:1m";
+        tokio::time::advance(Duration::from_millis(remembered_ms)).await;
+        assert!(here.denied.until(key).is_some(), "{retry_ms}");
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert_eq!(here.denied.until(key), None, "{retry_ms}");
+    }
+}
+
+#[test]
+fn an_outage_does_what_the_configuration_says() {
+    let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 2);
+    let headers = HeaderMap::new();
+    let address = address("192.0.2.1");
+    let facts = Facts { address, caller: &None, headers: &headers, session: None, route: "r" };
+    let here = State::new(100);
+    let admit = |outage| {
+        let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
+        asked.admit(Err(StoreError::Timeout), outage, &here, &mut Quota::default())
+    };
+    assert_eq!(admit(LimitOutage::Allow), Ok(()));
+    assert_eq!(admit(LimitOutage::Refuse), Err(Exceeded::Unknown(StoreError::Timeout)));
+    // Two nodes share 10 a minute, so this one admits 5.
+    let admitted = (0..10).filter(|_| admit(LimitOutage::Local).is_ok()).count();
+    assert_eq!(admitted, 5);
+}
+
+#[test]
+fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after() {
+    let by_address = limit(vec![LimitKey::Address], &["2/1h"], Scope::Local);
+    let by_claim = limit(vec![LimitKey::Claim("sub".into())], &["1/1h"], Scope::Local);
+    let policy = Policy::compile([("a", &by_address), ("c", &by_claim)].into_iter(), 1);
+    let here = State::new(100);
+    let keys = Keys::new("app");
+    let headers = HeaderMap::new();
+    let flooded = |client: &str| {
+        let mut quota = Quota::default();
+        flood(&policy, &here, &keys, (address(client), "r"), &mut quota).is_err()
+    };
+    assert_eq!(
+        [flooded("192.0.2.1"), flooded("192.0.2.1"), flooded("192.0.2.1")],
+        [false, false, true]
+    );
+    assert!(!flooded("192.0.2.2"));
+    let charged = |sub: &str| {
+        let (address, caller) = (address("192.0.2.1"), caller(sub));
+        let facts =
+            Facts { address, caller: &caller, headers: &headers, session: None, route: "r" };
+        charge(&policy, &here, &facts, &mut Quota::default()).is_ok()
+    };
+    assert_eq!([charged("ada"), charged("ada"), charged("bob")], [true, false, true]);
+}
+
+#[test]
+fn several_windows_are_named_by_their_length() {
+    let limit = limit(vec![LimitKey::Address], &["100/15m", "20/1s"], Scope::Shared);
+    let policy = Policy::compile([("api", &limit)].into_iter(), 1);
+    let header = policy.policy_header.unwrap();
+    assert_eq!(header, "\"api-15m\";q=100;w=900, \"api-1s\";q=20;w=1");
+}

@@ -1,0 +1,123 @@
+//! The access log: one JSON object per line on stdout, written by a thread of its own.
+//!
+//! A request never waits for the writer. When the writer is `LINES_MAX` lines behind (a full disk, a blocked pipe), lines
+//! are dropped and counted.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use prometheus_client::metrics::counter::Counter;
+use serde::Serialize;
+
+/// Most lines that wait for the writer.
+const LINES_MAX: usize = 8192;
+/// Bytes collected before one write.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// One line. Field names are a contract with whoever reads the log.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// RFC 3339, UTC, when the request head was there.
+    pub time: String,
+    /// `X-Request-Id`
+    pub request_id: &'a str,
+    /// Trace id of `traceparent`
+    pub trace_id: &'a str,
+    /// The client's address.
+    pub client: String,
+    /// Method.
+    pub method: &'a str,
+    /// Host, canonical.
+    pub host: &'a str,
+    /// Path, canonical, without the query: a query may hold secrets.
+    pub path: &'a str,
+    /// Route, or `-`.
+    pub route: &'a str,
+    /// Status sent; 499 when the client left before there was one.
+    pub status: u16,
+    /// Stable code of a refusal, or of how the body ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Internal detail of a failure; never sent to clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
+    /// Subject of the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<&'a str>,
+    /// `pass`, `refused`, `denied-locally`, `local` or `off`.
+    pub limits: &'static str,
+    /// Cache verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<&'static str>,
+    /// Functions that did without the store.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub degraded: &'a [&'static str],
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// Milliseconds to the last byte.
+    pub duration_ms: f64,
+    /// Milliseconds waited for the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_ms: Option<f64>,
+    /// Milliseconds to the upstream's head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_ms: Option<f64>,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+pub struct AccessLog {
+    lines: Option<SyncSender<Vec<u8>>>,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// No lines.
+    pub fn off() -> Self {
+        Self { lines: None, dropped: Counter::default() }
+    }
+
+    /// Lines to stdout.
+    pub fn stdout(dropped: Counter) -> Self {
+        let (lines, receiver) = sync_channel(LINES_MAX);
+        let writer = std::thread::Builder::new().name("access-log".to_owned());
+        match writer.spawn(move || write_lines(&receiver, std::io::stdout())) {
+            Ok(_) => Self { lines: Some(lines), dropped },
+            Err(error) => {
+                tracing::error!(%error, "the access log has no thread; no lines will be written");
+                Self { lines: None, dropped }
+            }
+        }
+    }
+
+    /// Whether lines are written at all.
+    pub fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Hands a line to the writer.
+    pub fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
+        if lines.try_send(text).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+/// Writes until the last sender is gone. Waiting lines are written together.
+fn write_lines(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
+    let mut buffer = Vec::with_capacity(WRITE_BYTES);
+    while let Ok(line) = lines.recv() {
+        buffer.extend_from_slice(&line);
+        while buffer.len() < WRITE_BYTES
+            && let Ok(line) = lines.try_recv()
+        {
+            buffer.extend_from_slice(&line);
+        }
+        // A closed stdout must not stop the gateway; the lines are lost as they would be on a full disk.
+        let _ = out.write_all(&buffer).and_then(|()| out.flush());
+        buffer.clear();
+    }
+}

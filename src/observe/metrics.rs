@@ -1,0 +1,223 @@
+//! The metrics and their labels. Every label is bounded: routes and reasons come from the configuration and from this
+//! program, never from a client. What a route counts is resolved once, so the request path only adds to atomics.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Histogram;
+
+/// Lowest and number of HTTP status codes.
+const STATUS_MIN: u16 = 100;
+const STATUSES: usize = 500;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteStatus {
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteReason {
+    route: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteVerdict {
+    route: String,
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Function {
+    function: &'static str,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RouteStatus, Counter>,
+    rejections: Family<RouteReason, Counter>,
+    cache: Family<RouteVerdict, Counter>,
+    durations: Family<Route, Histogram>,
+    upstream_durations: Family<Route, Histogram>,
+    /// Time waited for the store.
+    pub store_duration: Histogram,
+    store_failures: Family<Function, Counter>,
+    /// Open client connections.
+    pub connections: Gauge<i64, AtomicI64>,
+    connections_refused: Family<Reason, Counter>,
+    connection_errors: Family<Reason, Counter>,
+    reloads: Family<Reason, Counter>,
+    store_up: Gauge<i64, AtomicI64>,
+    access_dropped: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("portcullis")),
+            requests: Family::default(),
+            rejections: Family::default(),
+            cache: Family::default(),
+            durations: Family::default(),
+            upstream_durations: Family::default(),
+            store_duration: Histogram::default(),
+            store_failures: Family::default(),
+            connections: Gauge::default(),
+            connections_refused: Family::default(),
+            connection_errors: Family::default(),
+            reloads: Family::default(),
+            store_up: Gauge::default(),
+            access_dropped: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let r = &mut *guard;
+        r.register("requests", "Requests by route and status", self.requests.clone());
+        r.register(
+            "rejections",
+            "Requests the gateway refused, by reason",
+            self.rejections.clone(),
+        );
+        r.register("cache", "Requests on cached routes, by cache verdict", self.cache.clone());
+        let seconds = || Unit::Seconds;
+        let help = "From the request head to the last byte of the response";
+        r.register_with_unit("request_duration", help, seconds(), self.durations.clone());
+        let help = "From the forwarded head to the upstream's response head";
+        r.register_with_unit("upstream_duration", help, seconds(), self.upstream_durations.clone());
+        let help = "One question to the store";
+        r.register_with_unit("store_duration", help, seconds(), self.store_duration.clone());
+        let help = "Questions that the store did not answer, by function";
+        r.register("store_failures", help, self.store_failures.clone());
+        r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
+        r.register("connections", "Open client connections", self.connections.clone());
+        let help = "Client connections closed at once, by reason";
+        r.register("connections_refused", help, self.connections_refused.clone());
+        let help = "Client connections that ended with an error, by reason";
+        r.register("connection_errors", help, self.connection_errors.clone());
+        r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
+        let help = "Access lines lost because the writer was behind";
+        r.register("access_lines_dropped", help, self.access_dropped.clone());
+    }
+
+    /// The metrics of one route.
+    pub fn route(&self, name: &str) -> RouteMeter {
+        let route = || Route { route: name.to_owned() };
+        RouteMeter {
+            name: name.to_owned(),
+            requests: self.requests.clone(),
+            rejections: self.rejections.clone(),
+            cache: self.cache.clone(),
+            by_status: (0..STATUSES).map(|_| OnceLock::new()).collect(),
+            duration: self.durations.get_or_create(&route()).clone(),
+            upstream_duration: self.upstream_durations.get_or_create(&route()).clone(),
+        }
+    }
+
+    /// A question of `function` went unanswered.
+    pub fn store_failed(&self, function: &'static str) {
+        self.store_failures.get_or_create(&Function { function }).inc();
+    }
+
+    /// A client connection was closed at once.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A client connection ended with an error.
+    pub fn connection_failed(&self, reason: &'static str) {
+        self.connection_errors.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A reload was carried out or refused.
+    pub fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&Reason { reason: result }).inc();
+    }
+
+    /// The counter of lost access lines.
+    pub fn access_dropped(&self) -> Counter {
+        self.access_dropped.clone()
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self, store_up: bool) -> String {
+        self.store_up.set(i64::from(store_up));
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match prometheus_client::encoding::text::encode(&mut text, &registry) {
+            Ok(()) => text,
+            Err(error) => format!("# the metrics could not be written: {error}\n"),
+        }
+    }
+}
+
+/// What one route counts.
+#[derive(Debug)]
+pub struct RouteMeter {
+    name: String,
+    requests: Family<RouteStatus, Counter>,
+    rejections: Family<RouteReason, Counter>,
+    cache: Family<RouteVerdict, Counter>,
+    /// Counters by status, made when a status is first seen: a lookup in the family would take its lock.
+    by_status: Box<[OnceLock<Counter>]>,
+    duration: Histogram,
+    upstream_duration: Histogram,
+}
+
+impl RouteMeter {
+    /// The route's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One request has ended.
+    pub fn request(&self, status: u16, duration: Duration, upstream: Option<Duration>) {
+        let index = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
+        let label = || RouteStatus { route: self.name.clone(), status };
+        self.by_status[index].get_or_init(|| self.requests.get_or_create(&label()).clone()).inc();
+        self.duration.observe(duration);
+        if let Some(upstream) = upstream {
+            self.upstream_duration.observe(upstream);
+        }
+    }
+
+    /// The gateway refused one.
+    pub fn rejection(&self, reason: &'static str) {
+        let label = RouteReason { route: self.name.clone(), reason };
+        self.rejections.get_or_create(&label).inc();
+    }
+
+    /// The cache was asked.
+    pub fn cache(&self, verdict: &'static str) {
+        let label = RouteVerdict { route: self.name.clone(), verdict };
+        self.cache.get_or_create(&label).inc();
+    }
+}
+
+/// The routes' meters are shared between a plan and the requests that still use it.
+pub type SharedMeter = Arc<RouteMeter>;

@@ -1,0 +1,9 @@
+//! What is seen from outside: Prometheus metrics and one access line per request. Knows nothing of requests themselves.
+
+pub mod access;
+pub mod histogram;
+pub mod metrics;
+
+pub use access::AccessLog;
+pub use histogram::Histogram;
+pub use metrics::{Metrics, RouteMeter};

@@ -1,0 +1,237 @@
+//! What one request asks of the store: the questions of all rooms, collected before the wait and judged after it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::request::Parts;
+
+use super::exchange::Exchange;
+use super::forward::Arrival;
+use super::rejection::Rejection;
+use crate::auth::{self, Denied};
+use crate::base::facts::Caller;
+use crate::cache::{
+    self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
+};
+use crate::config::Outage;
+use crate::gateway::Gateway;
+use crate::limit::{self, Exceeded, Quota};
+use crate::plan::Plan;
+use crate::session;
+use crate::store::{Answers, Cached, CachedReply, Questions, Reply, Standing};
+
+/// The questions of one request, with the keys they are made of.
+pub(super) struct Asked<'p> {
+    charges: Option<limit::Asked<'p>>,
+    caller: Caller,
+    /// The session's key, when the request names a session.
+    pub(super) session_key: Option<String>,
+    cached: Option<Lookup>,
+}
+
+/// What the cache wants to know.
+struct Lookup {
+    place: Place,
+    intent: Intent,
+    /// This node's copy, which counts only if the epochs agree.
+    near: Option<Arc<Stored>>,
+}
+
+impl<'p> Asked<'p> {
+    /// Lets every room ask. A caller whose token is no good asks for its address's limits only. What this node knows to be
+    /// exhausted is refused without asking.
+    pub(super) fn collect(
+        gateway: &Gateway,
+        arrival: &Arrival<'p>,
+        identified: &Result<Caller, Denied>,
+        head: &Parts,
+        quota: &mut Quota,
+    ) -> Result<Self, Exceeded> {
+        let Arrival { running, route, client, target, .. } = *arrival;
+        let plan = &running.plan;
+        let good = identified.is_ok();
+        let caller = identified.as_ref().ok().cloned().flatten();
+        let session_id = route
+            .session
+            .as_ref()
+            .filter(|_| good)
+            .and_then(|policy| session::id(policy, &caller, &head.headers));
+        let facts = limit::Facts {
+            address: client.address,
+            caller: &caller,
+            headers: &head.headers,
+            session: session_id.as_deref(),
+            route: &route.name,
+        };
+        let charges = limit::question(&route.limits, &plan.keys, &facts, good);
+        if let Some(charges) = &charges {
+            charges.recall_shared(&gateway.limits)?;
+        }
+        if good {
+            limit::charge(&route.limits, &gateway.limits, &facts, quota)?;
+        }
+        let session_key = session_id.map(|id| plan.keys.session(&id));
+        let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
+            let intent = cache::lookup(&head.method, &head.headers, has_body(head));
+            let place = Place::of(&plan.keys, policy, &route.name, target, &caller);
+            let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
+            Lookup { place, intent, near }
+        });
+        Ok(Self { charges, caller, session_key, cached })
+    }
+
+    /// The questions as the store takes them.
+    pub(super) fn questions(&self) -> Questions<'_> {
+        Questions {
+            standing: self.caller.as_deref().filter(|i| i.is_revocable()).map(|identity| {
+                Standing {
+                    blacklist: &identity.blacklist_keys,
+                    not_before: identity.not_before_key.as_deref(),
+                }
+            }),
+            charges: self.charges.as_ref().map(limit::Asked::charges),
+            session: self.session_key.as_deref(),
+            cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
+                epochs: &lookup.place.epochs,
+                entry: (lookup.intent.read && lookup.near.is_none())
+                    .then_some(&*lookup.place.entry),
+            }),
+            overdue: &[],
+        }
+    }
+
+    /// Is the token revoked? What its request took from the limits is given back then.
+    pub(super) fn confirm(
+        &self,
+        caller: &Caller,
+        answers: &mut Answers,
+        plan: &Plan,
+        gateway: &Arc<Gateway>,
+    ) -> Result<(), Rejection> {
+        let (Some(identity), Some(reply)) = (caller, answers.standing.take()) else {
+            return Ok(());
+        };
+        match reply {
+            Ok(standing) => {
+                let verdict = auth::confirm(identity, standing.listed, standing.not_before);
+                if let (Err(_), Some(charges), Some(Ok(taken))) =
+                    (&verdict, &self.charges, &answers.charges)
+                    && taken.allowed
+                {
+                    gateway.refund(charges.keys(), taken.at_us);
+                }
+                Ok(verdict?)
+            }
+            Err(error) if plan.on_outage.revocation == Outage::Refuse => {
+                Err(Rejection::RevocationUnknown(error))
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Do the limits allow it?
+    pub(super) fn admit(
+        &self,
+        answers: &mut Answers,
+        plan: &Plan,
+        limits: &limit::State,
+        quota: &mut Quota,
+    ) -> Result<(), Exceeded> {
+        match (&self.charges, answers.charges.take()) {
+            (Some(charges), Some(reply)) => {
+                charges.admit(reply, plan.on_outage.limits, limits, quota)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Is there a stored response that answers the request? A miss says what may be stored later.
+    pub(super) fn cached(
+        self,
+        reply: Option<Reply<CachedReply>>,
+        head: &Parts,
+        near: &NearCache,
+        exchange: &mut Exchange,
+    ) -> Result<Found, Rejection> {
+        let Some(lookup) = self.cached else { return Ok(Found::Miss(None)) };
+        let intent = lookup.intent;
+        let now_ms = now_ms();
+        let mut why = intent.forward;
+        let mut fill = None;
+        match reply {
+            Some(Ok(reply)) => {
+                let epochs = reply.epochs.clone();
+                let based = reply.based;
+                let path_epoch = reply.path_epoch.clone();
+                if let Some(stored) = lookup.valid(reply, near).filter(|_| based) {
+                    let verdict = cache::judge(&stored, &head.headers, &intent, now_ms);
+                    let shape = match verdict {
+                        Verdict::Hit { .. } if head.method == http::Method::HEAD => {
+                            Some(Shape::Head)
+                        }
+                        Verdict::Hit { .. } => Some(Shape::Full),
+                        Verdict::NotModified { .. } => Some(Shape::NotModified),
+                        Verdict::VaryMiss | Verdict::Stale | Verdict::RequestForbids => None,
+                    };
+                    if let (Some(shape), Verdict::Hit { age } | Verdict::NotModified { age }) =
+                        (shape, verdict)
+                    {
+                        exchange.cache = Some("hit");
+                        let mut response = stored.respond(age, shape);
+                        let status = CacheStatus::Hit { ttl: stored.remaining_ms(now_ms) / 1000 };
+                        cache::append_status(response.headers_mut(), status);
+                        return Ok(Found::Hit(response));
+                    }
+                    why = verdict.forward().unwrap_or(why);
+                }
+                fill = (intent.store && based)
+                    .then(|| cache::Pending::new(lookup.place, intent, epochs, path_epoch));
+                if !based {
+                    exchange.found_base();
+                }
+            }
+            Some(Err(_)) => why = Forward::Bypass,
+            None => {}
+        }
+        if intent.only_if_cached {
+            return Err(Rejection::OnlyIfCached);
+        }
+        exchange.cache = Some(why.verdict());
+        exchange.forward = Some(why);
+        Ok(Found::Miss(fill))
+    }
+}
+
+impl Lookup {
+    fn asks(&self) -> bool {
+        self.intent.read || self.intent.store
+    }
+
+    /// The entry that the current epochs confirm: this node's copy, or the one that the store sent.
+    fn valid(&self, reply: CachedReply, near: &NearCache) -> Option<Arc<Stored>> {
+        let confirmed =
+            |stored: &Arc<Stored>| stored.epochs == reply.epochs && stored.key == self.place.entry;
+        if let Some(stored) = &self.near {
+            return Some(Arc::clone(stored)).filter(confirmed);
+        }
+        let stored = Arc::new(Stored::decode(&reply.entry?)?);
+        if stored.epochs == reply.epochs && stored.key == self.place.entry {
+            near.put(Arc::clone(&stored));
+            return Some(stored);
+        }
+        None
+    }
+}
+
+/// Whether the head announces a body; HTTP/2 may have one without announcing it, which `Content-Length: 0` and an ended
+/// stream rule out, and a GET that has one all the same is forwarded with it.
+fn has_body(head: &Parts) -> bool {
+    head.headers.contains_key(http::header::TRANSFER_ENCODING)
+        || head.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+/// The wall clock in Unix milliseconds.
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

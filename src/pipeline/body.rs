@@ -1,0 +1,91 @@
+//! The body of a response on its way to the client. It carries the record of its request, which is closed when the last
+//! byte has left or when the client has gone, and the copy that the cache keeps.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use super::exchange::Exchange;
+use super::forward::Tee;
+use crate::upstream::{Download, DownloadFault};
+
+/// What a response consists of, before its record is attached.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Bytes at hand: a cached or a made response.
+    Bytes(Bytes),
+    /// Bytes as they come from the upstream, with the cache's copy.
+    Download(Box<Download>, Option<Box<Tee>>),
+}
+
+/// A response body.
+#[derive(Debug)]
+pub struct Body {
+    content: Content,
+    exchange: Exchange,
+}
+
+impl Body {
+    pub(super) fn new(content: Content, exchange: Exchange) -> Self {
+        Self { content, exchange }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = DownloadFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadFault>>> {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Bytes(bytes) if bytes.is_empty() => None,
+            Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::Download(download, tee) => {
+                let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
+                // The copy is complete and findable before the client can have seen the end.
+                Tee::observe(tee, &frame, download.is_end_stream());
+                frame
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                this.exchange.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Some(Err(fault)) => this.exchange.cut_off(fault),
+            None => {}
+        }
+        if frame.is_none() || this.is_end_stream() {
+            this.exchange.complete();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.is_empty(),
+            Content::Download(download, _) => download.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Download(download, _) => download.size_hint(),
+        }
+    }
+}
+
+/// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
+pub(super) fn server_options() -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+    response.headers_mut().insert(http::header::ALLOW, allow);
+    response
+}

@@ -1,0 +1,215 @@
+//! The record of one request: what was learned about it, for the log line and the metrics. Never read to decide anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{Body, Content};
+use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
+use crate::cache::Forward;
+use crate::gateway::Gateway;
+use crate::headers::{Ids, X_REQUEST_ID};
+use crate::observe::RouteMeter;
+use crate::observe::access::Line;
+use crate::store::Answers;
+use crate::upstream::DownloadFault;
+
+/// Status in the log of a request whose client left before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// Everything that the log and the metrics tell of one request. Closing it, or dropping it, writes the line.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    gateway: Arc<Gateway>,
+    started: Instant,
+    pub(super) ids: Ids,
+    pub(super) client: ClientAddr,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// Whether errors must be told as a `grpc-status`.
+    pub(super) grpc: bool,
+    pub(super) target: Option<Target>,
+    pub(super) meter: Option<Arc<RouteMeter>>,
+    pub(super) caller: Caller,
+    pub(super) status: u16,
+    pub(super) reason: Option<&'static str>,
+    pub(super) error: Option<String>,
+    pub(super) limits: &'static str,
+    pub(super) cache: Option<&'static str>,
+    /// Why the cache let the request through, for `Cache-Status`.
+    pub(super) forward: Option<Forward>,
+    degraded: Vec<&'static str>,
+    pub(super) store_time: Option<Duration>,
+    pub(super) upstream_time: Option<Duration>,
+    pub(super) bytes: u64,
+    /// Whether the last byte was handed over.
+    completed: bool,
+    closed: bool,
+}
+
+impl Exchange {
+    pub(super) fn open(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Incoming>) -> Self {
+        Self {
+            gateway: Arc::clone(gateway),
+            started: Instant::now(),
+            ids: Ids::of(request.headers()),
+            client: peer.address,
+            method: request.method().clone(),
+            version: request.version(),
+            grpc: is_grpc(request.headers()),
+            target: None,
+            meter: None,
+            caller: None,
+            status: CLIENT_GONE,
+            reason: None,
+            error: None,
+            limits: "off",
+            cache: None,
+            forward: None,
+            degraded: Vec::new(),
+            store_time: None,
+            upstream_time: None,
+            bytes: 0,
+            completed: false,
+            closed: false,
+        }
+    }
+
+    /// Notes which functions must do without the store.
+    pub(super) fn note_outage(&mut self, answers: &Answers) {
+        let failures = [
+            ("revocation", answers.standing.as_ref().and_then(|r| r.as_ref().err())),
+            ("limits", answers.charges.as_ref().and_then(|r| r.as_ref().err())),
+            ("session", answers.session.as_ref().and_then(|r| r.as_ref().err())),
+            ("cache", answers.cached.as_ref().and_then(|r| r.as_ref().err())),
+        ];
+        for (function, error) in failures {
+            if let Some(error) = error {
+                self.gateway.metrics.store_failed(function);
+                self.degraded.push(function);
+                self.error.get_or_insert_with(|| error.to_string());
+            }
+        }
+        if answers.charges.is_some() {
+            self.limits = "pass";
+        }
+    }
+
+    /// The cache has no base epoch: one is made, behind the request's back.
+    pub(super) fn found_base(&self) {
+        self.gateway.found_base();
+    }
+
+    /// The response's body ended early.
+    pub(super) fn cut_off(&mut self, fault: &DownloadFault) {
+        self.reason = Some(match fault {
+            DownloadFault::Broken(_) => "upstream_cut_off",
+            DownloadFault::Stalled => "upstream_stalled",
+        });
+        self.error = Some(fault.to_string());
+    }
+
+    /// The last byte was handed over.
+    pub(super) fn complete(&mut self) {
+        self.completed = true;
+    }
+
+    /// Attaches the record to the response, to be closed at its end.
+    pub(super) fn close_with(mut self, mut response: Response<Content>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        response.headers_mut().insert(X_REQUEST_ID, self.ids.request.clone());
+        response.map(|content| Body::new(content, self))
+    }
+
+    fn close(&mut self) {
+        let duration = self.started.elapsed();
+        let meter = self.meter.take().unwrap_or_else(|| self.gateway.unrouted());
+        meter.request(self.status, duration, self.upstream_time);
+        if let Some(verdict) = self.cache {
+            meter.cache(verdict);
+        }
+        if self.gateway.access.is_on() {
+            self.write_line(meter.name(), duration);
+        }
+    }
+
+    fn write_line(&self, route: &str, duration: Duration) {
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let now = jiff::Timestamp::now();
+        let started =
+            jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_sub(d).ok());
+        let (host, path) = match &self.target {
+            Some(target) => (target.authority.host(), target.path()),
+            None => ("-", "-"),
+        };
+        self.gateway.access.write(&Line {
+            time: format!("{:.3}", started.unwrap_or(now)),
+            request_id: self.ids.request.to_str().unwrap_or_default(),
+            trace_id: self.ids.trace_id(),
+            client: self.client.to_string(),
+            method: self.method.as_str(),
+            host,
+            path,
+            route,
+            status: self.status,
+            reason: self.reason,
+            error: self.error.as_deref(),
+            subject: self.caller.as_ref().and_then(|identity| identity.subject.as_deref()),
+            limits: self.limits,
+            cache: self.cache,
+            degraded: &self.degraded,
+            bytes: self.bytes,
+            duration_ms: ms(duration),
+            store_ms: self.store_time.map(ms),
+            upstream_ms: self.upstream_time.map(ms),
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.closed = true;
+            let bodiless = self.method == Method::HEAD || matches!(self.status, 204 | 304);
+            if !self.completed && !bodiless && self.reason.is_none() {
+                self.reason = Some("client_gone");
+            }
+            self.close();
+        }
+    }
+}
+
+/// The line of a head that never became a request.
+pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: super::Unparsed) {
+    use super::Unparsed;
+    let status = match unparsed {
+        Unparsed::Malformed => 400,
+        Unparsed::TooLarge => 431,
+        Unparsed::SlowHead => 408,
+    };
+    gateway.unrouted().request(status, Duration::ZERO, None);
+    gateway.access.write(&Line {
+        time: format!("{:.3}", jiff::Timestamp::now()),
+        request_id: "-",
+        trace_id: "-",
+        client: peer.address.to_string(),
+        method: "-",
+        host: "-",
+        path: "-",
+        route: "-",
+        status,
+        reason: Some(unparsed.code()),
+        error: None,
+        subject: None,
+        limits: "off",
+        cache: None,
+        degraded: &[],
+        bytes: 0,
+        duration_ms: 0.0,
+        store_ms: None,
+        upstream_ms: None,
+    });
+}

@@ -1,0 +1,128 @@
+//! The life of one request.
+//!
+//! `handle` is the frame: it opens the record, asks `answer`, turns a rejection into a response, closes the record.
+//! `answer` is the walk: read it top to bottom. Each line is one room, `?` is the way out. A room that needs the store appears
+//! twice: where its question joins the others, and where it judges the answer.
+
+mod asked;
+mod body;
+mod exchange;
+mod forward;
+mod rejection;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+pub use self::body::Body;
+pub use self::rejection::Rejection;
+
+use self::asked::Asked;
+use self::body::Content;
+use self::exchange::Exchange;
+use self::forward::Arrival;
+use crate::base::facts::Peer;
+use crate::cache::Found;
+use crate::gateway::Gateway;
+use crate::guard::Inspected;
+use crate::limit::Quota;
+use crate::{client, guard, limit, session};
+
+/// Answers one request. There is always a response: whatever goes wrong becomes one.
+pub async fn handle(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let mut exchange = Exchange::open(gateway, peer, &request);
+    let response = match answer(gateway, peer, &mut exchange, request).await {
+        Ok(response) => response,
+        Err(rejection) => rejection.respond(&mut exchange),
+    };
+    exchange.close_with(response)
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    exchange: &mut Exchange,
+    request: Request<Incoming>,
+) -> Result<Response<Content>, Rejection> {
+    // One snapshot: a reload never changes the rules under a request.
+    let running = gateway.running();
+    let plan = &running.plan;
+    let (head, body) = request.into_parts();
+
+    // Who asks for what? Local, no waiting.
+    let client = client::identify(&plan.client, peer, &head.headers);
+    exchange.client = client.address;
+    let target = match guard::inspect(&plan.guard, peer.local, &head)? {
+        Inspected::Route(target) => exchange.target.insert(target).clone(),
+        Inspected::ServerOptions => return Ok(body::server_options()),
+    };
+    let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
+    exchange.meter = Some(Arc::clone(&running.meters[route.index]));
+    let arrival = Arrival { running: &running, route, peer, client: &client, target: &target };
+    let mut quota = Quota::default();
+    limit::flood(&route.limits, &gateway.limits, &plan.keys, arrival.origin(), &mut quota)?;
+
+    // A bad token is refused only after its address was charged: guessing must cost something.
+    let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
+    let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut quota)?;
+
+    // What must the store tell us? One round trip, whatever the route asks for.
+    let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
+    exchange.note_outage(&answers);
+
+    // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the upstream.
+    let caller = match identified {
+        Ok(caller) => caller,
+        Err(denied) => {
+            asked.admit(&mut answers, plan, &gateway.limits, &mut quota)?;
+            return Err(denied.into());
+        }
+    };
+    exchange.caller.clone_from(&caller);
+    asked.confirm(&caller, &mut answers, plan, gateway)?;
+    asked.admit(&mut answers, plan, &gateway.limits, &mut quota)?;
+    let session = session::attach(route.session.as_ref(), answers.session.take())?;
+    gateway.renew(asked.session_key.as_deref(), session.renew);
+    let mut response = match asked.cached(answers.cached.take(), &head, &gateway.near, exchange)? {
+        Found::Hit(response) => response.map(Content::Bytes),
+        Found::Miss(pending) => {
+            let identity = (&caller, session.headers);
+            arrival.forward(gateway, exchange, (head, body), identity, pending).await?
+        }
+    };
+    quota.stamp(response.headers_mut(), SystemTime::now());
+    Ok(response)
+}
+
+/// A head that never became a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unparsed {
+    /// hyper could not read it, and answered 400.
+    Malformed,
+    /// It was longer than the bounds, and hyper answered 431 or 414.
+    TooLarge,
+    /// It was not finished in time, and the connection ended with a 408.
+    SlowHead,
+}
+
+impl Unparsed {
+    /// The name in logs and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Malformed => "head_malformed",
+            Self::TooLarge => "head_too_large",
+            Self::SlowHead => "head_timeout",
+        }
+    }
+}
+
+/// Writes the one access line of a head that never became a request.
+pub fn log_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) {
+    exchange::write_unparsed(gateway, peer, unparsed);
+}

@@ -1,0 +1,323 @@
+//! Every way in which the gateway itself ends a request: status, stable code, public text, whose fault it was. One
+//! exhaustive table; a new kind of refusal does not compile until it stands here.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+
+use super::body::Content;
+use super::exchange::Exchange;
+use crate::auth::{Denied, REALM};
+use crate::base::body::UploadFault;
+use crate::guard::Malformed;
+use crate::limit::Exceeded;
+use crate::route::NoRoute;
+use crate::session::NoSession;
+use crate::store::StoreError;
+use crate::upstream::Failure;
+
+/// What a client should wait after a 503 whose cause usually passes within the store's or upstream's reconnection time.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Why a request ends here.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// Not well formed.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// No route.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// Not permitted.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nobody can say whether the token was revoked.
+    #[error("revocation is unknown: {0}")]
+    RevocationUnknown(#[source] StoreError),
+    /// Over a limit.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// No session.
+    #[error(transparent)]
+    NoSession(#[from] NoSession),
+    /// `only-if-cached`, and it is not.
+    #[error("the client asked for a cached response only, and there is none")]
+    OnlyIfCached,
+    /// The client's body.
+    #[error(transparent)]
+    Upload(#[from] UploadFault),
+    /// The upstream.
+    #[error(transparent)]
+    Upstream(#[from] Failure),
+}
+
+/// Who can mend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Client,
+    Gateway,
+    Store,
+    Upstream,
+}
+
+impl Rejection {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(malformed) => match malformed {
+                Malformed::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                Malformed::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Malformed::Expectation => StatusCode::EXPECTATION_FAILED,
+                Malformed::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+                Malformed::Host
+                | Malformed::Authority
+                | Malformed::TargetForm
+                | Malformed::Path(_)
+                | Malformed::TransferEncoding
+                | Malformed::ContentLength => StatusCode::BAD_REQUEST,
+            },
+            Self::NoRoute(NoRoute::NotFound) => StatusCode::NOT_FOUND,
+            Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Denied(denied) => denied.status(),
+            Self::Exceeded(Exceeded::Limit { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoSession(NoSession::Required) => StatusCode::UNAUTHORIZED,
+            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => StatusCode::BAD_GATEWAY,
+            Self::RevocationUnknown(_)
+            | Self::Exceeded(Exceeded::Unknown(_))
+            | Self::NoSession(NoSession::Unknown(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upload(UploadFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Upload(UploadFault::Stalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::Upload(UploadFault::Broken) => StatusCode::BAD_REQUEST,
+            Self::Upstream(failure) => match failure {
+                Failure::Timeout | Failure::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+                Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                Failure::Connect(_) | Failure::Broken(_) | Failure::Malformed(_) => {
+                    StatusCode::BAD_GATEWAY
+                }
+            },
+        }
+    }
+
+    /// A stable name: part of the body, of the access line and of a metric's label.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(malformed) => match malformed {
+                Malformed::Host => "host_invalid",
+                Malformed::Authority => "authority_mismatch",
+                Malformed::TargetForm => "target_invalid",
+                Malformed::Path(_) => "path_invalid",
+                Malformed::TransferEncoding => "transfer_encoding_invalid",
+                Malformed::ContentLength => "content_length_invalid",
+                Malformed::Expectation => "expectation_failed",
+                Malformed::TooManyHeaders => "headers_too_many",
+                Malformed::BodyTooLarge => "body_too_large",
+                Malformed::MethodRefused => "method_refused",
+            },
+            Self::NoRoute(NoRoute::NotFound) => "route_not_found",
+            Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => "method_not_allowed",
+            Self::Denied(denied) => denied.code(),
+            Self::RevocationUnknown(_) => "revocation_unknown",
+            Self::Exceeded(Exceeded::Limit { .. }) => "limit_exceeded",
+            Self::Exceeded(Exceeded::Unknown(_)) => "limit_unknown",
+            Self::NoSession(NoSession::Required) => "session_missing",
+            Self::NoSession(NoSession::TooLarge) => "session_too_large",
+            Self::NoSession(NoSession::Unreadable) => "session_unreadable",
+            Self::NoSession(NoSession::Unknown(_)) => "session_unknown",
+            Self::OnlyIfCached => "not_cached",
+            Self::Upload(UploadFault::TooLarge) => "body_too_large",
+            Self::Upload(UploadFault::Stalled) => "body_stalled",
+            Self::Upload(UploadFault::Broken) => "body_malformed",
+            Self::Upstream(failure) => match failure {
+                Failure::Connect(_) => "upstream_unreachable",
+                Failure::ConnectTimeout => "upstream_connect_timeout",
+                Failure::Busy => "upstream_busy",
+                Failure::Timeout => "upstream_timeout",
+                Failure::Broken(_) => "upstream_broken",
+                Failure::Malformed(_) => "upstream_malformed",
+            },
+        }
+    }
+
+    /// What a stranger may read: what happened and what to do. Never addresses, keys or internal errors.
+    fn public(&self) -> Cow<'static, str> {
+        match self {
+            Self::Malformed(malformed) => malformed.to_string().into(),
+            Self::NoRoute(NoRoute::NotFound) => "Nothing is served at this host and path.".into(),
+            Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
+                format!("This path accepts {allow}.").into()
+            }
+            Self::Denied(denied) => denied.public().into(),
+            Self::Exceeded(Exceeded::Limit { limit, retry_after, .. }) => {
+                let wait = whole_seconds(*retry_after);
+                format!("The limit `{limit}` is exhausted. Retry in {wait} s.").into()
+            }
+            Self::NoSession(NoSession::Required) => "This needs a session: log in again.".into(),
+            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => {
+                "The session cannot be used; the operator can see why in the log.".into()
+            }
+            Self::RevocationUnknown(_)
+            | Self::Exceeded(Exceeded::Unknown(_))
+            | Self::NoSession(NoSession::Unknown(_)) => {
+                "A part of the service is not reachable at the moment. Retry shortly.".into()
+            }
+            Self::OnlyIfCached => "No cached response; retry without only-if-cached.".into(),
+            Self::Upload(fault) => fault.to_string().into(),
+            Self::Upstream(failure) => match failure {
+                Failure::Timeout | Failure::ConnectTimeout => {
+                    "The service behind the gateway did not answer in time.".into()
+                }
+                Failure::Busy => "The service behind the gateway is busy. Retry shortly.".into(),
+                Failure::Connect(_) | Failure::Broken(_) | Failure::Malformed(_) => {
+                    "The service behind the gateway did not give a usable answer.".into()
+                }
+            },
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Malformed(_)
+            | Self::NoRoute(_)
+            | Self::Denied(_)
+            | Self::Exceeded(Exceeded::Limit { .. })
+            | Self::NoSession(NoSession::Required)
+            | Self::OnlyIfCached
+            | Self::Upload(_) => Fault::Client,
+            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => Fault::Gateway,
+            Self::RevocationUnknown(_)
+            | Self::Exceeded(Exceeded::Unknown(_))
+            | Self::NoSession(NoSession::Unknown(_)) => Fault::Store,
+            Self::Upstream(_) => Fault::Upstream,
+        }
+    }
+
+    /// The status of the same thing in gRPC (codes.md of the gRPC project).
+    fn grpc_status(&self) -> u8 {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => 16,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => 8,
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => 4,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+            _ => 3,
+        }
+    }
+
+    /// The response, and what the record keeps of it.
+    pub(super) fn respond(self, exchange: &mut Exchange) -> Response<Content> {
+        exchange.reason = Some(self.code());
+        if let Some(meter) = &exchange.meter {
+            meter.rejection(self.code());
+        }
+        if matches!(self, Self::Exceeded(Exceeded::Limit { .. })) {
+            exchange.limits = "refused";
+        }
+        if self.fault() != Fault::Client {
+            exchange.error = Some(with_sources(&self));
+        }
+        let mut response = if exchange.grpc { self.grpc() } else { self.problem(exchange) };
+        self.add_headers(response.headers_mut());
+        if exchange.version != Version::HTTP_2 && self.spoils_connection() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// `application/problem+json` (RFC 9457).
+    fn problem(&self, exchange: &Exchange) -> Response<Content> {
+        let status = self.status();
+        let problem = serde_json::json!({
+            "type": format!("urn:portcullis:problem:{}", self.code()),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": self.public(),
+            "request_id": exchange.ids.request.to_str().unwrap_or_default(),
+        });
+        let mut response = Response::new(Content::Bytes(problem.to_string().into()));
+        *response.status_mut() = status;
+        let json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+
+    /// A trailers-only response: gRPC clients look at nothing else.
+    fn grpc(&self) -> Response<Content> {
+        let mut response = Response::new(Content::Bytes(Bytes::new()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
+        if let Ok(message) = HeaderValue::try_from(self.public().as_ref()) {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Denied(denied) => {
+                headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
+            }
+            Self::NoSession(NoSession::Required) => {
+                headers.insert(WWW_AUTHENTICATE, Denied::NoToken.challenge(REALM));
+            }
+            Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
+                if let Ok(allow) = HeaderValue::try_from(allow.as_str()) {
+                    headers.insert(ALLOW, allow);
+                }
+            }
+            Self::Malformed(Malformed::MethodRefused) => {
+                let allow = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Exceeded(Exceeded::Limit { retry_after, quota, .. }) => {
+                quota.stamp(headers, std::time::SystemTime::now());
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*retry_after)));
+            }
+            Self::Malformed(_)
+            | Self::NoRoute(_)
+            | Self::RevocationUnknown(_)
+            | Self::Exceeded(_)
+            | Self::NoSession(_)
+            | Self::OnlyIfCached
+            | Self::Upload(_)
+            | Self::Upstream(_) => {}
+        }
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
+        }
+    }
+
+    /// Whether what follows on the connection cannot be trusted or is not worth reading.
+    fn spoils_connection(&self) -> bool {
+        match self {
+            Self::Malformed(_) | Self::Upload(_) => true,
+            Self::NoRoute(_)
+            | Self::Denied(_)
+            | Self::RevocationUnknown(_)
+            | Self::Exceeded(_)
+            | Self::NoSession(_)
+            | Self::OnlyIfCached
+            | Self::Upstream(_) => false,
+        }
+    }
+}
+
+/// At least one second, rounded up: a client told to wait must not be early.
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! Checks that need more than one section of the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Route;
+use crate::config::{self, Config, Problems, SessionUse};
+use crate::route::Matcher;
+
+/// The names that exist, for a remedy.
+pub(super) fn names<'a>(names: impl Iterator<Item = &'a String>, section: &str) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() {
+        format!("the {section} tables (there is none yet: add it)")
+    } else {
+        format!("the {section} tables: {}", names.join(", "))
+    }
+}
+
+/// Routes that no request can tell apart.
+pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut Problems) {
+    for (index, (matcher, route)) in routes.iter().enumerate() {
+        for (other_matcher, other) in &routes[..index] {
+            if matcher.is_ambiguous_with(other_matcher) {
+                let what = format!("it matches the same requests as routes.{}", other.name);
+                let remedy =
+                    "give one of them another host, path or methods, or remove it".to_owned();
+                problems.push(format!("routes.{}.path", route.name), what, remedy);
+            }
+        }
+    }
+}
+
+/// Sessions that are used but not described, and caches that could hand one caller's response to another.
+pub(super) fn session_and_cache(
+    config: &Config,
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    let uses_session = written.session != SessionUse::Off;
+    if uses_session && config.session.is_none() {
+        let what = "there is no [session] section that says where the id is".to_owned();
+        let remedy = "add [session] with id_from, or remove session from the route".to_owned();
+        problems.push(at("session"), what, remedy);
+    }
+    let Some(cache) = &written.cache else { return };
+    let verifier = written.auth.as_ref().and_then(|auth| config.auth.get(&auth.by));
+    let injects = uses_session
+        || verifier.is_some_and(|v| !v.claims_to_headers.is_empty() || v.forward_token);
+    if injects && !cache.shared && cache.partition.is_empty() {
+        let what = "the route sends the caller's identity to the upstream and caches the response, so one \
+                    caller could get another's"
+            .to_owned();
+        let remedy =
+            "say cache.partition = [\"claim:NAME\"] (the response depends on these alone) or \
+                      cache.shared = true (the upstream ignores the identity)"
+                .to_owned();
+        problems.push(at("cache"), what, remedy);
+    }
+    if !cache.partition.is_empty() && written.auth.is_none() {
+        let what = "a partition by claim needs a verified caller".to_owned();
+        problems.push(
+            at("cache.partition"),
+            what,
+            "add auth to the route, or remove partition".to_owned(),
+        );
+    }
+    if cache.shared && !cache.partition.is_empty() {
+        let what = "shared and partition contradict each other".to_owned();
+        problems.push(at("cache.shared"), what, "keep one of them".to_owned());
+    }
+}
+
+/// Two sections that write the same header, and headers that the gateway sets for other ends.
+pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
+    let mut writers: BTreeMap<String, String> = BTreeMap::new();
+    let mut claim = |header: &str, path: String, by_verifier: bool| {
+        let plain = header.to_ascii_lowercase().replace(['_', '.'], "-");
+        let reserved = matches!(
+            plain.as_str(),
+            "host"
+                | "authorization"
+                | "cookie"
+                | "content-length"
+                | "transfer-encoding"
+                | "connection"
+                | "te"
+                | "trailer"
+                | "upgrade"
+                | "expect"
+                | "keep-alive"
+                | "forwarded"
+                | "traceparent"
+                | "x-request-id"
+                | "x-real-ip"
+                | "content-type"
+                | "range"
+        ) || plain.starts_with("x-forwarded-");
+        if reserved {
+            let remedy = "choose a name of your own, for example x-user-id".to_owned();
+            problems.push(path, format!("{header:?} has another meaning"), remedy);
+        } else if let Some(other) = writers.insert(plain, path.clone()) {
+            // Verifiers may share names: a request has one verifier.
+            let both_verifiers = by_verifier && other.starts_with("auth.");
+            let same_verifier = other.split('.').nth(1) == path.split('.').nth(1);
+            if !both_verifiers || same_verifier {
+                let remedy = "give each value a header of its own".to_owned();
+                problems.push(path, format!("{header:?} is written by {other} too"), remedy);
+            }
+        }
+    };
+    for (name, verifier) in &config.auth {
+        for header in verifier.claims_to_headers.keys() {
+            claim(header, format!("auth.{name}.claims_to_headers.{header}"), true);
+        }
+    }
+    if let Some(session) = &config.session {
+        if let Some(header) = &session.header {
+            claim(header, "session.header".to_owned(), false);
+        }
+        for header in session.fields_to_headers.keys() {
+            claim(header, format!("session.fields_to_headers.{header}"), false);
+        }
+    }
+}
+
+/// The admin listener must not be reachable where the public is.
+pub(super) fn listeners(config: &Config, problems: &mut Problems) {
+    let admin = config.admin.listen;
+    let same = |public: &std::net::SocketAddr| {
+        admin.port() != 0
+            && public.port() == admin.port()
+            && (public.ip() == admin.ip()
+                || public.ip().is_unspecified()
+                || admin.ip().is_unspecified())
+    };
+    if config.server.listen.iter().any(same) {
+        let what = "the admin listener is the same as a public one".to_owned();
+        problems.push("admin.listen".to_owned(), what, "give it a port of its own".to_owned());
+    }
+    if config.routes.is_empty() {
+        let what = "there are no routes, so every request would be a 404".to_owned();
+        let remedy = "add a [routes.NAME] table with path and upstream".to_owned();
+        problems.push("routes".to_owned(), what, remedy);
+    }
+}

@@ -1,0 +1,317 @@
+//! Configuration as meant: names resolved, patterns and keys parsed, header names and values built. Pure and immutable: no
+//! I/O, no clock, no task. Compiling reports every problem at once.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::auth::{self, Requirement, Verifier};
+use crate::base::body::UploadLimits;
+use crate::config::{self, Config, OnOutage, Problems};
+use crate::route::{HostPattern, Matcher, PathPattern, Table};
+use crate::store::keys::Keys;
+use crate::{cache, client, guard, headers, limit, session};
+
+/// Everything that a request needs to know of the configuration.
+#[derive(Debug)]
+pub struct Plan {
+    /// The file's sections that are used as they are written: listeners, bounds, log, store.
+    pub config: Config,
+    /// Who is believed.
+    pub client: client::Policy,
+    /// What is well formed.
+    pub guard: guard::Policy,
+    /// What the gateway owns.
+    pub headers: headers::Policy,
+    /// What a client may take with a body.
+    pub upload: UploadLimits,
+    /// What each function does without the store.
+    pub on_outage: OnOutage,
+    /// Formats store keys.
+    pub keys: Keys,
+    /// The routes.
+    pub routes: Table<Arc<Route>>,
+    /// The upstreams, by the index that routes use.
+    pub upstreams: Vec<(String, config::Upstream)>,
+    /// The routes' names, by index.
+    pub route_names: Vec<String>,
+}
+
+/// What is done with the requests of one route.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, also the metrics label.
+    pub name: String,
+    /// Its place among the meters.
+    pub index: usize,
+    /// Who may pass; `None`: everybody.
+    pub auth: Option<auth::Policy>,
+    /// How often.
+    pub limits: limit::Policy,
+    /// Whether a session is attached.
+    pub session: Option<session::Policy>,
+    /// Whether responses are kept.
+    pub cache: Option<cache::Policy>,
+    /// Index of the upstream.
+    pub upstream: usize,
+    /// What a successful unsafe request makes stale, beside its own URI.
+    pub invalidates: Vec<Scope>,
+}
+
+/// A literal path, and whether everything below it is meant too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The path.
+    pub path: String,
+    /// Whether it ended in `/*`.
+    pub and_below: bool,
+}
+
+impl Route {
+    /// Who calls, and whether the caller's claims suffice. A public route does not look.
+    pub fn identify(
+        &self,
+        headers: &http::HeaderMap,
+        tokens: &auth::TokenMemory,
+        now: std::time::SystemTime,
+    ) -> Result<crate::base::facts::Caller, auth::Denied> {
+        let Some(policy) = &self.auth else { return Ok(None) };
+        let caller = auth::identify(policy, headers, tokens, now)?;
+        auth::permit(policy, &caller)?;
+        Ok(caller)
+    }
+}
+
+impl Plan {
+    /// Compiles a configuration, or says everything that is wrong with it.
+    pub fn compile(config: Config) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let keys = Keys::new(&config.store.prefix);
+        let verifiers = compile_verifiers(&config, &keys, &mut problems);
+        let routes = compile_routes(&config, &verifiers, &mut problems);
+        check::ambiguous_routes(&routes, &mut problems);
+        check::owned_headers(&config, &mut problems);
+        check::listeners(&config, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let limits = &config.server.limits;
+        let owned = owned_headers(&config, &verifiers);
+        Ok(Self {
+            client: client::Policy { trusted: config.server.trusted_proxies.clone() },
+            guard: guard::Policy {
+                headers_max: limits.headers,
+                body_bytes_max: limits.body_bytes,
+                encoded_slash: limits.encoded_slash,
+            },
+            headers: headers::Policy { owned },
+            upload: UploadLimits {
+                bytes_max: limits.body_bytes,
+                progress_timeout: limits.progress_timeout.min(limits.idle_timeout),
+                progress_bytes: limits.progress_bytes,
+            },
+            on_outage: config.store.on_outage,
+            keys,
+            upstreams: config.upstreams.clone().into_iter().collect(),
+            route_names: config.routes.keys().cloned().collect(),
+            routes: Table::new(routes),
+            config,
+        })
+    }
+}
+
+fn compile_verifiers(
+    config: &Config,
+    keys: &Keys,
+    problems: &mut Problems,
+) -> BTreeMap<String, Arc<Verifier>> {
+    let mut verifiers = BTreeMap::new();
+    for (name, written) in &config.auth {
+        match Verifier::compile(name, written, keys) {
+            Ok(verifier) => {
+                verifiers.insert(name.clone(), Arc::new(verifier));
+            }
+            Err(mistakes) => {
+                for (key, what, remedy) in mistakes {
+                    problems.push(format!("auth.{name}.{key}"), what, remedy);
+                }
+            }
+        }
+    }
+    verifiers
+}
+
+fn compile_routes(
+    config: &Config,
+    verifiers: &BTreeMap<String, Arc<Verifier>>,
+    problems: &mut Problems,
+) -> Vec<(Matcher, Arc<Route>)> {
+    let mut routes = Vec::new();
+    for (index, (name, written)) in config.routes.iter().enumerate() {
+        let path = format!("routes.{name}");
+        let at = |key: &str| format!("{path}.{key}");
+        let matcher = compile_matcher(written, at, problems);
+        let upstream = config.upstreams.keys().position(|upstream| *upstream == written.upstream);
+        if upstream.is_none() && !written.upstream.is_empty() {
+            let known = check::names(config.upstreams.keys(), "[upstreams.NAME]");
+            let what = format!("no upstream is named {:?}", written.upstream);
+            problems.push(at("upstream"), what, format!("name one of {known}"));
+        }
+        let auth = compile_auth(config, written, verifiers, at, problems);
+        let limits = compile_limits(config, written, at, problems);
+        let session = config.session.as_ref().and_then(|session| {
+            session::Policy::compile(session, written.session, config.store.on_outage.session)
+        });
+        check::session_and_cache(config, written, at, problems);
+        let invalidates = compile_scopes(written, at, problems);
+        let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
+        let route = Route {
+            name: name.clone(),
+            index,
+            auth,
+            limits,
+            session,
+            cache: written.cache.as_ref().map(compile_cache),
+            upstream,
+            invalidates,
+        };
+        routes.push((matcher, Arc::new(route)));
+    }
+    routes
+}
+
+fn compile_matcher(
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Matcher> {
+    let host = match &written.host {
+        None => Some(HostPattern::Any),
+        Some(text) => HostPattern::parse(text)
+            .map_err(|help| {
+                problems.push(at("host"), format!("{text:?} is no host"), help.to_owned())
+            })
+            .ok(),
+    };
+    let path = if written.path.is_empty() {
+        None
+    } else {
+        let text = &written.path;
+        PathPattern::parse(text)
+            .map_err(|help| {
+                problems.push(at("path"), format!("{text:?} is no path pattern"), help.to_owned());
+            })
+            .ok()
+    };
+    let refused = written.methods.iter().find(|m| matches!(m.as_str(), "CONNECT" | "TRACE"));
+    if let Some(method) = refused {
+        let remedy = "remove it: the gateway refuses CONNECT and TRACE on every route".to_owned();
+        problems.push(at("methods"), format!("{method} cannot be routed"), remedy);
+    }
+    Some(Matcher { host: host?, path: path?, methods: written.methods.clone() })
+}
+
+fn compile_auth(
+    config: &Config,
+    written: &config::Route,
+    verifiers: &BTreeMap<String, Arc<Verifier>>,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<auth::Policy> {
+    let Some(auth) = &written.auth else {
+        if !written.require.is_empty() {
+            let remedy = "add auth = \"NAME\", or remove require".to_owned();
+            problems.push(at("require"), "a public route cannot require claims".to_owned(), remedy);
+        }
+        return None;
+    };
+    if !config.auth.contains_key(&auth.by) && !auth.by.is_empty() {
+        let known = check::names(config.auth.keys(), "[auth.NAME]");
+        let what = format!("no verifier is named {:?}", auth.by);
+        problems.push(at("auth"), what, format!("name one of {known}"));
+    }
+    let require = written
+        .require
+        .iter()
+        .map(|(claim, any_of)| Requirement { claim: claim.clone(), any_of: any_of.clone() });
+    Some(auth::Policy {
+        verifier: Arc::clone(verifiers.get(&auth.by)?),
+        optional: auth.optional,
+        require: require.collect(),
+    })
+}
+
+fn compile_limits(
+    config: &Config,
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> limit::Policy {
+    let mut named = Vec::new();
+    for name in &written.limits {
+        match config.limits.get_key_value(name) {
+            Some((name, limit)) => named.push((name.as_str(), limit)),
+            None => {
+                let known = check::names(config.limits.keys(), "[limits.NAME]");
+                let what = format!("no limit is named {name:?}");
+                problems.push(at("limits"), what, format!("name one of {known}"));
+            }
+        }
+    }
+    let mut sorted = written.limits.clone();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        let remedy = "name each limit once: a request is charged once per limit".to_owned();
+        problems.push(at("limits"), "a limit is named twice".to_owned(), remedy);
+    }
+    limit::Policy::compile(named.into_iter(), config.store.on_outage.nodes)
+}
+
+fn compile_cache(written: &config::Cache) -> cache::Policy {
+    cache::Policy {
+        ttl: written.ttl,
+        shared: written.shared,
+        partition: written.partition.clone(),
+        max_bytes: usize::try_from(written.max_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+fn compile_scopes(
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for pattern in &written.invalidates {
+        match PathPattern::parse(pattern).ok().and_then(|pattern| pattern.literal()) {
+            Some((path, and_below)) => scopes.push(Scope { path, and_below }),
+            None => {
+                let what = format!("{pattern:?} does not name paths literally");
+                let remedy = "write a path, or a prefix that ends in /*, without {placeholders}";
+                problems.push(at("invalidates"), what, remedy.to_owned());
+            }
+        }
+    }
+    scopes
+}
+
+/// All headers that carry claims or sessions on any route: a client's own are removed on every route, because an upstream
+/// cannot know which route a request took.
+fn owned_headers(config: &Config, verifiers: &BTreeMap<String, Arc<Verifier>>) -> Vec<String> {
+    let claims = verifiers.values().flat_map(|verifier| verifier.owned_headers());
+    let mut owned: Vec<String> = claims.map(|name| name.as_str().to_owned()).collect();
+    if let Some(session) = &config.session {
+        owned.extend(session.header.iter().cloned());
+        owned.extend(session.fields_to_headers.keys().cloned());
+    }
+    for name in &mut owned {
+        *name = name.to_ascii_lowercase().replace(['_', '.'], "-");
+    }
+    owned.sort_unstable();
+    owned.dedup();
+    owned
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Host and path patterns, and which of two is more specific.
+
+use std::cmp::Ordering;
+
+/// Which hosts a route answers for. Greater is more specific.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// All.
+    Any,
+    /// `*.example.com`: one or more labels before the suffix, which is kept with its dot.
+    Wildcard(Suffix),
+    /// One host.
+    Exact(String),
+}
+
+/// `.example.com`; longer is more specific.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suffix(String);
+
+impl PartialOrd for Suffix {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Suffix {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.0.len(), &self.0).cmp(&(other.0.len(), &other.0))
+    }
+}
+
+impl HostPattern {
+    /// Parses `host`, `*.suffix`; the error says what is accepted.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const HELP: &str =
+            "a host is written without scheme, port or path: shop.example.com or *.example.com";
+        let text = text.to_ascii_lowercase();
+        let (wildcard, name) = match text.strip_prefix("*.") {
+            Some(name) => (true, name),
+            None => (false, text.as_str()),
+        };
+        let known = |b: u8| {
+            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':')
+        };
+        let bracketed = name.starts_with('[');
+        if name.is_empty()
+            || !name.bytes().all(known)
+            || (!bracketed && name.contains(':'))
+            || name.starts_with('.')
+        {
+            return Err(HELP);
+        }
+        let name = name.trim_end_matches('.');
+        Ok(if wildcard {
+            Self::Wildcard(Suffix(format!(".{name}")))
+        } else {
+            Self::Exact(name.to_owned())
+        })
+    }
+
+    /// `host` is canonical: lower case, no port.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => name == host,
+            Self::Wildcard(Suffix(suffix)) => host.len() > suffix.len() && host.ends_with(suffix),
+        }
+    }
+}
+
+/// Which paths a route answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    segments: Vec<Segment>,
+    /// Whether it also covers everything below.
+    open: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    /// `{name}`
+    Any,
+}
+
+impl PathPattern {
+    /// Parses `/a/{id}`, `/a/*`; the error says what is accepted.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let Some(path) = text.strip_prefix('/') else {
+            return Err("a path begins with /");
+        };
+        let (path, open) = match path {
+            "*" => ("", true),
+            _ => match path.strip_suffix("/*") {
+                Some(path) => (path, true),
+                None => (path, false),
+            },
+        };
+        let mut segments = Vec::new();
+        for segment in path.split('/').filter(|_| !path.is_empty()) {
+            let inner = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            segments.push(match inner {
+                Some(name) if !name.is_empty() && !name.contains(['{', '}']) => Segment::Any,
+                Some(_) => return Err("a placeholder needs a name: {id}"),
+                None if segment.contains(['*', '{', '}', '?', '#', ' ']) => {
+                    return Err(
+                        "a * may only be the last segment, and a {placeholder} must be a whole one",
+                    );
+                }
+                None => Segment::Literal(segment.to_owned()),
+            });
+        }
+        let canonical =
+            http::uri::PathAndQuery::try_from(text.replace(['{', '}'], "x").replace('*', "x"))
+                .ok()
+                .is_some_and(|path| {
+                    crate::base::path::canonical(&path, true)
+                        .is_ok_and(|canonical| canonical == path)
+                });
+        if !canonical {
+            return Err(
+                "the path must be written canonically: no //, no . or .., upper-case escapes",
+            );
+        }
+        Ok(Self { segments, open })
+    }
+
+    /// Whether the canonical `path` matches.
+    pub fn matches(&self, path: &str) -> bool {
+        let mut rest = path.strip_prefix('/').unwrap_or(path);
+        let mut more = !rest.is_empty() || !self.segments.is_empty();
+        for segment in &self.segments {
+            if !more {
+                return false;
+            }
+            let (head, tail) = match rest.split_once('/') {
+                Some((head, tail)) => (head, Some(tail)),
+                None => (rest, None),
+            };
+            match segment {
+                Segment::Literal(text) if text != head => return false,
+                Segment::Any if head.is_empty() => return false,
+                Segment::Literal(_) | Segment::Any => {}
+            }
+            more = tail.is_some();
+            rest = tail.unwrap_or_default();
+        }
+        self.open || !more
+    }
+
+    /// The literal prefix of a pattern without placeholders (`/products` of `/products/*`), and whether it is open.
+    pub fn literal(&self) -> Option<(String, bool)> {
+        let mut text = String::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => {
+                    text.push('/');
+                    text.push_str(literal);
+                }
+                Segment::Any => return None,
+            }
+        }
+        if text.is_empty() {
+            text.push('/');
+        }
+        Some((text, self.open))
+    }
+
+    pub(super) fn first_literal(&self) -> Option<&str> {
+        match self.segments.first() {
+            Some(Segment::Literal(text)) => Some(text),
+            // `/` alone has an empty first segment; `/*` matches any.
+            None if !self.open => Some(""),
+            Some(Segment::Any) | None => None,
+        }
+    }
+
+    /// Whether two patterns match the same paths.
+    pub(super) fn has_same_shape(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    /// Closed before open, then longer, then more literal, then alphabetical, so that the order is total.
+    fn rank(&self) -> (bool, usize, Vec<bool>, Vec<&str>) {
+        let literal = self.segments.iter().map(|s| matches!(s, Segment::Literal(_))).collect();
+        let text = self
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(text) => text.as_str(),
+                Segment::Any => "",
+            })
+            .collect();
+        (!self.open, self.segments.len(), literal, text)
+    }
+}
+
+impl PartialOrd for PathPattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PathPattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}

@@ -1,0 +1,216 @@
+//! The deadlines of one connection. hyper has no clock before the first byte, for a body or for a slow reader; this one
+//! has, at the price of a few atomic stores per request and a timer that sleeps as long as it can.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::ClientLimits;
+
+/// Why a connection's time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// Nothing came: neither a first request nor, on a kept-alive connection, a next one.
+    Silent,
+    /// A head was begun and not finished.
+    SlowHead,
+    /// The client does not read what is sent.
+    SlowReader,
+}
+
+/// What happened when on one connection. Times are milliseconds since it began, plus one; 0 is "not".
+#[derive(Debug)]
+pub(super) struct Clock {
+    began: Instant,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    progress_timeout: Duration,
+    progress_bytes: u64,
+    /// Requests in progress.
+    open: AtomicU32,
+    /// Whether there has been a request.
+    served: AtomicU32,
+    /// Whether the socket must say 408 when it is dropped.
+    owes_408: AtomicBool,
+    /// First byte of an unfinished head.
+    head_since: AtomicU64,
+    /// Since when nothing has been in progress.
+    idle_since: AtomicU64,
+    /// Since when the client has taken less than `progress_bytes` while there was something to send.
+    blocked_since: AtomicU64,
+}
+
+/// A request in progress; dropping it ends that.
+#[derive(Debug)]
+pub(super) struct InProgress(Arc<Clock>);
+
+impl Clock {
+    pub(super) fn start(limits: &ClientLimits) -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            progress_timeout: limits.progress_timeout.min(limits.idle_timeout),
+            progress_bytes: limits.progress_bytes,
+            open: AtomicU32::new(0),
+            served: AtomicU32::new(0),
+            owes_408: AtomicBool::new(false),
+            head_since: AtomicU64::new(0),
+            idle_since: AtomicU64::new(1),
+            blocked_since: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes arrived. Between requests they begin a head.
+    pub(super) fn received(&self) {
+        if self.open.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// A head is complete.
+    pub(super) fn request(self: &Arc<Self>) -> InProgress {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.served.store(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        InProgress(Arc::clone(self))
+    }
+
+    /// The client does not take more for now.
+    pub(super) fn blocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) == 0 {
+            self.blocked_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The client has taken enough, or everything.
+    pub(super) fn unblocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != 0 {
+            self.blocked_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a head took too long, which the client is told before the socket closes.
+    pub(super) fn owes_408(&self) -> bool {
+        self.owes_408.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that count as progress.
+    pub(super) fn progress_bytes(&self) -> u64 {
+        self.progress_bytes
+    }
+
+    /// Returns when a deadline has passed. `head_deadline` is off for HTTP/2, whose frames between requests are no heads.
+    pub(super) async fn expired(&self, head_deadline: bool) -> Expired {
+        loop {
+            let (deadline, reason) = self.next_deadline(head_deadline);
+            let now = Instant::now();
+            if deadline <= now {
+                self.owes_408.store(reason == Expired::SlowHead, Ordering::Relaxed);
+                return reason;
+            }
+            // Something with a shorter deadline may begin at any time, so the sleep is no longer than that deadline.
+            let step = now + self.header_timeout.min(self.progress_timeout);
+            tokio::time::sleep_until(deadline.min(step)).await;
+        }
+    }
+
+    fn next_deadline(&self, head_deadline: bool) -> (Instant, Expired) {
+        let at =
+            |stamp: u64, timeout: Duration| self.began + Duration::from_millis(stamp - 1) + timeout;
+        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        if blocked != 0 {
+            return (at(blocked, self.progress_timeout), Expired::SlowReader);
+        }
+        if self.open.load(Ordering::Relaxed) > 0 {
+            return (Instant::now() + self.idle_timeout, Expired::Silent);
+        }
+        let head = self.head_since.load(Ordering::Relaxed);
+        if head != 0 && head_deadline {
+            return (at(head, self.header_timeout), Expired::SlowHead);
+        }
+        let first = self.served.load(Ordering::Relaxed) == 0;
+        let timeout = if first { self.header_timeout } else { self.idle_timeout };
+        (at(self.idle_since.load(Ordering::Relaxed).max(1), timeout), Expired::Silent)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Arc<Clock> {
+        Clock::start(&ClientLimits {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            progress_timeout: Duration::from_secs(30),
+            ..crate::config::Server::default().limits
+        })
+    }
+
+    async fn expires(clock: &Clock) -> (Expired, u64) {
+        let began = Instant::now();
+        let reason = clock.expired(true).await;
+        (reason, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_has_the_header_timeout_at_first() {
+        assert_eq!(expires(&clock()).await, (Expired::Silent, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_begun_head_is_due_from_its_first_byte() {
+        let clock = clock();
+        drop(clock.request());
+        tokio::time::advance(Duration::from_secs(20)).await;
+        clock.received();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        clock.received();
+        assert_eq!(expires(&clock).await, (Expired::SlowHead, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_begun_while_waiting_is_due_in_time() {
+        let clock = clock();
+        drop(clock.request());
+        let other = Arc::clone(&clock);
+        let begin = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            other.received();
+        });
+        assert_eq!(expires(&clock).await, (Expired::SlowHead, 17));
+        begin.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_requests_a_client_may_idle() {
+        let clock = clock();
+        drop(clock.request());
+        assert_eq!(expires(&clock).await, (Expired::Silent, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_progress_has_no_deadline_but_a_blocked_one_has() {
+        let clock = clock();
+        let request = clock.request();
+        let long = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(long, clock.expired(true)).await.is_err());
+        clock.blocked();
+        assert_eq!(expires(&clock).await, (Expired::SlowReader, 30));
+        drop(request);
+    }
+}

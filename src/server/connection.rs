@@ -1,0 +1,233 @@
+//! One client connection, from its first byte to its end.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::{Clock, Expired, InProgress};
+use super::io::{ClientIo, Protocol};
+use crate::base::facts::Peer;
+use crate::config::ClientLimits;
+use crate::gateway::Gateway;
+use crate::pipeline::{self, Unparsed};
+
+/// Room in hyper's read buffer beside the head, in bytes.
+const BODY_BUFFER_BYTES: usize = 8 * 1024;
+/// Resets that an HTTP/2 client may have pending (RUSTSEC-2023-0034).
+const PENDING_RESETS_MAX: usize = 20;
+/// Stream errors that an HTTP/2 client may provoke (RUSTSEC-2024-0003).
+const LOCAL_RESETS_MAX: usize = 128;
+/// Bytes buffered for one HTTP/2 stream that its client does not read.
+const STREAM_SEND_BYTES: usize = 64 * 1024;
+/// How much an HTTP/2 client may send on one stream, and on the connection, before we take it.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Serves a connection until it ends, is drained (`stop`) or is cut (`cut`).
+pub(super) async fn serve(
+    gateway: &Arc<Gateway>,
+    peer: Peer,
+    stream: TcpStream,
+    (stop, cut): (CancellationToken, CancellationToken),
+) {
+    let limits = gateway.running().plan.config.server.limits.clone();
+    let clock = Clock::start(&limits);
+    let mut io = ClientIo::new(stream, &clock);
+    let peer = Arc::new(peer);
+    let detected = tokio::select! {
+        detected = io.detect() => detected,
+        expired = clock.expired(true) => {
+            if expired == Expired::SlowHead {
+                pipeline::log_unparsed(gateway, &peer, Unparsed::SlowHead);
+            }
+            return;
+        }
+        () = stop.cancelled() => return,
+    };
+    let Ok(Some(protocol)) = detected else { return };
+    let service = service_fn({
+        let (gateway, peer, clock) = (Arc::clone(gateway), Arc::clone(&peer), Arc::clone(&clock));
+        move |request: Request<Incoming>| {
+            let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
+            let in_progress = clock.request();
+            async move { Ok::<_, Infallible>(answer(&gateway, &peer, request, in_progress).await) }
+        }
+    });
+    let io = TokioIo::new(io);
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let connection = http1(&limits).serve_connection(io, service);
+            drive(connection, &clock, (stop, cut), true).await
+        }
+        Protocol::Http2 => {
+            let connection = http2(&limits).serve_connection(io, service);
+            drive(connection, &clock, (stop, cut), false).await
+        }
+    };
+    report(gateway, &peer, ended);
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    in_progress: InProgress,
+) -> Response<Tracked> {
+    pipeline::handle(gateway, peer, request)
+        .await
+        .map(|body| Tracked { body, _in_progress: in_progress })
+}
+
+fn http1(limits: &ClientLimits) -> http1::Builder {
+    let head = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    let mut builder = http1::Builder::new();
+    // The clock around the connection has every deadline; hyper's own would be a second one.
+    builder.header_read_timeout(None);
+    builder.max_buf_size(head.saturating_add(BODY_BUFFER_BYTES));
+    builder.max_header_size(head);
+    if limits.headers != 100 {
+        // Another number than hyper's default moves its parser to the heap.
+        builder.max_headers(limits.headers);
+    }
+    builder
+}
+
+fn http2(limits: &ClientLimits) -> http2::Builder<TokioExecutor> {
+    let head = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(head)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .max_send_buf_size(STREAM_SEND_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(limits.idle_timeout)
+        .keep_alive_timeout(limits.header_timeout);
+    builder
+}
+
+/// How a connection ended.
+enum Ended {
+    /// hyper is done with it.
+    Over(Result<(), hyper::Error>),
+    /// A deadline passed.
+    Expired(Expired),
+    /// The drain was over.
+    Cut,
+}
+
+/// A connection that can be asked to finish what it has begun.
+trait Graceful: Future<Output = Result<(), hyper::Error>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S> Graceful for http1::Connection<TokioIo<ClientIo>, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Tracked>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Graceful for http2::Connection<TokioIo<ClientIo>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Tracked>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, Tracked>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn drive(
+    connection: impl Graceful,
+    clock: &Clock,
+    (stop, cut): (CancellationToken, CancellationToken),
+    head_deadline: bool,
+) -> Ended {
+    let mut connection = std::pin::pin!(connection);
+    let mut expired = std::pin::pin!(clock.expired(head_deadline));
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => return Ended::Over(result),
+        reason = expired.as_mut() => return Ended::Expired(reason),
+        () = stop.cancelled() => connection.as_mut().finish(),
+    }
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => Ended::Over(result),
+        reason = expired.as_mut() => Ended::Expired(reason),
+        () = cut.cancelled() => Ended::Cut,
+    }
+}
+
+/// Writes down what no request wrote down: heads that never became one.
+fn report(gateway: &Arc<Gateway>, peer: &Peer, ended: Ended) {
+    let unparsed = match ended {
+        Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
+        Ended::Expired(Expired::SlowReader) => {
+            gateway.metrics.connection_failed("slow_reader");
+            return;
+        }
+        Ended::Expired(Expired::Silent) => return,
+        Ended::Cut => {
+            gateway.metrics.connection_failed("cut_at_drain");
+            return;
+        }
+        Ended::Over(Ok(())) => return,
+        Ended::Over(Err(error)) if error.is_parse_too_large() => Unparsed::TooLarge,
+        Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
+        Ended::Over(Err(error)) => {
+            // The client went away or broke a body's framing; its requests have lines of their own.
+            tracing::debug!(client = %peer.address, %error, "a connection ended");
+            gateway.metrics.connection_failed("broken");
+            return;
+        }
+    };
+    gateway.metrics.connection_failed(unparsed.code());
+    pipeline::log_unparsed(gateway, peer, unparsed);
+}
+
+/// A response body that keeps its connection's clock from running while it lives.
+struct Tracked {
+    body: pipeline::Body,
+    _in_progress: InProgress,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = crate::upstream::DownloadFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,162 @@
+//! The public listeners: accepting, bounding and draining connections. Knows no policy: requests go to `pipeline`.
+
+mod clock;
+mod connection;
+mod io;
+mod places;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::places::{Full, Places};
+use crate::base::facts::{ClientAddr, Peer};
+use crate::gateway::Gateway;
+
+/// Connections that the kernel keeps while we are busy.
+const BACKLOG: u32 = 4096;
+/// Pause after a failed accept (no file descriptors, say), so that the loop neither spins nor ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a refused client may take to read its 503.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// Refused clients that are served a 503 at a time; the others are just closed.
+const REFUSALS_MAX: usize = 128;
+
+/// Bound listeners, not accepting yet.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    listeners: Vec<TcpListener>,
+    places: Arc<Places>,
+    refusals: Arc<tokio::sync::Semaphore>,
+}
+
+impl Server {
+    /// Binds every address of `server.listen`. The error names the address.
+    pub fn bind(gateway: &Arc<Gateway>) -> Result<Self, (SocketAddr, std::io::Error)> {
+        let running = gateway.running();
+        let config = &running.plan.config.server;
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            listeners.push(listen(*address).map_err(|error| (*address, error))?);
+        }
+        Ok(Self {
+            gateway: Arc::clone(gateway),
+            listeners,
+            places: Arc::new(Places::default()),
+            refusals: Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX)),
+        })
+    }
+
+    /// The addresses that were bound, with the ports that the system chose for port 0.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
+    pub async fn serve(self, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let server = Arc::new(Shared {
+            gateway: self.gateway,
+            places: self.places,
+            refusals: self.refusals,
+            connections: connections.clone(),
+            stop: stop.clone(),
+            cut: cut.clone(),
+        });
+        let loops = TaskTracker::new();
+        for listener in self.listeners {
+            loops.spawn(accept(Arc::clone(&server), listener));
+        }
+        stop.cancelled().await;
+        loops.close();
+        loops.wait().await;
+        let drain = server.gateway.running().plan.config.server.drain;
+        connections.close();
+        tracing::info!(open = connections.len(), ?drain, "draining");
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            tracing::warn!(
+                open = connections.len(),
+                "cutting what is still open after server.drain"
+            );
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+}
+
+/// What every connection task needs.
+struct Shared {
+    gateway: Arc<Gateway>,
+    places: Arc<Places>,
+    refusals: Arc<tokio::sync::Semaphore>,
+    connections: TaskTracker,
+    /// No new requests.
+    stop: CancellationToken,
+    /// No requests at all.
+    cut: CancellationToken,
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(server: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = server.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => admit(&server, stream, address),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                server.gateway.metrics.connection_refused("accept_failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Starts a connection's task, or turns the client away.
+fn admit(server: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+    let Ok(local) = stream.local_addr() else { return };
+    let peer = Peer { address: ClientAddr::new(address.ip()), local };
+    let running = server.gateway.running();
+    let limits = &running.plan.config.server.limits;
+    let exempt = running.plan.client.trusts(peer.address.ip());
+    match server.places.take(peer.address, limits, exempt) {
+        Ok(place) => {
+            // Without this, a small response waits for the client's delayed acknowledgement.
+            let _ = stream.set_nodelay(true);
+            let (stop, cut) = (server.stop.clone(), server.cut.clone());
+            let gateway = Arc::clone(&server.gateway);
+            gateway.metrics.connections.inc();
+            server.connections.spawn(async move {
+                connection::serve(&gateway, peer, stream, (stop, cut)).await;
+                gateway.metrics.connections.dec();
+                drop(place);
+            });
+        }
+        Err(full) => {
+            server.gateway.metrics.connection_refused(match full {
+                Full::Total => "connections",
+                Full::Address => "connections_per_address",
+            });
+            if let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() {
+                server.connections.spawn(async move {
+                    let _ = tokio::time::timeout(REFUSAL_TIME, io::refuse(stream)).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+}

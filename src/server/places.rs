@@ -1,0 +1,74 @@
+//! How many connections are open, in all and by address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::base::facts::ClientAddr;
+use crate::config::ClientLimits;
+
+/// The counts.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Which bound was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Total,
+    Address,
+}
+
+/// One open connection; dropping it frees the place.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Places {
+    /// Takes a place, unless the bounds are met. `exempt` addresses count only in all.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        address: ClientAddr,
+        limits: &ClientLimits,
+        exempt: bool,
+    ) -> Result<Place, Full> {
+        let address = address.principal();
+        let mut counts = self.lock();
+        if counts.total >= limits.connections {
+            return Err(Full::Total);
+        }
+        let mine = counts.by_address.entry(address).or_default();
+        if !exempt && *mine >= limits.connections_per_address {
+            return Err(Full::Address);
+        }
+        *mine += 1;
+        counts.total += 1;
+        Ok(Place { places: Arc::clone(self), address })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.places.lock();
+        counts.total -= 1;
+        if let Some(mine) = counts.by_address.get_mut(&self.address) {
+            *mine -= 1;
+            if *mine == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}

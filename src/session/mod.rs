@@ -1,0 +1,203 @@
+//! The application's session: found by a claim or a cookie, read with the other questions, attached for the upstream.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+
+use crate::base::facts::{Caller, scalar};
+use crate::config::{Outage, Session, SessionId, SessionUse};
+use crate::store::{Reply, SessionReply, SessionValue, StoreError};
+
+/// Longest session id that is looked up, in bytes.
+const ID_BYTES_MAX: usize = 512;
+/// Longest value of one field's header, in bytes.
+const FIELD_BYTES_MAX: usize = 4096;
+/// A renewal that would move the expiry by less than this is left out.
+const RENEWAL_STEP: Duration = Duration::from_secs(1);
+
+/// What a route does with sessions.
+#[derive(Debug)]
+pub struct Policy {
+    id_from: Vec<SessionId>,
+    header: Option<HeaderName>,
+    fields: Vec<(HeaderName, String)>,
+    idle_timeout: Option<Duration>,
+    bytes_max: usize,
+    required: bool,
+    outage: Outage,
+}
+
+/// Why a request may not pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSession {
+    /// The route requires one.
+    #[error("this route needs a session, and there is none")]
+    Required,
+    /// The stored value is longer than `session.max_bytes`.
+    #[error("the session is longer than session.max_bytes")]
+    TooLarge,
+    /// The stored value is no JSON object and no hash.
+    #[error("the session in the store is not a JSON object")]
+    Unreadable,
+    /// The store did not say, and the configuration says to refuse then.
+    #[error("the store that holds sessions does not answer")]
+    Unknown(StoreError),
+}
+
+/// A session ready for the upstream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Headers to set.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The life to give the key, when it is due.
+    pub renew: Option<Duration>,
+}
+
+impl Policy {
+    /// Compiles `[session]` for one route; nothing when the route does not use sessions. Header names were checked when
+    /// the file was read.
+    pub fn compile(session: &Session, usage: SessionUse, outage: Outage) -> Option<Self> {
+        if usage == SessionUse::Off {
+            return None;
+        }
+        let name = |text: &str| HeaderName::try_from(text).ok();
+        Some(Self {
+            id_from: session.id_from.clone(),
+            header: session.header.as_deref().and_then(name),
+            fields: session
+                .fields_to_headers
+                .iter()
+                .filter_map(|(header, field)| Some((name(header)?, field.clone())))
+                .collect(),
+            idle_timeout: session.idle_timeout,
+            bytes_max: usize::try_from(session.max_bytes).unwrap_or(usize::MAX),
+            required: usage == SessionUse::Required,
+            outage,
+        })
+    }
+}
+
+/// The id of the caller's session, from the first place that has one.
+pub fn id<'a>(policy: &Policy, caller: &'a Caller, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+    let found = policy.id_from.iter().find_map(|place| match place {
+        SessionId::Claim(name) => caller.as_ref()?.claim(name),
+        SessionId::Cookie(name) => cookie(headers, name).map(Cow::Borrowed),
+    })?;
+    (1..=ID_BYTES_MAX).contains(&found.len()).then_some(found)
+}
+
+/// The value of one cookie. Two different values under one name are no session: one of them was tossed in from another
+/// site (RFC 6265 §8.6), and nobody can say which.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value);
+    let first = values.next()?;
+    values.all(|other| other == first).then_some(first)
+}
+
+/// Judges the store's answer (`None`: the request named no session) and prepares the headers. A route without a policy
+/// attaches nothing.
+pub fn attach(
+    policy: Option<&Policy>,
+    reply: Option<Reply<Option<SessionReply>>>,
+) -> Result<Attached, NoSession> {
+    let Some(policy) = policy else { return Ok(Attached::default()) };
+    let found = match reply {
+        None => None,
+        Some(Ok(found)) => found,
+        Some(Err(error)) if policy.outage == Outage::Refuse => {
+            return Err(NoSession::Unknown(error));
+        }
+        Some(Err(_)) => return Ok(Attached::default()),
+    };
+    let Some(found) = found else {
+        return if policy.required { Err(NoSession::Required) } else { Ok(Attached::default()) };
+    };
+    let mut headers = Vec::with_capacity(1 + policy.fields.len());
+    attach_value(policy, &found.value, &mut headers)?;
+    let renew = policy
+        .idle_timeout
+        .filter(|idle| found.ttl.is_none_or(|left| left + RENEWAL_STEP.min(*idle / 10) < *idle));
+    Ok(Attached { headers, renew })
+}
+
+fn attach_value(
+    policy: &Policy,
+    value: &SessionValue,
+    headers: &mut Vec<(HeaderName, HeaderValue)>,
+) -> Result<(), NoSession> {
+    let whole: Cow<'_, [u8]> = match value {
+        SessionValue::Text(text) => text.as_ref().into(),
+        SessionValue::Fields(fields) => serde_json::to_vec(&Value::Object(object(fields)))
+            .map_err(|_| NoSession::Unreadable)?
+            .into(),
+    };
+    if whole.len() > policy.bytes_max {
+        return Err(NoSession::TooLarge);
+    }
+    // A whole session is checked to be an object even where no field is taken out: the upstream may rely on it.
+    let parsed: Option<Map<String, Value>> = match (value, policy.fields.is_empty()) {
+        (SessionValue::Text(text), true) => {
+            let checked: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(text);
+            checked.ok().filter(|raw| raw.get().starts_with('{')).ok_or(NoSession::Unreadable)?;
+            None
+        }
+        (SessionValue::Text(text), false) => {
+            Some(serde_json::from_slice(text).map_err(|_| NoSession::Unreadable)?)
+        }
+        (SessionValue::Fields(fields), _) => Some(object(fields)),
+    };
+    if let Some(name) = &policy.header {
+        let encoded = URL_SAFE_NO_PAD.encode(whole);
+        let value = HeaderValue::try_from(encoded).map_err(|_| NoSession::Unreadable)?;
+        headers.push((name.clone(), value));
+    }
+    for (name, field) in &policy.fields {
+        if let Some(text) = parsed.as_ref().and_then(|map| map.get(field)).and_then(scalar) {
+            headers.push((name.clone(), header_value(&text)?));
+        }
+    }
+    Ok(())
+}
+
+fn object(fields: &[(bytes::Bytes, bytes::Bytes)]) -> Map<String, Value> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    fields.iter().map(|(name, value)| (text(name), Value::String(text(value)))).collect()
+}
+
+/// A value that is plain visible ASCII stands as it is; any other is percent-encoded whole (UTF-8), so that no control
+/// character can reach a header and no two values look the same.
+fn header_value(text: &str) -> Result<HeaderValue, NoSession> {
+    if text.len() > FIELD_BYTES_MAX {
+        return Err(NoSession::TooLarge);
+    }
+    let plain = text.bytes().all(|b| (0x20..=0x7E).contains(&b)) && text.trim() == text;
+    if plain {
+        return HeaderValue::try_from(text).map_err(|_| NoSession::Unreadable);
+    }
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            use std::fmt::Write as _;
+            // Writing to a String cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    HeaderValue::try_from(encoded).map_err(|_| NoSession::Unreadable)
+}
+
+#[cfg(test)]
+mod tests;

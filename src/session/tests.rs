@@ -1,0 +1,111 @@
+//! Sessions as they are stored, and the headers they become.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy(required: bool, outage: Outage) -> Policy {
+    let session = Session {
+        id_from: vec![SessionId::Cookie("sid".into())],
+        header: Some("x-session".into()),
+        fields_to_headers: [("x-email".to_owned(), "email".to_owned())].into(),
+        idle_timeout: Some(Duration::from_secs(60)),
+        max_bytes: 64,
+    };
+    let usage = if required { SessionUse::Required } else { SessionUse::Attach };
+    Policy::compile(&session, usage, outage).unwrap()
+}
+
+fn stored(value: SessionValue, ttl: Option<u64>) -> Option<Reply<Option<SessionReply>>> {
+    Some(Ok(Some(SessionReply { value, ttl: ttl.map(Duration::from_secs) })))
+}
+
+fn text(json: &str) -> SessionValue {
+    SessionValue::Text(Bytes::copy_from_slice(json.as_bytes()))
+}
+
+#[test]
+fn json_and_hash_are_attached_whole_and_by_field() {
+    let policy = policy(false, Outage::Refuse);
+    let hash = SessionValue::Fields(vec![("email".into(), "a@b".into())]);
+    for value in [text(r#"{"email":"a@b"}"#), hash] {
+        let attached = attach(Some(&policy), stored(value, Some(60))).unwrap();
+        let session = URL_SAFE_NO_PAD.decode(&attached.headers[0].1).unwrap();
+        assert_eq!(session, br#"{"email":"a@b"}"#);
+        assert_eq!(
+            (attached.headers[1].0.as_str(), attached.headers[1].1.as_bytes()),
+            ("x-email", &b"a@b"[..])
+        );
+        assert_eq!(attached.renew, None);
+    }
+}
+
+#[test]
+fn what_is_no_session_is_refused() {
+    let policy = policy(false, Outage::Refuse);
+    for json in ["[1]", "\"x\"", "{", "", "{} x"] {
+        assert_eq!(
+            attach(Some(&policy), stored(text(json), None)),
+            Err(NoSession::Unreadable),
+            "{json}"
+        );
+    }
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(60));
+    assert_eq!(attach(Some(&policy), stored(text(&long), None)), Err(NoSession::TooLarge));
+}
+
+#[test]
+fn absence_and_outage_do_what_the_route_says() {
+    let lost = || Some(Err(StoreError::Timeout));
+    assert_eq!(
+        attach(Some(&policy(false, Outage::Refuse)), Some(Ok(None))),
+        Ok(Attached::default())
+    );
+    assert_eq!(
+        attach(Some(&policy(true, Outage::Refuse)), Some(Ok(None))),
+        Err(NoSession::Required)
+    );
+    assert_eq!(attach(Some(&policy(true, Outage::Refuse)), None), Err(NoSession::Required));
+    let unknown = Err(NoSession::Unknown(StoreError::Timeout));
+    assert_eq!(attach(Some(&policy(false, Outage::Refuse)), lost()), unknown);
+    assert_eq!(attach(Some(&policy(true, Outage::Allow)), lost()), Ok(Attached::default()));
+}
+
+#[test]
+fn an_expiry_is_only_ever_moved_out() {
+    let renew =
+        |ttl| attach(Some(&policy(false, Outage::Refuse)), stored(text("{}"), ttl)).unwrap().renew;
+    assert_eq!(renew(Some(30)), Some(Duration::from_secs(60)));
+    assert_eq!(renew(None), Some(Duration::from_secs(60)));
+    assert_eq!(renew(Some(60)), None);
+    assert_eq!(renew(Some(600)), None);
+}
+
+#[test]
+fn two_different_cookies_are_no_session() {
+    let id_of = |lines: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, line.parse().unwrap());
+        }
+        id(&policy(false, Outage::Refuse), &None, &headers).map(Cow::into_owned)
+    };
+    assert_eq!(id_of(&["a=1; sid=s1; b=2"]).as_deref(), Some("s1"));
+    assert_eq!(id_of(&["sid=s1", "sid=s1"]).as_deref(), Some("s1"));
+    assert_eq!(id_of(&["sid=s1; sid=s2"]), None);
+    assert_eq!(id_of(&["sid="]), None);
+    assert_eq!(id_of(&["xsid=s1"]), None);
+}
+
+proptest! {
+    #[test]
+    fn no_value_puts_a_control_character_into_a_header(value in any::<String>()) {
+        let fields = vec![("email".into(), Bytes::from(value.clone().into_bytes()))];
+        if let Ok(attached) = attach(Some(&policy(false, Outage::Refuse)), stored(SessionValue::Fields(fields), None)) {
+            for (_, header) in attached.headers {
+                prop_assert!(header.as_bytes().iter().all(|b| (0x20..=0x7E).contains(b)), "{:?}", value);
+            }
+        }
+    }
+}

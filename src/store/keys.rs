@@ -1,0 +1,195 @@
+//! The only place that formats a store key. Every format is pinned by a test, because applications write some of them.
+//!
+//! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise as `sha256:` and the
+//! hex digest of its bytes. Limiter and cache keys carry a hash tag, so that each script touches one slot of a cluster.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// Longest part that stands verbatim, in bytes.
+const VERBATIM_BYTES_MAX: usize = 128;
+/// Longest host and path that stand verbatim in a cache key, in bytes.
+const CACHE_TARGET_BYTES_MAX: usize = 512;
+
+/// Formats keys under one prefix (`store.prefix`).
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Keys under `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Revokes the token with this `jti`.
+    pub fn blacklist(&self, jti: &str) -> String {
+        format!("{}:auth:blacklist:{}", self.prefix, part(jti))
+    }
+
+    /// Revokes the token without a `jti` whose signing input has this digest.
+    pub fn blacklist_digest(&self, signing_input: &[u8]) -> String {
+        format!("{}:auth:blacklist:{}", self.prefix, hashed(signing_input))
+    }
+
+    /// Revokes every token of one session.
+    pub fn blacklist_session(&self, sid: &str) -> String {
+        format!("{}:auth:blacklist:sid:{}", self.prefix, part(sid))
+    }
+
+    /// Unix seconds before which a subject's tokens are revoked.
+    pub fn not_before(&self, sub: &str) -> String {
+        format!("{}:auth:not-before:{}", self.prefix, part(sub))
+    }
+
+    /// The application's session.
+    pub fn session(&self, id: &str) -> String {
+        format!("{}:session:{}", self.prefix, part(id))
+    }
+
+    /// Writes the key of one window of one limit: the principal is the hash tag, so that all windows of one
+    /// principal share a slot. `principal` must come from [`push_principal_part`], which admits no brace.
+    pub fn limit_into(&self, out: &mut String, policy: &str, window: &str, principal: &str) {
+        out.push_str(&self.prefix);
+        out.push_str(":ratelimit:{");
+        out.push_str(principal);
+        out.push_str("}:");
+        out.push_str(policy);
+        out.push(':');
+        out.push_str(window);
+    }
+
+    /// The nonce under which every cached response is stored; changing it empties the cache.
+    pub fn cache_base(&self) -> String {
+        format!("{}:cache:{{*}}:epoch", self.prefix)
+    }
+
+    /// The nonce of everything at or below a path, on any host.
+    pub fn cache_prefix(&self, path: &str) -> String {
+        format!("{}:cache:{{{}}}:epoch", self.prefix, target("", path))
+    }
+
+    /// The nonce of one path on one host, whatever the query.
+    pub fn cache_path(&self, host: &str, path: &str) -> String {
+        format!("{}:cache:{{{}}}:epoch", self.prefix, target(host, path))
+    }
+
+    /// One stored response. `variant` holds what else the response depends on: route, partition, query.
+    pub fn cache_entry(&self, host: &str, path: &str, variant: &str) -> String {
+        let target = target(host, path);
+        if variant.len() <= CACHE_TARGET_BYTES_MAX {
+            format!("{}:cache:{{{target}}}:entry:{variant}", self.prefix)
+        } else {
+            format!("{}:cache:{{{target}}}:entry:{}", self.prefix, hashed(variant.as_bytes()))
+        }
+    }
+}
+
+/// Appends one part of a limiter's principal, `kind=value`. A value that is not made of `A-Z a-z 0-9 - _ . @ :` alone
+/// stands as `#` and its digest, so that no value can imitate a separator, a brace or another value's digest.
+pub fn push_principal_part(out: &mut String, kind: &str, value: &str) {
+    if !out.is_empty() {
+        out.push('|');
+    }
+    out.push_str(kind);
+    out.push('=');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b':');
+    if value.len() <= VERBATIM_BYTES_MAX && !value.is_empty() && value.bytes().all(plain) {
+        out.push_str(value);
+    } else {
+        out.push('#');
+        push_hex(out, digest(&SHA256, value.as_bytes()).as_ref());
+    }
+}
+
+/// A user-controlled part of a key that an application may write.
+fn part(value: &str) -> std::borrow::Cow<'_, str> {
+    let verbatim = (1..=VERBATIM_BYTES_MAX).contains(&value.len())
+        && value.bytes().all(|b| (0x21..=0x7E).contains(&b));
+    if verbatim { value.into() } else { hashed(value.as_bytes()).into() }
+}
+
+/// `host` and a canonical path, which contains no brace.
+fn target(host: &str, path: &str) -> String {
+    if host.len() + path.len() <= CACHE_TARGET_BYTES_MAX {
+        format!("{host}{path}")
+    } else {
+        hashed(format!("{host}{path}").as_bytes())
+    }
+}
+
+fn hashed(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(71);
+    out.push_str("sha256:");
+    push_hex(&mut out, digest(&SHA256, bytes).as_ref());
+    out
+}
+
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_a_contract_with_applications() {
+        let keys = Keys::new("app");
+        assert_eq!(keys.blacklist("abc"), "app:auth:blacklist:abc");
+        assert_eq!(keys.blacklist_session("s1"), "app:auth:blacklist:sid:s1");
+        assert_eq!(keys.not_before("42"), "app:auth:not-before:42");
+        assert_eq!(keys.session("s1"), "app:session:s1");
+        assert_eq!(
+            keys.blacklist_digest(b"a.b"),
+            "app:auth:blacklist:sha256:2e7336dc8eba87ef472df568c35482abf2575dc3e5eac0c5c62b8ffaeac2c934"
+        );
+    }
+
+    #[test]
+    fn a_part_outside_the_contract_is_hashed() {
+        let keys = Keys::new("app");
+        let empty =
+            "app:session:sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(keys.session(""), empty);
+        for odd in ["a b", "a\r\nDEL x", "é", &"x".repeat(129)] {
+            assert!(keys.session(odd).starts_with("app:session:sha256:"), "{odd:?}");
+        }
+        assert_eq!(keys.session(&"x".repeat(128)), format!("app:session:{}", "x".repeat(128)));
+    }
+
+    #[test]
+    fn a_principal_cannot_imitate_a_separator_a_brace_or_a_digest() {
+        let principal = |value: &str| {
+            let mut out = String::new();
+            push_principal_part(&mut out, "claim:sub", value);
+            out
+        };
+        assert_eq!(principal("user-1@example.com"), "claim:sub=user-1@example.com");
+        for value in ["a|claim:x=b", "}", "{x}", "", "#00", "a=b"] {
+            let out = principal(value);
+            assert!(out.starts_with("claim:sub=#"), "{value:?} became {out}");
+            assert_eq!(out.len(), "claim:sub=#".len() + 64);
+        }
+    }
+
+    #[test]
+    fn limiter_and_cache_formats() {
+        let keys = Keys::new("app");
+        let mut out = String::new();
+        keys.limit_into(&mut out, "api", "15m", "claim:sub=42");
+        assert_eq!(out, "app:ratelimit:{claim:sub=42}:api:15m");
+        assert_eq!(keys.cache_base(), "app:cache:{*}:epoch");
+        assert_eq!(keys.cache_prefix("/products"), "app:cache:{/products}:epoch");
+        assert_eq!(
+            keys.cache_path("shop.example.com", "/p"),
+            "app:cache:{shop.example.com/p}:epoch"
+        );
+        assert_eq!(keys.cache_entry("h", "/p", "r:0:?q"), "app:cache:{h/p}:entry:r:0:?q");
+    }
+}

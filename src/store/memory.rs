@@ -1,0 +1,256 @@
+//! The embedded store: the single-node mode, and the reference for what the Redis store must do.
+//!
+//! Every method is short and holds one lock, never over an await. The number of keys is bounded by
+//! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is refused.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::window::WindowLog;
+use super::{
+    Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, Questions, SessionReply,
+    SessionValue, Standing, StandingReply, StoreError, Window, epoch_vector, nonce,
+};
+
+/// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry is not kept.
+const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct MemoryStore {
+    started: Instant,
+    keys_max: usize,
+    windows: Mutex<HashMap<String, (Window, WindowLog)>>,
+    values: Mutex<Values>,
+}
+
+#[derive(Debug, Default)]
+struct Values {
+    map: HashMap<String, Value>,
+    /// Bytes held by `Text` values.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Value {
+    value: SessionValue,
+    expires: Option<Instant>,
+}
+
+impl MemoryStore {
+    /// An empty store for at most `keys_max` windows and as many values.
+    pub fn new(keys_max: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            keys_max,
+            windows: Mutex::default(),
+            values: Mutex::default(),
+        }
+    }
+
+    /// See [`super::Store::ask`].
+    pub fn ask(&self, questions: &Questions<'_>) -> Answers {
+        let settled = !questions.overdue.is_empty() && self.invalidate(questions.overdue).is_ok();
+        Answers {
+            standing: questions.standing.map(|standing| Ok(self.standing(standing))),
+            charges: questions.charges.map(|charges| self.take(charges)),
+            session: questions.session.map(|key| Ok(self.session(key))),
+            cached: questions.cached.map(|cached| Ok(self.cached(cached))),
+            settled,
+        }
+    }
+
+    /// Charges all windows or none.
+    pub fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
+        let now_us = self.now_us();
+        let mut logs = lock(&self.windows);
+        if logs.len() + charges.keys.len() > self.keys_max {
+            logs.retain(|_, (window, log)| !log.is_idle(window, now_us));
+            if logs.len() + charges.keys.len() > self.keys_max {
+                return Err(StoreError::Full);
+            }
+        }
+        let mut windows = Vec::with_capacity(charges.keys.len());
+        for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
+            let state = match logs.get_mut(key.as_str()) {
+                Some((_, log)) => log.state(window, now_us, 1),
+                None => WindowLog::default().state(window, now_us, 1),
+            };
+            windows.push(state);
+        }
+        let allowed = windows.iter().all(|state| state.retry_ms == 0);
+        if allowed {
+            for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
+                let entry =
+                    logs.entry(key.clone()).or_insert_with(|| (*window, WindowLog::default()));
+                entry.0 = *window;
+                entry.1.charge(window, now_us, 1);
+            }
+        }
+        Ok(ChargeReply { allowed, at_us: now_us, windows })
+    }
+
+    /// See [`super::Store::refund`].
+    pub fn refund(&self, keys: &[String], at_us: u64) {
+        let mut logs = lock(&self.windows);
+        for key in keys {
+            if let Some((_, log)) = logs.get_mut(key.as_str()) {
+                log.refund(at_us, 1);
+            }
+        }
+    }
+
+    /// See [`super::Store::remember`].
+    pub fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        let epoch = values.text(&entry.path_epoch_key).unwrap_or_default();
+        if epoch != entry.path_epoch {
+            return Ok(false);
+        }
+        let value = SessionValue::Text(entry.value.clone());
+        values.insert(&entry.key, value, Some(entry.ttl), self.keys_max).map(|()| true)
+    }
+
+    /// See [`super::Store::invalidate`].
+    pub fn invalidate(&self, epochs: &[String]) -> Result<(), StoreError> {
+        let mut values = lock(&self.values);
+        for epoch in epochs {
+            let value = SessionValue::Text(nonce()?);
+            values.insert(epoch, value, Some(EPOCH_TTL), self.keys_max)?;
+        }
+        Ok(())
+    }
+
+    /// See [`super::Store::found`].
+    pub fn found(&self, base: &str) -> Result<(), StoreError> {
+        if lock(&self.values).text(base).is_some() {
+            return Ok(());
+        }
+        self.invalidate(&[base.to_owned()])
+    }
+
+    /// See [`super::Store::renew`].
+    pub fn renew(&self, session: &str, ttl: Duration) {
+        if let Some(value) = lock(&self.values).live(session) {
+            let wanted = Instant::now() + ttl;
+            value.expires = Some(value.expires.map_or(wanted, |at| at.max(wanted)));
+        }
+    }
+
+    /// Writes one value.
+    pub fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError> {
+        lock(&self.values).insert(key, SessionValue::Text(value), ttl, self.keys_max)
+    }
+
+    /// Writes a hash.
+    pub fn put_fields(&self, key: &str, fields: Vec<(Bytes, Bytes)>) -> Result<(), StoreError> {
+        lock(&self.values).insert(key, SessionValue::Fields(fields), None, self.keys_max)
+    }
+
+    /// See [`super::Store::delete`].
+    pub fn delete(&self, key: &str) -> bool {
+        lock(&self.values).remove(key)
+    }
+
+    fn standing(&self, standing: Standing<'_>) -> StandingReply {
+        let mut values = lock(&self.values);
+        let not_before = standing.not_before.and_then(|key| values.text(key));
+        StandingReply {
+            listed: standing.blacklist.iter().any(|key| values.live(key).is_some()),
+            not_before: not_before
+                .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()),
+        }
+    }
+
+    fn session(&self, key: &str) -> Option<SessionReply> {
+        let mut values = lock(&self.values);
+        let found = values.live(key)?;
+        let now = Instant::now();
+        Some(SessionReply {
+            value: found.value.clone(),
+            ttl: found.expires.map(|at| at.saturating_duration_since(now)),
+        })
+    }
+
+    fn cached(&self, cached: Cached<'_>) -> CachedReply {
+        let mut values = lock(&self.values);
+        let epochs: Vec<Option<Bytes>> = cached.epochs.iter().map(|key| values.text(key)).collect();
+        CachedReply {
+            epochs: epoch_vector(epochs.iter().map(Option::as_deref)),
+            path_epoch: epochs.last().cloned().flatten().unwrap_or_default(),
+            based: epochs.first().is_some_and(Option::is_some),
+            entry: cached.entry.and_then(|key| values.text(key)),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Values {
+    fn live(&mut self, key: &str) -> Option<&mut Value> {
+        let now = Instant::now();
+        if self.map.get(key)?.expires.is_some_and(|at| at <= now) {
+            self.remove(key);
+            return None;
+        }
+        self.map.get_mut(key)
+    }
+
+    fn text(&mut self, key: &str) -> Option<Bytes> {
+        match &self.live(key)?.value {
+            SessionValue::Text(text) => Some(text.clone()),
+            SessionValue::Fields(_) => None,
+        }
+    }
+
+    fn insert(
+        &mut self,
+        key: &str,
+        value: SessionValue,
+        ttl: Option<Duration>,
+        keys_max: usize,
+    ) -> Result<(), StoreError> {
+        let added = text_bytes(&value);
+        self.remove(key);
+        if self.map.len() >= keys_max || self.bytes + added > ENTRY_BYTES_MAX {
+            self.sweep();
+            if self.map.len() >= keys_max || self.bytes + added > ENTRY_BYTES_MAX {
+                return Err(StoreError::Full);
+            }
+        }
+        self.bytes += added;
+        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        self.map.insert(key.to_owned(), Value { value, expires });
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) -> bool {
+        let Some(old) = self.map.remove(key) else { return false };
+        self.bytes -= text_bytes(&old.value);
+        true
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.map.retain(|_, value| value.expires.is_none_or(|at| at > now));
+        self.bytes = self.map.values().map(|value| text_bytes(&value.value)).sum();
+    }
+}
+
+fn text_bytes(value: &SessionValue) -> usize {
+    match value {
+        SessionValue::Text(text) => text.len(),
+        SessionValue::Fields(_) => 0,
+    }
+}
+
+/// A panic while the lock was held cannot have left half a change that matters: every change is one insertion.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,239 @@
+//! The connection to Redis, and the supervisor that replaces it.
+//!
+//! The request path only ever loads a pointer: either there is a connection that answered a probe, or there is none. A
+//! connection is given up when it breaks, when the server says that it cannot serve writes, or after
+//! `SILENT_REPLIES_MAX` deadlines in a row; one good probe (loading the scripts) brings the next one into service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
+};
+use tokio::sync::Notify;
+
+use crate::config::{self, StoreUrl};
+
+/// Missed deadlines in a row after which a connection is replaced.
+const SILENT_REPLIES_MAX: u32 = 5;
+/// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
+const BACKOFF_MIN: Duration = Duration::from_millis(25);
+/// How long the kernel keeps unacknowledged data before it gives the connection up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A script and its name in the server's cache.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) code: &'static str,
+    pub(super) sha: String,
+}
+
+impl Script {
+    fn new(code: &'static str) -> Self {
+        Self { code, sha: redis::Script::new(code).get_hash().to_owned() }
+    }
+}
+
+/// The scripts of the request path.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) take: Script,
+    pub(super) refund: Script,
+    pub(super) session: Script,
+    pub(super) remember: Script,
+}
+
+/// A connection that answered its probe.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) connection: MultiplexedConnection,
+    /// Missed deadlines in a row.
+    silent: AtomicU32,
+}
+
+/// What one exchange said about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It answered.
+    Good,
+    /// It did not answer in time.
+    Silent,
+    /// It cannot be used any more.
+    Broken,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) scripts: Scripts,
+    current: ArcSwapOption<Published>,
+    /// Wakes the supervisor: the current connection was given up.
+    lost: Arc<Notify>,
+    /// Wakes those who wait for the first connection.
+    found: Notify,
+}
+
+impl Link {
+    pub(super) fn start(settings: &config::Store) -> Arc<Self> {
+        let link = Arc::new(Self {
+            scripts: Scripts {
+                take: Script::new(include_str!("../scripts/take.lua")),
+                refund: Script::new(include_str!("../scripts/refund.lua")),
+                session: Script::new(include_str!("../scripts/session.lua")),
+                remember: Script::new(include_str!("../scripts/remember.lua")),
+            },
+            current: ArcSwapOption::empty(),
+            lost: Arc::new(Notify::new()),
+            found: Notify::new(),
+        });
+        let weak = Arc::downgrade(&link);
+        tokio::spawn(supervise(weak, settings.clone()));
+        link
+    }
+
+    /// The connection, if there is one.
+    pub(super) fn get(&self) -> Option<Arc<Published>> {
+        self.current.load_full()
+    }
+
+    /// Returns once there is a connection.
+    pub(super) async fn connected(&self) {
+        let found = self.found.notified();
+        tokio::pin!(found);
+        found.as_mut().enable();
+        if self.get().is_none() {
+            found.await;
+        }
+    }
+
+    /// Takes note of how an exchange on `published` went.
+    pub(super) fn report(&self, published: &Arc<Published>, health: Health) {
+        let give_up = match health {
+            Health::Good => {
+                // A store only when there is something to forget: the line stays shared between cores.
+                if published.silent.load(Ordering::Relaxed) != 0 {
+                    published.silent.store(0, Ordering::Relaxed);
+                }
+                false
+            }
+            Health::Silent => {
+                published.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_REPLIES_MAX
+            }
+            Health::Broken => true,
+        };
+        if give_up {
+            self.give_up(published);
+        }
+    }
+
+    fn give_up(&self, published: &Arc<Published>) {
+        let previous = self.current.compare_and_swap(published, None);
+        if previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, published)) {
+            tracing::warn!(
+                "the store is lost; serving as store.on_outage says until it answers again"
+            );
+            self.lost.notify_one();
+        }
+    }
+}
+
+/// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
+async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
+    let mut backoff = BACKOFF_MIN;
+    let mut outage_reported = false;
+    loop {
+        let Some(strong) = link.upgrade() else { return };
+        let lost = Arc::clone(&strong.lost);
+        match connect(&strong, &settings).await {
+            Ok(published) => {
+                strong.current.store(Some(published));
+                strong.found.notify_waiters();
+                tracing::info!("the store answers");
+                outage_reported = false;
+                backoff = BACKOFF_MIN;
+                drop(strong);
+                lost.notified().await;
+            }
+            Err(error) => {
+                drop(strong);
+                if !outage_reported {
+                    tracing::warn!(%error, "the store cannot be reached; trying on");
+                    outage_reported = true;
+                }
+                // Jitter keeps a fleet from knocking in step.
+                tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                backoff = (backoff * 2).min(settings.reconnect_backoff);
+            }
+        }
+    }
+}
+
+/// One attempt, within `store.connect_timeout`, that ends with a probe: the scripts are loaded before the first request
+/// can ask for them.
+async fn connect(
+    link: &Arc<Link>,
+    settings: &config::Store,
+) -> Result<Arc<Published>, ConnectError> {
+    let weak = Arc::downgrade(link);
+    // The library tells of a closed connection through the push channel, also when no request is waiting.
+    let on_push = move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection
+            && let Some(link) = weak.upgrade()
+            && let Some(published) = link.get()
+        {
+            link.give_up(&published);
+        }
+        Ok::<(), ()>(())
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        // Our own deadline is around every exchange; the library's is a net below it.
+        .set_response_timeout(Some(settings.timeout.max(settings.connect_timeout) * 2))
+        .set_push_sender(on_push);
+    let client = Client::open(connection_info(settings)?)?;
+    let attempt = async {
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut probe = redis::pipe();
+        let scripts = &link.scripts;
+        for script in [&scripts.take, &scripts.session, &scripts.remember] {
+            probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
+        }
+        probe.exec_async(&mut connection).await?;
+        Ok(Arc::new(Published { connection, silent: AtomicU32::new(0) }))
+    };
+    match tokio::time::timeout(settings.connect_timeout, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("no answer within store.connect_timeout")]
+    Timeout,
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+}
+
+fn connection_info(settings: &config::Store) -> Result<ConnectionInfo, redis::RedisError> {
+    let (address, db) = match &settings.url {
+        StoreUrl::Redis { host, port, db } => (ConnectionAddr::Tcp(host.clone(), *port), *db),
+        StoreUrl::Unix { path } => (ConnectionAddr::Unix(path.clone()), 0),
+        StoreUrl::Memory => (ConnectionAddr::Tcp(String::new(), 0), 0),
+    };
+    // RESP3, because only it reports a closed connection to an idle client.
+    let mut redis = RedisConnectionInfo::default().set_db(db).set_protocol(ProtocolVersion::RESP3);
+    if let Some(username) = &settings.username {
+        redis = redis.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        redis = redis.set_password(String::from_utf8_lossy(password.expose()));
+    }
+    let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(TCP_USER_TIMEOUT);
+    Ok(address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp))
+}

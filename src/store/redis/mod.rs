@@ -1,0 +1,191 @@
+//! The Redis store: one pipeline per question on a multiplexed connection that a supervisor keeps (`link`).
+//!
+//! A request never waits for a connection to be made: without one it is told so at once. Everything it does wait for is
+//! bounded by `store.timeout`.
+
+mod batch;
+mod link;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+
+use self::batch::Batch;
+use self::link::Link;
+use super::{Answers, EPOCH_TTL, Entry, Questions, StoreError, nonce};
+use crate::config;
+
+/// A Redis server behind a supervised connection.
+#[derive(Debug)]
+pub struct RedisStore {
+    link: std::sync::Arc<Link>,
+    timeout: Duration,
+}
+
+impl RedisStore {
+    /// Starts the supervisor; returns before there is a connection. Must be called within a tokio runtime.
+    pub fn open(settings: &config::Store) -> Self {
+        Self { link: Link::start(settings), timeout: settings.timeout }
+    }
+
+    /// Waits until the first connection stands, or until the attempt has had its time.
+    pub async fn first_connection(&self, timeout: Duration) -> bool {
+        tokio::time::timeout(timeout, self.link.connected()).await.is_ok()
+    }
+
+    /// See [`super::Store::is_connected`].
+    pub fn is_connected(&self) -> bool {
+        self.link.get().is_some()
+    }
+
+    /// See [`super::Store::ask`].
+    pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+        let batch = match Batch::new(questions, &self.link.scripts) {
+            Ok(batch) => batch,
+            Err(error) => return Answers::failed(questions, &error),
+        };
+        let replies = match self.run(&batch.pipeline).await {
+            Ok(replies) => replies,
+            Err(error) => return Answers::failed(questions, &error),
+        };
+        let missing = batch.unknown_scripts(&replies);
+        if missing.is_empty() {
+            return batch.answers(questions, replies);
+        }
+        // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent again, so nothing is charged
+        // twice.
+        let again = match self.run(&batch.reload(&missing, &self.link.scripts)).await {
+            Ok(again) => again,
+            Err(error) => return Answers::failed(questions, &error),
+        };
+        batch.answers(questions, Batch::merge(replies, &missing, again))
+    }
+
+    /// See [`super::Store::refund`].
+    pub async fn refund(&self, keys: &[String], at_us: u64) -> Result<(), StoreError> {
+        let mut records = Vec::with_capacity(10 * keys.len());
+        for _ in keys {
+            records.extend_from_slice(&at_us.to_le_bytes()[..6]);
+            records.extend_from_slice(&1u32.to_le_bytes());
+        }
+        let script = &self.link.scripts.refund;
+        let mut pipeline = Pipeline::with_capacity(2);
+        // The script travels with the call: a refund is rare, and must not fail because the server forgot it.
+        let mut call = redis::cmd("EVAL");
+        call.arg(script.code).arg(keys.len()).arg(keys).arg(records);
+        pipeline.add_command(call);
+        self.run_all(&pipeline).await.map(|_| ())
+    }
+
+    /// See [`super::Store::remember`].
+    pub async fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let ttl_ms = u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        let call = |verb: &str, script: &str| {
+            let mut call = redis::cmd(verb);
+            call.arg(script).arg(2).arg(&entry.key).arg(&entry.path_epoch_key);
+            call.arg(entry.path_epoch.as_ref()).arg(entry.value.as_ref()).arg(ttl_ms);
+            call
+        };
+        let script = &self.link.scripts.remember;
+        let reply = match self.run_one(call("EVALSHA", &script.sha)).await {
+            Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
+                self.run_one(call("EVAL", script.code)).await?
+            }
+            other => other?,
+        };
+        Ok(matches!(reply, Value::Int(1)))
+    }
+
+    /// See [`super::Store::invalidate`].
+    pub async fn invalidate(&self, epochs: &[String]) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(epochs.len());
+        for epoch in epochs {
+            pipeline.add_command(set_epoch(epoch, &nonce()?));
+        }
+        self.run_all(&pipeline).await.map(|_| ())
+    }
+
+    /// See [`super::Store::found`].
+    pub async fn found(&self, base: &str) -> Result<(), StoreError> {
+        let mut command = set_epoch(base, &nonce()?);
+        command.arg("NX");
+        self.run_one(command).await.map(|_| ())
+    }
+
+    /// See [`super::Store::renew`].
+    pub async fn renew(&self, session: &str, ttl: Duration) -> Result<(), StoreError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let mut pipeline = Pipeline::with_capacity(2);
+        // GT takes a key without an expiry for one that never ends, so NX gives such a key its first.
+        for condition in ["GT", "NX"] {
+            let mut command = redis::cmd("PEXPIRE");
+            command.arg(session).arg(ttl_ms).arg(condition);
+            pipeline.add_command(command);
+        }
+        self.run_all(&pipeline).await.map(|_| ())
+    }
+
+    /// See [`super::Store::put`].
+    pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
+        let mut command = redis::cmd("SET");
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        command.arg(key).arg(value).arg("PX").arg(ttl_ms);
+        self.run_one(command).await.map(|_| ())
+    }
+
+    /// See [`super::Store::delete`].
+    pub async fn delete(&self, key: &str) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("DEL");
+        command.arg(key);
+        Ok(matches!(self.run_one(command).await?, Value::Int(1)))
+    }
+
+    async fn run_one(&self, command: Cmd) -> Result<Value, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command);
+        Ok(self.run_all(&pipeline).await?.pop().unwrap_or_default())
+    }
+
+    /// Runs commands of which each must succeed.
+    async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        let replies = self.run(pipeline).await?;
+        match replies.iter().find_map(batch::server_error) {
+            Some(error) => Err(error),
+            None => Ok(replies),
+        }
+    }
+
+    /// One round trip within `store.timeout`. Errors of single commands stand in the replies.
+    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        let Some(published) = self.link.get() else { return Err(StoreError::Unavailable) };
+        let mut connection = published.connection.clone();
+        let count = pipeline.len();
+        let sent = connection.send_packed_commands(pipeline, 0, count);
+        match tokio::time::timeout(self.timeout, sent).await {
+            Ok(Ok(replies)) if replies.len() == count => {
+                self.link.report(&published, batch::health(&replies));
+                Ok(replies)
+            }
+            Ok(Ok(_)) => {
+                self.link.report(&published, link::Health::Broken);
+                Err(StoreError::Refused("a pipeline came back with missing replies".to_owned()))
+            }
+            Ok(Err(error)) => {
+                self.link.report(&published, link::Health::Broken);
+                tracing::debug!(%error, "the store connection failed");
+                Err(StoreError::Unavailable)
+            }
+            Err(_) => {
+                self.link.report(&published, link::Health::Silent);
+                Err(StoreError::Timeout)
+            }
+        }
+    }
+}
+
+fn set_epoch(epoch: &str, nonce: &Bytes) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(epoch).arg(nonce.as_ref()).arg("PX").arg(EPOCH_TTL.as_millis() as u64);
+    command
+}

@@ -1,0 +1,79 @@
+-- take: exact / one-sided-quantised sliding window, k policies, all-or-nothing.
+-- KEYS[i]    state of policy i (all in one hash slot)
+-- ARGV[1]    k records, 20 bytes each, little endian: u32 limit | u48 window_us | u48 quantum_us | u32 cost
+-- ARGV[1+i]  ceil(2*window_i/1000) as text (PX of a fresh key)
+-- ARGV[k+2]  optional 'F': charge even above the limit (reconciliation, post-paid cost)
+-- reply      {allowed 0|1, now48, then per policy: free_before, retry_ms (-1 = cost > limit),
+--             next_ms (some quota comes back), full_ms (all of it)}
+-- value      u32 base | u48 tset | { u48 ts | u32 cum }*      (10-byte header, 10-byte cells)
+local up, pk, floor, ceil, call = struct.unpack, struct.pack, math.floor, math.ceil, redis.call
+local M = 281474976710656                                  -- 2^48 us = 8.9 years
+local P, k = ARGV[1], #KEYS
+local force = ARGV[k + 2]
+local t = call('TIME')
+local now0 = (t[1]*1000000 + t[2]) % M
+local out, val, fresh, ok = {1, now0}, {}, {}, true
+for i = 1, k do
+  local L, W, Q, c = up('<I4I6I6I4', P, 20*i - 19)
+  local s = call('GET', KEYS[i])
+  local now, used, n, base, tset, lts, lcum, head = now0, 0, 0, 0, 0, 0, 0, 11
+  local nxt, full, retry = 0, 0, 0
+  if s then
+    n = #s
+    lts, lcum = up('<I6I4', s, n - 9)                      -- newest cell
+    local age = now - lts
+    if age < -140737488355328 then age = age + M end       -- 2^48 wrap
+    if age < 0 then now = lts; age = 0 end                 -- clock stepped back: clamp (never early)
+    if age >= W then s = false; lcum = 0                   -- everything expired
+    else
+      full = W - age
+      local fts
+      base, tset, fts = up('<I4I6I6', s)
+      nxt = W - (now - fts) % M
+      if nxt <= 0 then                                     -- oldest cell dead: binary search first live
+        local lo, hi = 1, n/10 - 1
+        while hi - lo > 1 do
+          local m = floor((lo + hi)/2)
+          if (now - up('<I6', s, 10*m + 1)) % M >= W then lo = m else hi = m end
+        end
+        head = 10*hi + 1
+        base = up('<I4', s, head - 4)
+        nxt = W - (now - up('<I6', s, head)) % M
+      end
+      used = (lcum - base) % 4294967296
+    end
+  end
+  if used + c > L then
+    retry = -1
+    if c <= L then                                         -- first cell whose expiry frees enough
+      local need, lo, hi = used + c - L, (head - 11)/10, n/10 - 1
+      while hi - lo > 1 do
+        local m = floor((lo + hi)/2)
+        if (up('<I4', s, 10*m + 7) - base) % 4294967296 >= need then hi = m else lo = m end
+      end
+      retry = ceil((W - (now - up('<I6', s, 10*hi + 1)) % M)/1000)
+    end
+    if not force then ok = false end
+  end
+  if c > 0 and ok then
+    local cell = pk('<I6I4', now, (lcum + c) % 4294967296)
+    if not s then val[i], fresh[i] = pk('<I4I6', 0, now) .. cell, true
+    else
+      if (now - tset) % M >= W then tset = now; fresh[i] = true end
+      if floor(now/Q) == floor(lts/Q) then n = n - 10 end  -- same quantum: replace newest cell
+      if head == 11 and not fresh[i] then
+        val[i] = (n == #s) and s .. cell or s:sub(1, n) .. cell
+      else
+        val[i] = pk('<I4I6', base, tset) .. s:sub(head, n) .. cell
+      end
+    end
+  end
+  local o = 4*i - 1
+  out[o] = L - used; out[o + 1] = retry; out[o + 2] = ceil(nxt/1000); out[o + 3] = ceil(full/1000)
+end
+if not ok then out[1] = 0; return out end
+for i = 1, k do
+  if fresh[i] then call('SET', KEYS[i], val[i], 'PX', ARGV[1 + i])
+  elseif val[i] then call('SET', KEYS[i], val[i], 'KEEPTTL') end
+end
+return out

@@ -1,0 +1,116 @@
+//! One connection to a server, driven by whoever uses it.
+//!
+//! hyper splits a client connection into a handle and a future that does the I/O. The usual place for that future is a task
+//! of its own; then each exchange wakes two tasks in turn, often on two cores. Here the request's task polls both: the same
+//! work without the hand-over. An unused connection is polled by nobody; it is looked at when it is taken out of the pool.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::base::body::Upload;
+
+/// Largest response head, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most fields of a response.
+const HEADERS_MAX: usize = 200;
+
+/// A connection and its handle.
+pub(super) struct Link {
+    sender: SendRequest<Upload>,
+    connection: Connection<TokioIo<TcpStream>, Upload>,
+    /// Why the connection ended, once it has.
+    ended: Option<Result<(), hyper::Error>>,
+    resting_since: Option<Instant>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// How an exchange went.
+pub(super) enum Sent {
+    /// The head is here; the body follows on the link.
+    Answered(Box<Link>, Response<Incoming>),
+    /// Nothing of the request was written.
+    Never(Request<Upload>),
+    /// It was written, and the connection ended.
+    Lost(Option<hyper::Error>),
+    /// No head in time.
+    TimedOut,
+}
+
+impl Link {
+    pub(super) async fn handshake(stream: TcpStream) -> std::io::Result<Box<Self>> {
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(HEADERS_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
+        Ok(Box::new(Self { sender, connection, ended: None, resting_since: None }))
+    }
+
+    /// Whether the connection has served a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.resting_since.is_some()
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.resting_since = Some(Instant::now());
+    }
+
+    pub(super) fn resting_since(&self) -> Instant {
+        self.resting_since.unwrap_or_else(Instant::now)
+    }
+
+    /// Looks whether the server has closed an unused connection.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.ended.is_none() && !self.sender.is_closed()
+    }
+
+    /// Lets the connection notice that an exchange is over. True when it can take another.
+    pub(super) fn settle(&mut self) -> bool {
+        self.is_open() && self.sender.is_ready()
+    }
+
+    /// Does what I/O there is to do.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.ended.is_none()
+            && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(cx)
+        {
+            self.ended = Some(end);
+        }
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn exchange(
+        mut self: Box<Self>,
+        request: Request<Upload>,
+        timeout: Duration,
+    ) -> Sent {
+        let mut answer = Box::pin(self.sender.try_send_request(request));
+        let exchange = std::future::poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        });
+        match tokio::time::timeout(timeout, exchange).await {
+            Err(_) => Sent::TimedOut,
+            Ok(Ok(response)) => Sent::Answered(self, response),
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Sent::Never(request),
+                None => Sent::Lost(self.ended.and_then(Result::err).or(Some(error.into_error()))),
+            },
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The services behind the gateway: choosing a server, a pooled connection to it, and the exchange on it.
+//!
+//! A connection is driven by the task of the request that uses it (`link`), so an answer costs no hand-over between
+//! tasks, and a client that goes away takes its upstream exchange with it.
+
+mod download;
+mod link;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, Version};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::base::body::Upload;
+use crate::config::{self, Balance};
+
+pub use download::{Download, DownloadFault};
+use link::{Link, Sent};
+use pool::Endpoint;
+
+/// How many stale pooled connections one request tries before it dials.
+const STALE_LINKS_MAX: usize = 4;
+
+/// One upstream: its servers and their connections.
+#[derive(Debug)]
+pub struct Upstream {
+    settings: config::Upstream,
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Turns, for round-robin.
+    turn: std::sync::atomic::AtomicUsize,
+    /// One permit per request in progress, and so per connection in use.
+    places: Arc<Semaphore>,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No connection could be made.
+    #[error("cannot connect to the upstream")]
+    Connect(#[source] std::io::Error),
+    /// No connection within `connect_timeout`.
+    #[error("the upstream did not accept a connection within connect_timeout")]
+    ConnectTimeout,
+    /// All `max_connections` are busy.
+    #[error("all connections to the upstream are busy; max_connections bounds them")]
+    Busy,
+    /// No response head within `response_timeout`.
+    #[error("the upstream did not answer within response_timeout")]
+    Timeout,
+    /// The connection ended or broke before the response.
+    #[error("the upstream ended the exchange before it answered")]
+    Broken(#[source] Option<hyper::Error>),
+    /// The response cannot be passed on safely.
+    #[error("the upstream's response is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl Failure {
+    /// Whether the upstream may have acted on the request.
+    pub fn may_have_acted(&self) -> bool {
+        match self {
+            Self::Timeout | Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Busy => false,
+        }
+    }
+}
+
+/// What a body holds on to until it ends: a place among the connections, the busy count of the server.
+#[derive(Debug)]
+pub(crate) struct Place {
+    endpoint: Arc<Endpoint>,
+    _permit: OwnedSemaphorePermit,
+    read_timeout: Duration,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.endpoint.leave();
+    }
+}
+
+impl Upstream {
+    /// An upstream without connections yet.
+    pub fn new(settings: &config::Upstream) -> Self {
+        let endpoints = settings.servers.iter().map(|server| Arc::new(Endpoint::new(server)));
+        Self {
+            endpoints: endpoints.collect(),
+            turn: std::sync::atomic::AtomicUsize::new(0),
+            places: Arc::new(Semaphore::new(settings.max_connections)),
+            settings: settings.clone(),
+        }
+    }
+
+    /// Whether `settings` describe this upstream, so that a reload can keep its connections.
+    pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
+        self.settings == *settings
+    }
+
+    /// Sends a request and returns once the response head is there.
+    ///
+    /// What was never sent is sent again on another connection. A request that a pooled connection took and did not
+    /// answer is repeated once, on a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body.
+    pub async fn send(
+        &self,
+        request: Request<()>,
+        body: Upload,
+    ) -> Result<Response<Download>, Failure> {
+        let place = self.take_place().await?;
+        let repeatable = body.is_none() && is_idempotent(request.method());
+        let spare = repeatable.then(|| request.clone());
+        let mut outgoing = request.map(|()| body);
+        *outgoing.version_mut() = Version::HTTP_11;
+        let head_only = *outgoing.method() == Method::HEAD;
+
+        let mut pooled = STALE_LINKS_MAX;
+        let response = loop {
+            let link = match place.endpoint.checkout().filter(|_| pooled > 0) {
+                Some(link) => link,
+                None => self.dial(&place.endpoint).await?,
+            };
+            let reused = link.is_reused();
+            match link.exchange(outgoing, self.settings.response_timeout).await {
+                Sent::Answered(link, response) => {
+                    break self.receive(place, link, response, head_only)?;
+                }
+                Sent::Never(unsent) if reused => {
+                    outgoing = unsent;
+                    pooled = pooled.saturating_sub(1);
+                }
+                Sent::Never(_) => return Err(Failure::Broken(None)),
+                Sent::Lost(error) => match spare {
+                    Some(ref spare) if reused && pooled > 0 => {
+                        outgoing = spare.clone().map(|()| Upload::none());
+                        // The other pooled connections are as old as this one was.
+                        pooled = 0;
+                    }
+                    _ => return Err(Failure::Broken(error)),
+                },
+                Sent::TimedOut => return Err(Failure::Timeout),
+            }
+        };
+        Ok(response)
+    }
+
+    /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.
+    pub fn sweep(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.sweep(self.settings.idle_timeout);
+        }
+    }
+
+    /// Refuses what could be read in two ways, then attaches the connection to the body.
+    fn receive(
+        &self,
+        place: Place,
+        link: Box<Link>,
+        response: Response<hyper::body::Incoming>,
+        head_only: bool,
+    ) -> Result<Response<Download>, Failure> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::Malformed("it switches protocols, which nobody asked for"));
+        }
+        let mut codings = response.headers().get_all(http::header::TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next()
+            && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+        {
+            return Err(Failure::Malformed("its Transfer-Encoding is not one `chunked`"));
+        }
+        let (head, incoming) = response.into_parts();
+        let trailers = crate::base::facts::is_grpc(&head.headers);
+        let body = Download::new(incoming, link, place, trailers && !head_only);
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn take_place(&self) -> Result<Place, Failure> {
+        let permit = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let waited = Arc::clone(&self.places).acquire_owned();
+                match tokio::time::timeout(self.settings.connect_timeout, waited).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) | Err(_) => return Err(Failure::Busy),
+                }
+            }
+        };
+        let endpoint = Arc::clone(self.choose());
+        endpoint.enter();
+        Ok(Place { endpoint, _permit: permit, read_timeout: self.settings.read_timeout })
+    }
+
+    fn choose(&self) -> &Arc<Endpoint> {
+        match (self.endpoints.as_slice(), self.settings.balance) {
+            ([only], _) => only,
+            (all, Balance::P2c) => pool::less_busy_of_two(all),
+            (all, Balance::RoundRobin) => {
+                pool::by_turn(all, self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            }
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> Result<Box<Link>, Failure> {
+        match tokio::time::timeout(self.settings.connect_timeout, endpoint.dial()).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(Failure::Connect(error)),
+            Err(_) => Err(Failure::ConnectTimeout),
+        }
+    }
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}

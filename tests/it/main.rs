@@ -1,0 +1,24 @@
+//! The gateway as its users meet it: the built binary, real sockets, a real redis-server. One
+//! binary, so that it is linked once; one module for each thing that is promised.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+/// The test language: a gateway, an upstream that records, clients, Redis, tokens. No test is here.
+mod support;
+
+/// The same for bodies: chunks, trailers, and bodies that nobody reads.
+mod bodies;
+/// Where a request begins and ends: everything that could smuggle one past the gateway.
+mod framing;
+/// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
+mod hygiene;
+/// Spellings of a path against routes with different protection.
+mod paths;
+/// Where a request goes: authority, form of target, version, method, upgrades.
+mod target;

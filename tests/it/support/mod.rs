@@ -1,0 +1,39 @@
+//! The language that the tests are written in. Everything blocks and runs on plain threads: what is
+//! tested is the gateway, so nothing here shares its runtime, its parser or its HTTP library.
+
+mod client;
+mod edge;
+mod folder;
+mod gateway;
+mod proxy;
+mod redis;
+mod token;
+mod upstream;
+mod wire;
+
+use std::time::Duration;
+
+pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
+pub(crate) use edge::{Edge, SMUGGLED, post, status};
+pub(crate) use folder::Folder;
+pub(crate) use gateway::{Gateway, Refused, run};
+pub(crate) use proxy::TcpProxy;
+pub(crate) use redis::Redis;
+pub(crate) use token::{AUTH, SECRET, claims, token};
+pub(crate) use upstream::{Recorded, Upstream};
+pub(crate) use wire::{Chunks, response};
+
+/// How long anything may take that is bound to happen: a safety net, not an expectation.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `holds`, for at most [`PATIENCE`]. The only place that sleeps.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    const STEP: Duration = Duration::from_millis(5);
+    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+    panic!("in vain waited until {what}");
+}
