@@ -323,7 +323,7 @@ impl Asked<'_> {
             self.keys.iter().zip(&self.policy.rules).zip(set.windows.iter().zip(&reply.windows));
         for ((key, rule), (window, state)) in judged {
             let left = state.free - i64::from(reply.allowed);
-            let (next, full) = (duration(state.next_ms), duration(state.full_ms));
+            let (next, full) = after(state, window, reply.allowed);
             quota.push((&rule.item, window.limit), left, next, full);
             if state.retry_ms != 0 {
                 if shared {
@@ -342,6 +342,16 @@ impl Asked<'_> {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// When units come back, and when all are back, seen from after the charge: the charge itself is the last to return.
+fn after(state: &WindowState, window: &Window, charged: bool) -> (Duration, Duration) {
+    let span = Duration::from_micros(window.span_us);
+    match (charged, state.next_ms) {
+        (true, 0) => (span, span),
+        (true, next_ms) => (duration(next_ms), span),
+        (false, next_ms) => (duration(next_ms), duration(state.full_ms)),
     }
 }
 

@@ -20,5 +20,7 @@ mod framing;
 mod hygiene;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// Upstreams that are broken or hostile, and what their clients see.
+mod responses;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;

@@ -204,6 +204,7 @@ async fn the_number_of_keys_is_bounded_and_what_is_over_makes_room() {
     assert!(take(&store, &set, &["a"]).allowed && take(&store, &set, &["b"]).allowed);
     let third = store.take(Charges { set: &set, keys: &words(&["c"]) });
     assert_eq!(third, Err(StoreError::Full));
+    assert!(!take(&store, &set, &["a"]).allowed, "a key that is there needs no room");
     let value = || Bytes::from_static(b"1");
     store.put("a", value(), Some(10 * SECOND)).unwrap();
     store.put("b", value(), None).unwrap();
@@ -212,4 +213,15 @@ async fn the_number_of_keys_is_bounded_and_what_is_over_makes_room() {
     advance(10 * SECOND).await;
     assert!(take(&store, &set, &["c"]).allowed);
     assert_eq!(store.put("c", value(), None), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_refused_leaves_what_was_there() {
+    const MIB: usize = 1024 * 1024;
+    let store = MemoryStore::new(10);
+    store.put("small", Bytes::from_static(b"old"), None).unwrap();
+    store.put("large", vec![0; 200 * MIB].into(), None).unwrap();
+    assert_eq!(store.put("small", vec![0; 100 * MIB].into(), None), Err(StoreError::Full));
+    let kept = session(&store, "small").expect("the old value");
+    assert_eq!(kept.value, SessionValue::Text(Bytes::from_static(b"old")));
 }
