@@ -76,7 +76,8 @@ def raise_open_files(wanted):
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
     except (ValueError, OSError):
-        stop(f"{wanted} open files are needed, the limit is {hard}: raise it (ulimit -Hn), or run as root")
+        stop(f"{wanted} open files are needed, the limit is {hard}: raise it (ulimit -Hn), "
+             "or run as root")
 
 
 class Children:
@@ -178,7 +179,8 @@ def token(**claims):
     now = int(time.time())
     claims = {"iat": now, "exp": now + 86400, **claims}
     signed = encode(b'{"alg":"HS256","typ":"JWT"}') + "." + encode(json.dumps(claims).encode())
-    return signed + "." + encode(hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest())
+    signature = hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest()
+    return signed + "." + encode(signature)
 
 
 def memory(pid, field):

@@ -83,10 +83,8 @@ mod tests {
 
     fn check(peer: &str, headers: &[(&'static str, &str)], expected: &str) {
         let policy = Policy { trusted: vec!["10.0.0.0/8".parse().unwrap()] };
-        let peer = Peer {
-            address: ClientAddr::new(peer.parse().unwrap()),
-            local: "127.0.0.1:80".parse().unwrap(),
-        };
+        let address = ClientAddr::new(peer.parse().unwrap());
+        let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

@@ -5,7 +5,6 @@
 //! many upstreams read `X_User_Id` and `X.User.Id` as `X-User-Id`.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
@@ -50,9 +49,13 @@ impl Ids {
         if let (Some(request), Some(trace)) = (request, trace) {
             return Self { request: request.clone(), trace: trace.clone() };
         }
+        // A trace that starts here is named like its first request.
         let mut text = String::with_capacity(55);
-        // Writing to a String cannot fail. A trace that starts here is named like its first request.
-        let _ = write!(text, "00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..));
+        text.push_str("00-");
+        push_hex(&mut text, &fastrand::u128(1..).to_be_bytes());
+        text.push('-');
+        push_hex(&mut text, &fastrand::u64(1..).to_be_bytes());
+        text.push_str("-01");
         let made = |text: &str| {
             HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
         };
@@ -65,6 +68,14 @@ impl Ids {
     /// The trace id alone.
     pub fn trace_id(&self) -> &str {
         self.trace.to_str().ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+    }
+}
+
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 
@@ -237,31 +248,36 @@ fn forwarding(
     peer: &Peer,
     client: &Client,
 ) -> (HeaderValue, HeaderValue) {
-    let address = peer.address.ip();
-    let node = match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    let host = target.authority.to_header();
-    let host = host.to_str().unwrap_or_default();
-    // A host with a port or brackets is no token and needs quotes.
+    let address = peer.forwarded_for.to_str().unwrap_or_default();
+    let host = target.authority.as_str();
+    let mut element = String::with_capacity(64 + host.len());
+    // An IPv6 address stands in brackets, and what holds a colon is no token and needs quotes (RFC 7239 §6).
+    match peer.address.ip() {
+        IpAddr::V4(_) => element.extend(["for=", address]),
+        IpAddr::V6(_) => element.extend(["for=\"[", address, "]\""]),
+    }
     let quote = if host.contains(':') { "\"" } else { "" };
-    let element = format!("for={node};host={quote}{host}{quote};proto={}", client.scheme);
-    let extend = |name: &HeaderName, own: String| {
-        let mut chain = String::new();
-        if client.via_trusted {
-            for line in headers.get_all(name) {
-                if let Ok(line) = line.to_str()
-                    && chain.len() + line.len() <= CHAIN_BYTES_MAX
-                {
-                    chain.push_str(line);
-                    chain.push_str(", ");
-                }
-            }
+    element.extend([";host=", quote, host, quote, ";proto=", client.scheme]);
+    if !client.via_trusted {
+        let forwarded = HeaderValue::try_from(element);
+        let unknown = || HeaderValue::from_static("for=unknown");
+        return (peer.forwarded_for.clone(), forwarded.unwrap_or_else(|_| unknown()));
+    }
+    (extended(headers, &X_FORWARDED_FOR, address), extended(headers, &FORWARDED, &element))
+}
+
+/// What earlier proxies wrote under `name`, with our own element behind it.
+fn extended(headers: &HeaderMap, name: &HeaderName, own: &str) -> HeaderValue {
+    let mut chain = String::new();
+    for line in headers.get_all(name) {
+        if let Ok(line) = line.to_str()
+            && chain.len() + line.len() <= CHAIN_BYTES_MAX
+        {
+            chain.push_str(line);
+            chain.push_str(", ");
         }
-        HeaderValue::try_from(chain + &own).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-    };
-    (extend(&X_FORWARDED_FOR, address.to_string()), extend(&FORWARDED, element))
+    }
+    HeaderValue::try_from(chain + own).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// Removes from an upstream's response what belongs to its connection, and what the gateway says itself.
@@ -274,18 +290,27 @@ pub fn returning(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
     }
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "te",
-        "trailer",
-        "upgrade",
-        "x-request-id",
-    ] {
+    // Most responses have none of these, so one look over the names is cheaper than asking for each.
+    let spoken_for: Vec<HeaderName> =
+        headers.keys().filter(|name| is_not_returned(name.as_str())).cloned().collect();
+    for name in spoken_for {
         headers.remove(name);
     }
+}
+
+/// Response fields of one connection, and those that the gateway writes itself.
+fn is_not_returned(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "x-request-id"
+    )
 }
 
 #[cfg(test)]

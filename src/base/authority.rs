@@ -6,24 +6,32 @@ use http::HeaderValue;
 const HOST_BYTES_MAX: usize = 255;
 
 /// A lower-case host without a trailing dot, and a port where one was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Authority {
     host: Box<str>,
     port: Option<u16>,
     /// Whether the port says nothing new: it is the scheme's or the listener's own.
     port_is_default: bool,
+    /// The canonical spelling, ready to forward.
+    header: HeaderValue,
+}
+
+impl PartialEq for Authority {
+    fn eq(&self, other: &Self) -> bool {
+        self.header == other.header
+    }
 }
 
 impl Authority {
     /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; nothing for user information, lists, spaces, odd ports.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
-        let (host, port) = if text.starts_with('[') {
+        let (host, port): (Box<str>, _) = if text.starts_with('[') {
             let end = text.find(']')?;
             let (host, rest) = text.split_at(end + 1);
             let address: std::net::Ipv6Addr = host.get(1..end)?.parse().ok()?;
             let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
-            (format!("[{address}]"), port)
+            (format!("[{address}]").into(), port)
         } else {
             let (host, port) = match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -34,24 +42,39 @@ impl Authority {
             if host.is_empty() || host.starts_with('.') || !host.bytes().all(known) {
                 return None;
             }
-            (host.to_ascii_lowercase(), port)
+            let mut host: Box<str> = host.into();
+            host.make_ascii_lowercase();
+            (host, port)
         };
         if host.len() > HOST_BYTES_MAX {
             return None;
         }
-        let port = match port {
+        let port: Option<u16> = match port {
             None => None,
             Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
                 Some(digits.parse().ok().filter(|port| *port != 0)?)
             }
             Some(_) => return None,
         };
-        Some(Self { host: host.into(), port, port_is_default: matches!(port, None | Some(80)) })
+        let mut canonical = String::with_capacity(host.len() + 6);
+        canonical.push_str(&host);
+        if let Some(port) = port {
+            use std::fmt::Write as _;
+            // Writing to a String cannot fail.
+            let _ = write!(canonical, ":{port}");
+        }
+        let header = HeaderValue::try_from(canonical).ok()?;
+        Some(Self { host, port, port_is_default: matches!(port, None | Some(80)), header })
     }
 
     /// What an HTTP/1.0 request without `Host` has.
     pub fn none() -> Self {
-        Self { host: "".into(), port: None, port_is_default: true }
+        Self {
+            host: "".into(),
+            port: None,
+            port_is_default: true,
+            header: HeaderValue::from_static(""),
+        }
     }
 
     /// Notes that the port the client connected to needs no mention.
@@ -75,10 +98,11 @@ impl Authority {
 
     /// The value to forward as `Host`; empty when the request had none.
     pub fn to_header(&self) -> HeaderValue {
-        let text = match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_string(),
-        };
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        self.header.clone()
+    }
+
+    /// The same as text.
+    pub fn as_str(&self) -> &str {
+        self.header.to_str().unwrap_or_default()
     }
 }

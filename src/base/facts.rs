@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use super::authority::Authority;
@@ -47,6 +48,18 @@ pub struct Peer {
     pub address: ClientAddr,
     /// Our end; its port is the one that needs no mention in a `Host`.
     pub local: SocketAddr,
+    /// The address as `X-Forwarded-For` tells it.
+    pub forwarded_for: HeaderValue,
+}
+
+impl Peer {
+    /// Everything that stays the same for all requests of a connection.
+    pub fn new(address: ClientAddr, local: SocketAddr) -> Self {
+        let text = address.to_string();
+        let unknown = || HeaderValue::from_static("unknown");
+        let forwarded_for = HeaderValue::try_from(text).unwrap_or_else(|_| unknown());
+        Self { address, local, forwarded_for }
+    }
 }
 
 /// The caller of one request.
@@ -100,7 +113,7 @@ pub struct Identity {
     /// Store key of the subject's not-before time, when revocation is on.
     pub not_before_key: Option<String>,
     /// The headers that carry claims to the upstream, ready to send.
-    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub headers: Vec<(http::HeaderName, HeaderValue)>,
 }
 
 impl Identity {

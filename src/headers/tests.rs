@@ -17,10 +17,8 @@ fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
         authority: Authority::parse(b"shop.example:81").unwrap(),
         path_and_query: PathAndQuery::from_static("/x"),
     };
-    let peer = Peer {
-        address: ClientAddr::new("192.0.2.1".parse().unwrap()),
-        local: "127.0.0.1:80".parse().unwrap(),
-    };
+    let address = ClientAddr::new("192.0.2.1".parse().unwrap());
+    let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap());
     let client = Client { address: peer.address, via_trusted, scheme: "http" };
     let ids = Ids::of(&head.headers);
     let policy = Policy { owned: vec!["x-user-id".into()] };

@@ -25,11 +25,11 @@ pub(super) enum Content {
 #[derive(Debug)]
 pub struct Body {
     content: Content,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 impl Body {
-    pub(super) fn new(content: Content, exchange: Exchange) -> Self {
+    pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
         Self { content, exchange }
     }
 }

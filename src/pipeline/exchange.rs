@@ -47,12 +47,16 @@ pub(super) struct Exchange {
     pub(super) bytes: u64,
     /// Whether the last byte was handed over.
     completed: bool,
-    closed: bool,
 }
 
 impl Exchange {
-    pub(super) fn open(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Incoming>) -> Self {
-        Self {
+    /// The record of a request that has just arrived. Boxed, because it moves along with the response.
+    pub(super) fn open(
+        gateway: &Arc<Gateway>,
+        peer: &Peer,
+        request: &Request<Incoming>,
+    ) -> Box<Self> {
+        Box::new(Self {
             gateway: Arc::clone(gateway),
             started: Instant::now(),
             ids: Ids::of(request.headers()),
@@ -74,8 +78,7 @@ impl Exchange {
             upstream_time: None,
             bytes: 0,
             completed: false,
-            closed: false,
-        }
+        })
     }
 
     /// Notes which functions must do without the store.
@@ -118,7 +121,10 @@ impl Exchange {
     }
 
     /// Attaches the record to the response, to be closed at its end.
-    pub(super) fn close_with(mut self, mut response: Response<Content>) -> Response<Body> {
+    pub(super) fn close_with(
+        mut self: Box<Self>,
+        mut response: Response<Content>,
+    ) -> Response<Body> {
         self.status = response.status().as_u16();
         response.headers_mut().insert(X_REQUEST_ID, self.ids.request.clone());
         response.map(|content| Body::new(content, self))
@@ -171,14 +177,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !self.closed {
-            self.closed = true;
-            let bodiless = self.method == Method::HEAD || matches!(self.status, 204 | 304);
-            if !self.completed && !bodiless && self.reason.is_none() {
-                self.reason = Some("client_gone");
-            }
-            self.close();
+        let bodiless = self.method == Method::HEAD || matches!(self.status, 204 | 304);
+        if !self.completed && !bodiless && self.reason.is_none() {
+            self.reason = Some("client_gone");
         }
+        self.close();
     }
 }
 

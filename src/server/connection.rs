@@ -61,7 +61,10 @@ pub(super) async fn serve(
         move |request: Request<Incoming>| {
             let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
             let in_progress = clock.request();
-            async move { Ok::<_, Infallible>(answer(&gateway, &peer, request, in_progress).await) }
+            // hyper keeps room for this future as long as the connection lives: boxed, an idle connection is small.
+            Box::pin(async move {
+                Ok::<_, Infallible>(answer(&gateway, &peer, request, in_progress).await)
+            })
         }
     });
     let io = TokioIo::new(io);

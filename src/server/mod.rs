@@ -129,7 +129,7 @@ async fn accept(server: Arc<Shared>, listener: TcpListener) {
 /// Starts a connection's task, or turns the client away.
 fn admit(server: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
-    let peer = Peer { address: ClientAddr::new(address.ip()), local };
+    let peer = Peer::new(ClientAddr::new(address.ip()), local);
     let running = server.gateway.running();
     let limits = &running.plan.config.server.limits;
     let exempt = running.plan.client.trusts(peer.address.ip());

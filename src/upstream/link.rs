@@ -19,8 +19,6 @@ use crate::base::body::Upload;
 
 /// Largest response head, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Most fields of a response.
-const HEADERS_MAX: usize = 200;
 
 /// A connection and its handle.
 pub(super) struct Link {
@@ -52,7 +50,6 @@ pub(super) enum Sent {
 impl Link {
     pub(super) async fn handshake(stream: TcpStream) -> std::io::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new()
-            .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await

@@ -24,10 +24,10 @@ pub(crate) struct Subject {
 /// Makes of each law one test over the embedded store and one over Redis.
 macro_rules! over_both_stores {
     ($($law:ident),* $(,)?) => {
-        mod over_memory {
+        mod memory {
             $(#[test] fn $law() { $crate::contract::over_memory(super::$law); })*
         }
-        mod over_redis {
+        mod redis {
             $(#[test] fn $law() { $crate::contract::over_redis(super::$law); })*
         }
     };

@@ -79,7 +79,7 @@ fn f4_chunked_in_http_1_0() {
 #[test]
 fn f5_lengths_that_are_no_plain_number() {
     let edge = Edge::open();
-    let values: [&[u8]; 29] = [
+    let values: [&[u8]; 28] = [
         b"+5",
         b"-5",
         b"-0",
@@ -108,7 +108,6 @@ fn f5_lengths_that_are_no_plain_number() {
         b"\r\nContent-Length: 5",
         b"5\r\nContent-Length:",
         b"6\r\nContent-Length: 5",
-        b"5\r\nContent-Length: 05",
     ];
     for value in values {
         edge.refuses(post(&[b"Content-Length: ", value].concat(), b"hello"));
@@ -119,7 +118,8 @@ fn f5_lengths_that_are_no_plain_number() {
 #[test]
 fn f6_f7_one_length_in_many_words() {
     let edge = Edge::open();
-    for value in ["5\r\nContent-Length: 5", "5, 5", "0005", " 5 ", "5\t"] {
+    for value in ["5\r\nContent-Length: 5", "5\r\nContent-Length: 05", "5, 5", "0005", " 5 ", "5\t"]
+    {
         let case =
             post(format!("Connection: close\r\nContent-Length: {value}").as_bytes(), b"hello");
         if let Some(passed) = edge.refuses_or_closes(case) {

@@ -14,13 +14,23 @@ mod support;
 
 /// The same for bodies: chunks, trailers, and bodies that nobody reads.
 mod bodies;
+/// `portcullis check`, and what a gateway says that cannot start.
+mod check;
+/// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
+mod deadlines;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
+/// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
+mod http2;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// SIGHUP.
+mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.
 mod responses;
+/// Bodies on their way, and peers that go away in the middle.
+mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;

@@ -40,7 +40,7 @@ pub(crate) fn raw_until_close(address: SocketAddr, bytes: impl AsRef<[u8]>) -> S
     let _ = stream.write_all(bytes);
     match Chunks::of(stream).rest() {
         Ok(all) => String::from_utf8_lossy(&all).into_owned(),
-        Err(error) => panic!("not closed after {}: {error}", String::from_utf8_lossy(bytes)),
+        Err(error) => panic!("not closed after {:?}: {error}", String::from_utf8_lossy(bytes)),
     }
 }
 

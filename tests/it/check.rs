@@ -1,0 +1,149 @@
+//! `portcullis check`, and a gateway that is to start with a bad file.
+
+use crate::support::{AUTH, Folder, Gateway, run};
+
+fn check(folder: &Folder) -> crate::support::Refused {
+    run(folder, &["check", "--config", "gateway.toml"])
+}
+
+#[test]
+fn a_good_file_is_ok() {
+    let folder = Folder::new();
+    folder.write(
+        "gateway.toml",
+        format!(
+            "{AUTH}[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
+             [routes.a]\npath = \"/a\"\nupstream = \"shop\"\nauth = \"users\"\n\
+             [routes.b]\npath = \"/b\"\nupstream = \"shop\"\n"
+        ),
+    );
+    let checked = check(&folder);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("ok: 2 routes\n", ""));
+}
+
+#[test]
+fn the_reference_file_is_ok() {
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
+    let checked = run(&Folder::new(), &["check", "--config", reference]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.starts_with("ok: ") && checked.stdout.ends_with(" routes\n"));
+}
+
+/// Ten mistakes of ten kinds. A line that ends in a comment is where a problem is expected, and the
+/// comment is what the report says about it.
+const MISTAKES: &str = r#"
+[server]
+drian = "30s" # unknown key
+[server.limits]
+header_timeout = "10" # unit
+[auth.users]
+algorithms = ["HS256"]
+secret = "hunter2" # 32 bytes
+[limits.api]
+key = ["address"]
+allow = ["100/15x"] # 100/15x
+[upstreams.shop]
+servers = ["http://127.0.0.1:3000"]
+[auth.staff]
+algorithms = ["HS256"]
+secret = "hunter2-hunter2-hunter2-hunter2-hunter2"
+claims_to_headers = { x-user-id = "sub" }
+[routes.a]
+path = "/a"
+upstream = "shopp" # shopp
+[routes.b]
+path = "/b"
+upstream = "shop"
+limits = ["apis"] # apis
+[routes.c]
+path = "/c"
+upstream = "shop"
+auth = "nobody" # nobody
+[routes.d]
+path = "/d/{x}"
+upstream = "shop"
+[routes.e]
+path = "/d/{y}" # routes.d
+upstream = "shop"
+[routes.f]
+path = "/f"
+upstream = "shop"
+auth = "staff"
+cache = { ttl = "5m" } # partition
+[routes.g]
+path = "/g"
+upstream = "shop"
+session = true # [session]
+"#;
+
+#[test]
+fn ten_mistakes_are_ten_problems() {
+    let folder = Folder::new();
+    folder.write("gateway.toml", MISTAKES);
+    let checked = check(&folder);
+    assert_eq!((checked.code, checked.stdout.as_str()), (Some(2), ""), "{checked:?}");
+    let report = &checked.stderr;
+    let problems: Vec<&str> = report.split("gateway.toml:").skip(1).collect();
+    let mut expected = 0;
+    for (number, line) in MISTAKES.lines().enumerate() {
+        let Some((_, hint)) = line.split_once(" # ") else { continue };
+        expected += 1;
+        let at = format!("{}:", number + 1);
+        let here: Vec<_> = problems.iter().filter(|problem| problem.starts_with(&at)).collect();
+        assert_eq!(here.len(), 1, "line {at} {report}");
+        let (what, help) = here[0].split_once("help: ").expect("a remedy");
+        // The comment itself stands in the line that is shown.
+        let said = here[0].replace(&format!("# {hint}"), "");
+        assert!(said.contains(hint), "{hint}: {what}");
+        assert!(help.lines().next().is_some_and(|help| help.len() > 10), "{report}");
+    }
+    assert_eq!((expected, problems.len()), (10, 10), "{report}");
+    assert!(report.ends_with("10 problems in gateway.toml\n"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
+
+    let refused = Gateway::try_start(MISTAKES);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+    assert_eq!(&refused.stderr, report, "`run` says what `check` says");
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let folder = Folder::new();
+    folder.write("secret", "hunter2\n");
+    for text in [
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"hunter2\"\n",
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"file:secret\"\n",
+        "[auth.users]\nalgorithms = [\"ES256\"]\nsecret = \"hunter2\"\n",
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecrte = \"hunter2\"\n",
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"hunter2\n",
+        "[admin]\ntoken = \"hunter2\"\nlisten = 1\n",
+        "[store]\nurl = \"redis://user:hunter2@127.0.0.1\"\n",
+        "[upstreams.shop]\nservers = [\"http://user:hunter2@127.0.0.1\"]\n",
+    ] {
+        folder.write("gateway.toml", text);
+        let checked = check(&folder);
+        assert_eq!(checked.code, Some(2), "{text}: {checked:?}");
+        let said = checked.stdout + &checked.stderr;
+        assert!(said.contains("gateway.toml:") && !said.contains("hunter2"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_environment_is_found_or_missed_by_name() {
+    let folder = Folder::new();
+    let config = "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"env:PORTCULLIS_IT_UNSET\"\n";
+    folder.write("gateway.toml", config);
+    let checked = check(&folder);
+    assert_eq!(checked.code, Some(2));
+    assert!(checked.stderr.contains("PORTCULLIS_IT_UNSET"), "{checked:?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_one_problem() {
+    for command in ["check", "run"] {
+        let checked = run(&Folder::new(), &[command, "--config", "nowhere.toml"]);
+        assert_eq!((checked.code, checked.stdout.as_str()), (Some(2), ""), "{checked:?}");
+        assert!(checked.stderr.contains("nowhere.toml") && checked.stderr.contains("--config"));
+    }
+}
