@@ -112,8 +112,8 @@ async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
         (Some(jti), None, None, None) => keys.blacklist(jti),
         (None, None, Some(sid), None) => keys.blacklist_session(sid),
         (None, None, None, Some(sub)) => {
-            // Tokens issued in this very second are revoked too; a log-in in the next one is not.
-            value = (now.as_secs() + 1).to_string().into_bytes();
+            // Whole seconds, as `iat` has them: a log-in right after the revocation must not be refused by it.
+            value = now.as_secs().to_string().into_bytes();
             keys.not_before(sub)
         }
         (None, Some(token), None, None) => {

@@ -137,16 +137,15 @@ impl Verifier {
         memory: &TokenMemory,
         now: i64,
     ) -> Result<Arc<Identity>, Reason> {
-        // The bound comes before any work on the token, the digest included.
+        // The bound comes before any work on the token.
         if token.len() > self.token_bytes {
             return Err(Reason::TooLarge);
         }
-        let place = memory::fingerprint(&self.fingerprint, token);
-        if let Some(identity) = memory.get(&place, now, self.leeway) {
+        if let Some(identity) = memory.get(&self.fingerprint, token, (now, self.leeway)) {
             return Ok(identity);
         }
         let identity = Arc::new(token::verify(self, token, now)?);
-        memory.insert(place, Arc::clone(&identity));
+        memory.insert(&self.fingerprint, token, Arc::clone(&identity));
         Ok(identity)
     }
 }

@@ -19,13 +19,22 @@ use super::{
 /// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry is not kept.
 const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Pause between two sweeps of everything.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// The embedded store.
 #[derive(Debug)]
 pub struct MemoryStore {
     started: Instant,
     keys_max: usize,
-    windows: Mutex<HashMap<String, (Window, WindowLog)>>,
+    windows: Mutex<Windows>,
     values: Mutex<Values>,
+}
+
+#[derive(Debug, Default)]
+struct Windows {
+    map: HashMap<String, (Window, WindowLog)>,
+    swept_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +42,7 @@ struct Values {
     map: HashMap<String, Value>,
     /// Bytes held by `Text` values.
     bytes: usize,
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -68,12 +78,10 @@ impl MemoryStore {
     pub fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
         let now_us = self.now_us();
         let mut logs = lock(&self.windows);
-        if logs.len() + charges.keys.len() > self.keys_max {
-            logs.retain(|_, (window, log)| !log.is_idle(window, now_us));
-            if logs.len() + charges.keys.len() > self.keys_max {
-                return Err(StoreError::Full);
-            }
-        }
+        let unknown =
+            charges.keys.iter().filter(|key| !logs.map.contains_key(key.as_str())).count();
+        logs.make_room(unknown, self.keys_max, now_us)?;
+        let logs = &mut logs.map;
         let mut windows = Vec::with_capacity(charges.keys.len());
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             let state = match logs.get_mut(key.as_str()) {
@@ -98,7 +106,7 @@ impl MemoryStore {
     pub fn refund(&self, keys: &[String], at_us: u64) {
         let mut logs = lock(&self.windows);
         for key in keys {
-            if let Some((_, log)) = logs.get_mut(key.as_str()) {
+            if let Some((_, log)) = logs.map.get_mut(key.as_str()) {
                 log.refund(at_us, 1);
             }
         }
@@ -192,6 +200,23 @@ impl MemoryStore {
     }
 }
 
+impl Windows {
+    /// Forgets idle windows when the bound is near. At most once a second: under a flood of keys that are all alive, a
+    /// sweep per request would be the worse attack.
+    fn make_room(&mut self, wanted: usize, keys_max: usize, now_us: u64) -> Result<(), StoreError> {
+        if self.map.len() + wanted <= keys_max {
+            return Ok(());
+        }
+        if now_us.saturating_sub(self.swept_us) >= SWEEP_PAUSE.as_micros() as u64
+            || self.swept_us == 0
+        {
+            self.swept_us = now_us.max(1);
+            self.map.retain(|_, (window, log)| !log.is_idle(window, now_us));
+        }
+        if self.map.len() + wanted <= keys_max { Ok(()) } else { Err(StoreError::Full) }
+    }
+}
+
 impl Values {
     fn live(&mut self, key: &str) -> Option<&mut Value> {
         let now = Instant::now();
@@ -236,8 +261,13 @@ impl Values {
         true
     }
 
+    /// Forgets what has expired, at most once a second.
     fn sweep(&mut self) {
         let now = Instant::now();
+        if self.swept.is_some_and(|swept| now - swept < SWEEP_PAUSE) {
+            return;
+        }
+        self.swept = Some(now);
         self.map.retain(|_, value| value.expires.is_none_or(|at| at > now));
         self.bytes = self.map.values().map(|value| text_bytes(&value.value)).sum();
     }

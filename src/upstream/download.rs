@@ -1,7 +1,7 @@
 //! A response body on its way from the upstream: the connection moves along with it and returns to the pool at its end.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -72,13 +72,15 @@ impl Body for Download {
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFault>>> {
         let this = &mut *self;
         loop {
-            let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
+            // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for them.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let mut frame = Pin::new(&mut this.incoming).poll_frame(&mut nobody);
             if frame.is_pending()
                 && let Some((link, _)) = &mut this.held
             {
                 // The body wants more: let the connection read, then look again.
                 link.drive(cx);
-                frame = Pin::new(&mut this.incoming).poll_frame(cx);
+                frame = Pin::new(&mut this.incoming).poll_frame(&mut nobody);
             }
             let Poll::Ready(frame) = frame else {
                 return this.poll_pause(cx).map(|fault| Some(Err(fault)));

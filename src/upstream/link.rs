@@ -98,8 +98,15 @@ impl Link {
     ) -> Sent {
         let mut answer = Box::pin(self.sender.try_send_request(request));
         let exchange = std::future::poll_fn(|cx| {
+            // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken for it.
+            let mut nobody = Context::from_waker(Waker::noop());
             self.drive(cx);
-            answer.as_mut().poll(cx)
+            let answered = answer.as_mut().poll(&mut nobody);
+            if answered.is_ready() {
+                // What the body will ask of the connection next would wake this task, which is awake.
+                self.drive(&mut nobody);
+            }
+            answered
         });
         match tokio::time::timeout(timeout, exchange).await {
             Err(_) => Sent::TimedOut,

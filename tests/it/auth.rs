@@ -122,8 +122,16 @@ fn what_a_refused_request_is_told() {
         ("alg none", none(r#"{"alg":"none"}"#), invalid),
         ("alg None", none(r#"{"alg":"None","typ":"JWT"}"#), invalid),
         ("no signature", format!("Bearer {}.", good.rsplit_once('.').unwrap().0), invalid),
-        ("another key", format!("Bearer {}", signed_with(&SECRET.replace('0', "1"), Algorithm::HS256)), invalid),
-        ("another algorithm", format!("Bearer {}", signed_with(&SECRET.repeat(2), Algorithm::HS512)), invalid),
+        (
+            "another key",
+            format!("Bearer {}", signed_with(&SECRET.replace('0', "1"), Algorithm::HS256)),
+            invalid,
+        ),
+        (
+            "another algorithm",
+            format!("Bearer {}", signed_with(&SECRET.repeat(2), Algorithm::HS512)),
+            invalid,
+        ),
         ("expired", bearer(json!({"exp": now - 3600, "iat": now - 7200})), expired),
         ("no expiry", bearer(json!({"exp": null})), invalid),
         ("an expiry that is text", bearer(json!({"exp": "never"})), invalid),
@@ -137,7 +145,8 @@ fn what_a_refused_request_is_told() {
         ("too large", bearer(json!({"blob": "x".repeat(9000)})), invalid),
     ];
     for (what, authorization, (status, expected, error)) in cases {
-        let reply = Client::get(gateway.public, "/private").header("Authorization", authorization).send();
+        let reply =
+            Client::get(gateway.public, "/private").header("Authorization", authorization).send();
         assert_eq!((reply.status, &*code(&reply)), (status, expected), "{what}");
         check_challenge(&reply, error, what);
     }
@@ -215,7 +224,8 @@ fn an_optional_token_may_be_absent_but_not_bad() {
 fn a_client_cannot_set_the_headers_that_carry_claims() {
     let upstream = upstream();
     let gateway = Gateway::start(&routes(&upstream));
-    let spellings = ["X-User-Id", "x-user-id", "X_User_Id", "x.user.id", "X-User_Id", "X_USER.ROLE"];
+    let spellings =
+        ["X-User-Id", "x-user-id", "X_User_Id", "x.user.id", "X-User_Id", "X_USER.ROLE"];
     let send = |path: &str, token: Option<&str>| {
         let mut request = Client::get(gateway.public, path).header("X-Kept", "yes");
         for name in spellings {

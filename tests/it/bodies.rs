@@ -79,6 +79,9 @@ const ANSWERED: [(&str, u16); 6] = [
     ("POST /private", 401),
 ];
 
+/// A request like any other, after which the connection ends.
+const MARKER: &str = "GET /marker HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+
 /// The status of the first final response.
 fn first_status(answer: &str) -> u16 {
     let last = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(answer);
@@ -89,7 +92,6 @@ fn first_status(answer: &str) -> u16 {
 fn f9_a_body_that_nobody_reads_is_not_the_next_request() {
     let (gateway, upstream) = answering_itself();
     let length = SMUGGLED.len();
-    let marker = "GET /marker HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
     for (line, expected) in ANSWERED {
         for (fields, body) in [
             (format!("Content-Length: {length}"), SMUGGLED.to_owned()),
@@ -101,7 +103,7 @@ fn f9_a_body_that_nobody_reads_is_not_the_next_request() {
             (format!("Upgrade: h2c\r\nContent-Length: {length}"), SMUGGLED.to_owned()),
         ] {
             let head = format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n\r\n");
-            let answer = raw_until_close(gateway.public, format!("{head}{body}{marker}"));
+            let answer = raw_until_close(gateway.public, format!("{head}{body}{MARKER}"));
             // A cached answer to a request that has a body may also come from the upstream.
             assert_eq!(first_status(&answer), expected, "{head}: {answer}");
             let after: Vec<_> =
@@ -130,9 +132,15 @@ fn f9_a_body_that_comes_after_the_answer_is_not_the_next_request() {
             let head = format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{expect}");
             session.write(format!("{head}Content-Length: {length}\r\n\r\n"));
             assert_eq!(session.read().status, expected, "{line}");
-            let _ = session.stream().write_all(SMUGGLED.as_bytes());
-            assert_eq!(session.rest(), "", "{line}");
-            assert_eq!(upstream.seen(), 0, "{line}");
+            // Whether the gateway drains the body or hangs up, is its choice.
+            let late = format!("{SMUGGLED}{MARKER}");
+            let _ = session.stream().write_all(late.as_bytes());
+            let rest = session.rest();
+            assert!(rest.is_empty() || rest.matches("HTTP/1.1 ").count() == 1, "{line}: {rest}");
+            assert!(!rest.contains("/smuggled"), "{line}: {rest}");
+            let after = upstream.recorded();
+            assert!(after.iter().all(|r| r.target() == "/marker"), "{line}: {after:?}");
+            upstream.forget();
         }
     }
 }

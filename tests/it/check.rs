@@ -39,7 +39,7 @@ drian = "30s" # unknown key
 header_timeout = "10" # unit
 [auth.users]
 algorithms = ["HS256"]
-secret = "hunter2" # 32 bytes
+secret = "hunter2" # needs 32
 [limits.api]
 key = ["address"]
 allow = ["100/15x"] # 100/15x

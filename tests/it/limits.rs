@@ -135,7 +135,9 @@ fn a_flood_on_an_exhausted_key_asks_the_store_about_once_a_second() {
 }
 
 fn assert_limit_headers(reply: &Reply) {
-    for name in ["ratelimit", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-reset", "retry-after"] {
+    for name in
+        ["ratelimit", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-reset", "retry-after"]
+    {
         assert!(reply.header(name).is_some(), "no {name} in {reply:?}");
     }
     assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"));

@@ -12,10 +12,20 @@
 /// The test language: a gateway, an upstream that records, clients, Redis, tokens. No test is here.
 mod support;
 
+/// The admin listener and the log: health, metrics, operations, one line per request.
+mod admin;
+/// Who may pass: tokens, what they must say, and how they are revoked.
+mod auth;
+/// How often Redis is asked for one request.
+mod batches;
 /// The same for bodies: chunks, trailers, and bodies that nobody reads.
 mod bodies;
+/// Stored answers: when they serve, when they must not, and how writes empty them.
+mod caching;
 /// `portcullis check`, and what a gateway says that cannot start.
 mod check;
+/// What every store promises, over the embedded one and over a real Redis.
+mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
@@ -24,12 +34,18 @@ mod framing;
 mod http2;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
+/// Exact limits, their keys, and what their callers are told.
+mod limits;
+/// What still works while Redis does not.
+mod outage;
 /// Spellings of a path against routes with different protection.
 mod paths;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.
 mod responses;
+/// The application's own sessions, attached to requests.
+mod sessions;
 /// Bodies on their way, and peers that go away in the middle.
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.

@@ -172,7 +172,10 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         for charged in 0..15 {
             assert_eq!(redis.cli(&["SCRIPT", "FLUSH"]), "OK");
             let reply = take(&it.store, &set, &keys).await.unwrap();
-            assert_eq!((reply.allowed, reply.windows[0].free), (charged < 10, 10 - charged.min(10)));
+            assert_eq!(
+                (reply.allowed, reply.windows[0].free),
+                (charged < 10, 10 - charged.min(10))
+            );
             assert_eq!(reply.windows[1].free, 20 - charged.min(10));
         }
         redis.cli(&["SCRIPT", "FLUSH"]);

@@ -67,16 +67,18 @@ type Step = (u8, u8);
 /// Spans of microseconds to milliseconds, about as long as one and as a hundred questions take.
 fn windows() -> impl Strategy<Value = Vec<Window>> {
     let span = prop_oneof![40..400u64, 400..8000u64, 8000..30_000u64];
-    let window = (1..10u32, span, 1..16u64, any::<bool>()).prop_map(|(limit, span_us, parts, exact)| {
-        let quantum_us = if exact { 1 } else { (span_us / parts).max(2) };
-        Window { limit, span_us, quantum_us }
-    });
+    let window =
+        (1..10u32, span, 1..16u64, any::<bool>()).prop_map(|(limit, span_us, parts, exact)| {
+            let quantum_us = if exact { 1 } else { (span_us / parts).max(2) };
+            Window { limit, span_us, quantum_us }
+        });
     proptest::collection::vec(window, 1..=3)
 }
 
 async fn random_windows_admit_what_a_log_of_all_events_admits(it: Subject) {
     let cases = 32;
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let steps = proptest::collection::vec((1..8u8, 0..6u8), 40..200);
     let handle = tokio::runtime::Handle::current();
     let store = it.store.clone();
@@ -86,7 +88,9 @@ async fn random_windows_admit_what_a_log_of_all_events_admits(it: Subject) {
         });
         result.unwrap_or_else(|failure| panic!("{failure}\n{runner}"));
     };
-    tokio::task::spawn_blocking(run).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+    tokio::task::spawn_blocking(run)
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
 }
 
 async fn play(store: &Store, windows: &[Window], steps: &[Step]) -> Result<(), TestCaseError> {
@@ -94,7 +98,8 @@ async fn play(store: &Store, windows: &[Window], steps: &[Step]) -> Result<(), T
     let case = CASE.fetch_add(1, Ordering::Relaxed);
     let keys: Vec<String> =
         (0..windows.len()).map(|n| format!("app:ratelimit:{{case={case}}}:{n}:w")).collect();
-    let idle = (super::charges::set(&[u32::MAX]), vec![format!("app:ratelimit:{{case={case}}}:idle:w")]);
+    let idle =
+        (super::charges::set(&[u32::MAX]), vec![format!("app:ratelimit:{{case={case}}}:idle:w")]);
     let mut logs = vec![Naive::default(); windows.len()];
     for (mask, gap) in steps {
         for _ in 0..*gap {

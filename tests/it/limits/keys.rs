@@ -80,7 +80,8 @@ fn by_address() {
 
 #[test]
 fn an_ipv6_client_is_its_64() {
-    let same = [Ask { from: "2001:db8:1:2:ffff::9", ..ANY }, Ask { from: "[2001:db8:1:2::1]:7", ..ANY }];
+    let same =
+        [Ask { from: "2001:db8:1:2:ffff::9", ..ANY }, Ask { from: "[2001:db8:1:2::1]:7", ..ANY }];
     check("\"address\"", V6, &same, &[Ask { from: "2001:db8:1:3::1", ..ANY }]);
 }
 
@@ -152,7 +153,8 @@ fn a_claim_is_read_from_the_verified_token_alone() {
 #[test]
 fn keys_in_redis_have_the_documented_prefix_a_hash_tag_and_a_ttl() {
     let (redis, upstream) = (Redis::start(), upstream());
-    let store = format!("[store]\nurl = \"{}\"\nprefix = \"shop-1\"\ntimeout = \"5s\"\n", redis.url());
+    let store =
+        format!("[store]\nurl = \"{}\"\nprefix = \"shop-1\"\ntimeout = \"5s\"\n", redis.url());
     let config = store + &super::by_address(&upstream, "\"5/1h\", \"3/1m\"");
     let gateway = Gateway::start(&config);
     assert_eq!(Client::get(gateway.public, "/").send().status, 200);

@@ -75,8 +75,6 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// The trailers of a chunked body.
     pub(crate) trailers: Fields,
-    /// Statuses of the 1xx responses before it.
-    pub(crate) interim: Vec<u16>,
 }
 
 impl Reply {
@@ -242,7 +240,6 @@ impl<'a> Request<'a> {
 
 /// Reads one final response.
 fn receive(chunks: &mut Chunks, to_head: bool) -> Result<Reply, String> {
-    let mut interim = Vec::new();
     loop {
         let bytes = chunks.until(b"\r\n\r\n")?.ok_or("closed without an answer")?;
         let (line, fields) = head(&bytes)?;
@@ -250,7 +247,6 @@ fn receive(chunks: &mut Chunks, to_head: bool) -> Result<Reply, String> {
         let code = code.and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
         let status: u16 = code.ok_or(format!("odd status line {line:?}"))?;
         if (100..200).contains(&status) && status != 101 {
-            interim.push(status);
             continue;
         }
         let lower = |(name, value): (String, String)| (name.to_ascii_lowercase(), value);
@@ -261,6 +257,6 @@ fn receive(chunks: &mut Chunks, to_head: bool) -> Result<Reply, String> {
             Framing::Chunked => chunks.chunked()?,
             Framing::Unsaid => (chunks.rest()?, Vec::new()),
         };
-        return Ok(Reply { status, headers, body, trailers, interim });
+        return Ok(Reply { status, headers, body, trailers });
     }
 }

@@ -48,11 +48,6 @@ impl TcpProxy {
         Self { address, shared }
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// For `store.url`.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)

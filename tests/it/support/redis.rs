@@ -1,6 +1,6 @@
 //! A redis-server of one test's own, and just enough of its protocol to look into it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 

@@ -118,11 +118,6 @@ impl Upstream {
         Self { address, log }
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Its URL, for `servers`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)

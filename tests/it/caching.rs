@@ -1,0 +1,298 @@
+//! The cache as clients and operators see it: shared by all gateways, emptied by writes, never stale
+//! and never the reason for a failure.
+
+mod purging;
+mod races;
+mod rules;
+
+use serde_json::json;
+
+use crate::support::{
+    AUTH, Client, Gateway, Redis, Reply, Upstream, claims, eventually, response, token,
+};
+
+/// A store with a patient deadline: nothing here is about outages, and the machine may be busy.
+fn store(redis: &Redis) -> String {
+    format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", redis.url())
+}
+
+/// Everything below `/` is cached for an hour where the response does not say otherwise.
+const ROUTES: &str = r#"
+[routes.all]
+path = "/*"
+upstream = "shop"
+cache = { ttl = "1h", max_bytes = "1KiB" }
+"#;
+
+/// Two gateways on one Redis, in front of one upstream.
+struct House {
+    redis: Redis,
+    upstream: Upstream,
+    gateways: [Gateway; 2],
+}
+
+impl House {
+    fn start(upstream: Upstream) -> Self {
+        Self::with_routes(upstream, ROUTES)
+    }
+
+    fn with_routes(upstream: Upstream, routes: &str) -> Self {
+        let redis = Redis::start();
+        let config = store(&redis) + &upstream.table("shop") + routes;
+        let gateways = [Gateway::start(&config), Gateway::start(&config)];
+        Self { redis, upstream, gateways }
+    }
+
+    /// A request to one of the gateways by its own address, as a load balancer sends it.
+    fn request(&self, gateway: usize, method: &str, path: &str) -> Reply {
+        let address = self.gateways[gateway].public;
+        Client::request(address, method, path).header("Host", address.to_string()).send()
+    }
+
+    fn get(&self, gateway: usize, path: &str) -> Reply {
+        self.request(gateway, "GET", path)
+    }
+
+    /// The keys of the responses that Redis holds.
+    fn entries(&self) -> Vec<String> {
+        let keys = self.redis.cli(&["KEYS", "app:cache:*:entry:*"]);
+        keys.lines().map(str::to_owned).collect()
+    }
+
+    /// A response goes into Redis behind the request: waits until there are this many.
+    fn wait_for_entries(&self, count: usize) {
+        eventually("the response is in Redis", || self.entries().len() == count);
+    }
+}
+
+/// Whether the gateway answered from its cache, by its own word.
+fn is_hit(reply: &Reply) -> bool {
+    let status = reply.headers_named("cache-status").join(", ");
+    assert!(status.contains("portcullis; "), "no Cache-Status in {reply:?}");
+    let hit = status.contains("portcullis; hit");
+    assert_ne!(hit, status.contains("portcullis; fwd="), "{status}");
+    assert!(!hit || reply.header("age").is_some(), "a hit tells its age: {reply:?}");
+    hit
+}
+
+fn plain() -> Upstream {
+    Upstream::replying(response("200 OK\r\nContent-Type: text/plain", "hello"))
+}
+
+#[test]
+fn what_one_gateway_fetched_is_a_hit_at_the_other() {
+    let house = House::start(plain());
+    let first = house.get(0, "/p?a=1");
+    assert_eq!((first.status, is_hit(&first)), (200, false));
+    house.wait_for_entries(1);
+    for gateway in [1, 0, 1] {
+        let again = house.get(gateway, "/p?a=1");
+        assert_eq!((again.status, is_hit(&again)), (200, true));
+        assert_eq!(again.text(), "hello");
+        assert_eq!(again.header("content-type"), Some("text/plain"));
+        assert_eq!(again.header("content-length"), Some("5"));
+        let age: u64 = again.header("age").unwrap().parse().expect("seconds");
+        assert!(age < 60, "{age}");
+    }
+    assert_eq!(house.upstream.seen(), 1);
+    for other in ["/p", "/p?a=2", "/p?", "/p?a=1&", "/P?a=1", "/p/?a=1"] {
+        assert!(!is_hit(&house.get(1, other)), "{other}");
+    }
+}
+
+#[test]
+fn every_spelling_of_a_path_is_one_response() {
+    let house = House::start(plain());
+    assert!(!is_hit(&house.get(0, "/a/b~c")));
+    for spelling in ["/a/b%7Ec", "/a/b%7ec", "//a/b~c", "/a/./b~c", "/a/x/../b~c"] {
+        assert!(is_hit(&house.get(0, spelling)), "{spelling}");
+    }
+}
+
+#[test]
+fn another_host_is_another_response() {
+    let house = House::start(plain());
+    let get = |host: &str| Client::get(house.gateways[0].public, "/p").header("Host", host).send();
+    assert!(!is_hit(&get("a.test")));
+    assert!(is_hit(&get("A.TEST:80")));
+    assert!(!is_hit(&get("b.test")));
+    assert!(!is_hit(&get("a.test:8081")));
+}
+
+#[test]
+fn a_write_through_one_gateway_empties_the_path_at_both() {
+    let house = House::start(plain());
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        house.get(0, "/p?a=1");
+        eventually("it is cached at both", || {
+            (0..2).all(|gateway| is_hit(&house.get(gateway, "/p?a=1")))
+        });
+        house.get(0, "/other");
+        assert_eq!(house.request(0, method, "/p").status, 200);
+        for gateway in [1, 0] {
+            assert!(is_hit(&house.get(gateway, "/other")) || gateway == 1, "another path");
+        }
+        house.upstream.forget();
+        assert!(!is_hit(&house.get(1, "/p?a=1")), "{method}");
+        assert_eq!(house.upstream.only().request_line(), "GET /p?a=1 HTTP/1.1");
+        eventually("the new one is shared again", || is_hit(&house.get(0, "/p?a=1")));
+    }
+}
+
+#[test]
+fn a_write_that_failed_or_was_none_empties_nothing() {
+    let upstream = Upstream::with(|request, connection| {
+        let status =
+            if request.request_line().starts_with("GET") { "200 OK" } else { "409 Conflict" };
+        let _ = std::io::Write::write_all(connection, response(status, "hello").as_bytes());
+    });
+    let house = House::start(upstream);
+    house.get(0, "/p");
+    assert!(is_hit(&house.get(0, "/p")));
+    assert_eq!(house.request(0, "POST", "/p").status, 409);
+    assert!(is_hit(&house.get(0, "/p")));
+    house.request(0, "OPTIONS", "/p");
+    assert!(is_hit(&house.get(0, "/p")));
+}
+
+#[test]
+fn a_write_empties_what_its_route_says() {
+    let routes = r#"
+        [routes.read]
+        path = "/*"
+        methods = ["GET"]
+        upstream = "shop"
+        cache = { ttl = "1h" }
+        [routes.write]
+        path = "/orders"
+        methods = ["POST"]
+        upstream = "shop"
+        invalidates = ["/products/*", "/stock"]
+    "#;
+    let house = House::with_routes(plain(), routes);
+    let stale = ["/orders", "/products", "/products/1", "/products/1/reviews?page=2", "/stock"];
+    let kept = ["/stock/1", "/productsx", "/"];
+    let all = || stale.iter().chain(&kept);
+    all().for_each(|path| assert!(!is_hit(&house.get(0, path)), "{path}"));
+    house.wait_for_entries(all().count());
+    all().for_each(|path| assert!(is_hit(&house.get(1, path)), "{path}"));
+    assert_eq!(house.request(0, "POST", "/orders").status, 200);
+    kept.iter().for_each(|path| assert!(is_hit(&house.get(1, path)), "{path}"));
+    stale.iter().for_each(|path| assert!(!is_hit(&house.get(1, path)), "{path}"));
+}
+
+#[test]
+fn a_partition_gives_each_kind_of_caller_its_own_response() {
+    let upstream = Upstream::with(|request, connection| {
+        let role = request.header("x-user-role").unwrap_or("nobody").to_owned();
+        let _ = std::io::Write::write_all(connection, response("200 OK", &role).as_bytes());
+    });
+    let routes = AUTH.to_owned()
+        + r#"
+        [routes.all]
+        path = "/*"
+        upstream = "shop"
+        auth = { by = "users", optional = true }
+        cache = { ttl = "1h", partition = ["claim:role"] }
+        "#;
+    let house = House::with_routes(upstream, &routes);
+    let get = |gateway: usize, sub: &str, role: Option<&str>| {
+        let mut claims = claims(sub);
+        if let Some(role) = role {
+            claims["role"] = json!(role);
+        }
+        let reply = Client::get(house.gateways[gateway].public, "/p").bearer(token(claims)).send();
+        assert_eq!(reply.text(), role.unwrap_or("nobody"), "{sub}");
+        is_hit(&reply)
+    };
+    assert!(!get(0, "alice", Some("admin")));
+    assert!(!get(0, "bob", Some("guest")));
+    assert!(!get(0, "carol", None));
+    house.wait_for_entries(3);
+    assert!(get(1, "dave", Some("admin")));
+    assert!(get(1, "erin", Some("guest")));
+    assert!(get(1, "frank", None));
+    assert!(!get(1, "grace", Some("")), "an empty role is no missing one");
+}
+
+#[test]
+fn a_shared_route_answers_every_caller_alike_and_still_checks_each() {
+    let routes = AUTH.to_owned()
+        + r#"
+        [routes.all]
+        path = "/*"
+        upstream = "shop"
+        auth = "users"
+        cache = { ttl = "1h", shared = true }
+        "#;
+    let house = House::with_routes(plain(), &routes);
+    let get = |token: &str| Client::get(house.gateways[0].public, "/p").bearer(token).send();
+    assert!(!is_hit(&get(&token(claims("alice")))));
+    assert!(is_hit(&get(&token(claims("bob")))));
+    let mut revoked = claims("carol");
+    revoked["jti"] = json!("t1");
+    house.redis.cli(&["SET", "app:auth:blacklist:t1", "1"]);
+    assert_eq!(get(&token(revoked)).status, 401);
+    assert_eq!(get("bad").status, 401);
+    assert_eq!(house.upstream.seen(), 1);
+}
+
+#[test]
+fn an_emptied_redis_costs_hits_and_nothing_else() {
+    let house = House::start(plain());
+    house.get(0, "/p");
+    eventually("it is cached", || is_hit(&house.get(0, "/p")));
+    assert_eq!(house.redis.cli(&["FLUSHALL"]), "OK");
+    for gateway in [0, 1] {
+        let reply = house.get(gateway, "/p");
+        assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
+        assert!(!is_hit(&reply), "what was withdrawn before the flush could come back");
+    }
+    for gateway in [0, 1] {
+        eventually("it is cached again", || is_hit(&house.get(gateway, "/p")));
+    }
+}
+
+#[test]
+fn poison_in_redis_is_a_miss() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|request, connection| {
+        let body = format!("this is {}", request.target());
+        let _ = std::io::Write::write_all(connection, response("200 OK", &body).as_bytes());
+    });
+    let own_memory = "near_cache_bytes = \"0B\"\n";
+    let config = store(&redis) + own_memory + &upstream.table("shop") + ROUTES;
+    let gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let house = House { redis, upstream, gateways };
+    house.get(0, "/a");
+    house.wait_for_entries(1);
+    let a = house.entries().remove(0);
+    assert!(is_hit(&house.get(1, "/a")), "it is read from Redis");
+    let b = a.replacen("/a}", "/b}", 1);
+    assert_ne!(a, b);
+    let length: usize = house.redis.cli(&["STRLEN", &a]).parse().unwrap();
+    let flips = [0, 4, 12, 28, 40, length / 2, length - 1].map(|at| at.to_string());
+    let mut poisons: Vec<Vec<&str>> = vec![
+        vec!["SET", &a, "garbage"],
+        vec!["SET", &a, ""],
+        vec!["APPEND", &a, "x"],
+        vec!["COPY", &b, &a, "REPLACE"],
+    ];
+    poisons.extend(flips.iter().map(|at| vec!["SETRANGE", &a, at, "\u{7f}"]));
+    for poison in poisons {
+        house.get(0, "/b");
+        house.get(0, "/a");
+        eventually("both are cached", || {
+            is_hit(&house.get(0, "/a")) && is_hit(&house.get(0, "/b"))
+        });
+        house.redis.cli(&poison);
+        let reply = house.get(1, "/a");
+        assert_eq!((reply.status, reply.text().as_str()), (200, "this is /a"), "{poison:?}");
+        assert!(!is_hit(&reply), "{poison:?}");
+    }
+    // Not even a string.
+    house.redis.cli(&["DEL", &a]);
+    house.redis.cli(&["LPUSH", &a, "poison"]);
+    let reply = house.get(1, "/a");
+    assert_eq!((reply.status, reply.text().as_str()), (200, "this is /a"));
+}
