@@ -116,7 +116,8 @@ fn token(secret: &str, more: &Value) -> Result<String, String> {
     let mut claims = Map::new();
     claims.insert("iss".into(), "portcullis-demo".into());
     claims.insert("aud".into(), "shop".into());
-    claims.insert("iat".into(), now.as_secs().into());
+    // As if they logged in a minute ago: not-before has whole seconds, and a log-in in the second of a revocation passes.
+    claims.insert("iat".into(), (now.as_secs() - 60).into());
     claims.insert("exp".into(), (now + LIFE).as_secs().into());
     claims.insert("jti".into(), format!("{:032x}", fastrand::u128(..)).into());
     if let Value::Object(more) = more {

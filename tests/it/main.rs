@@ -40,6 +40,8 @@ mod limits;
 mod outage;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// The README's console examples and the demo's tour, executed.
+mod readme;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.

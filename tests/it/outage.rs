@@ -153,7 +153,7 @@ fn an_invalidation_survives(break_it: fn(&TcpProxy)) {
     });
     let proxy = TcpProxy::start(redis.address());
     let config =
-        |url: &str| format!("[store]\nurl = \"{url}\"\n") + &upstream.table("shop") + ROUTES;
+        |url: &str| format!("[store]\nurl = \"{url}\"\n") + AUTH + &upstream.table("shop") + ROUTES;
     let cut_off = Gateway::start(&config(&proxy.url()));
     let bystander = Gateway::start(&config(&redis.url()));
     eventually("both have the old answer", || {

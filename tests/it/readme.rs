@@ -35,7 +35,8 @@ fn every_console_example_does_what_the_readme_says() {
             ["cargo", "run", "--release", "--", "demo"] => drop(Demo::start()),
             ["scripts/test"] => {
                 use std::os::unix::fs::PermissionsExt as _;
-                let mode = std::fs::metadata(format!("{ROOT}/scripts/test")).unwrap().permissions().mode();
+                let mode =
+                    std::fs::metadata(format!("{ROOT}/scripts/test")).unwrap().permissions().mode();
                 assert!(mode & 0o111 != 0, "scripts/test is not executable");
             }
             ["portcullis", arguments @ ..] => {

@@ -140,7 +140,9 @@ async fn renewing_never_shortens_and_gives_a_first_ttl() {
     let ttl = |key: &str| session(&store, key).and_then(|found| found.ttl);
     store.put("short", Bytes::from_static(b"{}"), Some(SECOND)).unwrap();
     store.put("long", Bytes::from_static(b"{}"), Some(100 * SECOND)).unwrap();
-    store.put_fields("endless", vec![(Bytes::from_static(b"a"), Bytes::from_static(b"b"))]).unwrap();
+    store
+        .put_fields("endless", vec![(Bytes::from_static(b"a"), Bytes::from_static(b"b"))])
+        .unwrap();
     assert_eq!(ttl("endless"), None);
     for key in ["short", "long", "endless", "absent"] {
         store.renew(key, 10 * SECOND);
