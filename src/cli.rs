@@ -1,4 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`. Everything here may print; nothing else does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`. Everything here may print; nothing else
+//! does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,21 +17,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Map, Value};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
-use crate::config::{self, KeySource, Level, Loaded, Source};
+use crate::config::{self, KeySource, Loaded, Source};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
-use crate::server::Server;
+use crate::startup::{bind, init_diagnostics};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
 /// How long `health` waits for an answer.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An edge gateway: JWT and revocation, exact rate limits, sessions and a shared cache in one Redis round trip.
+/// An edge gateway: JWT and revocation, exact rate limits, sessions and a shared cache in one Redis
+/// round trip.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version)]
 pub struct Cli {
@@ -105,23 +106,6 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
-/// Diagnostics go to stderr; stdout belongs to the access log.
-pub fn init_diagnostics(level: Level) {
-    let level = match level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
-    };
-    // Only the first call counts; a reload cannot change the level.
-    let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .try_init();
-}
-
 /// Loads and compiles, or prints every problem.
 fn load(path: &Path) -> Result<Plan, ExitCode> {
     compile(path).map(|(plan, _)| plan).map_err(|text| {
@@ -158,6 +142,14 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 /// Serves until a signal ends it.
 async fn run(plan: Plan, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
+    // Before anybody can know that the gateway is there: a signal without a receiver would end it.
+    let signals = match Signals::receive() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be received");
+            return ExitCode::FAILURE;
+        }
+    };
     let gateway = Gateway::open(plan).await;
     let (server, admin) = match bind(&gateway).await {
         Ok(bound) => bound,
@@ -169,7 +161,7 @@ async fn run(plan: Plan, path: PathBuf) -> ExitCode {
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.serve(admin_stop.clone()));
-    let signals = tokio::spawn(heed_signals(Arc::clone(&gateway), path, stop.clone()));
+    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), path, stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     signals.abort();
@@ -179,31 +171,26 @@ async fn run(plan: Plan, path: PathBuf) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Binds both listeners and says where they are.
-pub(crate) async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
-    let advice = "is another process using it? change server.listen or admin.listen";
-    let server = Server::bind(gateway)
-        .map_err(|(address, error)| format!("cannot listen on {address}: {error}; {advice}"))?;
-    let address = gateway.running().plan.config.admin.listen;
-    let admin = Admin::bind(gateway)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}; {advice}"))?;
-    for public in server.addresses() {
-        tracing::info!("listening public={public}");
+/// The signals that the gateway heeds.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn receive() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    if let Ok(address) = admin.address() {
-        tracing::info!("listening admin={address}");
-    }
-    Ok((server, admin))
 }
 
 /// SIGHUP reloads, SIGTERM and SIGINT drain, a second one of these ends at once.
-async fn heed_signals(gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
-    let kinds = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()];
-    let [Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)] = kinds.map(signal) else {
-        tracing::error!("signals cannot be received: no reload and no graceful stop");
-        return;
-    };
+async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
+    let Signals { mut hangup, mut terminate, mut interrupt } = signals;
     loop {
         tokio::select! {
             _ = hangup.recv() => reload(&gateway, &path).await,

@@ -25,7 +25,8 @@ impl Policy {
     }
 }
 
-/// Names the client: the right-most address of the forwarding chain that no trusted proxy added about itself.
+/// Names the client: the right-most address of the forwarding chain that no trusted proxy added
+/// about itself.
 pub fn identify(policy: &Policy, peer: &Peer, headers: &HeaderMap) -> Client {
     if policy.trusted.is_empty() || !policy.trusts(peer.address.ip()) {
         return Client { address: peer.address, via_trusted: false, scheme: "http" };
@@ -43,8 +44,8 @@ pub fn identify(policy: &Policy, peer: &Peer, headers: &HeaderMap) -> Client {
     Client { address: ClientAddr::new(address), via_trusted: true, scheme }
 }
 
-/// The hops of `X-Forwarded-For`, or of `Forwarded` (RFC 7239 §5.2) where there is none, oldest first. `None` stands for a
-/// hop that is no address: nothing beyond it can be believed.
+/// The hops of `X-Forwarded-For`, or of `Forwarded` (RFC 7239 §5.2) where there is none, oldest
+/// first. `None` stands for a hop that is no address: nothing beyond it can be believed.
 fn chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let mut hops: Vec<Option<IpAddr>> = Vec::new();
     for line in headers.get_all("x-forwarded-for") {

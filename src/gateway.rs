@@ -1,6 +1,7 @@
-//! The gateway as it runs: the current plan, the store, connections, memories. Everything a request shares with others.
+//! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
+//! shares with others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,20 +15,25 @@ use crate::config::{self, Problems, StoreUrl};
 use crate::limit;
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
-use crate::store::{Answers, Entry, MemoryStore, Questions, RedisStore, Store, StoreError};
+use crate::store::{
+    Answers, Charges, Entry, MemoryStore, Questions, RedisStore, Store, StoreError, WindowSet,
+};
 use crate::upstream::Upstream;
 
 /// Most invalidations that wait for the store; beyond it the whole cache is made stale at once.
 const OVERDUE_MAX: usize = 1024;
 /// How often unused upstream connections are looked at, and waiting invalidations retried.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How much longer than it is fresh a response is kept in the store: not at all, until stale responses are of use.
+/// How much longer than it is fresh a response is kept in the store: not at all, until stale
+/// responses are of use.
 const KEEP_STALE: Duration = Duration::ZERO;
 
 /// The running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     running: ArcSwap<Running>,
+    /// Changes with `running`.
+    generation: AtomicU64,
     /// Shared state.
     pub store: Store,
     /// Tokens that were verified.
@@ -41,7 +47,7 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Access lines.
     pub access: AccessLog,
-    unrouted: Arc<RouteMeter>,
+    unrouted: RouteMeter,
     base_epoch: String,
     started: Instant,
     draining: AtomicBool,
@@ -55,8 +61,9 @@ pub struct Running {
     /// One per `plan.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
-    pub meters: Vec<Arc<RouteMeter>>,
-    caches: bool,
+    pub meters: Vec<RouteMeter>,
+    /// Whether any route caches.
+    pub caches: bool,
 }
 
 /// Epochs that the store has not taken yet.
@@ -67,7 +74,8 @@ struct Overdue {
 }
 
 impl Gateway {
-    /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, then serves without it.
+    /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, then
+    /// serves without it.
     pub async fn open(plan: Plan) -> Arc<Self> {
         let settings = &plan.config.store;
         let store = match settings.url {
@@ -88,10 +96,11 @@ impl Gateway {
         let near = NearCache::new(settings.near_cache_bytes);
         let limits = limit::State::new(settings.memory_keys);
         let base_epoch = plan.keys.cache_base();
-        let unrouted = Arc::new(metrics.route("-"));
+        let unrouted = metrics.route("-");
         let running = Running::new(plan, &[], &metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
+            generation: AtomicU64::new(0),
             store,
             tokens: TokenMemory::new(),
             limits,
@@ -104,14 +113,15 @@ impl Gateway {
             started: Instant::now(),
             draining: AtomicBool::new(false),
         });
-        if gateway.caches() && gateway.store.found(&gateway.base_epoch).await.is_err() {
+        if gateway.running().caches && gateway.store.found(&gateway.base_epoch).await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         gateway
     }
 
-    /// Puts another plan in force for the requests to come. What cannot change while running is a problem.
+    /// Puts another plan in force for the requests to come. What cannot change while running is a
+    /// problem.
     pub fn adopt(&self, plan: Plan) -> Result<(), Problems> {
         let current = self.running();
         let (old, new) = (&current.plan.config, &plan.config);
@@ -134,12 +144,18 @@ impl Gateway {
         }
         let running = Running::new(plan, &current.upstreams, &self.metrics);
         self.running.store(Arc::new(running));
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
     /// The rules of now. A request takes them once and keeps them.
     pub fn running(&self) -> Arc<Running> {
         self.running.load_full()
+    }
+
+    /// Counts the plans that were put in force.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Asks the store, measures, and lets waiting invalidations go first where the cache is read.
@@ -166,12 +182,8 @@ impl Gateway {
         answers
     }
 
-    /// Whether any route caches.
-    pub fn caches(&self) -> bool {
-        self.running.load().caches
-    }
-
-    /// Makes everything stored under these epochs stale, before the answer that calls for it is passed on.
+    /// Makes everything stored under these epochs stale, before the answer that calls for it is
+    /// passed on.
     pub async fn invalidate(&self, epochs: Vec<String>) {
         if let Err(error) = self.store.invalidate(&epochs).await {
             tracing::warn!(%error, "an invalidation waits for the store");
@@ -219,7 +231,8 @@ impl Gateway {
         });
     }
 
-    /// Moves a session's expiry, in the background: nobody waits for it, and the request was admitted already.
+    /// Moves a session's expiry, in the background: nobody waits for it, and the request was
+    /// admitted already.
     pub fn renew(self: &Arc<Self>, session: Option<&str>, ttl: Option<Duration>) {
         let (Some(session), Some(ttl)) = (session, ttl) else { return };
         let gateway = Arc::clone(self);
@@ -232,11 +245,11 @@ impl Gateway {
     }
 
     /// Gives back what a request took from its limits, in the background.
-    pub fn refund(self: &Arc<Self>, keys: &[String], at_us: u64) {
+    pub fn refund(self: &Arc<Self>, (set, keys): (Arc<WindowSet>, Vec<String>), at_us: u64) {
         let gateway = Arc::clone(self);
-        let keys = keys.to_vec();
         tokio::spawn(async move {
-            if gateway.store.refund(&keys, at_us).await.is_err() {
+            let charges = Charges { set: &set, keys: &keys };
+            if gateway.store.refund(charges, at_us).await.is_err() {
                 gateway.metrics.store_failed("limits");
             }
             gateway.limits.forget(&keys);
@@ -249,8 +262,8 @@ impl Gateway {
     }
 
     /// The meter of requests without a route.
-    pub fn unrouted(&self) -> Arc<RouteMeter> {
-        Arc::clone(&self.unrouted)
+    pub fn unrouted(&self) -> &RouteMeter {
+        &self.unrouted
     }
 
     /// How long the gateway has been running.
@@ -283,7 +296,7 @@ impl Running {
             let kept = current.iter().find(|upstream| upstream.is_described_by(settings));
             kept.cloned().unwrap_or_else(|| Arc::new(Upstream::new(settings)))
         });
-        let meters = plan.route_names.iter().map(|name| Arc::new(metrics.route(name)));
+        let meters = plan.route_names.iter().map(|name| metrics.route(name));
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
         Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, plan }
     }
@@ -305,7 +318,8 @@ impl Overdue {
 
     fn settle(&self, done: &[String]) {
         let mut waiting = self.lock();
-        // Each was carried out once; one that was added twice in the meantime waits for its second turn.
+        // Each was carried out once; one that was added twice in the meantime waits for its second
+        // turn.
         for epoch in done {
             if let Some(at) = waiting.iter().position(|waiting| waiting == epoch) {
                 waiting.swap_remove(at);

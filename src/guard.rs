@@ -1,5 +1,6 @@
-//! Is the request well formed? What two parsers could read differently is refused here or made canonical, once, before
-//! anything else looks at it: the [`Target`] is what is matched, authorised, limited, cached and forwarded.
+//! Is the request well formed? What two parsers could read differently is refused here or made
+//! canonical, once, before anything else looks at it: the [`Target`] is what is matched,
+//! authorised, limited, cached and forwarded.
 
 use std::net::SocketAddr;
 
@@ -91,8 +92,8 @@ pub fn inspect(policy: &Policy, local: SocketAddr, head: &Parts) -> Result<Inspe
     Ok(Inspected::Route(Target { authority, path_and_query }))
 }
 
-/// The message's length must be beyond doubt. hyper re-frames what we forward; this refuses what a front proxy might have
-/// read in another way than hyper did.
+/// The message's length must be beyond doubt. hyper re-frames what we forward; this refuses what a
+/// front proxy might have read in another way than hyper did.
 fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
     let headers = &head.headers;
     if headers.contains_key(TRANSFER_ENCODING) {
@@ -126,7 +127,8 @@ fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
     }
 }
 
-/// One authority, from `Host`, `:authority` or an absolute-form target, which must agree where several are given.
+/// One authority, from `Host`, `:authority` or an absolute-form target, which must agree where
+/// several are given.
 fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

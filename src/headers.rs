@@ -1,8 +1,9 @@
 //! Which header fields cross the gateway, in either direction.
 //!
-//! The upstream's head is built anew from what may pass, never by copying framing, `Host` or hop-by-hop fields: what is not
-//! copied cannot smuggle. Fields that the gateway owns are dropped in every spelling before it sets its own, because
-//! many upstreams read `X_User_Id` and `X.User.Id` as `X-User-Id`.
+//! The upstream's head is built anew from what may pass, never by copying framing, `Host` or
+//! hop-by-hop fields: what is not copied cannot smuggle. Fields that the gateway owns are dropped
+//! in every spelling before it sets its own, because many upstreams read `X_User_Id` and
+//! `X.User.Id` as `X-User-Id`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -98,7 +99,8 @@ fn is_traceparent(value: &[u8]) -> bool {
         && hex(&value[53..55])
 }
 
-/// The request head for the upstream, without a body. `identity` are the claim and session headers of this request.
+/// The request head for the upstream, without a body. `identity` are the claim and session headers
+/// of this request.
 pub fn outgoing(
     policy: &Policy,
     head: Parts,
@@ -188,8 +190,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Fields by which a client could claim to be somebody else, somewhere else or asking something else: forwarding fields
-/// that only a proxy may set, rewritten targets and methods, and `Proxy` (which CGI turns into `HTTP_PROXY`).
+/// Fields by which a client could claim to be somebody else, somewhere else or asking something
+/// else: forwarding fields that only a proxy may set, rewritten targets and methods, and `Proxy`
+/// (which CGI turns into `HTTP_PROXY`).
 fn is_gateways_own(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || name.starts_with("x-ssl-")
@@ -226,7 +229,8 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// HTTP/2 clients may send cookies in crumbs; RFC 9113 §8.2.3 has them joined before they leave HTTP/2.
+/// HTTP/2 clients may send cookies in crumbs; RFC 9113 §8.2.3 has them joined before they leave
+/// HTTP/2.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter();
     if let (Some(first), Some(_)) = (lines.next(), lines.next()) {
@@ -241,7 +245,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `X-Forwarded-For` and `Forwarded` (RFC 7239): extended for a trusted proxy, made anew for everybody else.
+/// `X-Forwarded-For` and `Forwarded` (RFC 7239): extended for a trusted proxy, made anew for
+/// everybody else.
 fn forwarding(
     headers: &HeaderMap,
     target: &Target,
@@ -251,7 +256,8 @@ fn forwarding(
     let address = peer.forwarded_for.to_str().unwrap_or_default();
     let host = target.authority.as_str();
     let mut element = String::with_capacity(64 + host.len());
-    // An IPv6 address stands in brackets, and what holds a colon is no token and needs quotes (RFC 7239 §6).
+    // An IPv6 address stands in brackets, and what holds a colon is no token and needs quotes (RFC
+    // 7239 §6).
     match peer.address.ip() {
         IpAddr::V4(_) => element.extend(["for=", address]),
         IpAddr::V6(_) => element.extend(["for=\"[", address, "]\""]),
@@ -280,7 +286,8 @@ fn extended(headers: &HeaderMap, name: &HeaderName, own: &str) -> HeaderValue {
     HeaderValue::try_from(chain + own).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// Removes from an upstream's response what belongs to its connection, and what the gateway says itself.
+/// Removes from an upstream's response what belongs to its connection, and what the gateway says
+/// itself.
 pub fn returning(headers: &mut HeaderMap) {
     for name in nominated(headers) {
         headers.remove(name);
@@ -290,7 +297,8 @@ pub fn returning(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
     }
-    // Most responses have none of these, so one look over the names is cheaper than asking for each.
+    // Most responses have none of these, so one look over the names is cheaper than asking for
+    // each.
     let spoken_for: Vec<HeaderName> =
         headers.keys().filter(|name| is_not_returned(name.as_str())).cloned().collect();
     for name in spoken_for {

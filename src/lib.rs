@@ -2,21 +2,27 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
-//! | 8 | `cli`, `demo` | commands |
+//! | 10 | `cli` | commands |
+//! | 9 | `demo` | `portcullis demo` |
+//! | 8 | `startup` | what every command that serves does first |
 //! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
 //! | 6 | `pipeline` | the only place that knows the order of things |
 //! | 5 | `gateway` | the running state |
 //! | 4 | `plan` | configuration as meant |
-//! | 3 | `client` `guard` `headers` `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 3 | `client` `guard` `headers` | who calls, is it well formed, what crosses |
+//! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 2 | `store`, `observe` | the outside world |
 //! | 1 | `config` | configuration as written |
 //! | 0 | `base` | words everybody uses |
 //!
-//! The rooms never import each other: `plan` and `pipeline` wire them. `ARCHITECTURE.md` has the invariants and a
-//! walkthrough; `tests/tidy.rs` holds the ranks.
+//! The rooms never import each other: `plan` and `pipeline` wire them. `ARCHITECTURE.md` has the
+//! invariants and a walkthrough; `tests/tidy.rs` holds the ranks.
 
 pub mod cli;
+
 pub mod demo;
+
+pub mod startup;
 
 pub mod admin;
 pub mod server;

@@ -12,7 +12,7 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 400;
 
 /// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 22] = [
+const RANKS: [(&str, u8); 23] = [
     ("base", 0),
     ("config", 1),
     ("observe", 2),
@@ -31,9 +31,10 @@ const RANKS: [(&str, u8); 22] = [
     ("pipeline", 6),
     ("server", 7),
     ("admin", 7),
-    ("cli", 8),
-    ("demo", 8),
-    ("main", 9),
+    ("startup", 8),
+    ("demo", 9),
+    ("cli", 10),
+    ("main", 11),
     ("lib", 9),
 ];
 

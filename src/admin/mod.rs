@@ -1,7 +1,8 @@
 //! The admin listener: health, metrics and operations. Never the public listener.
 //!
-//! `/healthz`, `/readyz` and `/metrics` answer everybody who reaches the listener. Everything under `/v1/` wants the token of
-//! `admin.token`, or a loopback address where there is none, and refuses what a web page of another site could send.
+//! `/healthz`, `/readyz` and `/metrics` answer everybody who reaches the listener. Everything under
+//! `/v1/` wants the token of `admin.token`, or a loopback address where there is none, and refuses
+//! what a web page of another site could send.
 
 mod operations;
 
@@ -152,7 +153,8 @@ fn refuse(
             // A page that was rebound to this address still names its own host (DNS rebinding).
             let host = headers.get(HOST).and_then(|host| Authority::parse(host.as_bytes()));
             let local_name = host.is_some_and(|host| {
-                matches!(host.host(), "localhost" | "[::1]") || host.host().starts_with("127.")
+                let address = host.host().trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+                host.host() == "localhost" || address.is_ok_and(|address| address.is_loopback())
             });
             if !peer.ip().to_canonical().is_loopback() || !local_name {
                 let detail = "Without admin.token, operations are for this machine alone: \
@@ -172,7 +174,8 @@ fn refuse(
     None
 }
 
-/// Ready: the configuration is applied, and either the store answers or its absence lets requests pass.
+/// Ready: the configuration is applied, and either the store answers or its absence lets requests
+/// pass.
 fn ready(gateway: &Gateway) -> Reply {
     if gateway.is_draining() {
         return problem(

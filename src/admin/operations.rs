@@ -1,5 +1,5 @@
-//! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a misspelt one would do less
-//! than its sender thinks.
+//! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
+//! misspelt one would do less than its sender thinks.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -85,7 +85,8 @@ fn status(gateway: &Gateway) -> Reply {
     )
 }
 
-/// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say how long.
+/// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say
+/// how long.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revocation {
@@ -98,7 +99,7 @@ struct Revocation {
 
 async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str =
-        r#"{"jti": "…"} or {"token": "…"}, {"sid": "…"}, {"sub": "…"}, with "expires_in": "24h""#;
+        r#"{"jti": "…"}, or token, sid, sub in place of jti; with "expires_in": "24h""#;
     let asked: Revocation = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let keys = &running.plan.keys;
@@ -112,7 +113,8 @@ async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
         (Some(jti), None, None, None) => keys.blacklist(jti),
         (None, None, Some(sid), None) => keys.blacklist_session(sid),
         (None, None, None, Some(sub)) => {
-            // Whole seconds, as `iat` has them: a log-in right after the revocation must not be refused by it.
+            // Whole seconds, as `iat` has them: a log-in right after the revocation must not be
+            // refused by it.
             value = now.as_secs().to_string().into_bytes();
             keys.not_before(sub)
         }
@@ -139,7 +141,8 @@ async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::CREATED, &json!({ "key": key, "expires_in_seconds": ttl.as_secs() })))
 }
 
-/// `jti` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke anything.
+/// `jti` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
+/// anything.
 fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
     let wrong = || {
         Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())
@@ -168,12 +171,12 @@ struct Purge {
 }
 
 async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = r#"{"url": "http://shop.example.com/products/42"}, {"path": "/products/*"} or {"all": true}"#;
+    const EXAMPLE: &str = r#"{"url": "http://host/a"}, {"path": "/a/*"} or {"all": true}"#;
     let asked: Purge = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let keys = &running.plan.keys;
-    let epoch = match (&asked.url, &asked.path, asked.all) {
-        (None, None, true) => gateway.base_epoch().to_owned(),
+    let epochs = match (&asked.url, &asked.path, asked.all) {
+        (None, None, true) => vec![gateway.base_epoch().to_owned()],
         (Some(url), None, false) => {
             let wrong = || Fault::Asked(format!("{url:?} is no http URL. Example: {EXAMPLE}"));
             let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -181,9 +184,11 @@ async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
             let authority = Authority::parse(authority.as_str().as_bytes()).ok_or_else(wrong)?;
             let path = uri.path_and_query().ok_or_else(wrong)?;
             let path = canonical_path(path, running.plan.guard.encoded_slash)?;
-            let ports = running.plan.config.server.listen.iter().map(std::net::SocketAddr::port);
-            let site = ports.fold(authority, |authority, port| authority.with_local_port(port));
-            scope(keys, &site.site(), &path, false)
+            // With its port, and as the site whose port is a listener's own, on whichever node.
+            vec![
+                scope(keys, &authority.site(), &path, false),
+                scope(keys, authority.host(), &path, false),
+            ]
         }
         (None, Some(path), false) => {
             let (literal, below) = match path.strip_suffix("/*") {
@@ -197,7 +202,8 @@ async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
                 return Err(wrong());
             }
             let parsed: PathAndQuery = literal.parse().map_err(|_| wrong())?;
-            scope(keys, "", &canonical_path(&parsed, running.plan.guard.encoded_slash)?, below)
+            let path = canonical_path(&parsed, running.plan.guard.encoded_slash)?;
+            vec![scope(keys, "", &path, below)]
         }
         _ => {
             return Err(Fault::Asked(format!(
@@ -205,8 +211,8 @@ async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
             )));
         }
     };
-    gateway.store.invalidate(std::slice::from_ref(&epoch)).await?;
-    Ok(reply_json(StatusCode::OK, &json!({ "epoch": epoch })))
+    gateway.store.invalidate(&epochs).await?;
+    Ok(reply_json(StatusCode::OK, &json!({ "epochs": epochs })))
 }
 
 fn canonical_path(path: &PathAndQuery, encoded_slash: bool) -> Result<String, Fault> {

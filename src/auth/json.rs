@@ -1,5 +1,5 @@
 //! JSON read strictly: a repeated member is a mistake, at any depth. Two parsers that pick
-//! different ones of two members would see two different tokens (RFC 7515 §4, RFC 7519 §4). It must
+//! different ones of two members would see different tokens (RFC 7515 §4, RFC 7519 §4). It must
 //! not know what the members mean.
 
 use std::fmt;

@@ -58,8 +58,8 @@ struct ByBytes;
 
 impl Weighter<Remembered, Arc<Identity>> for ByBytes {
     fn weight(&self, key: &Remembered, _: &Arc<Identity>) -> u64 {
-        // The claims weigh about what the text weighs. The floor makes the bound on bytes a bound on
-        // their number too.
+        // The claims weigh about what the text weighs. The floor makes the bound on bytes a bound
+        // on their number too.
         (2 * key.token.len() as u64).max(TOKEN_BYTES_MAX / TOKENS_MAX as u64)
     }
 }

@@ -3,7 +3,7 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value};
 
-/// A compact JWS (RFC 7515 §7.1) over `claims`. It fails when the key is not one for the algorithm.
+/// A compact JWS (RFC 7515 §7.1) over `claims`. It fails when the key does not fit the algorithm.
 pub fn sign(
     algorithm: Algorithm,
     key: &EncodingKey,

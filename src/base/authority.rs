@@ -1,4 +1,5 @@
-//! The authority of a request: a valid host and port in one spelling (RFC 3986 §3.2, RFC 9112 §3.2).
+//! The authority of a request: a valid host and port in one spelling (RFC 3986 §3.2, RFC 9112
+//! §3.2).
 
 use http::HeaderValue;
 
@@ -23,7 +24,8 @@ impl PartialEq for Authority {
 }
 
 impl Authority {
-    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; nothing for user information, lists, spaces, odd ports.
+    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; nothing for user information, lists,
+    /// spaces, odd ports.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (host, port): (Box<str>, _) = if text.starts_with('[') {
@@ -88,7 +90,8 @@ impl Authority {
         &self.host
     }
 
-    /// What tells sites apart in the cache: the host, and the port where it is not the one everybody uses.
+    /// What tells sites apart in the cache: the host, and the port where it is not the one
+    /// everybody uses.
     pub fn site(&self) -> std::borrow::Cow<'_, str> {
         match self.port {
             Some(port) if !self.port_is_default => format!("{}:{port}", self.host).into(),

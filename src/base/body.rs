@@ -1,4 +1,5 @@
-//! The request body on its way to the upstream: counted, watched for progress, stripped of trailers.
+//! The request body on its way to the upstream: counted, watched for progress, stripped of
+//! trailers.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -104,7 +105,8 @@ impl Stream {
             let data = match frame {
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
-                // Trailers of a request reach no upstream: they could smuggle an identity past the head's rules.
+                // Trailers of a request reach no upstream: they could smuggle an identity past the
+                // head's rules.
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
                     Err(_) => continue,

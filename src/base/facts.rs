@@ -1,4 +1,5 @@
-//! Facts about one request that several rooms share, as types: once one of these exists, it has been checked.
+//! Facts about one request that several rooms share, as types: once one of these exists, it has
+//! been checked.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,7 +9,8 @@ use http::uri::PathAndQuery;
 
 use super::authority::Authority;
 
-/// The address that limits, logs and forwarding headers use: the peer's, or what a trusted proxy said.
+/// The address that limits, logs and forwarding headers use: the peer's, or what a trusted proxy
+/// said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddr(IpAddr);
 
@@ -67,7 +69,8 @@ impl Peer {
 pub struct Client {
     /// The address that limits and logs use.
     pub address: ClientAddr,
-    /// Whether the peer is a trusted proxy, so that its forwarding headers are extended instead of replaced.
+    /// Whether the peer is a trusted proxy, so that its forwarding headers are extended instead of
+    /// replaced.
     pub via_trusted: bool,
     /// `http` or `https`, as the client used it.
     pub scheme: &'static str,
@@ -122,8 +125,8 @@ impl Identity {
         !self.blacklist_keys.is_empty() || self.not_before_key.is_some()
     }
 
-    /// A claim as text: strings as they are, numbers and booleans in JSON's spelling; nothing for other types.
-    /// A dotted name that is no claim itself walks into nested objects.
+    /// A claim as text: strings as they are, numbers and booleans in JSON's spelling; nothing for
+    /// other types. A dotted name that is no claim itself walks into nested objects.
     pub fn claim(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
         scalar(self.find(name)?)
     }
@@ -150,7 +153,8 @@ pub fn scalar(value: &serde_json::Value) -> Option<std::borrow::Cow<'_, str>> {
     }
 }
 
-/// Whether a message is a gRPC call: those need trailers, may rest, and get their errors as `grpc-status`.
+/// Whether a message is a gRPC call: those need trailers, may rest, and get their errors as
+/// `grpc-status`.
 pub fn is_grpc(headers: &http::HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
@@ -158,7 +162,8 @@ pub fn is_grpc(headers: &http::HeaderMap) -> bool {
     })
 }
 
-/// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a header (RFC 9110 §6.5.1).
+/// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a
+/// header (RFC 9110 §6.5.1).
 pub fn keep_allowed_trailers(fields: &mut http::HeaderMap) {
     const ALLOWED: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
     let mut kept = http::HeaderMap::new();

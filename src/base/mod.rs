@@ -1,7 +1,9 @@
-//! Words that everybody uses: units, facts about a request, bodies. Knows nothing of the project's other modules.
+//! Words that everybody uses: units, facts about a request, bodies. Knows nothing of the project's
+//! other modules.
 
 pub mod authority;
 pub mod body;
 pub mod facts;
 pub mod path;
+pub mod shard;
 pub mod units;

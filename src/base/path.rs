@@ -1,8 +1,10 @@
-//! The canonical path: one spelling for matching, authorisation, limits, cache and upstream (RFC 3986 §6.2.2).
+//! The canonical path: one spelling for matching, authorisation, limits, cache and upstream (RFC
+//! 3986 §6.2.2).
 //!
-//! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are resolved, slashes merged. An
-//! escape that some upstream would read as a separator or an end (`%2F %5C %00 %0A %0D`) is refused, like a raw backslash
-//! or control character. The query is kept byte for byte.
+//! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are
+//! resolved, slashes merged. An escape that some upstream would read as a separator or an end (`%2F
+//! %5C %00 %0A %0D`) is refused, like a raw backslash or control character. The query is kept byte
+//! for byte.
 
 use http::uri::PathAndQuery;
 
@@ -19,7 +21,8 @@ pub fn canonical(given: &PathAndQuery, encoded_slash: bool) -> Result<PathAndQue
     PathAndQuery::try_from(text).map_err(|_| "a character that no path may hold")
 }
 
-/// Whether a path is plain enough that there is nothing to do; the common case, without an allocation.
+/// Whether a path is plain enough that there is nothing to do; the common case, without an
+/// allocation.
 fn is_canonical(path: &[u8]) -> bool {
     let mut previous = 0u8;
     for &byte in path {

@@ -43,7 +43,8 @@ use http::Response;
 pub enum Found {
     /// A response.
     Hit(Response<Bytes>),
-    /// Nothing that may be used; with what is needed to keep the upstream's answer, where that is allowed.
+    /// Nothing that may be used; with what is needed to keep the upstream's answer, where that is
+    /// allowed.
     Miss(Option<Pending>),
 }
 

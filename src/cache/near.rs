@@ -1,5 +1,6 @@
-//! Copies of stored responses in this node's memory. A copy counts only while the epochs that the store names for this
-//! request equal those under which it was stored, so it saves the transfer, never the question.
+//! Copies of stored responses in this node's memory. A copy counts only while the epochs that the
+//! store names for this request equal those under which it was stored, so it saves the transfer,
+//! never the question.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Where a response is kept, and under which epochs it is valid.
 //!
-//! Everything that can change the response and is not compared later is part of the key: the site, the path, the query
-//! byte for byte, the route (whose upstream and rules it came from) and the partition of the caller.
+//! Everything that can change the response and is not compared later is part of the key: the site,
+//! the path, the query byte for byte, the route (whose upstream and rules it came from) and the
+//! partition of the caller.
 
 use std::fmt::Write as _;
 
@@ -52,7 +53,8 @@ impl Place {
     }
 }
 
-/// The epoch key that makes `path` stale: the prefix and everything below it on every host, or the one path on `site`.
+/// The epoch key that makes `path` stale: the prefix and everything below it on every host, or the
+/// one path on `site`.
 pub fn scope(keys: &Keys, site: &str, path: &str, and_below: bool) -> String {
     if and_below {
         let deepest = prefixes(path).last().unwrap_or("/");

@@ -1,5 +1,6 @@
-//! `portcullis demo`: the main job in one command. A sample API, a gateway in front of it, one user's session, two signed
-//! tokens, and curl lines that show each function. Nothing is faked: it is the gateway that `run` runs.
+//! `portcullis demo`: the main job in one command. A sample API, a gateway in front of it, one
+//! user's session, two signed tokens, and curl lines that show each function. Nothing is faked: it
+//! is the gateway that `run` runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a terminal")]
 
 mod shop;
@@ -16,12 +17,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli;
 use crate::config::{self, Level};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::startup;
 
 const CONFIG: &str = include_str!("demo.toml");
+/// What is printed, with PUBLIC, ADMIN, ADA_TOKEN, BOB_TOKEN and SESSION_KEY to fill in.
+const TOUR: &str = include_str!("tour.txt");
 /// The tokens and the session live this long.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The demo user's session.
@@ -43,7 +46,7 @@ pub struct Options {
 
 /// Runs the demo until it is interrupted.
 pub async fn run(options: Options) -> ExitCode {
-    cli::init_diagnostics(Level::Warn);
+    startup::init_diagnostics(Level::Warn);
     match start(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -85,7 +88,7 @@ async fn start(options: &Options) -> Result<(), String> {
 }
 
 async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Result<(), String> {
-    let (server, admin) = cli::bind(gateway).await?;
+    let (server, admin) = startup::bind(gateway).await?;
     let public = server.addresses().first().map(ToString::to_string).unwrap_or_default();
     let operations = admin.address().map(|address| address.to_string()).unwrap_or_default();
     let ada = token(secret, &json!({ "sub": "42", "sid": SESSION_ID, "role": "user" }))?;
@@ -116,7 +119,8 @@ fn token(secret: &str, more: &Value) -> Result<String, String> {
     let mut claims = Map::new();
     claims.insert("iss".into(), "portcullis-demo".into());
     claims.insert("aud".into(), "shop".into());
-    // As if they logged in a minute ago: not-before has whole seconds, and a log-in in the second of a revocation passes.
+    // As if they logged in a minute ago: not-before has whole seconds, and a log-in in the second
+    // of a revocation passes.
     claims.insert("iat".into(), (now.as_secs() - 60).into());
     claims.insert("exp".into(), (now + LIFE).as_secs().into());
     claims.insert("jti".into(), format!("{:032x}", fastrand::u128(..)).into());
@@ -129,43 +133,11 @@ fn token(secret: &str, more: &Value) -> Result<String, String> {
 }
 
 fn print_tour(public: &str, admin: &str, ada: &str, bob: &str, session_key: &str) {
-    println!(
-        r#"Portcullis demo: a gateway on http://{public} before a sample products API.
-Copy and paste; -i shows the headers that tell what happened.
-
-  ADA='{ada}'
-  BOB='{bob}'
-
-1. No token, no entry (401 and a challenge):
-  curl -i http://{public}/products
-
-2. With a token: the answer, the limits, a cache miss; once more: a hit, with its age:
-  curl -i -H "Authorization: Bearer $ADA" http://{public}/products
-  curl -i -H "Authorization: Bearer $ADA" http://{public}/products
-
-3. A write goes through and makes the copies stale; the next read is a miss and shows the new product:
-  curl -i -H "Authorization: Bearer $ADA" -H 'Content-Type: application/json' -d '{{"name":"kettle"}}' http://{public}/products
-  curl -i -H "Authorization: Bearer $ADA" http://{public}/products
-
-4. The session of {session_key} reaches the API as headers; the token itself does not:
-  curl -i -H "Authorization: Bearer $ADA" http://{public}/me
-
-5. Exact limits: five log-in attempts in 15 minutes, the sixth is a 429 that says when to come back:
-  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\n' -d 'user=ada' http://{public}/login; done
-
-6. Log Bob out everywhere; his token is refused at the next request, Ada's is not:
-  curl -i -H "Authorization: Bearer $BOB" http://{public}/products
-  curl -i -H 'Content-Type: application/json' -d '{{"sub":"7"}}' http://{admin}/v1/revocations
-  curl -i -H "Authorization: Bearer $BOB" http://{public}/products
-
-7. What operators see:
-  curl http://{admin}/v1/status
-  curl http://{admin}/metrics
-
-The same with a real Redis, shared by as many gateways as you start:
-  portcullis demo --store redis://127.0.0.1:6379
-
-Your own: write a gateway.toml (the repository's is annotated), then `portcullis check` and `portcullis run`.
-Ctrl-C ends the demo."#
-    );
+    let tour = TOUR
+        .replace("PUBLIC", public)
+        .replace("ADMIN", admin)
+        .replace("ADA_TOKEN", ada)
+        .replace("BOB_TOKEN", bob)
+        .replace("SESSION_KEY", session_key);
+    print!("{tour}");
 }

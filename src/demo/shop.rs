@@ -1,5 +1,5 @@
-//! The sample API behind the demo: products that can be listed, read and created, and what it is told of its caller. It
-//! knows nothing of the gateway.
+//! The sample API behind the demo: products that can be listed, read and created, and what it is
+//! told of its caller. It knows nothing of the gateway.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,9 @@
 //! What the store refused a moment ago, refused here without asking again.
 //!
-//! This is exact, not an approximation: until the time that the store named, others' charges can only make the counter
-//! fuller. The time is counted from when the question was sent, so that it is never late. Only a refund or an operator's
-//! reset could free a counter earlier, so an entry lasts at most one second.
+//! This is exact, not an approximation: until the time that the store named, others' charges can
+//! only make the counter fuller. The time is counted from when the question was sent, so that it is
+//! never late. Only a refund or an operator's reset could free a counter earlier, so an entry lasts
+//! at most one second.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! What a client is told of its limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, §3
-//! and §4, as structured fields), and `X-RateLimit-*` of the tightest window.
+//! What a client is told of its limits: `RateLimit` and `RateLimit-Policy`
+//! (draft-ietf-httpapi-ratelimit-headers-10, §3 and §4, structured fields), and `X-RateLimit-*`
+//! of the tightest window.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

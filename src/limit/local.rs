@@ -1,7 +1,8 @@
 //! Limits of this node alone: GCRA by the governor crate, over a bounded map.
 //!
-//! GCRA admits a burst of the limit and then one unit per `window / limit`, so up to twice the limit in one window. That is
-//! the price of a flood guard that needs no store and 16 bytes per key; exact limits are the shared ones.
+//! GCRA admits a burst of the limit and then one unit per `window / limit`, so up to twice the
+//! limit in one window. That is the price of a flood guard that needs no store and 16 bytes per
+//! key; exact limits are the shared ones.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,31 +1,36 @@
 //! Rate limits: which counters a request charges, and whether it may pass.
 //!
-//! Shared limits are charged in the store, all windows of all policies at once or none. Limits of this node alone are
-//! charged before the store is asked (`local`), and a key that the store refused is refused here until its time is up
-//! (`denied`), so that an attack costs next to no store trips.
+//! Shared limits are charged in the store, all windows of all policies at once or none. Limits of
+//! this node alone are charged before the store is asked (`local`), and a key that the store
+//! refused is refused here until its time is up (`denied`), so that an attack costs next to no
+//! store trips.
 
 mod denied;
 mod headers;
+mod key;
 mod local;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::base::facts::{Caller, ClientAddr};
 use crate::config::{self, LimitKey, LimitOutage, Scope};
-use crate::store::keys::{Keys, push_principal_part};
+use crate::store::keys::Keys;
 use crate::store::{
     ChargeReply, Charges, MemoryStore, Reply, StoreError, Window, WindowSet, WindowState,
 };
+
+use key::principal;
 
 pub use denied::DenyCache;
 pub use headers::{Quota, QuotaItem};
 pub use local::LocalLimits;
 
-/// What this node knows of limits: its own counters, what the store refused a moment ago, and the counters that stand in
-/// while the store is away.
+/// What this node knows of limits: its own counters, what the store refused a moment ago, and the
+/// counters that stand in while the store is away.
 #[derive(Debug)]
 pub struct State {
     local: LocalLimits,
@@ -59,9 +64,9 @@ pub struct Policy {
     /// How many of `rules` need nothing but the address.
     address_rules: usize,
     /// All windows, as the store takes them.
-    all: WindowSet,
+    all: Arc<WindowSet>,
     /// The first `address_rules` windows.
-    address_only: WindowSet,
+    address_only: Arc<WindowSet>,
     /// The same at this node's share, for an outage.
     all_local: WindowSet,
     address_only_local: WindowSet,
@@ -108,7 +113,7 @@ pub struct Facts<'a> {
 #[derive(Debug)]
 pub struct Asked<'p> {
     policy: &'p Policy,
-    set: &'p WindowSet,
+    set: &'p Arc<WindowSet>,
     local_set: &'p WindowSet,
     keys: Vec<String>,
     asked_at: Instant,
@@ -160,7 +165,8 @@ impl Policy {
                 }
             }
         }
-        // A stable sort: address-keyed windows form a prefix, which is what a request without a valid token charges.
+        // A stable sort: address-keyed windows form a prefix, which is what a request without a
+        // valid token charges.
         shared.sort_by_key(|(rule, _)| !is_by_address(&rule.key));
         let address_rules = shared.iter().filter(|(rule, _)| is_by_address(&rule.key)).count();
         let (rules, windows): (Vec<_>, Vec<_>) = shared.into_iter().unzip();
@@ -171,8 +177,8 @@ impl Policy {
         Self {
             all_local: all.divided_by(nodes),
             address_only_local: address_only.divided_by(nodes),
-            all,
-            address_only,
+            all: Arc::new(all),
+            address_only: Arc::new(address_only),
             address_rules,
             rules,
             local,
@@ -245,7 +251,8 @@ pub fn charge(
     if policy.local.is_empty() { Ok(()) } else { charge_local(policy, state, facts, false, quota) }
 }
 
-/// Which shared counters the request charges; those keyed by address alone when its token is no good.
+/// Which shared counters the request charges; those keyed by address alone when its token is no
+/// good.
 pub fn question<'p>(
     policy: &'p Policy,
     keys: &Keys,
@@ -281,9 +288,9 @@ impl Asked<'_> {
         Charges { set: self.set, keys: &self.keys }
     }
 
-    /// The keys, for a refund.
-    pub fn keys(&self) -> &[String] {
-        &self.keys
+    /// What was charged, for a refund.
+    pub fn owned(&self) -> (Arc<WindowSet>, Vec<String>) {
+        (Arc::clone(self.set), self.keys.clone())
     }
 
     /// Refuses at once what the store refused a moment ago.
@@ -309,7 +316,7 @@ impl Asked<'_> {
         quota: &mut Quota,
     ) -> Result<(), Exceeded> {
         let (reply, set, shared) = match (reply, outage) {
-            (Ok(reply), _) => (reply, self.set, true),
+            (Ok(reply), _) => (reply, &**self.set, true),
             (Err(_), LimitOutage::Allow) => return Ok(()),
             (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error)),
             (Err(_), LimitOutage::Local) => {
@@ -345,7 +352,8 @@ impl Asked<'_> {
     }
 }
 
-/// When units come back, and when all are back, seen from after the charge: the charge itself is the last to return.
+/// When units come back, and when all are back, seen from after the charge: the charge itself is
+/// the last to return.
 fn after(state: &WindowState, window: &Window, charged: bool) -> (Duration, Duration) {
     let span = Duration::from_micros(window.span_us);
     match (charged, state.next_ms) {
@@ -355,42 +363,9 @@ fn after(state: &WindowState, window: &Window, charged: bool) -> (Duration, Dura
     }
 }
 
-/// The principal that a key counts: its parts in order, each part that the request lacks replaced by the address.
-fn principal(key: &[LimitKey], facts: &Facts<'_>) -> String {
-    let mut out = String::with_capacity(48);
-    for part in key {
-        let value = match part {
-            LimitKey::Address => None,
-            LimitKey::Claim(name) => facts
-                .caller
-                .as_ref()
-                .and_then(|caller| Some(("claim", Some(name.as_str()), caller.claim(name)?))),
-            LimitKey::Header(name) => {
-                header(facts.headers, name).map(|v| ("header", Some(name.as_str()), v))
-            }
-            LimitKey::Session => facts.session.map(|id| ("session", None, id.into())),
-            LimitKey::Route => Some(("route", None, facts.route.into())),
-        };
-        match value {
-            Some((kind, None, value)) => push_principal_part(&mut out, kind, &value),
-            Some((kind, Some(name), value)) => {
-                push_principal_part(&mut out, &format!("{kind}:{name}"), &value);
-            }
-            None => {
-                push_principal_part(&mut out, "address", &facts.address.principal().to_string())
-            }
-        }
-    }
-    out
-}
-
-/// A header as a key: its first line; what is no text is counted by its bytes.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, str>> {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
-}
-
 fn duration(ms: i64) -> Duration {
-    // -1 (it never fits) becomes the longest wait that still prints: the caller cannot do better than not to retry.
+    // -1 (it never fits) becomes the longest wait that still prints: the caller cannot do better
+    // than not to retry.
     u64::try_from(ms).map_or(Duration::from_secs(86_400 * 365), Duration::from_millis)
 }
 

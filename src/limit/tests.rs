@@ -14,7 +14,7 @@ fn limit(key: Vec<LimitKey>, allow: &[&str], scope: Scope) -> config::Limit {
 fn caller(sub: &str) -> Caller {
     let mut claims = serde_json::Map::new();
     claims.insert("sub".into(), sub.into());
-    Some(std::sync::Arc::new(Identity {
+    Some(Arc::new(Identity {
         claims,
         subject: Some(sub.into()),
         issued_at: None,
@@ -41,7 +41,7 @@ fn keys_of(
     headers.insert("x-key", HeaderValue::from_static("k 1"));
     let address = address(client);
     let facts = Facts { address, caller, headers: &headers, session, route: "r" };
-    question(&policy, &Keys::new("app"), &facts, true).unwrap().keys().to_vec()
+    question(&policy, &Keys::new("app"), &facts, true).unwrap().owned().1
 }
 
 #[test]

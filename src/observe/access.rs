@@ -1,7 +1,7 @@
 //! The access log: one JSON object per line on stdout, written by a thread of its own.
 //!
-//! A request never waits for the writer. When the writer is `LINES_MAX` lines behind (a full disk, a blocked pipe), lines
-//! are dropped and counted.
+//! A request never waits for the writer. When the writer is `LINES_MAX` lines behind (a full disk,
+//! a blocked pipe), lines are dropped and counted.
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -116,7 +116,8 @@ fn write_lines(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
         {
             buffer.extend_from_slice(&line);
         }
-        // A closed stdout must not stop the gateway; the lines are lost as they would be on a full disk.
+        // A closed stdout must not stop the gateway; the lines are lost as they would be on a full
+        // disk.
         let _ = out.write_all(&buffer).and_then(|()| out.flush());
         buffer.clear();
     }

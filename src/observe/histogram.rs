@@ -1,11 +1,13 @@
-//! A histogram of durations that takes no lock: the registry's own takes a mutex at every observation.
+//! Counters and histograms of the request path, spread over the threads: the registry's own
+//! histogram takes a mutex at every observation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
+
+use crate::base::shard::Counters;
 
 /// Upper bounds in microseconds, from what a cache hit takes to what a client gives up after.
 const BOUNDS_US: [u64; 16] = [
@@ -13,36 +15,32 @@ const BOUNDS_US: [u64; 16] = [
     1_000_000, 2_500_000, 10_000_000, 30_000_000,
 ];
 
+/// One count per bound, one for what is longer, and the sum in microseconds.
+const COUNTERS: usize = BOUNDS_US.len() + 2;
+const SUM: usize = COUNTERS - 1;
+
 /// A histogram of durations, shared by its clones.
 #[derive(Debug, Clone, Default)]
-pub struct Histogram(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// One count per bound, and one for what is longer.
-    counts: [AtomicU64; BOUNDS_US.len() + 1],
-    sum_us: AtomicU64,
-}
+pub struct Histogram(Arc<Counters<COUNTERS>>);
 
 impl Histogram {
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
-        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.0.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.0.add(BOUNDS_US.partition_point(|bound| *bound < us), 1);
+        self.0.add(SUM, us);
     }
 }
 
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let count = |index: usize| self.0.counts[index].load(Ordering::Relaxed);
+        let count = |index: usize| self.0.sum(index);
         let seconds = |us: u64| us as f64 / 1e6;
         let mut buckets: Vec<(f64, u64)> =
             BOUNDS_US.iter().enumerate().map(|(i, us)| (seconds(*us), count(i))).collect();
         buckets.push((f64::MAX, count(BOUNDS_US.len())));
         let total = buckets.iter().map(|(_, count)| count).sum();
-        let sum = seconds(self.0.sum_us.load(Ordering::Relaxed));
+        let sum = seconds(self.0.sum(SUM));
         encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)
     }
 
@@ -53,4 +51,24 @@ impl EncodeMetric for Histogram {
 
 impl TypedMetric for Histogram {
     const TYPE: MetricType = MetricType::Histogram;
+}
+
+/// The atomic under a counter of the request path.
+#[derive(Debug, Default)]
+pub struct Spread(Counters<1>);
+
+impl prometheus_client::metrics::counter::Atomic<u64> for Spread {
+    // Nobody on the request path reads the value before, so it is not worth summing up.
+    fn inc(&self) -> u64 {
+        self.inc_by(1)
+    }
+
+    fn inc_by(&self, amount: u64) -> u64 {
+        self.0.add(0, amount);
+        0
+    }
+
+    fn get(&self) -> u64 {
+        self.0.sum(0)
+    }
 }

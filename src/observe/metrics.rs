@@ -1,8 +1,9 @@
-//! The metrics and their labels. Every label is bounded: routes and reasons come from the configuration and from this
-//! program, never from a client. What a route counts is resolved once, so the request path only adds to atomics.
+//! The metrics and their labels. Every label is bounded: routes and reasons come from the
+//! configuration and from this program, never from a client. What a route counts is resolved once,
+//! so the request path only adds to atomics.
 
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,6 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
+use super::histogram::Spread;
+
+/// A counter of the request path.
+type Tally = Counter<u64, Spread>;
 
 /// Lowest and number of HTTP status codes.
 const STATUS_MIN: u16 = 100;
@@ -54,9 +59,9 @@ struct Function {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<RouteStatus, Counter>,
-    rejections: Family<RouteReason, Counter>,
-    cache: Family<RouteVerdict, Counter>,
+    requests: Family<RouteStatus, Tally>,
+    rejections: Family<RouteReason, Tally>,
+    cache: Family<RouteVerdict, Tally>,
     durations: Family<Route, Histogram>,
     upstream_durations: Family<Route, Histogram>,
     /// Time waited for the store.
@@ -180,11 +185,12 @@ impl Metrics {
 #[derive(Debug)]
 pub struct RouteMeter {
     name: String,
-    requests: Family<RouteStatus, Counter>,
-    rejections: Family<RouteReason, Counter>,
-    cache: Family<RouteVerdict, Counter>,
-    /// Counters by status, made when a status is first seen: a lookup in the family would take its lock.
-    by_status: Box<[OnceLock<Counter>]>,
+    requests: Family<RouteStatus, Tally>,
+    rejections: Family<RouteReason, Tally>,
+    cache: Family<RouteVerdict, Tally>,
+    /// Counters by status, made when a status is first seen: a lookup in the family would take its
+    /// lock.
+    by_status: Box<[OnceLock<Tally>]>,
     duration: Histogram,
     upstream_duration: Histogram,
 }
@@ -218,6 +224,3 @@ impl RouteMeter {
         self.cache.get_or_create(&label).inc();
     }
 }
-
-/// The routes' meters are shared between a plan and the requests that still use it.
-pub type SharedMeter = Arc<RouteMeter>;

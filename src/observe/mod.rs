@@ -1,4 +1,5 @@
-//! What is seen from outside: Prometheus metrics and one access line per request. Knows nothing of requests themselves.
+//! What is seen from outside: Prometheus metrics and one access line per request. Knows nothing of
+//! requests themselves.
 
 pub mod access;
 pub mod histogram;

@@ -1,4 +1,5 @@
-//! What one request asks of the store: the questions of all rooms, collected before the wait and judged after it.
+//! What one request asks of the store: the questions of all rooms, collected before the wait and
+//! judged after it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -38,8 +39,8 @@ struct Lookup {
 }
 
 impl<'p> Asked<'p> {
-    /// Lets every room ask. A caller whose token is no good asks for its address's limits only. What this node knows to be
-    /// exhausted is refused without asking.
+    /// Lets every room ask. A caller whose token is no good asks for its address's limits only.
+    /// What this node knows to be exhausted is refused without asking.
     pub(super) fn collect(
         gateway: &Gateway,
         arrival: &Arrival<'p>,
@@ -118,7 +119,7 @@ impl<'p> Asked<'p> {
                     (&verdict, &self.charges, &answers.charges)
                     && taken.allowed
                 {
-                    gateway.refund(charges.keys(), taken.at_us);
+                    gateway.refund(charges.owned(), taken.at_us);
                 }
                 Ok(verdict?)
             }
@@ -223,8 +224,9 @@ impl Lookup {
     }
 }
 
-/// Whether the head announces a body; HTTP/2 may have one without announcing it, which `Content-Length: 0` and an ended
-/// stream rule out, and a GET that has one all the same is forwarded with it.
+/// Whether the head announces a body; HTTP/2 may have one without announcing it, which
+/// `Content-Length: 0` and an ended stream rule out, and a GET that has one all the same is
+/// forwarded with it.
 fn has_body(head: &Parts) -> bool {
     head.headers.contains_key(http::header::TRANSFER_ENCODING)
         || head.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")

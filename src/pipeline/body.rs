@@ -1,5 +1,6 @@
-//! The body of a response on its way to the client. It carries the record of its request, which is closed when the last
-//! byte has left or when the client has gone, and the copy that the cache keeps.
+//! The body of a response on its way to the client. It carries the record of its request, which is
+//! closed when the last byte has left or when the client has gone, and the copy that the cache
+//! keeps.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

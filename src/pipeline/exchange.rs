@@ -1,4 +1,5 @@
-//! The record of one request: what was learned about it, for the log line and the metrics. Never read to decide anything.
+//! The record of one request: what was learned about it, for the log line and the metrics. Never
+//! read to decide anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Body, Content};
+use super::{Connection, Snapshot};
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::Forward;
+use crate::config::LimitOutage;
 use crate::gateway::Gateway;
 use crate::headers::{Ids, X_REQUEST_ID};
 use crate::observe::RouteMeter;
@@ -20,10 +23,13 @@ use crate::upstream::DownloadFault;
 /// Status in the log of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
-/// Everything that the log and the metrics tell of one request. Closing it, or dropping it, writes the line.
+/// Everything that the log and the metrics tell of one request. Closing it, or dropping it, writes
+/// the line.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    gateway: Arc<Gateway>,
+    connection: Arc<Connection>,
+    /// The rules that the request keeps.
+    pub(super) running: Snapshot,
     started: Instant,
     pub(super) ids: Ids,
     pub(super) client: ClientAddr,
@@ -32,7 +38,8 @@ pub(super) struct Exchange {
     /// Whether errors must be told as a `grpc-status`.
     pub(super) grpc: bool,
     pub(super) target: Option<Target>,
-    pub(super) meter: Option<Arc<RouteMeter>>,
+    /// Index of the route.
+    pub(super) route: Option<usize>,
     pub(super) caller: Caller,
     pub(super) status: u16,
     pub(super) reason: Option<&'static str>,
@@ -50,22 +57,20 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// The record of a request that has just arrived. Boxed, because it moves along with the response.
-    pub(super) fn open(
-        gateway: &Arc<Gateway>,
-        peer: &Peer,
-        request: &Request<Incoming>,
-    ) -> Box<Self> {
+    /// The record of a request that has just arrived. Boxed, because it moves along with the
+    /// response.
+    pub(super) fn open(connection: &Arc<Connection>, request: &Request<Incoming>) -> Box<Self> {
         Box::new(Self {
-            gateway: Arc::clone(gateway),
+            connection: Arc::clone(connection),
+            running: connection.running(),
             started: Instant::now(),
             ids: Ids::of(request.headers()),
-            client: peer.address,
+            client: connection.peer.address,
             method: request.method().clone(),
             version: request.version(),
             grpc: is_grpc(request.headers()),
             target: None,
-            meter: None,
+            route: None,
             caller: None,
             status: CLIENT_GONE,
             reason: None,
@@ -91,19 +96,22 @@ impl Exchange {
         ];
         for (function, error) in failures {
             if let Some(error) = error {
-                self.gateway.metrics.store_failed(function);
+                self.connection.gateway.metrics.store_failed(function);
                 self.degraded.push(function);
                 self.error.get_or_insert_with(|| error.to_string());
             }
         }
-        if answers.charges.is_some() {
-            self.limits = "pass";
-        }
+        self.limits = match (&answers.charges, self.running.plan.on_outage.limits) {
+            (None, _) | (Some(Err(_)), LimitOutage::Allow) => "off",
+            (Some(Ok(_)), _) => "pass",
+            (Some(Err(_)), LimitOutage::Local) => "local",
+            (Some(Err(_)), LimitOutage::Refuse) => "refused",
+        };
     }
 
     /// The cache has no base epoch: one is made, behind the request's back.
     pub(super) fn found_base(&self) {
-        self.gateway.found_base();
+        self.connection.gateway.found_base();
     }
 
     /// The response's body ended early.
@@ -130,14 +138,22 @@ impl Exchange {
         response.map(|content| Body::new(content, self))
     }
 
-    fn close(&mut self) {
+    /// The counters of the request's route.
+    pub(super) fn meter(&self) -> &RouteMeter {
+        match self.route {
+            Some(route) => &self.running.meters[route],
+            None => self.connection.gateway.unrouted(),
+        }
+    }
+
+    fn close(&self) {
         let duration = self.started.elapsed();
-        let meter = self.meter.take().unwrap_or_else(|| self.gateway.unrouted());
+        let meter = self.meter();
         meter.request(self.status, duration, self.upstream_time);
         if let Some(verdict) = self.cache {
             meter.cache(verdict);
         }
-        if self.gateway.access.is_on() {
+        if self.connection.gateway.access.is_on() {
             self.write_line(meter.name(), duration);
         }
     }
@@ -151,7 +167,7 @@ impl Exchange {
             Some(target) => (target.authority.host(), target.path()),
             None => ("-", "-"),
         };
-        self.gateway.access.write(&Line {
+        self.connection.gateway.access.write(&Line {
             time: format!("{:.3}", started.unwrap_or(now)),
             request_id: self.ids.request.to_str().unwrap_or_default(),
             trace_id: self.ids.trace_id(),

@@ -1,10 +1,11 @@
-//! To the upstream and back: the forwarded head, invalidation by unsafe requests, and the copy that the cache keeps.
+//! To the upstream and back: the forwarded head, invalidation by unsafe requests, and the copy that
+//! the cache keeps.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Frame;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -57,7 +58,9 @@ impl<'a> Arrival<'a> {
         if let Some(policy) = &self.route.auth {
             auth::strip(policy, &mut head.headers);
         }
-        let (body, fault) = Upload::new(body, plan.upload, is_grpc(&head.headers));
+        // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
+        let may_rest = head.version == Version::HTTP_2 && is_grpc(&head.headers);
+        let (body, fault) = Upload::new(body, plan.upload, may_rest);
         let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
         let request = headers::outgoing(
             &plan.headers,
@@ -69,8 +72,9 @@ impl<'a> Arrival<'a> {
         );
         let sent_at = Instant::now();
         let upstream = &self.running.upstreams[self.route.upstream];
-        // From here on the upstream may act; a client that leaves now must not leave stale copies behind.
-        let mut guard = Invalidation::arm(gateway, self.route, self.target, &plan.keys, &method);
+        // From here on the upstream may act; a client that leaves now must not leave stale copies
+        // behind.
+        let mut guard = Invalidation::arm(gateway, &self, &method);
         let result = upstream.send(request, body).await;
         exchange.upstream_time = Some(sent_at.elapsed());
         match result {
@@ -140,7 +144,8 @@ impl Copying {
             sent_ms: self.sent_ms,
         };
         let freshness = cache::storable(policy, &asked, status, headers, now_ms()).ok()?;
-        // A response that varies on what the gateway itself sends cannot be compared with what a client sends.
+        // A response that varies on what the gateway itself sends cannot be compared with what a
+        // client sends.
         if freshness.vary.iter().any(|(name, _)| headers::is_set_by_gateway(&plan.headers, name)) {
             return None;
         }
@@ -178,7 +183,8 @@ pub(super) struct Tee {
 }
 
 impl Tee {
-    /// Takes note of one frame; `ended` when it was the last. A copy that cannot be completed is dropped.
+    /// Takes note of one frame; `ended` when it was the last. A copy that cannot be completed is
+    /// dropped.
     pub(super) fn observe(
         tee: &mut Option<Box<Self>>,
         frame: &Option<Result<Frame<Bytes>, DownloadFault>>,
@@ -200,7 +206,8 @@ impl Tee {
         }
     }
 
-    /// The body is complete: this node's copy is there at once, the store's as soon as it is written.
+    /// The body is complete: this node's copy is there at once, the store's as soon as it is
+    /// written.
     fn commit(self, fill: Fill) {
         let Some(body) = fill.finish(self.length) else { return };
         let Pending { place, epochs, path_epoch, .. } = self.pending;
@@ -211,7 +218,8 @@ impl Tee {
     }
 }
 
-/// The duty to make stale what an unsafe request changes, from before it is sent until its outcome is dealt with.
+/// The duty to make stale what an unsafe request changes, from before it is sent until its outcome
+/// is dealt with.
 struct Invalidation {
     gateway: Arc<Gateway>,
     epochs: Vec<String>,
@@ -222,12 +230,11 @@ struct Invalidation {
 impl Invalidation {
     fn arm(
         gateway: &Arc<Gateway>,
-        route: &Route,
-        target: &Target,
-        keys: &crate::store::keys::Keys,
+        Arrival { running, route, target, .. }: &Arrival<'_>,
         method: &Method,
     ) -> Self {
-        let armed = gateway.caches() && cache::invalidates(method, None);
+        let keys = &running.plan.keys;
+        let armed = running.caches && cache::invalidates(method, None);
         let mut epochs = Vec::new();
         if armed {
             let site = target.authority.site();
@@ -239,7 +246,8 @@ impl Invalidation {
         Self { gateway: Arc::clone(gateway), epochs, method: method.clone(), armed }
     }
 
-    /// Makes copies stale when the outcome calls for it (RFC 9111 §4.4), before the answer is passed on.
+    /// Makes copies stale when the outcome calls for it (RFC 9111 §4.4), before the answer is
+    /// passed on.
     async fn carry_out(&mut self, status: Option<StatusCode>) {
         if self.armed && cache::invalidates(&self.method, status.map(|status| status.as_u16())) {
             self.gateway.invalidate(self.epochs.clone()).await;

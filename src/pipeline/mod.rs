@@ -1,8 +1,9 @@
 //! The life of one request.
 //!
-//! `handle` is the frame: it opens the record, asks `answer`, turns a rejection into a response, closes the record.
-//! `answer` is the walk: read it top to bottom. Each line is one room, `?` is the way out. A room that needs the store appears
-//! twice: where its question joins the others, and where it judges the answer.
+//! `handle` is the frame: it opens the record, asks `answer`, turns a rejection into a response,
+//! closes the record. `answer` is the walk: read it top to bottom. Each line is one room, `?` is
+//! the way out. A room that needs the store appears twice: where its question joins the others, and
+//! where it judges the answer.
 
 mod asked;
 mod body;
@@ -10,7 +11,7 @@ mod exchange;
 mod forward;
 mod rejection;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use http::{Request, Response};
@@ -23,21 +24,53 @@ use self::asked::Asked;
 use self::body::Content;
 use self::exchange::Exchange;
 use self::forward::Arrival;
-use crate::base::facts::Peer;
+use crate::base::facts::{ClientAddr, Peer};
 use crate::cache::Found;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::Quota;
 use crate::{client, guard, limit, session};
 
+/// What the requests of one client connection share. Each takes a count of this, not of what all
+/// connections share: two cores that count the same thing take turns.
+#[derive(Debug)]
+pub struct Connection {
+    gateway: Arc<Gateway>,
+    peer: Peer,
+    /// The plan in force when the last request came, and its generation.
+    snapshot: Mutex<(u64, Snapshot)>,
+}
+
+/// A plan, counted for one connection alone.
+type Snapshot = Arc<Arc<Running>>;
+
+impl Connection {
+    /// A connection without requests yet.
+    pub fn new(gateway: &Arc<Gateway>, peer: Peer) -> Arc<Self> {
+        let snapshot = Mutex::new((gateway.generation(), Arc::new(gateway.running())));
+        Arc::new(Self { gateway: Arc::clone(gateway), peer, snapshot })
+    }
+
+    /// The client's end of the socket.
+    pub fn address(&self) -> ClientAddr {
+        self.peer.address
+    }
+
+    /// The rules of now. A reload never changes them under a request.
+    fn running(&self) -> Snapshot {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.gateway.generation();
+        if snapshot.0 != generation {
+            *snapshot = (generation, Arc::new(self.gateway.running()));
+        }
+        Arc::clone(&snapshot.1)
+    }
+}
+
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
-pub async fn handle(
-    gateway: &Arc<Gateway>,
-    peer: &Peer,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let mut exchange = Exchange::open(gateway, peer, &request);
-    let response = match answer(gateway, peer, &mut exchange, request).await {
+pub async fn handle(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let mut exchange = Exchange::open(connection, &request);
+    let response = match answer(connection, &mut exchange, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.respond(&mut exchange),
     };
@@ -45,13 +78,11 @@ pub async fn handle(
 }
 
 async fn answer(
-    gateway: &Arc<Gateway>,
-    peer: &Peer,
+    Connection { gateway, peer, .. }: &Connection,
     exchange: &mut Exchange,
     request: Request<Incoming>,
 ) -> Result<Response<Content>, Rejection> {
-    // One snapshot: a reload never changes the rules under a request.
-    let running = gateway.running();
+    let running = Arc::clone(&exchange.running);
     let plan = &running.plan;
     let (head, body) = request.into_parts();
 
@@ -63,7 +94,7 @@ async fn answer(
         Inspected::ServerOptions => return Ok(body::server_options()),
     };
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
-    exchange.meter = Some(Arc::clone(&running.meters[route.index]));
+    exchange.route = Some(route.index);
     let arrival = Arrival { running: &running, route, peer, client: &client, target: &target };
     let mut quota = Quota::default();
     limit::flood(&route.limits, &gateway.limits, &plan.keys, arrival.origin(), &mut quota)?;
@@ -76,7 +107,8 @@ async fn answer(
     let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
     exchange.note_outage(&answers);
 
-    // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the upstream.
+    // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the
+    // upstream.
     let caller = match identified {
         Ok(caller) => caller,
         Err(denied) => {
@@ -123,6 +155,6 @@ impl Unparsed {
 }
 
 /// Writes the one access line of a head that never became a request.
-pub fn log_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) {
-    exchange::write_unparsed(gateway, peer, unparsed);
+pub fn log_unparsed(connection: &Connection, unparsed: Unparsed) {
+    exchange::write_unparsed(&connection.gateway, &connection.peer, unparsed);
 }

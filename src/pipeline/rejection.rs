@@ -1,5 +1,5 @@
-//! Every way in which the gateway itself ends a request: status, stable code, public text, whose fault it was. One
-//! exhaustive table; a new kind of refusal does not compile until it stands here.
+//! Every way in which the gateway itself ends a request: status, stable code, public text, whose
+//! fault it was. One exhaustive table; a new kind of refusal does not compile until it stands here.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use crate::session::NoSession;
 use crate::store::StoreError;
 use crate::upstream::Failure;
 
-/// What a client should wait after a 503 whose cause usually passes within the store's or upstream's reconnection time.
+/// What a client should wait after a 503 whose cause usually passes within the store's or
+/// upstream's reconnection time.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// Why a request ends here.
@@ -141,7 +142,8 @@ impl Rejection {
         }
     }
 
-    /// What a stranger may read: what happened and what to do. Never addresses, keys or internal errors.
+    /// What a stranger may read: what happened and what to do. Never addresses, keys or internal
+    /// errors.
     fn public(&self) -> Cow<'static, str> {
         match self {
             Self::Malformed(malformed) => malformed.to_string().into(),
@@ -210,11 +212,11 @@ impl Rejection {
     /// The response, and what the record keeps of it.
     pub(super) fn respond(self, exchange: &mut Exchange) -> Response<Content> {
         exchange.reason = Some(self.code());
-        if let Some(meter) = &exchange.meter {
-            meter.rejection(self.code());
-        }
+        exchange.meter().rejection(self.code());
         if matches!(self, Self::Exceeded(Exceeded::Limit { .. })) {
-            exchange.limits = "refused";
+            // Nothing was asked of the store: this node knew.
+            let asked = exchange.store_time.is_some();
+            exchange.limits = if asked { "refused" } else { "denied-locally" };
         }
         if self.fault() != Fault::Client {
             exchange.error = Some(with_sources(&self));

@@ -31,7 +31,8 @@ pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut 
     }
 }
 
-/// Sessions that are used but not described, and caches that could hand one caller's response to another.
+/// Sessions that are used but not described, and caches that could hand one caller's response to
+/// another.
 pub(super) fn session_and_cache(
     config: &Config,
     written: &config::Route,
@@ -49,9 +50,11 @@ pub(super) fn session_and_cache(
     let injects = uses_session
         || verifier.is_some_and(|v| !v.claims_to_headers.is_empty() || v.forward_token);
     if injects && !cache.shared && cache.partition.is_empty() {
-        let what = "the route sends the caller's identity to the upstream and caches the response, so one \
+        let what =
+            "the route sends the caller's identity to the upstream and caches the response, \
+                    so one \
                     caller could get another's"
-            .to_owned();
+                .to_owned();
         let remedy =
             "say cache.partition = [\"claim:NAME\"] (the response depends on these alone) or \
                       cache.shared = true (the upstream ignores the identity)"

@@ -1,5 +1,5 @@
-//! Configuration as meant: names resolved, patterns and keys parsed, header names and values built. Pure and immutable: no
-//! I/O, no clock, no task. Compiling reports every problem at once.
+//! Configuration as meant: names resolved, patterns and keys parsed, header names and values built.
+//! Pure and immutable: no I/O, no clock, no task. Compiling reports every problem at once.
 
 mod check;
 
@@ -296,8 +296,8 @@ fn compile_scopes(
     scopes
 }
 
-/// All headers that carry claims or sessions on any route: a client's own are removed on every route, because an upstream
-/// cannot know which route a request took.
+/// All headers that carry claims or sessions on any route: a client's own are removed on every
+/// route, because an upstream cannot know which route a request took.
 fn owned_headers(config: &Config, verifiers: &BTreeMap<String, Arc<Verifier>>) -> Vec<String> {
     let claims = verifiers.values().flat_map(|verifier| verifier.owned_headers());
     let mut owned: Vec<String> = claims.map(|name| name.as_str().to_owned()).collect();

@@ -63,8 +63,9 @@ fn patterns_and_ambiguity() {
     check("host = \"http://a\"", &["routes.r.host"]);
     check("invalidates = [\"/a/{id}\"]", &["routes.r.invalidates"]);
     check("methods = [\"TRACE\"]", &["routes.r.methods"]);
-    let two = "[routes.a]\nupstream = \"shop\"\npath = \"/x/{a}\"\n[routes.b]\nupstream = \"shop\"\npath = \"/x/{b}\"";
-    assert_eq!(problems(two), ["routes.b.path"]);
+    let a = "[routes.a]\nupstream = \"shop\"\npath = \"/x/{a}\"";
+    let b = "[routes.b]\nupstream = \"shop\"\npath = \"/x/{b}\"";
+    assert_eq!(problems(&format!("{a}\n{b}")), ["routes.b.path"]);
 }
 
 #[test]

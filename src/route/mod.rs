@@ -1,7 +1,9 @@
-//! Which route a request takes. Matching knows nothing of what a route does: the table is generic over that.
+//! Which route a request takes. Matching knows nothing of what a route does: the table is generic
+//! over that.
 //!
-//! The most specific route wins, whatever the order in the file: exact host, then the longest wildcard, then any; a path
-//! without a `*`, then the longest; more literal segments; more methods named.
+//! The most specific route wins, whatever the order in the file: exact host, then the longest
+//! wildcard, then any; a path without a `*`, then the longest; more literal segments; more methods
+//! named.
 
 mod pattern;
 
@@ -46,7 +48,8 @@ impl Matcher {
     }
 }
 
-/// The methods that a route accepts which names none (RFC 9110 §9.1 without CONNECT and TRACE; RFC 5789).
+/// The methods that a route accepts which names none (RFC 9110 §9.1 without CONNECT and TRACE; RFC
+/// 5789).
 fn is_usual(method: &Method) -> bool {
     matches!(
         *method,

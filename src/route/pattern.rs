@@ -148,7 +148,8 @@ impl PathPattern {
         self.open || !more
     }
 
-    /// The literal prefix of a pattern without placeholders (`/products` of `/products/*`), and whether it is open.
+    /// The literal prefix of a pattern without placeholders (`/products` of `/products/*`), and
+    /// whether it is open.
     pub fn literal(&self) -> Option<(String, bool)> {
         let mut text = String::new();
         for segment in &self.segments {
@@ -180,7 +181,8 @@ impl PathPattern {
         self == other
     }
 
-    /// Closed before open, then longer, then more literal, then alphabetical, so that the order is total.
+    /// Closed before open, then longer, then more literal, then alphabetical, so that the order is
+    /// total.
     fn rank(&self) -> (bool, usize, Vec<bool>, Vec<&str>) {
         let literal = self.segments.iter().map(|s| matches!(s, Segment::Literal(_))).collect();
         let text = self

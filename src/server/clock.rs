@@ -1,8 +1,9 @@
-//! The deadlines of one connection. hyper has no clock before the first byte, for a body or for a slow reader; this one
-//! has, at the price of a few atomic stores per request and a timer that sleeps as long as it can.
+//! The deadlines of one connection. hyper has no clock before the first byte, for a body or for a
+//! slow reader; this one has, at the price of a few atomic stores per request and a timer that
+//! sleeps as long as it can.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,7 +21,8 @@ pub(super) enum Expired {
     SlowReader,
 }
 
-/// What happened when on one connection. Times are milliseconds since it began, plus one; 0 is "not".
+/// What happened when on one connection. Times are milliseconds since it began, plus one; 0 is
+/// "not".
 #[derive(Debug)]
 pub(super) struct Clock {
     began: Instant,
@@ -34,13 +36,25 @@ pub(super) struct Clock {
     served: AtomicU32,
     /// Whether the socket must say 408 when it is dropped.
     owes_408: AtomicBool,
+    /// Whether the socket must be reset when it is dropped, because a plain end would look like the
+    /// end of a message.
+    owes_reset: AtomicBool,
+    /// Whether the last request had a body, whose rest may still arrive and is no head.
+    had_body: AtomicBool,
+    /// HTTP/2 responses whose next piece waits for the client.
+    handed: Mutex<Vec<Weak<Handed>>>,
     /// First byte of an unfinished head.
     head_since: AtomicU64,
     /// Since when nothing has been in progress.
     idle_since: AtomicU64,
-    /// Since when the client has taken less than `progress_bytes` while there was something to send.
+    /// Since when the client has taken less than `progress_bytes` while there was something to
+    /// send.
     blocked_since: AtomicU64,
 }
+
+/// When the last piece of one HTTP/2 response was handed over, while nothing more was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Handed(AtomicU64);
 
 /// A request in progress; dropping it ends that.
 #[derive(Debug)]
@@ -57,6 +71,9 @@ impl Clock {
             open: AtomicU32::new(0),
             served: AtomicU32::new(0),
             owes_408: AtomicBool::new(false),
+            owes_reset: AtomicBool::new(false),
+            had_body: AtomicBool::new(false),
+            handed: Mutex::default(),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
@@ -71,7 +88,8 @@ impl Clock {
     }
 
     /// A head is complete.
-    pub(super) fn request(self: &Arc<Self>) -> InProgress {
+    pub(super) fn request(self: &Arc<Self>, has_body: bool) -> InProgress {
+        self.had_body.store(has_body, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         self.served.store(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
@@ -92,6 +110,38 @@ impl Clock {
         }
     }
 
+    /// A message was cut off whose end only the connection's end tells.
+    pub(super) fn owe_reset(&self) {
+        self.owes_reset.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`Self::owe_reset`].
+    pub(super) fn owes_reset(&self) -> bool {
+        self.owes_reset.load(Ordering::Relaxed)
+    }
+
+    /// Watches an HTTP/2 response: its client can shut the stream's window while the socket stays
+    /// free.
+    pub(super) fn watch(&self) -> Arc<Handed> {
+        let handed = Arc::new(Handed::default());
+        let mut watched = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|known| known.strong_count() > 0);
+        watched.push(Arc::downgrade(&handed));
+        handed
+    }
+
+    /// Notes that a piece was handed over, or that more was asked for.
+    pub(super) fn hand(&self, handed: &Handed, waiting: bool) {
+        handed.0.store(if waiting { self.now() } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Since when the longest waiting piece has been waiting; 0 when none is.
+    fn handed_since(&self) -> u64 {
+        let watched = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |known: &Weak<Handed>| known.upgrade().map(|it| it.0.load(Ordering::Relaxed));
+        watched.iter().filter_map(since).filter(|since| *since != 0).min().unwrap_or(0)
+    }
+
     /// Whether a head took too long, which the client is told before the socket closes.
     pub(super) fn owes_408(&self) -> bool {
         self.owes_408.load(Ordering::Relaxed)
@@ -102,7 +152,8 @@ impl Clock {
         self.progress_bytes
     }
 
-    /// Returns when a deadline has passed. `head_deadline` is off for HTTP/2, whose frames between requests are no heads.
+    /// Returns when a deadline has passed. `head_deadline` is off for HTTP/2, whose frames between
+    /// requests are no heads.
     pub(super) async fn expired(&self, head_deadline: bool) -> Expired {
         loop {
             let (deadline, reason) = self.next_deadline(head_deadline);
@@ -111,7 +162,8 @@ impl Clock {
                 self.owes_408.store(reason == Expired::SlowHead, Ordering::Relaxed);
                 return reason;
             }
-            // Something with a shorter deadline may begin at any time, so the sleep is no longer than that deadline.
+            // Something with a shorter deadline may begin at any time, so the sleep is no longer
+            // than that deadline.
             let step = now + self.header_timeout.min(self.progress_timeout);
             tokio::time::sleep_until(deadline.min(step)).await;
         }
@@ -125,10 +177,15 @@ impl Clock {
             return (at(blocked, self.progress_timeout), Expired::SlowReader);
         }
         if self.open.load(Ordering::Relaxed) > 0 {
+            let handed = if head_deadline { 0 } else { self.handed_since() };
+            if handed != 0 {
+                return (at(handed, self.progress_timeout), Expired::SlowReader);
+            }
             return (Instant::now() + self.idle_timeout, Expired::Silent);
         }
         let head = self.head_since.load(Ordering::Relaxed);
-        if head != 0 && head_deadline {
+        let known_head = !self.had_body.load(Ordering::Relaxed);
+        if head != 0 && head_deadline && known_head {
             return (at(head, self.header_timeout), Expired::SlowHead);
         }
         let first = self.served.load(Ordering::Relaxed) == 0;
@@ -175,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_begun_head_is_due_from_its_first_byte() {
         let clock = clock();
-        drop(clock.request());
+        drop(clock.request(false));
         tokio::time::advance(Duration::from_secs(20)).await;
         clock.received();
         tokio::time::advance(Duration::from_secs(4)).await;
@@ -186,7 +243,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_begun_while_waiting_is_due_in_time() {
         let clock = clock();
-        drop(clock.request());
+        drop(clock.request(false));
         let other = Arc::clone(&clock);
         let begin = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(7)).await;
@@ -199,14 +256,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_requests_a_client_may_idle() {
         let clock = clock();
-        drop(clock.request());
+        drop(clock.request(false));
         assert_eq!(expires(&clock).await, (Expired::Silent, 75));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_in_progress_has_no_deadline_but_a_blocked_one_has() {
         let clock = clock();
-        let request = clock.request();
+        let request = clock.request(false);
         let long = Duration::from_secs(3600);
         assert!(tokio::time::timeout(long, clock.expired(true)).await.is_err());
         clock.blocked();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{Request, Response, Version};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{Clock, Expired, InProgress};
+use super::clock::{Clock, Expired, Handed, InProgress};
 use super::io::{ClientIo, Protocol};
 use crate::base::facts::Peer;
 use crate::config::ClientLimits;
@@ -44,12 +44,12 @@ pub(super) async fn serve(
     let limits = gateway.running().plan.config.server.limits.clone();
     let clock = Clock::start(&limits);
     let mut io = ClientIo::new(stream, &clock);
-    let peer = Arc::new(peer);
+    let client = pipeline::Connection::new(gateway, peer);
     let detected = tokio::select! {
         detected = io.detect() => detected,
         expired = clock.expired(true) => {
             if expired == Expired::SlowHead {
-                pipeline::log_unparsed(gateway, &peer, Unparsed::SlowHead);
+                pipeline::log_unparsed(&client, Unparsed::SlowHead);
             }
             return;
         }
@@ -57,13 +57,15 @@ pub(super) async fn serve(
     };
     let Ok(Some(protocol)) = detected else { return };
     let service = service_fn({
-        let (gateway, peer, clock) = (Arc::clone(gateway), Arc::clone(&peer), Arc::clone(&clock));
+        let (client, clock) = (Arc::clone(&client), Arc::clone(&clock));
         move |request: Request<Incoming>| {
-            let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
-            let in_progress = clock.request();
-            // hyper keeps room for this future as long as the connection lives: boxed, an idle connection is small.
+            let client = Arc::clone(&client);
+            let in_progress = clock.request(!request.body().is_end_stream());
+            let watch = Watch::of(&clock, request.version());
+            // hyper keeps room for this future as long as the connection lives: boxed, an idle
+            // connection is small.
             Box::pin(async move {
-                Ok::<_, Infallible>(answer(&gateway, &peer, request, in_progress).await)
+                Ok::<_, Infallible>(answer(&client, request, (in_progress, watch)).await)
             })
         }
     });
@@ -78,18 +80,19 @@ pub(super) async fn serve(
             drive(connection, &clock, (stop, cut), false).await
         }
     };
-    report(gateway, &peer, ended);
+    report(gateway, &client, ended);
 }
 
 async fn answer(
-    gateway: &Arc<Gateway>,
-    peer: &Peer,
+    client: &Arc<pipeline::Connection>,
     request: Request<Incoming>,
-    in_progress: InProgress,
+    (in_progress, watch): (InProgress, Watch),
 ) -> Response<Tracked> {
-    pipeline::handle(gateway, peer, request)
-        .await
-        .map(|body| Tracked { body, _in_progress: in_progress })
+    pipeline::handle(client, request).await.map(|body| Tracked {
+        body,
+        watch,
+        _in_progress: in_progress,
+    })
 }
 
 fn http1(limits: &ClientLimits) -> http1::Builder {
@@ -183,7 +186,7 @@ async fn drive(
 }
 
 /// Writes down what no request wrote down: heads that never became one.
-fn report(gateway: &Arc<Gateway>, peer: &Peer, ended: Ended) {
+fn report(gateway: &Gateway, client: &pipeline::Connection, ended: Ended) {
     let unparsed = match ended {
         Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
         Ended::Expired(Expired::SlowReader) => {
@@ -200,18 +203,61 @@ fn report(gateway: &Arc<Gateway>, peer: &Peer, ended: Ended) {
         Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
         Ended::Over(Err(error)) => {
             // The client went away or broke a body's framing; its requests have lines of their own.
-            tracing::debug!(client = %peer.address, %error, "a connection ended");
+            tracing::debug!(client = %client.address(), %error, "a connection ended");
             gateway.metrics.connection_failed("broken");
             return;
         }
     };
     gateway.metrics.connection_failed(unparsed.code());
-    pipeline::log_unparsed(gateway, peer, unparsed);
+    pipeline::log_unparsed(client, unparsed);
 }
 
-/// A response body that keeps its connection's clock from running while it lives.
+/// What the clock must know of a response while it is sent.
+enum Watch {
+    /// Nothing beyond the socket: a cut-off message is told by its framing.
+    Socket,
+    /// An HTTP/1.0 client takes the connection's end for the message's.
+    EndTellsAll(Arc<Clock>),
+    /// An HTTP/2 client may take nothing while the socket is free.
+    Window(Arc<Clock>, Option<Arc<Handed>>),
+}
+
+impl Watch {
+    fn of(clock: &Arc<Clock>, version: Version) -> Self {
+        match version {
+            Version::HTTP_10 => Self::EndTellsAll(Arc::clone(clock)),
+            Version::HTTP_2 => Self::Window(Arc::clone(clock), None),
+            _ => Self::Socket,
+        }
+    }
+
+    /// More is asked for.
+    fn asked(&self) {
+        if let Self::Window(clock, Some(handed)) = self {
+            clock.hand(handed, false);
+        }
+    }
+
+    /// A piece was handed over, and it was not the last.
+    fn handed(&mut self) {
+        if let Self::Window(clock, handed) = self {
+            let handed = handed.get_or_insert_with(|| clock.watch());
+            clock.hand(handed, true);
+        }
+    }
+
+    /// The message was cut off.
+    fn cut_off(&self) {
+        if let Self::EndTellsAll(clock) = self {
+            clock.owe_reset();
+        }
+    }
+}
+
+/// A response body that keeps its connection's clock informed while it lives.
 struct Tracked {
     body: pipeline::Body,
+    watch: Watch,
     _in_progress: InProgress,
 }
 
@@ -223,7 +269,14 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.watch.asked();
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) if !self.body.is_end_stream() => self.watch.handed(),
+            Some(Err(_)) => self.watch.cut_off(),
+            Some(Ok(_)) | None => {}
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

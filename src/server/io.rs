@@ -1,4 +1,5 @@
-//! The socket under hyper: replays the bytes that told the protocol, and tells the clock what moves.
+//! The socket under hyper: replays the bytes that told the protocol, and tells the clock what
+//! moves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use super::clock::Clock;
 /// What begins an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -135,6 +137,9 @@ impl AsyncWrite for ClientIo {
 
 impl Drop for ClientIo {
     fn drop(&mut self) {
+        if self.clock.owes_reset() {
+            let _ = self.stream.set_zero_linger();
+        }
         if self.clock.owes_408() {
             // As much as fits: a client that does not read gets no answer.
             let _ = self.stream.try_write(TIMED_OUT);
@@ -142,8 +147,8 @@ impl Drop for ClientIo {
     }
 }
 
-/// Tells a client that there is no place for it, and lets it read that: closing a socket with unread bytes would throw the
-/// answer away.
+/// Tells a client that there is no place for it, and lets it read that: closing a socket with
+/// unread bytes would throw the answer away.
 pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(REFUSED).await?;
     stream.shutdown().await?;

@@ -1,4 +1,5 @@
-//! The public listeners: accepting, bounding and draining connections. Knows no policy: requests go to `pipeline`.
+//! The public listeners: accepting, bounding and draining connections. Knows no policy: requests go
+//! to `pipeline`.
 
 mod clock;
 mod connection;
@@ -137,7 +138,8 @@ fn admit(server: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
         Ok(place) => {
             // Without this, a small response waits for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let (stop, cut) = (server.stop.clone(), server.cut.clone());
+            // A token of its own: looking at a shared one takes a lock that all connections share.
+            let (stop, cut) = (server.stop.child_token(), server.cut.child_token());
             let gateway = Arc::clone(&server.gateway);
             gateway.metrics.connections.inc();
             server.connections.spawn(async move {

@@ -1,4 +1,5 @@
-//! The application's session: found by a claim or a cookie, read with the other questions, attached for the upstream.
+//! The application's session: found by a claim or a cookie, read with the other questions, attached
+//! for the upstream.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -59,8 +60,8 @@ pub struct Attached {
 }
 
 impl Policy {
-    /// Compiles `[session]` for one route; nothing when the route does not use sessions. Header names were checked when
-    /// the file was read.
+    /// Compiles `[session]` for one route; nothing when the route does not use sessions. Header
+    /// names were checked when the file was read.
     pub fn compile(session: &Session, usage: SessionUse, outage: Outage) -> Option<Self> {
         if usage == SessionUse::Off {
             return None;
@@ -91,8 +92,8 @@ pub fn id<'a>(policy: &Policy, caller: &'a Caller, headers: &'a HeaderMap) -> Op
     (1..=ID_BYTES_MAX).contains(&found.len()).then_some(found)
 }
 
-/// The value of one cookie. Two different values under one name are no session: one of them was tossed in from another
-/// site (RFC 6265 §8.6), and nobody can say which.
+/// The value of one cookie. Two different values under one name are no session: one of them was
+/// tossed in from another site (RFC 6265 §8.6), and nobody can say which.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers
         .get_all(COOKIE)
@@ -106,8 +107,8 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.all(|other| other == first).then_some(first)
 }
 
-/// Judges the store's answer (`None`: the request named no session) and prepares the headers. A route without a policy
-/// attaches nothing.
+/// Judges the store's answer (`None`: the request named no session) and prepares the headers. A
+/// route without a policy attaches nothing.
 pub fn attach(
     policy: Option<&Policy>,
     reply: Option<Reply<Option<SessionReply>>>,
@@ -146,7 +147,8 @@ fn attach_value(
     if whole.len() > policy.bytes_max {
         return Err(NoSession::TooLarge);
     }
-    // A whole session is checked to be an object even where no field is taken out: the upstream may rely on it.
+    // A whole session is checked to be an object even where no field is taken out: the upstream may
+    // rely on it.
     let parsed: Option<Map<String, Value>> = match (value, policy.fields.is_empty()) {
         (SessionValue::Text(text), true) => {
             let checked: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(text);
@@ -176,8 +178,8 @@ fn object(fields: &[(bytes::Bytes, bytes::Bytes)]) -> Map<String, Value> {
     fields.iter().map(|(name, value)| (text(name), Value::String(text(value)))).collect()
 }
 
-/// A value that is plain visible ASCII stands as it is; any other is percent-encoded whole (UTF-8), so that no control
-/// character can reach a header and no two values look the same.
+/// A value that is plain visible ASCII stands as it is; any other is percent-encoded whole (UTF-8),
+/// so that no control character can reach a header and no two values look the same.
 fn header_value(text: &str) -> Result<HeaderValue, NoSession> {
     if text.len() > FIELD_BYTES_MAX {
         return Err(NoSession::TooLarge);

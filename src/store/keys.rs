@@ -1,7 +1,9 @@
-//! The only place that formats a store key. Every format is pinned by a test, because applications write some of them.
+//! The only place that formats a store key. Every format is pinned by a test, because applications
+//! write some of them.
 //!
-//! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise as `sha256:` and the
-//! hex digest of its bytes. Limiter and cache keys carry a hash tag, so that each script touches one slot of a cluster.
+//! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise
+//! as `sha256:` and the hex digest of its bytes. Limiter and cache keys carry a hash tag, so that
+//! each script touches one slot of a cluster.
 
 use std::fmt::Write as _;
 
@@ -49,8 +51,9 @@ impl Keys {
         format!("{}:session:{}", self.prefix, part(id))
     }
 
-    /// Writes the key of one window of one limit: the principal is the hash tag, so that all windows of one
-    /// principal share a slot. `principal` must come from [`push_principal_part`], which admits no brace.
+    /// Writes the key of one window of one limit: the principal is the hash tag, so that all
+    /// windows of one principal share a slot. `principal` must come from [`push_principal_part`],
+    /// which admits no brace.
     pub fn limit_into(&self, out: &mut String, policy: &str, window: &str, principal: &str) {
         out.push_str(&self.prefix);
         out.push_str(":ratelimit:{");
@@ -76,7 +79,8 @@ impl Keys {
         format!("{}:cache:{{{}}}:epoch", self.prefix, target(host, path))
     }
 
-    /// One stored response. `variant` holds what else the response depends on: route, partition, query.
+    /// One stored response. `variant` holds what else the response depends on: route, partition,
+    /// query.
     pub fn cache_entry(&self, host: &str, path: &str, variant: &str) -> String {
         let target = target(host, path);
         if variant.len() <= CACHE_TARGET_BYTES_MAX {
@@ -87,8 +91,9 @@ impl Keys {
     }
 }
 
-/// Appends one part of a limiter's principal, `kind=value`. A value that is not made of `A-Z a-z 0-9 - _ . @ :` alone
-/// stands as `#` and its digest, so that no value can imitate a separator, a brace or another value's digest.
+/// Appends one part of a limiter's principal, `kind=value`. A value that is not made of `A-Z a-z
+/// 0-9 - _ . @ :` alone stands as `#` and its digest, so that no value can imitate a separator, a
+/// brace or another value's digest.
 pub fn push_principal_part(out: &mut String, kind: &str, value: &str) {
     if !out.is_empty() {
         out.push('|');
@@ -147,7 +152,8 @@ mod tests {
         assert_eq!(keys.session("s1"), "app:session:s1");
         assert_eq!(
             keys.blacklist_digest(b"a.b"),
-            "app:auth:blacklist:sha256:2e7336dc8eba87ef472df568c35482abf2575dc3e5eac0c5c62b8ffaeac2c934"
+            "app:auth:blacklist:sha256:\
+             2e7336dc8eba87ef472df568c35482abf2575dc3e5eac0c5c62b8ffaeac2c934"
         );
     }
 

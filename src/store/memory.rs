@@ -1,7 +1,8 @@
 //! The embedded store: the single-node mode, and the reference for what the Redis store must do.
 //!
 //! Every method is short and holds one lock, never over an await. The number of keys is bounded by
-//! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is refused.
+//! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is
+//! refused.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,8 @@ use super::{
     SessionValue, Standing, StandingReply, StoreError, Window, epoch_vector, nonce,
 };
 
-/// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry is not kept.
+/// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
+/// is not kept.
 const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Pause between two sweeps of everything.
@@ -66,7 +68,7 @@ impl MemoryStore {
     pub fn ask(&self, questions: &Questions<'_>) -> Answers {
         let settled = !questions.overdue.is_empty() && self.invalidate(questions.overdue).is_ok();
         Answers {
-            standing: questions.standing.map(|standing| Ok(self.standing(standing))),
+            standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
             session: questions.session.map(|key| Ok(self.session(key))),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
@@ -76,8 +78,9 @@ impl MemoryStore {
 
     /// Charges all windows or none.
     pub fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
-        let now_us = self.now_us();
         let mut logs = lock(&self.windows);
+        // Read under the lock, so that charges are entered in the order of their times.
+        let now_us = self.now_us();
         let unknown =
             charges.keys.iter().filter(|key| !logs.map.contains_key(key.as_str())).count();
         logs.make_room(unknown, self.keys_max, now_us)?;
@@ -103,11 +106,11 @@ impl MemoryStore {
     }
 
     /// See [`super::Store::refund`].
-    pub fn refund(&self, keys: &[String], at_us: u64) {
+    pub fn refund(&self, charges: Charges<'_>, at_us: u64) {
         let mut logs = lock(&self.windows);
-        for key in keys {
+        for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             if let Some((_, log)) = logs.map.get_mut(key.as_str()) {
-                log.refund(at_us, 1);
+                log.refund(window, at_us, 1);
             }
         }
     }
@@ -164,14 +167,17 @@ impl MemoryStore {
         lock(&self.values).remove(key)
     }
 
-    fn standing(&self, standing: Standing<'_>) -> StandingReply {
+    fn standing(&self, standing: Standing<'_>) -> Result<StandingReply, StoreError> {
         let mut values = lock(&self.values);
-        let not_before = standing.not_before.and_then(|key| values.text(key));
-        StandingReply {
-            listed: standing.blacklist.iter().any(|key| values.live(key).is_some()),
-            not_before: not_before
-                .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()),
-        }
+        let listed = standing.blacklist.iter().any(|key| values.live(key).is_some());
+        let text = match standing.not_before.and_then(|key| values.live(key)) {
+            None => None,
+            Some(Value { value: SessionValue::Text(text), .. }) => Some(text.clone()),
+            Some(Value { value: SessionValue::Fields(_), .. }) => return Err(not_a_time()),
+        };
+        let seconds = |text: Bytes| std::str::from_utf8(&text).ok()?.trim().parse().ok();
+        let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
+        Ok(StandingReply { listed, not_before })
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {
@@ -201,8 +207,8 @@ impl MemoryStore {
 }
 
 impl Windows {
-    /// Forgets idle windows when the bound is near. At most once a second: under a flood of keys that are all alive, a
-    /// sweep per request would be the worse attack.
+    /// Forgets idle windows when the bound is near. At most once a second: under a flood of keys
+    /// that are all alive, a sweep per request would be the worse attack.
     fn make_room(&mut self, wanted: usize, keys_max: usize, now_us: u64) -> Result<(), StoreError> {
         if self.map.len() + wanted <= keys_max {
             return Ok(());
@@ -242,13 +248,20 @@ impl Values {
         keys_max: usize,
     ) -> Result<(), StoreError> {
         let added = text_bytes(&value);
-        self.remove(key);
-        if self.map.len() >= keys_max || self.bytes + added > ENTRY_BYTES_MAX {
+        // A write that is refused must not lose what was there.
+        let fits = |values: &Self| {
+            let old = values.map.get(key);
+            let count = values.map.len() + usize::from(old.is_none());
+            let bytes = values.bytes + added - old.map_or(0, |old| text_bytes(&old.value));
+            count <= keys_max && bytes <= ENTRY_BYTES_MAX
+        };
+        if !fits(self) {
             self.sweep();
-            if self.map.len() >= keys_max || self.bytes + added > ENTRY_BYTES_MAX {
+            if !fits(self) {
                 return Err(StoreError::Full);
             }
         }
+        self.remove(key);
         self.bytes += added;
         let expires = ttl.map(|ttl| Instant::now() + ttl);
         self.map.insert(key.to_owned(), Value { value, expires });
@@ -280,7 +293,12 @@ fn text_bytes(value: &SessionValue) -> usize {
     }
 }
 
-/// A panic while the lock was held cannot have left half a change that matters: every change is one insertion.
+fn not_a_time() -> StoreError {
+    StoreError::Refused("a not-before key holds no Unix time in seconds".to_owned())
+}
+
+/// A panic while the lock was held cannot have left half a change that matters: every change is one
+/// insertion.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

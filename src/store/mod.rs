@@ -1,8 +1,9 @@
 //! Shared state outside the request: one question, one answer.
 //!
-//! A request collects what it must know in [`Questions`] and gets [`Answers`] in one round trip. What an unanswered
-//! question means is policy, decided by the rooms; this module only reports it. Two stores are a closed set, so the store
-//! is an enum: [`redis`] for fleets, [`memory`] for one node.
+//! A request collects what it must know in [`Questions`] and gets [`Answers`] in one round trip.
+//! What an unanswered question means is policy, decided by the rooms; this module only reports it.
+//! Two stores are a closed set, so the store is an enum: [`redis`] for fleets, [`memory`] for one
+//! node.
 
 pub mod keys;
 pub mod memory;
@@ -17,8 +18,9 @@ pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
 pub use self::window::{Window, WindowSet, WindowState};
 
-/// How long an epoch outlives its last change: longer than any cached response (`cache::LIFETIME_MAX_S`, 7 days), so that
-/// an epoch that expired cannot revive an older response.
+/// How long an epoch outlives its last change: longer than any cached response
+/// (`cache::LIFETIME_MAX_S`, 7 days), so that an epoch that expired cannot revive an older
+/// response.
 pub const EPOCH_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// Everything one request asks. Unasked questions cost nothing.
@@ -116,7 +118,8 @@ pub struct StandingReply {
 pub struct ChargeReply {
     /// Whether every window had room; only then was anything charged.
     pub allowed: bool,
-    /// The store's clock at the decision, in microseconds modulo 2^48; names the charge for a refund.
+    /// The store's clock at the decision, in microseconds modulo 2^48; names the charge for a
+    /// refund.
     pub at_us: u64,
     /// One state per window, as it was before the charge.
     pub windows: Vec<WindowState>,
@@ -204,17 +207,18 @@ impl Store {
     }
 
     /// Gives back what a charge took.
-    pub async fn refund(&self, keys: &[String], at_us: u64) -> Result<(), StoreError> {
+    pub async fn refund(&self, charges: Charges<'_>, at_us: u64) -> Result<(), StoreError> {
         match self {
-            Self::Redis(store) => store.refund(keys, at_us).await,
+            Self::Redis(store) => store.refund(charges, at_us).await,
             Self::Memory(store) => {
-                store.refund(keys, at_us);
+                store.refund(charges, at_us);
                 Ok(())
             }
         }
     }
 
-    /// Keeps a response unless its path was invalidated since the fetch began. True when it was kept.
+    /// Keeps a response unless its path was invalidated since the fetch began. True when it was
+    /// kept.
     pub async fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
         match self {
             Self::Redis(store) => store.remember(entry).await,
@@ -287,10 +291,14 @@ pub(crate) fn epoch_vector<'a>(epochs: impl Iterator<Item = Option<&'a [u8]>>) -
     let mut vector = Vec::with_capacity(64);
     for epoch in epochs {
         let epoch = epoch.unwrap_or_default();
-        // An application's own value under an epoch key may be long; its first 255 bytes tell it apart well enough.
+        // An application's own value under an epoch key may be long; its first 255 bytes tell it
+        // apart well enough.
         let epoch = &epoch[..epoch.len().min(255)];
         vector.push(epoch.len() as u8);
         vector.extend_from_slice(epoch);
     }
     vector.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
-//! The sliding window: an adaptive-resolution log. Twin of `scripts/take.lua` and `scripts/refund.lua`; one test suite
-//! drives both against a naive log.
+//! The sliding window: an adaptive-resolution log. Twin of `scripts/take.lua` and
+//! `scripts/refund.lua`; one test suite drives both against a naive log.
 //!
-//! A cell holds the time of its newest event and the running total. No event is forgotten before its own age reaches the
-//! window, so no more than the limit is ever admitted in any window; all events of a cell lie in one quantum, so none is
-//! counted longer than one quantum too long. With a quantum of 1 µs the log is exact in both directions.
+//! A cell holds the time of its newest event and the running total. No event is forgotten before
+//! its own age reaches the window, so no more than the limit is ever admitted in any window; all
+//! events of a cell lie in one quantum, so none is counted longer than one quantum too long. With a
+//! quantum of 1 µs the log is exact in both directions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Limits up to this are counted exactly; larger ones in cells of 1/64 of the window, which bounds a key to 1 KiB.
+/// Limits up to this are counted exactly; larger ones in cells of 1/64 of the window, which bounds
+/// a key to 1 KiB.
 const EXACT_LIMIT_MAX: u32 = 128;
 /// Cells per window above `EXACT_LIMIT_MAX`.
 const CELLS_PER_WINDOW: u64 = 64;
@@ -39,7 +41,8 @@ impl Window {
 pub struct WindowSet {
     /// The windows.
     pub windows: Vec<Window>,
-    /// The script's records: u32 limit, u48 span, u48 quantum, u32 cost (1), little endian, 20 bytes each.
+    /// The script's records: u32 limit, u48 span, u48 quantum, u32 cost (1), little endian, 20
+    /// bytes each.
     pub records: Vec<u8>,
     /// The life of a fresh key, twice the span, in milliseconds as text.
     pub ttls: Vec<String>,
@@ -132,22 +135,24 @@ impl WindowLog {
         now
     }
 
-    /// Gives back `cost` from the cell that holds the charge made at `at_us`. Taking it from a newer cell would let
-    /// that cell's events be forgotten too early.
-    pub fn refund(&mut self, at_us: u64, cost: u32) {
+    /// Gives back `cost` from the cell that holds the charge made at `at_us`. Taking it from a
+    /// newer cell would let that cell's events be forgotten too early.
+    /// A charge that has left the window gives nothing back.
+    pub fn refund(&mut self, window: &Window, at_us: u64, cost: u32) {
         let cost = u64::from(cost);
         let index = self.cells.partition_point(|&(at, _)| at < at_us);
         let before = if index == 0 { self.base } else { self.cells[index - 1].1 };
-        let Some(&(_, total)) = self.cells.get(index) else { return };
+        let Some(&(newest, total)) = self.cells.get(index) else { return };
         let size = total - before;
-        if size < cost {
+        if newest / window.quantum_us != at_us / window.quantum_us || size < cost {
             return;
         }
         for cell in self.cells.iter_mut().skip(index) {
             cell.1 -= cost;
         }
         if size == cost {
-            // An emptied cell is dropped: otherwise charges and refunds in turn would grow the log without bound.
+            // An emptied cell is dropped: otherwise charges and refunds in turn would grow the log
+            // without bound.
             self.cells.remove(index);
         }
     }

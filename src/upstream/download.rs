@@ -1,4 +1,5 @@
-//! A response body on its way from the upstream: the connection moves along with it and returns to the pool at its end.
+//! A response body on its way from the upstream: the connection moves along with it and returns to
+//! the pool at its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -41,7 +42,8 @@ impl Download {
         download
     }
 
-    /// Gives the connection back as soon as the last byte is here: nobody may poll a body beyond its known length.
+    /// Gives the connection back as soon as the last byte is here: nobody may poll a body beyond
+    /// its known length.
     fn release_at_end(&mut self) {
         if self.incoming.is_end_stream() {
             self.release();
@@ -72,7 +74,8 @@ impl Body for Download {
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFault>>> {
         let this = &mut *self;
         loop {
-            // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for them.
+            // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for
+            // them.
             let mut nobody = Context::from_waker(Waker::noop());
             let mut frame = Pin::new(&mut this.incoming).poll_frame(&mut nobody);
             if frame.is_pending()

@@ -1,8 +1,9 @@
 //! One connection to a server, driven by whoever uses it.
 //!
-//! hyper splits a client connection into a handle and a future that does the I/O. The usual place for that future is a task
-//! of its own; then each exchange wakes two tasks in turn, often on two cores. Here the request's task polls both: the same
-//! work without the hand-over. An unused connection is polled by nobody; it is looked at when it is taken out of the pool.
+//! hyper splits a client connection into a handle and a future that does the I/O. The usual place
+//! for that future is a task of its own; then each exchange wakes two tasks in turn, often on two
+//! cores. Here the request's task polls both: the same work without the hand-over. An unused
+//! connection is polled by nobody; it is looked at when it is taken out of the pool.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::base::body::Upload;
 
@@ -27,6 +28,9 @@ pub(super) struct Link {
     /// Why the connection ended, once it has.
     ended: Option<Result<(), hyper::Error>>,
     resting_since: Option<Instant>,
+    /// Fires no later than the current exchange's deadline. Kept from one exchange to the next,
+    /// because moving a timer costs more than letting it fire early once in a while.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -48,13 +52,17 @@ pub(super) enum Sent {
 }
 
 impl Link {
-    pub(super) async fn handshake(stream: TcpStream) -> std::io::Result<Box<Self>> {
+    pub(super) async fn handshake(
+        stream: TcpStream,
+        response_timeout: Duration,
+    ) -> std::io::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
-        Ok(Box::new(Self { sender, connection, ended: None, resting_since: None }))
+        let alarm = Box::pin(tokio::time::sleep(response_timeout));
+        Ok(Box::new(Self { sender, connection, ended: None, resting_since: None, alarm }))
     }
 
     /// Whether the connection has served a request before.
@@ -96,25 +104,38 @@ impl Link {
         request: Request<Upload>,
         timeout: Duration,
     ) -> Sent {
-        let mut answer = Box::pin(self.sender.try_send_request(request));
-        let exchange = std::future::poll_fn(|cx| {
-            // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken for it.
+        let deadline = Instant::now() + timeout;
+        if self.alarm.deadline() > deadline {
+            self.alarm.as_mut().reset(deadline);
+        }
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let answered = std::future::poll_fn(|cx| {
+            // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken
+            // for it.
             let mut nobody = Context::from_waker(Waker::noop());
             self.drive(cx);
-            let answered = answer.as_mut().poll(&mut nobody);
-            if answered.is_ready() {
-                // What the body will ask of the connection next would wake this task, which is awake.
-                self.drive(&mut nobody);
+            match answer.as_mut().poll(&mut nobody) {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => self.poll_deadline(cx, deadline).map(|()| None),
             }
-            answered
         });
-        match tokio::time::timeout(timeout, exchange).await {
-            Err(_) => Sent::TimedOut,
-            Ok(Ok(response)) => Sent::Answered(self, response),
-            Ok(Err(mut error)) => match error.take_message() {
+        match answered.await {
+            None => Sent::TimedOut,
+            Some(Ok(response)) => Sent::Answered(self, response),
+            Some(Err(mut error)) => match error.take_message() {
                 Some(request) => Sent::Never(request),
                 None => Sent::Lost(self.ended.and_then(Result::err).or(Some(error.into_error()))),
             },
         }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
     }
 }

@@ -1,17 +1,19 @@
-//! The services behind the gateway: choosing a server, a pooled connection to it, and the exchange on it.
+//! The services behind the gateway: choosing a server, a pooled connection to it, and the exchange
+//! on it.
 //!
-//! A connection is driven by the task of the request that uses it (`link`), so an answer costs no hand-over between
-//! tasks, and a client that goes away takes its upstream exchange with it.
+//! A connection is driven by the task of the request that uses it (`link`), so an answer costs no
+//! hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
 mod download;
 mod link;
 mod pool;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::base::body::Upload;
 use crate::config::{self, Balance};
@@ -29,9 +31,54 @@ pub struct Upstream {
     settings: config::Upstream,
     endpoints: Vec<Arc<Endpoint>>,
     /// Turns, for round-robin.
-    turn: std::sync::atomic::AtomicUsize,
-    /// One permit per request in progress, and so per connection in use.
-    places: Arc<Semaphore>,
+    turn: AtomicUsize,
+    places: Arc<Places>,
+}
+
+/// Requests in progress, and so connections in use: the unused ones are taken before a new one is
+/// made, so there are never more connections than there have been requests at a time.
+#[derive(Debug)]
+struct Places {
+    max: usize,
+    taken: AtomicUsize,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+impl Places {
+    fn try_take(&self) -> bool {
+        let more = |taken: usize| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    async fn take(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        // Also when the client leaves while it waits.
+        let _done = Waiting(&self.waiting);
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.try_take() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn free(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Why there is no response.
@@ -67,17 +114,19 @@ impl Failure {
     }
 }
 
-/// What a body holds on to until it ends: a place among the connections, the busy count of the server.
+/// What a body holds on to until it ends: a place among the connections, the busy count of the
+/// server.
 #[derive(Debug)]
 pub(crate) struct Place {
     endpoint: Arc<Endpoint>,
-    _permit: OwnedSemaphorePermit,
+    places: Arc<Places>,
     read_timeout: Duration,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.endpoint.leave();
+        self.places.free();
     }
 }
 
@@ -87,8 +136,13 @@ impl Upstream {
         let endpoints = settings.servers.iter().map(|server| Arc::new(Endpoint::new(server)));
         Self {
             endpoints: endpoints.collect(),
-            turn: std::sync::atomic::AtomicUsize::new(0),
-            places: Arc::new(Semaphore::new(settings.max_connections)),
+            turn: AtomicUsize::new(0),
+            places: Arc::new(Places {
+                max: settings.max_connections,
+                taken: AtomicUsize::new(0),
+                waiting: AtomicUsize::new(0),
+                freed: Notify::new(),
+            }),
             settings: settings.clone(),
         }
     }
@@ -100,8 +154,9 @@ impl Upstream {
 
     /// Sends a request and returns once the response head is there.
     ///
-    /// What was never sent is sent again on another connection. A request that a pooled connection took and did not
-    /// answer is repeated once, on a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body.
+    /// What was never sent is sent again on another connection. A request that a pooled connection
+    /// took and did not answer is repeated once, on a new connection, when that is safe (RFC 9110
+    /// §9.2.2) and it has no body.
     pub async fn send(
         &self,
         request: Request<()>,
@@ -111,6 +166,7 @@ impl Upstream {
         let repeatable = body.is_none() && is_idempotent(request.method());
         let spare = repeatable.then(|| request.clone());
         let mut outgoing = request.map(|()| body);
+        frame(&mut outgoing);
         *outgoing.version_mut() = Version::HTTP_11;
         let head_only = *outgoing.method() == Method::HEAD;
 
@@ -175,19 +231,14 @@ impl Upstream {
     }
 
     async fn take_place(&self) -> Result<Place, Failure> {
-        let permit = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let waited = Arc::clone(&self.places).acquire_owned();
-                match tokio::time::timeout(self.settings.connect_timeout, waited).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) | Err(_) => return Err(Failure::Busy),
-                }
-            }
-        };
+        if !self.places.try_take() {
+            let waited = tokio::time::timeout(self.settings.connect_timeout, self.places.take());
+            waited.await.map_err(|_| Failure::Busy)?;
+        }
         let endpoint = Arc::clone(self.choose());
         endpoint.enter();
-        Ok(Place { endpoint, _permit: permit, read_timeout: self.settings.read_timeout })
+        let places = Arc::clone(&self.places);
+        Ok(Place { endpoint, places, read_timeout: self.settings.read_timeout })
     }
 
     fn choose(&self) -> &Arc<Endpoint> {
@@ -195,18 +246,39 @@ impl Upstream {
             ([only], _) => only,
             (all, Balance::P2c) => pool::less_busy_of_two(all),
             (all, Balance::RoundRobin) => {
-                pool::by_turn(all, self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                pool::by_turn(all, self.turn.fetch_add(1, Ordering::Relaxed))
             }
         }
     }
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<Box<Link>, Failure> {
-        match tokio::time::timeout(self.settings.connect_timeout, endpoint.dial()).await {
+        match tokio::time::timeout(
+            self.settings.connect_timeout,
+            endpoint.dial(self.settings.response_timeout),
+        )
+        .await
+        {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(Failure::Connect(error)),
             Err(_) => Err(Failure::ConnectTimeout),
         }
     }
+}
+
+/// Says how the body is framed, where there is one: left to itself, hyper sends none with a GET of
+/// unknown length.
+fn frame(request: &mut Request<Upload>) {
+    use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+    if request.body().is_none() {
+        return;
+    }
+    match http_body::Body::size_hint(request.body()).exact() {
+        Some(length) => request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length)),
+        None => {
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked)
+        }
+    };
 }
 
 /// RFC 9110 §9.2.2.

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::link::Link;
+use crate::base::shard::{self, Padded, SHARDS};
 use crate::config;
 
 /// A server.
@@ -17,13 +18,12 @@ pub(super) struct Endpoint {
     port: u16,
     weight: usize,
     busy: AtomicUsize,
-    /// Unused connections, the last used on top: the others grow old and are closed.
-    #[expect(
-        clippy::vec_box,
-        reason = "a link is large, and moves between pool, exchange and body"
-    )]
-    idle: Mutex<Vec<Box<Link>>>,
+    /// Unused connections by the thread that used them last, the last used on top: the others grow
+    /// old and are closed.
+    idle: Box<[Padded<Mutex<Idle>>]>,
 }
+
+type Idle = Vec<Box<Link>>;
 
 impl Endpoint {
     pub(super) fn new(server: &config::Endpoint) -> Self {
@@ -32,14 +32,19 @@ impl Endpoint {
             port: server.port,
             weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
-            idle: Mutex::default(),
+            idle: (0..SHARDS).map(|_| Padded::default()).collect(),
         }
     }
 
-    /// An unused connection that was still open a moment ago.
+    /// An unused connection that was still open a moment ago: one of this thread's, else any.
     pub(super) fn checkout(&self) -> Option<Box<Link>> {
+        let mine = shard::mine();
+        (0..SHARDS).find_map(|step| self.pop((mine + step) % SHARDS))
+    }
+
+    fn pop(&self, shard: usize) -> Option<Box<Link>> {
         loop {
-            let mut link = self.idle().pop()?;
+            let mut link = self.idle(shard).pop()?;
             if link.is_open() {
                 return Some(link);
             }
@@ -50,24 +55,27 @@ impl Endpoint {
     pub(super) fn checkin(&self, mut link: Box<Link>) {
         if link.settle() {
             link.rest();
-            self.idle().push(link);
+            self.idle(shard::mine()).push(link);
         }
     }
 
     pub(super) fn sweep(&self, idle_timeout: Duration) {
         let now = Instant::now();
-        // Taken out in one piece: looking at a connection is a system call, and requests should not wait for many.
-        let mut links = std::mem::take(&mut *self.idle());
-        links.retain_mut(|link| now - link.resting_since() < idle_timeout && link.is_open());
-        let mut idle = self.idle();
-        links.append(&mut idle);
-        *idle = links;
+        for shard in 0..SHARDS {
+            // Taken out in one piece: looking at a connection is a system call, and requests should
+            // not wait for many.
+            let mut links = std::mem::take(&mut *self.idle(shard));
+            links.retain_mut(|link| now - link.resting_since() < idle_timeout && link.is_open());
+            let mut idle = self.idle(shard);
+            links.append(&mut idle);
+            *idle = links;
+        }
     }
 
-    pub(super) async fn dial(&self) -> std::io::Result<Box<Link>> {
+    pub(super) async fn dial(&self, response_timeout: Duration) -> std::io::Result<Box<Link>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        Link::handshake(stream).await
+        Link::handshake(stream, response_timeout).await
     }
 
     pub(super) fn enter(&self) {
@@ -78,9 +86,8 @@ impl Endpoint {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
-    #[expect(clippy::vec_box, reason = "as the field")]
-    fn idle(&self) -> MutexGuard<'_, Vec<Box<Link>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self, shard: usize) -> MutexGuard<'_, Idle> {
+        self.idle[shard].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

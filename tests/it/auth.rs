@@ -60,10 +60,13 @@ fn upstream() -> Upstream {
 /// The claims of `sub` with some of them replaced; null removes one.
 fn with(changes: Value) -> Value {
     let mut all = claims("42");
-    for (name, value) in changes.as_object().expect("an object") {
+    let (Value::Object(changes), Value::Object(claims)) = (changes, &mut all) else {
+        panic!("claims are an object");
+    };
+    for (name, value) in changes {
         match value {
-            Value::Null => all.as_object_mut().unwrap().remove(name),
-            value => all.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+            Value::Null => claims.remove(&name),
+            value => claims.insert(name, value),
         };
     }
     all

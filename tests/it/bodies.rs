@@ -4,8 +4,8 @@
 use std::io::Write;
 
 use crate::support::{
-    AUTH, Client, Edge, Gateway, SMUGGLED, Session, Upstream, post, raw_until_close, response,
-    status,
+    AUTH, Client, Edge, Gateway, SMUGGLED, Session, Upstream, claims, post, raw_until_close,
+    response, status, token,
 };
 
 /// A chunked POST with this body as it stands.
@@ -43,8 +43,9 @@ fn f8_bodies_of_methods_that_rarely_have_one() {
     edge.still_serves();
 }
 
-/// A gateway that answers by itself at `/private` (401), `/nowhere` (404), `/reading` (405 for a
-/// POST), `/limited` (429 from the second on) and `/cached` (a hit from the second on).
+/// A gateway that answers by itself at `/private` (401), `/staff` (403), `/nowhere` (404),
+/// `/reading` (405 for a POST), `/limited` (429 from the second on) and `/cached` (a hit from the
+/// second on).
 fn answering_itself() -> (Gateway, Upstream) {
     let upstream = Upstream::with(|request, connection| {
         let head = "200 OK\r\nCache-Control: public, max-age=600";
@@ -54,9 +55,10 @@ fn answering_itself() -> (Gateway, Upstream) {
         format!("[routes.{name}]\npath = \"/{name}\"\nupstream = \"shop\"\n{more}\n")
     };
     let gateway = Gateway::start(&format!(
-        "{AUTH}{}{}{}{}{}{}{}[limits.one]\nkey = [\"address\"]\nallow = [\"1/1h\"]\n",
+        "{AUTH}{}{}{}{}{}{}{}{}[limits.one]\nkey = [\"address\"]\nallow = [\"1/1h\"]\n",
         upstream.table("shop"),
         route("private", "auth = \"users\""),
+        route("staff", "auth = \"users\"\nrequire = { role = [\"staff\"] }"),
         route("reading", "methods = [\"GET\"]"),
         route("limited", "limits = [\"one\"]"),
         route("cached", "cache = { ttl = \"10m\" }"),
@@ -70,14 +72,23 @@ fn answering_itself() -> (Gateway, Upstream) {
 }
 
 /// Requests that the gateway of [`answering_itself`] answers by itself, and the status.
-const ANSWERED: [(&str, u16); 6] = [
+const ANSWERED: [(&str, u16); 7] = [
     ("GET /private", 401),
+    ("POST /staff", 403),
     ("POST /nowhere", 404),
     ("POST /reading", 405),
     ("POST /limited", 429),
     ("GET /cached", 200),
     ("POST /private", 401),
 ];
+
+/// What makes a caller known who may not pass.
+fn bearer(line: &str) -> String {
+    match line {
+        "POST /staff" => format!("Authorization: Bearer {}\r\n", token(claims("42"))),
+        _ => String::new(),
+    }
+}
 
 /// A request like any other, after which the connection ends.
 const MARKER: &str = "GET /marker HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
@@ -102,7 +113,8 @@ fn f9_a_body_that_nobody_reads_is_not_the_next_request() {
             (format!("Expect: 100-continue\r\nContent-Length: {length}"), SMUGGLED.to_owned()),
             (format!("Upgrade: h2c\r\nContent-Length: {length}"), SMUGGLED.to_owned()),
         ] {
-            let head = format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n\r\n");
+            let head =
+                format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{}{fields}\r\n\r\n", bearer(line));
             let answer = raw_until_close(gateway.public, format!("{head}{body}{MARKER}"));
             // A cached answer to a request that has a body may also come from the upstream.
             assert_eq!(first_status(&answer), expected, "{head}: {answer}");
@@ -129,7 +141,7 @@ fn f9_a_body_that_comes_after_the_answer_is_not_the_next_request() {
         for expect in ["", "Expect: 100-continue\r\n"] {
             let mut session = Session::open(gateway.public);
             let length = SMUGGLED.len();
-            let head = format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{expect}");
+            let head = format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{}{expect}", bearer(line));
             session.write(format!("{head}Content-Length: {length}\r\n\r\n"));
             assert_eq!(session.read().status, expected, "{line}");
             // Whether the gateway drains the body or hangs up, is its choice.

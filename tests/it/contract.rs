@@ -1,5 +1,6 @@
 //! What every store promises, shown once over the embedded store and once over a real Redis.
 
+mod access;
 mod charges;
 mod model;
 

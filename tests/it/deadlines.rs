@@ -65,14 +65,12 @@ fn a_silent_connection_is_closed_silently() {
 fn half_a_head_is_told_so() {
     let upstream = fine();
     let gateway = bounded("header_timeout = \"1s\"", &upstream);
-    let mut sent = 0;
-    for begun in
-        ["G", "GET /", "GET / HTTP/1.1\r\nHost: shop.test\r\nX: ", "\r\n", "PRI", "PRI * H"]
-    {
+    let begun =
+        ["G", "GET /", "GET / HTTP/1.1\r\nHost: shop.test\r\nX: ", "\r\n", "PRI", "PRI * H"];
+    for (before, begun) in begun.into_iter().enumerate() {
         let answer = raw_until_close(gateway.public, begun);
         assert_eq!(status(&answer), 408, "{begun:?}: {answer}");
-        sent += 1;
-        eventually("the log has it", || gateway.access_lines().len() == sent);
+        eventually("the log has it", || gateway.access_lines().len() == before + 1);
     }
     assert!(gateway.access_lines().iter().all(|line| line["status"] == 408));
     // Dripping does not extend the time.

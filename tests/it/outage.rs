@@ -169,6 +169,8 @@ fn an_invalidation_survives(break_it: fn(&TcpProxy)) {
     assert_eq!((reply.status, reply.text().as_str()), (200, "2"), "the write itself went well");
     assert!(begin.elapsed() < SAFETY);
     assert_eq!(ask(&cut_off, "/cached", &[]).text(), "2");
+    // What was on its way is lost.
+    proxy.hang_up();
     proxy.pass();
     eventually("the cache is read again", || {
         let reply = ask(&cut_off, "/cached", &[]);
@@ -187,6 +189,42 @@ fn an_invalidation_survives_a_refused_connection() {
 #[test]
 fn an_invalidation_survives_a_silent_connection() {
     an_invalidation_survives(TcpProxy::swallow);
+}
+
+/// More writes than the gateway remembers: then everything is made stale, and nothing forgotten.
+#[test]
+fn no_number_of_writes_without_a_store_leaves_anything_stale() {
+    let redis = Redis::start();
+    let versions = Mutex::new(std::collections::HashSet::new());
+    let upstream = Upstream::with(move |request, connection| {
+        let mut written = versions.lock().unwrap();
+        if request.request_line().starts_with("POST") {
+            written.insert(request.target().to_owned());
+        }
+        let text = if written.contains(request.target()) { "new" } else { "old" };
+        let _ = std::io::Write::write_all(connection, response("200 OK", text).as_bytes());
+    });
+    let proxy = TcpProxy::start(redis.address());
+    let routes = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\ncache = { ttl = \"1h\" }\n";
+    let store = format!("[store]\nurl = \"{}\"\n", proxy.url());
+    let gateway = Gateway::start(&(store + &upstream.table("shop") + routes));
+    let mut client = Session::open(gateway.public);
+    let first_and_last = ["/0", "/2999"];
+    eventually("both are cached", || {
+        first_and_last.iter().all(|path| cache_status(&client.get(path).send()).contains("hit"))
+    });
+    proxy.refuse();
+    for number in 0..3000 {
+        assert_eq!(client.request("POST", &format!("/{number}")).send().status, 200);
+    }
+    proxy.pass();
+    eventually("the cache is read again", || {
+        first_and_last.iter().all(|path| {
+            let reply = client.get(path).send();
+            assert_eq!(reply.text(), "new", "{path}: {reply:?}");
+            cache_status(&reply).contains("hit")
+        })
+    });
 }
 
 /// A hundred requests at once while the store is silent: each is answered, none waits its turn.

@@ -1,4 +1,5 @@
-//! The README's console examples, executed: every `console` block's commands, and every curl line that the demo prints.
+//! The README's console examples, executed: every `console` block's commands, and every curl line
+//! that the demo prints.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The commands of the README's console blocks, each with the output that the README shows below it.
+/// The commands of the README's console blocks, each with the output that the README shows below
+/// it.
 fn examples() -> Vec<(String, String)> {
     let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
     let mut examples: Vec<(String, String)> = Vec::new();

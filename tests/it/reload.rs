@@ -48,6 +48,20 @@ fn a_good_file_takes_effect_and_drops_no_connection() {
     assert_eq!(upstream.connections(), 1);
 }
 
+/// Once a gateway had said where it listens and not yet taken charge of its signals, a SIGHUP ended
+/// it.
+#[test]
+fn a_signal_may_come_as_soon_as_the_gateway_listens() {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let config = format!("{}{}", upstream.table("shop"), route("a", ""));
+    for _ in 0..10 {
+        let gateway = Gateway::start(&config);
+        gateway.signal("HUP");
+        eventually("the reload is over", || reloads(&gateway) == 1);
+        assert_eq!(Client::get(gateway.public, "/a").send().status, 200);
+    }
+}
+
 #[test]
 fn a_request_keeps_the_rules_it_began_with() {
     let (tell, told) = channel::<()>();

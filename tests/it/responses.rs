@@ -265,7 +265,8 @@ fn a_client_that_knows_no_chunks_sees_that_a_message_is_cut_off() {
     let stage = Stage::new();
     let bytes = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     *stage.script.lock().unwrap() = (bytes.as_bytes().to_owned(), true);
-    // HTTP/1.0 has no mark of a message's end but the connection's, so only an abrupt one is honest.
+    // HTTP/1.0 has no mark of a message's end but the connection's, so only an abrupt one is
+    // honest.
     let reset = abrupt_end(&stage, "GET /evil HTTP/1.0\r\nHost: shop.test\r\n\r\n");
     assert!(reset, "the end of the connection looked like the end of the message");
     assert!(stage.upstream.connections() > 0);

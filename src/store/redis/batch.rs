@@ -1,7 +1,7 @@
 //! One question as one pipeline, and its replies as answers.
 //!
-//! The order of commands is fixed; a [`Batch`] remembers only where each part begins. An error of one command is the
-//! answer to its own question and to no other.
+//! The order of commands is fixed; a [`Batch`] remembers only where each part begins. An error of
+//! one command is the answer to its own question and to no other.
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
@@ -59,7 +59,10 @@ impl Batch {
 
     /// The positions of scripts that the server did not know.
     pub(super) fn unknown_scripts(&self, replies: &[Value]) -> Vec<usize> {
-        let unknown = |at: &usize| matches!(replies.get(*at), Some(Value::ServerError(e)) if e.code() == "NOSCRIPT");
+        let unknown = |at: &usize| match replies.get(*at) {
+            Some(Value::ServerError(error)) => error.code() == "NOSCRIPT",
+            _ => false,
+        };
         let mut positions = vec![self.session, self.charges];
         positions.dedup();
         positions.into_iter().filter(unknown).collect()
@@ -213,7 +216,8 @@ fn cached(epochs: Value, entry: Value) -> Reply<CachedReply> {
     })
 }
 
-/// What the replies say about the server: some errors mean that this connection will not do any more.
+/// What the replies say about the server: some errors mean that this connection will not do any
+/// more.
 pub(super) fn health(replies: &[Value]) -> Health {
     let unusable = |reply: &Value| {
         matches!(reply, Value::ServerError(error)
@@ -233,7 +237,8 @@ pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
     }
 }
 
-/// A reply of another type than the command gives. The value itself may be a user's data, so only its kind is told.
+/// A reply of another type than the command gives. The value itself may be a user's data, so only
+/// its kind is told.
 fn unexpected(reply: &Value) -> StoreError {
     server_error(reply).unwrap_or_else(|| {
         let kind = match reply {

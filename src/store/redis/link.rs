@@ -1,8 +1,9 @@
 //! The connection to Redis, and the supervisor that replaces it.
 //!
-//! The request path only ever loads a pointer: either there is a connection that answered a probe, or there is none. A
-//! connection is given up when it breaks, when the server says that it cannot serve writes, or after
-//! `SILENT_REPLIES_MAX` deadlines in a row; one good probe (loading the scripts) brings the next one into service.
+//! The request path only ever loads a pointer: either there is a connection that answered a probe,
+//! or there is none. A connection is given up when it breaks, when the server says that it cannot
+//! serve writes, or after `SILENT_REPLIES_MAX` deadlines in a row; one good probe (loading the
+//! scripts) brings the next one into service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -114,7 +115,8 @@ impl Link {
     pub(super) fn report(&self, published: &Arc<Published>, health: Health) {
         let give_up = match health {
             Health::Good => {
-                // A store only when there is something to forget: the line stays shared between cores.
+                // A store only when there is something to forget: the line stays shared between
+                // cores.
                 if published.silent.load(Ordering::Relaxed) != 0 {
                     published.silent.store(0, Ordering::Relaxed);
                 }
@@ -172,14 +174,15 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     }
 }
 
-/// One attempt, within `store.connect_timeout`, that ends with a probe: the scripts are loaded before the first request
-/// can ask for them.
+/// One attempt, within `store.connect_timeout`, that ends with a probe: the scripts are loaded
+/// before the first request can ask for them.
 async fn connect(
     link: &Arc<Link>,
     settings: &config::Store,
 ) -> Result<Arc<Published>, ConnectError> {
     let weak = Arc::downgrade(link);
-    // The library tells of a closed connection through the push channel, also when no request is waiting.
+    // The library tells of a closed connection through the push channel, also when no request is
+    // waiting.
     let on_push = move |push: PushInfo| {
         if push.kind == PushKind::Disconnection
             && let Some(link) = weak.upgrade()
@@ -191,8 +194,8 @@ async fn connect(
     };
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.connect_timeout))
-        // Our own deadline is around every exchange; the library's is a net below it.
-        .set_response_timeout(Some(settings.timeout.max(settings.connect_timeout) * 2))
+        // Our own deadline is around every exchange; the library's would be a second timer.
+        .set_response_timeout(None)
         .set_push_sender(on_push);
     let client = Client::open(connection_info(settings)?)?;
     let attempt = async {
@@ -227,7 +230,11 @@ fn connection_info(settings: &config::Store) -> Result<ConnectionInfo, redis::Re
         StoreUrl::Memory => (ConnectionAddr::Tcp(String::new(), 0), 0),
     };
     // RESP3, because only it reports a closed connection to an idle client.
-    let mut redis = RedisConnectionInfo::default().set_db(db).set_protocol(ProtocolVersion::RESP3);
+    let mut redis = RedisConnectionInfo::default()
+        .set_db(db)
+        .set_protocol(ProtocolVersion::RESP3)
+        // Telling the server our library's name needs a right of its own since Redis 7.2.
+        .set_skip_set_lib_name();
     if let Some(username) = &settings.username {
         redis = redis.set_username(username);
     }

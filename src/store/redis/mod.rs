@@ -1,7 +1,8 @@
-//! The Redis store: one pipeline per question on a multiplexed connection that a supervisor keeps (`link`).
+//! The Redis store: one pipeline per question on a multiplexed connection that a supervisor keeps
+//! (`link`).
 //!
-//! A request never waits for a connection to be made: without one it is told so at once. Everything it does wait for is
-//! bounded by `store.timeout`.
+//! A request never waits for a connection to be made: without one it is told so at once. Everything
+//! it does wait for is bounded by `store.timeout`.
 
 mod batch;
 mod link;
@@ -13,7 +14,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use self::batch::Batch;
 use self::link::Link;
-use super::{Answers, EPOCH_TTL, Entry, Questions, StoreError, nonce};
+use super::{Answers, Charges, EPOCH_TTL, Entry, Questions, StoreError, nonce};
 use crate::config;
 
 /// A Redis server behind a supervised connection.
@@ -24,7 +25,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts the supervisor; returns before there is a connection. Must be called within a tokio runtime.
+    /// Starts the supervisor; returns before there is a connection. Must be called within a tokio
+    /// runtime.
     pub fn open(settings: &config::Store) -> Self {
         Self { link: Link::start(settings), timeout: settings.timeout }
     }
@@ -53,8 +55,8 @@ impl RedisStore {
         if missing.is_empty() {
             return batch.answers(questions, replies);
         }
-        // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent again, so nothing is charged
-        // twice.
+        // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent again, so
+        // nothing is charged twice.
         let again = match self.run(&batch.reload(&missing, &self.link.scripts)).await {
             Ok(again) => again,
             Err(error) => return Answers::failed(questions, &error),
@@ -63,17 +65,15 @@ impl RedisStore {
     }
 
     /// See [`super::Store::refund`].
-    pub async fn refund(&self, keys: &[String], at_us: u64) -> Result<(), StoreError> {
-        let mut records = Vec::with_capacity(10 * keys.len());
-        for _ in keys {
-            records.extend_from_slice(&at_us.to_le_bytes()[..6]);
-            records.extend_from_slice(&1u32.to_le_bytes());
-        }
+    pub async fn refund(&self, charges: Charges<'_>, at_us: u64) -> Result<(), StoreError> {
+        let Charges { set, keys } = charges;
+        let at = &at_us.to_le_bytes()[..6];
         let script = &self.link.scripts.refund;
-        let mut pipeline = Pipeline::with_capacity(2);
-        // The script travels with the call: a refund is rare, and must not fail because the server forgot it.
+        let mut pipeline = Pipeline::with_capacity(1);
+        // The script travels with the call: a refund is rare, and must not fail because the server
+        // forgot it.
         let mut call = redis::cmd("EVAL");
-        call.arg(script.code).arg(keys.len()).arg(keys).arg(records);
+        call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
         pipeline.add_command(call);
         self.run_all(&pipeline).await.map(|_| ())
     }
@@ -117,7 +117,8 @@ impl RedisStore {
     pub async fn renew(&self, session: &str, ttl: Duration) -> Result<(), StoreError> {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let mut pipeline = Pipeline::with_capacity(2);
-        // GT takes a key without an expiry for one that never ends, so NX gives such a key its first.
+        // GT takes a key without an expiry for one that never ends, so NX gives such a key its
+        // first.
         for condition in ["GT", "NX"] {
             let mut command = redis::cmd("PEXPIRE");
             command.arg(session).arg(ttl_ms).arg(condition);

@@ -1,8 +1,13 @@
--- refund: gives back what take took.  KEYS[i]; ARGV[1] = k records u48 ts (now48 of the take) | u32 cost
+-- refund: gives back what take took, unless it has left the window since.
+-- KEYS[i]    state of window i, as take had them
+-- ARGV[1]    u48 now48 of the take
+-- ARGV[2]    take's records, 20 bytes each: u32 limit | u48 window_us | u48 quantum_us | u32 cost
+-- reply      how many windows gave something back
 local up, pk, floor, call = struct.unpack, struct.pack, math.floor, redis.call
 local M, done = 281474976710656, 0
+local ts = up('<I6', ARGV[1])
 for i = 1, #KEYS do
-  local ts, c = up('<I6I4', ARGV[1], 10*i - 9)
+  local _, _, Q, c = up('<I4I6I6I4', ARGV[2], 20*i - 19)
   local s = call('GET', KEYS[i])
   if s and c > 0 then
     local n = #s/10 - 1
@@ -14,7 +19,8 @@ for i = 1, #KEYS do
       end
       local prev = up('<I4', s, hi == 1 and 1 or 10*hi - 3)
       local size = (up('<I4', s, 10*hi + 7) - prev) % 4294967296
-      if size >= c then
+      -- The cell must be the charge's own: when that is gone, the next one holds younger charges.
+      if floor(up('<I6', s, 10*hi + 1)/Q) == floor(ts/Q) and size >= c then
         local p = {s:sub(1, 10*hi)}
         for j = (size == c) and hi + 1 or hi, n do          -- an emptied cell is dropped
           local x, cum = up('<I6I4', s, 10*j + 1)

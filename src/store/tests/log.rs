@@ -100,7 +100,7 @@ proptest! {
                 Step::Back(by) => clock -= by.min(clock),
                 Step::Refund(which) if !naive.events.is_empty() => {
                     let (at, cost) = naive.events.remove(which.index(naive.events.len()));
-                    log.refund(at, cost);
+                    log.refund(&window, at, cost);
                 }
                 Step::Refund(_) => {}
             }
@@ -144,7 +144,7 @@ proptest! {
                     if live > 0 {
                         let index = events.len() - live + which.index(live);
                         let (at, cost) = events.remove(index);
-                        log.refund(at, cost);
+                        log.refund(&window, at, cost);
                     }
                 }
             }
@@ -208,7 +208,7 @@ fn a_refund_after_the_window_gives_nothing_back() {
     let late = log.charge(&window, 1000, 1);
     assert_eq!(log.state(&window, 1100, 1).retry_ms, 0);
     log.charge(&window, 1100, 1);
-    log.refund(late, 1);
+    log.refund(&window, late, 1);
     assert_eq!(log.state(&window, 1150, 1).free, 0, "two in one window");
 }
 

@@ -60,14 +60,17 @@ async fn a_refund_gives_back_exactly_one_charge(it: Subject) {
     let first = take(&it.store, &set, &keys).await.unwrap();
     let second = take(&it.store, &set, &keys).await.unwrap();
     take(&it.store, &set, &keys).await.unwrap();
-    it.store.refund(&keys, second.at_us).await.unwrap();
+    it.store.refund(Charges { set: &set, keys: &keys }, second.at_us).await.unwrap();
     let reply = take(&it.store, &set, &keys).await.unwrap();
     assert_eq!((reply.allowed, frees(&reply)), (true, vec![1, 198]));
     assert!(!take(&it.store, &set, &keys).await.unwrap().allowed);
-    it.store.refund(&keys, first.at_us).await.unwrap();
+    it.store.refund(Charges { set: &set, keys: &keys }, first.at_us).await.unwrap();
     let reply = take(&it.store, &set, &keys).await.unwrap();
     assert_eq!((reply.allowed, frees(&reply)), (true, vec![1, 198]));
-    it.store.refund(&words(&["{p}:nobody"]), first.at_us).await.unwrap();
+    it.store
+        .refund(Charges { set: &set, keys: &words(&["{p}:nobody"]) }, first.at_us)
+        .await
+        .unwrap();
     assert!(!take(&it.store, &set, &keys).await.unwrap().allowed);
 }
 
@@ -89,7 +92,7 @@ async fn a_refund_after_the_window_gives_nothing_back(it: Subject) {
                 break second;
             }
         };
-        it.store.refund(&keys, first.at_us).await.unwrap();
+        it.store.refund(Charges { set: &set, keys: &keys }, first.at_us).await.unwrap();
         let third = take(&it.store, &set, &keys).await.unwrap();
         let apart = Duration::from_micros(third.at_us - second.at_us);
         if apart < span {
@@ -190,7 +193,7 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         redis.cli(&["SCRIPT", "FLUSH"]);
         let taken = take(&it.store, &wide, &keys[1..]).await.unwrap();
         redis.cli(&["SCRIPT", "FLUSH"]);
-        it.store.refund(&keys[1..], taken.at_us).await.unwrap();
+        it.store.refund(Charges { set: &wide, keys: &keys[1..] }, taken.at_us).await.unwrap();
         assert_eq!(take(&it.store, &wide, &keys[1..]).await.unwrap().windows[0].free, 9);
         redis.cli(&["SCRIPT", "FLUSH"]);
         assert!(it.remember(&bytes::Bytes::new(), "kept").await);
@@ -241,7 +244,7 @@ fn every_key_that_is_written_has_a_ttl() {
         for _ in 0..3 {
             let taken = take(&it.store, &set, &keys).await.unwrap();
             take(&it.store, &set, &keys).await.unwrap();
-            it.store.refund(&keys, taken.at_us).await.unwrap();
+            it.store.refund(Charges { set: &set, keys: &keys }, taken.at_us).await.unwrap();
         }
         it.store.found("base").await.unwrap();
         it.store.invalidate(&words(&["epoch"])).await.unwrap();

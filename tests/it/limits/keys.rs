@@ -86,6 +86,19 @@ fn an_ipv6_client_is_its_64() {
 }
 
 #[test]
+fn a_stranger_cannot_choose_its_address() {
+    let upstream = upstream();
+    let gateway = Gateway::start(&super::by_address(&upstream, "\"1/1h\""));
+    let from = |address: &str| {
+        let request = Client::get(gateway.public, "/").header("X-Forwarded-For", address);
+        let request = request.header("Forwarded", format!("for={address}"));
+        request.header("X-Real-IP", address).send().status
+    };
+    assert_eq!(from("198.51.100.1"), 200);
+    assert_eq!(from("198.51.100.2"), 429);
+}
+
+#[test]
 fn an_ipv4_address_in_ipv6_spelling_is_the_same_client() {
     check("\"address\"", ANY, &[Ask { from: "::ffff:198.51.100.1", ..ANY }], &[]);
 }
@@ -168,4 +181,14 @@ fn keys_in_redis_have_the_documented_prefix_a_hash_tag_and_a_ttl() {
     let tag = |key: &str| key.split(['{', '}']).nth(1).map(str::to_owned);
     let tags: Vec<_> = keys.lines().map(tag).collect();
     assert_eq!(tags[0], tags[1], "all windows of one principal lie in one slot");
+}
+
+#[test]
+fn a_database_number_is_obeyed() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let config = super::store(&(redis.url() + "/3")) + &super::by_address(&upstream, "\"5/1h\"");
+    let gateway = Gateway::start(&config);
+    assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+    let databases = redis.cli(&["INFO", "keyspace"]);
+    assert!(databases.contains("db3:keys=1,") && !databases.contains("db0"), "{databases}");
 }

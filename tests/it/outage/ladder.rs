@@ -192,3 +192,17 @@ fn a_store_that_refuses_writes_is_away_for_limits_alone() {
     house.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     house.assert_normal();
 }
+
+#[test]
+fn a_server_that_became_a_replica() {
+    let house = House::start();
+    // It answers reads, but not for itself any more.
+    house.redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    for _ in 0..20 {
+        let refused = house.get(&house.strict, "/limited");
+        assert_eq!((refused.status, &*code(&refused)), (503, "limit_unknown"));
+        assert_eq!(house.get(&house.lenient, "/limited").status, 200);
+    }
+    house.redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    house.assert_normal();
+}

@@ -1,0 +1,194 @@
+//! One problem per mistake: each key, each wrong value, each key that is not built yet.
+
+use super::{read, report};
+
+/// Verifier, limit, upstream and route without a mistake; a test adds one line to one of them.
+fn with(table: &str, line: &str) -> String {
+    let mut text = String::new();
+    for (name, body) in [
+        ("[server]", ""),
+        ("[server.limits]", ""),
+        ("[log]", ""),
+        ("[admin]", ""),
+        ("[store]", ""),
+        ("[store.on_outage]", ""),
+        ("[auth.v]", "algorithms = ['HS256']\nissuer = 'i'\n"),
+        ("[session]", ""),
+        ("[limits.l]", ""),
+        ("[upstreams.u]", ""),
+        ("[routes.r]", ""),
+    ] {
+        if name == table {
+            text += &format!("{name}\n{line}\n{body}");
+        }
+    }
+    let has = |key: &str| line.split([' ', '.']).next() == Some(key);
+    for (name, key, body) in [
+        ("[auth.v]", "secret", "secret = 'x'\n"),
+        ("[session]", "id_from", "id_from = ['cookie:sid']\n"),
+        ("[limits.l]", "key", "key = ['address']\n"),
+        ("[limits.l]", "allow", "allow = ['1/1s']\n"),
+        ("[upstreams.u]", "servers", "servers = ['http://a']\n"),
+        ("[routes.r]", "path", "path = '/'\n"),
+        ("[routes.r]", "upstream", "upstream = 'u'\n"),
+    ] {
+        let other_key = ["jwks_file", "jwks_url", "public_key_file"].into_iter().any(has);
+        let replaced = has(key) || (key == "secret" && other_key);
+        if name == table && !replaced {
+            text += body;
+        }
+    }
+    text
+}
+
+/// Table, line with one mistake in it, part of the problem, part of the remedy.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    ("[server]", "listen = '0.0.0.0:80'", "must be a list, is a string", "[ … ]"),
+    ("[server]", "listen = [':80']", "server.listen[0]: \":80\" is not an address", "0.0.0.0:8080"),
+    ("[server]", "listen = []", "is an empty list", "name at least one"),
+    ("[server]", "trusted_proxies = ['10/8']", "is not a network", "10.0.0.0/8"),
+    ("[server]", "drain = 30", "must be a string, is an integer", "\"30s\""),
+    ("[server]", "limit = {}", "unknown key", "did you mean `limits`?"),
+    ("[server]", "colour = 'red'", "unknown key", "the keys here are: listen, "),
+    ("[server.limits]", "header_bytes = '4KiB'", "out of range", "\"8KiB\" to \"1MiB\""),
+    ("[server.limits]", "header_bytes = 2097152", "out of range", "\"8KiB\" to \"1MiB\""),
+    ("[server.limits]", "body_bytes = '10MB'", "is not a size", "10MiB"),
+    ("[server.limits]", "headers = 0", "out of range", "from 1 to"),
+    ("[server.limits]", "headers = '100'", "must be a whole number, is a string", "without quotes"),
+    ("[server.limits]", "streams = -1", "out of range", "from 1 to"),
+    ("[server.limits]", "idle_timeout = '0s'", "is not a valid duration", "more than zero"),
+    ("[server.limits]", "encoded_slash = 'yes'", "must be true or false", "without quotes"),
+    ("[log]", "access = 'text'", "\"text\" is not a choice", "\"json\" or \"off\""),
+    ("[log]", "level = 'trace'", "\"trace\" is not a choice", "\"debug\""),
+    ("[admin]", "token = 'env:UNSET'", "variable \"UNSET\" is not set", "file:PATH"),
+    ("[admin]", "token = 'env:EMPTY'", "variable \"EMPTY\" is empty", "give it a value"),
+    ("[admin]", "token = ''", "the secret is empty", "give it a value"),
+    ("[admin]", "token = 'file:no'", "cannot read \"/nonexistent/no\"", "may read"),
+    ("[store]", "url = 'postgres://h'", "not the address of a store", "redis://"),
+    ("[store]", "url = 'redis://u:pw@h'", "has a user or a password", "username and password"),
+    ("[store]", "url = 'redis://h:port'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis://h:0'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis://h/x'", "not the address of a Redis", "127.0.0.1:6379"),
+    ("[store]", "url = 'redis+unix:r.sock'", "not the path of a socket", "absolute path"),
+    ("[store]", "prefix = 'a:b'", "cannot be a key prefix", "1 to 64"),
+    ("[store]", "prefix = ''", "cannot be a key prefix", "1 to 64"),
+    ("[store]", "memory_keys = 1.5", "must be a whole number, is a float", "from 1 to"),
+    ("[store.on_outage]", "cache = 'serve'", "is not a choice", "\"bypass\""),
+    ("[store.on_outage]", "session = 'allow'", "is not a choice", "\"without\""),
+    ("[store.on_outage]", "nodes = 0", "out of range", "from 1 to"),
+    ("[auth.v]", "audience = ''", "must be a list", "[ … ]"),
+    ("[auth.v]", "from = ['body:x']", "not a place for tokens", "header:authorization"),
+    ("[auth.v]", "from = ['cookie:a b']", "cannot be a cookie name", "cookie:sid"),
+    ("[auth.v]", "leeway = '2h'", "more than an hour", "at most 1h"),
+    ("[auth.v]", "jwks_file = 'no.json'", "cannot read", "may read"),
+    ("[auth.v]", "public_key_file = 3", "must be a string", "path of a file"),
+    ("[auth.v]", "claims_to_headers = { 'a b' = 'c' }", "cannot be a header name", "x-user-id"),
+    ("[auth.v]", "claims_to_headers = { A = 'x', a = 'y' }", "in another spelling", "remove one"),
+    ("[auth.v]", "claims_to_headers = { a = 1 }", "must be a string", "quotes"),
+    ("[session]", "id_from = ['header:x']", "not a place for session ids", "claim:sid"),
+    ("[session]", "header = 'x y'", "cannot be a header name", "x-user-id"),
+    ("[limits.l]", "allow = ['100']", "\"100\" is not a limit", "100/15m"),
+    ("[limits.l]", "allow = ['0/1s']", "is not a limit", "from 1 to"),
+    ("[limits.l]", "allow = ['1/1s', '2/1000ms']", "two limits for a window of 1s", "smaller"),
+    ("[limits.l]", "key = ['user']", "\"user\" cannot be counted by", "claim:NAME"),
+    ("[limits.l]", "key = ['route', 'route']", "same part twice", "remove one"),
+    ("[limits.l]", "scope = 'global'", "is not a choice", "\"shared\" or \"local\""),
+    ("[upstreams.u]", "servers = ['a:80']", "is not a server", "http://127.0.0.1:3000"),
+    ("[upstreams.u]", "servers = ['http://a/b']", "is not a server", "host and port alone"),
+    ("[upstreams.u]", "servers = ['http://u@a']", "has a user", "host and port alone"),
+    ("[upstreams.u]", "servers = [{ weight = 2 }]", "servers[0].url: is missing", "write url ="),
+    ("[upstreams.u]", "servers = [{ url = 'http://a', weight = 0 }]", "out of range", "from 1"),
+    ("[upstreams.u]", "balance = 'random'", "is not a choice", "\"p2c\" or \"round-robin\""),
+    ("[routes.r]", "methods = ['get']", "is not a method", "upper case"),
+    ("[routes.r]", "auth = { optional = true }", "auth.by: is missing", "write by ="),
+    ("[routes.r]", "session = 'yes'", "is not a choice", "\"required\""),
+    ("[routes.r]", "session = 1", "is an integer", "\"required\""),
+    ("[routes.r]", "require = { role = 'admin' }", "must be a list", "[ … ]"),
+    ("[routes.r]", "cache = true", "must be a table, is a boolean", "[routes.r.cache]"),
+    ("[routes.r]", "cache = { time = '5m' }", "r.cache.time: unknown key", "ttl, "),
+    ("[routes.r]", "cache = { partition = ['role'] }", "cannot part a cache", "claim:NAME"),
+    ("[routes.r]", "path = ''", "is empty", "write a value"),
+];
+
+/// The same for what the design has and this build has not.
+const NOT_BUILT: &[(&str, &str, &str)] = &[
+    ("[server]", "tls = { client_auth = 'required' }", "serve in clear"),
+    ("[auth.v]", "jwks_url = 'https://a'", "use jwks_file"),
+    ("[auth.v]", "from = ['query:t']", "prefer a header"),
+    ("[limits.l]", "tiers = { by = 'claim:plan' }", "same limits"),
+    ("[limits.l]", "shadow = false", "would refuse"),
+    ("[upstreams.u]", "health.path = '/'", "probed"),
+    ("[upstreams.u]", "breaker = {}", "share of requests"),
+    ("[upstreams.u]", "retry = 1", "twice"),
+    ("[upstreams.u]", "servers = ['https://a']", "use http://"),
+    ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
+    ("[routes.r]", "split = []", "every request"),
+    ("[routes.r]", "auth = ['a', 'b']", "name one verifier"),
+    ("[routes.r]", "cache = { stale_while_revalidate = '1s' }", "would not be served"),
+    ("[routes.r]", "cache = { stale_if_error = '1s' }", "seen by the client"),
+    ("[store]", "url = 'rediss://h'", "use redis://"),
+    ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
+    ("[store]", "url = 'redis-cluster://h'", "use redis://"),
+];
+
+#[test]
+fn each_mistake_gives_one_problem_with_its_line_and_remedy() {
+    let not_built =
+        NOT_BUILT.iter().map(|(table, line, remedy)| (*table, *line, "not built yet", *remedy));
+    for (table, line, what, remedy) in MISTAKES.iter().copied().chain(not_built) {
+        let loaded = read(&with(table, line));
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{line}: {report}");
+        assert!(report.starts_with("gateway.toml:2:"), "{line}: {report}");
+        let (head, help) = report.split_once("help: ").unwrap();
+        assert!(head.contains(what), "{line}: {report}");
+        assert!(help.contains(remedy), "{line}: {report}");
+    }
+}
+
+#[test]
+fn what_has_no_default_is_missed() {
+    let report = report(
+        "[auth.v]\n[session]\n[limits.l]\n[upstreams.u]\n[routes.r]\n\
+         [routes.'a b']\npath='/'\nupstream='u'\n",
+    );
+    for line in [
+        "1:7: auth.v.algorithms: is missing",
+        "1:7: auth.v: has no key to verify with",
+        "2:2: session.id_from: is missing",
+        "3:9: limits.l.key: is missing",
+        "3:9: limits.l.allow: is missing",
+        "4:12: upstreams.u.servers: is missing",
+        "5:9: routes.r.path: is missing",
+        "5:9: routes.r.upstream: is missing",
+        "6:9: routes.\"a b\": \"a b\" cannot be a name",
+        "9 problems in gateway.toml",
+    ] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+}
+
+#[test]
+fn ten_mistakes_give_ten_problems() {
+    let loaded = read(
+        r#"
+        [server]
+        listen = ["nowhere"]
+        drian = "1s"
+        limits = { headers = 0, streams = "many" }
+        [log]
+        level = "loud"
+        [store]
+        timeout = "50"
+        [auth.users]
+        algorithms = ["none"]
+        secret = "env:UNSET"
+        [limits.api]
+        key = []
+        allow = ["1"]
+        "#,
+    );
+    let report = loaded.source.render(&loaded.problems);
+    assert_eq!(loaded.problems.len(), 10, "{report}");
+    assert!(report.ends_with("10 problems in gateway.toml\n"), "{report}");
+}

@@ -1,0 +1,43 @@
+//! What every command that serves does first: diagnostics, then the listeners.
+
+use std::sync::Arc;
+
+use crate::admin::Admin;
+use crate::config::Level;
+use crate::gateway::Gateway;
+use crate::server::Server;
+
+/// Diagnostics go to stderr; stdout belongs to the access log.
+pub fn init_diagnostics(level: Level) {
+    let level = match level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+    };
+    // Only the first call counts; a reload cannot change the level.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
+}
+
+/// Binds both listeners and says where they are.
+pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
+    let advice = "is another process using it? change server.listen or admin.listen";
+    let server = Server::bind(gateway)
+        .map_err(|(address, error)| format!("cannot listen on {address}: {error}; {advice}"))?;
+    let address = gateway.running().plan.config.admin.listen;
+    let admin = Admin::bind(gateway)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; {advice}"))?;
+    for public in server.addresses() {
+        tracing::info!("listening public={public}");
+    }
+    if let Ok(address) = admin.address() {
+        tracing::info!("listening admin={address}");
+    }
+    Ok((server, admin))
+}

@@ -1,0 +1,127 @@
+//! Who the gateway is to Redis: the least-privilege user of the README suffices, and a password is
+//! never shown.
+
+use std::time::Duration;
+
+use portcullis::base::units::Secret;
+use portcullis::config::{self, StoreUrl};
+use portcullis::store::{
+    Cached, Charges, Entry, Questions, RedisStore, Standing, Store, Window, WindowSet,
+};
+
+use super::{runtime, words};
+use crate::support::{Client, Gateway, PATIENCE, Redis, Upstream, eventually, response};
+
+/// The line of the README that makes the gateway's user, with this password.
+fn make_user(redis: &Redis, password: &str) {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    let readme = readme.expect("README.md");
+    let lines: Vec<&str> = readme.lines().filter(|line| line.contains("ACL SETUSER")).collect();
+    let [line] = lines[..] else { panic!("not exactly one ACL in README.md: {lines:?}") };
+    let command = line[line.find("ACL").unwrap()..].trim_matches('`').replace("PASSWORD", password);
+    let words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(redis.cli(&words), "OK", "{command}");
+}
+
+async fn open(redis: &Redis, password: &str) -> Store {
+    let store = RedisStore::open(&config::Store {
+        url: StoreUrl::Redis { host: "127.0.0.1".to_owned(), port: redis.address().port(), db: 0 },
+        username: Some("gateway".to_owned()),
+        password: Some(Secret::new(password)),
+        timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        ..config::Store::default()
+    });
+    assert!(store.first_connection(PATIENCE).await, "the user cannot connect");
+    Store::Redis(store)
+}
+
+#[test]
+fn the_documented_user_may_do_all_that_the_gateway_does() {
+    let redis = Redis::start();
+    make_user(&redis, "correct-horse");
+    redis.cli(&["HSET", "app:session:hash", "a", "b"]);
+    redis.cli(&["SET", "app:session:text", "{}"]);
+    runtime().block_on(async {
+        let store = open(&redis, "correct-horse").await;
+        let set = WindowSet::new(vec![Window::new(5, Duration::from_secs(60))]);
+        let keys = words(&["app:ratelimit:{a}:p:1m"]);
+        let epochs = words(&["app:cache:{*}:epoch", "app:cache:{h/p}:epoch"]);
+        let blacklist = words(&["app:auth:blacklist:t"]);
+        for session in ["app:session:hash", "app:session:text", "app:session:none"] {
+            let questions = Questions {
+                standing: Some(Standing {
+                    blacklist: &blacklist,
+                    not_before: Some("app:auth:not-before:u"),
+                }),
+                charges: Some(Charges { set: &set, keys: &keys }),
+                session: Some(session),
+                cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
+                overdue: &epochs,
+            };
+            // The second round finds no scripts.
+            for _ in 0..2 {
+                let answers = store.ask(&questions).await;
+                assert!(answers.standing.unwrap().is_ok() && answers.settled);
+                let taken = answers.charges.unwrap().expect("a charge");
+                assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
+                store
+                    .refund(Charges { set: &set, keys: &keys }, taken.at_us)
+                    .await
+                    .expect("a refund");
+                redis.cli(&["SCRIPT", "FLUSH"]);
+            }
+        }
+        let entry = Entry {
+            key: "app:cache:{h/q}:entry:r:".to_owned(),
+            path_epoch_key: "app:cache:{h/q}:epoch".to_owned(),
+            path_epoch: bytes::Bytes::new(),
+            value: bytes::Bytes::from_static(b"kept"),
+            ttl: Duration::from_secs(60),
+        };
+        assert_eq!(store.remember(&entry).await, Ok(true));
+        store.found("app:cache:{*}:epoch").await.expect("a base");
+        store.invalidate(&epochs).await.expect("an invalidation");
+        store.renew("app:session:text", Duration::from_secs(60)).await.expect("a renewal");
+        store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a revocation");
+        assert_eq!(store.delete(&blacklist[0]).await, Ok(true));
+        let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
+        assert!(outside.is_err(), "the user reaches beyond its prefix");
+    });
+    let refused = redis.cli(&["ACL", "LOG"]);
+    assert!(!refused.contains("command"), "commands were refused: {refused}");
+}
+
+/// Starts a gateway as this user, whose password the configuration names by environment or file.
+fn start(redis: &Redis, password: &str) -> Gateway {
+    let upstream = Upstream::replying(response("200 OK", "ok"));
+    let folder = crate::support::Folder::new();
+    folder.write("redis-password", password);
+    let config = format!(
+        "[store]\nurl = \"{}\"\nusername = \"gateway\"\npassword = \"file:redis-password\"\n\
+         [store.on_outage]\nlimits = \"refuse\"\n[limits.api]\nkey = [\"address\"]\n\
+         allow = [\"1000000/1h\"]\n{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+         limits = [\"api\"]\n[log]\nlevel = \"debug\"\n",
+        redis.url(),
+        upstream.table("shop"),
+    );
+    let gateway = Gateway::start_in(folder, &config);
+    eventually("the request is decided", || {
+        matches!(Client::get(gateway.public, "/").send().status, 502 | 200 | 503)
+    });
+    gateway
+}
+
+#[test]
+fn a_wrong_password_is_an_outage_that_names_no_password() {
+    let redis = Redis::start();
+    make_user(&redis, "correct-horse");
+    let gateway = start(&redis, "wrong-horse");
+    assert_eq!(Client::get(gateway.public, "/").send().status, 503);
+    let diagnostics = gateway.stderr();
+    assert!(diagnostics.contains("WRONGPASS"), "the operator must see why: {diagnostics}");
+    assert!(!diagnostics.contains("horse"), "{diagnostics}");
+    // Once the server has that password, the gateway is let in without a restart.
+    make_user(&redis, "wrong-horse");
+    eventually("it works", || Client::get(gateway.public, "/").send().status != 503);
+}
