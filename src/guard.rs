@@ -132,7 +132,7 @@ fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
 fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(Authority::parse(host.as_bytes()).ok_or(Malformed::Host)?),
+        (Some(host), None) => Some(Authority::of_header(host).ok_or(Malformed::Host)?),
         (None, _) => None,
         (Some(_), Some(_)) => return Err(Malformed::Host),
     };

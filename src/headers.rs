@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -50,19 +51,17 @@ impl Ids {
         if let (Some(request), Some(trace)) = (request, trace) {
             return Self { request: request.clone(), trace: trace.clone() };
         }
-        // A trace that starts here is named like its first request.
-        let mut text = String::with_capacity(55);
-        text.push_str("00-");
-        push_hex(&mut text, &fastrand::u128(1..).to_be_bytes());
-        text.push('-');
-        push_hex(&mut text, &fastrand::u64(1..).to_be_bytes());
-        text.push_str("-01");
-        let made = |text: &str| {
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        // A trace that starts here is named like its first request: two views of one buffer.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        write_hex(&mut text[3..35], &fastrand::u128(1..).to_be_bytes());
+        write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
+        let text = Bytes::copy_from_slice(&text);
+        let view = |text: Bytes| {
+            HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"))
         };
         Self {
-            request: request.cloned().unwrap_or_else(|| made(&text[3..35])),
-            trace: trace.cloned().unwrap_or_else(|| made(&text)),
+            request: request.cloned().unwrap_or_else(|| view(text.slice(3..35))),
+            trace: trace.cloned().unwrap_or_else(|| view(text)),
         }
     }
 
@@ -72,11 +71,11 @@ impl Ids {
     }
 }
 
-fn push_hex(out: &mut String, bytes: &[u8]) {
+fn write_hex(out: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -253,6 +252,18 @@ fn forwarding(
     peer: &Peer,
     client: &Client,
 ) -> (HeaderValue, HeaderValue) {
+    let ours = || element(target, peer, client);
+    if !client.via_trusted {
+        return (peer.forwarded_for.clone(), peer.forwarded.of(&target.authority, ours));
+    }
+    let address = peer.forwarded_for.to_str().unwrap_or_default();
+    let own = ours();
+    let own = own.to_str().unwrap_or_default();
+    (extended(headers, &X_FORWARDED_FOR, address), extended(headers, &FORWARDED, own))
+}
+
+/// Our element of `Forwarded`.
+fn element(target: &Target, peer: &Peer, client: &Client) -> HeaderValue {
     let address = peer.forwarded_for.to_str().unwrap_or_default();
     let host = target.authority.as_str();
     let mut element = String::with_capacity(64 + host.len());
@@ -264,12 +275,7 @@ fn forwarding(
     }
     let quote = if host.contains(':') { "\"" } else { "" };
     element.extend([";host=", quote, host, quote, ";proto=", client.scheme]);
-    if !client.via_trusted {
-        let forwarded = HeaderValue::try_from(element);
-        let unknown = || HeaderValue::from_static("for=unknown");
-        return (peer.forwarded_for.clone(), forwarded.unwrap_or_else(|_| unknown()));
-    }
-    (extended(headers, &X_FORWARDED_FOR, address), extended(headers, &FORWARDED, &element))
+    HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
 /// What earlier proxies wrote under `name`, with our own element behind it.

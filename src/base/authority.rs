@@ -1,6 +1,8 @@
 //! The authority of a request: a valid host and port in one spelling (RFC 3986 §3.2, RFC 9112
 //! §3.2).
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 
 /// Longest host name (RFC 1035 §2.3.4).
@@ -9,12 +11,13 @@ const HOST_BYTES_MAX: usize = 255;
 /// A lower-case host without a trailing dot, and a port where one was given.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    host: Box<str>,
+    /// The canonical spelling, ready to forward: the host, and `:port` where one was given.
+    header: HeaderValue,
+    /// Length of the host in it.
+    host_bytes: usize,
     port: Option<u16>,
     /// Whether the port says nothing new: it is the scheme's or the listener's own.
     port_is_default: bool,
-    /// The canonical spelling, ready to forward.
-    header: HeaderValue,
 }
 
 impl PartialEq for Authority {
@@ -27,30 +30,13 @@ impl Authority {
     /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; nothing for user information, lists,
     /// spaces, odd ports.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let (host, port): (Box<str>, _) = if text.starts_with('[') {
-            let end = text.find(']')?;
-            let (host, rest) = text.split_at(end + 1);
-            let address: std::net::Ipv6Addr = host.get(1..end)?.parse().ok()?;
-            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
-            (format!("[{address}]").into(), port)
-        } else {
-            let (host, port) = match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            };
-            let host = host.strip_suffix('.').unwrap_or(host);
-            let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            if host.is_empty() || host.starts_with('.') || !host.bytes().all(known) {
-                return None;
-            }
-            let mut host: Box<str> = host.into();
-            host.make_ascii_lowercase();
-            (host, port)
-        };
-        if host.len() > HOST_BYTES_MAX {
-            return None;
-        }
+        Self::of_header(&HeaderValue::from_bytes(text).ok()?)
+    }
+
+    /// The same of a field's value, whose bytes are kept where they are canonical already.
+    pub fn of_header(value: &HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        let (host, port) = split(text)?;
         let port: Option<u16> = match port {
             None => None,
             Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
@@ -58,24 +44,32 @@ impl Authority {
             }
             Some(_) => return None,
         };
-        let mut canonical = String::with_capacity(host.len() + 6);
-        canonical.push_str(&host);
-        if let Some(port) = port {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(canonical, ":{port}");
+        let canonical = canonical_host(host)?;
+        if canonical.len() > HOST_BYTES_MAX {
+            return None;
         }
-        let header = HeaderValue::try_from(canonical).ok()?;
-        Some(Self { host, port, port_is_default: matches!(port, None | Some(80)), header })
+        let host_bytes = canonical.len();
+        let port_is_plain = port.is_none_or(|_| !text[host.len() + 1..].starts_with('0'));
+        let header = if *canonical == *host && port_is_plain {
+            value.clone()
+        } else {
+            let mut spelled = canonical.into_owned();
+            if let Some(port) = port {
+                spelled.push(':');
+                spelled.push_str(&port.to_string());
+            }
+            HeaderValue::try_from(spelled).ok()?
+        };
+        Some(Self { header, host_bytes, port, port_is_default: matches!(port, None | Some(80)) })
     }
 
     /// What an HTTP/1.0 request without `Host` has.
     pub fn none() -> Self {
         Self {
-            host: "".into(),
+            header: HeaderValue::from_static(""),
+            host_bytes: 0,
             port: None,
             port_is_default: true,
-            header: HeaderValue::from_static(""),
         }
     }
 
@@ -87,15 +81,15 @@ impl Authority {
 
     /// The host alone; what routes match.
     pub fn host(&self) -> &str {
-        &self.host
+        self.as_str().get(..self.host_bytes).unwrap_or_default()
     }
 
     /// What tells sites apart in the cache: the host, and the port where it is not the one
     /// everybody uses.
-    pub fn site(&self) -> std::borrow::Cow<'_, str> {
+    pub fn site(&self) -> Cow<'_, str> {
         match self.port {
-            Some(port) if !self.port_is_default => format!("{}:{port}", self.host).into(),
-            _ => (&*self.host).into(),
+            Some(_) if !self.port_is_default => self.as_str().into(),
+            _ => self.host().into(),
         }
     }
 
@@ -108,4 +102,32 @@ impl Authority {
     pub fn as_str(&self) -> &str {
         self.header.to_str().unwrap_or_default()
     }
+}
+
+/// The host, and what follows its colon.
+fn split(text: &str) -> Option<(&str, Option<&str>)> {
+    if text.starts_with('[') {
+        let (host, rest) = text.split_at(text.find(']')? + 1);
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
+        return Some((host, port));
+    }
+    match text.split_once(':') {
+        Some((host, port)) => Some((host, Some(port))),
+        None => Some((text, None)),
+    }
+}
+
+/// Lower case, without the root's dot; IPv6 in its shortest form (RFC 5952).
+fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let address: std::net::Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]").into());
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if host.is_empty() || host.starts_with('.') || !host.bytes().all(known) {
+        return None;
+    }
+    let upper = host.bytes().any(|b| b.is_ascii_uppercase());
+    Some(if upper { host.to_ascii_lowercase().into() } else { host.into() })
 }

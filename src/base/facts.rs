@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
 use http::uri::PathAndQuery;
@@ -52,6 +53,26 @@ pub struct Peer {
     pub local: SocketAddr,
     /// The address as `X-Forwarded-For` tells it.
     pub forwarded_for: HeaderValue,
+    /// The element of `Forwarded` that the last request got.
+    pub forwarded: Remembered,
+}
+
+/// A value made for one authority, and made again only for another: the requests of one connection
+/// mostly name the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered(Arc<Mutex<Option<(HeaderValue, HeaderValue)>>>);
+
+impl Remembered {
+    /// The value for `authority`.
+    pub fn of(&self, authority: &Authority, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, value)) if known.as_bytes() == authority.as_str().as_bytes() => {
+                value.clone()
+            }
+            _ => last.insert((authority.to_header(), make())).1.clone(),
+        }
+    }
 }
 
 impl Peer {
@@ -60,7 +81,7 @@ impl Peer {
         let text = address.to_string();
         let unknown = || HeaderValue::from_static("unknown");
         let forwarded_for = HeaderValue::try_from(text).unwrap_or_else(|_| unknown());
-        Self { address, local, forwarded_for }
+        Self { address, local, forwarded_for, forwarded: Remembered::default() }
     }
 }
 
@@ -98,7 +119,7 @@ impl Target {
 }
 
 /// Who calls, as far as a verified token says.
-pub type Caller = Option<std::sync::Arc<Identity>>;
+pub type Caller = Option<Arc<Identity>>;
 
 /// What a verified token says. Built once per token and shared by all requests that carry it.
 #[derive(Debug)]

@@ -250,7 +250,7 @@ impl Invalidation {
     /// passed on.
     async fn carry_out(&mut self, status: Option<StatusCode>) {
         if self.armed && cache::invalidates(&self.method, status.map(|status| status.as_u16())) {
-            self.gateway.invalidate(self.epochs.clone()).await;
+            Box::pin(self.gateway.invalidate(self.epochs.clone())).await;
         }
         self.armed = false;
     }

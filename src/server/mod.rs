@@ -5,6 +5,7 @@ mod clock;
 mod connection;
 mod io;
 mod places;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::places::{Full, Places};
+use self::workers::{Admitted, Workers};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::gateway::Gateway;
 
@@ -70,9 +72,17 @@ impl Server {
             stop: stop.clone(),
             cut: cut.clone(),
         });
+        let done = CancellationToken::new();
+        let workers = match Workers::start(&server, &done) {
+            Ok(workers) => Arc::new(workers),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the worker threads; is their number limited?");
+                return;
+            }
+        };
         let loops = TaskTracker::new();
         for listener in self.listeners {
-            loops.spawn(accept(Arc::clone(&server), listener));
+            loops.spawn(accept(Arc::clone(&server), Arc::clone(&workers), listener));
         }
         stop.cancelled().await;
         loops.close();
@@ -88,6 +98,7 @@ impl Server {
             cut.cancel();
             connections.wait().await;
         }
+        done.cancel();
     }
 }
 
@@ -110,14 +121,14 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(server: Arc<Shared>, listener: TcpListener) {
+async fn accept(server: Arc<Shared>, workers: Arc<Workers>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = server.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, address)) => admit(&server, stream, address),
+            Ok((stream, address)) => admit(&server, &workers, stream, address),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 server.gateway.metrics.connection_refused("accept_failed");
@@ -128,7 +139,7 @@ async fn accept(server: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Starts a connection's task, or turns the client away.
-fn admit(server: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+fn admit(server: &Arc<Shared>, workers: &Workers, stream: TcpStream, address: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     let peer = Peer::new(ClientAddr::new(address.ip()), local);
     let running = server.gateway.running();
@@ -138,15 +149,10 @@ fn admit(server: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
         Ok(place) => {
             // Without this, a small response waits for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            // A token of its own: looking at a shared one takes a lock that all connections share.
-            let (stop, cut) = (server.stop.child_token(), server.cut.child_token());
-            let gateway = Arc::clone(&server.gateway);
-            gateway.metrics.connections.inc();
-            server.connections.spawn(async move {
-                connection::serve(&gateway, peer, stream, (stop, cut)).await;
-                gateway.metrics.connections.dec();
-                drop(place);
-            });
+            let token = server.connections.token();
+            if let Ok(stream) = stream.into_std() {
+                workers.take(Admitted { stream, peer, place, token });
+            }
         }
         Err(full) => {
             server.gateway.metrics.connection_refused(match full {

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::Open;
 use crate::base::body::Upload;
 
 /// Largest response head, in bytes.
@@ -31,6 +32,7 @@ pub(super) struct Link {
     /// Fires no later than the current exchange's deadline. Kept from one exchange to the next,
     /// because moving a timer costs more than letting it fire early once in a while.
     alarm: Pin<Box<Sleep>>,
+    _open: Open,
 }
 
 impl std::fmt::Debug for Link {
@@ -55,6 +57,7 @@ impl Link {
     pub(super) async fn handshake(
         stream: TcpStream,
         response_timeout: Duration,
+        open: Open,
     ) -> std::io::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
@@ -62,7 +65,14 @@ impl Link {
             .await
             .map_err(std::io::Error::other)?;
         let alarm = Box::pin(tokio::time::sleep(response_timeout));
-        Ok(Box::new(Self { sender, connection, ended: None, resting_since: None, alarm }))
+        Ok(Box::new(Self {
+            sender,
+            connection,
+            ended: None,
+            resting_since: None,
+            alarm,
+            _open: open,
+        }))
     }
 
     /// Whether the connection has served a request before.

@@ -35,12 +35,14 @@ pub struct Upstream {
     places: Arc<Places>,
 }
 
-/// Requests in progress, and so connections in use: the unused ones are taken before a new one is
-/// made, so there are never more connections than there have been requests at a time.
+/// Requests in progress, and connections: of both, `max_connections` at most. A thread prefers to make a
+/// connection of its own; only when the bound is met does it take one that another thread made.
 #[derive(Debug)]
 struct Places {
     max: usize,
     taken: AtomicUsize,
+    /// Connections, in use and unused.
+    open: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
 }
@@ -70,6 +72,23 @@ impl Places {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.freed.notify_one();
         }
+    }
+}
+
+/// One connection; dropping it frees its number.
+#[derive(Debug)]
+struct Open(Arc<Places>);
+
+impl Open {
+    fn new(places: &Arc<Places>) -> Self {
+        places.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(places))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -140,6 +159,7 @@ impl Upstream {
             places: Arc::new(Places {
                 max: settings.max_connections,
                 taken: AtomicUsize::new(0),
+                open: AtomicUsize::new(0),
                 waiting: AtomicUsize::new(0),
                 freed: Notify::new(),
             }),
@@ -172,9 +192,10 @@ impl Upstream {
 
         let mut pooled = STALE_LINKS_MAX;
         let response = loop {
-            let link = match place.endpoint.checkout().filter(|_| pooled > 0) {
+            let link = match self.checkout(&place.endpoint, pooled > 0) {
                 Some(link) => link,
-                None => self.dial(&place.endpoint).await?,
+                // Rare, and large: boxed, it takes no room in the future of every request.
+                None => Box::pin(self.dial(&place.endpoint)).await?,
             };
             let reused = link.is_reused();
             match link.exchange(outgoing, self.settings.response_timeout).await {
@@ -230,10 +251,23 @@ impl Upstream {
         Ok(Response::from_parts(head, body))
     }
 
+    /// An unused connection: one of this thread's, or any when no more may be made.
+    fn checkout(&self, endpoint: &Endpoint, pooled: bool) -> Option<Box<Link>> {
+        let full = || self.places.open.load(Ordering::Relaxed) >= self.places.max;
+        if !pooled {
+            // A new one is wanted; room for it is made if need be.
+            if full() {
+                drop(endpoint.checkout_any());
+            }
+            return None;
+        }
+        endpoint.checkout().or_else(|| if full() { endpoint.checkout_any() } else { None })
+    }
+
     async fn take_place(&self) -> Result<Place, Failure> {
         if !self.places.try_take() {
             let waited = tokio::time::timeout(self.settings.connect_timeout, self.places.take());
-            waited.await.map_err(|_| Failure::Busy)?;
+            Box::pin(waited).await.map_err(|_| Failure::Busy)?;
         }
         let endpoint = Arc::clone(self.choose());
         endpoint.enter();
@@ -254,7 +288,7 @@ impl Upstream {
     async fn dial(&self, endpoint: &Endpoint) -> Result<Box<Link>, Failure> {
         match tokio::time::timeout(
             self.settings.connect_timeout,
-            endpoint.dial(self.settings.response_timeout),
+            endpoint.dial(self.settings.response_timeout, Open::new(&self.places)),
         )
         .await
         {

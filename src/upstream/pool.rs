@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::Open;
 use super::link::Link;
 use crate::base::shard::{self, Padded, SHARDS};
 use crate::config;
@@ -36,10 +37,14 @@ impl Endpoint {
         }
     }
 
-    /// An unused connection that was still open a moment ago: one of this thread's, else any.
+    /// One of this thread's unused connections that was still open a moment ago.
     pub(super) fn checkout(&self) -> Option<Box<Link>> {
-        let mine = shard::mine();
-        (0..SHARDS).find_map(|step| self.pop((mine + step) % SHARDS))
+        self.pop(shard::mine())
+    }
+
+    /// One of any thread's.
+    pub(super) fn checkout_any(&self) -> Option<Box<Link>> {
+        (0..SHARDS).find_map(|shard| self.pop(shard))
     }
 
     fn pop(&self, shard: usize) -> Option<Box<Link>> {
@@ -72,10 +77,14 @@ impl Endpoint {
         }
     }
 
-    pub(super) async fn dial(&self, response_timeout: Duration) -> std::io::Result<Box<Link>> {
+    pub(super) async fn dial(
+        &self,
+        response_timeout: Duration,
+        open: Open,
+    ) -> std::io::Result<Box<Link>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        Link::handshake(stream, response_timeout).await
+        Link::handshake(stream, response_timeout, open).await
     }
 
     pub(super) fn enter(&self) {

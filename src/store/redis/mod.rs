@@ -57,7 +57,8 @@ impl RedisStore {
         }
         // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent again, so
         // nothing is charged twice.
-        let again = match self.run(&batch.reload(&missing, &self.link.scripts)).await {
+        let reload = batch.reload(&missing, &self.link.scripts);
+        let again = match Box::pin(self.run(&reload)).await {
             Ok(again) => again,
             Err(error) => return Answers::failed(questions, &error),
         };
