@@ -69,6 +69,7 @@ async fn serve(
     open: Arc<AtomicUsize>,
     done: CancellationToken,
 ) {
+    server.gateway.store.join().await;
     loop {
         let admitted = tokio::select! {
             admitted = arriving.recv() => admitted,

@@ -269,6 +269,14 @@ impl Store {
         }
     }
 
+    /// Prepares the current thread for asking.
+    pub async fn join(&self) {
+        match self {
+            Self::Redis(store) => store.join().await,
+            Self::Memory(_) => {}
+        }
+    }
+
     /// Whether a question asked now would reach the store.
     pub fn is_connected(&self) -> bool {
         match self {

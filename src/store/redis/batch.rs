@@ -20,11 +20,19 @@ pub(super) struct Batch {
     session: usize,
     charges: usize,
     cached: usize,
+    /// Whether the session is read by the script, which knows hashes too.
+    by_script: bool,
 }
 
 impl Batch {
     /// Encodes the questions, overdue invalidations first, so that what is read is read after them.
-    pub(super) fn new(questions: &Questions<'_>, scripts: &Scripts) -> Result<Self, StoreError> {
+    /// Sessions are read by plain commands, which cost the server a fraction of a script, unless
+    /// `by_script` says that the application keeps hashes.
+    pub(super) fn new(
+        questions: &Questions<'_>,
+        scripts: &Scripts,
+        by_script: bool,
+    ) -> Result<Self, StoreError> {
         let mut pipeline = Pipeline::with_capacity(8);
         for epoch in questions.overdue {
             pipeline.add_command(set_epoch(epoch, &nonce()?));
@@ -40,7 +48,12 @@ impl Batch {
         }
         let session = pipeline.len();
         if let Some(key) = questions.session {
-            pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, key));
+            if by_script {
+                pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, key));
+            } else {
+                pipeline.cmd("GET").arg(key);
+                pipeline.cmd("PTTL").arg(key);
+            }
         }
         let charges = pipeline.len();
         if let Some(asked) = questions.charges {
@@ -54,7 +67,7 @@ impl Batch {
                 pipeline.cmd("GET").arg(entry);
             }
         }
-        Ok(Self { pipeline, standing, session, charges, cached })
+        Ok(Self { pipeline, standing, session, charges, cached, by_script })
     }
 
     /// The positions of scripts that the server did not know.
@@ -66,6 +79,24 @@ impl Batch {
         let mut positions = vec![self.session, self.charges];
         positions.dedup();
         positions.into_iter().filter(unknown).collect()
+    }
+
+    /// The script that reads a session which turned out to be no string.
+    pub(super) fn session_again(
+        &self,
+        questions: &Questions<'_>,
+        replies: &[Value],
+        scripts: &Scripts,
+    ) -> Option<Pipeline> {
+        let key = questions.session.filter(|_| !self.by_script)?;
+        match replies.get(self.session) {
+            Some(Value::ServerError(error)) if error.code() == "WRONGTYPE" => {
+                let mut pipeline = Pipeline::with_capacity(1);
+                pipeline.add_command(session_call("EVAL", scripts.session.code, key));
+                Some(pipeline)
+            }
+            _ => None,
+        }
     }
 
     /// The commands at `positions` again, each behind the loading of its script.
@@ -110,7 +141,11 @@ impl Batch {
                 let listed = next(!asked.blacklist.is_empty());
                 standing(&listed, next(asked.not_before.is_some()))
             }),
-            session: questions.session.map(|_| session(take(self.session))),
+            session: questions.session.map(|_| match (take(self.session), self.by_script) {
+                (Value::BulkString(text), false) => plain_session(text, &take(self.session + 1)),
+                (Value::Nil, false) => Ok(None),
+                (reply, _) => session(reply),
+            }),
             charges: questions.charges.map(|asked| charges(take(self.charges), asked.keys.len())),
             cached: questions.cached.map(|asked| {
                 let epochs = take(self.cached);
@@ -147,7 +182,15 @@ fn standing(listed: &Value, not_before: Value) -> Reply<StandingReply> {
     Ok(StandingReply { listed, not_before })
 }
 
-fn session(reply: Value) -> Reply<Option<SessionReply>> {
+fn plain_session(text: Vec<u8>, ttl_ms: &Value) -> Reply<Option<SessionReply>> {
+    let ttl = match ttl_ms {
+        Value::Int(ms) => u64::try_from(*ms).ok().map(std::time::Duration::from_millis),
+        other => return Err(unexpected(other)),
+    };
+    Ok(Some(SessionReply { value: SessionValue::Text(text.into()), ttl }))
+}
+
+pub(super) fn session(reply: Value) -> Reply<Option<SessionReply>> {
     let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
     let Ok([value, Value::Int(ttl_ms)]) = <[Value; 2]>::try_from(parts) else {
         return Err(StoreError::Refused("the session script answered in another form".to_owned()));

@@ -7,6 +7,8 @@
 mod batch;
 mod link;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,61 +17,92 @@ use redis::{Cmd, Pipeline, Value};
 use self::batch::Batch;
 use self::link::Link;
 use super::{Answers, Charges, EPOCH_TTL, Entry, Questions, StoreError, nonce};
+use crate::base::shard::{self, SHARDS};
 use crate::config;
 
-/// A Redis server behind a supervised connection.
+/// A Redis server behind supervised connections: one for whoever asks, and one for each thread that
+/// joined, so that a request and its answer stay on that thread.
 #[derive(Debug)]
 pub struct RedisStore {
-    link: std::sync::Arc<Link>,
-    timeout: Duration,
+    home: Arc<Link>,
+    joined: Box<[OnceLock<Arc<Link>>]>,
+    settings: config::Store,
+    /// Whether a session was seen that is no string.
+    hashes: AtomicBool,
 }
 
 impl RedisStore {
     /// Starts the supervisor; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
-        Self { link: Link::start(settings), timeout: settings.timeout }
+        Self {
+            home: Link::start(settings),
+            joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
+            settings: settings.clone(),
+            hashes: AtomicBool::new(false),
+        }
     }
 
     /// Waits until the first connection stands, or until the attempt has had its time.
     pub async fn first_connection(&self, timeout: Duration) -> bool {
-        tokio::time::timeout(timeout, self.link.connected()).await.is_ok()
+        tokio::time::timeout(timeout, self.link().connected()).await.is_ok()
+    }
+
+    /// Gives the current thread a connection of its own, driven by its own runtime.
+    pub async fn join(&self) {
+        self.joined[shard::mine()].get_or_init(|| Link::start(&self.settings));
+        self.first_connection(self.settings.connect_timeout).await;
     }
 
     /// See [`super::Store::is_connected`].
     pub fn is_connected(&self) -> bool {
-        self.link.get().is_some()
+        self.home.get().is_some()
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        self.joined[shard::mine()].get().unwrap_or(&self.home)
     }
 
     /// See [`super::Store::ask`].
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
-        let batch = match Batch::new(questions, &self.link.scripts) {
+        let link = self.link();
+        let by_script = self.hashes.load(Ordering::Relaxed);
+        let batch = match Batch::new(questions, &link.scripts, by_script) {
             Ok(batch) => batch,
             Err(error) => return Answers::failed(questions, &error),
         };
-        let replies = match self.run(&batch.pipeline).await {
+        let mut replies = match self.run(&batch.pipeline).await {
             Ok(replies) => replies,
             Err(error) => return Answers::failed(questions, &error),
         };
         let missing = batch.unknown_scripts(&replies);
-        if missing.is_empty() {
-            return batch.answers(questions, replies);
+        if !missing.is_empty() {
+            // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent
+            // again, so nothing is charged twice.
+            let reload = batch.reload(&missing, &link.scripts);
+            replies = match Box::pin(self.run(&reload)).await {
+                Ok(again) => Batch::merge(replies, &missing, again),
+                Err(error) => return Answers::failed(questions, &error),
+            };
         }
-        // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent again, so
-        // nothing is charged twice.
-        let reload = batch.reload(&missing, &self.link.scripts);
-        let again = match Box::pin(self.run(&reload)).await {
-            Ok(again) => again,
-            Err(error) => return Answers::failed(questions, &error),
-        };
-        batch.answers(questions, Batch::merge(replies, &missing, again))
+        let again = batch.session_again(questions, &replies, &link.scripts);
+        let mut answers = batch.answers(questions, replies);
+        if let Some(again) = again {
+            // The first hash: read it by the script, and the next session at once by it.
+            self.hashes.store(true, Ordering::Relaxed);
+            answers.session = Some(match Box::pin(self.run(&again)).await {
+                Ok(mut replies) => batch::session(replies.pop().unwrap_or_default()),
+                Err(error) => Err(error),
+            });
+        }
+        answers
     }
 
     /// See [`super::Store::refund`].
     pub async fn refund(&self, charges: Charges<'_>, at_us: u64) -> Result<(), StoreError> {
         let Charges { set, keys } = charges;
         let at = &at_us.to_le_bytes()[..6];
-        let script = &self.link.scripts.refund;
+        let script = &self.link().scripts.refund;
         let mut pipeline = Pipeline::with_capacity(1);
         // The script travels with the call: a refund is rare, and must not fail because the server
         // forgot it.
@@ -88,7 +121,7 @@ impl RedisStore {
             call.arg(entry.path_epoch.as_ref()).arg(entry.value.as_ref()).arg(ttl_ms);
             call
         };
-        let script = &self.link.scripts.remember;
+        let script = &self.link().scripts.remember;
         let reply = match self.run_one(call("EVALSHA", &script.sha)).await {
             Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
                 self.run_one(call("EVAL", script.code)).await?
@@ -160,26 +193,27 @@ impl RedisStore {
 
     /// One round trip within `store.timeout`. Errors of single commands stand in the replies.
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        let Some(published) = self.link.get() else { return Err(StoreError::Unavailable) };
+        let link = self.link();
+        let Some(published) = link.get() else { return Err(StoreError::Unavailable) };
         let mut connection = published.connection.clone();
         let count = pipeline.len();
         let sent = connection.send_packed_commands(pipeline, 0, count);
-        match tokio::time::timeout(self.timeout, sent).await {
+        match tokio::time::timeout(self.settings.timeout, sent).await {
             Ok(Ok(replies)) if replies.len() == count => {
-                self.link.report(&published, batch::health(&replies));
+                link.report(&published, batch::health(&replies));
                 Ok(replies)
             }
             Ok(Ok(_)) => {
-                self.link.report(&published, link::Health::Broken);
+                link.report(&published, link::Health::Broken);
                 Err(StoreError::Refused("a pipeline came back with missing replies".to_owned()))
             }
             Ok(Err(error)) => {
-                self.link.report(&published, link::Health::Broken);
+                link.report(&published, link::Health::Broken);
                 tracing::debug!(%error, "the store connection failed");
                 Err(StoreError::Unavailable)
             }
             Err(_) => {
-                self.link.report(&published, link::Health::Silent);
+                link.report(&published, link::Health::Silent);
                 Err(StoreError::Timeout)
             }
         }
