@@ -27,6 +27,8 @@ use crate::startup::{bind, init_diagnostics};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
+/// How long the end of the process may wait for the store, and for the access log.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `health` waits for an answer.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -58,7 +60,7 @@ enum Command {
     Demo(crate::demo::Options),
     /// Print a signed test token for one of the verifiers.
     Token(TokenOptions),
-    /// Ask a running gateway on this machine whether it is ready; exit status 0 when it is.
+    /// Ask a running gateway on this machine whether it is alive; exit status 0 when it is.
     Health,
 }
 
@@ -165,6 +167,7 @@ async fn run(plan: Plan, path: PathBuf) -> ExitCode {
     server.serve(stop).await;
     admin_stop.cancel();
     signals.abort();
+    gateway.finish(FINISH_TIMEOUT).await;
     // Both tasks end by themselves now; a panic in one of them has been reported by the runtime.
     let _ = admin.await;
     tracing::info!("stopped");
@@ -324,7 +327,7 @@ fn health(path: &Path) -> Result<String, String> {
         let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
         stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
         let request =
-            format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         std::io::Write::write_all(&mut stream, request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -332,8 +335,8 @@ fn health(path: &Path) -> Result<String, String> {
     };
     let answer = ask().map_err(|error| format!("no gateway answers on {address}: {error}"))?;
     if answer.starts_with("HTTP/1.1 200 ") {
-        Ok("ready".to_owned())
+        Ok("healthy".to_owned())
     } else {
-        Err(format!("not ready: {}", answer.lines().last().unwrap_or_default()))
+        Err(format!("not healthy: {}", answer.lines().last().unwrap_or_default()))
     }
 }

@@ -1,14 +1,18 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod overdue;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use self::overdue::Overdue;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
@@ -20,13 +24,10 @@ use crate::store::{
 };
 use crate::upstream::Upstream;
 
-/// Most invalidations that wait for the store; beyond it the whole cache is made stale at once.
-const OVERDUE_MAX: usize = 1024;
+/// Most writes that nobody waits for, at a time.
+const BACKGROUND_MAX: u32 = 1024;
 /// How often unused upstream connections are looked at, and waiting invalidations retried.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How much longer than it is fresh a response is kept in the store: not at all, until stale
-/// responses are of use.
-const KEEP_STALE: Duration = Duration::ZERO;
 
 /// The running gateway.
 #[derive(Debug)]
@@ -51,6 +52,10 @@ pub struct Gateway {
     base_epoch: String,
     started: Instant,
     draining: AtomicBool,
+    /// Whether the base epoch is being made.
+    founding: AtomicBool,
+    background: Arc<Semaphore>,
+    runtime: tokio::runtime::Handle,
 }
 
 /// A plan and what belongs to it alone.
@@ -66,13 +71,6 @@ pub struct Running {
     pub caches: bool,
 }
 
-/// Epochs that the store has not taken yet.
-#[derive(Debug, Default)]
-struct Overdue {
-    any: AtomicBool,
-    epochs: Mutex<Vec<String>>,
-}
-
 impl Gateway {
     /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, then
     /// serves without it.
@@ -85,7 +83,7 @@ impl Gateway {
                 if !redis.first_connection(settings.connect_timeout).await {
                     tracing::warn!("starting without the store");
                 }
-                Store::Redis(redis)
+                Store::Redis(Box::new(redis))
             }
         };
         let metrics = Metrics::default();
@@ -97,7 +95,7 @@ impl Gateway {
         let limits = limit::State::new(settings.memory_keys);
         let base_epoch = plan.keys.cache_base();
         let unrouted = metrics.route("-");
-        let running = Running::new(plan, &[], &metrics);
+        let running = Running::new(plan, None, &metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
@@ -112,6 +110,9 @@ impl Gateway {
             base_epoch,
             started: Instant::now(),
             draining: AtomicBool::new(false),
+            founding: AtomicBool::new(false),
+            background: Arc::new(Semaphore::new(BACKGROUND_MAX as usize)),
+            runtime: tokio::runtime::Handle::current(),
         });
         if gateway.running().caches && gateway.store.found(&gateway.base_epoch).await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
@@ -142,7 +143,7 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let running = Running::new(plan, &current.upstreams, &self.metrics);
+        let running = Running::new(plan, Some(&current), &self.metrics);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -163,21 +164,20 @@ impl Gateway {
         if questions.is_empty() {
             return Answers::default();
         }
-        let overdue = match questions.cached {
-            Some(_) if self.overdue.any.load(Ordering::Acquire) => self.overdue.list(),
-            _ => Vec::new(),
-        };
-        let questions = Questions { overdue: &overdue, ..*questions };
+        let is_overdue = questions.cached.is_some() && self.overdue.any.load(Ordering::Acquire);
+        let settling = if is_overdue { self.overdue.begin() } else { None };
+        let overdue = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
+        let questions = Questions { overdue, ..*questions };
         let asked_at = Instant::now();
         let mut answers = self.store.ask(&questions).await;
         let waited = asked_at.elapsed();
         *took = Some(waited);
         self.metrics.store_duration.observe(waited);
-        if answers.settled {
-            self.overdue.settle(&overdue);
-        } else if !overdue.is_empty() {
+        match settling {
+            Some(settling) if answers.settled => settling.done(),
             // What is stored may be what should have been made stale.
-            answers.cached = Some(Err(StoreError::Unavailable));
+            _ if is_overdue => answers.cached = Some(Err(StoreError::Unavailable)),
+            _ => {}
         }
         answers
     }
@@ -196,7 +196,10 @@ impl Gateway {
     pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
         self.overdue.add(epochs, &self.base_epoch);
         let gateway = Arc::clone(self);
-        tokio::spawn(async move { gateway.settle_overdue().await });
+        self.in_background("invalidation", async move {
+            gateway.settle_overdue().await;
+            Ok(())
+        });
     }
 
     /// Keeps a response: in this node's memory at once, in the store in the background.
@@ -204,30 +207,31 @@ impl Gateway {
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let ttl = Duration::from_millis(stored.remaining_ms(now_ms)) + KEEP_STALE;
+        let ttl = Duration::from_millis(stored.remaining_ms(now_ms));
         if ttl.is_zero() {
             return;
         }
         let stored = Arc::new(stored);
         self.near.put(Arc::clone(&stored));
         let gateway = Arc::clone(self);
-        tokio::spawn(async move {
+        self.in_background("cache", async move {
             let key = stored.key.clone();
             let value = stored.encode().into();
             let entry = Entry { key, path_epoch_key, path_epoch, value, ttl };
-            if gateway.store.remember(&entry).await.is_err() {
-                gateway.metrics.store_failed("cache");
-            }
+            gateway.store.remember(&entry).await.map(|_| ())
         });
     }
 
-    /// Makes the base epoch, in the background.
+    /// Makes the base epoch, in the background, once at a time.
     pub fn found_base(self: &Arc<Self>) {
+        if self.founding.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let gateway = Arc::clone(self);
-        tokio::spawn(async move {
-            if gateway.store.found(&gateway.base_epoch).await.is_err() {
-                gateway.metrics.store_failed("cache");
-            }
+        self.in_background("cache", async move {
+            let founded = gateway.store.found(&gateway.base_epoch).await;
+            gateway.founding.store(false, Ordering::Release);
+            founded
         });
     }
 
@@ -237,22 +241,17 @@ impl Gateway {
         let (Some(session), Some(ttl)) = (session, ttl) else { return };
         let gateway = Arc::clone(self);
         let session = session.to_owned();
-        tokio::spawn(async move {
-            if gateway.store.renew(&session, ttl).await.is_err() {
-                gateway.metrics.store_failed("session");
-            }
-        });
+        self.in_background("session", async move { gateway.store.renew(&session, ttl).await });
     }
 
     /// Gives back what a request took from its limits, in the background.
     pub fn refund(self: &Arc<Self>, (set, keys): (Arc<WindowSet>, Vec<String>), at_us: u64) {
         let gateway = Arc::clone(self);
-        tokio::spawn(async move {
+        self.in_background("limits", async move {
             let charges = Charges { set: &set, keys: &keys };
-            if gateway.store.refund(charges, at_us).await.is_err() {
-                gateway.metrics.store_failed("limits");
-            }
+            let refunded = gateway.store.refund(charges, at_us).await;
             gateway.limits.forget(&keys);
+            refunded
         });
     }
 
@@ -281,55 +280,60 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    async fn settle_overdue(&self) {
-        let epochs = self.overdue.list();
-        if !epochs.is_empty() && self.store.invalidate(&epochs).await.is_ok() {
-            self.overdue.settle(&epochs);
+    /// Carries out the invalidations that wait.
+    pub async fn settle_overdue(&self) {
+        if let Some(settling) = self.overdue.begin()
+            && self.store.invalidate(&settling.epochs).await.is_ok()
+        {
+            settling.done();
         }
+    }
+
+    /// Does something that nobody waits for, outside the serving threads, which may end before it.
+    /// Beyond `BACKGROUND_MAX` at a time it is left undone and counted.
+    fn in_background(
+        self: &Arc<Self>,
+        function: &'static str,
+        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) {
+        let Ok(place) = Arc::clone(&self.background).try_acquire_owned() else {
+            self.metrics.store_failed(function);
+            return;
+        };
+        let gateway = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if work.await.is_err() {
+                gateway.metrics.store_failed(function);
+            }
+            drop(place);
+        });
+    }
+
+    /// Waits until what was begun in the background is done, for `limit` at most, and hands over
+    /// what still waits: for the end of the process.
+    pub async fn finish(&self, limit: Duration) {
+        let all = self.background.acquire_many(BACKGROUND_MAX);
+        // What is not done within the limit is given up, as it would be by a crash.
+        let _ = tokio::time::timeout(limit, all).await;
+        let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
+        self.access.flush(limit);
     }
 }
 
 impl Running {
-    fn new(plan: Plan, current: &[Arc<Upstream>], metrics: &Metrics) -> Self {
-        let upstreams = plan.upstreams.iter().map(|(_, settings)| {
+    fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
+        let upstreams = plan.upstreams.iter().map(|(name, settings)| {
             // An upstream that did not change keeps its connections.
-            let kept = current.iter().find(|upstream| upstream.is_described_by(settings));
-            kept.cloned().unwrap_or_else(|| Arc::new(Upstream::new(settings)))
+            let kept = current.and_then(|current| {
+                let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
+                let upstream = &current.upstreams[index];
+                upstream.is_described_by(settings).then(|| Arc::clone(upstream))
+            });
+            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings)))
         });
         let meters = plan.route_names.iter().map(|name| metrics.route(name));
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
         Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, plan }
-    }
-}
-
-impl Overdue {
-    fn add(&self, epochs: Vec<String>, base: &str) {
-        let mut waiting = self.lock();
-        waiting.extend(epochs);
-        if waiting.len() > OVERDUE_MAX {
-            *waiting = vec![base.to_owned()];
-        }
-        self.any.store(true, Ordering::Release);
-    }
-
-    fn list(&self) -> Vec<String> {
-        self.lock().clone()
-    }
-
-    fn settle(&self, done: &[String]) {
-        let mut waiting = self.lock();
-        // Each was carried out once; one that was added twice in the meantime waits for its second
-        // turn.
-        for epoch in done {
-            if let Some(at) = waiting.iter().position(|waiting| waiting == epoch) {
-                waiting.swap_remove(at);
-            }
-        }
-        self.any.store(!waiting.is_empty(), Ordering::Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -228,6 +228,13 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
+/// Whether a client has end-to-end fields removed by naming them in `Connection`: the upstream's
+/// answer is then one to a request that nobody can see in the fields.
+pub fn nominates(headers: &HeaderMap) -> bool {
+    let usual = |name: &HeaderName| is_hop_by_hop(name.as_str());
+    nominated(headers).iter().any(|name| !usual(name))
+}
+
 /// HTTP/2 clients may send cookies in crumbs; RFC 9113 §8.2.3 has them joined before they leave
 /// HTTP/2.
 fn join_cookies(headers: &mut HeaderMap) {

@@ -26,13 +26,13 @@ pub fn init_diagnostics(level: Level) {
 
 /// Binds both listeners and says where they are.
 pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
-    let advice = "is another process using it? change server.listen or admin.listen";
-    let server = Server::bind(gateway)
-        .map_err(|(address, error)| format!("cannot listen on {address}: {error}; {advice}"))?;
+    let server = Server::bind(gateway).await.map_err(|error| error.to_string())?;
     let address = gateway.running().plan.config.admin.listen;
-    let admin = Admin::bind(gateway)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}; {advice}"))?;
+    let admin = Admin::bind(gateway).await.map_err(|error| {
+        format!(
+            "cannot listen on {address}: {error}; is another process using it? change admin.listen"
+        )
+    })?;
     for public in server.addresses() {
         tracing::info!("listening public={public}");
     }

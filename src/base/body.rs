@@ -2,6 +2,7 @@
 //! trailers.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -36,8 +37,24 @@ pub struct UploadLimits {
     pub progress_bytes: u64,
 }
 
-/// Tells the pipeline why an exchange failed, when the client's body was the reason.
-pub type FaultCell = Arc<OnceLock<UploadFault>>;
+/// What others know of a body on its way.
+#[derive(Debug, Default)]
+pub struct Progress {
+    fault: OnceLock<UploadFault>,
+    moved: AtomicBool,
+}
+
+impl Progress {
+    /// Why an exchange failed, when the client's body was the reason.
+    pub fn fault(&self) -> Option<UploadFault> {
+        self.fault.get().copied()
+    }
+
+    /// Whether the body has moved since the last call.
+    pub fn has_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+}
 
 /// A request body as the upstream connection reads it.
 #[derive(Debug)]
@@ -50,7 +67,7 @@ struct Stream {
     /// A streaming call may rest as long as its connection lives.
     may_rest: bool,
     left: u64,
-    fault: FaultCell,
+    progress: Arc<Progress>,
     watch: Option<Watch>,
 }
 
@@ -68,20 +85,25 @@ impl Upload {
     }
 
     /// The client's body. `may_rest` turns the progress watch off.
-    pub fn new(incoming: Incoming, limits: UploadLimits, may_rest: bool) -> (Self, FaultCell) {
-        let fault = FaultCell::default();
+    pub fn new(incoming: Incoming, limits: UploadLimits, may_rest: bool) -> (Self, Arc<Progress>) {
+        let progress = Arc::<Progress>::default();
         if incoming.is_end_stream() {
-            return (Self::none(), fault);
+            return (Self::none(), progress);
         }
         let stream = Stream {
             incoming,
             limits,
             may_rest,
             left: limits.bytes_max,
-            fault: Arc::clone(&fault),
+            progress: Arc::clone(&progress),
             watch: None,
         };
-        (Self(Some(Box::new(stream))), fault)
+        (Self(Some(Box::new(stream))), progress)
+    }
+
+    /// What others may know of the body; nothing when there is none.
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        self.0.as_ref().map(|stream| Arc::clone(&stream.progress))
     }
 
     /// Whether there is a body at all.
@@ -93,7 +115,7 @@ impl Upload {
 impl Stream {
     fn fail(&self, fault: UploadFault) -> UploadFault {
         // Only the first fault is the cause; the cell keeps that one.
-        let _ = self.fault.set(fault);
+        let _ = self.progress.fault.set(fault);
         fault
     }
 
@@ -102,6 +124,7 @@ impl Stream {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));
             };
+            self.progress.moved.store(true, Ordering::Relaxed);
             let data = match frame {
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),

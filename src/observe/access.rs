@@ -64,10 +64,19 @@ pub struct Line<'a> {
     pub upstream_ms: Option<f64>,
 }
 
+/// What the writer is told.
+#[derive(Debug)]
+enum Message {
+    /// Write this.
+    Line(Vec<u8>),
+    /// Say when everything before this is written.
+    Flush(SyncSender<()>),
+}
+
 /// Where lines go.
 #[derive(Debug)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Message>>,
     dropped: Counter,
 }
 
@@ -100,25 +109,45 @@ impl AccessLog {
         let Some(lines) = &self.lines else { return };
         let Ok(mut text) = serde_json::to_vec(line) else { return };
         text.push(b'\n');
-        if lines.try_send(text).is_err() {
+        if lines.try_send(Message::Line(text)).is_err() {
             self.dropped.inc();
         }
     }
 }
 
+impl AccessLog {
+    /// Waits until the lines so far are written, for `limit` at most.
+    pub fn flush(&self, limit: std::time::Duration) {
+        let Some(lines) = &self.lines else { return };
+        let (written, wait) = sync_channel(1);
+        if lines.try_send(Message::Flush(written)).is_ok() {
+            // A writer that is stuck on a blocked pipe must not keep the process alive.
+            let _ = wait.recv_timeout(limit);
+        }
+    }
+}
+
 /// Writes until the last sender is gone. Waiting lines are written together.
-fn write_lines(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
+fn write_lines(messages: &Receiver<Message>, mut out: impl Write) {
     let mut buffer = Vec::with_capacity(WRITE_BYTES);
-    while let Ok(line) = lines.recv() {
-        buffer.extend_from_slice(&line);
-        while buffer.len() < WRITE_BYTES
-            && let Ok(line) = lines.try_recv()
-        {
-            buffer.extend_from_slice(&line);
+    let mut flushes = Vec::new();
+    while let Ok(message) = messages.recv() {
+        let mut next = Some(message);
+        while let Some(message) = next.take() {
+            match message {
+                Message::Line(line) => buffer.extend_from_slice(&line),
+                Message::Flush(written) => flushes.push(written),
+            }
+            if buffer.len() < WRITE_BYTES {
+                next = messages.try_recv().ok();
+            }
         }
         // A closed stdout must not stop the gateway; the lines are lost as they would be on a full
         // disk.
         let _ = out.write_all(&buffer).and_then(|()| out.flush());
         buffer.clear();
+        for written in flushes.drain(..) {
+            let _ = written.send(());
+        }
     }
 }

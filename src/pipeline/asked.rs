@@ -16,6 +16,7 @@ use crate::cache::{
 };
 use crate::config::Outage;
 use crate::gateway::Gateway;
+use crate::headers;
 use crate::limit::{self, Exceeded, Quota};
 use crate::plan::Plan;
 use crate::session;
@@ -73,7 +74,8 @@ impl<'p> Asked<'p> {
         }
         let session_key = session_id.map(|id| plan.keys.session(&id));
         let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
-            let intent = cache::lookup(&head.method, &head.headers, has_body(head));
+            let odd = has_body(head) || headers::nominates(&head.headers);
+            let intent = cache::lookup(&head.method, &head.headers, odd);
             let place = Place::of(&plan.keys, policy, &route.name, target, &caller);
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
             Lookup { place, intent, near }

@@ -22,6 +22,15 @@ pub(super) enum Content {
     Download(Box<Download>, Option<Box<Tee>>),
 }
 
+impl Content {
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Download(download, _) => http_body::Body::is_end_stream(&**download),
+        }
+    }
+}
+
 /// A response body.
 #[derive(Debug)]
 pub struct Body {
@@ -68,10 +77,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Bytes(bytes) => bytes.is_empty(),
-            Content::Download(download, _) => download.is_end_stream(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -109,6 +109,11 @@ impl Exchange {
         };
     }
 
+    /// Whether the store did not answer this request.
+    pub(super) fn is_degraded(&self) -> bool {
+        !self.degraded.is_empty()
+    }
+
     /// The cache has no base epoch: one is made, behind the request's back.
     pub(super) fn found_base(&self) {
         self.connection.gateway.found_base();
@@ -134,6 +139,10 @@ impl Exchange {
         mut response: Response<Content>,
     ) -> Response<Body> {
         self.status = response.status().as_u16();
+        // Nobody asks for the body of a response that has none.
+        if response.body().is_end_stream() {
+            self.complete();
+        }
         response.headers_mut().insert(X_REQUEST_ID, self.ids.request.clone());
         response.map(|content| Body::new(content, self))
     }

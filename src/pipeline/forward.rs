@@ -60,7 +60,7 @@ impl<'a> Arrival<'a> {
         }
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = head.version == Version::HTTP_2 && is_grpc(&head.headers);
-        let (body, fault) = Upload::new(body, plan.upload, may_rest);
+        let (body, progress) = Upload::new(body, plan.upload, may_rest);
         let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
         let request = headers::outgoing(
             &plan.headers,
@@ -75,6 +75,7 @@ impl<'a> Arrival<'a> {
         // From here on the upstream may act; a client that leaves now must not leave stale copies
         // behind.
         let mut guard = Invalidation::arm(gateway, &self, &method);
+        guard.store_is_away = exchange.is_degraded();
         let result = upstream.send(request, body).await;
         exchange.upstream_time = Some(sent_at.elapsed());
         match result {
@@ -89,8 +90,8 @@ impl<'a> Arrival<'a> {
                     guard.disarm();
                 }
                 // When the client's own body was the reason, the upstream is not to blame.
-                Err(match fault.get() {
-                    Some(fault) => (*fault).into(),
+                Err(match progress.fault() {
+                    Some(fault) => fault.into(),
                     None => failure.into(),
                 })
             }
@@ -225,6 +226,8 @@ struct Invalidation {
     epochs: Vec<String>,
     method: Method,
     armed: bool,
+    /// This request has waited for the store in vain already, and waits no second time.
+    store_is_away: bool,
 }
 
 impl Invalidation {
@@ -243,14 +246,24 @@ impl Invalidation {
             epochs
                 .extend(also.map(|scope| cache::scope(keys, &site, &scope.path, scope.and_below)));
         }
-        Self { gateway: Arc::clone(gateway), epochs, method: method.clone(), armed }
+        Self {
+            gateway: Arc::clone(gateway),
+            epochs,
+            method: method.clone(),
+            armed,
+            store_is_away: false,
+        }
     }
 
     /// Makes copies stale when the outcome calls for it (RFC 9111 §4.4), before the answer is
     /// passed on.
     async fn carry_out(&mut self, status: Option<StatusCode>) {
         if self.armed && cache::invalidates(&self.method, status.map(|status| status.as_u16())) {
-            Box::pin(self.gateway.invalidate(self.epochs.clone())).await;
+            if self.store_is_away {
+                self.gateway.invalidate_later(std::mem::take(&mut self.epochs));
+            } else {
+                Box::pin(self.gateway.invalidate(self.epochs.clone())).await;
+            }
         }
         self.armed = false;
     }

@@ -29,30 +29,47 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// Refused clients that are served a 503 at a time; the others are just closed.
 const REFUSALS_MAX: usize = 128;
 
-/// Bound listeners, not accepting yet.
-#[derive(Debug)]
+/// Bound listeners and their threads, not accepting yet.
 pub struct Server {
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
     listeners: Vec<TcpListener>,
-    places: Arc<Places>,
-    refusals: Arc<tokio::sync::Semaphore>,
+    /// Ends the threads.
+    done: CancellationToken,
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {0}: {1}; is another process using it? change server.listen")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The serving threads cannot be started.
+    #[error("cannot start the serving threads: {0}; is the number of threads limited?")]
+    Threads(#[source] std::io::Error),
 }
 
 impl Server {
-    /// Binds every address of `server.listen`. The error names the address.
-    pub fn bind(gateway: &Arc<Gateway>) -> Result<Self, (SocketAddr, std::io::Error)> {
+    /// Binds every address of `server.listen` and starts the serving threads.
+    pub async fn bind(gateway: &Arc<Gateway>) -> Result<Self, StartError> {
         let running = gateway.running();
         let config = &running.plan.config.server;
         let mut listeners = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
-            listeners.push(listen(*address).map_err(|error| (*address, error))?);
+            let listener = listen(*address);
+            listeners.push(listener.map_err(|error| StartError::Listen(*address, error))?);
         }
-        Ok(Self {
+        let shared = Arc::new(Shared {
             gateway: Arc::clone(gateway),
-            listeners,
             places: Arc::new(Places::default()),
             refusals: Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX)),
-        })
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        });
+        let done = CancellationToken::new();
+        let workers = Workers::start(&shared, &done).await.map_err(StartError::Threads)?;
+        Ok(Self { shared, workers: Arc::new(workers), listeners, done })
     }
 
     /// The addresses that were bound, with the ports that the system chose for port 0.
@@ -62,40 +79,22 @@ impl Server {
 
     /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
     pub async fn serve(self, stop: CancellationToken) {
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let server = Arc::new(Shared {
-            gateway: self.gateway,
-            places: self.places,
-            refusals: self.refusals,
-            connections: connections.clone(),
-            stop: stop.clone(),
-            cut: cut.clone(),
-        });
-        let done = CancellationToken::new();
-        let workers = match Workers::start(&server, &done) {
-            Ok(workers) => Arc::new(workers),
-            Err(error) => {
-                tracing::error!(%error, "cannot start the worker threads; is their number limited?");
-                return;
-            }
-        };
+        let Self { shared, workers, listeners, done } = self;
         let loops = TaskTracker::new();
-        for listener in self.listeners {
-            loops.spawn(accept(Arc::clone(&server), Arc::clone(&workers), listener));
+        for listener in listeners {
+            loops.spawn(accept(Arc::clone(&shared), Arc::clone(&workers), listener));
         }
         stop.cancelled().await;
+        shared.stop.cancel();
         loops.close();
         loops.wait().await;
-        let drain = server.gateway.running().plan.config.server.drain;
+        let drain = shared.gateway.running().plan.config.server.drain;
+        let connections = &shared.connections;
         connections.close();
         tracing::info!(open = connections.len(), ?drain, "draining");
         if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-            tracing::warn!(
-                open = connections.len(),
-                "cutting what is still open after server.drain"
-            );
-            cut.cancel();
+            tracing::warn!(open = connections.len(), "cutting what is open after server.drain");
+            shared.cut.cancel();
             connections.wait().await;
         }
         done.cancel();

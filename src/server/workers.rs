@@ -1,8 +1,9 @@
-//! The threads that serve connections: each has a runtime of its own, and a connection stays on one.
+//! The threads that serve connections: each has a runtime of its own, and a connection stays on
+//! one.
 //!
-//! On a work-stealing runtime a request that waits for its upstream continues on whichever core is free, and all that it
-//! holds moves there, cache line by cache line. Measured on two cores, that cost more than everything the gateway
-//! itself does for a forwarded request.
+//! On a work-stealing runtime a request that waits for its upstream continues on whichever core is
+//! free, and all that it holds moves there, cache line by cache line. Measured on two cores, that
+//! cost more than everything the gateway itself does for a forwarded request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::places::Place;
 use super::{Shared, connection};
 use crate::base::facts::Peer;
+use crate::gateway::Gateway;
 
 /// A client that was admitted. Its number is bounded by `server.limits.connections`.
 pub(super) struct Admitted {
@@ -35,19 +37,37 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts one thread per core. They end after `done`.
-    pub(super) fn start(server: &Arc<Shared>, done: &CancellationToken) -> std::io::Result<Self> {
+    /// Starts one thread per core and waits until each has its connection to the store, or has
+    /// given that up for now. They end after `done`.
+    pub(super) async fn start(
+        server: &Arc<Shared>,
+        done: &CancellationToken,
+    ) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut workers = Vec::with_capacity(cores);
+        let mut ready = Vec::with_capacity(cores);
         for number in 0..cores {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (admitted, arriving) = unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
-            let serve = serve(Arc::clone(server), arriving, Arc::clone(&open), done.clone());
+            let (is_ready, wait) = tokio::sync::oneshot::channel();
+            let shared = Arc::clone(server);
+            let (counted, done) = (Arc::clone(&open), done.clone());
+            let serve = async move {
+                shared.gateway.store.join().await;
+                // Nobody waits any more when the start was given up.
+                let _ = is_ready.send(());
+                serve(shared, arriving, counted, done).await;
+            };
+            ready.push(wait);
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || runtime.block_on(serve))?;
             workers.push(Worker { admitted, open });
+        }
+        for wait in ready {
+            // A thread that has ended says so by not answering; its connections end at once.
+            let _ = wait.await;
         }
         Ok(Self(workers))
     }
@@ -69,7 +89,6 @@ async fn serve(
     open: Arc<AtomicUsize>,
     done: CancellationToken,
 ) {
-    server.gateway.store.join().await;
     loop {
         let admitted = tokio::select! {
             admitted = arriving.recv() => admitted,
@@ -82,13 +101,31 @@ async fn serve(
         tokio::spawn(async move {
             // A token of its own: looking at a shared one takes a lock that all connections share.
             let signals = (server.stop.child_token(), server.cut.child_token());
-            server.gateway.metrics.connections.inc();
+            let counted = Counted::new(&server.gateway, open);
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
                 connection::serve(&server.gateway, peer, stream, signals).await;
             }
-            server.gateway.metrics.connections.dec();
-            open.fetch_sub(1, Ordering::Relaxed);
-            drop((place, token));
+            drop((counted, place, token));
         });
+    }
+}
+
+/// One connection in the counts; dropping it takes it out, also when its task has panicked.
+struct Counted {
+    gateway: Arc<Gateway>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn new(gateway: &Arc<Gateway>, open: Arc<AtomicUsize>) -> Self {
+        gateway.metrics.connections.inc();
+        Self { gateway: Arc::clone(gateway), open }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gateway.metrics.connections.dec();
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

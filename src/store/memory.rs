@@ -122,6 +122,17 @@ impl MemoryStore {
         if epoch != entry.path_epoch {
             return Ok(false);
         }
+        // Cached responses leave room for what must not be refused: revocations, epochs, sessions.
+        let crowded = |values: &Values| {
+            values.map.len() >= self.keys_max - self.keys_max / 4
+                || values.bytes + entry.value.len() > ENTRY_BYTES_MAX - ENTRY_BYTES_MAX / 4
+        };
+        if crowded(&values) {
+            values.sweep();
+            if crowded(&values) {
+                return Ok(false);
+            }
+        }
         let value = SessionValue::Text(entry.value.clone());
         values.insert(&entry.key, value, Some(entry.ttl), self.keys_max).map(|()| true)
     }

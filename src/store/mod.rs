@@ -192,7 +192,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub enum Store {
     /// A Redis server.
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
     /// The embedded store.
     Memory(Box<MemoryStore>),
 }

@@ -114,11 +114,14 @@ impl Link {
         request: Request<Upload>,
         timeout: Duration,
     ) -> Sent {
-        let deadline = Instant::now() + timeout;
+        let mut deadline = Instant::now() + timeout;
+        let upload = request.body().progress();
         if self.alarm.deadline() > deadline {
             self.alarm.as_mut().reset(deadline);
         }
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        // Unconstrained: a poll that is put off for fairness would count on a wake-up.
+        let answer = tokio::task::unconstrained(self.sender.try_send_request(request));
+        let mut answer = std::pin::pin!(answer);
         let answered = std::future::poll_fn(|cx| {
             // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken
             // for it.
@@ -126,7 +129,14 @@ impl Link {
             self.drive(cx);
             match answer.as_mut().poll(&mut nobody) {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
-                Poll::Pending => self.poll_deadline(cx, deadline).map(|()| None),
+                Poll::Pending => loop {
+                    std::task::ready!(self.poll_deadline(cx, deadline));
+                    // An upstream that still takes the body is not expected to answer yet.
+                    if !upload.as_ref().is_some_and(|upload| upload.has_moved()) {
+                        break Poll::Ready(None);
+                    }
+                    deadline = Instant::now() + timeout;
+                },
             }
         });
         match answered.await {

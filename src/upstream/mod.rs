@@ -35,8 +35,9 @@ pub struct Upstream {
     places: Arc<Places>,
 }
 
-/// Requests in progress, and connections: of both, `max_connections` at most. A thread prefers to make a
-/// connection of its own; only when the bound is met does it take one that another thread made.
+/// Requests in progress, and connections: of both, `max_connections` at most. A thread prefers to
+/// make a connection of its own; only when the bound is met does it take one that another thread
+/// made.
 #[derive(Debug)]
 struct Places {
     max: usize,
@@ -50,11 +51,11 @@ struct Places {
 impl Places {
     fn try_take(&self) -> bool {
         let more = |taken: usize| (taken < self.max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
     async fn take(&self) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         // Also when the client leaves while it waits.
         let _done = Waiting(&self.waiting);
         loop {
@@ -68,8 +69,8 @@ impl Places {
     }
 
     fn free(&self) {
-        self.taken.fetch_sub(1, Ordering::AcqRel);
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
     }
@@ -256,9 +257,6 @@ impl Upstream {
         let full = || self.places.open.load(Ordering::Relaxed) >= self.places.max;
         if !pooled {
             // A new one is wanted; room for it is made if need be.
-            if full() {
-                drop(endpoint.checkout_any());
-            }
             return None;
         }
         endpoint.checkout().or_else(|| if full() { endpoint.checkout_any() } else { None })
@@ -286,6 +284,11 @@ impl Upstream {
     }
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<Box<Link>, Failure> {
+        if self.places.open.load(Ordering::Relaxed) >= self.places.max {
+            // Room is made by closing an unused connection, to whichever server. There is one: the
+            // requests in progress are fewer than the connections.
+            drop(self.endpoints.iter().find_map(|endpoint| endpoint.checkout_any()));
+        }
         match tokio::time::timeout(
             self.settings.connect_timeout,
             endpoint.dial(self.settings.response_timeout, Open::new(&self.places)),

@@ -54,7 +54,7 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
             ..config::Store::default()
         });
         assert!(store.first_connection(PATIENCE).await, "no connection to redis-server");
-        law(Subject { store: Arc::new(Store::Redis(store)), redis: Some(redis) }).await;
+        law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis: Some(redis) }).await;
     });
 }
 

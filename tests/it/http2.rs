@@ -134,7 +134,7 @@ async fn a_grpc_call_keeps_its_trailers_and_loses_others() {
     let upstream = Upstream::replying(
         "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n\
          5\r\nhello\r\n0\r\n\
-          grpc-status: 0\r\ngrpc-message: fine\r\nx-user-id: 1\r\nhost: x\r\n\r\n",
+         grpc-status: 0\r\ngrpc-message: fine\r\nx-user-id: 1\r\nhost: x\r\n\r\n",
     );
     let gateway = Gateway::start(&format!(
         "{AUTH}{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\

@@ -123,7 +123,8 @@ fn messages_of_doubtful_length() {
         (format!("Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n{SMUGGLED}"), End::Refused),
         (
             format!(
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{SMUGGLED}"
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n\
+                 0\r\n\r\n{SMUGGLED}"
             ),
             End::Refused,
         ),

@@ -6,7 +6,7 @@
 //! scripts) brings the next one into service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -55,6 +55,8 @@ pub(super) struct Published {
     pub(super) connection: MultiplexedConnection,
     /// Missed deadlines in a row.
     silent: AtomicU32,
+    /// Set by the library when the connection is closed, also while nobody asks.
+    closed: Arc<AtomicBool>,
 }
 
 /// What one exchange said about the connection.
@@ -152,7 +154,12 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
         let lost = Arc::clone(&strong.lost);
         match connect(&strong, &settings).await {
             Ok(published) => {
-                strong.current.store(Some(published));
+                let closed = Arc::clone(&published.closed);
+                strong.current.store(Some(Arc::clone(&published)));
+                if closed.load(Ordering::Acquire) {
+                    // It closed before it was published, so nobody gave it up.
+                    strong.give_up(&published);
+                }
                 strong.found.notify_waiters();
                 tracing::info!("the store answers");
                 outage_reported = false;
@@ -183,12 +190,18 @@ async fn connect(
     let weak = Arc::downgrade(link);
     // The library tells of a closed connection through the push channel, also when no request is
     // waiting.
+    let closed = Arc::new(AtomicBool::new(false));
+    let is_closed = Arc::clone(&closed);
     let on_push = move |push: PushInfo| {
-        if push.kind == PushKind::Disconnection
-            && let Some(link) = weak.upgrade()
-            && let Some(published) = link.get()
-        {
-            link.give_up(&published);
+        if push.kind == PushKind::Disconnection {
+            is_closed.store(true, Ordering::Release);
+            // Only this connection: an older one may end long after it was replaced.
+            if let Some(link) = weak.upgrade()
+                && let Some(published) = link.get()
+                && Arc::ptr_eq(&published.closed, &is_closed)
+            {
+                link.give_up(&published);
+            }
         }
         Ok::<(), ()>(())
     };
@@ -206,7 +219,11 @@ async fn connect(
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;
-        Ok(Arc::new(Published { connection, silent: AtomicU32::new(0) }))
+        Ok(Arc::new(Published {
+            connection,
+            silent: AtomicU32::new(0),
+            closed: Arc::clone(&closed),
+        }))
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,

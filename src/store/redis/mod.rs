@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
 
 use self::batch::Batch;
 use self::link::Link;
@@ -65,13 +66,14 @@ impl RedisStore {
 
     /// See [`super::Store::ask`].
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+        let deadline = Instant::now() + self.settings.timeout;
         let link = self.link();
         let by_script = self.hashes.load(Ordering::Relaxed);
         let batch = match Batch::new(questions, &link.scripts, by_script) {
             Ok(batch) => batch,
             Err(error) => return Answers::failed(questions, &error),
         };
-        let mut replies = match self.run(&batch.pipeline).await {
+        let mut replies = match self.run_until(&batch.pipeline, deadline).await {
             Ok(replies) => replies,
             Err(error) => return Answers::failed(questions, &error),
         };
@@ -80,7 +82,7 @@ impl RedisStore {
             // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent
             // again, so nothing is charged twice.
             let reload = batch.reload(&missing, &link.scripts);
-            replies = match Box::pin(self.run(&reload)).await {
+            replies = match Box::pin(self.run_until(&reload, deadline)).await {
                 Ok(again) => Batch::merge(replies, &missing, again),
                 Err(error) => return Answers::failed(questions, &error),
             };
@@ -90,7 +92,7 @@ impl RedisStore {
         if let Some(again) = again {
             // The first hash: read it by the script, and the next session at once by it.
             self.hashes.store(true, Ordering::Relaxed);
-            answers.session = Some(match Box::pin(self.run(&again)).await {
+            answers.session = Some(match Box::pin(self.run_until(&again, deadline)).await {
                 Ok(mut replies) => batch::session(replies.pop().unwrap_or_default()),
                 Err(error) => Err(error),
             });
@@ -191,14 +193,22 @@ impl RedisStore {
         }
     }
 
-    /// One round trip within `store.timeout`. Errors of single commands stand in the replies.
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        self.run_until(pipeline, Instant::now() + self.settings.timeout).await
+    }
+
+    /// One round trip before `deadline`. Errors of single commands stand in the replies.
+    async fn run_until(
+        &self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
         let link = self.link();
         let Some(published) = link.get() else { return Err(StoreError::Unavailable) };
         let mut connection = published.connection.clone();
         let count = pipeline.len();
         let sent = connection.send_packed_commands(pipeline, 0, count);
-        match tokio::time::timeout(self.settings.timeout, sent).await {
+        match tokio::time::timeout_at(deadline, sent).await {
             Ok(Ok(replies)) if replies.len() == count => {
                 link.report(&published, batch::health(&replies));
                 Ok(replies)

@@ -33,7 +33,7 @@ async fn open(redis: &Redis, password: &str) -> Store {
         ..config::Store::default()
     });
     assert!(store.first_connection(PATIENCE).await, "the user cannot connect");
-    Store::Redis(store)
+    Store::Redis(Box::new(store))
 }
 
 #[test]
