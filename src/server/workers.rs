@@ -17,6 +17,9 @@ use super::{Shared, connection};
 use crate::base::facts::Peer;
 use crate::gateway::Gateway;
 
+/// Most bytes that wait in the kernel and have not been sent to their client yet.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
 /// A client that was admitted. Its number is bounded by `server.limits.connections`.
 pub(super) struct Admitted {
     pub(super) stream: std::net::TcpStream,
@@ -102,6 +105,9 @@ async fn serve(
             // A token of its own: looking at a shared one takes a lock that all connections share.
             let signals = (server.stop.child_token(), server.cut.child_token());
             let counted = Counted::new(&server.gateway, open);
+            // Without the bound the kernel takes megabytes for a client that reads nothing, all at
+            // once and at the cost of the others. A system without the option goes without.
+            let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
                 connection::serve(&server.gateway, peer, stream, signals).await;
             }
