@@ -35,9 +35,9 @@ pub struct Upstream {
     places: Arc<Places>,
 }
 
-/// Requests in progress, and connections: of both, `max_connections` at most. A thread prefers to
-/// make a connection of its own; only when the bound is met does it take one that another thread
-/// made.
+/// Requests in progress, `max_connections` at most, and connections, which pass that number only
+/// for the moment in which several are made at once. A thread prefers to make a connection of its
+/// own; only when the bound is met does it take one that another thread made.
 #[derive(Debug)]
 struct Places {
     max: usize,
