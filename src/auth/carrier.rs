@@ -8,12 +8,28 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::challenge::Denied;
 use crate::config;
 
+/// A token as it stands in the request, not looked at yet: most are found in memory by their bytes
+/// alone, and what is found there was looked at before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Raw<'h>(pub(super) &'h [u8]);
+
+impl<'h> Raw<'h> {
+    /// Its text: exactly one word of `token68` characters (RFC 9110 §11.2), which excludes lists
+    /// and a second word.
+    pub(super) fn text(self) -> Result<&'h str, Denied> {
+        if self.0.is_empty() || !self.0.iter().all(|byte| TOKEN68[usize::from(*byte)]) {
+            return Err(Denied::Malformed);
+        }
+        std::str::from_utf8(self.0).map_err(|_| Denied::Malformed)
+    }
+}
+
 /// The one token of the request. Two different ones are refused, whatever their places: which of
 /// them another program would believe is unknown.
 pub(super) fn find<'h>(
     sources: &[TokenSource],
     headers: &'h HeaderMap,
-) -> Result<Option<&'h str>, Denied> {
+) -> Result<Option<Raw<'h>>, Denied> {
     let mut found = None;
     for source in sources {
         let here = match source {
@@ -42,14 +58,14 @@ pub(super) fn remove(sources: &[TokenSource], headers: &mut HeaderMap) {
     }
 }
 
-fn agree<'h>(known: Option<&'h str>, next: Option<&'h str>) -> Result<Option<&'h str>, Denied> {
+fn agree<'h>(known: Option<Raw<'h>>, next: Option<Raw<'h>>) -> Result<Option<Raw<'h>>, Denied> {
     match (known, next) {
         (Some(known), Some(next)) if known != next => Err(Denied::Malformed),
         (known, next) => Ok(known.or(next)),
     }
 }
 
-fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
+fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
     let mut lines = headers.get_all(name).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
@@ -59,21 +75,21 @@ fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<&'h
     match after_bearer(value) {
         Some(rest) => {
             let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-            word(&rest[spaces..]).map(Some)
+            Ok(Some(Raw(&rest[spaces..])))
         }
         // Another scheme, such as Basic, is somebody else's credential.
         None if *name == AUTHORIZATION || value.is_empty() => Ok(None),
-        None => word(value).map(Some),
+        None => Ok(Some(Raw(value))),
     }
 }
 
-fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
+fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
     let mut found = None;
     for line in headers.get_all(COOKIE) {
         let pairs = line.as_bytes().split(|byte| *byte == b';').filter_map(pair);
         for (_, value) in pairs.filter(|pair| pair.0 == name.as_bytes()) {
             // An empty cookie is what a log-out leaves behind.
-            let token = if value.is_empty() { None } else { Some(word(value)?) };
+            let token = (!value.is_empty()).then_some(Raw(value));
             found = agree(found, token)?;
         }
     }
@@ -91,16 +107,7 @@ fn after_bearer(value: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer") && !goes_on).then_some(rest)
 }
 
-/// Exactly one word of `token68` characters (RFC 9110 §11.2), which excludes lists and a second
-/// word.
-fn word(value: &[u8]) -> Result<&str, Denied> {
-    if value.is_empty() || !value.iter().all(|byte| TOKEN68[usize::from(*byte)]) {
-        return Err(Denied::Malformed);
-    }
-    std::str::from_utf8(value).map_err(|_| Denied::Malformed)
-}
-
-/// The `token68` characters. A table, because every byte of every token is looked up.
+/// The `token68` characters. A table, because every byte of every new token is looked up.
 static TOKEN68: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -31,7 +31,7 @@ pub(super) type Fingerprint = [u8; SHA256_OUTPUT_LEN];
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Remembered {
     verifier: Fingerprint,
-    token: Box<str>,
+    token: Box<[u8]>,
 }
 
 impl std::fmt::Debug for Remembered {
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Remembered {
 #[derive(PartialEq, Eq, Hash)]
 struct Asked<'a> {
     verifier: &'a Fingerprint,
-    token: &'a str,
+    token: &'a [u8],
 }
 
 impl Equivalent<Remembered> for Asked<'_> {
@@ -79,7 +79,7 @@ impl TokenMemory {
     pub(super) fn get(
         &self,
         verifier: &Fingerprint,
-        token: &str,
+        token: &[u8],
         (now, leeway): (i64, i64),
     ) -> Option<Arc<Identity>> {
         let asked = Asked { verifier, token };
@@ -91,7 +91,7 @@ impl TokenMemory {
         None
     }
 
-    pub(super) fn insert(&self, verifier: &Fingerprint, token: &str, identity: Arc<Identity>) {
+    pub(super) fn insert(&self, verifier: &Fingerprint, token: &[u8], identity: Arc<Identity>) {
         self.tokens.insert(Remembered { verifier: *verifier, token: token.into() }, identity);
     }
 }

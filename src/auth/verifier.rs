@@ -10,11 +10,12 @@ use config::{KeySource, TokenSource};
 use http::{HeaderMap, HeaderName};
 use jsonwebtoken::Algorithm;
 
+use super::carrier::{self, Raw};
 use super::challenge::{Denied, Reason};
 use super::header_value::ClaimHeader;
 use super::keys::{Flaw, KeySet};
 use super::memory::{self, Fingerprint, TokenMemory};
-use super::{carrier, token};
+use super::token;
 use crate::base::facts::Identity;
 use crate::config;
 use crate::store::keys::Keys;
@@ -128,24 +129,24 @@ impl Verifier {
         now: SystemTime,
     ) -> Result<Option<Arc<Identity>>, Denied> {
         let Some(token) = carrier::find(&self.from, headers)? else { return Ok(None) };
-        Ok(Some(self.recall_or_verify(token, memory, unix_seconds(now))?))
+        self.recall_or_verify(token, memory, unix_seconds(now)).map(Some)
     }
 
     fn recall_or_verify(
         &self,
-        token: &str,
+        token: Raw<'_>,
         memory: &TokenMemory,
         now: i64,
-    ) -> Result<Arc<Identity>, Reason> {
+    ) -> Result<Arc<Identity>, Denied> {
         // The bound comes before any work on the token.
-        if token.len() > self.token_bytes {
-            return Err(Reason::TooLarge);
+        if token.0.len() > self.token_bytes {
+            return Err(Reason::TooLarge.into());
         }
-        if let Some(identity) = memory.get(&self.fingerprint, token, (now, self.leeway)) {
+        if let Some(identity) = memory.get(&self.fingerprint, token.0, (now, self.leeway)) {
             return Ok(identity);
         }
-        let identity = Arc::new(token::verify(self, token, now)?);
-        memory.insert(&self.fingerprint, token, Arc::clone(&identity));
+        let identity = Arc::new(token::verify(self, token.text()?, now)?);
+        memory.insert(&self.fingerprint, token.0, Arc::clone(&identity));
         Ok(identity)
     }
 }

@@ -1,5 +1,7 @@
 //! What a limit counts: the principal of a request.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName};
 
 use super::Facts;
@@ -11,25 +13,20 @@ use crate::store::keys::push_principal_part;
 pub(super) fn principal(key: &[LimitKey], facts: &Facts<'_>) -> String {
     let mut out = String::with_capacity(48);
     for part in key {
-        let value = match part {
-            LimitKey::Address => None,
-            LimitKey::Claim(name) => facts
-                .caller
-                .as_ref()
-                .and_then(|caller| Some(("claim", Some(name.as_str()), caller.claim(name)?))),
-            LimitKey::Header(name) => {
-                header(facts.headers, name).map(|v| ("header", Some(name.as_str()), v))
+        let (kind, value): ([&str; 2], Option<Cow<'_, str>>) = match part {
+            LimitKey::Address => (["", ""], None),
+            LimitKey::Claim(name) => {
+                (["claim:", name], facts.caller.as_ref().and_then(|caller| caller.claim(name)))
             }
-            LimitKey::Session => facts.session.map(|id| ("session", None, id.into())),
-            LimitKey::Route => Some(("route", None, facts.route.into())),
+            LimitKey::Header(name) => (["header:", name.as_str()], header(facts.headers, name)),
+            LimitKey::Session => (["session", ""], facts.session.map(Cow::Borrowed)),
+            LimitKey::Route => (["route", ""], Some(Cow::Borrowed(facts.route))),
         };
         match value {
-            Some((kind, None, value)) => push_principal_part(&mut out, kind, &value),
-            Some((kind, Some(name), value)) => {
-                push_principal_part(&mut out, &format!("{kind}:{name}"), &value);
-            }
+            Some(value) => push_principal_part(&mut out, &kind, &value),
             None => {
-                push_principal_part(&mut out, "address", &facts.address.principal().to_string())
+                let address = facts.address.principal().to_string();
+                push_principal_part(&mut out, &["address"], &address);
             }
         }
     }
@@ -37,6 +34,6 @@ pub(super) fn principal(key: &[LimitKey], facts: &Facts<'_>) -> String {
 }
 
 /// A header as a key: its first line; what is no text is counted by its bytes.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, str>> {
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
 }

@@ -20,7 +20,7 @@ use crate::headers;
 use crate::limit::{self, Exceeded, Quota};
 use crate::plan::Plan;
 use crate::session;
-use crate::store::{Answers, Cached, CachedReply, Questions, Reply, Standing};
+use crate::store::{Answers, Cached, CachedReply, Questions, Reply, SessionKey, Standing};
 
 /// The questions of one request, with the keys they are made of.
 pub(super) struct Asked<'p> {
@@ -28,6 +28,8 @@ pub(super) struct Asked<'p> {
     caller: Caller,
     /// The session's key, when the request names a session.
     pub(super) session_key: Option<String>,
+    /// Whether using the session prolongs it.
+    renews: bool,
     cached: Option<Lookup>,
 }
 
@@ -72,6 +74,7 @@ impl<'p> Asked<'p> {
         if good {
             limit::charge(&route.limits, &gateway.limits, &facts, quota)?;
         }
+        let renews = route.session.as_ref().is_some_and(session::Policy::renews);
         let session_key = session_id.map(|id| plan.keys.session(&id));
         let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
             let odd = has_body(head) || headers::nominates(&head.headers);
@@ -80,7 +83,7 @@ impl<'p> Asked<'p> {
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
             Lookup { place, intent, near }
         });
-        Ok(Self { charges, caller, session_key, cached })
+        Ok(Self { charges, caller, session_key, renews, cached })
     }
 
     /// The questions as the store takes them.
@@ -93,7 +96,7 @@ impl<'p> Asked<'p> {
                 }
             }),
             charges: self.charges.as_ref().map(limit::Asked::charges),
-            session: self.session_key.as_deref(),
+            session: self.session_key.as_deref().map(|key| SessionKey { key, ttl: self.renews }),
             cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
                 epochs: &lookup.place.epochs,
                 entry: (lookup.intent.read && lookup.near.is_none())

@@ -81,6 +81,11 @@ impl Policy {
             outage,
         })
     }
+
+    /// Whether using a session prolongs it.
+    pub fn renews(&self) -> bool {
+        self.idle_timeout.is_some()
+    }
 }
 
 /// The id of the caller's session, from the first place that has one.

@@ -91,14 +91,14 @@ impl Keys {
     }
 }
 
-/// Appends one part of a limiter's principal, `kind=value`. A value that is not made of `A-Z a-z
-/// 0-9 - _ . @ :` alone stands as `#` and its digest, so that no value can imitate a separator, a
-/// brace or another value's digest.
-pub fn push_principal_part(out: &mut String, kind: &str, value: &str) {
+/// Appends one part of a limiter's principal, `kind=value`, the kind given in pieces. A value that
+/// is not made of `A-Z a-z 0-9 - _ . @ :` alone stands as `#` and its digest, so that no value can
+/// imitate a separator, a brace or another value's digest.
+pub fn push_principal_part(out: &mut String, kind: &[&str], value: &str) {
     if !out.is_empty() {
         out.push('|');
     }
-    out.push_str(kind);
+    out.extend(kind.iter().copied());
     out.push('=');
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b':');
     if value.len() <= VERBATIM_BYTES_MAX && !value.is_empty() && value.bytes().all(plain) {
@@ -173,7 +173,7 @@ mod tests {
     fn a_principal_cannot_imitate_a_separator_a_brace_or_a_digest() {
         let principal = |value: &str| {
             let mut out = String::new();
-            push_principal_part(&mut out, "claim:sub", value);
+            push_principal_part(&mut out, &["claim:", "sub"], value);
             out
         };
         assert_eq!(principal("user-1@example.com"), "claim:sub=user-1@example.com");

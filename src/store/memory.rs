@@ -70,7 +70,7 @@ impl MemoryStore {
         Answers {
             standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
-            session: questions.session.map(|key| Ok(self.session(key))),
+            session: questions.session.map(|asked| Ok(self.session(asked.key))),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             settled,
         }

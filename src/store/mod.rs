@@ -30,8 +30,8 @@ pub struct Questions<'a> {
     pub standing: Option<Standing<'a>>,
     /// May these limits be charged? All or none.
     pub charges: Option<Charges<'a>>,
-    /// The session under this key.
-    pub session: Option<&'a str>,
+    /// What is the caller's session?
+    pub session: Option<SessionKey<'a>>,
     /// The stored response and the epochs under which it would be valid.
     pub cached: Option<Cached<'a>>,
     /// Epochs that an earlier request could not change; they are changed before anything is read.
@@ -45,6 +45,15 @@ pub struct Standing<'a> {
     pub blacklist: &'a [String],
     /// Key of the subject's not-before time.
     pub not_before: Option<&'a str>,
+}
+
+/// Where a session lies.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionKey<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Whether what is left of its life is asked for too.
+    pub ttl: bool,
 }
 
 /// One charge of 1 on each window of a set; `keys[i]` belongs to `set.windows[i]`.
@@ -130,7 +139,7 @@ pub struct ChargeReply {
 pub struct SessionReply {
     /// The value.
     pub value: SessionValue,
-    /// What is left of its life; `None` when it has no expiry.
+    /// What is left of its life; `None` when it has no expiry, or when that was not asked.
     pub ttl: Option<Duration>,
 }
 

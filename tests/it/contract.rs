@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::{
-    Cached, CachedReply, Entry, MemoryStore, Questions, RedisStore, Reply, SessionReply,
-    SessionValue, Standing, StandingReply, Store,
+    Cached, CachedReply, Entry, MemoryStore, Questions, RedisStore, Reply, SessionKey,
+    SessionReply, SessionValue, Standing, StandingReply, Store,
 };
 
 use crate::support::{PATIENCE, Redis};
@@ -98,7 +98,8 @@ impl Subject {
     }
 
     async fn session(&self, key: &str) -> Reply<Option<SessionReply>> {
-        let questions = Questions { session: Some(key), ..Questions::default() };
+        let questions =
+            Questions { session: Some(SessionKey { key, ttl: true }), ..Questions::default() };
         self.store.ask(&questions).await.session.expect("an answer")
     }
 
@@ -278,7 +279,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let questions = Questions {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since") }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
-        session: Some("app:session:a"),
+        session: Some(SessionKey { key: "app:session:a", ttl: true }),
         cached: Some(Cached { epochs: &epochs, entry: Some(ENTRY) }),
         overdue: &words(&[PATH]),
     };

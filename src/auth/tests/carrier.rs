@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 use crate::auth::Denied;
-use crate::auth::carrier::{find, remove};
+use crate::auth::carrier::{Raw, remove};
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -14,6 +14,11 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         headers.append(HeaderName::from_static(name), value);
     }
     headers
+}
+
+/// The token that would be verified.
+fn find<'h>(sources: &[TokenSource], headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
+    crate::auth::carrier::find(sources, headers)?.map(Raw::text).transpose()
 }
 
 fn everywhere() -> [TokenSource; 3] {

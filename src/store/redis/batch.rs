@@ -40,31 +40,34 @@ impl Batch {
         let standing = pipeline.len();
         if let Some(asked) = questions.standing {
             if !asked.blacklist.is_empty() {
-                pipeline.cmd("EXISTS").arg(asked.blacklist);
+                pipeline.add_command(start("EXISTS")).arg(asked.blacklist);
             }
             if let Some(key) = asked.not_before {
-                pipeline.cmd("GET").arg(key);
+                pipeline.add_command(start("GET")).arg(key);
             }
         }
         let session = pipeline.len();
-        if let Some(key) = questions.session {
+        if let Some(asked) = questions.session {
             if by_script {
-                pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, key));
+                pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, asked.key));
             } else {
-                pipeline.cmd("GET").arg(key);
-                pipeline.cmd("PTTL").arg(key);
+                pipeline.add_command(start("GET")).arg(asked.key);
+                if asked.ttl {
+                    pipeline.add_command(start("PTTL")).arg(asked.key);
+                }
             }
         }
         let charges = pipeline.len();
         if let Some(asked) = questions.charges {
-            let call = pipeline.cmd("EVALSHA").arg(&scripts.take.sha).arg(asked.keys.len());
+            let call = pipeline.add_command(start("EVALSHA"));
+            call.arg(&scripts.take.sha).arg(asked.keys.len());
             call.arg(asked.keys).arg(asked.set.records.as_slice()).arg(&asked.set.ttls);
         }
         let cached = pipeline.len();
         if let Some(asked) = questions.cached {
-            pipeline.cmd("MGET").arg(asked.epochs);
+            pipeline.add_command(start("MGET")).arg(asked.epochs);
             if let Some(entry) = asked.entry {
-                pipeline.cmd("GET").arg(entry);
+                pipeline.add_command(start("GET")).arg(entry);
             }
         }
         Ok(Self { pipeline, standing, session, charges, cached, by_script })
@@ -88,7 +91,7 @@ impl Batch {
         replies: &[Value],
         scripts: &Scripts,
     ) -> Option<Pipeline> {
-        let key = questions.session.filter(|_| !self.by_script)?;
+        let key = questions.session.filter(|_| !self.by_script)?.key;
         match replies.get(self.session) {
             Some(Value::ServerError(error)) if error.code() == "WRONGTYPE" => {
                 let mut pipeline = Pipeline::with_capacity(1);
@@ -141,8 +144,11 @@ impl Batch {
                 let listed = next(!asked.blacklist.is_empty());
                 standing(&listed, next(asked.not_before.is_some()))
             }),
-            session: questions.session.map(|_| match (take(self.session), self.by_script) {
-                (Value::BulkString(text), false) => plain_session(text, &take(self.session + 1)),
+            session: questions.session.map(|asked| match (take(self.session), self.by_script) {
+                (Value::BulkString(text), false) if asked.ttl => {
+                    plain_session(text, &take(self.session + 1))
+                }
+                (Value::BulkString(text), false) => plain_session(text, &Value::Int(-1)),
                 (Value::Nil, false) => Ok(None),
                 (reply, _) => session(reply),
             }),
@@ -155,6 +161,16 @@ impl Batch {
             settled,
         }
     }
+}
+
+/// A command with room for what a request usually says, so that its arguments are written without
+/// growing it step by step.
+fn start(verb: &str) -> Cmd {
+    const ARGUMENTS: usize = 8;
+    const BYTES: usize = 256;
+    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
+    command.arg(verb);
+    command
 }
 
 fn session_call(verb: &str, script: &str, key: &str) -> Cmd {
@@ -220,23 +236,35 @@ fn pairs(flat: Vec<Value>) -> Reply<Vec<(Bytes, Bytes)>> {
 }
 
 fn charges(reply: Value, expected: usize) -> Reply<ChargeReply> {
-    let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
-    let mut numbers = parts.iter().map(|part| match part {
-        Value::Int(number) => *number,
-        _ => i64::MIN,
-    });
-    let allowed = numbers.next() == Some(1);
-    let at_us = numbers.next().and_then(|at| u64::try_from(at).ok()).unwrap_or_default();
-    let mut windows = Vec::with_capacity(expected);
-    while let (Some(free), Some(retry_ms), Some(next_ms), Some(full_ms)) =
-        (numbers.next(), numbers.next(), numbers.next(), numbers.next())
-    {
-        windows.push(WindowState { free, retry_ms, next_ms, full_ms });
+    let Value::BulkString(packed) = reply else { return Err(unexpected(&reply)) };
+    decode_charges(&packed, expected).ok_or_else(|| {
+        StoreError::Refused("the limiter script answered in another form".to_owned())
+    })
+}
+
+/// Reads what `scripts/take.lua` packed.
+fn decode_charges(packed: &[u8], expected: usize) -> Option<ChargeReply> {
+    let (head, states) = packed.split_at_checked(7)?;
+    let (states, rest) = states.as_chunks::<28>();
+    if states.len() != expected || !rest.is_empty() {
+        return None;
     }
-    if windows.len() != expected {
-        return Err(StoreError::Refused("the limiter script answered in another form".to_owned()));
-    }
-    Ok(ChargeReply { allowed, at_us, windows })
+    let number = |bytes: &[u8]| {
+        let mut wide = [0; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        i64::from_le_bytes(wide)
+    };
+    let state = |state: &[u8; 28]| WindowState {
+        free: number(&state[..8]),
+        retry_ms: number(&state[8..16]),
+        next_ms: number(&state[16..22]),
+        full_ms: number(&state[22..]),
+    };
+    Some(ChargeReply {
+        allowed: head[0] == 1,
+        at_us: number(&head[1..]).unsigned_abs(),
+        windows: states.iter().map(state).collect(),
+    })
 }
 
 fn cached(epochs: Value, entry: Value) -> Reply<CachedReply> {

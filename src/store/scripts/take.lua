@@ -3,8 +3,9 @@
 -- ARGV[1]    k records, 20 bytes each, little endian: u32 limit | u48 window_us | u48 quantum_us | u32 cost
 -- ARGV[1+i]  ceil(2*window_i/1000) as text (PX of a fresh key)
 -- ARGV[k+2]  optional 'F': charge even above the limit (reconciliation, post-paid cost)
--- reply      {allowed 0|1, now48, then per policy: free_before, retry_ms (-1 = cost > limit),
---             next_ms (some quota comes back), full_ms (all of it)}
+-- reply      one string, which costs less to send and to read than numbers, little endian:
+--             u8 allowed | u48 now | per policy { i64 free_before | i64 retry_ms (-1 = cost > limit)
+--             | u48 next_ms (some quota comes back) | u48 full_ms (all of it) }
 -- value      u32 base | u48 tset | { u48 ts | u32 cum }*      (10-byte header, 10-byte cells)
 local up, pk, floor, ceil, call = struct.unpack, struct.pack, math.floor, math.ceil, redis.call
 local M = 281474976710656                                  -- 2^48 us = 8.9 years
@@ -12,7 +13,7 @@ local P, k = ARGV[1], #KEYS
 local force = ARGV[k + 2]
 local t = call('TIME')
 local now0 = (t[1]*1000000 + t[2]) % M
-local out, val, fresh, ok = {1, now0}, {}, {}, true
+local states, val, fresh, at, ok = '', {}, {}, {}, true
 for i = 1, k do
   local L, W, Q, c = up('<I4I6I6I4', P, 20*i - 19)
   local s = call('GET', KEYS[i])
@@ -62,18 +63,18 @@ for i = 1, k do
       if (now - tset) % M >= W then tset = now; fresh[i] = true end
       if floor(now/Q) == floor(lts/Q) then n = n - 10 end  -- same quantum: replace newest cell
       if head == 11 and not fresh[i] then
-        val[i] = (n == #s) and s .. cell or s:sub(1, n) .. cell
+        if n == #s then val[i] = s .. cell else val[i], at[i] = cell, n end  -- in place: no copy, no growth
       else
         val[i] = pk('<I4I6', base, tset) .. s:sub(head, n) .. cell
       end
     end
   end
-  local o = 4*i - 1
-  out[o] = L - used; out[o + 1] = retry; out[o + 2] = ceil(nxt/1000); out[o + 3] = ceil(full/1000)
+  states = states .. pk('<i8i8I6I6', L - used, retry, ceil(nxt/1000), ceil(full/1000))
 end
-if not ok then out[1] = 0; return out end
+if not ok then return pk('<I1I6', 0, now0) .. states end
 for i = 1, k do
   if fresh[i] then call('SET', KEYS[i], val[i], 'PX', ARGV[1 + i])
+  elseif at[i] then call('SETRANGE', KEYS[i], at[i], val[i])
   elseif val[i] then call('SET', KEYS[i], val[i], 'KEEPTTL') end
 end
-return out
+return pk('<I1I6', 1, now0) .. states

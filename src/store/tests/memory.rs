@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::advance;
 
 use crate::store::{
-    Cached, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Questions, SessionReply,
-    SessionValue, Standing, StandingReply, StoreError, Window, WindowSet,
+    Cached, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Questions, SessionKey,
+    SessionReply, SessionValue, Standing, StandingReply, StoreError, Window, WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +25,8 @@ fn take(store: &MemoryStore, set: &WindowSet, keys: &[&str]) -> ChargeReply {
 }
 
 fn session(store: &MemoryStore, key: &str) -> Option<SessionReply> {
-    let answers = store.ask(&Questions { session: Some(key), ..Questions::default() });
+    let answers = store
+        .ask(&Questions { session: Some(SessionKey { key, ttl: true }), ..Questions::default() });
     answers.session.expect("an answer").expect("no failure")
 }
 

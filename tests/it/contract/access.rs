@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::{
-    Cached, Charges, Entry, Questions, RedisStore, Standing, Store, Window, WindowSet,
+    Cached, Charges, Entry, Questions, RedisStore, SessionKey, Standing, Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -55,7 +55,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                     not_before: Some("app:auth:not-before:u"),
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
-                session: Some(session),
+                session: Some(SessionKey { key: session, ttl: true }),
                 cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
                 overdue: &epochs,
             };

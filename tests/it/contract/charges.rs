@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portcullis::store::{
-    ChargeReply, Charges, Entry, Questions, Reply, Store, StoreError, Window, WindowSet,
+    ChargeReply, Charges, Entry, Questions, Reply, SessionKey, Store, StoreError, Window, WindowSet,
 };
 use tokio::time::Instant;
 
@@ -186,7 +186,11 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         let charges = Some(Charges { set: &set, keys: &keys[1..] });
         let wide = WindowSet::new(vec![set.windows[1]]);
         let charges = charges.map(|charges| Charges { set: &wide, ..charges });
-        let both = Questions { charges, session: Some("app:session:s"), ..Questions::default() };
+        let both = Questions {
+            charges,
+            session: Some(SessionKey { key: "app:session:s", ttl: true }),
+            ..Questions::default()
+        };
         let answers = it.store.ask(&both).await;
         assert_eq!(answers.charges.unwrap().unwrap().windows[0].free, 10);
         assert!(answers.session.unwrap().unwrap().is_some());
