@@ -76,7 +76,7 @@ impl MemoryStore {
         }
     }
 
-    /// Charges all windows or none.
+    /// See [`super::Store::take`].
     pub fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
         let mut logs = lock(&self.windows);
         // Read under the lock, so that charges are entered in the order of their times.
@@ -88,18 +88,21 @@ impl MemoryStore {
         let mut windows = Vec::with_capacity(charges.keys.len());
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             let state = match logs.get_mut(key.as_str()) {
-                Some((_, log)) => log.state(window, now_us, 1),
-                None => WindowLog::default().state(window, now_us, 1),
+                Some((_, log)) => log.state(window, now_us, window.cost),
+                None => WindowLog::default().state(window, now_us, window.cost),
             };
             windows.push(state);
         }
-        let allowed = windows.iter().all(|state| state.retry_ms == 0);
+        let pairs = || charges.set.windows.iter().zip(&windows);
+        let allowed = !pairs().any(|(window, state)| window.refuses(state));
         if allowed {
-            for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
-                let entry =
-                    logs.entry(key.clone()).or_insert_with(|| (*window, WindowLog::default()));
-                entry.0 = *window;
-                entry.1.charge(window, now_us, 1);
+            for (key, (window, state)) in charges.keys.iter().zip(pairs()) {
+                if window.cost > 0 && window.charges(state) {
+                    let entry =
+                        logs.entry(key.clone()).or_insert_with(|| (*window, WindowLog::default()));
+                    entry.0 = *window;
+                    entry.1.charge(window, now_us, window.cost);
+                }
             }
         }
         Ok(ChargeReply { allowed, at_us: now_us, windows })
@@ -110,7 +113,7 @@ impl MemoryStore {
         let mut logs = lock(&self.windows);
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             if let Some((_, log)) = logs.map.get_mut(key.as_str()) {
-                log.refund(window, at_us, 1);
+                log.refund(window, at_us, window.cost);
             }
         }
     }

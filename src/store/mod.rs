@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
-pub use self::window::{Window, WindowSet, WindowState};
+pub use self::window::{Mode, Window, WindowSet, WindowState};
 
 /// How long an epoch outlives its last change: longer than any cached response
 /// (`cache::LIFETIME_MAX_S`, 7 days), so that an epoch that expired cannot revive an older
@@ -56,7 +56,7 @@ pub struct SessionKey<'a> {
     pub ttl: bool,
 }
 
-/// One charge of 1 on each window of a set; `keys[i]` belongs to `set.windows[i]`.
+/// What is asked of each window of a set; `keys[i]` belongs to `set.windows[i]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Charges<'a> {
     /// The windows.
@@ -125,7 +125,7 @@ pub struct StandingReply {
 /// The verdict on a set of charges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeReply {
-    /// Whether every window had room; only then was anything charged.
+    /// Whether no window stood in the way; only then was anything charged.
     pub allowed: bool,
     /// The store's clock at the decision, in microseconds modulo 2^48; names the charge for a
     /// refund.
@@ -215,7 +215,15 @@ impl Store {
         }
     }
 
-    /// Gives back what a charge took.
+    /// Asks windows outside a request's own question: to look, to charge later, to give way.
+    pub async fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
+        match self {
+            Self::Redis(store) => store.take(charges).await,
+            Self::Memory(store) => store.take(charges),
+        }
+    }
+
+    /// Gives back what a charge took: the cost of each window in `charges`.
     pub async fn refund(&self, charges: Charges<'_>, at_us: u64) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.refund(charges, at_us).await,

@@ -15,7 +15,7 @@ const EXACT_LIMIT_MAX: u32 = 128;
 /// Cells per window above `EXACT_LIMIT_MAX`.
 const CELLS_PER_WINDOW: u64 = 64;
 
-/// One window of one policy: at most `limit` in any span of `span_us`.
+/// One window of one policy, at most `limit` in any span of `span_us`, and what is asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Most units in the span.
@@ -24,6 +24,25 @@ pub struct Window {
     pub span_us: u64,
     /// The resolution, in microseconds.
     pub quantum_us: u64,
+    /// Units asked for.
+    pub cost: u32,
+    /// What happens when they do not fit.
+    pub mode: Mode,
+}
+
+/// What a window does with units that do not fit into it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// Nothing is charged anywhere.
+    #[default]
+    Enforce = 0,
+    /// Nothing is charged here, and the other windows do not mind.
+    Observe = 1,
+    /// They are charged all the same: what is charged was spent already.
+    Force = 2,
+    /// Nothing is charged, whether they fit or not; says what would be.
+    Peek = 3,
 }
 
 impl Window {
@@ -32,7 +51,21 @@ impl Window {
         let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).clamp(1, (1 << 47) - 1);
         let quantum_us =
             if limit <= EXACT_LIMIT_MAX { 1 } else { (span_us / CELLS_PER_WINDOW).max(1) };
-        Self { limit, span_us, quantum_us }
+        Self { limit, span_us, quantum_us, cost: 1, mode: Mode::Enforce }
+    }
+
+    /// Whether a request that was allowed is counted here.
+    pub fn charges(&self, state: &WindowState) -> bool {
+        match self.mode {
+            Mode::Enforce | Mode::Force => true,
+            Mode::Observe => state.retry_ms == 0,
+            Mode::Peek => false,
+        }
+    }
+
+    /// Whether this window stands in the way of a request.
+    pub fn refuses(&self, state: &WindowState) -> bool {
+        state.retry_ms != 0 && matches!(self.mode, Mode::Enforce | Mode::Peek)
     }
 }
 
@@ -41,7 +74,7 @@ impl Window {
 pub struct WindowSet {
     /// The windows.
     pub windows: Vec<Window>,
-    /// The script's records: u32 limit, u48 span, u48 quantum, u32 cost (1), little endian, 20
+    /// The script's records: u32 limit, u48 span, u48 quantum, u32 cost, u8 mode, little endian, 21
     /// bytes each.
     pub records: Vec<u8>,
     /// The life of a fresh key, twice the span, in milliseconds as text.
@@ -51,12 +84,13 @@ pub struct WindowSet {
 impl WindowSet {
     /// Encodes `windows`.
     pub fn new(windows: Vec<Window>) -> Self {
-        let mut records = Vec::with_capacity(20 * windows.len());
+        let mut records = Vec::with_capacity(21 * windows.len());
         for w in &windows {
             records.extend_from_slice(&w.limit.to_le_bytes());
             records.extend_from_slice(&w.span_us.to_le_bytes()[..6]);
             records.extend_from_slice(&w.quantum_us.to_le_bytes()[..6]);
-            records.extend_from_slice(&1u32.to_le_bytes());
+            records.extend_from_slice(&w.cost.to_le_bytes());
+            records.push(w.mode as u8);
         }
         let ttls = windows.iter().map(|w| (2 * w.span_us).div_ceil(1000).to_string()).collect();
         Self { windows, records, ttls }
@@ -74,7 +108,7 @@ impl WindowSet {
 pub struct WindowState {
     /// Units left before the charge.
     pub free: i64,
-    /// 0 when the charge fits; otherwise the milliseconds until it would; -1 when it never will.
+    /// 0 when the cost fits; otherwise the milliseconds until it would; -1 when it never will.
     pub retry_ms: i64,
     /// Milliseconds until some units come back.
     pub next_ms: i64,

@@ -1,13 +1,13 @@
 -- refund: gives back what take took, unless it has left the window since.
 -- KEYS[i]    state of window i, as take had them
 -- ARGV[1]    u48 now48 of the take
--- ARGV[2]    take's records, 20 bytes each: u32 limit | u48 window_us | u48 quantum_us | u32 cost
+-- ARGV[2]    take's records, with the cost to give back: take.lua
 -- reply      how many windows gave something back
 local up, pk, floor, call = struct.unpack, struct.pack, math.floor, redis.call
 local M, done = 281474976710656, 0
 local ts = up('<I6', ARGV[1])
 for i = 1, #KEYS do
-  local _, _, Q, c = up('<I4I6I6I4', ARGV[2], 20*i - 19)
+  local _, _, Q, c = up('<I4I6I6I4', ARGV[2], 21*i - 20)
   local s = call('GET', KEYS[i])
   if s and c > 0 then
     local n = #s/10 - 1

@@ -1,8 +1,9 @@
 -- take: exact / one-sided-quantised sliding window, k policies, all-or-nothing.
 -- KEYS[i]    state of policy i (all in one hash slot)
--- ARGV[1]    k records, 20 bytes each, little endian: u32 limit | u48 window_us | u48 quantum_us | u32 cost
+-- ARGV[1]    k records, 21 bytes each, little endian:
+--             u32 limit | u48 window_us | u48 quantum_us | u32 cost | u8 mode
+--             mode: 0 enforce, 1 observe (over: not charged, others do not mind), 2 force, 3 peek
 -- ARGV[1+i]  ceil(2*window_i/1000) as text (PX of a fresh key)
--- ARGV[k+2]  optional 'F': charge even above the limit (reconciliation, post-paid cost)
 -- reply      one string, which costs less to send and to read than numbers, little endian:
 --             u8 allowed | u48 now | per policy { i64 free_before | i64 retry_ms (-1 = cost > limit)
 --             | u48 next_ms (some quota comes back) | u48 full_ms (all of it) }
@@ -10,12 +11,11 @@
 local up, pk, floor, ceil, call = struct.unpack, struct.pack, math.floor, math.ceil, redis.call
 local M = 281474976710656                                  -- 2^48 us = 8.9 years
 local P, k = ARGV[1], #KEYS
-local force = ARGV[k + 2]
 local t = call('TIME')
 local now0 = (t[1]*1000000 + t[2]) % M
 local states, val, fresh, at, ok = '', {}, {}, {}, true
 for i = 1, k do
-  local L, W, Q, c = up('<I4I6I6I4', P, 20*i - 19)
+  local L, W, Q, c, mode = up('<I4I6I6I4I1', P, 21*i - 20)
   local s = call('GET', KEYS[i])
   local now, used, n, base, tset, lts, lcum, head = now0, 0, 0, 0, 0, 0, 0, 11
   local nxt, full, retry = 0, 0, 0
@@ -54,9 +54,9 @@ for i = 1, k do
       end
       retry = ceil((W - (now - up('<I6', s, 10*hi + 1)) % M)/1000)
     end
-    if not force then ok = false end
+    if mode == 1 then c = 0 elseif mode ~= 2 then ok = false end
   end
-  if c > 0 and ok then
+  if c > 0 and ok and mode ~= 3 then
     local cell = pk('<I6I4', now, (lcum + c) % 4294967296)
     if not s then val[i], fresh[i] = pk('<I4I6', 0, now) .. cell, true
     else

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::store::window::WindowLog;
-use crate::store::{Window, WindowSet, WindowState};
+use crate::store::{Mode, Window, WindowSet, WindowState};
 
 /// A log that keeps every event: slow, and obviously right.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ proptest! {
         span_us in 1..90u64,
         steps in steps(true),
     ) {
-        let window = Window { limit, span_us, quantum_us: 1 };
+        let window = Window { limit, span_us, quantum_us: 1, cost: 1, mode: Mode::Enforce };
         let (mut log, mut naive) = (WindowLog::default(), Naive::default());
         let mut clock = 1000;
         for step in steps {
@@ -115,7 +115,7 @@ proptest! {
         steps in steps(false),
     ) {
         let quantum_us = 1 + quantum.index(span_us as usize) as u64;
-        let window = Window { limit, span_us, quantum_us };
+        let window = Window { limit, span_us, quantum_us, cost: 1, mode: Mode::Enforce };
         let mut log = WindowLog::default();
         // All that was admitted and not given back, however old.
         let mut events: Vec<(u64, u32)> = Vec::new();
@@ -158,7 +158,7 @@ proptest! {
         quantum_us in 1..30u64,
         steps in proptest::collection::vec((0..25u64, 0..12u64), 1..200),
     ) {
-        let window = Window { limit, span_us, quantum_us };
+        let window = Window { limit, span_us, quantum_us, cost: 1, mode: Mode::Enforce };
         let mut log = WindowLog::default();
         let mut events: Vec<(u64, u32)> = Vec::new();
         let (mut real, mut behind) = (10_000, 0);
@@ -181,7 +181,7 @@ proptest! {
         quantum_us in 1..9000u64,
         waits in proptest::collection::vec(0..9000u64, 1..60),
     ) {
-        let window = Window { limit, span_us, quantum_us };
+        let window = Window { limit, span_us, quantum_us, cost: 1, mode: Mode::Enforce };
         let mut log = WindowLog::default();
         let mut now = 1_000_000;
         for wait in waits {
@@ -202,7 +202,7 @@ proptest! {
 fn a_refund_after_the_window_gives_nothing_back() {
     // A refund may wait in a stalled connection for longer than a short window. The charge that it
     // names is gone then, and a younger one must not be forgotten in its place.
-    let window = Window { limit: 1, span_us: 100, quantum_us: 1 };
+    let window = Window { limit: 1, span_us: 100, quantum_us: 1, cost: 1, mode: Mode::Enforce };
     let mut log = WindowLog::default();
     log.state(&window, 1000, 1);
     let late = log.charge(&window, 1000, 1);
@@ -214,7 +214,7 @@ fn a_refund_after_the_window_gives_nothing_back() {
 
 #[test]
 fn an_idle_log_is_one_in_which_nothing_counts() {
-    let window = Window { limit: 2, span_us: 100, quantum_us: 1 };
+    let window = Window { limit: 2, span_us: 100, quantum_us: 1, cost: 1, mode: Mode::Enforce };
     let mut log = WindowLog::default();
     assert!(log.is_idle(&window, 0));
     log.charge(&window, 1000, 1);
@@ -227,7 +227,10 @@ fn small_limits_are_counted_exactly_and_large_ones_in_64_cells() {
     let minute = Duration::from_secs(60);
     for (limit, quantum_us) in [(1, 1), (128, 1), (129, 937_500), (1_000_000, 937_500)] {
         let window = Window::new(limit, minute);
-        assert_eq!(window, Window { limit, span_us: 60_000_000, quantum_us });
+        assert_eq!(
+            window,
+            Window { limit, span_us: 60_000_000, quantum_us, cost: 1, mode: Mode::Enforce }
+        );
     }
     let shortest = Window::new(1000, Duration::from_millis(1));
     assert_eq!(shortest.quantum_us, 15);
@@ -237,14 +240,14 @@ fn small_limits_are_counted_exactly_and_large_ones_in_64_cells() {
 fn a_set_is_encoded_as_the_script_reads_it() {
     let minute = Window::new(0x0102_0304, Duration::from_secs(60));
     let set = WindowSet::new(vec![minute, Window::new(5, Duration::from_millis(1))]);
-    // u32 limit | u48 span | u48 quantum | u32 cost, little endian.
+    // u32 limit | u48 span | u48 quantum | u32 cost | u8 mode, little endian.
     let first = [
         &[4, 3, 2, 1][..],
         &[0x00, 0x87, 0x93, 0x03, 0, 0],
         &[0x1C, 0x4E, 0x0E, 0, 0, 0],
-        &[1, 0, 0, 0],
+        &[1, 0, 0, 0, 0],
     ];
-    let second = [&[5, 0, 0, 0][..], &[0xE8, 3, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0], &[1, 0, 0, 0]];
+    let second = [&[5, 0, 0, 0][..], &[0xE8, 3, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0]];
     assert_eq!(set.records, [first.concat(), second.concat()].concat());
     assert_eq!(set.ttls, ["120000", "2"]);
 }
