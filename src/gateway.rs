@@ -16,12 +16,10 @@ use self::overdue::Overdue;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
-use crate::limit;
+use crate::limit::{self, Correction};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
-use crate::store::{
-    Answers, Charges, Entry, MemoryStore, Questions, RedisStore, Store, StoreError, WindowSet,
-};
+use crate::store::{Answers, Entry, MemoryStore, Questions, RedisStore, Store, StoreError};
 use crate::upstream::Upstream;
 
 /// Most writes that nobody waits for, at a time.
@@ -244,14 +242,12 @@ impl Gateway {
         self.in_background("session", async move { gateway.store.renew(&session, ttl).await });
     }
 
-    /// Gives back what a request took from its limits, in the background.
-    pub fn refund(self: &Arc<Self>, (set, keys): (Arc<WindowSet>, Vec<String>), at_us: u64) {
+    /// Gives back or charges what a request turned out to cost, in the background.
+    pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
+        let Some(correction) = correction else { return };
         let gateway = Arc::clone(self);
         self.in_background("limits", async move {
-            let charges = Charges { set: &set, keys: &keys };
-            let refunded = gateway.store.refund(charges, at_us).await;
-            gateway.limits.forget(&keys);
-            refunded
+            correction.carry_out(&gateway.store, &gateway.limits).await
         });
     }
 

@@ -26,12 +26,12 @@ use std::collections::BTreeMap;
 
 pub use admin::Admin;
 pub use auth::{KeySource, TokenSource, Verifier};
-pub use limit::{Limit, LimitKey, Scope};
+pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse};
 pub use log::{AccessLog, Level, Log};
 pub use problem::{Problem, Problems, Source};
 pub use route::{Auth, Cache, Route, SessionUse};
-pub use server::{ClientLimits, Server};
+pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, Endpoint, Upstream};

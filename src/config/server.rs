@@ -8,8 +8,8 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::value::{
-    GIB, KIB, MIB, Mistake, Read, address, count, duration, duration_or_zero, echo, flag, size,
-    string,
+    GIB, KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
+    size, string,
 };
 
 /// `[server]`.
@@ -21,8 +21,25 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain: Duration,
+    /// In which fields clients are told of their rate limits.
+    pub ratelimit_fields: RatelimitFields,
     /// `[server.limits]`
     pub limits: ClientLimits,
+}
+
+/// `ratelimit_fields = ["ratelimit", "x-ratelimit"]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RatelimitFields {
+    /// `RateLimit` and `RateLimit-Policy`.
+    pub ratelimit: bool,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+    pub x_ratelimit: bool,
+}
+
+impl Default for RatelimitFields {
+    fn default() -> Self {
+        Self { ratelimit: true, x_ratelimit: true }
+    }
 }
 
 /// `[server.limits]`: the bounds of one connection, one request, one address.
@@ -58,6 +75,7 @@ impl Default for Server {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
             drain: Duration::from_secs(30),
+            ratelimit_fields: RatelimitFields::default(),
             limits: ClientLimits::default(),
         }
     }
@@ -89,7 +107,19 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         listen: server.list("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
         drain: server.or("drain", default.drain, duration_or_zero),
+        ratelimit_fields: read_ratelimit_fields(server),
         limits: server.section("limits", read_limits),
+    }
+}
+
+fn read_ratelimit_fields(server: &mut Section<'_>) -> RatelimitFields {
+    const KEY: &str = "ratelimit_fields";
+    let words = [("ratelimit", true), ("x-ratelimit", false)];
+    let named = server.list_or_empty(KEY, choice(&words));
+    if server.has(KEY) {
+        RatelimitFields { ratelimit: named.contains(&true), x_ratelimit: named.contains(&false) }
+    } else {
+        RatelimitFields::default()
     }
 }
 
@@ -117,7 +147,7 @@ fn read_limits(limits: &mut Section<'_>) -> ClientLimits {
 }
 
 /// A network, or one address as the network of itself alone.
-fn network(value: &DeValue<'_>) -> Read<IpNet> {
+pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
     let text = string(value, "it in quotes, such as \"10.0.0.0/8\"")?;
     let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     net.map(|net| net.trunc()).map_err(|_| {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
+use crate::store::Window;
+
 /// Most keys that are remembered; the oldest unused ones make room.
 const KEYS_MAX: usize = 65_536;
 /// Longest time without asking the store again.
@@ -25,6 +27,10 @@ pub struct DenyCache {
 struct Entry {
     trusted_until: Instant,
     exhausted_until: Instant,
+    /// The cost that did not fit, and the limit that it met: a cheaper request, or one of a higher
+    /// tier, must be asked for.
+    cost: u32,
+    limit: u32,
 }
 
 impl Default for DenyCache {
@@ -35,21 +41,24 @@ impl Default for DenyCache {
 
 impl DenyCache {
     /// Notes that a question sent at `asked_at` was answered with "not for `retry_after`".
-    pub fn deny(&self, key: &str, asked_at: Instant, retry_after: Duration) {
+    pub fn deny(&self, key: &str, asked_at: Instant, retry_after: Duration, window: &Window) {
         // The store rounds up to whole milliseconds.
         let exact = retry_after.saturating_sub(Duration::from_millis(1));
         let entry = Entry {
             trusted_until: asked_at + exact.min(TRUST_MAX),
             exhausted_until: asked_at + retry_after,
+            cost: window.cost,
+            limit: window.limit,
         };
         self.entries.insert(key.to_owned(), entry);
     }
 
-    /// How long a key is still known to be exhausted, rounded up by nobody.
-    pub fn until(&self, key: &str) -> Option<Duration> {
+    /// How long a key is still known to be exhausted for this cost and limit, rounded up by nobody.
+    pub fn until(&self, key: &str, window: &Window) -> Option<Duration> {
         let entry = self.entries.get(key)?;
         let now = Instant::now();
-        if entry.trusted_until <= now {
+        let applies = window.cost >= entry.cost && window.limit <= entry.limit;
+        if entry.trusted_until <= now || !applies {
             return None;
         }
         Some(entry.exhausted_until.saturating_duration_since(now))

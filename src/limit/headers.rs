@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::config::RatelimitFields;
+
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -38,9 +40,20 @@ pub struct Quota {
     items: String,
     /// Limit, remaining and time to a full quota of the tightest window.
     tightest: Option<(u32, i64, Duration)>,
+    fields: RatelimitFields,
 }
 
 impl Quota {
+    /// Nothing yet, to be told in these fields.
+    pub fn new(fields: RatelimitFields) -> Self {
+        Self { fields, ..Self::default() }
+    }
+
+    /// Nothing again, to be told in the same fields.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(self.fields)
+    }
+
     /// Adds one window at `limit`: `remaining` units, more after `next`, all of them after `full`.
     pub(super) fn push(
         &mut self,
@@ -66,11 +79,16 @@ impl Quota {
     /// Writes the fields, replacing whatever the upstream or a stored response said.
     pub fn stamp(&self, headers: &mut HeaderMap, now: SystemTime) {
         let Some((limit, remaining, reset)) = self.tightest else { return };
-        if let Some(policy) = &self.policy {
-            headers.insert(RATELIMIT_POLICY, policy.clone());
+        if self.fields.ratelimit {
+            if let Some(policy) = &self.policy {
+                headers.insert(RATELIMIT_POLICY, policy.clone());
+            }
+            if let Ok(items) = HeaderValue::try_from(self.items.as_str()) {
+                headers.insert(RATELIMIT, items);
+            }
         }
-        if let Ok(items) = HeaderValue::try_from(self.items.as_str()) {
-            headers.insert(RATELIMIT, items);
+        if !self.fields.x_ratelimit {
+            return;
         }
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         headers.insert(LIMIT, HeaderValue::from(limit));

@@ -35,8 +35,9 @@ impl Default for LocalLimits {
 }
 
 impl LocalLimits {
-    /// Charges one unit: what is left of the burst, and the wait when nothing was.
-    pub(super) fn charge(&self, key: &str, quota: Quota) -> (u32, Option<Duration>) {
+    /// Charges `cost` units: what is left of the burst, and the wait when they did not fit.
+    pub(super) fn charge(&self, key: &str, quota: Quota, cost: u32) -> (u32, Option<Duration>) {
+        let Some(cost) = NonZeroU32::new(cost) else { return (quota.burst_size().get(), None) };
         let limiter = match self.limiters.get(key) {
             Some(limiter) => limiter,
             None => self
@@ -47,9 +48,11 @@ impl LocalLimits {
                 })
                 .unwrap_or_else(|never| match never {}),
         };
-        match limiter.check() {
-            Ok(state) => (state.remaining_burst_capacity(), None),
-            Err(refused) => {
+        match limiter.check_n(cost) {
+            Ok(Ok(state)) => (state.remaining_burst_capacity(), None),
+            // Reported when the file was read: a cost above the limit.
+            Err(_) => (0, Some(Duration::MAX)),
+            Ok(Err(refused)) => {
                 (0, Some(refused.wait_time_from(self.clock.now()).max(Duration::from_millis(1))))
             }
         }

@@ -4,11 +4,36 @@ use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::base::facts::Identity;
+use crate::config::{self, LimitKey, LimitOutage, Scope};
+use crate::store::{ChargeReply, Window, WindowState};
+
+mod features;
 
 fn limit(key: Vec<LimitKey>, allow: &[&str], scope: Scope) -> config::Limit {
-    config::Limit { key, allow: allow.iter().map(|rate| rate.parse().unwrap()).collect(), scope }
+    config::Limit {
+        key,
+        allow: allow.iter().map(|rate| rate.parse().unwrap()).collect(),
+        tiers: None,
+        cost: config::Cost::Fixed(1),
+        response_cost: None,
+        count: Vec::new(),
+        refund: Vec::new(),
+        over: Over::Refuse,
+        exempt: config::Exempt::default(),
+        block: Vec::new(),
+        retry_jitter: Duration::ZERO,
+        scope,
+    }
+}
+
+/// A request of `caller` from `client`, with the usual rest.
+fn facts<'a>(client: &str, caller: &'a Caller, headers: &'a HeaderMap) -> Facts<'a> {
+    let address = address(client);
+    Facts { address, caller, method: &Method::GET, headers, session: None, route: "r" }
 }
 
 fn caller(sub: &str) -> Caller {
@@ -39,9 +64,8 @@ fn keys_of(
     let policy = Policy::compile([("p", &limit)].into_iter(), 1);
     let mut headers = HeaderMap::new();
     headers.insert("x-key", HeaderValue::from_static("k 1"));
-    let address = address(client);
-    let facts = Facts { address, caller, headers: &headers, session, route: "r" };
-    question(&policy, &Keys::new("app"), &facts, true).unwrap().owned().1
+    let facts = Facts { session, ..facts(client, caller, &headers) };
+    question(&policy, &Keys::new("app"), &facts, true).unwrap().keys
 }
 
 #[test]
@@ -72,8 +96,8 @@ fn a_request_without_a_good_token_charges_its_address_only() {
     let named = [("claims", &by_claim), ("addresses", &by_address)];
     let policy = Policy::compile(named.into_iter(), 1);
     let headers = HeaderMap::new();
-    let (address, caller) = (address("192.0.2.1"), caller("ada"));
-    let facts = Facts { address, caller: &caller, headers: &headers, session: None, route: "r" };
+    let caller = caller("ada");
+    let facts = facts("192.0.2.1", &caller, &headers);
     let asked = |identified| {
         let asked = question(&policy, &Keys::new("app"), &facts, identified).unwrap();
         let charges = asked.charges();
@@ -89,25 +113,24 @@ fn judged(
     allowed: bool,
     state: WindowState,
     outage: LimitOutage,
-) -> (Result<(), Exceeded>, Quota, State) {
+) -> (Result<bool, Exceeded>, Quota, State) {
     let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
     let policy = Policy::compile([("p", &limit)].into_iter(), 2);
     let headers = HeaderMap::new();
-    let address = address("192.0.2.1");
-    let facts = Facts { address, caller: &None, headers: &headers, session: None, route: "r" };
+    let facts = facts("192.0.2.1", &None, &headers);
     let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
     let here = State::new(100);
-    let mut quota = Quota::default();
+    let mut told = Told::default();
     let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
-    let verdict = asked.admit(reply, outage, &here, &mut quota);
-    (verdict, quota, here)
+    let verdict = asked.admit(reply, outage, &here, &mut told);
+    (verdict.map(|receipt| receipt.is_some()), told.quota, here)
 }
 
 #[test]
 fn clients_are_told_what_is_left() {
     let state = WindowState { free: 10, retry_ms: 0, next_ms: 1_500, full_ms: 60_000 };
     let (verdict, quota, _) = judged(true, state, LimitOutage::Refuse);
-    assert_eq!(verdict, Ok(()));
+    assert_eq!(verdict, Ok(false), "nothing to correct");
     let mut headers = HeaderMap::new();
     quota.stamp(&mut headers, UNIX_EPOCH + Duration::from_secs(1_000));
     assert_eq!(headers["ratelimit-policy"], "\"p\";q=10;w=60");
@@ -126,9 +149,16 @@ async fn a_refusal_is_remembered_until_the_store_would_say_otherwise_but_a_secon
         assert_eq!((limit.as_str(), retry_after.as_millis()), ("p", retry_ms as u128));
         let key = "app:ratelimit:{address=192.0.2.1}:p:1m";
         tokio::time::advance(Duration::from_millis(remembered_ms)).await;
-        assert!(here.denied.until(key).is_some(), "{retry_ms}");
+        let window = Window::new(10, Duration::from_secs(60));
+        assert!(here.denied.until(key, &window).is_some(), "{retry_ms}");
+        let dearer = Window { cost: 2, ..window };
+        assert!(here.denied.until(key, &dearer).is_some(), "{retry_ms}");
+        let cheaper = Window { cost: 0, ..window };
+        assert_eq!(here.denied.until(key, &cheaper), None, "a cheaper request may fit");
+        let wider = Window { limit: 11, ..window };
+        assert_eq!(here.denied.until(key, &wider), None, "a higher tier may have room");
         tokio::time::advance(Duration::from_millis(2)).await;
-        assert_eq!(here.denied.until(key), None, "{retry_ms}");
+        assert_eq!(here.denied.until(key, &window), None, "{retry_ms}");
     }
 }
 
@@ -137,12 +167,11 @@ fn an_outage_does_what_the_configuration_says() {
     let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
     let policy = Policy::compile([("p", &limit)].into_iter(), 2);
     let headers = HeaderMap::new();
-    let address = address("192.0.2.1");
-    let facts = Facts { address, caller: &None, headers: &headers, session: None, route: "r" };
+    let facts = facts("192.0.2.1", &None, &headers);
     let here = State::new(100);
     let admit = |outage| {
         let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
-        asked.admit(Err(StoreError::Timeout), outage, &here, &mut Quota::default())
+        asked.admit(Err(StoreError::Timeout), outage, &here, &mut Told::default()).map(|_| ())
     };
     assert_eq!(admit(LimitOutage::Allow), Ok(()));
     assert_eq!(admit(LimitOutage::Refuse), Err(Exceeded::Unknown(StoreError::Timeout)));
@@ -160,8 +189,8 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
     let keys = Keys::new("app");
     let headers = HeaderMap::new();
     let flooded = |client: &str| {
-        let mut quota = Quota::default();
-        flood(&policy, &here, &keys, (address(client), "r"), &mut quota).is_err()
+        let facts = facts(client, &None, &headers);
+        flood(&policy, &here, &keys, &facts, &mut Told::default()).is_err()
     };
     assert_eq!(
         [flooded("192.0.2.1"), flooded("192.0.2.1"), flooded("192.0.2.1")],
@@ -169,10 +198,9 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
     );
     assert!(!flooded("192.0.2.2"));
     let charged = |sub: &str| {
-        let (address, caller) = (address("192.0.2.1"), caller(sub));
-        let facts =
-            Facts { address, caller: &caller, headers: &headers, session: None, route: "r" };
-        charge(&policy, &here, &facts, &mut Quota::default()).is_ok()
+        let caller = caller(sub);
+        let facts = facts("192.0.2.1", &caller, &headers);
+        charge(&policy, &here, &facts, &mut Told::default()).is_ok()
     };
     assert_eq!([charged("ada"), charged("ada"), charged("bob")], [true, false, true]);
 }

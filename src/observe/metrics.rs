@@ -46,6 +46,12 @@ struct RouteVerdict {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitAction {
+    limit: String,
+    action: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
@@ -62,6 +68,7 @@ pub struct Metrics {
     requests: Family<RouteStatus, Tally>,
     rejections: Family<RouteReason, Tally>,
     cache: Family<RouteVerdict, Tally>,
+    limits: Family<LimitAction, Tally>,
     durations: Family<Route, Histogram>,
     upstream_durations: Family<Route, Histogram>,
     /// Time waited for the store.
@@ -83,6 +90,7 @@ impl Default for Metrics {
             requests: Family::default(),
             rejections: Family::default(),
             cache: Family::default(),
+            limits: Family::default(),
             durations: Family::default(),
             upstream_durations: Family::default(),
             store_duration: Histogram::default(),
@@ -110,6 +118,8 @@ impl Metrics {
             self.rejections.clone(),
         );
         r.register("cache", "Requests on cached routes, by cache verdict", self.cache.clone());
+        let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark";
+        r.register("over_limit", help, self.limits.clone());
         let seconds = || Unit::Seconds;
         let help = "From the request head to the last byte of the response";
         r.register_with_unit("request_duration", help, seconds(), self.durations.clone());
@@ -142,6 +152,11 @@ impl Metrics {
             duration: self.durations.get_or_create(&route()).clone(),
             upstream_duration: self.upstream_durations.get_or_create(&route()).clone(),
         }
+    }
+
+    /// A request was over a limit.
+    pub fn limit(&self, limit: &str, action: &'static str) {
+        self.limits.get_or_create(&LimitAction { limit: limit.to_owned(), action }).inc();
     }
 
     /// A question of `function` went unanswered.

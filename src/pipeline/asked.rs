@@ -17,7 +17,7 @@ use crate::cache::{
 use crate::config::Outage;
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::limit::{self, Exceeded, Quota};
+use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
 use crate::store::{Answers, Cached, CachedReply, Questions, Reply, SessionKey, Standing};
@@ -49,7 +49,7 @@ impl<'p> Asked<'p> {
         arrival: &Arrival<'p>,
         identified: &Result<Caller, Denied>,
         head: &Parts,
-        quota: &mut Quota,
+        told: &mut Told<'p>,
     ) -> Result<Self, Exceeded> {
         let Arrival { running, route, client, target, .. } = *arrival;
         let plan = &running.plan;
@@ -63,16 +63,17 @@ impl<'p> Asked<'p> {
         let facts = limit::Facts {
             address: client.address,
             caller: &caller,
+            method: &head.method,
             headers: &head.headers,
             session: session_id.as_deref(),
             route: &route.name,
         };
         let charges = limit::question(&route.limits, &plan.keys, &facts, good);
         if let Some(charges) = &charges {
-            charges.recall_shared(&gateway.limits)?;
+            charges.recall_shared(&gateway.limits, told)?;
         }
         if good {
-            limit::charge(&route.limits, &gateway.limits, &facts, quota)?;
+            limit::charge(&route.limits, &gateway.limits, &facts, told)?;
         }
         let renews = route.session.as_ref().is_some_and(session::Policy::renews);
         let session_key = session_id.map(|id| plan.keys.session(&id));
@@ -122,9 +123,8 @@ impl<'p> Asked<'p> {
                 let verdict = auth::confirm(identity, standing.listed, standing.not_before);
                 if let (Err(_), Some(charges), Some(Ok(taken))) =
                     (&verdict, &self.charges, &answers.charges)
-                    && taken.allowed
                 {
-                    gateway.refund(charges.owned(), taken.at_us);
+                    gateway.correct(charges.undo(taken));
                 }
                 Ok(verdict?)
             }
@@ -135,19 +135,19 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// Do the limits allow it?
+    /// Do the limits allow it? What they charged may change with the answer.
     pub(super) fn admit(
         &self,
         answers: &mut Answers,
         plan: &Plan,
         limits: &limit::State,
-        quota: &mut Quota,
-    ) -> Result<(), Exceeded> {
+        told: &mut Told<'p>,
+    ) -> Result<Option<Receipt<'p>>, Exceeded> {
         match (&self.charges, answers.charges.take()) {
             (Some(charges), Some(reply)) => {
-                charges.admit(reply, plan.on_outage.limits, limits, quota)
+                charges.admit(reply, plan.on_outage.limits, limits, told)
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 

@@ -109,6 +109,19 @@ impl Exchange {
         };
     }
 
+    /// A limit refused the request, or let it pass although it was over.
+    pub(super) fn note_limit(&self, limit: &str, action: &'static str) {
+        self.connection.gateway.metrics.limit(limit, action);
+    }
+
+    /// The limits that the request is over all the same.
+    pub(super) fn note_over(&mut self, over: &[(&str, &'static str)]) {
+        for (limit, action) in over {
+            self.note_limit(limit, action);
+            self.limits = action;
+        }
+    }
+
     /// Whether the store did not answer this request.
     pub(super) fn is_degraded(&self) -> bool {
         !self.degraded.is_empty()

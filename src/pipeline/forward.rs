@@ -16,12 +16,16 @@ use super::exchange::Exchange;
 use super::rejection::Rejection;
 use crate::auth;
 use crate::base::body::Upload;
-use crate::base::facts::{Caller, Client, ClientAddr, Peer, Target, is_grpc};
+use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
 use crate::cache::{self, CacheStatus, Fill, Freshness, Pending, Stored};
 use crate::gateway::{Gateway, Running};
 use crate::headers;
+use crate::limit;
 use crate::plan::Route;
 use crate::upstream::{Download, DownloadFault};
+
+/// Header fields for the upstream.
+type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// A request that has found its route, and what is known of it then.
 pub(super) struct Arrival<'a> {
@@ -33,9 +37,19 @@ pub(super) struct Arrival<'a> {
 }
 
 impl<'a> Arrival<'a> {
-    /// What limits by address count.
-    pub(super) fn origin(&self) -> (ClientAddr, &'a str) {
-        (self.client.address, &self.route.name)
+    /// What limits may know before anybody knows who calls.
+    pub(super) fn origin<'h>(&self, head: &'h Parts) -> limit::Facts<'h>
+    where
+        'a: 'h,
+    {
+        limit::Facts {
+            address: self.client.address,
+            caller: &None,
+            method: &head.method,
+            headers: &head.headers,
+            session: None,
+            route: &self.route.name,
+        }
     }
 
     /// Forwards the request and returns the upstream's answer.
@@ -44,7 +58,7 @@ impl<'a> Arrival<'a> {
         gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
         (mut head, body): (Parts, Incoming),
-        (caller, session): (&Caller, Vec<(HeaderName, HeaderValue)>),
+        (caller, session, marks): (&Caller, Fields, Fields),
         pending: Option<Pending>,
     ) -> Result<Response<Content>, Rejection> {
         let plan = &self.running.plan;
@@ -68,7 +82,7 @@ impl<'a> Arrival<'a> {
             self.target,
             (self.peer, self.client),
             &exchange.ids,
-            claims.chain(session),
+            claims.chain(session).chain(marks),
         );
         let sent_at = Instant::now();
         let upstream = &self.running.upstreams[self.route.upstream];

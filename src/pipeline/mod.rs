@@ -28,7 +28,7 @@ use crate::base::facts::{ClientAddr, Peer};
 use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
-use crate::limit::Quota;
+use crate::limit::{Outcome, Told};
 use crate::{client, guard, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
@@ -96,12 +96,13 @@ async fn answer(
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
     exchange.route = Some(route.index);
     let arrival = Arrival { running: &running, route, peer, client: &client, target: &target };
-    let mut quota = Quota::default();
-    limit::flood(&route.limits, &gateway.limits, &plan.keys, arrival.origin(), &mut quota)?;
+    let mut told = Told::new(plan.config.server.ratelimit_fields);
+    let origin = arrival.origin(&head);
+    limit::flood(&route.limits, &gateway.limits, &plan.keys, &origin, &mut told)?;
 
     // A bad token is refused only after its address was charged: guessing must cost something.
     let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
-    let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut quota)?;
+    let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
     let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
@@ -112,24 +113,47 @@ async fn answer(
     let caller = match identified {
         Ok(caller) => caller,
         Err(denied) => {
-            asked.admit(&mut answers, plan, &gateway.limits, &mut quota)?;
+            asked.admit(&mut answers, plan, &gateway.limits, &mut told)?;
             return Err(denied.into());
         }
     };
     exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
-    asked.admit(&mut answers, plan, &gateway.limits, &mut quota)?;
+    let receipt = asked.admit(&mut answers, plan, &gateway.limits, &mut told)?;
+    exchange.note_over(&told.over);
     let session = session::attach(route.session.as_ref(), answers.session.take())?;
     gateway.renew(asked.session_key.as_deref(), session.renew);
-    let mut response = match asked.cached(answers.cached.take(), &head, &gateway.near, exchange)? {
-        Found::Hit(response) => response.map(Content::Bytes),
+    let found = asked.cached(answers.cached.take(), &head, &gateway.near, exchange)?;
+    let is_cached = matches!(found, Found::Hit(_));
+    let response = match found {
+        Found::Hit(response) => Ok(response.map(Content::Bytes)),
         Found::Miss(pending) => {
-            let identity = (&caller, session.headers);
-            arrival.forward(gateway, exchange, (head, body), identity, pending).await?
+            let identity = (&caller, session.headers, told.marks);
+            arrival.forward(gateway, exchange, (head, body), identity, pending).await
         }
     };
-    quota.stamp(response.headers_mut(), SystemTime::now());
+    gateway.correct(receipt.and_then(|receipt| receipt.settle(&outcome(&response, is_cached))));
+    let mut response = response?;
+    told.quota.stamp(response.headers_mut(), SystemTime::now());
     Ok(response)
+}
+
+/// How the request ended, for the limits that its answer may change.
+fn outcome(response: &Result<Response<Content>, Rejection>, is_cached: bool) -> Outcome<'_> {
+    match response {
+        Ok(response) => Outcome {
+            status: response.status(),
+            headers: Some(response.headers()),
+            failed: response.status().is_server_error(),
+            cached: is_cached,
+        },
+        Err(rejection) => Outcome {
+            status: rejection.status(),
+            headers: None,
+            failed: matches!(rejection, Rejection::Upstream(_)),
+            cached: false,
+        },
+    }
 }
 
 /// A head that never became a request.

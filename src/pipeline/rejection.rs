@@ -65,7 +65,7 @@ pub(super) enum Fault {
 }
 
 impl Rejection {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(malformed) => match malformed {
                 Malformed::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -83,6 +83,7 @@ impl Rejection {
             Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(denied) => denied.status(),
             Self::Exceeded(Exceeded::Limit { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Exceeded(Exceeded::Blocked) => StatusCode::FORBIDDEN,
             Self::NoSession(NoSession::Required) => StatusCode::UNAUTHORIZED,
             Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => StatusCode::BAD_GATEWAY,
             Self::RevocationUnknown(_)
@@ -122,6 +123,7 @@ impl Rejection {
             Self::Denied(denied) => denied.code(),
             Self::RevocationUnknown(_) => "revocation_unknown",
             Self::Exceeded(Exceeded::Limit { .. }) => "limit_exceeded",
+            Self::Exceeded(Exceeded::Blocked) => "address_blocked",
             Self::Exceeded(Exceeded::Unknown(_)) => "limit_unknown",
             Self::NoSession(NoSession::Required) => "session_missing",
             Self::NoSession(NoSession::TooLarge) => "session_too_large",
@@ -156,6 +158,7 @@ impl Rejection {
                 let wait = whole_seconds(*retry_after);
                 format!("The limit `{limit}` is exhausted. Retry in {wait} s.").into()
             }
+            Self::Exceeded(Exceeded::Blocked) => "This address may not use the service.".into(),
             Self::NoSession(NoSession::Required) => "This needs a session: log in again.".into(),
             Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => {
                 "The session cannot be used; the operator can see why in the log.".into()
@@ -184,7 +187,7 @@ impl Rejection {
             Self::Malformed(_)
             | Self::NoRoute(_)
             | Self::Denied(_)
-            | Self::Exceeded(Exceeded::Limit { .. })
+            | Self::Exceeded(Exceeded::Limit { .. } | Exceeded::Blocked)
             | Self::NoSession(NoSession::Required)
             | Self::OnlyIfCached
             | Self::Upload(_) => Fault::Client,
@@ -213,7 +216,8 @@ impl Rejection {
     pub(super) fn respond(self, exchange: &mut Exchange) -> Response<Content> {
         exchange.reason = Some(self.code());
         exchange.meter().rejection(self.code());
-        if matches!(self, Self::Exceeded(Exceeded::Limit { .. })) {
+        if let Self::Exceeded(Exceeded::Limit { limit, .. }) = &self {
+            exchange.note_limit(limit, "refuse");
             // Nothing was asked of the store: this node knew.
             let asked = exchange.store_time.is_some();
             exchange.limits = if asked { "refused" } else { "denied-locally" };

@@ -126,6 +126,14 @@ pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
             claim(header, format!("session.fields_to_headers.{header}"), false);
         }
     }
+    // Several limits may share a mark, which then lists them.
+    let marks = config.limits.iter().filter_map(|(name, limit)| match &limit.over {
+        config::Over::Mark(header) => Some((header.as_str(), name)),
+        config::Over::Refuse | config::Over::Shadow => None,
+    });
+    for (header, name) in marks.collect::<BTreeMap<_, _>>() {
+        claim(header, format!("limits.{name}.mark"), false);
+    }
 }
 
 /// The admin listener must not be reachable where the public is.

@@ -296,8 +296,8 @@ fn compile_scopes(
     scopes
 }
 
-/// All headers that carry claims or sessions on any route: a client's own are removed on every
-/// route, because an upstream cannot know which route a request took.
+/// All headers that carry claims, sessions or marks of limits on any route: a client's own are
+/// removed on every route, because an upstream cannot know which route a request took.
 fn owned_headers(config: &Config, verifiers: &BTreeMap<String, Arc<Verifier>>) -> Vec<String> {
     let claims = verifiers.values().flat_map(|verifier| verifier.owned_headers());
     let mut owned: Vec<String> = claims.map(|name| name.as_str().to_owned()).collect();
@@ -305,6 +305,11 @@ fn owned_headers(config: &Config, verifiers: &BTreeMap<String, Arc<Verifier>>) -
         owned.extend(session.header.iter().cloned());
         owned.extend(session.fields_to_headers.keys().cloned());
     }
+    let marks = config.limits.values().filter_map(|limit| match &limit.over {
+        config::Over::Mark(header) => Some(header.as_str().to_owned()),
+        config::Over::Refuse | config::Over::Shadow => None,
+    });
+    owned.extend(marks);
     for name in &mut owned {
         *name = name.to_ascii_lowercase().replace(['_', '.'], "-");
     }

@@ -1,0 +1,226 @@
+//! What one request asks of the limits, and what the store's answer means.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::key::principal;
+use super::policy::{Limit, Policy, Rule};
+use super::receipt::{Correction, Receipt};
+use super::{Exceeded, Facts, Quota, State, Told, headers};
+use crate::config::{LimitKey, LimitOutage, Over};
+use crate::store::keys::Keys;
+use crate::store::{ChargeReply, Charges, Reply, Window, WindowSet, WindowState};
+
+/// What a request charges: one key per window of every limit that counts it.
+#[derive(Debug)]
+pub struct Asked<'p> {
+    policy: &'p Policy,
+    /// The limit and the window of each key.
+    rules: Vec<(&'p Limit, &'p Rule)>,
+    pub(super) keys: Vec<String>,
+    set: Cow<'p, Arc<WindowSet>>,
+    asked_at: Instant,
+}
+
+/// Which shared counters the request charges; those keyed by address alone when its token is no
+/// good.
+pub fn question<'p>(
+    policy: &'p Policy,
+    keys: &Keys,
+    facts: &Facts<'_>,
+    identified: bool,
+) -> Option<Asked<'p>> {
+    let limits = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
+    ask(policy, keys, facts, limits.iter()).map(|asked| match &policy.fixed {
+        Some(fixed) if identified => Asked { set: Cow::Borrowed(&fixed.all), ..asked },
+        Some(fixed) => Asked { set: Cow::Borrowed(&fixed.by_address), ..asked },
+        None => {
+            let priced = asked.rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
+            let set = Arc::new(WindowSet::new(priced.collect()));
+            Asked { set: Cow::Owned(set), ..asked }
+        }
+    })
+}
+
+/// The keys of some limits, and an empty set.
+fn ask<'p>(
+    policy: &'p Policy,
+    keys: &Keys,
+    facts: &Facts<'_>,
+    limits: impl ExactSizeIterator<Item = &'p Limit>,
+) -> Option<Asked<'p>> {
+    let mut rules = Vec::with_capacity(limits.len());
+    let mut written = Vec::with_capacity(limits.len());
+    let mut last: Option<(&[LimitKey], String)> = None;
+    for limit in limits {
+        for rule in limit.rules(facts) {
+            let principal = match &last {
+                Some((key, principal)) if *key == limit.key.as_slice() => principal,
+                _ => &last.insert((&limit.key, principal(&limit.key, facts))).1,
+            };
+            let mut key = String::with_capacity(64);
+            keys.limit_into(&mut key, &limit.name, &rule.label, principal);
+            written.push(key);
+            rules.push((limit, rule));
+        }
+    }
+    if rules.is_empty() {
+        return None;
+    }
+    let set = Cow::Owned(Arc::default());
+    Some(Asked { policy, rules, keys: written, set, asked_at: Instant::now() })
+}
+
+impl<'p> Asked<'p> {
+    /// The question for the store.
+    pub fn charges(&self) -> Charges<'_> {
+        Charges { set: &self.set, keys: &self.keys }
+    }
+
+    /// Gives everything back that was charged.
+    pub fn undo(&self, reply: &ChargeReply) -> Option<Correction> {
+        let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
+        Correction::new(charged.collect(), Vec::new(), reply.at_us, true)
+    }
+
+    /// The limit, key and window of each charge that was made.
+    fn charged(&self, reply: &ChargeReply) -> impl Iterator<Item = (&'p Limit, &str, Window)> {
+        let windows = self.set.windows.iter().zip(&reply.windows);
+        let all = self.rules.iter().zip(&self.keys).zip(windows);
+        all.filter(|(_, (window, state))| reply.allowed && window.charges(state))
+            .map(|(((limit, _), key), (window, _))| (*limit, key.as_str(), *window))
+    }
+
+    /// Refuses at once what the store refused a moment ago.
+    pub fn recall_shared(&self, state: &State, told: &Told<'_>) -> Result<(), Exceeded> {
+        for ((key, (limit, rule)), window) in
+            self.keys.iter().zip(&self.rules).zip(&self.set.windows)
+        {
+            if limit.over == Over::Refuse
+                && let Some(wait) = state.denied.until(key, window)
+            {
+                let mut quota = told.quota.renewed();
+                quota.policy = self.policy_header();
+                quota.push((&rule.item, rule.item.limit), 0, wait, wait);
+                return Err(self.refuse(key, limit, rule, wait, &quota, state));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the store's answer; without one, does what `outage` says. The receipt is there when
+    /// the answer decides what is charged in the end.
+    pub fn admit(
+        &self,
+        reply: Reply<ChargeReply>,
+        outage: LimitOutage,
+        state: &State,
+        told: &mut Told<'p>,
+    ) -> Result<Option<Receipt<'p>>, Exceeded> {
+        let (reply, set, shared) = match (reply, outage) {
+            (Ok(reply), _) => (reply, Cow::Borrowed(&**self.set), true),
+            (Err(_), LimitOutage::Allow) => return Ok(None),
+            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error)),
+            (Err(_), LimitOutage::Local) => {
+                let share = self.set.divided_by(self.policy.nodes);
+                let charges = Charges { set: &share, keys: &self.keys };
+                let reply = state.stand_in.take(charges).map_err(Exceeded::Unknown)?;
+                (reply, Cow::Owned(share), false)
+            }
+        };
+        told.quota.policy = self.policy_header();
+        let mut worst: Option<(usize, &WindowState)> = None;
+        for (index, (window, found)) in set.windows.iter().zip(&reply.windows).enumerate() {
+            let (limit, rule) = self.rules[index];
+            if limit.is_told() {
+                let left = found.free - if reply.allowed { i64::from(window.cost) } else { 0 };
+                let (next, full) = after(found, window, reply.allowed);
+                told.quota.push((&rule.item, window.limit), left, next, full);
+            }
+            if found.retry_ms == 0 {
+                continue;
+            }
+            match &limit.over {
+                Over::Refuse => {
+                    if shared {
+                        let wait = duration(found.retry_ms);
+                        state.denied.deny(&self.keys[index], self.asked_at, wait, window);
+                    }
+                    if worst.is_none_or(|(_, other)| is_longer(found, other)) {
+                        worst = Some((index, found));
+                    }
+                }
+                Over::Shadow | Over::Mark(_) => told.note(limit, rule),
+            }
+        }
+        if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
+            let ((limit, rule), key) = (self.rules[index], &self.keys[index]);
+            return Err(self.refuse(
+                key,
+                limit,
+                rule,
+                duration(found.retry_ms),
+                &told.quota,
+                state,
+            ));
+        }
+        Ok(self.receipt(&reply, shared))
+    }
+
+    fn receipt(&self, reply: &ChargeReply, shared: bool) -> Option<Receipt<'p>> {
+        if !self.rules.iter().any(|(limit, _)| limit.is_corrected()) {
+            return None;
+        }
+        let corrected = self.charged(reply).filter(|(limit, ..)| limit.is_corrected());
+        let charged = corrected.map(|(limit, key, window)| (limit, key.to_owned(), window));
+        Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared })
+    }
+
+    fn refuse(
+        &self,
+        key: &str,
+        limit: &Limit,
+        rule: &Rule,
+        wait: Duration,
+        quota: &Quota,
+        state: &State,
+    ) -> Exceeded {
+        state.refused.count(key);
+        Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota)
+    }
+
+    /// `RateLimit-Policy` of this very request.
+    fn policy_header(&self) -> Option<HeaderValue> {
+        if self.policy.policy_header.is_some() {
+            return self.policy.policy_header.clone();
+        }
+        let told = self.rules.iter().filter(|(limit, _)| limit.is_told());
+        headers::policy_header(told.map(|(_, rule)| &rule.item))
+    }
+}
+
+/// Whether `found` is waited for longer than `other`; what never fits is waited for longest.
+fn is_longer(found: &WindowState, other: &WindowState) -> bool {
+    duration(found.retry_ms) > duration(other.retry_ms)
+}
+
+/// When units come back, and when all are back, seen from after the charge: the charge itself is
+/// the last to return.
+pub(super) fn after(state: &WindowState, window: &Window, allowed: bool) -> (Duration, Duration) {
+    let span = Duration::from_micros(window.span_us);
+    match (allowed && window.charges(state) && window.cost > 0, state.next_ms) {
+        (true, 0) => (span, span),
+        (true, next_ms) => (duration(next_ms), span),
+        (false, next_ms) => (duration(next_ms), duration(state.full_ms)),
+    }
+}
+
+pub(super) fn duration(ms: i64) -> Duration {
+    // -1 (it never fits) becomes the longest wait that still prints: the caller cannot do better
+    // than not to retry.
+    u64::try_from(ms).map_or(Duration::from_secs(86_400 * 365), Duration::from_millis)
+}

@@ -1,0 +1,234 @@
+//! The limits of one route, compiled: which windows a request meets, and at what cost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::Facts;
+use super::headers::{self, QuotaItem};
+use super::local;
+use crate::base::facts::{ClientAddr, Identity, scalar};
+use crate::base::units::Rate;
+use crate::config::{self, Cost, LimitKey, Over, Refund, Scope, Statuses};
+use crate::store::{Mode, Window, WindowSet};
+
+/// The limits of one route, compiled.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Limits that the store counts, those keyed by address alone first.
+    pub(super) shared: Vec<Limit>,
+    /// How many of `shared` need nothing but the address.
+    pub(super) by_address: usize,
+    /// Limits of this node alone.
+    pub(super) local: Vec<Limit>,
+    /// What every request asks of the store, when all ask the same.
+    pub(super) fixed: Option<Fixed>,
+    /// The `RateLimit-Policy` field, when it is the same for all.
+    pub(super) policy_header: Option<HeaderValue>,
+    /// Whom the route refuses.
+    blocked: Vec<IpNet>,
+    /// How many gateways share the limits.
+    pub(super) nodes: u32,
+}
+
+/// Windows as the store takes them, already encoded.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    pub(super) all: Arc<WindowSet>,
+    /// Of the limits that are keyed by address alone.
+    pub(super) by_address: Arc<WindowSet>,
+}
+
+/// One limit.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) name: String,
+    pub(super) key: Vec<LimitKey>,
+    pub(super) over: Over,
+    pub(super) retry_jitter: Duration,
+    pub(super) count: Vec<Statuses>,
+    pub(super) refund: Vec<Refund>,
+    pub(super) response_cost: Option<(HeaderName, u32)>,
+    cost: Cost,
+    exempt: config::Exempt,
+    rules: Vec<Rule>,
+    tiers: Option<(String, BTreeMap<String, Vec<Rule>>)>,
+}
+
+/// One window of a limit.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// The window as the store's key names it: `15m`.
+    pub(super) label: String,
+    pub(super) item: QuotaItem,
+    pub(super) window: Window,
+    pub(super) quota: governor::Quota,
+}
+
+impl Policy {
+    /// Compiles the named limits of one route. `nodes` is the number of gateways that share them.
+    pub fn compile<'a>(
+        limits: impl Iterator<Item = (&'a str, &'a config::Limit)>,
+        nodes: u32,
+    ) -> Self {
+        let mut blocked = Vec::new();
+        let (mut shared, mut local) = (Vec::new(), Vec::new());
+        for (name, written) in limits {
+            blocked.extend_from_slice(&written.block);
+            let limit = Limit::compile(name, written);
+            match written.scope {
+                Scope::Shared => shared.push(limit),
+                Scope::Local => local.push(limit),
+            }
+        }
+        // A stable sort: address-keyed limits form a prefix, which is what a request without a
+        // valid token charges.
+        shared.sort_by_key(|limit: &Limit| !limit.is_by_address());
+        let by_address = shared.iter().filter(|limit| limit.is_by_address()).count();
+        let uniform = shared.iter().all(Limit::is_uniform);
+        let windows = |limits: &[Limit]| {
+            let rules = limits.iter().flat_map(|limit| limit.rules.iter().map(move |r| (limit, r)));
+            let priced = rules.map(|(limit, rule)| rule.priced(limit.fixed_cost()));
+            Arc::new(WindowSet::new(priced.collect()))
+        };
+        let fixed = uniform
+            .then(|| Fixed { all: windows(&shared), by_address: windows(&shared[..by_address]) });
+        let told = shared.iter().chain(&local).filter(|limit| limit.is_told());
+        let items = told.flat_map(|limit| limit.rules.iter().map(|rule| &rule.item));
+        let uniform = uniform && local.iter().all(Limit::is_uniform);
+        let policy_header = if uniform { headers::policy_header(items) } else { None };
+        Self { shared, by_address, local, fixed, policy_header, blocked, nodes }
+    }
+
+    /// Whether the route refuses this client, whatever it asks.
+    pub fn blocks(&self, address: ClientAddr) -> bool {
+        !self.blocked.is_empty() && contains(&self.blocked, address)
+    }
+}
+
+impl Limit {
+    fn compile(name: &str, written: &config::Limit) -> Self {
+        let mode = match written.over {
+            Over::Refuse => Mode::Enforce,
+            Over::Shadow | Over::Mark(_) => Mode::Observe,
+        };
+        let rules = |rates: &[Rate]| -> Vec<Rule> {
+            let several = rates.len() > 1;
+            rates.iter().map(|rate| Rule::compile(name, several, rate, mode)).collect()
+        };
+        let tiers = written.tiers.as_ref().map(|tiers| {
+            let compiled = tiers.allow.iter().map(|(tier, rates)| (tier.clone(), rules(rates)));
+            (tiers.claim.clone(), compiled.collect())
+        });
+        Self {
+            name: name.to_owned(),
+            key: written.key.clone(),
+            over: written.over.clone(),
+            retry_jitter: written.retry_jitter,
+            count: written.count.clone(),
+            refund: written.refund.clone(),
+            response_cost: written.response_cost.clone(),
+            cost: written.cost.clone(),
+            exempt: written.exempt.clone(),
+            rules: rules(&written.allow),
+            tiers,
+        }
+    }
+
+    /// The windows that count this request; none when it is exempt.
+    pub(super) fn rules(&self, facts: &Facts<'_>) -> &[Rule] {
+        let identity = facts.caller.as_deref();
+        if contains(&self.exempt.addresses, facts.address)
+            || self.exempt.claims.iter().any(|(claim, values)| says(identity, claim, values))
+        {
+            return &[];
+        }
+        let tier = self.tiers.as_ref().and_then(|(claim, tiers)| {
+            let tier = identity?.find(claim).and_then(scalar)?;
+            tiers.get(&*tier)
+        });
+        tier.unwrap_or(&self.rules)
+    }
+
+    /// Units that this request takes.
+    pub(super) fn cost(&self, facts: &Facts<'_>) -> u32 {
+        match &self.cost {
+            Cost::Fixed(cost) => *cost,
+            Cost::Header(name, max) => {
+                let said = facts.headers.get(name).and_then(|value| value.to_str().ok());
+                said.and_then(|text| text.trim().parse().ok()).unwrap_or(1).clamp(1, *max)
+            }
+            Cost::Methods(costs) => {
+                costs.iter().find(|(method, _)| method == facts.method).map_or(1, |(_, cost)| *cost)
+            }
+        }
+    }
+
+    /// Whether the limit counts by nothing but the client's address (and the route).
+    pub(super) fn is_by_address(&self) -> bool {
+        self.key.iter().all(|part| matches!(part, LimitKey::Address | LimitKey::Route))
+    }
+
+    /// Whether it can be judged before anybody knows who calls.
+    pub(super) fn is_early(&self) -> bool {
+        self.is_by_address() && self.exempt.claims.is_empty() && self.tiers.is_none()
+    }
+
+    /// Whether clients are told of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.over != Over::Shadow
+    }
+
+    /// Whether the answer decides what is charged in the end.
+    pub(super) fn is_corrected(&self) -> bool {
+        !self.count.is_empty() || !self.refund.is_empty() || self.response_cost.is_some()
+    }
+
+    /// Whether every request meets the same windows at the same cost.
+    fn is_uniform(&self) -> bool {
+        matches!(self.cost, Cost::Fixed(_))
+            && self.tiers.is_none()
+            && self.exempt == config::Exempt::default()
+    }
+
+    fn fixed_cost(&self) -> u32 {
+        if let Cost::Fixed(cost) = self.cost { cost } else { 1 }
+    }
+}
+
+impl Rule {
+    fn compile(name: &str, several: bool, rate: &Rate, mode: Mode) -> Self {
+        let label = rate.label();
+        let item = if several { format!("{name}-{label}") } else { name.to_owned() };
+        Self {
+            item: QuotaItem::new(item, rate.limit, rate.window),
+            label,
+            window: Window { mode, ..Window::new(rate.limit, rate.window) },
+            quota: local::quota(rate),
+        }
+    }
+
+    /// The window at a cost.
+    pub(super) fn priced(&self, cost: u32) -> Window {
+        Window { cost, ..self.window }
+    }
+}
+
+fn contains(networks: &[IpNet], address: ClientAddr) -> bool {
+    !networks.is_empty() && networks.iter().any(|network| network.contains(&address.ip()))
+}
+
+/// Whether a claim has one of these values, or holds one in a list.
+fn says(identity: Option<&Identity>, claim: &str, values: &[String]) -> bool {
+    let is_one = |value: &serde_json::Value| {
+        scalar(value).is_some_and(|text| values.iter().any(|accepted| *accepted == *text))
+    };
+    match identity.and_then(|identity| identity.find(claim)) {
+        Some(serde_json::Value::Array(items)) => items.iter().any(is_one),
+        Some(value) => is_one(value),
+        None => false,
+    }
+}

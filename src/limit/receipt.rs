@@ -1,0 +1,123 @@
+//! What a request has paid, and what it owes or gets back once its answer is known.
+//!
+//! A request is charged before it is forwarded, so that no crowd of requests in flight can pass a
+//! limit that counts only some answers; the answer then decides what stays charged.
+
+use http::{HeaderMap, StatusCode};
+
+use super::State;
+use super::policy::Limit;
+use crate::config::Refund;
+use crate::store::{Charges, Mode, Store, StoreError, Window, WindowSet};
+
+/// The charges of a request that its answer may change.
+#[derive(Debug)]
+pub struct Receipt<'p> {
+    pub(super) charged: Vec<(&'p Limit, String, Window)>,
+    pub(super) at_us: u64,
+    /// Whether the store counted, and not this node in its place.
+    pub(super) shared: bool,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    /// The status that the client gets.
+    pub status: StatusCode,
+    /// The fields of the response, when there is one.
+    pub headers: Option<&'a HeaderMap>,
+    /// Whether the upstream did not answer, or with a status from 500 on.
+    pub failed: bool,
+    /// Whether the answer came from the cache.
+    pub cached: bool,
+}
+
+/// What is given back, and what is charged on top.
+#[derive(Debug)]
+pub struct Correction {
+    refunds: (WindowSet, Vec<String>),
+    dues: (WindowSet, Vec<String>),
+    at_us: u64,
+    shared: bool,
+}
+
+impl Receipt<'_> {
+    /// What the outcome changes; nothing when everything stays as it was charged.
+    pub fn settle(self, outcome: &Outcome<'_>) -> Option<Correction> {
+        let (mut refunds, mut dues) = (Vec::new(), Vec::new());
+        for (limit, key, window) in self.charged {
+            let cost = limit.final_cost(window.cost, outcome);
+            if cost < window.cost {
+                refunds.push((key, Window { cost: window.cost - cost, ..window }));
+            } else if cost > window.cost {
+                let mode = Mode::Force;
+                dues.push((key, Window { cost: cost - window.cost, mode, ..window }));
+            }
+        }
+        Correction::new(refunds, dues, self.at_us, self.shared)
+    }
+}
+
+impl Limit {
+    /// What a request with this outcome costs, of which `paid` is charged already.
+    fn final_cost(&self, paid: u32, outcome: &Outcome<'_>) -> u32 {
+        let counts = |status| self.count.is_empty() || self.count.iter().any(|s| s.contain(status));
+        let excused = |why: &Refund| match why {
+            Refund::Failure => outcome.failed,
+            Refund::Cache => outcome.cached,
+        };
+        if !counts(outcome.status) || self.refund.iter().any(excused) {
+            return 0;
+        }
+        let said = self.response_cost.as_ref().and_then(|(name, max)| {
+            let text = outcome.headers?.get(name)?.to_str().ok()?;
+            text.trim().parse::<u32>().ok().map(|cost| cost.min(*max))
+        });
+        said.unwrap_or(paid)
+    }
+}
+
+impl Correction {
+    /// Nothing, when there is nothing to change.
+    pub(super) fn new(
+        refunds: Vec<(String, Window)>,
+        dues: Vec<(String, Window)>,
+        at_us: u64,
+        shared: bool,
+    ) -> Option<Self> {
+        if refunds.is_empty() && dues.is_empty() {
+            return None;
+        }
+        let set = |changes: Vec<(String, Window)>| {
+            let (keys, windows): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+            (WindowSet::new(windows), keys)
+        };
+        Some(Self { refunds: set(refunds), dues: set(dues), at_us, shared })
+    }
+
+    /// Carries it out where the charges were made.
+    ///
+    /// # Errors
+    /// The store's own; what it did not take is not tried again, so that nothing is given back
+    /// twice.
+    pub async fn carry_out(&self, store: &Store, state: &State) -> Result<(), StoreError> {
+        let refunds = Charges { set: &self.refunds.0, keys: &self.refunds.1 };
+        let dues = Charges { set: &self.dues.0, keys: &self.dues.1 };
+        if !refunds.keys.is_empty() {
+            if self.shared {
+                store.refund(refunds, self.at_us).await?;
+            } else {
+                state.stand_in.refund(refunds, self.at_us);
+            }
+            state.forget(&self.refunds.1);
+        }
+        if !dues.keys.is_empty() {
+            if self.shared {
+                store.take(dues).await?;
+            } else {
+                state.stand_in.take(dues)?;
+            }
+        }
+        Ok(())
+    }
+}
