@@ -4,6 +4,7 @@
 //! `/v1/` wants the token of `admin.token`, or a loopback address where there is none, and refuses
 //! what a web page of another site could send.
 
+mod limits;
 mod operations;
 
 use std::convert::Infallible;
@@ -125,7 +126,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
             return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
         }
     };
-    operations::carry_out(gateway, &head.method, path, &body).await
+    operations::carry_out(gateway, &head.method, &head.uri, &body).await
 }
 
 /// The answer to those who may not operate the gateway.

@@ -11,7 +11,7 @@ use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Reply, json as reply_json, not_allowed, problem};
+use super::{Reply, json as reply_json, limits, not_allowed, problem};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
 use crate::base::units::parse_positive_duration;
@@ -26,17 +26,23 @@ const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 pub(super) async fn carry_out(
     gateway: &Arc<Gateway>,
     method: &Method,
-    path: &str,
+    uri: &Uri,
     body: &[u8],
 ) -> Reply {
-    let result = match (method, path) {
+    let result = match (method, uri.path()) {
         (&Method::GET, "/v1/status") => Ok(status(gateway)),
         (&Method::POST, "/v1/revocations") => revoke(gateway, body).await,
         (&Method::POST, "/v1/cache/purge") => purge(gateway, body).await,
-        (_, "/v1/status") => return not_allowed("GET"),
-        (_, "/v1/revocations" | "/v1/cache/purge") => return not_allowed("POST"),
+        (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
+        (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
+        (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
+        (&Method::GET, "/v1/limits/refused") => Ok(limits::refused(gateway)),
+        (_, "/v1/status" | "/v1/limits/refused") => return not_allowed("GET"),
+        (_, "/v1/limits") => return not_allowed("GET, DELETE"),
+        (_, "/v1/revocations" | "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
         _ => {
-            let detail = "Known: GET /v1/status, POST /v1/revocations, POST /v1/cache/purge.";
+            let detail = "Known: GET /v1/status, POST /v1/revocations, POST /v1/cache/purge, \
+                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };
@@ -51,7 +57,7 @@ pub(super) async fn carry_out(
 }
 
 /// Why an operation was not carried out.
-enum Fault {
+pub(super) enum Fault {
     Asked(String),
     Store(StoreError),
 }
@@ -62,7 +68,7 @@ impl From<StoreError> for Fault {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fault> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|error| {
         Fault::Asked(format!("The body is not understood ({error}). Example: {example}"))
     })

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::key::principal;
 use super::policy::{Limit, Policy, Rule};
 use super::receipt::{Correction, Receipt};
-use super::{Exceeded, Facts, Quota, State, Told, headers};
+use super::{Exceeded, Facts, Forecast, Quota, State, Told, headers};
 use crate::config::{LimitKey, LimitOutage, Over};
 use crate::store::keys::Keys;
-use crate::store::{ChargeReply, Charges, Reply, Window, WindowSet, WindowState};
+use crate::store::{ChargeReply, Charges, Mode, Reply, Window, WindowSet, WindowState};
 
 /// What a request charges: one key per window of every limit that counts it.
 #[derive(Debug)]
@@ -81,6 +81,22 @@ impl<'p> Asked<'p> {
         Charges { set: &self.set, keys: &self.keys }
     }
 
+    /// The same question, of a store that only looks.
+    pub fn peek(&self) -> WindowSet {
+        let peek = |window: &Window| Window { mode: Mode::Peek, ..*window };
+        WindowSet::new(self.set.windows.iter().map(peek).collect())
+    }
+
+    /// What the answer to [`Self::peek`] means, window by window.
+    pub fn forecast(&self, reply: &ChargeReply) -> Vec<Forecast<'p>> {
+        let windows = self.set.windows.iter().zip(&reply.windows);
+        let all = self.rules.iter().zip(&self.keys).zip(windows);
+        all.map(|(((limit, rule), key), (window, state))| {
+            Forecast::new((limit, rule), key, window, state)
+        })
+        .collect()
+    }
+
     /// Gives everything back that was charged.
     pub fn undo(&self, reply: &ChargeReply) -> Option<Correction> {
         let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
@@ -97,16 +113,15 @@ impl<'p> Asked<'p> {
 
     /// Refuses at once what the store refused a moment ago.
     pub fn recall_shared(&self, state: &State, told: &Told<'_>) -> Result<(), Exceeded> {
-        for ((key, (limit, rule)), window) in
-            self.keys.iter().zip(&self.rules).zip(&self.set.windows)
+        for (index, ((limit, rule), window)) in self.rules.iter().zip(&self.set.windows).enumerate()
         {
             if limit.over == Over::Refuse
-                && let Some(wait) = state.denied.until(key, window)
+                && let Some(wait) = state.denied.until(&self.keys[index], window)
             {
                 let mut quota = told.quota.renewed();
                 quota.policy = self.policy_header();
                 quota.push((&rule.item, rule.item.limit), 0, wait, wait);
-                return Err(self.refuse(key, limit, rule, wait, &quota, state));
+                return Err(self.refuse(index, wait, &quota, state));
             }
         }
         Ok(())
@@ -158,15 +173,7 @@ impl<'p> Asked<'p> {
             }
         }
         if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
-            let ((limit, rule), key) = (self.rules[index], &self.keys[index]);
-            return Err(self.refuse(
-                key,
-                limit,
-                rule,
-                duration(found.retry_ms),
-                &told.quota,
-                state,
-            ));
+            return Err(self.refuse(index, duration(found.retry_ms), &told.quota, state));
         }
         Ok(self.receipt(&reply, shared))
     }
@@ -180,16 +187,10 @@ impl<'p> Asked<'p> {
         Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared })
     }
 
-    fn refuse(
-        &self,
-        key: &str,
-        limit: &Limit,
-        rule: &Rule,
-        wait: Duration,
-        quota: &Quota,
-        state: &State,
-    ) -> Exceeded {
-        state.refused.count(key);
+    /// The refusal by one of the windows.
+    fn refuse(&self, index: usize, wait: Duration, quota: &Quota, state: &State) -> Exceeded {
+        let (limit, rule) = self.rules[index];
+        state.refused.count(&self.keys[index]);
         Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota)
     }
 

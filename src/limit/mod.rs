@@ -7,6 +7,7 @@
 
 mod asked;
 mod denied;
+mod forecast;
 mod headers;
 mod key;
 mod local;
@@ -28,6 +29,7 @@ use policy::{Limit, Rule};
 
 pub use asked::{Asked, question};
 pub use denied::DenyCache;
+pub use forecast::{Forecast, describe};
 pub use headers::{Quota, QuotaItem};
 pub use local::LocalLimits;
 pub use policy::Policy;
@@ -54,6 +56,14 @@ impl State {
             stand_in: MemoryStore::new(keys_max),
             refused: Refused::default(),
         }
+    }
+
+    /// These keys were reset: nothing was counted, also in the store's place.
+    pub fn reset(&self, keys: &[String]) {
+        for key in keys {
+            self.stand_in.delete(key);
+        }
+        self.forget(keys);
     }
 
     /// Some units of these keys were given back.
@@ -170,7 +180,7 @@ pub fn flood<'p>(
     if policy.blocks(facts.address) {
         return Err(Exceeded::Blocked);
     }
-    charge_local(policy, state, facts, Limit::is_early, told)?;
+    charge_local(policy, state, keys, facts, Limit::is_early, told)?;
     if policy.by_address == 0 {
         return Ok(());
     }
@@ -184,23 +194,26 @@ pub fn flood<'p>(
 pub fn charge<'p>(
     policy: &'p Policy,
     state: &State,
+    keys: &Keys,
     facts: &Facts<'_>,
     told: &mut Told<'p>,
 ) -> Result<(), Exceeded> {
-    charge_local(policy, state, facts, |limit| !limit.is_early(), told)
+    charge_local(policy, state, keys, facts, |limit| !limit.is_early(), told)
 }
 
 /// Charges some of the limits of this node alone.
 fn charge_local<'p>(
     policy: &'p Policy,
     state: &State,
+    keys: &Keys,
     facts: &Facts<'_>,
     chosen: impl Fn(&Limit) -> bool,
     told: &mut Told<'p>,
 ) -> Result<(), Exceeded> {
     for limit in policy.local.iter().filter(|limit| chosen(limit)) {
         for rule in limit.rules(facts) {
-            let key = format!("{}:{} {}", limit.name, rule.label, principal(&limit.key, facts));
+            let mut key = String::with_capacity(64);
+            keys.limit_into(&mut key, &limit.name, &rule.label, &principal(&limit.key, facts));
             let (free, wait) = state.local.charge(&key, rule.quota, limit.cost(facts));
             let back = wait.unwrap_or_default();
             if limit.is_told() {

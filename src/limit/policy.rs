@@ -103,6 +103,11 @@ impl Policy {
         Self { shared, by_address, local, fixed, policy_header, blocked, nodes }
     }
 
+    /// The names of the limits that each gateway counts for itself.
+    pub fn local_names(&self) -> impl Iterator<Item = &str> {
+        self.local.iter().map(|limit| limit.name.as_str())
+    }
+
     /// Whether the route refuses this client, whatever it asks.
     pub fn blocks(&self, address: ClientAddr) -> bool {
         !self.blocked.is_empty() && contains(&self.blocked, address)

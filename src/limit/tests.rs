@@ -200,7 +200,7 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
     let charged = |sub: &str| {
         let caller = caller(sub);
         let facts = facts("192.0.2.1", &caller, &headers);
-        charge(&policy, &here, &facts, &mut Told::default()).is_ok()
+        charge(&policy, &here, &keys, &facts, &mut Told::default()).is_ok()
     };
     assert_eq!([charged("ada"), charged("ada"), charged("bob")], [true, false, true]);
 }

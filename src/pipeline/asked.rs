@@ -73,7 +73,7 @@ impl<'p> Asked<'p> {
             charges.recall_shared(&gateway.limits, told)?;
         }
         if good {
-            limit::charge(&route.limits, &gateway.limits, &facts, told)?;
+            limit::charge(&route.limits, &gateway.limits, &plan.keys, &facts, told)?;
         }
         let renews = route.session.as_ref().is_some_and(session::Policy::renews);
         let session_key = session_id.map(|id| plan.keys.session(&id));

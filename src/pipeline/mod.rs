@@ -8,6 +8,7 @@
 mod asked;
 mod body;
 mod exchange;
+mod explain;
 mod forward;
 mod rejection;
 
@@ -18,6 +19,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use self::body::Body;
+pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
 
 use self::asked::Asked;

@@ -104,7 +104,7 @@ impl Rejection {
     }
 
     /// A stable name: part of the body, of the access line and of a metric's label.
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Malformed(malformed) => match malformed {
                 Malformed::Host => "host_invalid",

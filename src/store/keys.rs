@@ -109,6 +109,37 @@ pub fn push_principal_part(out: &mut String, kind: &[&str], value: &str) {
     }
 }
 
+/// Principal, policy and window of a limiter's key.
+pub fn limit_parts(key: &str) -> Option<(&str, &str, &str)> {
+    let (_, rest) = key.split_once(":ratelimit:{")?;
+    let (principal, rest) = rest.split_once("}:")?;
+    let (policy, window) = rest.rsplit_once(':')?;
+    Some((principal, policy, window))
+}
+
+/// A principal as an operator writes it, `claim:sub=ada|route=r`, in the spelling of the keys;
+/// nothing when it has another form. What a key shows as a digest is taken as that.
+pub fn parse_principal(text: &str) -> Option<String> {
+    let mut out = String::new();
+    for part in text.split('|') {
+        let (kind, value) = part.split_once('=')?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+        let is_digest = |digest: &str| {
+            digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if kind.is_empty() || !kind.bytes().all(plain) {
+            return None;
+        }
+        if value.strip_prefix('#').is_some_and(is_digest) {
+            let separator = if out.is_empty() { "" } else { "|" };
+            out.extend([separator, kind, "=", value]);
+        } else {
+            push_principal_part(&mut out, &[kind], value);
+        }
+    }
+    Some(out)
+}
+
 /// A user-controlled part of a key that an application may write.
 fn part(value: &str) -> std::borrow::Cow<'_, str> {
     let verbatim = (1..=VERBATIM_BYTES_MAX).contains(&value.len())
@@ -185,11 +216,32 @@ mod tests {
     }
 
     #[test]
+    fn an_operators_principal_is_spelt_as_in_the_keys() {
+        let digest = format!("#{}", "0f".repeat(32));
+        for (text, expected) in [
+            ("claim:sub=42", Some("claim:sub=42".to_owned())),
+            ("address=::1|route=r", Some("address=::1|route=r".to_owned())),
+            (&format!("claim:sub={digest}"), Some(format!("claim:sub={digest}"))),
+            (&format!("route=r|claim:sub={digest}"), Some(format!("route=r|claim:sub={digest}"))),
+            ("42", None),
+            ("=42", None),
+            ("cl{im=42", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_principal(text), expected, "{text}");
+        }
+        let odd = parse_principal("claim:sub=a b").unwrap();
+        assert!(odd.starts_with("claim:sub=#") && odd.len() == "claim:sub=#".len() + 64);
+    }
+
+    #[test]
     fn limiter_and_cache_formats() {
         let keys = Keys::new("app");
         let mut out = String::new();
         keys.limit_into(&mut out, "api", "15m", "claim:sub=42");
         assert_eq!(out, "app:ratelimit:{claim:sub=42}:api:15m");
+        assert_eq!(limit_parts(&out), Some(("claim:sub=42", "api", "15m")));
+        assert_eq!(limit_parts("app:session:x"), None);
         assert_eq!(keys.cache_base(), "app:cache:{*}:epoch");
         assert_eq!(keys.cache_prefix("/products"), "app:cache:{/products}:epoch");
         assert_eq!(

@@ -178,7 +178,8 @@ impl MemoryStore {
 
     /// See [`super::Store::delete`].
     pub fn delete(&self, key: &str) -> bool {
-        lock(&self.values).remove(key)
+        let was_window = lock(&self.windows).map.remove(key).is_some();
+        lock(&self.values).remove(key) || was_window
     }
 
     fn standing(&self, standing: Standing<'_>) -> Result<StandingReply, StoreError> {

@@ -1,0 +1,148 @@
+//! Limits for operators: what one key has left, a reset, whom the limits refuse, and what would
+//! happen to a request.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::operations::{Fault, parse};
+use super::{Reply, json as reply_json};
+use crate::config::{self, Scope};
+use crate::gateway::Gateway;
+use crate::limit::describe;
+use crate::pipeline::{self, Described};
+use crate::store::keys::{limit_parts, parse_principal};
+use crate::store::{Charges, Mode, Window, WindowSet};
+
+/// Most keys that are told of as refused.
+const REFUSED_MAX: usize = 50;
+
+/// The windows of one key, with the keys under which the store has them.
+struct Asked {
+    policy: String,
+    principal: String,
+    windows: Vec<Window>,
+    keys: Vec<String>,
+}
+
+/// `GET /v1/limits?policy=NAME&key=PRINCIPAL`: what is left.
+pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let Asked { policy, principal, windows, keys } = asked(gateway, uri)?;
+    let set = WindowSet::new(windows);
+    let reply = gateway.store.take(Charges { set: &set, keys: &keys }).await?;
+    let shown = set.windows.iter().zip(&reply.windows).map(|(w, state)| describe(w, state));
+    let shown: Vec<_> = shown.collect();
+    let body = json!({ "policy": policy, "key": principal, "windows": shown });
+    Ok(reply_json(StatusCode::OK, &body))
+}
+
+/// `DELETE /v1/limits?policy=NAME&key=PRINCIPAL`: forgets what was counted.
+pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let Asked { policy, principal, keys, .. } = asked(gateway, uri)?;
+    let mut forgotten = 0;
+    for key in &keys {
+        forgotten += u32::from(gateway.store.delete(key).await?);
+    }
+    gateway.limits.reset(&keys);
+    let body = json!({ "policy": policy, "key": principal, "windows_reset": forgotten });
+    Ok(reply_json(StatusCode::OK, &body))
+}
+
+/// `GET /v1/limits/refused`: the keys that this gateway refuses most, of late.
+pub(super) fn refused(gateway: &Gateway) -> Reply {
+    let top = gateway.limits.refused.top(REFUSED_MAX);
+    let shown: Vec<_> = top
+        .iter()
+        .filter_map(|(key, refusals)| {
+            let (principal, policy, window) = limit_parts(key)?;
+            let shown = json!({
+                "policy": policy, "window": window, "key": principal, "refusals": refusals,
+            });
+            Some(shown)
+        })
+        .collect();
+    reply_json(StatusCode::OK, &json!({ "refused": shown }))
+}
+
+fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
+    const EXAMPLE: &str = "/v1/limits?policy=api&key=claim:sub=42";
+    let wrong = |what: &str| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let running = gateway.running();
+    let config = &running.plan.config;
+    let query: BTreeMap<_, _> =
+        form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let (Some(policy), Some(key)) = (query.get("policy"), query.get("key")) else {
+        return Err(wrong("Name the policy and the key."));
+    };
+    let Some(limit) = config.limits.get(policy.as_str()) else {
+        let known: Vec<&str> = config.limits.keys().map(String::as_str).collect();
+        return Err(wrong(&format!("No limit is named {policy:?}; there are {known:?}.")));
+    };
+    if limit.scope == Scope::Local {
+        return Err(wrong(&format!("Each gateway counts {policy:?} for itself, in no store.")));
+    }
+    let principal = parse_principal(key).ok_or_else(|| {
+        wrong(&format!(
+            "{key:?} is no key: it is made of kind=value, as POST /v1/explain shows it."
+        ))
+    })?;
+    let (windows, keys) = windows(limit)
+        .map(|(label, window)| {
+            let mut key = String::new();
+            running.plan.keys.limit_into(&mut key, policy, &label, &principal);
+            (window, key)
+        })
+        .unzip();
+    Ok(Asked { policy: policy.to_owned(), principal, windows, keys })
+}
+
+/// All windows of a limit and its tiers, one per length: tiers of one length share their counter.
+fn windows(limit: &config::Limit) -> impl Iterator<Item = (String, Window)> {
+    let tiers = limit.tiers.iter().flat_map(|tiers| tiers.allow.values().flatten());
+    let mut by_label = BTreeMap::new();
+    for rate in limit.allow.iter().chain(tiers) {
+        let window = Window { mode: Mode::Peek, ..Window::new(rate.limit, rate.window) };
+        by_label.entry(rate.label()).or_insert(window);
+    }
+    by_label.into_iter()
+}
+
+/// A request in words; only `path` is needed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    path: String,
+    method: Option<String>,
+    host: Option<String>,
+    address: Option<IpAddr>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// `POST /v1/explain`: what would happen, without it happening.
+pub(super) async fn explain(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+    const EXAMPLE: &str = r#"{"path": "/products?page=2", "method": "GET",
+        "host": "shop.example.com", "address": "192.0.2.1",
+        "headers": {"authorization": "Bearer …"}}"#;
+    let asked: Question = parse(body, EXAMPLE)?;
+    let wrong = |what: String| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let method = asked.method.as_deref().unwrap_or("GET");
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| wrong(format!("{method:?} is no method.")))?;
+    let target = asked.path.parse().map_err(|_| wrong(format!("{:?} is no path.", asked.path)))?;
+    let mut headers = HeaderMap::new();
+    let host = asked.host.as_deref().unwrap_or("localhost");
+    let fields = asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in fields.chain([(HOST.as_str(), host)]) {
+        let field = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
+        let (name, value) = field.ok_or_else(|| wrong(format!("{name:?} is no header.")))?;
+        headers.insert(name, value);
+    }
+    let address = asked.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let described = Described { method, target, headers, address };
+    Ok(reply_json(StatusCode::OK, &pipeline::explain(gateway, described).await))
+}

@@ -1,0 +1,79 @@
+//! What a window would say to a request, for operators.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::asked::duration;
+use super::policy::{Limit, Rule};
+use super::{Exceeded, Quota};
+use crate::base::units::duration_text;
+use crate::config::Over;
+use crate::store::{Window, WindowState, keys};
+
+/// One window of one limit, and how a request would fare with it.
+#[derive(Debug)]
+pub struct Forecast<'p> {
+    limit: &'p Limit,
+    rule: &'p Rule,
+    key: String,
+    window: Window,
+    state: WindowState,
+    /// Whether it stands in the request's way.
+    pub refuses: bool,
+    /// How long the request would have to wait, when it does not fit.
+    pub retry_after: Option<Duration>,
+}
+
+impl<'p> Forecast<'p> {
+    pub(super) fn new(
+        (limit, rule): (&'p Limit, &'p Rule),
+        key: &str,
+        window: &Window,
+        state: &WindowState,
+    ) -> Self {
+        Self {
+            limit,
+            rule,
+            key: keys::limit_parts(key).map_or(key, |parts| parts.0).to_owned(),
+            window: *window,
+            state: *state,
+            refuses: state.retry_ms != 0 && limit.over == Over::Refuse,
+            retry_after: (state.retry_ms != 0).then(|| duration(state.retry_ms)),
+        }
+    }
+
+    /// The refusal.
+    pub fn exceeded(&self) -> Exceeded {
+        let wait = self.retry_after.unwrap_or_default();
+        Exceeded::over(&self.rule.item.name, Duration::ZERO, wait, &Quota::default())
+    }
+
+    /// As operators read it.
+    pub fn to_json(&self) -> Value {
+        let over = match &self.limit.over {
+            _ if self.state.retry_ms == 0 => "passes",
+            Over::Refuse => "refuses",
+            Over::Shadow => "passes, in shadow",
+            Over::Mark(_) => "passes, marked",
+        };
+        let mut shown = describe(&self.window, &self.state);
+        shown["limit"] = json!(self.limit.name);
+        shown["key"] = json!(self.key);
+        shown["cost"] = json!(self.window.cost);
+        shown["verdict"] = json!(over);
+        shown
+    }
+}
+
+/// One window of one key, as operators read it.
+pub fn describe(window: &Window, state: &WindowState) -> Value {
+    let seconds = |ms: i64| u64::try_from(ms).unwrap_or_default() as f64 / 1000.0;
+    json!({
+        "window": duration_text(Duration::from_micros(window.span_us)),
+        "allowed": window.limit,
+        "remaining": state.free.max(0),
+        "retry_after_seconds": (state.retry_ms > 0).then(|| seconds(state.retry_ms)),
+        "full_after_seconds": seconds(state.full_ms),
+    })
+}

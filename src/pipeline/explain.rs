@@ -1,0 +1,210 @@
+//! What would happen to a request, without it happening: the rooms of `answer` in the same order,
+//! with a store that is only asked to look.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Uri};
+use serde_json::{Map, Value, json};
+
+use super::rejection::Rejection;
+use crate::base::facts::{Caller, ClientAddr, Peer};
+use crate::config::{LimitOutage, Outage};
+use crate::gateway::{Gateway, Running};
+use crate::guard::{self, Inspected};
+use crate::limit::{self, Exceeded, Facts, Forecast};
+use crate::plan::Route;
+use crate::session::{self, NoSession};
+use crate::store::{Answers, Charges, Questions, Reply, SessionKey, Standing};
+use crate::{auth, store};
+
+/// A request as an operator describes it.
+#[derive(Debug)]
+pub struct Described {
+    /// Its method.
+    pub method: Method,
+    /// Its target: a path with its query.
+    pub target: Uri,
+    /// Its fields, `Host` among them.
+    pub headers: HeaderMap,
+    /// The client's address.
+    pub address: IpAddr,
+}
+
+/// Tells which route takes a request, who calls, what its limits have left, and how it would end.
+pub async fn explain(gateway: &Gateway, described: Described) -> Value {
+    let mut report = Map::new();
+    let ending = match walk(gateway, described, &mut report).await {
+        Ok(upstream) => json!({ "passes": true, "upstream": upstream }),
+        Err(rejection) => json!({
+            "passes": false,
+            "status": rejection.status().as_u16(),
+            "code": rejection.code(),
+            "reason": rejection.to_string(),
+        }),
+    };
+    report.insert("outcome".to_owned(), ending);
+    Value::Object(report)
+}
+
+/// The way to the upstream, whose name it returns.
+async fn walk(
+    gateway: &Gateway,
+    described: Described,
+    report: &mut Map<String, Value>,
+) -> Result<String, Rejection> {
+    let running = gateway.running();
+    let plan = &running.plan;
+    let address = ClientAddr::new(described.address);
+    let head = head_of(described);
+    let local = plan.config.server.listen.first().copied();
+    let peer = Peer::new(address, local.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 80))));
+    let target = match guard::inspect(&plan.guard, peer.local, &head)? {
+        Inspected::Route(target) => target,
+        Inspected::ServerOptions => return Ok("-".to_owned()),
+    };
+    let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
+    report.insert("route".to_owned(), json!(route.name));
+    report.insert("path".to_owned(), json!(target.path()));
+    if route.limits.blocks(address) {
+        return Err(Exceeded::Blocked.into());
+    }
+    let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
+    let caller = identified.as_ref().ok().cloned().flatten();
+    report.insert("caller".to_owned(), describe_caller(route, &caller));
+    let session_id = match &route.session {
+        Some(policy) if identified.is_ok() => session::id(policy, &caller, &head.headers),
+        _ => None,
+    };
+    let facts = Facts {
+        address,
+        caller: &caller,
+        method: &head.method,
+        headers: &head.headers,
+        session: session_id.as_deref(),
+        route: &route.name,
+    };
+    let charges = limit::question(&route.limits, &plan.keys, &facts, identified.is_ok());
+    let session_key = session_id.as_ref().map(|id| plan.keys.session(id));
+    let mut answers = look(gateway, &caller, charges.as_ref(), session_key.as_deref()).await;
+    let limits = charges.as_ref().zip(answers.charges.take());
+    let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
+    report.insert("limits".to_owned(), describe_limits(&running, route, &limits));
+    if let Err(denied) = identified {
+        admit(&running, limits)?;
+        return Err(denied.into());
+    }
+    confirm(&running, &caller, answers.standing.take())?;
+    admit(&running, limits)?;
+    let session = session::attach(route.session.as_ref(), answers.session.take());
+    report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
+    session?;
+    Ok(plan.upstreams[route.upstream].0.clone())
+}
+
+fn head_of(described: Described) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = described.method;
+    head.uri = described.target;
+    head.headers = described.headers;
+    head
+}
+
+/// The request's questions, none of which changes anything.
+async fn look(
+    gateway: &Gateway,
+    caller: &Caller,
+    charges: Option<&limit::Asked<'_>>,
+    session: Option<&str>,
+) -> Answers {
+    let peek = charges.map(limit::Asked::peek);
+    let standing = caller.as_deref().filter(|identity| identity.is_revocable());
+    let questions = Questions {
+        standing: standing.map(|identity| Standing {
+            blacklist: &identity.blacklist_keys,
+            not_before: identity.not_before_key.as_deref(),
+        }),
+        charges: peek.as_ref().zip(charges).map(|(set, asked)| {
+            let keys = asked.charges().keys;
+            Charges { set, keys }
+        }),
+        session: session.map(|key| SessionKey { key, ttl: false }),
+        ..Questions::default()
+    };
+    if questions.is_empty() { Answers::default() } else { gateway.store.ask(&questions).await }
+}
+
+fn confirm(
+    running: &Running,
+    caller: &Caller,
+    reply: Option<Reply<store::StandingReply>>,
+) -> Result<(), Rejection> {
+    match (caller, reply) {
+        (Some(identity), Some(Ok(standing))) => {
+            Ok(auth::confirm(identity, standing.listed, standing.not_before)?)
+        }
+        (_, Some(Err(error))) if running.plan.on_outage.revocation == Outage::Refuse => {
+            Err(Rejection::RevocationUnknown(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the limits would say.
+fn admit(running: &Running, forecasts: Option<Reply<Vec<Forecast<'_>>>>) -> Result<(), Rejection> {
+    match forecasts {
+        Some(Ok(forecasts)) => {
+            let refusing = forecasts.into_iter().filter(|it| it.refuses);
+            match refusing.max_by_key(|it| it.retry_after) {
+                Some(worst) => Err(worst.exceeded().into()),
+                None => Ok(()),
+            }
+        }
+        Some(Err(error)) if running.plan.on_outage.limits == LimitOutage::Refuse => {
+            Err(Exceeded::Unknown(error).into())
+        }
+        Some(Err(_)) | None => Ok(()),
+    }
+}
+
+fn describe_caller(route: &Route, caller: &Caller) -> Value {
+    match (&route.auth, caller) {
+        (None, _) => json!("the route is public"),
+        (Some(_), None) => json!(null),
+        (Some(_), Some(identity)) => json!({
+            "subject": identity.subject,
+            "issued_at": identity.issued_at,
+            "expires_at": identity.expires_at,
+        }),
+    }
+}
+
+fn describe_limits(
+    running: &Running,
+    route: &Route,
+    forecasts: &Option<Reply<Vec<Forecast<'_>>>>,
+) -> Value {
+    let mut shown: Vec<Value> = match forecasts {
+        None => Vec::new(),
+        Some(Ok(forecasts)) => forecasts.iter().map(Forecast::to_json).collect(),
+        Some(Err(error)) => vec![json!({
+            "unknown": error.to_string(),
+            "on_outage": format!("{:?}", running.plan.on_outage.limits).to_lowercase(),
+        })],
+    };
+    shown.extend(route.limits.local_names().map(
+        |name| json!({ "limit": name, "scope": "local", "note": "each gateway counts for itself" }),
+    ));
+    Value::Array(shown)
+}
+
+fn describe_session(named: bool, session: &Result<session::Attached, NoSession>) -> Value {
+    match session {
+        _ if !named => json!(null),
+        Ok(attached) => json!({
+            "headers": attached.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        }),
+        Err(error) => json!({ "unusable": error.to_string() }),
+    }
+}
