@@ -1,6 +1,7 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod held;
 mod overdue;
 
 use std::sync::Arc;
@@ -12,14 +13,15 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub use self::held::Held;
 use self::overdue::Overdue;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
-use crate::limit::{self, Correction};
+use crate::limit::{self, Correction, Renewal, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
-use crate::store::{Answers, Entry, MemoryStore, Questions, RedisStore, Store, StoreError};
+use crate::store::{Answers, Entry, Leases, MemoryStore, Questions, RedisStore, Store, StoreError};
 use crate::upstream::Upstream;
 
 /// Most writes that nobody waits for, at a time.
@@ -251,6 +253,26 @@ impl Gateway {
         });
     }
 
+    /// Gives places among the requests in flight back, those of the store in the background.
+    pub fn leave(self: &Arc<Self>, ticket: Ticket) {
+        self.limits.in_flight.leave(&ticket);
+        let Some((keys, holder)) = ticket.leased else { return };
+        let gateway = Arc::clone(self);
+        self.in_background("limits", async move { gateway.store.release(&keys, &holder).await });
+    }
+
+    /// Renews the leases of requests that take long.
+    async fn renew_leases(&self) {
+        for (holder, Renewal { keys, crowds, .. }) in self.limits.in_flight.due() {
+            let leases = Leases { crowds: &crowds, keys: &keys, holder: &holder };
+            if self.store.lease(leases).await.is_err() {
+                self.metrics.store_failed("limits");
+                // The rest would fail too, one timeout after the other.
+                return;
+            }
+        }
+    }
+
     /// The key of the base epoch.
     pub fn base_epoch(&self) -> &str {
         &self.base_epoch
@@ -350,5 +372,6 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         if gateway.overdue.any.load(Ordering::Acquire) {
             gateway.settle_overdue().await;
         }
+        gateway.renew_leases().await;
     }
 }

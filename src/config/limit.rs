@@ -9,8 +9,8 @@ use toml::de::DeValue;
 use super::reader::Section;
 use super::server::network;
 use super::value::{
-    Mistake, Read, choice, count, duration_or_zero, echo, field_name, flag, header_name, string,
-    text,
+    Mistake, Read, choice, count, duration, duration_or_zero, echo, field_name, flag, header_name,
+    string, text,
 };
 use crate::base::units::Rate;
 
@@ -21,6 +21,10 @@ pub struct Limit {
     pub key: Vec<LimitKey>,
     /// The windows, all of which must pass.
     pub allow: Vec<Rate>,
+    /// Most requests in flight, in place of windows.
+    pub concurrent: Option<u32>,
+    /// How long a place in flight is kept for a gateway of which nothing is heard.
+    pub lease: Duration,
     /// Other windows for some callers.
     pub tiers: Option<Tiers>,
     /// Units that a request takes.
@@ -135,6 +139,9 @@ pub enum Scope {
     Local,
 }
 
+/// Shortest and longest lease of a place in flight.
+const LEASE_MIN: Duration = Duration::from_secs(5);
+const LEASE_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most units that one request can be said to cost.
 const COST_MAX: u32 = 1_000_000;
 
@@ -143,11 +150,18 @@ pub(super) fn read(limit: &mut Section<'_>) -> Limit {
     let scopes = [("shared", Scope::Shared), ("local", Scope::Local)];
     let refunds = [("failure", Refund::Failure), ("cache", Refund::Cache)];
     let key = limit.need_list("key", "[\"address\"]", limit_key);
-    let allow = limit.need_list("allow", "[\"100/15m\"]", rate);
+    let concurrent = limit.get("concurrent", count(1..=1_000_000));
+    let allow = if limit.has("concurrent") {
+        limit.list_or_empty("allow", rate)
+    } else {
+        limit.need_list("allow", "[\"100/15m\"]", rate)
+    };
     report_duplicates(limit, &key, &allow);
     let read = Limit {
         key,
         allow,
+        concurrent,
+        lease: limit.or("lease", Duration::from_secs(30), lease),
         tiers: limit.optional("tiers", read_tiers).flatten(),
         cost: limit.either("cost", fixed_cost, read_cost).unwrap_or(Cost::Fixed(1)),
         response_cost: limit.optional("response_cost", read_response_cost).flatten(),
@@ -160,6 +174,7 @@ pub(super) fn read(limit: &mut Section<'_>) -> Limit {
         scope: limit.or("scope", Scope::Shared, choice(&scopes)),
     };
     report_local(limit, &read);
+    report_concurrent(limit, &read);
     report_unpayable(limit, &read);
     read
 }
@@ -245,6 +260,23 @@ fn report_local(section: &Section<'_>, limit: &Limit) {
     }
 }
 
+/// What a limit on requests in flight cannot have: it has places, not units that come back in time.
+fn report_concurrent(section: &Section<'_>, limit: &Limit) {
+    if limit.concurrent.is_none() {
+        if section.has("lease") {
+            let what = "needs concurrent, whose places it keeps";
+            section.problem("lease", what, "add concurrent = 10, or remove lease");
+        }
+        return;
+    }
+    for key in ["allow", "tiers", "cost", "response_cost", "count", "refund"] {
+        if section.has(key) {
+            let what = "counts units of a window, which concurrent has not";
+            section.problem(key, what, "remove it, or make it a limit of its own");
+        }
+    }
+}
+
 /// A cost above a limit never passes.
 fn report_unpayable(section: &Section<'_>, limit: &Limit) {
     let dearest = match &limit.cost {
@@ -292,6 +324,16 @@ fn limit_key(value: &DeValue<'_>) -> Read<LimitKey> {
             let what = format!("{} cannot be counted by", echo(text));
             Err(Mistake::new(what, format!("write {EXAMPLE}")))
         }
+    }
+}
+
+/// A lease is renewed once a second at most often, and must survive two renewals that fail.
+fn lease(value: &DeValue<'_>) -> Read<Duration> {
+    let lease = duration(value)?;
+    if (LEASE_MIN..=LEASE_MAX).contains(&lease) {
+        Ok(lease)
+    } else {
+        Err(Mistake::new("is out of range", "write 5s to 1h"))
     }
 }
 

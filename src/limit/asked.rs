@@ -131,20 +131,20 @@ impl<'p> Asked<'p> {
     /// the answer decides what is charged in the end.
     pub fn admit(
         &self,
-        reply: Reply<ChargeReply>,
+        reply: &Reply<ChargeReply>,
         outage: LimitOutage,
         state: &State,
         told: &mut Told<'p>,
     ) -> Result<Option<Receipt<'p>>, Exceeded> {
         let (reply, set, shared) = match (reply, outage) {
-            (Ok(reply), _) => (reply, Cow::Borrowed(&**self.set), true),
+            (Ok(reply), _) => (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), true),
             (Err(_), LimitOutage::Allow) => return Ok(None),
-            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error)),
+            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error.clone())),
             (Err(_), LimitOutage::Local) => {
                 let share = self.set.divided_by(self.policy.nodes);
                 let charges = Charges { set: &share, keys: &self.keys };
                 let reply = state.stand_in.take(charges).map_err(Exceeded::Unknown)?;
-                (reply, Cow::Owned(share), false)
+                (Cow::Owned(reply), Cow::Owned(share), false)
             }
         };
         told.quota.policy = self.policy_header();
@@ -169,7 +169,7 @@ impl<'p> Asked<'p> {
                         worst = Some((index, found));
                     }
                 }
-                Over::Shadow | Over::Mark(_) => told.note(limit, rule),
+                Over::Shadow | Over::Mark(_) => told.note(limit, &rule.item.name),
             }
         }
         if let Some((index, found)) = worst.filter(|_| !reply.allowed) {

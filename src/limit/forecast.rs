@@ -51,17 +51,11 @@ impl<'p> Forecast<'p> {
 
     /// As operators read it.
     pub fn to_json(&self) -> Value {
-        let over = match &self.limit.over {
-            _ if self.state.retry_ms == 0 => "passes",
-            Over::Refuse => "refuses",
-            Over::Shadow => "passes, in shadow",
-            Over::Mark(_) => "passes, marked",
-        };
         let mut shown = describe(&self.window, &self.state);
         shown["limit"] = json!(self.limit.name);
         shown["key"] = json!(self.key);
         shown["cost"] = json!(self.window.cost);
-        shown["verdict"] = json!(over);
+        shown["verdict"] = json!(self.limit.verdict(self.state.retry_ms == 0));
         shown
     }
 }

@@ -6,6 +6,7 @@
 //! store trips. What the answer decides is corrected afterwards (`receipt`).
 
 mod asked;
+mod concurrency;
 mod denied;
 mod forecast;
 mod headers;
@@ -25,9 +26,10 @@ use crate::store::keys::Keys;
 use crate::store::{MemoryStore, StoreError};
 
 use key::principal;
-use policy::{Limit, Rule};
+use policy::Limit;
 
 pub use asked::{Asked, question};
+pub use concurrency::{InFlight, Renewal, Ticket, Wanted, wanted};
 pub use denied::DenyCache;
 pub use forecast::{Forecast, describe};
 pub use headers::{Quota, QuotaItem};
@@ -45,6 +47,8 @@ pub struct State {
     stand_in: MemoryStore,
     /// Whom the limits refuse most.
     pub refused: Refused,
+    /// Which places the requests of this gateway hold.
+    pub in_flight: InFlight,
 }
 
 impl State {
@@ -55,6 +59,7 @@ impl State {
             denied: DenyCache::default(),
             stand_in: MemoryStore::new(keys_max),
             refused: Refused::default(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -109,7 +114,7 @@ impl<'p> Told<'p> {
     }
 
     /// The request is over a limit that lets it pass.
-    fn note(&mut self, limit: &'p Limit, rule: &'p Rule) {
+    fn note(&mut self, limit: &'p Limit, item: &'p str) {
         let action = match &limit.over {
             Over::Refuse => return,
             Over::Shadow => "shadow",
@@ -118,7 +123,7 @@ impl<'p> Told<'p> {
                 "mark"
             }
         };
-        self.over.push((&rule.item.name, action));
+        self.over.push((item, action));
     }
 
     /// Adds a limit to the list in `header`.
@@ -226,7 +231,7 @@ fn charge_local<'p>(
                     let (jitter, quota) = (limit.retry_jitter, &told.quota);
                     return Err(Exceeded::over(&rule.item.name, jitter, wait, quota));
                 }
-                Some(_) => told.note(limit, rule),
+                Some(_) => told.note(limit, &rule.item.name),
                 None => {}
             }
         }

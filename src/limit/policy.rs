@@ -9,11 +9,11 @@ use ipnet::IpNet;
 
 use super::Facts;
 use super::headers::{self, QuotaItem};
-use super::local;
+use super::{concurrency, local};
 use crate::base::facts::{ClientAddr, Identity, scalar};
 use crate::base::units::Rate;
 use crate::config::{self, Cost, LimitKey, Over, Refund, Scope, Statuses};
-use crate::store::{Mode, Window, WindowSet};
+use crate::store::{Crowd, Mode, Window, WindowSet};
 
 /// The limits of one route, compiled.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Policy {
     pub(super) by_address: usize,
     /// Limits of this node alone.
     pub(super) local: Vec<Limit>,
+    /// Limits on requests in flight.
+    pub(super) concurrent: Vec<Concurrent>,
     /// What every request asks of the store, when all ask the same.
     pub(super) fixed: Option<Fixed>,
     /// The `RateLimit-Policy` field, when it is the same for all.
@@ -58,6 +60,15 @@ pub(super) struct Limit {
     tiers: Option<(String, BTreeMap<String, Vec<Rule>>)>,
 }
 
+/// A limit on requests in flight.
+#[derive(Debug)]
+pub(super) struct Concurrent {
+    pub(super) limit: Limit,
+    pub(super) crowd: Crowd,
+    /// Whether each gateway counts for itself.
+    pub(super) is_local: bool,
+}
+
 /// One window of a limit.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -75,13 +86,19 @@ impl Policy {
         nodes: u32,
     ) -> Self {
         let mut blocked = Vec::new();
-        let (mut shared, mut local) = (Vec::new(), Vec::new());
+        let (mut shared, mut local, mut concurrent) = (Vec::new(), Vec::new(), Vec::new());
         for (name, written) in limits {
             blocked.extend_from_slice(&written.block);
             let limit = Limit::compile(name, written);
-            match written.scope {
-                Scope::Shared => shared.push(limit),
-                Scope::Local => local.push(limit),
+            let is_local = written.scope == Scope::Local;
+            match written.concurrent {
+                Some(most) => {
+                    let mode = concurrency::mode(&limit.over);
+                    let crowd = Crowd { most, lease: written.lease, mode };
+                    concurrent.push(Concurrent { limit, crowd, is_local });
+                }
+                None if is_local => local.push(limit),
+                None => shared.push(limit),
             }
         }
         // A stable sort: address-keyed limits form a prefix, which is what a request without a
@@ -100,7 +117,7 @@ impl Policy {
         let items = told.flat_map(|limit| limit.rules.iter().map(|rule| &rule.item));
         let uniform = uniform && local.iter().all(Limit::is_uniform);
         let policy_header = if uniform { headers::policy_header(items) } else { None };
-        Self { shared, by_address, local, fixed, policy_header, blocked, nodes }
+        Self { shared, by_address, local, concurrent, fixed, policy_header, blocked, nodes }
     }
 
     /// The names of the limits that each gateway counts for itself.
@@ -143,14 +160,19 @@ impl Limit {
         }
     }
 
+    /// Whether this request is not counted.
+    pub(super) fn is_exempt(&self, facts: &Facts<'_>) -> bool {
+        let identity = facts.caller.as_deref();
+        contains(&self.exempt.addresses, facts.address)
+            || self.exempt.claims.iter().any(|(claim, values)| says(identity, claim, values))
+    }
+
     /// The windows that count this request; none when it is exempt.
     pub(super) fn rules(&self, facts: &Facts<'_>) -> &[Rule] {
-        let identity = facts.caller.as_deref();
-        if contains(&self.exempt.addresses, facts.address)
-            || self.exempt.claims.iter().any(|(claim, values)| says(identity, claim, values))
-        {
+        if self.is_exempt(facts) {
             return &[];
         }
+        let identity = facts.caller.as_deref();
         let tier = self.tiers.as_ref().and_then(|(claim, tiers)| {
             let tier = identity?.find(claim).and_then(scalar)?;
             tiers.get(&*tier)
@@ -180,6 +202,16 @@ impl Limit {
     /// Whether it can be judged before anybody knows who calls.
     pub(super) fn is_early(&self) -> bool {
         self.is_by_address() && self.exempt.claims.is_empty() && self.tiers.is_none()
+    }
+
+    /// What becomes of a request, in words for operators.
+    pub(super) fn verdict(&self, fits: bool) -> &'static str {
+        match &self.over {
+            _ if fits => "passes",
+            Over::Refuse => "refuses",
+            Over::Shadow => "passes, in shadow",
+            Over::Mark(_) => "passes, marked",
+        }
     }
 
     /// Whether clients are told of it.

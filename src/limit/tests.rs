@@ -17,6 +17,8 @@ fn limit(key: Vec<LimitKey>, allow: &[&str], scope: Scope) -> config::Limit {
     config::Limit {
         key,
         allow: allow.iter().map(|rate| rate.parse().unwrap()).collect(),
+        concurrent: None,
+        lease: Duration::from_secs(30),
         tiers: None,
         cost: config::Cost::Fixed(1),
         response_cost: None,
@@ -122,7 +124,7 @@ fn judged(
     let here = State::new(100);
     let mut told = Told::default();
     let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
-    let verdict = asked.admit(reply, outage, &here, &mut told);
+    let verdict = asked.admit(&reply, outage, &here, &mut told);
     (verdict.map(|receipt| receipt.is_some()), told.quota, here)
 }
 
@@ -171,7 +173,7 @@ fn an_outage_does_what_the_configuration_says() {
     let here = State::new(100);
     let admit = |outage| {
         let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
-        asked.admit(Err(StoreError::Timeout), outage, &here, &mut Told::default()).map(|_| ())
+        asked.admit(&Err(StoreError::Timeout), outage, &here, &mut Told::default()).map(|_| ())
     };
     assert_eq!(admit(LimitOutage::Allow), Ok(()));
     assert_eq!(admit(LimitOutage::Refuse), Err(Exceeded::Unknown(StoreError::Timeout)));

@@ -15,7 +15,7 @@ use crate::cache::{
     self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
 };
 use crate::config::Outage;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Held};
 use crate::headers;
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
@@ -25,6 +25,9 @@ use crate::store::{Answers, Cached, CachedReply, Questions, Reply, SessionKey, S
 /// The questions of one request, with the keys they are made of.
 pub(super) struct Asked<'p> {
     charges: Option<limit::Asked<'p>>,
+    places: Option<limit::Wanted<'p>>,
+    /// Gives the places back if the request ends before it is admitted.
+    held: Option<Held>,
     caller: Caller,
     /// The session's key, when the request names a session.
     pub(super) session_key: Option<String>,
@@ -45,7 +48,7 @@ impl<'p> Asked<'p> {
     /// Lets every room ask. A caller whose token is no good asks for its address's limits only.
     /// What this node knows to be exhausted is refused without asking.
     pub(super) fn collect(
-        gateway: &Gateway,
+        gateway: &Arc<Gateway>,
         arrival: &Arrival<'p>,
         identified: &Result<Caller, Denied>,
         head: &Parts,
@@ -75,6 +78,10 @@ impl<'p> Asked<'p> {
         if good {
             limit::charge(&route.limits, &gateway.limits, &plan.keys, &facts, told)?;
         }
+        let places = good
+            .then(|| limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts))
+            .flatten();
+        let held = places.as_ref().map(|places| Held::new(gateway, places.ticket()));
         let renews = route.session.as_ref().is_some_and(session::Policy::renews);
         let session_key = session_id.map(|id| plan.keys.session(&id));
         let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
@@ -84,7 +91,7 @@ impl<'p> Asked<'p> {
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
             Lookup { place, intent, near }
         });
-        Ok(Self { charges, caller, session_key, renews, cached })
+        Ok(Self { charges, places, held, caller, session_key, renews, cached })
     }
 
     /// The questions as the store takes them.
@@ -97,6 +104,7 @@ impl<'p> Asked<'p> {
                 }
             }),
             charges: self.charges.as_ref().map(limit::Asked::charges),
+            leases: self.places.as_ref().and_then(limit::Wanted::leases),
             session: self.session_key.as_deref().map(|key| SessionKey { key, ttl: self.renews }),
             cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
                 epochs: &lookup.place.epochs,
@@ -109,7 +117,7 @@ impl<'p> Asked<'p> {
 
     /// Is the token revoked? What its request took from the limits is given back then.
     pub(super) fn confirm(
-        &self,
+        &mut self,
         caller: &Caller,
         answers: &mut Answers,
         plan: &Plan,
@@ -121,10 +129,9 @@ impl<'p> Asked<'p> {
         match reply {
             Ok(standing) => {
                 let verdict = auth::confirm(identity, standing.listed, standing.not_before);
-                if let (Err(_), Some(charges), Some(Ok(taken))) =
-                    (&verdict, &self.charges, &answers.charges)
-                {
-                    gateway.correct(charges.undo(taken));
+                if verdict.is_err() {
+                    self.undo(answers, gateway);
+                    self.held = None;
                 }
                 Ok(verdict?)
             }
@@ -135,20 +142,36 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// Do the limits allow it? What they charged may change with the answer.
-    pub(super) fn admit(
-        &self,
-        answers: &mut Answers,
-        plan: &Plan,
-        limits: &limit::State,
-        told: &mut Told<'p>,
-    ) -> Result<Option<Receipt<'p>>, Exceeded> {
-        match (&self.charges, answers.charges.take()) {
-            (Some(charges), Some(reply)) => {
-                charges.admit(reply, plan.on_outage.limits, limits, told)
-            }
-            _ => Ok(None),
+    /// Gives back what the store charged for a request that ends here.
+    fn undo(&self, answers: &Answers, gateway: &Arc<Gateway>) {
+        if let (Some(charges), Some(Ok(taken))) = (&self.charges, &answers.charges) {
+            gateway.correct(charges.undo(taken));
         }
+    }
+
+    /// Do the limits allow it? What they charged may change with the answer, and a place among the
+    /// requests in flight is held until the response has ended.
+    pub(super) fn admit(
+        &mut self,
+        answers: &Answers,
+        plan: &Plan,
+        gateway: &Arc<Gateway>,
+        told: &mut Told<'p>,
+    ) -> Result<(Option<Receipt<'p>>, Option<Held>), Exceeded> {
+        let (outage, limits) = (plan.on_outage.limits, &gateway.limits);
+        let receipt = match (&self.charges, &answers.charges) {
+            (Some(charges), Some(reply)) => charges.admit(reply, outage, limits, told)?,
+            _ => None,
+        };
+        let mut held = self.held.take();
+        if let (Some(places), Some(held)) = (&self.places, &mut held) {
+            let reply = answers.leases.as_ref();
+            if let Err(exceeded) = places.admit(reply, outage, limits, told, held.ticket()) {
+                self.undo(answers, gateway);
+                return Err(exceeded);
+            }
+        }
+        Ok((receipt, held))
     }
 
     /// Is there a stored response that answers the request? A miss says what may be stored later.

@@ -13,7 +13,7 @@ use super::{Connection, Snapshot};
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::Forward;
 use crate::config::LimitOutage;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Held};
 use crate::headers::{Ids, X_REQUEST_ID};
 use crate::observe::RouteMeter;
 use crate::observe::access::Line;
@@ -54,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) bytes: u64,
     /// Whether the last byte was handed over.
     completed: bool,
+    /// The request's place among those in flight, which ends with the record.
+    place: Option<Held>,
 }
 
 impl Exchange {
@@ -83,6 +85,7 @@ impl Exchange {
             upstream_time: None,
             bytes: 0,
             completed: false,
+            place: None,
         })
     }
 
@@ -107,6 +110,11 @@ impl Exchange {
             (Some(Err(_)), LimitOutage::Local) => "local",
             (Some(Err(_)), LimitOutage::Refuse) => "refused",
         };
+    }
+
+    /// Keeps the request's place among those in flight until the last byte is sent.
+    pub(super) fn hold(&mut self, place: Option<Held>) {
+        self.place = place;
     }
 
     /// A limit refused the request, or let it pass although it was over.

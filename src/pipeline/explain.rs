@@ -16,7 +16,7 @@ use crate::guard::{self, Inspected};
 use crate::limit::{self, Exceeded, Facts, Forecast};
 use crate::plan::Route;
 use crate::session::{self, NoSession};
-use crate::store::{Answers, Charges, Questions, Reply, SessionKey, Standing};
+use crate::store::{Answers, Charges, Leases, Questions, Reply, SessionKey, Standing};
 use crate::{auth, store};
 
 /// A request as an operator describes it.
@@ -86,17 +86,30 @@ async fn walk(
         route: &route.name,
     };
     let charges = limit::question(&route.limits, &plan.keys, &facts, identified.is_ok());
+    let places = match identified {
+        Ok(_) => limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts),
+        Err(_) => None,
+    };
     let session_key = session_id.as_ref().map(|id| plan.keys.session(id));
-    let mut answers = look(gateway, &caller, charges.as_ref(), session_key.as_deref()).await;
+    let asked = (charges.as_ref(), places.as_ref());
+    let mut answers = look(gateway, &caller, asked, session_key.as_deref()).await;
     let limits = charges.as_ref().zip(answers.charges.take());
     let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
-    report.insert("limits".to_owned(), describe_limits(&running, route, &limits));
+    let mut shown = describe_limits(&running, route, &limits);
+    let mut has_place = Ok(());
+    if let Some((places, Ok(reply))) = places.as_ref().zip(answers.leases.take()) {
+        let (in_flight, verdict) = places.forecast(&reply);
+        shown.extend(in_flight);
+        has_place = verdict;
+    }
+    report.insert("limits".to_owned(), Value::Array(shown));
     if let Err(denied) = identified {
         admit(&running, limits)?;
         return Err(denied.into());
     }
     confirm(&running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
+    has_place?;
     let session = session::attach(route.session.as_ref(), answers.session.take());
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
     session?;
@@ -115,10 +128,12 @@ fn head_of(described: Described) -> Parts {
 async fn look(
     gateway: &Gateway,
     caller: &Caller,
-    charges: Option<&limit::Asked<'_>>,
+    (charges, places): (Option<&limit::Asked<'_>>, Option<&limit::Wanted<'_>>),
     session: Option<&str>,
 ) -> Answers {
     let peek = charges.map(limit::Asked::peek);
+    let crowds = places.map(limit::Wanted::peek).unwrap_or_default();
+    let leases = places.and_then(limit::Wanted::leases);
     let standing = caller.as_deref().filter(|identity| identity.is_revocable());
     let questions = Questions {
         standing: standing.map(|identity| Standing {
@@ -129,6 +144,7 @@ async fn look(
             let keys = asked.charges().keys;
             Charges { set, keys }
         }),
+        leases: leases.map(|leases| Leases { crowds: &crowds, ..leases }),
         session: session.map(|key| SessionKey { key, ttl: false }),
         ..Questions::default()
     };
@@ -184,7 +200,7 @@ fn describe_limits(
     running: &Running,
     route: &Route,
     forecasts: &Option<Reply<Vec<Forecast<'_>>>>,
-) -> Value {
+) -> Vec<Value> {
     let mut shown: Vec<Value> = match forecasts {
         None => Vec::new(),
         Some(Ok(forecasts)) => forecasts.iter().map(Forecast::to_json).collect(),
@@ -196,7 +212,7 @@ fn describe_limits(
     shown.extend(route.limits.local_names().map(
         |name| json!({ "limit": name, "scope": "local", "note": "each gateway counts for itself" }),
     ));
-    Value::Array(shown)
+    shown
 }
 
 fn describe_session(named: bool, session: &Result<session::Attached, NoSession>) -> Value {

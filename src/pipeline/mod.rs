@@ -104,7 +104,7 @@ async fn answer(
 
     // A bad token is refused only after its address was charged: guessing must cost something.
     let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
-    let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
+    let mut asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
     let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
@@ -115,13 +115,14 @@ async fn answer(
     let caller = match identified {
         Ok(caller) => caller,
         Err(denied) => {
-            asked.admit(&mut answers, plan, &gateway.limits, &mut told)?;
+            asked.admit(&answers, plan, gateway, &mut told)?;
             return Err(denied.into());
         }
     };
     exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
-    let receipt = asked.admit(&mut answers, plan, &gateway.limits, &mut told)?;
+    let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
+    exchange.hold(place);
     exchange.note_over(&told.over);
     let session = session::attach(route.session.as_ref(), answers.session.take())?;
     gateway.renew(asked.session_key.as_deref(), session.renew);

@@ -64,6 +64,11 @@ impl Keys {
         out.push_str(window);
     }
 
+    /// Who is in flight under one limit; `principal` as for [`Self::limit_into`].
+    pub fn in_flight(&self, policy: &str, principal: &str) -> String {
+        format!("{}:ratelimit:{{{principal}}}:{policy}:in-flight", self.prefix)
+    }
+
     /// The nonce under which every cached response is stored; changing it empties the cache.
     pub fn cache_base(&self) -> String {
         format!("{}:cache:{{*}}:epoch", self.prefix)
@@ -242,6 +247,8 @@ mod tests {
         assert_eq!(out, "app:ratelimit:{claim:sub=42}:api:15m");
         assert_eq!(limit_parts(&out), Some(("claim:sub=42", "api", "15m")));
         assert_eq!(limit_parts("app:session:x"), None);
+        let key = keys.in_flight("slow", "claim:sub=42");
+        assert_eq!(key, "app:ratelimit:{claim:sub=42}:slow:in-flight");
         assert_eq!(keys.cache_base(), "app:cache:{*}:epoch");
         assert_eq!(keys.cache_prefix("/products"), "app:cache:{/products}:epoch");
         assert_eq!(

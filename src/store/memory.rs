@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::lease::Holders;
 use super::window::WindowLog;
 use super::{
-    Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, Questions, SessionReply,
-    SessionValue, Standing, StandingReply, StoreError, Window, epoch_vector, nonce,
+    Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, LeaseReply, Leases,
+    Questions, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
+    epoch_vector, nonce,
 };
 
 /// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
@@ -30,6 +32,7 @@ pub struct MemoryStore {
     started: Instant,
     keys_max: usize,
     windows: Mutex<Windows>,
+    holders: Mutex<Holders>,
     values: Mutex<Values>,
 }
 
@@ -60,6 +63,7 @@ impl MemoryStore {
             started: Instant::now(),
             keys_max,
             windows: Mutex::default(),
+            holders: Mutex::default(),
             values: Mutex::default(),
         }
     }
@@ -70,6 +74,7 @@ impl MemoryStore {
         Answers {
             standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
+            leases: questions.leases.map(|leases| Ok(self.lease(leases))),
             session: questions.session.map(|asked| Ok(self.session(asked.key))),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             settled,
@@ -106,6 +111,16 @@ impl MemoryStore {
             }
         }
         Ok(ChargeReply { allowed, at_us: now_us, windows })
+    }
+
+    /// See [`super::Store::lease`].
+    pub fn lease(&self, leases: Leases<'_>) -> LeaseReply {
+        lock(&self.holders).take(leases)
+    }
+
+    /// See [`super::Store::release`].
+    pub fn release(&self, keys: &[String], holder: &str) {
+        lock(&self.holders).release(keys, holder);
     }
 
     /// See [`super::Store::refund`].

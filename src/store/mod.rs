@@ -6,6 +6,7 @@
 //! node.
 
 pub mod keys;
+mod lease;
 pub mod memory;
 pub mod redis;
 pub mod window;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::lease::{Crowd, LeaseReply, Leases};
 pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
 pub use self::window::{Mode, Window, WindowSet, WindowState};
@@ -30,6 +32,8 @@ pub struct Questions<'a> {
     pub standing: Option<Standing<'a>>,
     /// May these limits be charged? All or none.
     pub charges: Option<Charges<'a>>,
+    /// Is there room among the requests in flight? In all crowds or none.
+    pub leases: Option<Leases<'a>>,
     /// What is the caller's session?
     pub session: Option<SessionKey<'a>>,
     /// The stored response and the epochs under which it would be valid.
@@ -81,6 +85,8 @@ pub struct Answers {
     pub standing: Option<Reply<StandingReply>>,
     /// See [`Questions::charges`].
     pub charges: Option<Reply<ChargeReply>>,
+    /// See [`Questions::leases`].
+    pub leases: Option<Reply<LeaseReply>>,
     /// See [`Questions::session`].
     pub session: Option<Reply<Option<SessionReply>>>,
     /// See [`Questions::cached`].
@@ -95,6 +101,7 @@ impl Answers {
         Self {
             standing: questions.standing.map(|_| Err(error.clone())),
             charges: questions.charges.map(|_| Err(error.clone())),
+            leases: questions.leases.map(|_| Err(error.clone())),
             session: questions.session.map(|_| Err(error.clone())),
             cached: questions.cached.map(|_| Err(error.clone())),
             settled: false,
@@ -105,8 +112,12 @@ impl Answers {
 impl Questions<'_> {
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        let Self { standing, charges, session, cached, overdue: _ } = self;
-        standing.is_none() && charges.is_none() && session.is_none() && cached.is_none()
+        let Self { standing, charges, leases, session, cached, overdue: _ } = self;
+        standing.is_none()
+            && charges.is_none()
+            && leases.is_none()
+            && session.is_none()
+            && cached.is_none()
     }
 }
 
@@ -217,9 +228,24 @@ impl Store {
 
     /// Asks windows outside a request's own question: to look, to charge later, to give way.
     pub async fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
+        let questions = Questions { charges: Some(charges), ..Questions::default() };
+        self.ask(&questions).await.charges.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Asks for places outside a request's own question: to look, or to keep what one has.
+    pub async fn lease(&self, leases: Leases<'_>) -> Result<LeaseReply, StoreError> {
+        let questions = Questions { leases: Some(leases), ..Questions::default() };
+        self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Gives a holder's places back.
+    pub async fn release(&self, keys: &[String], holder: &str) -> Result<(), StoreError> {
         match self {
-            Self::Redis(store) => store.take(charges).await,
-            Self::Memory(store) => store.take(charges),
+            Self::Redis(store) => store.release(keys, holder).await,
+            Self::Memory(store) => {
+                store.release(keys, holder);
+                Ok(())
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod charges;
+mod leases;
 mod model;
 
 use std::sync::Arc;
@@ -279,6 +280,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let questions = Questions {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since") }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
+        leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true }),
         cached: Some(Cached { epochs: &epochs, entry: Some(ENTRY) }),
         overdue: &words(&[PATH]),

@@ -1,6 +1,7 @@
 //! Rate limits: exact over several gateways, told to the client, cheap to enforce.
 
 mod features;
+mod in_flight;
 mod keys;
 mod telling;
 

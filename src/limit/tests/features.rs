@@ -55,7 +55,7 @@ impl Bench {
             None => Ok(None),
             Some(asked) => {
                 let reply = self.store.take(asked.charges()).await;
-                asked.admit(reply, LimitOutage::Refuse, &self.here, &mut told)
+                asked.admit(&reply, LimitOutage::Refuse, &self.here, &mut told)
             }
         };
         let mut headers = HeaderMap::new();
@@ -301,6 +301,9 @@ fn what_cannot_work_is_reported() {
         ("shadow = true\nmark = \"x-over\"", &["limits.p.mark"]),
         ("exempt = { addresses = [\"10.0.0/8\"] }", &["limits.p.exempt.addresses[0]"]),
         ("block = [\"nowhere\"]", &["limits.p.block[0]"]),
+        ("concurrent = 0", &["limits.p.concurrent"]),
+        ("concurrent = 3", &["limits.p.allow"]),
+        ("lease = \"10s\"", &["limits.p.lease"]),
         ("scope = \"local\"\nrefund = [\"cache\"]", &["limits.p.refund"]),
         ("scope = \"local\"\ncount = { status = [\"401\"] }", &["limits.p.count"]),
         ("scope = \"local\"\nresponse_cost = { header = \"x-c\" }", &["limits.p.response_cost"]),

@@ -9,8 +9,8 @@ use redis::{Cmd, Pipeline, Value};
 use super::link::{Health, Script, Scripts};
 use super::set_epoch;
 use crate::store::{
-    Answers, CachedReply, ChargeReply, Questions, Reply, SessionReply, SessionValue, StandingReply,
-    StoreError, WindowState, epoch_vector, nonce,
+    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionReply, SessionValue,
+    StandingReply, StoreError, WindowState, epoch_vector, nonce,
 };
 
 /// A pipeline and where each question's replies begin in it.
@@ -19,6 +19,7 @@ pub(super) struct Batch {
     standing: usize,
     session: usize,
     charges: usize,
+    leases: usize,
     cached: usize,
     /// Whether the session is read by the script, which knows hashes too.
     by_script: bool,
@@ -63,6 +64,14 @@ impl Batch {
             call.arg(&scripts.take.sha).arg(asked.keys.len());
             call.arg(asked.keys).arg(asked.set.records.as_slice()).arg(&asked.set.ttls);
         }
+        let leases = pipeline.len();
+        if let Some(asked) = questions.leases {
+            let call = pipeline.add_command(start("EVALSHA"));
+            call.arg(&scripts.lease.sha).arg(asked.keys.len()).arg(asked.keys).arg(asked.holder);
+            for crowd in asked.crowds {
+                call.arg(crowd.most).arg(crowd.lease_ms()).arg(crowd.mode as u8);
+            }
+        }
         let cached = pipeline.len();
         if let Some(asked) = questions.cached {
             pipeline.add_command(start("MGET")).arg(asked.epochs);
@@ -70,7 +79,7 @@ impl Batch {
                 pipeline.add_command(start("GET")).arg(entry);
             }
         }
-        Ok(Self { pipeline, standing, session, charges, cached, by_script })
+        Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
     }
 
     /// The positions of scripts that the server did not know.
@@ -79,7 +88,7 @@ impl Batch {
             Some(Value::ServerError(error)) => error.code() == "NOSCRIPT",
             _ => false,
         };
-        let mut positions = vec![self.session, self.charges];
+        let mut positions = vec![self.session, self.charges, self.leases];
         positions.dedup();
         positions.into_iter().filter(unknown).collect()
     }
@@ -107,7 +116,12 @@ impl Batch {
         let mut pipeline = Pipeline::with_capacity(2 * positions.len());
         for &at in positions {
             let Some(command) = self.pipeline.cmd_iter().nth(at) else { continue };
-            let script: &Script = if at == self.charges { &scripts.take } else { &scripts.session };
+            // A question that was not asked begins where the next one does, so the last one counts.
+            let script: &Script = match at {
+                at if at == self.leases => &scripts.lease,
+                at if at == self.charges => &scripts.take,
+                _ => &scripts.session,
+            };
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
             pipeline.add_command(command.clone());
         }
@@ -153,6 +167,7 @@ impl Batch {
                 (reply, _) => session(reply),
             }),
             charges: questions.charges.map(|asked| charges(take(self.charges), asked.keys.len())),
+            leases: questions.leases.map(|asked| leases(take(self.leases), asked.keys.len())),
             cached: questions.cached.map(|asked| {
                 let epochs = take(self.cached);
                 let entry = if asked.entry.is_some() { take(self.cached + 1) } else { Value::Nil };
@@ -265,6 +280,20 @@ fn decode_charges(packed: &[u8], expected: usize) -> Option<ChargeReply> {
         at_us: number(&head[1..]).unsigned_abs(),
         windows: states.iter().map(state).collect(),
     })
+}
+
+fn leases(reply: Value, expected: usize) -> Reply<LeaseReply> {
+    let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
+    let number = |part: &Value| match part {
+        Value::Int(number) => u32::try_from(*number).ok(),
+        _ => None,
+    };
+    match parts.iter().map(number).collect::<Option<Vec<u32>>>() {
+        Some(numbers) if numbers.len() == expected + 1 => {
+            Ok(LeaseReply { allowed: numbers[0] == 1, held: numbers[1..].to_vec() })
+        }
+        _ => Err(StoreError::Refused("the lease script answered in another form".to_owned())),
+    }
 }
 
 fn cached(epochs: Value, entry: Value) -> Reply<CachedReply> {

@@ -45,6 +45,7 @@ impl Script {
 pub(super) struct Scripts {
     pub(super) take: Script,
     pub(super) refund: Script,
+    pub(super) lease: Script,
     pub(super) session: Script,
     pub(super) remember: Script,
 }
@@ -86,6 +87,7 @@ impl Link {
             scripts: Scripts {
                 take: Script::new(include_str!("../scripts/take.lua")),
                 refund: Script::new(include_str!("../scripts/refund.lua")),
+                lease: Script::new(include_str!("../scripts/lease.lua")),
                 session: Script::new(include_str!("../scripts/session.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
             },
@@ -215,7 +217,7 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        for script in [&scripts.take, &scripts.session, &scripts.remember] {
+        for script in [&scripts.take, &scripts.lease, &scripts.session, &scripts.remember] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;

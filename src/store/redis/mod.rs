@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use self::batch::Batch;
 use self::link::Link;
-use super::{Answers, ChargeReply, Charges, EPOCH_TTL, Entry, Questions, StoreError, nonce};
+use super::{Answers, Charges, EPOCH_TTL, Entry, Questions, StoreError, nonce};
 use crate::base::shard::{self, SHARDS};
 use crate::config;
 
@@ -100,10 +100,13 @@ impl RedisStore {
         answers
     }
 
-    /// See [`super::Store::take`].
-    pub async fn take(&self, charges: Charges<'_>) -> Result<ChargeReply, StoreError> {
-        let questions = Questions { charges: Some(charges), ..Questions::default() };
-        self.ask(&questions).await.charges.unwrap_or(Err(StoreError::Unavailable))
+    /// See [`super::Store::release`].
+    pub async fn release(&self, keys: &[String], holder: &str) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            pipeline.cmd("ZREM").arg(key).arg(holder);
+        }
+        self.run_all(&pipeline).await.map(|_| ())
     }
 
     /// See [`super::Store::refund`].

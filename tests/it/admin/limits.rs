@@ -22,6 +22,9 @@ shadow = true
 key = ["address"]
 allow = ["1000/1s"]
 scope = "local"
+[limits.one]
+key = ["claim:sub"]
+concurrent = 1
 [session]
 id_from = ["claim:sid"]
 header = "x-session"
@@ -35,7 +38,7 @@ methods = ["GET", "POST"]
 upstream = "shop"
 auth = "users"
 require = { role = ["admin"] }
-limits = ["api", "guess"]
+limits = ["api", "guess", "one"]
 [routes.session]
 path = "/session"
 upstream = "shop"
@@ -131,7 +134,7 @@ fn an_explanation_foretells_the_answer_and_charges_nothing() {
 
 #[test]
 fn an_explanation_shows_what_is_left_of_each_limit() {
-    let (_redis, _upstream, gateway) = started();
+    let (redis, _upstream, gateway) = started();
     let gold = bearer(&[("plan", json!("gold"))]);
     let question = |authorization: &str| {
         json!({ "method": "POST", "path": "/api/x?q=1", "host": "shop.test",
@@ -149,8 +152,14 @@ fn an_explanation_shows_what_is_left_of_each_limit() {
     );
     assert_eq!((&api["key"], &api["remaining"]), (&json!("claim:sub=ada"), &json!(9)));
     assert_eq!(guess["key"], "address=2001:db8::");
+    let one = of("one");
+    assert_eq!((&one["concurrent"], &one["in_flight"]), (&json!(1), &json!(0)));
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e15", "somebody"]);
+    let crowded = explain(&gateway, &question(&gold));
+    assert_eq!(crowded["outcome"]["code"], "limit_exceeded", "{crowded}");
+    redis.cli(&["DEL", "app:ratelimit:{claim:sub=ada}:one:in-flight"]);
     let plain = explain(&gateway, &question(&bearer(&[])));
-    assert_eq!(plain["limits"].as_array().unwrap().len(), 3, "{plain}");
+    assert_eq!(plain["limits"].as_array().unwrap().len(), 4, "{plain}");
     let open = explain(&gateway, &json!({ "path": "/open/x", "host": "shop.test" }));
     assert_eq!(open["limits"][1]["scope"], "local");
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::{
-    Cached, Charges, Entry, Questions, RedisStore, SessionKey, Standing, Store, Window, WindowSet,
+    Cached, Charges, Crowd, Entry, Leases, Mode, Questions, RedisStore, SessionKey, Standing,
+    Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -44,8 +45,13 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
     redis.cli(&["SET", "app:session:text", "{}"]);
     runtime().block_on(async {
         let store = open(&redis, "correct-horse").await;
-        let set = WindowSet::new(vec![Window::new(5, Duration::from_secs(60))]);
-        let keys = words(&["app:ratelimit:{a}:p:1m"]);
+        // One that is counted exactly, and one in cells, which are written in place.
+        let minute = Duration::from_secs(60);
+        let set = WindowSet::new(vec![Window::new(9, minute), Window::new(900, minute)]);
+        let keys = words(&["app:ratelimit:{a}:p:1m", "app:ratelimit:{a}:q:1m"]);
+        let crowds = [Crowd { most: 99, lease: minute, mode: Mode::Enforce }];
+        let places = words(&["app:ratelimit:{a}:p:in-flight"]);
+        let leases = Leases { crowds: &crowds, keys: &places, holder: "h" };
         let epochs = words(&["app:cache:{*}:epoch", "app:cache:{h/p}:epoch"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
@@ -55,6 +61,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                     not_before: Some("app:auth:not-before:u"),
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
+                leases: Some(leases),
                 session: Some(SessionKey { key: session, ttl: true }),
                 cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
                 overdue: &epochs,
@@ -64,6 +71,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 let answers = store.ask(&questions).await;
                 assert!(answers.standing.unwrap().is_ok() && answers.settled);
                 let taken = answers.charges.unwrap().expect("a charge");
+                assert!(answers.leases.unwrap().expect("a lease").allowed);
+                store.release(&places, "h").await.expect("a release");
+                store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
                 store
                     .refund(Charges { set: &set, keys: &keys }, taken.at_us)

@@ -1,0 +1,107 @@
+//! Places among the requests in flight: all or none, until they are given back or their time ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use portcullis::store::{Crowd, LeaseReply, Leases, Mode, Store};
+
+use super::{Subject, over_both_stores, words};
+use crate::support::PATIENCE;
+
+over_both_stores![
+    places_are_taken_in_all_crowds_or_none,
+    a_place_of_the_dead_is_free_when_its_lease_ends,
+    a_renewal_keeps_a_place_and_a_look_takes_none,
+    concurrent_tasks_never_hold_more_places_than_there_are,
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn crowd(most: u32) -> Crowd {
+    Crowd { most, lease: HOUR, mode: Mode::Enforce }
+}
+
+async fn lease(store: &Store, crowds: &[Crowd], keys: &[String], holder: &str) -> LeaseReply {
+    store.lease(Leases { crowds, keys, holder }).await.unwrap()
+}
+
+fn reply(allowed: bool, held: &[u32]) -> LeaseReply {
+    LeaseReply { allowed, held: held.to_vec() }
+}
+
+async fn places_are_taken_in_all_crowds_or_none(it: Subject) {
+    let (crowds, keys) = ([crowd(1), crowd(3)], words(&["{p}:narrow", "{p}:wide"]));
+    assert_eq!(lease(&it.store, &crowds, &keys, "a").await, reply(true, &[0, 0]));
+    for _ in 0..5 {
+        assert_eq!(lease(&it.store, &crowds, &keys, "b").await, reply(false, &[1, 1]));
+    }
+    // One that refuses nobody takes a place where there is room.
+    let observed = [Crowd { mode: Mode::Observe, ..crowds[0] }, crowds[1]];
+    assert_eq!(lease(&it.store, &observed, &keys, "c").await, reply(true, &[1, 1]));
+    assert_eq!(lease(&it.store, &crowds, &keys, "d").await, reply(false, &[1, 2]));
+    it.store.release(&keys, "a").await.unwrap();
+    it.store.release(&keys, "nobody").await.unwrap();
+    assert_eq!(lease(&it.store, &crowds, &keys, "d").await, reply(true, &[0, 1]));
+}
+
+async fn a_place_of_the_dead_is_free_when_its_lease_ends(it: Subject) {
+    let short = Crowd { lease: Duration::from_millis(80), ..crowd(1) };
+    let keys = words(&["{p}:a"]);
+    assert!(lease(&it.store, &[short], &keys, "dead").await.allowed);
+    let patience_ends = tokio::time::Instant::now() + PATIENCE;
+    while !lease(&it.store, &[crowd(1)], &keys, "next").await.allowed {
+        assert!(tokio::time::Instant::now() < patience_ends, "the lease does not end");
+    }
+    if let Some(redis) = &it.redis {
+        let ttl: i64 = redis.cli(&["PTTL", &keys[0]]).parse().unwrap();
+        assert!(ttl > 0, "the key has no expiry");
+    }
+}
+
+async fn a_renewal_keeps_a_place_and_a_look_takes_none(it: Subject) {
+    let keys = words(&["{p}:a"]);
+    let short = Crowd { lease: Duration::from_millis(40), ..crowd(1) };
+    assert!(lease(&it.store, &[short], &keys, "a").await.allowed);
+    let renewal = Crowd { mode: Mode::Force, ..crowd(1) };
+    assert!(lease(&it.store, &[renewal], &keys, "a").await.allowed);
+    let look = Crowd { mode: Mode::Peek, ..crowd(2) };
+    // For longer than the first lease.
+    let end = tokio::time::Instant::now() + 2 * short.lease;
+    while tokio::time::Instant::now() < end {
+        assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[1]));
+    }
+    assert!(!lease(&it.store, &[crowd(1)], &keys, "b").await.allowed);
+    it.store.release(&keys, "a").await.unwrap();
+    assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[0]));
+    assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[0]));
+}
+
+async fn concurrent_tasks_never_hold_more_places_than_there_are(it: Subject) {
+    const MOST: u32 = 3;
+    let (keys, inside) = (Arc::new(words(&["{p}:a"])), Arc::new(AtomicU32::new(0)));
+    let admitted = Arc::new(AtomicU32::new(0));
+    let tasks: Vec<_> = (0..12)
+        .map(|task| {
+            let (store, keys) = (it.store.clone(), keys.clone());
+            let (inside, admitted) = (inside.clone(), admitted.clone());
+            tokio::spawn(async move {
+                for turn in 0..60 {
+                    let holder = format!("{task}-{turn}");
+                    if lease(&store, &[crowd(MOST)], &keys, &holder).await.allowed {
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < MOST, "too many inside");
+                        tokio::task::yield_now().await;
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        admitted.fetch_add(1, Ordering::SeqCst);
+                        store.release(&keys, &holder).await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(admitted.load(Ordering::SeqCst) >= 60, "hardly anybody was admitted");
+    assert_eq!(lease(&it.store, &[crowd(MOST)], &keys, "last").await, reply(true, &[0]));
+}
