@@ -20,7 +20,8 @@ use crate::limit;
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Charges, Entry, MemoryStore, Questions, RedisStore, Store, StoreError, WindowSet,
+    Answers, Charges, Entry, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store,
+    StoreError, WindowSet,
 };
 use crate::upstream::Upstream;
 
@@ -237,11 +238,10 @@ impl Gateway {
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
     /// admitted already.
-    pub fn renew(self: &Arc<Self>, session: Option<&str>, ttl: Option<Duration>) {
-        let (Some(session), Some(ttl)) = (session, ttl) else { return };
-        let gateway = Arc::clone(self);
-        let session = session.to_owned();
-        self.in_background("session", async move { gateway.store.renew(&session, ttl).await });
+    pub fn renew(self: &Arc<Self>, session: Option<&SessionKeys>, renewal: Option<Renewal>) {
+        let (Some(keys), Some(renewal)) = (session, renewal) else { return };
+        let (gateway, keys) = (Arc::clone(self), keys.clone());
+        self.in_background("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
     /// Gives back what a request took from its limits, in the background.

@@ -21,6 +21,7 @@ use crate::cache::{self, CacheStatus, Fill, Freshness, Pending, Stored};
 use crate::gateway::{Gateway, Running};
 use crate::headers;
 use crate::plan::Route;
+use crate::session;
 use crate::upstream::{Download, DownloadFault};
 
 /// A request that has found its route, and what is known of it then.
@@ -44,7 +45,7 @@ impl<'a> Arrival<'a> {
         gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
         (mut head, body): (Parts, Incoming),
-        (caller, session): (&Caller, Vec<(HeaderName, HeaderValue)>),
+        (caller, identity): (&Caller, Vec<(HeaderName, HeaderValue)>),
         pending: Option<Pending>,
     ) -> Result<Response<Content>, Rejection> {
         let plan = &self.running.plan;
@@ -58,6 +59,9 @@ impl<'a> Arrival<'a> {
         if let Some(policy) = &self.route.auth {
             auth::strip(policy, &mut head.headers);
         }
+        if let Some(policy) = &self.route.session {
+            session::strip(policy, &mut head.headers);
+        }
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = head.version == Version::HTTP_2 && is_grpc(&head.headers);
         let (body, progress) = Upload::new(body, plan.upload, may_rest);
@@ -68,7 +72,7 @@ impl<'a> Arrival<'a> {
             self.target,
             (self.peer, self.client),
             &exchange.ids,
-            claims.chain(session),
+            claims.chain(identity),
         );
         let sent_at = Instant::now();
         let upstream = &self.running.upstreams[self.route.upstream];

@@ -119,8 +119,9 @@ async fn answer(
     exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
     asked.admit(&mut answers, plan, &gateway.limits, &mut quota)?;
-    let session = session::attach(route.session.as_ref(), answers.session.take())?;
-    gateway.renew(asked.session_key.as_deref(), session.renew);
+    let found = (answers.session.take(), answers.session_end.take());
+    let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
+    gateway.renew(asked.session.as_ref(), session.renew);
     let mut response = match asked.cached(answers.cached.take(), &head, &gateway.near, exchange)? {
         Found::Hit(response) => response.map(Content::Bytes),
         Found::Miss(pending) => {

@@ -46,6 +46,7 @@ pub(super) struct Scripts {
     pub(super) take: Script,
     pub(super) refund: Script,
     pub(super) session: Script,
+    pub(super) renew: Script,
     pub(super) remember: Script,
 }
 
@@ -87,6 +88,7 @@ impl Link {
                 take: Script::new(include_str!("../scripts/take.lua")),
                 refund: Script::new(include_str!("../scripts/refund.lua")),
                 session: Script::new(include_str!("../scripts/session.lua")),
+                renew: Script::new(include_str!("../scripts/session_renew.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
             },
             current: ArcSwapOption::empty(),
@@ -215,7 +217,7 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        for script in [&scripts.take, &scripts.session, &scripts.remember] {
+        for script in [&scripts.take, &scripts.session, &scripts.renew, &scripts.remember] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;
