@@ -87,6 +87,18 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[auth.v]", "claims_to_headers = { a = 1 }", "must be a string", "quotes"),
     ("[session]", "id_from = ['query:x']", "not a place for session ids", "header:x-session-id"),
     ("[session]", "id_from = ['header:x y']", "cannot be a header name", "x-user-id"),
+    (
+        "[session]",
+        "rolling_timeout = '2h'\nabsolute_timeout = '1h'",
+        "longer than absolute_timeout",
+        "a shorter one",
+    ),
+    (
+        "[session]",
+        "idle_timeout = '2h'\nabsolute_timeout = '1h'",
+        "longer than absolute_timeout",
+        "a shorter one",
+    ),
     ("[session]", "max_per_user = 0", "is out of range", "from 1 to 1000"),
     ("[session]", "created_field = ''", "is empty", "write a value"),
     ("[session]", "header = 'x y'", "cannot be a header name", "x-user-id"),

@@ -112,6 +112,10 @@ async fn renewing_notes_when_and_why_the_session_will_end(it: Subject) {
     // It is remembered after the session is gone, for as long as was said.
     assert!(it.store.delete("app:session:a").await.unwrap());
     assert_eq!(it.end_of("a").await, Some(end));
+    // Also once sessions are read in the way that knows hashes.
+    it.write_fields("app:session:hash", &[("n", "1")]);
+    assert!(it.is_there("hash").await);
+    assert_eq!(it.end_of("a").await, Some(end));
     let kept = it.ttl("app:session-end:a").await.expect("an expiry");
     assert!(kept > 10 * MINUTE && kept <= 11 * MINUTE, "{kept:?}");
     // What is no end is none.
@@ -158,9 +162,12 @@ async fn a_written_session_is_found_listed_and_ended(it: Subject) {
     // Again: the same session, replaced.
     assert!(it.put("two words", Some("42"), None).await.replaced);
     assert_eq!(it.list("42").await.count, 1);
+    let index = keys().sessions_of("42");
+    assert!(it.life(&index).await.is_some());
     let (keys, part) = (keys().session_keys("two words"), Keys::session_part("two words"));
     assert_eq!(it.store.end_session(&keys, &part).await, Ok(true));
     assert!(!it.is_there("two words").await);
+    assert_eq!(it.life(&index).await, None, "an empty index is none");
     assert_eq!((it.end_of("two words").await, it.list("42").await.count), (None, 0));
     assert_eq!(it.store.end_session(&keys, &part).await, Ok(false));
 }
@@ -169,14 +176,23 @@ async fn without_a_user_a_session_stays_whose_it_was(it: Subject) {
     it.put("a", None, Some(1)).await;
     assert!(it.is_there("a").await);
     it.put("b", Some("42"), None).await;
-    it.put("b", None, None).await;
+    let longer = SessionWrite { ttl: 60 * MINUTE, ..write("b", None, None) };
+    assert!(it.store.write_session(&longer).await.expect("a session").replaced);
     assert_eq!(it.ids("42").await, ["b"]);
+    let kept = it.life(&keys().sessions_of("42")).await.expect("an expiry");
+    assert!(kept > 60 * MINUTE, "the index ends first: {kept:?}");
 }
 
 async fn with_another_user_a_session_moves(it: Subject) {
     it.put("a", Some("41"), None).await;
     it.put("a", Some("42"), None).await;
     assert_eq!((it.ids("41").await, it.ids("42").await), (vec![], vec!["a".to_owned()]));
+    // Whoever names it for the other user too, by hand.
+    let index = keys().sessions_of("41");
+    match &it.redis {
+        Some(redis) => assert_eq!(redis.cli(&["ZADD", &index, "1700000000", "a"]), "1"),
+        None => it.write_fields(&index, &[("a", "1700000000")]),
+    }
     assert_eq!(it.end_all("41").await, 0);
     assert!(it.is_there("a").await, "logging one user out must not log out another");
 }
@@ -238,14 +254,14 @@ async fn an_index_outlives_its_sessions(it: Subject) {
 }
 
 impl Subject {
-    /// What is left of any key's life.
+    /// What is left of any key's life; nothing when it has no expiry, or is not there.
     async fn life(&self, key: &str) -> Option<Duration> {
         match &self.redis {
             Some(redis) => {
                 let left: i64 = redis.cli(&["PTTL", key]).parse().expect("a number");
                 u64::try_from(left).ok().map(Duration::from_millis)
             }
-            None => self.ttl(key).await,
+            None => self.session(key).await.expect("no failure").and_then(|found| found.ttl),
         }
     }
 }

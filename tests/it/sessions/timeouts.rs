@@ -136,6 +136,35 @@ fn every_timeout_has_a_code_of_its_own_wherever_sessions_are_used() {
 }
 
 #[test]
+fn nobody_asks_for_an_end_that_decides_nothing() {
+    let calls = |redis: &Redis, command: &str| {
+        let statistics = redis.cli(&["INFO", "commandstats"]);
+        let line = statistics.lines().find(|it| it.starts_with(&format!("cmdstat_{command}:")));
+        line.map(str::to_owned)
+    };
+    let house = House::start();
+    house.write("s1", &json!({"created_at": now()}), 7200);
+    house.passes("/attached", "s1");
+    assert_eq!(calls(&house.redis, "hget"), None, "where none is required");
+    house.passes("/required", "s1");
+    assert!(calls(&house.redis, "hget").is_some());
+
+    let redis = Redis::start();
+    let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", redis.url());
+    let without_idle = CONFIG.replace("idle_timeout = \"30m\"", "");
+    let gateway = Gateway::start(&(store + &house.upstream.table("shop") + &without_idle));
+    redis.cli(&["SET", "app:session:s1", &json!({"created_at": now()}).to_string()]);
+    for path in ["/attached", "/required"] {
+        assert_eq!(Client::get(gateway.public, path).header("Cookie", "sid=s1").send().status, 200);
+        let gone = Client::get(gateway.public, path).header("Cookie", "sid=s2").send().status;
+        assert_eq!(gone, if path == "/required" { 401 } else { 200 });
+    }
+    for command in ["hget", "pttl", "evalsha"] {
+        assert_eq!(calls(&redis, command), None, "{command}");
+    }
+}
+
+#[test]
 fn an_idle_end_is_told_apart_from_a_log_out_and_from_no_session() {
     let house = House::start();
     let missing = (401, "session_missing".to_owned());
