@@ -126,7 +126,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
             return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
         }
     };
-    if let Some(reply) = sessions::carry_out(gateway, &head.method, &head.uri, &body).await {
+    if let Some(reply) = sessions::carry_out(gateway, &head, &body).await {
         return reply;
     }
     operations::carry_out(gateway, &head.method, path, &body).await

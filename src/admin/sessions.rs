@@ -4,7 +4,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri};
+use http::header::IF_MATCH;
+use http::request::Parts;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::operations::{Fault, revoke};
@@ -22,32 +24,29 @@ enum Named {
     SessionsOf(String),
 }
 
-/// What the query of a PUT says.
+/// What a PUT says beside its body.
 #[derive(Default)]
 struct Wishes {
     user: Option<String>,
     ttl: Option<Duration>,
+    /// `If-Match: *` (RFC 9110 §13.1.1), of the head.
+    only_over: bool,
 }
 
 /// The operation, or nothing when the path is about something else.
-pub(super) async fn carry_out(
-    gateway: &Gateway,
-    method: &Method,
-    uri: &Uri,
-    body: &Bytes,
-) -> Option<Reply> {
-    let named = match named(uri.path())? {
+pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> Option<Reply> {
+    let method = &head.method;
+    let named = match named(head.uri.path())? {
         Ok(named) => named,
         Err(fault) => return Some(fault.reply()),
     };
-    let query = uri.query().unwrap_or_default();
-    if *method != Method::PUT && !query.is_empty() {
+    if *method != Method::PUT && head.uri.query().is_some() {
         let fault = Fault::Asked("Only a PUT takes a query: ?user=42&ttl=30m.".to_owned());
         return Some(fault.reply());
     }
     let result = match (method, named) {
         (&Method::GET, Named::Session(id)) => get(gateway, &id).await,
-        (&Method::PUT, Named::Session(id)) => put(gateway, &id, query, body).await,
+        (&Method::PUT, Named::Session(id)) => put(gateway, &id, head, body).await,
         (&Method::DELETE, Named::Session(id)) => delete(gateway, &id).await,
         (&Method::GET, Named::SessionsOf(user)) => list(gateway, &user).await,
         (&Method::DELETE, Named::SessionsOf(user)) => log_out_everywhere(gateway, &user).await,
@@ -76,10 +75,10 @@ async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::OK, &body))
 }
 
-async fn put(gateway: &Gateway, id: &str, query: &str, body: &Bytes) -> Result<Reply, Fault> {
+async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<Reply, Fault> {
     let running = gateway.running();
     let settings = settings(&running)?;
-    let wishes = wishes(query)?;
+    let wishes = wishes(head)?;
     if body.len() as u64 > settings.max_bytes {
         let most = size_text(settings.max_bytes);
         return Err(Fault::Told {
@@ -113,8 +112,13 @@ async fn put(gateway: &Gateway, id: &str, query: &str, body: &Bytes) -> Result<R
         why: if is_used_up { Ending::Expired } else { Ending::Idle },
         kept: settings.ended_for,
         most: settings.max_per_user,
+        only_over: wishes.only_over,
     };
-    let written = gateway.store.write_session(&write).await?;
+    let written = gateway.store.write_session(&write).await?.ok_or_else(|| Fault::Told {
+        status: StatusCode::PRECONDITION_FAILED,
+        code: "session_missing",
+        detail: "There is no session of this id to write over: it has ended.".to_owned(),
+    })?;
     let status = if written.replaced { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({ "id": id, "expires_in_seconds": ttl.as_secs(), "ended": written.ended });
     Ok(reply_json(status, &body))
@@ -191,9 +195,15 @@ fn name(escaped: &str) -> Result<String, Fault> {
     Err(Fault::Asked(format!("An id or a user has 1 to {ID_BYTES_MAX} bytes.")))
 }
 
-fn wishes(query: &str) -> Result<Wishes, Fault> {
+fn wishes(head: &Parts) -> Result<Wishes, Fault> {
     let mut wishes = Wishes::default();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    if let Some(tag) = head.headers.get(IF_MATCH) {
+        wishes.only_over = tag == "*";
+        if !wishes.only_over {
+            return Err(Fault::Asked("Sessions have no tags: send If-Match: * alone.".to_owned()));
+        }
+    }
+    for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
             "user" if wishes.user.is_none() => wishes.user = Some(name(value)?),

@@ -1,5 +1,5 @@
-//! The application's session: found by a claim, a cookie or a header, read with the other questions,
-//! attached for the upstream.
+//! The application's session: found by a claim, a cookie or a header, read with the other
+//! questions, attached for the upstream.
 
 mod terms;
 

@@ -101,6 +101,9 @@ pub struct SessionWrite {
     pub kept: Duration,
     /// Most sessions that its user may have afterwards; the oldest others end.
     pub most: Option<u32>,
+    /// Whether it is only written over one that is there: an update must not bring back what a
+    /// log-out has ended.
+    pub only_over: bool,
 }
 
 /// What a write did.
@@ -155,11 +158,14 @@ impl Store {
     }
 
     /// Writes a session, its place in the index of its user, and ends the user's oldest others
-    /// beyond `most`, all in one step.
+    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
     ///
     /// # Errors
     /// The store did not answer, or refused.
-    pub async fn write_session(&self, write: &SessionWrite) -> Result<SessionWritten, StoreError> {
+    pub async fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
         match self {
             Self::Redis(store) => store.write_session(write).await,
             Self::Memory(store) => store.write_session(write),

@@ -52,9 +52,16 @@ impl MemoryStore {
     }
 
     /// See [`crate::store::Store::write_session`].
-    pub fn write_session(&self, write: &SessionWrite) -> Result<SessionWritten, StoreError> {
+    pub fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
         let mut values = lock(&self.values);
         let SessionKeys { session, end } = &write.keys;
+        let replaced = values.live(session).is_some();
+        if write.only_over && !replaced {
+            return Ok(None);
+        }
         let mut beside = values.fields(end)?;
         let known = field(&beside, INDEX);
         let index = write.index.clone().or_else(|| known.clone());
@@ -62,8 +69,7 @@ impl MemoryStore {
             Some(index) => values.members(index)?,
             None => Vec::new(),
         };
-        let mut written =
-            SessionWritten { replaced: values.live(session).is_some(), ended: vec![] };
+        let mut written = SessionWritten { replaced, ended: Vec::new() };
         let value = SessionValue::Text(write.value.clone());
         values.insert(session, value, Some(write.ttl), self.keys_max)?;
         note(&mut beside, unix_ms(), write.ttl, write.why);
@@ -72,7 +78,7 @@ impl MemoryStore {
         }
         let kept = write.ttl + write.kept;
         values.insert_fields(end, beside, Some(kept), self.keys_max)?;
-        let Some(index) = index else { return Ok(written) };
+        let Some(index) = index else { return Ok(Some(written)) };
         if let Some(known) = known.filter(|known| *known != index) {
             let mut others = values.members(&known)?;
             others.retain(|(part, _)| *part != write.part);
@@ -92,7 +98,7 @@ impl MemoryStore {
             written.ended.push(part);
         }
         values.keep_members(&index, members, Some(kept), self.keys_max)?;
-        Ok(written)
+        Ok(Some(written))
     }
 
     /// See [`crate::store::Store::end_session`].

@@ -38,16 +38,23 @@ impl RedisStore {
     // travels with the call.
 
     /// See [`crate::store::Store::write_session`].
-    pub async fn write_session(&self, write: &SessionWrite) -> Result<SessionWritten, StoreError> {
+    pub async fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
         let mut keys = vec![&*write.keys.session, &*write.keys.end];
         keys.extend(write.index.as_deref());
         let mut call = eval("EVAL", include_str!("../scripts/session_write.lua"), &keys);
         call.arg(write.value.as_ref()).arg(millis(write.ttl)).arg(millis(write.kept));
         call.arg(write.why.word()).arg(&write.part).arg(write.most.unwrap_or(0));
-        call.arg(&write.families);
-        let mut reply = array(self.run_one(call).await?)?.into_iter();
+        call.arg(&write.families).arg(u8::from(write.only_over));
+        let reply = match self.run_one(call).await? {
+            Value::Nil => return Ok(None),
+            reply => array(reply)?,
+        };
+        let mut reply = reply.into_iter();
         let replaced = reply.next().map(integer).transpose()? == Some(1);
-        Ok(SessionWritten { replaced, ended: reply.map(text).collect::<Reply<_>>()? })
+        Ok(Some(SessionWritten { replaced, ended: reply.map(text).collect::<Reply<_>>()? }))
     }
 
     /// See [`crate::store::Store::end_session`].

@@ -3,8 +3,11 @@
 -- ARGV[1]  the value     ARGV[2]  its life in ms           ARGV[3]  how long its end is remembered, ms   ARGV[4]  why it ends then
 -- ARGV[5]  its id as it stands in keys                     ARGV[6]  most sessions of the user, 0 for no bound
 -- ARGV[7]  what stands before the id in keys of sessions   ARGV[8]  and in those of what is kept beside them
--- reply    {1 when there was one, else 0, the ids that ended, oldest first …}
+-- ARGV[9]  1 when it is only written over one that is there
+-- reply    {1 when there was one, else 0, the ids that ended, oldest first …}, or false when nothing was written
 local id, most = ARGV[5], tonumber(ARGV[6])
+local reply = {redis.call('EXISTS', KEYS[1])}
+if reply[1] == 0 and ARGV[9] == '1' then return false end
 local known = redis.call('HGET', KEYS[2], 'index')
 local index = KEYS[3] or known
 -- An index of another type is an error before anything is written.
@@ -14,7 +17,6 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local at = now + ARGV[2]
 local kept = string.format('%.0f', at + ARGV[3])
-local reply = {redis.call('EXISTS', KEYS[1])}
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('HSET', KEYS[2], 'ends', string.format('%s %.0f', ARGV[4], at), 'seen', string.format('%.0f', now))
 redis.call('PEXPIREAT', KEYS[2], kept)

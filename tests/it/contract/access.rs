@@ -111,6 +111,7 @@ async fn sessions(store: &Store) {
             why: Ending::Idle,
             kept: minute,
             most: Some(1),
+            only_over: false,
         };
         store.write_session(&write).await.expect("a session");
     }

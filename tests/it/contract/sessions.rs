@@ -15,6 +15,7 @@ over_both_stores![
     renewing_notes_when_and_why_the_session_will_end,
     renewing_never_passes_the_latest_end,
     a_written_session_is_found_listed_and_ended,
+    an_update_brings_nothing_back,
     without_a_user_a_session_stays_whose_it_was,
     with_another_user_a_session_moves,
     the_oldest_end_beyond_the_cap,
@@ -48,6 +49,7 @@ fn write(id: &str, user: Option<&str>, most: Option<u32>) -> SessionWrite {
         why: Ending::Idle,
         kept: MINUTE,
         most,
+        only_over: false,
     }
 }
 
@@ -63,7 +65,8 @@ impl Subject {
     }
 
     async fn put(&self, id: &str, user: Option<&str>, most: Option<u32>) -> SessionWritten {
-        self.store.write_session(&write(id, user, most)).await.expect("a session")
+        let written = self.store.write_session(&write(id, user, most)).await;
+        written.expect("no failure").expect("a session")
     }
 
     async fn list(&self, user: &str) -> SessionList {
@@ -172,12 +175,24 @@ async fn a_written_session_is_found_listed_and_ended(it: Subject) {
     assert_eq!(it.store.end_session(&keys, &part).await, Ok(false));
 }
 
+async fn an_update_brings_nothing_back(it: Subject) {
+    let update = SessionWrite { only_over: true, ..write("a", Some("42"), None) };
+    assert_eq!(it.store.write_session(&update).await, Ok(None));
+    assert!(!it.is_there("a").await && it.end_of("a").await.is_none());
+    it.put("a", Some("42"), None).await;
+    let written = SessionWritten { replaced: true, ended: Vec::new() };
+    assert_eq!(it.store.write_session(&update).await, Ok(Some(written)));
+    assert_eq!(it.end_all("42").await, 1);
+    assert_eq!(it.store.write_session(&update).await, Ok(None));
+    assert_eq!(it.list("42").await, SessionList::default());
+}
+
 async fn without_a_user_a_session_stays_whose_it_was(it: Subject) {
     it.put("a", None, Some(1)).await;
     assert!(it.is_there("a").await);
     it.put("b", Some("42"), None).await;
     let longer = SessionWrite { ttl: 60 * MINUTE, ..write("b", None, None) };
-    assert!(it.store.write_session(&longer).await.expect("a session").replaced);
+    assert!(it.store.write_session(&longer).await.is_ok_and(|it| it.is_some_and(|w| w.replaced)));
     assert_eq!(it.ids("42").await, ["b"]);
     let kept = it.life(&keys().sessions_of("42")).await.expect("an expiry");
     assert!(kept > 60 * MINUTE, "the index ends first: {kept:?}");

@@ -175,6 +175,25 @@ fn a_session_that_the_application_keeps_as_a_hash_is_shown_and_replaced() {
 }
 
 #[test]
+fn an_update_does_not_bring_back_what_a_log_out_has_ended() {
+    let house = House::start();
+    let gateway = &house.gateways[0];
+    let update = |tag: &str| {
+        Client::request(gateway.admin, "PUT", "/v1/sessions/s1?user=42")
+            .header("Host", gateway.admin.to_string())
+            .header("If-Match", tag)
+            .body("{\"n\":2}")
+            .send()
+    };
+    assert_eq!(put(gateway, "s1?user=42", &json!({"n": 1})).status, 201);
+    assert_eq!(update("*").status, 200);
+    assert_eq!(refusal(&update("\"a\"")), refused(400, "request_invalid"));
+    assert_eq!(operate(gateway, "DELETE", "/v1/users/42/sessions", "").status, 200);
+    assert_eq!(refusal(&update("*")), refused(412, "session_missing"));
+    assert_eq!((with_session(gateway, "s1"), house.ids("42").len()), (401, 0));
+}
+
+#[test]
 fn what_no_request_could_use_is_not_written() {
     let redis = Redis::start();
     let upstream = upstream();
