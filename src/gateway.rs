@@ -18,10 +18,13 @@ use self::overdue::Overdue;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
-use crate::limit::{self, Correction, Renewal, Ticket};
+use crate::limit::{self, Correction, LeaseRenewal, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
-use crate::store::{Answers, Entry, Leases, MemoryStore, Questions, RedisStore, Store, StoreError};
+use crate::store::{
+    Answers, Entry, Leases, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store,
+    StoreError,
+};
 use crate::upstream::Upstream;
 
 /// Most writes that nobody waits for, at a time.
@@ -237,11 +240,10 @@ impl Gateway {
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
     /// admitted already.
-    pub fn renew(self: &Arc<Self>, session: Option<&str>, ttl: Option<Duration>) {
-        let (Some(session), Some(ttl)) = (session, ttl) else { return };
-        let gateway = Arc::clone(self);
-        let session = session.to_owned();
-        self.in_background("session", async move { gateway.store.renew(&session, ttl).await });
+    pub fn renew(self: &Arc<Self>, session: Option<&SessionKeys>, renewal: Option<Renewal>) {
+        let (Some(keys), Some(renewal)) = (session, renewal) else { return };
+        let (gateway, keys) = (Arc::clone(self), keys.clone());
+        self.in_background("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
     /// Gives back or charges what a request turned out to cost, in the background.
@@ -263,7 +265,7 @@ impl Gateway {
 
     /// Renews the leases of requests that take long.
     async fn renew_leases(&self) {
-        for (holder, Renewal { keys, crowds, .. }) in self.limits.in_flight.due() {
+        for (holder, LeaseRenewal { keys, crowds, .. }) in self.limits.in_flight.due() {
             let leases = Leases { crowds: &crowds, keys: &keys, holder: &holder };
             if self.store.lease(leases).await.is_err() {
                 self.metrics.store_failed("limits");

@@ -6,6 +6,7 @@
 
 mod limits;
 mod operations;
+mod sessions;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use crate::base::authority::Authority;
 use crate::config::{LimitOutage, Outage};
 use crate::gateway::Gateway;
 
-/// Largest body of an operation, in bytes.
+/// Largest body of an operation, in bytes; that of a session may be as large as sessions are.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a request's head, and for its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,19 +115,27 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
     if let Some(refusal) = refuse(gateway, peer, &head.method, &head.headers) {
         return refusal;
     }
-    let collected =
-        tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect());
+    let bytes_max = body_bytes_max(gateway);
+    let collected = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, bytes_max).collect());
     let body = match collected.await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
-            let detail = "The body could not be read, or is longer than 64 KiB.";
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
+            let detail = format!("The body could not be read, or has more than {bytes_max} bytes.");
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &detail);
         }
         Err(_) => {
             return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
         }
     };
+    if let Some(reply) = sessions::carry_out(gateway, &head, &body).await {
+        return reply;
+    }
     operations::carry_out(gateway, &head.method, &head.uri, &body).await
+}
+
+fn body_bytes_max(gateway: &Gateway) -> usize {
+    let session = gateway.running().plan.config.session.as_ref().map_or(0, |it| it.max_bytes);
+    usize::try_from(session).unwrap_or(usize::MAX).max(BODY_BYTES_MAX)
 }
 
 /// The answer to those who may not operate the gateway.

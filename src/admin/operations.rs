@@ -42,24 +42,36 @@ pub(super) async fn carry_out(
         (_, "/v1/revocations" | "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
         _ => {
             let detail = "Known: GET /v1/status, POST /v1/revocations, POST /v1/cache/purge, \
-                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused.";
+                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused, \
+                          /v1/sessions/{id}, /v1/users/{sub}/sessions.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };
-    result.unwrap_or_else(|fault| match fault {
-        Fault::Asked(detail) => problem(StatusCode::BAD_REQUEST, "request_invalid", &detail),
-        Fault::Store(error) => {
-            let detail =
-                format!("Nothing is promised to have changed: {error}. Repeat the request.");
-            problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", &detail)
-        }
-    })
+    result.unwrap_or_else(Fault::reply)
 }
 
 /// Why an operation was not carried out.
 pub(super) enum Fault {
+    /// It was not understood, or cannot be meant.
     Asked(String),
+    /// Anything else that has a code of its own.
+    Told { status: StatusCode, code: &'static str, detail: String },
+    /// The store.
     Store(StoreError),
+}
+
+impl Fault {
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Asked(detail) => problem(StatusCode::BAD_REQUEST, "request_invalid", &detail),
+            Self::Told { status, code, detail } => problem(status, code, &detail),
+            Self::Store(error) => {
+                let detail =
+                    format!("Nothing is promised to have changed: {error}. Repeat the request.");
+                problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", &detail)
+            }
+        }
+    }
 }
 
 impl From<StoreError> for Fault {
@@ -103,7 +115,7 @@ struct Revocation {
     expires_in: Option<String>,
 }
 
-async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str =
         r#"{"jti": "…"}, or token, sid, sub in place of jti; with "expires_in": "24h""#;
     let asked: Revocation = parse(body, EXAMPLE)?;

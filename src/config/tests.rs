@@ -118,6 +118,11 @@ fn named_tables_have_the_defaults_of_the_design() {
 
     let session = loaded.config.session.unwrap();
     assert_eq!((session.header, session.idle_timeout, session.max_bytes), (None, None, 8192));
+    assert_eq!((session.absolute_timeout, session.rolling_timeout), (None, None));
+    assert_eq!((session.suspended_field, session.max_per_user), (None, None));
+    assert_eq!(session.ended_for, Duration::from_secs(3600));
+    let fields = (&*session.created_field, &*session.renewed_field);
+    assert_eq!(fields, ("created_at", "renewed_at"));
 
     let api = &loaded.config.limits["api"];
     assert_eq!(api.scope, Scope::Shared);

@@ -59,12 +59,12 @@ pub struct InFlight {
     /// Places that only this gateway counts.
     local: Mutex<HashMap<String, u32>>,
     /// Places in the store by holder.
-    leased: Mutex<HashMap<String, Renewal>>,
+    leased: Mutex<HashMap<String, LeaseRenewal>>,
 }
 
 /// A lease that must be renewed while its request lasts.
 #[derive(Debug, Clone)]
-pub struct Renewal {
+pub struct LeaseRenewal {
     /// The keys.
     pub keys: Vec<String>,
     /// Their bounds, which a renewal does not mind.
@@ -169,7 +169,7 @@ impl<'p> Wanted<'p> {
                 ticket.leased = None;
                 self.shared.judge(&reply.held, state, told)?;
                 let (keys, crowds) = self.shared.admitted(&reply.held);
-                let renewal = Renewal::new(keys.clone(), crowds);
+                let renewal = LeaseRenewal::new(keys.clone(), crowds);
                 lock(&state.in_flight.leased).insert(self.holder.clone(), renewal);
                 ticket.leased = Some((keys, self.holder.clone()));
             }
@@ -260,19 +260,19 @@ impl InFlight {
     }
 
     /// The leases that must be renewed now, by holder; they count as renewed.
-    pub fn due(&self) -> Vec<(String, Renewal)> {
+    pub fn due(&self) -> Vec<(String, LeaseRenewal)> {
         let now = Instant::now();
         let mut leased = lock(&self.leased);
         let due = leased.iter_mut().filter(|(_, renewal)| renewal.at <= now);
         due.map(|(holder, renewal)| {
-            *renewal = Renewal::new(renewal.keys.clone(), renewal.crowds.clone());
+            *renewal = LeaseRenewal::new(renewal.keys.clone(), renewal.crowds.clone());
             (holder.clone(), renewal.clone())
         })
         .collect()
     }
 }
 
-impl Renewal {
+impl LeaseRenewal {
     fn new(keys: Vec<String>, crowds: Vec<Crowd>) -> Self {
         let shortest = crowds.iter().map(|crowd| crowd.lease).min().unwrap_or_default();
         let crowds = crowds.into_iter().map(|crowd| Crowd { mode: Mode::Force, ..crowd });

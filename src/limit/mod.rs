@@ -29,7 +29,7 @@ use key::principal;
 use policy::Limit;
 
 pub use asked::{Asked, question};
-pub use concurrency::{InFlight, Renewal, Ticket, Wanted, wanted};
+pub use concurrency::{InFlight, LeaseRenewal, Ticket, Wanted, wanted};
 pub use denied::DenyCache;
 pub use forecast::{Forecast, describe};
 pub use headers::{Quota, QuotaItem};

@@ -20,7 +20,9 @@ use crate::headers;
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
-use crate::store::{Answers, Cached, CachedReply, Questions, Reply, SessionKey, Standing};
+use crate::store::{
+    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
+};
 
 /// The questions of one request, with the keys they are made of.
 pub(super) struct Asked<'p> {
@@ -29,10 +31,9 @@ pub(super) struct Asked<'p> {
     /// Gives the places back if the request ends before it is admitted.
     held: Option<Held>,
     caller: Caller,
-    /// The session's key, when the request names a session.
-    pub(super) session_key: Option<String>,
-    /// Whether using the session prolongs it.
-    renews: bool,
+    /// The session's keys, when the request names a session.
+    pub(super) session: Option<SessionKeys>,
+    session_policy: Option<&'p session::Policy>,
     cached: Option<Lookup>,
 }
 
@@ -82,8 +83,12 @@ impl<'p> Asked<'p> {
             .then(|| limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts))
             .flatten();
         let held = places.as_ref().map(|places| Held::new(gateway, places.ticket()));
-        let renews = route.session.as_ref().is_some_and(session::Policy::renews);
-        let session_key = session_id.map(|id| plan.keys.session(&id));
+        let session_policy = route.session.as_ref();
+        let session = session_id.map(|id| {
+            let renews = session_policy.is_some_and(session::Policy::renews);
+            let end = if renews { plan.keys.session_end(&id) } else { String::new() };
+            SessionKeys { session: plan.keys.session(&id), end }
+        });
         let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
             let odd = has_body(head) || headers::nominates(&head.headers);
             let intent = cache::lookup(&head.method, &head.headers, odd);
@@ -91,7 +96,7 @@ impl<'p> Asked<'p> {
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
             Lookup { place, intent, near }
         });
-        Ok(Self { charges, places, held, caller, session_key, renews, cached })
+        Ok(Self { charges, places, held, caller, session, session_policy, cached })
     }
 
     /// The questions as the store takes them.
@@ -105,7 +110,10 @@ impl<'p> Asked<'p> {
             }),
             charges: self.charges.as_ref().map(limit::Asked::charges),
             leases: self.places.as_ref().and_then(limit::Wanted::leases),
-            session: self.session_key.as_deref().map(|key| SessionKey { key, ttl: self.renews }),
+            session: self.session.as_ref().zip(self.session_policy).map(|(keys, policy)| {
+                let end = policy.asks_end().then_some(&*keys.end);
+                SessionKey { key: &keys.session, ttl: policy.renews(), end }
+            }),
             cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
                 epochs: &lookup.place.epochs,
                 entry: (lookup.intent.read && lookup.near.is_none())

@@ -90,9 +90,14 @@ async fn walk(
         Ok(_) => limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts),
         Err(_) => None,
     };
-    let session_key = session_id.as_ref().map(|id| plan.keys.session(id));
+    let session_keys = session_id.as_ref().map(|id| {
+        let asks_end = route.session.as_ref().is_some_and(session::Policy::asks_end);
+        (plan.keys.session(id), asks_end.then(|| plan.keys.session_end(id)))
+    });
+    let session_key =
+        session_keys.as_ref().map(|(key, end)| SessionKey { key, ttl: false, end: end.as_deref() });
     let asked = (charges.as_ref(), places.as_ref());
-    let mut answers = look(gateway, &caller, asked, session_key.as_deref()).await;
+    let mut answers = look(gateway, &caller, asked, session_key).await;
     let limits = charges.as_ref().zip(answers.charges.take());
     let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
     let mut shown = describe_limits(&running, route, &limits);
@@ -110,7 +115,8 @@ async fn walk(
     confirm(&running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
     has_place?;
-    let session = session::attach(route.session.as_ref(), answers.session.take());
+    let found = (answers.session.take(), answers.session_end.take());
+    let session = session::attach(route.session.as_ref(), found, SystemTime::now());
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
     session?;
     Ok(plan.upstreams[route.upstream].0.clone())
@@ -129,7 +135,7 @@ async fn look(
     gateway: &Gateway,
     caller: &Caller,
     (charges, places): (Option<&limit::Asked<'_>>, Option<&limit::Wanted<'_>>),
-    session: Option<&str>,
+    session: Option<SessionKey<'_>>,
 ) -> Answers {
     let peek = charges.map(limit::Asked::peek);
     let crowds = places.map(limit::Wanted::peek).unwrap_or_default();
@@ -145,7 +151,7 @@ async fn look(
             Charges { set, keys }
         }),
         leases: leases.map(|leases| Leases { crowds: &crowds, ..leases }),
-        session: session.map(|key| SessionKey { key, ttl: false }),
+        session,
         ..Questions::default()
     };
     if questions.is_empty() { Answers::default() } else { gateway.store.ask(&questions).await }

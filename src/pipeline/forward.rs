@@ -22,6 +22,7 @@ use crate::gateway::{Gateway, Running};
 use crate::headers;
 use crate::limit;
 use crate::plan::Route;
+use crate::session;
 use crate::upstream::{Download, DownloadFault};
 
 /// Header fields for the upstream.
@@ -71,6 +72,9 @@ impl<'a> Arrival<'a> {
         });
         if let Some(policy) = &self.route.auth {
             auth::strip(policy, &mut head.headers);
+        }
+        if let Some(policy) = &self.route.session {
+            session::strip(policy, &mut head.headers);
         }
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = head.version == Version::HTTP_2 && is_grpc(&head.headers);

@@ -124,8 +124,9 @@ async fn answer(
     let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
     exchange.hold(place);
     exchange.note_over(&told.over);
-    let session = session::attach(route.session.as_ref(), answers.session.take())?;
-    gateway.renew(asked.session_key.as_deref(), session.renew);
+    let found = (answers.session.take(), answers.session_end.take());
+    let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
+    gateway.renew(asked.session.as_ref(), session.renew);
     let found = asked.cached(answers.cached.take(), &head, &gateway.near, exchange)?;
     let is_cached = matches!(found, Found::Hit(_));
     let response = match found {

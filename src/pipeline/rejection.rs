@@ -23,6 +23,9 @@ use crate::upstream::Failure;
 /// upstream's reconnection time.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
+/// What a stranger reads of an outage.
+const UNREACHABLE: &str = "A part of the service is not reachable at the moment. Retry shortly.";
+
 /// Why a request ends here.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
@@ -84,11 +87,19 @@ impl Rejection {
             Self::Denied(denied) => denied.status(),
             Self::Exceeded(Exceeded::Limit { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Exceeded(Exceeded::Blocked) => StatusCode::FORBIDDEN,
-            Self::NoSession(NoSession::Required) => StatusCode::UNAUTHORIZED,
-            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => StatusCode::BAD_GATEWAY,
-            Self::RevocationUnknown(_)
-            | Self::Exceeded(Exceeded::Unknown(_))
-            | Self::NoSession(NoSession::Unknown(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSession(no_session) => match no_session {
+                NoSession::Required
+                | NoSession::Idle
+                | NoSession::Expired
+                | NoSession::NotRenewed
+                | NoSession::Undated { .. } => StatusCode::UNAUTHORIZED,
+                NoSession::Suspended => StatusCode::FORBIDDEN,
+                NoSession::TooLarge | NoSession::Unreadable => StatusCode::BAD_GATEWAY,
+                NoSession::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Self::RevocationUnknown(_) | Self::Exceeded(Exceeded::Unknown(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Upload(UploadFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadFault::Stalled) => StatusCode::REQUEST_TIMEOUT,
@@ -125,10 +136,17 @@ impl Rejection {
             Self::Exceeded(Exceeded::Limit { .. }) => "limit_exceeded",
             Self::Exceeded(Exceeded::Blocked) => "address_blocked",
             Self::Exceeded(Exceeded::Unknown(_)) => "limit_unknown",
-            Self::NoSession(NoSession::Required) => "session_missing",
-            Self::NoSession(NoSession::TooLarge) => "session_too_large",
-            Self::NoSession(NoSession::Unreadable) => "session_unreadable",
-            Self::NoSession(NoSession::Unknown(_)) => "session_unknown",
+            Self::NoSession(no_session) => match no_session {
+                NoSession::Required => "session_missing",
+                NoSession::Idle => "session_idle",
+                NoSession::Expired => "session_expired",
+                NoSession::NotRenewed => "session_not_renewed",
+                NoSession::Undated { .. } => "session_undated",
+                NoSession::Suspended => "session_suspended",
+                NoSession::TooLarge => "session_too_large",
+                NoSession::Unreadable => "session_unreadable",
+                NoSession::Unknown(_) => "session_unknown",
+            },
             Self::OnlyIfCached => "not_cached",
             Self::Upload(UploadFault::TooLarge) => "body_too_large",
             Self::Upload(UploadFault::Stalled) => "body_stalled",
@@ -159,15 +177,8 @@ impl Rejection {
                 format!("The limit `{limit}` is exhausted. Retry in {wait} s.").into()
             }
             Self::Exceeded(Exceeded::Blocked) => "This address may not use the service.".into(),
-            Self::NoSession(NoSession::Required) => "This needs a session: log in again.".into(),
-            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => {
-                "The session cannot be used; the operator can see why in the log.".into()
-            }
-            Self::RevocationUnknown(_)
-            | Self::Exceeded(Exceeded::Unknown(_))
-            | Self::NoSession(NoSession::Unknown(_)) => {
-                "A part of the service is not reachable at the moment. Retry shortly.".into()
-            }
+            Self::NoSession(no_session) => public_session(no_session).into(),
+            Self::RevocationUnknown(_) | Self::Exceeded(Exceeded::Unknown(_)) => UNREACHABLE.into(),
             Self::OnlyIfCached => "No cached response; retry without only-if-cached.".into(),
             Self::Upload(fault) => fault.to_string().into(),
             Self::Upstream(failure) => match failure {
@@ -188,10 +199,18 @@ impl Rejection {
             | Self::NoRoute(_)
             | Self::Denied(_)
             | Self::Exceeded(Exceeded::Limit { .. } | Exceeded::Blocked)
-            | Self::NoSession(NoSession::Required)
+            | Self::NoSession(
+                NoSession::Required
+                | NoSession::Idle
+                | NoSession::Expired
+                | NoSession::NotRenewed
+                | NoSession::Suspended,
+            )
             | Self::OnlyIfCached
             | Self::Upload(_) => Fault::Client,
-            Self::NoSession(NoSession::TooLarge | NoSession::Unreadable) => Fault::Gateway,
+            Self::NoSession(
+                NoSession::Undated { .. } | NoSession::TooLarge | NoSession::Unreadable,
+            ) => Fault::Gateway,
             Self::RevocationUnknown(_)
             | Self::Exceeded(Exceeded::Unknown(_))
             | Self::NoSession(NoSession::Unknown(_)) => Fault::Store,
@@ -267,7 +286,7 @@ impl Rejection {
             Self::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
             }
-            Self::NoSession(NoSession::Required) => {
+            Self::NoSession(_) if self.status() == StatusCode::UNAUTHORIZED => {
                 headers.insert(WWW_AUTHENTICATE, Denied::NoToken.challenge(REALM));
             }
             Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
@@ -309,6 +328,21 @@ impl Rejection {
             | Self::OnlyIfCached
             | Self::Upstream(_) => false,
         }
+    }
+}
+
+fn public_session(no_session: &NoSession) -> &'static str {
+    match no_session {
+        NoSession::Required => "This needs a session: log in again.",
+        NoSession::Idle => "The session ended because it was not used: log in again.",
+        NoSession::Expired => "The session has reached its greatest age: log in again.",
+        NoSession::NotRenewed => "The session was not renewed in time: log in again.",
+        NoSession::Undated { .. } => "The session does not say how old it is: log in again.",
+        NoSession::Suspended => "The session is suspended.",
+        NoSession::TooLarge | NoSession::Unreadable => {
+            "The session cannot be used; the operator can see why in the log."
+        }
+        NoSession::Unknown(_) => UNREACHABLE,
     }
 }
 

@@ -122,6 +122,11 @@ pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
         if let Some(header) = &session.header {
             claim(header, "session.header".to_owned(), false);
         }
+        for place in &session.id_from {
+            if let config::SessionId::Header(header) = place {
+                claim(header.as_str(), "session.id_from".to_owned(), false);
+            }
+        }
         for header in session.fields_to_headers.keys() {
             claim(header, format!("session.fields_to_headers.{header}"), false);
         }

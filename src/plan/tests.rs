@@ -75,6 +75,14 @@ fn headers_have_one_writer() {
     let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
     let problems = Plan::compile(loaded.config).unwrap_err();
     assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["session.header"]);
+    for header in ["X-Session", "x_user_id", "authorization", "cookie", "host"] {
+        let text = BASE.replace("claim:sid", &format!("header:{header}"))
+            + "[routes.r]\nupstream = \"shop\"\npath = \"/\"";
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        let problems = Plan::compile(loaded.config).unwrap_err();
+        let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["session.id_from"], "{header}");
+    }
     let text = BASE.replace("x-user-id", "x-forwarded-for")
         + "[routes.r]\nupstream = \"shop\"\npath = \"/\"";
     let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();

@@ -1,8 +1,10 @@
-//! The application's session: found by a claim or a cookie, read with the other questions, attached
-//! for the upstream.
+//! The application's session: found by a claim, a cookie or a header, read with the other
+//! questions, attached for the upstream.
+
+mod terms;
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,16 +12,20 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+pub use self::terms::Terms;
+
 use crate::base::facts::{Caller, scalar};
 use crate::config::{Outage, Session, SessionId, SessionUse};
-use crate::store::{Reply, SessionReply, SessionValue, StoreError};
+use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue, StoreError};
 
 /// Longest session id that is looked up, in bytes.
-const ID_BYTES_MAX: usize = 512;
+pub const ID_BYTES_MAX: usize = 512;
 /// Longest value of one field's header, in bytes.
 const FIELD_BYTES_MAX: usize = 4096;
 /// A renewal that would move the expiry by less than this is left out.
 const RENEWAL_STEP: Duration = Duration::from_secs(1);
+/// How far the store's clock, which said when a session ends, may be ahead of this node's.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
 
 /// What a route does with sessions.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub struct Policy {
     header: Option<HeaderName>,
     fields: Vec<(HeaderName, String)>,
     idle_timeout: Option<Duration>,
+    ended_for: Duration,
+    terms: Terms,
     bytes_max: usize,
     required: bool,
     outage: Outage,
@@ -39,6 +47,24 @@ pub enum NoSession {
     /// The route requires one.
     #[error("this route needs a session, and there is none")]
     Required,
+    /// The route requires one, and the one that is named ended because nobody used it.
+    #[error("the session was not used for session.idle_timeout")]
+    Idle,
+    /// It is older than `session.absolute_timeout`.
+    #[error("the session is older than session.absolute_timeout")]
+    Expired,
+    /// The application has not renewed it for `session.rolling_timeout`.
+    #[error("the session was not renewed for session.rolling_timeout")]
+    NotRenewed,
+    /// A timeout counts from a time that the session does not say.
+    #[error("the session's field {field:?} must be Unix seconds, a whole number not ahead of now")]
+    Undated {
+        /// The field.
+        field: String,
+    },
+    /// `session.suspended_field` says so.
+    #[error("the session is suspended")]
+    Suspended,
     /// The stored value is longer than `session.max_bytes`.
     #[error("the session is longer than session.max_bytes")]
     TooLarge,
@@ -55,8 +81,8 @@ pub enum NoSession {
 pub struct Attached {
     /// Headers to set.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The life to give the key, when it is due.
-    pub renew: Option<Duration>,
+    /// How to prolong it, when that is due.
+    pub renew: Option<Renewal>,
 }
 
 impl Policy {
@@ -76,6 +102,8 @@ impl Policy {
                 .filter_map(|(header, field)| Some((name(header)?, field.clone())))
                 .collect(),
             idle_timeout: session.idle_timeout,
+            ended_for: session.ended_for,
+            terms: Terms::of(session),
             bytes_max: usize::try_from(session.max_bytes).unwrap_or(usize::MAX),
             required: usage == SessionUse::Required,
             outage,
@@ -86,6 +114,12 @@ impl Policy {
     pub fn renews(&self) -> bool {
         self.idle_timeout.is_some()
     }
+
+    /// Whether an answer depends on why a session ended that is not there any more. Only where
+    /// one is required: elsewhere the request goes on without.
+    pub fn asks_end(&self) -> bool {
+        self.renews() && self.required
+    }
 }
 
 /// The id of the caller's session, from the first place that has one.
@@ -93,8 +127,27 @@ pub fn id<'a>(policy: &Policy, caller: &'a Caller, headers: &'a HeaderMap) -> Op
     let found = policy.id_from.iter().find_map(|place| match place {
         SessionId::Claim(name) => caller.as_ref()?.claim(name),
         SessionId::Cookie(name) => cookie(headers, name).map(Cow::Borrowed),
+        SessionId::Header(name) => header(headers, name).map(Cow::Borrowed),
     })?;
     (1..=ID_BYTES_MAX).contains(&found.len()).then_some(found)
+}
+
+/// The value of one header. Different lines are no session, as with cookies.
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    lines.all(|other| other == first).then(|| first.to_str().ok()).flatten()
+}
+
+/// Takes ids in headers out of what is forwarded: the upstream gets the session itself. Cookies
+/// stay, as they hold the application's other business too, and so do the headers of routes that
+/// do not use sessions (a log-out needs the id).
+pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
+    for place in &policy.id_from {
+        if let SessionId::Header(name) = place {
+            headers.remove(name);
+        }
+    }
 }
 
 /// The value of one cookie. Two different values under one name are no session: one of them was
@@ -112,11 +165,17 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.all(|other| other == first).then_some(first)
 }
 
-/// Judges the store's answer (`None`: the request named no session) and prepares the headers. A
-/// route without a policy attaches nothing.
+/// Judges the store's answer (`None`: the request named no session) at `now` and prepares the
+/// headers; `end` is what the store keeps beside the session, where it was asked. A route without a
+/// policy attaches nothing.
+///
+/// # Errors
+/// Why the request may not pass. A session that is there and not in force is refused on every
+/// route: an application that suspends one means it.
 pub fn attach(
     policy: Option<&Policy>,
-    reply: Option<Reply<Option<SessionReply>>>,
+    (reply, end): (Option<Reply<Option<SessionReply>>>, Option<SessionEnd>),
+    now: SystemTime,
 ) -> Result<Attached, NoSession> {
     let Some(policy) = policy else { return Ok(Attached::default()) };
     let found = match reply {
@@ -128,21 +187,45 @@ pub fn attach(
         Some(Err(_)) => return Ok(Attached::default()),
     };
     let Some(found) = found else {
-        return if policy.required { Err(NoSession::Required) } else { Ok(Attached::default()) };
+        return if policy.required { Err(ended(end, now)) } else { Ok(Attached::default()) };
     };
     let mut headers = Vec::with_capacity(1 + policy.fields.len());
-    attach_value(policy, &found.value, &mut headers)?;
-    let renew = policy
-        .idle_timeout
-        .filter(|idle| found.ttl.is_none_or(|left| left + RENEWAL_STEP.min(*idle / 10) < *idle));
+    let until_ms = attach_value(policy, &found.value, now, &mut headers)?;
+    let renew = policy.idle_timeout.and_then(|idle| {
+        let kept = policy.ended_for;
+        let renewal = Renewal { ttl: idle, until_ms, kept };
+        let wanted = until_ms.map_or(idle, |until| idle.min(left(until, now)));
+        let step = RENEWAL_STEP.min(idle / 10);
+        let is_due = found.ttl.is_none_or(|ttl| ttl + step < wanted);
+        // Without its end beside it, nobody could tell later why it is gone.
+        (is_due || policy.asks_end() && end.is_none()).then_some(renewal)
+    });
     Ok(Attached { headers, renew })
 }
 
+/// Why a session is not there. One that is gone before its time was ended on purpose, by a log-out,
+/// and is as good as one that never was.
+fn ended(end: Option<SessionEnd>, now: SystemTime) -> NoSession {
+    match end.filter(|end| left(end.at_ms, now) <= CLOCKS_APART_MAX) {
+        Some(SessionEnd { why: Ending::Idle, .. }) => NoSession::Idle,
+        Some(SessionEnd { why: Ending::Expired, .. }) => NoSession::Expired,
+        None => NoSession::Required,
+    }
+}
+
+/// The time from `now` to a moment in Unix milliseconds.
+fn left(at_ms: u64, now: SystemTime) -> Duration {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(at_ms).saturating_sub(now)
+}
+
+/// Prepares the headers of a session that is in force; when that ends at the latest, Unix ms.
 fn attach_value(
     policy: &Policy,
     value: &SessionValue,
+    now: SystemTime,
     headers: &mut Vec<(HeaderName, HeaderValue)>,
-) -> Result<(), NoSession> {
+) -> Result<Option<u64>, NoSession> {
     let whole: Cow<'_, [u8]> = match value {
         SessionValue::Text(text) => text.as_ref().into(),
         SessionValue::Fields(fields) => serde_json::to_vec(&Value::Object(object(fields)))
@@ -154,7 +237,8 @@ fn attach_value(
     }
     // A whole session is checked to be an object even where no field is taken out: the upstream may
     // rely on it.
-    let parsed: Option<Map<String, Value>> = match (value, policy.fields.is_empty()) {
+    let is_only_passed_on = policy.fields.is_empty() && !policy.terms.are_any();
+    let parsed: Option<Map<String, Value>> = match (value, is_only_passed_on) {
         (SessionValue::Text(text), true) => {
             let checked: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(text);
             checked.ok().filter(|raw| raw.get().starts_with('{')).ok_or(NoSession::Unreadable)?;
@@ -164,6 +248,10 @@ fn attach_value(
             Some(serde_json::from_slice(text).map_err(|_| NoSession::Unreadable)?)
         }
         (SessionValue::Fields(fields), _) => Some(object(fields)),
+    };
+    let until_ms = match &parsed {
+        Some(session) => policy.terms.judge(session, now)?,
+        None => None,
     };
     if let Some(name) = &policy.header {
         let encoded = URL_SAFE_NO_PAD.encode(whole);
@@ -175,10 +263,11 @@ fn attach_value(
             headers.push((name.clone(), header_value(&text)?));
         }
     }
-    Ok(())
+    Ok(until_ms)
 }
 
-fn object(fields: &[(bytes::Bytes, bytes::Bytes)]) -> Map<String, Value> {
+/// A hash as the JSON object that it stands for.
+pub fn object(fields: &[(bytes::Bytes, bytes::Bytes)]) -> Map<String, Value> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     fields.iter().map(|(name, value)| (text(name), Value::String(text(value)))).collect()
 }

@@ -5,16 +5,47 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn policy(required: bool, outage: Outage) -> Policy {
-    let session = Session {
-        id_from: vec![SessionId::Cookie("sid".into())],
+mod timeouts;
+
+/// The moment at which all is judged.
+const NOW: u64 = 1_700_000_000;
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+fn session() -> Session {
+    Session {
+        id_from: vec![
+            SessionId::Cookie("sid".into()),
+            SessionId::Header(HeaderName::from_static("x-sid")),
+        ],
         header: Some("x-session".into()),
         fields_to_headers: [("x-email".to_owned(), "email".to_owned())].into(),
         idle_timeout: Some(Duration::from_secs(60)),
+        ended_for: Duration::from_secs(3600),
+        absolute_timeout: None,
+        rolling_timeout: None,
+        created_field: "created_at".to_owned(),
+        renewed_field: "renewed_at".to_owned(),
+        suspended_field: None,
+        max_per_user: None,
         max_bytes: 64,
-    };
+    }
+}
+
+fn policy(required: bool, outage: Outage) -> Policy {
+    let session = session();
     let usage = if required { SessionUse::Required } else { SessionUse::Attach };
     Policy::compile(&session, usage, outage).unwrap()
+}
+
+/// Judges without knowing of an end.
+fn attach(
+    policy: Option<&Policy>,
+    reply: Option<Reply<Option<SessionReply>>>,
+) -> Result<Attached, NoSession> {
+    super::attach(policy, (reply, None), now())
 }
 
 fn stored(value: SessionValue, ttl: Option<u64>) -> Option<Reply<Option<SessionReply>>> {
@@ -76,8 +107,10 @@ fn absence_and_outage_do_what_the_route_says() {
 fn an_expiry_is_only_ever_moved_out() {
     let renew =
         |ttl| attach(Some(&policy(false, Outage::Refuse)), stored(text("{}"), ttl)).unwrap().renew;
-    assert_eq!(renew(Some(30)), Some(Duration::from_secs(60)));
-    assert_eq!(renew(None), Some(Duration::from_secs(60)));
+    let kept = Duration::from_secs(3600);
+    let renewal = Renewal { ttl: Duration::from_secs(60), until_ms: None, kept };
+    assert_eq!(renew(Some(30)), Some(renewal));
+    assert_eq!(renew(None), Some(renewal));
     assert_eq!(renew(Some(60)), None);
     assert_eq!(renew(Some(600)), None);
 }
@@ -96,6 +129,29 @@ fn two_different_cookies_are_no_session() {
     assert_eq!(id_of(&["sid=s1; sid=s2"]), None);
     assert_eq!(id_of(&["sid="]), None);
     assert_eq!(id_of(&["xsid=s1"]), None);
+}
+
+#[test]
+fn a_header_names_a_session_and_is_not_passed_on() {
+    let policy = policy(false, Outage::Refuse);
+    let headers = |lines: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("x-sid", line.parse().unwrap());
+        }
+        headers
+    };
+    let id_of =
+        |lines: &[&str]| id(&policy, &None, &headers(lines)).map(|found| found.into_owned());
+    assert_eq!(id_of(&["s1"]).as_deref(), Some("s1"));
+    assert_eq!(id_of(&["s1", "s1"]).as_deref(), Some("s1"));
+    assert_eq!(id_of(&["s1", "s2"]), None, "nobody can say which");
+    assert_eq!(id_of(&[""]), None);
+    assert_eq!(id_of(&[&"x".repeat(ID_BYTES_MAX + 1)]), None);
+    let mut head = headers(&["s1", "s1"]);
+    head.insert("x-other", "stays".parse().unwrap());
+    strip(&policy, &mut head);
+    assert_eq!(head.len(), 1);
 }
 
 proptest! {

@@ -51,6 +51,29 @@ impl Keys {
         format!("{}:session:{}", self.prefix, part(id))
     }
 
+    /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
+    /// (whose it is).
+    pub fn session_end(&self, id: &str) -> String {
+        format!("{}:session-end:{}", self.prefix, part(id))
+    }
+
+    /// The sessions of one user, a sorted set: ids as they stand in keys ([`Self::session_part`]),
+    /// scored by the Unix seconds of their creation.
+    pub fn sessions_of(&self, sub: &str) -> String {
+        format!("{}:sessions-of:{}", self.prefix, part(sub))
+    }
+
+    /// A session's id as it stands in keys.
+    pub fn session_part(id: &str) -> String {
+        part(id).into_owned()
+    }
+
+    /// What stands before the id in the keys of sessions, and of what is kept beside them: for
+    /// scripts that find ids in an index.
+    pub fn session_families(&self) -> [String; 2] {
+        [format!("{}:session:", self.prefix), format!("{}:session-end:", self.prefix)]
+    }
+
     /// Writes the key of one window of one limit: the principal is the hash tag, so that all
     /// windows of one principal share a slot. `principal` must come from [`push_principal_part`],
     /// which admits no brace.
@@ -186,6 +209,8 @@ mod tests {
         assert_eq!(keys.blacklist_session("s1"), "app:auth:blacklist:sid:s1");
         assert_eq!(keys.not_before("42"), "app:auth:not-before:42");
         assert_eq!(keys.session("s1"), "app:session:s1");
+        assert_eq!(keys.session_end("s1"), "app:session-end:s1");
+        assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
         assert_eq!(
             keys.blacklist_digest(b"a.b"),
             "app:auth:blacklist:sha256:\
@@ -203,6 +228,19 @@ mod tests {
             assert!(keys.session(odd).starts_with("app:session:sha256:"), "{odd:?}");
         }
         assert_eq!(keys.session(&"x".repeat(128)), format!("app:session:{}", "x".repeat(128)));
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_part_in_an_index() {
+        let keys = Keys::new("app");
+        let [session, end] = keys.session_families();
+        for id in ["s1", "two words", ""] {
+            let part = Keys::session_part(id);
+            assert_eq!(format!("{session}{part}"), keys.session(id));
+            assert_eq!(format!("{end}{part}"), keys.session_end(id));
+            // Whoever names it as the index does names the same session.
+            assert_eq!(keys.session(&part), keys.session(id));
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is
 //! refused.
 
+mod sessions;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::lease::Holders;
 use super::window::WindowLog;
 use super::{
     Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, LeaseReply, Leases,
-    Questions, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
+    Questions, SessionEnd, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
     epoch_vector, nonce,
 };
 
@@ -45,7 +47,7 @@ struct Windows {
 #[derive(Debug, Default)]
 struct Values {
     map: HashMap<String, Value>,
-    /// Bytes held by `Text` values.
+    /// Bytes held by the values.
     bytes: usize,
     swept: Option<Instant>,
 }
@@ -76,6 +78,7 @@ impl MemoryStore {
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
             session: questions.session.map(|asked| Ok(self.session(asked.key))),
+            session_end: questions.session.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             settled,
         }
@@ -173,14 +176,6 @@ impl MemoryStore {
         self.invalidate(&[base.to_owned()])
     }
 
-    /// See [`super::Store::renew`].
-    pub fn renew(&self, session: &str, ttl: Duration) {
-        if let Some(value) = lock(&self.values).live(session) {
-            let wanted = Instant::now() + ttl;
-            value.expires = Some(value.expires.map_or(wanted, |at| at.max(wanted)));
-        }
-    }
-
     /// Writes one value.
     pub fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError> {
         lock(&self.values).insert(key, SessionValue::Text(value), ttl, self.keys_max)
@@ -218,6 +213,16 @@ impl MemoryStore {
             value: found.value.clone(),
             ttl: found.expires.map(|at| at.saturating_duration_since(now)),
         })
+    }
+
+    fn session_end(&self, key: &str) -> Option<SessionEnd> {
+        match &lock(&self.values).live(key)?.value {
+            SessionValue::Fields(fields) => {
+                let ends = fields.iter().find(|(name, _)| *name == sessions::ENDS.as_bytes());
+                SessionEnd::parse(&ends?.1)
+            }
+            SessionValue::Text(_) => None,
+        }
     }
 
     fn cached(&self, cached: Cached<'_>) -> CachedReply {
@@ -277,12 +282,12 @@ impl Values {
         ttl: Option<Duration>,
         keys_max: usize,
     ) -> Result<(), StoreError> {
-        let added = text_bytes(&value);
+        let added = value_bytes(&value);
         // A write that is refused must not lose what was there.
         let fits = |values: &Self| {
             let old = values.map.get(key);
             let count = values.map.len() + usize::from(old.is_none());
-            let bytes = values.bytes + added - old.map_or(0, |old| text_bytes(&old.value));
+            let bytes = values.bytes + added - old.map_or(0, |old| value_bytes(&old.value));
             count <= keys_max && bytes <= ENTRY_BYTES_MAX
         };
         if !fits(self) {
@@ -300,7 +305,7 @@ impl Values {
 
     fn remove(&mut self, key: &str) -> bool {
         let Some(old) = self.map.remove(key) else { return false };
-        self.bytes -= text_bytes(&old.value);
+        self.bytes -= value_bytes(&old.value);
         true
     }
 
@@ -312,14 +317,14 @@ impl Values {
         }
         self.swept = Some(now);
         self.map.retain(|_, value| value.expires.is_none_or(|at| at > now));
-        self.bytes = self.map.values().map(|value| text_bytes(&value.value)).sum();
+        self.bytes = self.map.values().map(|value| value_bytes(&value.value)).sum();
     }
 }
 
-fn text_bytes(value: &SessionValue) -> usize {
+fn value_bytes(value: &SessionValue) -> usize {
     match value {
         SessionValue::Text(text) => text.len(),
-        SessionValue::Fields(_) => 0,
+        SessionValue::Fields(fields) => fields.iter().map(|(n, value)| n.len() + value.len()).sum(),
     }
 }
 

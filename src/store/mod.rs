@@ -9,6 +9,7 @@ pub mod keys;
 mod lease;
 pub mod memory;
 pub mod redis;
+pub mod sessions;
 pub mod window;
 
 use std::time::Duration;
@@ -18,6 +19,10 @@ use bytes::Bytes;
 pub use self::lease::{Crowd, LeaseReply, Leases};
 pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
+pub use self::sessions::{
+    Ending, Renewal, SessionEnd, SessionKeys, SessionList, SessionListed, SessionWrite,
+    SessionWritten,
+};
 pub use self::window::{Mode, Window, WindowSet, WindowState};
 
 /// How long an epoch outlives its last change: longer than any cached response
@@ -58,6 +63,8 @@ pub struct SessionKey<'a> {
     pub key: &'a str,
     /// Whether what is left of its life is asked for too.
     pub ttl: bool,
+    /// The key of what is kept beside it, when its end is asked for too.
+    pub end: Option<&'a str>,
 }
 
 /// What is asked of each window of a set; `keys[i]` belongs to `set.windows[i]`.
@@ -89,6 +96,8 @@ pub struct Answers {
     pub leases: Option<Reply<LeaseReply>>,
     /// See [`Questions::session`].
     pub session: Option<Reply<Option<SessionReply>>>,
+    /// When it ends or ended and why, if that was asked and is known.
+    pub session_end: Option<SessionEnd>,
     /// See [`Questions::cached`].
     pub cached: Option<Reply<CachedReply>>,
     /// Whether `overdue` was carried out.
@@ -103,6 +112,7 @@ impl Answers {
             charges: questions.charges.map(|_| Err(error.clone())),
             leases: questions.leases.map(|_| Err(error.clone())),
             session: questions.session.map(|_| Err(error.clone())),
+            session_end: None,
             cached: questions.cached.map(|_| Err(error.clone())),
             settled: false,
         }
@@ -282,17 +292,6 @@ impl Store {
         match self {
             Self::Redis(store) => store.found(base).await,
             Self::Memory(store) => store.found(base),
-        }
-    }
-
-    /// Moves a session's expiry to at least `ttl` from now.
-    pub async fn renew(&self, session: &str, ttl: Duration) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.renew(session, ttl).await,
-            Self::Memory(store) => {
-                store.renew(session, ttl);
-                Ok(())
-            }
         }
     }
 

@@ -4,6 +4,7 @@ mod access;
 mod charges;
 mod leases;
 mod model;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,8 +100,10 @@ impl Subject {
     }
 
     async fn session(&self, key: &str) -> Reply<Option<SessionReply>> {
-        let questions =
-            Questions { session: Some(SessionKey { key, ttl: true }), ..Questions::default() };
+        let questions = Questions {
+            session: Some(SessionKey { key, ttl: true, end: None }),
+            ..Questions::default()
+        };
         self.store.ask(&questions).await.session.expect("an answer")
     }
 
@@ -144,7 +147,6 @@ over_both_stores![
     a_not_before_time_is_read_and_garbage_is_not_taken_for_none,
     a_revocation_lives_as_long_as_it_was_given,
     a_session_may_be_a_string_or_a_hash,
-    renewing_never_shortens_and_gives_a_first_ttl,
     a_response_is_kept_and_found,
     a_response_fetched_before_an_invalidation_is_not_kept,
     overdue_epochs_are_changed_before_the_cache_is_read,
@@ -197,22 +199,6 @@ async fn a_session_may_be_a_string_or_a_hash(it: Subject) {
     fields.sort();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     assert_eq!(fields, [(bytes("n"), bytes("1")), (bytes("é"), bytes(""))]);
-}
-
-async fn renewing_never_shortens_and_gives_a_first_ttl(it: Subject) {
-    it.store.put("short", b"{}", Duration::from_secs(30)).await.unwrap();
-    it.store.put("long", b"{}", 60 * MINUTE).await.unwrap();
-    it.write("endless", "{}");
-    it.write_fields("endless-hash", &[("n", "1")]);
-    for key in ["short", "long", "endless", "endless-hash", "absent"] {
-        it.store.renew(key, 10 * MINUTE).await.unwrap();
-    }
-    for key in ["short", "endless", "endless-hash"] {
-        let ttl = it.ttl(key).await.expect("an expiry");
-        assert!(ttl <= 10 * MINUTE && ttl > 9 * MINUTE, "{key}: {ttl:?}");
-    }
-    assert!(it.ttl("long").await.expect("an expiry") > 50 * MINUTE);
-    assert_eq!(it.session("absent").await, Ok(None));
 }
 
 async fn a_response_is_kept_and_found(it: Subject) {
@@ -281,7 +267,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since") }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,
-        session: Some(SessionKey { key: "app:session:a", ttl: true }),
+        session: Some(SessionKey { key: "app:session:a", ttl: true, end: None }),
         cached: Some(Cached { epochs: &epochs, entry: Some(ENTRY) }),
         overdue: &words(&[PATH]),
     };

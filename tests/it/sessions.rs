@@ -1,5 +1,8 @@
 //! The application's session, written into Redis by the application, on its way to the upstream.
 
+mod operated;
+mod timeouts;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};

@@ -9,8 +9,8 @@ use redis::{Cmd, Pipeline, Value};
 use super::link::{Health, Script, Scripts};
 use super::set_epoch;
 use crate::store::{
-    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionReply, SessionValue,
-    StandingReply, StoreError, WindowState, epoch_vector, nonce,
+    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionEnd, SessionReply,
+    SessionValue, StandingReply, StoreError, WindowState, epoch_vector, nonce,
 };
 
 /// A pipeline and where each question's replies begin in it.
@@ -56,6 +56,9 @@ impl Batch {
                 if asked.ttl {
                     pipeline.add_command(start("PTTL")).arg(asked.key);
                 }
+            }
+            if let Some(end) = asked.end {
+                pipeline.add_command(start("HGET")).arg(end).arg("ends");
             }
         }
         let charges = pipeline.len();
@@ -148,6 +151,13 @@ impl Batch {
         let settled =
             self.standing > 0 && replies[..self.standing].iter().all(|r| server_error(r).is_none());
         let mut take = |at: usize| replies.get_mut(at).map(std::mem::take).unwrap_or_default();
+        let session_end = questions.session.and_then(|asked| asked.end).and_then(|_| {
+            // The last command about the session.
+            match take(self.charges - 1) {
+                Value::BulkString(text) => SessionEnd::parse(&text),
+                _ => None,
+            }
+        });
         Answers {
             standing: questions.standing.map(|asked| {
                 let mut at = self.standing;
@@ -166,6 +176,7 @@ impl Batch {
                 (Value::Nil, false) => Ok(None),
                 (reply, _) => session(reply),
             }),
+            session_end,
             charges: questions.charges.map(|asked| charges(take(self.charges), asked.keys.len())),
             leases: questions.leases.map(|asked| leases(take(self.leases), asked.keys.len())),
             cached: questions.cached.map(|asked| {
@@ -339,7 +350,7 @@ pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
 
 /// A reply of another type than the command gives. The value itself may be a user's data, so only
 /// its kind is told.
-fn unexpected(reply: &Value) -> StoreError {
+pub(super) fn unexpected(reply: &Value) -> StoreError {
     server_error(reply).unwrap_or_else(|| {
         let kind = match reply {
             Value::Nil => "nothing",

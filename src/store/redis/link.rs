@@ -47,6 +47,7 @@ pub(super) struct Scripts {
     pub(super) refund: Script,
     pub(super) lease: Script,
     pub(super) session: Script,
+    pub(super) renew: Script,
     pub(super) remember: Script,
 }
 
@@ -89,6 +90,7 @@ impl Link {
                 refund: Script::new(include_str!("../scripts/refund.lua")),
                 lease: Script::new(include_str!("../scripts/lease.lua")),
                 session: Script::new(include_str!("../scripts/session.lua")),
+                renew: Script::new(include_str!("../scripts/session_renew.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
             },
             current: ArcSwapOption::empty(),
@@ -217,7 +219,8 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        for script in [&scripts.take, &scripts.lease, &scripts.session, &scripts.remember] {
+        let Scripts { take, lease, session, renew, remember, .. } = scripts;
+        for script in [take, lease, session, renew, remember] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;

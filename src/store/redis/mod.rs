@@ -6,6 +6,7 @@
 
 mod batch;
 mod link;
+mod sessions;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -125,7 +126,7 @@ impl RedisStore {
 
     /// See [`super::Store::remember`].
     pub async fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let ttl_ms = u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        let ttl_ms = millis(entry.ttl);
         let call = |verb: &str, script: &str| {
             let mut call = redis::cmd(verb);
             call.arg(script).arg(2).arg(&entry.key).arg(&entry.path_epoch_key);
@@ -158,25 +159,10 @@ impl RedisStore {
         self.run_one(command).await.map(|_| ())
     }
 
-    /// See [`super::Store::renew`].
-    pub async fn renew(&self, session: &str, ttl: Duration) -> Result<(), StoreError> {
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let mut pipeline = Pipeline::with_capacity(2);
-        // GT takes a key without an expiry for one that never ends, so NX gives such a key its
-        // first.
-        for condition in ["GT", "NX"] {
-            let mut command = redis::cmd("PEXPIRE");
-            command.arg(session).arg(ttl_ms).arg(condition);
-            pipeline.add_command(command);
-        }
-        self.run_all(&pipeline).await.map(|_| ())
-    }
-
     /// See [`super::Store::put`].
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
         let mut command = redis::cmd("SET");
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg(key).arg(value).arg("PX").arg(ttl_ms);
+        command.arg(key).arg(value).arg("PX").arg(millis(ttl));
         self.run_one(command).await.map(|_| ())
     }
 
@@ -237,6 +223,11 @@ impl RedisStore {
             }
         }
     }
+}
+
+/// A life as Redis takes it: at least a millisecond.
+fn millis(life: Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn set_epoch(epoch: &str, nonce: &Bytes) -> Cmd {

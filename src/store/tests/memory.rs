@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::time::advance;
 
 use crate::store::{
-    Cached, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Questions, SessionKey,
-    SessionReply, SessionValue, Standing, StandingReply, StoreError, Window, WindowSet,
+    Cached, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Questions, Renewal, SessionKey,
+    SessionKeys, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
+    WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,8 +26,10 @@ fn take(store: &MemoryStore, set: &WindowSet, keys: &[&str]) -> ChargeReply {
 }
 
 fn session(store: &MemoryStore, key: &str) -> Option<SessionReply> {
-    let answers = store
-        .ask(&Questions { session: Some(SessionKey { key, ttl: true }), ..Questions::default() });
+    let answers = store.ask(&Questions {
+        session: Some(SessionKey { key, ttl: true, end: None }),
+        ..Questions::default()
+    });
     answers.session.expect("an answer").expect("no failure")
 }
 
@@ -146,7 +149,9 @@ async fn renewing_never_shortens_and_gives_a_first_ttl() {
         .unwrap();
     assert_eq!(ttl("endless"), None);
     for key in ["short", "long", "endless", "absent"] {
-        store.renew(key, 10 * SECOND);
+        let keys = SessionKeys { session: key.to_owned(), end: format!("{key}-end") };
+        let renewal = Renewal { ttl: 10 * SECOND, until_ms: None, kept: SECOND };
+        store.renew(&keys, renewal).unwrap();
     }
     assert_eq!(ttl("short"), Some(10 * SECOND));
     assert_eq!(ttl("long"), Some(100 * SECOND));

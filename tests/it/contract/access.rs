@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
+use portcullis::store::keys::Keys;
 use portcullis::store::{
-    Cached, Charges, Crowd, Entry, Leases, Mode, Questions, RedisStore, SessionKey, Standing,
-    Store, Window, WindowSet,
+    Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore, Renewal,
+    SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -55,6 +56,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let epochs = words(&["app:cache:{*}:epoch", "app:cache:{h/p}:epoch"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
+            let end = session.replace("session", "session-end");
             let questions = Questions {
                 standing: Some(Standing {
                     blacklist: &blacklist,
@@ -62,7 +64,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
                 leases: Some(leases),
-                session: Some(SessionKey { key: session, ttl: true }),
+                session: Some(SessionKey { key: session, ttl: true, end: Some(&end) }),
                 cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
                 overdue: &epochs,
             };
@@ -92,7 +94,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         assert_eq!(store.remember(&entry).await, Ok(true));
         store.found("app:cache:{*}:epoch").await.expect("a base");
         store.invalidate(&epochs).await.expect("an invalidation");
-        store.renew("app:session:text", Duration::from_secs(60)).await.expect("a renewal");
+        sessions(&store).await;
         store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a revocation");
         assert_eq!(store.delete(&blacklist[0]).await, Ok(true));
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
@@ -100,6 +102,33 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
     });
     let refused = redis.cli(&["ACL", "LOG"]);
     assert!(!refused.contains("command"), "commands were refused: {refused}");
+}
+
+/// Everything that is done with sessions beside reading them.
+async fn sessions(store: &Store) {
+    let keys = Keys::new("app");
+    let minute = Duration::from_secs(60);
+    let (index, families) = (keys.sessions_of("42"), keys.session_families());
+    for part in ["one", "two"] {
+        let write = SessionWrite {
+            part: part.to_owned(),
+            keys: keys.session_keys(part),
+            families: families.clone(),
+            index: Some(index.clone()),
+            value: bytes::Bytes::from_static(b"{}"),
+            ttl: minute,
+            why: Ending::Idle,
+            kept: minute,
+            most: Some(1),
+            only_over: false,
+        };
+        store.write_session(&write).await.expect("a session");
+    }
+    let renewal = Renewal { ttl: 2 * minute, until_ms: None, kept: minute };
+    store.renew(&keys.session_keys("two"), renewal).await.expect("a renewal");
+    assert_eq!(store.list_sessions(&index, &families).await.expect("a list").sessions.len(), 1);
+    assert_eq!(store.end_sessions(&index, &families).await, Ok(1));
+    assert_eq!(store.end_session(&keys.session_keys("two"), "two").await, Ok(false));
 }
 
 /// Starts a gateway as this user, whose password the configuration names by environment or file.

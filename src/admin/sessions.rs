@@ -1,0 +1,242 @@
+//! Sessions for operators and for log-in code that does not talk to the store itself:
+//! `/v1/sessions/{id}` and `/v1/users/{sub}/sessions`. Ids and users are percent-decoded.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::IF_MATCH;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::operations::{Fault, revoke};
+use super::{Reply, json as reply_json, not_allowed};
+use crate::base::units::{parse_positive_duration, size_text};
+use crate::config;
+use crate::gateway::{Gateway, Running};
+use crate::session::{ID_BYTES_MAX, Terms, object};
+use crate::store::keys::Keys;
+use crate::store::{Ending, Questions, SessionKey, SessionListed, SessionValue, SessionWrite};
+
+/// What a path names.
+enum Named {
+    Session(String),
+    SessionsOf(String),
+}
+
+/// What a PUT says beside its body.
+#[derive(Default)]
+struct Wishes {
+    user: Option<String>,
+    ttl: Option<Duration>,
+    /// `If-Match: *` (RFC 9110 §13.1.1), of the head.
+    only_over: bool,
+}
+
+/// The operation, or nothing when the path is about something else.
+pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> Option<Reply> {
+    let method = &head.method;
+    let named = match named(head.uri.path())? {
+        Ok(named) => named,
+        Err(fault) => return Some(fault.reply()),
+    };
+    if *method != Method::PUT && head.uri.query().is_some() {
+        let fault = Fault::Asked("Only a PUT takes a query: ?user=42&ttl=30m.".to_owned());
+        return Some(fault.reply());
+    }
+    let result = match (method, named) {
+        (&Method::GET, Named::Session(id)) => get(gateway, &id).await,
+        (&Method::PUT, Named::Session(id)) => put(gateway, &id, head, body).await,
+        (&Method::DELETE, Named::Session(id)) => delete(gateway, &id).await,
+        (&Method::GET, Named::SessionsOf(user)) => list(gateway, &user).await,
+        (&Method::DELETE, Named::SessionsOf(user)) => log_out_everywhere(gateway, &user).await,
+        (_, Named::Session(_)) => Ok(not_allowed("GET, PUT, DELETE")),
+        (_, Named::SessionsOf(_)) => Ok(not_allowed("GET, DELETE")),
+    };
+    Some(result.unwrap_or_else(Fault::reply))
+}
+
+async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+    let running = gateway.running();
+    let key = running.plan.keys.session(id);
+    let session = Some(SessionKey { key: &key, ttl: true, end: None });
+    let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
+    let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
+    let object = match &found.value {
+        SessionValue::Fields(fields) => object(fields),
+        SessionValue::Text(text) => serde_json::from_slice(text).map_err(|_| Fault::Told {
+            status: StatusCode::BAD_GATEWAY,
+            code: "session_unreadable",
+            detail: "What is stored is no JSON object: write it again, or delete it.".to_owned(),
+        })?,
+    };
+    let ttl = found.ttl.map(|ttl| ttl.as_secs());
+    let body = json!({ "id": id, "session": object, "expires_in_seconds": ttl });
+    Ok(reply_json(StatusCode::OK, &body))
+}
+
+async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<Reply, Fault> {
+    let running = gateway.running();
+    let settings = settings(&running)?;
+    let wishes = wishes(head)?;
+    if body.len() as u64 > settings.max_bytes {
+        let most = size_text(settings.max_bytes);
+        return Err(Fault::Told {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "session_too_large",
+            detail: format!("Send at most {most}, or raise session.max_bytes."),
+        });
+    }
+    let object: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
+        Fault::Asked(format!("The body is not a JSON object ({error}). Example: {{\"n\": 1}}"))
+    })?;
+    let now = SystemTime::now();
+    let latest = Terms::of(settings)
+        .latest_end(&object, now)
+        .map_err(|error| Fault::Asked(format!("No request could use this: {error}.")))?;
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = latest.map(|at_ms| Duration::from_millis(at_ms).saturating_sub(now));
+    let wanted = wishes.ttl.or(settings.idle_timeout).or(left).ok_or_else(|| {
+        Fault::Asked("Say how long it lives, such as ?ttl=30m: no timeout says it.".to_owned())
+    })?;
+    let ttl = left.map_or(wanted, |left| left.min(wanted));
+    let is_used_up = settings.idle_timeout.is_none() || left.is_some_and(|left| left <= wanted);
+    let keys = &running.plan.keys;
+    let write = SessionWrite {
+        part: Keys::session_part(id),
+        keys: keys.session_keys(id),
+        families: keys.session_families(),
+        index: wishes.user.as_deref().map(|user| keys.sessions_of(user)),
+        value: body.clone(),
+        ttl,
+        why: if is_used_up { Ending::Expired } else { Ending::Idle },
+        kept: settings.ended_for,
+        most: settings.max_per_user,
+        only_over: wishes.only_over,
+    };
+    let written = gateway.store.write_session(&write).await?.ok_or_else(|| Fault::Told {
+        status: StatusCode::PRECONDITION_FAILED,
+        code: "session_missing",
+        detail: "There is no session of this id to write over: it has ended.".to_owned(),
+    })?;
+    let status = if written.replaced { StatusCode::OK } else { StatusCode::CREATED };
+    let body = json!({ "id": id, "expires_in_seconds": ttl.as_secs(), "ended": written.ended });
+    Ok(reply_json(status, &body))
+}
+
+async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+    let keys = gateway.running().plan.keys.session_keys(id);
+    if gateway.store.end_session(&keys, &Keys::session_part(id)).await? {
+        Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
+    } else {
+        Err(no_session())
+    }
+}
+
+async fn list(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let index = keys.sessions_of(user);
+    let list = gateway.store.list_sessions(&index, &keys.session_families()).await?;
+    let more = list.count.saturating_sub(list.sessions.len());
+    let told = |session: SessionListed| {
+        json!({
+            "id": session.part,
+            "created_at": session.created_s,
+            "seen_at": session.seen_ms.map(|ms| ms / 1000),
+            "expires_in_seconds": session.ttl.map(|ttl| ttl.as_secs()),
+        })
+    };
+    let sessions: Vec<Value> = list.sessions.into_iter().map(told).collect();
+    let body = json!({ "user": user, "sessions": sessions, "not_listed": more });
+    Ok(reply_json(StatusCode::OK, &body))
+}
+
+/// The tokens first: who has none and loses the session logs in anew, and that one lasts.
+async fn log_out_everywhere(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
+    revoke(gateway, json!({ "sub": user }).to_string().as_bytes()).await?;
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let index = keys.sessions_of(user);
+    let ended = gateway.store.end_sessions(&index, &keys.session_families()).await?;
+    Ok(reply_json(StatusCode::OK, &json!({ "user": user, "ended": ended })))
+}
+
+fn settings(running: &Running) -> Result<&config::Session, Fault> {
+    running.plan.config.session.as_ref().ok_or_else(|| {
+        Fault::Asked("There is no [session] table in gateway.toml: add it.".to_owned())
+    })
+}
+
+fn no_session() -> Fault {
+    Fault::Told {
+        status: StatusCode::NOT_FOUND,
+        code: "session_missing",
+        detail: "There is no session of this id.".to_owned(),
+    }
+}
+
+/// What a path names; nothing when it is not about sessions.
+fn named(path: &str) -> Option<Result<Named, Fault>> {
+    let one_segment = |text: &str| !text.is_empty() && !text.contains('/');
+    if let Some(id) = path.strip_prefix("/v1/sessions/").filter(|id| one_segment(id)) {
+        return Some(name(id).map(Named::Session));
+    }
+    let user = path.strip_prefix("/v1/users/")?.strip_suffix("/sessions")?;
+    one_segment(user).then(|| name(user).map(Named::SessionsOf))
+}
+
+/// A name as a client's request could carry it.
+fn name(escaped: &str) -> Result<String, Fault> {
+    let name = percent_decoded(escaped)?;
+    if (1..=ID_BYTES_MAX).contains(&name.len()) {
+        return Ok(name);
+    }
+    Err(Fault::Asked(format!("An id or a user has 1 to {ID_BYTES_MAX} bytes.")))
+}
+
+fn wishes(head: &Parts) -> Result<Wishes, Fault> {
+    let mut wishes = Wishes::default();
+    if let Some(tag) = head.headers.get(IF_MATCH) {
+        wishes.only_over = tag == "*";
+        if !wishes.only_over {
+            return Err(Fault::Asked("Sessions have no tags: send If-Match: * alone.".to_owned()));
+        }
+    }
+    for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match key {
+            "user" if wishes.user.is_none() => wishes.user = Some(name(value)?),
+            "ttl" if wishes.ttl.is_none() => {
+                let ttl = parse_positive_duration(&percent_decoded(value)?);
+                wishes.ttl = Some(ttl.map_err(|help| Fault::Asked(format!("ttl: {help}.")))?);
+            }
+            _ => {
+                let detail =
+                    format!("{key:?} is unknown or given twice. Example: ?user=42&ttl=30m");
+                return Err(Fault::Asked(detail));
+            }
+        }
+    }
+    Ok(wishes)
+}
+
+/// Percent-encoded UTF-8 (RFC 3986 §2.1); a `+` is a plus.
+fn percent_decoded(text: &str) -> Result<String, Fault> {
+    let wrong = || Fault::Asked(format!("{text:?} is not percent-encoded UTF-8."));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2).ok_or_else(wrong)?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or_else(wrong)?;
+        bytes.push((high * 16 + low) as u8);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}

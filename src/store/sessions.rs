@@ -1,0 +1,223 @@
+//! Sessions beyond being read: prolonged by use, written, ended and listed by operators.
+//!
+//! Three keys belong together: the session, a hash beside it (when and why it ends, when it was
+//! last seen, whose it is), and the index of its user's sessions. Whatever changes more than one of
+//! them is one atomic step of the store. In a Redis Cluster the three would lie in different slots,
+//! which no script may span: their keys would need a common hash tag (the user), or each script
+//! would become a step per slot, the index first when a session is written and last when it ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::keys::Keys;
+use super::{Store, StoreError};
+
+/// Most sessions of one user that are listed, or ended in one step.
+pub const SESSIONS_MAX: usize = 1000;
+/// Most steps in which all sessions of one user are ended.
+const ROUNDS_MAX: usize = 1000;
+
+/// The keys of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionKeys {
+    /// Of the session.
+    pub session: String,
+    /// Of what is kept beside it; only read where sessions are prolonged.
+    pub end: String,
+}
+
+/// How a session's life is prolonged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// The life it gets, unless it has a longer one.
+    pub ttl: Duration,
+    /// When it ends at the latest, Unix milliseconds.
+    pub until_ms: Option<u64>,
+    /// How long it is remembered that it ended.
+    pub kept: Duration,
+}
+
+/// When a session ends unless somebody uses it, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// Unix milliseconds by the store's clock.
+    pub at_ms: u64,
+    /// Why.
+    pub why: Ending,
+}
+
+/// Why a session ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nobody used it.
+    Idle,
+    /// Its time was up, used or not.
+    Expired,
+}
+
+impl Ending {
+    /// The word in the store.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl SessionEnd {
+    /// As the store keeps it: the word and the time. Nothing when it is something else.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let (word, at) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+        let why = [Ending::Idle, Ending::Expired].into_iter().find(|why| why.word() == word)?;
+        Some(Self { at_ms: at.parse().ok()?, why })
+    }
+
+    /// See [`Self::parse`].
+    pub(super) fn text(self) -> String {
+        format!("{} {}", self.why.word(), self.at_ms)
+    }
+}
+
+/// A session to write.
+#[derive(Debug, Clone)]
+pub struct SessionWrite {
+    /// Its id as it stands in keys.
+    pub part: String,
+    /// Its keys.
+    pub keys: SessionKeys,
+    /// What stands before ids in both, see [`Keys::session_families`].
+    pub families: [String; 2],
+    /// The index of its user; without one it stays whose it was.
+    pub index: Option<String>,
+    /// The value: JSON.
+    pub value: Bytes,
+    /// Its life.
+    pub ttl: Duration,
+    /// Why it ends then.
+    pub why: Ending,
+    /// How long it is remembered that it ended.
+    pub kept: Duration,
+    /// Most sessions that its user may have afterwards; the oldest others end.
+    pub most: Option<u32>,
+    /// Whether it is only written over one that is there: an update must not bring back what a
+    /// log-out has ended.
+    pub only_over: bool,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionWritten {
+    /// Whether there was a session of this id.
+    pub replaced: bool,
+    /// The sessions that ended so that the user has no more than allowed, the oldest first.
+    pub ended: Vec<String>,
+}
+
+/// One session of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionListed {
+    /// Its id as it stands in keys.
+    pub part: String,
+    /// When it was created, Unix seconds, as the index says.
+    pub created_s: u64,
+    /// When it was last prolonged or written, Unix milliseconds, if that was noted.
+    pub seen_ms: Option<u64>,
+    /// What is left of its life; `None` without an expiry.
+    pub ttl: Option<Duration>,
+}
+
+/// The sessions of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionList {
+    /// The newest [`SESSIONS_MAX`], newest first.
+    pub sessions: Vec<SessionListed>,
+    /// How many ids the index holds now, those that were not looked at included.
+    pub count: usize,
+}
+
+impl Keys {
+    /// The keys of one session.
+    pub fn session_keys(&self, id: &str) -> SessionKeys {
+        SessionKeys { session: self.session(id), end: self.session_end(id) }
+    }
+}
+
+impl Store {
+    /// Moves a session's expiry out, never in, and notes beside it when it will end and why. Does
+    /// nothing when it is gone.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.renew(keys, renewal).await,
+            Self::Memory(store) => store.renew(keys, renewal),
+        }
+    }
+
+    /// Writes a session, its place in the index of its user, and ends the user's oldest others
+    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
+        match self {
+            Self::Redis(store) => store.write_session(write).await,
+            Self::Memory(store) => store.write_session(write),
+        }
+    }
+
+    /// Ends one session and takes it out of its user's index. True when there was one.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.end_session(keys, part).await,
+            Self::Memory(store) => Ok(store.end_session(keys, part)),
+        }
+    }
+
+    /// The sessions in an index. What is gone is taken out of it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn list_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<SessionList, StoreError> {
+        match self {
+            Self::Redis(store) => store.list_sessions(index, families).await,
+            Self::Memory(store) => store.list_sessions(index, families),
+        }
+    }
+
+    /// Ends all sessions in an index; how many there were.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused; some may have ended then.
+    pub async fn end_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for _ in 0..ROUNDS_MAX {
+            let (now, left) = match self {
+                Self::Redis(store) => store.end_sessions(index, families).await?,
+                Self::Memory(store) => store.end_sessions(index, families)?,
+            };
+            ended += now;
+            if left == 0 {
+                return Ok(ended);
+            }
+        }
+        Err(StoreError::Refused("sessions of this user are written faster than ended".to_owned()))
+    }
+}
