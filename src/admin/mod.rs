@@ -5,6 +5,7 @@
 //! what a web page of another site could send.
 
 mod operations;
+mod revocations;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -125,7 +126,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
             return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
         }
     };
-    operations::carry_out(gateway, &head.method, path, &body).await
+    operations::carry_out(gateway, &head.method, &head.uri, &body).await
 }
 
 /// The answer to those who may not operate the gateway.
@@ -186,7 +187,8 @@ fn ready(gateway: &Gateway) -> Reply {
     }
     let running = gateway.running();
     let outage = running.plan.on_outage;
-    let passes = outage.revocation != Outage::Refuse
+    let followed = gateway.store.followed(outage.revocation_max_stale);
+    let passes = (outage.revocation != Outage::Refuse || followed.is_some_and(|it| it.trusted))
         && outage.session != Outage::Refuse
         && outage.limits != LimitOutage::Refuse;
     if gateway.store.is_connected() || passes {
@@ -199,6 +201,13 @@ fn ready(gateway: &Gateway) -> Reply {
 }
 
 fn metrics(gateway: &Gateway) -> Reply {
+    let max_stale = gateway.running().plan.on_outage.revocation_max_stale;
+    if let Some(followed) = gateway.store.followed(max_stale) {
+        let metrics = &gateway.metrics;
+        metrics.revocations_known.set(i64::try_from(followed.known).unwrap_or(i64::MAX));
+        metrics.revocations_followed.set(followed.connected.into());
+        metrics.revocations_complete.set(followed.complete.into());
+    }
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

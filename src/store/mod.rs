@@ -8,14 +8,18 @@
 pub mod keys;
 pub mod memory;
 pub mod redis;
+pub mod revoked;
 pub mod window;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Config;
+
 pub use self::memory::MemoryStore;
-pub use self::redis::RedisStore;
+pub use self::redis::{Followed, RedisStore};
+pub use self::revoked::Revocation;
 pub use self::window::{Window, WindowSet, WindowState};
 
 /// How long an epoch outlives its last change: longer than any cached response
@@ -262,7 +266,51 @@ impl Store {
         }
     }
 
-    /// Writes one value with a life: a revocation.
+    /// Writes a revocation and tells every gateway of it, in one step.
+    pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.revoke(revocation).await,
+            Self::Memory(store) => {
+                store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))
+            }
+        }
+    }
+
+    /// Takes a revocation back, here and with every gateway. True when there was one.
+    pub async fn unrevoke(&self, key: &str, stream_ttl: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.unrevoke(key, stream_ttl).await,
+            Self::Memory(store) => Ok(store.delete(key)),
+        }
+    }
+
+    /// Begins to follow the stream of revocations, if `config` wants to know them during an outage.
+    /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
+    pub fn follow_revocations(&self, config: &Config) {
+        match self {
+            Self::Redis(store) => store.follow_revocations(config),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// The standing of a token as this node last knew it: nothing unless what it knows is complete
+    /// and less than `max_stale` old.
+    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
+        match self {
+            Self::Redis(store) => store.recall(standing, max_stale),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// What the follower of revocations knows; nothing when there is none.
+    pub fn followed(&self, max_stale: Duration) -> Option<Followed> {
+        match self {
+            Self::Redis(store) => store.followed(max_stale),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Writes one value with a life.
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.put(key, value, ttl).await,
