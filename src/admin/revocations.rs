@@ -71,7 +71,8 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
     let stream_ttl = running.plan.config.admin.revocation_ttl;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut ttl = match &asked.expires_in {
-        Some(text) => parse_positive_duration(text).map_err(Fault::Asked)?,
+        Some(text) => parse_positive_duration(text)
+            .map_err(|remedy| Fault::Asked(format!("expires_in: {remedy}")))?,
         None => stream_ttl,
     };
     let meant = asked.meant(&running.plan.keys, EXAMPLE)?;
