@@ -144,6 +144,25 @@ fn what_one_gateway_revoked_another_refuses_at_once_and_after_redis_died() {
 }
 
 #[test]
+fn a_gateway_that_can_judge_without_redis_stays_ready() {
+    let mut house = House::open();
+    let start = |max_stale: &str| {
+        let table = "[store.on_outage]\n";
+        let without_session = format!("{table}session = \"without\"\n");
+        Gateway::start(&house.config(max_stale, "").replace(table, &without_session))
+    };
+    let (knowing, off) = (start("1h"), start("0s"));
+    follows(&knowing);
+    let ready = |gateway: &Gateway| Client::get(gateway.admin, "/readyz").send().status;
+    assert_eq!((ready(&knowing), ready(&off)), (200, 200));
+    house.redis.kill();
+    for gateway in [&knowing, &off] {
+        eventually("the outage is noticed", || metric(gateway, "store_up") == Some(0.0));
+    }
+    assert_eq!((ready(&knowing), ready(&off)), (200, 503));
+}
+
+#[test]
 fn a_silent_redis_is_away_too() {
     let house = House::open();
     let short = house.config("1h", "").replacen("\"5s\"", "\"50ms\"", 1);
