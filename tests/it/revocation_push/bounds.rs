@@ -37,9 +37,15 @@ fn a_memory_that_is_too_small_is_not_trusted() {
     eventually("it says so", || complaints() == 1);
     tell(&house, "t-5", LATER);
     knows(&large, 5);
+    for (jti, left) in [("t-1", 1), ("t-2", 0)] {
+        tell(&house, jti, "0");
+        knows(&small, left);
+    }
+    tell(&house, "t-6", LATER);
+    knows(&small, 1);
     assert_eq!(complaints(), 1, "and says it once");
     house.redis.kill();
-    judges_nobody(&small, "t-1");
+    judges_nobody(&small, "t-6");
     house.refuses(&large, &token(with(json!({"jti": "t-5"}))), "from memory");
 }
 
