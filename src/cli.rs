@@ -1,11 +1,14 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`. Everything here may print; nothing else
-//! does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`. Everything here may
+//! print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::exit,
     reason = "commands talk to a terminal and end the process"
 )]
+
+mod operate;
+mod remote;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -62,6 +65,12 @@ enum Command {
     Token(TokenOptions),
     /// Ask a running gateway on this machine whether it is alive; exit status 0 when it is.
     Health,
+    /// Revoke a token, a session or all tokens of a user. A running gateway does it; it holds from
+    /// the next request, at every gateway on the same store.
+    Revoke(operate::Revoke),
+    /// Empty the cache or a part of it. A running gateway does it, for every gateway on the same
+    /// store.
+    Purge(operate::Purge),
 }
 
 /// Options of `token`.
@@ -105,6 +114,8 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         Command::Token(options) => report(token(&path, &options)),
         Command::Health => report(health(&path)),
+        Command::Revoke(options) => operated(operate::revoke(&options, &path)),
+        Command::Purge(options) => operated(operate::purge(&options, &path)),
     }
 }
 
@@ -244,6 +255,16 @@ fn report(result: Result<String, String>) -> ExitCode {
         Err(text) => {
             eprintln!("{text}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn operated(result: Result<String, remote::Failure>) -> ExitCode {
+    match result {
+        Ok(text) => report(Ok(text)),
+        Err(remote::Failure { status, text }) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::from(status)
         }
     }
 }

@@ -89,6 +89,7 @@ impl Gateway {
                 Store::Redis(Box::new(redis))
             }
         };
+        store.follow_revocations(&plan.config);
         let metrics = Metrics::default();
         let access = match plan.config.log.access {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
@@ -146,6 +147,7 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
+        self.store.follow_revocations(&plan.config);
         let running = Running::new(plan, Some(&current), &self.metrics);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json};
+use super::{Reply, json as reply_json, query};
 use crate::config::{self, Scope};
 use crate::gateway::Gateway;
 use crate::limit::describe;
@@ -73,8 +73,7 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
     let wrong = |what: &str| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
     let running = gateway.running();
     let config = &running.plan.config;
-    let query: BTreeMap<_, _> =
-        form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let query: BTreeMap<_, _> = query::pairs(uri.query())?.into_iter().collect();
     let (Some(policy), Some(key)) = (query.get("policy"), query.get("key")) else {
         return Err(wrong("Name the policy and the key."));
     };

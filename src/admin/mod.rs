@@ -6,6 +6,8 @@
 
 mod limits;
 mod operations;
+mod query;
+mod revocations;
 mod sessions;
 
 use std::convert::Infallible;
@@ -196,7 +198,8 @@ fn ready(gateway: &Gateway) -> Reply {
     }
     let running = gateway.running();
     let outage = running.plan.on_outage;
-    let passes = outage.revocation != Outage::Refuse
+    let followed = gateway.store.followed(outage.revocation_max_stale);
+    let passes = (outage.revocation != Outage::Refuse || followed.is_some_and(|it| it.trusted))
         && outage.session != Outage::Refuse
         && outage.limits != LimitOutage::Refuse;
     if gateway.store.is_connected() || passes {
@@ -209,6 +212,13 @@ fn ready(gateway: &Gateway) -> Reply {
 }
 
 fn metrics(gateway: &Gateway) -> Reply {
+    let max_stale = gateway.running().plan.on_outage.revocation_max_stale;
+    if let Some(followed) = gateway.store.followed(max_stale) {
+        let metrics = &gateway.metrics;
+        metrics.revocations_known.set(i64::try_from(followed.known).unwrap_or(i64::MAX));
+        metrics.revocations_followed.set(followed.connected.into());
+        metrics.revocations_complete.set(followed.complete.into());
+    }
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

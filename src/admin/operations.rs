@@ -2,25 +2,18 @@
 //! misspelt one would do less than its sender thinks.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Reply, json as reply_json, limits, not_allowed, problem};
+use super::{Reply, json as reply_json, limits, not_allowed, problem, revocations};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
-use crate::base::units::parse_positive_duration;
 use crate::cache::scope;
 use crate::gateway::Gateway;
 use crate::store::StoreError;
-
-/// Added to a revocation's life beyond the token's expiry, for clocks that differ.
-const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
 /// One operation.
 pub(super) async fn carry_out(
@@ -31,7 +24,10 @@ pub(super) async fn carry_out(
 ) -> Reply {
     let result = match (method, uri.path()) {
         (&Method::GET, "/v1/status") => Ok(status(gateway)),
-        (&Method::POST, "/v1/revocations") => revoke(gateway, body).await,
+        (&Method::POST, "/v1/revocations") => revocations::revoke(gateway, body).await,
+        (&Method::DELETE, "/v1/revocations") => {
+            revocations::take_back(gateway, uri.query(), body).await
+        }
         (&Method::POST, "/v1/cache/purge") => purge(gateway, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
@@ -39,11 +35,12 @@ pub(super) async fn carry_out(
         (&Method::GET, "/v1/limits/refused") => Ok(limits::refused(gateway)),
         (_, "/v1/status" | "/v1/limits/refused") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
-        (_, "/v1/revocations" | "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
+        (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
+        (_, "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
         _ => {
-            let detail = "Known: GET /v1/status, POST /v1/revocations, POST /v1/cache/purge, \
-                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused, \
-                          /v1/sessions/{id}, /v1/users/{sub}/sessions.";
+            let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
+                          POST /v1/cache/purge, POST /v1/explain, GET and DELETE /v1/limits, \
+                          GET /v1/limits/refused, /v1/sessions/{id}, /v1/users/{sub}/sessions.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };
@@ -89,6 +86,11 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Re
 fn status(gateway: &Gateway) -> Reply {
     let running = gateway.running();
     let plan = &running.plan;
+    let followed = gateway.store.followed(plan.on_outage.revocation_max_stale);
+    let revocations = followed.map(|it| {
+        let (connected, complete) = (it.connected, it.complete);
+        json!({ "connected": connected, "known": it.known, "complete": complete })
+    });
     reply_json(
         StatusCode::OK,
         &json!({
@@ -96,86 +98,12 @@ fn status(gateway: &Gateway) -> Reply {
             "uptime_seconds": gateway.uptime().as_secs(),
             "draining": gateway.is_draining(),
             "store": { "connected": gateway.store.is_connected() },
+            "revocations": revocations,
             "routes": plan.route_names,
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "near_cache_bytes": gateway.near.bytes(),
         }),
     )
-}
-
-/// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say
-/// how long.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Revocation {
-    jti: Option<String>,
-    token: Option<String>,
-    sid: Option<String>,
-    sub: Option<String>,
-    expires_in: Option<String>,
-}
-
-pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str =
-        r#"{"jti": "…"}, or token, sid, sub in place of jti; with "expires_in": "24h""#;
-    let asked: Revocation = parse(body, EXAMPLE)?;
-    let running = gateway.running();
-    let keys = &running.plan.keys;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut ttl = match &asked.expires_in {
-        Some(text) => parse_positive_duration(text).map_err(Fault::Asked)?,
-        None => running.plan.config.admin.revocation_ttl,
-    };
-    let mut value = b"1".to_vec();
-    let key = match (&asked.jti, &asked.token, &asked.sid, &asked.sub) {
-        (Some(jti), None, None, None) => keys.blacklist(jti),
-        (None, None, Some(sid), None) => keys.blacklist_session(sid),
-        (None, None, None, Some(sub)) => {
-            // Whole seconds, as `iat` has them: a log-in right after the revocation must not be
-            // refused by it.
-            value = now.as_secs().to_string().into_bytes();
-            keys.not_before(sub)
-        }
-        (None, Some(token), None, None) => {
-            let (jti, expires_at) = token_facts(token)?;
-            if let Some(at) = expires_at {
-                ttl = Duration::from_secs(at.saturating_sub(now.as_secs())) + REVOCATION_MARGIN;
-            }
-            match jti {
-                Some(jti) => keys.blacklist(&jti),
-                None => {
-                    let signing_input = token.rsplit_once('.').map_or("", |(input, _)| input);
-                    keys.blacklist_digest(signing_input.as_bytes())
-                }
-            }
-        }
-        _ => {
-            return Err(Fault::Asked(format!(
-                "Name exactly one thing to revoke. Example: {EXAMPLE}"
-            )));
-        }
-    };
-    gateway.store.put(&key, &value, ttl).await?;
-    Ok(reply_json(StatusCode::CREATED, &json!({ "key": key, "expires_in_seconds": ttl.as_secs() })))
-}
-
-/// `jti` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
-/// anything.
-fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
-    let wrong = || {
-        Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())
-    };
-    let mut parts = token.split('.');
-    let (Some(_), Some(claims), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(wrong());
-    };
-    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong())?;
-    let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong())?;
-    let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
-    let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.max(0.0) as u64);
-    Ok((jti, expires_at))
 }
 
 /// Exactly one of `url`, `path`, `all`.

@@ -9,7 +9,9 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::operations::{Fault, revoke};
+use super::operations::Fault;
+use super::query;
+use super::revocations::revoke;
 use super::{Reply, json as reply_json, not_allowed};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
@@ -188,7 +190,10 @@ fn named(path: &str) -> Option<Result<Named, Fault>> {
 
 /// A name as a client's request could carry it.
 fn name(escaped: &str) -> Result<String, Fault> {
-    let name = percent_decoded(escaped)?;
+    checked(query::percent_decoded(escaped)?)
+}
+
+fn checked(name: String) -> Result<String, Fault> {
     if (1..=ID_BYTES_MAX).contains(&name.len()) {
         return Ok(name);
     }
@@ -203,12 +208,11 @@ fn wishes(head: &Parts) -> Result<Wishes, Fault> {
             return Err(Fault::Asked("Sessions have no tags: send If-Match: * alone.".to_owned()));
         }
     }
-    for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match key {
-            "user" if wishes.user.is_none() => wishes.user = Some(name(value)?),
+    for (key, value) in query::pairs(head.uri.query())? {
+        match &*key {
+            "user" if wishes.user.is_none() => wishes.user = Some(checked(value)?),
             "ttl" if wishes.ttl.is_none() => {
-                let ttl = parse_positive_duration(&percent_decoded(value)?);
+                let ttl = parse_positive_duration(&value);
                 wishes.ttl = Some(ttl.map_err(|help| Fault::Asked(format!("ttl: {help}.")))?);
             }
             _ => {
@@ -219,24 +223,4 @@ fn wishes(head: &Parts) -> Result<Wishes, Fault> {
         }
     }
     Ok(wishes)
-}
-
-/// Percent-encoded UTF-8 (RFC 3986 §2.1); a `+` is a plus.
-fn percent_decoded(text: &str) -> Result<String, Fault> {
-    let wrong = || Fault::Asked(format!("{text:?} is not percent-encoded UTF-8."));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (digits, after) = after.split_at_checked(2).ok_or_else(wrong)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or_else(wrong)?;
-        bytes.push((high * 16 + low) as u8);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }

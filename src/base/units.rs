@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Longest duration that can be written: far above every sensible timeout, far below any overflow.
-const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * DAY_S);
+pub const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * DAY_S);
 /// Longest window of a rate.
 const WINDOW_MAX: Duration = Duration::from_secs(365 * DAY_S);
 const DAY_S: u64 = 24 * 60 * 60;

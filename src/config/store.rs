@@ -7,7 +7,8 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::value::{
-    GIB, MIB, Mistake, Read, choice, count, duration, echo, host_and_port, size, string, text,
+    GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
+    string, text,
 };
 use crate::base::units::Secret;
 
@@ -32,6 +33,8 @@ pub struct Store {
     pub memory_keys: usize,
     /// Most bytes of cached responses in this node's memory.
     pub near_cache_bytes: u64,
+    /// Most revocations that the stream and this node's memory hold.
+    pub revocations: usize,
     /// `[store.on_outage]`
     pub on_outage: OnOutage,
 }
@@ -62,6 +65,8 @@ pub enum StoreUrl {
 pub struct OnOutage {
     /// Revocation unknown.
     pub revocation: Outage,
+    /// How old the last known set of revocations may be to judge by it; zero: it is not kept.
+    pub revocation_max_stale: Duration,
     /// Limits unknown.
     pub limits: LimitOutage,
     /// Session unknown; `Allow` is written `without`.
@@ -102,6 +107,7 @@ impl Default for Store {
             reconnect_backoff: Duration::from_millis(250),
             memory_keys: 1_000_000,
             near_cache_bytes: 32 * MIB,
+            revocations: 100_000,
             on_outage: OnOutage::default(),
         }
     }
@@ -111,6 +117,7 @@ impl Default for OnOutage {
     fn default() -> Self {
         Self {
             revocation: Outage::Refuse,
+            revocation_max_stale: Duration::ZERO,
             limits: LimitOutage::Local,
             session: Outage::Refuse,
             nodes: 1,
@@ -135,6 +142,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
             default.near_cache_bytes,
             size(0..=1024 * GIB),
         ),
+        revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
         on_outage: store.section("on_outage", read_on_outage),
     }
 }
@@ -152,6 +160,11 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
     outage.get("cache", choice(&[("bypass", ())]));
     OnOutage {
         revocation: outage.or("revocation", default.revocation, choice(&revocation)),
+        revocation_max_stale: outage.or(
+            "revocation_max_stale",
+            default.revocation_max_stale,
+            duration_or_zero,
+        ),
         limits: outage.or("limits", default.limits, choice(&limits)),
         session: outage.or("session", default.session, choice(&session)),
         nodes: outage.or("nodes", default.nodes, count(1..=65_535)),

@@ -81,6 +81,12 @@ pub struct Metrics {
     reloads: Family<Reason, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     access_dropped: Counter,
+    /// Revocations in this node's memory.
+    pub revocations_known: Gauge<i64, AtomicI64>,
+    /// Whether the stream of revocations is being read (1) or not (0).
+    pub revocations_followed: Gauge<i64, AtomicI64>,
+    /// Whether the memory holds every revocation in force (1) or not (0).
+    pub revocations_complete: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -101,6 +107,9 @@ impl Default for Metrics {
             reloads: Family::default(),
             store_up: Gauge::default(),
             access_dropped: Counter::default(),
+            revocations_known: Gauge::default(),
+            revocations_followed: Gauge::default(),
+            revocations_complete: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -138,6 +147,12 @@ impl Metrics {
         r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
         let help = "Access lines lost because the writer was behind";
         r.register("access_lines_dropped", help, self.access_dropped.clone());
+        let help = "Revocations in this node's memory, for when the store is away";
+        r.register("revocations_known", help, self.revocations_known.clone());
+        let help = "Whether the stream of revocations is being read (1) or not (0)";
+        r.register("revocations_followed", help, self.revocations_followed.clone());
+        let help = "Whether that memory is complete (1), or not and unused therefore (0)";
+        r.register("revocations_complete", help, self.revocations_complete.clone());
     }
 
     /// The metrics of one route.

@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::auth::{self, Denied};
-use crate::base::facts::Caller;
+use crate::base::facts::{Caller, Identity};
 use crate::cache::{
     self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
 };
@@ -21,7 +21,7 @@ use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
 use crate::store::{
-    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
+    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StoreError,
 };
 
 /// The questions of one request, with the keys they are made of.
@@ -102,12 +102,7 @@ impl<'p> Asked<'p> {
     /// The questions as the store takes them.
     pub(super) fn questions(&self) -> Questions<'_> {
         Questions {
-            standing: self.caller.as_deref().filter(|i| i.is_revocable()).map(|identity| {
-                Standing {
-                    blacklist: &identity.blacklist_keys,
-                    not_before: identity.not_before_key.as_deref(),
-                }
-            }),
+            standing: self.caller.as_deref().filter(|i| i.is_revocable()).map(standing),
             charges: self.charges.as_ref().map(limit::Asked::charges),
             leases: self.places.as_ref().and_then(limit::Wanted::leases),
             session: self.session.as_ref().zip(self.session_policy).map(|(keys, policy)| {
@@ -123,7 +118,8 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// Is the token revoked? What its request took from the limits is given back then.
+    /// Is the token revoked? What its request took from the limits is given back then. Without an
+    /// answer it is judged by what this node last knew, if that is trusted.
     pub(super) fn confirm(
         &mut self,
         caller: &Caller,
@@ -134,6 +130,14 @@ impl<'p> Asked<'p> {
         let (Some(identity), Some(reply)) = (caller, answers.standing.take()) else {
             return Ok(());
         };
+        let reply = reply.or_else(|error| match error {
+            StoreError::Unavailable | StoreError::Timeout => {
+                let max_stale = plan.on_outage.revocation_max_stale;
+                gateway.store.recall(standing(identity), max_stale).ok_or(error)
+            }
+            // An answer that cannot be used is no outage: what it says may be news.
+            StoreError::Refused(_) | StoreError::Full => Err(error),
+        });
         match reply {
             Ok(standing) => {
                 let verdict = auth::confirm(identity, standing.listed, standing.not_before);
@@ -258,6 +262,11 @@ impl Lookup {
         }
         None
     }
+}
+
+/// The revocation keys of a token.
+fn standing(identity: &Identity) -> Standing<'_> {
+    Standing { blacklist: &identity.blacklist_keys, not_before: identity.not_before_key.as_deref() }
 }
 
 /// Whether the head announces a body; HTTP/2 may have one without announcing it, which

@@ -14,6 +14,13 @@ const VERBATIM_BYTES_MAX: usize = 128;
 /// Longest host and path that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
 
+/// Field of an entry of [`Keys::revocations`]: the whole key of the revocation.
+pub const REVOKED_KEY: &str = "key";
+/// Field of such an entry: Unix seconds when it ends; 0 takes the revocation back.
+pub const REVOKED_UNTIL: &str = "until";
+/// Field of such an entry about a not-before key: what the key holds.
+pub const REVOKED_NOT_BEFORE: &str = "not_before";
+
 /// Formats keys under one prefix (`store.prefix`).
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -44,6 +51,26 @@ impl Keys {
     /// Unix seconds before which a subject's tokens are revoked.
     pub fn not_before(&self, sub: &str) -> String {
         format!("{}:auth:not-before:{}", self.prefix, part(sub))
+    }
+
+    /// The stream that tells every gateway of revocations.
+    pub fn revocations(&self) -> String {
+        format!("{}:auth:revocations", self.prefix)
+    }
+
+    /// Whether a key's existence revokes tokens.
+    pub fn is_blacklist(&self, key: &str) -> bool {
+        self.is_below(key, ":auth:blacklist:")
+    }
+
+    /// Whether a key holds a subject's not-before time.
+    pub fn is_not_before(&self, key: &str) -> bool {
+        self.is_below(key, ":auth:not-before:")
+    }
+
+    fn is_below(&self, key: &str, kind: &str) -> bool {
+        let rest = key.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix(kind));
+        rest.is_some_and(|rest| !rest.is_empty())
     }
 
     /// The application's session.
@@ -211,6 +238,11 @@ mod tests {
         assert_eq!(keys.session("s1"), "app:session:s1");
         assert_eq!(keys.session_end("s1"), "app:session-end:s1");
         assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
+        assert_eq!(keys.revocations(), "app:auth:revocations");
+        assert_eq!(
+            (REVOKED_KEY, REVOKED_UNTIL, REVOKED_NOT_BEFORE),
+            ("key", "until", "not_before")
+        );
         assert_eq!(
             keys.blacklist_digest(b"a.b"),
             "app:auth:blacklist:sha256:\

@@ -8,7 +8,9 @@
 pub mod keys;
 mod lease;
 pub mod memory;
+mod question;
 pub mod redis;
+pub mod revoked;
 pub mod sessions;
 pub mod window;
 
@@ -16,9 +18,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Config;
+
 pub use self::lease::{Crowd, LeaseReply, Leases};
 pub use self::memory::MemoryStore;
-pub use self::redis::RedisStore;
+pub use self::question::{
+    Answers, Cached, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey, SessionReply,
+    SessionValue, Standing, StandingReply,
+};
+pub use self::redis::{Followed, RedisStore};
+pub use self::revoked::Revocation;
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionKeys, SessionList, SessionListed, SessionWrite,
     SessionWritten,
@@ -29,162 +38,6 @@ pub use self::window::{Mode, Window, WindowSet, WindowState};
 /// (`cache::LIFETIME_MAX_S`, 7 days), so that an epoch that expired cannot revive an older
 /// response.
 pub const EPOCH_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
-
-/// Everything one request asks. Unasked questions cost nothing.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Questions<'a> {
-    /// Is the token revoked?
-    pub standing: Option<Standing<'a>>,
-    /// May these limits be charged? All or none.
-    pub charges: Option<Charges<'a>>,
-    /// Is there room among the requests in flight? In all crowds or none.
-    pub leases: Option<Leases<'a>>,
-    /// What is the caller's session?
-    pub session: Option<SessionKey<'a>>,
-    /// The stored response and the epochs under which it would be valid.
-    pub cached: Option<Cached<'a>>,
-    /// Epochs that an earlier request could not change; they are changed before anything is read.
-    pub overdue: &'a [String],
-}
-
-/// The revocation keys of one token.
-#[derive(Debug, Clone, Copy)]
-pub struct Standing<'a> {
-    /// Keys whose existence revokes it.
-    pub blacklist: &'a [String],
-    /// Key of the subject's not-before time.
-    pub not_before: Option<&'a str>,
-}
-
-/// Where a session lies.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionKey<'a> {
-    /// Its key.
-    pub key: &'a str,
-    /// Whether what is left of its life is asked for too.
-    pub ttl: bool,
-    /// The key of what is kept beside it, when its end is asked for too.
-    pub end: Option<&'a str>,
-}
-
-/// What is asked of each window of a set; `keys[i]` belongs to `set.windows[i]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Charges<'a> {
-    /// The windows.
-    pub set: &'a WindowSet,
-    /// Their keys, distinct.
-    pub keys: &'a [String],
-}
-
-/// What the cache needs to read.
-#[derive(Debug, Clone, Copy)]
-pub struct Cached<'a> {
-    /// Epochs that make up the vector, in order; the first is the base.
-    pub epochs: &'a [String],
-    /// The entry, unless this node holds a copy of it already.
-    pub entry: Option<&'a str>,
-}
-
-/// What the store said to each question; `None` was not asked.
-#[derive(Debug, Default)]
-pub struct Answers {
-    /// See [`Questions::standing`].
-    pub standing: Option<Reply<StandingReply>>,
-    /// See [`Questions::charges`].
-    pub charges: Option<Reply<ChargeReply>>,
-    /// See [`Questions::leases`].
-    pub leases: Option<Reply<LeaseReply>>,
-    /// See [`Questions::session`].
-    pub session: Option<Reply<Option<SessionReply>>>,
-    /// When it ends or ended and why, if that was asked and is known.
-    pub session_end: Option<SessionEnd>,
-    /// See [`Questions::cached`].
-    pub cached: Option<Reply<CachedReply>>,
-    /// Whether `overdue` was carried out.
-    pub settled: bool,
-}
-
-impl Answers {
-    /// The same failure to every question that was asked.
-    pub fn failed(questions: &Questions<'_>, error: &StoreError) -> Self {
-        Self {
-            standing: questions.standing.map(|_| Err(error.clone())),
-            charges: questions.charges.map(|_| Err(error.clone())),
-            leases: questions.leases.map(|_| Err(error.clone())),
-            session: questions.session.map(|_| Err(error.clone())),
-            session_end: None,
-            cached: questions.cached.map(|_| Err(error.clone())),
-            settled: false,
-        }
-    }
-}
-
-impl Questions<'_> {
-    /// Whether there is nothing to ask.
-    pub fn is_empty(&self) -> bool {
-        let Self { standing, charges, leases, session, cached, overdue: _ } = self;
-        standing.is_none()
-            && charges.is_none()
-            && leases.is_none()
-            && session.is_none()
-            && cached.is_none()
-    }
-}
-
-/// One answer, or why there is none.
-pub type Reply<T> = Result<T, StoreError>;
-
-/// The standing of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StandingReply {
-    /// A blacklist key exists.
-    pub listed: bool,
-    /// The subject's not-before time, Unix seconds.
-    pub not_before: Option<i64>,
-}
-
-/// The verdict on a set of charges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChargeReply {
-    /// Whether no window stood in the way; only then was anything charged.
-    pub allowed: bool,
-    /// The store's clock at the decision, in microseconds modulo 2^48; names the charge for a
-    /// refund.
-    pub at_us: u64,
-    /// One state per window, as it was before the charge.
-    pub windows: Vec<WindowState>,
-}
-
-/// A session as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionReply {
-    /// The value.
-    pub value: SessionValue,
-    /// What is left of its life; `None` when it has no expiry, or when that was not asked.
-    pub ttl: Option<Duration>,
-}
-
-/// The two shapes in which applications keep sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionValue {
-    /// A string: JSON.
-    Text(Bytes),
-    /// A hash: field and value pairs.
-    Fields(Vec<(Bytes, Bytes)>),
-}
-
-/// A stored response and the epochs of now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedReply {
-    /// The epochs' nonces in order, each behind its length in one byte; 0 for none.
-    pub epochs: Bytes,
-    /// The path's own epoch (the last one), as the store has it.
-    pub path_epoch: Bytes,
-    /// Whether the base epoch exists; without it nothing stored is valid and nothing may be stored.
-    pub based: bool,
-    /// The entry, when it was asked for and exists.
-    pub entry: Option<Bytes>,
-}
 
 /// Why the store did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -295,7 +148,51 @@ impl Store {
         }
     }
 
-    /// Writes one value with a life: a revocation.
+    /// Writes a revocation and tells every gateway of it, in one step.
+    pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.revoke(revocation).await,
+            Self::Memory(store) => {
+                store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))
+            }
+        }
+    }
+
+    /// Takes a revocation back, here and with every gateway. True when there was one.
+    pub async fn unrevoke(&self, key: &str, stream_ttl: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.unrevoke(key, stream_ttl).await,
+            Self::Memory(store) => Ok(store.delete(key)),
+        }
+    }
+
+    /// Begins to follow the stream of revocations, if `config` wants to know them during an outage.
+    /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
+    pub fn follow_revocations(&self, config: &Config) {
+        match self {
+            Self::Redis(store) => store.follow_revocations(config),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// The standing of a token as this node last knew it: nothing unless what it knows is complete
+    /// and less than `max_stale` old.
+    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
+        match self {
+            Self::Redis(store) => store.recall(standing, max_stale),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// What the follower of revocations knows; nothing when there is none.
+    pub fn followed(&self, max_stale: Duration) -> Option<Followed> {
+        match self {
+            Self::Redis(store) => store.followed(max_stale),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Writes one value with a life.
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.put(key, value, ttl).await,

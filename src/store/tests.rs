@@ -1,4 +1,6 @@
-//! The limiter's log against a log that keeps every event, and what the embedded store promises.
+//! The limiter's log against a log that keeps every event, what the embedded store promises, and
+//! the set of known revocations.
 
 mod log;
 mod memory;
+mod revoked;

@@ -24,7 +24,7 @@ pub(crate) fn code(reply: &Reply) -> String {
 }
 
 /// Routes with every kind of protection.
-fn routes(upstream: &Upstream) -> String {
+pub(crate) fn routes(upstream: &Upstream) -> String {
     let (auth, upstream) = (AUTH, upstream.table("shop"));
     format!(
         r#"{auth}{upstream}
@@ -53,12 +53,12 @@ fn routes(upstream: &Upstream) -> String {
     )
 }
 
-fn upstream() -> Upstream {
+pub(crate) fn upstream() -> Upstream {
     Upstream::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
 /// The claims of `sub` with some of them replaced; null removes one.
-fn with(changes: Value) -> Value {
+pub(crate) fn with(changes: Value) -> Value {
     let mut all = claims("42");
     let (Value::Object(changes), Value::Object(claims)) = (changes, &mut all) else {
         panic!("claims are an object");
@@ -162,7 +162,7 @@ fn what_a_refused_request_is_told() {
 }
 
 /// RFC 6750 §3: a challenge with the error, or without one for those who showed no token.
-fn check_challenge(reply: &Reply, error: Option<&str>, what: &str) {
+pub(crate) fn check_challenge(reply: &Reply, error: Option<&str>, what: &str) {
     let challenge = reply.header("www-authenticate").unwrap_or_else(|| panic!("{what}: {reply:?}"));
     assert!(challenge.starts_with("Bearer realm=\""), "{what}: {challenge}");
     match error {

@@ -46,6 +46,8 @@ mod readme;
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.
 mod responses;
+/// Revocations on their way to every node, and what a node does with them while Redis is away.
+mod revocation_push;
 /// The application's own sessions, attached to requests.
 mod sessions;
 /// Bodies on their way, and peers that go away in the middle.

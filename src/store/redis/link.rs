@@ -23,7 +23,7 @@ use crate::config::{self, StoreUrl};
 /// Missed deadlines in a row after which a connection is replaced.
 const SILENT_REPLIES_MAX: u32 = 5;
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
-const BACKOFF_MIN: Duration = Duration::from_millis(25);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// How long the kernel keeps unacknowledged data before it gives the connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -238,14 +238,16 @@ async fn connect(
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-enum ConnectError {
+pub(super) enum ConnectError {
     #[error("no answer within store.connect_timeout")]
     Timeout,
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
 }
 
-fn connection_info(settings: &config::Store) -> Result<ConnectionInfo, redis::RedisError> {
+pub(super) fn connection_info(
+    settings: &config::Store,
+) -> Result<ConnectionInfo, redis::RedisError> {
     let (address, db) = match &settings.url {
         StoreUrl::Redis { host, port, db } => (ConnectionAddr::Tcp(host.clone(), *port), *db),
         StoreUrl::Unix { path } => (ConnectionAddr::Unix(path.clone()), 0),

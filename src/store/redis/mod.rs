@@ -5,20 +5,30 @@
 //! it does wait for is bounded by `store.timeout`.
 
 mod batch;
+mod follow;
 mod link;
 mod sessions;
+mod stream;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
+pub use self::follow::Followed;
+
 use self::batch::Batch;
+use self::follow::Follower;
 use self::link::Link;
-use super::{Answers, Charges, EPOCH_TTL, Entry, Questions, StoreError, nonce};
+use self::stream::{Told, executed, millis};
+use super::keys::Keys;
+use super::{
+    Answers, Charges, EPOCH_TTL, Entry, Questions, Revocation, Standing, StandingReply, StoreError,
+    nonce,
+};
 use crate::base::shard::{self, SHARDS};
 use crate::config;
 
@@ -28,6 +38,8 @@ use crate::config;
 pub struct RedisStore {
     home: Arc<Link>,
     joined: Box<[OnceLock<Arc<Link>>]>,
+    /// Who knows of revocations while Redis is away.
+    follower: OnceLock<Arc<Follower>>,
     settings: config::Store,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
@@ -40,6 +52,7 @@ impl RedisStore {
         Self {
             home: Link::start(settings),
             joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
+            follower: OnceLock::new(),
             settings: settings.clone(),
             hashes: AtomicBool::new(false),
         }
@@ -159,6 +172,60 @@ impl RedisStore {
         self.run_one(command).await.map(|_| ())
     }
 
+    /// See [`super::Store::revoke`].
+    pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        let mut key = redis::cmd("SET");
+        key.arg(revocation.key).arg(revocation.value()).arg("PX").arg(millis(revocation.ttl));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let told = Told::of(&revocation, now.as_secs());
+        self.tell(key, told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
+    }
+
+    /// See [`super::Store::unrevoke`].
+    pub async fn unrevoke(&self, key: &str, stream_ttl: Duration) -> Result<bool, StoreError> {
+        let mut delete = redis::cmd("DEL");
+        delete.arg(key);
+        let deleted = self.tell(delete, Told::undone(key), stream_ttl).await?;
+        Ok(matches!(deleted, Value::Int(1)))
+    }
+
+    /// Changes a revocation's key and adds to the stream; what the key's command answered.
+    async fn tell(
+        &self,
+        key: Cmd,
+        told: Told<'_>,
+        stream_ttl: Duration,
+    ) -> Result<Value, StoreError> {
+        let stream = Keys::new(&self.settings.prefix).revocations();
+        let pipeline = stream::write(&stream, self.settings.revocations, (key, told), stream_ttl);
+        let replies = executed(self.run(&pipeline).await?).map_err(|reply| {
+            let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
+            batch::server_error(&reply).unwrap_or_else(unexpected)
+        })?;
+        match replies.iter().find_map(batch::server_error) {
+            Some(error) => Err(error),
+            None => Ok(replies.into_iter().next().unwrap_or_default()),
+        }
+    }
+
+    /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
+    pub fn follow_revocations(&self, config: &config::Config) {
+        if !config.store.on_outage.revocation_max_stale.is_zero() {
+            let lifetime = config.admin.revocation_ttl;
+            self.follower.get_or_init(|| Follower::start(&self.settings, lifetime));
+        }
+    }
+
+    /// See [`super::Store::recall`].
+    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
+        self.follower.get()?.recall(standing, max_stale)
+    }
+
+    /// See [`super::Store::followed`].
+    pub fn followed(&self, max_stale: Duration) -> Option<Followed> {
+        Some(self.follower.get()?.status(max_stale))
+    }
+
     /// See [`super::Store::put`].
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
         let mut command = redis::cmd("SET");
@@ -223,11 +290,6 @@ impl RedisStore {
             }
         }
     }
-}
-
-/// A life as Redis takes it: at least a millisecond.
-fn millis(life: Duration) -> u64 {
-    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn set_epoch(epoch: &str, nonce: &Bytes) -> Cmd {

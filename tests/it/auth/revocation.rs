@@ -166,11 +166,20 @@ fn the_admin_api_revokes_by_token_by_session_and_by_user() {
     house.assert_passes(&bystander, "somebody else");
     house.assert_passes(&token(with(json!({"sub": "u-1", "iat": now + 20}))), "a new log-in");
     let keys = house.redis.cli(&["KEYS", "app:auth:*"]);
-    assert_eq!(keys.lines().count(), 4, "{keys}");
+    assert_eq!(keys.lines().count(), 5, "four revocations and the stream: {keys}");
     for key in keys.lines() {
         let ttl: i64 = house.redis.cli(&["TTL", key]).parse().unwrap();
         assert!(ttl > 3000, "{key} lives {ttl} s");
     }
+}
+
+#[test]
+fn a_token_that_never_expires_is_revoked_for_a_bounded_time() {
+    let house = House::start("");
+    let token = token(with(json!({"jti": "t-1", "exp": 1e300})));
+    let reply = house.ask_to_revoke(&json!({ "token": token }).to_string());
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    assert_eq!(reply.json()["expires_in_seconds"], 10 * 365 * 24 * 3600);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
     Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore, Renewal,
-    SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
+    Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -95,8 +95,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         store.found("app:cache:{*}:epoch").await.expect("a base");
         store.invalidate(&epochs).await.expect("an invalidation");
         sessions(&store).await;
-        store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a revocation");
+        store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a value");
         assert_eq!(store.delete(&blacklist[0]).await, Ok(true));
+        revoke_and_follow(&store, &blacklist[0]).await;
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
         assert!(outside.is_err(), "the user reaches beyond its prefix");
     });
@@ -129,6 +130,26 @@ async fn sessions(store: &Store) {
     assert_eq!(store.list_sessions(&index, &families).await.expect("a list").sessions.len(), 1);
     assert_eq!(store.end_sessions(&index, &families).await, Ok(1));
     assert_eq!(store.end_session(&keys.session_keys("two"), "two").await, Ok(false));
+}
+
+/// Tells of a revocation and reads of it.
+async fn revoke_and_follow(store: &Store, key: &str) {
+    let day = Duration::from_secs(24 * 3600);
+    let revocation = Revocation { key, not_before: None, ttl: day, stream_ttl: day };
+    store.revoke(revocation).await.expect("a revocation");
+    let mut config = config::Config::default();
+    config.store.on_outage.revocation_max_stale = day;
+    store.follow_revocations(&config);
+    let blacklist = words(&[key]);
+    let standing = Standing { blacklist: &blacklist, not_before: None };
+    let followed = async {
+        while store.recall(standing, day).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, followed).await.expect("the stream is read");
+    assert!(store.recall(standing, day).is_some_and(|reply| reply.listed));
+    assert_eq!(store.unrevoke(key, day).await, Ok(true));
 }
 
 /// Starts a gateway as this user, whose password the configuration names by environment or file.

@@ -1,0 +1,140 @@
+//! `revoke` and `purge`: operations of a running gateway, as commands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use serde_json::{Map, Value};
+
+use super::remote::{Failure, Remote};
+use crate::base::units::duration_text;
+
+/// Printed below the options of both.
+const EXIT: &str = "\
+Exit status: 0 done; 1 the gateway refused or could not; 2 the command line or the configuration \
+cannot be used; 3 no gateway answered.";
+
+/// Which gateway.
+#[derive(Debug, Args)]
+struct Target {
+    /// The admin listener of the running gateway. Without it, admin.listen and admin.token of
+    /// --config say where it is and what it wants.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    admin: Option<String>,
+    /// The gateway's admin.token: env:NAME (an environment variable) or file:PATH.
+    #[arg(long, value_name = "env:NAME|file:PATH")]
+    admin_token: Option<String>,
+}
+
+impl Target {
+    fn find(&self, path: &Path) -> Result<Remote, Failure> {
+        Remote::find(self.admin.as_deref(), self.admin_token.as_deref(), path)
+    }
+}
+
+/// Options of `revoke`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT)]
+pub(super) struct Revoke {
+    #[command(flatten)]
+    what: Revoked,
+    /// Take the revocation back instead.
+    #[arg(long, conflicts_with = "expires_in")]
+    undo: bool,
+    /// How long it lasts, such as 24h: no shorter than the tokens live. Without it,
+    /// admin.revocation_ttl; a token given whole says itself how long it lives.
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Revoked {
+    /// The token with this `jti` claim.
+    #[arg(long)]
+    jti: Option<String>,
+    /// This token, given whole. It need not have a `jti`.
+    #[arg(long)]
+    token: Option<String>,
+    /// Every token of the session with this `sid` claim.
+    #[arg(long)]
+    sid: Option<String>,
+    /// Every token of the user with this `sub` claim that was issued before now; new log-ins work.
+    #[arg(long)]
+    sub: Option<String>,
+}
+
+/// Options of `purge`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT)]
+pub(super) struct Purge {
+    #[command(flatten)]
+    what: Purged,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Purged {
+    /// Responses at this path and below it, on every host, such as /products.
+    #[arg(long)]
+    path: Option<String>,
+    /// Responses of one URL, whatever the query, such as http://shop.example.com/products/42.
+    #[arg(long)]
+    url: Option<String>,
+    /// All responses.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Carries out `revoke`; what to print.
+pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
+    let remote = options.target.find(path)?;
+    let Revoked { jti, token, sid, sub } = &options.what;
+    let body = object([
+        ("jti", jti.as_deref()),
+        ("token", token.as_deref()),
+        ("sid", sid.as_deref()),
+        ("sub", sub.as_deref()),
+        ("expires_in", options.expires_in.as_deref()),
+    ]);
+    let method = if options.undo { Method::DELETE } else { Method::POST };
+    let answer = remote.send(method, "/v1/revocations", &body)?;
+    let key = answer.get("key").and_then(Value::as_str).unwrap_or_default();
+    if options.undo {
+        return Ok(format!("taken back: {key}"));
+    }
+    let seconds = answer.get("expires_in_seconds").and_then(Value::as_u64).unwrap_or_default();
+    Ok(format!("revoked: {key}, for {}", duration_text(Duration::from_secs(seconds))))
+}
+
+/// Carries out `purge`; what to print.
+pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
+    let remote = options.target.find(path)?;
+    let Purged { path, url, all } = &options.what;
+    let mut body = object([("path", path.as_deref()), ("url", url.as_deref())]);
+    if *all {
+        body = serde_json::json!({ "all": true });
+    }
+    remote.send(Method::POST, "/v1/cache/purge", &body)?;
+    Ok(match (path, url) {
+        (Some(path), _) => {
+            let literal = path.strip_suffix("/*").filter(|literal| !literal.is_empty());
+            format!("purged: {} and everything below it", literal.unwrap_or(path))
+        }
+        (None, Some(url)) => format!("purged: {url}"),
+        (None, None) => "purged: everything".to_owned(),
+    })
+}
+
+/// A JSON object of the members that have a value.
+fn object<const N: usize>(members: [(&str, Option<&str>); N]) -> Value {
+    let given = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let members: Map<String, Value> =
+        given.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    Value::Object(members)
+}

@@ -1,0 +1,237 @@
+//! Follows the stream of revocations on a connection of its own, so that this node knows them when
+//! Redis is away. No request ever waits for it.
+//!
+//! One look is a transaction: what the stream is, and what is new in it. Redis counts the entries
+//! that were ever added, so that a look which counted others knows that something was missed. Then
+//! a blocking read waits for the next entry, for `BLOCK_TIME` at most, and wakes the next look.
+//! Whatever happens to the stream or to Redis, what is in the set stays until it ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Pipeline};
+use tokio::time::Instant;
+
+use super::link::{BACKOFF_MIN, ConnectError, connection_info};
+use super::stream::{End, Look, Place};
+use crate::config;
+use crate::store::keys::Keys;
+use crate::store::revoked::{Notice, Revoked};
+use crate::store::{Standing, StandingReply};
+
+/// Longest wait for a new entry; Redis is heard at least that often.
+const BLOCK_TIME: Duration = Duration::from_secs(1);
+
+/// What the follower knows, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    /// Whether the stream is being read.
+    pub connected: bool,
+    /// Revocations in memory.
+    pub known: usize,
+    /// Whether no revocation of the stream is missing.
+    pub complete: bool,
+    /// Whether requests would be judged by them now.
+    pub trusted: bool,
+}
+
+/// The set, and the task that keeps it.
+#[derive(Debug)]
+pub(super) struct Follower {
+    revoked: RwLock<Revoked>,
+    connected: AtomicBool,
+    /// Whether it was said that the set is incomplete.
+    complained: AtomicBool,
+    keys: Keys,
+    /// How long anything may be revoked: `admin.revocation_ttl`, longer than any token lives.
+    lifetime: Duration,
+}
+
+impl Follower {
+    /// Starts the task; it ends when the follower is dropped. Must be called within a tokio
+    /// runtime.
+    pub(super) fn start(settings: &config::Store, lifetime: Duration) -> Arc<Self> {
+        let follower = Arc::new(Self {
+            revoked: RwLock::new(Revoked::new(settings.revocations)),
+            connected: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
+            keys: Keys::new(&settings.prefix),
+            lifetime,
+        });
+        tokio::spawn(supervise(Arc::downgrade(&follower), settings.clone()));
+        follower
+    }
+
+    /// See [`crate::store::Store::recall`].
+    pub(super) fn recall(
+        &self,
+        standing: Standing<'_>,
+        max_stale: Duration,
+    ) -> Option<StandingReply> {
+        self.read().recall(standing, (now_s(), Instant::now()), max_stale)
+    }
+
+    /// See [`crate::store::Store::followed`].
+    pub(super) fn status(&self, max_stale: Duration) -> Followed {
+        let now = now_s();
+        self.write().sweep(now);
+        let revoked = self.read();
+        Followed {
+            connected: self.connected.load(Ordering::Acquire),
+            known: revoked.len(),
+            complete: revoked.is_complete(now),
+            trusted: revoked.is_trusted((now, Instant::now()), max_stale),
+        }
+    }
+
+    /// Takes what a look at `asked_at` found into the set. True when the stream was read to its
+    /// end.
+    fn take(&self, look: &Look, place: &mut Place, asked_at: Instant) -> bool {
+        let now = now_s();
+        let mut revoked = self.write();
+        for fields in &look.entries {
+            match Notice::read(fields, &self.keys, now, self.lifetime) {
+                Some(notice) => revoked.apply(notice, now),
+                None => tracing::debug!("an entry of the stream of revocations names no key"),
+            }
+        }
+        let end = place.advance(look);
+        if let End::Missed { older_than } = end {
+            revoked.lacks_until(older_than.saturating_add(self.lifetime.as_secs()));
+        }
+        if !matches!(end, End::Reached | End::Missed { .. }) {
+            return false;
+        }
+        // Not when the answer came: it may have been on its way for long.
+        revoked.heard(asked_at);
+        let incomplete = !revoked.is_complete(now);
+        drop(revoked);
+        if self.complained.swap(incomplete, Ordering::AcqRel) != incomplete {
+            if incomplete {
+                tracing::warn!(
+                    "not all revocations in force are known here, so none of them is used during \
+                     an outage: more than store.revocations were made; raise it for all gateways"
+                );
+            } else {
+                tracing::info!("all revocations in force are known here again");
+            }
+        }
+        true
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Revoked> {
+        self.revoked.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Revoked> {
+        self.revoked.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Connects, follows until something fails, and again. Ends when the follower is dropped.
+async fn supervise(follower: Weak<Follower>, settings: config::Store) {
+    let mut place = Place::default();
+    let mut backoff = BACKOFF_MIN;
+    let mut reported = false;
+    loop {
+        let ended = match connect(&settings).await {
+            Ok(mut connection) => follow(&follower, &mut connection, &mut place, &settings).await,
+            Err(fault) => Err(fault),
+        };
+        let Some(strong) = follower.upgrade() else { return };
+        if strong.connected.swap(false, Ordering::AcqRel) {
+            backoff = BACKOFF_MIN;
+            reported = false;
+        }
+        drop(strong);
+        if let Err(fault) = ended
+            && !reported
+        {
+            tracing::warn!(
+                %fault,
+                "revocations are not followed, only known as they were; trying on \
+                 (README names the rights that the Redis user needs)"
+            );
+            reported = true;
+        }
+        // Jitter keeps a fleet from knocking in step.
+        tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        backoff = (backoff * 2).min(settings.reconnect_backoff);
+    }
+}
+
+/// Looks and waits in turn. Ends without a fault when the follower was dropped.
+async fn follow(
+    follower: &Weak<Follower>,
+    connection: &mut MultiplexedConnection,
+    place: &mut Place,
+    settings: &config::Store,
+) -> Result<(), Fault> {
+    let Some(stream) = follower.upgrade().map(|strong| strong.keys.revocations()) else {
+        return Ok(());
+    };
+    let patience = settings.connect_timeout;
+    loop {
+        let asked_at = Instant::now();
+        let replies = exchange(connection, &place.look(&stream), patience).await?;
+        let look = Look::read(replies).map_err(Fault::Refused)?;
+        let Some(strong) = follower.upgrade() else { return Ok(()) };
+        let caught_up = strong.take(&look, place, asked_at);
+        if !strong.connected.swap(true, Ordering::AcqRel) {
+            tracing::info!("revocations are followed");
+        }
+        drop(strong);
+        if caught_up {
+            let wait = place.wait(&stream, BLOCK_TIME);
+            let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
+            if let Some(error) = replies.iter().find_map(super::batch::server_error) {
+                return Err(Fault::Refused(error.to_string()));
+            }
+        }
+    }
+}
+
+async fn connect(settings: &config::Store) -> Result<MultiplexedConnection, Fault> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        // Our own deadline is around every exchange; the library's would be a second timer.
+        .set_response_timeout(None);
+    let client = Client::open(connection_info(settings)?)?;
+    let attempt = client.get_multiplexed_async_connection_with_config(&config);
+    match tokio::time::timeout(settings.connect_timeout, attempt).await {
+        Ok(connection) => Ok(connection?),
+        Err(_) => Err(Fault::Connect(ConnectError::Timeout)),
+    }
+}
+
+async fn exchange(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+    patience: Duration,
+) -> Result<Vec<redis::Value>, Fault> {
+    let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
+    match tokio::time::timeout(patience, sent).await {
+        Ok(replies) => Ok(replies?),
+        Err(_) => Err(Fault::Silent),
+    }
+}
+
+/// Why the stream is not followed any more.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("Redis does not answer in time")]
+    Silent,
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The wall clock in Unix seconds.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

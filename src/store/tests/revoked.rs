@@ -1,0 +1,164 @@
+//! The set of known revocations: what it keeps, when it is trusted, and what it never forgets.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::keys::Keys;
+use crate::store::revoked::{Notice, Revoked};
+use crate::store::{Standing, StandingReply};
+
+const NOW: u64 = 1_800_000_000;
+const HOUR: u64 = 3600;
+const STALE: Duration = Duration::from_secs(60);
+
+fn fields(fields: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    fields.iter().map(|(name, value)| (bytes(name), bytes(value))).collect()
+}
+
+/// An entry of the stream as it is read at `NOW`.
+fn notice(entry: &[(&str, &str)]) -> Option<Notice> {
+    Notice::read(&fields(entry), &Keys::new("app"), NOW, Duration::from_secs(HOUR))
+}
+
+fn listed(key: &str, until: u64) -> Notice {
+    notice(&[("key", key), ("until", &until.to_string())]).expect("a revocation")
+}
+
+/// A set that has just been told that there is no more.
+fn set(max: usize, notices: impl IntoIterator<Item = Notice>) -> (Revoked, Instant) {
+    let mut set = Revoked::new(max);
+    for notice in notices {
+        set.apply(notice, NOW);
+    }
+    let heard = Instant::now();
+    set.heard(heard);
+    (set, heard)
+}
+
+fn asks(set: &Revoked, key: &str, now: (u64, Instant)) -> Option<bool> {
+    let blacklist = [key.to_owned()];
+    let standing = Standing { blacklist: &blacklist, not_before: None };
+    set.recall(standing, now, STALE).map(|reply| reply.listed)
+}
+
+#[test]
+fn an_entry_holds_until_its_end_and_no_longer() {
+    let (set, heard) = set(9, [listed("app:auth:blacklist:a", NOW + 10)]);
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW, heard)), Some(true));
+    assert_eq!(asks(&set, "app:auth:blacklist:b", (NOW, heard)), Some(false));
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW + 10, heard)), Some(true));
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW + 11, heard)), Some(false));
+}
+
+#[test]
+fn the_newest_entry_of_a_key_counts_and_zero_takes_it_back() {
+    let key = "app:auth:blacklist:sid:s";
+    let (mut set, heard) = set(1, [listed(key, NOW + 10), listed(key, NOW + 20)]);
+    assert_eq!(set.len(), 1);
+    assert_eq!(asks(&set, key, (NOW + 15, heard)), Some(true));
+    set.apply(listed(key, 0), NOW);
+    assert_eq!(asks(&set, key, (NOW, heard)), Some(false));
+    assert!(set.is_empty());
+}
+
+#[test]
+fn a_set_is_trusted_for_less_than_max_stale_since_the_store_was_heard() {
+    let (mut set, heard) = set(9, []);
+    let after = |seconds| heard + Duration::from_secs(seconds);
+    assert!(set.is_trusted((NOW, heard), STALE));
+    assert!(set.is_trusted((NOW, after(59)), STALE));
+    assert!(!set.is_trusted((NOW, after(60)), STALE));
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW, after(60))), None);
+    // The wall clock has no say in it.
+    assert!(set.is_trusted((NOW + HOUR, after(59)), STALE));
+    set.heard(after(60));
+    assert!(set.is_trusted((NOW, after(60)), STALE));
+    assert!(!set.is_trusted((NOW, after(60)), Duration::ZERO), "0s is off");
+}
+
+#[test]
+fn nothing_is_trusted_before_the_stream_was_read_to_its_end() {
+    let mut set = Revoked::new(9);
+    set.apply(listed("app:auth:blacklist:a", NOW + 10), NOW);
+    let now = (NOW, Instant::now());
+    assert!(!set.is_complete(NOW) && !set.is_trusted(now, STALE));
+    assert_eq!(asks(&set, "app:auth:blacklist:a", now), None);
+}
+
+#[test]
+fn what_does_not_fit_makes_the_set_incomplete_for_as_long_as_it_would_hold() {
+    let key = |name: &str| format!("app:auth:blacklist:{name}");
+    let (set, heard) =
+        set(2, ["a", "b", "c"].map(|name| listed(&key(name), NOW + 10)).into_iter().take(3));
+    assert_eq!(set.len(), 2, "the bound holds");
+    for second in [NOW, NOW + 10] {
+        assert!(!set.is_complete(second));
+        assert_eq!(asks(&set, &key("a"), (second, heard)), None, "not even for what is known");
+    }
+    assert!(set.is_complete(NOW + 11), "what was missed has ended");
+}
+
+#[test]
+fn what_has_ended_makes_room() {
+    let (mut set, _) =
+        set(2, ["a", "b"].map(|it| listed(&format!("app:auth:blacklist:{it}"), NOW)));
+    set.apply(listed("app:auth:blacklist:c", NOW + HOUR), NOW + 1);
+    assert_eq!(set.len(), 1);
+    assert!(set.is_complete(NOW + 1));
+}
+
+#[test]
+fn a_gap_is_forgiven_when_nothing_of_it_can_hold_any_more() {
+    let (mut set, heard) = set(9, [listed("app:auth:blacklist:a", NOW + 10)]);
+    set.lacks_until(NOW + 5);
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW + 5, heard)), None);
+    assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW + 6, heard)), Some(true));
+}
+
+#[test]
+fn a_not_before_time_is_recalled_as_the_store_would_tell_it() {
+    let key = "app:auth:not-before:u";
+    let entry = |time: &str| notice(&[("key", key), ("not_before", time), ("until", "9999999999")]);
+    let ask = |entry| {
+        let (set, heard) = set(9, [entry]);
+        let standing = Standing { blacklist: &[], not_before: Some(key) };
+        set.recall(standing, (NOW, heard), STALE)
+    };
+    let told = |not_before| Some(StandingReply { listed: false, not_before: Some(not_before) });
+    assert_eq!(ask(entry("1799999000").unwrap()), told(1_799_999_000));
+    // Nobody can say which tokens are meant, so all are.
+    assert_eq!(ask(entry("yesterday").unwrap()), told(i64::MAX));
+    assert_eq!(ask(notice(&[("key", key)]).unwrap()), told(i64::MAX));
+    // A token's own key is no time, whatever stands beside it.
+    let odd = notice(&[("key", "app:auth:blacklist:t"), ("not_before", "5")]).unwrap();
+    let (set, heard) = set(9, [odd]);
+    assert_eq!(asks(&set, "app:auth:blacklist:t", (NOW, heard)), Some(true));
+}
+
+#[test]
+fn an_entry_without_a_readable_end_lasts_as_long_as_any_revocation() {
+    let key = "app:auth:blacklist:a";
+    for entry in [
+        vec![("key", key)],
+        vec![("key", key), ("until", "")],
+        vec![("key", key), ("until", "tomorrow")],
+        vec![("key", key), ("until", "-1")],
+        vec![("until", "99999999999999999999999"), ("key", key), ("note", "x")],
+    ] {
+        let (set, heard) = set(9, notice(&entry));
+        assert_eq!(asks(&set, key, (NOW + HOUR, heard)), Some(true), "{entry:?}");
+        assert_eq!(asks(&set, key, (NOW + HOUR + 1, heard)), Some(false), "{entry:?}");
+    }
+}
+
+#[test]
+fn what_names_no_revocation_is_no_notice() {
+    let long = format!("app:auth:blacklist:{}", "x".repeat(300));
+    for key in ["", "app:session:s", "other:auth:blacklist:a", "app:auth:blacklist", &long] {
+        assert_eq!(notice(&[("key", key), ("until", "9999999999")]), None, "{key}");
+    }
+    assert_eq!(notice(&[]), None);
+    assert_eq!(Notice::read(&[(vec![0xFF], vec![0xFF])], &Keys::new("app"), NOW, STALE), None);
+}
