@@ -71,6 +71,7 @@ fn what_cannot_be_taken_back_is_said() {
         let detail = reply.json()["detail"].as_str().unwrap().to_owned();
         assert!(
             detail.contains("jti")
+                || detail.contains("write %25")
                 || detail.contains("Leave")
                 || detail.contains("leave")
                 || detail.contains("JWT"),
