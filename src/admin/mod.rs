@@ -199,6 +199,7 @@ fn ready(gateway: &Gateway) -> Reply {
 }
 
 fn metrics(gateway: &Gateway) -> Reply {
+    gateway.observe_issuers();
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -12,12 +12,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Reply, json as reply_json, not_allowed, problem};
+use crate::auth::Verifier;
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
 use crate::base::units::parse_positive_duration;
 use crate::cache::scope;
 use crate::gateway::Gateway;
+use crate::plan::Plan;
 use crate::store::StoreError;
+use crate::store::keys::Keys;
 
 /// Added to a revocation's life beyond the token's expiry, for clocks that differ.
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
@@ -71,6 +74,13 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fau
 fn status(gateway: &Gateway) -> Reply {
     let running = gateway.running();
     let plan = &running.plan;
+    let issuers = running.issuers.states().into_iter().map(|state| {
+        json!({
+            "url": state.url,
+            "keys_age_seconds": state.age.map(|age| age.as_secs()),
+            "failure": state.failure,
+        })
+    });
     reply_json(
         StatusCode::OK,
         &json!({
@@ -79,6 +89,7 @@ fn status(gateway: &Gateway) -> Reply {
             "draining": gateway.is_draining(),
             "store": { "connected": gateway.store.is_connected() },
             "routes": plan.route_names,
+            "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "near_cache_bytes": gateway.near.bytes(),
         }),
@@ -86,7 +97,7 @@ fn status(gateway: &Gateway) -> Reply {
 }
 
 /// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say
-/// how long.
+/// how long; `auth` names the verifier whose callers are meant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revocation {
@@ -95,39 +106,46 @@ struct Revocation {
     sid: Option<String>,
     sub: Option<String>,
     expires_in: Option<String>,
+    auth: Option<String>,
 }
 
 async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str =
-        r#"{"jti": "…"}, or token, sid, sub in place of jti; with "expires_in": "24h""#;
+    const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub in place of jti; with \
+                           \"auth\": \"users\", \"expires_in\": \"24h\"";
     let asked: Revocation = parse(body, EXAMPLE)?;
     let running = gateway.running();
-    let keys = &running.plan.keys;
+    let plan = &running.plan;
+    let whose = |issuer| whose_keys(plan, asked.auth.as_deref(), issuer);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut ttl = match &asked.expires_in {
         Some(text) => parse_positive_duration(text).map_err(Fault::Asked)?,
-        None => running.plan.config.admin.revocation_ttl,
+        None => plan.config.admin.revocation_ttl,
     };
     let mut value = b"1".to_vec();
-    let key = match (&asked.jti, &asked.token, &asked.sid, &asked.sub) {
-        (Some(jti), None, None, None) => keys.blacklist(jti),
-        (None, None, Some(sid), None) => keys.blacklist_session(sid),
+    let named: Vec<String> = match (&asked.jti, &asked.token, &asked.sid, &asked.sub) {
+        (Some(jti), None, None, None) => {
+            whose(Issuer::Unsaid)?.iter().map(|keys| keys.blacklist(jti)).collect()
+        }
+        (None, None, Some(sid), None) => {
+            whose(Issuer::Unsaid)?.iter().map(|keys| keys.blacklist_session(sid)).collect()
+        }
         (None, None, None, Some(sub)) => {
             // Whole seconds, as `iat` has them: a log-in right after the revocation must not be
             // refused by it.
             value = now.as_secs().to_string().into_bytes();
-            keys.not_before(sub)
+            whose(Issuer::Unsaid)?.iter().map(|keys| keys.not_before(sub)).collect()
         }
         (None, Some(token), None, None) => {
-            let (jti, expires_at) = token_facts(token)?;
-            if let Some(at) = expires_at {
+            let facts = token_facts(token)?;
+            if let Some(at) = facts.expires_at {
                 ttl = Duration::from_secs(at.saturating_sub(now.as_secs())) + REVOCATION_MARGIN;
             }
-            match jti {
-                Some(jti) => keys.blacklist(&jti),
+            let whose = whose(Issuer::Said(facts.issuer.as_deref()))?;
+            match facts.jti {
+                Some(jti) => whose.iter().map(|keys| keys.blacklist(&jti)).collect(),
                 None => {
                     let signing_input = token.rsplit_once('.').map_or("", |(input, _)| input);
-                    keys.blacklist_digest(signing_input.as_bytes())
+                    vec![plan.keys.blacklist_digest(signing_input.as_bytes())]
                 }
             }
         }
@@ -137,13 +155,73 @@ async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
             )));
         }
     };
-    gateway.store.put(&key, &value, ttl).await?;
-    Ok(reply_json(StatusCode::CREATED, &json!({ "key": key, "expires_in_seconds": ttl.as_secs() })))
+    for key in &named {
+        gateway.store.put(key, &value, ttl).await?;
+    }
+    let mut answer = json!({ "key": named.first(), "expires_in_seconds": ttl.as_secs() });
+    if named.len() > 1 {
+        answer["keys"] = json!(named);
+    }
+    Ok(reply_json(StatusCode::CREATED, &answer))
 }
 
-/// `jti` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
+/// What a revocation says about who issued what it revokes.
+enum Issuer<'t> {
+    Unsaid,
+    /// The token's own `iss`.
+    Said(Option<&'t str>),
+}
+
+/// The keys under which a revocation is written: those of the verifier that it names, or of all
+/// that a token could come from; never of one that was guessed.
+fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec<Keys>, Fault> {
+    let names = || plan.verifiers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(name) = auth {
+        let verifier = plan.verifiers.get(name).ok_or_else(|| {
+            Fault::Asked(format!("No verifier is named {name:?}. Name one of: {}.", names()))
+        })?;
+        return Ok(vec![verifier.store_keys().clone()]);
+    }
+    if plan.verifiers.values().all(|verifier| verifier.qualifier().is_none()) {
+        return Ok(vec![plan.keys.clone()]);
+    }
+    let Issuer::Said(issuer) = issuer else {
+        return Err(Fault::Asked(format!(
+            "Several verifiers share a route here, so say whose callers are meant: \
+             add \"auth\": \"NAME\", one of: {}.",
+            names()
+        )));
+    };
+    let could_verify =
+        |verifier: &&Arc<Verifier>| verifier.issuer().is_none() || verifier.issuer() == issuer;
+    let mut keys = Vec::new();
+    for verifier in plan.verifiers.values().filter(could_verify) {
+        // Verifiers that are not qualified have the same keys.
+        if !keys.contains(verifier.store_keys()) {
+            keys.push(verifier.store_keys().clone());
+        }
+    }
+    if keys.is_empty() {
+        return Err(Fault::Asked(format!(
+            "No verifier accepts tokens of the issuer {:?}. Name one of these as auth: {}.",
+            issuer.unwrap_or_default(),
+            names()
+        )));
+    }
+    Ok(keys)
+}
+
+/// What a token says about itself.
+struct TokenFacts {
+    jti: Option<String>,
+    issuer: Option<String>,
+    /// Unix seconds.
+    expires_at: Option<u64>,
+}
+
+/// `jti`, `iss` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
 /// anything.
-fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
+fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
     let wrong = || {
         Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())
     };
@@ -155,9 +233,9 @@ fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
     };
     let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong())?;
     let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong())?;
-    let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
+    let text = |name| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.max(0.0) as u64);
-    Ok((jti, expires_at))
+    Ok(TokenFacts { jti: text("jti"), issuer: text("iss"), expires_at })
 }
 
 /// Exactly one of `url`, `path`, `all`.

@@ -2,7 +2,7 @@
 //! configuration and from this program, never from a client. What a route counts is resolved once,
 //! so the request path only adds to atomics.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,17 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Issuer {
+    url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerResult {
+    url: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Function {
     function: &'static str,
 }
@@ -74,6 +85,8 @@ pub struct Metrics {
     reloads: Family<Reason, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     access_dropped: Counter,
+    key_fetches: Family<IssuerResult, Counter>,
+    key_age: Family<Issuer, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -93,6 +106,8 @@ impl Default for Metrics {
             reloads: Family::default(),
             store_up: Gauge::default(),
             access_dropped: Counter::default(),
+            key_fetches: Family::default(),
+            key_age: Family::default(),
         };
         metrics.register();
         metrics
@@ -128,6 +143,10 @@ impl Metrics {
         r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
         let help = "Access lines lost because the writer was behind";
         r.register("access_lines_dropped", help, self.access_dropped.clone());
+        let help = "Fetches of issuers' keys, by place and result";
+        r.register("issuer_key_fetches", help, self.key_fetches.clone());
+        let help = "Time since an issuer's keys were last fetched well";
+        r.register_with_unit("issuer_key_age", help, seconds(), self.key_age.clone());
     }
 
     /// The metrics of one route.
@@ -169,6 +188,20 @@ impl Metrics {
         self.access_dropped.clone()
     }
 
+    /// The counters of one issuer, by the place of its keys.
+    pub fn issuer(&self, url: &str) -> IssuerMeter {
+        IssuerMeter { url: url.to_owned(), fetches: self.key_fetches.clone() }
+    }
+
+    /// How old the keys of each issuer are now.
+    pub fn set_key_ages(&self, ages: impl Iterator<Item = (String, Duration)>) {
+        // A place that is not configured any more has no age.
+        self.key_age.clear();
+        for (url, age) in ages {
+            self.key_age.get_or_create(&Issuer { url }).set(age.as_secs_f64());
+        }
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self, store_up: bool) -> String {
         self.store_up.set(i64::from(store_up));
@@ -178,6 +211,20 @@ impl Metrics {
             Ok(()) => text,
             Err(error) => format!("# the metrics could not be written: {error}\n"),
         }
+    }
+}
+
+/// What one issuer's fetches count.
+#[derive(Debug)]
+pub struct IssuerMeter {
+    url: String,
+    fetches: Family<IssuerResult, Counter>,
+}
+
+impl IssuerMeter {
+    /// One fetch has ended.
+    pub fn fetched(&self, result: &'static str) {
+        self.fetches.get_or_create(&IssuerResult { url: self.url.clone(), result }).inc();
     }
 }
 

@@ -29,7 +29,7 @@ use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::Quota;
-use crate::{client, guard, limit, session};
+use crate::{auth, client, guard, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
 /// connections share: two cores that count the same thing take turns.
@@ -95,12 +95,13 @@ async fn answer(
     };
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
     exchange.route = Some(route.index);
-    let arrival = Arrival { running: &running, route, peer, client: &client, target: &target };
+    let forwarded = auth::forwarded(route.auth.as_ref(), &target);
+    let arrival = Arrival { running: &running, route, peer, client: &client, target: &forwarded };
     let mut quota = Quota::default();
     limit::flood(&route.limits, &gateway.limits, &plan.keys, arrival.origin(), &mut quota)?;
 
     // A bad token is refused only after its address was charged: guessing must cost something.
-    let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
+    let identified = gateway.identify(&running, route, &target, &head.headers).await;
     let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut quota)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.

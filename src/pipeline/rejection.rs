@@ -61,6 +61,7 @@ pub(super) enum Fault {
     Client,
     Gateway,
     Store,
+    Issuer,
     Upstream,
 }
 
@@ -181,6 +182,7 @@ impl Rejection {
 
     fn fault(&self) -> Fault {
         match self {
+            Self::Denied(Denied::KeysUnavailable(_)) => Fault::Issuer,
             Self::Malformed(_)
             | Self::NoRoute(_)
             | Self::Denied(_)
@@ -260,6 +262,8 @@ impl Rejection {
 
     fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
+            // No credentials would help.
+            Self::Denied(Denied::KeysUnavailable(_)) => {}
             Self::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
             }
