@@ -166,6 +166,7 @@ async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
 }
 
 /// What a revocation says about who issued what it revokes.
+#[derive(Clone, Copy)]
 enum Issuer<'t> {
     Unsaid,
     /// The token's own `iss`.
@@ -219,8 +220,8 @@ struct TokenFacts {
     expires_at: Option<u64>,
 }
 
-/// `jti`, `iss` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
-/// anything.
+/// `jti`, `iss` and `exp` of a token whose signature nobody needs to check: who may revoke may
+/// revoke anything.
 fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
     let wrong = || {
         Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())

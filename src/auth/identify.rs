@@ -75,8 +75,8 @@ pub fn identify<'p>(
 }
 
 /// The same where several verifiers may have issued the token. Its `iss`, which nothing vouches for
-/// yet, chooses one, and that one alone verifies the whole token, its `iss` included. A token counts
-/// only where its own issuer's tokens may stand.
+/// yet, chooses one, and that one alone verifies the whole token, its `iss` included. A token
+/// counts only where its own issuer's tokens may stand.
 fn by_issuer<'p>(
     verifiers: &'p [Arc<Verifier>],
     token: &Raw<'_>,

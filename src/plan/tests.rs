@@ -84,8 +84,10 @@ fn a_token_must_be_able_to_choose_among_the_verifiers_of_a_route() {
         let problems = shared_route(&verifiers);
         assert!(matches!(&*problems, [one] if one.contains(expected)), "{problems:?}");
     }
-    check("auth = [\"users\", \"users\"]", &["routes.r.auth"]);
-    check("auth = [\"users\", \"user\"]", &["routes.r.auth"]);
+    // Named twice, and without an issuer by which to choose it.
+    check("auth = [\"users\", \"users\"]", &["routes.r.auth"; 2]);
+    // Not there, and the same.
+    check("auth = [\"users\", \"user\"]", &["routes.r.auth"; 2]);
 }
 
 #[test]
