@@ -188,8 +188,9 @@ impl Fetcher {
         let document = std::str::from_utf8(document)
             .map_err(|_| Fault::Unusable("the set is not UTF-8".to_owned()))?;
         let mut users = lock(&self.users);
-        let mut of_use = false;
         let mut faults = Vec::new();
+        // The first users come a moment after the first fetch was begun.
+        let mut of_use = users.verifiers.is_empty();
         for verifier in users.verifiers.iter().filter_map(Weak::upgrade) {
             match verifier.renew_keys(document) {
                 Ok(ignored) => {

@@ -100,7 +100,8 @@ async fn answer(
     let mut quota = Quota::default();
     limit::flood(&route.limits, &gateway.limits, &plan.keys, arrival.origin(), &mut quota)?;
 
-    // A bad token is refused only after its address was charged: guessing must cost something.
+    // A bad token is refused only after its address was charged: guessing must cost something. Only
+    // a token whose key is new here waits, for one fetch from its issuer.
     let identified = gateway.identify(&running, route, &target, &head.headers).await;
     let asked = Asked::collect(gateway, &arrival, &identified, &head, &mut quota)?;
 
