@@ -59,13 +59,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fetcher {
-    /// Begins the first fetch at once. `document` is what is known already.
-    pub(super) fn start(
+    /// A fetcher that waits for [`Self::take_off`]. `document` is what is known already.
+    pub(super) fn new(
         source: &RemoteKeys,
         document: Option<Arc<str>>,
         metrics: &Metrics,
     ) -> Arc<Self> {
-        let fetcher = Arc::new(Self {
+        Arc::new(Self {
             source: source.clone(),
             users: Mutex::new(Users { verifiers: Vec::new(), document }),
             progress: Mutex::new(Progress {
@@ -78,9 +78,13 @@ impl Fetcher {
             bell: Arc::default(),
             landed: watch::Sender::new(0),
             meter: metrics.issuer(&source.url.to_string()),
-        });
-        tokio::spawn(go_on(Arc::downgrade(&fetcher), Arc::clone(&fetcher.bell)));
-        fetcher
+        })
+    }
+
+    /// Begins the first fetch, now that everybody is there who will use its keys: what is wrong
+    /// with a set is told when it comes.
+    pub(super) fn take_off(self: &Arc<Self>) {
+        tokio::spawn(go_on(Arc::downgrade(self), Arc::clone(&self.bell)));
     }
 
     pub(super) fn source(&self) -> &RemoteKeys {
@@ -189,8 +193,7 @@ impl Fetcher {
             .map_err(|_| Fault::Unusable("the set is not UTF-8".to_owned()))?;
         let mut users = lock(&self.users);
         let mut faults = Vec::new();
-        // The first users come a moment after the first fetch was begun.
-        let mut of_use = users.verifiers.is_empty();
+        let mut of_use = false;
         for verifier in users.verifiers.iter().filter_map(Weak::upgrade) {
             match verifier.renew_keys(document) {
                 Ok(ignored) => {

@@ -41,6 +41,7 @@ impl Issuers {
         metrics: &Metrics,
     ) -> Self {
         let mut fetchers: BTreeMap<String, Arc<Fetcher>> = BTreeMap::new();
+        let mut new = Vec::new();
         for verifier in verifiers {
             let Some(source) = verifier.remote() else { continue };
             let known: Vec<&Arc<Fetcher>> = fetchers
@@ -55,12 +56,15 @@ impl Issuers {
                         .iter()
                         .find(|fetcher| fetcher.fetches_from_where(source))
                         .and_then(|fetcher| fetcher.document());
-                    Fetcher::start(source, document, metrics)
+                    let fetcher = Fetcher::new(source, document, metrics);
+                    new.push(Arc::clone(&fetcher));
+                    fetcher
                 }
             };
             fetcher.serve(verifier);
             fetchers.insert(verifier.name().to_owned(), fetcher);
         }
+        new.iter().for_each(Fetcher::take_off);
         Self { fetchers }
     }
 
