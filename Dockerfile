@@ -25,6 +25,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 FROM debian:bookworm-slim
 RUN useradd --system --uid 65532 --user-group --no-create-home --shell /usr/sbin/nologin portcullis \
     && mkdir /etc/portcullis
+# The authorities that vouch for issuers' jwks_url; the slim image has none of its own.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE /usr/share/doc/portcullis/LICENSE
 COPY --from=build /out/portcullis /usr/local/bin/portcullis
 USER 65532:65532

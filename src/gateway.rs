@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod held;
+mod identity;
 mod overdue;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use self::overdue::Overdue;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
+use crate::issuer::Issuers;
 use crate::limit::{self, Correction, LeaseRenewal, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
@@ -72,11 +74,13 @@ pub struct Running {
     pub meters: Vec<RouteMeter>,
     /// Whether any route caches.
     pub caches: bool,
+    /// Whose keys are fetched.
+    pub issuers: Issuers,
 }
 
 impl Gateway {
-    /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, then
-    /// serves without it.
+    /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, and for
+    /// the keys of issuers for their `jwks.timeout`, then serves without them.
     pub async fn open(plan: Plan) -> Arc<Self> {
         let settings = &plan.config.store;
         let store = match settings.url {
@@ -122,6 +126,7 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        gateway.running().issuers.first_fetches().await;
         gateway
     }
 
@@ -355,7 +360,9 @@ impl Running {
         });
         let meters = plan.route_names.iter().map(|name| metrics.route(name));
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
-        Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, plan }
+        let former = current.map(|current| &current.issuers);
+        let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
+        Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, issuers, plan }
     }
 }
 

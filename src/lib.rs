@@ -9,6 +9,7 @@
 //! | 6 | `pipeline` | the only place that knows the order of things |
 //! | 5 | `gateway` | the running state |
 //! | 4 | `plan` | configuration as meant |
+//! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `client` `guard` `headers` | who calls, is it well formed, what crosses |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 2 | `store`, `observe` | the outside world |
@@ -31,6 +32,7 @@ pub mod pipeline;
 
 pub mod gateway;
 
+pub mod issuer;
 pub mod plan;
 
 pub mod auth;

@@ -12,7 +12,7 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 400;
 
 /// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 23] = [
+const RANKS: [(&str, u8); 24] = [
     ("base", 0),
     ("config", 1),
     ("observe", 2),
@@ -27,6 +27,7 @@ const RANKS: [(&str, u8); 23] = [
     ("cache", 3),
     ("upstream", 3),
     ("plan", 4),
+    ("issuer", 4),
     ("gateway", 5),
     ("pipeline", 6),
     ("server", 7),

@@ -219,6 +219,7 @@ fn metrics(gateway: &Gateway) -> Reply {
         metrics.revocations_followed.set(followed.connected.into());
         metrics.revocations_complete.set(followed.complete.into());
     }
+    gateway.observe_issuers();
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

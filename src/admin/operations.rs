@@ -91,6 +91,13 @@ fn status(gateway: &Gateway) -> Reply {
         let (connected, complete) = (it.connected, it.complete);
         json!({ "connected": connected, "known": it.known, "complete": complete })
     });
+    let issuers = running.issuers.states().into_iter().map(|state| {
+        json!({
+            "url": state.url,
+            "keys_age_seconds": state.age.map(|age| age.as_secs()),
+            "failure": state.failure,
+        })
+    });
     reply_json(
         StatusCode::OK,
         &json!({
@@ -100,6 +107,7 @@ fn status(gateway: &Gateway) -> Reply {
             "store": { "connected": gateway.store.is_connected() },
             "revocations": revocations,
             "routes": plan.route_names,
+            "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "near_cache_bytes": gateway.near.bytes(),
         }),

@@ -1,5 +1,6 @@
 //! `/v1/revocations`: makes a revocation, and takes one back.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -11,8 +12,10 @@ use serde_json::{Value, json};
 use super::operations::{Fault, parse};
 use super::query;
 use super::{Reply, json as reply_json};
+use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
 use crate::gateway::Gateway;
+use crate::plan::Plan;
 use crate::store::Revocation;
 use crate::store::keys::Keys;
 
@@ -20,7 +23,7 @@ use crate::store::keys::Keys;
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
 /// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say
-/// how long.
+/// how long; `auth` names the verifier whose callers are meant.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -29,32 +32,47 @@ struct Asked {
     sid: Option<String>,
     sub: Option<String>,
     expires_in: Option<String>,
+    auth: Option<String>,
 }
 
 /// What is revoked, or was.
 struct Meant {
-    key: String,
-    /// Whether the key holds a not-before time.
+    /// One, or one for each verifier that a token could come from.
+    keys: Vec<String>,
+    /// Whether the keys hold a not-before time.
     is_user: bool,
     /// When the token expires by itself, in Unix seconds, when it says so.
     expires_at: Option<u64>,
 }
 
 impl Asked {
-    fn meant(&self, keys: &Keys, example: &str) -> Result<Meant, Fault> {
-        let of = |key| Meant { key, is_user: false, expires_at: None };
+    fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
+        let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
+        let of = |keys| Meant { keys, is_user: false, expires_at: None };
         match (&self.jti, &self.token, &self.sid, &self.sub) {
-            (Some(jti), None, None, None) => Ok(of(keys.blacklist(jti))),
-            (None, None, Some(sid), None) => Ok(of(keys.blacklist_session(sid))),
+            (Some(jti), None, None, None) => {
+                Ok(of(whose(Issuer::Unsaid)?.iter().map(|keys| keys.blacklist(jti)).collect()))
+            }
+            (None, None, Some(sid), None) => {
+                let keys = whose(Issuer::Unsaid)?;
+                Ok(of(keys.iter().map(|keys| keys.blacklist_session(sid)).collect()))
+            }
             (None, None, None, Some(sub)) => {
-                Ok(Meant { is_user: true, ..of(keys.not_before(sub)) })
+                let keys = whose(Issuer::Unsaid)?;
+                let keys = keys.iter().map(|keys| keys.not_before(sub)).collect();
+                Ok(Meant { is_user: true, ..of(keys) })
             }
             (None, Some(token), None, None) => {
-                let (jti, expires_at) = token_facts(token)?;
-                let signing_input = token.rsplit_once('.').map_or("", |(input, _)| input);
-                let digest = || keys.blacklist_digest(signing_input.as_bytes());
-                let key = jti.map_or_else(digest, |jti| keys.blacklist(&jti));
-                Ok(Meant { expires_at, ..of(key) })
+                let facts = token_facts(token)?;
+                let whose = whose(Issuer::Said(facts.issuer.as_deref()))?;
+                let keys = match facts.jti {
+                    Some(jti) => whose.iter().map(|keys| keys.blacklist(&jti)).collect(),
+                    None => {
+                        let signing_input = token.rsplit_once('.').map_or("", |(input, _)| input);
+                        vec![plan.keys.blacklist_digest(signing_input.as_bytes())]
+                    }
+                };
+                Ok(Meant { expires_at: facts.expires_at, ..of(keys) })
             }
             _ => {
                 Err(Fault::Asked(format!("Name exactly one of the four kinds. Example: {example}")))
@@ -65,8 +83,8 @@ impl Asked {
 
 /// `POST`
 pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str =
-        r#"{"jti": "…"}, or token, sid, sub in place of jti; with "expires_in": "24h""#;
+    const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub in place of jti; with \
+                           \"auth\": \"users\", \"expires_in\": \"24h\"";
     let asked: Asked = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
@@ -76,7 +94,7 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
             .map_err(|remedy| Fault::Asked(format!("expires_in: {remedy}")))?,
         None => stream_ttl,
     };
-    let meant = asked.meant(&running.plan.keys, EXAMPLE)?;
+    let meant = asked.meant(&running.plan, EXAMPLE)?;
     if let Some(at) = meant.expires_at {
         let left = Duration::from_secs(at.saturating_sub(now));
         ttl = left.saturating_add(REVOCATION_MARGIN).min(DURATION_MAX);
@@ -84,9 +102,14 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
     // Whole seconds, as `iat` has them: a log-in right after the revocation must not be refused by
     // it.
     let not_before = meant.is_user.then(|| i64::try_from(now).unwrap_or(i64::MAX));
-    let key = &meant.key;
-    gateway.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await?;
-    Ok(reply_json(StatusCode::CREATED, &json!({ "key": key, "expires_in_seconds": ttl.as_secs() })))
+    for key in &meant.keys {
+        gateway.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await?;
+    }
+    let mut answer = json!({ "key": meant.keys.first(), "expires_in_seconds": ttl.as_secs() });
+    if meant.keys.len() > 1 {
+        answer["keys"] = json!(meant.keys);
+    }
+    Ok(reply_json(StatusCode::CREATED, &answer))
 }
 
 /// `DELETE`: by the same body, or by the query.
@@ -110,12 +133,23 @@ pub(super) async fn take_back(
     }
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
-    let Meant { key, .. } = asked.meant(&running.plan.keys, EXAMPLE)?;
-    if gateway.store.unrevoke(&key, stream_ttl).await? {
-        return Ok(reply_json(StatusCode::OK, &json!({ "key": key })));
+    let Meant { keys, .. } = asked.meant(&running.plan, EXAMPLE)?;
+    let mut taken_back = Vec::with_capacity(keys.len());
+    for key in &keys {
+        if gateway.store.unrevoke(key, stream_ttl).await? {
+            taken_back.push(key);
+        }
     }
+    if let Some(key) = taken_back.first() {
+        let mut answer = json!({ "key": key });
+        if taken_back.len() > 1 {
+            answer["keys"] = json!(taken_back);
+        }
+        return Ok(reply_json(StatusCode::OK, &answer));
+    }
+    let keys = keys.join(" or ");
     let detail = format!(
-        "Nothing is revoked under {key}: it has ended or was taken back, or it was made by \
+        "Nothing is revoked under {keys}: it has ended or was taken back, or it was made by \
          another of jti, token, sid and sub."
     );
     Err(Fault::Told { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
@@ -123,24 +157,81 @@ pub(super) async fn take_back(
 
 fn by_query(text: &str, example: &str) -> Result<Asked, Fault> {
     let wrong = || Fault::Asked(format!("The query is not understood. Example: {example}"));
-    let mut pairs = query::pairs(Some(text))?.into_iter();
-    let (Some((name, value)), None) = (pairs.next(), pairs.next()) else { return Err(wrong()) };
-    let value = Some(value).filter(|value| !value.is_empty());
-    if value.is_none() {
-        return Err(wrong());
+    let mut asked = Asked::default();
+    for (name, value) in query::pairs(Some(text))? {
+        let field = match &*name {
+            "jti" => &mut asked.jti,
+            "token" => &mut asked.token,
+            "sid" => &mut asked.sid,
+            "sub" => &mut asked.sub,
+            "auth" => &mut asked.auth,
+            _ => return Err(wrong()),
+        };
+        if value.is_empty() || field.replace(value).is_some() {
+            return Err(wrong());
+        }
     }
-    match &*name {
-        "jti" => Ok(Asked { jti: value, ..Asked::default() }),
-        "token" => Ok(Asked { token: value, ..Asked::default() }),
-        "sid" => Ok(Asked { sid: value, ..Asked::default() }),
-        "sub" => Ok(Asked { sub: value, ..Asked::default() }),
-        _ => Err(wrong()),
-    }
+    Ok(asked)
 }
 
-/// `jti` and `exp` of a token whose signature nobody needs to check: who may revoke may revoke
-/// anything.
-fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
+/// What a revocation says about who issued what it revokes.
+#[derive(Clone, Copy)]
+enum Issuer<'t> {
+    Unsaid,
+    /// The token's own `iss`.
+    Said(Option<&'t str>),
+}
+
+/// The keys under which a revocation is written: those of the verifier that it names, or of all
+/// that a token could come from; never of one that was guessed.
+fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec<Keys>, Fault> {
+    let names = || plan.verifiers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(name) = auth {
+        let verifier = plan.verifiers.get(name).ok_or_else(|| {
+            Fault::Asked(format!("No verifier is named {name:?}. Name one of: {}.", names()))
+        })?;
+        return Ok(vec![verifier.store_keys().clone()]);
+    }
+    if plan.verifiers.values().all(|verifier| verifier.qualifier().is_none()) {
+        return Ok(vec![plan.keys.clone()]);
+    }
+    let Issuer::Said(issuer) = issuer else {
+        return Err(Fault::Asked(format!(
+            "Several verifiers share a route here, so say whose callers are meant: \
+             add \"auth\": \"NAME\", one of: {}.",
+            names()
+        )));
+    };
+    let could_verify =
+        |verifier: &&Arc<Verifier>| verifier.issuer().is_none() || verifier.issuer() == issuer;
+    let mut keys = Vec::new();
+    for verifier in plan.verifiers.values().filter(could_verify) {
+        // Verifiers that are not qualified have the same keys.
+        if !keys.contains(verifier.store_keys()) {
+            keys.push(verifier.store_keys().clone());
+        }
+    }
+    if keys.is_empty() {
+        return Err(Fault::Asked(format!(
+            "No verifier accepts tokens of the issuer {:?}. Name one of these as auth: {}.",
+            issuer.unwrap_or_default(),
+            names()
+        )));
+    }
+    Ok(keys)
+}
+
+/// What a token says about itself.
+struct TokenFacts {
+    jti: Option<String>,
+    issuer: Option<String>,
+    /// Unix seconds.
+    expires_at: Option<u64>,
+}
+
+/// `jti`, `iss` and `exp` of a token whose signature nobody needs to check: who may revoke may
+/// revoke anything.
+fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
     let wrong = || {
         Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())
     };
@@ -152,7 +243,7 @@ fn token_facts(token: &str) -> Result<(Option<String>, Option<u64>), Fault> {
     };
     let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong())?;
     let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong())?;
-    let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
+    let text = |name| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.max(0.0) as u64);
-    Ok((jti, expires_at))
+    Ok(TokenFacts { jti: text("jti"), issuer: text("iss"), expires_at })
 }

@@ -42,16 +42,21 @@ pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> 
         Ok(named) => named,
         Err(fault) => return Some(fault.reply()),
     };
-    if *method != Method::PUT && head.uri.query().is_some() {
-        let fault = Fault::Asked("Only a PUT takes a query: ?user=42&ttl=30m.".to_owned());
-        return Some(fault.reply());
+    let takes_query = *method == Method::PUT
+        || (*method == Method::DELETE && matches!(named, Named::SessionsOf(_)));
+    if !takes_query && head.uri.query().is_some() {
+        let detail = "Only PUT …/sessions/{id}?user=42&ttl=30m and DELETE \
+                      …/users/{sub}/sessions?auth=users take a query.";
+        return Some(Fault::Asked(detail.to_owned()).reply());
     }
     let result = match (method, named) {
         (&Method::GET, Named::Session(id)) => get(gateway, &id).await,
         (&Method::PUT, Named::Session(id)) => put(gateway, &id, head, body).await,
         (&Method::DELETE, Named::Session(id)) => delete(gateway, &id).await,
         (&Method::GET, Named::SessionsOf(user)) => list(gateway, &user).await,
-        (&Method::DELETE, Named::SessionsOf(user)) => log_out_everywhere(gateway, &user).await,
+        (&Method::DELETE, Named::SessionsOf(user)) => {
+            log_out_everywhere(gateway, &user, head.uri.query()).await
+        }
         (_, Named::Session(_)) => Ok(not_allowed("GET, PUT, DELETE")),
         (_, Named::SessionsOf(_)) => Ok(not_allowed("GET, DELETE")),
     };
@@ -155,8 +160,20 @@ async fn list(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
 }
 
 /// The tokens first: who has none and loses the session logs in anew, and that one lasts.
-async fn log_out_everywhere(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
-    revoke(gateway, json!({ "sub": user }).to_string().as_bytes()).await?;
+async fn log_out_everywhere(
+    gateway: &Gateway,
+    user: &str,
+    query: Option<&str>,
+) -> Result<Reply, Fault> {
+    let mut asked = json!({ "sub": user });
+    for (name, value) in query::pairs(query)? {
+        if name != "auth" {
+            let detail = format!("{name:?} is unknown. Example: ?auth=users");
+            return Err(Fault::Asked(detail));
+        }
+        asked[name] = json!(value);
+    }
+    revoke(gateway, asked.to_string().as_bytes()).await?;
     let running = gateway.running();
     let keys = &running.plan.keys;
     let index = keys.sessions_of(user);

@@ -1,5 +1,7 @@
-//! Where a token stands in a request: reads it there (RFC 6750 §2.1), and takes it out of what is
+//! Where a token stands in a request: reads it there (RFC 6750 §2), and takes it out of what is
 //! forwarded. It must not know what is inside a token.
+
+use std::borrow::Cow;
 
 use config::TokenSource;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -8,19 +10,32 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::challenge::Denied;
 use crate::config;
 
+/// What of a request may carry a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'r> {
+    /// The header fields.
+    pub headers: &'r HeaderMap,
+    /// The query, without its question mark.
+    pub query: Option<&'r str>,
+}
+
 /// A token as it stands in the request, not looked at yet: most are found in memory by their bytes
 /// alone, and what is found there was looked at before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Raw<'h>(pub(super) &'h [u8]);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Raw<'h>(pub(super) Cow<'h, [u8]>);
 
 impl<'h> Raw<'h> {
+    fn new(bytes: &'h [u8]) -> Self {
+        Self(Cow::Borrowed(bytes))
+    }
+
     /// Its text: exactly one word of `token68` characters (RFC 9110 §11.2), which excludes lists
     /// and a second word.
-    pub(super) fn text(self) -> Result<&'h str, Denied> {
+    pub(super) fn text(&self) -> Result<&str, Denied> {
         if self.0.is_empty() || !self.0.iter().all(|byte| TOKEN68[usize::from(*byte)]) {
             return Err(Denied::Malformed);
         }
-        std::str::from_utf8(self.0).map_err(|_| Denied::Malformed)
+        std::str::from_utf8(&self.0).map_err(|_| Denied::Malformed)
     }
 }
 
@@ -28,20 +43,21 @@ impl<'h> Raw<'h> {
 /// them another program would believe is unknown.
 pub(super) fn find<'h>(
     sources: &[TokenSource],
-    headers: &'h HeaderMap,
+    places: Places<'h>,
 ) -> Result<Option<Raw<'h>>, Denied> {
     let mut found = None;
     for source in sources {
         let here = match source {
-            TokenSource::Header(name) => in_header(name, headers)?,
-            TokenSource::Cookie(name) => in_cookies(name, headers)?,
+            TokenSource::Header(name) => in_header(name, places.headers)?,
+            TokenSource::Cookie(name) => in_cookies(name, places.headers)?,
+            TokenSource::Query(name) => in_query(name, places.query.unwrap_or_default())?,
         };
         found = agree(found, here)?;
     }
     Ok(found)
 }
 
-/// Removes the tokens from all places where one may stand, and nothing else.
+/// Removes the tokens from all header fields where one may stand, and nothing else.
 pub(super) fn remove(sources: &[TokenSource], headers: &mut HeaderMap) {
     for source in sources {
         match source {
@@ -54,8 +70,25 @@ pub(super) fn remove(sources: &[TokenSource], headers: &mut HeaderMap) {
                 headers.remove(name);
             }
             TokenSource::Cookie(name) => retain(headers, &COOKIE, |line| without(line, name)),
+            TokenSource::Query(_) => {}
         }
     }
+}
+
+/// The query without the parameters that may carry a token, its other bytes as they are; `None`
+/// when nothing needs to be removed, an empty text when nothing is left.
+pub(super) fn without_parameters(sources: &[TokenSource], query: &str) -> Option<String> {
+    let carries = |parameter: &&str| {
+        sources.iter().any(|source| match source {
+            TokenSource::Query(name) => is_named(parameter, name),
+            TokenSource::Header(_) | TokenSource::Cookie(_) => false,
+        })
+    };
+    if !query.split('&').any(|parameter| carries(&parameter)) {
+        return None;
+    }
+    let kept: Vec<&str> = query.split('&').filter(|parameter| !carries(parameter)).collect();
+    Some(kept.join("&"))
 }
 
 fn agree<'h>(known: Option<Raw<'h>>, next: Option<Raw<'h>>) -> Result<Option<Raw<'h>>, Denied> {
@@ -75,11 +108,11 @@ fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<Raw
     match after_bearer(value) {
         Some(rest) => {
             let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-            Ok(Some(Raw(&rest[spaces..])))
+            Ok(Some(Raw::new(&rest[spaces..])))
         }
         // Another scheme, such as Basic, is somebody else's credential.
         None if *name == AUTHORIZATION || value.is_empty() => Ok(None),
-        None => Ok(Some(Raw(value))),
+        None => Ok(Some(Raw::new(value))),
     }
 }
 
@@ -89,11 +122,54 @@ fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>,
         let pairs = line.as_bytes().split(|byte| *byte == b';').filter_map(pair);
         for (_, value) in pairs.filter(|pair| pair.0 == name.as_bytes()) {
             // An empty cookie is what a log-out leaves behind.
-            let token = (!value.is_empty()).then_some(Raw(value));
+            let token = (!value.is_empty()).then(|| Raw::new(value));
             found = agree(found, token)?;
         }
     }
     Ok(found)
+}
+
+/// The parameter called `name` (RFC 6750 §2.3). Names are compared after decoding: the upstream
+/// would decode them too.
+fn in_query<'h>(name: &str, query: &'h str) -> Result<Option<Raw<'h>>, Denied> {
+    let mut found = None;
+    for parameter in query.split('&').filter(|parameter| is_named(parameter, name)) {
+        let value = parameter.split_once('=').map_or("", |(_, value)| value);
+        // An empty one is what a form without a token sends.
+        let token = (!value.is_empty()).then(|| Raw(percent_decoded(value)));
+        found = agree(found, token)?;
+    }
+    Ok(found)
+}
+
+fn is_named(parameter: &str, name: &str) -> bool {
+    let written = parameter.split('=').next().unwrap_or_default();
+    *percent_decoded(written) == *name.as_bytes()
+}
+
+/// The bytes that the escapes stand for (RFC 3986 §2.1); an escape that is none stays as it is.
+fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
+    let bytes = text.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Cow::Borrowed(bytes);
+    }
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two hexadecimal digits fit a byte.
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// What follows the scheme `Bearer`; nothing for another scheme. A scheme ends where its characters

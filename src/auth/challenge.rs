@@ -3,6 +3,7 @@
 //! to do and tell an attacker nothing.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
@@ -22,6 +23,9 @@ pub enum Denied {
     /// The token is not acceptable.
     #[error("token refused: {0}")]
     Invalid(#[from] Reason),
+    /// The issuer's keys could not be fetched, so nobody can say whether the token is good.
+    #[error("the keys of `auth.{0}` could not be fetched")]
+    KeysUnavailable(Arc<str>),
     /// The token is valid but was revoked.
     #[error("token revoked")]
     Revoked,
@@ -62,6 +66,9 @@ pub enum Reason {
     /// No key has this `kid` and algorithm.
     #[error("no key for its kid and algorithm")]
     Key,
+    /// No key has this `kid`, as far as the issuer's keys were fetched.
+    #[error("no key has its kid")]
+    KeyUnknown,
     /// The signature is not the key's.
     #[error("bad signature")]
     Signature,
@@ -86,7 +93,10 @@ pub enum Reason {
     /// `iss` is not the configured one.
     #[error("another issuer")]
     Issuer,
-    /// `aud` names none of the configured ones.
+    /// The token stands where its issuer's tokens are not accepted.
+    #[error("not in a place for tokens of its issuer")]
+    Place,
+    /// `aud` does not name the configured ones.
     #[error("another audience")]
     Audience,
     /// A claim that travels as a header is larger than a header may be.
@@ -100,6 +110,7 @@ impl Denied {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::Invalid(_) | Self::Revoked => StatusCode::UNAUTHORIZED,
+            Self::KeysUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Insufficient { .. } => StatusCode::FORBIDDEN,
         }
     }
@@ -111,6 +122,7 @@ impl Denied {
             Self::Malformed => "token_malformed",
             Self::Invalid(Reason::Expired) => "token_expired",
             Self::Invalid(_) => "token_invalid",
+            Self::KeysUnavailable(_) => "keys_unavailable",
             Self::Revoked => "token_revoked",
             Self::Insufficient { scope: Some(_) } => "scope_insufficient",
             Self::Insufficient { scope: None } => "claims_insufficient",
@@ -127,6 +139,9 @@ impl Denied {
             }
             Self::Invalid(Reason::Expired) => "The access token has expired: get a new one.",
             Self::Invalid(_) => "The access token is not valid: get a new one.",
+            Self::KeysUnavailable(_) => {
+                "Whether the access token is valid cannot be told now. Retry shortly."
+            }
             Self::Revoked => "The access token was revoked: log in again.",
             Self::Insufficient { .. } => "The access token does not permit this request.",
         }
@@ -151,7 +166,7 @@ impl Denied {
     /// The error codes of RFC 6750 §3.1.
     fn error(&self) -> Option<&'static str> {
         match self {
-            Self::NoToken => None,
+            Self::NoToken | Self::KeysUnavailable(_) => None,
             Self::Malformed => Some("invalid_request"),
             Self::Invalid(_) | Self::Revoked => Some("invalid_token"),
             Self::Insufficient { .. } => Some("insufficient_scope"),

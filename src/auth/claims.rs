@@ -8,6 +8,7 @@ use super::challenge::Reason;
 use super::header_value;
 use super::verifier::Verifier;
 use crate::base::facts::Identity;
+use crate::config::AudienceMatch;
 
 /// Largest magnitude of a time: beyond it a JSON number is not exact (RFC 8259 §6).
 const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
@@ -43,6 +44,7 @@ pub(super) fn identity(
         expires_at,
         blacklist_keys,
         not_before_key,
+        qualifier: verifier.qualifier(),
         headers,
     };
     identity.headers = header_value::all(&verifier.claim_headers, &identity)?;
@@ -109,7 +111,8 @@ fn check_issuer(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), 
     }
 }
 
-/// RFC 7519 §4.1.3: a string or a list of strings, one of which must be ours where we have any.
+/// RFC 7519 §4.1.3: a string or a list of strings, one of which must be ours where we have any, or
+/// among which all of ours must be.
 fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), Reason> {
     let named: Vec<&str> = match claims.get("aud") {
         None => Vec::new(),
@@ -119,12 +122,14 @@ fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<()
         }
         Some(_) => return Err(Reason::Claims),
     };
-    let ours = |name: &&str| verifier.audience.iter().any(|accepted| accepted == name);
-    if verifier.audience.is_empty() || named.iter().any(ours) {
-        Ok(())
-    } else {
-        Err(Reason::Audience)
-    }
+    let is_named = |ours: &String| named.iter().any(|name| name == ours);
+    let accepted = match verifier.audience_match {
+        AudienceMatch::Any => {
+            verifier.audience.is_empty() || verifier.audience.iter().any(is_named)
+        }
+        AudienceMatch::All => verifier.audience.iter().all(is_named),
+    };
+    if accepted { Ok(()) } else { Err(Reason::Audience) }
 }
 
 /// A claim that identifies something: it becomes part of store keys, limits and logs, so it is

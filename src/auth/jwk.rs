@@ -18,6 +18,9 @@ const KEYS_MAX: usize = 256;
 /// Members that only a private key has (RFC 7518 §6.2.2 and §6.3.2).
 const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
+/// What is wrong with every `oct` key of a set that was fetched.
+const PUBLISHED_SECRET: &str = "a shared secret that is published is none";
+
 /// A key as the set writes it, its material checked.
 struct Entry {
     /// How a message names the key.
@@ -46,6 +49,63 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
         check_service(&keys, algorithms, &mut flaws);
     }
     if flaws.is_empty() { Ok(keys) } else { Err(flaws) }
+}
+
+/// The keys of a set that an issuer publishes, each pinned to those of `algorithms` that it serves,
+/// and what was left out and why: one odd key must not take the good ones with it. An error when
+/// nothing is left. A key that can be mistaken for another is left out, as is every shared
+/// secret: what is published is none.
+pub(super) fn read_published(
+    text: &str,
+    algorithms: &[Algorithm],
+) -> Result<(Vec<Key>, Vec<Flaw>), Vec<Flaw>> {
+    let mut ignored = Vec::new();
+    let mut usable = Vec::new();
+    for (index, value) in keys_of(text).map_err(|flaw| vec![flaw])?.iter().enumerate() {
+        match read_entry(index, value) {
+            Ok(entry) if matches!(entry.material, Material::Hmac(_)) => {
+                let flaw = Flaw::new(PUBLISHED_SECRET, "have the issuer remove and replace it");
+                ignored.push(flaw.of(&entry.label));
+            }
+            Ok(entry) => match served(&entry, algorithms) {
+                Ok(served) => usable.push((entry, served)),
+                Err(flaw) => ignored.push(flaw.of(&entry.label)),
+            },
+            Err(mut flaws) => ignored.append(&mut flaws),
+        }
+    }
+    let doubts: Vec<Option<&str>> =
+        usable.iter().map(|candidate| doubt(candidate, &usable)).collect();
+    let mut keys = Vec::with_capacity(usable.len());
+    for ((entry, served), doubt) in usable.iter().zip(doubts) {
+        match doubt {
+            None => keys.push(Key::new(entry.kid.clone(), served.clone(), &entry.material)),
+            Some(what) => {
+                let flaw = Flaw::new(what, "have the issuer give each key a `kid` and an `alg`");
+                ignored.push(flaw.of(&entry.label));
+            }
+        }
+    }
+    if keys.is_empty() { Err(ignored) } else { Ok((keys, ignored)) }
+}
+
+/// Why a key could be mistaken for another of its set; nothing when it cannot. The same rules that
+/// a file must follow as a whole.
+fn doubt(
+    (entry, served): &(Entry, Vec<Algorithm>),
+    all: &[(Entry, Vec<Algorithm>)],
+) -> Option<&'static str> {
+    let others = || all.iter().filter(|(other, _)| other.label != entry.label);
+    if entry.kid.is_some() && others().any(|(other, _)| other.kid == entry.kid) {
+        return Some("the `kid` is taken");
+    }
+    let mixed = others().any(|(other, _)| other.kty != entry.kty);
+    if mixed && (entry.kid.is_none() || entry.algorithm.is_none()) {
+        return Some("the set mixes key types, but this key has no `kid` or no `alg`");
+    }
+    let rivals = || others().any(|(_, others)| others.iter().any(|it| served.contains(it)));
+    (entry.kid.is_none() && rivals())
+        .then_some("several keys serve its algorithm, and it has no `kid`")
 }
 
 fn keys_of(text: &str) -> Result<Vec<Value>, Flaw> {

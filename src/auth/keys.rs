@@ -71,6 +71,8 @@ pub struct KeySet {
     /// Keys from a JWK set are chosen by `kid`; a lone secret or PEM key serves tokens whatever
     /// their `kid`.
     named: bool,
+    /// The issuer publishes the set and may have added to it since.
+    published: bool,
 }
 
 impl KeySet {
@@ -95,7 +97,34 @@ impl KeySet {
     /// A JWK set (RFC 7517 §5), as a JSON text.
     pub fn from_jwks(text: &str, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
         some_algorithm(algorithms)?;
-        Ok(Self { keys: jwk::read_set(text, algorithms)?, named: true })
+        Ok(Self { keys: jwk::read_set(text, algorithms)?, named: true, published: false })
+    }
+
+    /// A JWK set that an issuer publishes, and what was left out of it. An error when no key of it
+    /// is of use.
+    pub fn from_published(
+        text: &str,
+        algorithms: &[Algorithm],
+    ) -> Result<(Self, Vec<Flaw>), Vec<Flaw>> {
+        let (keys, ignored) = jwk::read_published(text, algorithms)?;
+        Ok((Self { keys, named: true, published: true }, ignored))
+    }
+
+    /// What there is of a published set before it was fetched.
+    pub(super) fn unfetched() -> Self {
+        Self { keys: Vec::new(), named: true, published: true }
+    }
+
+    /// Whether there is no key at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether the issuer may have published a key of this name since: none of the set has it, or
+    /// there is no set yet.
+    pub(super) fn may_be_outdated_for(&self, kid: Option<&str>) -> bool {
+        let unknown = |kid: &str| !self.keys.iter().any(|key| key.kid() == Some(kid));
+        self.published && (self.is_empty() || kid.is_some_and(unknown))
     }
 
     fn single(material: &Material, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
@@ -105,7 +134,8 @@ impl KeySet {
         if !flaws.is_empty() {
             return Err(flaws);
         }
-        Ok(Self { keys: vec![Key::new(None, algorithms.to_vec(), material)], named: false })
+        let keys = vec![Key::new(None, algorithms.to_vec(), material)];
+        Ok(Self { keys, named: false, published: false })
     }
 
     /// The key for a token's header. A `kid` must name a key exactly, and that key must be pinned

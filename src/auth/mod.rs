@@ -6,6 +6,7 @@ mod carrier;
 mod challenge;
 mod claims;
 mod header_value;
+mod identify;
 mod json;
 mod jwk;
 mod keys;
@@ -19,19 +20,23 @@ mod verifier;
 #[allow(clippy::needless_pass_by_value, reason = "the tables read better with plain literals")]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::uri::PathAndQuery;
 use serde_json::Value;
 
+pub use self::carrier::Places;
 pub use self::challenge::{Denied, REALM, Reason};
+pub use self::identify::{Missing, Unidentified, identify};
 pub use self::keys::{Flaw, Key, KeySet};
 pub use self::memory::{TOKENS_MAX, TokenMemory};
 pub use self::sign::sign;
 pub use self::verifier::{Mistake, Verifier};
 
-use crate::base::facts::{Caller, Identity, scalar};
+use crate::base::facts::{Caller, Identity, Target, scalar};
+use crate::config::TokenSource;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
 const SCOPE: &str = "scope";
@@ -41,8 +46,13 @@ const SCOPE_ALIAS: &str = "scp";
 /// What a route says about its callers.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Who verifies the token.
-    pub verifier: Arc<Verifier>,
+    /// Who verify tokens, at least one; of several, each has an `issuer` of its own, and the token
+    /// says which.
+    pub verifiers: Vec<Arc<Verifier>>,
+    /// Where tokens are looked for: all places of all verifiers.
+    pub from: Vec<TokenSource>,
+    /// Whether the upstream sees the token.
+    pub forward_token: bool,
     /// Whether a request without a token passes. A bad token never does.
     pub optional: bool,
     /// What the token must say, all of it.
@@ -63,20 +73,6 @@ pub struct Requirement {
 pub fn init() {
     // An error says that it was chosen before, which is what is wanted.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-}
-
-/// Who calls. Local: a token that was verified before is remembered, and nothing is asked of the
-/// store.
-pub fn identify(
-    policy: &Policy,
-    headers: &HeaderMap,
-    memory: &TokenMemory,
-    now: SystemTime,
-) -> Result<Caller, Denied> {
-    match policy.verifier.identify(headers, memory, now)? {
-        None if !policy.optional => Err(Denied::NoToken),
-        caller => Ok(caller),
-    }
 }
 
 /// Whether the caller's claims meet what the route requires. A caller without a token meets no
@@ -100,9 +96,40 @@ pub fn confirm(identity: &Identity, listed: bool, not_before: Option<i64>) -> Re
     if listed || too_old { Err(Denied::Revoked) } else { Ok(()) }
 }
 
-/// Takes the token out of what is forwarded, unless the verifier passes it on.
+/// Takes the token out of the header fields that are forwarded, unless it is passed on.
 pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
-    policy.verifier.strip(headers);
+    if !policy.forward_token {
+        carrier::remove(&policy.from, headers);
+    }
+}
+
+/// The target without a token in its query, unless it is passed on: what is forwarded, and what a
+/// response is kept under.
+pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Target> {
+    let stripped = policy.filter(|policy| !policy.forward_token).and_then(|policy| {
+        let query = carrier::without_parameters(&policy.from, target.query()?)?;
+        let question_mark = if query.is_empty() { "" } else { "?" };
+        let text = format!("{}{question_mark}{query}", target.path());
+        // What is left of a good target is one.
+        let path_and_query = PathAndQuery::try_from(text).ok()?;
+        Some(Target { authority: target.authority.clone(), path_and_query })
+    });
+    stripped.map_or(Cow::Borrowed(target), Cow::Owned)
+}
+
+impl Policy {
+    /// A policy by these verifiers, of which there is at least one.
+    pub fn new(verifiers: Vec<Arc<Verifier>>, optional: bool, require: Vec<Requirement>) -> Self {
+        let mut from: Vec<TokenSource> = Vec::new();
+        for source in verifiers.iter().flat_map(|verifier| &verifier.from) {
+            if !from.contains(source) {
+                from.push(source.clone());
+            }
+        }
+        // The plan sees to it that they agree; one that keeps its tokens here is enough.
+        let forward_token = verifiers.iter().all(|verifier| verifier.forward_token);
+        Self { verifiers, from, forward_token, optional, require }
+    }
 }
 
 impl Requirement {

@@ -8,6 +8,7 @@ mod header;
 mod keys;
 mod laws;
 mod policy;
+mod published;
 mod signature;
 
 use std::collections::BTreeMap;
@@ -26,8 +27,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
+use super::Verifier;
 use super::challenge::Reason;
-use super::{Verifier, token};
 use crate::base::facts::Identity;
 use crate::base::units::Secret;
 use crate::config::{self, KeySource, TokenSource};
@@ -53,6 +54,7 @@ fn settings(algorithms: &[Algorithm], keys: KeySource) -> config::Verifier {
     config::Verifier {
         issuer: None,
         audience: Vec::new(),
+        audience_match: config::AudienceMatch::Any,
         algorithms: algorithms.to_vec(),
         keys: Some(keys),
         from: vec![TokenSource::Header(http::header::AUTHORIZATION)],
@@ -70,7 +72,7 @@ fn hs256_settings() -> config::Verifier {
 }
 
 fn compile(config: &config::Verifier) -> Verifier {
-    Verifier::compile("users", config, &store::keys::Keys::new("app")).unwrap()
+    Verifier::compile("users", config, &store::keys::Keys::new("app"), false).unwrap()
 }
 
 fn hs256() -> Verifier {
@@ -167,7 +169,7 @@ fn good_token(algorithm: Algorithm) -> String {
 }
 
 fn verify(verifier: &Verifier, token: &str) -> Result<Identity, Reason> {
-    token::verify(verifier, token, NOW)
+    verifier.verify(token, NOW)
 }
 
 /// The reason why the token is refused.

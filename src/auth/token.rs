@@ -10,6 +10,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::challenge::Reason;
+use super::keys::KeySet;
 use super::verifier::Verifier;
 use super::{claims, json};
 use crate::base::facts::Identity;
@@ -34,9 +35,15 @@ struct Header {
     kid: Option<String>,
 }
 
-/// Verifies `token` at `now` (Unix seconds). The claims are not looked at before the signature has
-/// been found good.
-pub(super) fn verify(verifier: &Verifier, token: &str, now: i64) -> Result<Identity, Reason> {
+/// Verifies `token` with one of `keys` at `now` (Unix seconds). The claims are not looked at before
+/// the signature has been found good, but for one use: where the key may have been published since,
+/// a token that its own claims condemn is not worth asking for it.
+pub(super) fn verify(
+    verifier: &Verifier,
+    keys: &KeySet,
+    token: &str,
+    now: i64,
+) -> Result<Identity, Reason> {
     if token.len() > verifier.token_bytes {
         return Err(Reason::TooLarge);
     }
@@ -45,9 +52,28 @@ pub(super) fn verify(verifier: &Verifier, token: &str, now: i64) -> Result<Ident
     if !verifier.algorithms.contains(&header.algorithm) {
         return Err(Reason::Algorithm);
     }
-    check_signature(verifier, &header, &parts)?;
+    let signed = check_signature(keys, &header, &parts);
+    if signed.is_err_and(|reason| reason != Reason::KeyUnknown) {
+        signed?;
+    }
     let claims = json::object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
-    claims::identity(verifier, claims, parts.signing_input, now)
+    let identity = claims::identity(verifier, claims, parts.signing_input, now);
+    match signed {
+        Ok(()) => identity,
+        Err(_) if identity.is_err() => Err(Reason::Key),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// The issuer that the token claims to be from, which nothing vouches for: good for choosing who
+/// verifies it, and for nothing else.
+pub(super) fn claimed_issuer(token: &str) -> Result<String, Reason> {
+    let claims = json::object(&decode(split(token)?.payload)?).map_err(|_| Reason::Claims)?;
+    match claims.get("iss") {
+        Some(Value::String(issuer)) => Ok(issuer.clone()),
+        Some(_) => Err(Reason::Claims),
+        None => Err(Reason::Issuer),
+    }
 }
 
 fn split(token: &str) -> Result<Parts<'_>, Reason> {
@@ -104,8 +130,12 @@ fn check_type(members: &Map<String, Value>) -> Result<(), Reason> {
     Ok(())
 }
 
-fn check_signature(verifier: &Verifier, header: &Header, parts: &Parts<'_>) -> Result<(), Reason> {
-    let key = verifier.keys.find(header.kid.as_deref(), header.algorithm).ok_or(Reason::Key)?;
+fn check_signature(keys: &KeySet, header: &Header, parts: &Parts<'_>) -> Result<(), Reason> {
+    let kid = header.kid.as_deref();
+    let Some(key) = keys.find(kid, header.algorithm) else {
+        let outdated = keys.may_be_outdated_for(kid);
+        return Err(if outdated { Reason::KeyUnknown } else { Reason::Key });
+    };
     let length = decode(parts.signature)?.len();
     if signature_bytes(header.algorithm).is_some_and(|expected| length != expected) {
         return Err(Reason::Signature);

@@ -5,17 +5,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
-use config::{KeySource, TokenSource};
-use http::{HeaderMap, HeaderName};
-use jsonwebtoken::Algorithm;
+use config::{AudienceMatch, KeySource, RemoteKeys, TokenSource};
+use http::HeaderName;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
-use super::carrier::{self, Raw};
+use super::carrier::{self, Places, Raw};
 use super::challenge::{Denied, Reason};
 use super::header_value::ClaimHeader;
 use super::keys::{Flaw, KeySet};
 use super::memory::{self, Fingerprint, TokenMemory};
-use super::token;
+use super::{Missing, Unidentified, token};
 use crate::base::facts::Identity;
 use crate::config;
 use crate::store::keys::Keys;
@@ -47,17 +48,20 @@ const RESERVED_HEADERS: [&str; 16] = [
 /// Verifies the tokens of one issuer.
 #[derive(Debug)]
 pub struct Verifier {
-    name: String,
+    name: Arc<str>,
     /// Stands for the whole configuration, keys included, so that a reload that changes any of it
     /// starts with an empty memory of its own, even while requests of the former plan are still
     /// being remembered.
     fingerprint: Fingerprint,
-    from: Vec<TokenSource>,
-    forward_token: bool,
-    pub(super) keys: KeySet,
+    /// The keys of now; they change only where an issuer publishes them.
+    current: ArcSwap<Current>,
+    remote: Option<RemoteKeys>,
+    pub(super) from: Vec<TokenSource>,
+    pub(super) forward_token: bool,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) issuer: Option<String>,
     pub(super) audience: Vec<String>,
+    pub(super) audience_match: AudienceMatch,
     /// Whole seconds.
     pub(super) leeway: i64,
     /// Whole seconds.
@@ -65,17 +69,26 @@ pub struct Verifier {
     pub(super) token_bytes: usize,
     pub(super) revocation: bool,
     pub(super) store_keys: Keys,
+    qualified: bool,
     pub(super) claim_headers: Vec<ClaimHeader>,
+}
+
+/// The keys of a verifier, and what its tokens are remembered under while it has these.
+#[derive(Debug)]
+struct Current {
+    keys: KeySet,
+    fingerprint: Fingerprint,
 }
 
 impl Verifier {
     /// Compiles what was written, or says everything that is wrong with it. The list of mistakes is
     /// empty when the only one is that no key source is named, which the reader of the file has
-    /// reported.
+    /// reported. `qualified`: callers of other verifiers could be confused with this one's.
     pub fn compile(
         name: &str,
         config: &config::Verifier,
         store_keys: &Keys,
+        qualified: bool,
     ) -> Result<Self, Vec<Mistake>> {
         super::init();
         let mut mistakes = Vec::new();
@@ -86,20 +99,29 @@ impl Verifier {
             keys.map_err(|flaws| flaws.into_iter().for_each(report)).ok()
         });
         let (Some(keys), true) = (keys, mistakes.is_empty()) else { return Err(mistakes) };
+        let remote = match &config.keys {
+            Some(KeySource::Url(remote)) => Some(remote.clone()),
+            _ => None,
+        };
+        let store_keys = if qualified { store_keys.qualified(name) } else { store_keys.clone() };
+        let fingerprint = fingerprint(name, config, &store_keys);
         Ok(Self {
-            name: name.to_owned(),
-            fingerprint: fingerprint(name, config, store_keys),
+            name: name.into(),
+            fingerprint,
+            current: ArcSwap::from_pointee(Current { keys, fingerprint }),
+            remote,
             from: config.from.clone(),
             forward_token: config.forward_token,
-            keys,
             algorithms: config.algorithms.clone(),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
+            audience_match: config.audience_match,
             leeway: seconds(config.leeway),
             max_age: config.max_age.map(seconds),
             token_bytes: config.token_bytes,
             revocation: config.revocation,
-            store_keys: store_keys.clone(),
+            store_keys,
+            qualified,
             claim_headers,
         })
     }
@@ -114,40 +136,100 @@ impl Verifier {
         self.claim_headers.iter().map(|(header, _)| header)
     }
 
-    /// Takes the token out of what is forwarded, unless it is to be passed on.
-    pub fn strip(&self, headers: &mut HeaderMap) {
-        if !self.forward_token {
-            carrier::remove(&self.from, headers);
+    /// The `iss` that its tokens have, where the configuration says so.
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// The keys of the store that revoke its tokens.
+    pub fn store_keys(&self) -> &Keys {
+        &self.store_keys
+    }
+
+    /// Its name, where identities must be told apart by it.
+    pub fn qualifier(&self) -> Option<Arc<str>> {
+        self.qualified.then(|| Arc::clone(&self.name))
+    }
+
+    /// Where its keys are published, when they are.
+    pub fn remote(&self) -> Option<&RemoteKeys> {
+        self.remote.as_ref()
+    }
+
+    /// Whether there is any key yet.
+    pub fn has_keys(&self) -> bool {
+        !self.current.load().keys.is_empty()
+    }
+
+    /// Puts a set in force that the issuer published, for the requests to come; tokens that were
+    /// verified by the former one are verified again. Returns what was left out of the set, if it
+    /// is another one than before.
+    ///
+    /// # Errors
+    /// When no key of it is of use, all that is wrong with it; the former keys stay.
+    pub fn renew_keys(&self, document: &str) -> Result<Vec<Flaw>, Vec<Flaw>> {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.fingerprint);
+        context.update(document.as_bytes());
+        let fingerprint = memory::bytes(&context.finish());
+        if self.current.load().fingerprint == fingerprint {
+            return Ok(Vec::new());
         }
+        let (keys, ignored) = KeySet::from_published(document, &self.algorithms)?;
+        self.current.store(Arc::new(Current { keys, fingerprint }));
+        Ok(ignored)
     }
 
-    /// Who the request's token says is calling; nothing when it carries none.
-    pub(super) fn identify(
-        &self,
-        headers: &HeaderMap,
-        memory: &TokenMemory,
-        now: SystemTime,
-    ) -> Result<Option<Arc<Identity>>, Denied> {
-        let Some(token) = carrier::find(&self.from, headers)? else { return Ok(None) };
-        self.recall_or_verify(token, memory, unix_seconds(now)).map(Some)
+    /// Whether the keys are others than when a token was found to lack its own.
+    pub(super) fn has_changed_since(&self, seen: &Fingerprint) -> bool {
+        self.current.load().fingerprint != *seen
     }
 
-    fn recall_or_verify(
+    /// What the token says, if it was verified before and its key still counts.
+    pub(super) fn recall(
         &self,
-        token: Raw<'_>,
+        token: &Raw<'_>,
         memory: &TokenMemory,
         now: i64,
-    ) -> Result<Arc<Identity>, Denied> {
+    ) -> Option<Arc<Identity>> {
+        memory.get(&self.current.load().fingerprint, &token.0, (now, self.leeway))
+    }
+
+    /// Who the token says is calling.
+    pub(super) fn recall_or_verify(
+        &self,
+        token: &Raw<'_>,
+        memory: &TokenMemory,
+        now: i64,
+    ) -> Result<Arc<Identity>, Unidentified<'_>> {
         // The bound comes before any work on the token.
         if token.0.len() > self.token_bytes {
-            return Err(Reason::TooLarge.into());
+            return Err(Denied::from(Reason::TooLarge).into());
         }
-        if let Some(identity) = memory.get(&self.fingerprint, token.0, (now, self.leeway)) {
+        let current = self.current.load();
+        if let Some(identity) = memory.get(&current.fingerprint, &token.0, (now, self.leeway)) {
             return Ok(identity);
         }
-        let identity = Arc::new(token::verify(self, token.text()?, now)?);
-        memory.insert(&self.fingerprint, token.0, Arc::clone(&identity));
+        let identity = match token::verify(self, &current.keys, token.text()?, now) {
+            Ok(identity) => Arc::new(identity),
+            Err(Reason::KeyUnknown) => {
+                let seen = current.fingerprint;
+                return Err(Unidentified::KeyUnknown(Missing { verifier: self, seen }));
+            }
+            Err(reason) => return Err(Denied::from(reason).into()),
+        };
+        memory.insert(&current.fingerprint, &token.0, Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// Whether the token stands in one of this verifier's own places.
+    pub(super) fn reads(&self, token: &Raw<'_>, places: Places<'_>) -> bool {
+        matches!(carrier::find(&self.from, places), Ok(Some(found)) if found == *token)
+    }
+
+    #[cfg(test)]
+    pub(super) fn verify(&self, token: &str, now: i64) -> Result<Identity, Reason> {
+        token::verify(self, &self.current.load().keys, token, now)
     }
 }
 
@@ -162,6 +244,17 @@ fn read_keys(
             let text = std::str::from_utf8(json.expose())
                 .map_err(|_| vec![Flaw::new("the JWK set is not UTF-8", "save the file as UTF-8")]);
             ("jwks_file", text.and_then(|text| KeySet::from_jwks(text, algorithms)))
+        }
+        KeySource::Url(_) => {
+            let secret = algorithms.iter().find(|it| it.family() == AlgorithmFamily::Hmac);
+            let keys = match secret {
+                None => Ok(KeySet::unfetched()),
+                Some(algorithm) => Err(vec![Flaw::new(
+                    format!("{algorithm:?} needs a shared secret, and what is published is none"),
+                    "name what the issuer signs with, such as \"ES256\", or use `secret`",
+                )]),
+            };
+            ("algorithms", keys)
         }
     }
 }
@@ -196,7 +289,7 @@ fn compile_headers(config: &config::Verifier, mistakes: &mut Vec<Mistake>) -> Ve
 fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fingerprint {
     let material: &[u8] = match &config.keys {
         Some(KeySource::Secret(secret) | KeySource::Jwks(secret)) => secret.expose(),
-        Some(KeySource::PublicKey(_)) | None => &[],
+        Some(KeySource::PublicKey(_) | KeySource::Url(_)) | None => &[],
     };
     let mut context = Context::new(&SHA256);
     context.update(format!("{name:?} {store_keys:?} {config:?} ").as_bytes());
@@ -211,6 +304,6 @@ fn seconds(duration: Duration) -> i64 {
 
 /// A clock that stands before 1970 reads as 1970, where tokens of today lie in the future and are
 /// refused.
-fn unix_seconds(now: SystemTime) -> i64 {
+pub(super) fn unix_seconds(now: SystemTime) -> i64 {
     now.duration_since(UNIX_EPOCH).map_or(0, seconds)
 }

@@ -136,6 +136,9 @@ pub struct Identity {
     pub blacklist_keys: Vec<String>,
     /// Store key of the subject's not-before time, when revocation is on.
     pub not_before_key: Option<String>,
+    /// The verifier's name, where its callers could be confused with another verifier's: what is
+    /// counted or kept by a claim is then told apart by it.
+    pub qualifier: Option<Arc<str>>,
     /// The headers that carry claims to the upstream, ready to send.
     pub headers: Vec<(http::HeaderName, HeaderValue)>,
 }

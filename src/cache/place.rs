@@ -26,6 +26,11 @@ impl Place {
     /// The place of the response to a GET of `target` on a route.
     pub fn of(keys: &Keys, policy: &Policy, route: &str, target: &Target, caller: &Caller) -> Self {
         let mut variant = format!("{route}:");
+        // Two issuers may give the same claim to different callers.
+        let qualifier = caller.as_ref().and_then(|caller| caller.qualifier.as_deref());
+        if let (Some(verifier), false) = (qualifier, policy.partition.is_empty()) {
+            variant.extend([verifier, "/"]);
+        }
         for name in &policy.partition {
             let value = caller.as_ref().and_then(|caller| caller.claim(name));
             let value = value.as_deref();
@@ -91,6 +96,36 @@ mod tests {
             path_and_query: PathAndQuery::from_static(path),
         };
         Place::of(&Keys::new("app"), &policy, "r", &target, &None)
+    }
+
+    #[test]
+    fn the_same_claim_from_two_issuers_parts_the_cache() {
+        let entry = |verifier: Option<&str>, partition: &[&str]| {
+            let caller = std::sync::Arc::new(crate::base::facts::Identity {
+                claims: serde_json::Map::from_iter([("sub".to_owned(), "42".into())]),
+                subject: None,
+                issued_at: None,
+                expires_at: 0,
+                blacklist_keys: Vec::new(),
+                not_before_key: None,
+                qualifier: verifier.map(Into::into),
+                headers: Vec::new(),
+            });
+            let policy = Policy {
+                ttl: None,
+                shared: false,
+                partition: partition.iter().map(|name| (*name).to_owned()).collect(),
+                max_bytes: 1,
+            };
+            let target = Target {
+                authority: Authority::parse(b"h").unwrap(),
+                path_and_query: PathAndQuery::from_static("/p"),
+            };
+            Place::of(&Keys::new("app"), &policy, "r", &target, &Some(caller)).entry
+        };
+        assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r:2=42,");
+        assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r:users/2=42,");
+        assert_eq!(entry(Some("users"), &[]), entry(None, &[]));
     }
 
     #[test]

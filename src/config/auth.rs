@@ -6,10 +6,11 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use toml::de::DeValue;
 
+use super::jwks::{self, RemoteKeys};
 use super::reader::Section;
 use super::value::{
-    MIB, Mistake, Read, cookie_name, duration, duration_or_zero, echo, flag, header_name, size,
-    string, text,
+    MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag, header_name,
+    parameter_name, size, string, text,
 };
 use crate::base::units::Secret;
 
@@ -18,8 +19,10 @@ use crate::base::units::Secret;
 pub struct Verifier {
     /// Required `iss`.
     pub issuer: Option<String>,
-    /// Accepted `aud`, any of.
+    /// Accepted `aud`.
     pub audience: Vec<String>,
+    /// How many of `audience` a token must name.
+    pub audience_match: AudienceMatch,
     /// Accepted algorithms.
     pub algorithms: Vec<Algorithm>,
     /// Where the keys come from; `None` when the file named none (a problem was reported).
@@ -40,6 +43,15 @@ pub struct Verifier {
     pub claims_to_headers: BTreeMap<String, String>,
 }
 
+/// `audience_match = "any" | "all"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudienceMatch {
+    /// One is enough.
+    Any,
+    /// The token must name every one of them.
+    All,
+}
+
 /// Key material as it was read, not yet parsed.
 #[derive(Debug, Clone)]
 pub enum KeySource {
@@ -49,6 +61,8 @@ pub enum KeySource {
     PublicKey(String),
     /// `jwks_file`, the JSON text; a `Secret` because it may hold `oct` keys.
     Jwks(Secret),
+    /// `jwks_url`, to be fetched.
+    Url(RemoteKeys),
 }
 
 /// One place where a token may stand.
@@ -58,6 +72,8 @@ pub enum TokenSource {
     Header(http::HeaderName),
     /// `cookie:NAME`
     Cookie(String),
+    /// `query:NAME`, the name decoded.
+    Query(String),
 }
 
 /// Most clock difference that can be forgiven: every second of it keeps expired tokens alive.
@@ -68,6 +84,11 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
     Verifier {
         issuer: auth.get("issuer", text),
         audience: auth.list("audience", text).unwrap_or_default(),
+        audience_match: auth.or(
+            "audience_match",
+            AudienceMatch::Any,
+            choice(&[("any", AudienceMatch::Any), ("all", AudienceMatch::All)]),
+        ),
         algorithms: auth.need_list("algorithms", "[\"ES256\"]", algorithm),
         keys: read_keys(auth),
         from: auth
@@ -91,19 +112,18 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
 
 /// Exactly one source of keys: several could disagree about who may sign.
 fn read_keys(auth: &mut Section<'_>) -> Option<KeySource> {
-    const SOURCES: [&str; 3] = ["secret", "public_key_file", "jwks_file"];
-    auth.not_built("jwks_url", "no key would be known; use jwks_file or public_key_file");
+    const SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
+    let url = auth.get("jwks_url", jwks::keys_url);
+    let bounds = auth.section("jwks", jwks::read);
     let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
     match named.as_slice() {
-        // Not built: that was said already.
-        [] if auth.has("jwks_url") => {}
         [] => auth.problem(
             "",
             "has no key to verify with",
-            "write one of secret, public_key_file, jwks_file",
+            format!("write one of {}", SOURCES.join(", ")),
         ),
         [_] => {}
         [_, second, ..] => {
@@ -111,7 +131,11 @@ fn read_keys(auth: &mut Section<'_>) -> Option<KeySource> {
             auth.problem(second, what, "keep exactly one of them");
         }
     }
-    secret.or(public_key).or(jwks)
+    if auth.has("jwks") && !auth.has("jwks_url") {
+        let what = "is about keys that are fetched, and nothing says from where";
+        auth.problem("jwks", what, "add jwks_url, or remove this table");
+    }
+    secret.or(public_key).or(jwks).or(url.map(|url| KeySource::Url(bounds.of(url))))
 }
 
 fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {
@@ -123,15 +147,12 @@ fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {
 }
 
 fn token_source(value: &DeValue<'_>) -> Read<TokenSource> {
-    const EXAMPLE: &str = "\"header:authorization\" or \"cookie:NAME\"";
+    const EXAMPLE: &str = "\"header:authorization\", \"cookie:NAME\" or \"query:NAME\"";
     let text = string(value, EXAMPLE)?;
     match text.split_once(':') {
         Some(("header", name)) => header_name(name).map(TokenSource::Header),
         Some(("cookie", name)) => cookie_name(name).map(TokenSource::Cookie),
-        Some(("query", _)) => Err(Mistake::not_built(
-            "a token in the query",
-            "remove it; tokens in a query end up in logs, so prefer a header or a cookie",
-        )),
+        Some(("query", name)) => parameter_name(name).map(TokenSource::Query),
         _ => {
             let what = format!("{} is not a place for tokens", echo(text));
             Err(Mistake::new(what, format!("write {EXAMPLE}")))

@@ -7,6 +7,7 @@
 
 mod admin;
 mod auth;
+mod jwks;
 mod limit;
 mod load;
 mod log;
@@ -25,7 +26,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use admin::Admin;
-pub use auth::{KeySource, TokenSource, Verifier};
+pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
+pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse};
 pub use log::{AccessLog, Level, Log};

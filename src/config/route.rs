@@ -35,11 +35,11 @@ pub struct Route {
     pub invalidates: Vec<String>,
 }
 
-/// `auth = "users"` or `auth = { by = "users", optional = true }`.
+/// `auth = "users"`, `auth = ["users", "partners"]` or `auth = { by = …, optional = true }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
-    /// Name of the verifier.
-    pub by: String,
+    /// Names of the verifiers, at least one; a token's issuer chooses among several.
+    pub by: Vec<String>,
     /// Whether a request without a token passes as anonymous.
     pub optional: bool,
 }
@@ -71,7 +71,7 @@ pub struct Cache {
 /// Reads `[routes.NAME]`.
 pub(super) fn read(route: &mut Section<'_>) -> Route {
     route.not_built("split", "the upstream would get every request");
-    let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_name(value)?, optional: false });
+    let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_names(value)?, optional: false });
     // With a split, the upstream is in there: one mistake is not reported twice.
     let upstream = if route.has("split") {
         route.get("upstream", text)
@@ -94,17 +94,20 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
 
 /// `{ by = "users", optional = true }`
 fn read_auth(auth: &mut Section<'_>) -> Option<Auth> {
-    let by = auth.need("by", "\"NAME\", one of [auth]", text);
+    let by = auth.need("by", "\"NAME\", one of [auth]", auth_names);
     let optional = auth.or("optional", false, flag);
     by.map(|by| Auth { by, optional })
 }
 
-fn auth_name(value: &DeValue<'_>) -> Read<String> {
-    if value.is_array() {
-        let remedy = "name one verifier, and split the route for the others";
-        return Err(Mistake::not_built("a list of verifiers", remedy));
+/// One name, or a list of them.
+fn auth_names(value: &DeValue<'_>) -> Read<Vec<String>> {
+    match value.as_array() {
+        None => Ok(vec![text(value)?]),
+        Some(names) if names.is_empty() => {
+            Err(Mistake::new("is an empty list", "name at least one"))
+        }
+        Some(names) => names.iter().map(|name| text(name.get_ref())).collect(),
     }
-    text(value)
 }
 
 fn session_use(value: &DeValue<'_>) -> Read<SessionUse> {

@@ -205,6 +205,15 @@ pub(super) fn cookie_name(text: &str) -> Read<String> {
     Ok(text.to_owned())
 }
 
+/// The name of a query parameter, as it is after percent-decoding.
+pub(super) fn parameter_name(text: &str) -> Read<String> {
+    if text.is_empty() || text.len() > 256 || !text.bytes().all(|b| (0x21..=0x7E).contains(&b)) {
+        let what = format!("{} cannot be the name of a query parameter", echo(text));
+        return Err(Mistake::new(what, "write one like \"query:access_token\""));
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a claim or of a session field.
 pub(super) fn field_name(text: &str) -> Read<String> {
     check_text(text).map(|()| text.to_owned())

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Facts;
 use crate::config::LimitKey;
-use crate::store::keys::push_principal_part;
+use crate::store::keys::{push_claim_part, push_principal_part};
 
 /// The principal that a key counts: its parts in order, each part that the request lacks replaced
 /// by the address.
@@ -16,7 +16,13 @@ pub(super) fn principal(key: &[LimitKey], facts: &Facts<'_>) -> String {
         let (kind, value): ([&str; 2], Option<Cow<'_, str>>) = match part {
             LimitKey::Address => (["", ""], None),
             LimitKey::Claim(name) => {
-                (["claim:", name], facts.caller.as_ref().and_then(|caller| caller.claim(name)))
+                if let Some(caller) = facts.caller
+                    && let Some(value) = caller.claim(name)
+                {
+                    push_claim_part(&mut out, caller.qualifier.as_deref(), name, &value);
+                    continue;
+                }
+                (["", ""], None)
             }
             LimitKey::Header(name) => (["header:", name.as_str()], header(facts.headers, name)),
             LimitKey::Session => (["session", ""], facts.session.map(Cow::Borrowed)),

@@ -48,6 +48,7 @@ fn caller(sub: &str) -> Caller {
         expires_at: 0,
         blacklist_keys: Vec::new(),
         not_before_key: None,
+        qualifier: None,
         headers: Vec::new(),
     }))
 }

@@ -2,7 +2,7 @@
 //! configuration and from this program, never from a client. What a route counts is resolved once,
 //! so the request path only adds to atomics.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,17 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Issuer {
+    url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerResult {
+    url: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Function {
     function: &'static str,
 }
@@ -87,6 +98,8 @@ pub struct Metrics {
     pub revocations_followed: Gauge<i64, AtomicI64>,
     /// Whether the memory holds every revocation in force (1) or not (0).
     pub revocations_complete: Gauge<i64, AtomicI64>,
+    key_fetches: Family<IssuerResult, Counter>,
+    key_age: Family<Issuer, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -110,6 +123,8 @@ impl Default for Metrics {
             revocations_known: Gauge::default(),
             revocations_followed: Gauge::default(),
             revocations_complete: Gauge::default(),
+            key_fetches: Family::default(),
+            key_age: Family::default(),
         };
         metrics.register();
         metrics
@@ -153,6 +168,10 @@ impl Metrics {
         r.register("revocations_followed", help, self.revocations_followed.clone());
         let help = "Whether that memory is complete (1), or not and unused therefore (0)";
         r.register("revocations_complete", help, self.revocations_complete.clone());
+        let help = "Fetches of issuers' keys, by place and result";
+        r.register("issuer_key_fetches", help, self.key_fetches.clone());
+        let help = "Time since an issuer's keys were last fetched well";
+        r.register_with_unit("issuer_key_age", help, seconds(), self.key_age.clone());
     }
 
     /// The metrics of one route.
@@ -199,6 +218,20 @@ impl Metrics {
         self.access_dropped.clone()
     }
 
+    /// The counters of one issuer, by the place of its keys.
+    pub fn issuer(&self, url: &str) -> IssuerMeter {
+        IssuerMeter { url: url.to_owned(), fetches: self.key_fetches.clone() }
+    }
+
+    /// How old the keys of each issuer are now.
+    pub fn set_key_ages(&self, ages: impl Iterator<Item = (String, Duration)>) {
+        // A place that is not configured any more has no age.
+        self.key_age.clear();
+        for (url, age) in ages {
+            self.key_age.get_or_create(&Issuer { url }).set(age.as_secs_f64());
+        }
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self, store_up: bool) -> String {
         self.store_up.set(i64::from(store_up));
@@ -208,6 +241,20 @@ impl Metrics {
             Ok(()) => text,
             Err(error) => format!("# the metrics could not be written: {error}\n"),
         }
+    }
+}
+
+/// What one issuer's fetches count.
+#[derive(Debug)]
+pub struct IssuerMeter {
+    url: String,
+    fetches: Family<IssuerResult, Counter>,
+}
+
+impl IssuerMeter {
+    /// One fetch has ended.
+    pub fn fetched(&self, result: &'static str) {
+        self.fetches.get_or_create(&IssuerResult { url: self.url.clone(), result }).inc();
     }
 }
 

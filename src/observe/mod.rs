@@ -7,4 +7,4 @@ pub mod metrics;
 
 pub use access::AccessLog;
 pub use histogram::Histogram;
-pub use metrics::{Metrics, RouteMeter};
+pub use metrics::{IssuerMeter, Metrics, RouteMeter};

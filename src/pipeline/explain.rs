@@ -70,7 +70,7 @@ async fn walk(
     if route.limits.blocks(address) {
         return Err(Exceeded::Blocked.into());
     }
-    let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
+    let identified = gateway.identify(&running, route, &target, &head.headers).await;
     let caller = identified.as_ref().ok().cloned().flatten();
     report.insert("caller".to_owned(), describe_caller(route, &caller));
     let session_id = match &route.session {

@@ -31,7 +31,7 @@ use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Told};
-use crate::{client, guard, limit, session};
+use crate::{auth, client, guard, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
 /// connections share: two cores that count the same thing take turns.
@@ -97,13 +97,15 @@ async fn answer(
     };
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
     exchange.route = Some(route.index);
-    let arrival = Arrival { running: &running, route, peer, client: &client, target: &target };
+    let forwarded = auth::forwarded(route.auth.as_ref(), &target);
+    let arrival = Arrival { running: &running, route, peer, client: &client, target: &forwarded };
     let mut told = Told::new(plan.config.server.ratelimit_fields);
     let origin = arrival.origin(&head);
     limit::flood(&route.limits, &gateway.limits, &plan.keys, &origin, &mut told)?;
 
-    // A bad token is refused only after its address was charged: guessing must cost something.
-    let identified = route.identify(&head.headers, &gateway.tokens, SystemTime::now());
+    // A bad token is refused only after its address was charged: guessing must cost something. Only
+    // a token whose key is new here waits, for one fetch from its issuer.
+    let identified = gateway.identify(&running, route, &target, &head.headers).await;
     let mut asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.

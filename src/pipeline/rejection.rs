@@ -64,6 +64,7 @@ pub(super) enum Fault {
     Client,
     Gateway,
     Store,
+    Issuer,
     Upstream,
 }
 
@@ -195,6 +196,7 @@ impl Rejection {
 
     fn fault(&self) -> Fault {
         match self {
+            Self::Denied(Denied::KeysUnavailable(_)) => Fault::Issuer,
             Self::Malformed(_)
             | Self::NoRoute(_)
             | Self::Denied(_)
@@ -283,6 +285,8 @@ impl Rejection {
 
     fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
+            // No credentials would help.
+            Self::Denied(Denied::KeysUnavailable(_)) => {}
             Self::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
             }

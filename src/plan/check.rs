@@ -46,9 +46,10 @@ pub(super) fn session_and_cache(
         problems.push(at("session"), what, remedy);
     }
     let Some(cache) = &written.cache else { return };
-    let verifier = written.auth.as_ref().and_then(|auth| config.auth.get(&auth.by));
-    let injects = uses_session
-        || verifier.is_some_and(|v| !v.claims_to_headers.is_empty() || v.forward_token);
+    let names = written.auth.iter().flat_map(|auth| &auth.by);
+    let mut verifiers = names.filter_map(|name| config.auth.get(name));
+    let injects =
+        uses_session || verifiers.any(|v| !v.claims_to_headers.is_empty() || v.forward_token);
     if injects && !cache.shared && cache.partition.is_empty() {
         let what =
             "the route sends the caller's identity to the upstream and caches the response, \

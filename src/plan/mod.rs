@@ -1,12 +1,13 @@
 //! Configuration as meant: names resolved, patterns and keys parsed, header names and values built.
 //! Pure and immutable: no I/O, no clock, no task. Compiling reports every problem at once.
 
+mod access;
 mod check;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::auth::{self, Requirement, Verifier};
+use crate::auth::{self, Verifier};
 use crate::base::body::UploadLimits;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub on_outage: OnOutage,
     /// Formats store keys.
     pub keys: Keys,
+    /// Who verify tokens, by their names.
+    pub verifiers: BTreeMap<String, Arc<Verifier>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use.
@@ -72,12 +75,11 @@ impl Route {
     /// Who calls, and whether the caller's claims suffice. A public route does not look.
     pub fn identify(
         &self,
-        headers: &http::HeaderMap,
+        places: auth::Places<'_>,
         tokens: &auth::TokenMemory,
-        now: std::time::SystemTime,
-    ) -> Result<crate::base::facts::Caller, auth::Denied> {
+    ) -> Result<crate::base::facts::Caller, auth::Unidentified<'_>> {
         let Some(policy) = &self.auth else { return Ok(None) };
-        let caller = auth::identify(policy, headers, tokens, now)?;
+        let caller = auth::identify(policy, places, tokens, std::time::SystemTime::now())?;
         auth::permit(policy, &caller)?;
         Ok(caller)
     }
@@ -88,7 +90,7 @@ impl Plan {
     pub fn compile(config: Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let keys = Keys::new(&config.store.prefix);
-        let verifiers = compile_verifiers(&config, &keys, &mut problems);
+        let verifiers = access::verifiers(&config, &keys, &mut problems);
         let routes = compile_routes(&config, &verifiers, &mut problems);
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
@@ -113,33 +115,13 @@ impl Plan {
             },
             on_outage: config.store.on_outage,
             keys,
+            verifiers,
             upstreams: config.upstreams.clone().into_iter().collect(),
             route_names: config.routes.keys().cloned().collect(),
             routes: Table::new(routes),
             config,
         })
     }
-}
-
-fn compile_verifiers(
-    config: &Config,
-    keys: &Keys,
-    problems: &mut Problems,
-) -> BTreeMap<String, Arc<Verifier>> {
-    let mut verifiers = BTreeMap::new();
-    for (name, written) in &config.auth {
-        match Verifier::compile(name, written, keys) {
-            Ok(verifier) => {
-                verifiers.insert(name.clone(), Arc::new(verifier));
-            }
-            Err(mistakes) => {
-                for (key, what, remedy) in mistakes {
-                    problems.push(format!("auth.{name}.{key}"), what, remedy);
-                }
-            }
-        }
-    }
-    verifiers
 }
 
 fn compile_routes(
@@ -158,7 +140,7 @@ fn compile_routes(
             let what = format!("no upstream is named {:?}", written.upstream);
             problems.push(at("upstream"), what, format!("name one of {known}"));
         }
-        let auth = compile_auth(config, written, verifiers, at, problems);
+        let auth = access::policy(config, written, verifiers, at, problems);
         let limits = compile_limits(config, written, at, problems);
         let session = config.session.as_ref().and_then(|session| {
             session::Policy::compile(session, written.session, config.store.on_outage.session)
@@ -210,36 +192,6 @@ fn compile_matcher(
         problems.push(at("methods"), format!("{method} cannot be routed"), remedy);
     }
     Some(Matcher { host: host?, path: path?, methods: written.methods.clone() })
-}
-
-fn compile_auth(
-    config: &Config,
-    written: &config::Route,
-    verifiers: &BTreeMap<String, Arc<Verifier>>,
-    at: impl Fn(&str) -> String,
-    problems: &mut Problems,
-) -> Option<auth::Policy> {
-    let Some(auth) = &written.auth else {
-        if !written.require.is_empty() {
-            let remedy = "add auth = \"NAME\", or remove require".to_owned();
-            problems.push(at("require"), "a public route cannot require claims".to_owned(), remedy);
-        }
-        return None;
-    };
-    if !config.auth.contains_key(&auth.by) && !auth.by.is_empty() {
-        let known = check::names(config.auth.keys(), "[auth.NAME]");
-        let what = format!("no verifier is named {:?}", auth.by);
-        problems.push(at("auth"), what, format!("name one of {known}"));
-    }
-    let require = written
-        .require
-        .iter()
-        .map(|(claim, any_of)| Requirement { claim: claim.clone(), any_of: any_of.clone() });
-    Some(auth::Policy {
-        verifier: Arc::clone(verifiers.get(&auth.by)?),
-        optional: auth.optional,
-        require: require.collect(),
-    })
 }
 
 fn compile_limits(

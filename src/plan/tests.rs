@@ -47,6 +47,104 @@ fn names_must_exist() {
     assert_eq!(problems(""), ["routes"]);
 }
 
+/// The problems of a route by these verifiers, each a table of more than the name.
+fn shared_route(verifiers: &[(&str, &str)]) -> Vec<String> {
+    let mut text = "[upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n".to_owned();
+    let mut names = Vec::new();
+    for (name, more) in verifiers {
+        text += &format!(
+            "[auth.{name}]\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             algorithms = [\"HS256\"]\n{more}\n"
+        );
+        names.push(format!("{name:?}"));
+    }
+    let names = names.join(", ");
+    text += &format!("[routes.r]\npath = \"/\"\nupstream = \"shop\"\nauth = [{names}]\n");
+    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+    match Plan::compile(loaded.config) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(|it| format!("{}: {}", it.path, it.what)).collect(),
+    }
+}
+
+#[test]
+fn a_token_must_be_able_to_choose_among_the_verifiers_of_a_route() {
+    let (a, b) = ("issuer = \"https://a\"", "issuer = \"https://b\"");
+    let forwarding = format!("{b}\nforward_token = true");
+    assert_eq!(shared_route(&[("a", a), ("b", b)]), [""; 0]);
+    assert_eq!(shared_route(&[("sid", "")]), [""; 0]);
+    for (verifiers, expected) in [
+        ([("a", a), ("b", a)], "have the same issuer"),
+        ([("a", a), ("b", "")], "auth.b has no issuer"),
+        ([("a", a), ("b", &*forwarding)], "disagree about forward_token"),
+        ([("a", a), ("sid", b)], "\"sid\" already means something"),
+        ([("a", a), ("sha256", b)], "\"sha256\" already means something"),
+    ] {
+        let problems = shared_route(&verifiers);
+        assert!(matches!(&*problems, [one] if one.contains(expected)), "{problems:?}");
+    }
+    // Named twice, and without an issuer by which to choose it.
+    check("auth = [\"users\", \"users\"]", &["routes.r.auth"; 2]);
+    // Not there, and the same.
+    check("auth = [\"users\", \"user\"]", &["routes.r.auth"; 2]);
+}
+
+#[test]
+fn only_verifiers_that_share_a_route_are_told_apart() {
+    let text = r#"
+        [upstreams.u]
+        servers = ["http://127.0.0.1:1"]
+        [auth.a]
+        issuer = "https://a"
+        secret = "0123456789abcdef0123456789abcdef"
+        algorithms = ["HS256"]
+        [auth.b]
+        issuer = "https://b"
+        secret = "0123456789abcdef0123456789abcdef"
+        algorithms = ["HS256"]
+        [auth.c]
+        secret = "0123456789abcdef0123456789abcdef"
+        algorithms = ["HS256"]
+        [routes.one]
+        path = "/one"
+        upstream = "u"
+        auth = { by = ["a", "b"], optional = true }
+        [routes.two]
+        path = "/two"
+        upstream = "u"
+        auth = "a"
+        [routes.three]
+        path = "/three"
+        upstream = "u"
+        auth = "c"
+    "#;
+    let loaded = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap();
+    let plan = Plan::compile(loaded.config).unwrap();
+    let key = |name: &str| plan.verifiers[name].store_keys().blacklist("t");
+    assert_eq!(key("a"), "app:auth:blacklist:a:t");
+    assert_eq!(key("b"), "app:auth:blacklist:b:t");
+    assert_eq!(key("c"), "app:auth:blacklist:t");
+    assert_eq!(plan.verifiers["a"].qualifier().as_deref(), Some("a"));
+    assert_eq!(plan.verifiers["c"].qualifier(), None);
+}
+
+#[test]
+fn one_place_is_fetched_in_one_way() {
+    let verifier = |name: &str, more: &str| {
+        format!("[auth.{name}]\nalgorithms = [\"ES256\"]\njwks_url = \"https://a/\"\n{more}\n")
+    };
+    for (more, expected) in [("", &[][..]), ("jwks.refresh = \"1h\"", &["auth.b.jwks"])] {
+        let text = verifier("a", "") + &verifier("b", more);
+        let routes = "[routes.r]\npath = \"/\"\nupstream = \"shop\"\n";
+        let text = BASE.replace("[auth.users]", "[auth.z]") + &text + routes;
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        assert!(loaded.problems.is_empty());
+        let problems = Plan::compile(loaded.config).err().unwrap_or_default();
+        assert_eq!(problems.iter().map(|p| &*p.path).collect::<Vec<_>>(), expected);
+    }
+}
+
 #[test]
 fn identity_and_cache_need_a_word() {
     check("auth = \"users\"\ncache = { ttl = \"1m\" }", &["routes.r.cache"]);

@@ -22,35 +22,44 @@ pub const REVOKED_UNTIL: &str = "until";
 pub const REVOKED_NOT_BEFORE: &str = "not_before";
 
 /// Formats keys under one prefix (`store.prefix`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     prefix: String,
+    /// `NAME:` of the verifier whose identities the keys of revocation speak of, or nothing.
+    qualifier: String,
 }
 
 impl Keys {
     /// Keys under `prefix`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self { prefix: prefix.to_owned(), qualifier: String::new() }
+    }
+
+    /// The same keys, with those of revocation qualified by a verifier's name: two issuers may give
+    /// the same `jti`, `sid` or `sub` to different callers.
+    pub fn qualified(&self, verifier: &str) -> Self {
+        Self { prefix: self.prefix.clone(), qualifier: format!("{verifier}:") }
     }
 
     /// Revokes the token with this `jti`.
     pub fn blacklist(&self, jti: &str) -> String {
-        format!("{}:auth:blacklist:{}", self.prefix, part(jti))
+        format!("{}:auth:blacklist:{}{}", self.prefix, self.qualifier, part(jti))
     }
 
-    /// Revokes the token without a `jti` whose signing input has this digest.
+    /// Revokes the token without a `jti` whose signing input has this digest. Never qualified: no
+    /// two tokens have the same.
     pub fn blacklist_digest(&self, signing_input: &[u8]) -> String {
         format!("{}:auth:blacklist:{}", self.prefix, hashed(signing_input))
     }
 
     /// Revokes every token of one session.
     pub fn blacklist_session(&self, sid: &str) -> String {
-        format!("{}:auth:blacklist:sid:{}", self.prefix, part(sid))
+        format!("{}:auth:blacklist:{}sid:{}", self.prefix, self.qualifier, part(sid))
     }
 
     /// Unix seconds before which a subject's tokens are revoked.
     pub fn not_before(&self, sub: &str) -> String {
-        format!("{}:auth:not-before:{}", self.prefix, part(sub))
+        format!("{}:auth:not-before:{}{}", self.prefix, self.qualifier, part(sub))
     }
 
     /// The stream that tells every gateway of revocations.
@@ -164,6 +173,16 @@ pub fn push_principal_part(out: &mut String, kind: &[&str], value: &str) {
     }
 }
 
+/// Appends a claim as a part of a limiter's principal: `claim:NAME=value`, or
+/// `VERIFIER/claim:NAME=value` where several verifiers could give the same value to different
+/// callers. No other kind of part holds a slash before its first colon.
+pub fn push_claim_part(out: &mut String, verifier: Option<&str>, claim: &str, value: &str) {
+    match verifier {
+        None => push_principal_part(out, &["claim:", claim], value),
+        Some(verifier) => push_principal_part(out, &[verifier, "/claim:", claim], value),
+    }
+}
+
 /// Principal, policy and window of a limiter's key.
 pub fn limit_parts(key: &str) -> Option<(&str, &str, &str)> {
     let (_, rest) = key.split_once(":ratelimit:{")?;
@@ -178,7 +197,8 @@ pub fn parse_principal(text: &str) -> Option<String> {
     let mut out = String::new();
     for part in text.split('|') {
         let (kind, value) = part.split_once('=')?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+        let plain =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
         let is_digest = |digest: &str| {
             digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
@@ -248,6 +268,21 @@ mod tests {
             "app:auth:blacklist:sha256:\
              2e7336dc8eba87ef472df568c35482abf2575dc3e5eac0c5c62b8ffaeac2c934"
         );
+    }
+
+    #[test]
+    fn a_verifier_qualifies_the_keys_of_its_identities() {
+        let keys = Keys::new("app");
+        let users = keys.qualified("users");
+        assert_eq!(users.blacklist("abc"), "app:auth:blacklist:users:abc");
+        assert_eq!(users.blacklist_session("s1"), "app:auth:blacklist:users:sid:s1");
+        assert_eq!(users.not_before("42"), "app:auth:not-before:users:42");
+        assert_eq!(users.blacklist_digest(b"a.b"), keys.blacklist_digest(b"a.b"));
+        assert_eq!(users.session("s1"), keys.session("s1"));
+        let mut out = String::new();
+        push_claim_part(&mut out, Some("users"), "sub", "42");
+        push_claim_part(&mut out, None, "sub", "42");
+        assert_eq!(out, "users/claim:sub=42|claim:sub=42");
     }
 
     #[test]

@@ -34,6 +34,8 @@ mod framing;
 mod http2;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
+/// Keys that an issuer publishes, several issuers on one route, and tokens in a query.
+mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
 /// What still works while Redis does not.

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 use crate::auth::Denied;
-use crate::auth::carrier::{Raw, remove};
+use crate::auth::carrier::{Places, remove, without_parameters};
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -17,8 +17,10 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 /// The token that would be verified.
-fn find<'h>(sources: &[TokenSource], headers: &'h HeaderMap) -> Result<Option<&'h str>, Denied> {
-    crate::auth::carrier::find(sources, headers)?.map(Raw::text).transpose()
+fn find(sources: &[TokenSource], headers: &HeaderMap) -> Result<Option<String>, Denied> {
+    let places = Places { headers, query: None };
+    let found = crate::auth::carrier::find(sources, places)?;
+    found.map(|raw| raw.text().map(str::to_owned)).transpose()
 }
 
 fn everywhere() -> [TokenSource; 3] {
@@ -54,7 +56,11 @@ fn one_token_is_found_wherever_it_stands() {
         (&[("authorization", "Bearer a.b.c"), ("cookie", "token=a.b.c")], Some("a.b.c")),
         (&[("authorization", "Basic dTpw"), ("x-token", "a.b.c")], Some("a.b.c")),
     ] {
-        assert_eq!(find(&everywhere(), &headers(lines)), Ok(expected), "{lines:?}");
+        assert_eq!(
+            find(&everywhere(), &headers(lines)),
+            Ok(expected.map(str::to_owned)),
+            "{lines:?}"
+        );
     }
 }
 
@@ -90,7 +96,7 @@ fn two_tokens_or_a_bad_form_are_malformed() {
 fn only_the_places_that_are_configured_are_read() {
     let sources = [TokenSource::Cookie("token".to_owned())];
     let lines = headers(&[("authorization", "Bearer a"), ("x-token", "b"), ("cookie", "token=c")]);
-    assert_eq!(find(&sources, &lines), Ok(Some("c")));
+    assert_eq!(find(&sources, &lines), Ok(Some("c".to_owned())));
 }
 
 #[test]
@@ -123,4 +129,53 @@ fn the_token_is_removed_and_nothing_else() {
     ]);
     remove(&everywhere(), &mut map);
     assert_eq!(map, headers(&[("authorization", "Basic b"), ("cookie", "b=2"), ("x-other", "o")]));
+}
+
+/// The token that would be verified of a query.
+fn in_query(query: &str) -> Result<Option<String>, Denied> {
+    let sources = [TokenSource::Query("access_token".to_owned())];
+    let places = Places { headers: &HeaderMap::new(), query: Some(query) };
+    let found = crate::auth::carrier::find(&sources, places)?;
+    found.map(|raw| raw.text().map(str::to_owned)).transpose()
+}
+
+#[test]
+fn a_query_parameter_carries_a_token_in_every_spelling_of_its_name() {
+    for (query, expected) in [
+        ("", None),
+        ("access_token=a.b.c", Some("a.b.c")),
+        ("x=1&access_token=a.b.c&y=2", Some("a.b.c")),
+        ("access%5Ftoken=a.b.c", Some("a.b.c")),
+        ("%61ccess_token=a%2Eb.c", Some("a.b.c")),
+        ("access_token=a.b.c&access_token=a%2eb.c", Some("a.b.c")),
+        ("access_token=", None),
+        ("access_token", None),
+        ("Access_token=a&xaccess_token=b&access_tokenx=c&a=access_token=d", None),
+    ] {
+        assert_eq!(in_query(query), Ok(expected.map(str::to_owned)), "{query}");
+    }
+    for query in [
+        "access_token=a&access_token=b",
+        "access_token=a&access%5Ftoken=b",
+        "access_token=a%20b",
+        "access_token=a,b",
+        "access_token=a%zz",
+    ] {
+        assert_eq!(in_query(query), Err(Denied::Malformed), "{query}");
+    }
+}
+
+#[test]
+fn only_the_parameter_leaves_the_query() {
+    let sources = [TokenSource::Query("t".to_owned())];
+    for (before, after) in [
+        ("a=1&b=2", None),
+        ("", None),
+        ("t=x", Some("")),
+        ("t", Some("")),
+        ("a=1&t=x&b=%20+&&c", Some("a=1&b=%20+&&c")),
+        ("t=x&a=1&%74=y&tt=z", Some("a=1&tt=z")),
+    ] {
+        assert_eq!(without_parameters(&sources, before).as_deref(), after, "{before}");
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::auth::KeySet;
-use crate::auth::carrier::{find, remove};
+use crate::auth::carrier::{Places, find, remove};
 
 proptest! {
     #[test]
@@ -66,8 +66,10 @@ proptest! {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&authorization).unwrap());
         headers.insert(COOKIE, HeaderValue::from_str(&cookie).unwrap());
-        let _ = find(&sources, &headers);
+        let places = Places { headers: &headers, query: None };
+        let _ = find(&sources, places);
         remove(&sources, &mut headers);
-        prop_assert_eq!(find(&sources, &headers), Ok(None));
+        let places = Places { headers: &headers, query: None };
+        prop_assert_eq!(find(&sources, places), Ok(None));
     }
 }

@@ -7,10 +7,27 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::*;
-use crate::auth::{Denied, Policy, Requirement, TokenMemory, confirm, identify, permit, strip};
+use crate::auth::{
+    Denied, Places, Policy, Requirement, TokenMemory, Unidentified, confirm, permit, strip,
+};
+use crate::base::facts::Caller;
 
 fn policy(config: &config::Verifier) -> Policy {
-    Policy { verifier: Arc::new(compile(config)), optional: false, require: Vec::new() }
+    Policy::new(vec![Arc::new(compile(config))], false, Vec::new())
+}
+
+/// Who calls, where no key can be missing.
+fn identify(
+    policy: &Policy,
+    headers: &HeaderMap,
+    memory: &TokenMemory,
+    now: SystemTime,
+) -> Result<Caller, Denied> {
+    let places = Places { headers, query: None };
+    crate::auth::identify(policy, places, memory, now).map_err(|unidentified| match unidentified {
+        Unidentified::Denied(denied) => denied,
+        Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),
+    })
 }
 
 fn bearing(token: &str) -> HeaderMap {

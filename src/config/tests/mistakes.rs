@@ -79,6 +79,16 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[auth.v]", "audience = ''", "must be a list", "[ … ]"),
     ("[auth.v]", "from = ['body:x']", "not a place for tokens", "header:authorization"),
     ("[auth.v]", "from = ['cookie:a b']", "cannot be a cookie name", "cookie:sid"),
+    ("[auth.v]", "from = ['query:a b']", "cannot be the name of a query", "query:access_token"),
+    ("[auth.v]", "audience_match = 'each'", "is not a choice", "\"any\" or \"all\""),
+    ("[auth.v]", "jwks_url = 'login.test/jwks'", "not the URL of a JWK set", "https://login"),
+    ("[auth.v]", "jwks_url = 'ftp://a/jwks'", "not the URL of a JWK set", "https://login"),
+    ("[auth.v]", "jwks_url = 'https:///jwks'", "not the URL of a JWK set", "https://login"),
+    ("[auth.v]", "jwks_url = 'https://a/#x'", "not the URL of a JWK set", "https://login"),
+    ("[auth.v]", "jwks_url = 'https://u:pw@a/'", "has a user or a password", "https://login"),
+    ("[auth.v]", "jwks_url = 'http://a/jwks'", "fetch keys in clear", "https://"),
+    ("[auth.v]", "jwks_url = 'http://127.0.0.1.a/'", "fetch keys in clear", "https://"),
+    ("[auth.v]", "jwks = { refresh = '1h' }", "nothing says from where", "add jwks_url"),
     ("[auth.v]", "leeway = '2h'", "more than an hour", "at most 1h"),
     ("[auth.v]", "jwks_file = 'no.json'", "cannot read", "may read"),
     ("[auth.v]", "public_key_file = 3", "must be a string", "path of a file"),
@@ -118,6 +128,8 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[upstreams.u]", "balance = 'random'", "is not a choice", "\"p2c\" or \"round-robin\""),
     ("[routes.r]", "methods = ['get']", "is not a method", "upper case"),
     ("[routes.r]", "auth = { optional = true }", "auth.by: is missing", "write by ="),
+    ("[routes.r]", "auth = []", "is an empty list", "name at least one"),
+    ("[routes.r]", "auth = ['a', 1]", "must be a string, is an integer", "quotes"),
     ("[routes.r]", "session = 'yes'", "is not a choice", "\"required\""),
     ("[routes.r]", "session = 1", "is an integer", "\"required\""),
     ("[routes.r]", "require = { role = 'admin' }", "must be a list", "[ … ]"),
@@ -127,18 +139,37 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 
+/// The bounds of a fetch, beside a URL.
+const FETCH_MISTAKES: &[(&str, &str, &str)] = &[
+    ("refresh = '500ms'", "would burden the issuer", "at least 1s"),
+    ("refresh = 600", "must be a string", "\"30s\""),
+    ("cooldown = '0s'", "is not a valid duration", "more than zero"),
+    ("timeout = '2m'", "hold up the start", "at most 1m"),
+    ("max_bytes = '8MiB'", "out of range", "\"1KiB\" to \"4MiB\""),
+    ("ca_file = 'no.pem'", "cannot read", "may read"),
+    ("period = '1h'", "unknown key", "refresh"),
+];
+
+#[test]
+fn each_mistake_in_the_bounds_of_a_fetch_is_one_problem() {
+    for (line, what, remedy) in FETCH_MISTAKES {
+        let table = format!("jwks_url = 'https://a/jwks'\njwks.{line}");
+        let loaded = read(&with("[auth.v]", &table));
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{line}: {report}");
+        assert!(report.contains(what) && report.contains(remedy), "{line}: {report}");
+    }
+}
+
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[server]", "tls = { client_auth = 'required' }", "serve in clear"),
-    ("[auth.v]", "jwks_url = 'https://a'", "use jwks_file"),
-    ("[auth.v]", "from = ['query:t']", "prefer a header"),
     ("[upstreams.u]", "health.path = '/'", "probed"),
     ("[upstreams.u]", "breaker = {}", "share of requests"),
     ("[upstreams.u]", "retry = 1", "twice"),
     ("[upstreams.u]", "servers = ['https://a']", "use http://"),
     ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
     ("[routes.r]", "split = []", "every request"),
-    ("[routes.r]", "auth = ['a', 'b']", "name one verifier"),
     ("[routes.r]", "cache = { stale_while_revalidate = '1s' }", "would not be served"),
     ("[routes.r]", "cache = { stale_if_error = '1s' }", "seen by the client"),
     ("[store]", "url = 'rediss://h'", "use redis://"),

@@ -1,0 +1,112 @@
+//! Who calls: finds the token, chooses who verifies it, and remembers. Local: it waits for nobody.
+//! Where a key is missing that its issuer may have published since, it says so, and the caller may
+//! come again once the keys were fetched.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::carrier::{self, Places, Raw};
+use super::challenge::{Denied, Reason};
+use super::memory::{Fingerprint, TokenMemory};
+use super::verifier::{Verifier, unix_seconds};
+use super::{Policy, token};
+use crate::base::facts::{Caller, Identity};
+
+/// Why it is not known who calls.
+#[derive(Debug)]
+pub enum Unidentified<'p> {
+    /// It never will be: the request is refused.
+    Denied(Denied),
+    /// The token names a key that its issuer may have published since the keys were fetched.
+    KeyUnknown(Missing<'p>),
+}
+
+impl From<Denied> for Unidentified<'_> {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+/// A key that was looked for and not found.
+#[derive(Debug)]
+pub struct Missing<'p> {
+    pub(super) verifier: &'p Verifier,
+    /// The keys among which it was looked for.
+    pub(super) seen: Fingerprint,
+}
+
+impl Missing<'_> {
+    /// The name of the verifier whose keys lack it.
+    pub fn verifier(&self) -> &str {
+        self.verifier.name()
+    }
+
+    /// Whether the verifier has other keys by now, so that it is worth looking again.
+    pub fn may_have_come(&self) -> bool {
+        self.verifier.has_changed_since(&self.seen)
+    }
+
+    /// The refusal of a token whose key stays unknown. While the issuer cannot be asked
+    /// (`is_failing`), or has never answered, that is nobody's fault but the issuer's.
+    pub fn denied(&self, is_failing: bool) -> Denied {
+        if is_failing || !self.verifier.has_keys() {
+            Denied::KeysUnavailable(self.verifier.name().into())
+        } else {
+            Reason::KeyUnknown.into()
+        }
+    }
+}
+
+/// Who calls. A token that was verified before is remembered, and nothing is asked of the store.
+pub fn identify<'p>(
+    policy: &'p Policy,
+    places: Places<'_>,
+    memory: &TokenMemory,
+    now: SystemTime,
+) -> Result<Caller, Unidentified<'p>> {
+    let Some(token) = carrier::find(&policy.from, places)? else {
+        return if policy.optional { Ok(None) } else { Err(Denied::NoToken.into()) };
+    };
+    let now = unix_seconds(now);
+    match policy.verifiers.as_slice() {
+        [verifier] => verifier.recall_or_verify(&token, memory, now).map(Some),
+        several => by_issuer(several, &token, places, memory, now).map(Some),
+    }
+}
+
+/// The same where several verifiers may have issued the token. Its `iss`, which nothing vouches for
+/// yet, chooses one, and that one alone verifies the whole token, its `iss` included. A token
+/// counts only where its own issuer's tokens may stand.
+fn by_issuer<'p>(
+    verifiers: &'p [Arc<Verifier>],
+    token: &Raw<'_>,
+    places: Places<'_>,
+    memory: &TokenMemory,
+    now: i64,
+) -> Result<Arc<Identity>, Unidentified<'p>> {
+    let known = verifiers
+        .iter()
+        .find_map(|verifier| Some((verifier, verifier.recall(token, memory, now)?)));
+    let (verifier, known) = match known {
+        Some((verifier, identity)) => (verifier, Some(identity)),
+        None => (choose(verifiers, token)?, None),
+    };
+    if !verifier.reads(token, places) {
+        return Err(Denied::from(Reason::Place).into());
+    }
+    known.map_or_else(|| verifier.recall_or_verify(token, memory, now), Ok)
+}
+
+fn choose<'p>(
+    verifiers: &'p [Arc<Verifier>],
+    token: &Raw<'_>,
+) -> Result<&'p Arc<Verifier>, Denied> {
+    // The largest of their bounds comes before any work on the token; the chosen one has its own.
+    let bound = verifiers.iter().map(|verifier| verifier.token_bytes).max().unwrap_or_default();
+    if token.0.len() > bound {
+        return Err(Reason::TooLarge.into());
+    }
+    let issuer = token::claimed_issuer(token.text()?)?;
+    let issued = |verifier: &&Arc<Verifier>| verifier.issuer() == Some(&*issuer);
+    Ok(verifiers.iter().find(issued).ok_or(Reason::Issuer)?)
+}

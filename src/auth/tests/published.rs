@@ -1,0 +1,265 @@
+//! Sets that an issuer publishes: what of them is used, what their change does, and how a token
+//! chooses among several verifiers.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
+use serde_json::json;
+
+use super::*;
+use crate::auth::{Denied, Flaw, KeySet, Places, Policy, TokenMemory, Unidentified, identify};
+use crate::config::{KeysUrl, RemoteKeys};
+
+fn remote() -> KeySource {
+    KeySource::Url(RemoteKeys {
+        url: KeysUrl { tls: true, host: "a".to_owned(), port: 443, target: "/".to_owned() },
+        refresh: Duration::from_secs(600),
+        cooldown: Duration::from_secs(30),
+        timeout: Duration::from_secs(5),
+        max_bytes: 1024,
+        authorities: Vec::new(),
+    })
+}
+
+fn es256(kid: &str) -> Value {
+    let (x, y) = P256.public_key().as_ref()[1..].split_at(32);
+    json!({"kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y), "kid": kid, "alg": "ES256"})
+}
+
+fn with(mut jwk: Value, changes: Value) -> Value {
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => jwk.as_object_mut().unwrap().remove(name),
+            value => jwk.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+        };
+    }
+    jwk
+}
+
+fn set(keys: &[Value]) -> String {
+    json!({ "keys": keys }).to_string()
+}
+
+fn signed(kid: &str, changes: Value) -> String {
+    let header = json!({"alg": "ES256", "kid": kid}).to_string();
+    compact(Algorithm::ES256, &header, &claims(changes).to_string())
+}
+
+fn told(flaws: &[Flaw]) -> String {
+    flaws.iter().map(|flaw| flaw.what.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn a_bad_key_does_not_spoil_the_good_ones() {
+    let rsa = rsa_components();
+    let rs256 = json!({"kty": "RSA", "n": b64(&rsa.n), "e": b64(&rsa.e), "kid": "r"});
+    let oct = json!({"kty": "oct", "k": b64(SECRET), "kid": "o", "alg": "HS256"});
+    for (bad, why) in [
+        (json!(3), "not a JSON object"),
+        (oct.clone(), "a shared secret that is published is none"),
+        (with(oct.clone(), json!({"alg": null})), "a shared secret"),
+        (with(es256("e"), json!({"use": "enc"})), "`use` is not"),
+        (with(es256("e"), json!({"key_ops": ["sign"]})), "`key_ops`"),
+        (with(es256("e"), json!({"alg": "ES384"})), "ES384 needs a P-384 key"),
+        (with(es256("e"), json!({"d": "AA"})), "private half"),
+        (with(es256("e"), json!({"x": b64([1; 32])})), "does not lie on"),
+        (with(es256("e"), json!({"kid": 7})), "`kid` is not a name"),
+        (with(es256("e"), json!({"kid": null})), "it has no `kid`"),
+        (with(rs256.clone(), json!({"kid": null})), "mixes key types"),
+        (rs256.clone(), "mixes key types"),
+        (json!({"kty": "XYZ", "kid": "x"}), "not supported"),
+    ] {
+        let algorithms = [Algorithm::ES256, Algorithm::RS256, Algorithm::HS256];
+        let document = set(&[es256("good"), bad.clone()]);
+        let (keys, ignored) = KeySet::from_published(&document, &algorithms).unwrap();
+        assert!(told(&ignored).contains(why), "{bad}: {}", told(&ignored));
+        assert!(keys.find(Some("good"), Algorithm::ES256).is_some(), "{bad}");
+        for kid in ["o", "e", "r", "x"] {
+            for algorithm in algorithms {
+                assert!(keys.find(Some(kid), algorithm).is_none(), "{bad} serves {algorithm:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_set_without_a_key_of_use_is_refused_as_a_whole() {
+    let twice = [es256("a"), es256("a")];
+    for document in [
+        "",
+        "{}",
+        "[]",
+        "{\"keys\": []}",
+        "{\"keys\": [], \"keys\": []}",
+        &set(&[json!({"kty": "oct", "k": b64(SECRET), "kid": "o"})]),
+        &set(&twice),
+        &set(&[with(es256("a"), json!({"kid": null})), with(es256("b"), json!({"kid": null}))]),
+        &set(&vec![es256("a"); 257]),
+    ] {
+        let algorithms = [Algorithm::ES256, Algorithm::HS256];
+        assert!(KeySet::from_published(document, &algorithms).is_err(), "{document}");
+    }
+}
+
+#[test]
+fn a_shared_secret_cannot_come_from_a_url() {
+    let config = settings(&[Algorithm::ES256, Algorithm::HS256], remote());
+    let keys = store::keys::Keys::new("app");
+    let mistakes = Verifier::compile("users", &config, &keys, false).unwrap_err();
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(mistakes[0].0, "algorithms");
+}
+
+/// What becomes of a token.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Passes,
+    Denied(Denied),
+    KeyUnknown,
+}
+
+fn outcome(policy: &Policy, headers: &HeaderMap, memory: &TokenMemory) -> Outcome {
+    match identify(policy, Places { headers, query: None }, memory, now()) {
+        Ok(_) => Outcome::Passes,
+        Err(Unidentified::Denied(denied)) => Outcome::Denied(denied),
+        Err(Unidentified::KeyUnknown(_)) => Outcome::KeyUnknown,
+    }
+}
+
+fn bearing(token: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    headers
+}
+
+#[test]
+fn only_a_key_that_may_have_come_since_is_worth_a_fetch() {
+    let verifier = Arc::new(compile(&settings(&[Algorithm::ES256], remote())));
+    let policy = Policy::new(vec![Arc::clone(&verifier)], false, Vec::new());
+    let memory = TokenMemory::new();
+    let invalid = |reason| Outcome::Denied(Denied::Invalid(reason));
+    let try_it = |token: &str| outcome(&policy, &bearing(token), &memory);
+    let no_kid = compact(Algorithm::ES256, r#"{"alg":"ES256"}"#, &claims(json!({})).to_string());
+    // Nothing was fetched yet: only what no key could save is refused.
+    assert!(!verifier.has_keys());
+    assert_eq!(try_it(&signed("a", json!({}))), Outcome::KeyUnknown);
+    assert_eq!(try_it(&no_kid), Outcome::KeyUnknown);
+    assert_eq!(try_it("a.b.c"), invalid(Reason::Encoding));
+    assert_eq!(try_it(&signed("a", json!({"exp": NOW - 100}))), invalid(Reason::Key));
+    assert_eq!(try_it(&token_with(json!({}))), invalid(Reason::Algorithm));
+
+    assert!(verifier.renew_keys(&set(&[es256("a")])).unwrap().is_empty());
+    assert_eq!(try_it(&signed("a", json!({}))), Outcome::Passes);
+    assert_eq!(try_it(&no_kid), Outcome::Passes);
+    assert_eq!(try_it(&signed("b", json!({}))), Outcome::KeyUnknown);
+    assert_eq!(try_it(&signed("b", json!({"exp": NOW - 100}))), invalid(Reason::Key));
+    let (input, other) = (signed("a", json!({"sub": "x"})), signed("a", json!({})));
+    let forged = [input.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1].join(".");
+    assert_eq!(try_it(&forged), invalid(Reason::Signature));
+}
+
+#[test]
+fn a_remembered_token_is_forgotten_with_its_key() {
+    let verifier = Arc::new(compile(&settings(&[Algorithm::ES256], remote())));
+    let policy = Policy::new(vec![Arc::clone(&verifier)], false, Vec::new());
+    let memory = TokenMemory::new();
+    let headers = bearing(&signed("a", json!({})));
+    let both = set(&[es256("a"), es256("b")]);
+    verifier.renew_keys(&both).unwrap();
+    assert_eq!(outcome(&policy, &headers, &memory), Outcome::Passes);
+    // A set of no use changes nothing, the same set neither.
+    assert!(verifier.renew_keys("{}").is_err());
+    verifier.renew_keys(&both).unwrap();
+    assert_eq!(outcome(&policy, &headers, &memory), Outcome::Passes);
+    verifier.renew_keys(&set(&[es256("b")])).unwrap();
+    assert_eq!(outcome(&policy, &headers, &memory), Outcome::KeyUnknown);
+    verifier.renew_keys(&both).unwrap();
+    assert_eq!(outcome(&policy, &headers, &memory), Outcome::Passes);
+}
+
+fn two_issuers() -> Policy {
+    let names = ["users", "partners"];
+    let verifiers = names.map(|name| {
+        let mut config = hs256_settings();
+        config.issuer = Some(format!("https://{name}.test"));
+        if name == "partners" {
+            config.keys = Some(KeySource::Secret(Secret::new([b'p'; 32])));
+            config.from = vec![TokenSource::Cookie("t".to_owned())];
+            config.token_bytes = 300;
+        }
+        let keys = store::keys::Keys::new("app");
+        Arc::new(Verifier::compile(name, &config, &keys, true).unwrap())
+    });
+    Policy::new(verifiers.to_vec(), false, Vec::new())
+}
+
+#[test]
+fn the_issuer_chooses_the_verifier_and_nothing_else() {
+    let (policy, memory) = (two_issuers(), TokenMemory::new());
+    let by_partner = |changes| {
+        let key = jsonwebtoken::EncodingKey::from_secret(&[b'p'; 32]);
+        let claims = claims(changes);
+        crate::auth::sign(Algorithm::HS256, &key, None, claims.as_object().unwrap()).unwrap()
+    };
+    let cookie = |token: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, format!("t={token}").parse().unwrap());
+        headers
+    };
+    let invalid = |reason| Outcome::Denied(Denied::Invalid(reason));
+    let users = json!({"iss": "https://users.test"});
+    let partners = json!({"iss": "https://partners.test"});
+    let large = json!({"iss": "https://partners.test", "x": "x".repeat(300)});
+    for _ in 0..2 {
+        for (what, headers, expected) in [
+            ("users", bearing(&token_with(users.clone())), Outcome::Passes),
+            ("partners", cookie(&by_partner(partners.clone())), Outcome::Passes),
+            ("forged", bearing(&by_partner(users.clone())), invalid(Reason::Signature)),
+            ("forged too", cookie(&token_with(partners.clone())), invalid(Reason::Signature)),
+            ("nobody", bearing(&token_with(json!({"iss": "x"}))), invalid(Reason::Issuer)),
+            ("unsaid", bearing(&token_with(json!({}))), invalid(Reason::Issuer)),
+            ("number", bearing(&token_with(json!({"iss": 1}))), invalid(Reason::Claims)),
+            ("bound", cookie(&by_partner(large.clone())), invalid(Reason::TooLarge)),
+            ("place", cookie(&token_with(users.clone())), invalid(Reason::Place)),
+            ("place too", bearing(&by_partner(partners.clone())), invalid(Reason::Place)),
+        ] {
+            assert_eq!(outcome(&policy, &headers, &memory), expected, "{what}");
+        }
+    }
+    let mut both = bearing(&token_with(users));
+    both.extend(cookie(&by_partner(partners)));
+    assert_eq!(outcome(&policy, &both, &memory), Outcome::Denied(Denied::Malformed));
+}
+
+#[test]
+fn a_qualified_verifier_names_itself_in_the_keys_of_its_identities() {
+    let token = token_with(json!({"iss": "https://users.test", "sid": "s1"}));
+    let identity = two_issuers().verifiers[0].verify(&token, NOW).unwrap();
+    assert_eq!(
+        identity.blacklist_keys,
+        ["app:auth:blacklist:users:t1", "app:auth:blacklist:users:sid:s1"]
+    );
+    assert_eq!(identity.not_before_key.as_deref(), Some("app:auth:not-before:users:42"));
+    assert_eq!(identity.qualifier.as_deref(), Some("users"));
+}
+
+#[test]
+fn all_audiences_where_that_is_asked() {
+    let mut config = hs256_settings();
+    config.audience = vec!["shop".to_owned(), "mail".to_owned()];
+    for (matching, aud, accepted) in [
+        (config::AudienceMatch::Any, json!("shop"), true),
+        (config::AudienceMatch::Any, json!(["x", "mail"]), true),
+        (config::AudienceMatch::Any, json!(["x"]), false),
+        (config::AudienceMatch::All, json!("shop"), false),
+        (config::AudienceMatch::All, json!(["mail", "x"]), false),
+        (config::AudienceMatch::All, json!(["mail", "x", "shop"]), true),
+        (config::AudienceMatch::All, json!([]), false),
+        (config::AudienceMatch::All, Value::Null, false),
+    ] {
+        config.audience_match = matching;
+        let verdict = verify(&compile(&config), &token_with(json!({"aud": aud})));
+        assert_eq!(verdict.is_ok(), accepted, "{matching:?} {aud}");
+    }
+}

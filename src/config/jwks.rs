@@ -1,0 +1,185 @@
+//! `jwks_url` and `[auth.NAME.jwks]`: keys that an issuer publishes, and what fetching them may
+//! take.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{KIB, MIB, Mistake, Read, duration, echo, host_and_port, size, string};
+
+/// Shortest `refresh` and `cooldown`: below it, one gateway would be a burden for the issuer.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest `timeout`: the start of the gateway may wait that long.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// A JWK set behind a URL, and the bounds of fetching it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteKeys {
+    /// Where it is.
+    pub url: KeysUrl,
+    /// Longest time between two fetches.
+    pub refresh: Duration,
+    /// Least time between two fetches that unknown key ids cause; also the longest pause after a
+    /// fetch that failed.
+    pub cooldown: Duration,
+    /// Longest time that one whole fetch takes.
+    pub timeout: Duration,
+    /// Largest set, in bytes.
+    pub max_bytes: usize,
+    /// The certificate authorities that are believed; empty: the system's.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// `https://host:port/path?query`; `http` for this machine alone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeysUrl {
+    /// Whether it is `https`.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query, well formed.
+    pub target: String,
+}
+
+impl KeysUrl {
+    /// `host`, or `host:port` where the port is not the scheme's own; an IPv6 address in brackets.
+    pub fn authority(&self) -> String {
+        let own_port = if self.tls { 443 } else { 80 };
+        let host = &self.host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        if self.port == own_port { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// Without the query, which may hold a secret: for logs, metrics and the admin API.
+impl fmt::Display for KeysUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let path = self.target.split('?').next().unwrap_or_default();
+        write!(f, "{scheme}://{}{path}", self.authority())
+    }
+}
+
+impl fmt::Debug for KeysUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `[auth.NAME.jwks]`, before it is known whether there is a URL.
+pub(super) struct Bounds {
+    refresh: Duration,
+    cooldown: Duration,
+    timeout: Duration,
+    max_bytes: u64,
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Bounds {
+    /// The bounds of fetching from `url`.
+    pub(super) fn of(self, url: KeysUrl) -> RemoteKeys {
+        RemoteKeys {
+            url,
+            refresh: self.refresh,
+            cooldown: self.cooldown,
+            timeout: self.timeout,
+            max_bytes: usize::try_from(self.max_bytes).unwrap_or(usize::MAX),
+            authorities: self.authorities,
+        }
+    }
+}
+
+/// Reads `[auth.NAME.jwks]`.
+pub(super) fn read(jwks: &mut Section<'_>) -> Bounds {
+    let authorities = jwks.file("ca_file").map(|pem| authorities(&pem));
+    Bounds {
+        refresh: jwks.or("refresh", Duration::from_secs(10 * 60), pause),
+        cooldown: jwks.or("cooldown", Duration::from_secs(30), pause),
+        timeout: jwks.or("timeout", Duration::from_secs(5), timeout),
+        max_bytes: jwks.or("max_bytes", 256 * KIB, size(KIB..=4 * MIB)),
+        authorities: match authorities {
+            None => Vec::new(),
+            Some(Ok(authorities)) => authorities,
+            Some(Err(what)) => {
+                jwks.problem("ca_file", what, "name a file of CERTIFICATE blocks in PEM");
+                Vec::new()
+            }
+        },
+    }
+}
+
+fn pause(value: &DeValue<'_>) -> Read<Duration> {
+    let pause = duration(value)?;
+    if pause < PAUSE_MIN {
+        return Err(Mistake::new("would burden the issuer", "write at least 1s"));
+    }
+    Ok(pause)
+}
+
+fn timeout(value: &DeValue<'_>) -> Read<Duration> {
+    let timeout = duration(value)?;
+    if timeout > TIMEOUT_MAX {
+        let what = "would hold up the start of the gateway";
+        return Err(Mistake::new(what, "write at most 1m"));
+    }
+    Ok(timeout)
+}
+
+/// The certificates of a PEM text, each of which can be an authority. A file without one must not
+/// mean the system's authorities instead.
+fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("is not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no certificate".to_owned());
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("holds a certificate that is no authority: {error}"))?;
+    }
+    Ok(certificates)
+}
+
+/// Reads `jwks_url`. A URL with a user or a password is not echoed.
+pub(super) fn keys_url(value: &DeValue<'_>) -> Read<KeysUrl> {
+    const EXAMPLE: &str = "write one like \"https://login.example.com/jwks.json\"";
+    let text = string(value, "it in quotes, such as \"https://login.example.com/jwks.json\"")?;
+    let wrong = || Mistake::new(format!("{} is not the URL of a JWK set", echo(text)), EXAMPLE);
+    let (tls, rest) = match text.split_once("://") {
+        Some(("https", rest)) => (true, rest),
+        Some(("http", rest)) => (false, rest),
+        _ => return Err(wrong()),
+    };
+    let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err(Mistake::new("has a user or a password inside the URL", EXAMPLE));
+    }
+    let (host, port) = host_and_port(authority, if tls { 443 } else { 80 }).ok_or_else(wrong)?;
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let target = format!("{slash}{target}");
+    if target.contains('#') || PathAndQuery::try_from(target.as_str()).is_err() {
+        return Err(wrong());
+    }
+    if !tls && !is_this_machine(&host) {
+        let what = "would fetch keys in clear, and whoever is on the way could put in their own";
+        let remedy = "write https://; http:// is for 127.0.0.1, [::1] and localhost alone";
+        return Err(Mistake::new(what, remedy));
+    }
+    Ok(KeysUrl { tls, host, port, target })
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}

@@ -1,0 +1,70 @@
+//! `gateway.toml` in the root: it loads, its examples are keys, and it shows every key.
+
+use super::*;
+
+#[test]
+fn the_reference_file_loads_without_a_problem() {
+    let env = |_: &str| None;
+    let loaded = parse("gateway.toml", Path::new("/nonexistent"), REFERENCE, &env).unwrap();
+    assert_eq!(loaded.source.render(&loaded.problems), "0 problems in gateway.toml\n");
+    let secret = match &loaded.config.auth["users"].keys {
+        Some(KeySource::Secret(secret)) => secret.expose().len(),
+        other => panic!("{other:?}"),
+    };
+    assert!(secret >= 32);
+    // What the file shows for tables with defaults is the default.
+    let default = read("").config;
+    let shown = loaded.config;
+    assert_eq!((shown.server, shown.log), (default.server, default.log));
+    assert_eq!((shown.admin, shown.store), (default.admin, default.store));
+}
+
+#[test]
+fn the_commented_examples_are_keys_of_their_tables() {
+    fn example(line: &str) -> Option<&str> {
+        let line = line.strip_prefix("# ")?;
+        if line.starts_with('[') && line.ends_with(']') {
+            return Some(line);
+        }
+        let (key, _) = line.split_once(" = ")?;
+        key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(line)
+    }
+    let lines: Vec<&str> = REFERENCE.lines().map(|l| example(l).unwrap_or(l)).collect();
+    let loaded = read(&lines.join("\n"));
+    let report = loaded.source.render(&loaded.problems);
+    assert!(!report.contains("unknown key"), "{report}");
+    // Three sources of keys too many, three files and two variables that are not there.
+    assert_eq!(loaded.problems.len(), 6, "{report}");
+}
+
+/// The keys that stand in the reference file, as `table.key` with `NAME` for names.
+fn shown_keys() -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut table = String::new();
+    for line in REFERENCE.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            let mut parts: Vec<&str> = header.split('.').collect();
+            if matches!(parts[0], "auth" | "limits" | "upstreams" | "routes") {
+                parts[1] = "NAME";
+            }
+            table = parts.join(".");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            shown.push(format!("{table}.{key}"));
+            let inner = value.split(['{', ',']).filter_map(|part| part.split_once(" = "));
+            shown.extend(inner.map(|(inner, _)| format!("{table}.{key}.{}", inner.trim())));
+        }
+    }
+    shown
+}
+
+#[test]
+fn the_reference_file_shows_every_key() {
+    let (known, shown) = (known_keys(), shown_keys());
+    assert!(known.len() > 70, "{known:?}");
+    for sample in ["server.listen", "session.header", "routes.NAME.cache.ttl"] {
+        assert!(known.iter().any(|key| key == sample), "{sample}");
+    }
+    let missing: Vec<_> = known.iter().filter(|key| !shown.contains(key)).collect();
+    assert!(missing.is_empty(), "gateway.toml does not show {missing:?}");
+}

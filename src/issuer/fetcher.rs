@@ -1,0 +1,263 @@
+//! Fetches the keys of one place again and again, for every verifier that uses them. Who is missing
+//! a key rings a bell and waits; what comes of it is put into the verifiers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::State;
+use super::fetch::{Fault, fetch};
+use crate::auth::{Flaw, Verifier};
+use crate::config::RemoteKeys;
+use crate::observe::{IssuerMeter, Metrics};
+
+/// Pause after the first failed fetch; it doubles up to `jwks.cooldown`.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Most doublings that are counted; the bound is reached long before.
+const DOUBLINGS_MAX: u32 = 16;
+/// How many flaws of a set are told.
+const FLAWS_TOLD_MAX: usize = 8;
+
+/// One place, and who uses its keys.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    source: RemoteKeys,
+    users: Mutex<Users>,
+    progress: Mutex<Progress>,
+    /// Wakes the task: a key is missing, or nobody needs the fetcher any more.
+    bell: Arc<Notify>,
+    /// How many flights have ended.
+    landed: watch::Sender<u64>,
+    meter: IssuerMeter,
+}
+
+/// Who is given what was fetched. The lock is held while keys are parsed, so that nobody who comes
+/// in the meantime misses them; requests never take it.
+#[derive(Debug, Default)]
+struct Users {
+    verifiers: Vec<Weak<Verifier>>,
+    /// The set that was fetched last and was of use to somebody.
+    document: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// A fetch is on its way or about to begin.
+    in_flight: bool,
+    /// When a missing key last caused a fetch.
+    asked: Option<Instant>,
+    /// When the last good fetch ended.
+    fetched: Option<Instant>,
+    failures: u32,
+    failure: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fetcher {
+    /// A fetcher that waits for [`Self::take_off`]. `document` is what is known already.
+    pub(super) fn new(
+        source: &RemoteKeys,
+        document: Option<Arc<str>>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source: source.clone(),
+            users: Mutex::new(Users { verifiers: Vec::new(), document }),
+            progress: Mutex::new(Progress {
+                in_flight: true,
+                asked: None,
+                fetched: None,
+                failures: 0,
+                failure: None,
+            }),
+            bell: Arc::default(),
+            landed: watch::Sender::new(0),
+            meter: metrics.issuer(&source.url.to_string()),
+        })
+    }
+
+    /// Begins the first fetch, now that everybody is there who will use its keys: what is wrong
+    /// with a set is told when it comes.
+    pub(super) fn take_off(self: &Arc<Self>) {
+        tokio::spawn(go_on(Arc::downgrade(self), Arc::clone(&self.bell)));
+    }
+
+    pub(super) fn source(&self) -> &RemoteKeys {
+        &self.source
+    }
+
+    /// Whether the same keys would come from `source`, be it in another way.
+    pub(super) fn fetches_from_where(&self, source: &RemoteKeys) -> bool {
+        self.source.url == source.url && self.source.authorities == source.authorities
+    }
+
+    pub(super) fn document(&self) -> Option<Arc<str>> {
+        lock(&self.users).document.clone()
+    }
+
+    /// Gives a verifier the keys of now and of all times to come.
+    pub(super) fn serve(&self, verifier: &Arc<Verifier>) {
+        let mut users = lock(&self.users);
+        users.verifiers.retain(|known| known.strong_count() > 0);
+        users.verifiers.push(Arc::downgrade(verifier));
+        if let Some(document) = &users.document {
+            // What is wrong with the set was told when it came; what is wrong with it for this
+            // verifier alone will be told when it comes again.
+            let _ = verifier.renew_keys(document);
+        }
+    }
+
+    /// Returns when the first flight has ended.
+    pub(super) async fn first_flight(&self) {
+        // The sender is here, so there is no error.
+        let _ = self.landed.subscribe().wait_for(|landed| *landed > 0).await;
+    }
+
+    /// See [`super::Issuers::ask`].
+    pub(super) async fn ask(&self) -> bool {
+        let mut landed = {
+            let mut progress = lock(&self.progress);
+            if !progress.in_flight {
+                let now = Instant::now();
+                let cool = progress.asked.is_none_or(|at| now - at >= self.source.cooldown);
+                if !cool {
+                    return progress.failure.is_some();
+                }
+                progress.asked = Some(now);
+                progress.in_flight = true;
+                self.bell.notify_one();
+            }
+            // Under the lock, so that the flight it sees landing is the one in progress.
+            self.landed.subscribe()
+        };
+        let waited = tokio::time::timeout(self.source.timeout, landed.changed()).await;
+        waited.is_err() || lock(&self.progress).failure.is_some()
+    }
+
+    pub(super) fn state(&self) -> State {
+        let progress = lock(&self.progress);
+        State {
+            url: self.source.url.to_string(),
+            age: progress.fetched.map(|at| at.elapsed()),
+            failure: progress.failure.clone(),
+        }
+    }
+
+    /// One fetch and what comes of it. Returns how long to rest.
+    async fn fly(&self) -> Duration {
+        let fetched = fetch(&self.source).await;
+        let outcome = fetched.and_then(|document| self.hand_out(&document));
+        self.meter.fetched(outcome.as_ref().map_or_else(Fault::code, |()| "ok"));
+        let url = &self.source.url;
+        let mut progress = lock(&self.progress);
+        let rest = match outcome {
+            Ok(()) => {
+                if progress.failures > 0 || progress.fetched.is_none() {
+                    tracing::info!(%url, "the issuer's keys were fetched");
+                }
+                progress.fetched = Some(Instant::now());
+                progress.failures = 0;
+                progress.failure = None;
+                // Early rather than late, and not with all other gateways at once.
+                self.source.refresh.mul_f64(0.8 + 0.2 * fastrand::f64())
+            }
+            Err(fault) => {
+                if progress.failures == 0 {
+                    let kept = if progress.fetched.is_some() {
+                        "the last known keys stay in force"
+                    } else {
+                        "requests with its tokens are answered with 503"
+                    };
+                    tracing::warn!(%url, "the issuer's keys could not be fetched: {fault}; {kept}");
+                }
+                let doublings = progress.failures.min(DOUBLINGS_MAX);
+                progress.failures = progress.failures.saturating_add(1);
+                progress.failure = Some(fault.to_string());
+                let pause = BACKOFF_MIN.saturating_mul(1 << doublings).min(self.source.cooldown);
+                pause.mul_f64(0.5 + 0.5 * fastrand::f64())
+            }
+        };
+        progress.in_flight = false;
+        self.landed.send_modify(|landed| *landed += 1);
+        rest
+    }
+
+    /// Gives the set to everybody. It is a failure when it is of no use to one of them.
+    fn hand_out(&self, document: &[u8]) -> Result<(), Fault> {
+        let document = std::str::from_utf8(document)
+            .map_err(|_| Fault::Unusable("the set is not UTF-8".to_owned()))?;
+        let mut users = lock(&self.users);
+        let mut faults = Vec::new();
+        let mut of_use = false;
+        for verifier in users.verifiers.iter().filter_map(Weak::upgrade) {
+            match verifier.renew_keys(document) {
+                Ok(ignored) => {
+                    of_use = true;
+                    if !ignored.is_empty() {
+                        let (url, name) = (&self.source.url, verifier.name());
+                        let ignored = told(&ignored);
+                        tracing::warn!(%url, "auth.{name} leaves keys of the set out: {ignored}");
+                    }
+                }
+                Err(flaws) => {
+                    let name = verifier.name();
+                    faults.push(format!("no key of the set serves auth.{name}: {}", told(&flaws)));
+                }
+            }
+        }
+        if of_use {
+            users.document = Some(document.into());
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Fault::Unusable(faults.join("; "))) }
+    }
+
+    /// Takes up a flight that was asked for, or begins one that is due.
+    fn is_due(&self, time_is_up: bool) -> bool {
+        let mut progress = lock(&self.progress);
+        progress.in_flight |= time_is_up;
+        progress.in_flight
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.bell.notify_one();
+    }
+}
+
+fn told(flaws: &[Flaw]) -> String {
+    let told: Vec<String> = flaws
+        .iter()
+        .take(FLAWS_TOLD_MAX)
+        .map(|flaw| format!("{} ({})", flaw.what, flaw.remedy))
+        .collect();
+    let more = flaws.len().saturating_sub(FLAWS_TOLD_MAX);
+    if more > 0 { format!("{}; and {more} more", told.join("; ")) } else { told.join("; ") }
+}
+
+/// Flies, rests, and flies again when the time has come or the bell rings, until nobody needs the
+/// fetcher any more.
+async fn go_on(fetcher: Weak<Fetcher>, bell: Arc<Notify>) {
+    loop {
+        let Some(flying) = fetcher.upgrade() else { return };
+        let rest = tokio::time::sleep(flying.fly().await);
+        drop(flying);
+        tokio::pin!(rest);
+        loop {
+            let time_is_up = tokio::select! {
+                () = &mut rest => true,
+                () = bell.notified() => false,
+            };
+            let Some(fetcher) = fetcher.upgrade() else { return };
+            // A bell that rang for the flight that has just ended calls for no other.
+            if fetcher.is_due(time_is_up) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The issuers whose keys are fetched: one fetcher for each place, whoever uses its keys. A fetcher
+//! fetches before the keys are old, and when a token names a key that is not known; what it fetched
+//! last stays in force while the issuer is away. It must not know requests, nor tokens.
+
+mod fetch;
+mod fetcher;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::fetcher::Fetcher;
+use crate::auth::Verifier;
+use crate::observe::Metrics;
+
+/// The fetchers that the verifiers of one plan need.
+#[derive(Debug, Default)]
+pub struct Issuers {
+    /// By the name of the verifier.
+    fetchers: BTreeMap<String, Arc<Fetcher>>,
+}
+
+/// What is known of the keys of one place.
+#[derive(Debug)]
+pub struct State {
+    /// The place, without a query.
+    pub url: String,
+    /// Since when the keys are in force as they are; nothing before the first fetch.
+    pub age: Option<Duration>,
+    /// Why the last fetch failed; nothing when it did not.
+    pub failure: Option<String>,
+}
+
+impl Issuers {
+    /// Fetchers for the keys of `verifiers`. Those of the former plan go on where they fetch the
+    /// same in the same way, and hand over what they have where only the way has changed. The rest
+    /// end when nobody needs them any more.
+    pub fn open<'v>(
+        verifiers: impl Iterator<Item = &'v Arc<Verifier>>,
+        former: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut fetchers: BTreeMap<String, Arc<Fetcher>> = BTreeMap::new();
+        let mut new = Vec::new();
+        for verifier in verifiers {
+            let Some(source) = verifier.remote() else { continue };
+            let known: Vec<&Arc<Fetcher>> = fetchers
+                .values()
+                .chain(former.iter().flat_map(|it| it.fetchers.values()))
+                .collect();
+            let same = known.iter().find(|fetcher| *fetcher.source() == *source);
+            let fetcher = match same {
+                Some(fetcher) => Arc::clone(fetcher),
+                None => {
+                    let document = known
+                        .iter()
+                        .find(|fetcher| fetcher.fetches_from_where(source))
+                        .and_then(|fetcher| fetcher.document());
+                    let fetcher = Fetcher::new(source, document, metrics);
+                    new.push(Arc::clone(&fetcher));
+                    fetcher
+                }
+            };
+            fetcher.serve(verifier);
+            fetchers.insert(verifier.name().to_owned(), fetcher);
+        }
+        new.iter().for_each(Fetcher::take_off);
+        Self { fetchers }
+    }
+
+    /// Returns when every fetcher has ended its first fetch, well or not.
+    pub async fn first_fetches(&self) {
+        for fetcher in self.fetchers.values() {
+            fetcher.first_flight().await;
+        }
+    }
+
+    /// Has the keys of a verifier fetched because one is missing, unless that was done within the
+    /// cool-down, and waits for the fetch in progress. Returns whether the issuer is failing.
+    pub async fn ask(&self, verifier: &str) -> bool {
+        match self.fetchers.get(verifier) {
+            Some(fetcher) => fetcher.ask().await,
+            None => false,
+        }
+    }
+
+    /// What is known of each place.
+    pub fn states(&self) -> Vec<State> {
+        let mut fetchers: Vec<&Arc<Fetcher>> = self.fetchers.values().collect();
+        fetchers.sort_by_key(|fetcher| Arc::as_ptr(fetcher));
+        fetchers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let mut states: Vec<State> = fetchers.into_iter().map(|it| it.state()).collect();
+        states.sort_by(|a, b| a.url.cmp(&b.url));
+        states
+    }
+}
