@@ -20,12 +20,11 @@ use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
-use crate::limit::{self, Correction, LeaseRenewal, Ticket};
+use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Entry, Leases, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store,
-    StoreError,
+    Answers, Entry, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store, StoreError,
 };
 use crate::upstream::Upstream;
 
@@ -126,6 +125,7 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(held::keep(Arc::downgrade(&gateway)));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -270,18 +270,6 @@ impl Gateway {
         self.in_background("limits", async move { gateway.store.release(&keys, &holder).await });
     }
 
-    /// Renews the leases of requests that take long.
-    async fn renew_leases(&self) {
-        for (holder, LeaseRenewal { keys, crowds, .. }) in self.limits.in_flight.due() {
-            let leases = Leases { crowds: &crowds, keys: &keys, holder: &holder };
-            if self.store.lease(leases).await.is_err() {
-                self.metrics.store_failed("limits");
-                // The rest would fail too, one timeout after the other.
-                return;
-            }
-        }
-    }
-
     /// The key of the base epoch.
     pub fn base_epoch(&self) -> &str {
         &self.base_epoch
@@ -383,6 +371,5 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         if gateway.overdue.any.load(Ordering::Acquire) {
             gateway.settle_overdue().await;
         }
-        gateway.renew_leases().await;
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -16,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::limit::describe;
 use crate::pipeline::{self, Described};
 use crate::store::keys::{limit_parts, parse_principal};
-use crate::store::{Charges, Mode, Window, WindowSet};
+use crate::store::{Charges, Crowd, Leases, Mode, Window, WindowSet};
 
 /// Most keys that are told of as refused.
 const REFUSED_MAX: usize = 50;
@@ -25,13 +26,24 @@ const REFUSED_MAX: usize = 50;
 struct Asked {
     policy: String,
     principal: String,
+    /// Most requests in flight, in place of windows; the only key is theirs.
+    concurrent: Option<u32>,
     windows: Vec<Window>,
     keys: Vec<String>,
 }
 
 /// `GET /v1/limits?policy=NAME&key=PRINCIPAL`: what is left.
 pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, windows, keys } = asked(gateway, uri)?;
+    let Asked { policy, principal, concurrent, windows, keys } = asked(gateway, uri)?;
+    if let Some(most) = concurrent {
+        let crowds = [Crowd { most, lease: Duration::ZERO, mode: Mode::Peek }];
+        let leases = Leases { crowds: &crowds, keys: &keys, holder: "" };
+        let held = gateway.store.lease(leases).await?.held;
+        let body = json!({
+            "policy": policy, "key": principal, "concurrent": most, "in_flight": held.first(),
+        });
+        return Ok(reply_json(StatusCode::OK, &body));
+    }
     let set = WindowSet::new(windows);
     let reply = gateway.store.take(Charges { set: &set, keys: &keys }).await?;
     let shown = set.windows.iter().zip(&reply.windows).map(|(w, state)| describe(w, state));
@@ -48,7 +60,7 @@ pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> 
         forgotten += u32::from(gateway.store.delete(key).await?);
     }
     gateway.limits.reset(&keys);
-    let body = json!({ "policy": policy, "key": principal, "windows_reset": forgotten });
+    let body = json!({ "policy": policy, "key": principal, "counters_reset": forgotten });
     Ok(reply_json(StatusCode::OK, &body))
 }
 
@@ -89,14 +101,18 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
             "{key:?} is no key: it is made of kind=value, as POST /v1/explain shows it."
         ))
     })?;
-    let (windows, keys) = windows(limit)
+    let concurrent = limit.concurrent;
+    let (windows, mut keys): (Vec<_>, Vec<_>) = windows(limit)
         .map(|(label, window)| {
             let mut key = String::new();
             running.plan.keys.limit_into(&mut key, policy, &label, &principal);
             (window, key)
         })
         .unzip();
-    Ok(Asked { policy: policy.to_owned(), principal, windows, keys })
+    if concurrent.is_some() {
+        keys.push(running.plan.keys.in_flight(policy, &principal));
+    }
+    Ok(Asked { policy: policy.to_owned(), principal, concurrent, windows, keys })
 }
 
 /// All windows of a limit and its tiers, one per length: tiers of one length share their counter.

@@ -46,6 +46,10 @@ pub(super) struct Revoke {
     /// admin.revocation_ttl; a token given whole says itself how long it lives.
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<String>,
+    /// The verifier whose callers are meant, by its name in [auth]; needed where a route has
+    /// several.
+    #[arg(long, value_name = "NAME")]
+    auth: Option<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -101,10 +105,16 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
         ("sid", sid.as_deref()),
         ("sub", sub.as_deref()),
         ("expires_in", options.expires_in.as_deref()),
+        ("auth", options.auth.as_deref()),
     ]);
     let method = if options.undo { Method::DELETE } else { Method::POST };
     let answer = remote.send(method, "/v1/revocations", &body)?;
-    let key = answer.get("key").and_then(Value::as_str).unwrap_or_default();
+    let several = answer.get("keys").and_then(Value::as_array);
+    let several = several.map(|keys| keys.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+    let key = several.map_or_else(
+        || answer.get("key").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        |keys| keys.join(", "),
+    );
     if options.undo {
         return Ok(format!("taken back: {key}"));
     }

@@ -112,10 +112,21 @@ impl<'p> Asked<'p> {
     }
 
     /// Refuses at once what the store refused a moment ago.
-    pub fn recall_shared(&self, state: &State, told: &Told<'_>) -> Result<(), Exceeded> {
+    pub fn recall(&self, state: &State, told: &Told<'_>) -> Result<(), Exceeded> {
+        self.recall_shared(state, told, |_| true)
+    }
+
+    /// The same for some of the limits.
+    pub(super) fn recall_shared(
+        &self,
+        state: &State,
+        told: &Told<'_>,
+        chosen: impl Fn(&Limit) -> bool,
+    ) -> Result<(), Exceeded> {
         for (index, ((limit, rule), window)) in self.rules.iter().zip(&self.set.windows).enumerate()
         {
             if limit.over == Over::Refuse
+                && chosen(limit)
                 && let Some(wait) = state.denied.until(&self.keys[index], window)
             {
                 let mut quota = told.quota.renewed();

@@ -259,16 +259,26 @@ impl InFlight {
         }
     }
 
-    /// The leases that must be renewed now, by holder; they count as renewed.
+    /// The leases that must be renewed now, by holder.
     pub fn due(&self) -> Vec<(String, LeaseRenewal)> {
         let now = Instant::now();
+        let leased = lock(&self.leased);
+        let due = leased.iter().filter(|(_, renewal)| renewal.at <= now);
+        due.map(|(holder, renewal)| (holder.clone(), renewal.clone())).collect()
+    }
+
+    /// Whether a holder's request still lasts.
+    pub fn lasts(&self, holder: &str) -> bool {
+        lock(&self.leased).contains_key(holder)
+    }
+
+    /// A lease was renewed. False when its request has ended meanwhile: then it must be given back
+    /// once more, because the renewal may have come after the release.
+    pub fn renewed(&self, holder: &str) -> bool {
         let mut leased = lock(&self.leased);
-        let due = leased.iter_mut().filter(|(_, renewal)| renewal.at <= now);
-        due.map(|(holder, renewal)| {
-            *renewal = LeaseRenewal::new(renewal.keys.clone(), renewal.crowds.clone());
-            (holder.clone(), renewal.clone())
-        })
-        .collect()
+        let Some(renewal) = leased.get_mut(holder) else { return false };
+        *renewal = LeaseRenewal::new(renewal.keys.clone(), renewal.crowds.clone());
+        true
     }
 }
 

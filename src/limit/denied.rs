@@ -27,8 +27,8 @@ pub struct DenyCache {
 struct Entry {
     trusted_until: Instant,
     exhausted_until: Instant,
-    /// The cost that did not fit, and the limit that it met: a cheaper request, or one of a higher
-    /// tier, must be asked for.
+    /// The cost that did not fit, and the limit that it met. For a request of another cost or tier
+    /// the wait would be another.
     cost: u32,
     limit: u32,
 }
@@ -57,7 +57,7 @@ impl DenyCache {
     pub fn until(&self, key: &str, window: &Window) -> Option<Duration> {
         let entry = self.entries.get(key)?;
         let now = Instant::now();
-        let applies = window.cost >= entry.cost && window.limit <= entry.limit;
+        let applies = window.cost == entry.cost && window.limit == entry.limit;
         if entry.trusted_until <= now || !applies {
             return None;
         }

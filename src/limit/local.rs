@@ -38,6 +38,8 @@ impl LocalLimits {
     /// Charges `cost` units: what is left of the burst, and the wait when they did not fit.
     pub(super) fn charge(&self, key: &str, quota: Quota, cost: u32) -> (u32, Option<Duration>) {
         let Some(cost) = NonZeroU32::new(cost) else { return (quota.burst_size().get(), None) };
+        // By its burst too: tiers and reloads give one key several.
+        let key = &format!("{key} {}", quota.burst_size());
         let limiter = match self.limiters.get(key) {
             Some(limiter) => limiter,
             None => self
@@ -50,8 +52,9 @@ impl LocalLimits {
         };
         match limiter.check_n(cost) {
             Ok(Ok(state)) => (state.remaining_burst_capacity(), None),
-            // Reported when the file was read: a cost above the limit.
-            Err(_) => (0, Some(Duration::MAX)),
+            // Reported when the file was read: a cost above the limit. The whole window is as long
+            // as anybody can be told to wait.
+            Err(_) => (0, Some(quota.burst_size_replenished_in())),
             Ok(Err(refused)) => {
                 (0, Some(refused.wait_time_from(self.clock.now()).max(Duration::from_millis(1))))
             }

@@ -190,7 +190,7 @@ pub fn flood<'p>(
         return Ok(());
     }
     match question(policy, keys, facts, false) {
-        Some(asked) => asked.recall_shared(state, told),
+        Some(asked) => asked.recall_shared(state, told, Limit::is_early),
         None => Ok(()),
     }
 }

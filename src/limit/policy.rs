@@ -122,7 +122,9 @@ impl Policy {
 
     /// The names of the limits that each gateway counts for itself.
     pub fn local_names(&self) -> impl Iterator<Item = &str> {
-        self.local.iter().map(|limit| limit.name.as_str())
+        let in_flight = self.concurrent.iter().filter(|concurrent| concurrent.is_local);
+        let windows = self.local.iter();
+        windows.chain(in_flight.map(|concurrent| &concurrent.limit)).map(|it| it.name.as_str())
     }
 
     /// Whether the route refuses this client, whatever it asks.
@@ -186,7 +188,7 @@ impl Limit {
             Cost::Fixed(cost) => *cost,
             Cost::Header(name, max) => {
                 let said = facts.headers.get(name).and_then(|value| value.to_str().ok());
-                said.and_then(|text| text.trim().parse().ok()).unwrap_or(1).clamp(1, *max)
+                said.and_then(units).unwrap_or(1).clamp(1, *max)
             }
             Cost::Methods(costs) => {
                 costs.iter().find(|(method, _)| method == facts.method).map_or(1, |(_, cost)| *cost)
@@ -252,6 +254,13 @@ impl Rule {
     pub(super) fn priced(&self, cost: u32) -> Window {
         Window { cost, ..self.window }
     }
+}
+
+/// A number of units as a header says it; one beyond all bounds is the largest there is.
+pub(super) fn units(text: &str) -> Option<u32> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
 fn contains(networks: &[IpNet], address: ClientAddr) -> bool {

@@ -6,7 +6,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::State;
-use super::policy::Limit;
+use super::policy::{Limit, units};
 use crate::config::Refund;
 use crate::store::{Charges, Mode, Store, StoreError, Window, WindowSet};
 
@@ -70,8 +70,9 @@ impl Limit {
             return 0;
         }
         let said = self.response_cost.as_ref().and_then(|(name, max)| {
-            let text = outcome.headers?.get(name)?.to_str().ok()?;
-            text.trim().parse::<u32>().ok().map(|cost| cost.min(*max))
+            // What a stored response did cost was charged when it was fetched.
+            let headers = outcome.headers.filter(|_| !outcome.cached)?;
+            units(headers.get(name)?.to_str().ok()?).map(|cost| cost.min(*max))
         });
         said.unwrap_or(paid)
     }

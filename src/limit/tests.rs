@@ -155,7 +155,7 @@ async fn a_refusal_is_remembered_until_the_store_would_say_otherwise_but_a_secon
         let window = Window::new(10, Duration::from_secs(60));
         assert!(here.denied.until(key, &window).is_some(), "{retry_ms}");
         let dearer = Window { cost: 2, ..window };
-        assert!(here.denied.until(key, &dearer).is_some(), "{retry_ms}");
+        assert_eq!(here.denied.until(key, &dearer), None, "a dearer request waits longer");
         let cheaper = Window { cost: 0, ..window };
         assert_eq!(here.denied.until(key, &cheaper), None, "a cheaper request may fit");
         let wider = Window { limit: 11, ..window };
@@ -214,4 +214,41 @@ fn several_windows_are_named_by_their_length() {
     let policy = Policy::compile([("api", &limit)].into_iter(), 1);
     let header = policy.policy_header.unwrap();
     assert_eq!(header, "\"api-15m\";q=100;w=900, \"api-1s\";q=20;w=1");
+}
+
+#[test]
+fn who_may_be_exempt_is_not_refused_before_anybody_knows_who_calls() {
+    let exempt = config::Exempt {
+        claims: [("sub".to_owned(), vec!["ada".to_owned()])].into(),
+        ..config::Exempt::default()
+    };
+    let limit = limit(vec![LimitKey::Address], &["1/1h"], Scope::Shared);
+    let limit = config::Limit { exempt, ..limit };
+    let policy = Policy::compile([("p", &limit)].into_iter(), 1);
+    let (here, keys, headers) = (State::new(100), Keys::new("app"), HeaderMap::new());
+    let stranger = facts("192.0.2.1", &None, &headers);
+    let asked = question(&policy, &keys, &stranger, true).unwrap();
+    let state = WindowState { free: 0, retry_ms: 900, next_ms: 900, full_ms: 900 };
+    let reply = Ok(ChargeReply { allowed: false, at_us: 0, windows: vec![state] });
+    assert!(asked.admit(&reply, LimitOutage::Refuse, &here, &mut Told::default()).is_err());
+    assert!(asked.recall(&here, &Told::default()).is_err(), "the refusal is remembered");
+    assert_eq!(flood(&policy, &here, &keys, &stranger, &mut Told::default()), Ok(()));
+    assert!(
+        question(&policy, &keys, &facts("192.0.2.1", &caller("ada"), &headers), true).is_none()
+    );
+}
+
+#[test]
+fn a_local_limit_counts_tiers_apart_and_never_waits_longer_than_its_window() {
+    let here = LocalLimits::default();
+    let quota = |rate: &str| local::quota(&rate.parse().unwrap());
+    assert_eq!(here.charge("k", quota("1/1h"), 1).1, None);
+    assert!(here.charge("k", quota("1/1h"), 1).1.is_some());
+    assert_eq!(here.charge("k", quota("9/1h"), 1).1, None, "a higher tier has units of its own");
+    let (_, wait) = here.charge("k", quota("9/1h"), 10);
+    assert_eq!(wait, Some(Duration::from_secs(3600)));
+    let mut quota = Quota::default();
+    let item = QuotaItem::new("p".to_owned(), 9, Duration::from_secs(3600));
+    quota.push((&item, 9), 0, wait.unwrap(), wait.unwrap());
+    quota.stamp(&mut HeaderMap::new(), std::time::SystemTime::now());
 }

@@ -2,7 +2,7 @@
 //! judged after it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 
@@ -21,7 +21,8 @@ use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
 use crate::store::{
-    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StoreError,
+    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
+    StandingReply, StoreError,
 };
 
 /// The questions of one request, with the keys they are made of.
@@ -74,7 +75,7 @@ impl<'p> Asked<'p> {
         };
         let charges = limit::question(&route.limits, &plan.keys, &facts, good);
         if let Some(charges) = &charges {
-            charges.recall_shared(&gateway.limits, told)?;
+            charges.recall(&gateway.limits, told)?;
         }
         if good {
             limit::charge(&route.limits, &gateway.limits, &plan.keys, &facts, told)?;
@@ -130,15 +131,7 @@ impl<'p> Asked<'p> {
         let (Some(identity), Some(reply)) = (caller, answers.standing.take()) else {
             return Ok(());
         };
-        let reply = reply.or_else(|error| match error {
-            StoreError::Unavailable | StoreError::Timeout => {
-                let max_stale = plan.on_outage.revocation_max_stale;
-                gateway.store.recall(standing(identity), max_stale).ok_or(error)
-            }
-            // An answer that cannot be used is no outage: what it says may be news.
-            StoreError::Refused(_) | StoreError::Full => Err(error),
-        });
-        match reply {
+        match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
             Ok(standing) => {
                 let verdict = auth::confirm(identity, standing.listed, standing.not_before);
                 if verdict.is_err() {
@@ -148,6 +141,7 @@ impl<'p> Asked<'p> {
                 Ok(verdict?)
             }
             Err(error) if plan.on_outage.revocation == Outage::Refuse => {
+                self.undo(answers, gateway);
                 Err(Rejection::RevocationUnknown(error))
             }
             Err(_) => Ok(()),
@@ -241,6 +235,22 @@ impl<'p> Asked<'p> {
         exchange.forward = Some(why);
         Ok(Found::Miss(fill))
     }
+}
+
+/// What the store said of a token's standing; while it is away, what this node last knew.
+pub(super) fn recalled(
+    gateway: &Gateway,
+    identity: &Identity,
+    reply: Reply<StandingReply>,
+    max_stale: Duration,
+) -> Reply<StandingReply> {
+    reply.or_else(|error| match error {
+        StoreError::Unavailable | StoreError::Timeout => {
+            gateway.store.recall(standing(identity), max_stale).ok_or(error)
+        }
+        // An answer that cannot be used is no outage: what it says may be news.
+        StoreError::Refused(_) | StoreError::Full => Err(error),
+    })
 }
 
 impl Lookup {

@@ -91,9 +91,13 @@ impl Exchange {
 
     /// Notes which functions must do without the store.
     pub(super) fn note_outage(&mut self, answers: &Answers) {
+        let charged = answers.charges.as_ref().and_then(|r| r.as_ref().err());
+        let leased = answers.leases.as_ref().and_then(|r| r.as_ref().err());
+        let asked = answers.charges.is_some() || answers.leases.is_some();
+        let failed = charged.or(leased).is_some();
         let failures = [
             ("revocation", answers.standing.as_ref().and_then(|r| r.as_ref().err())),
-            ("limits", answers.charges.as_ref().and_then(|r| r.as_ref().err())),
+            ("limits", charged.or(leased)),
             ("session", answers.session.as_ref().and_then(|r| r.as_ref().err())),
             ("cache", answers.cached.as_ref().and_then(|r| r.as_ref().err())),
         ];
@@ -104,11 +108,11 @@ impl Exchange {
                 self.error.get_or_insert_with(|| error.to_string());
             }
         }
-        self.limits = match (&answers.charges, self.running.plan.on_outage.limits) {
-            (None, _) | (Some(Err(_)), LimitOutage::Allow) => "off",
-            (Some(Ok(_)), _) => "pass",
-            (Some(Err(_)), LimitOutage::Local) => "local",
-            (Some(Err(_)), LimitOutage::Refuse) => "refused",
+        self.limits = match (asked, failed, self.running.plan.on_outage.limits) {
+            (false, ..) | (true, true, LimitOutage::Allow) => "off",
+            (true, false, _) => "pass",
+            (true, true, LimitOutage::Local) => "local",
+            (true, true, LimitOutage::Refuse) => "refused",
         };
     }
 

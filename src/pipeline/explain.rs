@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri};
 use serde_json::{Map, Value, json};
 
+use super::asked::recalled;
 use super::rejection::Rejection;
 use crate::base::facts::{Caller, ClientAddr, Peer};
 use crate::config::{LimitOutage, Outage};
@@ -101,18 +102,14 @@ async fn walk(
     let limits = charges.as_ref().zip(answers.charges.take());
     let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
     let mut shown = describe_limits(&running, route, &limits);
-    let mut has_place = Ok(());
-    if let Some((places, Ok(reply))) = places.as_ref().zip(answers.leases.take()) {
-        let (in_flight, verdict) = places.forecast(&reply);
-        shown.extend(in_flight);
-        has_place = verdict;
-    }
+    let leased = places.as_ref().zip(answers.leases.take());
+    let has_place = describe_in_flight(&running, leased, &mut shown);
     report.insert("limits".to_owned(), Value::Array(shown));
     if let Err(denied) = identified {
         admit(&running, limits)?;
         return Err(denied.into());
     }
-    confirm(&running, &caller, answers.standing.take())?;
+    confirm(gateway, &running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
     has_place?;
     let found = (answers.session.take(), answers.session_end.take());
@@ -158,15 +155,23 @@ async fn look(
 }
 
 fn confirm(
+    gateway: &Gateway,
     running: &Running,
     caller: &Caller,
     reply: Option<Reply<store::StandingReply>>,
 ) -> Result<(), Rejection> {
+    let on_outage = running.plan.on_outage;
+    let reply = match (caller, reply) {
+        (Some(identity), Some(reply)) => {
+            Some(recalled(gateway, identity, reply, on_outage.revocation_max_stale))
+        }
+        (_, reply) => reply,
+    };
     match (caller, reply) {
         (Some(identity), Some(Ok(standing))) => {
             Ok(auth::confirm(identity, standing.listed, standing.not_before)?)
         }
-        (_, Some(Err(error))) if running.plan.on_outage.revocation == Outage::Refuse => {
+        (_, Some(Err(error))) if on_outage.revocation == Outage::Refuse => {
             Err(Rejection::RevocationUnknown(error))
         }
         _ => Ok(()),
@@ -219,6 +224,25 @@ fn describe_limits(
         |name| json!({ "limit": name, "scope": "local", "note": "each gateway counts for itself" }),
     ));
     shown
+}
+
+/// Adds the limits on requests in flight, and says whether the request finds its places.
+fn describe_in_flight(
+    running: &Running,
+    leased: Option<(&limit::Wanted<'_>, Reply<store::LeaseReply>)>,
+    shown: &mut Vec<Value>,
+) -> Result<(), Exceeded> {
+    match leased {
+        Some((places, Ok(reply))) => {
+            let (in_flight, verdict) = places.forecast(&reply);
+            shown.extend(in_flight);
+            verdict
+        }
+        Some((_, Err(error))) if running.plan.on_outage.limits == LimitOutage::Refuse => {
+            Err(Exceeded::Unknown(error))
+        }
+        Some((_, Err(_))) | None => Ok(()),
+    }
 }
 
 fn describe_session(named: bool, session: &Result<session::Attached, NoSession>) -> Value {

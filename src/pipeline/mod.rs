@@ -117,8 +117,10 @@ async fn answer(
     let caller = match identified {
         Ok(caller) => caller,
         Err(denied) => {
-            asked.admit(&answers, plan, gateway, &mut told)?;
-            return Err(denied.into());
+            let (receipt, _) = asked.admit(&answers, plan, gateway, &mut told)?;
+            let refused = Err(denied.into());
+            gateway.correct(receipt.and_then(|receipt| receipt.settle(&outcome(&refused, false))));
+            return refused;
         }
     };
     exchange.caller.clone_from(&caller);
@@ -126,18 +128,24 @@ async fn answer(
     let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
     exchange.hold(place);
     exchange.note_over(&told.over);
-    let found = (answers.session.take(), answers.session_end.take());
-    let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
-    gateway.renew(asked.session.as_ref(), session.renew);
-    let found = asked.cached(answers.cached.take(), &head, &gateway.near, exchange)?;
-    let is_cached = matches!(found, Found::Hit(_));
-    let response = match found {
-        Found::Hit(response) => Ok(response.map(Content::Bytes)),
-        Found::Miss(pending) => {
-            let identity = (&caller, session.headers, told.marks);
-            arrival.forward(gateway, exchange, (head, body), identity, pending).await
+    let mut is_cached = false;
+    let response = async {
+        let found = (answers.session.take(), answers.session_end.take());
+        let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
+        gateway.renew(asked.session.as_ref(), session.renew);
+        match asked.cached(answers.cached.take(), &head, &gateway.near, exchange)? {
+            Found::Hit(response) => {
+                is_cached = true;
+                Ok(response.map(Content::Bytes))
+            }
+            Found::Miss(pending) => {
+                let identity = (&caller, session.headers, told.marks);
+                arrival.forward(gateway, exchange, (head, body), identity, pending).await
+            }
         }
     };
+    let response = response.await;
+    // However it ended: the answer decides what stays charged.
     gateway.correct(receipt.and_then(|receipt| receipt.settle(&outcome(&response, is_cached))));
     let mut response = response?;
     told.quota.stamp(response.headers_mut(), SystemTime::now());

@@ -45,6 +45,16 @@ pub(super) fn session_and_cache(
         let remedy = "add [session] with id_from, or remove session from the route".to_owned();
         problems.push(at("session"), what, remedy);
     }
+    let shares_route = written.auth.as_ref().is_some_and(|auth| auth.by.len() > 1);
+    let by_claim = config.session.as_ref().is_some_and(|session| {
+        session.id_from.iter().any(|place| matches!(place, config::SessionId::Claim(_)))
+    });
+    if uses_session && shares_route && by_claim {
+        let what = "one issuer's tokens could name the sessions of another issuer's callers";
+        let remedy = "split the route by verifier, or take the session's id from a cookie or a \
+                      header alone";
+        problems.push(at("session"), what.to_owned(), remedy.to_owned());
+    }
     let Some(cache) = &written.cache else { return };
     let names = written.auth.iter().flat_map(|auth| &auth.by);
     let mut verifiers = names.filter_map(|name| config.auth.get(name));

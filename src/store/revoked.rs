@@ -12,7 +12,7 @@ use super::keys::{Keys, REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
 use super::{Standing, StandingReply};
 
 /// Longest key that is kept, in bytes: `store.prefix` and a part are shorter.
-const KEY_BYTES_MAX: usize = 256;
+const KEY_BYTES_MAX: usize = 512;
 
 /// A revocation to write, and to tell the other gateways of.
 #[derive(Debug, Clone, Copy)]

@@ -96,9 +96,12 @@ impl WindowSet {
         Self { windows, records, ttls }
     }
 
-    /// The same windows at a share of their limits, at least 1 each.
+    /// The same windows at a share of their limits, in which what is asked for fits once.
     pub fn divided_by(&self, nodes: u32) -> Self {
-        let share = |w: &Window| Window { limit: (w.limit / nodes.max(1)).max(1), ..*w };
+        let share = |w: &Window| Window {
+            limit: (w.limit / nodes.max(1)).max(w.cost.min(w.limit)).max(1),
+            ..*w
+        };
         Self::new(self.windows.iter().map(share).collect())
     }
 }

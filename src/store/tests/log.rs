@@ -260,4 +260,7 @@ fn a_share_of_a_set_is_at_least_one() {
     assert_eq!(limits(&set.divided_by(3)), [33, 1]);
     assert_eq!(limits(&set.divided_by(0)), [100, 2]);
     assert_eq!(set.divided_by(3).records[..4], [33, 0, 0, 0]);
+    // What one request asks for fits in the share.
+    let dear = WindowSet::new(vec![Window { cost: 5, ..Window::new(10, second) }]);
+    assert_eq!(limits(&dear.divided_by(4)), [5]);
 }

@@ -183,7 +183,7 @@ fn a_question_that_is_not_understood_says_why() {
 
 #[test]
 fn a_key_is_inspected_and_reset() {
-    let (_redis, _upstream, gateway) = started();
+    let (redis, _upstream, gateway) = started();
     let path = "/v1/limits?policy=api&key=claim:sub%3Dada";
     let left = || {
         let reply = operate(&gateway, "GET", path, None);
@@ -197,12 +197,17 @@ fn a_key_is_inspected_and_reset() {
     assert_eq!([ask().status, ask().status, ask().status], [200, 200, 429]);
     assert_eq!(left(), [1, 0]);
     let reset = operate(&gateway, "DELETE", path, None).json();
-    assert_eq!(reset["windows_reset"], 2);
+    assert_eq!(reset["counters_reset"], 2);
     assert_eq!(left(), [3, 2]);
     // At once, also where the refusal was remembered; the address's own limit is another key.
     let freed = operate(&gateway, "DELETE", "/v1/limits?policy=guess&key=address=127.0.0.1", None);
-    assert_eq!(freed.json()["windows_reset"], 1);
+    assert_eq!(freed.json()["counters_reset"], 1);
     assert_eq!(ask().status, 200);
+    let path = "/v1/limits?policy=one&key=claim:sub=ada";
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e15", "somebody"]);
+    assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 1);
+    assert_eq!(operate(&gateway, "DELETE", path, None).json()["counters_reset"], 1);
+    assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 0);
     for (path, says) in [
         ("/v1/limits", "Name the policy and the key"),
         ("/v1/limits?policy=apo&key=address=::1", "No limit is named \\\"apo\\\""),

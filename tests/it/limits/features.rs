@@ -62,6 +62,23 @@ fn brute_force_is_stopped_by_its_failures_and_nobody_pays_for_a_success() {
 }
 
 #[test]
+fn a_refusal_by_the_gateway_is_corrected_like_an_answer_of_the_upstream() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let limit = "key = [\"address\"]\nallow = [\"2/1h\"]\ncount = { status = [\"403\"] }";
+    let route = "auth = \"users\"\nrequire = { role = [\"admin\"] }\n";
+    let [gateway, _] = gateways(&redis, &upstream, limit, route);
+    for _ in 0..8 {
+        eventually("a 401 is not counted", || {
+            Client::get(gateway.public, "/").send().status == 401
+        });
+    }
+    let bearer = token(claims("ada"));
+    let send = || Client::get(gateway.public, "/").bearer(&bearer).send().status;
+    eventually("two 403 are counted", || send() == 429);
+    assert_eq!(upstream.seen(), 0);
+}
+
+#[test]
 fn a_failure_of_the_upstream_is_given_back_also_when_nobody_answers() {
     let (redis, mut upstream) = (Redis::start(), Some(by_path()));
     let limit = "key = [\"address\"]\nallow = [\"2/1h\"]\nrefund = [\"failure\"]";
