@@ -69,6 +69,33 @@ fn shared_route(verifiers: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
+fn a_session_named_by_a_claim_is_not_shared_among_issuers() {
+    let problems = |id_from: &str| {
+        let verifier = |name: &str| {
+            format!(
+                "[auth.{name}]\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+                 algorithms = [\"HS256\"]\nissuer = \"https://{name}\"\n"
+            )
+        };
+        let text = format!(
+            "{}{}[session]\nid_from = [{id_from}]\n[upstreams.shop]\n\
+             servers = [\"http://127.0.0.1:1\"]\n[routes.r]\npath = \"/\"\n\
+             upstream = \"shop\"\nauth = [\"a\", \"b\"]\nsession = true\n",
+            verifier("a"),
+            verifier("b"),
+        );
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        let compiled = Plan::compile(loaded.config).map(|_| ());
+        compiled.err().map(|problems| problems.iter().map(|it| it.path.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(problems("\"cookie:sid\""), None);
+    assert_eq!(
+        problems("\"cookie:sid\", \"claim:sid\""),
+        Some(vec!["routes.r.session".to_owned()])
+    );
+}
+
+#[test]
 fn a_token_must_be_able_to_choose_among_the_verifiers_of_a_route() {
     let (a, b) = ("issuer = \"https://a\"", "issuer = \"https://b\"");
     let forwarding = format!("{b}\nforward_token = true");

@@ -203,8 +203,8 @@ fn a_key_is_inspected_and_reset() {
     let freed = operate(&gateway, "DELETE", "/v1/limits?policy=guess&key=address=127.0.0.1", None);
     assert_eq!(freed.json()["counters_reset"], 1);
     assert_eq!(ask().status, 200);
-    let path = "/v1/limits?policy=one&key=claim:sub=ada";
-    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e15", "somebody"]);
+    let path = "/v1/limits?policy=one&key=claim:sub=eve";
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=eve}:one:in-flight", "9e15", "somebody"]);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 1);
     assert_eq!(operate(&gateway, "DELETE", path, None).json()["counters_reset"], 1);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 0);
