@@ -30,7 +30,7 @@ use crate::base::facts::{ClientAddr, Peer};
 use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
-use crate::limit::{Outcome, Told};
+use crate::limit::{Outcome, Receipt, Told};
 use crate::{auth, client, guard, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
@@ -119,7 +119,7 @@ async fn answer(
         Err(denied) => {
             let (receipt, _) = asked.admit(&answers, plan, gateway, &mut told)?;
             let refused = Err(denied.into());
-            gateway.correct(receipt.and_then(|receipt| receipt.settle(&outcome(&refused, false))));
+            settle(gateway, receipt, &refused, false);
             return refused;
         }
     };
@@ -145,16 +145,21 @@ async fn answer(
         }
     };
     let response = response.await;
-    // However it ended: the answer decides what stays charged.
-    gateway.correct(receipt.and_then(|receipt| receipt.settle(&outcome(&response, is_cached))));
+    settle(gateway, receipt, &response, is_cached);
     let mut response = response?;
     told.quota.stamp(response.headers_mut(), SystemTime::now());
     Ok(response)
 }
 
-/// How the request ended, for the limits that its answer may change.
-fn outcome(response: &Result<Response<Content>, Rejection>, is_cached: bool) -> Outcome<'_> {
-    match response {
+/// However a request ended, its end decides what stays charged to the limits that look at it.
+fn settle(
+    gateway: &Arc<Gateway>,
+    receipt: Option<Receipt<'_>>,
+    response: &Result<Response<Content>, Rejection>,
+    is_cached: bool,
+) {
+    let Some(receipt) = receipt else { return };
+    let outcome = match response {
         Ok(response) => Outcome {
             status: response.status(),
             headers: Some(response.headers()),
@@ -167,7 +172,8 @@ fn outcome(response: &Result<Response<Content>, Rejection>, is_cached: bool) -> 
             failed: matches!(rejection, Rejection::Upstream(_)),
             cached: false,
         },
-    }
+    };
+    gateway.correct(receipt.settle(&outcome));
 }
 
 /// A head that never became a request.
