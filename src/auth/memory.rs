@@ -70,11 +70,6 @@ impl TokenMemory {
         Self { tokens: Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes) }
     }
 
-    /// Forgets everything: for keys that change while their verifier stays.
-    pub fn clear(&self) {
-        self.tokens.clear();
-    }
-
     /// What the token said, while `now < exp + leeway`; both in seconds.
     pub(super) fn get(
         &self,
