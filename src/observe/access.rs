@@ -44,7 +44,7 @@ pub struct Line<'a> {
     /// Subject of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<&'a str>,
-    /// `pass`, `refused`, `denied-locally`, `local` or `off`.
+    /// `pass`, `shadow`, `mark`, `refused`, `denied-locally`, `local` or `off`.
     pub limits: &'static str,
     /// Cache verdict.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::auth::{check_challenge, code, routes, upstream, with};
-use crate::support::{Client, Folder, Gateway, Redis, Reply, Upstream, eventually, token};
+use crate::support::{Client, Folder, Gateway, Redis, Reply, Upstream, eventually, operate, token};
 
 /// Where every revocation is told.
 const STREAM: &str = "app:auth:revocations";
@@ -68,15 +68,6 @@ impl House {
 
 fn get(gateway: &Gateway, token: &str) -> Reply {
     Client::get(gateway.public, "/private").bearer(token).send()
-}
-
-/// An operation through a gateway's admin API.
-fn operate(gateway: &Gateway, method: &str, path: &str, body: &str) -> Reply {
-    Client::request(gateway.admin, method, path)
-        .header("Host", gateway.admin.to_string())
-        .header("Content-Type", "application/json")
-        .body(body)
-        .send()
 }
 
 fn revoke(gateway: &Gateway, what: &Value) {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::attached;
 use crate::support::{
-    AUTH, Client, Gateway, Redis, Reply, Session, TcpProxy, Upstream, claims, eventually, token,
+    AUTH, Client, Gateway, Redis, Reply, Session, TcpProxy, Upstream, claims, eventually, operate,
+    token,
 };
 
 const CONFIG: &str = r#"
@@ -62,15 +63,6 @@ impl House {
         let sessions = list["sessions"].as_array().expect("a list");
         sessions.iter().map(|it| it["id"].as_str().expect("an id").to_owned()).collect()
     }
-}
-
-/// An operation on a gateway's admin listener.
-fn operate(gateway: &Gateway, method: &str, path: &str, body: &str) -> Reply {
-    Client::request(gateway.admin, method, path)
-        .header("Host", gateway.admin.to_string())
-        .header("Content-Type", "application/json")
-        .body(body)
-        .send()
 }
 
 fn put(gateway: &Gateway, id_and_query: &str, session: &Value) -> Reply {

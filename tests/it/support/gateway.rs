@@ -196,3 +196,12 @@ fn with_listeners(config: &str) -> String {
     }
     text
 }
+
+/// An operation through a gateway's admin API.
+pub(crate) fn operate(gateway: &Gateway, method: &str, path: &str, body: &str) -> super::Reply {
+    super::Client::request(gateway.admin, method, path)
+        .header("Host", gateway.admin.to_string())
+        .header("Content-Type", "application/json")
+        .body(body)
+        .send()
+}

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
 pub(crate) use folder::Folder;
-pub(crate) use gateway::{Gateway, Refused, run};
+pub(crate) use gateway::{Gateway, Refused, operate, run};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};
 pub(crate) use proxy::TcpProxy;
 pub(crate) use redis::Redis;
