@@ -20,7 +20,7 @@ use crate::store::{ChargeReply, Charges, Mode, Reply, Window, WindowSet, WindowS
 pub struct Asked<'p> {
     policy: &'p Policy,
     /// The limit and the window of each key.
-    rules: Vec<(&'p Limit, &'p Rule)>,
+    rules: Vec<Charged<'p>>,
     pub(super) keys: Vec<String>,
     set: Cow<'p, Arc<WindowSet>>,
     asked_at: Instant,
@@ -35,24 +35,30 @@ pub fn question<'p>(
     identified: bool,
 ) -> Option<Asked<'p>> {
     let limits = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
-    ask(policy, keys, facts, limits.iter()).map(|asked| match &policy.fixed {
-        Some(fixed) if identified => Asked { set: Cow::Borrowed(&fixed.all), ..asked },
-        Some(fixed) => Asked { set: Cow::Borrowed(&fixed.by_address), ..asked },
+    let (rules, keys) = chargeable(keys, facts, limits);
+    if rules.is_empty() {
+        return None;
+    }
+    let set = match &policy.fixed {
+        Some(fixed) if identified => Cow::Borrowed(&fixed.all),
+        Some(fixed) => Cow::Borrowed(&fixed.by_address),
         None => {
-            let priced = asked.rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
-            let set = Arc::new(WindowSet::new(priced.collect()));
-            Asked { set: Cow::Owned(set), ..asked }
+            let priced = rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
+            Cow::Owned(Arc::new(WindowSet::new(priced.collect())))
         }
-    })
+    };
+    Some(Asked { policy, rules, keys, set, asked_at: Instant::now() })
 }
 
-/// The keys of some limits, and an empty set.
-fn ask<'p>(
-    policy: &'p Policy,
+/// A limit and one of its windows.
+type Charged<'p> = (&'p Limit, &'p Rule);
+
+/// The windows of some limits that the request is in, and the key of each.
+fn chargeable<'p>(
     keys: &Keys,
     facts: &Facts<'_>,
-    limits: impl ExactSizeIterator<Item = &'p Limit>,
-) -> Option<Asked<'p>> {
+    limits: &'p [Limit],
+) -> (Vec<Charged<'p>>, Vec<String>) {
     let mut rules = Vec::with_capacity(limits.len());
     let mut written = Vec::with_capacity(limits.len());
     let mut last: Option<(&[LimitKey], String)> = None;
@@ -68,11 +74,7 @@ fn ask<'p>(
             rules.push((limit, rule));
         }
     }
-    if rules.is_empty() {
-        return None;
-    }
-    let set = Cow::Owned(Arc::default());
-    Some(Asked { policy, rules, keys: written, set, asked_at: Instant::now() })
+    (rules, written)
 }
 
 impl<'p> Asked<'p> {

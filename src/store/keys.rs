@@ -84,13 +84,14 @@ impl Keys {
 
     /// The application's session.
     pub fn session(&self, id: &str) -> String {
-        format!("{}:session:{}", self.prefix, part(id))
+        // In every request of a route with sessions: joining costs a quarter of formatting.
+        [&*self.prefix, ":session:", &part(id)].concat()
     }
 
     /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
     /// (whose it is).
     pub fn session_end(&self, id: &str) -> String {
-        format!("{}:session-end:{}", self.prefix, part(id))
+        [&*self.prefix, ":session-end:", &part(id)].concat()
     }
 
     /// The sessions of one user, a sorted set: ids as they stand in keys ([`Self::session_part`]),
