@@ -40,6 +40,11 @@ impl Interim {
         self.waiting().left = most;
     }
 
+    /// Whether another one may be offered: making its head would be in vain otherwise.
+    pub fn is_open(&self) -> bool {
+        self.waiting().left > 0
+    }
+
     /// Adds a whole head; or drops it when there were enough, when it does not fit, or when the
     /// final response has begun.
     pub fn offer(&self, head: &[u8]) {
@@ -103,7 +108,7 @@ mod tests {
         assert!(!closes(&interim), "the final response would overtake what waits");
         interim.offer(b"late");
         assert_eq!(interim.take().as_deref(), Some(&b"one"[..]));
-        assert!(closes(&interim));
+        assert!(closes(&interim) && !interim.is_open());
         interim.offer(b"later still");
         assert_eq!(interim.take(), None);
     }

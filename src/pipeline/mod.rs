@@ -78,7 +78,9 @@ impl Connection {
         let interim = Arc::clone(&self.interim);
         interim.open(most);
         Some(move |status, fields: &HeaderMap| {
-            if let Some(head) = headers::interim(status, fields) {
+            if interim.is_open()
+                && let Some(head) = headers::interim(status, fields)
+            {
                 interim.offer(&head);
             }
         })

@@ -256,20 +256,28 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_inside_an_interim_head() {
-        let (mut io, interim, peer, length) = blocked().await;
-        interim.offer(&[b'1'; 10_000]);
-        assert!(once(|cx| Pin::new(&mut io).poll_flush(cx)).is_pending());
-        interim.offer(&[b'2'; 5_000]);
-        assert!(once(|cx| Pin::new(&mut io).poll_write(cx, b"c")).is_pending());
-        let client = tokio::spawn(drained(peer));
-        // Such as a 100, which hyper sends when the body is asked for.
-        let slices = [std::io::IoSlice::new(b"cc"), std::io::IoSlice::new(b"c")];
-        let wrote = std::future::poll_fn(|cx| Pin::new(&mut io).poll_write_vectored(cx, &slices));
-        assert_eq!(wrote.await.unwrap(), 3);
-        io.flush().await.unwrap();
-        io.write_all(b"f").await.unwrap();
-        drop(io);
-        let expected = [('1', 10_000), ('c', 3), ('2', 5_000), ('f', 1)];
-        assert_eq!(runs(&client.await.unwrap(), length), expected);
+        for vectored in [false, true] {
+            let (mut io, interim, peer, length) = blocked().await;
+            interim.offer(&[b'1'; 10_000]);
+            assert!(once(|cx| Pin::new(&mut io).poll_flush(cx)).is_pending());
+            interim.offer(&[b'2'; 5_000]);
+            let client = tokio::spawn(drained(peer));
+            // Such as a 100, which hyper sends when the body is asked for.
+            let wrote = std::future::poll_fn(|cx| {
+                let io = Pin::new(&mut io);
+                let slices = [std::io::IoSlice::new(b"c"), std::io::IoSlice::new(b"cc")];
+                if vectored {
+                    io.poll_write_vectored(cx, &slices)
+                } else {
+                    io.poll_write(cx, b"ccc")
+                }
+            });
+            assert_eq!(wrote.await.unwrap(), 3);
+            io.flush().await.unwrap();
+            io.write_all(b"f").await.unwrap();
+            drop(io);
+            let expected = [('1', 10_000), ('c', 3), ('2', 5_000), ('f', 1)];
+            assert_eq!(runs(&client.await.unwrap(), length), expected, "vectored: {vectored}");
+        }
     }
 }
