@@ -15,6 +15,10 @@ use http::request::Parts;
 
 use crate::base::facts::{Client, Peer, Target, is_grpc};
 
+mod interim;
+
+pub use interim::interim;
+
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -65,6 +65,8 @@ pub struct ClientLimits {
     pub connections_per_address: usize,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
+    /// Interim responses (1xx) of an upstream that an HTTP/1.1 client gets for one request.
+    pub interim_responses: usize,
     /// True keeps `%2F` in paths; otherwise it is refused.
     pub encoded_slash: bool,
 }
@@ -94,6 +96,7 @@ impl Default for ClientLimits {
             connections: 10_000,
             connections_per_address: 512,
             streams: 128,
+            interim_responses: 8,
             encoded_slash: false,
         }
     }
@@ -142,6 +145,11 @@ fn read_limits(limits: &mut Section<'_>) -> ClientLimits {
             count(1..=10_000_000),
         ),
         streams: limits.or("streams", default.streams, count(1..=65_535)),
+        interim_responses: limits.or(
+            "interim_responses",
+            default.interim_responses,
+            count(0..=1000),
+        ),
         encoded_slash: limits.or("encoded_slash", default.encoded_slash, flag),
     }
 }

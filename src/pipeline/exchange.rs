@@ -27,7 +27,7 @@ const CLIENT_GONE: u16 = 499;
 /// the line.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     /// The rules that the request keeps.
     pub(super) running: Snapshot,
     started: Instant,

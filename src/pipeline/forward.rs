@@ -63,7 +63,7 @@ impl<'a> Arrival<'a> {
         pending: Option<Pending>,
     ) -> Result<Response<Content>, Rejection> {
         let plan = &self.running.plan;
-        let method = head.method.clone();
+        let (method, version) = (head.method.clone(), head.version);
         let copying = pending.map(|pending| Copying {
             pending,
             headers: head.headers.clone(),
@@ -90,11 +90,12 @@ impl<'a> Arrival<'a> {
         );
         let sent_at = Instant::now();
         let upstream = &self.running.upstreams[self.route.upstream];
+        let on_interim = exchange.connection.on_interim(version, plan);
         // From here on the upstream may act; a client that leaves now must not leave stale copies
         // behind.
         let mut guard = Invalidation::arm(gateway, &self, &method);
         guard.store_is_away = exchange.is_degraded();
-        let result = upstream.send(request, body).await;
+        let result = upstream.send(request, body, on_interim).await;
         exchange.upstream_time = Some(sent_at.elapsed());
         match result {
             Ok(response) => {

@@ -15,7 +15,7 @@ mod rejection;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
 pub use self::body::Body;
@@ -27,11 +27,14 @@ use self::body::Content;
 use self::exchange::Exchange;
 use self::forward::Arrival;
 use crate::base::facts::{ClientAddr, Peer};
+use crate::base::interim::Interim;
 use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Receipt, Told};
-use crate::{auth, client, guard, limit, session};
+use crate::plan::Plan;
+use crate::upstream::OnInterim;
+use crate::{auth, client, guard, headers, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
 /// connections share: two cores that count the same thing take turns.
@@ -41,6 +44,7 @@ pub struct Connection {
     peer: Peer,
     /// The plan in force when the last request came, and its generation.
     snapshot: Mutex<(u64, Snapshot)>,
+    interim: Arc<Interim>,
 }
 
 /// A plan, counted for one connection alone.
@@ -50,12 +54,36 @@ impl Connection {
     /// A connection without requests yet.
     pub fn new(gateway: &Arc<Gateway>, peer: Peer) -> Arc<Self> {
         let snapshot = Mutex::new((gateway.generation(), Arc::new(gateway.running())));
-        Arc::new(Self { gateway: Arc::clone(gateway), peer, snapshot })
+        Arc::new(Self { gateway: Arc::clone(gateway), peer, snapshot, interim: Arc::default() })
+    }
+
+    /// The way of interim responses to the client, past hyper.
+    pub fn interim(&self) -> &Arc<Interim> {
+        &self.interim
     }
 
     /// The client's end of the socket.
     pub fn address(&self) -> ClientAddr {
         self.peer.address
+    }
+
+    /// Opens the way of interim responses for one request. There is none unless the client speaks
+    /// HTTP/1.1: HTTP/1.0 has no such responses (RFC 9110 §15.2), and hyper cannot send them over
+    /// HTTP/2.
+    fn on_interim(&self, version: Version, plan: &Plan) -> Option<impl OnInterim + use<>> {
+        let most = plan.config.server.limits.interim_responses;
+        if most == 0 || version != Version::HTTP_11 {
+            return None;
+        }
+        let interim = Arc::clone(&self.interim);
+        interim.open(most);
+        Some(move |status, fields: &HeaderMap| {
+            if interim.is_open()
+                && let Some(head) = headers::interim(status, fields)
+            {
+                interim.offer(&head);
+            }
+        })
     }
 
     /// The rules of now. A reload never changes them under a request.

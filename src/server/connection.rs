@@ -43,8 +43,8 @@ pub(super) async fn serve(
 ) {
     let limits = gateway.running().plan.config.server.limits.clone();
     let clock = Clock::start(&limits);
-    let mut io = ClientIo::new(stream, &clock);
     let client = pipeline::Connection::new(gateway, peer);
+    let mut io = ClientIo::new(stream, &clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
         expired = clock.expired(true) => {
@@ -88,11 +88,9 @@ async fn answer(
     request: Request<Incoming>,
     (in_progress, watch): (InProgress, Watch),
 ) -> Response<Tracked> {
-    pipeline::handle(client, request).await.map(|body| Tracked {
-        body,
-        watch,
-        _in_progress: in_progress,
-    })
+    let response = pipeline::handle(client, request).await;
+    client.interim().close().await;
+    response.map(|body| Tracked { body, watch, _in_progress: in_progress })
 }
 
 fn http1(limits: &ClientLimits) -> http1::Builder {

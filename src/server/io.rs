@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock::Clock;
+use crate::base::interim::Interim;
 
 /// What begins an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,11 +36,21 @@ pub(super) struct ClientIo {
     clock: Arc<Clock>,
     /// Bytes written since the client began to block.
     written: u64,
+    interim: Arc<Interim>,
+    /// Interim heads that are being written: nothing of hyper's comes before their end.
+    heads: Bytes,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, clock: &Arc<Clock>) -> Self {
-        Self { stream, prefix: Bytes::new(), clock: Arc::clone(clock), written: 0 }
+    pub(super) fn new(stream: TcpStream, clock: &Arc<Clock>, interim: &Arc<Interim>) -> Self {
+        Self {
+            stream,
+            prefix: Bytes::new(),
+            clock: Arc::clone(clock),
+            written: 0,
+            interim: Arc::clone(interim),
+            heads: Bytes::new(),
+        }
     }
 
     /// Reads until the first bytes tell the protocol. `None` when the client went away before.
@@ -60,6 +71,19 @@ impl ClientIo {
         };
         self.prefix = seen.freeze();
         Ok(Some(protocol))
+    }
+
+    /// Writes the rest of the interim heads that were begun.
+    fn poll_heads(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.heads.is_empty() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.heads);
+            self.wrote(&result);
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                written => self.heads.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, result: &Poll<std::io::Result<usize>>) {
@@ -104,6 +128,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        ready!(self.poll_heads(cx))?;
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(&result);
         result
@@ -114,6 +139,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        ready!(self.poll_heads(cx))?;
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(&result);
         result
@@ -125,6 +151,13 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         // hyper flushes when its own buffer is empty: the client has taken everything there was.
+        // So this is the place for interim heads: nothing of an earlier response is left, and the
+        // final one waits for them.
+        ready!(self.poll_heads(cx))?;
+        if let Some(heads) = self.interim.take() {
+            self.heads = heads;
+            ready!(self.poll_heads(cx))?;
+        }
         self.written = 0;
         self.clock.unblocked();
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -155,4 +188,96 @@ pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     let mut sink = [0u8; 1024];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        poll(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+
+    /// Reads until the other end closes, in pieces, so that the other end writes in pieces.
+    async fn drained(mut peer: TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut piece = [0; 1000];
+        loop {
+            let length = peer.read(&mut piece).await.unwrap();
+            if length == 0 {
+                return all;
+            }
+            all.extend_from_slice(&piece[..length]);
+        }
+    }
+
+    /// A client that reads nothing yet: the socket, the way of interim responses, the other end,
+    /// and how many bytes fill the socket.
+    async fn blocked() -> (ClientIo, Arc<Interim>, TcpStream, usize) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let clock = Clock::start(&crate::config::Server::default().limits);
+        let interim = Arc::<Interim>::default();
+        let mut io = ClientIo::new(listener.accept().await.unwrap().0, &clock, &interim);
+        let earlier = vec![b'.'; 1 << 20];
+        let mut length = 0;
+        while let Poll::Ready(wrote) = once(|cx| Pin::new(&mut io).poll_write(cx, &earlier)) {
+            length += wrote.unwrap();
+        }
+        interim.open(8);
+        (io, interim, peer, length)
+    }
+
+    /// What came behind the first `length` bytes, as runs of the same byte.
+    fn runs(bytes: &[u8], length: usize) -> Vec<(char, usize)> {
+        let mut runs: Vec<(char, usize)> = Vec::new();
+        for byte in bytes[length..].iter().map(|byte| char::from(*byte)) {
+            match runs.last_mut() {
+                Some((last, count)) if *last == byte => *count += 1,
+                _ => runs.push((byte, 1)),
+            }
+        }
+        runs
+    }
+
+    #[tokio::test]
+    async fn an_interim_head_is_never_inside_an_earlier_response() {
+        let (mut io, interim, peer, length) = blocked().await;
+        interim.offer(&[b'1'; 10_000]);
+        assert!(once(|cx| Pin::new(&mut io).poll_write(cx, b"eee")).is_pending());
+        let client = tokio::spawn(drained(peer));
+        io.write_all(b"eee").await.unwrap();
+        io.flush().await.unwrap();
+        io.write_all(b"f").await.unwrap();
+        drop(io);
+        let expected = [('e', 3), ('1', 10_000), ('f', 1)];
+        assert_eq!(runs(&client.await.unwrap(), length), expected);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_inside_an_interim_head() {
+        for vectored in [false, true] {
+            let (mut io, interim, peer, length) = blocked().await;
+            interim.offer(&[b'1'; 10_000]);
+            assert!(once(|cx| Pin::new(&mut io).poll_flush(cx)).is_pending());
+            interim.offer(&[b'2'; 5_000]);
+            let client = tokio::spawn(drained(peer));
+            // Such as a 100, which hyper sends when the body is asked for.
+            let wrote = std::future::poll_fn(|cx| {
+                let io = Pin::new(&mut io);
+                let slices = [std::io::IoSlice::new(b"c"), std::io::IoSlice::new(b"cc")];
+                if vectored {
+                    io.poll_write_vectored(cx, &slices)
+                } else {
+                    io.poll_write(cx, b"ccc")
+                }
+            });
+            assert_eq!(wrote.await.unwrap(), 3);
+            io.flush().await.unwrap();
+            io.write_all(b"f").await.unwrap();
+            drop(io);
+            let expected = [('1', 10_000), ('c', 3), ('2', 5_000), ('f', 1)];
+            assert_eq!(runs(&client.await.unwrap(), length), expected, "vectored: {vectored}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::sync::Notify;
 
 use crate::base::body::Upload;
@@ -24,6 +24,11 @@ use pool::Endpoint;
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_LINKS_MAX: usize = 4;
+
+/// What to do with an interim response (RFC 9110 §15.2).
+pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static {}
+
+impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// One upstream: its servers and their connections.
 #[derive(Debug)]
@@ -177,17 +182,20 @@ impl Upstream {
     ///
     /// What was never sent is sent again on another connection. A request that a pooled connection
     /// took and did not answer is repeated once, on a new connection, when that is safe (RFC 9110
-    /// §9.2.2) and it has no body.
+    /// §9.2.2) and it has no body. `on_interim` gets every interim response that comes before, but
+    /// for 101, which is an error.
     pub async fn send(
         &self,
         request: Request<()>,
         body: Upload,
+        on_interim: Option<impl OnInterim>,
     ) -> Result<Response<Download>, Failure> {
         let place = self.take_place().await?;
         let repeatable = body.is_none() && is_idempotent(request.method());
         let spare = repeatable.then(|| request.clone());
         let mut outgoing = request.map(|()| body);
         frame(&mut outgoing);
+        watch(&mut outgoing, on_interim.as_ref());
         *outgoing.version_mut() = Version::HTTP_11;
         let head_only = *outgoing.method() == Method::HEAD;
 
@@ -211,6 +219,7 @@ impl Upstream {
                 Sent::Lost(error) => match spare {
                     Some(ref spare) if reused && pooled > 0 => {
                         outgoing = spare.clone().map(|()| Upload::none());
+                        watch(&mut outgoing, on_interim.as_ref());
                         // The other pooled connections are as old as this one was.
                         pooled = 0;
                     }
@@ -316,6 +325,16 @@ fn frame(request: &mut Request<Upload>) {
             request.headers_mut().insert(TRANSFER_ENCODING, chunked)
         }
     };
+}
+
+/// Has hyper report interim responses, which it drops otherwise. Not part of what is kept for a
+/// repeat: cloning it there would cost every request.
+fn watch(request: &mut Request<Upload>, on_interim: Option<&impl OnInterim>) {
+    if let Some(on_interim) = on_interim.cloned() {
+        hyper::ext::on_informational(request, move |interim| {
+            on_interim(interim.status(), interim.headers());
+        });
+    }
 }
 
 /// RFC 9110 §9.2.2.

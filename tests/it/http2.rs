@@ -348,3 +348,20 @@ fn trailers_stay_behind() {
         assert_eq!((passed.target(), passed.trailers.len()), ("/h2", 0), "{passed:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_end_at_the_gateway() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let upstream = Upstream::replying(hints.repeat(3) + &response("200 OK", "hello"));
+    let gateway = Gateway::start(&format!(
+        "{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    let mut client = connect(gateway.public).await;
+    for _ in 0..3 {
+        let request = get("http://shop.test/x").body(()).unwrap();
+        let (head, body, _) = exchange(&mut client, request, None).await.unwrap();
+        assert_eq!((head.status().as_u16(), body.as_str()), (200, "hello"));
+        assert!(!head.headers().contains_key("link"), "{head:?}");
+    }
+}

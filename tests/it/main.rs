@@ -34,6 +34,8 @@ mod framing;
 mod http2;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
+/// Interim responses (1xx) of an upstream.
+mod interim;
 /// Keys that an issuer publishes, several issuers on one route, and tokens in a query.
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.

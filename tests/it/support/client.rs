@@ -149,6 +149,11 @@ impl Session {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Reads this many bytes.
+    pub(crate) fn read_exactly(&mut self, count: usize) -> String {
+        String::from_utf8_lossy(&self.0.exactly(count).expect("more")).into_owned()
+    }
+
     /// Reads until the gateway closes, which it must do.
     pub(crate) fn rest(&mut self) -> String {
         String::from_utf8_lossy(&self.0.rest().expect("the end")).into_owned()
