@@ -1,5 +1,5 @@
-//! `/v1/keys`: makes API keys, shows and lists them, and ends them. A key itself is shown once, when
-//! it is made; neither it nor its digest is ever shown again or logged.
+//! `/v1/keys`: makes API keys, shows and lists them, and ends them. A key itself is shown once,
+//! when it is made; neither it nor its digest is ever shown again or logged.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -22,8 +22,8 @@ use crate::store::keys::Keys;
 /// Added to a revocation's life beyond the token's expiry, for clocks that differ.
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`; `expires_in` where the token itself does not say
-/// how long; `auth` names the verifier whose callers are meant.
+/// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`; `expires_in` where the token
+/// itself does not say how long; `auth` names the verifier whose callers are meant.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {

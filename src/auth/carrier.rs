@@ -71,8 +71,8 @@ impl Form {
     }
 }
 
-/// The one token, or API key, of the request. Two different ones are refused, whatever their places: which of
-/// them another program would believe is unknown.
+/// The one token, or API key, of the request. Two different ones are refused, whatever their
+/// places: which of them another program would believe is unknown.
 pub(super) fn find<'h>(
     sources: &[TokenSource],
     form: Form,

@@ -121,7 +121,8 @@ impl Target {
 /// Who calls, as far as a verified token says.
 pub type Caller = Option<Arc<Identity>>;
 
-/// What a verified token or an API key's record says. Built once per token and shared by all requests that carry it.
+/// What a verified token, or the record of an API key, says. Built once and shared by all requests
+/// that carry it.
 #[derive(Debug)]
 pub struct Identity {
     /// The whole claims object.

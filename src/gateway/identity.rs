@@ -1,5 +1,5 @@
-//! Who calls, and the waits that this may need: for keys that an issuer has published since they were
-//! fetched, and for the record of an API key.
+//! Who calls, and the waits that this may need: for keys that an issuer has published since they
+//! were fetched, and for the record of an API key.
 
 use http::HeaderMap;
 use tokio::time::Instant;

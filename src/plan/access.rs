@@ -127,7 +127,7 @@ fn several(
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) {
-    let is_token = |name: &&String| config.auth.get(*name).is_some_and(|it| !takes_api_keys(it));
+    let is_token = |name: &&String| !config.auth.get(*name).is_some_and(takes_api_keys);
     let tokens = names.iter().filter(is_token).count();
     let mut seen: Vec<(&String, &config::Verifier)> = Vec::new();
     for (name, verifier) in names.iter().filter_map(|name| config.auth.get_key_value(name)) {

@@ -179,3 +179,31 @@ fn only_the_parameter_leaves_the_query() {
         assert_eq!(without_parameters(&sources, before).as_deref(), after, "{before}");
     }
 }
+
+#[test]
+fn an_api_key_is_bare_but_in_authorization() {
+    let custom = HeaderName::from_static("x-api-key");
+    let sources = [TokenSource::Header(custom), TokenSource::Header(AUTHORIZATION)];
+    for (lines, expected) in [
+        (&[("x-api-key", " k 1 ")][..], Some("k 1")),
+        (&[("x-api-key", "Bearer k")], Some("Bearer k")),
+        (&[("x-api-key", "")], None),
+        (&[("authorization", "Bearer k")], Some("k")),
+        (&[("authorization", "apikey  k")], Some("k")),
+        (&[("authorization", "ApiKeys k")], None),
+        (&[("authorization", "Basic k")], None),
+        (&[("authorization", "ApiKey k"), ("x-api-key", "k")], Some("k")),
+    ] {
+        let mut map = headers(lines);
+        let places = Places { headers: &map, query: None };
+        let found = crate::auth::carrier::find(&sources, Form::ApiKey, places).unwrap();
+        let found = found.map(|key| String::from_utf8_lossy(&key.0).into_owned());
+        assert_eq!(found.as_deref(), expected, "{lines:?}");
+        remove(&sources, Form::ApiKey, &mut map);
+        assert_eq!(map.is_empty(), expected.is_some() || lines[0].0 == "x-api-key", "{lines:?}");
+    }
+    let two = headers(&[("authorization", "ApiKey k"), ("x-api-key", "l")]);
+    let places = Places { headers: &two, query: None };
+    let found = crate::auth::carrier::find(&sources, Form::ApiKey, places);
+    assert_eq!(found, Err(Denied::Malformed));
+}
