@@ -70,8 +70,12 @@ auth = "partners"
 cache = { ttl = "1h", partition = ["claim:sub"] }
 "#;
 
-/// A gateway with all these routes on the store at `url`.
+/// A gateway with all these routes on the store at `url`; the embedded one without a URL.
 fn start(url: &str, on_outage: &str, upstream: &Upstream) -> Gateway {
+    Gateway::start(&config(url, on_outage, upstream))
+}
+
+fn config(url: &str, on_outage: &str, upstream: &Upstream) -> String {
     // Nothing here is about deadlines, and the machine may be busy.
     let store = if url.is_empty() {
         String::new()
@@ -81,7 +85,7 @@ fn start(url: &str, on_outage: &str, upstream: &Upstream) -> Gateway {
              [store.on_outage]\n{on_outage}\n"
         )
     };
-    Gateway::start(&(store + AUTH + &upstream.table("shop") + TABLES))
+    store + AUTH + &upstream.table("shop") + TABLES
 }
 
 /// Two gateways on one Redis.

@@ -81,7 +81,8 @@ proptest! {
     #[test]
     fn no_record_makes_the_reader_panic(bytes: Vec<u8>, text in "\\PC{0,200}") {
         let _ = Record::read(&bytes);
-        let _ = Record::read(json!({"id": text, "owner": text, "tier": text}).to_string().as_bytes());
+        let record = json!({"id": text, "owner": text, "tier": text}).to_string();
+        let _ = Record::read(record.as_bytes());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{create, get, is_refused, start};
+use super::{config, create, get, is_refused, start};
 use crate::auth::{code, upstream};
 use crate::support::{Client, Gateway, Redis, TcpProxy, claims, eventually, operate, token};
 
@@ -64,4 +64,18 @@ fn the_first_use_asks_twice_and_every_other_once() {
     proxy.reset_count();
     is_refused(&get(&gateway, "/keys", "pck_bad"), "api_key_invalid");
     assert_eq!(proxy.batches(), 0);
+}
+
+#[test]
+fn a_request_waits_once_for_a_store_that_does_not_answer() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let proxy = TcpProxy::start(redis.address());
+    let config = config(&proxy.url(), "limits = \"allow\"", &upstream);
+    let gateway = Gateway::start(&config.replace("\ntimeout = \"5s\"", "\ntimeout = \"200ms\""));
+    proxy.swallow();
+    proxy.reset_count();
+    // The route has a limit, which would be asked for too.
+    let reply = get(&gateway, "/guarded", "legacy-1");
+    assert_eq!((reply.status, &*code(&reply)), (503, "keys_unavailable"));
+    assert_eq!(proxy.batches(), 1);
 }
