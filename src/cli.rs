@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`. Everything here may
-//! print; nothing else does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`, `keys`. Everything
+//! here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
     reason = "commands talk to a terminal and end the process"
 )]
 
+mod api_keys;
 mod operate;
 mod remote;
 
@@ -71,6 +72,8 @@ enum Command {
     /// Empty the cache or a part of it. A running gateway does it, for every gateway on the same
     /// store.
     Purge(operate::Purge),
+    /// Make, list and end API keys. A running gateway does it, for every gateway on the same store.
+    Keys(api_keys::Options),
 }
 
 /// Options of `token`.
@@ -116,6 +119,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Health => report(health(&path)),
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
+        Command::Keys(options) => operated(api_keys::run(&options, &path)),
     }
 }
 
@@ -280,6 +284,10 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
             names.join(", ")
         )
     })?;
+    if matches!(verifier.keys, Some(KeySource::ApiKeys)) {
+        let name = &options.auth;
+        return Err(format!("auth.{name} takes API keys, no tokens: use portcullis keys create"));
+    }
     let algorithm = *verifier.algorithms.first().ok_or("the verifier has no algorithms")?;
     let key = match (&options.private_key, &verifier.keys) {
         (Some(file), _) => private_key(file, algorithm)?,
@@ -304,18 +312,24 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
     claims.insert("exp".into(), (now + life).as_secs().into());
     claims.insert("jti".into(), format!("{:032x}", fastrand::u128(..)).into());
     for claim in &options.claims {
-        let (name, value) =
-            claim.split_once('=').ok_or_else(|| format!("{claim:?} is not NAME=VALUE"))?;
-        // A subject that looks like a number is still a string, as RFC 7519 wants it.
-        let text = || Value::from(value);
-        let value = match name {
-            "sub" | "jti" | "sid" | "iss" => text(),
-            _ => serde_json::from_str(value).unwrap_or_else(|_| text()),
-        };
-        claims.insert(name.to_owned(), value);
+        let (name, value) = read_claim(claim)?;
+        claims.insert(name, value);
     }
     crate::auth::sign(algorithm, &key, options.kid.as_deref(), &claims)
         .map_err(|error| format!("cannot sign: {error}; does the key fit {algorithm:?}?"))
+}
+
+/// A claim as the command line names it, `name=value`.
+fn read_claim(claim: &str) -> Result<(String, Value), String> {
+    let (name, value) =
+        claim.split_once('=').ok_or_else(|| format!("{claim:?} is not NAME=VALUE"))?;
+    // A subject that looks like a number is still a string, as RFC 7519 wants it.
+    let text = || Value::from(value);
+    let value = match name {
+        "sub" | "jti" | "sid" | "iss" => text(),
+        _ => serde_json::from_str(value).unwrap_or_else(|_| text()),
+    };
+    Ok((name.to_owned(), value))
 }
 
 fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {

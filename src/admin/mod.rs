@@ -4,6 +4,7 @@
 //! `/v1/` wants the token of `admin.token`, or a loopback address where there is none, and refuses
 //! what a web page of another site could send.
 
+mod api_keys;
 mod limits;
 mod operations;
 mod query;
@@ -130,6 +131,9 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
         }
     };
     if let Some(reply) = sessions::carry_out(gateway, &head, &body).await {
+        return reply;
+    }
+    if let Some(reply) = api_keys::carry_out(gateway, &head, &body).await {
         return reply;
     }
     operations::carry_out(gateway, &head.method, &head.uri, &body).await

@@ -40,7 +40,8 @@ pub(super) async fn carry_out(
         _ => {
             let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
                           POST /v1/cache/purge, POST /v1/explain, GET and DELETE /v1/limits, \
-                          GET /v1/limits/refused, /v1/sessions/{id}, /v1/users/{sub}/sessions.";
+                          GET /v1/limits/refused, /v1/sessions/{id}, /v1/users/{sub}/sessions, \
+                          /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::operations::{Fault, parse};
-use super::query;
 use super::{Reply, json as reply_json};
+use super::{api_keys, query};
 use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
 use crate::gateway::Gateway;
@@ -22,8 +22,8 @@ use crate::store::keys::Keys;
 /// Added to a revocation's life beyond the token's expiry, for clocks that differ.
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// Exactly one of `jti`, `token`, `sid`, `sub`; `expires_in` where the token itself does not say
-/// how long; `auth` names the verifier whose callers are meant.
+/// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`; `expires_in` where the token
+/// itself does not say how long; `auth` names the verifier whose callers are meant.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -31,6 +31,7 @@ struct Asked {
     token: Option<String>,
     sid: Option<String>,
     sub: Option<String>,
+    key_id: Option<String>,
     expires_in: Option<String>,
     auth: Option<String>,
 }
@@ -49,6 +50,14 @@ impl Asked {
     fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
         let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
         let of = |keys| Meant { keys, is_user: false, expires_at: None };
+        if let Some(id) = &self.key_id {
+            let others = [&self.jti, &self.token, &self.sid, &self.sub, &self.auth];
+            if others.into_iter().any(Option::is_some) {
+                let detail = "Name the key_id alone: no two API keys have the same.";
+                return Err(Fault::Asked(detail.to_owned()));
+            }
+            return Ok(of(vec![plan.keys.blacklist_key(id)]));
+        }
         match (&self.jti, &self.token, &self.sid, &self.sub) {
             (Some(jti), None, None, None) => {
                 Ok(of(whose(Issuer::Unsaid)?.iter().map(|keys| keys.blacklist(jti)).collect()))
@@ -75,7 +84,7 @@ impl Asked {
                 Ok(Meant { expires_at: facts.expires_at, ..of(keys) })
             }
             _ => {
-                Err(Fault::Asked(format!("Name exactly one of the four kinds. Example: {example}")))
+                Err(Fault::Asked(format!("Name exactly one of the five kinds. Example: {example}")))
             }
         }
     }
@@ -83,7 +92,7 @@ impl Asked {
 
 /// `POST`
 pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub in place of jti; with \
+    const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub, key_id in place of jti; with \
                            \"auth\": \"users\", \"expires_in\": \"24h\"";
     let asked: Asked = parse(body, EXAMPLE)?;
     let running = gateway.running();
@@ -95,6 +104,11 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
         None => stream_ttl,
     };
     let meant = asked.meant(&running.plan, EXAMPLE)?;
+    if let (Some(id), None) = (&asked.key_id, &asked.expires_in) {
+        // A key may outlive every token: its revocation must not end before it.
+        let life = api_keys::life(gateway, id).await?;
+        ttl = life.map_or(DURATION_MAX, |left| left.saturating_add(REVOCATION_MARGIN));
+    }
     if let Some(at) = meant.expires_at {
         let left = Duration::from_secs(at.saturating_sub(now));
         ttl = left.saturating_add(REVOCATION_MARGIN).min(DURATION_MAX);
@@ -150,7 +164,7 @@ pub(super) async fn take_back(
     let keys = keys.join(" or ");
     let detail = format!(
         "Nothing is revoked under {keys}: it has ended or was taken back, or it was made by \
-         another of jti, token, sid and sub."
+         another of jti, token, sid, sub and key_id."
     );
     Err(Fault::Told { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
 }
@@ -164,6 +178,7 @@ fn by_query(text: &str, example: &str) -> Result<Asked, Fault> {
             "token" => &mut asked.token,
             "sid" => &mut asked.sid,
             "sub" => &mut asked.sub,
+            "key_id" => &mut asked.key_id,
             "auth" => &mut asked.auth,
             _ => return Err(wrong()),
         };

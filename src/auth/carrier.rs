@@ -39,16 +39,49 @@ impl<'h> Raw<'h> {
     }
 }
 
-/// The one token of the request. Two different ones are refused, whatever their places: which of
-/// them another program would believe is unknown.
+/// How a credential is written in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A token: after `Bearer`; elsewhere than in `Authorization` also bare.
+    Token,
+    /// An API key: in `Authorization` after `Bearer` or `ApiKey`, elsewhere bare.
+    ApiKey,
+}
+
+impl Form {
+    /// The credential in the value of a header; nothing where another scheme is named, such as
+    /// Basic, which is somebody else's.
+    fn credential<'v>(self, name: &HeaderName, value: &'v [u8]) -> Option<&'v [u8]> {
+        let is_authorization = *name == AUTHORIZATION;
+        let after = match self {
+            Self::Token => after_scheme(value, b"bearer"),
+            Self::ApiKey if is_authorization => {
+                after_scheme(value, b"bearer").or_else(|| after_scheme(value, b"apikey"))
+            }
+            Self::ApiKey => None,
+        };
+        match after {
+            Some(rest) => {
+                let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+                rest.get(spaces..)
+            }
+            None if is_authorization || value.is_empty() => None,
+            None => Some(value),
+        }
+    }
+}
+
+/// The one token, or API key, of the request. Two different ones are refused, whatever their
+/// places: which of them another program would believe is unknown.
 pub(super) fn find<'h>(
     sources: &[TokenSource],
+    form: Form,
     places: Places<'h>,
 ) -> Result<Option<Raw<'h>>, Denied> {
     let mut found = None;
     for source in sources {
         let here = match source {
-            TokenSource::Header(name) => in_header(name, places.headers)?,
+            TokenSource::Header(name) => in_header(name, form, places.headers)?,
             TokenSource::Cookie(name) => in_cookies(name, places.headers)?,
             TokenSource::Query(name) => in_query(name, places.query.unwrap_or_default())?,
         };
@@ -58,12 +91,13 @@ pub(super) fn find<'h>(
 }
 
 /// Removes the tokens from all header fields where one may stand, and nothing else.
-pub(super) fn remove(sources: &[TokenSource], headers: &mut HeaderMap) {
+pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMap) {
     for source in sources {
         match source {
             TokenSource::Header(name) if *name == AUTHORIZATION => {
                 retain(headers, &AUTHORIZATION, |line| {
-                    after_bearer(line.as_bytes()).is_none().then(|| line.clone())
+                    let found = form.credential(&AUTHORIZATION, line.as_bytes());
+                    found.is_none().then(|| line.clone())
                 });
             }
             TokenSource::Header(name) => {
@@ -98,22 +132,17 @@ fn agree<'h>(known: Option<Raw<'h>>, next: Option<Raw<'h>>) -> Result<Option<Raw
     }
 }
 
-fn in_header<'h>(name: &HeaderName, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
+fn in_header<'h>(
+    name: &HeaderName,
+    form: Form,
+    headers: &'h HeaderMap,
+) -> Result<Option<Raw<'h>>, Denied> {
     let mut lines = headers.get_all(name).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
         return Err(Denied::Malformed);
     }
-    let value = line.as_bytes().trim_ascii();
-    match after_bearer(value) {
-        Some(rest) => {
-            let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-            Ok(Some(Raw::new(&rest[spaces..])))
-        }
-        // Another scheme, such as Basic, is somebody else's credential.
-        None if *name == AUTHORIZATION || value.is_empty() => Ok(None),
-        None => Ok(Some(Raw::new(value))),
-    }
+    Ok(form.credential(name, line.as_bytes().trim_ascii()).map(Raw::new))
 }
 
 fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
@@ -172,15 +201,15 @@ fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// What follows the scheme `Bearer`; nothing for another scheme. A scheme ends where its characters
-/// end (RFC 9110 §5.6.2), so that `Bearer<TAB>x`, which a lax parser takes for a token, is not
-/// passed over.
-fn after_bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked("bearer".len())?;
+/// What follows a scheme, named in lower case; nothing for another scheme. A scheme ends where its
+/// characters end (RFC 9110 §5.6.2), so that `Bearer<TAB>x`, which a lax parser takes for a token,
+/// is not passed over.
+fn after_scheme<'v>(value: &'v [u8], name: &[u8]) -> Option<&'v [u8]> {
+    let (scheme, rest) = value.split_at_checked(name.len())?;
     let goes_on = rest
         .first()
         .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
-    (scheme.eq_ignore_ascii_case(b"bearer") && !goes_on).then_some(rest)
+    (scheme.eq_ignore_ascii_case(name) && !goes_on).then_some(rest)
 }
 
 /// The `token68` characters. A table, because every byte of every new token is looked up.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
+use crate::store::StoreError;
+
 /// The realm of every challenge. It is the same for all routes, so that it tells nothing about
 /// them.
 pub const REALM: &str = "portcullis";
@@ -29,6 +31,15 @@ pub enum Denied {
     /// The token is valid but was revoked.
     #[error("token revoked")]
     Revoked,
+    /// The request carries no API key, and nothing else would do.
+    #[error("no API key")]
+    NoApiKey,
+    /// The API key is not acceptable.
+    #[error("API key refused: {0}")]
+    ApiKey(KeyFault),
+    /// The API key's record could not be read, so nobody can say whether the key is good.
+    #[error("the record of an API key could not be read: {0}")]
+    KeyUnread(StoreError),
     /// The token is valid but does not say what the route requires.
     #[error("the token's claims do not permit this")]
     Insufficient {
@@ -36,6 +47,27 @@ pub enum Denied {
         /// scope.
         scope: Option<String>,
     },
+}
+
+/// What is wrong with an API key. For the log; the client learns only whether it expired or was
+/// revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// Longer than the verifier's bound.
+    #[error("larger than the limit")]
+    TooLarge,
+    /// It looks like a key of the gateway's making, and its checksum is wrong.
+    #[error("mistyped")]
+    Mistyped,
+    /// There is no record of it, or it is for another verifier.
+    #[error("unknown")]
+    Unknown,
+    /// `expires` has passed.
+    #[error("expired")]
+    Expired,
+    /// It was revoked, or its record was deleted since it was read.
+    #[error("revoked")]
+    Revoked,
 }
 
 /// What is wrong with a token. For the log; the client learns only whether the token expired.
@@ -109,8 +141,10 @@ impl Denied {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::NoToken | Self::Invalid(_) | Self::Revoked => StatusCode::UNAUTHORIZED,
-            Self::KeysUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoToken | Self::Invalid(_) | Self::Revoked | Self::NoApiKey | Self::ApiKey(_) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::KeysUnavailable(_) | Self::KeyUnread(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Insufficient { .. } => StatusCode::FORBIDDEN,
         }
     }
@@ -122,7 +156,11 @@ impl Denied {
             Self::Malformed => "token_malformed",
             Self::Invalid(Reason::Expired) => "token_expired",
             Self::Invalid(_) => "token_invalid",
-            Self::KeysUnavailable(_) => "keys_unavailable",
+            Self::KeysUnavailable(_) | Self::KeyUnread(_) => "keys_unavailable",
+            Self::NoApiKey => "api_key_missing",
+            Self::ApiKey(KeyFault::Expired) => "api_key_expired",
+            Self::ApiKey(KeyFault::Revoked) => "api_key_revoked",
+            Self::ApiKey(_) => "api_key_invalid",
             Self::Revoked => "token_revoked",
             Self::Insufficient { scope: Some(_) } => "scope_insufficient",
             Self::Insufficient { scope: None } => "claims_insufficient",
@@ -143,6 +181,11 @@ impl Denied {
                 "Whether the access token is valid cannot be told now. Retry shortly."
             }
             Self::Revoked => "The access token was revoked: log in again.",
+            Self::NoApiKey => "An API key is needed.",
+            Self::ApiKey(KeyFault::Expired) => "The API key has expired: get a new one.",
+            Self::ApiKey(KeyFault::Revoked) => "The API key was revoked: get a new one.",
+            Self::ApiKey(_) => "The API key is not valid.",
+            Self::KeyUnread(_) => "Whether the API key is valid cannot be told now. Retry shortly.",
             Self::Insufficient { .. } => "The access token does not permit this request.",
         }
     }
@@ -150,7 +193,13 @@ impl Denied {
     /// The value of `WWW-Authenticate` (RFC 6750 §3). A request without a token learns no error,
     /// only the scheme.
     pub fn challenge(&self, realm: &str) -> HeaderValue {
-        let mut text = format!("Bearer realm=\"{}\"", quotable(realm).unwrap_or(REALM));
+        let realm = quotable(realm).unwrap_or(REALM);
+        if matches!(self, Self::NoApiKey | Self::ApiKey(_)) {
+            // No scheme is registered for API keys, and RFC 9110 §11.6.1 wants a challenge.
+            let text = format!("ApiKey realm=\"{realm}\"");
+            return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("ApiKey"));
+        }
+        let mut text = format!("Bearer realm=\"{realm}\"");
         if let Some(error) = self.error() {
             // Writing to a String cannot fail.
             let _ = write!(text, ", error=\"{error}\", error_description=\"{}\"", self.public());
@@ -166,7 +215,11 @@ impl Denied {
     /// The error codes of RFC 6750 §3.1.
     fn error(&self) -> Option<&'static str> {
         match self {
-            Self::NoToken | Self::KeysUnavailable(_) => None,
+            Self::NoToken
+            | Self::KeysUnavailable(_)
+            | Self::NoApiKey
+            | Self::ApiKey(_)
+            | Self::KeyUnread(_) => None,
             Self::Malformed => Some("invalid_request"),
             Self::Invalid(_) | Self::Revoked => Some("invalid_token"),
             Self::Insufficient { .. } => Some("insufficient_scope"),

@@ -44,6 +44,8 @@ pub(super) fn identity(
         expires_at,
         blacklist_keys,
         not_before_key,
+        record_key: None,
+        verifier: verifier.shared_name(),
         qualifier: verifier.qualifier(),
         headers,
     };

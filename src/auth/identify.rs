@@ -5,12 +5,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::carrier::{self, Places, Raw};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
+use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::{Fingerprint, TokenMemory};
 use super::verifier::{Verifier, unix_seconds};
 use super::{Policy, token};
 use crate::base::facts::{Caller, Identity};
+use crate::store::StoreError;
 
 /// Why it is not known who calls.
 #[derive(Debug)]
@@ -19,6 +24,8 @@ pub enum Unidentified<'p> {
     Denied(Denied),
     /// The token names a key that its issuer may have published since the keys were fetched.
     KeyUnknown(Missing<'p>),
+    /// The API key's record has to be read from the store.
+    KeyUnread(Unread<'p>),
 }
 
 impl From<Denied> for Unidentified<'_> {
@@ -64,14 +71,52 @@ pub fn identify<'p>(
     memory: &TokenMemory,
     now: SystemTime,
 ) -> Result<Caller, Unidentified<'p>> {
-    let Some(token) = carrier::find(&policy.from, places)? else {
-        return if policy.optional { Ok(None) } else { Err(Denied::NoToken.into()) };
-    };
+    let token = carrier::find(&policy.from, Form::Token, places)?;
+    let key = find_key(policy, places)?;
     let now = unix_seconds(now);
+    let token = match (token, key) {
+        (None, None) if policy.optional => return Ok(None),
+        (None, None) => return Err(policy.missing().into()),
+        // Which of them another program would believe is unknown.
+        (Some(_), Some(_)) => return Err(Denied::Malformed.into()),
+        (None, Some((verifier, key))) => {
+            return verifier.recall(&key, &memory.api_keys, (now, Instant::now())).map(Some);
+        }
+        (Some(token), None) => token,
+    };
     match policy.verifiers.as_slice() {
         [verifier] => verifier.recall_or_verify(&token, memory, now).map(Some),
         several => by_issuer(several, &token, places, memory, now).map(Some),
     }
+}
+
+/// The one API key of the request, and who verifies it: each has places of its own.
+fn find_key<'p, 'h>(
+    policy: &'p Policy,
+    places: Places<'h>,
+) -> Result<Option<(&'p KeyVerifier, Raw<'h>)>, Denied> {
+    let mut found = None;
+    for verifier in &policy.key_verifiers {
+        if let Some(key) = carrier::find(&verifier.from, Form::ApiKey, places)?
+            && found.replace((&**verifier, key)).is_some()
+        {
+            return Err(Denied::Malformed);
+        }
+    }
+    Ok(found)
+}
+
+/// Who presents an API key, by what the store said of its record.
+///
+/// # Errors
+/// The key is not good, or nobody can say.
+pub fn judge_key(
+    unread: Unread<'_>,
+    reply: Result<Option<Bytes>, StoreError>,
+    memory: &TokenMemory,
+) -> Result<Caller, Denied> {
+    let now = (SystemTime::now(), Instant::now());
+    unread.judge(reply, &memory.api_keys, now).map(Some)
 }
 
 /// The same where several verifiers may have issued the token. Its `iss`, which nothing vouches for

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{Digest, SHA256_OUTPUT_LEN};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
+use super::key_verifier::KeyMemory;
 use crate::base::facts::Identity;
 
 /// Most tokens that are remembered; the least used give way.
@@ -22,6 +23,8 @@ const TOKEN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub struct TokenMemory {
     tokens: Cache<Remembered, Arc<Identity>, ByBytes>,
+    /// API keys, whose records were read.
+    pub(super) api_keys: KeyMemory,
 }
 
 /// Stands for everything that decided whether a token is good: the verifier's configuration and
@@ -67,7 +70,8 @@ impl Weighter<Remembered, Arc<Identity>> for ByBytes {
 impl TokenMemory {
     /// Remembers nothing yet.
     pub fn new() -> Self {
-        Self { tokens: Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes) }
+        let tokens = Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes);
+        Self { tokens, api_keys: KeyMemory::new() }
     }
 
     /// What the token said, while `now < exp + leeway`; both in seconds.

@@ -2,6 +2,7 @@
 //! (RFC 6750, RFC 7519). It asks nobody: revocation is looked up elsewhere and only judged here. It
 //! must not know routes, the store's connection, nor the shape of an error answer.
 
+mod api_key;
 mod carrier;
 mod challenge;
 mod claims;
@@ -9,6 +10,7 @@ mod header_value;
 mod identify;
 mod json;
 mod jwk;
+mod key_verifier;
 mod keys;
 mod material;
 mod memory;
@@ -27,16 +29,20 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 use serde_json::Value;
 
+pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
 pub use self::carrier::Places;
-pub use self::challenge::{Denied, REALM, Reason};
-pub use self::identify::{Missing, Unidentified, identify};
+pub use self::challenge::{Denied, KeyFault, REALM, Reason};
+pub use self::identify::{Missing, Unidentified, identify, judge_key};
+pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
 pub use self::keys::{Flaw, Key, KeySet};
 pub use self::memory::{TOKENS_MAX, TokenMemory};
 pub use self::sign::sign;
 pub use self::verifier::{Mistake, Verifier};
 
+use self::carrier::Form;
 use crate::base::facts::{Caller, Identity, Target, scalar};
 use crate::config::TokenSource;
+use crate::store::StandingReply;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
 const SCOPE: &str = "scope";
@@ -46,14 +52,16 @@ const SCOPE_ALIAS: &str = "scp";
 /// What a route says about its callers.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Who verify tokens, at least one; of several, each has an `issuer` of its own, and the token
+    /// Who verify tokens; of several, each has an `issuer` of its own, and the token
     /// says which.
     pub verifiers: Vec<Arc<Verifier>>,
-    /// Where tokens are looked for: all places of all verifiers.
+    /// Who verify API keys, in places of their own.
+    pub key_verifiers: Vec<Arc<KeyVerifier>>,
+    /// Where tokens are looked for: all places of those who verify tokens.
     pub from: Vec<TokenSource>,
-    /// Whether the upstream sees the token.
+    /// Whether the upstream sees the token or key.
     pub forward_token: bool,
-    /// Whether a request without a token passes. A bad token never does.
+    /// Whether a request without a token or key passes. A bad token never does.
     pub optional: bool,
     /// What the token must say, all of it.
     pub require: Vec<Requirement>,
@@ -81,25 +89,35 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
     if policy.require.is_empty() {
         return Ok(());
     }
-    let identity = caller.as_deref().ok_or(Denied::NoToken)?;
+    let identity = caller.as_deref().ok_or_else(|| policy.missing())?;
     match policy.require.iter().find(|requirement| !requirement.is_met_by(identity)) {
         None => Ok(()),
         Some(unmet) => Err(Denied::Insufficient { scope: unmet.scope() }),
     }
 }
 
-/// Judges what the store said: `listed` when one of the identity's blacklist keys exists,
-/// `not_before` as the subject's key says. There is no leeway, and a token that does not say when
-/// it was issued is taken for an old one.
-pub fn confirm(identity: &Identity, listed: bool, not_before: Option<i64>) -> Result<(), Denied> {
+/// Judges what the store said of the identity's keys. There is no leeway, and a token that does not
+/// say when it was issued is taken for an old one.
+///
+/// # Errors
+/// It was revoked.
+pub fn confirm(identity: &Identity, standing: StandingReply) -> Result<(), Denied> {
+    let StandingReply { listed, not_before, gone } = standing;
     let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
-    if listed || too_old { Err(Denied::Revoked) } else { Ok(()) }
+    if !listed && !too_old && !gone {
+        return Ok(());
+    }
+    let is_key = identity.record_key.is_some();
+    Err(if is_key { Denied::ApiKey(KeyFault::Revoked) } else { Denied::Revoked })
 }
 
 /// Takes the token out of the header fields that are forwarded, unless it is passed on.
 pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
     if !policy.forward_token {
-        carrier::remove(&policy.from, headers);
+        carrier::remove(&policy.from, Form::Token, headers);
+        for verifier in &policy.key_verifiers {
+            carrier::remove(&verifier.from, Form::ApiKey, headers);
+        }
     }
 }
 
@@ -107,7 +125,7 @@ pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
 /// response is kept under.
 pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Target> {
     let stripped = policy.filter(|policy| !policy.forward_token).and_then(|policy| {
-        let query = carrier::without_parameters(&policy.from, target.query()?)?;
+        let query = carrier::without_parameters(&policy.all_places(), target.query()?)?;
         let question_mark = if query.is_empty() { "" } else { "?" };
         let text = format!("{}{question_mark}{query}", target.path());
         // What is left of a good target is one.
@@ -118,7 +136,8 @@ pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Tar
 }
 
 impl Policy {
-    /// A policy by these verifiers, of which there is at least one.
+    /// A policy by these verifiers of tokens; those of API keys are added by
+    /// [`Self::with_api_keys`].
     pub fn new(verifiers: Vec<Arc<Verifier>>, optional: bool, require: Vec<Requirement>) -> Self {
         let mut from: Vec<TokenSource> = Vec::new();
         for source in verifiers.iter().flat_map(|verifier| &verifier.from) {
@@ -128,7 +147,26 @@ impl Policy {
         }
         // The plan sees to it that they agree; one that keeps its tokens here is enough.
         let forward_token = verifiers.iter().all(|verifier| verifier.forward_token);
-        Self { verifiers, from, forward_token, optional, require }
+        let key_verifiers = Vec::new();
+        Self { verifiers, key_verifiers, from, forward_token, optional, require }
+    }
+
+    /// The same, also by these verifiers of API keys.
+    #[must_use]
+    pub fn with_api_keys(mut self, key_verifiers: Vec<Arc<KeyVerifier>>) -> Self {
+        self.forward_token &= key_verifiers.iter().all(|verifier| verifier.forward_token);
+        self.key_verifiers = key_verifiers;
+        self
+    }
+
+    /// The refusal of a request that carries nothing.
+    fn missing(&self) -> Denied {
+        if self.verifiers.is_empty() { Denied::NoApiKey } else { Denied::NoToken }
+    }
+
+    fn all_places(&self) -> Vec<TokenSource> {
+        let of_keys = self.key_verifiers.iter().flat_map(|verifier| &verifier.from);
+        self.from.iter().chain(of_keys).cloned().collect()
     }
 }
 

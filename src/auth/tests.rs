@@ -1,6 +1,7 @@
 //! What this room promises, as tables of tokens and keys: here the issuer's side that the tables
 //! share.
 
+mod api_keys;
 mod carrier;
 mod challenge;
 mod claims;

@@ -11,7 +11,7 @@ use config::{AudienceMatch, KeySource, RemoteKeys, TokenSource};
 use http::HeaderName;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
-use super::carrier::{self, Places, Raw};
+use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
 use super::header_value::ClaimHeader;
 use super::keys::{Flaw, KeySet};
@@ -131,6 +131,10 @@ impl Verifier {
         &self.name
     }
 
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
     pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.claim_headers.iter().map(|(header, _)| header)
@@ -224,7 +228,7 @@ impl Verifier {
 
     /// Whether the token stands in one of this verifier's own places.
     pub(super) fn reads(&self, token: &Raw<'_>, places: Places<'_>) -> bool {
-        matches!(carrier::find(&self.from, places), Ok(Some(found)) if found == *token)
+        matches!(carrier::find(&self.from, Form::Token, places), Ok(Some(found)) if found == *token)
     }
 
     #[cfg(test)]
@@ -256,10 +260,17 @@ fn read_keys(
             };
             ("algorithms", keys)
         }
+        KeySource::ApiKeys => {
+            let flaw = Flaw::new("API keys are no tokens", "remove it, or name keys of an issuer");
+            ("api_keys", Err(vec![flaw]))
+        }
     }
 }
 
-fn compile_headers(config: &config::Verifier, mistakes: &mut Vec<Mistake>) -> Vec<ClaimHeader> {
+pub(super) fn compile_headers(
+    config: &config::Verifier,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<ClaimHeader> {
     let mut headers = Vec::with_capacity(config.claims_to_headers.len());
     let mut seen = HashSet::new();
     for (written, claim) in &config.claims_to_headers {
@@ -289,7 +300,7 @@ fn compile_headers(config: &config::Verifier, mistakes: &mut Vec<Mistake>) -> Ve
 fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fingerprint {
     let material: &[u8] = match &config.keys {
         Some(KeySource::Secret(secret) | KeySource::Jwks(secret)) => secret.expose(),
-        Some(KeySource::PublicKey(_) | KeySource::Url(_)) | None => &[],
+        Some(KeySource::PublicKey(_) | KeySource::Url(_) | KeySource::ApiKeys) | None => &[],
     };
     let mut context = Context::new(&SHA256);
     context.update(format!("{name:?} {store_keys:?} {config:?} ").as_bytes());

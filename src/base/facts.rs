@@ -121,7 +121,8 @@ impl Target {
 /// Who calls, as far as a verified token says.
 pub type Caller = Option<Arc<Identity>>;
 
-/// What a verified token says. Built once per token and shared by all requests that carry it.
+/// What a verified token, or the record of an API key, says. Built once and shared by all requests
+/// that carry it.
 #[derive(Debug)]
 pub struct Identity {
     /// The whole claims object.
@@ -130,12 +131,17 @@ pub struct Identity {
     pub subject: Option<String>,
     /// `iat`, Unix seconds.
     pub issued_at: Option<i64>,
-    /// `exp`, Unix seconds.
+    /// `exp`, Unix seconds; `i64::MAX` for an API key that does not expire.
     pub expires_at: i64,
     /// Store keys whose existence revokes the token; empty when revocation is off.
     pub blacklist_keys: Vec<String>,
     /// Store key of the subject's not-before time, when revocation is on.
     pub not_before_key: Option<String>,
+    /// Store key of an API key's record, which must exist; nothing for tokens, and when revocation
+    /// is off.
+    pub record_key: Option<String>,
+    /// The name of the verifier that vouches for all this.
+    pub verifier: Arc<str>,
     /// The verifier's name, where its callers could be confused with another verifier's: what is
     /// counted or kept by a claim is then told apart by it.
     pub qualifier: Option<Arc<str>>,
@@ -146,7 +152,9 @@ pub struct Identity {
 impl Identity {
     /// Whether the store can know of a revocation of this token.
     pub fn is_revocable(&self) -> bool {
-        !self.blacklist_keys.is_empty() || self.not_before_key.is_some()
+        !self.blacklist_keys.is_empty()
+            || self.not_before_key.is_some()
+            || self.record_key.is_some()
     }
 
     /// A claim as text: strings as they are, numbers and booleans in JSON's spelling; nothing for

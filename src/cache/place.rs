@@ -108,6 +108,8 @@ mod tests {
                 expires_at: 0,
                 blacklist_keys: Vec::new(),
                 not_before_key: None,
+                record_key: None,
+                verifier: "users".into(),
                 qualifier: verifier.map(Into::into),
                 headers: Vec::new(),
             });

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use super::remote::{Failure, Remote};
 use crate::base::units::duration_text;
 
-/// Printed below the options of both.
-const EXIT: &str = "\
+/// Printed below the options of all that a running gateway does.
+pub(super) const EXIT: &str = "\
 Exit status: 0 done; 1 the gateway refused or could not; 2 the command line or the configuration \
 cannot be used; 3 no gateway answered.";
 
 /// Which gateway.
 #[derive(Debug, Args)]
-struct Target {
+pub(super) struct Target {
     /// The admin listener of the running gateway. Without it, admin.listen and admin.token of
     /// --config say where it is and what it wants.
     #[arg(long, value_name = "http://HOST:PORT")]
@@ -28,7 +28,7 @@ struct Target {
 }
 
 impl Target {
-    fn find(&self, path: &Path) -> Result<Remote, Failure> {
+    pub(super) fn find(&self, path: &Path) -> Result<Remote, Failure> {
         Remote::find(self.admin.as_deref(), self.admin_token.as_deref(), path)
     }
 }
@@ -69,6 +69,9 @@ struct Revoked {
     /// Every token of the user with this `sub` claim that was issued before now; new log-ins work.
     #[arg(long)]
     sub: Option<String>,
+    /// The API key with this id, until it is taken back; `keys revoke` ends it for good.
+    #[arg(long, conflicts_with = "auth")]
+    key_id: Option<String>,
 }
 
 /// Options of `purge`.
@@ -98,12 +101,13 @@ struct Purged {
 /// Carries out `revoke`; what to print.
 pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
-    let Revoked { jti, token, sid, sub } = &options.what;
+    let Revoked { jti, token, sid, sub, key_id } = &options.what;
     let body = object([
         ("jti", jti.as_deref()),
         ("token", token.as_deref()),
         ("sid", sid.as_deref()),
         ("sub", sub.as_deref()),
+        ("key_id", key_id.as_deref()),
         ("expires_in", options.expires_in.as_deref()),
         ("auth", options.auth.as_deref()),
     ]);

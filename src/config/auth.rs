@@ -63,6 +63,8 @@ pub enum KeySource {
     Jwks(Secret),
     /// `jwks_url`, to be fetched.
     Url(RemoteKeys),
+    /// `api_keys`: none at all; what is verified are API keys, whose records are in the store.
+    ApiKeys,
 }
 
 /// One place where a token may stand.
@@ -76,11 +78,17 @@ pub enum TokenSource {
     Query(String),
 }
 
+/// Where API keys stand unless `from` says otherwise.
+const API_KEY_HEADER: http::HeaderName = http::HeaderName::from_static("x-api-key");
 /// Most clock difference that can be forgiven: every second of it keeps expired tokens alive.
 const LEEWAY_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `[auth.NAME]`.
 pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
+    let api_keys = auth.or("api_keys", false, flag);
+    if api_keys {
+        about_keys_alone(auth);
+    }
     Verifier {
         issuer: auth.get("issuer", text),
         audience: auth.list("audience", text).unwrap_or_default(),
@@ -89,11 +97,15 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             AudienceMatch::Any,
             choice(&[("any", AudienceMatch::Any), ("all", AudienceMatch::All)]),
         ),
-        algorithms: auth.need_list("algorithms", "[\"ES256\"]", algorithm),
-        keys: read_keys(auth),
-        from: auth
-            .list("from", token_source)
-            .unwrap_or_else(|| vec![TokenSource::Header(http::header::AUTHORIZATION)]),
+        algorithms: match api_keys {
+            true => auth.list("algorithms", algorithm).unwrap_or_default(),
+            false => auth.need_list("algorithms", "[\"ES256\"]", algorithm),
+        },
+        keys: read_keys(auth, api_keys),
+        from: auth.list("from", token_source).unwrap_or_else(|| {
+            let name = if api_keys { API_KEY_HEADER } else { http::header::AUTHORIZATION };
+            vec![TokenSource::Header(name)]
+        }),
         leeway: auth.or("leeway", Duration::from_secs(30), leeway),
         max_age: auth.get("max_age", duration),
         token_bytes: auth
@@ -110,20 +122,44 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
     }
 }
 
+/// What is said of tokens says nothing of API keys, and its writer would think that it does.
+fn about_keys_alone(auth: &Section<'_>) {
+    const OF_TOKENS: [&str; 11] = [
+        "issuer",
+        "audience",
+        "audience_match",
+        "algorithms",
+        "leeway",
+        "max_age",
+        "secret",
+        "public_key_file",
+        "jwks_file",
+        "jwks_url",
+        "jwks",
+    ];
+    for key in OF_TOKENS.into_iter().filter(|key| auth.has(key)) {
+        let what = "is about tokens, and this verifier takes API keys";
+        auth.problem(key, what, "remove it, or write a table of its own for the tokens");
+    }
+}
+
 /// Exactly one source of keys: several could disagree about who may sign.
-fn read_keys(auth: &mut Section<'_>) -> Option<KeySource> {
+fn read_keys(auth: &mut Section<'_>, api_keys: bool) -> Option<KeySource> {
     const SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
     let url = auth.get("jwks_url", jwks::keys_url);
     let bounds = auth.section("jwks", jwks::read);
+    if api_keys {
+        return Some(KeySource::ApiKeys);
+    }
     let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
     match named.as_slice() {
         [] => auth.problem(
             "",
             "has no key to verify with",
-            format!("write one of {}", SOURCES.join(", ")),
+            format!("write one of {}, or api_keys = true", SOURCES.join(", ")),
         ),
         [_] => {}
         [_, second, ..] => {

@@ -1,31 +1,55 @@
-//! Who calls, and the wait for keys that an issuer has published since they were fetched.
+//! Who calls, and the waits that this may need: for keys that an issuer has published since they
+//! were fetched, and for the record of an API key.
 
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use super::{Gateway, Running};
-use crate::auth::{Denied, Missing, Places, Unidentified};
+use crate::auth::{self, Denied, Missing, Places, Unidentified, Unread};
 use crate::base::facts::{Caller, Target};
 use crate::plan::Route;
+use crate::store::StoreError;
 
 impl Gateway {
     /// Who calls, and whether the caller's claims suffice. It waits only for a token whose key is
-    /// unknown, and then for one fetch at most.
+    /// unknown, and then for one fetch at most, or for the record of an API key that was not read
+    /// of late. Why the store did not answer then, if it did not: it is not asked again in vain.
     pub async fn identify(
         &self,
         running: &Running,
         route: &Route,
         target: &Target,
         headers: &HeaderMap,
-    ) -> Result<Caller, Denied> {
+    ) -> (Result<Caller, Denied>, Option<StoreError>) {
         let places = Places { headers, query: target.query() };
         match route.identify(places, &self.tokens) {
-            Ok(caller) => Ok(caller),
-            Err(Unidentified::Denied(denied)) => Err(denied),
+            Ok(caller) => (Ok(caller), None),
+            Err(Unidentified::Denied(denied)) => (Err(denied), None),
             // Rare, so its state is not carried along by every request.
             Err(Unidentified::KeyUnknown(missing)) => {
-                Box::pin(self.identify_later(running, route, places, missing)).await
+                (Box::pin(self.identify_later(running, route, places, missing)).await, None)
+            }
+            Err(Unidentified::KeyUnread(unread)) => {
+                Box::pin(self.identify_by_record(route, unread)).await
             }
         }
+    }
+
+    async fn identify_by_record(
+        &self,
+        route: &Route,
+        unread: Unread<'_>,
+    ) -> (Result<Caller, Denied>, Option<StoreError>) {
+        let asked_at = Instant::now();
+        let reply = self.store.get(unread.record_key()).await;
+        self.metrics.store_duration.observe(asked_at.elapsed());
+        let away = match &reply {
+            Err(error @ (StoreError::Unavailable | StoreError::Timeout)) => Some(error.clone()),
+            _ => None,
+        };
+        let caller = auth::judge_key(unread, reply, &self.tokens);
+        let permitted = caller.and_then(|caller| route.permit(&caller).map(|()| caller));
+        (permitted, away)
     }
 
     async fn identify_later(
@@ -42,6 +66,8 @@ impl Gateway {
         route.identify(places, &self.tokens).map_err(|unidentified| match unidentified {
             Unidentified::Denied(denied) => denied,
             Unidentified::KeyUnknown(missing) => missing.denied(is_failing),
+            // A request with a token has no API key.
+            Unidentified::KeyUnread(_) => Denied::Malformed,
         })
     }
 

@@ -48,6 +48,8 @@ fn caller(sub: &str) -> Caller {
         expires_at: 0,
         blacklist_keys: Vec::new(),
         not_before_key: None,
+        record_key: None,
+        verifier: "users".into(),
         qualifier: None,
         headers: Vec::new(),
     }))

@@ -133,7 +133,7 @@ impl<'p> Asked<'p> {
         };
         match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
             Ok(standing) => {
-                let verdict = auth::confirm(identity, standing.listed, standing.not_before);
+                let verdict = auth::confirm(identity, standing);
                 if verdict.is_err() {
                     self.undo(answers, gateway);
                     self.held = None;
@@ -274,9 +274,13 @@ impl Lookup {
     }
 }
 
-/// The revocation keys of a token.
-fn standing(identity: &Identity) -> Standing<'_> {
-    Standing { blacklist: &identity.blacklist_keys, not_before: identity.not_before_key.as_deref() }
+/// The revocation keys of a token or API key.
+pub(super) fn standing(identity: &Identity) -> Standing<'_> {
+    Standing {
+        blacklist: &identity.blacklist_keys,
+        not_before: identity.not_before_key.as_deref(),
+        record: identity.record_key.as_deref(),
+    }
 }
 
 /// Whether the head announces a body; HTTP/2 may have one without announcing it, which

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri};
 use serde_json::{Map, Value, json};
 
-use super::asked::recalled;
+use super::asked::{recalled, standing};
 use super::rejection::Rejection;
 use crate::base::facts::{Caller, ClientAddr, Peer};
 use crate::config::{LimitOutage, Outage};
@@ -17,7 +17,7 @@ use crate::guard::{self, Inspected};
 use crate::limit::{self, Exceeded, Facts, Forecast};
 use crate::plan::Route;
 use crate::session::{self, NoSession};
-use crate::store::{Answers, Charges, Leases, Questions, Reply, SessionKey, Standing};
+use crate::store::{Answers, Charges, Leases, Questions, Reply, SessionKey};
 use crate::{auth, store};
 
 /// A request as an operator describes it.
@@ -71,7 +71,7 @@ async fn walk(
     if route.limits.blocks(address) {
         return Err(Exceeded::Blocked.into());
     }
-    let identified = gateway.identify(&running, route, &target, &head.headers).await;
+    let (identified, _) = gateway.identify(&running, route, &target, &head.headers).await;
     let caller = identified.as_ref().ok().cloned().flatten();
     report.insert("caller".to_owned(), describe_caller(route, &caller));
     let session_id = match &route.session {
@@ -137,12 +137,9 @@ async fn look(
     let peek = charges.map(limit::Asked::peek);
     let crowds = places.map(limit::Wanted::peek).unwrap_or_default();
     let leases = places.and_then(limit::Wanted::leases);
-    let standing = caller.as_deref().filter(|identity| identity.is_revocable());
+    let identity = caller.as_deref().filter(|identity| identity.is_revocable());
     let questions = Questions {
-        standing: standing.map(|identity| Standing {
-            blacklist: &identity.blacklist_keys,
-            not_before: identity.not_before_key.as_deref(),
-        }),
+        standing: identity.map(standing),
         charges: peek.as_ref().zip(charges).map(|(set, asked)| {
             let keys = asked.charges().keys;
             Charges { set, keys }
@@ -168,9 +165,7 @@ fn confirm(
         (_, reply) => reply,
     };
     match (caller, reply) {
-        (Some(identity), Some(Ok(standing))) => {
-            Ok(auth::confirm(identity, standing.listed, standing.not_before)?)
-        }
+        (Some(identity), Some(Ok(standing))) => Ok(auth::confirm(identity, standing)?),
         (_, Some(Err(error))) if on_outage.revocation == Outage::Refuse => {
             Err(Rejection::RevocationUnknown(error))
         }
@@ -202,7 +197,8 @@ fn describe_caller(route: &Route, caller: &Caller) -> Value {
         (Some(_), Some(identity)) => json!({
             "subject": identity.subject,
             "issued_at": identity.issued_at,
-            "expires_at": identity.expires_at,
+            "expires_at": Some(identity.expires_at).filter(|at| *at != i64::MAX),
+            "verifier": &*identity.verifier,
         }),
     }
 }

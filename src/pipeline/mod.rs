@@ -33,6 +33,7 @@ use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Receipt, Told};
 use crate::plan::Plan;
+use crate::store::Answers;
 use crate::upstream::OnInterim;
 use crate::{auth, client, guard, headers, limit, session};
 
@@ -132,12 +133,17 @@ async fn answer(
     limit::flood(&route.limits, &gateway.limits, &plan.keys, &origin, &mut told)?;
 
     // A bad token is refused only after its address was charged: guessing must cost something. Only
-    // a token whose key is new here waits, for one fetch from its issuer.
-    let identified = gateway.identify(&running, route, &target, &head.headers).await;
+    // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
+    // record is, for the store.
+    let (identified, away) = gateway.identify(&running, route, &target, &head.headers).await;
     let mut asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
-    let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
+    let mut answers = match away {
+        None => gateway.ask(&asked.questions(), &mut exchange.store_time).await,
+        // It has just not answered, and no request waits for it twice.
+        Some(error) => Answers::failed(&asked.questions(), &error),
+    };
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the

@@ -197,6 +197,7 @@ impl Rejection {
     fn fault(&self) -> Fault {
         match self {
             Self::Denied(Denied::KeysUnavailable(_)) => Fault::Issuer,
+            Self::Denied(Denied::KeyUnread(_)) => Fault::Store,
             Self::Malformed(_)
             | Self::NoRoute(_)
             | Self::Denied(_)
@@ -286,7 +287,7 @@ impl Rejection {
     fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
             // No credentials would help.
-            Self::Denied(Denied::KeysUnavailable(_)) => {}
+            Self::Denied(Denied::KeysUnavailable(_) | Denied::KeyUnread(_)) => {}
             Self::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
             }

@@ -4,21 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::check;
-use crate::auth::{self, Requirement, Verifier};
+use crate::auth::{self, KeyVerifier, Requirement, Verifier};
 use crate::config::{self, Config, KeySource, Problems};
 use crate::store::keys::Keys;
 
 /// Names that mean something else in the place where a verifier's name qualifies a key.
-const RESERVED_QUALIFIERS: [&str; 2] = ["sid", "sha256"];
+const RESERVED_QUALIFIERS: [&str; 3] = ["sid", "sha256", "key"];
+
+/// All verifiers, by their names.
+#[derive(Debug, Default)]
+pub(super) struct Verifiers {
+    pub(super) tokens: BTreeMap<String, Arc<Verifier>>,
+    pub(super) api_keys: BTreeMap<String, Arc<KeyVerifier>>,
+}
 
 /// Compiles every verifier, and reports those that cannot stand beside each other.
-pub(super) fn verifiers(
-    config: &Config,
-    keys: &Keys,
-    problems: &mut Problems,
-) -> BTreeMap<String, Arc<Verifier>> {
+pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -> Verifiers {
     let qualified = qualified(config);
-    let mut verifiers = BTreeMap::new();
+    let mut verifiers = Verifiers::default();
     for (name, written) in &config.auth {
         let is_qualified = qualified.contains(name.as_str());
         if is_qualified && RESERVED_QUALIFIERS.contains(&name.as_str()) {
@@ -26,19 +29,25 @@ pub(super) fn verifiers(
             let remedy = "give it another name: it is on a route with several verifiers";
             problems.push(format!("auth.{name}"), what, remedy);
         }
-        match Verifier::compile(name, written, keys, is_qualified) {
-            Ok(verifier) => {
-                verifiers.insert(name.clone(), Arc::new(verifier));
-            }
-            Err(mistakes) => {
-                for (key, what, remedy) in mistakes {
-                    problems.push(format!("auth.{name}.{key}"), what, remedy);
-                }
-            }
+        let compiled = if takes_api_keys(written) {
+            KeyVerifier::compile(name, written, keys, is_qualified).map(|verifier| {
+                verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
+            })
+        } else {
+            Verifier::compile(name, written, keys, is_qualified).map(|verifier| {
+                verifiers.tokens.insert(name.clone(), Arc::new(verifier));
+            })
+        };
+        for (key, what, remedy) in compiled.err().into_iter().flatten() {
+            problems.push(format!("auth.{name}.{key}"), what, remedy);
         }
     }
     one_fetch_for_all(config, problems);
     verifiers
+}
+
+fn takes_api_keys(written: &config::Verifier) -> bool {
+    matches!(written.keys, Some(KeySource::ApiKeys))
 }
 
 /// The verifiers that share a route with others. Their identities are told apart on every route, so
@@ -75,7 +84,7 @@ fn one_fetch_for_all(config: &Config, problems: &mut Problems) {
 pub(super) fn policy(
     config: &Config,
     written: &config::Route,
-    verifiers: &BTreeMap<String, Arc<Verifier>>,
+    verifiers: &Verifiers,
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) -> Option<auth::Policy> {
@@ -98,17 +107,28 @@ pub(super) fn policy(
         .require
         .iter()
         .map(|(claim, any_of)| Requirement { claim: claim.clone(), any_of: any_of.clone() });
-    let named = auth.by.iter().map(|name| verifiers.get(name).map(Arc::clone));
-    Some(auth::Policy::new(named.collect::<Option<_>>()?, auth.optional, require.collect()))
+    let named = |name: &String| {
+        verifiers.tokens.contains_key(name) || verifiers.api_keys.contains_key(name)
+    };
+    if !auth.by.iter().all(named) {
+        return None;
+    }
+    let tokens = auth.by.iter().filter_map(|name| verifiers.tokens.get(name).map(Arc::clone));
+    let api_keys = auth.by.iter().filter_map(|name| verifiers.api_keys.get(name).map(Arc::clone));
+    let policy = auth::Policy::new(tokens.collect(), auth.optional, require.collect());
+    Some(policy.with_api_keys(api_keys.collect()))
 }
 
-/// A token's issuer must choose one verifier, and where its token goes must not depend on which.
+/// A token's issuer must choose one verifier of tokens, a credential's place one of API keys, and
+/// where it goes must not depend on which.
 fn several(
     config: &Config,
     names: &[String],
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) {
+    let is_token = |name: &&String| !config.auth.get(*name).is_some_and(takes_api_keys);
+    let tokens = names.iter().filter(is_token).count();
     let mut seen: Vec<(&String, &config::Verifier)> = Vec::new();
     for (name, verifier) in names.iter().filter_map(|name| config.auth.get_key_value(name)) {
         if seen.iter().any(|(other, _)| *other == name) {
@@ -116,7 +136,8 @@ fn several(
             problems.push(at("auth"), what, "name each verifier once");
             continue;
         }
-        if verifier.issuer.is_none() {
+        let is_chosen_by_issuer = tokens > 1 && !takes_api_keys(verifier);
+        if is_chosen_by_issuer && verifier.issuer.is_none() {
             let what = format!("auth.{name} has no issuer, by which a token could choose it");
             let remedy = format!("add issuer to [auth.{name}], or name it alone");
             problems.push(at("auth"), what, remedy);
@@ -125,6 +146,13 @@ fn several(
             if verifier.issuer.is_some() && verifier.issuer == known.issuer {
                 let what = format!("auth.{other} and auth.{name} have the same issuer");
                 let remedy = "name verifiers of different issuers on one route";
+                problems.push(at("auth"), what, remedy);
+            }
+            let by_place = takes_api_keys(verifier) || takes_api_keys(known);
+            if by_place && verifier.from.iter().any(|place| known.from.contains(place)) {
+                let what = format!("auth.{other} and auth.{name} look in the same place");
+                let remedy = "give the API keys a place of their own with `from`: it decides who \
+                              verifies what stands there";
                 problems.push(at("auth"), what, remedy);
             }
             if verifier.forward_token != known.forward_token {

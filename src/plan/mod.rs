@@ -7,7 +7,8 @@ mod check;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::auth::{self, Verifier};
+use self::access::Verifiers;
+use crate::auth::{self, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub keys: Keys,
     /// Who verify tokens, by their names.
     pub verifiers: BTreeMap<String, Arc<Verifier>>,
+    /// Who verify API keys, by their names.
+    pub key_verifiers: BTreeMap<String, Arc<KeyVerifier>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use.
@@ -80,8 +83,16 @@ impl Route {
     ) -> Result<crate::base::facts::Caller, auth::Unidentified<'_>> {
         let Some(policy) = &self.auth else { return Ok(None) };
         let caller = auth::identify(policy, places, tokens, std::time::SystemTime::now())?;
-        auth::permit(policy, &caller)?;
+        self.permit(&caller)?;
         Ok(caller)
+    }
+
+    /// Whether the caller's claims suffice.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn permit(&self, caller: &crate::base::facts::Caller) -> Result<(), auth::Denied> {
+        self.auth.as_ref().map_or(Ok(()), |policy| auth::permit(policy, caller))
     }
 }
 
@@ -115,7 +126,8 @@ impl Plan {
             },
             on_outage: config.store.on_outage,
             keys,
-            verifiers,
+            verifiers: verifiers.tokens,
+            key_verifiers: verifiers.api_keys,
             upstreams: config.upstreams.clone().into_iter().collect(),
             route_names: config.routes.keys().cloned().collect(),
             routes: Table::new(routes),
@@ -126,7 +138,7 @@ impl Plan {
 
 fn compile_routes(
     config: &Config,
-    verifiers: &BTreeMap<String, Arc<Verifier>>,
+    verifiers: &Verifiers,
     problems: &mut Problems,
 ) -> Vec<(Matcher, Arc<Route>)> {
     let mut routes = Vec::new();
@@ -250,9 +262,11 @@ fn compile_scopes(
 
 /// All headers that carry claims, sessions or marks of limits on any route: a client's own are
 /// removed on every route, because an upstream cannot know which route a request took.
-fn owned_headers(config: &Config, verifiers: &BTreeMap<String, Arc<Verifier>>) -> Vec<String> {
-    let claims = verifiers.values().flat_map(|verifier| verifier.owned_headers());
-    let mut owned: Vec<String> = claims.map(|name| name.as_str().to_owned()).collect();
+fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
+    let of_tokens = verifiers.tokens.values().flat_map(|verifier| verifier.owned_headers());
+    let of_keys = verifiers.api_keys.values().flat_map(|verifier| verifier.owned_headers());
+    let mut owned: Vec<String> =
+        of_tokens.chain(of_keys).map(|name| name.as_str().to_owned()).collect();
     if let Some(session) = &config.session {
         owned.extend(session.header.iter().cloned());
         owned.extend(session.fields_to_headers.keys().cloned());

@@ -118,6 +118,40 @@ fn a_token_must_be_able_to_choose_among_the_verifiers_of_a_route() {
 }
 
 #[test]
+fn api_keys_beside_tokens_have_places_of_their_own() {
+    let problems = |keys: &str, more: &str, auth: &str| {
+        let text = format!(
+            "[upstreams.u]\nservers = [\"http://127.0.0.1:1\"]\n[auth.users]\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]\n\
+             [auth.partners]\napi_keys = true\n{keys}\n[auth.key]\napi_keys = true\n{more}\n\
+             [routes.r]\npath = \"/\"\nupstream = \"u\"\nauth = {auth}\n"
+        );
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+        match Plan::compile(loaded.config) {
+            Ok(plan) => {
+                assert_eq!(plan.key_verifiers.len(), 2);
+                String::new()
+            }
+            Err(problems) => problems.iter().map(|it| format!("{}\n", it.what)).collect(),
+        }
+    };
+    // The tokens need no issuer: their place tells them apart.
+    assert_eq!(problems("", "", "[\"users\", \"partners\"]"), "");
+    let at_bearer = "from = [\"cookie:k\", \"header:authorization\"]";
+    assert_eq!(problems(at_bearer, "", "\"partners\""), "");
+    for (keys, more, auth, expected) in [
+        (at_bearer, "", "[\"users\", \"partners\"]", "look in the same place"),
+        ("", "", "[\"partners\", \"key\"]", "look in the same place"),
+        ("", "from = [\"query:k\"]", "[\"partners\", \"key\"]", "\"key\" already means"),
+        ("forward_token = true", "", "[\"users\", \"partners\"]", "disagree about forward"),
+    ] {
+        let problems = problems(keys, more, auth);
+        assert!(problems.contains(expected), "{keys} {more}: {problems:?}");
+    }
+}
+
+#[test]
 fn only_verifiers_that_share_a_route_are_told_apart() {
     let text = r#"
         [upstreams.u]

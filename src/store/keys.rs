@@ -57,6 +57,26 @@ impl Keys {
         format!("{}:auth:blacklist:{}sid:{}", self.prefix, self.qualifier, part(sid))
     }
 
+    /// Revokes the API key with this id. Never qualified: a key's record is found by the key alone.
+    pub fn blacklist_key(&self, id: &str) -> String {
+        format!("{}:auth:blacklist:key:{}", self.prefix, part(id))
+    }
+
+    /// The record of an API key, by the SHA-256 of the key in hex.
+    pub fn api_key(&self, digest: &str) -> String {
+        format!("{}:auth:key:{digest}", self.prefix)
+    }
+
+    /// The digest of the API key with this id.
+    pub fn api_key_id(&self, id: &str) -> String {
+        format!("{}:auth:key-id:{}", self.prefix, part(id))
+    }
+
+    /// The API keys of one owner, a sorted set: ids scored by the Unix seconds of their creation.
+    pub fn api_keys_of(&self, owner: &str) -> String {
+        format!("{}:auth:keys-of:{}", self.prefix, part(owner))
+    }
+
     /// Unix seconds before which a subject's tokens are revoked.
     pub fn not_before(&self, sub: &str) -> String {
         format!("{}:auth:not-before:{}{}", self.prefix, self.qualifier, part(sub))
@@ -239,6 +259,13 @@ fn hashed(bytes: &[u8]) -> String {
     out
 }
 
+/// Bytes in hexadecimal, as keys spell digests.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(2 * bytes.len());
+    push_hex(&mut out, bytes);
+    out
+}
+
 fn push_hex(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -260,6 +287,10 @@ mod tests {
         assert_eq!(keys.session_end("s1"), "app:session-end:s1");
         assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
         assert_eq!(keys.revocations(), "app:auth:revocations");
+        assert_eq!(keys.blacklist_key("0f"), "app:auth:blacklist:key:0f");
+        assert_eq!(keys.api_key("ab"), "app:auth:key:ab");
+        assert_eq!(keys.api_key_id("0f"), "app:auth:key-id:0f");
+        assert_eq!(keys.api_keys_of("acme"), "app:auth:keys-of:acme");
         assert_eq!(
             (REVOKED_KEY, REVOKED_UNTIL, REVOKED_NOT_BEFORE),
             ("key", "until", "not_before")

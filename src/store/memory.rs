@@ -4,6 +4,7 @@
 //! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is
 //! refused.
 
+mod api_keys;
 mod sessions;
 
 use std::collections::HashMap;
@@ -202,7 +203,8 @@ impl MemoryStore {
         };
         let seconds = |text: Bytes| std::str::from_utf8(&text).ok()?.trim().parse().ok();
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
-        Ok(StandingReply { listed, not_before })
+        let gone = standing.record.is_some_and(|key| values.live(key).is_none());
+        Ok(StandingReply { listed, not_before, gone })
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {

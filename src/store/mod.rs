@@ -5,6 +5,7 @@
 //! Two stores are a closed set, so the store is an enum: [`redis`] for fleets, [`memory`] for one
 //! node.
 
+pub mod api_keys;
 pub mod keys;
 mod lease;
 pub mod memory;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 
+pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::lease::{Crowd, LeaseReply, Leases};
 pub use self::memory::MemoryStore;
 pub use self::question::{

@@ -23,13 +23,15 @@ pub struct Questions<'a> {
     pub overdue: &'a [String],
 }
 
-/// The revocation keys of one token.
-#[derive(Debug, Clone, Copy)]
+/// The revocation keys of one token or API key.
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Standing<'a> {
     /// Keys whose existence revokes it.
     pub blacklist: &'a [String],
     /// Key of the subject's not-before time.
     pub not_before: Option<&'a str>,
+    /// Key that must exist: the record of an API key.
+    pub record: Option<&'a str>,
 }
 
 /// Where a session lies.
@@ -110,13 +112,15 @@ impl Questions<'_> {
 /// One answer, or why there is none.
 pub type Reply<T> = Result<T, StoreError>;
 
-/// The standing of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The standing of a token or an API key.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct StandingReply {
     /// A blacklist key exists.
     pub listed: bool,
     /// The subject's not-before time, Unix seconds.
     pub not_before: Option<i64>,
+    /// The record does not exist any more.
+    pub gone: bool,
 }
 
 /// The verdict on a set of charges.

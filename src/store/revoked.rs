@@ -170,6 +170,8 @@ impl Revoked {
         Some(StandingReply {
             listed: standing.blacklist.iter().any(|key| live(key).is_some()),
             not_before: standing.not_before.and_then(live).and_then(|entry| entry.not_before),
+            // A key that is ended through the admin API is in the set too.
+            gone: false,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What every store promises, shown once over the embedded store and once over a real Redis.
 
 mod access;
+mod api_keys;
 mod charges;
 mod leases;
 mod model;
@@ -94,7 +95,7 @@ impl Subject {
     }
 
     async fn standing(&self, blacklist: &[&str], not_before: Option<&str>) -> Reply<StandingReply> {
-        let standing = Standing { blacklist: &words(blacklist), not_before };
+        let standing = Standing { blacklist: &words(blacklist), not_before, record: None };
         let questions = Questions { standing: Some(standing), ..Questions::default() };
         self.store.ask(&questions).await.standing.expect("an answer")
     }
@@ -169,7 +170,7 @@ async fn a_not_before_time_is_read_and_garbage_is_not_taken_for_none(it: Subject
     let key = "app:auth:not-before:42";
     assert_eq!(it.standing(&["t"], Some(key)).await.unwrap().not_before, None);
     it.write(key, "1700000000");
-    let expected = StandingReply { listed: false, not_before: Some(1_700_000_000) };
+    let expected = StandingReply { not_before: Some(1_700_000_000), ..StandingReply::default() };
     assert_eq!(it.standing(&["t"], Some(key)).await, Ok(expected));
     assert_eq!(it.standing(&[], Some(key)).await, Ok(expected));
     it.write(key, "yesterday");
@@ -264,7 +265,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let keys = words(&["app:ratelimit:{a}:x:1m", "app:ratelimit:{a}:y:1m"]);
     let (blacklist, epochs) = (words(&["free", "listed"]), words(&[BASE, PATH]));
     let questions = Questions {
-        standing: Some(Standing { blacklist: &blacklist, not_before: Some("since") }),
+        standing: Some(Standing { blacklist: &blacklist, not_before: Some("since"), record: None }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true, end: None }),

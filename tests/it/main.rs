@@ -14,6 +14,8 @@ mod support;
 
 /// The admin listener and the log: health, metrics, operations, one line per request.
 mod admin;
+/// API keys: made, used, limited, ended; and while Redis is away.
+mod api_keys;
 /// Who may pass: tokens, what they must say, and how they are revoked.
 mod auth;
 /// How often Redis is asked for one request.

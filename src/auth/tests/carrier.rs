@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 use crate::auth::Denied;
-use crate::auth::carrier::{Places, remove, without_parameters};
+use crate::auth::carrier::{Form, Places, remove, without_parameters};
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -19,7 +19,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 /// The token that would be verified.
 fn find(sources: &[TokenSource], headers: &HeaderMap) -> Result<Option<String>, Denied> {
     let places = Places { headers, query: None };
-    let found = crate::auth::carrier::find(sources, places)?;
+    let found = crate::auth::carrier::find(sources, Form::Token, places)?;
     found.map(|raw| raw.text().map(str::to_owned)).transpose()
 }
 
@@ -103,7 +103,7 @@ fn only_the_places_that_are_configured_are_read() {
 fn the_token_is_removed_and_nothing_else() {
     let cookies = |before: &str| {
         let mut map = headers(&[("cookie", before)]);
-        remove(&everywhere(), &mut map);
+        remove(&everywhere(), Form::Token, &mut map);
         map.get(COOKIE).map(|value| value.to_str().unwrap().to_owned())
     };
     for (before, after) in [
@@ -127,7 +127,7 @@ fn the_token_is_removed_and_nothing_else() {
         ("cookie", "b=2"),
         ("x-other", "o"),
     ]);
-    remove(&everywhere(), &mut map);
+    remove(&everywhere(), Form::Token, &mut map);
     assert_eq!(map, headers(&[("authorization", "Basic b"), ("cookie", "b=2"), ("x-other", "o")]));
 }
 
@@ -135,7 +135,7 @@ fn the_token_is_removed_and_nothing_else() {
 fn in_query(query: &str) -> Result<Option<String>, Denied> {
     let sources = [TokenSource::Query("access_token".to_owned())];
     let places = Places { headers: &HeaderMap::new(), query: Some(query) };
-    let found = crate::auth::carrier::find(&sources, places)?;
+    let found = crate::auth::carrier::find(&sources, Form::Token, places)?;
     found.map(|raw| raw.text().map(str::to_owned)).transpose()
 }
 
@@ -178,4 +178,32 @@ fn only_the_parameter_leaves_the_query() {
     ] {
         assert_eq!(without_parameters(&sources, before).as_deref(), after, "{before}");
     }
+}
+
+#[test]
+fn an_api_key_is_bare_but_in_authorization() {
+    let custom = HeaderName::from_static("x-api-key");
+    let sources = [TokenSource::Header(custom), TokenSource::Header(AUTHORIZATION)];
+    for (lines, expected) in [
+        (&[("x-api-key", " k 1 ")][..], Some("k 1")),
+        (&[("x-api-key", "Bearer k")], Some("Bearer k")),
+        (&[("x-api-key", "")], None),
+        (&[("authorization", "Bearer k")], Some("k")),
+        (&[("authorization", "apikey  k")], Some("k")),
+        (&[("authorization", "ApiKeys k")], None),
+        (&[("authorization", "Basic k")], None),
+        (&[("authorization", "ApiKey k"), ("x-api-key", "k")], Some("k")),
+    ] {
+        let mut map = headers(lines);
+        let places = Places { headers: &map, query: None };
+        let found = crate::auth::carrier::find(&sources, Form::ApiKey, places).unwrap();
+        let found = found.map(|key| String::from_utf8_lossy(&key.0).into_owned());
+        assert_eq!(found.as_deref(), expected, "{lines:?}");
+        remove(&sources, Form::ApiKey, &mut map);
+        assert_eq!(map.is_empty(), expected.is_some() || lines[0].0 == "x-api-key", "{lines:?}");
+    }
+    let two = headers(&[("authorization", "ApiKey k"), ("x-api-key", "l")]);
+    let places = Places { headers: &two, query: None };
+    let found = crate::auth::carrier::find(&sources, Form::ApiKey, places);
+    assert_eq!(found, Err(Denied::Malformed));
 }

@@ -1,6 +1,7 @@
 //! What a caller who is turned away is told.
 
-use crate::auth::{Denied, REALM, Reason};
+use crate::auth::{Denied, KeyFault, REALM, Reason};
+use crate::store::StoreError;
 
 #[test]
 fn status_code_and_challenge_are_a_contract() {
@@ -30,6 +31,26 @@ fn status_code_and_challenge_are_a_contract() {
             expected += ", scope=\"a b\"";
         }
         assert_eq!(denied.challenge(REALM), expected);
+    }
+}
+
+#[test]
+fn a_refusal_of_an_api_key_names_its_own_scheme() {
+    let away = StoreError::Unavailable;
+    for (denied, status, code) in [
+        (Denied::NoApiKey, 401, "api_key_missing"),
+        (Denied::ApiKey(KeyFault::Unknown), 401, "api_key_invalid"),
+        (Denied::ApiKey(KeyFault::TooLarge), 401, "api_key_invalid"),
+        (Denied::ApiKey(KeyFault::Mistyped), 401, "api_key_invalid"),
+        (Denied::ApiKey(KeyFault::Expired), 401, "api_key_expired"),
+        (Denied::ApiKey(KeyFault::Revoked), 401, "api_key_revoked"),
+        (Denied::KeyUnread(away), 503, "keys_unavailable"),
+    ] {
+        assert_eq!((denied.status().as_u16(), denied.code()), (status, code));
+        assert!(denied.public().contains("API key"), "{denied:?}");
+        if status == 401 {
+            assert_eq!(denied.challenge(REALM), "ApiKey realm=\"portcullis\"");
+        }
     }
 }
 

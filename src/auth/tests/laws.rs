@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::auth::KeySet;
-use crate::auth::carrier::{Places, find, remove};
+use crate::auth::carrier::{Form, Places, find, remove};
 
 proptest! {
     #[test]
@@ -67,9 +67,9 @@ proptest! {
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&authorization).unwrap());
         headers.insert(COOKIE, HeaderValue::from_str(&cookie).unwrap());
         let places = Places { headers: &headers, query: None };
-        let _ = find(&sources, places);
-        remove(&sources, &mut headers);
+        let _ = find(&sources, Form::Token, places);
+        remove(&sources, Form::Token, &mut headers);
         let places = Places { headers: &headers, query: None };
-        prop_assert_eq!(find(&sources, places), Ok(None));
+        prop_assert_eq!(find(&sources, Form::Token, places), Ok(None));
     }
 }

@@ -11,6 +11,7 @@ use crate::auth::{
     Denied, Places, Policy, Requirement, TokenMemory, Unidentified, confirm, permit, strip,
 };
 use crate::base::facts::Caller;
+use crate::store::StandingReply;
 
 fn policy(config: &config::Verifier) -> Policy {
     Policy::new(vec![Arc::new(compile(config))], false, Vec::new())
@@ -27,6 +28,7 @@ fn identify(
     crate::auth::identify(policy, places, memory, now).map_err(|unidentified| match unidentified {
         Unidentified::Denied(denied) => denied,
         Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),
+        Unidentified::KeyUnread(unread) => panic!("{unread:?}"),
     })
 }
 
@@ -158,7 +160,8 @@ fn revocation_is_judged_without_leeway() {
         (&undated, false, Some(0), true),
     ] {
         let expected = if revoked { Err(Denied::Revoked) } else { Ok(()) };
-        assert_eq!(confirm(identity, listed, not_before), expected, "{listed} {not_before:?}");
+        let standing = StandingReply { listed, not_before, gone: false };
+        assert_eq!(confirm(identity, standing), expected, "{listed} {not_before:?}");
     }
 }
 

@@ -124,6 +124,7 @@ fn outcome(policy: &Policy, headers: &HeaderMap, memory: &TokenMemory) -> Outcom
         Ok(_) => Outcome::Passes,
         Err(Unidentified::Denied(denied)) => Outcome::Denied(denied),
         Err(Unidentified::KeyUnknown(_)) => Outcome::KeyUnknown,
+        Err(Unidentified::KeyUnread(unread)) => panic!("{unread:?}"),
     }
 }
 

@@ -161,6 +161,31 @@ fn each_mistake_in_the_bounds_of_a_fetch_is_one_problem() {
     }
 }
 
+#[test]
+fn what_is_said_of_tokens_is_a_mistake_beside_api_keys() {
+    let loaded = read("[auth.v]\napi_keys = true\ntoken_bytes = '1KiB'\nrevocation = true\n");
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+    let verifier = &loaded.config.auth["v"];
+    let place = crate::config::TokenSource::Header(http::HeaderName::from_static("x-api-key"));
+    assert_eq!(verifier.from, [place]);
+    for line in [
+        "issuer = 'i'",
+        "audience = ['a']",
+        "audience_match = 'all'",
+        "algorithms = ['HS256']",
+        "leeway = '1s'",
+        "max_age = '1h'",
+        "secret = 'x'",
+        "jwks_url = 'https://a/jwks'",
+        "jwks.refresh = '1m'",
+    ] {
+        let loaded = read(&format!("[auth.v]\napi_keys = true\n{line}\n"));
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{line}: {report}");
+        assert!(report.contains("is about tokens"), "{line}: {report}");
+    }
+}
+
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[server]", "tls = { client_auth = 'required' }", "serve in clear"),

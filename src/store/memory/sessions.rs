@@ -184,7 +184,7 @@ impl Values {
     }
 
     /// The ids of an index with their times, the oldest first.
-    fn members(&mut self, index: &str) -> Result<Vec<(String, f64)>, StoreError> {
+    pub(super) fn members(&mut self, index: &str) -> Result<Vec<(String, f64)>, StoreError> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let member = |(part, created): &(Bytes, Bytes)| {
             (text(part), text(created).parse().unwrap_or_default())
@@ -196,7 +196,7 @@ impl Values {
 
     /// Writes an index back. Its life is never shortened; `kept` is what it needs from now, and a
     /// first one when it is new.
-    fn keep_members(
+    pub(super) fn keep_members(
         &mut self,
         index: &str,
         members: Vec<(String, f64)>,

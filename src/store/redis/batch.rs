@@ -46,6 +46,9 @@ impl Batch {
             if let Some(key) = asked.not_before {
                 pipeline.add_command(start("GET")).arg(key);
             }
+            if let Some(key) = asked.record {
+                pipeline.add_command(start("EXISTS")).arg(key);
+            }
         }
         let session = pipeline.len();
         if let Some(asked) = questions.session {
@@ -166,7 +169,9 @@ impl Batch {
                     if present { take(at - 1) } else { Value::Nil }
                 };
                 let listed = next(!asked.blacklist.is_empty());
-                standing(&listed, next(asked.not_before.is_some()))
+                let not_before = next(asked.not_before.is_some());
+                let record = asked.record.map(|_| next(true));
+                standing(&listed, not_before, record.as_ref())
             }),
             session: questions.session.map(|asked| match (take(self.session), self.by_script) {
                 (Value::BulkString(text), false) if asked.ttl => {
@@ -205,12 +210,14 @@ fn session_call(verb: &str, script: &str, key: &str) -> Cmd {
     call
 }
 
-fn standing(listed: &Value, not_before: Value) -> Reply<StandingReply> {
-    let listed = match listed {
-        Value::Nil | Value::Int(0) => false,
-        Value::Int(_) => true,
-        other => return Err(unexpected(other)),
+fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<StandingReply> {
+    let exists = |reply: &Value| match reply {
+        Value::Nil | Value::Int(0) => Ok(false),
+        Value::Int(_) => Ok(true),
+        other => Err(unexpected(other)),
     };
+    let listed = exists(listed)?;
+    let gone = !record.map_or(Ok(true), exists)?;
     let not_before = match not_before {
         Value::Nil => None,
         Value::BulkString(text) => {
@@ -221,7 +228,7 @@ fn standing(listed: &Value, not_before: Value) -> Reply<StandingReply> {
         }
         other => return Err(unexpected(&other)),
     };
-    Ok(StandingReply { listed, not_before })
+    Ok(StandingReply { listed, not_before, gone })
 }
 
 fn plain_session(text: Vec<u8>, ttl_ms: &Value) -> Reply<Option<SessionReply>> {

@@ -4,6 +4,7 @@
 //! A request never waits for a connection to be made: without one it is told so at once. Everything
 //! it does wait for is bounded by `store.timeout`.
 
+mod api_keys;
 mod batch;
 mod follow;
 mod link;
@@ -178,33 +179,35 @@ impl RedisStore {
         key.arg(revocation.key).arg(revocation.value()).arg("PX").arg(millis(revocation.ttl));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let told = Told::of(&revocation, now.as_secs());
-        self.tell(key, told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
+        self.tell(&[key], told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
     }
 
     /// See [`super::Store::unrevoke`].
     pub async fn unrevoke(&self, key: &str, stream_ttl: Duration) -> Result<bool, StoreError> {
         let mut delete = redis::cmd("DEL");
         delete.arg(key);
-        let deleted = self.tell(delete, Told::undone(key), stream_ttl).await?;
-        Ok(matches!(deleted, Value::Int(1)))
+        let replies = self.tell(&[delete], Told::undone(key), stream_ttl).await?;
+        Ok(matches!(replies.first(), Some(Value::Int(1))))
     }
 
-    /// Changes a revocation's key and adds to the stream; what the key's command answered.
+    /// Changes a revocation's key, and what ends with it, and adds to the stream; what the commands
+    /// answered.
     async fn tell(
         &self,
-        key: Cmd,
+        changes: &[Cmd],
         told: Told<'_>,
         stream_ttl: Duration,
-    ) -> Result<Value, StoreError> {
+    ) -> Result<Vec<Value>, StoreError> {
         let stream = Keys::new(&self.settings.prefix).revocations();
-        let pipeline = stream::write(&stream, self.settings.revocations, (key, told), stream_ttl);
+        let pipeline =
+            stream::write(&stream, self.settings.revocations, (changes, told), stream_ttl);
         let replies = executed(self.run(&pipeline).await?).map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
             batch::server_error(&reply).unwrap_or_else(unexpected)
         })?;
         match replies.iter().find_map(batch::server_error) {
             Some(error) => Err(error),
-            None => Ok(replies.into_iter().next().unwrap_or_default()),
+            None => Ok(replies),
         }
     }
 

@@ -36,12 +36,14 @@ impl Id {
 pub(super) fn write(
     stream: &str,
     entries_max: usize,
-    (key, told): (redis::Cmd, Told<'_>),
+    (changes, told): (&[redis::Cmd], Told<'_>),
     stream_ttl: Duration,
 ) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(6);
+    let mut pipeline = Pipeline::with_capacity(5 + changes.len());
     pipeline.cmd("MULTI");
-    pipeline.add_command(key);
+    for change in changes {
+        pipeline.add_command(change.clone());
+    }
     let add = pipeline.cmd("XADD").arg(stream).arg("MAXLEN").arg("~").arg(entries_max).arg("*");
     add.arg(REVOKED_KEY).arg(told.key).arg(REVOKED_UNTIL).arg(told.until);
     if let Some(not_before) = told.not_before {

@@ -39,7 +39,7 @@ fn set(max: usize, notices: impl IntoIterator<Item = Notice>) -> (Revoked, Insta
 
 fn asks(set: &Revoked, key: &str, now: (u64, Instant)) -> Option<bool> {
     let blacklist = [key.to_owned()];
-    let standing = Standing { blacklist: &blacklist, not_before: None };
+    let standing = Standing { blacklist: &blacklist, ..Standing::default() };
     set.recall(standing, now, STALE).map(|reply| reply.listed)
 }
 
@@ -123,10 +123,12 @@ fn a_not_before_time_is_recalled_as_the_store_would_tell_it() {
     let entry = |time: &str| notice(&[("key", key), ("not_before", time), ("until", "9999999999")]);
     let ask = |entry| {
         let (set, heard) = set(9, [entry]);
-        let standing = Standing { blacklist: &[], not_before: Some(key) };
+        let standing = Standing { not_before: Some(key), ..Standing::default() };
         set.recall(standing, (NOW, heard), STALE)
     };
-    let told = |not_before| Some(StandingReply { listed: false, not_before: Some(not_before) });
+    let told = |not_before| {
+        Some(StandingReply { not_before: Some(not_before), ..StandingReply::default() })
+    };
     assert_eq!(ask(entry("1799999000").unwrap()), told(1_799_999_000));
     // Nobody can say which tokens are meant, so all are.
     assert_eq!(ask(entry("yesterday").unwrap()), told(i64::MAX));

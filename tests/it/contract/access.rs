@@ -7,8 +7,8 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore, Renewal,
-    Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
+    ApiKeyWrite, Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore,
+    Renewal, Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -61,6 +61,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 standing: Some(Standing {
                     blacklist: &blacklist,
                     not_before: Some("app:auth:not-before:u"),
+                    record: Some("app:auth:key:ab"),
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
                 leases: Some(leases),
@@ -95,6 +96,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         store.found("app:cache:{*}:epoch").await.expect("a base");
         store.invalidate(&epochs).await.expect("an invalidation");
         sessions(&store).await;
+        api_keys(&store).await;
         store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a value");
         assert_eq!(store.delete(&blacklist[0]).await, Ok(true));
         revoke_and_follow(&store, &blacklist[0]).await;
@@ -132,6 +134,30 @@ async fn sessions(store: &Store) {
     assert_eq!(store.end_session(&keys.session_keys("two"), "two").await, Ok(false));
 }
 
+/// Everything that is done with API keys.
+async fn api_keys(store: &Store) {
+    let (keys, day) = (Keys::new("app"), Duration::from_secs(24 * 3600));
+    let at = keys.api_key_keys("ab", "k1", "acme");
+    for ttl in [Some(day), Some(2 * day), None] {
+        let write = ApiKeyWrite {
+            keys: at.clone(),
+            families: keys.api_key_families(),
+            digest: "ab".to_owned(),
+            record: bytes::Bytes::from_static(b"{}"),
+            created_s: 1,
+            ttl,
+        };
+        store.write_api_key(&write).await.expect("an API key");
+    }
+    let families = keys.api_key_families();
+    assert!(store.get(&at.record).await.expect("an answer").is_some());
+    assert!(store.find_api_key(&at.id, &families).await.expect("an answer").is_some());
+    assert_eq!(store.list_api_keys(&at.index, &families).await.expect("a list").count, 1);
+    let key = "app:auth:blacklist:key:k1";
+    let revocation = Revocation { key, not_before: None, ttl: day, stream_ttl: day };
+    assert_eq!(store.end_api_key(&at, revocation).await, Ok(true));
+}
+
 /// Tells of a revocation and reads of it.
 async fn revoke_and_follow(store: &Store, key: &str) {
     let day = Duration::from_secs(24 * 3600);
@@ -141,7 +167,7 @@ async fn revoke_and_follow(store: &Store, key: &str) {
     config.store.on_outage.revocation_max_stale = day;
     store.follow_revocations(&config);
     let blacklist = words(&[key]);
-    let standing = Standing { blacklist: &blacklist, not_before: None };
+    let standing = Standing { blacklist: &blacklist, ..Standing::default() };
     let followed = async {
         while store.recall(standing, day).is_none() {
             tokio::task::yield_now().await;

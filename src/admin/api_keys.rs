@@ -1,0 +1,217 @@
+//! `/v1/keys`: makes API keys, shows and lists them, and ends them. A key itself is shown once,
+//! when it is made; neither it nor its digest is ever shown again or logged.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::operations::{Fault, parse};
+use super::{Reply, json as reply_json, not_allowed, query};
+use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
+use crate::base::units::parse_positive_duration;
+use crate::gateway::Gateway;
+use crate::plan::Plan;
+use crate::store::{ApiKeyWrite, Revocation, StoreError};
+
+/// What a key is to be good for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    owner: String,
+    auth: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    tier: Option<String>,
+    #[serde(default)]
+    claims: Map<String, Value>,
+    expires_in: Option<String>,
+}
+
+/// The operation, or nothing when the path is about something else.
+pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &[u8]) -> Option<Reply> {
+    let rest = head.uri.path().strip_prefix("/v1/keys")?;
+    let query = head.uri.query();
+    let result = match (&head.method, rest.strip_prefix('/')) {
+        (&Method::POST, None) if rest.is_empty() => create(gateway, body).await,
+        (&Method::GET, None) if rest.is_empty() => list(gateway, query).await,
+        (_, None) if rest.is_empty() => return Some(not_allowed("GET, POST")),
+        (_, Some(id)) if id.is_empty() || id.contains('/') => return None,
+        (_, Some(_)) if query.is_some() => {
+            Err(Fault::Asked("/v1/keys/{id} takes no query.".to_owned()))
+        }
+        (&Method::GET, Some(id)) => show(gateway, id).await,
+        (&Method::DELETE, Some(id)) => end(gateway, id).await,
+        (_, Some(_)) => return Some(not_allowed("GET, DELETE")),
+        (_, None) => return None,
+    };
+    Some(result.unwrap_or_else(Fault::reply))
+}
+
+async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+    const EXAMPLE: &str = "{\"owner\": \"acme\"}, with \"auth\": \"partners\", \"scopes\": \
+                           [\"orders:read\"], \"tier\": \"gold\", \"claims\": {}, \
+                           \"expires_in\": \"90d\"";
+    let asked: Asked = parse(body, EXAMPLE)?;
+    let running = gateway.running();
+    check_verifier(&running.plan, asked.auth.as_deref())?;
+    let ttl = asked.expires_in.as_deref().map(parse_positive_duration).transpose();
+    let ttl = ttl.map_err(|remedy| Fault::Asked(format!("expires_in: {remedy}")))?;
+    let now = unix_now();
+    let expires = ttl.map(|ttl| now.saturating_add(ttl));
+    let failed = || StoreError::Refused("the system's random source failed".to_owned());
+    let made = generate().ok_or_else(failed)?;
+    let record = Record {
+        id: made.id,
+        owner: asked.owner,
+        auth: asked.auth,
+        scopes: asked.scopes,
+        tier: asked.tier,
+        claims: asked.claims,
+        expires: expires.map(seconds),
+        created: Some(seconds(now)),
+    };
+    record.check().map_err(|what| Fault::Asked(format!("{what}. Example: {EXAMPLE}")))?;
+    let text = serde_json::to_vec(&record).unwrap_or_default();
+    if text.len() > RECORD_BYTES_MAX {
+        let detail = format!("What a key says has at most {RECORD_BYTES_MAX} bytes as JSON.");
+        return Err(Fault::Asked(detail));
+    }
+    let keys = &running.plan.keys;
+    let digest = key_digest(made.key.as_bytes());
+    let write = ApiKeyWrite {
+        keys: keys.api_key_keys(&digest, &record.id, &record.owner),
+        families: keys.api_key_families(),
+        digest,
+        record: text.into(),
+        created_s: now.as_secs(),
+        ttl,
+    };
+    gateway.store.write_api_key(&write).await?;
+    let mut body = shown(&record);
+    body["key"] = json!(made.key);
+    Ok(reply_json(StatusCode::CREATED, &body))
+}
+
+async fn show(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+    let (_, record) = find(gateway, &query::percent_decoded(id)?).await?;
+    Ok(reply_json(StatusCode::OK, &shown(&readable(&record)?)))
+}
+
+async fn list(gateway: &Gateway, text: Option<&str>) -> Result<Reply, Fault> {
+    let owner = match query::pairs(text)?.as_slice() {
+        [(name, owner)] if name == "owner" && !owner.is_empty() => owner.clone(),
+        _ => return Err(Fault::Asked("Name the owner alone. Example: ?owner=acme".to_owned())),
+    };
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let index = keys.api_keys_of(&owner);
+    let list = gateway.store.list_api_keys(&index, &keys.api_key_families()).await?;
+    let not_listed = list.count.saturating_sub(list.records.len());
+    let mut listed = Vec::with_capacity(list.records.len());
+    for record in &list.records {
+        listed.push(shown(&readable(record)?));
+    }
+    let body = json!({ "owner": owner, "keys": listed, "not_listed": not_listed });
+    Ok(reply_json(StatusCode::OK, &body))
+}
+
+async fn end(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+    let id = query::percent_decoded(id)?;
+    let (digest, record) = find(gateway, &id).await?;
+    // An unreadable record must be possible to end.
+    let owner = Record::read(&record).map_or_else(|_| String::new(), |record| record.owner);
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let stream_ttl = running.plan.config.admin.revocation_ttl;
+    // The record is gone for good; what remains is to tell nodes that remember it, which they do
+    // for this long at most.
+    let ttl = stream_ttl.max(RECORD_KEPT);
+    let key = &keys.blacklist_key(&id);
+    let revocation = Revocation { key, not_before: None, ttl, stream_ttl };
+    let at = keys.api_key_keys(&digest, &id, &owner);
+    if !gateway.store.end_api_key(&at, revocation).await? {
+        return Err(not_found());
+    }
+    Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
+}
+
+/// Digest and record of the key with an id.
+async fn find(gateway: &Gateway, id: &str) -> Result<(String, bytes::Bytes), Fault> {
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let found = gateway.store.find_api_key(&keys.api_key_id(id), &keys.api_key_families()).await?;
+    found.ok_or_else(not_found)
+}
+
+/// How long the key with an id lives yet; nothing when it is unknown or does not end.
+pub(super) async fn life(gateway: &Gateway, id: &str) -> Result<Option<Duration>, Fault> {
+    match find(gateway, id).await {
+        Ok((_, record)) => {
+            let expires = Record::read(&record).ok().and_then(|record| record.expires);
+            let expires = expires.map(|at| Duration::from_secs(u64::try_from(at).unwrap_or(0)));
+            Ok(expires.map(|at| at.saturating_sub(unix_now())))
+        }
+        Err(Fault::Told { .. }) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// A key for a verifier that does not exist would never be accepted.
+fn check_verifier(plan: &Plan, auth: Option<&str>) -> Result<(), Fault> {
+    let names: Vec<&str> = plan.key_verifiers.keys().map(String::as_str).collect();
+    if names.is_empty() {
+        let detail = "No verifier takes API keys: write api_keys = true in a table [auth.NAME].";
+        return Err(Fault::Asked(detail.to_owned()));
+    }
+    match auth {
+        Some(name) if !names.contains(&name) => {
+            let names = names.join(", ");
+            Err(Fault::Asked(format!("{name:?} takes no API keys. Name one of: {names}.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a record says, and nothing that an application wrote beside.
+fn shown(record: &Record) -> Value {
+    json!({
+        "id": record.id,
+        "owner": record.owner,
+        "auth": record.auth,
+        "scopes": record.scopes,
+        "tier": record.tier,
+        "claims": record.claims,
+        "created": record.created,
+        "expires": record.expires,
+    })
+}
+
+fn readable(record: &[u8]) -> Result<Record, Fault> {
+    Record::read(record).map_err(|what| Fault::Told {
+        status: StatusCode::BAD_GATEWAY,
+        code: "key_unreadable",
+        detail: format!("What is stored cannot be read: {what}. Write it again, or delete it."),
+    })
+}
+
+fn not_found() -> Fault {
+    Fault::Told {
+        status: StatusCode::NOT_FOUND,
+        code: "key_not_found",
+        detail: "There is no API key of this id: it was ended, has expired, or its id was not \
+                 written."
+            .to_owned(),
+    }
+}
+
+/// The wall clock since 1970.
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}

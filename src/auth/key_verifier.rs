@@ -1,0 +1,234 @@
+//! A verifier of API keys, compiled: what `[auth.NAME]` with `api_keys` means, and what this node
+//! remembers of the keys that were presented. The record of an unknown key stands in the store,
+//! which somebody else asks. It must not know routes, nor what they require.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use bytes::Bytes;
+use http::HeaderName;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
+
+use super::api_key::{RECORD_BYTES_MAX, Record, is_mistyped};
+use super::carrier::Raw;
+use super::challenge::{Denied, KeyFault};
+use super::header_value::{self, ClaimHeader};
+use super::identify::Unidentified;
+use super::memory::{self, Fingerprint};
+use super::verifier::{Mistake, compile_headers, unix_seconds};
+use crate::base::facts::Identity;
+use crate::config::{self, TokenSource};
+use crate::store::StoreError;
+use crate::store::keys::{Keys, hex};
+
+/// Longest time until a changed record is read again. A deleted key ends at once: that its record
+/// exists is asked at every request.
+pub const RECORD_FRESH: Duration = Duration::from_secs(60);
+/// Longest time that a record serves while the store cannot be asked for it.
+pub const RECORD_KEPT: Duration = Duration::from_secs(60 * 60);
+/// Most records that are remembered; the least used give way.
+const RECORDS_MAX: usize = 16_384;
+/// Most bytes of them.
+const RECORDS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Verifies API keys.
+#[derive(Debug)]
+pub struct KeyVerifier {
+    name: Arc<str>,
+    /// Stands for the whole configuration, so that a reload that changes any of it starts with an
+    /// empty memory.
+    fingerprint: Fingerprint,
+    pub(super) from: Vec<TokenSource>,
+    pub(super) forward_token: bool,
+    key_bytes: usize,
+    revocation: bool,
+    store_keys: Keys,
+    qualified: bool,
+    claim_headers: Vec<ClaimHeader>,
+}
+
+/// The records of keys that were presented, by who verified them and the keys' digests.
+#[derive(Debug)]
+pub(super) struct KeyMemory {
+    records: Cache<Place, Remembered, ByBytes>,
+}
+
+/// Who verified a key, and the key's SHA-256.
+type Place = (Fingerprint, [u8; 32]);
+
+#[derive(Debug, Clone)]
+struct Remembered {
+    identity: Arc<Identity>,
+    read: Instant,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+/// A key whose record has to be read.
+#[derive(Debug)]
+pub struct Unread<'p> {
+    verifier: &'p KeyVerifier,
+    place: Place,
+    record_key: String,
+    /// What the record said when it was last read, no longer than [`RECORD_KEPT`] ago.
+    former: Option<Arc<Identity>>,
+}
+
+impl KeyVerifier {
+    /// Compiles what was written, or says everything that is wrong with it. `qualified`: callers of
+    /// other verifiers could be confused with this one's.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn compile(
+        name: &str,
+        config: &config::Verifier,
+        store_keys: &Keys,
+        qualified: bool,
+    ) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let claim_headers = compile_headers(config, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let mut context = Context::new(&SHA256);
+        context.update(format!("{name:?} {qualified} {store_keys:?} {config:?}").as_bytes());
+        Ok(Self {
+            name: name.into(),
+            fingerprint: memory::bytes(&context.finish()),
+            from: config.from.clone(),
+            forward_token: config.forward_token,
+            key_bytes: config.token_bytes,
+            revocation: config.revocation,
+            store_keys: store_keys.clone(),
+            qualified,
+            claim_headers,
+        })
+    }
+
+    /// The name after `auth.`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The headers that claims are written to; the gateway takes them out of what a client sends.
+    pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.claim_headers.iter().map(|(header, _)| header)
+    }
+
+    /// Who presents this key, if its record was read of late.
+    pub(super) fn recall(
+        &self,
+        key: &Raw<'_>,
+        memory: &KeyMemory,
+        (now, at): (i64, Instant),
+    ) -> Result<Arc<Identity>, Unidentified<'_>> {
+        // The bound comes before any work on the key.
+        if key.0.len() > self.key_bytes {
+            return Err(Denied::ApiKey(KeyFault::TooLarge).into());
+        }
+        if is_mistyped(&key.0) {
+            return Err(Denied::ApiKey(KeyFault::Mistyped).into());
+        }
+        let digest = memory::bytes(&digest(&SHA256, &key.0));
+        let place = (self.fingerprint, digest);
+        let known = memory.records.get(&place);
+        let known = known.map(|it| (it.identity, at.saturating_duration_since(it.read)));
+        if let Some((identity, age)) = &known
+            && *age < RECORD_FRESH
+        {
+            return Ok(live(Arc::clone(identity), now)?);
+        }
+        let former = known.filter(|(_, age)| *age < RECORD_KEPT).map(|(identity, _)| identity);
+        let record_key = self.store_keys.api_key(&hex(&digest));
+        Err(Unidentified::KeyUnread(Unread { verifier: self, place, record_key, former }))
+    }
+
+    fn identity(&self, record: Record, record_key: &str) -> Result<Identity, &'static str> {
+        let mut identity = Identity {
+            subject: Some(record.owner.clone()),
+            issued_at: record.created,
+            expires_at: record.expires.unwrap_or(i64::MAX),
+            blacklist_keys: Vec::new(),
+            // Whoever logs out everywhere does not mean his keys, and a not-before time ends long
+            // before they do.
+            not_before_key: None,
+            record_key: None,
+            verifier: Arc::clone(&self.name),
+            qualifier: self.qualified.then(|| Arc::clone(&self.name)),
+            headers: Vec::new(),
+            claims: serde_json::Map::new(),
+        };
+        if self.revocation {
+            identity.blacklist_keys.push(self.store_keys.blacklist_key(&record.id));
+            identity.record_key = Some(record_key.to_owned());
+        }
+        identity.claims = record.into_claims();
+        identity.headers = header_value::all(&self.claim_headers, &identity)
+            .map_err(|_| "a claim of an API key is too large for its header")?;
+        Ok(identity)
+    }
+}
+
+impl Unread<'_> {
+    /// The key of its record.
+    pub fn record_key(&self) -> &str {
+        &self.record_key
+    }
+
+    /// Who presents the key, as the store says. While it does not answer, what it said last.
+    pub(super) fn judge(
+        self,
+        reply: Result<Option<Bytes>, StoreError>,
+        memory: &KeyMemory,
+        (now, at): (SystemTime, Instant),
+    ) -> Result<Arc<Identity>, Denied> {
+        let Self { verifier, place, record_key, former } = self;
+        let now = unix_seconds(now);
+        let record = match (reply, former) {
+            (Ok(record), _) => record,
+            (Err(StoreError::Unavailable | StoreError::Timeout), Some(known)) => {
+                return live(known, now);
+            }
+            (Err(error), _) => return Err(Denied::KeyUnread(error)),
+        };
+        let Some(text) = record else {
+            memory.records.remove(&place);
+            return Err(Denied::ApiKey(KeyFault::Unknown));
+        };
+        // What cannot be read may be anybody's key, so nobody is told that it is bad.
+        let unread = |what: &str| Denied::KeyUnread(StoreError::Refused(what.to_owned()));
+        let record = Record::read(&text).map_err(unread)?;
+        if record.auth.as_deref().is_some_and(|name| name != &*verifier.name) {
+            return Err(Denied::ApiKey(KeyFault::Unknown));
+        }
+        let identity = Arc::new(verifier.identity(record, &record_key).map_err(unread)?);
+        let remembered =
+            Remembered { identity: Arc::clone(&identity), read: at, bytes: text.len() };
+        memory.records.insert(place, remembered);
+        live(identity, now)
+    }
+}
+
+fn live(identity: Arc<Identity>, now: i64) -> Result<Arc<Identity>, Denied> {
+    if now < identity.expires_at { Ok(identity) } else { Err(Denied::ApiKey(KeyFault::Expired)) }
+}
+
+impl KeyMemory {
+    /// Remembers nothing yet.
+    pub(super) fn new() -> Self {
+        Self { records: Cache::with_weighter(RECORDS_MAX, RECORDS_BYTES_MAX, ByBytes) }
+    }
+}
+
+impl Weighter<Place, Remembered> for ByBytes {
+    fn weight(&self, _: &Place, record: &Remembered) -> u64 {
+        // The claims weigh about twice the text. The floor bounds their number too.
+        (2 * record.bytes.min(RECORD_BYTES_MAX) as u64).max(RECORDS_BYTES_MAX / RECORDS_MAX as u64)
+    }
+}
