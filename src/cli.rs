@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`. Everything here may
-//! print; nothing else does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`, `explain`, `limits`.
+//! Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
     reason = "commands talk to a terminal and end the process"
 )]
 
+mod limits;
 mod operate;
 mod remote;
 
@@ -71,6 +72,11 @@ enum Command {
     /// Empty the cache or a part of it. A running gateway does it, for every gateway on the same
     /// store.
     Purge(operate::Purge),
+    /// Say what would happen to a request: its route, its caller, what its limits have left. A
+    /// running gateway says it; nothing is charged or forwarded.
+    Explain(limits::Explain),
+    /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
+    Limits(limits::Limits),
 }
 
 /// Options of `token`.
@@ -116,6 +122,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Health => report(health(&path)),
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
+        Command::Explain(options) => operated(limits::explain(&options, &path)),
+        Command::Limits(options) => operated(limits::limits(&options, &path)),
     }
 }
 

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use super::remote::{Failure, Remote};
 use crate::base::units::duration_text;
 
-/// Printed below the options of both.
-const EXIT: &str = "\
+/// Printed below the options of each.
+pub(super) const EXIT: &str = "\
 Exit status: 0 done; 1 the gateway refused or could not; 2 the command line or the configuration \
 cannot be used; 3 no gateway answered.";
 
 /// Which gateway.
 #[derive(Debug, Args)]
-struct Target {
+pub(super) struct Target {
     /// The admin listener of the running gateway. Without it, admin.listen and admin.token of
     /// --config say where it is and what it wants.
     #[arg(long, value_name = "http://HOST:PORT")]
@@ -28,7 +28,7 @@ struct Target {
 }
 
 impl Target {
-    fn find(&self, path: &Path) -> Result<Remote, Failure> {
+    pub(super) fn find(&self, path: &Path) -> Result<Remote, Failure> {
         Remote::find(self.admin.as_deref(), self.admin_token.as_deref(), path)
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn unusable(text: impl Into<String>) -> Self {
+    pub(super) fn unusable(text: impl Into<String>) -> Self {
         Self { status: UNUSABLE, text: text.into() }
     }
 
