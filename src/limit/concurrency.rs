@@ -17,7 +17,7 @@ use super::policy::{Concurrent, Policy};
 use super::{Exceeded, Facts, Quota, State, Told};
 use crate::config::{LimitOutage, Over};
 use crate::store::keys::{Keys, limit_parts};
-use crate::store::{Crowd, LeaseReply, Leases, Mode, Reply};
+use crate::store::{Crowd, LeaseReply, Leases, Mode, Release, Reply};
 
 /// What a client over such a limit is told to wait: nobody knows when a place gets free.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -46,8 +46,17 @@ struct Places<'p> {
 pub struct Ticket {
     /// Places that this gateway counts.
     local: Vec<String>,
-    /// Places in the store, and the name under which they are held.
-    pub leased: Option<(Vec<String>, String)>,
+    /// Places in the store.
+    leased: Option<Release>,
+}
+
+impl Ticket {
+    /// The store has answered, so that nothing of the question is still on its way.
+    pub fn heard(&mut self) {
+        if let Some(release) = &mut self.leased {
+            release.in_doubt = false;
+        }
+    }
 }
 
 /// What the requests of this gateway hold.
@@ -70,6 +79,8 @@ pub struct LeaseRenewal {
     /// Their bounds, which a renewal does not mind.
     pub crowds: Vec<Crowd>,
     at: Instant,
+    /// Whether a renewal failed, and may still reach the store.
+    in_doubt: bool,
 }
 
 impl Default for InFlight {
@@ -144,13 +155,17 @@ impl<'p> Wanted<'p> {
             })
         });
         (shown.collect(), verdict)
+    fn release(&self, keys: Vec<String>, crowds: Vec<Crowd>, in_doubt: bool) -> Release {
+        Release { keys, crowds, holder: self.holder.clone(), in_doubt }
     }
 
-    /// What is given back if the request ends before anybody knows what the store gave: a release
-    /// of what was not taken changes nothing.
+    }
+
+    /// What is given back if the request ends before anybody knows what the store gave: also places
+    /// that it gives later, because the question was late.
     pub fn ticket(&self) -> Ticket {
-        let Places { keys, .. } = &self.shared;
-        let leased = (!keys.is_empty()).then(|| (keys.clone(), self.holder.clone()));
+        let Places { keys, crowds, .. } = &self.shared;
+        let leased = (!keys.is_empty()).then(|| self.release(keys.clone(), crowds.clone(), true));
         Ticket { local: Vec::new(), leased }
     }
 
@@ -169,9 +184,9 @@ impl<'p> Wanted<'p> {
                 ticket.leased = None;
                 self.shared.judge(&reply.held, state, told)?;
                 let (keys, crowds) = self.shared.admitted(&reply.held);
-                let renewal = LeaseRenewal::new(keys.clone(), crowds);
+                let renewal = LeaseRenewal::new(keys.clone(), crowds.clone());
                 lock(&state.in_flight.leased).insert(self.holder.clone(), renewal);
-                ticket.leased = Some((keys, self.holder.clone()));
+                ticket.leased = Some(self.release(keys, crowds, false));
             }
             (Some(Err(error)), LimitOutage::Refuse) => {
                 return Err(Exceeded::Unknown(error.clone()));
@@ -242,8 +257,9 @@ impl InFlight {
         Ok(())
     }
 
-    /// Gives back what this gateway counts, and renews the rest no more.
-    pub fn leave(&self, ticket: &Ticket) {
+    /// Gives back what this gateway counts, and renews the rest no more: it is returned, for the
+    /// store.
+    pub fn leave(&self, ticket: Ticket) -> Option<Release> {
         let mut counts = lock(&self.local);
         for key in &ticket.local {
             if let Some(count) = counts.get_mut(key) {
@@ -254,8 +270,17 @@ impl InFlight {
             }
         }
         drop(counts);
-        if let Some((_, holder)) = &ticket.leased {
-            lock(&self.leased).remove(holder);
+        let mut release = ticket.leased?;
+        if let Some(renewal) = lock(&self.leased).remove(&release.holder) {
+            release.in_doubt |= renewal.in_doubt;
+        }
+        Some(release)
+    }
+
+    /// A renewal failed: it may yet come, also after the release.
+    pub fn doubt(&self, holder: &str) {
+        if let Some(renewal) = lock(&self.leased).get_mut(holder) {
+            renewal.in_doubt = true;
         }
     }
 
@@ -286,11 +311,14 @@ impl LeaseRenewal {
     fn new(keys: Vec<String>, crowds: Vec<Crowd>) -> Self {
         let shortest = crowds.iter().map(|crowd| crowd.lease).min().unwrap_or_default();
         let crowds = crowds.into_iter().map(|crowd| Crowd { mode: Mode::Force, ..crowd });
-        Self { keys, crowds: crowds.collect(), at: Instant::now() + shortest / RENEWAL_PARTS }
+        let at = Instant::now() + shortest / RENEWAL_PARTS;
+        Self { keys, crowds: crowds.collect(), at, in_doubt: false }
     }
 }
 
+        let in_doubt = renewal.in_doubt;
 /// What a limit on requests in flight does with those that find no place.
+        renewal.in_doubt = in_doubt;
 pub(super) fn mode(over: &Over) -> Mode {
     match over {
         Over::Refuse => Mode::Enforce,

@@ -149,6 +149,13 @@ impl<'p> Asked<'p> {
     }
 
     /// Gives back what the store charged for a request that ends here.
+    /// The store has answered: a place that it gave or refused comes no more.
+    pub(super) fn heard(&mut self, answers: &Answers) {
+        if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
+            held.ticket().heard();
+        }
+    }
+
     fn undo(&self, answers: &Answers, gateway: &Arc<Gateway>) {
         if let (Some(charges), Some(Ok(taken))) = (&self.charges, &answers.charges) {
             gateway.correct(charges.undo(taken));

@@ -110,6 +110,7 @@ async fn answer(
 
     // What must the store tell us? One round trip, whatever the route asks for.
     let mut answers = gateway.ask(&asked.questions(), &mut exchange.store_time).await;
+    asked.heard(&answers);
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the

@@ -17,8 +17,8 @@ use super::lease::Holders;
 use super::window::WindowLog;
 use super::{
     Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, LeaseReply, Leases,
-    Questions, SessionEnd, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
-    epoch_vector, nonce,
+    Questions, Release, SessionEnd, SessionReply, SessionValue, Standing, StandingReply,
+    StoreError, Window, epoch_vector, nonce,
 };
 
 /// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
@@ -122,8 +122,8 @@ impl MemoryStore {
     }
 
     /// See [`super::Store::release`].
-    pub fn release(&self, keys: &[String], holder: &str) {
-        lock(&self.holders).release(keys, holder);
+    pub fn release(&self, release: &Release) {
+        lock(&self.holders).release(release);
     }
 
     /// See [`super::Store::refund`].

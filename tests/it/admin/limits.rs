@@ -154,7 +154,7 @@ fn an_explanation_shows_what_is_left_of_each_limit() {
     assert_eq!(guess["key"], "address=2001:db8::");
     let one = of("one");
     assert_eq!((&one["concurrent"], &one["in_flight"]), (&json!(1), &json!(0)));
-    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e15", "somebody"]);
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e14", "somebody"]);
     let crowded = explain(&gateway, &question(&gold));
     assert_eq!(crowded["outcome"]["code"], "limit_exceeded", "{crowded}");
     redis.cli(&["DEL", "app:ratelimit:{claim:sub=ada}:one:in-flight"]);
@@ -204,7 +204,7 @@ fn a_key_is_inspected_and_reset() {
     assert_eq!(freed.json()["counters_reset"], 1);
     assert_eq!(ask().status, 200);
     let path = "/v1/limits?policy=one&key=claim:sub=eve";
-    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=eve}:one:in-flight", "9e15", "somebody"]);
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=eve}:one:in-flight", "9e14", "somebody"]);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 1);
     assert_eq!(operate(&gateway, "DELETE", path, None).json()["counters_reset"], 1);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 0);

@@ -7,7 +7,7 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore, Renewal,
+    Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore, Release, Renewal,
     Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
 };
 
@@ -74,7 +74,11 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 assert!(answers.standing.unwrap().is_ok() && answers.settled);
                 let taken = answers.charges.unwrap().expect("a charge");
                 assert!(answers.leases.unwrap().expect("a lease").allowed);
-                store.release(&places, "h").await.expect("a release");
+                for in_doubt in [false, true] {
+                    let (keys, holder) = (places.clone(), "h".to_owned());
+                    let release = Release { keys, crowds: crowds.to_vec(), holder, in_doubt };
+                    store.release(&[release]).await.expect("a release");
+                }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
                 store
