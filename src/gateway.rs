@@ -159,6 +159,7 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
+        identity::warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
         let running = Running::new(plan, Some(&current), &self.metrics);
         self.running.store(Arc::new(running));
@@ -342,9 +343,9 @@ impl Gateway {
         let all = self.background.acquire_many(BACKGROUND_MAX);
         // What is not done within the limit is given up, as it would be by a crash.
         let _ = tokio::time::timeout(limit, all).await;
-        let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
         let released = self.releases.send(&self.store, &self.metrics);
         let _ = tokio::time::timeout(limit, released).await;
+        let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
         self.access.flush(limit);
     }
 }
