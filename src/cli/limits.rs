@@ -172,11 +172,10 @@ fn limit_line(limit: &Value) -> String {
     if let Some(key) = limit.get("key").and_then(Value::as_str) {
         let _ = write!(said, " by {key}");
     }
-    if let Some(note) = limit.get("note").and_then(Value::as_str) {
-        let _ = write!(said, ": {note}");
-        return said;
-    }
     let _ = write!(said, ": {}", window_line(limit));
+    if limit.get("scope").is_some_and(|scope| scope == "local") {
+        said += " at this gateway";
+    }
     if limit.get("cost").is_some() {
         let _ = write!(said, ", costs {}", number(limit, "cost"));
     }
@@ -192,6 +191,9 @@ fn window_line(window: &Value) -> String {
     }
     let (left, most) = (number(window, "remaining"), number(window, "allowed"));
     let mut said = format!("{left} of {most} left in {}", text(window, "window"));
+    if let Some(tier) = window.get("tier").and_then(Value::as_str) {
+        let _ = write!(said, " for the tier {tier}");
+    }
     if let Some(seconds) = window.get("retry_after_seconds").filter(|it| !it.is_null()) {
         let _ = write!(said, ", fits again in {seconds} s");
     }

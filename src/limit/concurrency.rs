@@ -137,28 +137,14 @@ impl<'p> Wanted<'p> {
     /// What the answer to [`Self::peek`] means, for operators; an error when a place is missing
     /// that the request needs.
     pub fn forecast(&self, reply: &LeaseReply) -> (Vec<Value>, Result<(), Exceeded>) {
-        let mut verdict = Ok(());
-        let all = self.shared.limits.iter().zip(&self.shared.keys);
-        let shown = all.zip(self.shared.crowds.iter().zip(&reply.held));
-        let shown = shown.map(|((concurrent, key), (crowd, held))| {
-            let limit = &concurrent.limit;
-            if crowd.refuses(*held) {
-                let quota = Quota::default();
-                verdict = Err(Exceeded::over(&limit.name, Duration::ZERO, RETRY_SOON, &quota));
-            }
-            json!({
-                "limit": limit.name,
-                "key": limit_parts(key).map_or(key.as_str(), |parts| parts.0),
-                "concurrent": crowd.most,
-                "in_flight": held,
-                "verdict": limit.verdict(*held < crowd.most),
-            })
-        });
-        (shown.collect(), verdict)
-    fn release(&self, keys: Vec<String>, crowds: Vec<Crowd>, in_doubt: bool) -> Release {
-        Release { keys, crowds, holder: self.holder.clone(), in_doubt }
+        self.shared.forecast(&reply.held, "shared")
     }
 
+    /// The same of the places that this gateway counts.
+    pub fn forecast_local(&self, state: &State) -> (Vec<Value>, Result<(), Exceeded>) {
+        let counts = lock(&state.in_flight.local);
+        let held = self.local.keys.iter().map(|key| counts.get(key).copied().unwrap_or(0));
+        self.local.forecast(&held.collect::<Vec<_>>(), "local")
     }
 
     /// What is given back if the request ends before anybody knows what the store gave: also places
@@ -167,6 +153,10 @@ impl<'p> Wanted<'p> {
         let Places { keys, crowds, .. } = &self.shared;
         let leased = (!keys.is_empty()).then(|| self.release(keys.clone(), crowds.clone(), true));
         Ticket { local: Vec::new(), leased }
+    }
+
+    fn release(&self, keys: Vec<String>, crowds: Vec<Crowd>, in_doubt: bool) -> Release {
+        Release { keys, crowds, holder: self.holder.clone(), in_doubt }
     }
 
     /// Judges the store's answer, and takes the places that this gateway counts. The ticket says
@@ -206,6 +196,29 @@ impl<'p> Wanted<'p> {
 }
 
 impl<'p> Places<'p> {
+    /// What these holders mean to a request, for operators.
+    fn forecast(&self, held: &[u32], scope: &str) -> (Vec<Value>, Result<(), Exceeded>) {
+        let mut verdict = Ok(());
+        let all = self.limits.iter().zip(&self.keys);
+        let shown =
+            all.zip(self.crowds.iter().zip(held)).map(|((concurrent, key), (crowd, held))| {
+                let limit = &concurrent.limit;
+                if crowd.refuses(*held) {
+                    let quota = Quota::default();
+                    verdict = Err(Exceeded::over(&limit.name, Duration::ZERO, RETRY_SOON, &quota));
+                }
+                json!({
+                    "limit": limit.name,
+                    "scope": scope,
+                    "key": limit_parts(key).map_or(key.as_str(), |parts| parts.0),
+                    "concurrent": crowd.most,
+                    "in_flight": held,
+                    "verdict": limit.verdict(*held < crowd.most),
+                })
+            });
+        (shown.collect(), verdict)
+    }
+
     /// Where there was room: a crowd that refuses nobody may have had none.
     fn admitted(&self, held: &[u32]) -> (Vec<String>, Vec<Crowd>) {
         let all = self.keys.iter().zip(self.crowds.iter().zip(held));
@@ -302,7 +315,9 @@ impl InFlight {
     pub fn renewed(&self, holder: &str) -> bool {
         let mut leased = lock(&self.leased);
         let Some(renewal) = leased.get_mut(holder) else { return false };
+        let in_doubt = renewal.in_doubt;
         *renewal = LeaseRenewal::new(renewal.keys.clone(), renewal.crowds.clone());
+        renewal.in_doubt = in_doubt;
         true
     }
 }
@@ -316,9 +331,7 @@ impl LeaseRenewal {
     }
 }
 
-        let in_doubt = renewal.in_doubt;
 /// What a limit on requests in flight does with those that find no place.
-        renewal.in_doubt = in_doubt;
 pub(super) fn mode(over: &Over) -> Mode {
     match over {
         Over::Refuse => Mode::Enforce,

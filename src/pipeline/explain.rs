@@ -101,13 +101,21 @@ async fn walk(
     let mut answers = look(gateway, &caller, asked, session_key).await;
     let limits = charges.as_ref().zip(answers.charges.take());
     let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
-    let mut shown = describe_limits(&running, route, &limits);
+    let mut shown = describe_limits(&running, &limits);
+    let is_known = identified.is_ok();
+    let (local, has_room) =
+        limit::forecast_local(&route.limits, &gateway.limits, &plan.keys, &facts, is_known);
+    shown.extend(local);
     let leased = places.as_ref().zip(answers.leases.take());
     let has_place = describe_in_flight(&running, leased, &mut shown);
     report.insert("limits".to_owned(), Value::Array(shown));
     if let Err(denied) = identified {
         admit(&running, limits)?;
+    let local = places.as_ref().map(|places| places.forecast_local(&gateway.limits));
+    let (in_flight, has_place_here) = local.unwrap_or_else(|| (Vec::new(), Ok(())));
+    shown.extend(in_flight);
         return Err(denied.into());
+    has_room?;
     }
     confirm(gateway, &running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
@@ -115,6 +123,7 @@ async fn walk(
     let found = (answers.session.take(), answers.session_end.take());
     let session = session::attach(route.session.as_ref(), found, SystemTime::now());
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
+    has_place_here?;
     session?;
     Ok(plan.upstreams[route.upstream].0.clone())
 }
@@ -207,23 +216,15 @@ fn describe_caller(route: &Route, caller: &Caller) -> Value {
     }
 }
 
-fn describe_limits(
-    running: &Running,
-    route: &Route,
-    forecasts: &Option<Reply<Vec<Forecast<'_>>>>,
-) -> Vec<Value> {
-    let mut shown: Vec<Value> = match forecasts {
+fn describe_limits(running: &Running, forecasts: &Option<Reply<Vec<Forecast<'_>>>>) -> Vec<Value> {
+    match forecasts {
         None => Vec::new(),
         Some(Ok(forecasts)) => forecasts.iter().map(Forecast::to_json).collect(),
         Some(Err(error)) => vec![json!({
             "unknown": error.to_string(),
             "on_outage": format!("{:?}", running.plan.on_outage.limits).to_lowercase(),
         })],
-    };
-    shown.extend(route.limits.local_names().map(
-        |name| json!({ "limit": name, "scope": "local", "note": "each gateway counts for itself" }),
-    ));
-    shown
+    }
 }
 
 /// Adds the limits on requests in flight, and says whether the request finds its places.

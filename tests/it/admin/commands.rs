@@ -11,6 +11,7 @@ const CONFIG: &str = r#"
 [limits.api]
 key = ["claim:sub"]
 allow = ["3/1h", "2/1m"]
+tiers = { by = "claim:plan", allow = { gold = ["9/1h"] } }
 [limits.one]
 key = ["claim:sub"]
 concurrent = 1
@@ -107,6 +108,7 @@ fn a_key_is_shown_and_reset_and_the_refused_are_listed() {
     let left = said(&gateway, &key);
     assert!(left.starts_with("api for claim:sub="), "{left}");
     assert!(left.contains("\n  1 of 3 left in 1h\n  0 of 2 left in 1m, fits again in "), "{left}");
+    assert!(left.ends_with("\n  7 of 9 left in 1h for the tier gold\n"), "{left}");
     let refused = said(&gateway, &["limits", "--refused"]);
     assert!(refused.contains("       1  api 1m  claim:sub="), "{refused}");
     let reset = said(&gateway, &[key.as_slice(), &["--reset"]].concat());
