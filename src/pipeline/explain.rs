@@ -95,8 +95,11 @@ async fn walk(
         let asks_end = route.session.as_ref().is_some_and(session::Policy::asks_end);
         (plan.keys.session(id), asks_end.then(|| plan.keys.session_end(id)))
     });
-    let session_key =
-        session_keys.as_ref().map(|(key, end)| SessionKey { key, ttl: false, end: end.as_deref() });
+    let bytes_max = route.session.as_ref().map_or(0, session::Policy::bytes_max);
+    let session_key = session_keys.as_ref().map(|(key, end)| {
+        let end = end.as_deref();
+        SessionKey { key, ttl: false, bytes_max, end }
+    });
     let asked = (charges.as_ref(), places.as_ref());
     let mut answers = look(gateway, &caller, asked, session_key).await;
     let limits = charges.as_ref().zip(answers.charges.take());
@@ -108,22 +111,22 @@ async fn walk(
     shown.extend(local);
     let leased = places.as_ref().zip(answers.leases.take());
     let has_place = describe_in_flight(&running, leased, &mut shown);
-    report.insert("limits".to_owned(), Value::Array(shown));
-    if let Err(denied) = identified {
-        admit(&running, limits)?;
     let local = places.as_ref().map(|places| places.forecast_local(&gateway.limits));
     let (in_flight, has_place_here) = local.unwrap_or_else(|| (Vec::new(), Ok(())));
     shown.extend(in_flight);
-        return Err(denied.into());
+    report.insert("limits".to_owned(), Value::Array(shown));
     has_room?;
+    if let Err(denied) = identified {
+        admit(&running, limits)?;
+        return Err(denied.into());
     }
     confirm(gateway, &running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
     has_place?;
+    has_place_here?;
     let found = (answers.session.take(), answers.session_end.take());
     let session = session::attach(route.session.as_ref(), found, SystemTime::now());
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
-    has_place_here?;
     session?;
     Ok(plan.upstreams[route.upstream].0.clone())
 }

@@ -207,7 +207,7 @@ impl MemoryStore {
 
     fn session(&self, key: &str) -> Option<SessionReply> {
         let mut values = lock(&self.values);
-        let found = values.live(key)?;
+        let found = values.live(key).filter(|found| !found.value.is_empty_text())?;
         let now = Instant::now();
         Some(SessionReply {
             value: found.value.clone(),

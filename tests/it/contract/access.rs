@@ -64,7 +64,12 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
                 leases: Some(leases),
-                session: Some(SessionKey { key: session, ttl: true, end: Some(&end) }),
+                session: Some(SessionKey {
+                    key: session,
+                    ttl: true,
+                    bytes_max: 1024,
+                    end: Some(&end),
+                }),
                 cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
                 overdue: &epochs,
             };
