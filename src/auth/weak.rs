@@ -91,11 +91,10 @@ mod tests {
             // Times 2^16, plus once.
             let mut sum = [&[0, 0], product.as_slice()].concat();
             let mut carry = 0;
-            for at in 0..sum.len() {
+            for (at, digit) in sum.iter_mut().enumerate() {
                 let more = product.get(at).map_or(0, |byte| u16::from(*byte));
-                let digit = u16::from(sum[at]) + more + carry;
-                sum[at] = digit as u8;
-                carry = digit >> 8;
+                let total = u16::from(*digit) + more + carry;
+                (*digit, carry) = (total as u8, total >> 8);
             }
             if carry > 0 {
                 sum.push(carry as u8);
