@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `purge`, `keys`. Everything
-//! here may print; nothing else does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`, `explain`,
+//! `limits`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -8,6 +8,7 @@
 )]
 
 mod api_keys;
+mod limits;
 mod operate;
 mod remote;
 
@@ -74,6 +75,11 @@ enum Command {
     Purge(operate::Purge),
     /// Make, list and end API keys. A running gateway does it, for every gateway on the same store.
     Keys(api_keys::Options),
+    /// Say what would happen to a request: its route, its caller, what its limits have left. A
+    /// running gateway says it; nothing is charged or forwarded.
+    Explain(limits::Explain),
+    /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
+    Limits(limits::Limits),
 }
 
 /// Options of `token`.
@@ -120,6 +126,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
+        Command::Explain(options) => operated(limits::explain(&options, &path)),
+        Command::Limits(options) => operated(limits::limits(&options, &path)),
     }
 }
 

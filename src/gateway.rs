@@ -4,6 +4,7 @@
 mod held;
 mod identity;
 mod overdue;
+mod releases;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 pub use self::held::Held;
 use self::overdue::Overdue;
+use self::releases::Releases;
 use crate::auth::TokenMemory;
 use crate::cache::{NearCache, Stored};
 use crate::config::{self, Problems, StoreUrl};
@@ -24,7 +26,8 @@ use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Entry, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store, StoreError,
+    Answers, Entry, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
+    StoreError,
 };
 use crate::upstream::Upstream;
 
@@ -48,6 +51,7 @@ pub struct Gateway {
     /// Copies of cached responses.
     pub near: NearCache,
     overdue: Overdue,
+    releases: Arc<Releases>,
     /// Counters.
     pub metrics: Metrics,
     /// Access lines.
@@ -111,6 +115,7 @@ impl Gateway {
             limits,
             near,
             overdue: Overdue::default(),
+            releases: Arc::default(),
             metrics,
             access,
             unrouted,
@@ -126,6 +131,8 @@ impl Gateway {
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(held::keep(Arc::downgrade(&gateway)));
+        let releases = Arc::clone(&gateway.releases);
+        tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -152,6 +159,7 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
+        identity::warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
         let running = Running::new(plan, Some(&current), &self.metrics);
         self.running.store(Arc::new(running));
@@ -263,11 +271,16 @@ impl Gateway {
     }
 
     /// Gives places among the requests in flight back, those of the store in the background.
-    pub fn leave(self: &Arc<Self>, ticket: Ticket) {
-        self.limits.in_flight.leave(&ticket);
-        let Some((keys, holder)) = ticket.leased else { return };
-        let gateway = Arc::clone(self);
-        self.in_background("limits", async move { gateway.store.release(&keys, &holder).await });
+    pub fn leave(&self, ticket: Ticket) {
+        if let Some(release) = self.limits.in_flight.leave(ticket) {
+            self.release(release);
+        }
+    }
+
+    fn release(&self, release: Release) {
+        if !self.releases.add(release) {
+            self.metrics.store_failed("limits");
+        }
     }
 
     /// The key of the base epoch.
@@ -330,6 +343,8 @@ impl Gateway {
         let all = self.background.acquire_many(BACKGROUND_MAX);
         // What is not done within the limit is given up, as it would be by a crash.
         let _ = tokio::time::timeout(limit, all).await;
+        let released = self.releases.send(&self.store, &self.metrics);
+        let _ = tokio::time::timeout(limit, released).await;
         let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
         self.access.flush(limit);
     }

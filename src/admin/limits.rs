@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json, query};
+use crate::base::units::Rate;
 use crate::config::{self, Scope};
 use crate::gateway::Gateway;
 use crate::limit::describe;
@@ -28,7 +29,9 @@ struct Asked {
     principal: String,
     /// Most requests in flight, in place of windows; the only key is theirs.
     concurrent: Option<u32>,
-    windows: Vec<Window>,
+    /// Without a tier, then by tier.
+    windows: Vec<(Option<String>, Window)>,
+    /// One for each window; tiers have those of windows of the same length in common.
     keys: Vec<String>,
 }
 
@@ -44,17 +47,31 @@ pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
         });
         return Ok(reply_json(StatusCode::OK, &body));
     }
-    let set = WindowSet::new(windows);
-    let reply = gateway.store.take(Charges { set: &set, keys: &keys }).await?;
-    let shown = set.windows.iter().zip(&reply.windows).map(|(w, state)| describe(w, state));
-    let shown: Vec<_> = shown.collect();
+    let mut shown = Vec::with_capacity(windows.len());
+    // The keys of one question are distinct, so each tier is one of its own.
+    let all: Vec<_> = windows.into_iter().zip(keys).collect();
+    for group in all.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+        let set = WindowSet::new(group.iter().map(|((_, window), _)| *window).collect());
+        let keys: Vec<String> = group.iter().map(|(_, key)| key.clone()).collect();
+        let reply = gateway.store.take(Charges { set: &set, keys: &keys }).await?;
+        let tier = group.first().and_then(|((tier, _), _)| tier.as_deref());
+        for (window, state) in set.windows.iter().zip(&reply.windows) {
+            let mut window = describe(window, state);
+            if let Some(tier) = tier {
+                window["tier"] = json!(tier);
+            }
+            shown.push(window);
+        }
+    }
     let body = json!({ "policy": policy, "key": principal, "windows": shown });
     Ok(reply_json(StatusCode::OK, &body))
 }
 
 /// `DELETE /v1/limits?policy=NAME&key=PRINCIPAL`: forgets what was counted.
 pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, keys, .. } = asked(gateway, uri)?;
+    let Asked { policy, principal, mut keys, .. } = asked(gateway, uri)?;
+    keys.sort();
+    keys.dedup();
     let mut forgotten = 0;
     for key in &keys {
         forgotten += u32::from(gateway.store.delete(key).await?);
@@ -103,10 +120,11 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
     })?;
     let concurrent = limit.concurrent;
     let (windows, mut keys): (Vec<_>, Vec<_>) = windows(limit)
-        .map(|(label, window)| {
+        .map(|(tier, rate)| {
             let mut key = String::new();
-            running.plan.keys.limit_into(&mut key, policy, &label, &principal);
-            (window, key)
+            running.plan.keys.limit_into(&mut key, policy, &rate.label(), &principal);
+            let window = Window { mode: Mode::Peek, ..Window::new(rate.limit, rate.window) };
+            ((tier.cloned(), window), key)
         })
         .unzip();
     if concurrent.is_some() {
@@ -115,15 +133,11 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
     Ok(Asked { policy: policy.to_owned(), principal, concurrent, windows, keys })
 }
 
-/// All windows of a limit and its tiers, one per length: tiers of one length share their counter.
-fn windows(limit: &config::Limit) -> impl Iterator<Item = (String, Window)> {
-    let tiers = limit.tiers.iter().flat_map(|tiers| tiers.allow.values().flatten());
-    let mut by_label = BTreeMap::new();
-    for rate in limit.allow.iter().chain(tiers) {
-        let window = Window { mode: Mode::Peek, ..Window::new(rate.limit, rate.window) };
-        by_label.entry(rate.label()).or_insert(window);
-    }
-    by_label.into_iter()
+/// All windows of a limit and then of its tiers, of which those of one length share their counter.
+fn windows(limit: &config::Limit) -> impl Iterator<Item = (Option<&String>, &Rate)> {
+    let tiers = limit.tiers.iter().flat_map(|tiers| &tiers.allow);
+    let of_tiers = tiers.flat_map(|(tier, rates)| rates.iter().map(move |rate| (Some(tier), rate)));
+    limit.allow.iter().map(|rate| (None, rate)).chain(of_tiers)
 }
 
 /// A request in words; only `path` is needed.

@@ -63,10 +63,13 @@ pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> 
     Some(result.unwrap_or_else(Fault::reply))
 }
 
+/// As many bytes as Redis can count: operators see the whole.
+const WHOLE: u64 = i64::MAX as u64;
+
 async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let running = gateway.running();
     let key = running.plan.keys.session(id);
-    let session = Some(SessionKey { key: &key, ttl: true, end: None });
+    let session = Some(SessionKey { key: &key, ttl: true, bytes_max: WHOLE, end: None });
     let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
     let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
     let object = match &found.value {

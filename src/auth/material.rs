@@ -10,6 +10,7 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::keys::Flaw;
+use super::weak;
 
 /// Shortest RSA modulus that is accepted, in bits (RFC 7518 §3.3).
 const RSA_BITS_MIN: usize = 2048;
@@ -85,6 +86,12 @@ impl Material {
                 "use a key with the exponent 65537",
             ));
         }
+        if weak::has_roca_fingerprint(n) {
+            return Err(Flaw::new(
+                "the RSA modulus can be factored: it has the fingerprint of CVE-2017-15361 (ROCA)",
+                "generate a new RSA key pair, with other software or hardware",
+            ));
+        }
         Ok(Self::Rsa { n: n.to_vec(), e: e.to_vec() })
     }
 
@@ -104,6 +111,12 @@ impl Material {
 
     /// An Ed25519 public key (RFC 8032 §5.1.5).
     pub(super) fn ed25519(point: Vec<u8>) -> Result<Self, Flaw> {
+        if weak::is_of_small_order(&point) {
+            return Err(Flaw::new(
+                "anybody can sign for this Ed25519 key, whose point is of small order",
+                "generate a new Ed25519 key pair",
+            ));
+        }
         if ParsedPublicKey::new(&ED25519, &point).is_err() {
             return Err(Flaw::new(
                 "the Ed25519 key is not 32 bytes that name a point",

@@ -17,6 +17,7 @@ mod memory;
 mod sign;
 mod token;
 mod verifier;
+mod weak;
 
 #[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "the tables read better with plain literals")]

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::Gateway;
 use crate::limit::{LeaseRenewal, Ticket};
-use crate::store::Leases;
+use crate::store::{Leases, Release};
 
 /// How often leases are looked at; the shortest lease is five times as long.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,10 +65,11 @@ async fn renew(gateway: Arc<Gateway>, holder: String, renewal: LeaseRenewal) {
     let renewed = gateway.store.lease(leases).await;
     if renewed.is_err() {
         // It stays due, so the next look tries again.
+        in_flight.doubt(&holder);
         gateway.metrics.store_failed("limits");
     }
     let lasts = if renewed.is_ok() { in_flight.renewed(&holder) } else { in_flight.lasts(&holder) };
-    if !lasts && gateway.store.release(&keys, &holder).await.is_err() {
-        gateway.metrics.store_failed("limits");
+    if !lasts {
+        gateway.release(Release { keys, crowds, holder, in_doubt: true });
     }
 }

@@ -1,13 +1,15 @@
 //! Who calls, and the waits that this may need: for keys that an issuer has published since they
 //! were fetched, and for the record of an API key.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{Gateway, Running};
-use crate::auth::{self, Denied, Missing, Places, Unidentified, Unread};
+use crate::auth::{self, Denied, Missing, Places, Unidentified, Unread, Verifier};
 use crate::base::facts::{Caller, Target};
-use crate::plan::Route;
+use crate::plan::{Plan, Route};
 use crate::store::StoreError;
 
 impl Gateway {
@@ -76,5 +78,21 @@ impl Gateway {
         let states = self.running().issuers.states();
         let ages = states.into_iter().filter_map(|state| Some((state.url, state.age?)));
         self.metrics.set_key_ages(ages);
+    }
+}
+
+/// The keys of a verifier that joins another one on a route carry its name from now on, and those
+/// without it are asked no more: they may have been written for callers of any verifier.
+pub(super) fn warn_of_qualified(old: &Plan, new: &Plan) {
+    let is_new = |(name, verifier): &(&String, &Arc<Verifier>)| {
+        let former = old.verifiers.get(*name);
+        verifier.qualifier().is_some() && former.is_some_and(|it| it.qualifier().is_none())
+    };
+    for (name, _) in new.verifiers.iter().filter(is_new) {
+        tracing::warn!(
+            "auth.{name} shares a route with another verifier now: its callers are revoked under \
+             keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again what was \
+             revoked by jti, sid or sub before"
+        );
     }
 }

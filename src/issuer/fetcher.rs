@@ -17,6 +17,9 @@ use crate::observe::{IssuerMeter, Metrics};
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Most doublings that are counted; the bound is reached long before.
 const DOUBLINGS_MAX: u32 = 16;
+/// Most fetches for missing keys at once; then one for each such part of `jwks.cooldown`. One
+/// forged key id must not use up what a new key needs.
+const ASKS_MAX: u32 = 3;
 /// How many flaws of a set are told.
 const FLAWS_TOLD_MAX: usize = 8;
 
@@ -46,8 +49,10 @@ struct Users {
 struct Progress {
     /// A fetch is on its way or about to begin.
     in_flight: bool,
-    /// When a missing key last caused a fetch.
-    asked: Option<Instant>,
+    /// When the allowance of fetches for missing keys is whole again.
+    whole_at: Option<Instant>,
+    /// When a fetch begins for keys that were missing while there was no allowance.
+    owed_at: Option<Instant>,
     /// When the last good fetch ended.
     fetched: Option<Instant>,
     failures: u32,
@@ -70,7 +75,8 @@ impl Fetcher {
             users: Mutex::new(Users { verifiers: Vec::new(), document }),
             progress: Mutex::new(Progress {
                 in_flight: true,
-                asked: None,
+                whole_at: None,
+                owed_at: None,
                 fetched: None,
                 failures: 0,
                 failure: None,
@@ -123,12 +129,13 @@ impl Fetcher {
         let mut landed = {
             let mut progress = lock(&self.progress);
             if !progress.in_flight {
-                let now = Instant::now();
-                let cool = progress.asked.is_none_or(|at| now - at >= self.source.cooldown);
-                if !cool {
+                if let Err(at) = progress.allow(self.source.cooldown) {
+                    if progress.owed_at.is_none() {
+                        progress.owed_at = Some(at);
+                        self.bell.notify_one();
+                    }
                     return progress.failure.is_some();
                 }
-                progress.asked = Some(now);
                 progress.in_flight = true;
                 self.bell.notify_one();
             }
@@ -146,6 +153,11 @@ impl Fetcher {
             age: progress.fetched.map(|at| at.elapsed()),
             failure: progress.failure.clone(),
         }
+    }
+
+    /// When the next fetch begins that nobody asks for: at `due`, or for keys that were missing.
+    fn next(&self, due: Instant) -> Instant {
+        lock(&self.progress).owed_at.map_or(due, |at| at.min(due))
     }
 
     /// One fetch and what comes of it. Returns how long to rest.
@@ -216,11 +228,32 @@ impl Fetcher {
         if faults.is_empty() { Ok(()) } else { Err(Fault::Unusable(faults.join("; "))) }
     }
 
-    /// Takes up a flight that was asked for, or begins one that is due.
+    /// Takes up a flight that was asked for, or begins one that is due or owed.
     fn is_due(&self, time_is_up: bool) -> bool {
         let mut progress = lock(&self.progress);
-        progress.in_flight |= time_is_up;
+        let owed = progress.owed_at.is_some_and(|at| at <= Instant::now());
+        let is_paid = owed && progress.allow(self.source.cooldown).is_ok();
+        progress.in_flight |= time_is_up || is_paid;
+        if progress.in_flight {
+            // Whatever causes it, it brings what was missing.
+            progress.owed_at = None;
+        }
         progress.in_flight
+    }
+}
+
+impl Progress {
+    /// Whether a missing key may cause a fetch now, which is then counted; else when it may.
+    fn allow(&mut self, cooldown: Duration) -> Result<(), Instant> {
+        let now = Instant::now();
+        let step = cooldown / ASKS_MAX;
+        let whole_at = self.whole_at.map_or(now, |at| at.max(now)) + step;
+        let allowed_at = whole_at.checked_sub(cooldown).unwrap_or(now);
+        if allowed_at > now {
+            return Err(allowed_at);
+        }
+        self.whole_at = Some(whole_at);
+        Ok(())
     }
 }
 
@@ -245,19 +278,20 @@ fn told(flaws: &[Flaw]) -> String {
 async fn go_on(fetcher: Weak<Fetcher>, bell: Arc<Notify>) {
     loop {
         let Some(flying) = fetcher.upgrade() else { return };
-        let rest = tokio::time::sleep(flying.fly().await);
+        let due = Instant::now() + flying.fly().await;
+        let mut next = flying.next(due);
         drop(flying);
-        tokio::pin!(rest);
         loop {
-            let time_is_up = tokio::select! {
-                () = &mut rest => true,
-                () = bell.notified() => false,
-            };
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = bell.notified() => {}
+            }
             let Some(fetcher) = fetcher.upgrade() else { return };
             // A bell that rang for the flight that has just ended calls for no other.
-            if fetcher.is_due(time_is_up) {
+            if fetcher.is_due(due <= Instant::now()) {
                 break;
             }
+            next = fetcher.next(due);
         }
     }
 }

@@ -75,8 +75,9 @@ impl Issuers {
         }
     }
 
-    /// Has the keys of a verifier fetched because one is missing, unless that was done within the
-    /// cool-down, and waits for the fetch in progress. Returns whether the issuer is failing.
+    /// Has the keys of a verifier fetched because one is missing, unless that was done too often
+    /// within the cool-down, and waits for the fetch in progress. Returns whether the issuer is
+    /// failing.
     pub async fn ask(&self, verifier: &str) -> bool {
         match self.fetchers.get(verifier) {
             Some(fetcher) => fetcher.ask().await,

@@ -17,7 +17,7 @@ use super::policy::{Concurrent, Policy};
 use super::{Exceeded, Facts, Quota, State, Told};
 use crate::config::{LimitOutage, Over};
 use crate::store::keys::{Keys, limit_parts};
-use crate::store::{Crowd, LeaseReply, Leases, Mode, Reply};
+use crate::store::{Crowd, LeaseReply, Leases, Mode, Release, Reply};
 
 /// What a client over such a limit is told to wait: nobody knows when a place gets free.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -46,8 +46,17 @@ struct Places<'p> {
 pub struct Ticket {
     /// Places that this gateway counts.
     local: Vec<String>,
-    /// Places in the store, and the name under which they are held.
-    pub leased: Option<(Vec<String>, String)>,
+    /// Places in the store.
+    leased: Option<Release>,
+}
+
+impl Ticket {
+    /// The store has answered, so that nothing of the question is still on its way.
+    pub fn heard(&mut self) {
+        if let Some(release) = &mut self.leased {
+            release.in_doubt = false;
+        }
+    }
 }
 
 /// What the requests of this gateway hold.
@@ -70,6 +79,8 @@ pub struct LeaseRenewal {
     /// Their bounds, which a renewal does not mind.
     pub crowds: Vec<Crowd>,
     at: Instant,
+    /// Whether a renewal failed, and may still reach the store.
+    in_doubt: bool,
 }
 
 impl Default for InFlight {
@@ -126,32 +137,26 @@ impl<'p> Wanted<'p> {
     /// What the answer to [`Self::peek`] means, for operators; an error when a place is missing
     /// that the request needs.
     pub fn forecast(&self, reply: &LeaseReply) -> (Vec<Value>, Result<(), Exceeded>) {
-        let mut verdict = Ok(());
-        let all = self.shared.limits.iter().zip(&self.shared.keys);
-        let shown = all.zip(self.shared.crowds.iter().zip(&reply.held));
-        let shown = shown.map(|((concurrent, key), (crowd, held))| {
-            let limit = &concurrent.limit;
-            if crowd.refuses(*held) {
-                let quota = Quota::default();
-                verdict = Err(Exceeded::over(&limit.name, Duration::ZERO, RETRY_SOON, &quota));
-            }
-            json!({
-                "limit": limit.name,
-                "key": limit_parts(key).map_or(key.as_str(), |parts| parts.0),
-                "concurrent": crowd.most,
-                "in_flight": held,
-                "verdict": limit.verdict(*held < crowd.most),
-            })
-        });
-        (shown.collect(), verdict)
+        self.shared.forecast(&reply.held, "shared")
     }
 
-    /// What is given back if the request ends before anybody knows what the store gave: a release
-    /// of what was not taken changes nothing.
+    /// The same of the places that this gateway counts.
+    pub fn forecast_local(&self, state: &State) -> (Vec<Value>, Result<(), Exceeded>) {
+        let counts = lock(&state.in_flight.local);
+        let held = self.local.keys.iter().map(|key| counts.get(key).copied().unwrap_or(0));
+        self.local.forecast(&held.collect::<Vec<_>>(), "local")
+    }
+
+    /// What is given back if the request ends before anybody knows what the store gave: also places
+    /// that it gives later, because the question was late.
     pub fn ticket(&self) -> Ticket {
-        let Places { keys, .. } = &self.shared;
-        let leased = (!keys.is_empty()).then(|| (keys.clone(), self.holder.clone()));
+        let Places { keys, crowds, .. } = &self.shared;
+        let leased = (!keys.is_empty()).then(|| self.release(keys.clone(), crowds.clone(), true));
         Ticket { local: Vec::new(), leased }
+    }
+
+    fn release(&self, keys: Vec<String>, crowds: Vec<Crowd>, in_doubt: bool) -> Release {
+        Release { keys, crowds, holder: self.holder.clone(), in_doubt }
     }
 
     /// Judges the store's answer, and takes the places that this gateway counts. The ticket says
@@ -169,9 +174,9 @@ impl<'p> Wanted<'p> {
                 ticket.leased = None;
                 self.shared.judge(&reply.held, state, told)?;
                 let (keys, crowds) = self.shared.admitted(&reply.held);
-                let renewal = LeaseRenewal::new(keys.clone(), crowds);
+                let renewal = LeaseRenewal::new(keys.clone(), crowds.clone());
                 lock(&state.in_flight.leased).insert(self.holder.clone(), renewal);
-                ticket.leased = Some((keys, self.holder.clone()));
+                ticket.leased = Some(self.release(keys, crowds, false));
             }
             (Some(Err(error)), LimitOutage::Refuse) => {
                 return Err(Exceeded::Unknown(error.clone()));
@@ -191,6 +196,29 @@ impl<'p> Wanted<'p> {
 }
 
 impl<'p> Places<'p> {
+    /// What these holders mean to a request, for operators.
+    fn forecast(&self, held: &[u32], scope: &str) -> (Vec<Value>, Result<(), Exceeded>) {
+        let mut verdict = Ok(());
+        let all = self.limits.iter().zip(&self.keys);
+        let shown =
+            all.zip(self.crowds.iter().zip(held)).map(|((concurrent, key), (crowd, held))| {
+                let limit = &concurrent.limit;
+                if crowd.refuses(*held) {
+                    let quota = Quota::default();
+                    verdict = Err(Exceeded::over(&limit.name, Duration::ZERO, RETRY_SOON, &quota));
+                }
+                json!({
+                    "limit": limit.name,
+                    "scope": scope,
+                    "key": limit_parts(key).map_or(key.as_str(), |parts| parts.0),
+                    "concurrent": crowd.most,
+                    "in_flight": held,
+                    "verdict": limit.verdict(*held < crowd.most),
+                })
+            });
+        (shown.collect(), verdict)
+    }
+
     /// Where there was room: a crowd that refuses nobody may have had none.
     fn admitted(&self, held: &[u32]) -> (Vec<String>, Vec<Crowd>) {
         let all = self.keys.iter().zip(self.crowds.iter().zip(held));
@@ -242,8 +270,9 @@ impl InFlight {
         Ok(())
     }
 
-    /// Gives back what this gateway counts, and renews the rest no more.
-    pub fn leave(&self, ticket: &Ticket) {
+    /// Gives back what this gateway counts, and renews the rest no more: it is returned, for the
+    /// store.
+    pub fn leave(&self, ticket: Ticket) -> Option<Release> {
         let mut counts = lock(&self.local);
         for key in &ticket.local {
             if let Some(count) = counts.get_mut(key) {
@@ -254,8 +283,17 @@ impl InFlight {
             }
         }
         drop(counts);
-        if let Some((_, holder)) = &ticket.leased {
-            lock(&self.leased).remove(holder);
+        let mut release = ticket.leased?;
+        if let Some(renewal) = lock(&self.leased).remove(&release.holder) {
+            release.in_doubt |= renewal.in_doubt;
+        }
+        Some(release)
+    }
+
+    /// A renewal failed: it may yet come, also after the release.
+    pub fn doubt(&self, holder: &str) {
+        if let Some(renewal) = lock(&self.leased).get_mut(holder) {
+            renewal.in_doubt = true;
         }
     }
 
@@ -277,7 +315,9 @@ impl InFlight {
     pub fn renewed(&self, holder: &str) -> bool {
         let mut leased = lock(&self.leased);
         let Some(renewal) = leased.get_mut(holder) else { return false };
+        let in_doubt = renewal.in_doubt;
         *renewal = LeaseRenewal::new(renewal.keys.clone(), renewal.crowds.clone());
+        renewal.in_doubt = in_doubt;
         true
     }
 }
@@ -286,7 +326,8 @@ impl LeaseRenewal {
     fn new(keys: Vec<String>, crowds: Vec<Crowd>) -> Self {
         let shortest = crowds.iter().map(|crowd| crowd.lease).min().unwrap_or_default();
         let crowds = crowds.into_iter().map(|crowd| Crowd { mode: Mode::Force, ..crowd });
-        Self { keys, crowds: crowds.collect(), at: Instant::now() + shortest / RENEWAL_PARTS }
+        let at = Instant::now() + shortest / RENEWAL_PARTS;
+        Self { keys, crowds: crowds.collect(), at, in_doubt: false }
     }
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::asked::duration;
-use super::policy::{Limit, Rule};
-use super::{Exceeded, Quota};
+use super::key::principal;
+use super::policy::{Limit, Policy, Rule};
+use super::{Exceeded, Facts, Quota, State};
 use crate::base::units::duration_text;
 use crate::config::Over;
-use crate::store::{Window, WindowState, keys};
+use crate::store::keys::{self, Keys};
+use crate::store::{Window, WindowState};
 
 /// One window of one limit, and how a request would fare with it.
 #[derive(Debug)]
@@ -58,6 +60,42 @@ impl<'p> Forecast<'p> {
         shown["verdict"] = json!(self.limit.verdict(self.state.retry_ms == 0));
         shown
     }
+}
+
+/// What this gateway's own limits would say, for operators; an error when one stands in the way.
+/// Without a good token only those by address alone are asked.
+pub fn forecast_local(
+    policy: &Policy,
+    state: &State,
+    keys: &Keys,
+    facts: &Facts<'_>,
+    identified: bool,
+) -> (Vec<Value>, Result<(), Exceeded>) {
+    let (mut shown, mut verdict) = (Vec::new(), Ok(()));
+    let asked = policy.local.iter().filter(|limit| identified || limit.is_early());
+    for (limit, rule) in asked.flat_map(|limit| limit.rules(facts).iter().map(move |r| (limit, r)))
+    {
+        let (principal, cost) = (principal(&limit.key, facts), limit.cost(facts));
+        let mut key = String::with_capacity(64);
+        keys.limit_into(&mut key, &limit.name, &rule.label, &principal);
+        let (left, wait) = state.local.peek(&key, rule.quota, cost);
+        if let (Some(wait), Over::Refuse, Ok(())) = (wait, &limit.over, &verdict) {
+            let name = &rule.item.name;
+            verdict = Err(Exceeded::over(name, Duration::ZERO, wait, &Quota::default()));
+        }
+        shown.push(json!({
+            "limit": limit.name,
+            "scope": "local",
+            "key": principal,
+            "window": rule.label,
+            "allowed": rule.item.limit,
+            "remaining": left,
+            "retry_after_seconds": wait.map(|wait| wait.as_secs_f64()),
+            "cost": cost,
+            "verdict": limit.verdict(wait.is_none()),
+        }));
+    }
+    (shown, verdict)
 }
 
 /// One window of one key, as operators read it.

@@ -4,13 +4,15 @@
 //! limit in one window. That is the price of a flood guard that needs no store and 16 bytes per
 //! key; exact limits are the shared ones.
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, QuantaClock};
 use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use quick_cache::sync::Cache;
 
@@ -19,7 +21,38 @@ use crate::base::units::Rate;
 /// Most keys that are counted; the least used make room, which forgives them.
 const KEYS_MAX: usize = 131_072;
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationMiddleware>;
+type Limiter = RateLimiter<Look, Counter, QuantaClock, StateInformationMiddleware>;
+
+/// Whether a counter is charged, or only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Look {
+    Charge,
+    Peek,
+}
+
+/// A counter that can be looked at without being charged.
+#[derive(Debug, Default)]
+struct Counter(InMemoryState);
+
+impl StateStore for Counter {
+    type Key = Look;
+
+    fn measure_and_replace<T, F, E>(&self, look: &Look, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let key = &NotKeyed::NonKey;
+        if *look == Look::Charge {
+            return self.0.measure_and_replace(key, f);
+        }
+        // What is refused changes nothing.
+        let seen = |at| Err::<(Infallible, Nanos), _>(f(at));
+        match self.0.measure_and_replace(key, seen) {
+            Err(verdict) => verdict.map(|(result, _)| result),
+            Ok(never) => match never {},
+        }
+    }
+}
 
 /// The counters of this node's own limits.
 #[derive(Debug)]
@@ -38,19 +71,40 @@ impl LocalLimits {
     /// Charges `cost` units: what is left of the burst, and the wait when they did not fit.
     pub(super) fn charge(&self, key: &str, quota: Quota, cost: u32) -> (u32, Option<Duration>) {
         let Some(cost) = NonZeroU32::new(cost) else { return (quota.burst_size().get(), None) };
-        // By its burst too: tiers and reloads give one key several.
-        let key = &format!("{key} {}", quota.burst_size());
+        let key = &by_burst(key, quota);
         let limiter = match self.limiters.get(key) {
             Some(limiter) => limiter,
             None => self
                 .limiters
-                .get_or_insert_with::<_, std::convert::Infallible>(key, || {
-                    let limiter = RateLimiter::direct_with_clock(quota, self.clock.clone());
-                    Ok(Arc::new(limiter.with_middleware()))
+                .get_or_insert_with::<_, Infallible>(key, || {
+                    let counter = Counter::default();
+                    Ok(Arc::new(Limiter::new(quota, counter, self.clock.clone())))
                 })
                 .unwrap_or_else(|never| match never {}),
         };
-        match limiter.check_n(cost) {
+        self.ask(&limiter, Look::Charge, quota, cost)
+    }
+
+    /// What is left of the burst, and the wait when `cost` units would not fit; charges nothing.
+    pub(super) fn peek(&self, key: &str, quota: Quota, cost: u32) -> (u32, Option<Duration>) {
+        let whole = (quota.burst_size().get(), None);
+        let Some(limiter) = self.limiters.get(&by_burst(key, quota)) else { return whole };
+        let ask = |cost| self.ask(&limiter, Look::Peek, quota, cost);
+        let left = match ask(NonZeroU32::MIN) {
+            (after, None) => after + 1,
+            (_, Some(_)) => 0,
+        };
+        (left, NonZeroU32::new(cost).and_then(|cost| ask(cost).1))
+    }
+
+    fn ask(
+        &self,
+        limiter: &Limiter,
+        look: Look,
+        quota: Quota,
+        cost: NonZeroU32,
+    ) -> (u32, Option<Duration>) {
+        match limiter.check_key_n(&look, cost) {
             Ok(Ok(state)) => (state.remaining_burst_capacity(), None),
             // Reported when the file was read: a cost above the limit. The whole window is as long
             // as anybody can be told to wait.
@@ -60,6 +114,11 @@ impl LocalLimits {
             }
         }
     }
+}
+
+/// The key of a counter. By its burst too: tiers and reloads give one key several.
+fn by_burst(key: &str, quota: Quota) -> String {
+    format!("{key} {}", quota.burst_size())
 }
 
 /// A rate as GCRA: a burst of the limit, one unit back per `window / limit`.

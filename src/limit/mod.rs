@@ -31,7 +31,7 @@ use policy::Limit;
 pub use asked::{Asked, question};
 pub use concurrency::{InFlight, LeaseRenewal, Ticket, Wanted, wanted};
 pub use denied::DenyCache;
-pub use forecast::{Forecast, describe};
+pub use forecast::{Forecast, describe, forecast_local};
 pub use headers::{Quota, QuotaItem};
 pub use local::LocalLimits;
 pub use policy::Policy;

@@ -120,13 +120,6 @@ impl Policy {
         Self { shared, by_address, local, concurrent, fixed, policy_header, blocked, nodes }
     }
 
-    /// The names of the limits that each gateway counts for itself.
-    pub fn local_names(&self) -> impl Iterator<Item = &str> {
-        let in_flight = self.concurrent.iter().filter(|concurrent| concurrent.is_local);
-        let windows = self.local.iter();
-        windows.chain(in_flight.map(|concurrent| &concurrent.limit)).map(|it| it.name.as_str())
-    }
-
     /// Whether the route refuses this client, whatever it asks.
     pub fn blocks(&self, address: ClientAddr) -> bool {
         !self.blocked.is_empty() && contains(&self.blocked, address)

@@ -1,7 +1,9 @@
 //! What a request has paid, and what it owes or gets back once its answer is known.
 //!
 //! A request is charged before it is forwarded, so that no crowd of requests in flight can pass a
-//! limit that counts only some answers; the answer then decides what stays charged.
+//! limit that counts only some answers; the answer then decides what stays charged. A request whose
+//! client leaves before the answer has none, so its receipt is dropped and all stays charged: who
+//! hangs up must not get requests for nothing, and the upstream has not failed.
 
 use http::{HeaderMap, StatusCode};
 

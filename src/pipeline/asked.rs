@@ -108,7 +108,8 @@ impl<'p> Asked<'p> {
             leases: self.places.as_ref().and_then(limit::Wanted::leases),
             session: self.session.as_ref().zip(self.session_policy).map(|(keys, policy)| {
                 let end = policy.asks_end().then_some(&*keys.end);
-                SessionKey { key: &keys.session, ttl: policy.renews(), end }
+                let bytes_max = policy.bytes_max();
+                SessionKey { key: &keys.session, ttl: policy.renews(), bytes_max, end }
             }),
             cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
                 epochs: &lookup.place.epochs,
@@ -145,6 +146,13 @@ impl<'p> Asked<'p> {
                 Err(Rejection::RevocationUnknown(error))
             }
             Err(_) => Ok(()),
+        }
+    }
+
+    /// The store has answered: a place that it gave or refused comes no more.
+    pub(super) fn heard(&mut self, answers: &Answers) {
+        if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
+            held.ticket().heard();
         }
     }
 

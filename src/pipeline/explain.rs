@@ -15,7 +15,7 @@ use crate::config::{LimitOutage, Outage};
 use crate::gateway::{Gateway, Running};
 use crate::guard::{self, Inspected};
 use crate::limit::{self, Exceeded, Facts, Forecast};
-use crate::plan::Route;
+use crate::plan::{Plan, Route};
 use crate::session::{self, NoSession};
 use crate::store::{Answers, Charges, Leases, Questions, Reply, SessionKey};
 use crate::{auth, store};
@@ -91,20 +91,24 @@ async fn walk(
         Ok(_) => limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts),
         Err(_) => None,
     };
-    let session_keys = session_id.as_ref().map(|id| {
-        let asks_end = route.session.as_ref().is_some_and(session::Policy::asks_end);
-        (plan.keys.session(id), asks_end.then(|| plan.keys.session_end(id)))
+    let session_keys = session_id.as_deref().map(|id| session_keys(plan, route, id));
+    let session_key = session_keys.as_ref().map(|(key, bytes_max, end)| SessionKey {
+        key,
+        ttl: false,
+        bytes_max: *bytes_max,
+        end: end.as_deref(),
     });
-    let session_key =
-        session_keys.as_ref().map(|(key, end)| SessionKey { key, ttl: false, end: end.as_deref() });
     let asked = (charges.as_ref(), places.as_ref());
     let mut answers = look(gateway, &caller, asked, session_key).await;
     let limits = charges.as_ref().zip(answers.charges.take());
     let limits = limits.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
-    let mut shown = describe_limits(&running, route, &limits);
+    let mut shown = describe_limits(&running, &limits);
+    let here = (&facts, identified.is_ok(), places.as_ref());
+    let (has_room, has_place_here) = describe_local(gateway, &running, route, here, &mut shown);
     let leased = places.as_ref().zip(answers.leases.take());
     let has_place = describe_in_flight(&running, leased, &mut shown);
     report.insert("limits".to_owned(), Value::Array(shown));
+    has_room?;
     if let Err(denied) = identified {
         admit(&running, limits)?;
         return Err(denied.into());
@@ -112,11 +116,20 @@ async fn walk(
     confirm(gateway, &running, &caller, answers.standing.take())?;
     admit(&running, limits)?;
     has_place?;
+    has_place_here?;
     let found = (answers.session.take(), answers.session_end.take());
     let session = session::attach(route.session.as_ref(), found, SystemTime::now());
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
     session?;
     Ok(plan.upstreams[route.upstream].0.clone())
+}
+
+/// A session's key, the longest value that is of use, and the key of its end where that matters.
+fn session_keys(plan: &Plan, route: &Route, id: &str) -> (String, u64, Option<String>) {
+    let policy = route.session.as_ref();
+    let asks_end = policy.is_some_and(session::Policy::asks_end);
+    let bytes_max = policy.map_or(0, session::Policy::bytes_max);
+    (plan.keys.session(id), bytes_max, asks_end.then(|| plan.keys.session_end(id)))
 }
 
 fn head_of(described: Described) -> Parts {
@@ -203,23 +216,33 @@ fn describe_caller(route: &Route, caller: &Caller) -> Value {
     }
 }
 
-fn describe_limits(
-    running: &Running,
-    route: &Route,
-    forecasts: &Option<Reply<Vec<Forecast<'_>>>>,
-) -> Vec<Value> {
-    let mut shown: Vec<Value> = match forecasts {
+fn describe_limits(running: &Running, forecasts: &Option<Reply<Vec<Forecast<'_>>>>) -> Vec<Value> {
+    match forecasts {
         None => Vec::new(),
         Some(Ok(forecasts)) => forecasts.iter().map(Forecast::to_json).collect(),
         Some(Err(error)) => vec![json!({
             "unknown": error.to_string(),
             "on_outage": format!("{:?}", running.plan.on_outage.limits).to_lowercase(),
         })],
-    };
-    shown.extend(route.limits.local_names().map(
-        |name| json!({ "limit": name, "scope": "local", "note": "each gateway counts for itself" }),
-    ));
-    shown
+    }
+}
+
+/// Adds the limits that this gateway counts for itself, and says whether the request finds room in
+/// their windows, and a place among the requests in flight.
+fn describe_local(
+    gateway: &Gateway,
+    running: &Running,
+    route: &Route,
+    (facts, identified, places): (&Facts<'_>, bool, Option<&limit::Wanted<'_>>),
+    shown: &mut Vec<Value>,
+) -> (Result<(), Exceeded>, Result<(), Exceeded>) {
+    let (state, keys) = (&gateway.limits, &running.plan.keys);
+    let (windows, has_room) = limit::forecast_local(&route.limits, state, keys, facts, identified);
+    shown.extend(windows);
+    let in_flight = places.map(|places| places.forecast_local(state));
+    let (in_flight, has_place) = in_flight.unwrap_or_else(|| (Vec::new(), Ok(())));
+    shown.extend(in_flight);
+    (has_room, has_place)
 }
 
 /// Adds the limits on requests in flight, and says whether the request finds its places.

@@ -115,6 +115,11 @@ impl Policy {
         self.idle_timeout.is_some()
     }
 
+    /// Longest session, in bytes.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max as u64
+    }
+
     /// Whether an answer depends on why a session ended that is not there any more. Only where
     /// one is required: elsewhere the request goes on without.
     pub fn asks_end(&self) -> bool {

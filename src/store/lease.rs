@@ -1,5 +1,5 @@
 //! Requests in flight: who holds a place, and until when if nothing more is heard of the holder.
-//! Twin of `scripts/lease.lua`.
+//! Twin of `scripts/lease.lua` and `scripts/release.lua`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +29,27 @@ pub struct Leases<'a> {
     pub keys: &'a [String],
     /// Who asks: a name that no other request has.
     pub holder: &'a str,
+}
+
+/// Places to be given back.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Their keys, distinct.
+    pub keys: Vec<String>,
+    /// Their bounds, of which only the leases matter.
+    pub crowds: Vec<Crowd>,
+    /// Who has them, or may have them.
+    pub holder: String,
+    /// Whether the store may not have seen yet that they were taken or renewed: then the holder is
+    /// kept out of them for one lease.
+    pub in_doubt: bool,
+}
+
+impl Release {
+    /// The longest of the leases.
+    pub fn longest(&self) -> Duration {
+        self.crowds.iter().map(|crowd| crowd.lease).max().unwrap_or_default()
+    }
 }
 
 /// The verdict on a set of leases.
@@ -63,7 +84,14 @@ impl Crowd {
 
 /// The holders of all keys, in memory.
 #[derive(Debug, Default)]
-pub(super) struct Holders(HashMap<String, HashMap<String, Instant>>);
+pub(super) struct Holders(HashMap<String, HashMap<String, Place>>);
+
+/// Until when a holder has a place, or is kept out.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    end: Instant,
+    is_kept_out: bool,
+}
 
 impl Holders {
     pub(super) fn take(&mut self, asked: Leases<'_>) -> LeaseReply {
@@ -75,16 +103,24 @@ impl Holders {
             for (key, (crowd, held)) in asked.keys.iter().zip(all()) {
                 if crowd.admits(*held) {
                     let holders = self.0.entry(key.clone()).or_default();
-                    holders.insert(asked.holder.to_owned(), now + crowd.lease);
+                    let place = Place { end: now + crowd.lease, is_kept_out: false };
+                    let kept = holders.entry(asked.holder.to_owned()).or_insert(place);
+                    if !kept.is_kept_out {
+                        *kept = place;
+                    }
                 }
             }
         }
         LeaseReply { allowed, held }
     }
 
-    pub(super) fn release(&mut self, keys: &[String], holder: &str) {
-        for key in keys {
-            if let Some(holders) = self.0.get_mut(key) {
+    pub(super) fn release(&mut self, Release { keys, crowds, holder, in_doubt }: &Release) {
+        for (key, crowd) in keys.iter().zip(crowds) {
+            if *in_doubt {
+                let end = Instant::now() + crowd.lease;
+                let holders = self.0.entry(key.clone()).or_default();
+                holders.insert(holder.clone(), Place { end, is_kept_out: true });
+            } else if let Some(holders) = self.0.get_mut(key) {
                 holders.remove(holder);
                 if holders.is_empty() {
                     self.0.remove(key);
@@ -96,11 +132,11 @@ impl Holders {
     /// Forgets the dead, and counts the living.
     fn live(&mut self, key: &str, now: Instant) -> u32 {
         let Some(holders) = self.0.get_mut(key) else { return 0 };
-        holders.retain(|_, end| *end > now);
-        let live = u32::try_from(holders.len()).unwrap_or(u32::MAX);
-        if live == 0 {
+        holders.retain(|_, place| place.end > now);
+        let live = holders.values().filter(|place| !place.is_kept_out).count();
+        if holders.is_empty() {
             self.0.remove(key);
         }
-        live
+        u32::try_from(live).unwrap_or(u32::MAX)
     }
 }

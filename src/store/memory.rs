@@ -18,8 +18,8 @@ use super::lease::Holders;
 use super::window::WindowLog;
 use super::{
     Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, LeaseReply, Leases,
-    Questions, SessionEnd, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
-    epoch_vector, nonce,
+    Questions, Release, SessionEnd, SessionReply, SessionValue, Standing, StandingReply,
+    StoreError, Window, epoch_vector, nonce,
 };
 
 /// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
@@ -123,8 +123,8 @@ impl MemoryStore {
     }
 
     /// See [`super::Store::release`].
-    pub fn release(&self, keys: &[String], holder: &str) {
-        lock(&self.holders).release(keys, holder);
+    pub fn release(&self, release: &Release) {
+        lock(&self.holders).release(release);
     }
 
     /// See [`super::Store::refund`].
@@ -209,7 +209,7 @@ impl MemoryStore {
 
     fn session(&self, key: &str) -> Option<SessionReply> {
         let mut values = lock(&self.values);
-        let found = values.live(key)?;
+        let found = values.live(key).filter(|found| !found.value.is_empty_text())?;
         let now = Instant::now();
         Some(SessionReply {
             value: found.value.clone(),

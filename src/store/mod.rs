@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::config::Config;
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
-pub use self::lease::{Crowd, LeaseReply, Leases};
+pub use self::lease::{Crowd, LeaseReply, Leases, Release};
 pub use self::memory::MemoryStore;
 pub use self::question::{
     Answers, Cached, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey, SessionReply,
@@ -103,12 +103,12 @@ impl Store {
         self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Gives a holder's places back.
-    pub async fn release(&self, keys: &[String], holder: &str) -> Result<(), StoreError> {
+    /// Gives places back. Doing it again changes nothing.
+    pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         match self {
-            Self::Redis(store) => store.release(keys, holder).await,
+            Self::Redis(store) => store.release(releases).await,
             Self::Memory(store) => {
-                store.release(keys, holder);
+                releases.iter().for_each(|release| store.release(release));
                 Ok(())
             }
         }

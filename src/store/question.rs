@@ -41,6 +41,8 @@ pub struct SessionKey<'a> {
     pub key: &'a str,
     /// Whether what is left of its life is asked for too.
     pub ttl: bool,
+    /// Longest value that is of use, in bytes: of a longer one, one byte more is sent.
+    pub bytes_max: u64,
     /// The key of what is kept beside it, when its end is asked for too.
     pub end: Option<&'a str>,
 }
@@ -151,6 +153,13 @@ pub enum SessionValue {
     Text(Bytes),
     /// A hash: field and value pairs.
     Fields(Vec<(Bytes, Bytes)>),
+}
+
+impl SessionValue {
+    /// Whether it is a string that holds nothing, which is as good as no session.
+    pub fn is_empty_text(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
 }
 
 /// A stored response and the epochs of now.

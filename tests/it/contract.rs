@@ -102,7 +102,7 @@ impl Subject {
 
     async fn session(&self, key: &str) -> Reply<Option<SessionReply>> {
         let questions = Questions {
-            session: Some(SessionKey { key, ttl: true, end: None }),
+            session: Some(SessionKey { key, ttl: true, bytes_max: 1024, end: None }),
             ..Questions::default()
         };
         self.store.ask(&questions).await.session.expect("an answer")
@@ -148,6 +148,7 @@ over_both_stores![
     a_not_before_time_is_read_and_garbage_is_not_taken_for_none,
     a_revocation_lives_as_long_as_it_was_given,
     a_session_may_be_a_string_or_a_hash,
+    of_a_session_that_is_too_long_no_more_than_shows_it_is_sent,
     a_response_is_kept_and_found,
     a_response_fetched_before_an_invalidation_is_not_kept,
     overdue_epochs_are_changed_before_the_cache_is_read,
@@ -200,6 +201,29 @@ async fn a_session_may_be_a_string_or_a_hash(it: Subject) {
     fields.sort();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     assert_eq!(fields, [(bytes("n"), bytes("1")), (bytes("é"), bytes(""))]);
+}
+
+async fn of_a_session_that_is_too_long_no_more_than_shows_it_is_sent(it: Subject) {
+    let long: &'static str = "x".repeat(5000).leak();
+    it.write("app:session:text", long);
+    it.write("app:session:just", &long[..1024]);
+    it.write_fields("app:session:hash", &[("name", long)]);
+    let length = async |key: &str| match it.session(key).await.unwrap().unwrap().value {
+        SessionValue::Text(text) => text.len(),
+        SessionValue::Fields(fields) => fields.iter().map(|(n, v)| n.len() + v.len()).sum(),
+    };
+    // The embedded store sends nothing anywhere.
+    let (text, hash) = if it.redis.is_some() { (1025, 1025) } else { (5000, 5004) };
+    for _ in 0..2 {
+        assert_eq!(length("app:session:text").await, text);
+        assert_eq!(length("app:session:just").await, 1024);
+        // From here on sessions are read by the script.
+        assert_eq!(length("app:session:hash").await, hash);
+    }
+    it.write("app:session:empty", "");
+    for key in ["app:session:none", "app:session:empty"] {
+        assert!(it.session(key).await.unwrap().is_none(), "{key}");
+    }
 }
 
 async fn a_response_is_kept_and_found(it: Subject) {
@@ -268,7 +292,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since"), record: None }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,
-        session: Some(SessionKey { key: "app:session:a", ttl: true, end: None }),
+        session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
         cached: Some(Cached { epochs: &epochs, entry: Some(ENTRY) }),
         overdue: &words(&[PATH]),
     };

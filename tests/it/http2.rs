@@ -167,6 +167,54 @@ async fn a_grpc_call_keeps_its_trailers_and_loses_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_call_over_a_limit_is_told_that_a_resource_is_exhausted() {
+    let upstream = Upstream::replying(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n0\r\ngrpc-status: 0\r\n\r\n",
+    );
+    let limit =
+        |name: &str, what: &str| format!("[limits.{name}]\nkey = [\"header:x-user\"]\n{what}\n");
+    let gateway = Gateway::start(&format!(
+        "{}{}{}{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+         limits = [\"calls\", \"local\", \"open\"]\n",
+        upstream.table("shop"),
+        limit("calls", "allow = [\"2/1h\"]"),
+        limit("local", "allow = [\"3/1h\"]\nscope = \"local\""),
+        limit("open", "concurrent = 3"),
+    ));
+    let mut client = connect(gateway.public).await;
+    let call = |user: &str| {
+        let call = get("http://shop.test/shop.Products/Get").method(Method::POST);
+        let call = call.header("te", "trailers").header("x-user", user);
+        call.header("content-type", "application/grpc+proto").body(()).unwrap()
+    };
+    for _ in 0..2 {
+        let (head, _, trailers) = exchange(&mut client, call("ada"), Some("hello")).await.unwrap();
+        assert_eq!(
+            (head.status().as_u16(), &trailers["grpc-status"]),
+            (200, &"0".parse().unwrap())
+        );
+        assert!(head.headers().contains_key("ratelimit"), "{head:?}");
+    }
+    for _ in 0..2 {
+        let (head, body, trailers) =
+            exchange(&mut client, call("ada"), Some("hello")).await.unwrap();
+        // All in the head: the client's library reads it as the end of the call.
+        assert_eq!((head.status().as_u16(), body.as_str(), trailers.len()), (200, "", 0));
+        let field = |name: &str| head.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(field("grpc-status"), "8");
+        assert_eq!(field("content-type"), "application/grpc");
+        assert!(field("grpc-message").contains("limit"), "{head:?}");
+        assert!(field("retry-after").parse::<u64>().unwrap() > 3000, "{head:?}");
+        assert!(field("ratelimit").contains("r=0"), "{head:?}");
+    }
+    assert_eq!(upstream.seen(), 2, "what is refused is not forwarded");
+    // Another caller's calls go on, on the same connection.
+    let (_, _, trailers) = exchange(&mut client, call("eve"), Some("hello")).await.unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_reset_takes_its_upstream_request_along() {
     let upstream = Upstream::with(|_, connection| {
         let _ = connection.read(&mut [0; 16]);

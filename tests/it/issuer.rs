@@ -244,7 +244,32 @@ fn ten_thousand_unknown_keys_cause_one_fetch() {
             });
         }
     });
-    assert_eq!(issuer.fetches(), 2);
+    assert_eq!(issuer.fetches(), 4, "the first, and three for all these key ids");
+}
+
+#[test]
+fn forged_key_ids_do_not_keep_a_new_key_out() {
+    let (old, new, newer) = (Signer::new("old"), Signer::new("new"), Signer::new("newer"));
+    let (issuer, upstream) = (Issuer::plain(&[&old]), upstream());
+    let forged = |gateway: &Gateway, number: usize| {
+        let token = unsigned(&format!("forged-{number}"), &claims("42"));
+        assert_eq!(get(gateway, &token).status, 401);
+    };
+    let gateway = start(&issuer, &config(&issuer, &upstream, "cooldown = \"1h\""));
+    forged(&gateway, 1);
+    issuer.publish(&[&old, &new]);
+    assert_eq!(get(&gateway, &new.token(&claims("42"))).status, 200);
+    drop(gateway);
+
+    let gateway = start(&issuer, &config(&issuer, &upstream, "cooldown = \"3s\""));
+    let before = issuer.fetches();
+    // More than are allowed at once: one is owed.
+    (0..5).for_each(|number| forged(&gateway, number));
+    let asked = issuer.fetches();
+    assert!(asked >= before + 3, "{asked}");
+    issuer.publish(&[&old, &new, &newer]);
+    eventually("a fetch comes without another token", || issuer.fetches() > asked);
+    eventually("the new key is known", || get(&gateway, &newer.token(&claims("42"))).status == 200);
 }
 
 #[test]

@@ -151,3 +151,23 @@ fn what_cannot_change_is_a_problem() {
     let said = reload(&gateway, &format!("[store.on_outage]\nlimits = \"allow\"\n{good}"));
     assert!(!said.contains("not reloaded"), "{said}");
 }
+
+#[test]
+fn a_verifier_that_joins_another_one_is_told_to_have_keys_of_its_own() {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let table = upstream.table("shop");
+    let auth = crate::support::AUTH;
+    let partners = "[auth.partners]\nissuer = \"https://partners.test\"\n\
+                    audience = [\"shop\"]\nalgorithms = [\"HS256\"]\n\
+                    secret = \"another-secret-of-thirty-two-bytes!\"\n";
+    let alone = format!("{auth}{partners}{table}{}", route("a", "auth = \"users\""));
+    let joined =
+        format!("{auth}{partners}{table}{}", route("a", "auth = [\"users\", \"partners\"]"));
+    let gateway = Gateway::start(&alone);
+    let told = "auth.users shares a route with another verifier now";
+    let said = reload(&gateway, &joined);
+    assert!(said.contains(told) && said.contains("blacklist:users:JTI"), "{said}");
+    let said = reload(&gateway, &joined);
+    assert!(!said.contains("shares a route"), "it was told before: {said}");
+    assert!(!reload(&gateway, &alone).contains("shares a route"));
+}

@@ -191,7 +191,11 @@ fn a_required_session_that_is_not_there_is_a_401() {
 fn what_is_no_session_is_refused_with_a_stable_code() {
     let house = House::start();
     let unreadable = (502, "session_unreadable".to_owned());
-    for value in ["", "user=42", "[1]", "\"text\"", "{\"a\":1", "null", "{} {}"] {
+    // An empty value is as good as none.
+    house.redis.cli(&["SET", "app:session:s1", ""]);
+    assert!(attached(&house.forwarded("/attached", "sid=s1")).is_none());
+    assert_eq!(house.refused("/required", "sid=s1"), (401, "session_missing".to_owned()));
+    for value in ["user=42", "[1]", "\"text\"", "{\"a\":1", "null", "{} {}"] {
         house.redis.cli(&["SET", "app:session:s1", value]);
         assert_eq!(house.refused("/attached", "sid=s1"), unreadable, "{value:?}");
     }

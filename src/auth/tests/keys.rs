@@ -42,6 +42,36 @@ fn refuses(key: Value, algorithm: Algorithm, expected: &str) {
 }
 
 #[test]
+fn a_key_that_anybody_can_sign_for_is_refused() {
+    let (mut zero, mut minus_one) = ([0; 32], [0xFF; 32]);
+    (minus_one[0], minus_one[31]) = (0xEC, 0x7F);
+    let mut one = zero;
+    one[0] = 1;
+    let mut more_than_the_prime = minus_one;
+    more_than_the_prime[0] = 0xEE;
+    for point in [zero, one, minus_one, more_than_the_prime] {
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "x": b64(point)});
+        refuses(key, Algorithm::EdDSA, "small order");
+    }
+    zero[31] = 0x80;
+    let spki = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".as_slice(), &zero].concat();
+    let found = KeySet::from_pem(&pem(&spki), &[Algorithm::EdDSA]).err().unwrap();
+    assert!(format!("{found:?}").contains("small order"), "{found:?}");
+    // 65537 to the 128th: modulo every number it is a power of 65537.
+    let mut roca = vec![0; 257];
+    roca[256] = 1;
+    for _ in 0..128 {
+        let mut carry = 0;
+        let shifted: Vec<u8> = roca[2..].iter().copied().chain([0, 0]).collect();
+        for (digit, more) in roca.iter_mut().zip(shifted).rev() {
+            let sum = u16::from(*digit) + u16::from(more) + carry;
+            (*digit, carry) = (sum as u8, sum >> 8);
+        }
+    }
+    refuses(rsa_jwk(&roca, &[1, 0, 1]), Algorithm::RS256, "ROCA");
+}
+
+#[test]
 fn a_weak_or_malformed_rsa_key_is_refused() {
     let rsa = rsa_components();
     let mut even = rsa.n.clone();

@@ -9,8 +9,8 @@ use redis::{Cmd, Pipeline, Value};
 use super::link::{Health, Script, Scripts};
 use super::set_epoch;
 use crate::store::{
-    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionEnd, SessionReply,
-    SessionValue, StandingReply, StoreError, WindowState, epoch_vector, nonce,
+    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
+    SessionReply, SessionValue, StandingReply, StoreError, WindowState, epoch_vector, nonce,
 };
 
 /// A pipeline and where each question's replies begin in it.
@@ -53,9 +53,10 @@ impl Batch {
         let session = pipeline.len();
         if let Some(asked) = questions.session {
             if by_script {
-                pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, asked.key));
+                pipeline.add_command(session_call("EVALSHA", &scripts.session.sha, asked));
             } else {
-                pipeline.add_command(start("GET")).arg(asked.key);
+                let call = pipeline.add_command(start("GETRANGE"));
+                call.arg(asked.key).arg(0).arg(asked.bytes_max);
                 if asked.ttl {
                     pipeline.add_command(start("PTTL")).arg(asked.key);
                 }
@@ -106,11 +107,11 @@ impl Batch {
         replies: &[Value],
         scripts: &Scripts,
     ) -> Option<Pipeline> {
-        let key = questions.session.filter(|_| !self.by_script)?.key;
+        let asked = questions.session.filter(|_| !self.by_script)?;
         match replies.get(self.session) {
             Some(Value::ServerError(error)) if error.code() == "WRONGTYPE" => {
                 let mut pipeline = Pipeline::with_capacity(1);
-                pipeline.add_command(session_call("EVAL", scripts.session.code, key));
+                pipeline.add_command(session_call("EVAL", scripts.session.code, asked));
                 Some(pipeline)
             }
             _ => None,
@@ -174,11 +175,12 @@ impl Batch {
                 standing(&listed, not_before, record.as_ref())
             }),
             session: questions.session.map(|asked| match (take(self.session), self.by_script) {
+                // A key that is not there, or holds nothing.
+                (Value::BulkString(text), false) if text.is_empty() => Ok(None),
                 (Value::BulkString(text), false) if asked.ttl => {
                     plain_session(text, &take(self.session + 1))
                 }
                 (Value::BulkString(text), false) => plain_session(text, &Value::Int(-1)),
-                (Value::Nil, false) => Ok(None),
                 (reply, _) => session(reply),
             }),
             session_end,
@@ -204,9 +206,9 @@ fn start(verb: &str) -> Cmd {
     command
 }
 
-fn session_call(verb: &str, script: &str, key: &str) -> Cmd {
+fn session_call(verb: &str, script: &str, asked: SessionKey<'_>) -> Cmd {
     let mut call = redis::cmd(verb);
-    call.arg(script).arg(1).arg(key);
+    call.arg(script).arg(1).arg(asked.key).arg(asked.bytes_max);
     call
 }
 
@@ -246,6 +248,7 @@ pub(super) fn session(reply: Value) -> Reply<Option<SessionReply>> {
     };
     let value = match value {
         Value::Nil => return Ok(None),
+        Value::BulkString(text) if text.is_empty() => return Ok(None),
         Value::BulkString(text) => SessionValue::Text(text.into()),
         Value::Array(flat) => SessionValue::Fields(pairs(flat)?),
         other => return Err(unexpected(&other)),

@@ -27,8 +27,8 @@ use self::link::Link;
 use self::stream::{Told, executed, millis};
 use super::keys::Keys;
 use super::{
-    Answers, Charges, EPOCH_TTL, Entry, Questions, Revocation, Standing, StandingReply, StoreError,
-    nonce,
+    Answers, Charges, EPOCH_TTL, Entry, Questions, Release, Revocation, Standing, StandingReply,
+    StoreError, nonce,
 };
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -116,12 +116,32 @@ impl RedisStore {
     }
 
     /// See [`super::Store::release`].
-    pub async fn release(&self, keys: &[String], holder: &str) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            pipeline.cmd("ZREM").arg(key).arg(holder);
+    pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
+        let script = &self.link().scripts.release;
+        let mut pipeline = Pipeline::with_capacity(releases.len());
+        for Release { keys, crowds, holder, in_doubt } in releases {
+            if *in_doubt {
+                // Rare, so the script travels with the call.
+                let call = pipeline.cmd("EVAL").arg(script.code).arg(keys.len()).arg(keys);
+                call.arg(holder);
+                for crowd in crowds {
+                    call.arg(crowd.lease_ms());
+                }
+            } else {
+                for key in keys {
+                    pipeline.cmd("ZREM").arg(key).arg(holder);
+                }
+            }
         }
-        self.run_all(&pipeline).await.map(|_| ())
+        let replies = self.run(&pipeline).await?;
+        match replies.iter().find_map(batch::server_error) {
+            // A server that cannot write now is as good as away.
+            Some(_) if batch::health(&replies) == link::Health::Broken => {
+                Err(StoreError::Unavailable)
+            }
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// See [`super::Store::refund`].

@@ -27,7 +27,7 @@ fn take(store: &MemoryStore, set: &WindowSet, keys: &[&str]) -> ChargeReply {
 
 fn session(store: &MemoryStore, key: &str) -> Option<SessionReply> {
     let answers = store.ask(&Questions {
-        session: Some(SessionKey { key, ttl: true, end: None }),
+        session: Some(SessionKey { key, ttl: true, bytes_max: 1024, end: None }),
         ..Questions::default()
     });
     answers.session.expect("an answer").expect("no failure")

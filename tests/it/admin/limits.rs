@@ -22,6 +22,11 @@ shadow = true
 key = ["address"]
 allow = ["1000/1s"]
 scope = "local"
+[limits.here]
+key = ["address", "header:x-user"]
+allow = ["2/1h"]
+cost = { methods = { POST = 2 } }
+scope = "local"
 [limits.one]
 key = ["claim:sub"]
 concurrent = 1
@@ -31,7 +36,7 @@ header = "x-session"
 [routes.open]
 path = "/open/*"
 upstream = "shop"
-limits = ["seen", "flood"]
+limits = ["seen", "flood", "here"]
 [routes.api]
 path = "/api/*"
 methods = ["GET", "POST"]
@@ -95,6 +100,9 @@ fn an_explanation_foretells_the_answer_and_charges_nothing() {
         ("GET", "/nowhere", None),
         ("DELETE", "/api/x", None),
         ("GET", "/open/%2f", None),
+        // The gateway's own limit has room for two.
+        ("POST", "/open/b", None),
+        ("GET", "/open/c", None),
         ("GET", "/api/x", None),
         ("GET", "/api/x", Some("Bearer x.y.z".to_owned())),
         ("GET", "/api/x", Some(bearer(&[("role", json!("user"))]))),
@@ -154,14 +162,26 @@ fn an_explanation_shows_what_is_left_of_each_limit() {
     assert_eq!(guess["key"], "address=2001:db8::");
     let one = of("one");
     assert_eq!((&one["concurrent"], &one["in_flight"]), (&json!(1), &json!(0)));
-    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e15", "somebody"]);
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=ada}:one:in-flight", "9e14", "somebody"]);
     let crowded = explain(&gateway, &question(&gold));
     assert_eq!(crowded["outcome"]["code"], "limit_exceeded", "{crowded}");
     redis.cli(&["DEL", "app:ratelimit:{claim:sub=ada}:one:in-flight"]);
     let plain = explain(&gateway, &question(&bearer(&[])));
     assert_eq!(plain["limits"].as_array().unwrap().len(), 4, "{plain}");
     let open = explain(&gateway, &json!({ "path": "/open/x", "host": "shop.test" }));
-    assert_eq!(open["limits"][1]["scope"], "local");
+    let here = &open["limits"][2];
+    let (scope, key, window) = (&here["scope"], &here["key"], &here["window"]);
+    assert_eq!((scope, window), (&json!("local"), &json!("1h")), "{open}");
+    assert!(key.as_str().unwrap().starts_with("address="), "{open}");
+    assert_eq!((&here["allowed"], &here["remaining"]), (&json!(2), &json!(2)));
+    assert_eq!(Client::get(gateway.public, "/open/x").send().status, 200);
+    let open = explain(&gateway, &json!({ "path": "/open/x", "host": "shop.test" }));
+    assert_eq!(open["limits"][2]["remaining"], 1, "{open}");
+    let post = json!({ "path": "/open/x", "host": "shop.test", "method": "POST" });
+    let post = explain(&gateway, &post);
+    let verdict = (&post["limits"][2]["verdict"], &post["outcome"]["status"]);
+    assert_eq!(verdict, (&json!("refuses"), &json!(429)));
+    assert!(post["limits"][2]["retry_after_seconds"].as_f64().unwrap() > 1700.0, "{post}");
 }
 
 #[test]
@@ -190,12 +210,20 @@ fn a_key_is_inspected_and_reset() {
         assert_eq!(reply.status, 200, "{reply:?}");
         let shown = reply.json();
         let windows = shown["windows"].as_array().unwrap().iter();
-        windows.map(|w| w["remaining"].as_i64().unwrap()).collect::<Vec<_>>()
+        windows
+            .filter(|w| w["tier"].is_null())
+            .map(|w| w["remaining"].as_i64().unwrap())
+            .collect::<Vec<_>>()
     };
     let ask = || Client::get(gateway.public, "/api/x").header("Authorization", bearer(&[])).send();
     assert_eq!(left(), [3, 2]);
     assert_eq!([ask().status, ask().status, ask().status], [200, 200, 429]);
     assert_eq!(left(), [1, 0]);
+    // A tier's window of the same length has the same counter and a limit of its own.
+    let shown = operate(&gateway, "GET", path, None).json();
+    let gold = &shown["windows"][2];
+    let (tier, allowed, left_of_it) = (&gold["tier"], &gold["allowed"], &gold["remaining"]);
+    assert_eq!((tier, allowed, left_of_it), (&json!("gold"), &json!(9), &json!(7)), "{shown}");
     let reset = operate(&gateway, "DELETE", path, None).json();
     assert_eq!(reset["counters_reset"], 2);
     assert_eq!(left(), [3, 2]);
@@ -204,7 +232,7 @@ fn a_key_is_inspected_and_reset() {
     assert_eq!(freed.json()["counters_reset"], 1);
     assert_eq!(ask().status, 200);
     let path = "/v1/limits?policy=one&key=claim:sub=eve";
-    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=eve}:one:in-flight", "9e15", "somebody"]);
+    redis.cli(&["ZADD", "app:ratelimit:{claim:sub=eve}:one:in-flight", "9e14", "somebody"]);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 1);
     assert_eq!(operate(&gateway, "DELETE", path, None).json()["counters_reset"], 1);
     assert_eq!(operate(&gateway, "GET", path, None).json()["in_flight"], 0);

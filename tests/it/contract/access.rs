@@ -8,7 +8,7 @@ use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
     ApiKeyWrite, Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore,
-    Renewal, Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
+    Release, Renewal, Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -65,7 +65,12 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
                 leases: Some(leases),
-                session: Some(SessionKey { key: session, ttl: true, end: Some(&end) }),
+                session: Some(SessionKey {
+                    key: session,
+                    ttl: true,
+                    bytes_max: 1024,
+                    end: Some(&end),
+                }),
                 cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
                 overdue: &epochs,
             };
@@ -75,7 +80,11 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 assert!(answers.standing.unwrap().is_ok() && answers.settled);
                 let taken = answers.charges.unwrap().expect("a charge");
                 assert!(answers.leases.unwrap().expect("a lease").allowed);
-                store.release(&places, "h").await.expect("a release");
+                for in_doubt in [false, true] {
+                    let (keys, holder) = (places.clone(), "h".to_owned());
+                    let release = Release { keys, crowds: crowds.to_vec(), holder, in_doubt };
+                    store.release(&[release]).await.expect("a release");
+                }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
                 store
@@ -85,16 +94,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 redis.cli(&["SCRIPT", "FLUSH"]);
             }
         }
-        let entry = Entry {
-            key: "app:cache:{h/q}:entry:r:".to_owned(),
-            path_epoch_key: "app:cache:{h/q}:epoch".to_owned(),
-            path_epoch: bytes::Bytes::new(),
-            value: bytes::Bytes::from_static(b"kept"),
-            ttl: Duration::from_secs(60),
-        };
-        assert_eq!(store.remember(&entry).await, Ok(true));
-        store.found("app:cache:{*}:epoch").await.expect("a base");
-        store.invalidate(&epochs).await.expect("an invalidation");
+        caching(&store, &epochs).await;
         sessions(&store).await;
         api_keys(&store).await;
         store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a value");
@@ -105,6 +105,20 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
     });
     let refused = redis.cli(&["ACL", "LOG"]);
     assert!(!refused.contains("command"), "commands were refused: {refused}");
+}
+
+/// Everything that is done with the cache beside reading it.
+async fn caching(store: &Store, epochs: &[String]) {
+    let entry = Entry {
+        key: "app:cache:{h/q}:entry:r:".to_owned(),
+        path_epoch_key: "app:cache:{h/q}:epoch".to_owned(),
+        path_epoch: bytes::Bytes::new(),
+        value: bytes::Bytes::from_static(b"kept"),
+        ttl: Duration::from_secs(60),
+    };
+    assert_eq!(store.remember(&entry).await, Ok(true));
+    store.found("app:cache:{*}:epoch").await.expect("a base");
+    store.invalidate(epochs).await.expect("an invalidation");
 }
 
 /// Everything that is done with sessions beside reading them.

@@ -188,7 +188,12 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         let charges = charges.map(|charges| Charges { set: &wide, ..charges });
         let both = Questions {
             charges,
-            session: Some(SessionKey { key: "app:session:s", ttl: true, end: None }),
+            session: Some(SessionKey {
+                key: "app:session:s",
+                ttl: true,
+                bytes_max: 1024,
+                end: None,
+            }),
             ..Questions::default()
         };
         let answers = it.store.ask(&both).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use portcullis::store::{Crowd, LeaseReply, Leases, Mode, Store};
+use portcullis::store::{Crowd, LeaseReply, Leases, Mode, Release, Store};
 
 use super::{Subject, over_both_stores, words};
 use crate::support::PATIENCE;
@@ -13,6 +13,7 @@ over_both_stores![
     places_are_taken_in_all_crowds_or_none,
     a_place_of_the_dead_is_free_when_its_lease_ends,
     a_renewal_keeps_a_place_and_a_look_takes_none,
+    a_holder_that_left_in_doubt_gets_no_place_when_its_question_comes_late,
     concurrent_tasks_never_hold_more_places_than_there_are,
 ];
 
@@ -24,6 +25,12 @@ fn crowd(most: u32) -> Crowd {
 
 async fn lease(store: &Store, crowds: &[Crowd], keys: &[String], holder: &str) -> LeaseReply {
     store.lease(Leases { crowds, keys, holder }).await.unwrap()
+}
+
+async fn release(store: &Store, keys: &[String], holder: &str, in_doubt: bool) {
+    let (keys, holder) = (keys.to_vec(), holder.to_owned());
+    let crowds = vec![crowd(1); keys.len()];
+    store.release(&[Release { keys, crowds, holder, in_doubt }]).await.unwrap();
 }
 
 fn reply(allowed: bool, held: &[u32]) -> LeaseReply {
@@ -40,8 +47,8 @@ async fn places_are_taken_in_all_crowds_or_none(it: Subject) {
     let observed = [Crowd { mode: Mode::Observe, ..crowds[0] }, crowds[1]];
     assert_eq!(lease(&it.store, &observed, &keys, "c").await, reply(true, &[1, 1]));
     assert_eq!(lease(&it.store, &crowds, &keys, "d").await, reply(false, &[1, 2]));
-    it.store.release(&keys, "a").await.unwrap();
-    it.store.release(&keys, "nobody").await.unwrap();
+    release(&it.store, &keys, "a", false).await;
+    release(&it.store, &keys, "nobody", false).await;
     assert_eq!(lease(&it.store, &crowds, &keys, "d").await, reply(true, &[0, 1]));
 }
 
@@ -72,9 +79,34 @@ async fn a_renewal_keeps_a_place_and_a_look_takes_none(it: Subject) {
         assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[1]));
     }
     assert!(!lease(&it.store, &[crowd(1)], &keys, "b").await.allowed);
-    it.store.release(&keys, "a").await.unwrap();
+    release(&it.store, &keys, "a", false).await;
     assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[0]));
     assert_eq!(lease(&it.store, &[look], &keys, "b").await, reply(true, &[0]));
+}
+
+async fn a_holder_that_left_in_doubt_gets_no_place_when_its_question_comes_late(it: Subject) {
+    let keys = words(&["{p}:a", "{p}:b"]);
+    let crowds = [crowd(1), crowd(1)];
+    let renewal = crowds.map(|crowd| Crowd { mode: Mode::Force, ..crowd });
+    // The question after the release, a renewal after both, and the release once more.
+    release(&it.store, &keys, "late", true).await;
+    lease(&it.store, &crowds, &keys, "late").await;
+    lease(&it.store, &renewal, &keys, "late").await;
+    release(&it.store, &keys, "late", true).await;
+    assert_eq!(lease(&it.store, &crowds, &keys, "a").await, reply(true, &[0, 0]));
+    // One that has its places loses them.
+    release(&it.store, &keys, "a", true).await;
+    lease(&it.store, &renewal, &keys, "a").await;
+    assert_eq!(lease(&it.store, &crowds, &keys, "b").await, reply(true, &[0, 0]));
+    release(&it.store, &keys, "b", false).await;
+    if let Some(redis) = &it.redis {
+        let ttl: i64 = redis.cli(&["PTTL", "{p}:a"]).parse().unwrap();
+        assert!(ttl > 0, "the key has no expiry");
+        // The next that is kept out takes those away whose time is over.
+        redis.cli(&["ZADD", "{p}:a", "1000000000000001", "old"]);
+        release(&it.store, &words(&["{p}:a"]), "c", true).await;
+        assert_eq!(redis.cli(&["ZSCORE", "{p}:a", "old"]), "");
+    }
 }
 
 async fn concurrent_tasks_never_hold_more_places_than_there_are(it: Subject) {
@@ -93,7 +125,7 @@ async fn concurrent_tasks_never_hold_more_places_than_there_are(it: Subject) {
                         tokio::task::yield_now().await;
                         inside.fetch_sub(1, Ordering::SeqCst);
                         admitted.fetch_add(1, Ordering::SeqCst);
-                        store.release(&keys, &holder).await.unwrap();
+                        release(&store, &keys, &holder, false).await;
                     }
                 }
             })

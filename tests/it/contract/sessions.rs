@@ -56,7 +56,12 @@ fn write(id: &str, user: Option<&str>, most: Option<u32>) -> SessionWrite {
 impl Subject {
     async fn end_of(&self, id: &str) -> Option<SessionEnd> {
         let keys = keys().session_keys(id);
-        let session = Some(SessionKey { key: &keys.session, ttl: false, end: Some(&keys.end) });
+        let session = Some(SessionKey {
+            key: &keys.session,
+            ttl: false,
+            bytes_max: 1024,
+            end: Some(&keys.end),
+        });
         self.store.ask(&Questions { session, ..Questions::default() }).await.session_end
     }
 

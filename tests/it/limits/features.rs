@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::support::response;
+use crate::support::{operate, response};
 
 /// A public route `/` with the limit `p`, on both gateways.
 fn gateways(redis: &Redis, upstream: &Upstream, limit: &str, route: &str) -> [Gateway; 2] {
@@ -107,6 +107,46 @@ fn the_upstream_says_what_a_request_did_cost_and_all_gateways_charge_it() {
     }
     // 120 are charged of 100: what was spent is spent.
     assert_eq!(Client::get(gateways[1].public, "/").send().status, 429);
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_pays_what_it_was_charged() {
+    let redis = Redis::start();
+    // At /slow nobody is answered; it ends when the gateway hangs up.
+    let upstream = Upstream::with(|request, connection| {
+        if request.target() == "/slow" {
+            let _ = std::io::Read::read(connection, &mut [0]);
+        } else {
+            let answer = "HTTP/1.1 200 OK\r\nx-cost: 3\r\nContent-Length: 0\r\n\r\n";
+            let _ = std::io::Write::write_all(connection, answer.as_bytes());
+        }
+    });
+    let (store, table) = (store(&redis.url()), upstream.table("shop"));
+    let limit = |name: &str, rule: &str| {
+        format!("[limits.{name}]\nkey = [\"address\"]\nallow = [\"20/1h\"]\n{rule}\n")
+    };
+    let limits = limit("counted", "count = { status = [\"401\"] }")
+        + &limit("excused", "refund = [\"failure\", \"cache\"]")
+        + &limit("priced", "cost = 2\nresponse_cost = { header = \"x-cost\" }");
+    let gateway = Gateway::start(&format!(
+        "{store}{table}{limits}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+         limits = [\"counted\", \"excused\", \"priced\"]\n"
+    ));
+    let left = || {
+        ["counted", "excused", "priced"].map(|policy| {
+            let path = format!("/v1/limits?policy={policy}&key=address=127.0.0.1");
+            operate(&gateway, "GET", &path, "").json()["windows"][0]["remaining"].clone()
+        })
+    };
+    let mut client = Session::open(gateway.public);
+    client.write("GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("it is forwarded", || upstream.seen() == 1);
+    drop(client);
+    eventually("it is over", || gateway.access_lines().iter().any(|line| line["status"] == 499));
+    assert_eq!(left(), [19, 19, 18]);
+    // What a later request gets back comes after anything that the first one could get back.
+    assert_eq!(Client::get(gateway.public, "/fast").send().status, 200);
+    eventually("the later one is settled", || left() == [19, 18, 15]);
 }
 
 /// What is charged to the only key, when that is an ASCII character: the last four bytes of a

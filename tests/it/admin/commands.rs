@@ -1,0 +1,150 @@
+//! `portcullis explain` and `portcullis limits` against a running gateway: what they print, and
+//! their exit status.
+
+use serde_json::json;
+
+use crate::support::{
+    AUTH, Client, Folder, Gateway, Refused, Upstream, claims, response, run, token,
+};
+
+const CONFIG: &str = r#"
+[limits.api]
+key = ["claim:sub"]
+allow = ["3/1h", "2/1m"]
+tiers = { by = "claim:plan", allow = { gold = ["9/1h"] } }
+[limits.one]
+key = ["claim:sub"]
+concurrent = 1
+[session]
+id_from = ["claim:sid"]
+header = "x-session"
+[routes.api]
+path = "/api/*"
+upstream = "shop"
+auth = "users"
+limits = ["api", "one"]
+[routes.open]
+path = "/open"
+upstream = "shop"
+[routes.session]
+path = "/session"
+upstream = "shop"
+auth = "users"
+session = "required"
+"#;
+
+fn start() -> (Upstream, Gateway) {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let gateway = Gateway::start(&(AUTH.to_owned() + &upstream.table("shop") + CONFIG));
+    (upstream, gateway)
+}
+
+fn ran(gateway: &Gateway, arguments: &[&str]) -> Refused {
+    let url = format!("http://{}", gateway.admin);
+    run(&Folder::new(), &[arguments, &["--admin", &url]].concat())
+}
+
+/// What the command printed, which must succeed.
+fn said(gateway: &Gateway, arguments: &[&str]) -> String {
+    let ran = ran(gateway, arguments);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    ran.stdout
+}
+
+#[test]
+fn an_explanation_is_one_line_for_each_thing_that_decides() {
+    let (upstream, gateway) = start();
+    let bearer = format!("Authorization: Bearer {}", token(claims("ada")));
+    let ask = ["explain", "POST", "http://shop.test/api/x?q=1", "-H", &bearer];
+    let expected = "request  POST shop.test/api/x?q=1\n\
+        route    api\n\
+        caller   sub ada\n\
+        limit    api by claim:sub=ada: 3 of 3 left in 1h, costs 1: passes\n\
+        limit    api by claim:sub=ada: 2 of 2 left in 1m, costs 1: passes\n\
+        limit    one by claim:sub=ada: 0 of 1 in flight: passes\n\
+        outcome  passes, to the upstream shop\n";
+    assert_eq!(said(&gateway, &ask), expected);
+    assert_eq!(said(&gateway, &ask), expected, "nothing is charged");
+    assert_eq!(upstream.seen(), 0, "nothing is forwarded");
+    for _ in 0..2 {
+        let reply = Client::get(gateway.public, "/api/x").bearer(token(claims("ada"))).send();
+        assert_eq!(reply.status, 200);
+    }
+    let refused = said(&gateway, &ask);
+    assert!(refused.contains("0 of 2 left in 1m, fits again in "), "{refused}");
+    assert!(refused.contains("outcome  429 limit_exceeded: the limit `api-1m`"), "{refused}");
+    for (arguments, line) in [
+        (["GET", "/open"], "caller   the route is public"),
+        (["GET", "/open"], "request  GET localhost/open"),
+        (["GET", "/api/x"], "outcome  401 token_missing: "),
+        (["GET", "/nowhere"], "outcome  404 route_not_found: "),
+    ] {
+        let said = said(&gateway, &[["explain"].as_slice(), &arguments].concat());
+        assert!(said.contains(line), "{line:?} is not in {said}");
+    }
+    let sid = |sid: &str| {
+        let mut claims = claims("ada");
+        claims["sid"] = json!(sid);
+        format!("authorization: Bearer {}", token(claims))
+    };
+    let missing = said(&gateway, &["explain", "GET", "/session", "-H", &sid("s1")]);
+    assert!(missing.contains("outcome  401 session_missing: "), "{missing}");
+    let address = ["explain", "GET", "/open", "--address", "192.0.2.7", "--json"];
+    let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &address)).unwrap();
+    assert_eq!(raw["outcome"], json!({ "passes": true, "upstream": "shop" }));
+}
+
+#[test]
+fn a_key_is_shown_and_reset_and_the_refused_are_listed() {
+    let (_upstream, gateway) = start();
+    let bearer = token(claims("ada & eve"));
+    let statuses = || {
+        let ask = || Client::get(gateway.public, "/api/x").bearer(&bearer).send().status;
+        [ask(), ask(), ask()]
+    };
+    assert_eq!(said(&gateway, &["limits", "--refused"]), "this gateway refused nobody of late\n");
+    assert_eq!(statuses(), [200, 200, 429]);
+    let key = ["limits", "--policy", "api", "--key", "claim:sub=ada & eve"];
+    let left = said(&gateway, &key);
+    assert!(left.starts_with("api for claim:sub="), "{left}");
+    assert!(left.contains("\n  1 of 3 left in 1h\n  0 of 2 left in 1m, fits again in "), "{left}");
+    assert!(left.ends_with("\n  7 of 9 left in 1h for the tier gold\n"), "{left}");
+    let refused = said(&gateway, &["limits", "--refused"]);
+    assert!(refused.contains("       1  api 1m  claim:sub="), "{refused}");
+    let reset = said(&gateway, &[key.as_slice(), &["--reset"]].concat());
+    assert!(reset.starts_with("reset: api for ") && reset.contains("2 counters"), "{reset}");
+    assert_eq!(statuses(), [200, 200, 429]);
+    let one = ["limits", "--policy", "one", "--key", "claim:sub=ada", "--json"];
+    let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &one)).unwrap();
+    assert_eq!(raw["in_flight"], 0);
+}
+
+#[test]
+fn what_cannot_be_used_says_what_to_do() {
+    let (_upstream, gateway) = start();
+    for (arguments, status, part) in [
+        (["explain", "GET"].as_slice(), 2, "<URL>"),
+        (&["explain", "GET", "ftp://shop/x"], 2, "write http://HOST/PATH?QUERY"),
+        (&["explain", "GET", "/a b"], 2, "write http://HOST/PATH?QUERY"),
+        (&["explain", "GET", "/", "-H", "nothing"], 2, "write -H 'Name: value'"),
+        (&["explain", "GET", "/", "-H", "A: 1", "-H", "a: 2"], 2, "given twice"),
+        (&["explain", "GET", "/", "--address", "here"], 2, "invalid IP address"),
+        (&["explain", "G T", "/"], 1, "is no method"),
+        (&["limits"], 2, "--policy"),
+        (&["limits", "--policy", "api"], 2, "--key"),
+        (&["limits", "--reset"], 2, "--policy"),
+        (&["limits", "--refused", "--policy", "api", "--key", "a=b"], 2, "cannot be used with"),
+        (&["limits", "--policy", "apo", "--key", "claim:sub=1"], 1, "No limit is named"),
+        (&["limits", "--policy", "api", "--key", "42"], 1, "is no key"),
+    ] {
+        let ran = ran(&gateway, arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(status), ""), "{arguments:?}");
+        assert!(ran.stderr.contains(part), "{arguments:?}: {}", ran.stderr);
+    }
+    for command in ["explain", "limits"] {
+        let help = run(&Folder::new(), &[command, "--help"]);
+        for part in ["--admin <http://HOST:PORT>", "--json", "Exit status: 0 done"] {
+            assert!(help.stdout.contains(part), "{command}: {}", help.stdout);
+        }
+    }
+}
