@@ -24,12 +24,15 @@ use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Entry, MemoryStore, Questions, RedisStore, Renewal, SessionKeys, Store, StoreError,
+    Answers, Entry, MemoryStore, Purge, Questions, RedisStore, Renewal, SessionKeys, Store,
+    StoreError,
 };
 use crate::upstream::Upstream;
 
 /// Most writes that nobody waits for, at a time.
 const BACKGROUND_MAX: u32 = 1024;
+/// The name of the one variant that an entry has.
+pub const ONLY_VARIANT: &str = "-";
 /// How often unused upstream connections are looked at, and waiting invalidations retried.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -93,6 +96,7 @@ impl Gateway {
             }
         };
         store.follow_revocations(&plan.config);
+        store.follow_epochs();
         let metrics = Metrics::default();
         let access = match plan.config.log.access {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
@@ -195,7 +199,7 @@ impl Gateway {
     /// Makes everything stored under these epochs stale, before the answer that calls for it is
     /// passed on.
     pub async fn invalidate(&self, epochs: Vec<String>) {
-        if let Err(error) = self.store.invalidate(&epochs).await {
+        if let Err(error) = self.store.purge(&hard(&epochs)).await {
             tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
             self.overdue.add(epochs, &self.base_epoch);
@@ -227,7 +231,16 @@ impl Gateway {
         self.in_background("cache", async move {
             let key = stored.key.clone();
             let value = stored.encode().into();
-            let entry = Entry { key, path_epoch_key, path_epoch, value, ttl };
+            let entry = Entry {
+                key,
+                variant: ONLY_VARIANT.to_owned(),
+                vary: String::new(),
+                value,
+                ttl,
+                path_epoch_key,
+                path_epoch,
+                lock: None,
+            };
             gateway.store.remember(&entry).await.map(|_| ())
         });
     }
@@ -298,7 +311,7 @@ impl Gateway {
     /// Carries out the invalidations that wait.
     pub async fn settle_overdue(&self) {
         if let Some(settling) = self.overdue.begin()
-            && self.store.invalidate(&settling.epochs).await.is_ok()
+            && self.store.purge(&hard(&settling.epochs)).await.is_ok()
         {
             settling.done();
         }
@@ -352,6 +365,11 @@ impl Running {
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, issuers, plan }
     }
+}
+
+/// Epochs as purges after which nothing stored under them is used.
+fn hard(epochs: &[String]) -> Vec<Purge> {
+    epochs.iter().cloned().map(Purge::hard).collect()
 }
 
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.

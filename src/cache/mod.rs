@@ -30,7 +30,7 @@ pub use entry::{Shape, Stored};
 pub use fill::Fill;
 pub use judge::{Verdict, judge};
 pub use near::NearCache;
-pub use place::{Place, scope};
+pub use place::{Place, Scope, scope};
 pub use policy::{Asked, Freshness, Intent, Policy, WhyNot};
 pub use policy::{invalidates, lookup, storable, stored_headers};
 pub use status::{CacheStatus, Forward, append_status};

@@ -35,7 +35,7 @@ pub use problem::{Problem, Problems, Source};
 pub use route::{Auth, Cache, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
-pub use store::{LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store::{CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, Endpoint, Upstream};
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the

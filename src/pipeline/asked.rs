@@ -15,13 +15,13 @@ use crate::cache::{
     self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
 };
 use crate::config::Outage;
-use crate::gateway::{Gateway, Held};
+use crate::gateway::{Gateway, Held, ONLY_VARIANT};
 use crate::headers;
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
 use crate::store::{
-    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
+    Answers, Cached, CachedEntry, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
     StandingReply, StoreError,
 };
 
@@ -44,6 +44,8 @@ struct Lookup {
     intent: Intent,
     /// This node's copy, which counts only if the epochs agree.
     near: Option<Arc<Stored>>,
+    /// The names of the variants that are read.
+    variants: [String; 1],
 }
 
 impl<'p> Asked<'p> {
@@ -95,7 +97,7 @@ impl<'p> Asked<'p> {
             let intent = cache::lookup(&head.method, &head.headers, odd);
             let place = Place::of(&plan.keys, policy, &route.name, target, &caller);
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
-            Lookup { place, intent, near }
+            Lookup { place, intent, near, variants: [ONLY_VARIANT.to_owned()] }
         });
         Ok(Self { charges, places, held, caller, session, session_policy, cached })
     }
@@ -112,8 +114,10 @@ impl<'p> Asked<'p> {
             }),
             cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
                 epochs: &lookup.place.epochs,
-                entry: (lookup.intent.read && lookup.near.is_none())
-                    .then_some(&*lookup.place.entry),
+                entry: (lookup.intent.read && lookup.near.is_none()).then_some(CachedEntry {
+                    key: &lookup.place.entry,
+                    variants: &lookup.variants,
+                }),
             }),
             overdue: &[],
         }
@@ -195,7 +199,7 @@ impl<'p> Asked<'p> {
         let mut fill = None;
         match reply {
             Some(Ok(reply)) => {
-                let epochs = reply.epochs.clone();
+                let epochs = lookup.place.hard(&reply.epochs);
                 let based = reply.based;
                 let path_epoch = reply.path_epoch.clone();
                 if let Some(stored) = lookup.valid(reply, near).filter(|_| based) {
@@ -260,13 +264,15 @@ impl Lookup {
 
     /// The entry that the current epochs confirm: this node's copy, or the one that the store sent.
     fn valid(&self, reply: CachedReply, near: &NearCache) -> Option<Arc<Stored>> {
+        let epochs = self.place.hard(&reply.epochs);
         let confirmed =
-            |stored: &Arc<Stored>| stored.epochs == reply.epochs && stored.key == self.place.entry;
+            |stored: &Arc<Stored>| stored.epochs == epochs && stored.key == self.place.entry;
         if let Some(stored) = &self.near {
             return Some(Arc::clone(stored)).filter(confirmed);
         }
-        let stored = Arc::new(Stored::decode(&reply.entry?)?);
-        if stored.epochs == reply.epochs && stored.key == self.place.entry {
+        let value = reply.variants.into_iter().next()??;
+        let stored = Arc::new(Stored::decode(&value)?);
+        if confirmed(&stored) {
             near.put(Arc::clone(&stored));
             return Some(stored);
         }
