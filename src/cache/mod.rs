@@ -5,35 +5,60 @@
 //! order of the stages. The order in which a caller uses it:
 //!
 //! 1. [`lookup`] says whether the cache may be asked and whether the answer may be kept.
-//! 2. [`judge`] says what one stored answer is worth to this request; [`Stored::respond`] sends it.
+//! 2. [`variant_name`] finds the variant, [`judge`] says what it is worth to this request, and
+//!    [`reply`] makes the answer of it.
 //! 3. [`storable`] looks at the head of an upstream's answer, [`Fill`] collects the body, and
-//!    [`Stored::encode`] makes the bytes that a store keeps.
-//! 4. [`invalidates`] says whether a request makes stored answers untrue.
-//! 5. [`CacheStatus`] reports it all to the client.
+//!    [`Stored::encode`] makes the bytes that a store keeps. [`for_fill`] makes the request whole
+//!    before it goes, so that its answer can be kept.
+//! 4. [`conditions`] asks whether an entry still holds, [`freshened`] takes the answer in, and
+//!    [`usable_after`] says whether it may stand in for a failure.
+//! 5. [`targets`] names what a request makes untrue.
+//! 6. [`CacheStatus`] reports it all to the client.
 //!
 //! Request headers must be the same view in [`judge`] and in [`storable`]: the fields as they are
 //! forwarded upstream. Otherwise a Vary on a field that the gateway itself sets would match
 //! everybody.
 
+mod codec;
 mod control;
+mod date;
 mod entry;
 mod fill;
+mod invalidate;
 mod judge;
+mod kept;
 mod near;
 mod place;
 mod policy;
+mod range;
+mod reply;
+mod request;
+mod revalidate;
 mod status;
+mod storing;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod text;
+mod validator;
+mod variant;
 
-pub use entry::{Shape, Stored};
+pub use codec::BodyChecksum;
+pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
 pub use fill::Fill;
-pub use judge::{Verdict, judge};
+pub use invalidate::{Own, Targets, invalidates, targets};
+pub use judge::{Failure, Verdict, judge, usable_after};
+pub use kept::stored_headers;
 pub use near::NearCache;
 pub use place::{Place, scope};
-pub use policy::{Asked, Freshness, Intent, Policy, WhyNot};
-pub use policy::{invalidates, lookup, storable, stored_headers};
+pub use policy::{Policy, SetCookie};
+pub use reply::{Piece, Reply, reply};
+pub use request::{Intent, for_fill, lookup};
+pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};
 pub use status::{CacheStatus, Forward, append_status};
+pub use storing::{Asked, Flags, Freshness, WhyNot, storable};
+pub use tags::strip_tags;
+pub use variant::{selects, variant_name, vary_line, vary_lines, vary_set};
 
 use bytes::Bytes;
 use http::Response;

@@ -86,10 +86,9 @@ mod tests {
 
     fn place(host: &str, path: &'static str, partition: &[&str]) -> Place {
         let policy = Policy {
-            ttl: None,
             shared: true,
             partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-            max_bytes: 1,
+            ..Policy::default()
         };
         let target = Target {
             authority: Authority::parse(host.as_bytes()).unwrap(),
@@ -112,10 +111,8 @@ mod tests {
                 headers: Vec::new(),
             });
             let policy = Policy {
-                ttl: None,
-                shared: false,
                 partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-                max_bytes: 1,
+                ..Policy::default()
             };
             let target = Target {
                 authority: Authority::parse(b"h").unwrap(),

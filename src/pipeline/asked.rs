@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::Response;
 use http::request::Parts;
 
 use super::exchange::Exchange;
@@ -12,7 +13,7 @@ use super::rejection::Rejection;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::cache::{
-    self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
+    self, CacheStatus, Forward, Found, Intent, NearCache, Place, Stored, StoredBody, Verdict,
 };
 use crate::config::Outage;
 use crate::gateway::{Gateway, Held};
@@ -92,7 +93,7 @@ impl<'p> Asked<'p> {
         });
         let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
             let odd = has_body(head) || headers::nominates(&head.headers);
-            let intent = cache::lookup(&head.method, &head.headers, odd);
+            let intent = cache::lookup(policy, &head.method, &head.headers, odd);
             let place = Place::of(&plan.keys, policy, &route.name, target, &caller);
             let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
             Lookup { place, intent, near }
@@ -199,22 +200,17 @@ impl<'p> Asked<'p> {
                 let based = reply.based;
                 let path_epoch = reply.path_epoch.clone();
                 if let Some(stored) = lookup.valid(reply, near).filter(|_| based) {
-                    let verdict = cache::judge(&stored, &head.headers, &intent, now_ms);
-                    let shape = match verdict {
-                        Verdict::Hit { .. } if head.method == http::Method::HEAD => {
-                            Some(Shape::Head)
-                        }
-                        Verdict::Hit { .. } => Some(Shape::Full),
-                        Verdict::NotModified { .. } => Some(Shape::NotModified),
-                        Verdict::VaryMiss | Verdict::Stale | Verdict::RequestForbids => None,
-                    };
-                    if let (Some(shape), Verdict::Hit { age } | Verdict::NotModified { age }) =
-                        (shape, verdict)
+                    let verdict = cache::judge(&stored, &head.headers, &intent, false, now_ms);
+                    if let (Verdict::Fresh { age }, StoredBody::Inline(body)) =
+                        (verdict, &stored.body)
                     {
                         exchange.cache = Some("hit");
-                        let mut response = stored.respond(age, shape);
-                        let status = CacheStatus::Hit { ttl: stored.remaining_ms(now_ms) / 1000 };
-                        cache::append_status(response.headers_mut(), status);
+                        let reply = cache::reply(&stored, &head.method, &head.headers, age);
+                        let mut response = Response::new(reply.gather(body).unwrap_or_default());
+                        *response.status_mut() = reply.status;
+                        *response.headers_mut() = reply.headers;
+                        let status = CacheStatus::hit(stored.ttl_s(now_ms));
+                        cache::append_status(response.headers_mut(), &status);
                         return Ok(Found::Hit(response));
                     }
                     why = verdict.forward().unwrap_or(why);
@@ -260,13 +256,14 @@ impl Lookup {
 
     /// The entry that the current epochs confirm: this node's copy, or the one that the store sent.
     fn valid(&self, reply: CachedReply, near: &NearCache) -> Option<Arc<Stored>> {
-        let confirmed =
-            |stored: &Arc<Stored>| stored.epochs == reply.epochs && stored.key == self.place.entry;
+        let confirmed = |stored: &Arc<Stored>| {
+            stored.epochs.hard == reply.epochs && stored.key == self.place.entry
+        };
         if let Some(stored) = &self.near {
             return Some(Arc::clone(stored)).filter(confirmed);
         }
         let stored = Arc::new(Stored::decode(&reply.entry?)?);
-        if stored.epochs == reply.epochs && stored.key == self.place.entry {
+        if stored.epochs.hard == reply.epochs && stored.key == self.place.entry {
             near.put(Arc::clone(&stored));
             return Some(stored);
         }

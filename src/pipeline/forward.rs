@@ -17,7 +17,7 @@ use super::rejection::Rejection;
 use crate::auth;
 use crate::base::body::Upload;
 use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
-use crate::cache::{self, CacheStatus, Fill, Freshness, Pending, Stored};
+use crate::cache::{self, CacheStatus, Epochs, Fill, Freshness, Pending, Stored, StoredBody};
 use crate::gateway::{Gateway, Running};
 use crate::headers;
 use crate::limit;
@@ -68,6 +68,7 @@ impl<'a> Arrival<'a> {
             pending,
             headers: head.headers.clone(),
             authenticated: caller.is_some(),
+            per_user: self.route.cache.as_ref().is_some_and(|policy| policy.is_per_user(caller)),
             sent_ms: now_ms(),
         });
         if let Some(policy) = &self.route.auth {
@@ -128,9 +129,12 @@ impl<'a> Arrival<'a> {
             copying.begin(gateway, &self.running.plan, self.route, head.status, &head.headers)
         });
         headers::returning(&mut head.headers);
+        if self.route.cache.is_some() {
+            cache::strip_tags(&mut head.headers);
+        }
         if let Some(why) = exchange.forward {
-            let status = CacheStatus::Forwarded { why, stored: tee.is_some() };
-            cache::append_status(&mut head.headers, status);
+            let status = CacheStatus::forwarded(why, tee.is_some());
+            cache::append_status(&mut head.headers, &status);
         }
         Response::from_parts(head, Content::Download(Box::new(download), tee.map(Box::new)))
     }
@@ -142,6 +146,7 @@ struct Copying {
     /// The client's fields, which `Vary` selects from.
     headers: HeaderMap,
     authenticated: bool,
+    per_user: bool,
     sent_ms: u64,
 }
 
@@ -159,10 +164,13 @@ impl Copying {
             intent: &self.pending.intent,
             headers: &self.headers,
             authenticated: self.authenticated,
+            per_user: self.per_user,
             cookie: self.headers.contains_key(http::header::COOKIE),
             sent_ms: self.sent_ms,
         };
         let freshness = cache::storable(policy, &asked, status, headers, now_ms()).ok()?;
+        // What must be validated first is of no use to anybody yet.
+        let freshness = Some(freshness).filter(Freshness::is_fresh)?;
         // A response that varies on what the gateway itself sends cannot be compared with what a
         // client sends.
         if freshness.vary.iter().any(|(name, _)| headers::is_set_by_gateway(&plan.headers, name)) {
@@ -231,6 +239,8 @@ impl Tee {
         let Some(body) = fill.finish(self.length) else { return };
         let Pending { place, epochs, path_epoch, .. } = self.pending;
         let path_epoch_key = place.path_epoch().to_owned();
+        let epochs = Epochs { hard: epochs, soft: Bytes::new() };
+        let body = StoredBody::Inline(body);
         let stored =
             Stored::new(place.entry, epochs, self.status, self.headers, self.freshness, body);
         self.gateway.remember(stored, path_epoch_key, path_epoch);

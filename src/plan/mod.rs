@@ -226,6 +226,18 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         shared: written.shared,
         partition: written.partition.clone(),
         max_bytes: usize::try_from(written.max_bytes).unwrap_or(usize::MAX),
+        stale_while_revalidate: written.stale_while_revalidate,
+        stale_if_error: written.stale_if_error,
+        stale_when_disconnected: written.stale_when_disconnected,
+        heuristic: written.heuristic,
+        set_cookie: match written.set_cookie {
+            config::SetCookie::Explicit => cache::SetCookie::Explicit,
+            config::SetCookie::Store => cache::SetCookie::Store,
+            config::SetCookie::Never => cache::SetCookie::Never,
+        },
+        error_ttl: written.error_ttl,
+        negative: written.negative.clone(),
+        ignore_request_directives: written.ignore_request_directives,
     }
 }
 

@@ -1,6 +1,6 @@
-//! Bodies in the making: the bound, the announced length, giving up; and the reports of it all.
+//! Bodies in the making: the bound, the announced length, giving up.
 
-use super::super::{CacheStatus, Fill, Forward, Verdict};
+use super::super::Fill;
 use bytes::Bytes;
 
 fn filled(max_bytes: usize, pieces: &[&'static str]) -> (bool, Fill) {
@@ -35,32 +35,4 @@ fn trailers_and_failures_end_a_fill() {
     let (_, mut fill) = filled(9, &["abc"]);
     fill.give_up();
     assert_eq!(fill.finish(Some(3)), None);
-}
-
-#[test]
-fn cache_status_is_written_as_rfc_9211_says() {
-    let forwarded = |why, stored| CacheStatus::Forwarded { why, stored };
-    let cases = [
-        (CacheStatus::Hit { ttl: 12 }, "portcullis; hit; ttl=12"),
-        (CacheStatus::Hit { ttl: u64::MAX }, "portcullis; hit; ttl=999999999999999"),
-        (forwarded(Forward::UriMiss, true), "portcullis; fwd=uri-miss; stored"),
-        (forwarded(Forward::UriMiss, false), "portcullis; fwd=uri-miss"),
-        (forwarded(Forward::VaryMiss, true), "portcullis; fwd=vary-miss; stored"),
-        (forwarded(Forward::Stale, true), "portcullis; fwd=stale; stored"),
-        (forwarded(Forward::Request, false), "portcullis; fwd=request"),
-        (forwarded(Forward::Bypass, false), "portcullis; fwd=bypass"),
-        (forwarded(Forward::Method, false), "portcullis; fwd=method"),
-    ];
-    for (status, expected) in cases {
-        assert_eq!(status.header(), expected);
-    }
-}
-
-#[test]
-fn a_verdict_knows_what_to_report() {
-    assert_eq!(Verdict::Hit { age: 0 }.forward(), None);
-    assert_eq!(Verdict::NotModified { age: 0 }.forward(), None);
-    assert_eq!(Verdict::VaryMiss.forward(), Some(Forward::VaryMiss));
-    assert_eq!(Verdict::Stale.forward(), Some(Forward::Stale));
-    assert_eq!(Verdict::RequestForbids.forward(), Some(Forward::Request));
 }
