@@ -136,8 +136,8 @@ impl Stored {
         {
             headers.insert(DATE, date);
         }
-        let Freshness { born_ms, answered_ms, lifetime_s, swr_s, sie_s, flags, vary, tags, groups } =
-            freshness;
+        let Freshness { born_ms, answered_ms, lifetime_s, swr_s, sie_s, flags, .. } = freshness;
+        let Freshness { vary, tags, groups, .. } = freshness;
         Self {
             status,
             headers,

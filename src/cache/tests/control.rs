@@ -365,8 +365,14 @@ proptest! {
     fn no_field_makes_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
         let mut headers = HeaderMap::new();
-        let names = ["cache-control", "pragma", "age", "expires", "date", "vary", "cdn-cache-control"];
-        let more = ["cache-groups", "cache-group-invalidation", "cache-tag", "surrogate-key"];
+        let names = ["cache-control", "pragma", "age", "expires", "date", "vary"];
+        let more = [
+            "cdn-cache-control",
+            "cache-groups",
+            "cache-group-invalidation",
+            "cache-tag",
+            "surrogate-key",
+        ];
         for name in names.into_iter().chain(more) {
             headers.append(HeaderName::from_static(name), value.clone());
         }

@@ -100,7 +100,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "(Sun(day)?,? )?[0-9 ]{0,3}[ -]?(Nov)?[ -]?.{0,20}", now in any::<u64>()) {
+    fn no_text_makes_it_panic(
+        text in "(Sun(day)?,? )?[0-9 ]{0,3}[ -]?(Nov)?[ -]?.{0,20}", now in any::<u64>(),
+    ) {
         let _ = parse(text.as_bytes(), now);
     }
 
