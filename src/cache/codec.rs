@@ -8,9 +8,9 @@
 //! (16 bytes of SHA-256 over everything else), born_ms and answered_ms `u64`, lifetime_s, swr_s and
 //! sie_s `u32`, flags `u8`, status `u16`, key, hard and soft epochs, then lists, each a count `u32`
 //! and its members: tags, groups, vary (name, 0 or 1 and a value), headers (name, value). Then 0
-//! and the body up to the end, or 1 and object (16 bytes), length `u64`, length of a chunk `u32` and
-//! checksum (16 bytes) of a body in chunks. Every part without a fixed size is a `u32` length and
-//! its bytes.
+//! and the body up to the end, or 1 and object (16 bytes), length `u64`, length of a chunk `u32`
+//! and checksum (16 bytes) of a body in chunks. Every part without a fixed size is a `u32` length
+//! and its bytes.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
