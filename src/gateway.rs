@@ -1,6 +1,7 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod caching;
 mod held;
 mod identity;
 mod overdue;
@@ -11,23 +12,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub use self::caching::Keeping;
 pub use self::held::Held;
 use self::overdue::Overdue;
 use self::releases::Releases;
 use crate::auth::TokenMemory;
-use crate::cache::{NearCache, Stored};
+use crate::cache::{Flights, NearCache};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
 use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Entry, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
-    StoreError,
+    Answers, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store, StoreError,
 };
 use crate::upstream::Upstream;
 
@@ -50,6 +50,10 @@ pub struct Gateway {
     pub limits: limit::State,
     /// Copies of cached responses.
     pub near: NearCache,
+    /// Answers being fetched.
+    pub flights: Arc<Flights>,
+    /// Room for responses on their way to the store.
+    backlog: Arc<Semaphore>,
     overdue: Overdue,
     releases: Arc<Releases>,
     /// Counters.
@@ -97,6 +101,7 @@ impl Gateway {
             }
         };
         store.follow_revocations(&plan.config);
+        store.follow_epochs();
         let metrics = Metrics::default();
         let access = match plan.config.log.access {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
@@ -114,6 +119,8 @@ impl Gateway {
             tokens: TokenMemory::new(),
             limits,
             near,
+            flights: Arc::default(),
+            backlog: Arc::new(Semaphore::new(caching::BACKLOG_UNITS)),
             overdue: Overdue::default(),
             releases: Arc::default(),
             metrics,
@@ -200,59 +207,6 @@ impl Gateway {
         answers
     }
 
-    /// Makes everything stored under these epochs stale, before the answer that calls for it is
-    /// passed on.
-    pub async fn invalidate(&self, epochs: Vec<String>) {
-        if let Err(error) = self.store.invalidate(&epochs).await {
-            tracing::warn!(%error, "an invalidation waits for the store");
-            self.metrics.store_failed("invalidation");
-            self.overdue.add(epochs, &self.base_epoch);
-        }
-    }
-
-    /// The same without anybody waiting. Until it is done, this node does not read its cache.
-    pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
-        self.overdue.add(epochs, &self.base_epoch);
-        let gateway = Arc::clone(self);
-        self.in_background("invalidation", async move {
-            gateway.settle_overdue().await;
-            Ok(())
-        });
-    }
-
-    /// Keeps a response: in this node's memory at once, in the store in the background.
-    pub fn remember(self: &Arc<Self>, stored: Stored, path_epoch_key: String, path_epoch: Bytes) {
-        let now =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let ttl = Duration::from_millis(stored.remaining_ms(now_ms));
-        if ttl.is_zero() {
-            return;
-        }
-        let stored = Arc::new(stored);
-        self.near.put(Arc::clone(&stored));
-        let gateway = Arc::clone(self);
-        self.in_background("cache", async move {
-            let key = stored.key.clone();
-            let value = stored.encode().into();
-            let entry = Entry { key, path_epoch_key, path_epoch, value, ttl };
-            gateway.store.remember(&entry).await.map(|_| ())
-        });
-    }
-
-    /// Makes the base epoch, in the background, once at a time.
-    pub fn found_base(self: &Arc<Self>) {
-        if self.founding.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let gateway = Arc::clone(self);
-        self.in_background("cache", async move {
-            let founded = gateway.store.found(&gateway.base_epoch).await;
-            gateway.founding.store(false, Ordering::Release);
-            founded
-        });
-    }
-
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
     /// admitted already.
     pub fn renew(self: &Arc<Self>, session: Option<&SessionKeys>, renewal: Option<Renewal>) {
@@ -306,15 +260,6 @@ impl Gateway {
     /// Whether the gateway is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Carries out the invalidations that wait.
-    pub async fn settle_overdue(&self) {
-        if let Some(settling) = self.overdue.begin()
-            && self.store.invalidate(&settling.epochs).await.is_ok()
-        {
-            settling.done();
-        }
     }
 
     /// Does something that nobody waits for, outside the serving threads, which may end before it.

@@ -166,7 +166,8 @@ async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
             )));
         }
     };
-    gateway.store.invalidate(&epochs).await?;
+    let purges: Vec<_> = epochs.iter().cloned().map(crate::store::Purge::hard).collect();
+    gateway.store.purge(&purges).await?;
     Ok(reply_json(StatusCode::OK, &json!({ "epochs": epochs })))
 }
 

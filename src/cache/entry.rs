@@ -1,31 +1,17 @@
-//! A stored answer: what it holds, how it becomes bytes and how it becomes a response again.
+//! A stored answer: what it holds, how old it is, how much longer it is of use.
 //!
-//! It must not know where the bytes are kept. Bytes that come back are not trusted: they pass a
-//! length, a version and a checksum before anything is built of them, and whatever does not
-//! pass is no entry, which to the caller is a miss.
-//!
-//! Layout, integers little-endian: magic and version `PCE\x01`, total length `u64`, checksum
-//! (16 bytes of SHA-256 over everything else), born_ms `u64`, lifetime_s `u32`, status `u16`, key,
-//! epochs, vary `u32` times (name, 0 or 1 and a value), headers `u32` times (name, value), and the
-//! body up to the end. Every part without a fixed size is a `u32` length and its bytes.
+//! It must not know where the bytes are kept.
 
-use super::policy::Freshness;
-use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderName,
-    HeaderValue, VARY,
-};
-use http::{HeaderMap, Response, StatusCode};
-use std::time::{Duration, UNIX_EPOCH};
+use http::header::{DATE, ETAG, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
 
-const MAGIC: [u8; 4] = *b"PCE\x01";
-const CHECKSUM_AT: usize = 12;
-const CHECKSUM_LEN: usize = 16;
-const PAYLOAD_AT: usize = CHECKSUM_AT + CHECKSUM_LEN;
+use super::date;
+use super::policy::Policy;
+use super::storing::{Flags, Freshness, RESIDENCE_MAX_S, can_validate, seconds};
 
-/// The fields of a 304, RFC 9110 §15.4.5. Age joins them.
-const NOT_MODIFIED: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
+/// How long, in seconds, a stale answer is kept for the sake of its validator alone.
+const VALIDATOR_KEEP_S: u32 = 60 * 60;
 
 /// One complete answer to a GET, with what is needed to judge it later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,28 +19,100 @@ pub struct Stored {
     pub status: StatusCode,
     /// As [`stored_headers`](super::stored_headers) left them.
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: StoredBody,
     /// The instant at which its age was zero, in Unix milliseconds.
     pub born_ms: u64,
+    /// The instant at which its head arrived, or it was last validated, in Unix milliseconds.
+    pub answered_ms: u64,
     /// Seconds of freshness, counted from `born_ms`.
     pub lifetime_s: u32,
-    /// The request fields it depends on, with the values they had.
+    /// Seconds after it in which it is sent while a new one is fetched.
+    pub swr_s: u32,
+    /// Seconds after it in which it is sent in place of an error.
+    pub sie_s: u32,
+    /// What else it said about its reuse.
+    pub flags: Flags,
+    /// The request fields it depends on, with the values they had in their normal form.
     pub vary: Vec<(HeaderName, Option<Bytes>)>,
     /// The full key. Stores look entries up by a digest of it, so a reader compares it.
     pub key: String,
-    /// The epochs in force when the request was sent, opaque here. A reader compares them.
-    pub epochs: Bytes,
+    /// Which withdrawals it is subject to, and what was true of them before it was fetched.
+    pub epochs: Epochs,
+    /// The tags under which it can be withdrawn.
+    pub tags: Vec<String>,
+    /// The groups of its origin under which it can be withdrawn.
+    pub groups: Vec<String>,
 }
 
-/// Which parts of a stored answer a response carries.
+/// The epochs in force before a fetch, opaque here. A reader compares them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// Another value means that the entry is withdrawn.
+    pub hard: Bytes,
+    /// Another value means that the entry is stale.
+    pub soft: Bytes,
+}
+
+/// The body of an entry, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredBody {
+    /// Here.
+    Inline(Bytes),
+    /// In pieces under a name of their own.
+    Chunked(Chunked),
+}
+
+/// A body in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// Head and body.
-    Full,
-    /// The head of a full response, for HEAD.
-    Head,
-    /// A 304.
-    NotModified,
+pub struct Chunked {
+    /// The random name that no other body has.
+    pub object: [u8; 16],
+    /// Length of the whole, in bytes.
+    pub len: u64,
+    /// Length of each piece but the last, in bytes; never zero.
+    pub chunk_bytes: u32,
+}
+
+impl Chunked {
+    /// How many pieces there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.len.div_ceil(u64::from(self.chunk_bytes.max(1)))
+    }
+
+    /// The pieces that hold `len` bytes from `start` on; empty for none.
+    #[must_use]
+    pub fn covering(&self, start: u64, len: u64) -> std::ops::Range<u64> {
+        let size = u64::from(self.chunk_bytes.max(1));
+        let end = start.saturating_add(len).min(self.len);
+        if start >= end { 0..0 } else { start / size..end.div_ceil(size) }
+    }
+}
+
+impl StoredBody {
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Chunked(chunked) => chunked.len,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, where they are here.
+    #[must_use]
+    pub fn inline(&self) -> Option<&Bytes> {
+        match self {
+            Self::Inline(bytes) => Some(bytes),
+            Self::Chunked(_) => None,
+        }
+    }
 }
 
 impl Stored {
@@ -65,19 +123,35 @@ impl Stored {
     #[must_use]
     pub fn new(
         key: String,
-        epochs: Bytes,
+        epochs: Epochs,
         status: StatusCode,
         mut headers: HeaderMap,
         freshness: Freshness,
-        body: Bytes,
+        body: StoredBody,
     ) -> Self {
         if !headers.contains_key(DATE)
-            && let Some(date) = http_date(freshness.answered_ms)
+            && let Some(date) = date::header(freshness.answered_ms)
         {
             headers.insert(DATE, date);
         }
-        let Freshness { born_ms, lifetime_s, vary, .. } = freshness;
-        Self { status, headers, body, born_ms, lifetime_s, vary, key, epochs }
+        let Freshness { born_ms, answered_ms, lifetime_s, swr_s, sie_s, flags, .. } = freshness;
+        let Freshness { vary, tags, groups, .. } = freshness;
+        Self {
+            status,
+            headers,
+            body,
+            born_ms,
+            answered_ms,
+            lifetime_s,
+            swr_s,
+            sie_s,
+            flags,
+            vary,
+            key,
+            epochs,
+            tags,
+            groups,
+        }
     }
 
     /// The entity tag as the origin wrote it.
@@ -92,10 +166,46 @@ impl Stored {
         now_ms.saturating_sub(self.born_ms)
     }
 
-    /// How much longer it is fresh, RFC 9111 §4.2; zero once it is not. A store's TTL.
+    /// How much longer it is fresh, RFC 9111 §4.2; zero once it is not.
     #[must_use]
     pub fn remaining_ms(&self, now_ms: u64) -> u64 {
-        (u64::from(self.lifetime_s) * 1000).saturating_sub(self.age_ms(now_ms))
+        self.lifetime_ms().saturating_sub(self.age_ms(now_ms))
+    }
+
+    /// How long it has been stale; zero while it is fresh, and at the moment it ceases to be.
+    #[must_use]
+    pub fn stale_ms(&self, now_ms: u64) -> u64 {
+        self.age_ms(now_ms).saturating_sub(self.lifetime_ms())
+    }
+
+    /// Seconds of freshness left for Cache-Status, below zero once it is stale (RFC 9211 §2.4).
+    #[must_use]
+    pub fn ttl_s(&self, now_ms: u64) -> i64 {
+        let whole = |ms: u64| i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+        match self.remaining_ms(now_ms) {
+            0 => -whole(self.stale_ms(now_ms)),
+            left => whole(left),
+        }
+    }
+
+    /// How much longer it is of any use: fresh, or stale within one of the windows that it or the
+    /// route allows, or for its validator. A store's TTL; never beyond the bound on residence.
+    #[must_use]
+    pub fn keep_ms(&self, policy: &Policy, now_ms: u64) -> u64 {
+        let validator = if self.can_validate() { VALIDATOR_KEEP_S } else { 0 };
+        let disconnected =
+            if self.flags.never_stale { 0 } else { seconds(policy.stale_when_disconnected) };
+        let longest = self.swr_s.max(self.sie_s).max(disconnected).max(validator);
+        let of_use = self.lifetime_ms().saturating_add(u64::from(longest) * 1000);
+        let resident = now_ms.saturating_sub(self.answered_ms);
+        let left = (u64::from(RESIDENCE_MAX_S) * 1000).saturating_sub(resident);
+        of_use.saturating_sub(self.age_ms(now_ms)).min(left)
+    }
+
+    /// Whether the origin can be asked if it still holds.
+    #[must_use]
+    pub fn can_validate(&self) -> bool {
+        can_validate(&self.headers, self.answered_ms / 1000)
     }
 
     /// Roughly the memory it takes, for a cache that is bounded by weight.
@@ -104,154 +214,23 @@ impl Stored {
         let fields =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
         let vary = self.vary.iter().map(|(_, value)| 96 + value.as_ref().map_or(0, Bytes::len));
-        let variable = self.body.len() + self.key.len() + self.epochs.len();
-        size_of::<Self>() + variable + fields.sum::<usize>() + vary.sum::<usize>()
+        let names = self.tags.iter().chain(&self.groups).map(|name| name.len() + 32);
+        let body = self.body.inline().map_or(0, Bytes::len);
+        let epochs = self.epochs.hard.len() + self.epochs.soft.len();
+        let lists = fields.sum::<usize>() + vary.sum::<usize>() + names.sum::<usize>();
+        size_of::<Self>() + body + self.key.len() + epochs + lists
     }
 
-    /// Makes a response of it, with the Age that the verdict carries (RFC 9111 §4, §5.1).
-    #[must_use]
-    pub fn respond(&self, age: u64, shape: Shape) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
-        if shape == Shape::NotModified {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            let kept = self.headers.iter().filter(|(name, _)| NOT_MODIFIED.contains(name));
-            response.headers_mut().extend(kept.map(|(name, value)| (name.clone(), value.clone())));
-        } else {
-            *response.status_mut() = self.status;
-            *response.headers_mut() = self.headers.clone();
-            // A 204 must not announce a length, RFC 9110 §8.6.
-            if self.status != StatusCode::NO_CONTENT {
-                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            }
-        }
-        if shape == Shape::Full {
-            *response.body_mut() = self.body.clone();
-        }
-        response.headers_mut().insert(AGE, HeaderValue::from(age));
-        response
-    }
-
-    /// The entry as bytes. A part of 4 GiB or more cannot be described: such an entry reads back
-    /// as none.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.weight());
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[0; PAYLOAD_AT - MAGIC.len()]);
-        out.extend_from_slice(&self.born_ms.to_le_bytes());
-        out.extend_from_slice(&self.lifetime_s.to_le_bytes());
-        out.extend_from_slice(&self.status.as_u16().to_le_bytes());
-        put(&mut out, self.key.as_bytes());
-        put(&mut out, &self.epochs);
-        put_count(&mut out, self.vary.len());
-        for (name, value) in &self.vary {
-            put(&mut out, name.as_str().as_bytes());
-            match value {
-                Some(value) => {
-                    out.push(1);
-                    put(&mut out, value);
-                }
-                None => out.push(0),
-            }
-        }
-        put_count(&mut out, self.headers.len());
-        for (name, value) in &self.headers {
-            put(&mut out, name.as_str().as_bytes());
-            put(&mut out, value.as_bytes());
-        }
-        out.extend_from_slice(&self.body);
-        let total = out.len() as u64;
-        out[MAGIC.len()..CHECKSUM_AT].copy_from_slice(&total.to_le_bytes());
-        let sum = checksum(&out);
-        out[CHECKSUM_AT..PAYLOAD_AT].copy_from_slice(&sum);
-        out
-    }
-
-    /// Reads an entry back; none if anything about the bytes is not as this version wrote it.
-    ///
-    /// Body and field values are views into `input`: nothing is copied that can be shared.
-    #[must_use]
-    pub fn decode(input: &Bytes) -> Option<Self> {
-        if input.len() < PAYLOAD_AT || !input.starts_with(&MAGIC) {
-            return None;
-        }
-        let total = u64::from_le_bytes(input[MAGIC.len()..CHECKSUM_AT].try_into().ok()?);
-        if total != input.len() as u64 || checksum(input) != input[CHECKSUM_AT..PAYLOAD_AT] {
-            return None;
-        }
-        let mut reader = Reader(input.slice(PAYLOAD_AT..));
-        let born_ms = u64::from_le_bytes(reader.array()?);
-        let lifetime_s = u32::from_le_bytes(reader.array()?);
-        let status = StatusCode::from_u16(u16::from_le_bytes(reader.array()?)).ok()?;
-        let key = std::str::from_utf8(&reader.part()?).ok()?.to_owned();
-        let epochs = reader.part()?;
-        let mut vary = Vec::new();
-        for _ in 0..reader.length()? {
-            let name = HeaderName::from_bytes(&reader.part()?).ok()?;
-            let value = match reader.array()? {
-                [0] => None,
-                [1] => Some(reader.part()?),
-                _ => return None,
-            };
-            vary.push((name, value));
-        }
-        // No count of the input's is used to reserve memory before that many parts were seen.
-        let mut headers = HeaderMap::new();
-        for _ in 0..reader.length()? {
-            let name = HeaderName::from_bytes(&reader.part()?).ok()?;
-            let value = HeaderValue::from_maybe_shared(reader.part()?).ok()?;
-            headers.try_append(name, value).ok()?;
-        }
-        Some(Self { status, headers, body: reader.0, born_ms, lifetime_s, vary, key, epochs })
+    fn lifetime_ms(&self) -> u64 {
+        u64::from(self.lifetime_s) * 1000
     }
 }
 
-/// What is left to read. Every step is checked against it, and none copies.
-struct Reader(Bytes);
-
-impl Reader {
-    fn take(&mut self, length: usize) -> Option<Bytes> {
-        (length <= self.0.len()).then(|| self.0.split_to(length))
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.as_ref().try_into().ok()
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(self.array()?)).ok()
-    }
-
-    fn part(&mut self) -> Option<Bytes> {
-        let length = self.length()?;
-        self.take(length)
-    }
-}
-
-fn put(out: &mut Vec<u8>, part: &[u8]) {
-    put_count(out, part.len());
-    out.extend_from_slice(part);
-}
-
-fn put_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-}
-
-/// A checksum of all bytes but its own place. It finds damage; it is no defence against a person
-/// who may write to the store, who could compute it too.
-fn checksum(entry: &[u8]) -> [u8; CHECKSUM_LEN] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&entry[..CHECKSUM_AT]);
-    context.update(&entry[PAYLOAD_AT..]);
-    let mut sum = [0; CHECKSUM_LEN];
-    sum.copy_from_slice(&context.finish().as_ref()[..CHECKSUM_LEN]);
-    sum
-}
-
-/// A moment as an HTTP date; none beyond the year 9999, which the format cannot write.
-fn http_date(unix_ms: u64) -> Option<HeaderValue> {
-    const YEAR_10000: u64 = 253_402_300_800;
-    let seconds = Some(unix_ms / 1000).filter(|seconds| *seconds < YEAR_10000)?;
-    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    HeaderValue::from_maybe_shared(text).ok()
+/// Whether a new answer may take the place of a stored one. An error never displaces an answer
+/// that is still good: it may have been provoked, and would be everybody's.
+#[must_use]
+pub fn may_replace(new: StatusCode, stored: Option<&Stored>, now_ms: u64) -> bool {
+    let is_error = |status: StatusCode| status.as_u16() >= 400;
+    let is_good = |old: &Stored| !is_error(old.status) && old.remaining_ms(now_ms) > 0;
+    !is_error(new) || !stored.is_some_and(is_good)
 }

@@ -5,65 +5,58 @@
 //! order of the stages. The order in which a caller uses it:
 //!
 //! 1. [`lookup`] says whether the cache may be asked and whether the answer may be kept.
-//! 2. [`judge`] says what one stored answer is worth to this request; [`Stored::respond`] sends it.
+//! 2. [`variant_name`] finds the variant, [`judge`] says what it is worth to this request, and
+//!    [`reply`] makes the answer of it.
 //! 3. [`storable`] looks at the head of an upstream's answer, [`Fill`] collects the body, and
-//!    [`Stored::encode`] makes the bytes that a store keeps.
-//! 4. [`invalidates`] says whether a request makes stored answers untrue.
-//! 5. [`CacheStatus`] reports it all to the client.
+//!    [`Stored::encode`] makes the bytes that a store keeps. [`for_fill`] makes the request whole
+//!    before it goes, so that its answer can be kept.
+//! 4. [`conditions`] asks whether an entry still holds, [`freshened`] takes the answer in, and
+//!    [`usable_after`] says whether it may stand in for a failure.
+//! 5. [`targets`] names what a request makes untrue.
+//! 6. [`CacheStatus`] reports it all to the client.
 //!
 //! Request headers must be the same view in [`judge`] and in [`storable`]: the fields as they are
 //! forwarded upstream. Otherwise a Vary on a field that the gateway itself sets would match
 //! everybody.
 
+mod chunk;
+mod codec;
 mod control;
+mod date;
 mod entry;
-mod fill;
+mod flight;
+mod invalidate;
 mod judge;
+mod kept;
 mod near;
 mod place;
 mod policy;
+mod range;
+mod reply;
+mod request;
+mod revalidate;
 mod status;
+mod storing;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod text;
+mod validator;
+mod variant;
 
-pub use entry::{Shape, Stored};
-pub use fill::Fill;
-pub use judge::{Verdict, judge};
-pub use near::NearCache;
-pub use place::{Place, scope};
-pub use policy::{Asked, Freshness, Intent, Policy, WhyNot};
-pub use policy::{invalidates, lookup, storable, stored_headers};
+pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
+pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
+pub use flight::{Boarding, CutOff, Flights, Follow, Lead, Passing, Phase, Reader, Writer};
+pub use invalidate::{Own, Targets, invalidates, targets};
+pub use judge::{Failure, Verdict, judge, usable_after};
+pub use kept::stored_headers;
+pub use near::{NearCache, Variants};
+pub use place::{Place, Scope, scope};
+pub use policy::{Policy, SetCookie};
+pub use reply::{Piece, Reply, reply};
+pub use request::{Intent, for_fill, lookup};
+pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};
 pub use status::{CacheStatus, Forward, append_status};
-
-use bytes::Bytes;
-use http::Response;
-
-/// What the cache has for a request.
-#[derive(Debug)]
-pub enum Found {
-    /// A response.
-    Hit(Response<Bytes>),
-    /// Nothing that may be used; with what is needed to keep the upstream's answer, where that is
-    /// allowed.
-    Miss(Option<Pending>),
-}
-
-/// A response that may be stored once it is here.
-#[derive(Debug)]
-pub struct Pending {
-    /// Where.
-    pub place: Place,
-    /// What the request allows.
-    pub intent: Intent,
-    /// The epochs before the fetch.
-    pub epochs: Bytes,
-    /// The path's own epoch before the fetch, as the store has it.
-    pub path_epoch: Bytes,
-}
-
-impl Pending {
-    /// Notes the epochs that were in force before the request was sent on.
-    pub fn new(place: Place, intent: Intent, epochs: Bytes, path_epoch: Bytes) -> Self {
-        Self { place, intent, epochs, path_epoch }
-    }
-}
+pub use storing::{Asked, Flags, Freshness, WhyNot, storable};
+pub use tags::strip_tags;
+pub use variant::{selects, variant_name, vary_line, vary_lines, vary_set};

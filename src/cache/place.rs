@@ -6,9 +6,12 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+
 use super::Policy;
 use crate::base::facts::{Caller, Target};
 use crate::store::keys::Keys;
+use crate::store::{Epoch, hard_halves, soft_halves};
 
 /// Deepest path prefix that can be made stale on its own; deeper ones are covered by their parents.
 const PREFIX_DEPTH_MAX: usize = 8;
@@ -18,9 +21,14 @@ const PREFIX_DEPTH_MAX: usize = 8;
 pub struct Place {
     /// Key of the entry; names the response completely.
     pub entry: String,
-    /// Epoch keys in order: the base, each path prefix from `/` down, the path itself.
+    /// Epoch keys in order: the base, the clock of tags, the route, the host, each path prefix from
+    /// `/` down, the path itself.
     pub epochs: Vec<String>,
 }
+
+/// Where the clock of tags stands among a place's epochs. It is no part of what makes a response
+/// valid: it says that tags must be looked at again.
+const CLOCK: usize = 1;
 
 impl Place {
     /// The place of the response to a GET of `target` on a route.
@@ -45,11 +53,40 @@ impl Place {
         }
         let site = target.authority.site();
         let path = target.path();
-        let mut epochs = Vec::with_capacity(5);
+        let mut epochs = Vec::with_capacity(8);
         epochs.push(keys.cache_base());
+        epochs.push(keys.cache_tags_clock());
+        epochs.push(keys.cache_route(route));
+        epochs.push(keys.cache_host(&site));
         epochs.extend(prefixes(path).map(|prefix| keys.cache_prefix(prefix)));
         epochs.push(keys.cache_path(&site, path));
         Self { entry: keys.cache_entry(&site, path, &variant), epochs }
+    }
+
+    /// The hard halves of what the store said of [`Self::epochs`]: a response is not used any more
+    /// when they differ.
+    pub fn hard(&self, epochs: &[Epoch]) -> Bytes {
+        hard_halves(without_clock(epochs))
+    }
+
+    /// The soft halves: a response is stale when they differ.
+    pub fn soft(&self, epochs: &[Epoch]) -> Bytes {
+        soft_halves(without_clock(epochs))
+    }
+
+    /// The clock of tags: while it is as it was, no tag and no group was purged.
+    pub fn tags_clock(&self, epochs: &[Epoch]) -> Epoch {
+        epochs.get(CLOCK).copied().unwrap_or_default()
+    }
+
+    /// The key of the lock under which one node fetches the response.
+    pub fn lock(&self) -> String {
+        Keys::cache_lock(&self.entry)
+    }
+
+    /// The key of one part of a body that is stored apart from the entry.
+    pub fn body(&self, object: &[u8; 16], index: u32) -> String {
+        Keys::cache_body(&self.entry, object, index)
     }
 
     /// The epoch key of the path itself.
@@ -58,15 +95,72 @@ impl Place {
     }
 }
 
+fn without_clock(epochs: &[Epoch]) -> impl Iterator<Item = &Epoch> {
+    epochs.iter().enumerate().filter(|(at, _)| *at != CLOCK).map(|(_, epoch)| epoch)
+}
+
+/// What a purge makes stale. A site is a host, with its port where that is not the usual one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// Everything.
+    All,
+    /// What one route answered.
+    Route(&'a str),
+    /// Everything on one site.
+    Host(&'a str),
+    /// One path on one site, whatever the query.
+    Path {
+        /// The site.
+        site: &'a str,
+        /// Its canonical path.
+        path: &'a str,
+    },
+    /// A path and everything below it, on any host.
+    Below(&'a str),
+    /// What carries this tag, on one site.
+    Tag {
+        /// The site.
+        site: &'a str,
+        /// The tag.
+        tag: &'a [u8],
+    },
+    /// What belongs to this group of one origin (RFC 9875).
+    Group {
+        /// `http` or `https`.
+        scheme: &'a str,
+        /// The site.
+        site: &'a str,
+        /// The group's name.
+        group: &'a [u8],
+    },
+}
+
+impl Scope<'_> {
+    /// The key of its epoch.
+    pub fn epoch(&self, keys: &Keys) -> String {
+        match *self {
+            Self::All => keys.cache_base(),
+            Self::Route(route) => keys.cache_route(route),
+            Self::Host(site) => keys.cache_host(site),
+            Self::Path { site, path } => keys.cache_path(site, path),
+            Self::Below(path) => keys.cache_prefix(prefixes(path).last().unwrap_or("/")),
+            Self::Tag { site, tag } => keys.cache_tag(site, tag),
+            Self::Group { scheme, site, group } => keys.cache_group(scheme, site, group),
+        }
+    }
+
+    /// The keys of all epochs that its purge changes: with a tag or a group, the clock of tags too.
+    /// They belong into one call of `Store::purge`, which changes all of them at once.
+    pub fn epochs(&self, keys: &Keys) -> Vec<String> {
+        let clock = matches!(self, Self::Tag { .. } | Self::Group { .. });
+        clock.then(|| keys.cache_tags_clock()).into_iter().chain([self.epoch(keys)]).collect()
+    }
+}
+
 /// The epoch key that makes `path` stale: the prefix and everything below it on every host, or the
 /// one path on `site`.
 pub fn scope(keys: &Keys, site: &str, path: &str, and_below: bool) -> String {
-    if and_below {
-        let deepest = prefixes(path).last().unwrap_or("/");
-        keys.cache_prefix(deepest)
-    } else {
-        keys.cache_path(site, path)
-    }
+    if and_below { Scope::Below(path) } else { Scope::Path { site, path } }.epoch(keys)
 }
 
 /// `/`, `/a`, `/a/b` of `/a/b`.
@@ -86,10 +180,9 @@ mod tests {
 
     fn place(host: &str, path: &'static str, partition: &[&str]) -> Place {
         let policy = Policy {
-            ttl: None,
             shared: true,
             partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-            max_bytes: 1,
+            ..Policy::default()
         };
         let target = Target {
             authority: Authority::parse(host.as_bytes()).unwrap(),
@@ -114,10 +207,8 @@ mod tests {
                 headers: Vec::new(),
             });
             let policy = Policy {
-                ttl: None,
-                shared: false,
                 partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-                max_bytes: 1,
+                ..Policy::default()
             };
             let target = Target {
                 authority: Authority::parse(b"h").unwrap(),
@@ -150,11 +241,47 @@ mod tests {
     #[test]
     fn epochs_go_from_everything_down_to_the_path() {
         let epochs = place("h", "/a/b/", &[]).epochs;
-        let expected = ["{*}", "{/}", "{/a}", "{/a/b}", "{h/a/b/}"];
-        let expected = expected.map(|tag| format!("app:cache:{tag}:epoch"));
+        let expected = ["*", "tags-clock", "route=r", "host=h", "/", "/a", "/a/b", "h/a/b/"];
+        let expected = expected.map(|tag| format!("app:cache-epoch:{{{tag}}}"));
         assert_eq!(epochs, expected);
-        assert_eq!(place("h", "/", &[]).epochs.len(), 3);
-        assert_eq!(place("h", "/1/2/3/4/5/6/7/8/9/10", &[]).epochs.len(), 2 + PREFIX_DEPTH_MAX);
+        assert_eq!(place("h", "/", &[]).epochs.len(), 6);
+        assert_eq!(place("h", "/1/2/3/4/5/6/7/8/9/10", &[]).epochs.len(), 5 + PREFIX_DEPTH_MAX);
+    }
+
+    #[test]
+    fn the_clock_of_tags_makes_nothing_stale() {
+        let place = place("h", "/p", &[]);
+        let mut epochs = vec![Epoch::default(); place.epochs.len()];
+        let (hard, soft) = (place.hard(&epochs), place.soft(&epochs));
+        epochs[CLOCK] = Epoch { hard: [1; 8], soft: [1; 8] };
+        assert_eq!((place.hard(&epochs), place.soft(&epochs)), (hard.clone(), soft.clone()));
+        assert_eq!(place.tags_clock(&epochs), epochs[CLOCK]);
+        epochs[0].soft = [2; 8];
+        assert_eq!(place.hard(&epochs), hard);
+        assert_ne!(place.soft(&epochs), soft);
+        epochs.last_mut().unwrap().hard = [2; 8];
+        assert_ne!(place.hard(&epochs), hard);
+    }
+
+    #[test]
+    fn every_scope_that_holds_a_response_is_among_its_epochs() {
+        let (keys, place) = (Keys::new("app"), place("h", "/a/b", &[]));
+        for scope in [
+            Scope::All,
+            Scope::Route("r"),
+            Scope::Host("h"),
+            Scope::Path { site: "h", path: "/a/b" },
+            Scope::Below("/a"),
+        ] {
+            assert!(place.epochs.contains(&scope.epoch(&keys)), "{scope:?}");
+            assert_eq!(scope.epochs(&keys), [scope.epoch(&keys)]);
+        }
+        for scope in [
+            Scope::Tag { site: "h", tag: b"t" },
+            Scope::Group { scheme: "http", site: "h", group: b"t" },
+        ] {
+            assert_eq!(scope.epochs(&keys), [keys.cache_tags_clock(), scope.epoch(&keys)]);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod admin;
 mod auth;
+mod cache;
 mod jwks;
 mod limit;
 mod load;
@@ -27,15 +28,16 @@ use std::collections::BTreeMap;
 
 pub use admin::Admin;
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
+pub use cache::{Cache, SetCookie};
 pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse};
 pub use log::{AccessLog, Level, Log};
 pub use problem::{Problem, Problems, Source};
-pub use route::{Auth, Cache, Route, SessionUse};
+pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
-pub use store::{LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store::{CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, Endpoint, Upstream};
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the

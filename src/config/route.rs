@@ -1,14 +1,12 @@
 //! `[routes.NAME]`: what is matched and what is done with it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::cache::{self, Cache};
 use super::reader::Section;
-use super::value::{
-    GIB, MIB, Mistake, Read, duration, echo, field_name, flag, method, size, string, text,
-};
+use super::value::{Mistake, Read, echo, field_name, flag, method, text};
 
 /// `[routes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,19 +53,6 @@ pub enum SessionUse {
     Required,
 }
 
-/// `cache = { … }`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cache {
-    /// Freshness of responses that state none of their own.
-    pub ttl: Option<Duration>,
-    /// The upstream ignores the identity that the gateway injects.
-    pub shared: bool,
-    /// Parts of the identity that the response depends on (`claim:NAME`, the names alone).
-    pub partition: Vec<String>,
-    /// Largest stored body, in bytes.
-    pub max_bytes: u64,
-}
-
 /// Reads `[routes.NAME]`.
 pub(super) fn read(route: &mut Section<'_>) -> Route {
     route.not_built("split", "the upstream would get every request");
@@ -87,7 +72,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         require: route.map("require", field_name, |values| values.list_of(text)),
         limits: route.list_or_empty("limits", text),
         session: route.or("session", SessionUse::Off, session_use),
-        cache: route.optional("cache", read_cache),
+        cache: route.optional("cache", cache::read),
         invalidates: route.list_or_empty("invalidates", text),
     }
 }
@@ -121,28 +106,5 @@ fn session_use(value: &DeValue<'_>) -> Read<SessionUse> {
             Err(Mistake::new(what, format!("write {EXAMPLE}")))
         }
         other => Err(Mistake::wrong_type(other, EXAMPLE, EXAMPLE)),
-    }
-}
-
-fn read_cache(cache: &mut Section<'_>) -> Cache {
-    cache.not_built("stale_while_revalidate", "a stale response would not be served");
-    cache.not_built("stale_if_error", "a failing upstream would be seen by the client");
-    Cache {
-        ttl: cache.get("ttl", duration),
-        shared: cache.or("shared", false, flag),
-        partition: cache.list("partition", partition).unwrap_or_default(),
-        max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
-    }
-}
-
-fn partition(value: &DeValue<'_>) -> Read<String> {
-    const EXAMPLE: &str = "\"claim:NAME\"";
-    let text = string(value, EXAMPLE)?;
-    match text.split_once(':') {
-        Some(("claim", name)) => field_name(name),
-        _ => {
-            let what = format!("{} cannot part a cache", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
-        }
     }
 }

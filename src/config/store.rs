@@ -33,6 +33,10 @@ pub struct Store {
     pub memory_keys: usize,
     /// Most bytes of cached responses in this node's memory.
     pub near_cache_bytes: u64,
+    /// How a node learns of the epochs of the cache.
+    pub cache_epochs: CacheEpochs,
+    /// Most epochs that this node knows without asking.
+    pub known_epochs: usize,
     /// Most revocations that the stream and this node's memory hold.
     pub revocations: usize,
     /// `[store.on_outage]`
@@ -75,6 +79,15 @@ pub struct OnOutage {
     pub nodes: u32,
 }
 
+/// How a node learns that cached responses were made stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheEpochs {
+    /// Each request asks for the epochs it needs.
+    Ask,
+    /// The store tells of changes; what is known is not asked for.
+    Follow,
+}
+
 /// Refuse with 503, or go on without the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
@@ -107,6 +120,8 @@ impl Default for Store {
             reconnect_backoff: Duration::from_millis(250),
             memory_keys: 1_000_000,
             near_cache_bytes: 32 * MIB,
+            cache_epochs: CacheEpochs::Ask,
+            known_epochs: 100_000,
             revocations: 100_000,
             on_outage: OnOutage::default(),
         }
@@ -128,6 +143,7 @@ impl Default for OnOutage {
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
     let default = Store::default();
+    let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
     Store {
         url: store.or("url", default.url, store_url),
         prefix: store.or("prefix", default.prefix, prefix),
@@ -142,6 +158,8 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
             default.near_cache_bytes,
             size(0..=1024 * GIB),
         ),
+        cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
+        known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
         on_outage: store.section("on_outage", read_on_outage),
     }

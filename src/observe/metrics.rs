@@ -16,7 +16,7 @@ use super::Histogram;
 use super::histogram::Spread;
 
 /// A counter of the request path.
-type Tally = Counter<u64, Spread>;
+pub type Tally = Counter<u64, Spread>;
 
 /// Lowest and number of HTTP status codes.
 const STATUS_MIN: u16 = 100;
@@ -43,6 +43,12 @@ struct RouteReason {
 struct RouteVerdict {
     route: String,
     verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteSource {
+    route: String,
+    source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +85,13 @@ pub struct Metrics {
     requests: Family<RouteStatus, Tally>,
     rejections: Family<RouteReason, Tally>,
     cache: Family<RouteVerdict, Tally>,
+    cache_not_kept: Family<RouteReason, Counter>,
+    cache_sources: Family<RouteSource, Tally>,
+    cache_bytes: Family<Route, Tally>,
+    /// Parts of stored bodies that were gone, or not what they were.
+    pub cache_chunks_lost: Counter,
+    /// Time that misses waited for another node's fetch.
+    pub cache_lease_wait: Histogram,
     limits: Family<LimitAction, Tally>,
     durations: Family<Route, Histogram>,
     upstream_durations: Family<Route, Histogram>,
@@ -109,6 +122,11 @@ impl Default for Metrics {
             requests: Family::default(),
             rejections: Family::default(),
             cache: Family::default(),
+            cache_not_kept: Family::default(),
+            cache_sources: Family::default(),
+            cache_bytes: Family::default(),
+            cache_chunks_lost: Counter::default(),
+            cache_lease_wait: Histogram::default(),
             limits: Family::default(),
             durations: Family::default(),
             upstream_durations: Family::default(),
@@ -142,6 +160,17 @@ impl Metrics {
             self.rejections.clone(),
         );
         r.register("cache", "Requests on cached routes, by cache verdict", self.cache.clone());
+        let help = "Responses on cached routes that were not kept, by reason";
+        r.register("cache_not_kept", help, self.cache_not_kept.clone());
+        let help = "Answers from the cache, by where the response was: near or store";
+        r.register("cache_answers", help, self.cache_sources.clone());
+        let help = "Bytes of bodies sent from the cache";
+        r.register("cache_sent_bytes", help, self.cache_bytes.clone());
+        let help = "Parts of stored bodies that were gone or damaged";
+        r.register("cache_chunks_lost", help, self.cache_chunks_lost.clone());
+        let help = "Waited for what another gateway fetches";
+        let wait = self.cache_lease_wait.clone();
+        r.register_with_unit("cache_lease_wait", help, Unit::Seconds, wait);
         let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark";
         r.register("over_limit", help, self.limits.clone());
         let seconds = || Unit::Seconds;
@@ -182,10 +211,19 @@ impl Metrics {
             requests: self.requests.clone(),
             rejections: self.rejections.clone(),
             cache: self.cache.clone(),
+            cache_not_kept: self.cache_not_kept.clone(),
+            cache_near: self.cache_source(name, "near"),
+            cache_store: self.cache_source(name, "store"),
+            cache_bytes: self.cache_bytes.get_or_create(&route()).clone(),
             by_status: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             duration: self.durations.get_or_create(&route()).clone(),
             upstream_duration: self.upstream_durations.get_or_create(&route()).clone(),
         }
+    }
+
+    fn cache_source(&self, route: &str, source: &'static str) -> Tally {
+        let label = RouteSource { route: route.to_owned(), source };
+        self.cache_sources.get_or_create(&label).clone()
     }
 
     /// A request was over a limit.
@@ -265,6 +303,12 @@ pub struct RouteMeter {
     requests: Family<RouteStatus, Tally>,
     rejections: Family<RouteReason, Tally>,
     cache: Family<RouteVerdict, Tally>,
+    cache_not_kept: Family<RouteReason, Counter>,
+    /// Answers that this node's memory gave.
+    pub cache_near: Tally,
+    /// Answers that the store gave.
+    pub cache_store: Tally,
+    cache_bytes: Tally,
     /// Counters by status, made when a status is first seen: a lookup in the family would take its
     /// lock.
     by_status: Box<[OnceLock<Tally>]>,
@@ -299,5 +343,16 @@ impl RouteMeter {
     pub fn cache(&self, verdict: &'static str) {
         let label = RouteVerdict { route: self.name.clone(), verdict };
         self.cache.get_or_create(&label).inc();
+    }
+
+    /// A response was not kept, although its route caches.
+    pub fn cache_not_kept(&self, reason: &'static str) {
+        let label = RouteReason { route: self.name.clone(), reason };
+        self.cache_not_kept.get_or_create(&label).inc();
+    }
+
+    /// A body, or a part of one, was sent from the cache.
+    pub fn cache_sent(&self, bytes: u64) {
+        self.cache_bytes.inc_by(bytes);
     }
 }

@@ -2,27 +2,24 @@
 //! judged after it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::request::Parts;
 
+use super::caching::{Found, Lookup};
 use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
-use crate::cache::{
-    self, CacheStatus, Forward, Found, Intent, NearCache, Place, Shape, Stored, Verdict,
-};
 use crate::config::Outage;
 use crate::gateway::{Gateway, Held};
-use crate::headers;
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
 use crate::session;
 use crate::store::{
-    Answers, Cached, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing,
-    StandingReply, StoreError,
+    Answers, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StandingReply,
+    StoreError,
 };
 
 /// The questions of one request, with the keys they are made of.
@@ -38,26 +35,18 @@ pub(super) struct Asked<'p> {
     cached: Option<Lookup>,
 }
 
-/// What the cache wants to know.
-struct Lookup {
-    place: Place,
-    intent: Intent,
-    /// This node's copy, which counts only if the epochs agree.
-    near: Option<Arc<Stored>>,
-}
-
 impl<'p> Asked<'p> {
     /// Lets every room ask. A caller whose token is no good asks for its address's limits only.
     /// What this node knows to be exhausted is refused without asking.
     pub(super) fn collect(
-        gateway: &Arc<Gateway>,
+        exchange: &Exchange,
         arrival: &Arrival<'p>,
         identified: &Result<Caller, Denied>,
         head: &Parts,
         told: &mut Told<'p>,
     ) -> Result<Self, Exceeded> {
-        let Arrival { running, route, client, target, .. } = *arrival;
-        let plan = &running.plan;
+        let Arrival { running, route, client, .. } = *arrival;
+        let (plan, gateway) = (&running.plan, exchange.gateway());
         let good = identified.is_ok();
         let caller = identified.as_ref().ok().cloned().flatten();
         let session_id = route
@@ -90,13 +79,7 @@ impl<'p> Asked<'p> {
             let end = if renews { plan.keys.session_end(&id) } else { String::new() };
             SessionKeys { session: plan.keys.session(&id), end }
         });
-        let cached = route.cache.as_ref().filter(|_| good).map(|policy| {
-            let odd = has_body(head) || headers::nominates(&head.headers);
-            let intent = cache::lookup(&head.method, &head.headers, odd);
-            let place = Place::of(&plan.keys, policy, &route.name, target, &caller);
-            let near = if intent.read { gateway.near.get(&place.entry, now_ms()) } else { None };
-            Lookup { place, intent, near }
-        });
+        let cached = if good { Lookup::of(exchange, arrival, head, &caller) } else { None };
         Ok(Self { charges, places, held, caller, session, session_policy, cached })
     }
 
@@ -111,11 +94,7 @@ impl<'p> Asked<'p> {
                 let bytes_max = policy.bytes_max();
                 SessionKey { key: &keys.session, ttl: policy.renews(), bytes_max, end }
             }),
-            cached: self.cached.as_ref().filter(|lookup| lookup.asks()).map(|lookup| Cached {
-                epochs: &lookup.place.epochs,
-                entry: (lookup.intent.read && lookup.near.is_none())
-                    .then_some(&*lookup.place.entry),
-            }),
+            cached: self.cached.as_ref().and_then(Lookup::question),
             overdue: &[],
         }
     }
@@ -189,59 +168,17 @@ impl<'p> Asked<'p> {
     }
 
     /// Is there a stored response that answers the request? A miss says what may be stored later.
-    pub(super) fn cached(
+    pub(super) async fn cached(
         self,
         reply: Option<Reply<CachedReply>>,
         head: &Parts,
-        near: &NearCache,
+        gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
     ) -> Result<Found, Rejection> {
-        let Some(lookup) = self.cached else { return Ok(Found::Miss(None)) };
-        let intent = lookup.intent;
-        let now_ms = now_ms();
-        let mut why = intent.forward;
-        let mut fill = None;
-        match reply {
-            Some(Ok(reply)) => {
-                let epochs = reply.epochs.clone();
-                let based = reply.based;
-                let path_epoch = reply.path_epoch.clone();
-                if let Some(stored) = lookup.valid(reply, near).filter(|_| based) {
-                    let verdict = cache::judge(&stored, &head.headers, &intent, now_ms);
-                    let shape = match verdict {
-                        Verdict::Hit { .. } if head.method == http::Method::HEAD => {
-                            Some(Shape::Head)
-                        }
-                        Verdict::Hit { .. } => Some(Shape::Full),
-                        Verdict::NotModified { .. } => Some(Shape::NotModified),
-                        Verdict::VaryMiss | Verdict::Stale | Verdict::RequestForbids => None,
-                    };
-                    if let (Some(shape), Verdict::Hit { age } | Verdict::NotModified { age }) =
-                        (shape, verdict)
-                    {
-                        exchange.cache = Some("hit");
-                        let mut response = stored.respond(age, shape);
-                        let status = CacheStatus::Hit { ttl: stored.remaining_ms(now_ms) / 1000 };
-                        cache::append_status(response.headers_mut(), status);
-                        return Ok(Found::Hit(response));
-                    }
-                    why = verdict.forward().unwrap_or(why);
-                }
-                fill = (intent.store && based)
-                    .then(|| cache::Pending::new(lookup.place, intent, epochs, path_epoch));
-                if !based {
-                    exchange.found_base();
-                }
-            }
-            Some(Err(_)) => why = Forward::Bypass,
-            None => {}
+        match self.cached {
+            Some(lookup) => lookup.judge(reply, head, gateway, exchange).await,
+            None => Ok(Found::Nothing(None)),
         }
-        if intent.only_if_cached {
-            return Err(Rejection::OnlyIfCached);
-        }
-        exchange.cache = Some(why.verdict());
-        exchange.forward = Some(why);
-        Ok(Found::Miss(fill))
     }
 }
 
@@ -261,27 +198,6 @@ pub(super) fn recalled(
     })
 }
 
-impl Lookup {
-    fn asks(&self) -> bool {
-        self.intent.read || self.intent.store
-    }
-
-    /// The entry that the current epochs confirm: this node's copy, or the one that the store sent.
-    fn valid(&self, reply: CachedReply, near: &NearCache) -> Option<Arc<Stored>> {
-        let confirmed =
-            |stored: &Arc<Stored>| stored.epochs == reply.epochs && stored.key == self.place.entry;
-        if let Some(stored) = &self.near {
-            return Some(Arc::clone(stored)).filter(confirmed);
-        }
-        let stored = Arc::new(Stored::decode(&reply.entry?)?);
-        if stored.epochs == reply.epochs && stored.key == self.place.entry {
-            near.put(Arc::clone(&stored));
-            return Some(stored);
-        }
-        None
-    }
-}
-
 /// The revocation keys of a token or API key.
 pub(super) fn standing(identity: &Identity) -> Standing<'_> {
     Standing {
@@ -289,18 +205,4 @@ pub(super) fn standing(identity: &Identity) -> Standing<'_> {
         not_before: identity.not_before_key.as_deref(),
         record: identity.record_key.as_deref(),
     }
-}
-
-/// Whether the head announces a body; HTTP/2 may have one without announcing it, which
-/// `Content-Length: 0` and an ended stream rule out, and a GET that has one all the same is
-/// forwarded with it.
-fn has_body(head: &Parts) -> bool {
-    head.headers.contains_key(http::header::TRANSFER_ENCODING)
-        || head.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")
-}
-
-/// The wall clock in Unix milliseconds.
-pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

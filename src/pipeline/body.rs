@@ -1,6 +1,5 @@
 //! The body of a response on its way to the client. It carries the record of its request, which is
-//! closed when the last byte has left or when the client has gone, and the copy that the cache
-//! keeps.
+//! closed when the last byte has left or when the client has gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::Exchange;
-use super::forward::Tee;
+use super::parts::Parts;
 use crate::upstream::{Download, DownloadFault};
 
 /// What a response consists of, before its record is attached.
@@ -18,15 +17,32 @@ use crate::upstream::{Download, DownloadFault};
 pub(super) enum Content {
     /// Bytes at hand: a cached or a made response.
     Bytes(Bytes),
-    /// Bytes as they come from the upstream, with the cache's copy.
-    Download(Box<Download>, Option<Box<Tee>>),
+    /// Bytes as they come from the upstream.
+    Download(Box<Download>),
+    /// What the cache puts together.
+    Parts(Box<Parts>),
+}
+
+/// Why a response body ended early. The client sees a cut-off message, never a clean end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The upstream's body did.
+    #[error(transparent)]
+    Download(#[from] DownloadFault),
+    /// The body that was shared with another request did.
+    #[error("the response that another request fetched was cut off")]
+    Shared,
+    /// A part of a stored body is gone.
+    #[error("a part of the stored response is gone from the store")]
+    Lost,
 }
 
 impl Content {
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Download(download, _) => http_body::Body::is_end_stream(&**download),
+            Self::Download(download) => http_body::Body::is_end_stream(&**download),
+            Self::Parts(parts) => parts.is_over(),
         }
     }
 }
@@ -46,21 +62,22 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = DownloadFault;
+    type Error = Fault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, DownloadFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         let frame = match &mut this.content {
             Content::Bytes(bytes) if bytes.is_empty() => None,
             Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Download(download, tee) => {
+            Content::Download(download) => {
                 let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
-                // The copy is complete and findable before the client can have seen the end.
-                Tee::observe(tee, &frame, download.is_end_stream());
-                frame
+                frame.map(|frame| frame.map_err(Fault::Download))
+            }
+            Content::Parts(parts) => {
+                std::task::ready!(parts.poll_next(cx)).map(|next| next.map(Frame::data))
             }
         };
         match &frame {
@@ -83,7 +100,10 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Download(download, _) => download.size_hint(),
+            Content::Download(download) => download.size_hint(),
+            Content::Parts(parts) => {
+                parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

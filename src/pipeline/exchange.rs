@@ -8,7 +8,7 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::{Body, Content};
+use super::body::{Body, Content, Fault};
 use super::{Connection, Snapshot};
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::Forward;
@@ -139,16 +139,18 @@ impl Exchange {
         !self.degraded.is_empty()
     }
 
-    /// The cache has no base epoch: one is made, behind the request's back.
-    pub(super) fn found_base(&self) {
-        self.connection.gateway.found_base();
+    /// The gateway that serves the request.
+    pub(super) fn gateway(&self) -> &Arc<Gateway> {
+        &self.connection.gateway
     }
 
     /// The response's body ended early.
-    pub(super) fn cut_off(&mut self, fault: &DownloadFault) {
+    pub(super) fn cut_off(&mut self, fault: &Fault) {
         self.reason = Some(match fault {
-            DownloadFault::Broken(_) => "upstream_cut_off",
-            DownloadFault::Stalled => "upstream_stalled",
+            Fault::Download(DownloadFault::Broken(_)) => "upstream_cut_off",
+            Fault::Download(DownloadFault::Stalled) => "upstream_stalled",
+            Fault::Shared => "shared_cut_off",
+            Fault::Lost => "cache_chunk_lost",
         });
         self.error = Some(fault.to_string());
     }

@@ -1,32 +1,35 @@
-//! To the upstream and back: the forwarded head, invalidation by unsafe requests, and the copy that
-//! the cache keeps.
+//! To the upstream and back: the forwarded head, and what an unsafe request makes stale.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
-use http_body::Frame;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::asked::now_ms;
 use super::body::Content;
+use super::caching::{self, Errand, Fetch, Wish};
 use super::exchange::Exchange;
+use super::offering;
 use super::rejection::Rejection;
 use crate::auth;
 use crate::base::body::Upload;
 use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
-use crate::cache::{self, CacheStatus, Fill, Freshness, Pending, Stored};
+use crate::base::interim::Interim;
+use crate::cache::{self, CacheStatus, Scope};
 use crate::gateway::{Gateway, Running};
-use crate::headers;
+use crate::headers::{self, Ids};
 use crate::limit;
 use crate::plan::Route;
 use crate::session;
-use crate::upstream::{Download, DownloadFault};
+use crate::upstream::Download;
 
 /// Header fields for the upstream.
 type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// Who calls, and the headers of the session and of limits that the upstream is told.
+pub(super) type Identity<'a> = (&'a Caller, Fields, Fields);
 
 /// A request that has found its route, and what is known of it then.
 pub(super) struct Arrival<'a> {
@@ -53,44 +56,33 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    /// Forwards the request and returns the upstream's answer.
+    /// Forwards the request and returns the upstream's answer, or what the cache makes of it.
     pub(super) async fn forward(
         self,
         gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
-        (mut head, body): (Parts, Incoming),
-        (caller, session, marks): (&Caller, Fields, Fields),
-        pending: Option<Pending>,
+        (head, body): (Parts, Incoming),
+        identity: Identity<'_>,
+        errand: Option<Box<Errand>>,
     ) -> Result<Response<Content>, Rejection> {
+        let upstream = Arc::clone(&self.running.upstreams[self.route.upstream]);
+        if let Some(errand) = errand {
+            // The cache wants the client's own fields: what Vary selects from.
+            let (method, fields) = (head.method.clone(), head.headers.clone());
+            let interim = exchange.connection.open_interim(head.version, &self.running.plan);
+            let fetch =
+                self.fetch(gateway, (exchange, interim), (head, fields.clone()), identity, errand);
+            let wish = Wish { method: &method, fields: &fields };
+            return caching::fetch(gateway, fetch, wish, exchange).await;
+        }
         let plan = &self.running.plan;
         let (method, version) = (head.method.clone(), head.version);
-        let copying = pending.map(|pending| Copying {
-            pending,
-            headers: head.headers.clone(),
-            authenticated: caller.is_some(),
-            sent_ms: now_ms(),
-        });
-        if let Some(policy) = &self.route.auth {
-            auth::strip(policy, &mut head.headers);
-        }
-        if let Some(policy) = &self.route.session {
-            session::strip(policy, &mut head.headers);
-        }
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
-        let may_rest = head.version == Version::HTTP_2 && is_grpc(&head.headers);
+        let may_rest = version == Version::HTTP_2 && is_grpc(&head.headers);
         let (body, progress) = Upload::new(body, plan.upload, may_rest);
-        let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
-        let request = headers::outgoing(
-            &plan.headers,
-            head,
-            self.target,
-            (self.peer, self.client),
-            &exchange.ids,
-            claims.chain(session).chain(marks),
-        );
+        let request = self.outbound(&exchange.ids, head, identity);
+        let on_interim = exchange.connection.open_interim(version, plan).map(offering);
         let sent_at = Instant::now();
-        let upstream = &self.running.upstreams[self.route.upstream];
-        let on_interim = exchange.connection.on_interim(version, plan);
         // From here on the upstream may act; a client that leaves now must not leave stale copies
         // behind.
         let mut guard = Invalidation::arm(gateway, &self, &method);
@@ -99,8 +91,8 @@ impl<'a> Arrival<'a> {
         exchange.upstream_time = Some(sent_at.elapsed());
         match result {
             Ok(response) => {
-                guard.carry_out(Some(response.status())).await;
-                Ok(self.returned(gateway, exchange, response, copying))
+                guard.carry_out(Some((response.status(), response.headers()))).await;
+                Ok(self.returned(exchange, response))
             }
             Err(failure) => {
                 if failure.may_have_acted() {
@@ -117,171 +109,135 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    fn returned(
-        &self,
-        gateway: &Arc<Gateway>,
-        exchange: &Exchange,
-        response: Response<Download>,
-        copying: Option<Copying>,
-    ) -> Response<Content> {
-        let (mut head, download) = response.into_parts();
-        let tee = copying.and_then(|copying| {
-            copying.begin(gateway, &self.running.plan, self.route, head.status, &head.headers)
-        });
-        headers::returning(&mut head.headers);
-        if let Some(why) = exchange.forward {
-            let status = CacheStatus::Forwarded { why, stored: tee.is_some() };
-            cache::append_status(&mut head.headers, status);
-        }
-        Response::from_parts(head, Content::Download(Box::new(download), tee.map(Box::new)))
-    }
-}
-
-/// What must be remembered of a request whose answer may be stored.
-struct Copying {
-    pending: Pending,
-    /// The client's fields, which `Vary` selects from.
-    headers: HeaderMap,
-    authenticated: bool,
-    sent_ms: u64,
-}
-
-impl Copying {
-    fn begin(
+    /// Fetches a stored response anew, behind the client's back, unless somebody does already.
+    pub(super) fn refresh(
         self,
         gateway: &Arc<Gateway>,
-        plan: &crate::plan::Plan,
-        route: &Route,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> Option<Tee> {
-        let policy = route.cache.as_ref()?;
-        let asked = cache::Asked {
-            intent: &self.pending.intent,
-            headers: &self.headers,
-            authenticated: self.authenticated,
-            cookie: self.headers.contains_key(http::header::COOKIE),
-            sent_ms: self.sent_ms,
-        };
-        let freshness = cache::storable(policy, &asked, status, headers, now_ms()).ok()?;
-        // A response that varies on what the gateway itself sends cannot be compared with what a
-        // client sends.
-        if freshness.vary.iter().any(|(name, _)| headers::is_set_by_gateway(&plan.headers, name)) {
-            return None;
-        }
-        let length =
-            headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        let mut tee = Tee {
-            gateway: Arc::clone(gateway),
-            pending: self.pending,
-            status,
-            headers: cache::stored_headers(headers),
-            freshness,
-            length,
-            fill: Fill::new(policy.max_bytes),
-        };
-        // A body of known length zero may never be polled.
-        if length == Some(0) || status == StatusCode::NO_CONTENT {
-            let fill = std::mem::replace(&mut tee.fill, Fill::new(0));
-            tee.commit(fill);
-            return None;
-        }
-        Some(tee)
-    }
-}
-
-/// The copy that grows while a response passes.
-#[derive(Debug)]
-pub(super) struct Tee {
-    gateway: Arc<Gateway>,
-    pending: Pending,
-    status: StatusCode,
-    headers: HeaderMap,
-    freshness: Freshness,
-    length: Option<u64>,
-    fill: Fill,
-}
-
-impl Tee {
-    /// Takes note of one frame; `ended` when it was the last. A copy that cannot be completed is
-    /// dropped.
-    pub(super) fn observe(
-        tee: &mut Option<Box<Self>>,
-        frame: &Option<Result<Frame<Bytes>, DownloadFault>>,
-        ended: bool,
+        exchange: &Exchange,
+        head: Parts,
+        identity: Identity<'_>,
+        errand: Box<Errand>,
     ) {
-        let Some(copy) = tee else { return };
-        let intact = match frame {
-            Some(Ok(frame)) => frame.data_ref().is_some_and(|data| copy.fill.push(data)),
-            Some(Err(_)) => false,
-            None => true,
-        };
-        if !intact {
-            *tee = None;
-        } else if (frame.is_none() || ended)
-            && let Some(mut copy) = tee.take()
-        {
-            let fill = std::mem::replace(&mut copy.fill, Fill::new(0));
-            copy.commit(fill);
+        if let Some(lead) = errand.refresh(gateway) {
+            let fields = head.headers.clone();
+            let fetch = self.fetch(gateway, (exchange, None), (head, fields), identity, errand);
+            tokio::spawn(fetch.refresh(lead));
         }
     }
 
-    /// The body is complete: this node's copy is there at once, the store's as soon as it is
-    /// written.
-    fn commit(self, fill: Fill) {
-        let Some(body) = fill.finish(self.length) else { return };
-        let Pending { place, epochs, path_epoch, .. } = self.pending;
-        let path_epoch_key = place.path_epoch().to_owned();
-        let stored =
-            Stored::new(place.entry, epochs, self.status, self.headers, self.freshness, body);
-        self.gateway.remember(stored, path_epoch_key, path_epoch);
+    fn fetch(
+        &self,
+        gateway: &Arc<Gateway>,
+        (exchange, interim): (&Exchange, Option<Arc<Interim>>),
+        (head, fields): (Parts, HeaderMap),
+        identity: Identity<'_>,
+        errand: Box<Errand>,
+    ) -> Fetch {
+        let caller = identity.0;
+        let forwarded_credential = head.headers.contains_key(AUTHORIZATION);
+        Fetch {
+            gateway: Arc::clone(gateway),
+            upstream: Arc::clone(&self.running.upstreams[self.route.upstream]),
+            authenticated: caller.is_some() || forwarded_credential,
+            per_user: errand.is_per_user(caller),
+            request: self.outbound(&exchange.ids, head, identity),
+            interim,
+            fields,
+            errand,
+        }
+    }
+
+    /// The request as the upstream gets it.
+    fn outbound(
+        &self,
+        ids: &Ids,
+        mut head: Parts,
+        (caller, session, marks): Identity<'_>,
+    ) -> Request<()> {
+        if let Some(policy) = &self.route.auth {
+            auth::strip(policy, &mut head.headers);
+        }
+        if let Some(policy) = &self.route.session {
+            session::strip(policy, &mut head.headers);
+        }
+        let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
+        headers::outgoing(
+            &self.running.plan.headers,
+            head,
+            self.target,
+            (self.peer, self.client),
+            ids,
+            claims.chain(session).chain(marks),
+        )
+    }
+
+    fn returned(&self, exchange: &Exchange, response: Response<Download>) -> Response<Content> {
+        let (mut head, download) = response.into_parts();
+        headers::returning(&mut head.headers);
+        if self.route.cache.is_some() {
+            cache::strip_tags(&mut head.headers);
+        }
+        if let Some(why) = exchange.forward {
+            cache::append_status(&mut head.headers, &CacheStatus::forwarded(why, false));
+        }
+        Response::from_parts(head, Content::Download(Box::new(download)))
     }
 }
 
 /// The duty to make stale what an unsafe request changes, from before it is sent until its outcome
 /// is dealt with.
-struct Invalidation {
-    gateway: Arc<Gateway>,
-    epochs: Vec<String>,
+struct Invalidation<'a> {
+    gateway: &'a Arc<Gateway>,
+    arrival: &'a Arrival<'a>,
     method: Method,
     armed: bool,
     /// This request has waited for the store in vain already, and waits no second time.
     store_is_away: bool,
 }
 
-impl Invalidation {
-    fn arm(
-        gateway: &Arc<Gateway>,
-        Arrival { running, route, target, .. }: &Arrival<'_>,
-        method: &Method,
-    ) -> Self {
-        let keys = &running.plan.keys;
-        let armed = running.caches && cache::invalidates(method, None);
-        let mut epochs = Vec::new();
-        if armed {
-            let site = target.authority.site();
-            epochs.push(cache::scope(keys, &site, target.path(), false));
-            let also = route.invalidates.iter();
-            epochs
-                .extend(also.map(|scope| cache::scope(keys, &site, &scope.path, scope.and_below)));
-        }
-        Self {
-            gateway: Arc::clone(gateway),
-            epochs,
-            method: method.clone(),
-            armed,
-            store_is_away: false,
-        }
+impl<'a> Invalidation<'a> {
+    fn arm(gateway: &'a Arc<Gateway>, arrival: &'a Arrival<'a>, method: &Method) -> Self {
+        let armed = arrival.running.caches && cache::invalidates(method, None);
+        Self { gateway, arrival, method: method.clone(), armed, store_is_away: false }
     }
 
-    /// Makes copies stale when the outcome calls for it (RFC 9111 §4.4), before the answer is
-    /// passed on.
-    async fn carry_out(&mut self, status: Option<StatusCode>) {
-        if self.armed && cache::invalidates(&self.method, status.map(|status| status.as_u16())) {
-            if self.store_is_away {
-                self.gateway.invalidate_later(std::mem::take(&mut self.epochs));
+    /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
+    /// says it changes.
+    fn epochs(&self, answer: Option<(StatusCode, &HeaderMap)>) -> Vec<String> {
+        let Arrival { running, route, client, target, .. } = self.arrival;
+        let keys = &running.plan.keys;
+        let encoded_slash = running.plan.config.server.limits.encoded_slash;
+        let own = cache::Own { scheme: client.scheme, target, encoded_slash };
+        let targets = cache::targets(&self.method, answer, &own);
+        if targets.paths.is_empty() {
+            return Vec::new();
+        }
+        let site = target.authority.site();
+        let mut epochs = Vec::new();
+        if !targets.groups.is_empty() {
+            epochs.push(keys.cache_tags_clock());
+        }
+        epochs.extend(targets.groups.iter().map(|group| {
+            let group = group.as_bytes();
+            Scope::Group { scheme: client.scheme, site: &site, group }.epoch(keys)
+        }));
+        let paths = targets.paths.iter().map(|path| cache::scope(keys, &site, path, false));
+        epochs.extend(paths);
+        let also = route.invalidates.iter();
+        epochs.extend(also.map(|scope| cache::scope(keys, &site, &scope.path, scope.and_below)));
+        epochs
+    }
+
+    /// Makes copies stale when the outcome calls for it, before the answer is passed on.
+    async fn carry_out(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
+        if self.armed {
+            let epochs = self.epochs(answer);
+            if epochs.is_empty() {
+                // It failed, and changed nothing.
+            } else if self.store_is_away {
+                self.gateway.invalidate_later(epochs);
             } else {
-                Box::pin(self.gateway.invalidate(self.epochs.clone())).await;
+                Box::pin(self.gateway.invalidate(epochs)).await;
             }
         }
         self.armed = false;
@@ -292,11 +248,11 @@ impl Invalidation {
     }
 }
 
-impl Drop for Invalidation {
+impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
         if self.armed {
-            self.gateway.invalidate_later(std::mem::take(&mut self.epochs));
+            self.gateway.invalidate_later(self.epochs(None));
         }
     }
 }

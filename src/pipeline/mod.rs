@@ -7,9 +7,11 @@
 
 mod asked;
 mod body;
+mod caching;
 mod exchange;
 mod explain;
 mod forward;
+mod parts;
 mod rejection;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +20,17 @@ use std::time::SystemTime;
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
-pub use self::body::Body;
+pub use self::body::{Body, Fault as BodyFault};
 pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
 
 use self::asked::Asked;
 use self::body::Content;
+use self::caching::Found;
 use self::exchange::Exchange;
 use self::forward::Arrival;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
-use crate::cache::Found;
 use crate::gateway::{Gateway, Running};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Receipt, Told};
@@ -71,20 +73,13 @@ impl Connection {
     /// Opens the way of interim responses for one request. There is none unless the client speaks
     /// HTTP/1.1: HTTP/1.0 has no such responses (RFC 9110 §15.2), and hyper cannot send them over
     /// HTTP/2.
-    fn on_interim(&self, version: Version, plan: &Plan) -> Option<impl OnInterim + use<>> {
+    fn open_interim(&self, version: Version, plan: &Plan) -> Option<Arc<Interim>> {
         let most = plan.config.server.limits.interim_responses;
         if most == 0 || version != Version::HTTP_11 {
             return None;
         }
-        let interim = Arc::clone(&self.interim);
-        interim.open(most);
-        Some(move |status, fields: &HeaderMap| {
-            if interim.is_open()
-                && let Some(head) = headers::interim(status, fields)
-            {
-                interim.offer(&head);
-            }
-        })
+        self.interim.open(most);
+        Some(Arc::clone(&self.interim))
     }
 
     /// The rules of now. A reload never changes them under a request.
@@ -95,6 +90,17 @@ impl Connection {
             *snapshot = (generation, Arc::new(self.gateway.running()));
         }
         Arc::clone(&snapshot.1)
+    }
+}
+
+/// Passes interim responses on to a client.
+fn offering(interim: Arc<Interim>) -> impl OnInterim {
+    move |status, fields: &HeaderMap| {
+        if interim.is_open()
+            && let Some(head) = headers::interim(status, fields)
+        {
+            interim.offer(&head);
+        }
     }
 }
 
@@ -136,7 +142,7 @@ async fn answer(
     // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
     // record is, for the store.
     let (identified, away) = gateway.identify(&running, route, &target, &head.headers).await;
-    let mut asked = Asked::collect(gateway, &arrival, &identified, &head, &mut told)?;
+    let mut asked = Asked::collect(exchange, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
     let mut answers = match away {
@@ -168,14 +174,19 @@ async fn answer(
         let found = (answers.session.take(), answers.session_end.take());
         let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
         gateway.renew(asked.session.as_ref(), session.renew);
-        match asked.cached(answers.cached.take(), &head, &gateway.near, exchange)? {
-            Found::Hit(response) => {
+        let identity = (&caller, session.headers, told.marks);
+        match asked.cached(answers.cached.take(), &head, gateway, exchange).await? {
+            Found::Answer(response) => {
                 is_cached = true;
-                Ok(response.map(Content::Bytes))
+                Ok(response)
             }
-            Found::Miss(pending) => {
-                let identity = (&caller, session.headers, told.marks);
-                arrival.forward(gateway, exchange, (head, body), identity, pending).await
+            Found::Stale(response, errand) => {
+                is_cached = true;
+                arrival.refresh(gateway, exchange, head, identity, errand);
+                Ok(response)
+            }
+            Found::Nothing(errand) => {
+                arrival.forward(gateway, exchange, (head, body), identity, errand).await
             }
         }
     };

@@ -50,6 +50,9 @@ pub enum Rejection {
     /// `only-if-cached`, and it is not.
     #[error("the client asked for a cached response only, and there is none")]
     OnlyIfCached,
+    /// The body of a stored response, which its origin had just confirmed, is gone.
+    #[error("the body of a stored response is gone from the store")]
+    CacheLost,
     /// The client's body.
     #[error(transparent)]
     Upload(#[from] UploadFault),
@@ -102,6 +105,7 @@ impl Rejection {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::CacheLost => StatusCode::BAD_GATEWAY,
             Self::Upload(UploadFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadFault::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Upload(UploadFault::Broken) => StatusCode::BAD_REQUEST,
@@ -149,6 +153,7 @@ impl Rejection {
                 NoSession::Unknown(_) => "session_unknown",
             },
             Self::OnlyIfCached => "not_cached",
+            Self::CacheLost => "cache_chunk_lost",
             Self::Upload(UploadFault::TooLarge) => "body_too_large",
             Self::Upload(UploadFault::Stalled) => "body_stalled",
             Self::Upload(UploadFault::Broken) => "body_malformed",
@@ -181,6 +186,7 @@ impl Rejection {
             Self::NoSession(no_session) => public_session(no_session).into(),
             Self::RevocationUnknown(_) | Self::Exceeded(Exceeded::Unknown(_)) => UNREACHABLE.into(),
             Self::OnlyIfCached => "No cached response; retry without only-if-cached.".into(),
+            Self::CacheLost => "A stored response was evicted while it was used. Retry.".into(),
             Self::Upload(fault) => fault.to_string().into(),
             Self::Upstream(failure) => match failure {
                 Failure::Timeout | Failure::ConnectTimeout => {
@@ -216,7 +222,8 @@ impl Rejection {
             ) => Fault::Gateway,
             Self::RevocationUnknown(_)
             | Self::Exceeded(Exceeded::Unknown(_))
-            | Self::NoSession(NoSession::Unknown(_)) => Fault::Store,
+            | Self::NoSession(NoSession::Unknown(_))
+            | Self::CacheLost => Fault::Store,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -313,6 +320,7 @@ impl Rejection {
             | Self::Exceeded(_)
             | Self::NoSession(_)
             | Self::OnlyIfCached
+            | Self::CacheLost
             | Self::Upload(_)
             | Self::Upstream(_) => {}
         }
@@ -331,6 +339,7 @@ impl Rejection {
             | Self::Exceeded(_)
             | Self::NoSession(_)
             | Self::OnlyIfCached
+            | Self::CacheLost
             | Self::Upstream(_) => false,
         }
     }

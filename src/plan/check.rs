@@ -72,6 +72,13 @@ pub(super) fn session_and_cache(
                 .to_owned();
         problems.push(at("cache"), what, remedy);
     }
+    let knows_callers = written.auth.is_some() || uses_session;
+    let is_kept = cache.set_cookie == config::SetCookie::Store;
+    if is_kept && knows_callers && cache.partition.is_empty() {
+        let what = "a cookie that one caller was given would be sent to others".to_owned();
+        let remedy = "say cache.partition = [\"claim:NAME\"], or leave set_cookie at \"explicit\"";
+        problems.push(at("cache.set_cookie"), what, remedy.to_owned());
+    }
     if !cache.partition.is_empty() && written.auth.is_none() {
         let what = "a partition by claim needs a verified caller".to_owned();
         problems.push(

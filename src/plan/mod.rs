@@ -58,7 +58,7 @@ pub struct Route {
     /// Whether a session is attached.
     pub session: Option<session::Policy>,
     /// Whether responses are kept.
-    pub cache: Option<cache::Policy>,
+    pub cache: Option<Arc<cache::Policy>>,
     /// Index of the upstream.
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.
@@ -166,7 +166,7 @@ fn compile_routes(
             auth,
             limits,
             session,
-            cache: written.cache.as_ref().map(compile_cache),
+            cache: written.cache.as_ref().map(compile_cache).map(Arc::new),
             upstream,
             invalidates,
         };
@@ -238,6 +238,18 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         shared: written.shared,
         partition: written.partition.clone(),
         max_bytes: usize::try_from(written.max_bytes).unwrap_or(usize::MAX),
+        stale_while_revalidate: written.stale_while_revalidate,
+        stale_if_error: written.stale_if_error,
+        stale_when_disconnected: written.stale_when_disconnected,
+        heuristic: written.heuristic,
+        set_cookie: match written.set_cookie {
+            config::SetCookie::Explicit => cache::SetCookie::Explicit,
+            config::SetCookie::Store => cache::SetCookie::Store,
+            config::SetCookie::Never => cache::SetCookie::Never,
+        },
+        error_ttl: written.error_ttl,
+        negative: written.negative.clone(),
+        ignore_request_directives: written.ignore_request_directives,
     }
 }
 

@@ -214,6 +214,10 @@ fn identity_and_cache_need_a_word() {
     check("auth = \"users\"\ncache = { partition = [\"claim:plan\"] }", &[]);
     check("cache = { partition = [\"claim:plan\"] }", &["routes.r.cache.partition"]);
     check("cache = { ttl = \"1m\" }", &[]);
+    let keeps = "shared = true, set_cookie = \"store\"";
+    check(&format!("auth = \"users\"\ncache = {{ {keeps} }}"), &["routes.r.cache.set_cookie"]);
+    check(&format!("session = true\ncache = {{ {keeps} }}"), &["routes.r.cache.set_cookie"]);
+    check(&format!("cache = {{ {keeps} }}"), &[]);
     check("require = { role = [\"a\"] }", &["routes.r.require"]);
 }
 

@@ -261,7 +261,7 @@ struct Tracked {
 
 impl http_body::Body for Tracked {
     type Data = Bytes;
-    type Error = crate::upstream::DownloadFault;
+    type Error = pipeline::BodyFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -5,14 +5,14 @@
 //! as `sha256:` and the hex digest of its bytes. Limiter and cache keys carry a hash tag, so that
 //! each script touches one slot of a cluster.
 
+mod cache;
+
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 /// Longest part that stands verbatim, in bytes.
 const VERBATIM_BYTES_MAX: usize = 128;
-/// Longest host and path that stand verbatim in a cache key, in bytes.
-const CACHE_TARGET_BYTES_MAX: usize = 512;
 
 /// Field of an entry of [`Keys::revocations`]: the whole key of the revocation.
 pub const REVOKED_KEY: &str = "key";
@@ -148,32 +148,6 @@ impl Keys {
     pub fn in_flight(&self, policy: &str, principal: &str) -> String {
         format!("{}:ratelimit:{{{principal}}}:{policy}:in-flight", self.prefix)
     }
-
-    /// The nonce under which every cached response is stored; changing it empties the cache.
-    pub fn cache_base(&self) -> String {
-        format!("{}:cache:{{*}}:epoch", self.prefix)
-    }
-
-    /// The nonce of everything at or below a path, on any host.
-    pub fn cache_prefix(&self, path: &str) -> String {
-        format!("{}:cache:{{{}}}:epoch", self.prefix, target("", path))
-    }
-
-    /// The nonce of one path on one host, whatever the query.
-    pub fn cache_path(&self, host: &str, path: &str) -> String {
-        format!("{}:cache:{{{}}}:epoch", self.prefix, target(host, path))
-    }
-
-    /// One stored response. `variant` holds what else the response depends on: route, partition,
-    /// query.
-    pub fn cache_entry(&self, host: &str, path: &str, variant: &str) -> String {
-        let target = target(host, path);
-        if variant.len() <= CACHE_TARGET_BYTES_MAX {
-            format!("{}:cache:{{{target}}}:entry:{variant}", self.prefix)
-        } else {
-            format!("{}:cache:{{{target}}}:entry:{}", self.prefix, hashed(variant.as_bytes()))
-        }
-    }
 }
 
 /// Appends one part of a limiter's principal, `kind=value`, the kind given in pieces. A value that
@@ -241,15 +215,6 @@ fn part(value: &str) -> std::borrow::Cow<'_, str> {
     let verbatim = (1..=VERBATIM_BYTES_MAX).contains(&value.len())
         && value.bytes().all(|b| (0x21..=0x7E).contains(&b));
     if verbatim { value.into() } else { hashed(value.as_bytes()).into() }
-}
-
-/// `host` and a canonical path, which contains no brace.
-fn target(host: &str, path: &str) -> String {
-    if host.len() + path.len() <= CACHE_TARGET_BYTES_MAX {
-        format!("{host}{path}")
-    } else {
-        hashed(format!("{host}{path}").as_bytes())
-    }
 }
 
 fn hashed(bytes: &[u8]) -> String {
@@ -377,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn limiter_and_cache_formats() {
+    fn limiter_formats() {
         let keys = Keys::new("app");
         let mut out = String::new();
         keys.limit_into(&mut out, "api", "15m", "claim:sub=42");
@@ -386,12 +351,5 @@ mod tests {
         assert_eq!(limit_parts("app:session:x"), None);
         let key = keys.in_flight("slow", "claim:sub=42");
         assert_eq!(key, "app:ratelimit:{claim:sub=42}:slow:in-flight");
-        assert_eq!(keys.cache_base(), "app:cache:{*}:epoch");
-        assert_eq!(keys.cache_prefix("/products"), "app:cache:{/products}:epoch");
-        assert_eq!(
-            keys.cache_path("shop.example.com", "/p"),
-            "app:cache:{shop.example.com/p}:epoch"
-        );
-        assert_eq!(keys.cache_entry("h", "/p", "r:0:?q"), "app:cache:{h/p}:entry:r:0:?q");
     }
 }

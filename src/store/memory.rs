@@ -5,6 +5,7 @@
 //! refused.
 
 mod api_keys;
+mod cache;
 mod sessions;
 
 use std::collections::HashMap;
@@ -17,9 +18,8 @@ use tokio::time::Instant;
 use super::lease::Holders;
 use super::window::WindowLog;
 use super::{
-    Answers, Cached, CachedReply, ChargeReply, Charges, EPOCH_TTL, Entry, LeaseReply, Leases,
-    Questions, Release, SessionEnd, SessionReply, SessionValue, Standing, StandingReply,
-    StoreError, Window, epoch_vector, nonce,
+    Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, SessionEnd,
+    SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
 };
 
 /// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
@@ -73,7 +73,7 @@ impl MemoryStore {
 
     /// See [`super::Store::ask`].
     pub fn ask(&self, questions: &Questions<'_>) -> Answers {
-        let settled = !questions.overdue.is_empty() && self.invalidate(questions.overdue).is_ok();
+        let settled = !questions.overdue.is_empty() && self.settle(questions.overdue).is_ok();
         Answers {
             standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
@@ -137,46 +137,6 @@ impl MemoryStore {
         }
     }
 
-    /// See [`super::Store::remember`].
-    pub fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let mut values = lock(&self.values);
-        let epoch = values.text(&entry.path_epoch_key).unwrap_or_default();
-        if epoch != entry.path_epoch {
-            return Ok(false);
-        }
-        // Cached responses leave room for what must not be refused: revocations, epochs, sessions.
-        let crowded = |values: &Values| {
-            values.map.len() >= self.keys_max - self.keys_max / 4
-                || values.bytes + entry.value.len() > ENTRY_BYTES_MAX - ENTRY_BYTES_MAX / 4
-        };
-        if crowded(&values) {
-            values.sweep();
-            if crowded(&values) {
-                return Ok(false);
-            }
-        }
-        let value = SessionValue::Text(entry.value.clone());
-        values.insert(&entry.key, value, Some(entry.ttl), self.keys_max).map(|()| true)
-    }
-
-    /// See [`super::Store::invalidate`].
-    pub fn invalidate(&self, epochs: &[String]) -> Result<(), StoreError> {
-        let mut values = lock(&self.values);
-        for epoch in epochs {
-            let value = SessionValue::Text(nonce()?);
-            values.insert(epoch, value, Some(EPOCH_TTL), self.keys_max)?;
-        }
-        Ok(())
-    }
-
-    /// See [`super::Store::found`].
-    pub fn found(&self, base: &str) -> Result<(), StoreError> {
-        if lock(&self.values).text(base).is_some() {
-            return Ok(());
-        }
-        self.invalidate(&[base.to_owned()])
-    }
-
     /// Writes one value.
     pub fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError> {
         lock(&self.values).insert(key, SessionValue::Text(value), ttl, self.keys_max)
@@ -224,17 +184,6 @@ impl MemoryStore {
                 SessionEnd::parse(&ends?.1)
             }
             SessionValue::Text(_) => None,
-        }
-    }
-
-    fn cached(&self, cached: Cached<'_>) -> CachedReply {
-        let mut values = lock(&self.values);
-        let epochs: Vec<Option<Bytes>> = cached.epochs.iter().map(|key| values.text(key)).collect();
-        CachedReply {
-            epochs: epoch_vector(epochs.iter().map(Option::as_deref)),
-            path_epoch: epochs.last().cloned().flatten().unwrap_or_default(),
-            based: epochs.first().is_some_and(Option::is_some),
-            entry: cached.entry.and_then(|key| values.text(key)),
         }
     }
 

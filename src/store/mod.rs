@@ -6,7 +6,9 @@
 //! node.
 
 pub mod api_keys;
+mod cached;
 pub mod keys;
+mod known;
 mod lease;
 pub mod memory;
 mod question;
@@ -22,11 +24,15 @@ use bytes::Bytes;
 use crate::config::Config;
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
+pub use self::cached::{
+    ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
+    VARY_SETS_MAX, hard_halves, soft_halves,
+};
 pub use self::lease::{Crowd, LeaseReply, Leases, Release};
 pub use self::memory::MemoryStore;
 pub use self::question::{
-    Answers, Cached, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey, SessionReply,
-    SessionValue, Standing, StandingReply,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey,
+    SessionReply, SessionValue, Standing, StandingReply,
 };
 pub use self::redis::{Followed, RedisStore};
 pub use self::revoked::Revocation;
@@ -35,11 +41,6 @@ pub use self::sessions::{
     SessionWritten,
 };
 pub use self::window::{Mode, Window, WindowSet, WindowState};
-
-/// How long an epoch outlives its last change: longer than any cached response
-/// (`cache::LIFETIME_MAX_S`, 7 days), so that an epoch that expired cannot revive an older
-/// response.
-pub const EPOCH_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// Why the store did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,21 +57,6 @@ pub enum StoreError {
     /// The embedded store holds `store.memory_keys` keys already.
     #[error("the embedded store is full; raise store.memory_keys or use Redis")]
     Full,
-}
-
-/// A response to keep.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its key.
-    pub key: String,
-    /// The epoch key of its path.
-    pub path_epoch_key: String,
-    /// That epoch as it was read before the fetch.
-    pub path_epoch: Bytes,
-    /// The encoded response.
-    pub value: Bytes,
-    /// How long it is worth keeping.
-    pub ttl: Duration,
 }
 
 /// The store, of either kind.
@@ -122,31 +108,6 @@ impl Store {
                 store.refund(charges, at_us);
                 Ok(())
             }
-        }
-    }
-
-    /// Keeps a response unless its path was invalidated since the fetch began. True when it was
-    /// kept.
-    pub async fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.remember(entry).await,
-            Self::Memory(store) => store.remember(entry),
-        }
-    }
-
-    /// Changes epochs, which makes everything stored under them stale.
-    pub async fn invalidate(&self, epochs: &[String]) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.invalidate(epochs).await,
-            Self::Memory(store) => store.invalidate(epochs),
-        }
-    }
-
-    /// Makes the base epoch if there is none.
-    pub async fn found(&self, base: &str) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.found(base).await,
-            Self::Memory(store) => store.found(base),
         }
     }
 
@@ -218,6 +179,11 @@ impl Store {
         }
     }
 
+    /// Whether other nodes ask the same store.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
     /// Whether a question asked now would reach the store.
     pub fn is_connected(&self) -> bool {
         match self {
@@ -227,26 +193,148 @@ impl Store {
     }
 }
 
-/// A nonce that no earlier epoch had.
-pub(crate) fn nonce() -> Result<Bytes, StoreError> {
-    let mut bytes = [0u8; 8];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| StoreError::Refused("the system's random source failed".to_owned()))?;
-    Ok(Bytes::copy_from_slice(&bytes))
-}
-
-/// Joins the epochs of a vector injectively, so that equal bytes mean equal epochs.
-pub(crate) fn epoch_vector<'a>(epochs: impl Iterator<Item = Option<&'a [u8]>>) -> Bytes {
-    let mut vector = Vec::with_capacity(64);
-    for epoch in epochs {
-        let epoch = epoch.unwrap_or_default();
-        // An application's own value under an epoch key may be long; its first 255 bytes tell it
-        // apart well enough.
-        let epoch = &epoch[..epoch.len().min(255)];
-        vector.push(epoch.len() as u8);
-        vector.extend_from_slice(epoch);
+// What the cache does beside the request's own question.
+impl Store {
+    /// More variants of one entry, when the first answer told how they are chosen.
+    pub async fn variants(
+        &self,
+        key: &str,
+        variants: &[String],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        match self {
+            Self::Redis(store) => store.variants(key, variants).await,
+            Self::Memory(store) => Ok(store.variants(key, variants).1),
+        }
     }
-    vector.into()
+
+    /// Epochs of now: those of a stored response's tags and groups.
+    pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
+        match self {
+            Self::Redis(store) => store.epochs(keys).await,
+            Self::Memory(store) => Ok(store.epochs(keys).epochs),
+        }
+    }
+
+    /// The epochs as this node knows them without asking: only if it knows every one of them, and
+    /// hears of each change (`store.cache_epochs = "follow"`).
+    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+        match self {
+            Self::Redis(store) => store.known_epochs(keys),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Begins to follow the changes of epochs, if `store.cache_epochs` says so. Once begun, it goes
+    /// on.
+    pub fn follow_epochs(&self) {
+        match self {
+            Self::Redis(store) => store.follow_epochs(),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// Keeps a variant of a response, unless its path was purged since the fetch began or somebody
+    /// else holds its lock.
+    pub async fn remember(&self, entry: &Entry) -> Result<Remembered, StoreError> {
+        match self {
+            Self::Redis(store) => store.remember(entry).await,
+            Self::Memory(store) => store.remember(entry),
+        }
+    }
+
+    /// Writes parts of a body, before the entry that names them.
+    pub async fn write_chunks(
+        &self,
+        chunks: &[(String, Bytes)],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.write_chunks(chunks, ttl).await,
+            Self::Memory(store) => store.write_chunks(chunks, ttl),
+        }
+    }
+
+    /// Lets parts of a body live for at least `ttl` from now; those that are gone stay gone.
+    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.extend_chunks(keys, ttl).await,
+            Self::Memory(store) => {
+                store.extend_chunks(keys, ttl);
+                Ok(())
+            }
+        }
+    }
+
+    /// Parts of a body, in order; a part may be gone.
+    pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        match self {
+            Self::Redis(store) => store.chunks(keys).await,
+            Self::Memory(store) => Ok(store.chunks(keys)),
+        }
+    }
+
+    /// Takes a lock that nobody holds, for `ttl`. True when it is the caller's now.
+    pub async fn lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.lock(lock, ttl).await,
+            Self::Memory(store) => store.lock(lock, ttl),
+        }
+    }
+
+    /// Takes a lock that nobody holds, for `ttl`, and reads what is stored after that, in one round
+    /// trip: who had the lock before may have stored it.
+    pub async fn lock_and_look(
+        &self,
+        lock: &HeldLock,
+        ttl: Duration,
+        cached: Cached<'_>,
+    ) -> Result<(bool, CachedReply), StoreError> {
+        match self {
+            Self::Redis(store) => store.lock_and_look(lock, ttl, cached).await,
+            Self::Memory(store) => Ok((store.lock(lock, ttl)?, store.cached(cached))),
+        }
+    }
+
+    /// Keeps a lock for another `ttl`. False when it is not the caller's any more.
+    pub async fn extend_lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.extend_lock(lock, ttl).await,
+            Self::Memory(store) => store.extend_lock(lock, ttl),
+        }
+    }
+
+    /// Releases a lock. False when it was not the caller's any more.
+    pub async fn unlock(&self, lock: &HeldLock) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.unlock(lock).await,
+            Self::Memory(store) => Ok(store.unlock(lock)),
+        }
+    }
+
+    /// Changes epochs, all at once: nobody reads some of them changed and others not.
+    pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.purge(purges).await,
+            Self::Memory(store) => store.purge(purges),
+        }
+    }
+
+    /// Makes the base epoch if there is none.
+    pub async fn found(&self, base: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.found(base).await,
+            Self::Memory(store) => store.found(base),
+        }
+    }
+
+    /// What to add to this node's wall clock to get the store's, in milliseconds: all nodes write
+    /// and compare times on one clock.
+    pub fn clock_offset_ms(&self) -> i64 {
+        match self {
+            Self::Redis(store) => store.clock_offset_ms(),
+            Self::Memory(_) => 0,
+        }
+    }
 }
 
 #[cfg(test)]

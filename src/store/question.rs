@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{LeaseReply, Leases, SessionEnd, StoreError, WindowSet, WindowState};
+use super::{Epoch, LeaseReply, Leases, SessionEnd, StoreError, WindowSet, WindowState};
 
 /// Everything one request asks. Unasked questions cost nothing.
 #[derive(Debug, Default, Clone, Copy)]
@@ -59,10 +59,19 @@ pub struct Charges<'a> {
 /// What the cache needs to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Cached<'a> {
-    /// Epochs that make up the vector, in order; the first is the base.
+    /// The keys of the epochs, in order; the first is the base, the last the path's own.
     pub epochs: &'a [String],
     /// The entry, unless this node holds a copy of it already.
-    pub entry: Option<&'a str>,
+    pub entry: Option<CachedEntry<'a>>,
+}
+
+/// Which variants of an entry are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct CachedEntry<'a> {
+    /// The entry's key.
+    pub key: &'a str,
+    /// Names of variants; there may be none, to learn by what names they are chosen.
+    pub variants: &'a [String],
 }
 
 /// What the store said to each question; `None` was not asked.
@@ -165,12 +174,29 @@ impl SessionValue {
 /// A stored response and the epochs of now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedReply {
-    /// The epochs' nonces in order, each behind its length in one byte; 0 for none.
-    pub epochs: Bytes,
-    /// The path's own epoch (the last one), as the store has it.
+    /// The epochs, in the order of the question.
+    pub epochs: Vec<Epoch>,
+    /// The path's own epoch (the last one), byte for byte as the store has it.
     pub path_epoch: Bytes,
     /// Whether the base epoch exists; without it nothing stored is valid and nothing may be stored.
     pub based: bool,
-    /// The entry, when it was asked for and exists.
-    pub entry: Option<Bytes>,
+    /// The sets of field names by which the entry's variants are chosen, one per line, the newest
+    /// first; nothing when there is no entry or it was not asked for.
+    pub vary: Option<Bytes>,
+    /// The variants, in the order of the question.
+    pub variants: Vec<Option<Bytes>>,
+}
+
+impl CachedReply {
+    /// Of the values under the epochs' keys; no entry.
+    pub(crate) fn of_epochs(values: &[Option<Bytes>]) -> Self {
+        let value = |at: Option<&Option<Bytes>>| at.and_then(|value| value.clone());
+        Self {
+            epochs: values.iter().map(|value| Epoch::read(value.as_deref())).collect(),
+            path_epoch: value(values.last()).unwrap_or_default(),
+            based: value(values.first()).is_some_and(|base| Epoch::is_one(&base)),
+            vary: None,
+            variants: Vec::new(),
+        }
+    }
 }

@@ -153,14 +153,15 @@ fn a_hit_costs_one_from_this_nodes_memory_and_from_redis() {
 }
 
 #[test]
-fn a_miss_costs_one_and_one_write_back() {
+fn a_miss_costs_two_and_one_write_back() {
     let house = House::start();
     for number in 1..=20 {
         let path = format!("/cached/{number}");
         let before = house.cost(200, [("GET", &*path)]);
-        assert!((1..=2).contains(&before), "{before} batches when the answer came");
+        // The second one takes the lease, so that no other gateway fetches the same.
+        assert!((2..=3).contains(&before), "{before} batches when the answer came");
         eventually("it is in Redis", || house.entries() == number);
-        assert!(house.proxy.batches() <= 2, "{} batches", house.proxy.batches());
+        assert!(house.proxy.batches() <= 3, "{} batches", house.proxy.batches());
     }
 }
 

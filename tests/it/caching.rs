@@ -276,17 +276,24 @@ fn poison_in_redis_is_a_miss() {
     assert!(is_hit(&look(1, "/a")), "it is read from Redis");
     let b = a.replacen("/a}", "/b}", 1);
     assert_ne!(a, b);
-    let length: usize = house.redis.cli(&["STRLEN", &a]).parse().unwrap();
-    let places = [0, 4, 12, 28, 40, length / 2, length - 1].map(|at| at.to_string());
+    let length: usize = house.redis.cli(&["HSTRLEN", &a, "-"]).parse().unwrap();
+    // Behind the eight bytes that say how long it lives, which the response says itself, too.
+    let places = [8, 12, 20, 36, 48, length / 2, length - 1].map(|at| at.to_string());
+    let append = "local v = redis.call('HGET', KEYS[1], '-') \
+                  redis.call('HSET', KEYS[1], '-', v .. 'x') return 'OK'";
+    let overwrite = "local v, at = redis.call('HGET', KEYS[1], '-'), tonumber(ARGV[1]) \
+                     v = v:sub(1, at) .. '\\127oox' .. v:sub(at + 5) \
+                     redis.call('HSET', KEYS[1], '-', v) return 'OK'";
     let mut poisons: Vec<Vec<&str>> = vec![
         vec!["SET", &a, "garbage"],
-        vec!["SET", &a, ""],
-        vec!["APPEND", &a, "x"],
+        vec!["EVAL", "return 'OK' .. redis.call('HSET', KEYS[1], '-', 'garbage')", "1", &a],
+        vec!["EVAL", "return 'OK' .. redis.call('HSET', KEYS[1], '-', '')", "1", &a],
+        vec!["EVAL", append, "1", &a],
         vec!["COPY", &b, &a, "REPLACE"],
         vec!["LPUSH", &a, "poison"],
     ];
     // Four bytes: the odds that they stand there already are negligible.
-    poisons.extend(places.iter().map(|at| vec!["SETRANGE", &a, at, "\u{7f}oox"]));
+    poisons.extend(places.iter().map(|at| vec!["EVAL", overwrite, "1", &a, at]));
     for poison in poisons {
         house.redis.cli(&["DEL", &a, &b]);
         house.get(0, "/a");

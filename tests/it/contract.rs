@@ -2,19 +2,22 @@
 
 mod access;
 mod api_keys;
+mod caching;
 mod charges;
 mod leases;
 mod model;
 mod sessions;
+mod tracking;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::{
-    Cached, CachedReply, Entry, MemoryStore, Questions, RedisStore, Reply, SessionKey,
-    SessionReply, SessionValue, Standing, StandingReply, Store,
+    Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, SessionKey, SessionReply,
+    SessionValue, Standing, StandingReply, Store,
 };
 
 use crate::support::{PATIENCE, Redis};
@@ -48,17 +51,22 @@ pub(crate) fn over_memory(law: impl AsyncFnOnce(Subject)) {
 pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
     let redis = Redis::start();
     runtime().block_on(async {
-        let (host, port) = (redis.address().ip().to_string(), redis.address().port());
-        // Nothing here is about deadlines, and the machine may be busy.
-        let store = RedisStore::open(&config::Store {
-            url: StoreUrl::Redis { host, port, db: 0 },
-            timeout: PATIENCE,
-            connect_timeout: PATIENCE,
-            ..config::Store::default()
-        });
-        assert!(store.first_connection(PATIENCE).await, "no connection to redis-server");
-        law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis: Some(redis) }).await;
+        let store = open(redis.address(), config::Store::default()).await;
+        law(Subject { store: Arc::new(store), redis: Some(redis) }).await;
     });
+}
+
+/// A store on the server at `address`, with `settings` for the rest.
+async fn open(address: SocketAddr, settings: config::Store) -> Store {
+    let store = RedisStore::open(&config::Store {
+        url: StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 },
+        // Nothing here is about deadlines, and the machine may be busy.
+        timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        ..settings
+    });
+    assert!(store.first_connection(PATIENCE).await, "no connection to redis-server");
+    Store::Redis(Box::new(store))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -112,34 +120,14 @@ impl Subject {
     async fn ttl(&self, key: &str) -> Option<Duration> {
         self.session(key).await.expect("no failure").expect("a session").ttl
     }
-
-    /// The epochs of a base and a path, the entry, and whether `overdue` was settled.
-    async fn cached(&self, overdue: &[&str]) -> (CachedReply, bool) {
-        let (epochs, overdue) = (words(&[BASE, PATH]), words(overdue));
-        let cached = Some(Cached { epochs: &epochs, entry: Some(ENTRY) });
-        let questions = Questions { cached, overdue: &overdue, ..Questions::default() };
-        let answers = self.store.ask(&questions).await;
-        (answers.cached.expect("an answer").expect("no failure"), answers.settled)
-    }
-
-    async fn remember(&self, path_epoch: &Bytes, value: &'static str) -> bool {
-        let entry = Entry {
-            key: ENTRY.to_owned(),
-            path_epoch_key: PATH.to_owned(),
-            path_epoch: path_epoch.clone(),
-            value: Bytes::from_static(value.as_bytes()),
-            ttl: Duration::from_secs(60),
-        };
-        self.store.remember(&entry).await.expect("no failure")
-    }
 }
 
 pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-const BASE: &str = "app:cache:{*}:epoch";
-const PATH: &str = "app:cache:{shop/p}:epoch";
+const BASE: &str = "app:cache-epoch:{*}";
+const PATH: &str = "app:cache-epoch:{shop/p}";
 const ENTRY: &str = "app:cache:{shop/p}:entry:r:";
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -149,10 +137,6 @@ over_both_stores![
     a_revocation_lives_as_long_as_it_was_given,
     a_session_may_be_a_string_or_a_hash,
     of_a_session_that_is_too_long_no_more_than_shows_it_is_sent,
-    a_response_is_kept_and_found,
-    a_response_fetched_before_an_invalidation_is_not_kept,
-    overdue_epochs_are_changed_before_the_cache_is_read,
-    a_base_epoch_is_made_once,
     all_questions_are_answered_at_once,
 ];
 
@@ -226,61 +210,6 @@ async fn of_a_session_that_is_too_long_no_more_than_shows_it_is_sent(it: Subject
     }
 }
 
-async fn a_response_is_kept_and_found(it: Subject) {
-    let (before, _) = it.cached(&[]).await;
-    assert_eq!((before.based, &before.entry), (false, &None));
-    it.store.found(BASE).await.unwrap();
-    let (before, _) = it.cached(&[]).await;
-    assert!(before.based && before.path_epoch.is_empty());
-    assert!(it.remember(&before.path_epoch, "first").await);
-    let (found, _) = it.cached(&[]).await;
-    assert_eq!(found.entry.as_deref(), Some(&b"first"[..]));
-    assert_eq!(found.epochs, before.epochs);
-    // A node that holds a copy asks for the epochs alone.
-    let cached = Some(Cached { epochs: &words(&[BASE, PATH]), entry: None });
-    let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
-    let reply = answers.cached.expect("an answer").expect("no failure");
-    assert_eq!((reply.entry, reply.epochs), (None, before.epochs));
-}
-
-async fn a_response_fetched_before_an_invalidation_is_not_kept(it: Subject) {
-    it.store.found(BASE).await.unwrap();
-    let (before, _) = it.cached(&[]).await;
-    it.store.invalidate(&words(&[PATH])).await.unwrap();
-    assert!(!it.remember(&before.path_epoch, "old").await);
-    let (between, _) = it.cached(&[]).await;
-    assert_eq!(between.entry, None);
-    assert_ne!(between.epochs, before.epochs);
-    assert!(it.remember(&between.path_epoch, "new").await);
-    it.store.invalidate(&words(&[PATH])).await.unwrap();
-    let (after, _) = it.cached(&[]).await;
-    assert_ne!(after.epochs, between.epochs, "an epoch never comes back");
-    assert!(!it.remember(&between.path_epoch, "old").await);
-}
-
-async fn overdue_epochs_are_changed_before_the_cache_is_read(it: Subject) {
-    it.store.found(BASE).await.unwrap();
-    let (before, settled) = it.cached(&[]).await;
-    assert!(!settled);
-    let (during, settled) = it.cached(&[PATH, BASE]).await;
-    assert!(settled && during.based);
-    assert_ne!(during.epochs, before.epochs);
-    assert_ne!(during.path_epoch, before.path_epoch);
-    assert_eq!(it.cached(&[]).await.0.epochs, during.epochs);
-}
-
-async fn a_base_epoch_is_made_once(it: Subject) {
-    it.store.found(BASE).await.unwrap();
-    let (first, _) = it.cached(&[]).await;
-    assert!(first.based);
-    it.store.found(BASE).await.unwrap();
-    assert_eq!(it.cached(&[]).await.0.epochs, first.epochs);
-    it.store.invalidate(&words(&[BASE])).await.unwrap();
-    let (purged, _) = it.cached(&[]).await;
-    assert!(purged.based);
-    assert_ne!(purged.epochs, first.epochs);
-}
-
 async fn all_questions_are_answered_at_once(it: Subject) {
     it.store.found(BASE).await.unwrap();
     it.write("listed", "1");
@@ -288,12 +217,14 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let set = charges::set(&[3, 7]);
     let keys = words(&["app:ratelimit:{a}:x:1m", "app:ratelimit:{a}:y:1m"]);
     let (blacklist, epochs) = (words(&["free", "listed"]), words(&[BASE, PATH]));
+    let variants = words(&["-"]);
+    let entry = CachedEntry { key: ENTRY, variants: &variants };
     let questions = Questions {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since"), record: None }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
-        cached: Some(Cached { epochs: &epochs, entry: Some(ENTRY) }),
+        cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
         overdue: &words(&[PATH]),
     };
     assert!(!questions.is_empty());

@@ -1,38 +1,53 @@
 //! Parsing: what a field says, and that damage never makes it say less than `no-store`.
 
-use super::super::control::{CacheControl, DELTA_MAX, age, date, expires, vary};
+use super::super::control::{RequestControl, ResponseControl, age, expires};
+use super::super::tags;
+use super::super::text::DELTA_MAX;
+use super::super::variant::vary;
 use super::fields;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-fn response(lines: &str) -> CacheControl {
+fn response(lines: &str) -> ResponseControl {
     let with_name = lines.lines().map(|line| format!("cache-control: {line}\n"));
-    CacheControl::of_response(&fields(&with_name.collect::<String>()))
+    ResponseControl::of(&fields(&with_name.collect::<String>()))
 }
 
 /// What a list that cannot be read permits.
-fn nothing(control: CacheControl) -> bool {
+fn nothing(control: &ResponseControl) -> bool {
     control.no_store && control.no_cache
 }
 
 #[test]
 fn directives_are_found_whatever_their_case_and_place() {
-    let none = CacheControl::default();
+    let none = ResponseControl::default;
+    let omit = |name| vec![HeaderName::from_static(name)];
     let cases = [
-        ("", none),
-        ("No-Store", CacheControl { no_store: true, ..none }),
-        ("PRIVATE, Max-Age=5", CacheControl { private: true, max_age: Some(5), ..none }),
-        ("private=\"a, no-store\"", CacheControl { private: true, ..none }),
-        ("no-cache=\"set-cookie\"", CacheControl { no_cache: true, ..none }),
-        ("x=\"\\\", no-store, \\\"\", public", CacheControl { public: true, ..none }),
-        ("x=\"public, max-age=9\"", none),
+        ("", none()),
+        ("No-Store", ResponseControl { no_store: true, ..none() }),
+        ("PRIVATE, Max-Age=5", ResponseControl { private: true, max_age: Some(5), ..none() }),
+        ("no-cache=\"Set-Cookie\"", ResponseControl { omit: omit("set-cookie"), ..none() }),
+        ("private=x-a", ResponseControl { omit: omit("x-a"), ..none() }),
+        ("no-cache, no-cache=\"a\"", ResponseControl { no_cache: true, omit: omit("a"), ..none() }),
+        ("private=\"\"", ResponseControl { private: true, ..none() }),
+        ("private=\"a b\"", ResponseControl { private: true, ..none() }),
+        ("no-cache=\"\\a\"", ResponseControl { no_cache: true, ..none() }),
+        (
+            "immutable, must-understand",
+            ResponseControl { immutable: true, must_understand: true, ..none() },
+        ),
+        ("proxy-revalidate=1", ResponseControl { proxy_revalidate: true, ..none() }),
+        ("stale-while-revalidate=5", ResponseControl { stale_while_revalidate: Some(5), ..none() }),
+        ("stale-if-error=x", ResponseControl { stale_if_error: Some(0), ..none() }),
+        ("x=\"\\\", no-store, \\\"\", public", ResponseControl { public: true, ..none() }),
+        ("x=\"public, max-age=9\"", none()),
         (
             " ,, public ,\tmust-revalidate,",
-            CacheControl { public: true, must_revalidate: true, ..none },
+            ResponseControl { public: true, must_revalidate: true, ..none() },
         ),
-        ("max-age=1\nno-store", CacheControl { no_store: true, max_age: Some(1), ..none }),
-        ("xno-store, no-storex, not-public", none),
-        ("s-maxage=\"7\"", CacheControl { s_maxage: Some(7), ..none }),
+        ("max-age=1\nno-store", ResponseControl { no_store: true, max_age: Some(1), ..none() }),
+        ("xno-store, no-storex, not-public", none()),
+        ("s-maxage=\"7\"", ResponseControl { s_maxage: Some(7), ..none() }),
     ];
     for (line, expected) in cases {
         assert_eq!(response(line), expected, "{line:?}");
@@ -86,7 +101,7 @@ fn a_list_that_cannot_be_read_permits_nothing() {
         "max-age=60\n@",
     ];
     for line in lines {
-        assert!(nothing(response(line)), "{line:?}");
+        assert!(nothing(&response(line)), "{line:?}");
     }
 }
 
@@ -99,14 +114,107 @@ fn pragma_counts_in_requests_without_cache_control_only() {
         ("pragma: no-cache\ncache-control: max-age=9", false),
     ];
     for (text, expected) in cases {
-        assert_eq!(CacheControl::of_request(&fields(text)).no_cache, expected, "{text:?}");
+        assert_eq!(RequestControl::of(&fields(text)).no_cache, expected, "{text:?}");
     }
-    assert!(!CacheControl::of_response(&fields("pragma: no-cache")).no_cache);
+    assert!(!ResponseControl::of(&fields("pragma: no-cache")).no_cache);
+}
+
+#[test]
+fn a_targeted_field_counts_alone_unless_it_cannot_be_read() {
+    let none = || ResponseControl { targeted: true, ..ResponseControl::default() };
+    let fallback = ResponseControl { max_age: Some(9), ..ResponseControl::default() };
+    let cases = [
+        ("max-age=60", ResponseControl { max_age: Some(60), ..none() }),
+        ("max-age=60;p=1, x=(1 2)", ResponseControl { max_age: Some(60), ..none() }),
+        ("max-age=1, max-age=2", ResponseControl { max_age: Some(2), ..none() }),
+        ("max-age=-1", ResponseControl { max_age: Some(0), ..none() }),
+        ("max-age=999999999999999", ResponseControl { max_age: Some(DELTA_MAX), ..none() }),
+        ("max-age=\"60\"", none()),
+        ("max-age=60.0", none()),
+        ("no-store", ResponseControl { no_store: true, ..none() }),
+        ("no-store=?0", none()),
+        ("no-store=1", none()),
+        ("private, no-cache", ResponseControl { private: true, no_cache: true, ..none() }),
+        ("private=\"x\"", ResponseControl { omit: vec![HeaderName::from_static("x")], ..none() }),
+        ("private=\"\"", ResponseControl { private: true, ..none() }),
+        ("must-revalidate", ResponseControl { must_revalidate: true, ..none() }),
+        (
+            "max-age=60, stale-if-error=9, public",
+            ResponseControl { max_age: Some(60), stale_if_error: Some(9), public: true, ..none() },
+        ),
+        ("max-age=9999999999999999", fallback.clone()),
+        ("Max-Age=60", fallback.clone()),
+        ("max-age =60", fallback.clone()),
+        ("max-age=60,", fallback.clone()),
+        ("no-store, \u{e9}", fallback.clone()),
+        ("", fallback),
+    ];
+    for (line, expected) in cases {
+        let mut headers = fields("cache-control: max-age=9");
+        headers.insert("cdn-cache-control", HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        assert_eq!(ResponseControl::of(&headers), expected, "{line:?}");
+    }
+    let two = fields("cdn-cache-control: max-age=5\ncdn-cache-control: no-store");
+    let two = ResponseControl::of(&two);
+    assert_eq!((two.max_age, two.no_store), (Some(5), true));
+}
+
+#[test]
+fn tags_and_groups_are_read_in_their_own_forms_and_bounded() {
+    let names = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+    let cases = [
+        ("surrogate-key: b a  b", names(&["a", "b"])),
+        ("xkey: c\nsurrogate-key: a", names(&["a", "c"])),
+        ("cache-tag: a b, c", names(&["a b", "c"])),
+        ("x: a", names(&[])),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(tags::tags(&fields(text)), expected, "{text:?}");
+    }
+    let groups = [
+        ("cache-groups: \"a\", \"B\";x=1", names(&["B", "a"])),
+        ("cache-groups: \"a\"\ncache-groups: \"b\"", names(&["a", "b"])),
+        ("cache-groups: a", names(&[])),
+        ("cache-groups: \"a\", 1", names(&[])),
+        ("cache-groups: \"a", names(&[])),
+    ];
+    for (text, expected) in groups {
+        assert_eq!(tags::groups(&fields(text)), expected, "{text:?}");
+        let other = fields(&text.replace("cache-groups", "cache-group-invalidation"));
+        assert_eq!(Some(tags::withdrawn_groups(&other)), expected, "{text:?}");
+    }
+    let line = |count: usize| (0..count).map(|n| format!("tag{n} ")).collect::<String>();
+    let many = |count| tags::tags(&fields(&format!("xkey: {}", line(count))));
+    assert_eq!(many(tags::NAMES_MAX).map(|tags| tags.len()), Some(tags::NAMES_MAX));
+    assert_eq!(many(tags::NAMES_MAX + 1), None);
+    assert_eq!(many(1_000), None);
+    let long = |bytes| tags::tags(&fields(&format!("xkey: {}", "x".repeat(bytes))));
+    assert!(long(tags::NAME_BYTES_MAX).is_some());
+    assert_eq!(long(tags::NAME_BYTES_MAX + 1), None);
+}
+
+#[test]
+fn what_a_request_says_beyond_its_age() {
+    let of = |line: &str| RequestControl::of(&fields(&format!("cache-control: {line}")));
+    let cases = [
+        ("max-stale", Some(DELTA_MAX)),
+        ("max-stale=7", Some(7)),
+        ("max-stale=x", Some(0)),
+        ("max-stale, max-stale=7", Some(0)),
+        ("max-age=1", None),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(of(line).max_stale, expected, "{line}");
+    }
+    assert_eq!(of("stale-if-error=9").stale_if_error, Some(9));
+    assert!(of("only-if-cached").only_if_cached);
+    let broken = of("max-age=1; no-cache");
+    assert!(broken.no_cache && broken.no_store);
 }
 
 #[test]
 fn the_strictest_min_fresh_wins() {
-    let min_fresh = |line: &str| CacheControl::of_request(&fields(line)).min_fresh;
+    let min_fresh = |line: &str| RequestControl::of(&fields(line)).min_fresh;
     assert_eq!(min_fresh("cache-control: min-fresh=5"), Some(5));
     assert_eq!(min_fresh("cache-control: min-fresh=x"), Some(DELTA_MAX));
     assert_eq!(min_fresh("cache-control: min-fresh=5, min-fresh=6"), Some(DELTA_MAX));
@@ -135,14 +243,13 @@ fn age_is_the_first_number_or_nothing() {
 #[test]
 fn unreadable_or_repeated_dates_are_past() {
     let good = "expires: Thu, 01 Jan 2026 00:00:00 GMT";
-    assert_eq!(expires(&HeaderMap::new()), None);
-    assert_eq!(expires(&fields(good)), Some(1_767_225_600));
+    assert_eq!(expires(&HeaderMap::new(), 0), None);
+    assert_eq!(expires(&fields(good), 0), Some(1_767_225_600));
     for text in ["expires: 0", "expires: -1", "expires:", "expires: Thu, 01 Jan 2026 00:00:00 UTC"]
     {
-        assert_eq!(expires(&fields(text)), Some(0), "{text:?}");
+        assert_eq!(expires(&fields(text), 0), Some(0), "{text:?}");
     }
-    assert_eq!(expires(&fields(&format!("{good}\n{good}"))), Some(0));
-    assert_eq!(date(&fields("last-modified: yesterday"), &LAST_MODIFIED), None);
+    assert_eq!(expires(&fields(&format!("{good}\n{good}")), 0), Some(0));
 }
 
 #[test]
@@ -240,15 +347,15 @@ proptest! {
         let Ok(value) = HeaderValue::from_bytes(&line) else { return Ok(()) };
         let mut headers = HeaderMap::new();
         headers.append(CACHE_CONTROL, value);
-        let control = CacheControl::of_response(&headers);
+        let control = ResponseControl::of(&headers);
         let Some(names) = strict_names(&line) else {
-            prop_assert!(nothing(control));
+            prop_assert!(nothing(&control));
             return Ok(());
         };
         let has = |name: &str| names.iter().any(|found| found == name);
         prop_assert!(!has("no-store") || control.no_store);
-        prop_assert!(!has("no-cache") || control.no_cache);
-        prop_assert!(!has("private") || control.private);
+        prop_assert!(!has("no-cache") || control.no_cache || !control.omit.is_empty());
+        prop_assert!(!has("private") || control.private || !control.omit.is_empty());
         prop_assert!(has("public") || !control.public);
         prop_assert_eq!(has("max-age"), control.max_age.is_some());
         prop_assert_eq!(has("s-maxage"), control.s_maxage.is_some());
@@ -258,10 +365,20 @@ proptest! {
     fn no_field_makes_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
         let mut headers = HeaderMap::new();
-        for name in ["cache-control", "pragma", "age", "expires", "date", "vary"] {
+        let names = ["cache-control", "pragma", "age", "expires", "date", "vary"];
+        let more = [
+            "cdn-cache-control",
+            "cache-groups",
+            "cache-group-invalidation",
+            "cache-tag",
+            "surrogate-key",
+        ];
+        for name in names.into_iter().chain(more) {
             headers.append(HeaderName::from_static(name), value.clone());
         }
-        let _ = (CacheControl::of_request(&headers), age(&headers), vary(&headers));
-        prop_assert!(expires(&headers).is_some());
+        let _ = (RequestControl::of(&headers), age(&headers), vary(&headers));
+        let _ = (ResponseControl::of(&headers), tags::tags(&headers), tags::groups(&headers));
+        let _ = tags::withdrawn_groups(&headers);
+        prop_assert!(expires(&headers, 0).is_some());
     }
 }

@@ -1,11 +1,11 @@
 //! Entries as bytes and as responses: nothing is lost, and no damage gets through.
 
-use super::super::{Shape, Stored};
-use super::{DATE, MINUTE_BEFORE, entry, fields};
+use super::super::{Chunked, Epochs, Flags, Policy, Stored, StoredBody, may_replace};
+use super::{NOW, entry, fields};
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -18,17 +18,44 @@ fn stored() -> impl Strategy<Value = Stored> {
     let header = (name(), value.prop_map(|value| HeaderValue::from_bytes(&value).unwrap()));
     let bytes = || vec(any::<u8>(), 0..64).prop_map(Bytes::from);
     let selecting = vec((name(), proptest::option::of(bytes())), 0..4);
-    let times = (any::<u64>(), any::<u32>());
-    (100_u16..1000, vec(header, 0..8), bytes(), times, selecting, ".{0,24}", bytes()).prop_map(
-        |(status, lines, body, (born_ms, lifetime_s), vary, key, epochs)| {
-            let status = StatusCode::from_u16(status).unwrap();
+    let times = (any::<[u64; 2]>(), any::<[u32; 3]>(), any::<[bool; 3]>());
+    let names = (vec(".{0,9}", 0..3), vec(".{0,9}", 0..3));
+    let head = (100_u16..1000, vec(header, 0..8));
+    let whose = (selecting, ".{0,24}", (bytes(), bytes()), names);
+    (head, body(), times, whose).prop_map(
+        |((status, lines), body, (at, spans, flags), (vary, key, (hard, soft), names))| {
             let mut headers = HeaderMap::new();
             for (name, value) in lines {
                 headers.append(name, value);
             }
-            Stored { status, headers, body, born_ms, lifetime_s, vary, key, epochs }
+            Stored {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers,
+                body,
+                born_ms: at[0],
+                answered_ms: at[1],
+                lifetime_s: spans[0],
+                swr_s: spans[1],
+                sie_s: spans[2],
+                flags: Flags { no_cache: flags[0], never_stale: flags[1], immutable: flags[2] },
+                vary,
+                key,
+                epochs: Epochs { hard, soft },
+                tags: names.0,
+                groups: names.1,
+            }
         },
     )
+}
+
+fn body() -> impl Strategy<Value = StoredBody> {
+    let chunked = (any::<[u8; 16]>(), any::<u64>(), 1_u32..);
+    prop_oneof![
+        vec(any::<u8>(), 0..64).prop_map(|bytes| StoredBody::Inline(bytes.into())),
+        chunked.prop_map(|(object, len, chunk_bytes)| {
+            StoredBody::Chunked(Chunked { object, len, chunk_bytes })
+        }),
+    ]
 }
 
 /// Makes length and checksum right again, so that damage reaches the parser behind them.
@@ -69,7 +96,7 @@ proptest! {
     #[test]
     fn bytes_never_make_it_panic(bytes in vec(any::<u8>(), 0..256)) {
         prop_assert_eq!(Stored::decode(&bytes.clone().into()), None);
-        let mut sealed = [&b"PCE\x01"[..], &[0; 24], &bytes].concat();
+        let mut sealed = [&b"PCE\x02"[..], &[0; 24], &bytes].concat();
         reseal(&mut sealed);
         let _ = Stored::decode(&sealed.into());
     }
@@ -87,7 +114,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         if let Some(read) = Stored::decode(&bytes) {
             // What is accepted is worth no more than what was there.
-            prop_assert!(read.body.len() <= bytes.len());
+            prop_assert!(read.body.inline().is_none_or(|body| body.len() <= bytes.len()));
         }
     }
 }
@@ -95,7 +122,7 @@ proptest! {
 #[test]
 fn another_version_is_none() {
     let mut bytes = entry(200, "").encode();
-    bytes[3] = 2;
+    bytes[3] = 1;
     reseal(&mut bytes);
     assert_eq!(Stored::decode(&bytes.into()), None);
 }
@@ -115,7 +142,7 @@ fn a_count_that_promises_too_much_is_none() {
     // The key's length is the first part after the times and the status.
     for claimed in [u32::MAX, 1 << 31, 1 << 20] {
         let mut bytes = entry(200, "").encode();
-        bytes[42..46].copy_from_slice(&claimed.to_le_bytes());
+        bytes[59..63].copy_from_slice(&claimed.to_le_bytes());
         reseal(&mut bytes);
         assert_eq!(Stored::decode(&bytes.into()), None);
     }
@@ -124,42 +151,84 @@ fn a_count_that_promises_too_much_is_none() {
 #[test]
 fn the_body_is_a_view_into_the_input() {
     let bytes = Bytes::from(entry(200, "etag: \"a\"").encode());
-    let body = Stored::decode(&bytes).unwrap().body;
+    let stored = Stored::decode(&bytes).unwrap();
+    let body = stored.body.inline().unwrap();
     assert_eq!(body, "body");
     assert!(bytes.as_ptr_range().contains(&body.as_ptr()));
 }
 
 #[test]
-fn a_hit_carries_age_length_and_the_first_date() {
-    let link = "link: <a>\nlink: <b>\ncontent-type: text/plain";
-    let stored = entry(404, &format!("date: {MINUTE_BEFORE}\n{link}"));
-    let response = stored.respond(7, Shape::Full);
-    assert_eq!(response.status(), 404);
-    let expected = fields(&format!("date: {MINUTE_BEFORE}\n{link}\ncontent-length: 4\nage: 7"));
-    assert_eq!(*response.headers(), expected);
-    assert_eq!(response.body(), "body");
-
-    let head = stored.respond(7, Shape::Head);
-    assert_eq!(*head.headers(), expected);
-    assert!(head.body().is_empty());
-
-    let dated = entry(200, "").respond(0, Shape::Full);
-    assert_eq!(dated.headers()["date"], DATE, "an answer without a date gets that of arrival");
-    let empty = entry(204, "").respond(0, Shape::Full);
-    assert!(!empty.headers().contains_key("content-length"));
+fn a_body_in_chunks_knows_its_pieces() {
+    let chunked = |len, chunk_bytes| Chunked { object: [0; 16], len, chunk_bytes };
+    for (len, size, count) in [(0, 4, 0), (1, 4, 1), (4, 4, 1), (5, 4, 2), (u64::MAX, 1, u64::MAX)]
+    {
+        assert_eq!(chunked(len, size).count(), count, "{len} in {size}");
+    }
+    let cases = [
+        ((0, 10), 0..3),
+        ((0, 4), 0..1),
+        ((3, 2), 0..2),
+        ((4, 4), 1..2),
+        ((9, 1), 2..3),
+        ((9, u64::MAX), 2..3),
+        ((10, 1), 0..0),
+        ((u64::MAX, u64::MAX), 0..0),
+        ((3, 0), 0..0),
+    ];
+    for ((start, len), expected) in cases {
+        assert_eq!(chunked(10, 4).covering(start, len), expected, "{start} {len}");
+    }
 }
 
 #[test]
-fn a_304_carries_what_guides_a_cache_and_no_more() {
-    let kept = format!(
-        "cache-control: max-age=60\ncontent-location: /a\ndate: {DATE}\netag: \"a\"\n\
-         expires: 0\nvary: accept\nvary: x"
-    );
-    let stored = entry(200, &format!("{kept}\ncontent-type: text/plain\nlink: <a>"));
-    let response = stored.respond(3, Shape::NotModified);
-    assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
-    assert_eq!(*response.headers(), fields(&format!("{kept}\nage: 3")));
-    assert!(response.body().is_empty());
+fn an_entry_is_kept_as_long_as_it_is_of_any_use() {
+    let policy = Policy::default();
+    let with = |change: &dyn Fn(&mut Stored)| {
+        let mut stored = entry(200, "");
+        change(&mut stored);
+        stored
+    };
+    let week = 7 * 24 * 3600;
+    let cases = [
+        (with(&|_| ()), 60 + 60),
+        (with(&|e| e.flags.never_stale = true), 60),
+        (with(&|e| e.swr_s = 100), 60 + 100),
+        (with(&|e| e.sie_s = 200), 60 + 200),
+        (entry(200, "etag: \"a\""), 60 + 3600),
+        (with(&|e| e.lifetime_s = u32::MAX), week),
+    ];
+    for (stored, seconds) in cases {
+        assert_eq!(stored.keep_ms(&policy, NOW), seconds * 1000, "{stored:?}");
+        assert_eq!(stored.keep_ms(&policy, NOW + 30_000), (seconds - 30) * 1000);
+        assert_eq!(stored.keep_ms(&policy, u64::MAX), 0);
+    }
+}
+
+#[test]
+fn the_ttl_that_is_told_goes_below_zero() {
+    let stored = entry(200, "");
+    for (later, ttl) in [(0, 60), (59_001, 0), (60_000, 0), (61_000, -1), (90_999, -30)] {
+        assert_eq!(stored.ttl_s(NOW + later), ttl, "{later}");
+    }
+    assert!(stored.ttl_s(u64::MAX) < 0);
+}
+
+#[test]
+fn an_error_never_displaces_what_is_good() {
+    let (good, error) = (entry(200, ""), entry(404, ""));
+    let cases = [
+        (404, Some(&good), 0, false),
+        (503, Some(&good), 59_999, false),
+        (404, Some(&good), 60_000, true),
+        (404, Some(&error), 0, true),
+        (404, None, 0, true),
+        (200, Some(&good), 0, true),
+        (301, Some(&good), 0, true),
+    ];
+    for (status, stored, later, expected) in cases {
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(may_replace(status, stored, NOW + later), expected, "{status} {later}");
+    }
 }
 
 #[test]
@@ -168,38 +237,19 @@ fn weight_counts_everything_that_can_grow() {
     let headers = fields("x-long: 0123456789012345678901234567890123456789");
     let vary = vec![(HeaderName::from_static("x"), Some(Bytes::from_static(b"value")))];
     let grown = [
-        Stored { body: Bytes::from(vec![0; 1_000]), ..base.clone() },
+        Stored { body: StoredBody::Inline(vec![0; 1_000].into()), ..base.clone() },
         Stored { key: "k".repeat(1_000), ..base.clone() },
-        Stored { epochs: Bytes::from(vec![0; 1_000]), ..base.clone() },
+        Stored {
+            epochs: Epochs { hard: vec![0; 1_000].into(), soft: Bytes::new() },
+            ..base.clone()
+        },
+        Stored { tags: vec!["t".to_owned()], ..base.clone() },
         Stored { vary, ..base.clone() },
         Stored { headers, ..entry(200, "") },
     ];
-    for (at, stored) in grown.iter().take(4).enumerate() {
+    for (at, stored) in grown.iter().take(5).enumerate() {
         assert!(stored.weight() > base.weight(), "{at}");
     }
     let bare = Stored { headers: HeaderMap::new(), ..base };
-    assert!(grown[4].weight() > bare.weight());
-}
-
-#[test]
-fn unsafe_methods_withdraw_unless_they_are_known_to_have_failed() {
-    let cases = [
-        ("GET", Some(200), false),
-        ("HEAD", None, false),
-        ("OPTIONS", Some(200), false),
-        ("TRACE", Some(200), false),
-        ("POST", Some(200), true),
-        ("PUT", Some(204), true),
-        ("DELETE", Some(303), true),
-        ("PATCH", Some(399), true),
-        ("POST", Some(400), false),
-        ("POST", Some(500), false),
-        ("POST", None, true),
-        ("BREW", Some(200), true),
-        ("get", Some(200), true),
-    ];
-    for (method, status, expected) in cases {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        assert_eq!(super::super::invalidates(&method, status), expected, "{method} {status:?}");
-    }
+    assert!(grown[5].weight() > bare.weight());
 }

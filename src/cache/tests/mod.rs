@@ -5,12 +5,20 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
 
 mod control;
+mod date;
 mod entry;
-mod fill;
+mod identity;
+mod invalidate;
 mod judge;
+mod lifetime;
 mod policy;
+mod range;
+mod reply;
+mod revalidate;
+mod status;
+mod variant;
 
-use super::{Freshness, Stored};
+use super::{Epochs, Flags, Freshness, Stored, StoredBody};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -31,15 +39,36 @@ fn fields(text: &str) -> HeaderMap {
     map
 }
 
+/// A freshness of one minute, born at `NOW`, and nothing else.
+fn minute() -> Freshness {
+    Freshness {
+        born_ms: NOW,
+        answered_ms: NOW,
+        lifetime_s: 60,
+        swr_s: 0,
+        sie_s: 0,
+        flags: Flags::default(),
+        vary: Vec::new(),
+        tags: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
 /// A fresh entry of one minute, born at `NOW`.
 fn entry(status: u16, headers: &str) -> Stored {
-    let freshness = Freshness { born_ms: NOW, answered_ms: NOW, lifetime_s: 60, vary: Vec::new() };
+    let epochs =
+        Epochs { hard: Bytes::from_static(b"epochs"), soft: Bytes::from_static(b"softer") };
     Stored::new(
         "shop/products?a=1".to_owned(),
-        Bytes::from_static(b"epochs"),
+        epochs,
         status.try_into().unwrap(),
         fields(headers),
-        freshness,
-        Bytes::from_static(b"body"),
+        minute(),
+        StoredBody::Inline(Bytes::from_static(b"body")),
     )
+}
+
+/// Some entry, where it does not matter which.
+pub(super) fn any_stored() -> std::sync::Arc<Stored> {
+    std::sync::Arc::new(entry(200, "content-type: text/plain"))
 }

@@ -136,6 +136,11 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "cache = true", "must be a table, is a boolean", "[routes.r.cache]"),
     ("[routes.r]", "cache = { time = '5m' }", "r.cache.time: unknown key", "ttl, "),
     ("[routes.r]", "cache = { partition = ['role'] }", "cannot part a cache", "claim:NAME"),
+    ("[routes.r]", "cache = { set_cookie = 'keep' }", "is not a choice", "\"explicit\""),
+    ("[routes.r]", "cache = { negative = { '302' = '5s' } }", "not a status", "404"),
+    ("[routes.r]", "cache = { negative = { '0404' = '5s' } }", "not a status", "404"),
+    ("[routes.r]", "cache = { negative = { '431' = '5s' } }", "everybody's", "remove it"),
+    ("[routes.r]", "cache = { negative = { '404' = 5 } }", "must be", "\"30s\""),
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 
@@ -195,8 +200,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[upstreams.u]", "servers = ['https://a']", "use http://"),
     ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
     ("[routes.r]", "split = []", "every request"),
-    ("[routes.r]", "cache = { stale_while_revalidate = '1s' }", "would not be served"),
-    ("[routes.r]", "cache = { stale_if_error = '1s' }", "seen by the client"),
     ("[store]", "url = 'rediss://h'", "use redis://"),
     ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
     ("[store]", "url = 'redis-cluster://h'", "use redis://"),

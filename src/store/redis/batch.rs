@@ -6,11 +6,11 @@
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
+use super::cache::{cached, set_epoch, variants_call};
 use super::link::{Health, Script, Scripts};
-use super::set_epoch;
 use crate::store::{
-    Answers, CachedReply, ChargeReply, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
-    SessionReply, SessionValue, StandingReply, StoreError, WindowState, epoch_vector, nonce,
+    Answers, CachedEntry, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
+    SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
 /// A pipeline and where each question's replies begin in it.
@@ -35,8 +35,12 @@ impl Batch {
         by_script: bool,
     ) -> Result<Self, StoreError> {
         let mut pipeline = Pipeline::with_capacity(8);
-        for epoch in questions.overdue {
-            pipeline.add_command(set_epoch(epoch, &nonce()?));
+        if !questions.overdue.is_empty() {
+            pipeline.cmd("MULTI");
+            for epoch in questions.overdue {
+                pipeline.add_command(set_epoch(epoch, Epoch::fresh()?));
+            }
+            pipeline.cmd("EXEC");
         }
         let standing = pipeline.len();
         if let Some(asked) = questions.standing {
@@ -82,8 +86,8 @@ impl Batch {
         let cached = pipeline.len();
         if let Some(asked) = questions.cached {
             pipeline.add_command(start("MGET")).arg(asked.epochs);
-            if let Some(entry) = asked.entry {
-                pipeline.add_command(start("GET")).arg(entry);
+            if let Some(CachedEntry { key, variants }) = asked.entry {
+                pipeline.add_command(variants_call(key, variants));
             }
         }
         Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
@@ -150,10 +154,18 @@ impl Batch {
         replies
     }
 
-    /// Reads the replies.
-    pub(super) fn answers(&self, questions: &Questions<'_>, mut replies: Vec<Value>) -> Answers {
-        let settled =
-            self.standing > 0 && replies[..self.standing].iter().all(|r| server_error(r).is_none());
+    /// Reads the replies. `now_ms` is the time of the store's clock.
+    pub(super) fn answers(
+        &self,
+        questions: &Questions<'_>,
+        mut replies: Vec<Value>,
+        now_ms: u64,
+    ) -> Answers {
+        // What the transaction did, if there was one.
+        let settled = match self.standing.checked_sub(1).and_then(|exec| replies.get(exec)) {
+            Some(Value::Array(done)) => done.iter().all(|reply| server_error(reply).is_none()),
+            _ => false,
+        };
         let mut take = |at: usize| replies.get_mut(at).map(std::mem::take).unwrap_or_default();
         let session_end = questions.session.and_then(|asked| asked.end).and_then(|_| {
             // The last command about the session.
@@ -188,8 +200,8 @@ impl Batch {
             leases: questions.leases.map(|asked| leases(take(self.leases), asked.keys.len())),
             cached: questions.cached.map(|asked| {
                 let epochs = take(self.cached);
-                let entry = if asked.entry.is_some() { take(self.cached + 1) } else { Value::Nil };
-                cached(epochs, entry)
+                let entry = asked.entry.map(|wanted| (take(self.cached + 1), wanted));
+                cached(epochs, entry, now_ms)
             }),
             settled,
         }
@@ -198,7 +210,7 @@ impl Batch {
 
 /// A command with room for what a request usually says, so that its arguments are written without
 /// growing it step by step.
-fn start(verb: &str) -> Cmd {
+pub(super) fn start(verb: &str) -> Cmd {
     const ARGUMENTS: usize = 8;
     const BYTES: usize = 256;
     let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
@@ -315,26 +327,6 @@ fn leases(reply: Value, expected: usize) -> Reply<LeaseReply> {
         }
         _ => Err(StoreError::Refused("the lease script answered in another form".to_owned())),
     }
-}
-
-fn cached(epochs: Value, entry: Value) -> Reply<CachedReply> {
-    let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
-    let text = |value: &Value| match value {
-        Value::BulkString(text) => Some(Bytes::copy_from_slice(text)),
-        _ => None,
-    };
-    let entry = match entry {
-        Value::Nil => None,
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-        other => return Err(unexpected(&other)),
-    };
-    let epochs: Vec<Option<Bytes>> = epochs.iter().map(text).collect();
-    Ok(CachedReply {
-        epochs: epoch_vector(epochs.iter().map(Option::as_deref)),
-        path_epoch: epochs.last().cloned().flatten().unwrap_or_default(),
-        based: epochs.first().is_some_and(Option::is_some),
-        entry,
-    })
 }
 
 /// What the replies say about the server: some errors mean that this connection will not do any

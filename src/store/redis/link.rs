@@ -6,8 +6,8 @@
 //! scripts) brings the next one into service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
@@ -24,6 +24,8 @@ use crate::config::{self, StoreUrl};
 const SILENT_REPLIES_MAX: u32 = 5;
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
+/// Pause between two looks at the server's clock.
+const CLOCK_PAUSE: Duration = Duration::from_secs(30);
 /// How long the kernel keeps unacknowledged data before it gives the connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,7 @@ pub(super) struct Scripts {
     pub(super) session: Script,
     pub(super) renew: Script,
     pub(super) remember: Script,
+    pub(super) relock: Script,
 }
 
 /// A connection that answered its probe.
@@ -77,6 +80,8 @@ pub(super) enum Health {
 pub(super) struct Link {
     pub(super) scripts: Scripts,
     current: ArcSwapOption<Published>,
+    /// What to add to this node's wall clock to get the server's, in milliseconds.
+    clock_offset_ms: AtomicI64,
     /// Wakes the supervisor: the current connection was given up.
     lost: Arc<Notify>,
     /// Wakes those who wait for the first connection.
@@ -94,8 +99,10 @@ impl Link {
                 session: Script::new(include_str!("../scripts/session.lua")),
                 renew: Script::new(include_str!("../scripts/session_renew.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
+                relock: Script::new(include_str!("../scripts/relock.lua")),
             },
             current: ArcSwapOption::empty(),
+            clock_offset_ms: AtomicI64::new(0),
             lost: Arc::new(Notify::new()),
             found: Notify::new(),
         });
@@ -117,6 +124,22 @@ impl Link {
         if self.get().is_none() {
             found.await;
         }
+    }
+
+    /// The server's clock as it was seen last; see [`crate::store::Store::clock_offset_ms`].
+    pub(super) fn clock_offset_ms(&self) -> i64 {
+        self.clock_offset_ms.load(Ordering::Relaxed)
+    }
+
+    async fn set_clock(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), redis::RedisError> {
+        let before = now_ms();
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(connection).await?;
+        let offset = offset_ms(before, now_ms(), (seconds, micros));
+        self.clock_offset_ms.store(offset, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes note of how an exchange on `published` went.
@@ -149,6 +172,31 @@ impl Link {
             self.lost.notify_one();
         }
     }
+}
+
+/// Looks at the server's clock from time to time. Ends when the link is dropped.
+pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
+    loop {
+        tokio::time::sleep(CLOCK_PAUSE).await;
+        let Some(link) = link.upgrade() else { return };
+        if let Some(published) = link.get() {
+            let mut connection = published.connection.clone();
+            // A clock that cannot be read now is as it was; others look after the connection.
+            let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&mut connection)).await;
+        }
+    }
+}
+
+/// The wall clock in Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How far the server's clock is ahead, when it said this in the middle between two of our times.
+fn offset_ms(before: i64, after: i64, (seconds, micros): (i64, i64)) -> i64 {
+    let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    server.saturating_sub(before.midpoint(after))
 }
 
 /// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
@@ -221,11 +269,13 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        let Scripts { take, lease, session, renew, remember, .. } = scripts;
-        for script in [take, lease, session, renew, remember] {
+        let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
+        for script in [take, lease, session, renew, remember, relock] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;
+        // It may be another server than before, with another clock.
+        link.set_clock(&mut connection).await?;
         Ok(Arc::new(Published {
             connection,
             silent: AtomicU32::new(0),
@@ -269,4 +319,16 @@ pub(super) fn connection_info(
     }
     let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(TCP_USER_TIMEOUT);
     Ok(address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::offset_ms;
+
+    #[test]
+    fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {
+        assert_eq!(offset_ms(1_000_000, 1_000_010, (1000, 5999)), 0);
+        assert_eq!(offset_ms(1_000_000, 1_000_000, (997, 500_000)), -2500);
+        assert_eq!(offset_ms(0, 0, (i64::MAX, i64::MAX)), i64::MAX);
+    }
 }

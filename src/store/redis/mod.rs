@@ -6,16 +6,17 @@
 
 mod api_keys;
 mod batch;
+mod cache;
 mod follow;
 mod link;
 mod sessions;
 mod stream;
+mod track;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
@@ -25,10 +26,10 @@ use self::batch::Batch;
 use self::follow::Follower;
 use self::link::Link;
 use self::stream::{Told, executed, millis};
+use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    Answers, Charges, EPOCH_TTL, Entry, Questions, Release, Revocation, Standing, StandingReply,
-    StoreError, nonce,
+    Answers, Charges, Questions, Release, Revocation, Standing, StandingReply, StoreError,
 };
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -41,6 +42,8 @@ pub struct RedisStore {
     joined: Box<[OnceLock<Arc<Link>>]>,
     /// Who knows of revocations while Redis is away.
     follower: OnceLock<Arc<Follower>>,
+    /// Who hears of changed epochs.
+    tracker: OnceLock<Tracker>,
     settings: config::Store,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
@@ -50,10 +53,13 @@ impl RedisStore {
     /// Starts the supervisor; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
+        let home = Link::start(settings);
+        tokio::spawn(link::keep_time(Arc::downgrade(&home)));
         Self {
-            home: Link::start(settings),
+            home,
             joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
             follower: OnceLock::new(),
+            tracker: OnceLock::new(),
             settings: settings.clone(),
             hashes: AtomicBool::new(false),
         }
@@ -81,6 +87,17 @@ impl RedisStore {
 
     /// See [`super::Store::ask`].
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+        // Before anything is read, so that a change on its way is not overwritten with what was.
+        let mark = questions.cached.and_then(|_| self.tracker.get()?.mark());
+        let answers = self.exchange(questions).await;
+        if !questions.overdue.is_empty() {
+            self.forget(questions.overdue.iter().map(String::as_str));
+        }
+        self.learn(mark, questions, &answers);
+        answers
+    }
+
+    async fn exchange(&self, questions: &Questions<'_>) -> Answers {
         let deadline = Instant::now() + self.settings.timeout;
         let link = self.link();
         let by_script = self.hashes.load(Ordering::Relaxed);
@@ -103,7 +120,7 @@ impl RedisStore {
             };
         }
         let again = batch.session_again(questions, &replies, &link.scripts);
-        let mut answers = batch.answers(questions, replies);
+        let mut answers = batch.answers(questions, replies, self.now_ms());
         if let Some(again) = again {
             // The first hash: read it by the script, and the next session at once by it.
             self.hashes.store(true, Ordering::Relaxed);
@@ -158,41 +175,6 @@ impl RedisStore {
         self.run_all(&pipeline).await.map(|_| ())
     }
 
-    /// See [`super::Store::remember`].
-    pub async fn remember(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let ttl_ms = millis(entry.ttl);
-        let call = |verb: &str, script: &str| {
-            let mut call = redis::cmd(verb);
-            call.arg(script).arg(2).arg(&entry.key).arg(&entry.path_epoch_key);
-            call.arg(entry.path_epoch.as_ref()).arg(entry.value.as_ref()).arg(ttl_ms);
-            call
-        };
-        let script = &self.link().scripts.remember;
-        let reply = match self.run_one(call("EVALSHA", &script.sha)).await {
-            Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
-                self.run_one(call("EVAL", script.code)).await?
-            }
-            other => other?,
-        };
-        Ok(matches!(reply, Value::Int(1)))
-    }
-
-    /// See [`super::Store::invalidate`].
-    pub async fn invalidate(&self, epochs: &[String]) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::with_capacity(epochs.len());
-        for epoch in epochs {
-            pipeline.add_command(set_epoch(epoch, &nonce()?));
-        }
-        self.run_all(&pipeline).await.map(|_| ())
-    }
-
-    /// See [`super::Store::found`].
-    pub async fn found(&self, base: &str) -> Result<(), StoreError> {
-        let mut command = set_epoch(base, &nonce()?);
-        command.arg("NX");
-        self.run_one(command).await.map(|_| ())
-    }
-
     /// See [`super::Store::revoke`].
     pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
         let mut key = redis::cmd("SET");
@@ -221,7 +203,12 @@ impl RedisStore {
         let stream = Keys::new(&self.settings.prefix).revocations();
         let pipeline =
             stream::write(&stream, self.settings.revocations, (changes, told), stream_ttl);
-        let replies = executed(self.run(&pipeline).await?).map_err(|reply| {
+        self.transact(&pipeline).await
+    }
+
+    /// Carries out a transaction, of which each command must succeed.
+    async fn transact(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        let replies = executed(self.run(pipeline).await?).map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
             batch::server_error(&reply).unwrap_or_else(unexpected)
         })?;
@@ -313,10 +300,4 @@ impl RedisStore {
             }
         }
     }
-}
-
-fn set_epoch(epoch: &str, nonce: &Bytes) -> Cmd {
-    let mut command = redis::cmd("SET");
-    command.arg(epoch).arg(nonce.as_ref()).arg("PX").arg(EPOCH_TTL.as_millis() as u64);
-    command
 }

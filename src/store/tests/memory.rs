@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::time::advance;
 
 use crate::store::{
-    Cached, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Questions, Renewal, SessionKey,
-    SessionKeys, SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
-    WindowSet,
+    Cached, CachedEntry, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Purge, Questions,
+    Remembered, Renewal, SessionKey, SessionKeys, SessionReply, SessionValue, Standing,
+    StandingReply, StoreError, Window, WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +41,9 @@ fn standing(store: &MemoryStore, blacklist: &[&str], not_before: Option<&str>) -
 
 fn cached(store: &MemoryStore, overdue: &[&str]) -> (CachedReply, bool) {
     let (epochs, overdue) = (words(&["base", "path"]), words(overdue));
-    let cached = Some(Cached { epochs: &epochs, entry: Some("entry") });
+    let variants = words(&["-"]);
+    let entry = CachedEntry { key: "entry", variants: &variants };
+    let cached = Some(Cached { epochs: &epochs, entry: Some(entry) });
     let answers = store.ask(&Questions { cached, overdue: &overdue, ..Questions::default() });
     (answers.cached.expect("an answer").expect("no failure"), answers.settled)
 }
@@ -49,10 +51,13 @@ fn cached(store: &MemoryStore, overdue: &[&str]) -> (CachedReply, bool) {
 fn entry(path_epoch: &Bytes) -> Entry {
     Entry {
         key: "entry".to_owned(),
-        path_epoch_key: "path".to_owned(),
-        path_epoch: path_epoch.clone(),
+        variant: "-".to_owned(),
+        vary: String::new(),
         value: Bytes::from_static(b"response"),
         ttl: 10 * SECOND,
+        path_epoch_key: "path".to_owned(),
+        path_epoch: path_epoch.clone(),
+        lock: None,
     }
 }
 
@@ -166,16 +171,20 @@ async fn a_response_is_kept_only_under_the_epoch_it_was_fetched_under() {
     let store = MemoryStore::new(10);
     store.found("base").unwrap();
     let before = cached(&store, &[]).0;
-    assert!(before.based && before.entry.is_none());
-    store.invalidate(&words(&["path"])).unwrap();
-    assert_eq!(store.remember(&entry(&before.path_epoch)), Ok(false), "an older epoch");
+    assert!(before.based && before.variants == [None]);
+    store.purge(&[Purge::hard("path".to_owned())]).unwrap();
+    assert_eq!(
+        store.remember(&entry(&before.path_epoch)),
+        Ok(Remembered::Outdated),
+        "an older epoch"
+    );
     let after = cached(&store, &[]).0;
     assert_ne!(after.epochs, before.epochs);
-    assert_eq!(after.entry, None);
-    assert_eq!(store.remember(&entry(&after.path_epoch)), Ok(true));
-    assert_eq!(cached(&store, &[]).0.entry.as_deref(), Some(&b"response"[..]));
+    assert_eq!(after.variants, [None]);
+    assert_eq!(store.remember(&entry(&after.path_epoch)), Ok(Remembered::Stored));
+    assert_eq!(cached(&store, &[]).0.variants[0].as_deref(), Some(&b"response"[..]));
     advance(10 * SECOND).await;
-    assert_eq!(cached(&store, &[]).0.entry, None, "its life is over");
+    assert_eq!(cached(&store, &[]).0.variants, [None], "its life is over");
 }
 
 #[tokio::test(start_paused = true)]

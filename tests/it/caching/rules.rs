@@ -64,18 +64,24 @@ fn a_response_says_whether_it_is_kept() {
         ("200 OK\r\nCache-Control: no-cache", false),
         ("200 OK\r\nCache-Control: max-age=0", false),
         ("200 OK\r\nCache-Control: max-age=60\r\nCache-Control: No-Store", false),
-        ("200 OK\r\nCache-Control: max-age=60, private=\"x-a\"", false),
+        ("200 OK\r\nCache-Control: max-age=60, private=\"x-a\"", true),
+        ("200 OK\r\nCache-Control: max-age=0\r\nETag: \"a\"", false),
+        ("200 OK\r\nCache-Control: no-store\r\nCDN-Cache-Control: max-age=60", true),
+        ("200 OK\r\nCache-Control: max-age=60\r\nCDN-Cache-Control: no-store", false),
         ("200 OK\r\nExpires: Thu, 01 Jan 1970 00:00:00 GMT", false),
         ("200 OK\r\nExpires: 0", false),
         ("200 OK\r\nCache-Control: max-age=60\r\nAge: 61", false),
         ("200 OK\r\nSet-Cookie: sid=1", false),
         ("200 OK\r\nCache-Control: max-age=60\r\nSet-Cookie: sid=1", false),
+        ("200 OK\r\nCache-Control: public, max-age=60\r\nSet-Cookie: sid=1", true),
         ("200 OK\r\nVary: *", false),
         ("200 OK\r\nVary: Cookie", false),
         ("200 OK\r\nCache-Control: max-age=60\r\nVary: X-Request-Id", false),
         ("404 Not Found", false),
-        ("500 Internal Server Error\r\nCache-Control: max-age=60", false),
-        ("302 Found\r\nLocation: /x\r\nCache-Control: max-age=60", false),
+        ("500 Internal Server Error\r\nCache-Control: max-age=60", true),
+        ("500 Internal Server Error", false),
+        ("302 Found\r\nLocation: /x\r\nCache-Control: max-age=60", true),
+        ("302 Found\r\nLocation: /x", false),
         ("206 Partial Content\r\nContent-Range: bytes 0-4/9\r\nCache-Control: max-age=60", false),
     ];
     let alone = Alone::start(by_number(cases.iter().map(|case| case.0).collect()));
@@ -97,7 +103,8 @@ fn a_request_says_whether_it_takes_part() {
     assert!(!get("/no-cache", &control("max-age=0")));
     assert!(!get("/no-cache", &control("min-fresh=7200")));
     assert!(get("/no-cache", &control("min-fresh=60")));
-    assert!(!alone.reuses("/range", none, &[("Range", "bytes=0-1")]));
+    assert!(alone.reuses("/range", none, &[("Range", "bytes=0-1")]));
+    assert!(!alone.reuses("/if-match", none, &[("If-Match", "\"a\"")]));
     assert!(!alone.reuses("/override", none, &[("X-HTTP-Method-Override", "DELETE")]));
     let missing = alone.get("/never", &control("only-if-cached"));
     assert_eq!((missing.status, &*crate::auth::code(&missing)), (504, "not_cached"));
@@ -130,9 +137,10 @@ fn a_variant_answers_only_requests_like_the_one_it_was_made_for() {
     assert!(alone.reuses("/0", &german, &german));
     assert!(!alone.reuses("/1", &german, &[("Accept-Language", "fr")]));
     assert!(!alone.reuses("/2", &german, &[("Accept-Language", "de"), ("Accept-Encoding", "br")]));
-    let reply = alone.get("/2", &german);
+    let reply = alone.get("/2", &[("Accept-Language", "fr")]);
     let status = reply.header("cache-status").unwrap_or_default();
     assert!(status.contains("fwd=vary-miss"), "{status}");
+    assert!(is_hit(&alone.get("/2", &german)), "the others are kept beside it");
 }
 
 #[test]
@@ -160,6 +168,33 @@ fn an_entity_tag_or_a_date_makes_a_304() {
         assert_eq!((reply.status, is_hit(&reply)), (200, true), "{condition:?}");
         assert_eq!(reply.text(), "hello");
     }
+    assert_eq!(alone.upstream.seen(), 1);
+}
+
+#[test]
+fn parts_are_cut_from_a_whole_answer() {
+    let head = "200 OK\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\nContent-Type: text/plain\r\n\
+                Surrogate-Key: secret";
+    let alone = Alone::start(Upstream::replying(response(head, "hello")));
+    assert_eq!(alone.get("/p", &[]).header("surrogate-key"), None, "tags are for the cache");
+    let get = |headers: &[(&str, &str)]| {
+        let reply = alone.get("/p", headers);
+        assert!(is_hit(&reply));
+        assert_eq!(reply.header("surrogate-key"), None);
+        reply
+    };
+    let part = get(&[("Range", "bytes=1-3"), ("If-Range", "\"v1\"")]);
+    assert_eq!((part.status, part.text().as_str()), (206, "ell"));
+    assert_eq!(part.header("content-range"), Some("bytes 1-3/5"));
+    let whole = get(&[("Range", "bytes=1-3"), ("If-Range", "\"v0\"")]);
+    assert_eq!((whole.status, whole.text().as_str()), (200, "hello"));
+    let none = get(&[("Range", "bytes=5-")]);
+    assert_eq!((none.status, none.header("content-range")), (416, Some("bytes */5")));
+    assert!(none.body.is_empty());
+    let two = get(&[("Range", "bytes=0-0,-1")]);
+    assert_eq!(two.status, 206);
+    assert!(two.header("content-type").expect("a type").starts_with("multipart/byteranges"));
+    assert!(two.text().contains("\r\nContent-Range: bytes 4-4/5\r\n\r\no\r\n--"), "{two:?}");
     assert_eq!(alone.upstream.seen(), 1);
 }
 

@@ -7,8 +7,9 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    ApiKeyWrite, Cached, Charges, Crowd, Ending, Entry, Leases, Mode, Questions, RedisStore,
-    Release, Renewal, Revocation, SessionKey, SessionWrite, Standing, Store, Window, WindowSet,
+    ApiKeyWrite, Cached, CachedEntry, Charges, Crowd, Ending, Entry, HeldLock, Leases, Mode, Purge,
+    Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey, SessionWrite,
+    Standing, Store, VARIANTS_MAX, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -32,6 +33,7 @@ async fn open(redis: &Redis, password: &str) -> Store {
         password: Some(Secret::new(password)),
         timeout: PATIENCE,
         connect_timeout: PATIENCE,
+        cache_epochs: config::CacheEpochs::Follow,
         ..config::Store::default()
     });
     assert!(store.first_connection(PATIENCE).await, "the user cannot connect");
@@ -53,8 +55,10 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let crowds = [Crowd { most: 99, lease: minute, mode: Mode::Enforce }];
         let places = words(&["app:ratelimit:{a}:p:in-flight"]);
         let leases = Leases { crowds: &crowds, keys: &places, holder: "h" };
-        let epochs = words(&["app:cache:{*}:epoch", "app:cache:{h/p}:epoch"]);
+        let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
+        let variants = words(&["-"]);
+        let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
@@ -71,7 +75,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                     bytes_max: 1024,
                     end: Some(&end),
                 }),
-                cached: Some(Cached { epochs: &epochs, entry: Some("app:cache:{h/p}:entry:r:") }),
+                cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
                 overdue: &epochs,
             };
             // The second round finds no scripts.
@@ -94,7 +98,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 redis.cli(&["SCRIPT", "FLUSH"]);
             }
         }
-        caching(&store, &epochs).await;
+        caching(&store).await;
         sessions(&store).await;
         api_keys(&store).await;
         store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a value");
@@ -108,17 +112,47 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
 }
 
 /// Everything that is done with the cache beside reading it.
-async fn caching(store: &Store, epochs: &[String]) {
-    let entry = Entry {
-        key: "app:cache:{h/q}:entry:r:".to_owned(),
-        path_epoch_key: "app:cache:{h/q}:epoch".to_owned(),
-        path_epoch: bytes::Bytes::new(),
-        value: bytes::Bytes::from_static(b"kept"),
-        ttl: Duration::from_secs(60),
+async fn caching(store: &Store) {
+    let minute = Duration::from_secs(60);
+    let key = "app:cache:{h/q}:entry:r:".to_owned();
+    let lock = HeldLock { key: Keys::cache_lock(&key), token: "me".to_owned() };
+    assert_eq!(store.lock(&lock, minute).await, Ok(true));
+    assert_eq!(store.extend_lock(&lock, minute).await, Ok(true));
+    let chunks = [(Keys::cache_body(&key, &[1; 16], 0), bytes::Bytes::from_static(b"part"))];
+    store.write_chunks(&chunks, minute).await.expect("a chunk");
+    store.extend_chunks(&[chunks[0].0.clone()], minute * 2).await.expect("a longer life");
+    let parts = store.chunks(&[chunks[0].0.clone()]).await.expect("the chunk");
+    assert_eq!(parts[0].as_deref(), Some(&b"part"[..]));
+    // One more than fit.
+    for number in 0..=VARIANTS_MAX {
+        let entry = Entry {
+            key: key.clone(),
+            variant: number.to_string(),
+            vary: "accept".to_owned(),
+            value: bytes::Bytes::from_static(b"kept"),
+            ttl: minute,
+            path_epoch_key: "app:cache-epoch:{h/q}".to_owned(),
+            path_epoch: bytes::Bytes::new(),
+            lock: (number == 0).then(|| lock.clone()),
+        };
+        assert_eq!(store.remember(&entry).await, Ok(Remembered::Stored));
+    }
+    assert_eq!(store.unlock(&lock).await, Ok(false), "it was released with the response");
+    assert!(store.variants(&key, &words(&["64"])).await.expect("a variant")[0].is_some());
+    let keys = Keys::new("app");
+    store.found(&keys.cache_base()).await.expect("a base");
+    for soft in [true, false] {
+        let purge = Purge { key: keys.cache_base(), soft };
+        store.purge(&[purge]).await.expect("a purge");
+    }
+    store.follow_epochs();
+    let base = [keys.cache_base()];
+    let known = async {
+        while store.known_epochs(&base).is_none() {
+            store.epochs(&base).await.expect("the base");
+        }
     };
-    assert_eq!(store.remember(&entry).await, Ok(true));
-    store.found("app:cache:{*}:epoch").await.expect("a base");
-    store.invalidate(epochs).await.expect("an invalidation");
+    tokio::time::timeout(PATIENCE, known).await.expect("changes of epochs are followed");
 }
 
 /// Everything that is done with sessions beside reading them.

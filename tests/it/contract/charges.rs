@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portcullis::store::{
-    ChargeReply, Charges, Entry, Questions, Reply, SessionKey, Store, StoreError, Window, WindowSet,
+    ChargeReply, Charges, HeldLock, Purge, Questions, Remembered, Reply, SessionKey, Store,
+    StoreError, Window, WindowSet,
 };
 use tokio::time::Instant;
 
+use super::caching::entry;
 use super::{Subject, over_both_stores, over_redis, words};
 use crate::support::PATIENCE;
 
@@ -205,7 +207,7 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         it.store.refund(Charges { set: &wide, keys: &keys[1..] }, taken.at_us).await.unwrap();
         assert_eq!(take(&it.store, &wide, &keys[1..]).await.unwrap().windows[0].free, 9);
         redis.cli(&["SCRIPT", "FLUSH"]);
-        assert!(it.remember(&bytes::Bytes::new(), "kept").await);
+        assert_eq!(it.store.remember(&entry("-", "", "kept")).await, Ok(Remembered::Stored));
     });
 }
 
@@ -256,19 +258,16 @@ fn every_key_that_is_written_has_a_ttl() {
             it.store.refund(Charges { set: &set, keys: &keys }, taken.at_us).await.unwrap();
         }
         it.store.found("base").await.unwrap();
-        it.store.invalidate(&words(&["epoch"])).await.unwrap();
+        let [hard, soft] = [false, true].map(|soft| Purge { key: format!("epoch-{soft}"), soft });
+        it.store.purge(&[hard, soft]).await.unwrap();
         it.store.put("mark", b"1", Duration::from_secs(60)).await.unwrap();
-        let entry = Entry {
-            key: "entry".to_owned(),
-            path_epoch_key: "none".to_owned(),
-            path_epoch: bytes::Bytes::new(),
-            value: bytes::Bytes::from_static(b"kept"),
-            ttl: Duration::from_millis(1),
-        };
-        let entry = Entry { ttl: Duration::from_secs(60), ..entry };
-        assert!(it.store.remember(&entry).await.unwrap());
+        let lock = HeldLock { key: "lock".to_owned(), token: "me".to_owned() };
+        assert!(it.store.lock(&lock, Duration::from_secs(60)).await.unwrap());
+        let chunk = ("chunk".to_owned(), bytes::Bytes::from_static(b"part"));
+        it.store.write_chunks(&[chunk], Duration::from_secs(60)).await.unwrap();
+        assert_eq!(it.store.remember(&entry("-", "", "kept")).await, Ok(Remembered::Stored));
         let all = redis.cli(&["KEYS", "*"]);
-        assert_eq!(all.lines().count(), 6, "{all}");
+        assert_eq!(all.lines().count(), 9, "{all}");
         for key in all.lines() {
             let ttl: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
             assert!(ttl > 0, "{key} has no expiry");

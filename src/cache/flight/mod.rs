@@ -1,0 +1,200 @@
+//! Collapsing: many requests for one missing answer cost the upstream one request.
+//!
+//! The first to miss leads and asks; those who miss while it does follow and use what it gets, if
+//! it may be kept and fits them. Whatever happens to the leader, nobody waits for one who is gone:
+//! dropping a [`Lead`] tells the followers. An answer that nobody else may use is remembered for a
+//! while, so that its requests never queue behind one another.
+
+mod passing;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use self::passing::{CutOff, Passing, Reader, Writer};
+use super::Stored;
+
+/// How long an answer that could not be shared keeps its requests from waiting for one another.
+const ALONE: Duration = Duration::from_secs(60);
+/// Most keys that are remembered as not to be shared.
+const ALONE_KEYS_MAX: usize = 65_536;
+
+/// The pause after the first refresh that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the pause doubles: up to 64 seconds.
+const PAUSE_DOUBLINGS_MAX: u32 = 6;
+/// Most refreshes that are remembered as failed.
+const FAILED_KEYS_MAX: usize = 16_384;
+
+/// How far a leader has come.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// The upstream has not answered, or its answer is of unknown length and not complete.
+    Asked,
+    /// The answer is kept while it passes; whom it fits may read along.
+    Passing(Arc<Stored>, Arc<Passing>),
+    /// This is the answer.
+    Stored(Arc<Stored>),
+    /// Nobody else may use the answer.
+    Alone,
+    /// The leader left or failed.
+    Abandoned,
+}
+
+/// The answers that are being fetched on this node, by key.
+#[derive(Debug)]
+pub struct Flights {
+    flights: Mutex<HashMap<String, watch::Receiver<Phase>>>,
+    alone: Cache<String, Instant>,
+    /// Refreshes that failed: how often in a row, and until when none is tried.
+    failed: Cache<String, (u32, Instant)>,
+}
+
+/// What a request that misses is to do.
+#[derive(Debug)]
+pub enum Boarding {
+    /// Ask the upstream, for all.
+    Lead(Lead),
+    /// Wait for the one who asks.
+    Follow(Follow),
+    /// Ask the upstream, for oneself: the last answer could not be shared.
+    Alone,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self {
+            flights: Mutex::default(),
+            alone: Cache::new(ALONE_KEYS_MAX),
+            failed: Cache::new(FAILED_KEYS_MAX),
+        }
+    }
+}
+
+impl Flights {
+    /// Joins those who want the answer under `key`.
+    pub fn board(self: &Arc<Self>, key: &str) -> Boarding {
+        if let Some(until) = self.alone.get(key) {
+            if Instant::now() < until {
+                return Boarding::Alone;
+            }
+            self.alone.remove(key);
+        }
+        match self.lock().entry(key.to_owned()) {
+            Entry::Occupied(flight) => Boarding::Follow(Follow(flight.get().clone())),
+            Entry::Vacant(free) => {
+                let (phase, followers) = watch::channel(Phase::Asked);
+                free.insert(followers);
+                let flights = Arc::clone(self);
+                Boarding::Lead(Lead { flights, key: key.to_owned(), phase })
+            }
+        }
+    }
+
+    /// The duty to refresh what is stored under `key`, unless somebody has it, or the last attempt
+    /// failed a moment ago.
+    pub fn refresh(self: &Arc<Self>, key: &str) -> Option<Lead> {
+        if self.failed.get(key).is_some_and(|(_, until)| Instant::now() < until) {
+            return None;
+        }
+        match self.board(key) {
+            Boarding::Lead(lead) => Some(lead),
+            Boarding::Follow(_) | Boarding::Alone => None,
+        }
+    }
+
+    /// A refresh failed: the next is tried after a pause that doubles each time, with jitter.
+    pub fn failed(&self, key: &str) {
+        let times = self.failed.get(key).map_or(0, |(times, _)| times).min(PAUSE_DOUBLINGS_MAX);
+        let pause = PAUSE * 2u32.pow(times);
+        let until = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.failed.insert(key.to_owned(), (times + 1, until));
+    }
+
+    /// A refresh succeeded.
+    pub fn succeeded(&self, key: &str) {
+        self.failed.remove(key);
+    }
+
+    /// Answers being fetched now.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Phase>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The duty to fetch an answer for all who want it. Dropped before its end is told, it tells the
+/// followers that nobody asks any more.
+#[derive(Debug)]
+pub struct Lead {
+    flights: Arc<Flights>,
+    key: String,
+    phase: watch::Sender<Phase>,
+}
+
+impl Lead {
+    /// The answer has begun and is kept while it passes.
+    pub fn passing(&self, head: Arc<Stored>, passing: Arc<Passing>) {
+        self.phase.send_replace(Phase::Passing(head, passing));
+    }
+
+    /// The answer is this one.
+    pub fn stored(self, stored: Arc<Stored>) {
+        self.phase.send_replace(Phase::Stored(stored));
+    }
+
+    /// Nobody else may use the answer, now and for a while.
+    pub fn alone(self) {
+        self.flights.alone.insert(self.key.clone(), Instant::now() + ALONE);
+        self.phase.send_replace(Phase::Alone);
+    }
+
+    /// Nobody else may use this answer; the next may be another case.
+    pub fn alone_once(self) {
+        self.phase.send_replace(Phase::Alone);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        // A follower who boarded late must find nothing that has ended.
+        self.flights.lock().remove(&self.key);
+        self.phase.send_if_modified(|phase| {
+            let unsettled = matches!(phase, Phase::Asked);
+            if unsettled {
+                *phase = Phase::Abandoned;
+            }
+            unsettled
+        });
+    }
+}
+
+/// The right to be told what the leader gets.
+#[derive(Debug)]
+pub struct Follow(watch::Receiver<Phase>);
+
+impl Follow {
+    /// Waits until the leader has an answer, or none.
+    pub async fn landed(mut self) -> Phase {
+        match self.0.wait_for(|phase| !matches!(phase, Phase::Asked)).await {
+            Ok(phase) => phase.clone(),
+            Err(_) => Phase::Abandoned,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Which fields of a response an entry keeps, RFC 9111 §3.1.
+
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName};
+
+use super::control::ResponseControl;
+use super::tags;
+
+/// The fields of a response that an entry keeps, in their order and with repeats.
+///
+/// Left out: what belongs to one connection, what belongs to one exchange (rate limits, another
+/// cache's report), what the response reserves for one client or for use after validation, Age,
+/// which an entry keeps as the moment of birth, Content-Length, which follows from the body, and
+/// tags, which an entry keeps on its own. A cookie is kept: a response whose cookie is nobody
+/// else's does not become an entry.
+#[must_use]
+pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
+    kept(headers, &ResponseControl::of(headers))
+}
+
+pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap {
+    let nominated: Vec<&[u8]> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    let is_nominated = |name: &HeaderName| {
+        nominated.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    let is_kept = |(name, _): &(&HeaderName, _)| {
+        !belongs_to_exchange(name) && !is_nominated(name) && !control.omit.contains(name)
+    };
+    headers.iter().filter(is_kept).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn belongs_to_exchange(name: &HeaderName) -> bool {
+    const PREFIXES: [&str; 3] = ["proxy-", "ratelimit", "x-ratelimit"];
+    let name = name.as_str();
+    matches!(
+        name,
+        "age"
+            | "cache-group-invalidation"
+            | "cache-status"
+            | "connection"
+            | "content-length"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    ) || tags::is_tag_field(name)
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}

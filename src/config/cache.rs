@@ -1,0 +1,117 @@
+//! `cache = { … }` of a route: what is kept, for how long, and for whom.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::value::{
+    GIB, MIB, Mistake, Read, choice, duration, duration_or_zero, echo, field_name, flag, size,
+    string,
+};
+
+/// How long a response is still sent when its upstream gives no answer at all.
+const STALE_WHEN_DISCONNECTED: Duration = Duration::from_secs(60);
+/// The longest that an error is kept.
+const ERROR_TTL: Duration = Duration::from_secs(10);
+
+/// `cache = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Freshness of responses that state none of their own.
+    pub ttl: Option<Duration>,
+    /// The upstream ignores the identity that the gateway injects.
+    pub shared: bool,
+    /// Parts of the identity that the response depends on (`claim:NAME`, the names alone).
+    pub partition: Vec<String>,
+    /// Largest stored body, in bytes.
+    pub max_bytes: u64,
+    /// How long a stale response is sent while a new one is fetched, where it does not say.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long a stale response is sent in place of an error, where it does not say.
+    pub stale_if_error: Option<Duration>,
+    /// How long a stale response is sent when the upstream gives no answer; zero for never.
+    pub stale_when_disconnected: Duration,
+    /// Whether a response without a lifetime gets a tenth of its age.
+    pub heuristic: bool,
+    /// What becomes of responses that set a cookie.
+    pub set_cookie: SetCookie,
+    /// The longest that a status from 400 on is kept; zero for not at all.
+    pub error_ttl: Duration,
+    /// Lifetimes of error statuses that state none of their own.
+    pub negative: BTreeMap<u16, Duration>,
+    /// Whether clients cannot ask for newer answers, or for older ones.
+    pub ignore_request_directives: bool,
+}
+
+/// `set_cookie = "explicit" | "store" | "never"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetCookie {
+    /// Kept where the response says that it is for everybody.
+    Explicit,
+    /// Kept where the response states a lifetime.
+    Store,
+    /// Never kept.
+    Never,
+}
+
+/// Reads `cache = { … }`.
+pub(super) fn read(cache: &mut Section<'_>) -> Cache {
+    let set_cookie = choice(&[
+        ("explicit", SetCookie::Explicit),
+        ("store", SetCookie::Store),
+        ("never", SetCookie::Never),
+    ]);
+    let negative = cache.map("negative", error_status, |ttl| ttl.read(duration));
+    Cache {
+        ttl: cache.get("ttl", duration),
+        shared: cache.or("shared", false, flag),
+        partition: cache.list("partition", partition).unwrap_or_default(),
+        max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
+        stale_while_revalidate: cache.get("stale_while_revalidate", duration_or_zero),
+        stale_if_error: cache.get("stale_if_error", duration_or_zero),
+        stale_when_disconnected: cache.or(
+            "stale_when_disconnected",
+            STALE_WHEN_DISCONNECTED,
+            duration_or_zero,
+        ),
+        heuristic: cache.or("heuristic", false, flag),
+        set_cookie: cache.or("set_cookie", SetCookie::Explicit, set_cookie),
+        error_ttl: cache.or("error_ttl", ERROR_TTL, duration_or_zero),
+        negative: negative
+            .into_iter()
+            .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl)))
+            .collect(),
+        ignore_request_directives: cache.or("ignore_request_directives", false, flag),
+    }
+}
+
+/// A status that may be kept without its word. The ones that a client can provoke for everybody by
+/// the form of its request are not among them.
+fn error_status(text: &str) -> Read<String> {
+    let code = text.parse().ok().filter(|code: &u16| (400..=599).contains(code));
+    match code {
+        Some(400 | 401 | 403 | 407 | 412 | 413 | 414 | 416 | 417 | 431) => {
+            let what = format!("{text} depends on who asks, and how, and would be everybody's");
+            Err(Mistake::new(what, "remove it: only the response itself may say how long it holds"))
+        }
+        Some(code) if code.to_string() == text => Ok(text.to_owned()),
+        _ => {
+            let what = format!("{} is not a status of an error", echo(text));
+            Err(Mistake::new(what, "write one from \"400\" to \"599\", such as \"404\""))
+        }
+    }
+}
+
+fn partition(value: &DeValue<'_>) -> Read<String> {
+    const EXAMPLE: &str = "\"claim:NAME\"";
+    let text = string(value, EXAMPLE)?;
+    match text.split_once(':') {
+        Some(("claim", name)) => field_name(name),
+        _ => {
+            let what = format!("{} cannot part a cache", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the cache does behind requests: keeping responses, withdrawing them, giving locks back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::Gateway;
+use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
+use crate::store::{Entry, HeldLock, Purge, Remembered, StoreError};
+
+/// Most bytes of responses that wait to be written to the store. What comes on top of that is kept
+/// on this node alone: a slow store must not fill the memory.
+pub(super) const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The backlog is counted in pieces of this many bytes.
+const BACKLOG_UNIT: usize = 1024;
+/// Permits of the whole backlog.
+pub(super) const BACKLOG_UNITS: usize = BACKLOG_BYTES_MAX / BACKLOG_UNIT;
+/// Pieces of a body that are written in one go.
+const CHUNKS_AT_ONCE: usize = 4;
+/// How much longer the pieces of a body live than the entry that names them.
+const CHUNKS_OUTLIVE: Duration = Duration::from_secs(60);
+
+/// A response to keep in the store.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The response.
+    pub stored: Arc<Stored>,
+    /// Where.
+    pub place: Arc<Place>,
+    /// The name of the variant, and the fields that choose it.
+    pub variant: String,
+    /// See `variant`.
+    pub vary: String,
+    /// The path's epoch before the fetch.
+    pub path_epoch: Bytes,
+    /// How long it is of use, in milliseconds.
+    pub ttl_ms: u64,
+    /// The lock under which it was fetched.
+    pub lock: Option<HeldLock>,
+    /// Index of the route.
+    pub route: usize,
+}
+
+impl Gateway {
+    /// The time by which stored responses are dated, in Unix milliseconds: the store's clock, which
+    /// all nodes share.
+    pub fn now_ms(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        now.saturating_add_signed(self.store.clock_offset_ms())
+    }
+
+    /// Makes everything stored under these epochs stale, before the answer that calls for it is
+    /// passed on.
+    pub async fn invalidate(&self, epochs: Vec<String>) {
+        if let Err(error) = self.store.purge(&hard(&epochs)).await {
+            tracing::warn!(%error, "an invalidation waits for the store");
+            self.metrics.store_failed("invalidation");
+            self.overdue.add(epochs, &self.base_epoch);
+        }
+    }
+
+    /// The same without anybody waiting. Until it is done, this node does not read its cache.
+    pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
+        self.overdue.add(epochs, &self.base_epoch);
+        let gateway = Arc::clone(self);
+        self.in_background("invalidation", async move {
+            gateway.settle_overdue().await;
+            Ok(())
+        });
+    }
+
+    /// Whether the store knows of every invalidation.
+    pub fn is_settled(&self) -> bool {
+        !self.overdue.any.load(Ordering::Acquire)
+    }
+
+    /// Carries out the invalidations that wait.
+    pub async fn settle_overdue(&self) {
+        if let Some(settling) = self.overdue.begin()
+            && self.store.purge(&hard(&settling.epochs)).await.is_ok()
+        {
+            settling.done();
+        }
+    }
+
+    /// Writes a response to the store, in the background.
+    pub fn keep(self: &Arc<Self>, keeping: Keeping) {
+        let bytes = keeping.stored.weight();
+        let units = u32::try_from(bytes / BACKLOG_UNIT + 1).unwrap_or(u32::MAX);
+        let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units);
+        let running = self.running();
+        let not_kept = move |reason| {
+            if let Some(meter) = running.meters.get(keeping.route) {
+                meter.cache_not_kept(reason);
+            }
+        };
+        let Ok(backlog) = backlog else {
+            not_kept("backlog");
+            if let Some(lock) = keeping.lock {
+                self.unlock(lock);
+            }
+            return;
+        };
+        let gateway = Arc::clone(self);
+        self.in_background("cache", async move {
+            let lock = keeping.lock.clone();
+            let outcome = gateway.write(keeping).await;
+            drop(backlog);
+            match outcome {
+                Ok(Remembered::Stored) => return Ok(()),
+                Ok(Remembered::Outdated) => not_kept("outdated"),
+                Ok(Remembered::Overtaken) => not_kept("overtaken"),
+                Err(_) => not_kept("store"),
+            }
+            if let Some(lock) = lock {
+                // Nobody is helped by waiting for what does not come.
+                let _ = gateway.store.unlock(&lock).await;
+            }
+            outcome.map(|_| ())
+        });
+    }
+
+    async fn write(&self, keeping: Keeping) -> Result<Remembered, StoreError> {
+        let Keeping { stored, place, variant, vary, path_epoch, ttl_ms, lock, .. } = keeping;
+        let ttl = Duration::from_millis(ttl_ms);
+        let value = match &stored.body {
+            StoredBody::Inline(body) if body.len() > INLINE_BYTES_MAX => {
+                let body = self.write_chunks(&place, body, ttl).await?;
+                Stored { body: StoredBody::Chunked(body), ..(*stored).clone() }.encode()
+            }
+            StoredBody::Inline(_) => stored.encode(),
+            StoredBody::Chunked(body) => {
+                let keys: Vec<String> = chunk_keys(&place, body).collect();
+                self.store.extend_chunks(&keys, ttl + CHUNKS_OUTLIVE).await?;
+                stored.encode()
+            }
+        };
+        let entry = Entry {
+            key: place.entry.clone(),
+            variant,
+            vary,
+            value: value.into(),
+            ttl,
+            path_epoch_key: place.path_epoch().to_owned(),
+            path_epoch,
+            lock,
+        };
+        self.store.remember(&entry).await
+    }
+
+    /// Writes a body in pieces, before the entry that names them.
+    async fn write_chunks(
+        &self,
+        place: &Place,
+        body: &Bytes,
+        ttl: Duration,
+    ) -> Result<Chunked, StoreError> {
+        let mut object = [0; 16];
+        object.copy_from_slice(&fastrand::u128(..).to_le_bytes());
+        let chunked = cache::chunked(object, body);
+        let sealed = cache::cut(&chunked, body);
+        let pieces: Vec<_> = chunk_keys(place, &chunked).zip(sealed).collect();
+        for pieces in pieces.chunks(CHUNKS_AT_ONCE) {
+            self.store.write_chunks(pieces, ttl + CHUNKS_OUTLIVE).await?;
+        }
+        Ok(chunked)
+    }
+
+    /// Gives a lock back, in the background.
+    pub fn unlock(self: &Arc<Self>, lock: HeldLock) {
+        let gateway = Arc::clone(self);
+        self.in_background("cache", async move { gateway.store.unlock(&lock).await.map(|_| ()) });
+    }
+
+    /// Makes the base epoch, in the background, once at a time.
+    pub fn found_base(self: &Arc<Self>) {
+        if self.founding.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let gateway = Arc::clone(self);
+        self.in_background("cache", async move {
+            let founded = gateway.store.found(&gateway.base_epoch).await;
+            gateway.founding.store(false, Ordering::Release);
+            founded
+        });
+    }
+}
+
+/// The keys of the pieces of a body.
+fn chunk_keys(place: &Place, body: &Chunked) -> impl Iterator<Item = String> {
+    (0..body.count())
+        .map(|index| place.body(&body.object, u32::try_from(index).unwrap_or(u32::MAX)))
+}
+
+/// Epochs as purges after which nothing stored under them is used.
+fn hard(epochs: &[String]) -> Vec<Purge> {
+    epochs.iter().cloned().map(Purge::hard).collect()
+}

@@ -1,0 +1,145 @@
+//! Keeping a response: in this node's memory before its last byte is out, in the store behind it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+
+use super::super::Snapshot;
+use super::lease::Lease;
+use crate::cache::{self, Epochs, Place, Policy, Scope, Stored};
+use crate::gateway::{Gateway, Keeping};
+use crate::store::keys::Keys;
+use crate::store::{Epoch, hard_halves, soft_halves};
+
+/// Where a response is kept, and what was true of that place before it was fetched.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    pub(super) place: Arc<Place>,
+    /// The epochs of the place before the fetch.
+    pub(super) epochs: Arc<[Epoch]>,
+    /// The path's own, as the store has it.
+    pub(super) path_epoch: Bytes,
+    /// Whose tags and groups are meant.
+    pub(super) origin: Arc<Origin>,
+}
+
+/// Who may name tags and groups, so that nobody can withdraw another's.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) running: Snapshot,
+    /// Index of the route.
+    pub(super) route: usize,
+    /// Index of the upstream: tags are its own.
+    pub(super) upstream: usize,
+    /// `http` or `https`, as the client sees it.
+    pub(super) scheme: &'static str,
+    /// Host and port as the client sees them: groups are the site's (RFC 9875 §2).
+    pub(super) site: String,
+}
+
+impl Origin {
+    pub(super) fn keys(&self) -> &Keys {
+        &self.running.plan.keys
+    }
+
+    /// A response of this origin was not kept.
+    pub(super) fn not_kept(&self, reason: &'static str) {
+        if let Some(meter) = self.running.meters.get(self.route) {
+            meter.cache_not_kept(reason);
+        }
+    }
+
+    fn upstream(&self) -> &str {
+        self.running.plan.upstreams.get(self.upstream).map_or("", |(name, _)| name)
+    }
+
+    /// The keys of the epochs of a response's tags and groups.
+    pub(super) fn epochs(&self, stored: &Stored) -> Vec<String> {
+        let tag = |tag: &String| {
+            Scope::Tag { site: self.upstream(), tag: tag.as_bytes() }.epoch(self.keys())
+        };
+        let group = |group: &String| self.group(group).epoch(self.keys());
+        stored.tags.iter().map(tag).chain(stored.groups.iter().map(group)).collect()
+    }
+
+    /// A group of this origin.
+    pub(super) fn group<'a>(&'a self, group: &'a str) -> Scope<'a> {
+        Scope::Group { scheme: self.scheme, site: &self.site, group: group.as_bytes() }
+    }
+}
+
+impl Site {
+    /// The epochs under which a response that was fetched here is valid; none when they cannot be
+    /// known, or when one of its tags may have been purged while it was fetched.
+    async fn epochs_of(&self, gateway: &Gateway, stored: &Stored) -> Option<Epochs> {
+        let mut keys = self.origin.epochs(stored);
+        let tags = if keys.is_empty() {
+            Vec::new()
+        } else {
+            // The clock is read last and written first, so a purge in between is never missed.
+            keys.push(self.origin.keys().cache_tags_clock());
+            let mut tags = gateway.store.epochs(&keys).await.ok()?;
+            let clock = tags.pop()?;
+            if clock != self.place.tags_clock(&self.epochs) {
+                return None;
+            }
+            tags
+        };
+        Some(join(&self.place, &self.epochs, &tags))
+    }
+
+    /// What other requests must have in common with this one to use the same answer: nothing was
+    /// withdrawn between them.
+    pub(super) fn moment(&self) -> Bytes {
+        hard_halves(self.epochs.iter())
+    }
+}
+
+/// The epochs of a place and of a response's tags, as an entry keeps them.
+pub(super) fn join(place: &Place, epochs: &[Epoch], tags: &[Epoch]) -> Epochs {
+    let (mut hard, mut soft) = (place.hard(epochs), place.soft(epochs));
+    if !tags.is_empty() {
+        hard = [hard, hard_halves(tags)].concat().into();
+        soft = [soft, soft_halves(tags)].concat().into();
+    }
+    Epochs { hard, soft }
+}
+
+/// Keeps what is fetched.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) site: Site,
+    pub(super) lease: Option<Lease>,
+}
+
+impl Keeper {
+    /// Keeps a complete response that answers requests with these fields; what the next request
+    /// finds. It is handed over also when it cannot be kept after all: those who wait for it asked
+    /// before that was known.
+    pub(super) async fn keep(self, mut stored: Stored, fields: &HeaderMap) -> Arc<Stored> {
+        let Self { gateway, policy, site, lease } = self;
+        let Some(epochs) = site.epochs_of(&gateway, &stored).await else {
+            site.origin.not_kept("tags");
+            return Arc::new(stored);
+        };
+        stored.epochs = epochs;
+        let stored = Arc::new(stored);
+        let now_ms = gateway.now_ms();
+        gateway.near.offer(&stored, now_ms);
+        let set: Vec<HeaderName> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
+        gateway.keep(Keeping {
+            variant: cache::variant_name(&set, fields),
+            vary: cache::vary_line(&set),
+            ttl_ms: stored.keep_ms(&policy, now_ms),
+            path_epoch: site.path_epoch,
+            route: site.origin.route,
+            place: site.place,
+            lock: lease.and_then(Lease::into_lock),
+            stored: Arc::clone(&stored),
+        });
+        stored
+    }
+}

@@ -1,0 +1,334 @@
+//! The cache's part of a request: what it asks of the store, what the answer is worth, and who is
+//! asked when that is not enough.
+
+mod fetch;
+mod fill;
+mod keep;
+mod lease;
+mod look;
+mod respond;
+
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+
+use self::keep::{Origin, Site};
+use self::look::Valid;
+use super::body::Content;
+use super::exchange::Exchange;
+use super::forward::Arrival;
+use super::rejection::Rejection;
+use crate::base::facts::Caller;
+use crate::cache::{
+    self, Boarding, Forward, Intent, Lead, Place, Policy, Stored, Variants, Verdict,
+};
+use crate::gateway::Gateway;
+use crate::headers;
+use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply};
+
+pub(super) use self::fetch::Fetch;
+pub(super) use self::respond::Wish;
+use self::respond::is_there;
+
+/// What the cache wants to know for one request.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    policy: Arc<Policy>,
+    place: Arc<Place>,
+    origin: Arc<Origin>,
+    intent: Intent,
+    /// This node's copies, which count only if the epochs agree.
+    near: Option<Variants>,
+    /// The epochs that are asked: those of the place, its last one last, and before that those of
+    /// the copies' tags.
+    epochs: Vec<String>,
+    /// The variants that are asked, where no copy here is fresh.
+    variants: Vec<String>,
+}
+
+/// What is known of a response that must be fetched.
+#[derive(Debug)]
+pub(super) struct Errand {
+    policy: Arc<Policy>,
+    site: Site,
+    intent: Intent,
+    stale: Option<Arc<Stored>>,
+    why: Forward,
+    variant: String,
+}
+
+impl Errand {
+    /// Whether the answer to another request for the same will do, once it is there.
+    fn is_shareable(&self) -> bool {
+        self.intent.read && self.intent.store && !self.intent.reload
+    }
+
+    /// The duty to fetch the answer behind the clients' backs, unless somebody has it.
+    pub(super) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
+        gateway.flights.refresh(&self.flight())
+    }
+
+    /// Whether what is stored is this caller's alone.
+    pub(super) fn is_per_user(&self, caller: &Caller) -> bool {
+        self.policy.is_per_user(caller)
+    }
+
+    /// Joins those on this node who want the same answer.
+    fn board(&self, gateway: &Gateway) -> Boarding {
+        gateway.flights.board(&self.flight())
+    }
+
+    /// Names what may be shared: of the same entry and variant, with nothing withdrawn between. A
+    /// read that begins after a write must not get what was fetched before it.
+    fn flight(&self) -> String {
+        let moment = self.site.moment();
+        let mut name = String::with_capacity(96 + self.site.place.entry.len() + moment.len() * 2);
+        name.extend([&self.site.place.entry, "\n", &self.variant, "\n"]);
+        // Not for reading: each byte is one character.
+        name.extend(moment.iter().map(|byte| char::from(*byte)));
+        name
+    }
+}
+
+/// What the cache has for a request.
+pub(super) enum Found {
+    /// This answers it.
+    Answer(Response<Content>),
+    /// This answers it, and is to be fetched anew behind the client's back.
+    Stale(Response<Content>, Box<Errand>),
+    /// Nothing; with what is needed to keep the upstream's answer, where that is allowed.
+    Nothing(Option<Box<Errand>>),
+}
+
+impl Lookup {
+    /// What a route's cache asks for a request; nothing where the route has none.
+    pub(super) fn of(
+        exchange: &Exchange,
+        arrival: &Arrival<'_>,
+        head: &Parts,
+        caller: &Caller,
+    ) -> Option<Self> {
+        let gateway = exchange.gateway();
+        let Arrival { running, route, client, target, .. } = *arrival;
+        let keys = &running.plan.keys;
+        let policy = Arc::clone(route.cache.as_ref()?);
+        let odd = has_body(head) || headers::nominates(&head.headers);
+        let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
+        let place = Place::of(keys, &policy, &route.name, target, caller);
+        let origin = Origin {
+            running: Arc::clone(&exchange.running),
+            route: route.index,
+            upstream: route.upstream,
+            scheme: client.scheme,
+            site: target.authority.site().into_owned(),
+        };
+        let near = if intent.read { gateway.near.get(&place.entry) } else { None };
+        let now_ms = gateway.now_ms();
+        let is_fresh = |stored: &Arc<Stored>| {
+            stored.remaining_ms(now_ms) > 0 && cache::selects(stored, &head.headers)
+        };
+        let has_fresh = near.as_ref().is_some_and(|copies| copies.iter().any(is_fresh));
+        let variants =
+            if intent.read && !has_fresh { variants_of(near.as_deref(), head) } else { Vec::new() };
+        let epochs = epochs_of(&place, &origin, near.as_deref());
+        let (place, origin) = (Arc::new(place), Arc::new(origin));
+        Some(Self { policy, place, origin, intent, near, epochs, variants })
+    }
+
+    /// The question, unless the request passes the cache by.
+    pub(super) fn question(&self) -> Option<Cached<'_>> {
+        let asks = self.intent.read || self.intent.store;
+        let entry = CachedEntry { key: &self.place.entry, variants: &self.variants };
+        let wants = !self.variants.is_empty();
+        asks.then_some(Cached { epochs: &self.epochs, entry: wants.then_some(entry) })
+    }
+
+    /// What is stored that answers the request?
+    pub(super) async fn judge(
+        self,
+        reply: Option<Reply<CachedReply>>,
+        head: &Parts,
+        gateway: &Arc<Gateway>,
+        exchange: &mut Exchange,
+    ) -> Result<Found, Rejection> {
+        let only_if_cached = self.intent.only_if_cached;
+        let found = match reply {
+            Some(Ok(reply)) => self.look(reply, head, gateway, exchange).await,
+            Some(Err(_)) => {
+                exchange.forward = Some(Forward::Bypass);
+                Found::Nothing(None)
+            }
+            None => {
+                exchange.forward = Some(self.intent.forward);
+                Found::Nothing(None)
+            }
+        };
+        match found {
+            Found::Nothing(_) if only_if_cached => Err(Rejection::OnlyIfCached),
+            found => Ok(found),
+        }
+    }
+
+    async fn look(
+        self,
+        reply: CachedReply,
+        head: &Parts,
+        gateway: &Arc<Gateway>,
+        exchange: &mut Exchange,
+    ) -> Found {
+        exchange.forward = Some(self.intent.forward);
+        if !reply.based {
+            // Without the base nothing stored is valid, and nothing may be stored.
+            gateway.found_base();
+            return Found::Nothing(None);
+        }
+        let now_ms = gateway.now_ms();
+        let wish = Wish { method: &head.method, fields: &head.headers };
+        let valid = self.valid(&reply, head, gateway).await;
+        let Some((valid, verdict)) = look::best(valid, &head.headers, &self.intent, now_ms) else {
+            let why = self.intent.forward;
+            return Found::Nothing(Some(self.errand(&reply, head, None, why)));
+        };
+        let stored = valid.stored;
+        let why = verdict.forward().unwrap_or(Forward::Miss);
+        exchange.forward = Some(why);
+        match verdict {
+            Verdict::Fresh { age } => {
+                gateway.near.offer(&stored, now_ms);
+                match respond::stored(gateway, &stored, wish, age, exchange).await {
+                    Some(response) => Found::Answer(response),
+                    // Its body is gone.
+                    None => Found::Nothing(Some(self.errand(&reply, head, None, why))),
+                }
+            }
+            Verdict::StaleWhileRevalidate { age } => {
+                let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
+                let errand = self.errand(&reply, head, Some(stored), Forward::Stale);
+                match answer {
+                    Some(response) => Found::Stale(response, errand),
+                    None => Found::Nothing(Some(errand)),
+                }
+            }
+            Verdict::VaryMiss => Found::Nothing(Some(self.errand(&reply, head, None, why))),
+            Verdict::Revalidate | Verdict::RequestForbids => {
+                // A body that is gone cannot be confirmed, and stands in for nothing.
+                let stale = is_there(gateway, &stored).await.then_some(stored);
+                Found::Nothing(Some(self.errand(&reply, head, stale, why)))
+            }
+        }
+    }
+
+    /// Everything stored that is valid by the epochs of now: what is here, what came with the
+    /// answer, and what only the answer told how to ask for.
+    async fn valid(&self, reply: &CachedReply, head: &Parts, gateway: &Gateway) -> Vec<Valid> {
+        if !self.intent.read {
+            return Vec::new();
+        }
+        let (epochs, tags) = self.split(&reply.epochs);
+        let at = (&*self.place, &*self.origin);
+        let mut candidates: Vec<Arc<Stored>> =
+            self.near.iter().flat_map(|copies| copies.iter().cloned()).collect();
+        candidates.extend(look::decoded(&self.place, &reply.variants));
+        let valid = look::valid(gateway, at, &epochs, &tags, candidates).await;
+        let is_answer = |valid: &Valid| cache::selects(&valid.stored, &head.headers);
+        if valid.iter().any(is_answer) {
+            return valid;
+        }
+        // Other variants than those that were asked for; or all, when a copy here was trusted.
+        let asked = &self.variants;
+        let mut others = look::names(reply.vary.as_deref(), &head.headers);
+        if asked.is_empty() {
+            others.extend(variants_of(self.near.as_deref(), head));
+        }
+        others.retain(|name| !asked.contains(name));
+        if others.is_empty() || reply.vary.is_none() && !asked.is_empty() {
+            return valid;
+        }
+        let Ok(values) = gateway.store.variants(&self.place.entry, &others).await else {
+            return valid;
+        };
+        let found = look::decoded(&self.place, &values).collect();
+        let found = look::valid(gateway, at, &epochs, &tags, found).await;
+        valid.into_iter().chain(found).collect()
+    }
+
+    /// The epochs of the place, and those of the copies' tags.
+    fn split(&self, epochs: &[Epoch]) -> (Vec<Epoch>, Vec<(String, Epoch)>) {
+        let known = self.place.epochs.len().saturating_sub(1);
+        let last = epochs.len().saturating_sub(1);
+        let place = epochs.iter().take(known).chain(epochs.last()).copied().collect();
+        let tags = self.epochs.iter().cloned().zip(epochs.iter().copied());
+        (place, tags.take(last).skip(known).collect())
+    }
+
+    fn errand(
+        self,
+        reply: &CachedReply,
+        head: &Parts,
+        stale: Option<Arc<Stored>>,
+        why: Forward,
+    ) -> Box<Errand> {
+        let (epochs, _) = self.split(&reply.epochs);
+        let mut variants = look::names(reply.vary.as_deref(), &head.headers).into_iter();
+        let site = Site {
+            place: self.place,
+            epochs: epochs.into(),
+            path_epoch: reply.path_epoch.clone(),
+            origin: self.origin,
+        };
+        let variant = variants.next().unwrap_or_default();
+        let Self { policy, intent, .. } = self;
+        Box::new(Errand { policy, site, intent, stale, why, variant })
+    }
+}
+
+/// Sends a request on for the cache.
+///
+/// # Errors
+/// The upstream's failure, where nothing stored may stand in for it.
+pub(super) async fn fetch(
+    gateway: &Arc<Gateway>,
+    fetch: Fetch,
+    wish: Wish<'_>,
+    exchange: &mut Exchange,
+) -> Result<Response<Content>, Rejection> {
+    let why = fetch.errand.why;
+    let fetched = fetch.run(&mut exchange.upstream_time).await?;
+    let response = respond::fetched(gateway, fetched, wish, why, exchange).await;
+    response.ok_or(Rejection::CacheLost)
+}
+
+/// The epochs to ask: those of the place, and those of the copies' tags before its last one.
+fn epochs_of(place: &Place, origin: &Origin, near: Option<&[Arc<Stored>]>) -> Vec<String> {
+    let mut epochs = place.epochs.clone();
+    let last = epochs.len().saturating_sub(1);
+    for key in near.into_iter().flatten().flat_map(|copy| origin.epochs(copy)) {
+        if !epochs.contains(&key) {
+            epochs.insert(last, key);
+        }
+    }
+    epochs
+}
+
+/// The variants that a request may be of, as far as the copies here tell; the only one of a
+/// response that depends on nothing, where there are none.
+fn variants_of(near: Option<&[Arc<Stored>]>, head: &Parts) -> Vec<String> {
+    let mut names = vec!["-".to_owned()];
+    for copy in near.into_iter().flatten() {
+        let set: Vec<_> = copy.vary.iter().map(|(name, _)| name.clone()).collect();
+        let name = cache::variant_name(&set, &head.headers);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Whether the head announces a body; HTTP/2 may have one without announcing it, which
+/// `Content-Length: 0` and an ended stream rule out, and a GET that has one all the same is
+/// forwarded with it.
+fn has_body(head: &Parts) -> bool {
+    head.headers.contains_key(http::header::TRANSFER_ENCODING)
+        || head.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}

@@ -1,0 +1,173 @@
+//! What the client gets of a stored response, or of one that is being stored.
+
+use std::sync::Arc;
+
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::response::Parts as Head;
+use http::{HeaderMap, Method, Response, StatusCode};
+
+use super::super::body::Content;
+use super::super::exchange::Exchange;
+use super::super::parts::{Chunks, Parts};
+use super::fetch::{Fetched, How};
+use crate::cache::{self, CacheStatus, Forward, Passing, Piece, Reader, Reply, Stored, StoredBody};
+use crate::gateway::Gateway;
+use crate::headers;
+
+/// The request, as far as an answer depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::pipeline) struct Wish<'a> {
+    pub(in crate::pipeline) method: &'a Method,
+    pub(in crate::pipeline) fields: &'a HeaderMap,
+}
+
+impl Wish<'_> {
+    /// Whether the client wants less than the whole: a part, or news only.
+    fn is_partial(self) -> bool {
+        [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE]
+            .iter()
+            .any(|name| self.fields.contains_key(name))
+    }
+}
+
+/// Answers from a stored response. None if its body is not in the store any more.
+pub(in crate::pipeline) async fn stored(
+    gateway: &Arc<Gateway>,
+    stored: &Arc<Stored>,
+    wish: Wish<'_>,
+    age: u64,
+    exchange: &mut Exchange,
+) -> Option<Response<Content>> {
+    let mut response = from_store(gateway, stored, wish, age).await?;
+    let ttl = stored.ttl_s(gateway.now_ms());
+    exchange.cache = Some(if ttl > 0 { "hit" } else { "stale" });
+    cache::append_status(response.headers_mut(), &CacheStatus::hit(ttl));
+    Some(response)
+}
+
+/// Whether the body of a stored response is where it should be, as far as its first piece tells.
+pub(super) async fn is_there(gateway: &Arc<Gateway>, stored: &Stored) -> bool {
+    match &stored.body {
+        StoredBody::Inline(_) => true,
+        StoredBody::Chunked(body) => {
+            Chunks::open(gateway, &stored.key, *body, 0..1).await.is_some()
+        }
+    }
+}
+
+async fn from_store(
+    gateway: &Arc<Gateway>,
+    stored: &Arc<Stored>,
+    wish: Wish<'_>,
+    age: u64,
+) -> Option<Response<Content>> {
+    let reply = cache::reply(stored, wish.method, wish.fields, age);
+    let content = match &stored.body {
+        StoredBody::Inline(body) => Content::Bytes(reply.gather(body)?),
+        StoredBody::Chunked(body) => {
+            let mut parts = Parts::new();
+            for piece in &reply.body {
+                match *piece {
+                    Piece::Bytes(ref bytes) => parts.bytes(bytes.clone()),
+                    Piece::Slice { start, len } => {
+                        let range = start..start.saturating_add(len);
+                        parts.chunks(Chunks::open(gateway, &stored.key, *body, range).await?);
+                    }
+                }
+            }
+            Content::Parts(Box::new(parts))
+        }
+    };
+    Some(respond(reply.status, reply.headers, content))
+}
+
+/// Answers with what was fetched.
+pub(in crate::pipeline) async fn fetched(
+    gateway: &Arc<Gateway>,
+    fetched: Fetched,
+    wish: Wish<'_>,
+    why: Forward,
+    exchange: &mut Exchange,
+) -> Option<Response<Content>> {
+    let mut status = CacheStatus::forwarded(why, false);
+    exchange.cache = Some(why.verdict());
+    let mut response = match fetched {
+        Fetched::Stored(stored, how) => {
+            let now_ms = gateway.now_ms();
+            status.ttl = Some(stored.ttl_s(now_ms));
+            match how {
+                How::Confirmed => {
+                    exchange.cache = Some("revalidated");
+                    status.forward_status = Some(304);
+                    status.stored = true;
+                }
+                How::Collapsed => {
+                    exchange.cache = Some("collapsed");
+                    status.collapsed = Some(true);
+                }
+                How::Instead => exchange.cache = Some("stale"),
+            }
+            from_store(gateway, &stored, wish, stored.age_ms(now_ms) / 1000).await?
+        }
+        Fetched::Followed { stored, passing } => {
+            exchange.cache = Some("collapsed");
+            status.collapsed = Some(true);
+            let age = stored.age_ms(gateway.now_ms()) / 1000;
+            let reply = cache::reply(&stored, wish.method, wish.fields, age);
+            of_passing(reply, &passing)
+        }
+        Fetched::Passing { head, stored, reader, passing, measured } => {
+            status.stored = true;
+            let age = stored.age_ms(gateway.now_ms()) / 1000;
+            let reply = wish
+                .is_partial()
+                .then(|| cache::reply(&stored, wish.method, wish.fields, age))
+                // News can be told of a body whose length nobody knows yet; a part cannot.
+                .filter(|reply| measured || reply.status == StatusCode::NOT_MODIFIED);
+            let Head { status, headers, .. } = *head;
+            match (reply, &stored.body) {
+                (Some(reply), _) => of_passing(reply, &passing),
+                (None, StoredBody::Inline(body)) => {
+                    respond(status, headers, Content::Bytes(body.clone()))
+                }
+                (None, StoredBody::Chunked(_)) => whole(status, headers, reader),
+            }
+        }
+        Fetched::Through(response) => {
+            let (mut head, download) = response.into_parts();
+            headers::returning(&mut head.headers);
+            Response::from_parts(head, Content::Download(Box::new(download)))
+        }
+    };
+    cache::strip_tags(response.headers_mut());
+    cache::append_status(response.headers_mut(), &status);
+    Some(response)
+}
+
+/// A whole body that is still passing.
+fn whole(status: StatusCode, headers: HeaderMap, reader: Reader) -> Response<Content> {
+    let mut parts = Parts::new();
+    parts.passing(reader);
+    respond(status, headers, Content::Parts(Box::new(parts)))
+}
+
+/// What of a body that is still passing a reply wants.
+fn of_passing(reply: Reply, passing: &Arc<Passing>) -> Response<Content> {
+    let mut parts = Parts::new();
+    for piece in reply.body {
+        match piece {
+            Piece::Bytes(bytes) => parts.bytes(bytes),
+            Piece::Slice { start, len } => {
+                parts.passing(passing.read(start..start.saturating_add(len)));
+            }
+        }
+    }
+    respond(reply.status, reply.headers, Content::Parts(Box::new(parts)))
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, content: Content) -> Response<Content> {
+    let mut response = Response::new(content);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,146 @@
+//! Keys of the response cache. Epochs have a prefix that no entry shares, so that a server can tell
+//! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
+//! touch one slot of a cluster.
+
+use super::{Keys, hashed};
+
+/// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
+const CACHE_TARGET_BYTES_MAX: usize = 512;
+/// What stands between the hash tag and the variant in an entry's key. No tag holds a brace.
+const ENTRY: &str = "}:entry:";
+
+impl Keys {
+    /// The prefix of every epoch, and of nothing else.
+    pub fn cache_epochs(&self) -> String {
+        format!("{}:cache-epoch:", self.prefix)
+    }
+
+    /// The epoch under which every cached response is stored; changing it empties the cache.
+    pub fn cache_base(&self) -> String {
+        self.epoch("*")
+    }
+
+    /// The epoch that changes with every purge of a tag or a group, in the same step.
+    pub fn cache_tags_clock(&self) -> String {
+        self.epoch("tags-clock")
+    }
+
+    /// The epoch of everything that one route answers.
+    pub fn cache_route(&self, route: &str) -> String {
+        self.epoch(&format!("route={}", plain(route)))
+    }
+
+    /// The epoch of everything on one host (with its port, where that is not the usual one).
+    pub fn cache_host(&self, host: &str) -> String {
+        self.epoch(&format!("host={host}"))
+    }
+
+    /// The epoch of a tag on one host. The tag is an origin's text, so it stands as a digest.
+    pub fn cache_tag(&self, host: &str, tag: &[u8]) -> String {
+        self.epoch(&format!("tag={host}={}", hashed(tag)))
+    }
+
+    /// The epoch of a cache group (RFC 9875) of one origin: scheme, host and port.
+    pub fn cache_group(&self, scheme: &str, host: &str, group: &[u8]) -> String {
+        self.epoch(&format!("group={scheme}={host}={}", hashed(group)))
+    }
+
+    /// The epoch of everything at or below a path, on any host.
+    pub fn cache_prefix(&self, path: &str) -> String {
+        self.epoch(&target("", path))
+    }
+
+    /// The epoch of one path on one host, whatever the query.
+    pub fn cache_path(&self, host: &str, path: &str) -> String {
+        self.epoch(&target(host, path))
+    }
+
+    /// All variants of one stored response. `variant` holds what else the response depends on:
+    /// route, partition, query.
+    pub fn cache_entry(&self, host: &str, path: &str, variant: &str) -> String {
+        let target = target(host, path);
+        if variant.len() <= CACHE_TARGET_BYTES_MAX {
+            format!("{}:cache:{{{target}{ENTRY}{variant}", self.prefix)
+        } else {
+            format!("{}:cache:{{{target}{ENTRY}{}", self.prefix, hashed(variant.as_bytes()))
+        }
+    }
+
+    /// The lock of an entry: who fetches it.
+    pub fn cache_lock(entry: &str) -> String {
+        let (tag, variant) = entry.split_once(ENTRY).unwrap_or((entry, ""));
+        format!("{tag}}}:lock:{variant}")
+    }
+
+    /// One part of the body of an object, stored apart from its entry. The object's id is random,
+    /// so no two bodies share a part.
+    pub fn cache_body(entry: &str, object: &[u8; 16], index: u32) -> String {
+        let (tag, _) = entry.split_once(ENTRY).unwrap_or((entry, ""));
+        format!("{tag}}}:body:{:032x}:{index}", u128::from_be_bytes(*object))
+    }
+
+    fn epoch(&self, tag: &str) -> String {
+        format!("{}:cache-epoch:{{{tag}}}", self.prefix)
+    }
+}
+
+/// A name that may not end the hash tag.
+fn plain(name: &str) -> std::borrow::Cow<'_, str> {
+    if name.contains(['{', '}']) { hashed(name.as_bytes()).into() } else { name.into() }
+}
+
+/// `host` and a canonical path, which contains no brace. It contains a slash, or is a digest, so
+/// that it is no other scope.
+fn target(host: &str, path: &str) -> String {
+    if host.len() + path.len() <= CACHE_TARGET_BYTES_MAX {
+        format!("{host}{path}")
+    } else {
+        hashed(format!("{host}{path}").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_formats() {
+        let keys = Keys::new("app");
+        let entry = keys.cache_entry("h", "/p", "r:0:?q}:entry:");
+        let digest = hashed(b"a tag");
+        for (key, expected) in [
+            (keys.cache_base(), "app:cache-epoch:{*}"),
+            (keys.cache_tags_clock(), "app:cache-epoch:{tags-clock}"),
+            (keys.cache_route("api"), "app:cache-epoch:{route=api}"),
+            (keys.cache_host("h:81"), "app:cache-epoch:{host=h:81}"),
+            (keys.cache_prefix("/products"), "app:cache-epoch:{/products}"),
+            (keys.cache_path("shop.example", "/p"), "app:cache-epoch:{shop.example/p}"),
+            (keys.cache_tag("h", b"a tag"), &format!("app:cache-epoch:{{tag=h={digest}}}")),
+            (
+                keys.cache_group("https", "h", b"a tag"),
+                &format!("app:cache-epoch:{{group=https=h={digest}}}"),
+            ),
+            (entry.clone(), "app:cache:{h/p}:entry:r:0:?q}:entry:"),
+            (Keys::cache_lock(&entry), "app:cache:{h/p}:lock:r:0:?q}:entry:"),
+            (
+                Keys::cache_body(&entry, &[0xAB; 16], 7),
+                &format!("app:cache:{{h/p}}:body:{}:7", "ab".repeat(16)),
+            ),
+        ] {
+            assert_eq!(key, expected);
+        }
+        for epoch in [keys.cache_base(), keys.cache_path("h", "/p")] {
+            assert!(epoch.starts_with(&keys.cache_epochs()) && !entry.starts_with(&epoch));
+        }
+        assert!(!keys.cache_route("a}b").contains("a}b"));
+    }
+
+    #[test]
+    fn what_is_long_stands_as_a_digest() {
+        let keys = Keys::new("app");
+        let path = format!("/{}", "x".repeat(600));
+        let entry = keys.cache_entry("h", &path, &path);
+        assert_eq!(entry.matches("sha256:").count(), 2);
+        assert_eq!(keys.cache_path("h", &path).len(), "app:cache-epoch:{}".len() + 71);
+    }
+}

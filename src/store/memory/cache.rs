@@ -1,0 +1,223 @@
+//! Cached responses in the embedded store: the same keys and fields as in Redis, each change under
+//! one lock. Variants end on this store's own clock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ENTRY_BYTES_MAX, MemoryStore, Values, lock};
+use crate::store::cached::{life, living, vary_sets, with_deadline};
+use crate::store::{
+    Cached, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, SessionValue,
+    StoreError, VARIANTS_MAX, VARY,
+};
+
+type Fields = Vec<(Bytes, Bytes)>;
+
+impl MemoryStore {
+    /// The epochs of now, and what is asked of the entry.
+    pub fn cached(&self, cached: Cached<'_>) -> CachedReply {
+        let mut reply = self.epochs(cached.epochs);
+        if let Some(entry) = cached.entry {
+            (reply.vary, reply.variants) = self.variants(entry.key, entry.variants);
+        }
+        reply
+    }
+
+    /// The sets of field names of an entry, and variants of it.
+    pub fn variants(&self, key: &str, names: &[String]) -> (Option<Bytes>, Vec<Option<Bytes>>) {
+        let now_ms = self.now_ms();
+        let mut values = lock(&self.values);
+        let fields = match values.live(key).map(|found| &found.value) {
+            Some(SessionValue::Fields(fields)) => fields.as_slice(),
+            _ => &[],
+        };
+        let variant = |name: &String| living(field(fields, name)?, now_ms);
+        (field(fields, VARY), names.iter().map(variant).collect())
+    }
+
+    /// The epochs of now.
+    pub fn epochs(&self, keys: &[String]) -> CachedReply {
+        let mut values = lock(&self.values);
+        let read: Vec<Option<Bytes>> = keys.iter().map(|key| values.text(key)).collect();
+        CachedReply::of_epochs(&read)
+    }
+
+    /// See [`crate::store::Store::remember`].
+    pub fn remember(&self, entry: &Entry) -> Result<Remembered, StoreError> {
+        let now_ms = self.now_ms();
+        let mut values = lock(&self.values);
+        if values.text(&entry.path_epoch_key).unwrap_or_default() != entry.path_epoch {
+            return Ok(Remembered::Outdated);
+        }
+        let holder = entry.lock.as_ref().and_then(|lock| values.text(&lock.key));
+        let held = entry.lock.as_ref().filter(|_| holder.is_some());
+        if held.is_some_and(|lock| holder.as_deref() != Some(lock.token.as_bytes())) {
+            return Ok(Remembered::Overtaken);
+        }
+        let ttl = life(entry.ttl);
+        values.leave_room(&entry.key, entry.value.len(), self.keys_max)?;
+        let mut fields = values.entry(&entry.key).unwrap_or_default();
+        let sets = vary_sets(field(&fields, VARY).as_deref(), &entry.vary);
+        put(&mut fields, VARY, sets.into());
+        let deadline_ms = now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        put(&mut fields, &entry.variant, with_deadline(&entry.value, deadline_ms));
+        evict(&mut fields, &entry.variant);
+        let ttl = values.left(&entry.key).map_or(ttl, |left| left.max(ttl));
+        let value = SessionValue::Fields(fields);
+        values.insert(&entry.key, value, Some(ttl), self.keys_max)?;
+        if let Some(lock) = held {
+            values.remove(&lock.key);
+        }
+        Ok(Remembered::Stored)
+    }
+
+    /// See [`crate::store::Store::write_chunks`].
+    pub fn write_chunks(
+        &self,
+        chunks: &[(String, Bytes)],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let mut values = lock(&self.values);
+        for (key, chunk) in chunks {
+            values.leave_room(key, chunk.len(), self.keys_max)?;
+            let value = SessionValue::Text(chunk.clone());
+            values.insert(key, value, Some(life(ttl)), self.keys_max)?;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::store::Store::extend_chunks`].
+    pub fn extend_chunks(&self, keys: &[String], ttl: Duration) {
+        let until = tokio::time::Instant::now() + life(ttl);
+        let mut values = lock(&self.values);
+        for key in keys {
+            if let Some(found) = values.map.get_mut(key) {
+                found.expires = found.expires.map(|expires| expires.max(until));
+            }
+        }
+    }
+
+    /// See [`crate::store::Store::chunks`].
+    pub fn chunks(&self, keys: &[String]) -> Vec<Option<Bytes>> {
+        let mut values = lock(&self.values);
+        keys.iter().map(|key| values.text(key)).collect()
+    }
+
+    /// See [`crate::store::Store::lock`].
+    pub fn lock(&self, wanted: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        if values.live(&wanted.key).is_some() {
+            return Ok(false);
+        }
+        values.insert(&wanted.key, token(wanted), Some(ttl), self.keys_max).map(|()| true)
+    }
+
+    /// See [`crate::store::Store::extend_lock`].
+    pub fn extend_lock(&self, held: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        if values.text(&held.key).as_deref() != Some(held.token.as_bytes()) {
+            return Ok(false);
+        }
+        values.insert(&held.key, token(held), Some(ttl), self.keys_max).map(|()| true)
+    }
+
+    /// See [`crate::store::Store::unlock`].
+    pub fn unlock(&self, held: &HeldLock) -> bool {
+        let mut values = lock(&self.values);
+        values.text(&held.key).as_deref() == Some(held.token.as_bytes()) && values.remove(&held.key)
+    }
+
+    /// See [`crate::store::Store::purge`].
+    pub fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
+        let mut values = lock(&self.values);
+        for Purge { key, soft } in purges {
+            let mut epoch = Epoch::fresh()?;
+            if *soft {
+                match values.live(key).map(|found| found.value.clone()) {
+                    None => epoch.hard = Epoch::default().hard,
+                    Some(SessionValue::Text(text)) if Epoch::is_one(&text) => {
+                        epoch.hard = Epoch::read(Some(&text)).hard;
+                    }
+                    Some(_) => {}
+                }
+            }
+            let value = SessionValue::Text(Bytes::copy_from_slice(&epoch.to_bytes()));
+            values.insert(key, value, Some(EPOCH_TTL), self.keys_max)?;
+        }
+        Ok(())
+    }
+
+    /// Changes epochs that an earlier request could not change.
+    pub(super) fn settle(&self, overdue: &[String]) -> Result<(), StoreError> {
+        let purges: Vec<Purge> = overdue.iter().cloned().map(Purge::hard).collect();
+        self.purge(&purges)
+    }
+
+    /// See [`crate::store::Store::found`].
+    pub fn found(&self, base: &str) -> Result<(), StoreError> {
+        if lock(&self.values).live(base).is_some() {
+            return Ok(());
+        }
+        self.purge(&[Purge::hard(base.to_owned())])
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_us() / 1000
+    }
+}
+
+impl Values {
+    /// The fields of an entry; an application's own string under its key is none.
+    fn entry(&mut self, key: &str) -> Option<Fields> {
+        match &self.live(key)?.value {
+            SessionValue::Fields(fields) => Some(fields.clone()),
+            SessionValue::Text(_) => None,
+        }
+    }
+
+    fn left(&mut self, key: &str) -> Option<Duration> {
+        let expires = self.live(key)?.expires?;
+        Some(expires.saturating_duration_since(tokio::time::Instant::now()))
+    }
+
+    /// Cached responses leave room for what must not be refused: revocations, epochs, sessions.
+    fn leave_room(&mut self, key: &str, bytes: usize, keys_max: usize) -> Result<(), StoreError> {
+        let crowded = |values: &Self| {
+            let is_new = !values.map.contains_key(key);
+            (is_new && values.map.len() >= keys_max - keys_max / 4)
+                || values.bytes + bytes > ENTRY_BYTES_MAX - ENTRY_BYTES_MAX / 4
+        };
+        if crowded(self) {
+            self.sweep();
+        }
+        if crowded(self) { Err(StoreError::Full) } else { Ok(()) }
+    }
+}
+
+fn token(lock: &HeldLock) -> SessionValue {
+    SessionValue::Text(Bytes::copy_from_slice(lock.token.as_bytes()))
+}
+
+fn field(fields: &[(Bytes, Bytes)], name: &str) -> Option<Bytes> {
+    fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+}
+
+fn put(fields: &mut Fields, name: &str, value: Bytes) {
+    match fields.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => *old = value,
+        None => fields.push((Bytes::copy_from_slice(name.as_bytes()), value)),
+    }
+}
+
+/// Makes room for `newest` among the variants.
+fn evict(fields: &mut Fields, newest: &str) {
+    if fields.len() > VARIANTS_MAX + 1 {
+        let others: Vec<usize> = (0..fields.len())
+            .filter(|at| fields.get(*at).is_some_and(|(name, _)| name != VARY && name != newest))
+            .collect();
+        if let Some(at) = fastrand::choice(others) {
+            fields.swap_remove(at);
+        }
+    }
+}

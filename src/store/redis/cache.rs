@@ -1,0 +1,310 @@
+//! Cached responses in Redis: one hash per entry with a field per variant, and epochs, each a
+//! string of its own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+
+use super::batch::{server_error, start, unexpected};
+use super::link::{self, Script};
+use super::track::{Mark, Tracker};
+use super::{RedisStore, millis};
+use crate::config::CacheEpochs;
+use crate::store::cached::{life, living, nonce, with_deadline};
+use crate::store::{
+    Answers, Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Questions,
+    Remembered, Reply, StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX,
+};
+
+impl RedisStore {
+    /// See [`crate::store::Store::variants`].
+    pub async fn variants(
+        &self,
+        key: &str,
+        variants: &[String],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(variants_call(key, variants));
+        let reply = self.run(&pipeline).await?.pop().unwrap_or_default();
+        Ok(entry(reply, variants.len(), self.now_ms())?.1)
+    }
+
+    /// See [`crate::store::Store::epochs`].
+    pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
+        let mark = self.tracker.get().and_then(Tracker::mark);
+        let values = self.chunks(keys).await?;
+        let epochs = CachedReply::of_epochs(&values).epochs;
+        if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
+            tracker.learn(mark, keys, &epochs);
+        }
+        Ok(epochs)
+    }
+
+    /// See [`crate::store::Store::known_epochs`].
+    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+        self.tracker.get()?.get(keys)
+    }
+
+    /// See [`crate::store::Store::follow_epochs`]. Must be called within a tokio runtime.
+    pub fn follow_epochs(&self) {
+        if self.settings.cache_epochs == CacheEpochs::Follow {
+            self.tracker.get_or_init(|| Tracker::start(&self.settings));
+        }
+    }
+
+    /// Takes the epochs of an answer into the table, and those that were changed out of it.
+    pub(super) fn learn(&self, mark: Option<Mark>, questions: &Questions<'_>, answers: &Answers) {
+        let Some(tracker) = self.tracker.get() else { return };
+        if let (Some(mark), Some(asked), Some(Ok(reply))) =
+            (mark, questions.cached, &answers.cached)
+            // What is stored without a base is valid nowhere; the next one asks again.
+            && reply.based
+        {
+            tracker.learn(mark, asked.epochs, &reply.epochs);
+        }
+    }
+
+    /// See [`crate::store::Store::remember`].
+    pub async fn remember(&self, entry: &Entry) -> Result<Remembered, StoreError> {
+        let ttl_ms = millis(life(entry.ttl));
+        let value = with_deadline(&entry.value, self.now_ms().saturating_add(ttl_ms));
+        let script = &self.link().scripts.remember;
+        let reply = self.call(script, |call| {
+            call.arg(2 + usize::from(entry.lock.is_some())).arg(&entry.key);
+            call.arg(&entry.path_epoch_key).arg(entry.lock.as_ref().map(|lock| &lock.key));
+            call.arg(entry.path_epoch.as_ref()).arg(&entry.variant).arg(value.as_ref());
+            call.arg(&entry.vary).arg(ttl_ms).arg(VARIANTS_MAX).arg(VARY_SETS_MAX);
+            call.arg(entry.lock.as_ref().map(|lock| &lock.token));
+        });
+        match reply.await? {
+            Value::Int(1) => Ok(Remembered::Stored),
+            Value::Int(0) => Ok(Remembered::Outdated),
+            Value::Int(-1) => Ok(Remembered::Overtaken),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// See [`crate::store::Store::write_chunks`].
+    pub async fn write_chunks(
+        &self,
+        chunks: &[(String, Bytes)],
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let ttl_ms = millis(life(ttl));
+        let mut pipeline = Pipeline::with_capacity(chunks.len());
+        for (key, chunk) in chunks {
+            pipeline.cmd("SET").arg(key).arg(chunk.as_ref()).arg("PX").arg(ttl_ms);
+        }
+        self.run_all(&pipeline).await.map(|_| ())
+    }
+
+    /// See [`crate::store::Store::chunks`].
+    pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("MGET");
+        command.arg(keys);
+        values(self.run_one(command).await?, keys.len())
+    }
+
+    /// See [`crate::store::Store::extend_chunks`].
+    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let ttl_ms = millis(life(ttl));
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            // Readers of an older entry may count on a longer life.
+            pipeline.cmd("PEXPIRE").arg(key).arg(ttl_ms).arg("GT");
+        }
+        self.run_all(&pipeline).await.map(|_| ())
+    }
+
+    /// See [`crate::store::Store::lock`].
+    pub async fn lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        Ok(!matches!(self.run_one(lock_call(lock, ttl)).await?, Value::Nil))
+    }
+
+    /// See [`crate::store::Store::lock_and_look`].
+    pub async fn lock_and_look(
+        &self,
+        lock: &HeldLock,
+        ttl: Duration,
+        asked: Cached<'_>,
+    ) -> Result<(bool, CachedReply), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.add_command(lock_call(lock, ttl));
+        pipeline.cmd("MGET").arg(asked.epochs);
+        if let Some(CachedEntry { key, variants }) = asked.entry {
+            pipeline.add_command(variants_call(key, variants));
+        }
+        let mut replies = self.run(&pipeline).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_default();
+        let locked = next();
+        if let Some(error) = server_error(&locked) {
+            return Err(error);
+        }
+        let epochs = next();
+        let entry = asked.entry.map(|wanted| (next(), wanted));
+        Ok((!matches!(locked, Value::Nil), cached(epochs, entry, self.now_ms())?))
+    }
+
+    /// See [`crate::store::Store::extend_lock`].
+    pub async fn extend_lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
+        self.relock(lock, millis(ttl)).await
+    }
+
+    /// See [`crate::store::Store::unlock`].
+    pub async fn unlock(&self, lock: &HeldLock) -> Result<bool, StoreError> {
+        self.relock(lock, 0).await
+    }
+
+    async fn relock(&self, lock: &HeldLock, ttl_ms: u64) -> Result<bool, StoreError> {
+        let script = &self.link().scripts.relock;
+        let reply = self.call(script, |call| {
+            call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
+        });
+        Ok(matches!(reply.await?, Value::Int(1)))
+    }
+
+    /// See [`crate::store::Store::purge`].
+    pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(purges.len() + 2);
+        pipeline.cmd("MULTI");
+        for Purge { key, soft } in purges {
+            pipeline.add_command(if *soft {
+                soften(key, nonce()?, Epoch::fresh()?)
+            } else {
+                set_epoch(key, Epoch::fresh()?)
+            });
+        }
+        pipeline.cmd("EXEC");
+        let done = self.transact(&pipeline).await;
+        // Not only when the server said so: it may have carried out what it could not confirm.
+        self.forget(purges.iter().map(|purge| purge.key.as_str()));
+        done.map(|_| ())
+    }
+
+    /// Takes epochs out of the table: they may have changed.
+    pub(super) fn forget<'a>(&self, keys: impl Iterator<Item = &'a str>) {
+        if let Some(tracker) = self.tracker.get() {
+            tracker.forget(keys);
+        }
+    }
+
+    /// See [`crate::store::Store::found`].
+    pub async fn found(&self, base: &str) -> Result<(), StoreError> {
+        let mut command = set_epoch(base, Epoch::fresh()?);
+        command.arg("NX");
+        self.run_one(command).await.map(|_| ())
+    }
+
+    /// See [`crate::store::Store::clock_offset_ms`].
+    pub fn clock_offset_ms(&self) -> i64 {
+        self.home.clock_offset_ms()
+    }
+
+    /// The time of the server's clock, in Unix milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        let now_ms = link::now_ms().saturating_add(self.clock_offset_ms());
+        u64::try_from(now_ms).unwrap_or_default()
+    }
+
+    /// Runs a script by its name, and by its text where the server forgot it.
+    async fn call(
+        &self,
+        script: &Script,
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<Value, StoreError> {
+        let call = |verb: &str, script: &str| {
+            let mut call = redis::cmd(verb);
+            call.arg(script);
+            arguments(&mut call);
+            call
+        };
+        match self.run_one(call("EVALSHA", &script.sha)).await {
+            Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
+                self.run_one(call("EVAL", script.code)).await
+            }
+            other => other,
+        }
+    }
+}
+
+/// The command that writes an epoch.
+pub(super) fn set_epoch(key: &str, epoch: Epoch) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(key).arg(&epoch.to_bytes()[..]).arg("PX").arg(millis(EPOCH_TTL));
+    command
+}
+
+/// The command that changes the soft half of an epoch; `whole` stands in for what is none. The
+/// script travels with the call: it is rare, and a transaction cannot repeat it.
+fn soften(key: &str, soft: [u8; 8], whole: Epoch) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(include_str!("../scripts/soften.lua")).arg(1).arg(key);
+    command.arg(&soft[..]).arg(millis(EPOCH_TTL)).arg(&whole.to_bytes()[..]);
+    command
+}
+
+/// The command that reads variants of an entry.
+fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
+    let mut command = start("SET");
+    command.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(ttl));
+    command
+}
+
+pub(super) fn variants_call(key: &str, variants: &[String]) -> Cmd {
+    let mut command = start("HMGET");
+    command.arg(key).arg(VARY).arg(variants);
+    command
+}
+
+/// Reads the epochs and, where it was asked for, the entry.
+pub(super) fn cached(
+    epochs: Value,
+    wanted: Option<(Value, CachedEntry<'_>)>,
+    now_ms: u64,
+) -> Reply<CachedReply> {
+    let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
+    let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
+    let mut reply = CachedReply::of_epochs(&epochs);
+    if let Some((fields, CachedEntry { variants, .. })) = wanted {
+        (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
+    }
+    Ok(reply)
+}
+
+/// The sets of field names, and as many variants as were asked for.
+fn entry(reply: Value, variants: usize, now_ms: u64) -> Reply<(Option<Bytes>, Vec<Option<Bytes>>)> {
+    // What an application wrote under our key is no entry.
+    if matches!(&reply, Value::ServerError(error) if error.code() == "WRONGTYPE") {
+        return Ok((None, vec![None; variants]));
+    }
+    let mut fields = values(reply, variants + 1)?.into_iter();
+    let vary = fields.next().flatten();
+    Ok((vary, fields.map(|framed| living(framed?, now_ms)).collect()))
+}
+
+fn values(reply: Value, expected: usize) -> Reply<Vec<Option<Bytes>>> {
+    match reply {
+        Value::Array(parts) if parts.len() == expected => {
+            Ok(parts.into_iter().map(value).collect())
+        }
+        Value::Array(_) => Err(StoreError::Refused("a list of another length".to_owned())),
+        other => Err(server_error(&other).unwrap_or_else(|| unexpected(&other))),
+    }
+}
+
+fn value(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        _ => None,
+    }
+}

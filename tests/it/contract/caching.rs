@@ -1,0 +1,379 @@
+//! Cached responses: variants of one entry, epochs that make them stale, and the lock under which
+//! they are fetched.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portcullis::store::{
+    Cached, CachedEntry, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered,
+    VARIANTS_MAX, VARY, hard_halves, soft_halves,
+};
+
+use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_both_stores, words};
+use crate::support::PATIENCE;
+
+over_both_stores![
+    a_variant_is_kept_and_found,
+    each_variant_is_its_own,
+    the_newest_sets_of_names_are_remembered,
+    the_number_of_variants_is_bounded,
+    a_response_fetched_before_a_purge_is_not_kept,
+    overdue_epochs_are_changed_before_the_cache_is_read,
+    a_base_epoch_is_made_once,
+    a_purge_is_hard_or_soft,
+    a_soft_purge_of_nothing_makes_nothing_invalid,
+    several_epochs_are_changed_by_one_purge,
+    a_variant_ends_with_its_own_life_and_not_with_anothers,
+    a_lock_has_one_holder,
+    a_response_whose_lock_was_lost_is_not_kept,
+    chunks_are_kept_and_found_in_order,
+    large_values_come_back_whole,
+    what_an_application_wrote_under_our_keys_is_nothing,
+    a_strange_epoch_equals_none,
+    a_lost_base_makes_everything_invalid,
+];
+
+const OTHER: &str = "app:cache-epoch:{host=shop}";
+
+/// A response of a minute, fetched while its path had no epoch.
+pub(super) fn entry(variant: &str, vary: &str, value: &str) -> Entry {
+    Entry {
+        key: ENTRY.to_owned(),
+        variant: variant.to_owned(),
+        vary: vary.to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ttl: MINUTE,
+        path_epoch_key: PATH.to_owned(),
+        path_epoch: Bytes::new(),
+        lock: None,
+    }
+}
+
+fn lock(token: &str) -> HeldLock {
+    HeldLock { key: "app:cache:{shop/p}:lock:r:".to_owned(), token: token.to_owned() }
+}
+
+fn hard(key: &str) -> Purge {
+    Purge::hard(key.to_owned())
+}
+
+fn soft(key: &str) -> Purge {
+    Purge { key: key.to_owned(), soft: true }
+}
+
+impl Subject {
+    /// The epochs of a base and a path, the variant `-`, and whether `overdue` was settled.
+    async fn cached(&self, overdue: &[&str]) -> (CachedReply, bool) {
+        let (epochs, overdue) = (words(&[BASE, OTHER, PATH]), words(overdue));
+        let entry = Some(CachedEntry { key: ENTRY, variants: &words(&["-"]) });
+        let cached = Some(Cached { epochs: &epochs, entry });
+        let questions = Questions { cached, overdue: &overdue, ..Questions::default() };
+        let answers = self.store.ask(&questions).await;
+        (answers.cached.expect("an answer").expect("no failure"), answers.settled)
+    }
+
+    async fn remember(&self, entry: &Entry) -> Remembered {
+        self.store.remember(entry).await.expect("no failure")
+    }
+
+    /// Keeps the variant `-`, fetched while its path had this epoch.
+    async fn remember_since(&self, path_epoch: &Bytes, value: &str) -> Remembered {
+        self.remember(&Entry { path_epoch: path_epoch.clone(), ..entry("-", "", value) }).await
+    }
+
+    async fn variants(&self, names: &[&str]) -> Vec<Option<String>> {
+        let found = self.store.variants(ENTRY, &words(names)).await.expect("no failure");
+        let text = |value: Bytes| String::from_utf8(value.to_vec()).expect("text");
+        found.into_iter().map(|value| value.map(text)).collect()
+    }
+
+    async fn epoch(&self, key: &str) -> Epoch {
+        let epochs = self.store.epochs(&words(&[key])).await.expect("no failure");
+        assert_eq!(epochs.len(), 1);
+        epochs[0]
+    }
+}
+
+async fn a_variant_is_kept_and_found(it: Subject) {
+    let (before, _) = it.cached(&[]).await;
+    assert_eq!((before.based, &before.vary, &before.variants), (false, &None, &vec![None]));
+    assert_eq!(before.epochs, [Epoch::default(); 3]);
+    it.store.found(BASE).await.unwrap();
+    let (before, _) = it.cached(&[]).await;
+    assert!(before.based && before.path_epoch.is_empty());
+    assert_eq!(it.remember_since(&before.path_epoch, "first").await, Remembered::Stored);
+    let (found, _) = it.cached(&[]).await;
+    assert_eq!(found.vary.as_deref(), Some(&b""[..]), "the empty set of names");
+    assert_eq!(found.variants[0].as_deref(), Some(&b"first"[..]));
+    assert_eq!(found.epochs, before.epochs);
+    assert_eq!(it.remember_since(&before.path_epoch, "second").await, Remembered::Stored);
+    assert_eq!(it.variants(&["-"]).await, [Some("second".to_owned())]);
+    // A node that holds a copy asks for the epochs alone.
+    let cached = Some(Cached { epochs: &words(&[BASE, OTHER, PATH]), entry: None });
+    let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
+    let reply = answers.cached.expect("an answer").expect("no failure");
+    assert_eq!((reply.vary, reply.variants, reply.epochs), (None, vec![], before.epochs));
+}
+
+async fn each_variant_is_its_own(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    it.remember(&entry("one", "accept", "1")).await;
+    it.remember(&entry("two", "accept", "2")).await;
+    let found = it.variants(&["two", "none", "one", "two"]).await;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(found, [text("2"), None, text("1"), text("2")]);
+    assert_eq!(it.variants(&[]).await, []);
+    let other = it.store.variants("app:cache:{shop/q}:entry:r:", &words(&["one"])).await;
+    assert_eq!(other, Ok(vec![None]));
+    // The names by which to choose are known before any variant is.
+    let entry = Some(CachedEntry { key: ENTRY, variants: &[] });
+    let cached = Some(Cached { epochs: &words(&[BASE, PATH]), entry });
+    let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
+    let reply = answers.cached.expect("an answer").expect("no failure");
+    assert_eq!((reply.vary.as_deref(), reply.variants), (Some(&b"accept"[..]), vec![]));
+}
+
+async fn the_newest_sets_of_names_are_remembered(it: Subject) {
+    for (vary, expected) in [
+        ("", ""),
+        ("accept", "accept\n"),
+        ("accept,origin", "accept,origin\naccept\n"),
+        ("accept", "accept\naccept,origin\n"),
+        ("", "\naccept\naccept,origin"),
+        ("", "\naccept\naccept,origin"),
+        ("x", "x\n\naccept\naccept,origin"),
+        ("y", "y\nx\n\naccept"),
+    ] {
+        it.remember(&entry("v", vary, "response")).await;
+        let (found, _) = it.cached(&[]).await;
+        assert_eq!(found.vary.as_deref(), Some(expected.as_bytes()), "after {vary:?}");
+    }
+}
+
+async fn the_number_of_variants_is_bounded(it: Subject) {
+    let names: Vec<String> = (0..3 * VARIANTS_MAX).map(|number| format!("v{number}")).collect();
+    let mut survivors = BTreeSet::new();
+    for (count, name) in names.iter().enumerate() {
+        it.remember(&entry(name, "accept", name)).await;
+        let found = it.store.variants(ENTRY, &names).await.unwrap();
+        let kept: BTreeSet<usize> = (0..names.len()).filter(|at| found[*at].is_some()).collect();
+        assert!(kept.contains(&count), "the newest stays");
+        assert_eq!(kept.len(), (count + 1).min(VARIANTS_MAX));
+        survivors = kept;
+    }
+    let (found, _) = it.cached(&[]).await;
+    assert_eq!(found.vary.as_deref(), Some(&b"accept"[..]));
+    // Chosen at random: neither all of the oldest nor all of the newest.
+    assert!(survivors.iter().any(|at| *at < 2 * VARIANTS_MAX), "{survivors:?}");
+    it.remember(&entry(&names[*survivors.first().unwrap()], "accept", "again")).await;
+    let found = it.store.variants(ENTRY, &names).await.unwrap();
+    assert_eq!(found.iter().flatten().count(), VARIANTS_MAX, "one that is there needs no place");
+}
+
+async fn a_response_fetched_before_a_purge_is_not_kept(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    let (before, _) = it.cached(&[]).await;
+    it.store.purge(&[hard(PATH)]).await.unwrap();
+    assert_eq!(it.remember_since(&before.path_epoch, "old").await, Remembered::Outdated);
+    let (between, _) = it.cached(&[]).await;
+    assert_eq!(between.variants, [None]);
+    assert_ne!(between.epochs, before.epochs);
+    assert_eq!(it.remember_since(&between.path_epoch, "new").await, Remembered::Stored);
+    it.store.purge(&[hard(PATH)]).await.unwrap();
+    let (after, _) = it.cached(&[]).await;
+    assert_ne!(after.epochs, between.epochs, "an epoch never comes back");
+    assert_eq!(it.remember_since(&between.path_epoch, "old").await, Remembered::Outdated);
+    it.store.purge(&[soft(PATH)]).await.unwrap();
+    assert_eq!(it.remember_since(&after.path_epoch, "old").await, Remembered::Outdated);
+}
+
+async fn overdue_epochs_are_changed_before_the_cache_is_read(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    let (before, settled) = it.cached(&[]).await;
+    assert!(!settled);
+    let (during, settled) = it.cached(&[PATH, BASE]).await;
+    assert!(settled && during.based);
+    assert_ne!(during.epochs[0].hard, before.epochs[0].hard);
+    assert_eq!(during.epochs[1], before.epochs[1]);
+    assert_ne!(during.epochs[2].hard, before.epochs[2].hard);
+    assert_ne!(during.path_epoch, before.path_epoch);
+    assert_eq!(it.cached(&[]).await.0.epochs, during.epochs);
+}
+
+async fn a_base_epoch_is_made_once(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    let (first, _) = it.cached(&[]).await;
+    assert!(first.based);
+    it.store.found(BASE).await.unwrap();
+    assert_eq!(it.cached(&[]).await.0.epochs, first.epochs);
+    it.store.purge(&[hard(BASE)]).await.unwrap();
+    let (purged, _) = it.cached(&[]).await;
+    assert!(purged.based);
+    assert_ne!(purged.epochs, first.epochs);
+}
+
+async fn a_purge_is_hard_or_soft(it: Subject) {
+    it.store.purge(&[hard(OTHER)]).await.unwrap();
+    let first = it.epoch(OTHER).await;
+    assert!(first.hard != [0; 8] && first.soft != [0; 8] && first.hard != first.soft);
+    it.store.purge(&[soft(OTHER)]).await.unwrap();
+    let second = it.epoch(OTHER).await;
+    assert_eq!(second.hard, first.hard);
+    assert_ne!(second.soft, first.soft);
+    it.store.purge(&[hard(OTHER)]).await.unwrap();
+    let third = it.epoch(OTHER).await;
+    assert!(third.hard != second.hard && third.soft != second.soft);
+    assert_eq!(it.epoch(PATH).await, Epoch::default(), "another scope");
+}
+
+async fn a_soft_purge_of_nothing_makes_nothing_invalid(it: Subject) {
+    it.store.purge(&[soft(OTHER)]).await.unwrap();
+    let epoch = it.epoch(OTHER).await;
+    assert_eq!(epoch.hard, Epoch::default().hard);
+    assert_ne!(epoch.soft, Epoch::default().soft);
+}
+
+async fn several_epochs_are_changed_by_one_purge(it: Subject) {
+    let keys = words(&[BASE, OTHER, PATH]);
+    let before = it.store.epochs(&keys).await.unwrap();
+    it.store.purge(&[hard(BASE), soft(OTHER), hard(PATH)]).await.unwrap();
+    let after = it.store.epochs(&keys).await.unwrap();
+    for (before, after) in before.iter().zip(&after) {
+        assert_ne!(before.soft, after.soft);
+    }
+    assert_eq!(before[1].hard, after[1].hard);
+    assert_ne!(hard_halves(&before), hard_halves(&after));
+    assert_ne!(soft_halves(&before), soft_halves(&after));
+    it.store.purge(&[]).await.expect("nothing to do");
+    assert_eq!(it.store.epochs(&keys).await.unwrap(), after);
+    assert_eq!(it.store.epochs(&[]).await.unwrap(), []);
+}
+
+async fn a_variant_ends_with_its_own_life_and_not_with_anothers(it: Subject) {
+    it.remember(&Entry { ttl: MINUTE, ..entry("long", "", "long") }).await;
+    it.remember(&Entry { ttl: Duration::from_millis(1), ..entry("short", "", "short") }).await;
+    let is_gone = async {
+        while it.variants(&["short"]).await != [None] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_gone).await.expect("it ends");
+    assert_eq!(it.variants(&["long"]).await, [Some("long".to_owned())]);
+    if let Some(redis) = &it.redis {
+        let left = |key: &str| redis.cli(&["PTTL", key]).parse::<u128>().unwrap();
+        assert!((MINUTE - PATIENCE).as_millis() < left(ENTRY) && left(ENTRY) <= 60_000);
+        it.remember(&Entry { ttl: 2 * MINUTE, ..entry("longer", "", "x") }).await;
+        assert!(left(ENTRY) > 60_000, "the longest life asked for");
+        let endless = Duration::from_secs(365 * 24 * 3600);
+        it.remember(&Entry { ttl: endless, ..entry("endless", "", "x") }).await;
+        it.store.purge(&[hard(PATH)]).await.unwrap();
+        assert!(left(ENTRY) < left(PATH), "an epoch outlives what it makes invalid");
+    }
+}
+
+async fn a_lock_has_one_holder(it: Subject) {
+    let (mine, other) = (lock("me"), lock("other"));
+    assert_eq!(it.store.lock(&mine, MINUTE).await, Ok(true));
+    assert_eq!(it.store.lock(&other, MINUTE).await, Ok(false));
+    assert_eq!(it.store.lock(&mine, MINUTE).await, Ok(false), "not even twice by one");
+    assert_eq!(it.store.extend_lock(&other, MINUTE).await, Ok(false));
+    assert_eq!(it.store.unlock(&other).await, Ok(false));
+    assert_eq!(it.store.extend_lock(&mine, MINUTE).await, Ok(true));
+    assert_eq!(it.store.unlock(&mine).await, Ok(true));
+    assert_eq!(it.store.unlock(&mine).await, Ok(false));
+    assert_eq!(it.store.extend_lock(&mine, MINUTE).await, Ok(false));
+    assert_eq!(it.store.lock(&other, Duration::from_millis(1)).await, Ok(true));
+    let is_free = async { while it.store.lock(&mine, MINUTE).await != Ok(true) {} };
+    tokio::time::timeout(PATIENCE, is_free).await.expect("a lease ends");
+}
+
+async fn a_response_whose_lock_was_lost_is_not_kept(it: Subject) {
+    let under = |token: &str| Entry { lock: Some(lock(token)), ..entry("-", "", token) };
+    assert_eq!(it.store.lock(&lock("me"), MINUTE).await, Ok(true));
+    assert_eq!(it.remember(&under("other")).await, Remembered::Overtaken);
+    assert_eq!(it.variants(&["-"]).await, [None]);
+    assert_eq!(it.remember(&under("me")).await, Remembered::Stored);
+    assert_eq!(it.store.unlock(&lock("me")).await, Ok(false), "it was released in the same step");
+    assert_eq!(it.remember(&under("other")).await, Remembered::Stored, "nobody holds it");
+    assert_eq!(it.store.lock(&lock("me"), MINUTE).await, Ok(true));
+    assert_eq!(it.remember(&entry("-", "", "none")).await, Remembered::Stored, "without a lock");
+    it.store.purge(&[hard(PATH)]).await.unwrap();
+    assert_eq!(it.remember(&under("me")).await, Remembered::Outdated);
+    assert_eq!(it.store.unlock(&lock("me")).await, Ok(true), "a refusal releases nothing");
+}
+
+async fn chunks_are_kept_and_found_in_order(it: Subject) {
+    let keys = words(&["c:0", "c:1", "c:2"]);
+    assert_eq!(it.store.chunks(&[]).await, Ok(vec![]));
+    assert_eq!(it.store.chunks(&keys).await, Ok(vec![None; 3]));
+    it.store.write_chunks(&[], MINUTE).await.expect("nothing to do");
+    let chunk = |at: usize, value: &'static [u8]| (keys[at].clone(), Bytes::from_static(value));
+    it.store.write_chunks(&[chunk(2, b"last"), chunk(0, b"\0\xFF")], MINUTE).await.unwrap();
+    let found = it.store.chunks(&keys).await.unwrap();
+    assert_eq!(found, [Some(chunk(0, b"\0\xFF").1), None, Some(chunk(2, b"last").1)]);
+    assert!(it.store.delete("c:2").await.unwrap());
+    assert_eq!(it.store.chunks(&keys).await.unwrap()[2], None, "a part may be gone");
+}
+
+async fn large_values_come_back_whole(it: Subject) {
+    let large: Bytes = (0..4 * 1024 * 1024_u32).map(|number| (number % 251) as u8).collect();
+    let kept = Entry { value: large.clone(), ..entry("-", "", "") };
+    assert_eq!(it.remember(&kept).await, Remembered::Stored);
+    let found = it.store.variants(ENTRY, &words(&["-"])).await.unwrap();
+    assert!(found[0].as_ref() == Some(&large));
+    it.store.write_chunks(&[("chunk".to_owned(), large.clone())], MINUTE).await.unwrap();
+    assert!(it.store.chunks(&words(&["chunk"])).await.unwrap()[0].as_ref() == Some(&large));
+}
+
+async fn what_an_application_wrote_under_our_keys_is_nothing(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    it.write(ENTRY, "a string");
+    it.write_fields(PATH, &[("a", "hash")]);
+    it.write_fields("c:0", &[("a", "hash")]);
+    let (found, _) = it.cached(&[]).await;
+    assert_eq!((found.vary, found.variants), (None, vec![None]));
+    assert_eq!((found.path_epoch.len(), it.variants(&["-"]).await), (0, vec![None]));
+    assert_eq!(it.store.chunks(&words(&["c:0"])).await, Ok(vec![None]));
+    assert_eq!(it.remember(&entry("-", "", "ours")).await, Remembered::Stored);
+    assert_eq!(it.variants(&["-"]).await, [Some("ours".to_owned())]);
+    let strange = "app:cache:{shop/s}:entry:r:";
+    it.write_fields(strange, &[(VARY, "\n\n\n\n\n\n\n\n"), ("-", "x"), ("two", "")]);
+    let found = it.store.variants(strange, &words(&["-", "two"])).await;
+    assert_eq!(found, Ok(vec![None, None]));
+    let over = Entry { key: strange.to_owned(), ..entry("-", "a", "ours") };
+    assert_eq!(it.remember(&over).await, Remembered::Stored);
+    it.store.purge(&[soft(PATH)]).await.unwrap();
+    assert_ne!(it.epoch(PATH).await.hard, [0; 8], "what was there is unknown");
+}
+
+async fn a_strange_epoch_equals_none(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    for value in ["", "short", "as long as an epo", &"x".repeat(1000)] {
+        it.write(PATH, value);
+        let (first, _) = it.cached(&[]).await;
+        let (second, _) = it.cached(&[]).await;
+        assert_ne!(first.epochs[2], Epoch::default(), "{value:?}");
+        assert_ne!(first.epochs[2].hard, second.epochs[2].hard, "{value:?}");
+        assert_eq!(first.path_epoch, value.as_bytes());
+        it.store.purge(&[soft(PATH)]).await.unwrap();
+        let mended = it.epoch(PATH).await;
+        assert_eq!(mended, it.epoch(PATH).await);
+        assert_ne!(mended.hard, [0; 8], "what was purged under it is unknown");
+    }
+    it.write(BASE, "short");
+    assert!(!it.cached(&[]).await.0.based);
+}
+
+async fn a_lost_base_makes_everything_invalid(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    let (before, _) = it.cached(&[]).await;
+    it.remember_since(&before.path_epoch, "kept").await;
+    assert!(it.store.delete(BASE).await.unwrap());
+    let (without, _) = it.cached(&[]).await;
+    assert!(!without.based);
+    it.store.found(BASE).await.unwrap();
+    let (after, _) = it.cached(&[]).await;
+    assert!(after.based && after.variants[0].is_some());
+    assert_ne!(hard_halves(&after.epochs), hard_halves(&before.epochs));
+}
