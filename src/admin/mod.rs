@@ -7,6 +7,7 @@
 mod api_keys;
 mod limits;
 mod operations;
+mod purge;
 mod query;
 mod revocations;
 mod sessions;
@@ -136,7 +137,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
     if let Some(reply) = api_keys::carry_out(gateway, &head, &body).await {
         return reply;
     }
-    operations::carry_out(gateway, &head.method, &head.uri, &body).await
+    operations::carry_out(gateway, peer, (&head.method, &head.uri), &body).await
 }
 
 fn body_bytes_max(gateway: &Gateway) -> usize {

@@ -1,25 +1,22 @@
 //! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
 //! misspelt one would do less than its sender thinks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Reply, json as reply_json, limits, not_allowed, problem, revocations};
-use crate::base::authority::Authority;
-use crate::base::path::canonical;
-use crate::cache::scope;
+use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations};
 use crate::gateway::Gateway;
 use crate::store::StoreError;
 
 /// One operation.
 pub(super) async fn carry_out(
     gateway: &Arc<Gateway>,
-    method: &Method,
-    uri: &Uri,
+    peer: SocketAddr,
+    (method, uri): (&Method, &Uri),
     body: &[u8],
 ) -> Reply {
     let result = match (method, uri.path()) {
@@ -28,7 +25,7 @@ pub(super) async fn carry_out(
         (&Method::DELETE, "/v1/revocations") => {
             revocations::take_back(gateway, uri.query(), body).await
         }
-        (&Method::POST, "/v1/cache/purge") => purge(gateway, body).await,
+        (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, peer, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
@@ -113,66 +110,4 @@ fn status(gateway: &Gateway) -> Reply {
             "near_cache_bytes": gateway.near.bytes(),
         }),
     )
-}
-
-/// Exactly one of `url`, `path`, `all`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Purge {
-    url: Option<String>,
-    path: Option<String>,
-    #[serde(default)]
-    all: bool,
-}
-
-async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = r#"{"url": "http://host/a"}, {"path": "/a/*"} or {"all": true}"#;
-    let asked: Purge = parse(body, EXAMPLE)?;
-    let running = gateway.running();
-    let keys = &running.plan.keys;
-    let epochs = match (&asked.url, &asked.path, asked.all) {
-        (None, None, true) => vec![gateway.base_epoch().to_owned()],
-        (Some(url), None, false) => {
-            let wrong = || Fault::Asked(format!("{url:?} is no http URL. Example: {EXAMPLE}"));
-            let uri: Uri = url.parse().map_err(|_| wrong())?;
-            let authority = uri.authority().ok_or_else(wrong)?;
-            let authority = Authority::parse(authority.as_str().as_bytes()).ok_or_else(wrong)?;
-            let path = uri.path_and_query().ok_or_else(wrong)?;
-            let path = canonical_path(path, running.plan.guard.encoded_slash)?;
-            // With its port, and as the site whose port is a listener's own, on whichever node.
-            vec![
-                scope(keys, &authority.site(), &path, false),
-                scope(keys, authority.host(), &path, false),
-            ]
-        }
-        (None, Some(path), false) => {
-            let (literal, below) = match path.strip_suffix("/*") {
-                Some("") => ("/", true),
-                Some(prefix) => (prefix, true),
-                // Without a host, one path is purged like what lies below it.
-                None => (path.as_str(), true),
-            };
-            let wrong = || Fault::Asked(format!("{path:?} is no path. Example: {EXAMPLE}"));
-            if !literal.starts_with('/') {
-                return Err(wrong());
-            }
-            let parsed: PathAndQuery = literal.parse().map_err(|_| wrong())?;
-            let path = canonical_path(&parsed, running.plan.guard.encoded_slash)?;
-            vec![scope(keys, "", &path, below)]
-        }
-        _ => {
-            return Err(Fault::Asked(format!(
-                "Name exactly one thing to purge. Example: {EXAMPLE}"
-            )));
-        }
-    };
-    let purges: Vec<_> = epochs.iter().cloned().map(crate::store::Purge::hard).collect();
-    gateway.store.purge(&purges).await?;
-    Ok(reply_json(StatusCode::OK, &json!({ "epochs": epochs })))
-}
-
-fn canonical_path(path: &PathAndQuery, encoded_slash: bool) -> Result<String, Fault> {
-    canonical(path, encoded_slash)
-        .map(|path| path.path().to_owned())
-        .map_err(|what| Fault::Asked(format!("The path holds {what}.")))
 }

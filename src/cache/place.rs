@@ -143,7 +143,7 @@ impl Scope<'_> {
             Self::Route(route) => keys.cache_route(route),
             Self::Host(site) => keys.cache_host(site),
             Self::Path { site, path } => keys.cache_path(site, path),
-            Self::Below(path) => keys.cache_prefix(prefixes(path).last().unwrap_or("/")),
+            Self::Below(path) => keys.cache_prefix(covering(path)),
             Self::Tag { site, tag } => keys.cache_tag(site, tag),
             Self::Group { scheme, site, group } => keys.cache_group(scheme, site, group),
         }
@@ -161,6 +161,11 @@ impl Scope<'_> {
 /// one path on `site`.
 pub fn scope(keys: &Keys, site: &str, path: &str, and_below: bool) -> String {
     if and_below { Scope::Below(path) } else { Scope::Path { site, path } }.epoch(keys)
+}
+
+/// The deepest prefix of `path` that can be made stale on its own.
+pub fn covering(path: &str) -> &str {
+    prefixes(path).last().unwrap_or("/")
 }
 
 /// `/`, `/a`, `/a/b` of `/a/b`.
