@@ -178,7 +178,7 @@ impl<'a> Arrival<'a> {
             cache::strip_tags(&mut head.headers);
         }
         if let Some(why) = exchange.forward {
-            cache::append_status(&mut head.headers, &CacheStatus::forwarded(why, false));
+            exchange.tell(&mut head.headers, CacheStatus::forwarded(why, false));
         }
         Response::from_parts(head, Content::Download(Box::new(download)))
     }

@@ -4,6 +4,7 @@
 mod purging;
 mod races;
 mod rules;
+mod seen;
 
 use serde_json::json;
 

@@ -62,8 +62,8 @@ pub(super) enum Fetched {
     },
     /// The same, of somebody else's request.
     Followed { stored: Arc<Stored>, passing: Arc<Passing> },
-    /// The response is the client's alone.
-    Through(Response<Download>),
+    /// The response is the client's alone; with why it was not kept, where that was asked.
+    Through(Response<Download>, Option<WhyNot>),
 }
 
 /// When a request was sent and its answer began, in Unix milliseconds.
@@ -157,7 +157,7 @@ impl Fetch {
         let on_interim = self.interim.map(offering);
         let response = self.upstream.send(self.request, Upload::none(), on_interim).await;
         *took = Some(sent_at.elapsed());
-        response.map(Fetched::Through)
+        response.map(|response| Fetched::Through(response, None))
     }
 
     async fn ask(
@@ -298,7 +298,7 @@ impl Fetch {
                     drop(download);
                     return self.through(took).await;
                 }
-                return Ok(Fetched::Through(Response::from_parts(head, download)));
+                return Ok(Fetched::Through(Response::from_parts(head, download), Some(why)));
             }
         };
         let announced = length(&head);

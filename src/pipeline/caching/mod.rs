@@ -156,6 +156,8 @@ impl Lookup {
         let found = match reply {
             Some(Ok(reply)) => self.look(reply, head, gateway, exchange).await,
             Some(Err(_)) => {
+                exchange.note_key(&self.place.entry);
+                exchange.note_detail("no answer from the store");
                 exchange.forward = Some(Forward::Bypass);
                 Found::Nothing(None)
             }
@@ -178,6 +180,7 @@ impl Lookup {
         exchange: &mut Exchange,
     ) -> Found {
         exchange.forward = Some(self.intent.forward);
+        exchange.note_key(&self.place.entry);
         if !reply.based {
             // Without the base nothing stored is valid, and nothing may be stored.
             gateway.found_base();
@@ -188,9 +191,17 @@ impl Lookup {
         let valid = self.valid(&reply, head, gateway).await;
         let Some((valid, verdict)) = look::best(valid, &head.headers, &self.intent, now_ms) else {
             let why = self.intent.forward;
+            if exchange.is_debugged() && self.has_copies(&reply) {
+                exchange.note_detail("purged");
+            }
             return Found::Nothing(Some(self.errand(&reply, head, None, why)));
         };
-        let stored = valid.stored;
+        let Valid { stored, purged } = valid;
+        exchange.note_detail(match self.near.as_deref() {
+            _ if purged => "purged",
+            Some(near) if near.iter().any(|copy| Arc::ptr_eq(copy, &stored)) => "near",
+            _ => "store",
+        });
         let why = verdict.forward().unwrap_or(Forward::Miss);
         exchange.forward = Some(why);
         match verdict {
@@ -217,6 +228,12 @@ impl Lookup {
                 Found::Nothing(Some(self.errand(&reply, head, stale, why)))
             }
         }
+    }
+
+    /// Whether anything is stored, valid or not.
+    fn has_copies(&self, reply: &CachedReply) -> bool {
+        let near = self.near.iter().flat_map(|copies| copies.iter()).next();
+        near.is_some() || look::decoded(&self.place, &reply.variants).next().is_some()
     }
 
     /// Everything stored that is valid by the epochs of now: what is here, what came with the

@@ -41,7 +41,7 @@ pub(in crate::pipeline) async fn stored(
     let mut response = from_store(gateway, stored, wish, age).await?;
     let ttl = stored.ttl_s(gateway.now_ms());
     exchange.cache = Some(if ttl > 0 { "hit" } else { "stale" });
-    cache::append_status(response.headers_mut(), &CacheStatus::hit(ttl));
+    exchange.tell(response.headers_mut(), CacheStatus::hit(ttl));
     Some(response)
 }
 
@@ -133,14 +133,17 @@ pub(in crate::pipeline) async fn fetched(
                 (None, StoredBody::Chunked(_)) => whole(status, headers, reader),
             }
         }
-        Fetched::Through(response) => {
+        Fetched::Through(response, why_not) => {
+            if let Some(why_not) = why_not {
+                exchange.note_detail(why_not.code());
+            }
             let (mut head, download) = response.into_parts();
             headers::returning(&mut head.headers);
             Response::from_parts(head, Content::Download(Box::new(download)))
         }
     };
     cache::strip_tags(response.headers_mut());
-    cache::append_status(response.headers_mut(), &status);
+    exchange.tell(response.headers_mut(), status);
     Some(response)
 }
 
