@@ -11,6 +11,7 @@ mod purge;
 mod query;
 mod revocations;
 mod sessions;
+mod status;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -225,6 +226,7 @@ fn metrics(gateway: &Gateway) -> Reply {
         metrics.revocations_complete.set(followed.complete.into());
     }
     gateway.observe_issuers();
+    gateway.metrics.cache_gauges.set(&gateway.cache_state());
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

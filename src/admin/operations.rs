@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
-use serde_json::json;
 
-use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations};
+use super::{Reply, limits, not_allowed, problem, purge, revocations, status};
 use crate::gateway::Gateway;
 use crate::store::StoreError;
 
@@ -20,7 +19,7 @@ pub(super) async fn carry_out(
     body: &[u8],
 ) -> Reply {
     let result = match (method, uri.path()) {
-        (&Method::GET, "/v1/status") => Ok(status(gateway)),
+        (&Method::GET, "/v1/status") => Ok(status::show(gateway)),
         (&Method::POST, "/v1/revocations") => revocations::revoke(gateway, body).await,
         (&Method::DELETE, "/v1/revocations") => {
             revocations::take_back(gateway, uri.query(), body).await
@@ -79,35 +78,4 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Re
     serde_json::from_slice(body).map_err(|error| {
         Fault::Asked(format!("The body is not understood ({error}). Example: {example}"))
     })
-}
-
-fn status(gateway: &Gateway) -> Reply {
-    let running = gateway.running();
-    let plan = &running.plan;
-    let followed = gateway.store.followed(plan.on_outage.revocation_max_stale);
-    let revocations = followed.map(|it| {
-        let (connected, complete) = (it.connected, it.complete);
-        json!({ "connected": connected, "known": it.known, "complete": complete })
-    });
-    let issuers = running.issuers.states().into_iter().map(|state| {
-        json!({
-            "url": state.url,
-            "keys_age_seconds": state.age.map(|age| age.as_secs()),
-            "failure": state.failure,
-        })
-    });
-    reply_json(
-        StatusCode::OK,
-        &json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": gateway.uptime().as_secs(),
-            "draining": gateway.is_draining(),
-            "store": { "connected": gateway.store.is_connected() },
-            "revocations": revocations,
-            "routes": plan.route_names,
-            "issuers": issuers.collect::<Vec<_>>(),
-            "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "near_cache_bytes": gateway.near.bytes(),
-        }),
-    )
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Gateway;
 use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
+use crate::observe::CacheState;
 use crate::store::{Entry, HeldLock, Purge, Remembered, StoreError};
 
 /// Most bytes of responses that wait to be written to the store. What comes on top of that is kept
@@ -91,9 +92,9 @@ impl Gateway {
         let bytes = keeping.stored.weight();
         let units = u32::try_from(bytes / BACKLOG_UNIT + 1).unwrap_or(u32::MAX);
         let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units);
-        let running = self.running();
+        let (running, route) = (self.running(), keeping.route);
         let not_kept = move |reason| {
-            if let Some(meter) = running.meters.get(keeping.route) {
+            if let Some(meter) = running.meters.get(route) {
                 meter.cache_not_kept(reason);
             }
         };
@@ -105,12 +106,18 @@ impl Gateway {
             return;
         };
         let gateway = Arc::clone(self);
+        let left = Duration::from_millis(keeping.stored.remaining_ms(self.now_ms()));
         self.in_background("cache", async move {
             let lock = keeping.lock.clone();
             let outcome = gateway.write(keeping).await;
             drop(backlog);
             match outcome {
-                Ok(Remembered::Stored) => return Ok(()),
+                Ok(Remembered::Stored) => {
+                    if let Some(meter) = gateway.running().meters.get(route) {
+                        meter.cache_kept(left);
+                    }
+                    return Ok(());
+                }
                 Ok(Remembered::Outdated) => not_kept("outdated"),
                 Ok(Remembered::Overtaken) => not_kept("overtaken"),
                 Err(_) => not_kept("store"),
@@ -167,6 +174,19 @@ impl Gateway {
             self.store.write_chunks(pieces, ttl + CHUNKS_OUTLIVE).await?;
         }
         Ok(chunked)
+    }
+
+    /// The state of the cache on this node.
+    pub fn cache_state(&self) -> CacheState {
+        let free = self.backlog.available_permits();
+        let followed = self.store.followed_epochs();
+        CacheState {
+            near_bytes: self.near.bytes(),
+            flights: self.flights.len(),
+            backlog_bytes: BACKLOG_UNITS.saturating_sub(free).saturating_mul(BACKLOG_UNIT),
+            epochs_known: followed.map_or(0, |(known, _)| known),
+            epochs_followed: followed.is_some_and(|(_, followed)| followed),
+        }
     }
 
     /// Gives a lock back, in the background.

@@ -225,6 +225,9 @@ impl Exchange {
         meter.request(self.status, duration, self.upstream_time);
         if let Some(verdict) = self.cache {
             meter.cache(verdict);
+            if matches!(verdict, "hit" | "stale" | "revalidated") {
+                meter.cache_sent(self.bytes);
+            }
         }
         if self.connection.gateway.access.is_on() {
             self.write_line(meter.name(), duration);

@@ -224,6 +224,15 @@ impl Store {
         }
     }
 
+    /// How many epochs this node knows, and whether it hears of their changes; nothing where it
+    /// asks.
+    pub fn followed_epochs(&self) -> Option<(usize, bool)> {
+        match self {
+            Self::Redis(store) => store.followed_epochs(),
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Begins to follow the changes of epochs, if `store.cache_epochs` says so. Once begun, it goes
     /// on.
     pub fn follow_epochs(&self) {

@@ -197,10 +197,12 @@ impl Lookup {
             return Found::Nothing(Some(self.errand(&reply, head, None, why)));
         };
         let Valid { stored, purged } = valid;
-        exchange.note_detail(match self.near.as_deref() {
+        let near = self.near.as_deref().unwrap_or_default();
+        let is_near = near.iter().any(|copy| Arc::ptr_eq(copy, &stored));
+        exchange.note_detail(match is_near {
             _ if purged => "purged",
-            Some(near) if near.iter().any(|copy| Arc::ptr_eq(copy, &stored)) => "near",
-            _ => "store",
+            true => "near",
+            false => "store",
         });
         let why = verdict.forward().unwrap_or(Forward::Miss);
         exchange.forward = Some(why);
@@ -208,7 +210,10 @@ impl Lookup {
             Verdict::Fresh { age } => {
                 gateway.near.offer(&stored, now_ms);
                 match respond::stored(gateway, &stored, wish, age, exchange).await {
-                    Some(response) => Found::Answer(response),
+                    Some(response) => {
+                        exchange.meter().cache_answered(is_near);
+                        Found::Answer(response)
+                    }
                     // Its body is gone.
                     None => Found::Nothing(Some(self.errand(&reply, head, None, why))),
                 }
@@ -217,7 +222,10 @@ impl Lookup {
                 let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
                 let errand = self.errand(&reply, head, Some(stored), Forward::Stale);
                 match answer {
-                    Some(response) => Found::Stale(response, errand),
+                    Some(response) => {
+                        exchange.meter().cache_answered(is_near);
+                        Found::Stale(response, errand)
+                    }
                     None => Found::Nothing(Some(errand)),
                 }
             }

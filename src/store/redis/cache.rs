@@ -46,6 +46,11 @@ impl RedisStore {
         self.tracker.get()?.get(keys)
     }
 
+    /// See [`crate::store::Store::followed_epochs`].
+    pub fn followed_epochs(&self) -> Option<(usize, bool)> {
+        self.tracker.get().map(Tracker::state)
+    }
+
     /// See [`crate::store::Store::follow_epochs`]. Must be called within a tokio runtime.
     pub fn follow_epochs(&self) {
         if self.settings.cache_epochs == CacheEpochs::Follow {
