@@ -7,8 +7,9 @@ mod identity;
 mod overdue;
 mod releases;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -63,6 +64,8 @@ pub struct Gateway {
     unrouted: RouteMeter,
     base_epoch: String,
     started: Instant,
+    /// Where the public listener is, once it is bound.
+    public: OnceLock<SocketAddr>,
     draining: AtomicBool,
     /// Whether the base epoch is being made.
     founding: AtomicBool,
@@ -128,6 +131,7 @@ impl Gateway {
             unrouted,
             base_epoch,
             started: Instant::now(),
+            public: OnceLock::new(),
             draining: AtomicBool::new(false),
             founding: AtomicBool::new(false),
             background: Arc::new(Semaphore::new(BACKGROUND_MAX as usize)),

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Reply, limits, not_allowed, problem, purge, revocations, status};
+use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations, status};
 use crate::gateway::Gateway;
 use crate::store::StoreError;
+use crate::warm::{self, Refused};
 
 /// One operation.
 pub(super) async fn carry_out(
@@ -25,6 +27,7 @@ pub(super) async fn carry_out(
             revocations::take_back(gateway, uri.query(), body).await
         }
         (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, peer, body).await,
+        (&Method::POST, "/v1/cache/warm") => warm(gateway, peer, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
@@ -32,16 +35,45 @@ pub(super) async fn carry_out(
         (_, "/v1/status" | "/v1/limits/refused") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
         (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
-        (_, "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
+        (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/explain") => return not_allowed("POST"),
         _ => {
             let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
-                          POST /v1/cache/purge, POST /v1/explain, GET and DELETE /v1/limits, \
-                          GET /v1/limits/refused, /v1/sessions/{id}, /v1/users/{sub}/sessions, \
-                          /v1/keys, /v1/keys/{id}.";
+                          POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/explain, \
+                          GET and DELETE /v1/limits, GET /v1/limits/refused, /v1/sessions/{id}, \
+                          /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };
     result.unwrap_or_else(Fault::reply)
+}
+
+/// The route whose responses are to be fetched ahead of need.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Warmed {
+    route: String,
+}
+
+async fn warm(gateway: &Arc<Gateway>, peer: SocketAddr, body: &[u8]) -> Result<Reply, Fault> {
+    let Warmed { route } = parse(body, "{\"route\": \"products\"}")?;
+    let report = warm::route(gateway, &route).await.map_err(|refused| match refused {
+        Refused::Store(error) => Fault::Store(error),
+        Refused::NotConfigured => Fault::Asked(format!(
+            "No route is named {route:?} and says in cache.warm what to fetch."
+        )),
+        Refused::Busy => Fault::Told {
+            status: StatusCode::CONFLICT,
+            code: "warming_busy",
+            detail: format!("{refused}; it ends by itself."),
+        },
+        Refused::Sitemap(_) | Refused::NotServing => Fault::Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "warming_failed",
+            detail: format!("{refused}."),
+        },
+    })?;
+    tracing::info!(from = %peer.ip().to_canonical(), route, ?report, "warmed");
+    Ok(reply_json(StatusCode::OK, &json!({ "route": route, "responses": report })))
 }
 
 /// Why an operation was not carried out.

@@ -123,6 +123,32 @@ struct Purged {
     all: bool,
 }
 
+/// Options of `warm`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT)]
+pub(super) struct Warm {
+    /// The route, by its name in [routes]; its cache.warm says what is fetched.
+    route: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Carries out `warm`; what to print.
+pub(super) fn warm(options: &Warm, path: &Path) -> Result<String, Failure> {
+    let remote = options.target.find(path)?;
+    let body = object([("route", Some(&options.route))]);
+    let answer = remote.send_long(Method::POST, "/v1/cache/warm", &body)?;
+    let count = |name: &str| answer["responses"][name].as_u64().unwrap_or_default();
+    Ok(format!(
+        "warmed: {} stored, {} fresh already, {} not to be stored, {} failed, {} of other routes",
+        count("stored"),
+        count("fresh"),
+        count("not_stored"),
+        count("failed"),
+        count("elsewhere")
+    ))
+}
+
 /// Carries out `revoke`; what to print.
 pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;

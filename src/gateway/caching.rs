@@ -1,5 +1,6 @@
 //! What the cache does behind requests: keeping responses, withdrawing them, giving locks back.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -174,6 +175,22 @@ impl Gateway {
             self.store.write_chunks(pieces, ttl + CHUNKS_OUTLIVE).await?;
         }
         Ok(chunked)
+    }
+
+    /// Says where the public listener is.
+    pub fn set_public(&self, address: SocketAddr) {
+        // The first one stays: nobody binds twice.
+        let _ = self.public.set(address);
+    }
+
+    /// Where this node reaches its own public listener; nothing before it is bound.
+    pub fn public(&self) -> Option<SocketAddr> {
+        let mut address = *self.public.get()?;
+        if address.ip().is_unspecified() {
+            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
+        }
+        Some(address)
     }
 
     /// The state of the cache on this node.

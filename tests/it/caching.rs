@@ -5,6 +5,7 @@ mod purging;
 mod races;
 mod rules;
 mod seen;
+mod warming;
 
 use serde_json::json;
 
