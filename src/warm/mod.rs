@@ -30,6 +30,8 @@ const LOCK: Duration = Duration::from_secs(15);
 const RENEWAL: Duration = Duration::from_secs(5);
 /// How often the routes are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// When it is tried again after the upstream answered nothing that could be kept.
+const RETRY: Duration = Duration::from_secs(30);
 /// Most pages of one sitemap; the rest are left out, and said to be.
 const PAGES_MAX: usize = 50_000;
 
@@ -46,6 +48,13 @@ pub struct Report {
     pub failed: usize,
     /// Paths that another route answers, or none.
     pub elsewhere: usize,
+}
+
+impl Report {
+    /// Whether nothing came of it: the upstream is away, or not there yet.
+    fn is_in_vain(self) -> bool {
+        self.failed > 0 && self.stored + self.fresh + self.not_stored == 0
+    }
 }
 
 /// Why a run did not take place.
@@ -87,15 +96,21 @@ pub async fn keep(gateway: Weak<Gateway>) {
             if gateway.is_draining() || at.is_none_or(|at| at > Instant::now()) {
                 continue;
             }
-            match route(&gateway, name).await {
-                Ok(report) => tracing::info!(route = name, ?report, "warmed"),
+            let again = match route(&gateway, name).await {
+                Ok(report) => {
+                    tracing::info!(route = name, ?report, "warmed");
+                    if report.is_in_vain() { Some(RETRY) } else { warm.every }
+                }
                 // The one who does it does it for all.
-                Err(Refused::Busy) => {}
+                Err(Refused::Busy) => warm.every,
                 // The store may be on its way: soon again.
-                Err(Refused::Store(_) | Refused::NotServing) => continue,
-                Err(error) => tracing::warn!(route = name, %error, "not warmed"),
-            }
-            *at = warm.every.map(|every| Instant::now() + every);
+                Err(Refused::Store(_) | Refused::NotServing) => Some(TICK),
+                Err(error) => {
+                    tracing::warn!(route = name, %error, "not warmed");
+                    Some(RETRY)
+                }
+            };
+            *at = again.map(|pause| Instant::now() + pause);
         }
     }
 }
@@ -215,4 +230,23 @@ async fn work_off(
 fn is_of(running: &Running, name: &str, host: &str, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     running.plan.routes.find(host, path, &Method::GET).is_ok_and(|route| route.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_got_nothing_at_all_is_in_vain() {
+        let none = Report::default();
+        for (report, expected) in [
+            (none, false),
+            (Report { failed: 1, elsewhere: 1, ..none }, true),
+            (Report { failed: 1, stored: 1, ..none }, false),
+            (Report { failed: 1, fresh: 1, ..none }, false),
+            (Report { failed: 1, not_stored: 1, ..none }, false),
+        ] {
+            assert_eq!(report.is_in_vain(), expected, "{report:?}");
+        }
+    }
 }
