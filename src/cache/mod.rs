@@ -50,7 +50,7 @@ pub use flight::{Boarding, CutOff, Flights, Follow, Lead, Passing, Phase, Reader
 pub use invalidate::{Own, Targets, invalidates, targets};
 pub use judge::{Failure, Verdict, judge, usable_after};
 pub use kept::stored_headers;
-pub use near::{NearCache, Variants};
+pub use near::{Held, NearCache};
 pub use place::{Place, Scope, scope};
 pub use policy::{Policy, SetCookie};
 pub use reply::{Piece, Reply, reply};

@@ -31,9 +31,18 @@ pub struct Place {
 const CLOCK: usize = 1;
 
 impl Place {
-    /// The place of the response to a GET of `target` on a route.
-    pub fn of(keys: &Keys, policy: &Policy, route: &str, target: &Target, caller: &Caller) -> Self {
-        let mut variant = format!("{route}:");
+    /// The key of the response to a GET of `target` on a route. `scheme` is the client's: what an
+    /// upstream answers may depend on it.
+    pub fn entry(
+        keys: &Keys,
+        policy: &Policy,
+        (route, scheme): (&str, &str),
+        target: &Target,
+        caller: &Caller,
+    ) -> String {
+        let query = target.query();
+        let mut variant = String::with_capacity(route.len() + 16 + query.map_or(0, str::len));
+        variant.extend([route, if scheme == "https" { ";https:" } else { ":" }]);
         // Two issuers may give the same claim to different callers.
         let qualifier = caller.as_ref().and_then(|caller| caller.qualifier.as_deref());
         if let (Some(verifier), false) = (qualifier, policy.partition.is_empty()) {
@@ -47,10 +56,14 @@ impl Place {
             // Writing to a String cannot fail.
             let _ = write!(variant, "{length}={},", value.unwrap_or_default());
         }
-        if let Some(query) = target.query() {
-            variant.push('?');
-            variant.push_str(query);
+        if let Some(query) = query {
+            variant.extend(["?", query]);
         }
+        keys.cache_entry(&target.authority.site(), target.path(), &variant)
+    }
+
+    /// The place of what lies under [`Self::entry`].
+    pub fn of(keys: &Keys, entry: String, route: &str, target: &Target) -> Self {
         let site = target.authority.site();
         let path = target.path();
         let mut epochs = Vec::with_capacity(8);
@@ -60,7 +73,7 @@ impl Place {
         epochs.push(keys.cache_host(&site));
         epochs.extend(prefixes(path).map(|prefix| keys.cache_prefix(prefix)));
         epochs.push(keys.cache_path(&site, path));
-        Self { entry: keys.cache_entry(&site, path, &variant), epochs }
+        Self { entry, epochs }
     }
 
     /// The hard halves of what the store said of [`Self::epochs`]: a response is not used any more
@@ -188,7 +201,9 @@ mod tests {
             authority: Authority::parse(host.as_bytes()).unwrap(),
             path_and_query: PathAndQuery::from_static(path),
         };
-        Place::of(&Keys::new("app"), &policy, "r", &target, &None)
+        let keys = Keys::new("app");
+        let entry = Place::entry(&keys, &policy, ("r", "http"), &target, &None);
+        Place::of(&keys, entry, "r", &target)
     }
 
     #[test]
@@ -214,7 +229,7 @@ mod tests {
                 authority: Authority::parse(b"h").unwrap(),
                 path_and_query: PathAndQuery::from_static("/p"),
             };
-            Place::of(&Keys::new("app"), &policy, "r", &target, &Some(caller)).entry
+            Place::entry(&Keys::new("app"), &policy, ("r", "http"), &target, &Some(caller))
         };
         assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r:2=42,");
         assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r:users/2=42,");

@@ -188,6 +188,14 @@ pub struct CachedReply {
 }
 
 impl CachedReply {
+    /// Of epochs that are known without asking; the first of them is a base.
+    pub fn known(epochs: Vec<Epoch>) -> Self {
+        let path = epochs.last().filter(|path| **path != Epoch::default());
+        let path_epoch = path.map(|path| Bytes::copy_from_slice(&path.to_bytes()));
+        let path_epoch = path_epoch.unwrap_or_default();
+        Self { epochs, path_epoch, based: true, vary: None, variants: Vec::new() }
+    }
+
     /// Of the values under the epochs' keys; no entry.
     pub(crate) fn of_epochs(values: &[Option<Bytes>]) -> Self {
         let value = |at: Option<&Option<Bytes>>| at.and_then(|value| value.clone());

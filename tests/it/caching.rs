@@ -1,6 +1,7 @@
 //! The cache as clients and operators see it: shared by all gateways, emptied by writes, never
 //! stale and never the reason for a failure.
 
+mod follow;
 mod purging;
 mod races;
 mod rules;

@@ -128,7 +128,7 @@ impl Keeper {
         stored.epochs = epochs;
         let stored = Arc::new(stored);
         let now_ms = gateway.now_ms();
-        gateway.near.offer(&stored, now_ms);
+        gateway.near.offer(&site.place, &stored, now_ms);
         let set: Vec<HeaderName> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
         gateway.keep(Keeping {
             variant: cache::variant_name(&set, fields),

@@ -170,7 +170,7 @@ async fn fresh(
     let valid = valid(gateway, at, &reply.epochs, &[], candidates).await;
     match best(valid, fields, intent, gateway.now_ms())? {
         (valid, Verdict::Fresh { .. }) if reply.based => {
-            gateway.near.offer(&valid.stored, gateway.now_ms());
+            gateway.near.offer(place, &valid.stored, gateway.now_ms());
             Some(valid.stored)
         }
         _ => None,

@@ -20,9 +20,7 @@ use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::base::facts::Caller;
-use crate::cache::{
-    self, Boarding, Forward, Intent, Lead, Place, Policy, Stored, Variants, Verdict,
-};
+use crate::cache::{self, Boarding, Forward, Held, Intent, Lead, Place, Policy, Stored, Verdict};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply};
@@ -39,10 +37,12 @@ pub(super) struct Lookup {
     origin: Arc<Origin>,
     intent: Intent,
     /// This node's copies, which count only if the epochs agree.
-    near: Option<Variants>,
-    /// The epochs that are asked: those of the place, its last one last, and before that those of
-    /// the copies' tags.
-    epochs: Vec<String>,
+    near: Option<Arc<Held>>,
+    /// The epochs that are asked, where the copies have tags: those of the tags stand before the
+    /// last one of the place. Otherwise those of the place are asked alone.
+    tagged: Vec<String>,
+    /// The epochs, where this node knows them without asking and needs nothing else.
+    known: Option<Vec<Epoch>>,
     /// The variants that are asked, where no copy here is fresh.
     variants: Vec<String>,
 }
@@ -115,7 +115,13 @@ impl Lookup {
         let policy = Arc::clone(route.cache.as_ref()?);
         let odd = has_body(head) || headers::nominates(&head.headers);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
-        let place = Place::of(keys, &policy, &route.name, target, caller);
+        let named = (&*route.name, client.scheme);
+        let entry = Place::entry(keys, &policy, named, target, caller);
+        let near = if intent.read { gateway.near.get(&entry) } else { None };
+        let place = match &near {
+            Some(held) => Arc::clone(&held.place),
+            None => Arc::new(Place::of(keys, entry, &route.name, target)),
+        };
         let origin = Origin {
             running: Arc::clone(&exchange.running),
             route: route.index,
@@ -123,37 +129,40 @@ impl Lookup {
             scheme: client.scheme,
             site: target.authority.site().into_owned(),
         };
-        let near = if intent.read { gateway.near.get(&place.entry) } else { None };
+        let copies = near.as_deref().map_or(&[][..], |held| &held.variants);
         let now_ms = gateway.now_ms();
-        let is_fresh = |stored: &Arc<Stored>| {
-            stored.remaining_ms(now_ms) > 0 && cache::selects(stored, &head.headers)
-        };
-        let has_fresh = near.as_ref().is_some_and(|copies| copies.iter().any(is_fresh));
+        let has_fresh = copies
+            .iter()
+            .any(|copy| copy.remaining_ms(now_ms) > 0 && cache::selects(copy, &head.headers));
         let variants =
-            if intent.read && !has_fresh { variants_of(near.as_deref(), head) } else { Vec::new() };
-        let epochs = epochs_of(&place, &origin, near.as_deref());
-        let (place, origin) = (Arc::new(place), Arc::new(origin));
-        Some(Self { policy, place, origin, intent, near, epochs, variants })
+            if intent.read && !has_fresh { variants_of(copies, head) } else { Vec::new() };
+        let tagged = tagged(&place, &origin, copies);
+        let known = (has_fresh && gateway.is_settled())
+            .then(|| gateway.store.known_epochs(asked(&tagged, &place)))
+            .flatten();
+        let origin = Arc::new(origin);
+        Some(Self { policy, place, origin, intent, near, tagged, known, variants })
     }
 
-    /// The question, unless the request passes the cache by.
+    /// The question, unless the request passes the cache by or this node knows all there is to ask.
     pub(super) fn question(&self) -> Option<Cached<'_>> {
-        let asks = self.intent.read || self.intent.store;
+        let asks = (self.intent.read || self.intent.store) && self.known.is_none();
         let entry = CachedEntry { key: &self.place.entry, variants: &self.variants };
-        let wants = !self.variants.is_empty();
-        asks.then_some(Cached { epochs: &self.epochs, entry: wants.then_some(entry) })
+        let entry = (!self.variants.is_empty()).then_some(entry);
+        asks.then(|| Cached { epochs: asked(&self.tagged, &self.place), entry })
     }
 
     /// What is stored that answers the request?
     pub(super) async fn judge(
-        self,
+        mut self,
         reply: Option<Reply<CachedReply>>,
         head: &Parts,
         gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
     ) -> Result<Found, Rejection> {
         let only_if_cached = self.intent.only_if_cached;
-        let found = match reply {
+        let known = self.known.take().map(|epochs| Ok(CachedReply::known(epochs)));
+        let found = match reply.or(known) {
             Some(Ok(reply)) => self.look(reply, head, gateway, exchange).await,
             Some(Err(_)) => {
                 exchange.forward = Some(Forward::Bypass);
@@ -195,7 +204,9 @@ impl Lookup {
         exchange.forward = Some(why);
         match verdict {
             Verdict::Fresh { age } => {
-                gateway.near.offer(&stored, now_ms);
+                if !self.copies().iter().any(|copy| Arc::ptr_eq(copy, &stored)) {
+                    gateway.near.offer(&self.place, &stored, now_ms);
+                }
                 match respond::stored(gateway, &stored, wish, age, exchange).await {
                     Some(response) => Found::Answer(response),
                     // Its body is gone.
@@ -227,8 +238,7 @@ impl Lookup {
         }
         let (epochs, tags) = self.split(&reply.epochs);
         let at = (&*self.place, &*self.origin);
-        let mut candidates: Vec<Arc<Stored>> =
-            self.near.iter().flat_map(|copies| copies.iter().cloned()).collect();
+        let mut candidates = self.copies().to_vec();
         candidates.extend(look::decoded(&self.place, &reply.variants));
         let valid = look::valid(gateway, at, &epochs, &tags, candidates).await;
         let is_answer = |valid: &Valid| cache::selects(&valid.stored, &head.headers);
@@ -239,7 +249,7 @@ impl Lookup {
         let asked = &self.variants;
         let mut others = look::names(reply.vary.as_deref(), &head.headers);
         if asked.is_empty() {
-            others.extend(variants_of(self.near.as_deref(), head));
+            others.extend(variants_of(self.copies(), head));
         }
         others.retain(|name| !asked.contains(name));
         if others.is_empty() || reply.vary.is_none() && !asked.is_empty() {
@@ -253,12 +263,20 @@ impl Lookup {
         valid.into_iter().chain(found).collect()
     }
 
+    /// This node's copies.
+    fn copies(&self) -> &[Arc<Stored>] {
+        self.near.as_deref().map_or(&[][..], |held| &held.variants)
+    }
+
     /// The epochs of the place, and those of the copies' tags.
     fn split(&self, epochs: &[Epoch]) -> (Vec<Epoch>, Vec<(String, Epoch)>) {
+        if self.tagged.is_empty() {
+            return (epochs.to_vec(), Vec::new());
+        }
         let known = self.place.epochs.len().saturating_sub(1);
         let last = epochs.len().saturating_sub(1);
         let place = epochs.iter().take(known).chain(epochs.last()).copied().collect();
-        let tags = self.epochs.iter().cloned().zip(epochs.iter().copied());
+        let tags = self.tagged.iter().cloned().zip(epochs.iter().copied());
         (place, tags.take(last).skip(known).collect())
     }
 
@@ -299,23 +317,31 @@ pub(super) async fn fetch(
     response.ok_or(Rejection::CacheLost)
 }
 
-/// The epochs to ask: those of the place, and those of the copies' tags before its last one.
-fn epochs_of(place: &Place, origin: &Origin, near: Option<&[Arc<Stored>]>) -> Vec<String> {
-    let mut epochs = place.epochs.clone();
-    let last = epochs.len().saturating_sub(1);
-    for key in near.into_iter().flatten().flat_map(|copy| origin.epochs(copy)) {
-        if !epochs.contains(&key) {
-            epochs.insert(last, key);
+/// The epochs of a place, with those of the copies' tags before the last one; none where there are
+/// no tags.
+fn tagged(place: &Place, origin: &Origin, copies: &[Arc<Stored>]) -> Vec<String> {
+    let mut tagged = Vec::new();
+    for key in copies.iter().flat_map(|copy| origin.epochs(copy)) {
+        if tagged.is_empty() {
+            tagged.clone_from(&place.epochs);
+        }
+        if !tagged.contains(&key) {
+            tagged.insert(tagged.len() - 1, key);
         }
     }
-    epochs
+    tagged
+}
+
+/// The epochs that are asked.
+fn asked<'a>(tagged: &'a [String], place: &'a Place) -> &'a [String] {
+    if tagged.is_empty() { &place.epochs } else { tagged }
 }
 
 /// The variants that a request may be of, as far as the copies here tell; the only one of a
 /// response that depends on nothing, where there are none.
-fn variants_of(near: Option<&[Arc<Stored>]>, head: &Parts) -> Vec<String> {
+fn variants_of(copies: &[Arc<Stored>], head: &Parts) -> Vec<String> {
     let mut names = vec!["-".to_owned()];
-    for copy in near.into_iter().flatten() {
+    for copy in copies {
         let set: Vec<_> = copy.vary.iter().map(|(name, _)| name.clone()).collect();
         let name = cache::variant_name(&set, &head.headers);
         if !names.contains(&name) {

@@ -60,7 +60,7 @@ impl Keys {
     pub fn cache_entry(&self, host: &str, path: &str, variant: &str) -> String {
         let target = target(host, path);
         if variant.len() <= CACHE_TARGET_BYTES_MAX {
-            format!("{}:cache:{{{target}{ENTRY}{variant}", self.prefix)
+            [&*self.prefix, ":cache:{", &target, ENTRY, variant].concat()
         } else {
             format!("{}:cache:{{{target}{ENTRY}{}", self.prefix, hashed(variant.as_bytes()))
         }
@@ -80,7 +80,7 @@ impl Keys {
     }
 
     fn epoch(&self, tag: &str) -> String {
-        format!("{}:cache-epoch:{{{tag}}}", self.prefix)
+        [&*self.prefix, ":cache-epoch:{", tag, "}"].concat()
     }
 }
 
@@ -93,7 +93,7 @@ fn plain(name: &str) -> std::borrow::Cow<'_, str> {
 /// that it is no other scope.
 fn target(host: &str, path: &str) -> String {
     if host.len() + path.len() <= CACHE_TARGET_BYTES_MAX {
-        format!("{host}{path}")
+        [host, path].concat()
     } else {
         hashed(format!("{host}{path}").as_bytes())
     }

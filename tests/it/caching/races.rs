@@ -11,7 +11,7 @@ use super::{House, ROUTES, is_hit};
 use crate::support::{Client, PATIENCE, Session, Upstream, eventually, response};
 
 /// An upstream whose paths hold a number each: GET reads it, POST adds one. Both answer with it.
-fn versioned() -> Upstream {
+pub(super) fn versioned() -> Upstream {
     let versions = Mutex::new(HashMap::<String, u64>::new());
     Upstream::with(move |request, connection| {
         let mut versions = versions.lock().unwrap();
