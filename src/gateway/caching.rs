@@ -86,8 +86,9 @@ impl Gateway {
         }
     }
 
-    /// Writes a response to the store, in the background.
-    pub fn keep(self: &Arc<Self>, keeping: Keeping) {
+    /// Writes a response to the store: in the background where others share it, at once where it is
+    /// this process's own, so that the next request finds it.
+    pub async fn keep(self: &Arc<Self>, keeping: Keeping) {
         let bytes = keeping.stored.weight();
         let units = u32::try_from(bytes / BACKLOG_UNIT + 1).unwrap_or(u32::MAX);
         let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units);
@@ -105,7 +106,7 @@ impl Gateway {
             return;
         };
         let gateway = Arc::clone(self);
-        self.in_background("cache", async move {
+        let writing = async move {
             let lock = keeping.lock.clone();
             let outcome = gateway.write(keeping).await;
             drop(backlog);
@@ -120,7 +121,12 @@ impl Gateway {
                 let _ = gateway.store.unlock(&lock).await;
             }
             outcome.map(|_| ())
-        });
+        };
+        if self.store.is_shared() {
+            self.in_background("cache", writing);
+        } else {
+            let _ = writing.await;
+        }
     }
 
     async fn write(&self, keeping: Keeping) -> Result<Remembered, StoreError> {

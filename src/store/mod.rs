@@ -273,6 +273,25 @@ impl Store {
         }
     }
 
+    /// Whether all these parts of a body are there.
+    pub async fn has_chunks(&self, keys: &[String]) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.has_chunks(keys).await,
+            Self::Memory(store) => Ok(store.chunks(keys).iter().all(Option::is_some)),
+        }
+    }
+
+    /// Removes parts of a body.
+    pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.drop_chunks(keys).await,
+            Self::Memory(store) => {
+                store.drop_chunks(keys);
+                Ok(())
+            }
+        }
+    }
+
     /// Takes a lock that nobody holds, for `ttl`. True when it is the caller's now.
     pub async fn lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
         match self {

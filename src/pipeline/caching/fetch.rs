@@ -24,7 +24,6 @@ use crate::cache::{
 };
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::store::Cached;
 use crate::upstream::{Download, Failure, Upstream};
 
 /// How often a follower waits for another leader after one was lost.
@@ -94,17 +93,19 @@ impl Fetch {
         for _ in 0..boardings {
             match self.errand.board(&self.gateway) {
                 Boarding::Lead(lead) => return self.lead(lead, took).await,
+                // What is stored may still be confirmed, or stand in for a failure.
+                Boarding::Alone if self.errand.stale.is_some() => break,
                 Boarding::Alone => return self.through(took).await,
                 Boarding::Follow(follow) => match follow.landed().await {
                     Phase::Passing(stored, passing) if cache::selects(&stored, &self.fields) => {
                         return Ok(Fetched::Followed { stored, passing });
                     }
-                    Phase::Stored(stored) if cache::selects(&stored, &self.fields) => {
+                    Phase::Stored(stored) if self.takes(&stored) => {
                         return Ok(Fetched::Stored(stored, How::Collapsed));
                     }
                     // Whose answer it is, or what it is chosen by, was not known before.
                     Phase::Passing(..) | Phase::Stored(_) | Phase::Alone => break,
-                    Phase::Abandoned | Phase::Asked => {}
+                    Phase::Abandoned | Phase::Asked | Phase::Unmeasured => {}
                 },
             }
         }
@@ -115,11 +116,10 @@ impl Fetch {
     pub(in crate::pipeline) async fn refresh(self, lead: Lead) {
         let mut lease = None;
         if self.gateway.store.is_shared() {
-            let place = &self.errand.site.place;
-            let cached = Cached { epochs: &place.epochs, entry: None };
-            match Lease::take(&self.gateway, place.lock(), cached).await {
-                Ok((Some(ours), _)) => lease = Some(ours),
-                Ok((None, _)) | Err(_) => return lead.alone_once(),
+            match self.lease(Duration::ZERO).await {
+                Leased::Ours(Some(ours)) => lease = Some(ours),
+                Leased::Ours(None) => return lead.alone_once(),
+                Leased::Theirs(stored) => return lead.stored(stored),
             }
         }
         let (gateway, flight) = (Arc::clone(&self.gateway), self.errand.flight());
@@ -139,8 +139,7 @@ impl Fetch {
     async fn lead(self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
         let mut lease = None;
         if self.gateway.store.is_shared() {
-            let Errand { site, intent, variant, .. } = &*self.errand;
-            match look::lease(&self.gateway, site, (&self.fields, intent), variant).await {
+            match self.lease(look::WAIT_MAX).await {
                 Leased::Ours(ours) => lease = ours,
                 Leased::Theirs(stored) => {
                     lead.stored(Arc::clone(&stored));
@@ -149,6 +148,20 @@ impl Fetch {
             }
         }
         self.ask(Some(lead), lease, took).await
+    }
+
+    /// The fleet's lease on this fetch, or what another node has stored since this request looked.
+    async fn lease(&self, wait_max: Duration) -> Leased {
+        let Errand { site, intent, variant, .. } = &*self.errand;
+        look::lease(&self.gateway, site, (&self.fields, intent), variant, wait_max).await
+    }
+
+    /// Whether what another request got answers this one.
+    fn takes(&self, stored: &Stored) -> bool {
+        let (now_ms, Errand { intent, policy, .. }) = (self.gateway.now_ms(), &*self.errand);
+        cache::selects(stored, &self.fields)
+            && (stored.is_shareable(now_ms)
+                || cache::usable_after(cache::Failure::NoAnswer, stored, intent, policy, now_ms))
     }
 
     /// Sends the request on as the client made it. Nobody may share the answer.
@@ -266,8 +279,9 @@ impl Fetch {
                 Arc::new(fresh.stored)
             }
         };
+        let is_shareable = fresh.keep.is_ok() && stored.is_shareable(times.answered_ms);
         match lead {
-            Some(lead) if fresh.keep.is_ok() => lead.stored(Arc::clone(&stored)),
+            Some(lead) if is_shareable => lead.stored(Arc::clone(&stored)),
             Some(lead) => lead.alone(),
             None => {}
         }
@@ -314,9 +328,17 @@ impl Fetch {
         let (passing, writer) = Passing::begin();
         let reader = passing.read(Reader::ALL);
         let promised = Arc::new(promise(&kept, announced));
-        if let (Some(lead), Some(_)) = (&lead, announced) {
-            lead.passing(Arc::clone(&promised), Arc::clone(&passing));
-        }
+        let lead = match lead {
+            Some(lead) if !kept.is_shareable(times.answered_ms) => {
+                lead.alone();
+                None
+            }
+            Some(lead) if announced.is_some() => {
+                lead.passing(Arc::clone(&promised), Arc::clone(&passing));
+                Some(lead)
+            }
+            lead => lead.inspect(Lead::unmeasured),
+        };
         let fields = self.fields;
         let filling = Filling { download, writer, announced, head: kept, fields, keeper, lead };
         let (stored, whole) = match fill::begin(filling).await {

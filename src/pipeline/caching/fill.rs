@@ -19,6 +19,9 @@ use crate::upstream::Download;
 
 /// One response on its way.
 pub(super) struct Filling {
+    /// Those who wait for the response, until it is decided. The first to be dropped: nobody joins
+    /// what was cut off.
+    pub(super) lead: Option<Lead>,
     pub(super) download: Download,
     pub(super) writer: Writer,
     /// The length that the response announced, in bytes.
@@ -28,8 +31,6 @@ pub(super) struct Filling {
     /// The fields of the request.
     pub(super) fields: HeaderMap,
     pub(super) keeper: Keeper,
-    /// Those who wait for the response, until it is decided.
-    pub(super) lead: Option<Lead>,
 }
 
 impl Filling {

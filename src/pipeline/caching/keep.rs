@@ -130,7 +130,7 @@ impl Keeper {
         let now_ms = gateway.now_ms();
         gateway.near.offer(&site.place, &stored, now_ms);
         let set: Vec<HeaderName> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
-        gateway.keep(Keeping {
+        let kept = gateway.keep(Keeping {
             variant: cache::variant_name(&set, fields),
             vary: cache::vary_line(&set),
             ttl_ms: stored.keep_ms(&policy, now_ms),
@@ -140,6 +140,7 @@ impl Keeper {
             lock: lease.and_then(Lease::into_lock),
             stored: Arc::clone(&stored),
         });
+        kept.await;
         stored
     }
 }

@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch};
 
 /// How long a node waits for what another one fetches, before it asks the upstream itself.
-const WAIT_MAX: Duration = Duration::from_secs(2);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The first pause between two looks at what the other one has stored; it doubles.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -114,12 +114,14 @@ pub(super) enum Leased {
     Theirs(Arc<Stored>),
 }
 
-/// Takes the lease on a fetch, or waits for what the node that has it stores.
+/// Takes the lease on a fetch, or waits for what the node that has it stores. Each variant has a
+/// lease of its own: a slow one must not hold up the others.
 pub(super) async fn lease(
     gateway: &Arc<Gateway>,
     site: &Site,
     (fields, intent): (&HeaderMap, &Intent),
     variant: &str,
+    wait_max: Duration,
 ) -> Leased {
     let begun = Instant::now();
     let mut pause = PAUSE;
@@ -129,8 +131,9 @@ pub(super) async fn lease(
     }
     let entry = CachedEntry { key: &site.place.entry, variants: &variants };
     let cached = Cached { epochs: &site.place.epochs, entry: Some(entry) };
+    let lock = site.place.lock() + "\n" + variant;
     loop {
-        let Ok((lease, reply)) = Lease::take(gateway, site.place.lock(), cached).await else {
+        let Ok((lease, reply)) = Lease::take(gateway, lock.clone(), cached).await else {
             return Leased::Ours(None);
         };
         // Also with the lease in hand: the one who had it may have stored the response since this
@@ -141,7 +144,7 @@ pub(super) async fn lease(
             // What is stored may be what should have been made stale.
             None
         };
-        if found.is_some() || lease.is_some() || begun.elapsed() >= WAIT_MAX {
+        if found.is_some() || lease.is_some() || begun.elapsed() >= wait_max {
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
             return found.map_or(Leased::Ours(lease), Leased::Theirs);
         }

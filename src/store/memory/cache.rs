@@ -104,6 +104,14 @@ impl MemoryStore {
         keys.iter().map(|key| values.text(key)).collect()
     }
 
+    /// See [`crate::store::Store::drop_chunks`].
+    pub fn drop_chunks(&self, keys: &[String]) {
+        let mut values = lock(&self.values);
+        for key in keys {
+            values.remove(key);
+        }
+    }
+
     /// See [`crate::store::Store::lock`].
     pub fn lock(&self, wanted: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
         let mut values = lock(&self.values);

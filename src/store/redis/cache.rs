@@ -126,6 +126,21 @@ impl RedisStore {
         self.run_all(&pipeline).await.map(|_| ())
     }
 
+    /// See [`crate::store::Store::has_chunks`].
+    pub async fn has_chunks(&self, keys: &[String]) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(keys);
+        let found = self.run_one(command).await?;
+        Ok(matches!(found, Value::Int(found) if usize::try_from(found) == Ok(keys.len())))
+    }
+
+    /// See [`crate::store::Store::drop_chunks`].
+    pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
+        let mut command = redis::cmd("UNLINK");
+        command.arg(keys);
+        self.run_one(command).await.map(|_| ())
+    }
+
     /// See [`crate::store::Store::lock`].
     pub async fn lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
         Ok(!matches!(self.run_one(lock_call(lock, ttl)).await?, Value::Nil))
