@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, RANGE};
 use http::response::Parts as Head;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::super::offering;
@@ -69,7 +69,7 @@ pub(super) enum Fetched {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     sent_ms: u64,
-    answered_ms: u64,
+    pub(super) answered_ms: u64,
 }
 
 /// How a stored response came to answer after all.
@@ -152,8 +152,7 @@ impl Fetch {
 
     /// The fleet's lease on this fetch, or what another node has stored since this request looked.
     async fn lease(&self, wait_max: Duration) -> Leased {
-        let Errand { site, intent, variant, .. } = &*self.errand;
-        look::lease(&self.gateway, site, (&self.fields, intent), variant, wait_max).await
+        look::lease(&self.gateway, &self.errand, &self.fields, wait_max).await
     }
 
     /// Whether what another request got answers this one.
@@ -215,6 +214,9 @@ impl Fetch {
             lease,
         };
         let status = response.status();
+        if let Some(stale) = stale.as_deref().filter(|_| self.request.method() == Method::HEAD) {
+            self.learn(stale, &response, times).await;
+        }
         match stale {
             Some(stale) if status == StatusCode::NOT_MODIFIED && self.errand.intent.store => {
                 Ok(self.confirmed(&stale, response.headers(), (keeper, lead), times).await)
@@ -244,7 +246,7 @@ impl Fetch {
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
     }
 
-    fn asked(&self, times: Times) -> Asked<'_> {
+    pub(super) fn asked(&self, times: Times) -> Asked<'_> {
         Asked {
             intent: &self.errand.intent,
             headers: &self.fields,

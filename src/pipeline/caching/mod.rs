@@ -3,6 +3,7 @@
 
 mod fetch;
 mod fill;
+mod head;
 mod keep;
 mod lease;
 mod look;
@@ -215,7 +216,8 @@ impl Lookup {
             }
             Verdict::StaleWhileRevalidate { age } => {
                 let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
-                let errand = self.errand(&reply, head, Some(stored), Forward::Stale);
+                let stale = answer.is_some().then_some(stored);
+                let errand = self.errand(&reply, head, stale, Forward::Stale);
                 match answer {
                     Some(response) => Found::Stale(response, errand),
                     None => Found::Nothing(Some(errand)),

@@ -45,12 +45,12 @@ pub(in crate::pipeline) async fn stored(
     Some(response)
 }
 
-/// Whether the body of a stored response is where it should be, as far as its first piece tells.
+/// Whether the body of a stored response is where it should be.
 pub(super) async fn is_there(gateway: &Arc<Gateway>, stored: &Stored) -> bool {
     match &stored.body {
         StoredBody::Inline(_) => true,
         StoredBody::Chunked(body) => {
-            Chunks::open(gateway, &stored.key, *body, 0..1).await.is_some()
+            Chunks::open(gateway, &stored.key, *body, 0..body.len).await.is_some()
         }
     }
 }

@@ -156,6 +156,27 @@ fn a_head_tells_what_has_become_of_the_answer_to_a_get() {
     let reply = Client::get(gateway.public, "/p").send();
     assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
     assert!(is_hit(&reply), "the HEAD made it fresh: {reply:?}");
+    assert_eq!(upstream.seen(), 2);
+}
+
+#[test]
+fn a_head_about_something_else_ends_the_answer_to_a_get() {
+    let upstream = Upstream::with(move |request, connection| {
+        let is_head = request.request_line().starts_with("HEAD");
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\n";
+        let text = if is_head {
+            format!("{head}ETag: \"v2\"\r\nContent-Length: 5\r\n\r\n")
+        } else {
+            format!("{head}ETag: \"v1\"\r\nContent-Length: 5\r\n\r\nhello")
+        };
+        let _ = connection.write_all(text.as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let get = || is_hit(&Client::get(gateway.public, "/p").send());
+    assert!(!get() && get());
+    let head = Client::request(gateway.public, "HEAD", "/p").header("Cache-Control", "no-cache");
+    assert!(!is_hit(&head.send()));
+    assert!(!get(), "the origin has another one");
 }
 
 #[test]
