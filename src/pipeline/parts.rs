@@ -203,13 +203,10 @@ impl Source {
         let number = u32::try_from(index).ok()?;
         let keys = [self.key(number)];
         let sealed = self.gateway.store.chunks(&keys).await.ok()?.pop()?;
-        let is_there = sealed.is_some();
         let piece = sealed.and_then(|sealed| cache::unseal(&self.body, index, &sealed));
         if piece.is_none() {
-            if is_there {
-                // What is damaged stays so. Without it the body is fetched anew.
-                let _ = self.gateway.store.drop_chunks(&keys).await;
-            }
+            // What is damaged stays so. Without it the body is fetched anew.
+            let _ = self.gateway.store.drop_chunks(&keys).await;
             self.gateway.metrics.cache_chunks_lost.inc();
         }
         piece
