@@ -137,16 +137,15 @@ impl Fetch {
     /// Fetches for all on this node, and where another node is asking already, waits for what it
     /// gets.
     async fn lead(self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
-        let mut lease = None;
-        if self.gateway.store.is_shared() {
-            match self.lease(look::WAIT_MAX).await {
-                Leased::Ours(ours) => lease = ours,
-                Leased::Theirs(stored) => {
-                    lead.stored(Arc::clone(&stored));
-                    return Ok(Fetched::Stored(stored, How::Collapsed));
-                }
+        // Also where nobody shares the store: the leader before may have stored the response since
+        // this request looked.
+        let lease = match self.lease(look::WAIT_MAX).await {
+            Leased::Ours(ours) => ours,
+            Leased::Theirs(stored) => {
+                lead.stored(Arc::clone(&stored));
+                return Ok(Fetched::Stored(stored, How::Collapsed));
             }
-        }
+        };
         self.ask(Some(lead), lease, took).await
     }
 
