@@ -27,7 +27,7 @@ pub(super) fn versioned() -> Upstream {
     })
 }
 
-/// What a storm of reads and writes does: three things, each with a number that is read and written.
+/// What a storm of reads and writes does to three things, each a number.
 struct Storm {
     read: fn(usize) -> String,
     write: fn(usize) -> String,
