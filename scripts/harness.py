@@ -1,5 +1,5 @@
-"""What scripts/bench, scripts/outage, scripts/memory and scripts/slow share: building and running
-the gateway, free ports, tokens, processes and their figures in /proc. Standard library only."""
+"""What scripts/bench, outage, memory, slow and cache share: building and running the gateway,
+free ports, tokens, processes and their figures in /proc. Standard library only."""
 
 import base64
 import hashlib

@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`, `explain`,
-//! `limits`. Everything here may print; nothing else does.
+//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`, `warm`,
+//! `explain`, `limits`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -73,6 +73,9 @@ enum Command {
     /// Empty the cache or a part of it. A running gateway does it, for every gateway on the same
     /// store.
     Purge(operate::Purge),
+    /// Fetch what a route's cache.warm names, before anybody asks for it. A running gateway does
+    /// it.
+    Warm(operate::Warm),
     /// Make, list and end API keys. A running gateway does it, for every gateway on the same store.
     Keys(api_keys::Options),
     /// Say what would happen to a request: its route, its caller, what its limits have left. A
@@ -125,6 +128,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Health => report(health(&path)),
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
+        Command::Warm(options) => operated(operate::warm(&options, &path)),
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),

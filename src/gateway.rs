@@ -7,8 +7,9 @@ mod identity;
 mod overdue;
 mod releases;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,9 @@ pub struct Gateway {
     pub flights: Arc<Flights>,
     /// Room for responses on their way to the store.
     backlog: Arc<Semaphore>,
+    backlog_bytes: u64,
+    /// Room for responses that are being read.
+    filling: Arc<Semaphore>,
     overdue: Overdue,
     releases: Arc<Releases>,
     /// Counters.
@@ -63,6 +67,8 @@ pub struct Gateway {
     unrouted: RouteMeter,
     base_epoch: String,
     started: Instant,
+    /// Where the public listener is, once it is bound.
+    public: OnceLock<SocketAddr>,
     draining: AtomicBool,
     /// Whether the base epoch is being made.
     founding: AtomicBool,
@@ -108,6 +114,8 @@ impl Gateway {
             config::AccessLog::Off => AccessLog::off(),
         };
         let near = NearCache::new(settings.near_cache_bytes);
+        let backlog_bytes = settings.backlog_bytes;
+        let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
         let limits = limit::State::new(settings.memory_keys);
         let base_epoch = plan.keys.cache_base();
         let unrouted = metrics.route("-");
@@ -120,7 +128,9 @@ impl Gateway {
             limits,
             near,
             flights: Arc::default(),
-            backlog: Arc::new(Semaphore::new(caching::BACKLOG_UNITS)),
+            filling,
+            backlog,
+            backlog_bytes,
             overdue: Overdue::default(),
             releases: Arc::default(),
             metrics,
@@ -128,6 +138,7 @@ impl Gateway {
             unrouted,
             base_epoch,
             started: Instant::now(),
+            public: OnceLock::new(),
             draining: AtomicBool::new(false),
             founding: AtomicBool::new(false),
             background: Arc::new(Semaphore::new(BACKGROUND_MAX as usize)),

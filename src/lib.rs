@@ -29,6 +29,7 @@ pub mod admin;
 pub mod server;
 
 pub mod pipeline;
+pub mod warm;
 
 pub mod gateway;
 

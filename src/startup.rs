@@ -6,6 +6,7 @@ use crate::admin::Admin;
 use crate::config::Level;
 use crate::gateway::Gateway;
 use crate::server::Server;
+use crate::warm;
 
 /// Diagnostics go to stderr; stdout belongs to the access log.
 pub fn init_diagnostics(level: Level) {
@@ -33,6 +34,10 @@ pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
             "cannot listen on {address}: {error}; is another process using it? change admin.listen"
         )
     })?;
+    if let Some(address) = server.addresses().first() {
+        gateway.set_public(*address);
+        tokio::spawn(warm::keep(Arc::downgrade(gateway)));
+    }
     for public in server.addresses() {
         tracing::info!("listening public={public}");
     }

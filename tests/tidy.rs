@@ -12,7 +12,7 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 400;
 
 /// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 24] = [
+const RANKS: [(&str, u8); 25] = [
     ("base", 0),
     ("config", 1),
     ("observe", 2),
@@ -30,6 +30,7 @@ const RANKS: [(&str, u8); 24] = [
     ("issuer", 4),
     ("gateway", 5),
     ("pipeline", 6),
+    ("warm", 6),
     ("server", 7),
     ("admin", 7),
     ("startup", 8),

@@ -7,9 +7,11 @@
 mod api_keys;
 mod limits;
 mod operations;
+mod purge;
 mod query;
 mod revocations;
 mod sessions;
+mod status;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -136,7 +138,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
     if let Some(reply) = api_keys::carry_out(gateway, &head, &body).await {
         return reply;
     }
-    operations::carry_out(gateway, &head.method, &head.uri, &body).await
+    operations::carry_out(gateway, peer, (&head.method, &head.uri), &body).await
 }
 
 fn body_bytes_max(gateway: &Gateway) -> usize {
@@ -224,6 +226,7 @@ fn metrics(gateway: &Gateway) -> Reply {
         metrics.revocations_complete.set(followed.complete.into());
     }
     gateway.observe_issuers();
+    gateway.metrics.cache_gauges.set(&gateway.cache_state());
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,34 +1,33 @@
 //! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
 //! misspelt one would do less than its sender thinks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Reply, json as reply_json, limits, not_allowed, problem, revocations};
-use crate::base::authority::Authority;
-use crate::base::path::canonical;
-use crate::cache::scope;
+use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations, status};
 use crate::gateway::Gateway;
 use crate::store::StoreError;
+use crate::warm::{self, Refused};
 
 /// One operation.
 pub(super) async fn carry_out(
     gateway: &Arc<Gateway>,
-    method: &Method,
-    uri: &Uri,
+    peer: SocketAddr,
+    (method, uri): (&Method, &Uri),
     body: &[u8],
 ) -> Reply {
     let result = match (method, uri.path()) {
-        (&Method::GET, "/v1/status") => Ok(status(gateway)),
+        (&Method::GET, "/v1/status") => Ok(status::show(gateway)),
         (&Method::POST, "/v1/revocations") => revocations::revoke(gateway, body).await,
         (&Method::DELETE, "/v1/revocations") => {
             revocations::take_back(gateway, uri.query(), body).await
         }
-        (&Method::POST, "/v1/cache/purge") => purge(gateway, body).await,
+        (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, peer, body).await,
+        (&Method::POST, "/v1/cache/warm") => warm(gateway, peer, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
@@ -36,16 +35,45 @@ pub(super) async fn carry_out(
         (_, "/v1/status" | "/v1/limits/refused") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
         (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
-        (_, "/v1/cache/purge" | "/v1/explain") => return not_allowed("POST"),
+        (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/explain") => return not_allowed("POST"),
         _ => {
             let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
-                          POST /v1/cache/purge, POST /v1/explain, GET and DELETE /v1/limits, \
-                          GET /v1/limits/refused, /v1/sessions/{id}, /v1/users/{sub}/sessions, \
-                          /v1/keys, /v1/keys/{id}.";
+                          POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/explain, \
+                          GET and DELETE /v1/limits, GET /v1/limits/refused, /v1/sessions/{id}, \
+                          /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };
     result.unwrap_or_else(Fault::reply)
+}
+
+/// The route whose responses are to be fetched ahead of need.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Warmed {
+    route: String,
+}
+
+async fn warm(gateway: &Arc<Gateway>, peer: SocketAddr, body: &[u8]) -> Result<Reply, Fault> {
+    let Warmed { route } = parse(body, "{\"route\": \"products\"}")?;
+    let report = warm::route(gateway, &route).await.map_err(|refused| match refused {
+        Refused::Store(error) => Fault::Store(error),
+        Refused::NotConfigured => Fault::Asked(format!(
+            "No route is named {route:?} and says in cache.warm what to fetch."
+        )),
+        Refused::Busy => Fault::Told {
+            status: StatusCode::CONFLICT,
+            code: "warming_busy",
+            detail: format!("{refused}; it ends by itself."),
+        },
+        Refused::Sitemap(_) | Refused::NotServing => Fault::Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "warming_failed",
+            detail: format!("{refused}."),
+        },
+    })?;
+    tracing::info!(from = %peer.ip().to_canonical(), route, ?report, "warmed");
+    Ok(reply_json(StatusCode::OK, &json!({ "route": route, "responses": report })))
 }
 
 /// Why an operation was not carried out.
@@ -82,97 +110,4 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Re
     serde_json::from_slice(body).map_err(|error| {
         Fault::Asked(format!("The body is not understood ({error}). Example: {example}"))
     })
-}
-
-fn status(gateway: &Gateway) -> Reply {
-    let running = gateway.running();
-    let plan = &running.plan;
-    let followed = gateway.store.followed(plan.on_outage.revocation_max_stale);
-    let revocations = followed.map(|it| {
-        let (connected, complete) = (it.connected, it.complete);
-        json!({ "connected": connected, "known": it.known, "complete": complete })
-    });
-    let issuers = running.issuers.states().into_iter().map(|state| {
-        json!({
-            "url": state.url,
-            "keys_age_seconds": state.age.map(|age| age.as_secs()),
-            "failure": state.failure,
-        })
-    });
-    reply_json(
-        StatusCode::OK,
-        &json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": gateway.uptime().as_secs(),
-            "draining": gateway.is_draining(),
-            "store": { "connected": gateway.store.is_connected() },
-            "revocations": revocations,
-            "routes": plan.route_names,
-            "issuers": issuers.collect::<Vec<_>>(),
-            "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "near_cache_bytes": gateway.near.bytes(),
-        }),
-    )
-}
-
-/// Exactly one of `url`, `path`, `all`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Purge {
-    url: Option<String>,
-    path: Option<String>,
-    #[serde(default)]
-    all: bool,
-}
-
-async fn purge(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = r#"{"url": "http://host/a"}, {"path": "/a/*"} or {"all": true}"#;
-    let asked: Purge = parse(body, EXAMPLE)?;
-    let running = gateway.running();
-    let keys = &running.plan.keys;
-    let epochs = match (&asked.url, &asked.path, asked.all) {
-        (None, None, true) => vec![gateway.base_epoch().to_owned()],
-        (Some(url), None, false) => {
-            let wrong = || Fault::Asked(format!("{url:?} is no http URL. Example: {EXAMPLE}"));
-            let uri: Uri = url.parse().map_err(|_| wrong())?;
-            let authority = uri.authority().ok_or_else(wrong)?;
-            let authority = Authority::parse(authority.as_str().as_bytes()).ok_or_else(wrong)?;
-            let path = uri.path_and_query().ok_or_else(wrong)?;
-            let path = canonical_path(path, running.plan.guard.encoded_slash)?;
-            // With its port, and as the site whose port is a listener's own, on whichever node.
-            vec![
-                scope(keys, &authority.site(), &path, false),
-                scope(keys, authority.host(), &path, false),
-            ]
-        }
-        (None, Some(path), false) => {
-            let (literal, below) = match path.strip_suffix("/*") {
-                Some("") => ("/", true),
-                Some(prefix) => (prefix, true),
-                // Without a host, one path is purged like what lies below it.
-                None => (path.as_str(), true),
-            };
-            let wrong = || Fault::Asked(format!("{path:?} is no path. Example: {EXAMPLE}"));
-            if !literal.starts_with('/') {
-                return Err(wrong());
-            }
-            let parsed: PathAndQuery = literal.parse().map_err(|_| wrong())?;
-            let path = canonical_path(&parsed, running.plan.guard.encoded_slash)?;
-            vec![scope(keys, "", &path, below)]
-        }
-        _ => {
-            return Err(Fault::Asked(format!(
-                "Name exactly one thing to purge. Example: {EXAMPLE}"
-            )));
-        }
-    };
-    let purges: Vec<_> = epochs.iter().cloned().map(crate::store::Purge::hard).collect();
-    gateway.store.purge(&purges).await?;
-    Ok(reply_json(StatusCode::OK, &json!({ "epochs": epochs })))
-}
-
-fn canonical_path(path: &PathAndQuery, encoded_slash: bool) -> Result<String, Fault> {
-    canonical(path, encoded_slash)
-        .map(|path| path.path().to_owned())
-        .map_err(|what| Fault::Asked(format!("The path holds {what}.")))
 }

@@ -202,6 +202,15 @@ impl Stored {
         of_use.saturating_sub(self.age_ms(now_ms)).min(left)
     }
 
+    /// Whether it answers requests that came while it was fetched, too: what must be confirmed for
+    /// each request answers the one that asked (RFC 9111 §4).
+    #[must_use]
+    pub fn is_shareable(&self, now_ms: u64) -> bool {
+        let windows = u64::from(self.swr_s) * 1000;
+        let is_usable = self.remaining_ms(now_ms) > 0 || self.stale_ms(now_ms) < windows;
+        is_usable && !self.flags.no_cache
+    }
+
     /// Whether the origin can be asked if it still holds.
     #[must_use]
     pub fn can_validate(&self) -> bool {

@@ -73,6 +73,8 @@ pub fn judge(
         || !intent.read
         || intent.reload
         || intent.min_fresh.is_some()
+        // A client that names an age takes nothing stale unless it says so (RFC 9111 §5.2.1.1).
+        || intent.max_age.is_some() && intent.max_stale.is_none()
         || is_too_old(stored, intent, now_ms);
     if is_settled {
         return Verdict::Revalidate;
@@ -80,7 +82,8 @@ pub fn judge(
     if !purged && intent.max_stale.is_some_and(|max| stale_ms <= in_ms(max)) {
         return Verdict::Fresh { age };
     }
-    if stale_ms < in_ms(stored.swr_s) {
+    let is_taken = intent.max_stale.is_none_or(|max| stale_ms <= in_ms(max));
+    if is_taken && stale_ms < in_ms(stored.swr_s) {
         return Verdict::StaleWhileRevalidate { age };
     }
     Verdict::Revalidate
@@ -109,12 +112,12 @@ pub enum Failure {
 
 /// Whether a stored answer may be sent in place of a failure: RFC 9111 §4.2.4, RFC 5861 §4.
 ///
-/// The entry must be one that [`judge`] did not call [`Verdict::VaryMiss`]. What forbids its use
-/// without validation, and a client's `no-cache`, forbid it here too.
+/// `purged` as for [`judge`]. The entry must be one that it did not call [`Verdict::VaryMiss`].
+/// What forbids its use without validation, and a client's `no-cache`, forbid it here too.
 #[must_use]
 pub fn usable_after(
     failure: Failure,
-    stored: &Stored,
+    (stored, purged): (&Stored, bool),
     intent: &Intent,
     policy: &Policy,
     now_ms: u64,
@@ -126,7 +129,7 @@ pub fn usable_after(
     if !is_failure || !intent.read || intent.reload || stored.flags.no_cache {
         return false;
     }
-    if stored.remaining_ms(now_ms) > 0 {
+    if stored.remaining_ms(now_ms) > 0 && !purged {
         return true;
     }
     let disconnected = match failure {

@@ -51,7 +51,7 @@ pub use invalidate::{Own, Targets, invalidates, targets};
 pub use judge::{Failure, Verdict, judge, usable_after};
 pub use kept::stored_headers;
 pub use near::{Held, NearCache};
-pub use place::{Place, Scope, scope};
+pub use place::{Place, Scope, covering, scope};
 pub use policy::{Policy, SetCookie};
 pub use reply::{Piece, Reply, reply};
 pub use request::{Intent, for_fill, lookup};

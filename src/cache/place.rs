@@ -32,17 +32,20 @@ const CLOCK: usize = 1;
 
 impl Place {
     /// The key of the response to a GET of `target` on a route. `scheme` is the client's: what an
-    /// upstream answers may depend on it.
+    /// upstream answers may depend on it. A route that is given another upstream begins anew.
     pub fn entry(
         keys: &Keys,
         policy: &Policy,
-        (route, scheme): (&str, &str),
+        (route, upstream, scheme): (&str, &str, &str),
         target: &Target,
         caller: &Caller,
     ) -> String {
         let query = target.query();
-        let mut variant = String::with_capacity(route.len() + 16 + query.map_or(0, str::len));
-        variant.extend([route, if scheme == "https" { ";https:" } else { ":" }]);
+        let length = route.len() + upstream.len() + query.map_or(0, str::len);
+        let mut variant = String::with_capacity(length + 16);
+        // No name holds a semicolon or a colon.
+        let scheme = if scheme == "https" { ";https:" } else { ":" };
+        variant.extend([route, ";", upstream, scheme]);
         // Two issuers may give the same claim to different callers.
         let qualifier = caller.as_ref().and_then(|caller| caller.qualifier.as_deref());
         if let (Some(verifier), false) = (qualifier, policy.partition.is_empty()) {
@@ -156,7 +159,7 @@ impl Scope<'_> {
             Self::Route(route) => keys.cache_route(route),
             Self::Host(site) => keys.cache_host(site),
             Self::Path { site, path } => keys.cache_path(site, path),
-            Self::Below(path) => keys.cache_prefix(prefixes(path).last().unwrap_or("/")),
+            Self::Below(path) => keys.cache_prefix(covering(path)),
             Self::Tag { site, tag } => keys.cache_tag(site, tag),
             Self::Group { scheme, site, group } => keys.cache_group(scheme, site, group),
         }
@@ -174,6 +177,11 @@ impl Scope<'_> {
 /// one path on `site`.
 pub fn scope(keys: &Keys, site: &str, path: &str, and_below: bool) -> String {
     if and_below { Scope::Below(path) } else { Scope::Path { site, path } }.epoch(keys)
+}
+
+/// The deepest prefix of `path` that can be made stale on its own.
+pub fn covering(path: &str) -> &str {
+    prefixes(path).last().unwrap_or("/")
 }
 
 /// `/`, `/a`, `/a/b` of `/a/b`.
@@ -202,7 +210,7 @@ mod tests {
             path_and_query: PathAndQuery::from_static(path),
         };
         let keys = Keys::new("app");
-        let entry = Place::entry(&keys, &policy, ("r", "http"), &target, &None);
+        let entry = Place::entry(&keys, &policy, ("r", "u", "http"), &target, &None);
         Place::of(&keys, entry, "r", &target)
     }
 
@@ -229,17 +237,17 @@ mod tests {
                 authority: Authority::parse(b"h").unwrap(),
                 path_and_query: PathAndQuery::from_static("/p"),
             };
-            Place::entry(&Keys::new("app"), &policy, ("r", "http"), &target, &Some(caller))
+            Place::entry(&Keys::new("app"), &policy, ("r", "u", "http"), &target, &Some(caller))
         };
-        assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r:2=42,");
-        assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r:users/2=42,");
+        assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r;u:2=42,");
+        assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r;u:users/2=42,");
         assert_eq!(entry(Some("users"), &[]), entry(None, &[]));
     }
 
     #[test]
     fn the_key_names_everything_that_tells_responses_apart() {
         let base = place("a.example", "/p", &[]).entry;
-        assert_eq!(base, "app:cache:{a.example/p}:entry:r:");
+        assert_eq!(base, "app:cache:{a.example/p}:entry:r;u:");
         for other in [
             place("b.example", "/p", &[]),
             place("a.example:81", "/p", &[]),

@@ -33,8 +33,9 @@ pub struct Asked<'a> {
     pub authenticated: bool,
     /// The entry is this caller's alone, by [`Policy::is_per_user`].
     pub per_user: bool,
-    /// The client sent a Cookie, even if the gateway took it away.
-    pub cookie: bool,
+    /// The gateway knows callers on this route, by tokens or sessions: a Cookie may be what it
+    /// knows them by. Elsewhere a Cookie is between the client and the upstream.
+    pub ends_identity: bool,
     /// When it was sent upstream, in Unix milliseconds.
     pub sent_ms: u64,
 }
@@ -114,6 +115,26 @@ pub enum WhyNot {
 }
 
 impl WhyNot {
+    /// Whether it lies in the response, so that the next request will meet it again. What lies in
+    /// the request must not keep others from sharing: anybody could send it.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::Request | Self::Authenticated => false,
+            Self::Status
+            | Self::Partial
+            | Self::NoStore
+            | Self::Private
+            | Self::NoCache
+            | Self::SetCookie
+            | Self::TooLarge
+            | Self::Vary
+            | Self::Tags
+            | Self::NoFreshness
+            | Self::Expired => true,
+        }
+    }
+
     /// The name in metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -167,8 +188,11 @@ pub(super) fn assess(
 ) -> Result<Freshness, WhyNot> {
     let control = ResponseControl::of(headers);
     check_response(policy, asked, status, headers, &control)?;
-    let authenticated = asked.authenticated || asked.headers.contains_key(AUTHORIZATION);
-    if authenticated && !control.opens_to_others() && !policy.settles_identity() {
+    // The operator can speak for the identity that the gateway verified, not for a credential that
+    // it forwards without knowing it (RFC 9111 §3.5).
+    let foreign = !asked.authenticated && asked.headers.contains_key(AUTHORIZATION);
+    let is_settled = policy.settles_identity() && !foreign;
+    if (foreign || asked.authenticated) && !control.opens_to_others() && !is_settled {
         return Err(WhyNot::Authenticated);
     }
     let vary = variant::vary_set(asked.headers, headers).ok_or(WhyNot::Vary)?;
@@ -176,8 +200,10 @@ pub(super) fn assess(
         return Err(WhyNot::Tags);
     };
 
-    let identified = authenticated || asked.cookie || asked.headers.contains_key(COOKIE);
-    let may_assume = (!identified || policy.settles_identity()) && !sets_cookie(headers, &control);
+    let has_cookie = asked.headers.contains_key(COOKIE);
+    let is_anonymous = !foreign && !asked.authenticated && !has_cookie;
+    let is_settled = is_settled && (!has_cookie || asked.ends_identity);
+    let may_assume = (is_anonymous || is_settled) && !sets_cookie(headers, &control);
     let can_validate = can_validate(headers, answered_ms / 1000);
     let stated = stated_lifetime(&control, headers, answered_ms);
     let lifetime = stated

@@ -80,6 +80,16 @@ struct Revoked {
 pub(super) struct Purge {
     #[command(flatten)]
     what: Purged,
+    /// Have copies confirmed by their upstream before they are used again, instead of forgetting
+    /// them: a 304 keeps them, and where a stale answer may be sent, they still serve.
+    #[arg(long)]
+    soft: bool,
+    /// The upstream whose --tag it is. Without it, those of all.
+    #[arg(long, value_name = "NAME", requires = "tag")]
+    upstream: Option<String>,
+    /// The origin whose --group it is, as clients name it.
+    #[arg(long, value_name = "http://HOST", requires = "group")]
+    origin: Option<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -90,12 +100,53 @@ struct Purged {
     /// Responses at this path and below it, on every host, such as /products.
     #[arg(long)]
     path: Option<String>,
+    /// The same, by the name that other caches give it.
+    #[arg(long)]
+    prefix: Option<String>,
     /// Responses of one URL, whatever the query, such as http://shop.example.com/products/42.
     #[arg(long)]
     url: Option<String>,
+    /// Responses that their upstream tagged so, in Surrogate-Key, xkey or Cache-Tag.
+    #[arg(long)]
+    tag: Option<String>,
+    /// Responses on one host, with its port where clients name one that is not the listener's.
+    #[arg(long)]
+    host: Option<String>,
+    /// Responses of one route, by its name in [routes].
+    #[arg(long)]
+    route: Option<String>,
+    /// Responses of this group of an origin, as Cache-Groups names them.
+    #[arg(long, requires = "origin")]
+    group: Option<String>,
     /// All responses.
     #[arg(long)]
     all: bool,
+}
+
+/// Options of `warm`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT)]
+pub(super) struct Warm {
+    /// The route, by its name in [routes]; its cache.warm says what is fetched.
+    route: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Carries out `warm`; what to print.
+pub(super) fn warm(options: &Warm, path: &Path) -> Result<String, Failure> {
+    let remote = options.target.find(path)?;
+    let body = object([("route", Some(&options.route))]);
+    let answer = remote.send_long(Method::POST, "/v1/cache/warm", &body)?;
+    let count = |name: &str| answer["responses"][name].as_u64().unwrap_or_default();
+    Ok(format!(
+        "warmed: {} stored, {} fresh already, {} not to be stored, {} failed, {} of other routes",
+        count("stored"),
+        count("fresh"),
+        count("not_stored"),
+        count("failed"),
+        count("elsewhere")
+    ))
 }
 
 /// Carries out `revoke`; what to print.
@@ -129,20 +180,26 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
 /// Carries out `purge`; what to print.
 pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
-    let Purged { path, url, all } = &options.what;
-    let mut body = object([("path", path.as_deref()), ("url", url.as_deref())]);
-    if *all {
-        body = serde_json::json!({ "all": true });
+    let Purged { path, prefix, url, tag, host, route, group, all } = &options.what;
+    let mut body = object([
+        ("path", path.as_deref()),
+        ("prefix", prefix.as_deref()),
+        ("url", url.as_deref()),
+        ("tag", tag.as_deref()),
+        ("upstream", options.upstream.as_deref()),
+        ("host", host.as_deref()),
+        ("route", route.as_deref()),
+        ("group", group.as_deref()),
+        ("origin", options.origin.as_deref()),
+    ]);
+    if let Value::Object(members) = &mut body {
+        members.extend(all.then(|| ("all".to_owned(), true.into())));
+        members.extend(options.soft.then(|| ("soft".to_owned(), true.into())));
     }
-    remote.send(Method::POST, "/v1/cache/purge", &body)?;
-    Ok(match (path, url) {
-        (Some(path), _) => {
-            let literal = path.strip_suffix("/*").filter(|literal| !literal.is_empty());
-            format!("purged: {} and everything below it", literal.unwrap_or(path))
-        }
-        (None, Some(url)) => format!("purged: {url}"),
-        (None, None) => "purged: everything".to_owned(),
-    })
+    let answer = remote.send(Method::POST, "/v1/cache/purge", &body)?;
+    let what = answer.get("purged").and_then(Value::as_str).unwrap_or_default();
+    let how = if options.soft { ", to be confirmed" } else { "" };
+    Ok(format!("purged: {what}{how}"))
 }
 
 /// A JSON object of the members that have a value.

@@ -20,6 +20,8 @@ use crate::config::{self, Loaded, Problems};
 /// Longest wait for the whole exchange, connecting included. The gateway itself waits for the store
 /// for `store.timeout` at most.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for what fetches many responses before it answers.
+const LONG_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -98,19 +100,39 @@ impl Remote {
     /// # Errors
     /// When no gateway answers, or it refuses.
     pub(super) fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send_within(EXCHANGE_TIMEOUT, self.request(method, path, body)?)
+    }
+
+    /// The same for an operation that takes its time.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub(super) fn send_long(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        self.send_within(LONG_EXCHANGE_TIMEOUT, self.request(method, path, body)?)
+    }
+
+    fn send_within(
+        &self,
+        limit: Duration,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::refused(format!("cannot start the runtime: {error}")))?;
-        let request = self.request(method, path, body)?;
         let exchanged = runtime.block_on(async {
-            tokio::time::timeout(EXCHANGE_TIMEOUT, exchange(&self.authority, request)).await
+            tokio::time::timeout(limit, exchange(&self.authority, request)).await
         });
         let (status, body) = match exchanged {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(self.nobody(&error)),
             Err(_) => {
-                let seconds = EXCHANGE_TIMEOUT.as_secs();
+                let seconds = limit.as_secs();
                 return Err(self.nobody(&format!("no answer within {seconds} s")));
             }
         };

@@ -10,6 +10,7 @@ use super::value::{
     GIB, MIB, Mistake, Read, choice, duration, duration_or_zero, echo, field_name, flag, size,
     string,
 };
+use super::warm::{self, Warm};
 
 /// How long a response is still sent when its upstream gives no answer at all.
 const STALE_WHEN_DISCONNECTED: Duration = Duration::from_secs(60);
@@ -43,6 +44,8 @@ pub struct Cache {
     pub negative: BTreeMap<u16, Duration>,
     /// Whether clients cannot ask for newer answers, or for older ones.
     pub ignore_request_directives: bool,
+    /// What is fetched before anybody asks for it.
+    pub warm: Option<Warm>,
 }
 
 /// `set_cookie = "explicit" | "store" | "never"`.
@@ -84,6 +87,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
             .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl)))
             .collect(),
         ignore_request_directives: cache.or("ignore_request_directives", false, flag),
+        warm: cache.optional("warm", warm::read),
     }
 }
 

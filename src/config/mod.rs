@@ -20,6 +20,7 @@ mod session;
 mod store;
 mod upstream;
 mod value;
+mod warm;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, Endpoint, Upstream};
+pub use warm::Warm;
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the
 /// file.

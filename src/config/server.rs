@@ -23,6 +23,8 @@ pub struct Server {
     pub drain: Duration,
     /// In which fields clients are told of their rate limits.
     pub ratelimit_fields: RatelimitFields,
+    /// Networks of clients that `Cache-Status` tells the key and the detail.
+    pub cache_debuggers: Vec<IpNet>,
     /// `[server.limits]`
     pub limits: ClientLimits,
 }
@@ -78,6 +80,7 @@ impl Default for Server {
             trusted_proxies: Vec::new(),
             drain: Duration::from_secs(30),
             ratelimit_fields: RatelimitFields::default(),
+            cache_debuggers: Vec::new(),
             limits: ClientLimits::default(),
         }
     }
@@ -111,6 +114,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
         drain: server.or("drain", default.drain, duration_or_zero),
         ratelimit_fields: read_ratelimit_fields(server),
+        cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),
     }
 }

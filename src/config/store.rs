@@ -33,6 +33,10 @@ pub struct Store {
     pub memory_keys: usize,
     /// Most bytes of cached responses in this node's memory.
     pub near_cache_bytes: u64,
+    /// Most bytes of responses that are kept while they pass, all together.
+    pub fill_bytes: u64,
+    /// Most bytes of responses that wait to be written.
+    pub backlog_bytes: u64,
     /// How a node learns of the epochs of the cache.
     pub cache_epochs: CacheEpochs,
     /// Most epochs that this node knows without asking.
@@ -120,6 +124,8 @@ impl Default for Store {
             reconnect_backoff: Duration::from_millis(250),
             memory_keys: 1_000_000,
             near_cache_bytes: 32 * MIB,
+            fill_bytes: 256 * MIB,
+            backlog_bytes: 64 * MIB,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
@@ -158,6 +164,8 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
             default.near_cache_bytes,
             size(0..=1024 * GIB),
         ),
+        fill_bytes: store.or("fill_bytes", default.fill_bytes, size(MIB..=1024 * GIB)),
+        backlog_bytes: store.or("backlog_bytes", default.backlog_bytes, size(MIB..=1024 * GIB)),
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),

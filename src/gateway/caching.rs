@@ -1,22 +1,20 @@
 //! What the cache does behind requests: keeping responses, withdrawing them, giving locks back.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Gateway;
 use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
+use crate::observe::CacheState;
 use crate::store::{Entry, HeldLock, Purge, Remembered, StoreError};
 
-/// Most bytes of responses that wait to be written to the store. What comes on top of that is kept
-/// on this node alone: a slow store must not fill the memory.
-pub(super) const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The backlog is counted in pieces of this many bytes.
-const BACKLOG_UNIT: usize = 1024;
-/// Permits of the whole backlog.
-pub(super) const BACKLOG_UNITS: usize = BACKLOG_BYTES_MAX / BACKLOG_UNIT;
+/// Memory is shared out in pieces of this many bytes.
+const UNIT_BYTES: u64 = 1024;
 /// Pieces of a body that are written in one go.
 const CHUNKS_AT_ONCE: usize = 4;
 /// How much longer the pieces of a body live than the entry that names them.
@@ -86,14 +84,21 @@ impl Gateway {
         }
     }
 
-    /// Writes a response to the store, in the background.
-    pub fn keep(self: &Arc<Self>, keeping: Keeping) {
-        let bytes = keeping.stored.weight();
-        let units = u32::try_from(bytes / BACKLOG_UNIT + 1).unwrap_or(u32::MAX);
-        let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units);
-        let running = self.running();
+    /// Room for bytes of a body that is kept while it passes; none when all that `store.fill_bytes`
+    /// allows is taken.
+    pub fn fill_room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.filling).try_acquire_many_owned(units(bytes)).ok()
+    }
+
+    /// Writes a response to the store: in the background where others share it, at once where it is
+    /// this process's own, so that the next request finds it.
+    pub async fn keep(self: &Arc<Self>, keeping: Keeping) {
+        // One that is larger than the whole backlog takes all of it.
+        let bytes = (keeping.stored.weight() as u64).min(self.backlog_bytes);
+        let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units(bytes));
+        let (running, route) = (self.running(), keeping.route);
         let not_kept = move |reason| {
-            if let Some(meter) = running.meters.get(keeping.route) {
+            if let Some(meter) = running.meters.get(route) {
                 meter.cache_not_kept(reason);
             }
         };
@@ -105,12 +110,18 @@ impl Gateway {
             return;
         };
         let gateway = Arc::clone(self);
-        self.in_background("cache", async move {
+        let left = Duration::from_millis(keeping.stored.remaining_ms(self.now_ms()));
+        let writing = async move {
             let lock = keeping.lock.clone();
             let outcome = gateway.write(keeping).await;
             drop(backlog);
             match outcome {
-                Ok(Remembered::Stored) => return Ok(()),
+                Ok(Remembered::Stored) => {
+                    if let Some(meter) = gateway.running().meters.get(route) {
+                        meter.cache_kept(left);
+                    }
+                    return Ok(());
+                }
                 Ok(Remembered::Outdated) => not_kept("outdated"),
                 Ok(Remembered::Overtaken) => not_kept("overtaken"),
                 Err(_) => not_kept("store"),
@@ -120,7 +131,12 @@ impl Gateway {
                 let _ = gateway.store.unlock(&lock).await;
             }
             outcome.map(|_| ())
-        });
+        };
+        if self.store.is_shared() {
+            self.in_background("cache", writing);
+        } else {
+            let _ = writing.await;
+        }
     }
 
     async fn write(&self, keeping: Keeping) -> Result<Remembered, StoreError> {
@@ -134,7 +150,11 @@ impl Gateway {
             StoredBody::Inline(_) => stored.encode(),
             StoredBody::Chunked(body) => {
                 let keys: Vec<String> = chunk_keys(&place, body).collect();
-                self.store.extend_chunks(&keys, ttl + CHUNKS_OUTLIVE).await?;
+                if !self.store.extend_chunks(&keys, ttl + CHUNKS_OUTLIVE).await? {
+                    // Whoever found the entry would find no body.
+                    self.store.delete(&place.entry).await?;
+                    return Ok(Remembered::Outdated);
+                }
                 stored.encode()
             }
         };
@@ -169,6 +189,43 @@ impl Gateway {
         Ok(chunked)
     }
 
+    /// Removes all variants of a response that must not be used any more, in the background.
+    pub fn drop_entry(self: &Arc<Self>, key: String) {
+        self.near.forget(&key);
+        let gateway = Arc::clone(self);
+        self.in_background("cache", async move { gateway.store.delete(&key).await.map(|_| ()) });
+    }
+
+    /// Says where the public listener is.
+    pub fn set_public(&self, address: SocketAddr) {
+        // The first one stays: nobody binds twice.
+        let _ = self.public.set(address);
+    }
+
+    /// Where this node reaches its own public listener; nothing before it is bound.
+    pub fn public(&self) -> Option<SocketAddr> {
+        let mut address = *self.public.get()?;
+        if address.ip().is_unspecified() {
+            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
+        }
+        Some(address)
+    }
+
+    /// The state of the cache on this node.
+    pub fn cache_state(&self) -> CacheState {
+        let free = self.backlog.available_permits() as u64;
+        let waiting = self.backlog_bytes.saturating_sub(free.saturating_mul(UNIT_BYTES));
+        let followed = self.store.followed_epochs();
+        CacheState {
+            near_bytes: self.near.bytes(),
+            flights: self.flights.len(),
+            backlog_bytes: usize::try_from(waiting).unwrap_or(usize::MAX),
+            epochs_known: followed.map_or(0, |(known, _)| known),
+            epochs_followed: followed.is_some_and(|(_, followed)| followed),
+        }
+    }
+
     /// Gives a lock back, in the background.
     pub fn unlock(self: &Arc<Self>, lock: HeldLock) {
         let gateway = Arc::clone(self);
@@ -187,6 +244,15 @@ impl Gateway {
             founded
         });
     }
+}
+
+/// Room for as many bytes as the configuration says.
+pub(super) fn room(bytes: u64) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((units(bytes) as usize).min(Semaphore::MAX_PERMITS)))
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// The keys of the pieces of a body.

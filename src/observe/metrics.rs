@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
+use super::cached::{CacheGauges, CacheReport};
 use super::histogram::Spread;
 
 /// A counter of the request path.
@@ -88,6 +89,10 @@ pub struct Metrics {
     cache_not_kept: Family<RouteReason, Counter>,
     cache_sources: Family<RouteSource, Tally>,
     cache_bytes: Family<Route, Tally>,
+    cache_kept: Family<Route, Counter>,
+    cache_kept_ttl: Family<Route, Counter>,
+    /// The state of the cache, set when it is asked for.
+    pub cache_gauges: CacheGauges,
     /// Parts of stored bodies that were gone, or not what they were.
     pub cache_chunks_lost: Counter,
     /// Time that misses waited for another node's fetch.
@@ -125,6 +130,9 @@ impl Default for Metrics {
             cache_not_kept: Family::default(),
             cache_sources: Family::default(),
             cache_bytes: Family::default(),
+            cache_kept: Family::default(),
+            cache_kept_ttl: Family::default(),
+            cache_gauges: CacheGauges::default(),
             cache_chunks_lost: Counter::default(),
             cache_lease_wait: Histogram::default(),
             limits: Family::default(),
@@ -166,6 +174,10 @@ impl Metrics {
         r.register("cache_answers", help, self.cache_sources.clone());
         let help = "Bytes of bodies sent from the cache";
         r.register("cache_sent_bytes", help, self.cache_bytes.clone());
+        r.register("cache_kept", "Responses that were stored", self.cache_kept.clone());
+        let help = "What was left of the lifetimes of responses when they were stored, in all";
+        r.register_with_unit("cache_kept_ttl", help, Unit::Seconds, self.cache_kept_ttl.clone());
+        self.cache_gauges.register(r);
         let help = "Parts of stored bodies that were gone or damaged";
         r.register("cache_chunks_lost", help, self.cache_chunks_lost.clone());
         let help = "Waited for what another gateway fetches";
@@ -215,6 +227,8 @@ impl Metrics {
             cache_near: self.cache_source(name, "near"),
             cache_store: self.cache_source(name, "store"),
             cache_bytes: self.cache_bytes.get_or_create(&route()).clone(),
+            cache_kept: self.cache_kept.get_or_create(&route()).clone(),
+            cache_kept_ttl: self.cache_kept_ttl.get_or_create(&route()).clone(),
             by_status: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             duration: self.durations.get_or_create(&route()).clone(),
             upstream_duration: self.upstream_durations.get_or_create(&route()).clone(),
@@ -304,11 +318,11 @@ pub struct RouteMeter {
     rejections: Family<RouteReason, Tally>,
     cache: Family<RouteVerdict, Tally>,
     cache_not_kept: Family<RouteReason, Counter>,
-    /// Answers that this node's memory gave.
-    pub cache_near: Tally,
-    /// Answers that the store gave.
-    pub cache_store: Tally,
+    cache_near: Tally,
+    cache_store: Tally,
     cache_bytes: Tally,
+    cache_kept: Counter,
+    cache_kept_ttl: Counter,
     /// Counters by status, made when a status is first seen: a lookup in the family would take its
     /// lock.
     by_status: Box<[OnceLock<Tally>]>,
@@ -349,6 +363,34 @@ impl RouteMeter {
     pub fn cache_not_kept(&self, reason: &'static str) {
         let label = RouteReason { route: self.name.clone(), reason };
         self.cache_not_kept.get_or_create(&label).inc();
+    }
+
+    /// The cache answered, from this node's memory or else from the store.
+    pub fn cache_answered(&self, is_near: bool) {
+        (if is_near { &self.cache_near } else { &self.cache_store }).inc();
+    }
+
+    /// A response was stored, with this much of its lifetime left.
+    pub fn cache_kept(&self, ttl: Duration) {
+        self.cache_kept.inc();
+        self.cache_kept_ttl.inc_by(ttl.as_secs());
+    }
+
+    /// What the cache did for the route since the start.
+    pub fn cache_report(&self) -> CacheReport {
+        let verdict = |verdict| RouteVerdict { route: self.name.clone(), verdict };
+        let verdicts = |names: &[&'static str]| {
+            names.iter().map(|name| self.cache.get_or_create(&verdict(name)).get()).sum()
+        };
+        let reason = RouteReason { route: self.name.clone(), reason: "backlog" };
+        CacheReport {
+            hits: verdicts(CacheReport::HITS),
+            others: verdicts(CacheReport::OTHERS),
+            sent_bytes: self.cache_bytes.get(),
+            kept: self.cache_kept.get(),
+            kept_ttl_s: self.cache_kept_ttl.get(),
+            backlog_drops: self.cache_not_kept.get_or_create(&reason).get(),
+        }
     }
 
     /// A body, or a part of one, was sent from the cache.

@@ -2,9 +2,11 @@
 //! requests themselves.
 
 pub mod access;
+pub mod cached;
 pub mod histogram;
 pub mod metrics;
 
 pub use access::AccessLog;
+pub use cached::{CacheGauges, CacheReport, CacheState};
 pub use histogram::Histogram;
 pub use metrics::{IssuerMeter, Metrics, RouteMeter};

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Body, Content, Fault};
 use super::{Connection, Snapshot};
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
-use crate::cache::Forward;
+use crate::cache::{self, CacheStatus, Forward};
 use crate::config::LimitOutage;
 use crate::gateway::{Gateway, Held};
 use crate::headers::{Ids, X_REQUEST_ID};
@@ -22,6 +22,13 @@ use crate::upstream::DownloadFault;
 
 /// Status in the log of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
+
+/// What a client of `server.cache_debuggers` is told.
+#[derive(Debug)]
+struct Debug {
+    key: String,
+    detail: Option<&'static str>,
+}
 
 /// Everything that the log and the metrics tell of one request. Closing it, or dropping it, writes
 /// the line.
@@ -48,6 +55,8 @@ pub(super) struct Exchange {
     pub(super) cache: Option<&'static str>,
     /// Why the cache let the request through, for `Cache-Status`.
     pub(super) forward: Option<Forward>,
+    /// What `Cache-Status` tells beside that, for clients that may know.
+    debug: Option<Debug>,
     degraded: Vec<&'static str>,
     pub(super) store_time: Option<Duration>,
     pub(super) upstream_time: Option<Duration>,
@@ -80,6 +89,7 @@ impl Exchange {
             limits: "off",
             cache: None,
             forward: None,
+            debug: None,
             degraded: Vec::new(),
             store_time: None,
             upstream_time: None,
@@ -132,6 +142,33 @@ impl Exchange {
             self.note_limit(limit, action);
             self.limits = action;
         }
+    }
+
+    /// The cache looks for the response under `key`, which only those may know who are trusted.
+    pub(super) fn note_key(&mut self, key: &str) {
+        let trusted = &self.running.plan.config.server.cache_debuggers;
+        if trusted.iter().any(|network| network.contains(&self.client.ip())) {
+            self.debug = Some(Debug { key: key.to_owned(), detail: None });
+        }
+    }
+
+    /// Whether the client is told the key and the detail.
+    pub(super) fn is_debugged(&self) -> bool {
+        self.debug.is_some()
+    }
+
+    /// What the cache did, beyond what everybody is told.
+    pub(super) fn note_detail(&mut self, detail: &'static str) {
+        if let Some(debug) = &mut self.debug {
+            debug.detail = Some(detail);
+        }
+    }
+
+    /// Appends this gateway's member to `Cache-Status`.
+    pub(super) fn tell(&self, headers: &mut HeaderMap, status: CacheStatus<'_>) {
+        let key = self.debug.as_ref().map(|debug| debug.key.as_str());
+        let detail = self.debug.as_ref().and_then(|debug| debug.detail);
+        cache::append_status(headers, &CacheStatus { key, detail, ..status });
     }
 
     /// Whether the store did not answer this request.
@@ -188,6 +225,9 @@ impl Exchange {
         meter.request(self.status, duration, self.upstream_time);
         if let Some(verdict) = self.cache {
             meter.cache(verdict);
+            if matches!(verdict, "hit" | "stale" | "revalidated") {
+                meter.cache_sent(self.bytes);
+            }
         }
         if self.connection.gateway.access.is_on() {
             self.write_line(meter.name(), duration);

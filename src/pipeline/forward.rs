@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -38,6 +37,8 @@ pub(super) struct Arrival<'a> {
     pub(super) peer: &'a Peer,
     pub(super) client: &'a Client,
     pub(super) target: &'a Target,
+    /// Whether the request has a body, announced or not.
+    pub(super) has_body: bool,
 }
 
 impl<'a> Arrival<'a> {
@@ -134,11 +135,11 @@ impl<'a> Arrival<'a> {
         errand: Box<Errand>,
     ) -> Fetch {
         let caller = identity.0;
-        let forwarded_credential = head.headers.contains_key(AUTHORIZATION);
         Fetch {
             gateway: Arc::clone(gateway),
             upstream: Arc::clone(&self.running.upstreams[self.route.upstream]),
-            authenticated: caller.is_some() || forwarded_credential,
+            authenticated: caller.is_some(),
+            ends_identity: self.route.auth.is_some() || self.route.session.is_some(),
             per_user: errand.is_per_user(caller),
             request: self.outbound(&exchange.ids, head, identity),
             interim,
@@ -178,7 +179,7 @@ impl<'a> Arrival<'a> {
             cache::strip_tags(&mut head.headers);
         }
         if let Some(why) = exchange.forward {
-            cache::append_status(&mut head.headers, &CacheStatus::forwarded(why, false));
+            exchange.tell(&mut head.headers, CacheStatus::forwarded(why, false));
         }
         Response::from_parts(head, Content::Download(Box::new(download)))
     }
@@ -191,6 +192,8 @@ struct Invalidation<'a> {
     arrival: &'a Arrival<'a>,
     method: Method,
     armed: bool,
+    /// What is being carried out, should the client leave meanwhile.
+    pending: Vec<String>,
     /// This request has waited for the store in vain already, and waits no second time.
     store_is_away: bool,
 }
@@ -198,7 +201,8 @@ struct Invalidation<'a> {
 impl<'a> Invalidation<'a> {
     fn arm(gateway: &'a Arc<Gateway>, arrival: &'a Arrival<'a>, method: &Method) -> Self {
         let armed = arrival.running.caches && cache::invalidates(method, None);
-        Self { gateway, arrival, method: method.clone(), armed, store_is_away: false }
+        let (method, pending) = (method.clone(), Vec::new());
+        Self { gateway, arrival, method, armed, pending, store_is_away: false }
     }
 
     /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
@@ -237,7 +241,9 @@ impl<'a> Invalidation<'a> {
             } else if self.store_is_away {
                 self.gateway.invalidate_later(epochs);
             } else {
+                self.pending.clone_from(&epochs);
                 Box::pin(self.gateway.invalidate(epochs)).await;
+                self.pending.clear();
             }
         }
         self.armed = false;
@@ -251,7 +257,9 @@ impl<'a> Invalidation<'a> {
 impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
-        if self.armed {
+        if !self.pending.is_empty() {
+            self.gateway.invalidate_later(std::mem::take(&mut self.pending));
+        } else if self.armed {
             self.gateway.invalidate_later(self.epochs(None));
         }
     }

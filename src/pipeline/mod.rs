@@ -133,7 +133,9 @@ async fn answer(
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
     exchange.route = Some(route.index);
     let forwarded = auth::forwarded(route.auth.as_ref(), &target);
-    let arrival = Arrival { running: &running, route, peer, client: &client, target: &forwarded };
+    let has_body = !http_body::Body::is_end_stream(&body);
+    let (running, client) = (&*running, &client);
+    let arrival = Arrival { running, route, peer, client, target: &forwarded, has_body };
     let mut told = Told::new(plan.config.server.ratelimit_fields);
     let origin = arrival.origin(&head);
     limit::flood(&route.limits, &gateway.limits, &plan.keys, &origin, &mut told)?;
@@ -141,7 +143,7 @@ async fn answer(
     // A bad token is refused only after its address was charged: guessing must cost something. Only
     // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
     // record is, for the store.
-    let (identified, away) = gateway.identify(&running, route, &target, &head.headers).await;
+    let (identified, away) = gateway.identify(running, route, &target, &head.headers).await;
     let mut asked = Asked::collect(exchange, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.

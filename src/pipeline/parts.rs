@@ -136,8 +136,8 @@ impl std::fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// A range of a stored body, if the piece that it begins with is there: a body that is gone is
-    /// found to be gone before the head is sent.
+    /// A range of a stored body, if all its pieces are there: a body that is gone, or has a hole,
+    /// is found out before the head is sent.
     pub(super) async fn open(
         gateway: &Arc<Gateway>,
         entry: &str,
@@ -145,6 +145,10 @@ impl Chunks {
         range: Range<u64>,
     ) -> Option<Self> {
         let source = Source { gateway: Arc::clone(gateway), entry: entry.to_owned(), body };
+        if !source.has(&range).await {
+            gateway.metrics.cache_chunks_lost.inc();
+            return None;
+        }
         let first = source.clone().piece(range.start).await?;
         Some(Self { source, at: range.start, range, read: None, first: Some(first) })
     }
@@ -180,14 +184,29 @@ impl Chunks {
 }
 
 impl Source {
+    /// Whether every piece of this range is there. One alone tells when it is read.
+    async fn has(&self, range: &Range<u64>) -> bool {
+        let size = u64::from(self.body.chunk_bytes.max(1));
+        let indices = range.start / size..=range.end.saturating_sub(1) / size;
+        let numbers = indices.filter_map(|index| u32::try_from(index).ok());
+        let keys: Vec<String> = numbers.map(|number| self.key(number)).collect();
+        keys.len() < 2 || self.gateway.store.has_chunks(&keys).await.unwrap_or(false)
+    }
+
+    fn key(&self, number: u32) -> String {
+        Keys::cache_body(&self.entry, &self.body.object, number)
+    }
+
     /// The piece that holds the byte at `at`.
     async fn piece(self, at: u64) -> Option<Bytes> {
         let index = at / u64::from(self.body.chunk_bytes.max(1));
         let number = u32::try_from(index).ok()?;
-        let key = Keys::cache_body(&self.entry, &self.body.object, number);
-        let sealed = self.gateway.store.chunks(&[key]).await.ok()?.pop()?;
+        let keys = [self.key(number)];
+        let sealed = self.gateway.store.chunks(&keys).await.ok()?.pop()?;
         let piece = sealed.and_then(|sealed| cache::unseal(&self.body, index, &sealed));
         if piece.is_none() {
+            // What is damaged stays so. Without it the body is fetched anew.
+            let _ = self.gateway.store.drop_chunks(&keys).await;
             self.gateway.metrics.cache_chunks_lost.inc();
         }
         piece

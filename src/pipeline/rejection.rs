@@ -112,9 +112,10 @@ impl Rejection {
             Self::Upstream(failure) => match failure {
                 Failure::Timeout | Failure::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
                 Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
-                Failure::Connect(_) | Failure::Broken(_) | Failure::Malformed(_) => {
-                    StatusCode::BAD_GATEWAY
-                }
+                Failure::Connect(_)
+                | Failure::Broken(_)
+                | Failure::Shared
+                | Failure::Malformed(_) => StatusCode::BAD_GATEWAY,
             },
         }
     }
@@ -163,6 +164,7 @@ impl Rejection {
                 Failure::Busy => "upstream_busy",
                 Failure::Timeout => "upstream_timeout",
                 Failure::Broken(_) => "upstream_broken",
+                Failure::Shared => "upstream_failed_before",
                 Failure::Malformed(_) => "upstream_malformed",
             },
         }
@@ -193,7 +195,10 @@ impl Rejection {
                     "The service behind the gateway did not answer in time.".into()
                 }
                 Failure::Busy => "The service behind the gateway is busy. Retry shortly.".into(),
-                Failure::Connect(_) | Failure::Broken(_) | Failure::Malformed(_) => {
+                Failure::Connect(_)
+                | Failure::Broken(_)
+                | Failure::Shared
+                | Failure::Malformed(_) => {
                     "The service behind the gateway did not give a usable answer.".into()
                 }
             },

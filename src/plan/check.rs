@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Route;
+use crate::base::authority::Authority;
 use crate::config::{self, Config, Problems, SessionUse};
-use crate::route::Matcher;
+use crate::route::{HostPattern, Matcher};
 
 /// The names that exist, for a remedy.
 pub(super) fn names<'a>(names: impl Iterator<Item = &'a String>, section: &str) -> String {
@@ -90,6 +91,58 @@ pub(super) fn session_and_cache(
     if cache.shared && !cache.partition.is_empty() {
         let what = "shared and partition contradict each other".to_owned();
         problems.push(at("cache.shared"), what, "keep one of them".to_owned());
+    }
+}
+
+/// Warming that would ask nobody, or be refused.
+pub(super) fn warming(
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    let Some(warm) = written.cache.as_ref().and_then(|cache| cache.warm.as_ref()) else { return };
+    let mut problem = |key: &str, what: &str, remedy: &str| {
+        problems.push(at(&format!("cache.warm{key}")), what.to_owned(), remedy.to_owned());
+    };
+    if written.auth.as_ref().is_some_and(|auth| !auth.optional) {
+        let remedy = "make auth optional, or remove warm: it has no token to send";
+        problem("", "every request to the route needs a caller", remedy);
+    }
+    if written.session == SessionUse::Required {
+        problem("", "every request to the route needs a session", "remove warm");
+    }
+    if warm.urls.is_empty() && warm.sitemap.is_none() {
+        problem(
+            "",
+            "names nothing to fetch",
+            "add urls = [\"/path\"] or sitemap = \"/sitemap.xml\"",
+        );
+    }
+    if !written.methods.is_empty() && !written.methods.contains(&http::Method::GET) {
+        problem("", "the route takes no GET", "remove warm, or add \"GET\" to methods");
+    }
+    let own = written.host.as_deref().filter(|host| !host.starts_with('*'));
+    match (&warm.host, own) {
+        (None, None) => {
+            let remedy = "write host = \"shop.example.com\", as clients name it: each host has its \
+                          own responses";
+            problem("", "does not say for which host", remedy);
+        }
+        (Some(host), _) => {
+            let authority = Authority::parse(host.as_bytes());
+            let pattern = written.host.as_deref().and_then(|host| HostPattern::parse(host).ok());
+            let is_meant = authority.as_ref().is_some_and(|authority| {
+                pattern.as_ref().is_none_or(|pattern| pattern.matches(authority.host()))
+            });
+            if !is_meant {
+                problem(
+                    ".host",
+                    "is no host of the route",
+                    "write one that the route's host covers",
+                );
+            }
+        }
+        (None, Some(_)) => {}
     }
 }
 

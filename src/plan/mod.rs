@@ -158,6 +158,7 @@ fn compile_routes(
             session::Policy::compile(session, written.session, config.store.on_outage.session)
         });
         check::session_and_cache(config, written, at, problems);
+        check::warming(written, at, problems);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {

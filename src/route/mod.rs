@@ -48,8 +48,45 @@ impl Matcher {
     }
 }
 
-/// The methods that a route accepts which names none (RFC 9110 §9.1 without CONNECT and TRACE; RFC
-/// 5789).
+/// Methods beyond the everyday ones that a route accepts which names none: those of the IANA
+/// registry (RFC 9110 §16.1.1: WebDAV and its kin), and UPnP's. An upstream decides what it makes
+/// of them; a method that nobody has defined passes only where a route names it.
+const REGISTERED: [&str; 31] = [
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "COPY",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "M-SEARCH",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "ORDERPATCH",
+    "PROPFIND",
+    "PROPPATCH",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+/// The methods that a route accepts which names none: RFC 9110 §9.1 without CONNECT and TRACE, RFC
+/// 5789, and [`REGISTERED`].
 fn is_usual(method: &Method) -> bool {
     matches!(
         *method,
@@ -60,7 +97,7 @@ fn is_usual(method: &Method) -> bool {
             | Method::PATCH
             | Method::DELETE
             | Method::OPTIONS
-    )
+    ) || REGISTERED.binary_search(&method.as_str()).is_ok()
 }
 
 /// Why there is no route.

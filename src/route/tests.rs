@@ -64,7 +64,12 @@ fn a_method_nobody_takes_is_told_which_are_taken() {
         other => format!("{other:?}"),
     };
     assert_eq!(allow("/a", "PUT"), "GET, HEAD, POST");
-    assert_eq!(allow("/b", "PROPFIND"), "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+    for nobodys in ["get", "FOO", "PRI"] {
+        assert_eq!(allow("/b", nobodys), "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+    }
+    for method in REGISTERED {
+        assert!(table.find("h", "/b", &method.parse().unwrap()).is_ok(), "{method}");
+    }
     assert_eq!(table.find("h", "/c", &Method::GET), Err(NoRoute::NotFound));
 }
 

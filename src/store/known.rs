@@ -65,6 +65,13 @@ impl KnownEpochs {
         keys.iter().map(|key| self.epochs.get(key.as_str())).collect()
     }
 
+    /// How many are known, and whether a connection tells of changes.
+    pub(crate) fn state_at(&self, now: Instant) -> (usize, bool) {
+        let heard = self.started + Duration::from_micros(self.heard_us.load(Ordering::Acquire));
+        let is_silent = now.saturating_duration_since(heard) > SILENCE_MAX;
+        (self.epochs.len(), !is_silent && self.told.load(Ordering::Acquire))
+    }
+
     /// Before a question whose answer may be kept; nothing while nobody tells of changes.
     pub(crate) fn mark(&self) -> Option<Mark> {
         let state = self.state();

@@ -224,6 +224,15 @@ impl Store {
         }
     }
 
+    /// How many epochs this node knows, and whether it hears of their changes; nothing where it
+    /// asks.
+    pub fn followed_epochs(&self) -> Option<(usize, bool)> {
+        match self {
+            Self::Redis(store) => store.followed_epochs(),
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Begins to follow the changes of epochs, if `store.cache_epochs` says so. Once begun, it goes
     /// on.
     pub fn follow_epochs(&self) {
@@ -254,14 +263,11 @@ impl Store {
         }
     }
 
-    /// Lets parts of a body live for at least `ttl` from now; those that are gone stay gone.
-    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<(), StoreError> {
+    /// Lets parts of a body live for at least `ttl` from now. False when one of them is gone.
+    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<bool, StoreError> {
         match self {
             Self::Redis(store) => store.extend_chunks(keys, ttl).await,
-            Self::Memory(store) => {
-                store.extend_chunks(keys, ttl);
-                Ok(())
-            }
+            Self::Memory(store) => Ok(store.extend_chunks(keys, ttl)),
         }
     }
 
@@ -270,6 +276,25 @@ impl Store {
         match self {
             Self::Redis(store) => store.chunks(keys).await,
             Self::Memory(store) => Ok(store.chunks(keys)),
+        }
+    }
+
+    /// Whether all these parts of a body are there.
+    pub async fn has_chunks(&self, keys: &[String]) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.has_chunks(keys).await,
+            Self::Memory(store) => Ok(store.chunks(keys).iter().all(Option::is_some)),
+        }
+    }
+
+    /// Removes parts of a body.
+    pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.drop_chunks(keys).await,
+            Self::Memory(store) => {
+                store.drop_chunks(keys);
+                Ok(())
+            }
         }
     }
 

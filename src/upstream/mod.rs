@@ -124,6 +124,9 @@ pub enum Failure {
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
     Broken(#[source] Option<hyper::Error>),
+    /// Another request for the same got no answer, and this one waited for it.
+    #[error("the upstream did not answer a request for the same a moment ago")]
+    Shared,
     /// The response cannot be passed on safely.
     #[error("the upstream's response is malformed: {0}")]
     Malformed(&'static str),
@@ -134,7 +137,7 @@ impl Failure {
     pub fn may_have_acted(&self) -> bool {
         match self {
             Self::Timeout | Self::Broken(_) | Self::Malformed(_) => true,
-            Self::Connect(_) | Self::ConnectTimeout | Self::Busy => false,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
         }
     }
 }

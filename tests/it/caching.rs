@@ -1,15 +1,26 @@
 //! The cache as clients and operators see it: shared by all gateways, emptied by writes, never
 //! stale and never the reason for a failure.
 
+mod collapsing;
 mod follow;
+mod isolation;
+mod large;
 mod purging;
 mod races;
+mod ranges;
 mod rules;
+mod stale;
+mod validation;
+
+use std::sync::{Arc, Condvar, Mutex};
+mod seen;
+mod warming;
 
 use serde_json::json;
 
 use crate::support::{
-    AUTH, Client, Gateway, Redis, Reply, Upstream, claims, eventually, response, token,
+    AUTH, Client, Gateway, PATIENCE, Redis, Reply, Session, Upstream, claims, eventually, response,
+    token,
 };
 
 /// A store with a patient deadline: nothing here is about outages, and the machine may be busy.
@@ -24,6 +35,44 @@ path = "/*"
 upstream = "shop"
 cache = { ttl = "1h", max_bytes = "1KiB" }
 "#;
+
+/// Holds an upstream's answers back until it is opened.
+#[derive(Clone)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn shut() -> Self {
+        Self(Arc::new((Mutex::new(false), Condvar::new())))
+    }
+
+    fn open(&self) {
+        self.set(true);
+    }
+
+    fn set(&self, open: bool) {
+        *self.0.0.lock().unwrap() = open;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is open.
+    fn pass(&self) {
+        let open = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap());
+    }
+}
+
+/// A client that has sent a GET and not read the answer.
+fn asking(gateway: &Gateway, path: &str, fields: &str) -> Session {
+    let mut session = Session::open(gateway.public);
+    session.write(format!("GET {path} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n"));
+    session
+}
+
+/// Text of this length that no part of it repeats.
+fn text(length: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(length as u64);
+    std::iter::repeat_with(|| random.alphanumeric()).take(length).collect()
+}
 
 /// Two gateways on one Redis, in front of one upstream.
 struct House {

@@ -1,5 +1,5 @@
-//! The README's console examples, executed: every `console` block's commands, and every curl line
-//! that the demo prints.
+//! The README's console examples, executed: every `console` block's commands, among them the story
+//! of what a write makes stale, against a running demo, and every curl line that the demo prints.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +35,8 @@ fn every_console_example_does_what_the_readme_says() {
         let words: Vec<&str> = command.split(' ').collect();
         match words.as_slice() {
             ["cargo", "run", "--release", "--", "demo"] => drop(Demo::start()),
+            // The story is told in one go, below.
+            ["get()" | "get" | "write()" | "write", ..] => {}
             ["scripts/test"] => {
                 use std::os::unix::fs::PermissionsExt as _;
                 let mode =
@@ -48,6 +50,36 @@ fn every_console_example_does_what_the_readme_says() {
             }
             _ => panic!("the README shows a command that no test knows: {command}"),
         }
+    }
+}
+
+/// What stands for seconds, which the README writes as `…`.
+fn without_seconds(output: &str) -> String {
+    let mut parts = output.split("ttl=");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '-' | '…'));
+        text.extend(["ttl=…", rest]);
+    }
+    text
+}
+
+#[test]
+fn the_story_of_what_a_write_makes_stale_is_true() {
+    const MARK: &str = "--- the next command ---";
+    let mut story = examples();
+    story.retain(|(command, _)| command.starts_with("get") || command.starts_with("write"));
+    assert!(story.len() >= 15, "{story:?}");
+    let demo = Demo::start();
+    let (public, admin) = (demo.address("a gateway on http://"), demo.address("  curl http://"));
+    let script: String =
+        story.iter().map(|(command, _)| format!("{command}\necho '{MARK}'\n")).collect();
+    let script = script.replace("127.0.0.1:8080", &public).replace("127.0.0.1:9901", &admin);
+    let output = demo.paste(&script);
+    let outputs: Vec<&str> = output.split(&format!("{MARK}\n")).collect();
+    assert_eq!(outputs.len(), story.len() + 1, "{output}");
+    for ((command, shown), output) in story.iter().zip(outputs) {
+        assert_eq!(without_seconds(output), *shown, "$ {command}");
     }
 }
 
@@ -72,6 +104,13 @@ impl Demo {
             tour.push('\n');
         }
         Self { child, tour }
+    }
+
+    /// The address that follows `before` in the tour.
+    fn address(&self, before: &str) -> String {
+        let (_, rest) = self.tour.split_once(before).expect("an address");
+        let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
+        rest[..end.expect("an end")].to_owned()
     }
 
     /// Runs one line of the tour as a user would paste it.

@@ -186,7 +186,7 @@ fn t5_versions() {
 fn t5_methods() {
     let edge = Edge::open();
     let long = "M".repeat(9 << 10);
-    for method in ["get", "FOO", "PRI", "PROPFIND", &long] {
+    for method in ["get", "FOO", "PRI", &long] {
         edge.keeps(format!("{method} /t HTTP/1.1\r\nHost: shop.test\r\n\r\n"));
     }
     for method in ["TRACE", "G\x01T", "G\x7fT", "G(T", "G\"T", "G\u{e9}T", ""] {

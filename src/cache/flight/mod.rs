@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -28,21 +29,29 @@ const ALONE_KEYS_MAX: usize = 65_536;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the pause doubles: up to 64 seconds.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
+/// How long followers wait for the end of a response whose length nobody knows. It may never come
+/// (a stream of events), and until it has come nobody can tell.
+const UNMEASURED: Duration = Duration::from_secs(2);
 /// Most refreshes that are remembered as failed.
 const FAILED_KEYS_MAX: usize = 16_384;
 
 /// How far a leader has come.
 #[derive(Debug, Clone)]
 pub enum Phase {
-    /// The upstream has not answered, or its answer is of unknown length and not complete.
+    /// The upstream has not answered.
     Asked,
+    /// It has, at unknown length, and the response is not complete.
+    Unmeasured,
     /// The answer is kept while it passes; whom it fits may read along.
     Passing(Arc<Stored>, Arc<Passing>),
     /// This is the answer.
     Stored(Arc<Stored>),
     /// Nobody else may use the answer.
     Alone,
-    /// The leader left or failed.
+    /// The upstream failed, with this status or without an answer. What is stored may stand in for
+    /// that, to each as its request allows.
+    Failed(Option<StatusCode>),
+    /// The leader left.
     Abandoned,
 }
 
@@ -151,6 +160,11 @@ impl Lead {
         self.phase.send_replace(Phase::Passing(head, passing));
     }
 
+    /// The answer has begun, and only its end tells whether it is kept.
+    pub fn unmeasured(&self) {
+        self.phase.send_replace(Phase::Unmeasured);
+    }
+
     /// The answer is this one.
     pub fn stored(self, stored: Arc<Stored>) {
         self.phase.send_replace(Phase::Stored(stored));
@@ -160,6 +174,17 @@ impl Lead {
     pub fn alone(self) {
         self.flights.alone.insert(self.key.clone(), Instant::now() + ALONE);
         self.phase.send_replace(Phase::Alone);
+    }
+
+    /// The upstream failed.
+    pub fn failed(self, status: Option<StatusCode>) {
+        self.phase.send_replace(Phase::Failed(status));
+    }
+
+    /// Whether anybody waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        // One receiver is kept for those who board.
+        self.phase.receiver_count() > 1
     }
 
     /// Nobody else may use this answer; the next may be another case.
@@ -173,7 +198,7 @@ impl Drop for Lead {
         // A follower who boarded late must find nothing that has ended.
         self.flights.lock().remove(&self.key);
         self.phase.send_if_modified(|phase| {
-            let unsettled = matches!(phase, Phase::Asked);
+            let unsettled = matches!(phase, Phase::Asked | Phase::Unmeasured);
             if unsettled {
                 *phase = Phase::Abandoned;
             }
@@ -187,11 +212,21 @@ impl Drop for Lead {
 pub struct Follow(watch::Receiver<Phase>);
 
 impl Follow {
-    /// Waits until the leader has an answer, or none.
+    /// Waits until the leader has an answer, or none, or one that may never end.
     pub async fn landed(mut self) -> Phase {
-        match self.0.wait_for(|phase| !matches!(phase, Phase::Asked)).await {
+        let landed = async |watch: &mut watch::Receiver<Phase>, or: fn(&Phase) -> bool| match watch
+            .wait_for(|phase| !matches!(phase, Phase::Asked | Phase::Unmeasured) || or(phase))
+            .await
+        {
             Ok(phase) => phase.clone(),
             Err(_) => Phase::Abandoned,
+        };
+        match landed(&mut self.0, |phase| matches!(phase, Phase::Unmeasured)).await {
+            Phase::Unmeasured => {
+                let ended = tokio::time::timeout(UNMEASURED, landed(&mut self.0, |_| false)).await;
+                ended.unwrap_or(Phase::Alone)
+            }
+            phase => phase,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes that may wait for the one reader of a body that is not kept.
 const WINDOW_BYTES: u64 = 256 * 1024;
@@ -41,6 +42,8 @@ struct State {
     readers: usize,
     waiting: Vec<Waker>,
     writer: Option<Waker>,
+    /// Room that the body takes among all that are being read.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl State {
@@ -84,6 +87,16 @@ impl Writer {
         state.wake_readers();
     }
 
+    /// Holds on to room for the body until its last reader is done.
+    pub fn keep_room(&self, room: Option<OwnedSemaphorePermit>) {
+        let mut state = self.0.lock();
+        match (&mut state.room, room) {
+            (Some(held), Some(more)) => held.merge(more),
+            (held @ None, room) => *held = room,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Gives up keeping the body whole. What is read from now on is let go.
     pub fn let_go(&self) {
         self.0.lock().kept = false;
@@ -116,11 +129,15 @@ impl Writer {
     /// The body so far and what is still held back, in one piece. Only meaningful while the body is
     /// kept.
     pub fn collect(&self, held_back: &[u8]) -> Bytes {
-        let state = self.0.lock();
+        // Copied outside the lock: the readers go on meanwhile.
+        let (pieces, end) = {
+            let state = self.0.lock();
+            (state.pieces.clone(), state.end)
+        };
         // A copy even of one piece: that may be a view into a larger network buffer.
-        let length = usize::try_from(state.end).unwrap_or(0).saturating_add(held_back.len());
+        let length = usize::try_from(end).unwrap_or(0).saturating_add(held_back.len());
         let mut whole = BytesMut::with_capacity(length);
-        for piece in &state.pieces {
+        for piece in &pieces {
             whole.extend_from_slice(piece);
         }
         whole.extend_from_slice(held_back);

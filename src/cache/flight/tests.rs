@@ -60,3 +60,42 @@ async fn those_who_wait_are_told_when_a_body_begins_to_pass() {
     drop((first, writer));
     lead(&flights, "a");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_what_may_never_end_waits_a_while() {
+    let flights = Arc::new(Flights::default());
+    let first = lead(&flights, "a");
+    let (early, late) = (follow(&flights, "a"), follow(&flights, "a"));
+    first.unmeasured();
+    let begun = Instant::now();
+    assert!(matches!(early.landed().await, Phase::Alone));
+    assert_eq!(begun.elapsed().as_secs(), UNMEASURED.as_secs());
+    let waiting = tokio::spawn(late.landed());
+    tokio::task::yield_now().await;
+    first.stored(crate::cache::tests::any_stored());
+    assert!(matches!(waiting.await, Ok(Phase::Stored(_))), "it ended in time");
+    let second = lead(&flights, "a");
+    second.unmeasured();
+    let third = follow(&flights, "a");
+    drop(second);
+    assert!(matches!(third.landed().await, Phase::Abandoned), "nobody asks any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_failed_is_tried_again_after_a_pause_that_grows() {
+    let flights = Arc::new(Flights::default());
+    assert!(flights.refresh("a").is_some());
+    flights.failed("a");
+    assert!(flights.refresh("a").is_none());
+    assert!(flights.refresh("b").is_some(), "of another one nothing is known");
+    tokio::time::advance(PAUSE.mul_f64(1.25)).await;
+    assert!(flights.refresh("a").is_some());
+    flights.failed("a");
+    tokio::time::advance(PAUSE.mul_f64(1.25)).await;
+    assert!(flights.refresh("a").is_none(), "twice as long");
+    tokio::time::advance(PAUSE.mul_f64(1.25)).await;
+    assert!(flights.refresh("a").is_some());
+    flights.failed("a");
+    flights.succeeded("a");
+    assert!(flights.refresh("a").is_some());
+}

@@ -253,3 +253,17 @@ fn weight_counts_everything_that_can_grow() {
     let bare = Stored { headers: HeaderMap::new(), ..base };
     assert!(grown[5].weight() > bare.weight());
 }
+
+#[test]
+fn what_must_be_confirmed_each_time_is_not_shared_with_those_who_wait() {
+    let now_ms = entry(200, "").answered_ms;
+    let shareable = |change: fn(&mut Stored)| {
+        let mut stored = entry(200, "");
+        change(&mut stored);
+        stored.is_shareable(now_ms)
+    };
+    assert!(shareable(|_| {}));
+    assert!(!shareable(|stored| stored.lifetime_s = 0));
+    assert!(!shareable(|stored| stored.flags.no_cache = true));
+    assert!(shareable(|stored| (stored.lifetime_s, stored.swr_s) = (0, 10)));
+}

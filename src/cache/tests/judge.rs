@@ -141,7 +141,13 @@ fn a_failure_is_hidden_within_bounds() {
         ..Policy::default()
     };
     let usable = |failure, stored: &Stored, request: &str, disconnected, later_ms| {
-        usable_after(failure, stored, &intent(request), &policy(disconnected), NOW + later_ms)
+        usable_after(
+            failure,
+            (stored, false),
+            &intent(request),
+            &policy(disconnected),
+            NOW + later_ms,
+        )
     };
     let plain = entry(200, "");
     let lasting = Stored { sie_s: 30, ..entry(200, "") };

@@ -139,7 +139,7 @@ fn a_lifetime_is_guessed_by_choice() {
         assert_eq!(case.lifetime(), expected, "{status} {response:?}");
         let off = Case { heuristic: false, ..case };
         assert_eq!(off.lifetime(), Err(NoFreshness), "{status} {response:?}");
-        let cookie = Case { cookie: true, ..case };
+        let cookie = Case { request: "cookie: a=1", ..case };
         assert_eq!(cookie.lifetime(), Err(NoFreshness), "{status} {response:?}");
     }
 }

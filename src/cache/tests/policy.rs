@@ -23,7 +23,7 @@ pub(super) struct Case<'a> {
     pub(super) cookies: Cookies,
     pub(super) request: &'a str,
     pub(super) authenticated: bool,
-    pub(super) cookie: bool,
+    pub(super) ends_identity: bool,
     pub(super) status: u16,
     pub(super) response: &'a str,
 }
@@ -37,7 +37,7 @@ pub(super) const PLAIN: Case<'static> = Case {
     cookies: Cookies::Explicit,
     request: "",
     authenticated: false,
-    cookie: false,
+    ends_identity: false,
     status: 200,
     response: "cache-control: max-age=60",
 };
@@ -79,7 +79,7 @@ impl Case<'_> {
             headers: &headers,
             authenticated: self.authenticated,
             per_user: self.per_user,
-            cookie: self.cookie,
+            ends_identity: self.ends_identity,
             sent_ms: sent,
         };
         storable(policy, &asked, self.status.try_into().unwrap(), &fields(self.response), now)

@@ -15,7 +15,7 @@ fn with_asked<T>(request: &str, use_it: impl FnOnce(&Policy, &Asked<'_>) -> T) -
         headers: &headers,
         authenticated: false,
         per_user: false,
-        cookie: false,
+        ends_identity: false,
         sent_ms: NOW + 90_000,
     };
     use_it(&policy, &asked)

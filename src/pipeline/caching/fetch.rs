@@ -4,27 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, RANGE};
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::response::Parts as Head;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::super::offering;
 use super::Errand;
-use super::fill::{self, Filling};
 use super::keep::Keeper;
 use super::lease::Lease;
 use super::look::{self, Leased};
 use crate::base::body::Upload;
 use crate::base::interim::Interim;
-use crate::cache::{
-    self, Asked, Boarding, Chunked, Freshness, Lead, Passing, Phase, Reader, Stored, StoredBody,
-    WhyNot,
-};
+use crate::cache::{self, Asked, Boarding, Lead, Passing, Phase, Reader, Stored, Verdict, WhyNot};
 use crate::gateway::Gateway;
-use crate::headers;
-use crate::store::Cached;
 use crate::upstream::{Download, Failure, Upstream};
 
 /// How often a follower waits for another leader after one was lost.
@@ -41,10 +34,12 @@ pub(in crate::pipeline) struct Fetch {
     pub(in crate::pipeline) interim: Option<Arc<Interim>>,
     /// The client's fields, which `Vary` selects from.
     pub(in crate::pipeline) fields: HeaderMap,
-    /// A credential was verified, or forwarded.
+    /// A credential was verified.
     pub(in crate::pipeline) authenticated: bool,
     /// The entry is this caller's alone.
     pub(in crate::pipeline) per_user: bool,
+    /// The gateway knows callers on this route.
+    pub(in crate::pipeline) ends_identity: bool,
 }
 
 /// What came of it.
@@ -62,15 +57,15 @@ pub(super) enum Fetched {
     },
     /// The same, of somebody else's request.
     Followed { stored: Arc<Stored>, passing: Arc<Passing> },
-    /// The response is the client's alone.
-    Through(Response<Download>),
+    /// The response is the client's alone; with why it was not kept, where that was asked.
+    Through(Response<Download>, Option<WhyNot>),
 }
 
 /// When a request was sent and its answer began, in Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    sent_ms: u64,
-    answered_ms: u64,
+    pub(super) sent_ms: u64,
+    pub(super) answered_ms: u64,
 }
 
 /// How a stored response came to answer after all.
@@ -80,8 +75,8 @@ pub(super) enum How {
     Confirmed,
     /// Another request fetched it.
     Collapsed,
-    /// The origin failed, and it is still good enough.
-    Instead,
+    /// The origin failed, with this status or without an answer, and it is still good enough.
+    Instead(Option<StatusCode>),
 }
 
 impl Fetch {
@@ -89,47 +84,73 @@ impl Fetch {
     ///
     /// # Errors
     /// The upstream's failure, where nothing stored may stand in for it.
-    pub(super) async fn run(self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    pub(super) async fn run(mut self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
         let boardings = if self.errand.is_shareable() { BOARDINGS_MAX } else { 0 };
         for _ in 0..boardings {
-            match self.errand.board(&self.gateway) {
+            let follow = match self.errand.board(&self.gateway) {
                 Boarding::Lead(lead) => return self.lead(lead, took).await,
-                Boarding::Alone => return self.through(took).await,
-                Boarding::Follow(follow) => match follow.landed().await {
-                    Phase::Passing(stored, passing) if cache::selects(&stored, &self.fields) => {
-                        return Ok(Fetched::Followed { stored, passing });
-                    }
-                    Phase::Stored(stored) if cache::selects(&stored, &self.fields) => {
-                        return Ok(Fetched::Stored(stored, How::Collapsed));
-                    }
-                    // Whose answer it is, or what it is chosen by, was not known before.
-                    Phase::Passing(..) | Phase::Stored(_) | Phase::Alone => break,
-                    Phase::Abandoned | Phase::Asked => {}
-                },
+                // A part, or news, of what could not be kept a moment ago is the origin's to give.
+                Boarding::Alone if self.is_partial() => return self.through(took).await,
+                Boarding::Alone => break,
+                Boarding::Follow(follow) => follow,
+            };
+            let stored = match follow.landed().await {
+                Phase::Passing(stored, passing) if self.takes(&stored) => {
+                    return Ok(Fetched::Followed { stored, passing });
+                }
+                Phase::Stored(stored) if self.takes(&stored) => {
+                    return Ok(Fetched::Stored(stored, How::Collapsed));
+                }
+                Phase::Passing(stored, _) | Phase::Stored(stored) => stored,
+                Phase::Failed(status) => return self.failed(status, took).await,
+                Phase::Alone => break,
+                Phase::Abandoned | Phase::Asked | Phase::Unmeasured => continue,
+            };
+            // What the answer depends on was not known before: those of one variant share it.
+            let set: Vec<_> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
+            let variant = cache::variant_name(&set, &self.fields);
+            if variant == self.errand.variant {
+                break;
             }
+            self.errand.variant = variant;
         }
         self.ask(None, None, took).await
     }
 
+    /// Whether the client wants less than the whole.
+    fn is_partial(&self) -> bool {
+        let conditions = [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE];
+        conditions.iter().any(|name| self.request.headers().contains_key(name))
+    }
+
+    /// What becomes of a request whose answer somebody else could not get a moment ago: what is
+    /// stored, or the same failure. Asking again, one after the other, would be worse.
+    async fn failed(
+        mut self,
+        status: Option<StatusCode>,
+        took: &mut Option<Duration>,
+    ) -> Result<Fetched, Failure> {
+        let stale = self.errand.stale.take();
+        let failure = status.map_or(cache::Failure::NoAnswer, cache::Failure::Status);
+        match (self.stand_in(failure, stale), status) {
+            (Some(stale), _) => Ok(Fetched::Stored(stale, How::Instead(status))),
+            (None, Some(_)) => self.ask(None, None, took).await,
+            (None, None) => Err(Failure::Shared),
+        }
+    }
+
     /// Fetches behind the clients' backs, unless somebody in the fleet does already.
     pub(in crate::pipeline) async fn refresh(self, lead: Lead) {
-        let mut lease = None;
-        if self.gateway.store.is_shared() {
-            let place = &self.errand.site.place;
-            let cached = Cached { epochs: &place.epochs, entry: None };
-            match Lease::take(&self.gateway, place.lock(), cached).await {
-                Ok((Some(ours), _)) => lease = Some(ours),
-                Ok((None, _)) | Err(_) => return lead.alone_once(),
-            }
-        }
+        let lease = match self.lease(Duration::ZERO).await {
+            Leased::Ours(Some(lease)) => Some(lease),
+            Leased::Ours(None) => return lead.alone_once(),
+            Leased::Theirs(stored) => return lead.stored(stored),
+        };
         let (gateway, flight) = (Arc::clone(&self.gateway), self.errand.flight());
         match self.ask(Some(lead), lease, &mut None).await {
-            // A body of unknown length is read only while somebody wants it.
-            Ok(Fetched::Passing { mut reader, .. }) => {
+            Ok(Fetched::Passing { .. } | Fetched::Stored(_, How::Confirmed)) => {
                 gateway.flights.succeeded(&flight);
-                while let Some(Ok(_)) = std::future::poll_fn(|cx| reader.poll_next(cx)).await {}
             }
-            Ok(Fetched::Stored(_, How::Confirmed)) => gateway.flights.succeeded(&flight),
             _ => gateway.flights.failed(&flight),
         }
     }
@@ -137,27 +158,47 @@ impl Fetch {
     /// Fetches for all on this node, and where another node is asking already, waits for what it
     /// gets.
     async fn lead(self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
-        let mut lease = None;
-        if self.gateway.store.is_shared() {
-            let Errand { site, intent, variant, .. } = &*self.errand;
-            match look::lease(&self.gateway, site, (&self.fields, intent), variant).await {
-                Leased::Ours(ours) => lease = ours,
-                Leased::Theirs(stored) => {
-                    lead.stored(Arc::clone(&stored));
-                    return Ok(Fetched::Stored(stored, How::Collapsed));
-                }
+        match self.lease(look::WAIT_MAX).await {
+            Leased::Ours(lease) => self.ask(Some(lead), lease, took).await,
+            // Somebody has stored it since this request looked.
+            Leased::Theirs(stored) => {
+                lead.stored(Arc::clone(&stored));
+                Ok(Fetched::Stored(stored, How::Collapsed))
             }
         }
-        self.ask(Some(lead), lease, took).await
+    }
+
+    /// The fleet's lease on this fetch, or what another node has stored since this request looked.
+    async fn lease(&self, wait_max: Duration) -> Leased {
+        look::lease(&self.gateway, &self.errand, &self.fields, wait_max).await
+    }
+
+    /// Whether what another request got answers this one, too (RFC 9111 §4).
+    fn takes(&self, stored: &Stored) -> bool {
+        let (now_ms, intent) = (self.gateway.now_ms(), &self.errand.intent);
+        let verdict = cache::judge(stored, &self.fields, intent, false, now_ms);
+        matches!(verdict, Verdict::Fresh { .. } | Verdict::StaleWhileRevalidate { .. })
     }
 
     /// Sends the request on as the client made it. Nobody may share the answer.
-    async fn through(self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    pub(super) async fn through(mut self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
         let sent_at = Instant::now();
-        let on_interim = self.interim.map(offering);
-        let response = self.upstream.send(self.request, Upload::none(), on_interim).await;
+        let on_interim = self.interim.take().map(offering);
+        let request = self.request.clone();
+        let response = self.upstream.send(request, Upload::none(), on_interim).await;
         *took = Some(sent_at.elapsed());
-        response.map(Fetched::Through)
+        let failure = match &response {
+            Ok(response) => cache::Failure::Status(response.status()),
+            Err(_) => cache::Failure::NoAnswer,
+        };
+        let stale = self.errand.stale.take();
+        match (self.stand_in(failure, stale), response) {
+            (Some(stale), response) => {
+                let status = response.ok().map(|response| response.status());
+                Ok(Fetched::Stored(stale, How::Instead(status)))
+            }
+            (None, response) => response.map(|response| Fetched::Through(response, None)),
+        }
     }
 
     async fn ask(
@@ -176,8 +217,13 @@ impl Fetch {
             let (response, times) = match sent {
                 Ok(answered) => answered,
                 Err(failure) => {
+                    if let Some(lead) = lead {
+                        lead.failed(None);
+                    }
                     let instead = self.stand_in(cache::Failure::NoAnswer, stale);
-                    return instead.map(|stale| settled(stale, lead)).ok_or(failure);
+                    return instead
+                        .map(|stale| Fetched::Stored(stale, How::Instead(None)))
+                        .ok_or(failure);
                 }
             };
             let is_news = response.status() != StatusCode::NOT_MODIFIED;
@@ -199,15 +245,24 @@ impl Fetch {
             gateway: Arc::clone(&self.gateway),
             policy: Arc::clone(&self.errand.policy),
             site: self.errand.site.clone(),
+            replaces: stale.clone(),
             lease,
         };
         let status = response.status();
+        if let Some(stale) = stale.as_deref().filter(|_| self.request.method() == Method::HEAD) {
+            self.learn(stale, &response, times).await;
+        }
         match stale {
             Some(stale) if status == StatusCode::NOT_MODIFIED && self.errand.intent.store => {
                 Ok(self.confirmed(&stale, response.headers(), (keeper, lead), times).await)
             }
             stale => match self.stand_in(cache::Failure::Status(status), stale) {
-                Some(stale) => Ok(settled(stale, lead)),
+                Some(stale) => {
+                    if let Some(lead) = lead {
+                        lead.failed(Some(status));
+                    }
+                    Ok(Fetched::Stored(stale, How::Instead(Some(status))))
+                }
                 None => self.receive(response, (keeper, lead), times, took).await,
             },
         }
@@ -231,132 +286,21 @@ impl Fetch {
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
     }
 
-    fn asked(&self, times: Times) -> Asked<'_> {
+    pub(super) fn asked(&self, times: Times) -> Asked<'_> {
         Asked {
             intent: &self.errand.intent,
             headers: &self.fields,
             authenticated: self.authenticated,
             per_user: self.per_user,
-            cookie: self.fields.contains_key(COOKIE),
+            ends_identity: self.ends_identity,
             sent_ms: times.sent_ms,
         }
     }
 
     /// What is stored, where it may stand in for a failure.
     fn stand_in(&self, failure: cache::Failure, stale: Option<Arc<Stored>>) -> Option<Arc<Stored>> {
-        let Errand { intent, policy, .. } = &*self.errand;
+        let Errand { intent, policy, purged, .. } = &*self.errand;
         let now_ms = self.gateway.now_ms();
-        stale.filter(|stale| cache::usable_after(failure, stale, intent, policy, now_ms))
+        stale.filter(|stale| cache::usable_after(failure, (stale, *purged), intent, policy, now_ms))
     }
-
-    /// The origin says that what is stored still holds.
-    async fn confirmed(
-        self,
-        stale: &Stored,
-        headers: &HeaderMap,
-        (keeper, lead): (Keeper, Option<Lead>),
-        times: Times,
-    ) -> Fetched {
-        let policy = &self.errand.policy;
-        let fresh = cache::freshened(stale, headers, policy, &self.asked(times), times.answered_ms);
-        let stored = match fresh.keep {
-            Ok(()) => keeper.keep(fresh.stored, &self.fields).await,
-            Err(_) => {
-                self.gateway.near.forget(&stale.key);
-                Arc::new(fresh.stored)
-            }
-        };
-        match lead {
-            Some(lead) if fresh.keep.is_ok() => lead.stored(Arc::clone(&stored)),
-            Some(lead) => lead.alone(),
-            None => {}
-        }
-        Fetched::Stored(stored, How::Confirmed)
-    }
-
-    /// A whole response: kept while it passes, if it may be.
-    async fn receive(
-        self,
-        response: Response<Download>,
-        (keeper, lead): (Keeper, Option<Lead>),
-        times: Times,
-        took: &mut Option<Duration>,
-    ) -> Result<Fetched, Failure> {
-        let (mut head, download) = response.into_parts();
-        let freshness = match self.storable(&head, times) {
-            Ok(freshness) => freshness,
-            Err(why) => {
-                self.errand.site.origin.not_kept(why.code());
-                match lead {
-                    // The next answer may be another one.
-                    Some(lead) if head.status.is_server_error() => lead.alone_once(),
-                    Some(lead) => lead.alone(),
-                    None => {}
-                }
-                if self.errand.intent.store && self.request.headers().contains_key(RANGE) {
-                    // The client wants a part of what cannot be kept: it gets the part.
-                    drop(download);
-                    return self.through(took).await;
-                }
-                return Ok(Fetched::Through(Response::from_parts(head, download)));
-            }
-        };
-        let announced = length(&head);
-        let kept = Stored::new(
-            self.errand.site.place.entry.clone(),
-            cache::Epochs::default(),
-            head.status,
-            cache::stored_headers(&head.headers),
-            freshness,
-            StoredBody::Inline(Bytes::new()),
-        );
-        headers::returning(&mut head.headers);
-        let (passing, writer) = Passing::begin();
-        let reader = passing.read(Reader::ALL);
-        let promised = Arc::new(promise(&kept, announced));
-        if let (Some(lead), Some(_)) = (&lead, announced) {
-            lead.passing(Arc::clone(&promised), Arc::clone(&passing));
-        }
-        let fields = self.fields;
-        let filling = Filling { download, writer, announced, head: kept, fields, keeper, lead };
-        let (stored, whole) = match fill::begin(filling).await {
-            Ok(Some(stored)) => (stored, true),
-            Ok(None) => (promised, announced.is_some()),
-            Err(rest) => {
-                tokio::spawn(rest);
-                (promised, announced.is_some())
-            }
-        };
-        Ok(Fetched::Passing { head: Box::new(head), stored, reader, passing, measured: whole })
-    }
-
-    fn storable(&self, head: &Head, times: Times) -> Result<Freshness, WhyNot> {
-        let policy = &self.errand.policy;
-        let asked = self.asked(times);
-        let freshness =
-            cache::storable(policy, &asked, head.status, &head.headers, times.answered_ms)?;
-        let plan = &self.errand.site.origin.running.plan;
-        // What varies on a field that the gateway itself sets cannot be compared with what a client
-        // sends.
-        let is_ours = |(name, _): &(HeaderName, _)| headers::is_set_by_gateway(&plan.headers, name);
-        if freshness.vary.iter().any(is_ours) { Err(WhyNot::Vary) } else { Ok(freshness) }
-    }
-}
-
-/// An entry whose body is still to come: what can be said of it before.
-fn promise(kept: &Stored, announced: Option<u64>) -> Stored {
-    let body = Chunked { object: [0; 16], len: announced.unwrap_or(0), chunk_bytes: 1 };
-    Stored { body: StoredBody::Chunked(body), ..kept.clone() }
-}
-
-/// What is stored answers, for all who wait.
-fn settled(stale: Arc<Stored>, lead: Option<Lead>) -> Fetched {
-    if let Some(lead) = lead {
-        lead.stored(Arc::clone(&stale));
-    }
-    Fetched::Stored(stale, How::Instead)
-}
-
-fn length(head: &Head) -> Option<u64> {
-    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

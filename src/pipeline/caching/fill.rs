@@ -8,17 +8,25 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::keep::Keeper;
 use crate::cache::{CutOff, Lead, Stored, StoredBody, Writer};
 use crate::upstream::Download;
 
+/// How long a response is still read when nobody wants it any more: what is nearly here is kept.
+const DESERTED_MAX: Duration = Duration::from_secs(30);
+
 /// One response on its way.
 pub(super) struct Filling {
+    /// Those who wait for the response, until it is decided. The first to be dropped: nobody joins
+    /// what was cut off.
+    pub(super) lead: Option<Lead>,
     pub(super) download: Download,
     pub(super) writer: Writer,
     /// The length that the response announced, in bytes.
@@ -28,8 +36,6 @@ pub(super) struct Filling {
     /// The fields of the request.
     pub(super) fields: HeaderMap,
     pub(super) keeper: Keeper,
-    /// Those who wait for the response, until it is decided.
-    pub(super) lead: Option<Lead>,
 }
 
 impl Filling {
@@ -37,22 +43,27 @@ impl Filling {
     async fn run(mut self) -> Option<Arc<Stored>> {
         let bytes_max = self.keeper.policy.max_bytes as u64;
         let mut arrived = 0u64;
+        let mut deserted = None;
         loop {
-            match self.next().await {
+            let next = match self.grace(&mut deserted) {
+                None => self.next().await,
+                Some(end) => tokio::time::timeout_at(end, self.next()).await.unwrap_or(Next::Late),
+            };
+            match next {
                 Next::Piece(piece) => {
                     arrived = arrived.saturating_add(piece.len() as u64);
                     if arrived > bytes_max {
-                        self.pass_on(piece).await;
+                        self.pass_on(piece, "too_long").await;
+                        return None;
+                    }
+                    if self.announced.is_none() && !self.take_room(piece.len() as u64) {
+                        self.pass_on(piece, "room").await;
                         return None;
                     }
                     if self.announced == Some(arrived) {
                         return Some(self.complete(Some(piece)).await);
                     }
                     self.writer.push(piece);
-                    if self.announced.is_none() && self.writer.readers() == 0 {
-                        // Nobody reads it, and nobody knows when it would end.
-                        return None;
-                    }
                 }
                 Next::End if self.announced.is_none_or(|length| length == arrived) => {
                     return Some(self.complete(None).await);
@@ -62,8 +73,29 @@ impl Filling {
                     self.keeper.site.origin.not_kept("cut_off");
                     return None;
                 }
+                Next::Late => {
+                    self.keeper.site.origin.not_kept("deserted");
+                    return None;
+                }
             }
         }
+    }
+
+    /// Until when to go on if nobody wants the response any more.
+    fn grace(&self, deserted: &mut Option<Instant>) -> Option<Instant> {
+        if self.writer.readers() > 0 || self.lead.as_ref().is_some_and(Lead::is_awaited) {
+            *deserted = None;
+            return None;
+        }
+        Some(*deserted.get_or_insert_with(|| Instant::now() + DESERTED_MAX))
+    }
+
+    /// Room for more bytes of a body among all that are being read, until its last reader is done.
+    pub(super) fn take_room(&self, bytes: u64) -> bool {
+        let room = self.keeper.gateway.fill_room(bytes);
+        let is_there = room.is_some();
+        self.writer.keep_room(room);
+        is_there
     }
 
     /// Keeps the whole body, then lets its readers have the last piece: what they have seen whole,
@@ -83,8 +115,8 @@ impl Filling {
     }
 
     /// The rest of a body that is too long to be kept, at the pace of its one reader.
-    async fn pass_on(mut self, piece: Bytes) {
-        self.keeper.site.origin.not_kept("too_long");
+    async fn pass_on(mut self, piece: Bytes, why: &'static str) {
+        self.keeper.site.origin.not_kept(why);
         if let Some(lead) = self.lead.take() {
             lead.alone();
         }
@@ -99,7 +131,7 @@ impl Filling {
             match self.next().await {
                 Next::Piece(piece) => self.writer.push(piece),
                 Next::End => return self.writer.complete(),
-                Next::Broken => return,
+                Next::Broken | Next::Late => return,
             }
         }
     }
@@ -122,6 +154,8 @@ enum Next {
     Piece(Bytes),
     End,
     Broken,
+    /// Nobody wanted it for too long.
+    Late,
 }
 
 /// What waits for the rest of a response.

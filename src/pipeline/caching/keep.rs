@@ -92,7 +92,7 @@ impl Site {
     /// What other requests must have in common with this one to use the same answer: nothing was
     /// withdrawn between them.
     pub(super) fn moment(&self) -> Bytes {
-        hard_halves(self.epochs.iter())
+        [hard_halves(self.epochs.iter()), soft_halves(self.epochs.iter())].concat().into()
     }
 }
 
@@ -112,6 +112,8 @@ pub(super) struct Keeper {
     pub(super) gateway: Arc<Gateway>,
     pub(super) policy: Arc<Policy>,
     pub(super) site: Site,
+    /// What is stored for such requests now.
+    pub(super) replaces: Option<Arc<Stored>>,
     pub(super) lease: Option<Lease>,
 }
 
@@ -120,7 +122,11 @@ impl Keeper {
     /// finds. It is handed over also when it cannot be kept after all: those who wait for it asked
     /// before that was known.
     pub(super) async fn keep(self, mut stored: Stored, fields: &HeaderMap) -> Arc<Stored> {
-        let Self { gateway, policy, site, lease } = self;
+        let Self { gateway, policy, site, replaces, lease } = self;
+        if !cache::may_replace(stored.status, replaces.as_deref(), gateway.now_ms()) {
+            site.origin.not_kept("error");
+            return Arc::new(stored);
+        }
         let Some(epochs) = site.epochs_of(&gateway, &stored).await else {
             site.origin.not_kept("tags");
             return Arc::new(stored);
@@ -130,7 +136,7 @@ impl Keeper {
         let now_ms = gateway.now_ms();
         gateway.near.offer(&site.place, &stored, now_ms);
         let set: Vec<HeaderName> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
-        gateway.keep(Keeping {
+        let kept = gateway.keep(Keeping {
             variant: cache::variant_name(&set, fields),
             vary: cache::vary_line(&set),
             ttl_ms: stored.keep_ms(&policy, now_ms),
@@ -140,6 +146,7 @@ impl Keeper {
             lock: lease.and_then(Lease::into_lock),
             stored: Arc::clone(&stored),
         });
+        kept.await;
         stored
     }
 }

@@ -9,12 +9,14 @@ use tokio::time::Instant;
 
 use super::keep::{Origin, Site, join};
 use super::lease::Lease;
+use super::{Errand, respond};
 use crate::cache::{self, Epochs, Intent, Place, Stored, Verdict};
 use crate::gateway::Gateway;
+use crate::store::keys::Keys;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch};
 
 /// How long a node waits for what another one fetches, before it asks the upstream itself.
-const WAIT_MAX: Duration = Duration::from_secs(2);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The first pause between two looks at what the other one has stored; it doubles.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -114,23 +116,27 @@ pub(super) enum Leased {
     Theirs(Arc<Stored>),
 }
 
-/// Takes the lease on a fetch, or waits for what the node that has it stores.
+/// Takes the lease on a fetch, or waits for what the node that has it stores. Each variant has a
+/// lease of its own, and so has what is read after a write: neither must wait for what it cannot
+/// use.
 pub(super) async fn lease(
     gateway: &Arc<Gateway>,
-    site: &Site,
-    (fields, intent): (&HeaderMap, &Intent),
-    variant: &str,
+    errand: &Errand,
+    fields: &HeaderMap,
+    wait_max: Duration,
 ) -> Leased {
+    let Errand { site, intent, variant, .. } = errand;
     let begun = Instant::now();
     let mut pause = PAUSE;
     let mut variants = vec!["-".to_owned()];
     if variant != "-" {
-        variants.push(variant.to_owned());
+        variants.push(variant.clone());
     }
     let entry = CachedEntry { key: &site.place.entry, variants: &variants };
     let cached = Cached { epochs: &site.place.epochs, entry: Some(entry) };
+    let lock = Keys::cache_lock(&errand.flight());
     loop {
-        let Ok((lease, reply)) = Lease::take(gateway, site.place.lock(), cached).await else {
+        let Ok((lease, reply)) = Lease::take(gateway, lock.clone(), cached).await else {
             return Leased::Ours(None);
         };
         // Also with the lease in hand: the one who had it may have stored the response since this
@@ -141,7 +147,7 @@ pub(super) async fn lease(
             // What is stored may be what should have been made stale.
             None
         };
-        if found.is_some() || lease.is_some() || begun.elapsed() >= WAIT_MAX {
+        if found.is_some() || lease.is_some() || begun.elapsed() >= wait_max {
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
             return found.map_or(Leased::Ours(lease), Leased::Theirs);
         }
@@ -153,7 +159,7 @@ pub(super) async fn lease(
 
 /// What the store has now, if it answers the request as it is.
 async fn fresh(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     site: &Site,
     reply: CachedReply,
     (fields, intent, asked): (&HeaderMap, &Intent, &[String]),
@@ -169,7 +175,10 @@ async fn fresh(
     let at = (&**place, &*site.origin);
     let valid = valid(gateway, at, &reply.epochs, &[], candidates).await;
     match best(valid, fields, intent, gateway.now_ms())? {
-        (valid, Verdict::Fresh { .. }) if reply.based => {
+        // What has lost its body answers nobody, and is to be fetched in spite of its entry.
+        (valid, Verdict::Fresh { .. })
+            if reply.based && respond::is_there(gateway, &valid.stored).await =>
+        {
             gateway.near.offer(place, &valid.stored, gateway.now_ms());
             Some(valid.stored)
         }

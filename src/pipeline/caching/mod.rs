@@ -3,9 +3,11 @@
 
 mod fetch;
 mod fill;
+mod head;
 mod keep;
 mod lease;
 mod look;
+mod receive;
 mod respond;
 
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub(super) struct Errand {
     site: Site,
     intent: Intent,
     stale: Option<Arc<Stored>>,
+    /// A soft purge made it stale.
+    purged: bool,
     why: Forward,
     variant: String,
 }
@@ -65,8 +69,9 @@ impl Errand {
     }
 
     /// The duty to fetch the answer behind the clients' backs, unless somebody has it.
+    /// Only a request whose answer may be kept can do that.
     pub(super) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
-        gateway.flights.refresh(&self.flight())
+        self.intent.store.then(|| gateway.flights.refresh(&self.flight())).flatten()
     }
 
     /// Whether what is stored is this caller's alone.
@@ -113,9 +118,10 @@ impl Lookup {
         let Arrival { running, route, client, target, .. } = *arrival;
         let keys = &running.plan.keys;
         let policy = Arc::clone(route.cache.as_ref()?);
-        let odd = has_body(head) || headers::nominates(&head.headers);
+        let odd = arrival.has_body || headers::nominates(&head.headers);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
-        let named = (&*route.name, client.scheme);
+        let upstream = running.plan.upstreams.get(route.upstream).map_or("", |(name, _)| name);
+        let named = (&*route.name, upstream, client.scheme);
         let entry = Place::entry(keys, &policy, named, target, caller);
         let near = if intent.read { gateway.near.get(&entry) } else { None };
         let place = match &near {
@@ -165,6 +171,8 @@ impl Lookup {
         let found = match reply.or(known) {
             Some(Ok(reply)) => self.look(reply, head, gateway, exchange).await,
             Some(Err(_)) => {
+                exchange.note_key(&self.place.entry);
+                exchange.note_detail("no answer from the store");
                 exchange.forward = Some(Forward::Bypass);
                 Found::Nothing(None)
             }
@@ -187,6 +195,7 @@ impl Lookup {
         exchange: &mut Exchange,
     ) -> Found {
         exchange.forward = Some(self.intent.forward);
+        exchange.note_key(&self.place.entry);
         if !reply.based {
             // Without the base nothing stored is valid, and nothing may be stored.
             gateway.found_base();
@@ -196,38 +205,63 @@ impl Lookup {
         let wish = Wish { method: &head.method, fields: &head.headers };
         let valid = self.valid(&reply, head, gateway).await;
         let Some((valid, verdict)) = look::best(valid, &head.headers, &self.intent, now_ms) else {
-            let why = self.intent.forward;
+            // Variants may be stored that this request does not select.
+            let varies = reply.vary.as_ref().is_some_and(|sets| !sets.trim_ascii().is_empty());
+            let why = if varies { Forward::Miss } else { self.intent.forward };
+            exchange.forward = Some(why);
+            if exchange.is_debugged() && self.has_copies(&reply) {
+                exchange.note_detail("purged");
+            }
             return Found::Nothing(Some(self.errand(&reply, head, None, why)));
         };
-        let stored = valid.stored;
+        let stored = Arc::clone(&valid.stored);
+        let is_near = self.copies().iter().any(|copy| Arc::ptr_eq(copy, &stored));
+        exchange.note_detail(match is_near {
+            _ if valid.purged => "purged",
+            true => "near",
+            false => "store",
+        });
         let why = verdict.forward().unwrap_or(Forward::Miss);
         exchange.forward = Some(why);
         match verdict {
             Verdict::Fresh { age } => {
-                if !self.copies().iter().any(|copy| Arc::ptr_eq(copy, &stored)) {
+                if !is_near {
                     gateway.near.offer(&self.place, &stored, now_ms);
                 }
                 match respond::stored(gateway, &stored, wish, age, exchange).await {
-                    Some(response) => Found::Answer(response),
+                    Some(response) => {
+                        exchange.meter().cache_answered(is_near);
+                        Found::Answer(response)
+                    }
                     // Its body is gone.
                     None => Found::Nothing(Some(self.errand(&reply, head, None, why))),
                 }
             }
             Verdict::StaleWhileRevalidate { age } => {
                 let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
-                let errand = self.errand(&reply, head, Some(stored), Forward::Stale);
+                let stale = answer.is_some().then_some(valid);
+                let errand = self.errand(&reply, head, stale, Forward::Stale);
                 match answer {
-                    Some(response) => Found::Stale(response, errand),
+                    Some(response) => {
+                        exchange.meter().cache_answered(is_near);
+                        Found::Stale(response, errand)
+                    }
                     None => Found::Nothing(Some(errand)),
                 }
             }
             Verdict::VaryMiss => Found::Nothing(Some(self.errand(&reply, head, None, why))),
             Verdict::Revalidate | Verdict::RequestForbids => {
                 // A body that is gone cannot be confirmed, and stands in for nothing.
-                let stale = is_there(gateway, &stored).await.then_some(stored);
+                let stale = is_there(gateway, &stored).await.then_some(valid);
                 Found::Nothing(Some(self.errand(&reply, head, stale, why)))
             }
         }
+    }
+
+    /// Whether anything is stored, valid or not.
+    fn has_copies(&self, reply: &CachedReply) -> bool {
+        let near = self.copies().first();
+        near.is_some() || look::decoded(&self.place, &reply.variants).next().is_some()
     }
 
     /// Everything stored that is valid by the epochs of now: what is here, what came with the
@@ -284,7 +318,7 @@ impl Lookup {
         self,
         reply: &CachedReply,
         head: &Parts,
-        stale: Option<Arc<Stored>>,
+        stale: Option<Valid>,
         why: Forward,
     ) -> Box<Errand> {
         let (epochs, _) = self.split(&reply.epochs);
@@ -297,7 +331,9 @@ impl Lookup {
         };
         let variant = variants.next().unwrap_or_default();
         let Self { policy, intent, .. } = self;
-        Box::new(Errand { policy, site, intent, stale, why, variant })
+        let purged = stale.as_ref().is_some_and(|valid| valid.purged);
+        let stale = stale.map(|valid| valid.stored);
+        Box::new(Errand { policy, site, intent, stale, purged, why, variant })
     }
 }
 
@@ -349,12 +385,4 @@ fn variants_of(copies: &[Arc<Stored>], head: &Parts) -> Vec<String> {
         }
     }
     names
-}
-
-/// Whether the head announces a body; HTTP/2 may have one without announcing it, which
-/// `Content-Length: 0` and an ended stream rule out, and a GET that has one all the same is
-/// forwarded with it.
-fn has_body(head: &Parts) -> bool {
-    head.headers.contains_key(http::header::TRANSFER_ENCODING)
-        || head.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")
 }

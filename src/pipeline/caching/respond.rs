@@ -41,16 +41,16 @@ pub(in crate::pipeline) async fn stored(
     let mut response = from_store(gateway, stored, wish, age).await?;
     let ttl = stored.ttl_s(gateway.now_ms());
     exchange.cache = Some(if ttl > 0 { "hit" } else { "stale" });
-    cache::append_status(response.headers_mut(), &CacheStatus::hit(ttl));
+    exchange.tell(response.headers_mut(), CacheStatus::hit(ttl));
     Some(response)
 }
 
-/// Whether the body of a stored response is where it should be, as far as its first piece tells.
+/// Whether the body of a stored response is where it should be.
 pub(super) async fn is_there(gateway: &Arc<Gateway>, stored: &Stored) -> bool {
     match &stored.body {
         StoredBody::Inline(_) => true,
         StoredBody::Chunked(body) => {
-            Chunks::open(gateway, &stored.key, *body, 0..1).await.is_some()
+            Chunks::open(gateway, &stored.key, *body, 0..body.len).await.is_some()
         }
     }
 }
@@ -105,7 +105,10 @@ pub(in crate::pipeline) async fn fetched(
                     exchange.cache = Some("collapsed");
                     status.collapsed = Some(true);
                 }
-                How::Instead => exchange.cache = Some("stale"),
+                How::Instead(failed) => {
+                    exchange.cache = Some("stale");
+                    status.forward_status = failed.map(|status| status.as_u16());
+                }
             }
             from_store(gateway, &stored, wish, stored.age_ms(now_ms) / 1000).await?
         }
@@ -133,14 +136,17 @@ pub(in crate::pipeline) async fn fetched(
                 (None, StoredBody::Chunked(_)) => whole(status, headers, reader),
             }
         }
-        Fetched::Through(response) => {
+        Fetched::Through(response, why_not) => {
+            if let Some(why_not) = why_not {
+                exchange.note_detail(why_not.code());
+            }
             let (mut head, download) = response.into_parts();
             headers::returning(&mut head.headers);
             Response::from_parts(head, Content::Download(Box::new(download)))
         }
     };
     cache::strip_tags(response.headers_mut());
-    cache::append_status(response.headers_mut(), &status);
+    exchange.tell(response.headers_mut(), status);
     Some(response)
 }
 

@@ -72,6 +72,11 @@ impl Keys {
         format!("{tag}}}:lock:{variant}")
     }
 
+    /// The lock of who warms the cache of a route.
+    pub fn cache_warming(&self, route: &str) -> String {
+        format!("{}:cache-warming:{}", self.prefix, plain(route))
+    }
+
     /// One part of the body of an object, stored apart from its entry. The object's id is random,
     /// so no two bodies share a part.
     pub fn cache_body(entry: &str, object: &[u8; 16], index: u32) -> String {

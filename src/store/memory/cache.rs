@@ -88,20 +88,31 @@ impl MemoryStore {
     }
 
     /// See [`crate::store::Store::extend_chunks`].
-    pub fn extend_chunks(&self, keys: &[String], ttl: Duration) {
+    pub fn extend_chunks(&self, keys: &[String], ttl: Duration) -> bool {
         let until = tokio::time::Instant::now() + life(ttl);
         let mut values = lock(&self.values);
+        let mut all = true;
         for key in keys {
+            all &= values.live(key).is_some();
             if let Some(found) = values.map.get_mut(key) {
                 found.expires = found.expires.map(|expires| expires.max(until));
             }
         }
+        all
     }
 
     /// See [`crate::store::Store::chunks`].
     pub fn chunks(&self, keys: &[String]) -> Vec<Option<Bytes>> {
         let mut values = lock(&self.values);
         keys.iter().map(|key| values.text(key)).collect()
+    }
+
+    /// See [`crate::store::Store::drop_chunks`].
+    pub fn drop_chunks(&self, keys: &[String]) {
+        let mut values = lock(&self.values);
+        for key in keys {
+            values.remove(key);
+        }
     }
 
     /// See [`crate::store::Store::lock`].

@@ -46,6 +46,11 @@ impl RedisStore {
         self.tracker.get()?.get(keys)
     }
 
+    /// See [`crate::store::Store::followed_epochs`].
+    pub fn followed_epochs(&self) -> Option<(usize, bool)> {
+        self.tracker.get().map(Tracker::state)
+    }
+
     /// See [`crate::store::Store::follow_epochs`]. Must be called within a tokio runtime.
     pub fn follow_epochs(&self) {
         if self.settings.cache_epochs == CacheEpochs::Follow {
@@ -113,17 +118,34 @@ impl RedisStore {
     }
 
     /// See [`crate::store::Store::extend_chunks`].
-    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<(), StoreError> {
+    pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<bool, StoreError> {
         if keys.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let ttl_ms = millis(life(ttl));
-        let mut pipeline = Pipeline::with_capacity(keys.len());
+        let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
         for key in keys {
             // Readers of an older entry may count on a longer life.
             pipeline.cmd("PEXPIRE").arg(key).arg(ttl_ms).arg("GT");
         }
-        self.run_all(&pipeline).await.map(|_| ())
+        pipeline.cmd("EXISTS").arg(keys);
+        let found = self.run_all(&pipeline).await?.pop();
+        Ok(matches!(found, Some(Value::Int(found)) if usize::try_from(found) == Ok(keys.len())))
+    }
+
+    /// See [`crate::store::Store::has_chunks`].
+    pub async fn has_chunks(&self, keys: &[String]) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(keys);
+        let found = self.run_one(command).await?;
+        Ok(matches!(found, Value::Int(found) if usize::try_from(found) == Ok(keys.len())))
+    }
+
+    /// See [`crate::store::Store::drop_chunks`].
+    pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
+        let mut command = redis::cmd("UNLINK");
+        command.arg(keys);
+        self.run_one(command).await.map(|_| ())
     }
 
     /// See [`crate::store::Store::lock`].

@@ -42,6 +42,10 @@ impl Tracker {
         self.known.get(keys, Instant::now())
     }
 
+    pub(super) fn state(&self) -> (usize, bool) {
+        self.known.state_at(Instant::now())
+    }
+
     pub(super) fn mark(&self) -> Option<Mark> {
         self.known.mark()
     }

@@ -1,0 +1,143 @@
+//! What is made of the upstream's answer: what was stored is confirmed or doubted, what is new is
+//! kept while it passes, if it may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RANGE;
+use http::response::Parts as Head;
+use http::{HeaderMap, HeaderName, Response};
+use http_body::Body as _;
+
+use super::fetch::{Fetch, Fetched, How, Times};
+use super::fill::{self, Filling};
+use super::keep::Keeper;
+use crate::cache::{self, Chunked, Freshness, Lead, Passing, Reader, Stored, StoredBody, WhyNot};
+use crate::headers;
+use crate::upstream::{Download, Failure};
+
+impl Fetch {
+    /// The origin says that what is stored still holds.
+    pub(super) async fn confirmed(
+        self,
+        stale: &Stored,
+        headers: &HeaderMap,
+        (keeper, lead): (Keeper, Option<Lead>),
+        times: Times,
+    ) -> Fetched {
+        let policy = &self.errand.policy;
+        let fresh = cache::freshened(stale, headers, policy, &self.asked(times), times.answered_ms);
+        let is_kept = fresh.keep.is_ok() && self.is_comparable(&fresh.stored.vary);
+        let stored = if is_kept {
+            keeper.keep(fresh.stored, &self.fields).await
+        } else {
+            // What it says now holds for what was stored, too.
+            self.gateway.drop_entry(stale.key.clone());
+            Arc::new(fresh.stored)
+        };
+        let is_shareable = is_kept && stored.is_shareable(times.answered_ms);
+        match lead {
+            Some(lead) if is_shareable => lead.stored(Arc::clone(&stored)),
+            Some(lead) => lead.alone(),
+            None => {}
+        }
+        Fetched::Stored(stored, How::Confirmed)
+    }
+
+    /// A whole response: kept while it passes, if it may be.
+    pub(super) async fn receive(
+        self,
+        response: Response<Download>,
+        (keeper, lead): (Keeper, Option<Lead>),
+        times: Times,
+        took: &mut Option<Duration>,
+    ) -> Result<Fetched, Failure> {
+        let (mut head, download) = response.into_parts();
+        let freshness = match self.storable(&head, times) {
+            Ok(freshness) => freshness,
+            Err(why) => {
+                self.errand.site.origin.not_kept(why.code());
+                match lead {
+                    // The next answer may be another one.
+                    Some(lead) if head.status.is_server_error() => lead.alone_once(),
+                    Some(lead) if !why.is_lasting() => lead.alone_once(),
+                    Some(lead) => lead.alone(),
+                    None => {}
+                }
+                if self.errand.intent.store && self.request.headers().contains_key(RANGE) {
+                    // The client wants a part of what cannot be kept: it gets the part.
+                    drop(download);
+                    return self.through(took).await;
+                }
+                return Ok(Fetched::Through(Response::from_parts(head, download), Some(why)));
+            }
+        };
+        // Not what the field says: beside Transfer-Encoding it means nothing (RFC 9112 §6.3).
+        let announced = download.size_hint().exact();
+        let room = announced.map(|length| self.gateway.fill_room(length));
+        if room.as_ref().is_some_and(Option::is_none) {
+            self.errand.site.origin.not_kept("room");
+            return Ok(Fetched::Through(Response::from_parts(head, download), None));
+        }
+        let kept = Stored::new(
+            self.errand.site.place.entry.clone(),
+            cache::Epochs::default(),
+            head.status,
+            cache::stored_headers(&head.headers),
+            freshness,
+            StoredBody::Inline(Bytes::new()),
+        );
+        headers::returning(&mut head.headers);
+        let (passing, writer) = Passing::begin();
+        writer.keep_room(room.flatten());
+        let reader = passing.read(Reader::ALL);
+        let promised = Arc::new(promise(&kept, announced));
+        let lead = match lead {
+            Some(lead) if !kept.is_shareable(times.answered_ms) => {
+                lead.alone();
+                None
+            }
+            Some(lead) if announced.is_some() => {
+                lead.passing(Arc::clone(&promised), Arc::clone(&passing));
+                Some(lead)
+            }
+            lead => lead.inspect(Lead::unmeasured),
+        };
+        let fields = self.fields;
+        let filling = Filling { download, writer, announced, head: kept, fields, keeper, lead };
+        let (stored, whole) = match fill::begin(filling).await {
+            Ok(Some(stored)) => (stored, true),
+            Ok(None) => (promised, announced.is_some()),
+            Err(rest) => {
+                tokio::spawn(rest);
+                (promised, announced.is_some())
+            }
+        };
+        Ok(Fetched::Passing { head: Box::new(head), stored, reader, passing, measured: whole })
+    }
+
+    fn storable(&self, head: &Head, times: Times) -> Result<Freshness, WhyNot> {
+        let policy = &self.errand.policy;
+        let asked = self.asked(times);
+        let freshness =
+            cache::storable(policy, &asked, head.status, &head.headers, times.answered_ms)?;
+        if self.is_comparable(&freshness.vary) { Ok(freshness) } else { Err(WhyNot::Vary) }
+    }
+
+    /// Whether what selects a response is what clients send: what the gateway itself sets cannot be
+    /// compared with that.
+    fn is_comparable<V>(&self, vary: &[(HeaderName, V)]) -> bool {
+        let plan = &self.errand.site.origin.running.plan;
+        !vary.iter().any(|(name, _)| headers::is_set_by_gateway(&plan.headers, name))
+    }
+}
+
+/// An entry whose body is still to come: what can be said of it before.
+fn promise(kept: &Stored, announced: Option<u64>) -> Stored {
+    let body = Chunked { object: [0; 16], len: announced.unwrap_or(0), chunk_bytes: 1 };
+    // Nobody may foretell the boundary that is made of this.
+    let hard = Bytes::copy_from_slice(&fastrand::u128(..).to_le_bytes());
+    let epochs = cache::Epochs { hard, soft: Bytes::new() };
+    Stored { body: StoredBody::Chunked(body), epochs, ..kept.clone() }
+}
