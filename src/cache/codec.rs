@@ -217,16 +217,15 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 /// A checksum over these parts. It finds damage; it is no defence against a person who may write to
 /// the store, who could compute it too.
 fn half_sha256(parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
-    let mut checksum = BodyChecksum::new();
+    let mut checksum = Checksum::new();
     parts.iter().for_each(|part| checksum.update(part));
     checksum.finish()
 }
 
-/// The checksum of a body that passes in pieces.
-#[derive(Clone)]
-pub(super) struct BodyChecksum(digest::Context);
+/// Half of a SHA-256 over parts.
+pub(super) struct Checksum(digest::Context);
 
-impl BodyChecksum {
+impl Checksum {
     /// Of nothing yet.
     #[must_use]
     pub(super) fn new() -> Self {
@@ -244,17 +243,5 @@ impl BodyChecksum {
         let mut sum = [0; CHECKSUM_LEN];
         sum.copy_from_slice(&self.0.finish().as_ref()[..CHECKSUM_LEN]);
         sum
-    }
-}
-
-impl Default for BodyChecksum {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Debug for BodyChecksum {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BodyChecksum")
     }
 }

@@ -3,7 +3,7 @@
 //! It must not know where the bytes are kept.
 
 use bytes::Bytes;
-use http::header::{DATE, ETAG, HeaderName, HeaderValue};
+use http::header::{DATE, HeaderName};
 use http::{HeaderMap, StatusCode};
 
 use super::date;
@@ -79,14 +79,6 @@ impl Chunked {
     pub fn count(&self) -> u64 {
         self.len.div_ceil(u64::from(self.chunk_bytes.max(1)))
     }
-
-    /// The pieces that hold `len` bytes from `start` on; empty for none.
-    #[must_use]
-    pub fn covering(&self, start: u64, len: u64) -> std::ops::Range<u64> {
-        let size = u64::from(self.chunk_bytes.max(1));
-        let end = start.saturating_add(len).min(self.len);
-        if start >= end { 0..0 } else { start / size..end.div_ceil(size) }
-    }
 }
 
 impl StoredBody {
@@ -152,12 +144,6 @@ impl Stored {
             tags,
             groups,
         }
-    }
-
-    /// The entity tag as the origin wrote it.
-    #[must_use]
-    pub fn etag(&self) -> Option<&[u8]> {
-        self.headers.get(ETAG).map(HeaderValue::as_bytes)
     }
 
     /// The age now, RFC 9111 §4.2.3; zero where the clock stepped back behind the birth.

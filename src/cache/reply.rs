@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode};
 
-use super::codec::BodyChecksum;
+use super::codec::Checksum;
 use super::entry::Stored;
 use super::range::{self, Wanted};
 use super::validator::{client_has, range_applies};
@@ -142,7 +142,7 @@ fn wrapped(stored: &Stored, parts: &[(u64, u64)], boundary: &str) -> Vec<Piece> 
 /// A line that the body does not contain: it follows from nonces that whoever wrote the body could
 /// not know.
 fn boundary(stored: &Stored) -> String {
-    let mut sum = BodyChecksum::new();
+    let mut sum = Checksum::new();
     for part in [stored.key.as_bytes(), &stored.epochs.hard, &stored.epochs.soft] {
         sum.update(&(part.len() as u64).to_le_bytes());
         sum.update(part);

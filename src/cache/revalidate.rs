@@ -66,8 +66,6 @@ pub struct Freshened {
     /// Whether it may be kept from now on; why not, if the new head forbids it. Then the old entry
     /// goes too.
     pub keep: Result<(), WhyNot>,
-    /// It depends on other request fields than before, so that its variant has another name.
-    pub rekeyed: bool,
 }
 
 /// Updates an entry by the head of a 304 that [`confirms`] it (RFC 9111 §3.2, §4.3.4): every field
@@ -105,10 +103,6 @@ pub fn freshened(
         tags: Vec::new(),
         groups: Vec::new(),
     });
-    let names = |vary: &[(HeaderName, _)]| -> Vec<HeaderName> {
-        vary.iter().map(|(name, _)| name.clone()).collect()
-    };
-    let rekeyed = names(&freshness.vary) != names(&stored.vary);
     let mut new = Stored::new(
         stored.key.clone(),
         stored.epochs.clone(),
@@ -121,7 +115,7 @@ pub fn freshened(
     if !tags::has_tags(headers) {
         new.tags.clone_from(&stored.tags);
     }
-    Freshened { stored: new, keep, rekeyed }
+    Freshened { stored: new, keep }
 }
 
 /// The old head with every field of the new one in place of its namesake.

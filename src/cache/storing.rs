@@ -74,15 +74,6 @@ pub struct Freshness {
     pub groups: Vec<String>,
 }
 
-impl Freshness {
-    /// Whether it could be used as it is, the moment it arrived.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        let age_ms = self.answered_ms.saturating_sub(self.born_ms);
-        !self.flags.no_cache && u64::from(self.lifetime_s) * 1000 > age_ms
-    }
-}
-
 /// Why an answer is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum WhyNot {

@@ -32,7 +32,7 @@ pub(super) struct Asked<'p> {
     /// The session's keys, when the request names a session.
     pub(super) session: Option<SessionKeys>,
     session_policy: Option<&'p session::Policy>,
-    cached: Option<Lookup>,
+    cached: Option<Box<Lookup>>,
 }
 
 impl<'p> Asked<'p> {
@@ -79,7 +79,8 @@ impl<'p> Asked<'p> {
             let end = if renews { plan.keys.session_end(&id) } else { String::new() };
             SessionKeys { session: plan.keys.session(&id), end }
         });
-        let cached = if good { Lookup::of(exchange, arrival, head, &caller) } else { None };
+        let cached =
+            if good { Lookup::of(exchange, arrival, head, &caller).map(Box::new) } else { None };
         Ok(Self { charges, places, held, caller, session, session_policy, cached })
     }
 
@@ -94,7 +95,7 @@ impl<'p> Asked<'p> {
                 let bytes_max = policy.bytes_max();
                 SessionKey { key: &keys.session, ttl: policy.renews(), bytes_max, end }
             }),
-            cached: self.cached.as_ref().and_then(Lookup::question),
+            cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
             overdue: &[],
         }
     }
@@ -176,7 +177,7 @@ impl<'p> Asked<'p> {
         exchange: &mut Exchange,
     ) -> Result<Found, Rejection> {
         match self.cached {
-            Some(lookup) => lookup.judge(reply, head, gateway, exchange).await,
+            Some(lookup) => Box::pin(lookup.judge(reply, head, gateway, exchange)).await,
             None => Ok(Found::Nothing(None)),
         }
     }

@@ -66,16 +66,11 @@ impl<'a> Arrival<'a> {
         identity: Identity<'_>,
         errand: Option<Box<Errand>>,
     ) -> Result<Response<Content>, Rejection> {
-        let upstream = Arc::clone(&self.running.upstreams[self.route.upstream]);
         if let Some(errand) = errand {
-            // The cache wants the client's own fields: what Vary selects from.
-            let (method, fields) = (head.method.clone(), head.headers.clone());
-            let interim = exchange.connection.open_interim(head.version, &self.running.plan);
-            let fetch =
-                self.fetch(gateway, (exchange, interim), (head, fields.clone()), identity, errand);
-            let wish = Wish { method: &method, fields: &fields };
-            return caching::fetch(gateway, fetch, wish, exchange).await;
+            // Large, and not on the way of a request without a cache: boxed, it takes no room there.
+            return Box::pin(self.cached(gateway, exchange, head, identity, errand)).await;
         }
+        let upstream = &self.running.upstreams[self.route.upstream];
         let plan = &self.running.plan;
         let (method, version) = (head.method.clone(), head.version);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
@@ -108,6 +103,24 @@ impl<'a> Arrival<'a> {
                 })
             }
         }
+    }
+
+    /// What the cache makes of a request that it could not answer.
+    async fn cached(
+        self,
+        gateway: &Arc<Gateway>,
+        exchange: &mut Exchange,
+        head: Parts,
+        identity: Identity<'_>,
+        errand: Box<Errand>,
+    ) -> Result<Response<Content>, Rejection> {
+        // The cache wants the client's own fields: what Vary selects from.
+        let (method, fields) = (head.method.clone(), head.headers.clone());
+        let interim = exchange.connection.open_interim(head.version, &self.running.plan);
+        let from = (head, fields.clone());
+        let fetch = self.fetch(gateway, (exchange, interim), from, identity, errand);
+        let wish = Wish { method: &method, fields: &fields };
+        caching::fetch(gateway, fetch, wish, exchange).await
     }
 
     /// Fetches a stored response anew, behind the client's back, unless somebody does already.

@@ -25,11 +25,8 @@ fn what_is_stale_from_the_start_is_kept_to_be_validated() {
     for (control, expected) in cases {
         let response = format!("cache-control: {control}");
         let outcome = Case { response: &response, ..PLAIN }.outcome();
-        assert_eq!(outcome.as_ref().map(|f| f.lifetime_s).map_err(|why| *why), expected);
-        let is_fresh = outcome.is_ok_and(|freshness| freshness.is_fresh());
-        assert!(!is_fresh, "{control:?} is of no use as it is");
+        assert_eq!(outcome.map(|f| f.lifetime_s), expected);
     }
-    assert!(PLAIN.outcome().unwrap().is_fresh());
 }
 
 #[test]
