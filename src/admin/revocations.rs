@@ -108,6 +108,7 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
         // A key may outlive every token: its revocation must not end before it.
         let life = api_keys::life(gateway, id).await?;
         ttl = life.map_or(DURATION_MAX, |left| left.saturating_add(REVOCATION_MARGIN));
+        ttl = ttl.min(DURATION_MAX);
     }
     if let Some(at) = meant.expires_at {
         let left = Duration::from_secs(at.saturating_sub(now));
@@ -207,7 +208,7 @@ fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec
         })?;
         return Ok(vec![verifier.store_keys().clone()]);
     }
-    if plan.verifiers.values().all(|verifier| verifier.qualifier().is_none()) {
+    if plan.verifiers.values().all(|verifier| *verifier.store_keys() == plan.keys) {
         return Ok(vec![plan.keys.clone()]);
     }
     let Issuer::Said(issuer) = issuer else {

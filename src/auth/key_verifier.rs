@@ -17,7 +17,7 @@ use super::carrier::Raw;
 use super::challenge::{Denied, KeyFault};
 use super::header_value::{self, ClaimHeader};
 use super::identify::Unidentified;
-use super::memory::{self, Fingerprint};
+use super::memory::{self, Fingerprint, TokenMemory};
 use super::verifier::{Mistake, compile_headers, unix_seconds};
 use crate::base::facts::Identity;
 use crate::config::{self, TokenSource};
@@ -149,6 +149,15 @@ impl KeyVerifier {
         Err(Unidentified::KeyUnread(Unread { verifier: self, place, record_key, former }))
     }
 
+    /// Forgets the record under this key: it was deleted or revoked, and must not serve again when
+    /// the store is away.
+    pub fn forget(&self, record_key: &str, memory: &TokenMemory) {
+        let digest = record_key.get(record_key.len().saturating_sub(64)..).and_then(unhex);
+        if let Some(digest) = digest {
+            memory.api_keys.records.remove(&(self.fingerprint, digest));
+        }
+    }
+
     fn identity(&self, record: Record, record_key: &str) -> Result<Identity, &'static str> {
         let mut identity = Identity {
             subject: Some(record.owner.clone()),
@@ -201,6 +210,8 @@ impl Unread<'_> {
             memory.records.remove(&place);
             return Err(Denied::ApiKey(KeyFault::Unknown));
         };
+        // What was remembered holds no longer, whatever this record says.
+        memory.records.remove(&place);
         // What cannot be read may be anybody's key, so nobody is told that it is bad.
         let unread = |what: &str| Denied::KeyUnread(StoreError::Refused(what.to_owned()));
         let record = Record::read(&text).map_err(unread)?;
@@ -213,6 +224,15 @@ impl Unread<'_> {
         memory.records.insert(place, remembered);
         live(identity, now)
     }
+}
+
+/// A digest from its 64 hexadecimal digits.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    (text.len() == 64).then_some(digest)
 }
 
 fn live(identity: Arc<Identity>, now: i64) -> Result<Arc<Identity>, Denied> {

@@ -26,8 +26,8 @@ mod tests;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
@@ -38,7 +38,7 @@ pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
 pub use self::keys::{Flaw, Key, KeySet};
 pub use self::memory::{TOKENS_MAX, TokenMemory};
 pub use self::sign::sign;
-pub use self::verifier::{Mistake, Verifier};
+pub use self::verifier::{Company, Mistake, Verifier};
 
 use self::carrier::Form;
 use crate::base::facts::{Caller, Identity, Target, scalar};
@@ -163,6 +163,13 @@ impl Policy {
     /// The refusal of a request that carries nothing.
     fn missing(&self) -> Denied {
         if self.verifiers.is_empty() { Denied::NoApiKey } else { Denied::NoToken }
+    }
+
+    /// Whether a header field carries credentials to this route. They are kept nowhere.
+    pub fn reads(&self, name: &HeaderName) -> bool {
+        let of_keys = self.key_verifiers.iter().flat_map(|verifier| &verifier.from);
+        let header = |source: &TokenSource| matches!(source, TokenSource::Header(it) if it == name);
+        self.from.iter().chain(of_keys).any(header)
     }
 
     fn all_places(&self) -> Vec<TokenSource> {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
+use crate::auth::Company;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -73,7 +74,7 @@ fn hs256_settings() -> config::Verifier {
 }
 
 fn compile(config: &config::Verifier) -> Verifier {
-    Verifier::compile("users", config, &store::keys::Keys::new("app"), false).unwrap()
+    Verifier::compile("users", config, &store::keys::Keys::new("app"), Company::Alone).unwrap()
 }
 
 fn hs256() -> Verifier {

@@ -69,8 +69,20 @@ pub struct Verifier {
     pub(super) token_bytes: usize,
     pub(super) revocation: bool,
     pub(super) store_keys: Keys,
-    qualified: bool,
+    company: Company,
     pub(super) claim_headers: Vec<ClaimHeader>,
+}
+
+/// With whom a verifier of tokens shares a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Company {
+    /// With nobody.
+    Alone,
+    /// With verifiers of API keys: their callers are told apart from its own, but what revokes its
+    /// tokens revokes nothing of theirs.
+    ApiKeys,
+    /// With another verifier of tokens, whose `jti`, `sid` and `sub` may be the same.
+    Tokens,
 }
 
 /// The keys of a verifier, and what its tokens are remembered under while it has these.
@@ -83,12 +95,12 @@ struct Current {
 impl Verifier {
     /// Compiles what was written, or says everything that is wrong with it. The list of mistakes is
     /// empty when the only one is that no key source is named, which the reader of the file has
-    /// reported. `qualified`: callers of other verifiers could be confused with this one's.
+    /// reported.
     pub fn compile(
         name: &str,
         config: &config::Verifier,
         store_keys: &Keys,
-        qualified: bool,
+        company: Company,
     ) -> Result<Self, Vec<Mistake>> {
         super::init();
         let mut mistakes = Vec::new();
@@ -103,8 +115,11 @@ impl Verifier {
             Some(KeySource::Url(remote)) => Some(remote.clone()),
             _ => None,
         };
-        let store_keys = if qualified { store_keys.qualified(name) } else { store_keys.clone() };
-        let fingerprint = fingerprint(name, config, &store_keys);
+        let store_keys = match company {
+            Company::Tokens => store_keys.qualified(name),
+            Company::Alone | Company::ApiKeys => store_keys.clone(),
+        };
+        let fingerprint = fingerprint(&format!("{name} {company:?}"), config, &store_keys);
         Ok(Self {
             name: name.into(),
             fingerprint,
@@ -121,7 +136,7 @@ impl Verifier {
             token_bytes: config.token_bytes,
             revocation: config.revocation,
             store_keys,
-            qualified,
+            company,
             claim_headers,
         })
     }
@@ -152,7 +167,7 @@ impl Verifier {
 
     /// Its name, where identities must be told apart by it.
     pub fn qualifier(&self) -> Option<Arc<str>> {
-        self.qualified.then(|| Arc::clone(&self.name))
+        (self.company != Company::Alone).then(|| Arc::clone(&self.name))
     }
 
     /// Where its keys are published, when they are.

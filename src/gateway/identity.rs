@@ -86,12 +86,13 @@ impl Gateway {
 pub(super) fn warn_of_qualified(old: &Plan, new: &Plan) {
     let is_new = |(name, verifier): &(&String, &Arc<Verifier>)| {
         let former = old.verifiers.get(*name);
-        verifier.qualifier().is_some() && former.is_some_and(|it| it.qualifier().is_none())
+        let is_plain = former.is_some_and(|former| *former.store_keys() == old.keys);
+        is_plain && *verifier.store_keys() != new.keys
     };
     for (name, _) in new.verifiers.iter().filter(is_new) {
         tracing::warn!(
-            "auth.{name} shares a route with another verifier now: its callers are revoked under \
-             keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again what was \
+            "auth.{name} shares a route with another verifier of tokens now: its callers are revoked \
+             under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again what was \
              revoked by jti, sid or sub before"
         );
     }

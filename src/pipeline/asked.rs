@@ -112,10 +112,18 @@ impl<'p> Asked<'p> {
         let (Some(identity), Some(reply)) = (caller, answers.standing.take()) else {
             return Ok(());
         };
+        // What the store says itself counts on; what this node only knew may be known again.
+        let is_news = reply.is_ok();
         match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
             Ok(standing) => {
                 let verdict = auth::confirm(identity, standing);
                 if verdict.is_err() {
+                    if is_news
+                        && let Some(record) = &identity.record_key
+                        && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
+                    {
+                        verifier.forget(record, &gateway.tokens);
+                    }
                     self.undo(answers, gateway);
                     self.held = None;
                 }

@@ -67,7 +67,7 @@ impl<'a> Arrival<'a> {
         errand: Option<Box<Errand>>,
     ) -> Result<Response<Content>, Rejection> {
         if let Some(errand) = errand {
-            // Large, and not on the way of a request without a cache: boxed, it takes no room there.
+            // Large: boxed, it takes no room in the request of a route without a cache.
             return Box::pin(self.cached(gateway, exchange, head, identity, errand)).await;
         }
         let upstream = &self.running.upstreams[self.route.upstream];

@@ -1,10 +1,10 @@
 //! Verifiers, and what routes say about their callers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check;
-use crate::auth::{self, KeyVerifier, Requirement, Verifier};
+use crate::auth::{self, Company, KeyVerifier, Requirement, Verifier};
 use crate::config::{self, Config, KeySource, Problems};
 use crate::store::keys::Keys;
 
@@ -20,10 +20,11 @@ pub(super) struct Verifiers {
 
 /// Compiles every verifier, and reports those that cannot stand beside each other.
 pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -> Verifiers {
-    let qualified = qualified(config);
+    let company = company(config);
     let mut verifiers = Verifiers::default();
     for (name, written) in &config.auth {
-        let is_qualified = qualified.contains(name.as_str());
+        let company = company.get(name.as_str()).copied().unwrap_or(Company::Alone);
+        let is_qualified = company != Company::Alone;
         if is_qualified && RESERVED_QUALIFIERS.contains(&name.as_str()) {
             let what = format!("{name:?} already means something in the keys of revocation");
             let remedy = "give it another name: it is on a route with several verifiers";
@@ -34,7 +35,7 @@ pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -
                 verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
             })
         } else {
-            Verifier::compile(name, written, keys, is_qualified).map(|verifier| {
+            Verifier::compile(name, written, keys, company).map(|verifier| {
                 verifiers.tokens.insert(name.clone(), Arc::new(verifier));
             })
         };
@@ -50,12 +51,24 @@ fn takes_api_keys(written: &config::Verifier) -> bool {
     matches!(written.keys, Some(KeySource::ApiKeys))
 }
 
-/// The verifiers that share a route with others. Their identities are told apart on every route, so
-/// that one revocation works on all of them.
-fn qualified(config: &Config) -> BTreeSet<&str> {
-    let auths = config.routes.values().filter_map(|route| route.auth.as_ref());
-    let shared = auths.filter(|auth| auth.by.len() > 1);
-    shared.flat_map(|auth| auth.by.iter().map(String::as_str)).collect()
+/// The verifiers that share a route with others, and with whom. Their identities are told apart on
+/// every route, so that one revocation works on all of them.
+fn company(config: &Config) -> BTreeMap<&str, Company> {
+    let mut all = BTreeMap::new();
+    for auth in config.routes.values().filter_map(|route| route.auth.as_ref()) {
+        let is_of_tokens =
+            |name: &&String| config.auth.get(*name).is_some_and(|written| !takes_api_keys(written));
+        let found = match (auth.by.len(), auth.by.iter().filter(is_of_tokens).count()) {
+            (0 | 1, _) => continue,
+            (_, 0 | 1) => Company::ApiKeys,
+            _ => Company::Tokens,
+        };
+        for name in &auth.by {
+            let known = all.entry(name.as_str()).or_insert(found);
+            *known = found.max(*known);
+        }
+    }
+    all
 }
 
 /// Keys of one place are fetched once, whoever uses them, so there is one answer to how.

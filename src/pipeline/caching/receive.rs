@@ -125,11 +125,20 @@ impl Fetch {
         if self.is_comparable(&freshness.vary) { Ok(freshness) } else { Err(WhyNot::Vary) }
     }
 
-    /// Whether what selects a response is what clients send: what the gateway itself sets cannot be
-    /// compared with that.
+    /// Whether what selects a response is what clients send, and may be kept: what the gateway
+    /// itself sets cannot be compared with that, and credentials are kept nowhere.
     fn is_comparable<V>(&self, vary: &[(HeaderName, V)]) -> bool {
-        let plan = &self.errand.site.origin.running.plan;
-        !vary.iter().any(|(name, _)| headers::is_set_by_gateway(&plan.headers, name))
+        if vary.is_empty() {
+            return true;
+        }
+        let origin = &self.errand.site.origin;
+        let plan = &origin.running.plan;
+        let route = plan.routes.policies().find(|route| route.index == origin.route);
+        let auth = route.and_then(|route| route.auth.as_ref());
+        !vary.iter().any(|(name, _)| {
+            headers::is_set_by_gateway(&plan.headers, name)
+                || auth.is_some_and(|auth| auth.reads(name))
+        })
     }
 }
 

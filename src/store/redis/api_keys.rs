@@ -12,15 +12,17 @@ use super::{RedisStore, millis};
 use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys};
 use crate::store::{ApiKeyList, ApiKeyWrite, Reply, Revocation, StoreError};
 
+/// Most bytes that are read of one value, which is one more than a record may have.
+const GET_BYTES_MAX: usize = 8 * 1024;
+
 impl RedisStore {
     /// See [`crate::store::Store::get`].
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        let mut command = redis::cmd("GET");
-        command.arg(key);
-        match self.run_one(command).await? {
-            Value::Nil => Ok(None),
-            value => bytes(value).map(Some),
-        }
+        // No more than shows that it is too long; an empty one is none.
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(key).arg(0).arg(GET_BYTES_MAX);
+        let value = bytes(self.run_one(command).await?)?;
+        Ok(Some(value).filter(|value| !value.is_empty()))
     }
 
     /// See [`crate::store::Store::write_api_key`].

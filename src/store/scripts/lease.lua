@@ -19,7 +19,8 @@ for i, key in ipairs(KEYS) do
   local most, lease, mode = tonumber(ARGV[3*i - 1]), tonumber(ARGV[3*i]), ARGV[3*i + 1]
   if mode == '2' or (mode ~= '3' and reply[i + 1] < most) then
     redis.call('ZADD', key, 'GT', string.format('%.0f', now + lease), ARGV[1])
-    redis.call('PEXPIRE', key, ARGV[3*i])                  -- no other lease ends later: all are as long
+    -- Other holders may have a longer lease, of a plan before a reload.
+    if redis.call('PEXPIRE', key, ARGV[3*i], 'NX') == 0 then redis.call('PEXPIRE', key, ARGV[3*i], 'GT') end
   end
 end
 return reply

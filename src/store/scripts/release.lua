@@ -8,6 +8,7 @@ local now = t[1]*1000 + math.floor(t[2]/1000)
 for i, key in ipairs(KEYS) do
   redis.call('ZREMRANGEBYSCORE', key, string.format('%.0f', GONE), string.format('%.0f', GONE + now))
   redis.call('ZADD', key, string.format('%.0f', GONE + now + tonumber(ARGV[i + 1])), ARGV[1])
-  redis.call('PEXPIRE', key, ARGV[i + 1])                  -- no other lease ends later: all are as long
+  -- Other holders may have a longer lease, of a plan before a reload.
+  if redis.call('PEXPIRE', key, ARGV[i + 1], 'NX') == 0 then redis.call('PEXPIRE', key, ARGV[i + 1], 'GT') end
 end
 return 1

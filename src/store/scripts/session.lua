@@ -6,6 +6,7 @@ local key, most = KEYS[1], tonumber(ARGV[1])
 local kind = redis.call('TYPE', key).ok
 if kind == 'string' then return {redis.call('GETRANGE', key, 0, ARGV[1]), redis.call('PTTL', key)} end
 if kind == 'hash' then
+  if redis.call('HLEN', key) > most then return {string.rep(' ', most + 1), redis.call('PTTL', key)} end
   local all = redis.call('HGETALL', key)
   local bytes = 0
   for i = 1, #all do bytes = bytes + #all[i] end

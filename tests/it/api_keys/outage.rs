@@ -50,6 +50,35 @@ fn without_redis_a_known_key_is_judged_as_tokens_are_and_another_waits() {
 }
 
 #[test]
+fn a_deleted_key_does_not_come_back_when_redis_goes() {
+    let (mut redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis.url(), "revocation = \"allow\"", &upstream);
+    let (key, _) = create(&gateway, &json!({"owner": "acme"}));
+    assert_eq!(get(&gateway, "/keys", &key).status, 200);
+    let records = redis.cli(&["KEYS", "app:auth:key:*"]);
+    assert_eq!(redis.cli(&["DEL", records.trim()]), "1");
+    is_refused(&get(&gateway, "/keys", &key), "api_key_revoked");
+    redis.kill();
+    for _ in 0..2 {
+        let reply = get(&gateway, "/keys", &key);
+        assert_eq!((reply.status, &*code(&reply)), (503, "keys_unavailable"));
+    }
+}
+
+#[test]
+fn tokens_beside_api_keys_are_revoked_by_the_keys_they_always_had() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis.url(), "", &upstream);
+    let mut claims = claims("42");
+    claims["jti"] = json!("t1");
+    let bearer = token(claims);
+    let ask = || Client::get(gateway.public, "/both").bearer(&bearer).send();
+    assert_eq!(ask().status, 200);
+    redis.cli(&["SET", "app:auth:blacklist:t1", "1"]);
+    assert_eq!((ask().status, &*code(&ask())), (401, "token_revoked"));
+}
+
+#[test]
 fn the_first_use_asks_twice_and_every_other_once() {
     let (redis, upstream) = (Redis::start(), upstream());
     let proxy = TcpProxy::start(redis.address());
