@@ -91,9 +91,9 @@ pub(super) fn warn_of_qualified(old: &Plan, new: &Plan) {
     };
     for (name, _) in new.verifiers.iter().filter(is_new) {
         tracing::warn!(
-            "auth.{name} shares a route with another verifier of tokens now: its callers are revoked \
-             under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again what was \
-             revoked by jti, sid or sub before"
+            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+             revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
+             what was revoked by jti, sid or sub before"
         );
     }
 }
