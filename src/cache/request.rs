@@ -87,6 +87,12 @@ pub fn lookup(policy: &Policy, method: &Method, headers: &HeaderMap, has_body: b
     plain
 }
 
+/// Whether a request is for a part of a representation, or for news of it only.
+#[must_use]
+pub fn is_partial(headers: &HeaderMap) -> bool {
+    CONDITIONS.iter().any(|name| headers.contains_key(name))
+}
+
 /// Makes a request for the whole of a representation of a client's request for a part of it, or
 /// for news of it: what comes back can be kept, and the client's answer is made from that.
 pub fn for_fill(headers: &mut HeaderMap) {

@@ -27,7 +27,7 @@ const HEURISTIC_MAX_S: u64 = 24 * 60 * 60;
 pub struct Asked<'a> {
     /// What [`lookup`](super::lookup) made of it.
     pub intent: &'a Intent,
-    /// Its fields as they were forwarded upstream; the values that Vary selects come from here.
+    /// Its fields as the client sent them; the values that Vary selects come from here.
     pub headers: &'a HeaderMap,
     /// The gateway verified a credential, or the request had Authorization.
     pub authenticated: bool,

@@ -47,7 +47,7 @@ pub(super) struct Revoke {
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<String>,
     /// The verifier whose callers are meant, by its name in [auth]; needed where a route has
-    /// several.
+    /// several verifiers of tokens.
     #[arg(long, value_name = "NAME")]
     auth: Option<String>,
     #[command(flatten)]

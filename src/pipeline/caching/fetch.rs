@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::response::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -90,7 +89,9 @@ impl Fetch {
             let follow = match self.errand.board(&self.gateway) {
                 Boarding::Lead(lead) => return self.lead(lead, took).await,
                 // A part, or news, of what could not be kept a moment ago is the origin's to give.
-                Boarding::Alone if self.is_partial() => return self.through(took).await,
+                Boarding::Alone if cache::is_partial(self.request.headers()) => {
+                    return self.through(took).await;
+                }
                 Boarding::Alone => break,
                 Boarding::Follow(follow) => follow,
             };
@@ -115,12 +116,6 @@ impl Fetch {
             self.errand.variant = variant;
         }
         self.ask(None, None, took).await
-    }
-
-    /// Whether the client wants less than the whole.
-    fn is_partial(&self) -> bool {
-        let conditions = [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE];
-        conditions.iter().any(|name| self.request.headers().contains_key(name))
     }
 
     /// What becomes of a request whose answer somebody else could not get a moment ago: what is

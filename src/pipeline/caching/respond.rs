@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::response::Parts as Head;
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -19,15 +18,6 @@ use crate::headers;
 pub(in crate::pipeline) struct Wish<'a> {
     pub(in crate::pipeline) method: &'a Method,
     pub(in crate::pipeline) fields: &'a HeaderMap,
-}
-
-impl Wish<'_> {
-    /// Whether the client wants less than the whole: a part, or news only.
-    fn is_partial(self) -> bool {
-        [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE]
-            .iter()
-            .any(|name| self.fields.contains_key(name))
-    }
 }
 
 /// Answers from a stored response. None if its body is not in the store any more.
@@ -122,8 +112,7 @@ pub(in crate::pipeline) async fn fetched(
         Fetched::Passing { head, stored, reader, passing, measured } => {
             status.stored = true;
             let age = stored.age_ms(gateway.now_ms()) / 1000;
-            let reply = wish
-                .is_partial()
+            let reply = cache::is_partial(wish.fields)
                 .then(|| cache::reply(&stored, wish.method, wish.fields, age))
                 // News can be told of a body whose length nobody knows yet; a part cannot.
                 .filter(|reply| measured || reply.status == StatusCode::NOT_MODIFIED);
