@@ -4,6 +4,7 @@
 mod caching;
 mod held;
 mod identity;
+mod leases;
 mod overdue;
 mod releases;
 
@@ -13,11 +14,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use self::caching::Keeping;
 pub use self::held::Held;
+pub use self::leases::LEASE;
+use self::leases::Leases;
 use self::overdue::Overdue;
 use self::releases::Releases;
 use crate::auth::TokenMemory;
@@ -28,12 +32,15 @@ use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store, StoreError,
+    Answers, Epoch, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
+    StoreError,
 };
 use crate::upstream::Upstream;
 
 /// Most writes that nobody waits for, at a time.
 const BACKGROUND_MAX: u32 = 1024;
+/// Most epochs that are remembered as they were last seen: those of scopes that were purged.
+const EPOCHS_MAX: usize = 16_384;
 /// How often unused upstream connections are looked at, and waiting invalidations retried.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,6 +66,9 @@ pub struct Gateway {
     /// Room for responses that are being read.
     filling: Arc<Semaphore>,
     overdue: Overdue,
+    leases: Leases,
+    /// Epochs as they were last seen: what a lease is named by before they are read.
+    epochs: Cache<String, Epoch>,
     releases: Arc<Releases>,
     /// Counters.
     pub metrics: Metrics,
@@ -132,6 +142,8 @@ impl Gateway {
             backlog,
             backlog_bytes,
             overdue: Overdue::default(),
+            leases: Leases::default(),
+            epochs: Cache::new(EPOCHS_MAX),
             releases: Arc::default(),
             metrics,
             access,
@@ -148,6 +160,7 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(leases::keep(Arc::downgrade(&gateway)));
         tokio::spawn(held::keep(Arc::downgrade(&gateway)));
         let releases = Arc::clone(&gateway.releases);
         tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));

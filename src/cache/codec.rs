@@ -4,22 +4,22 @@
 //! anything is built of them, and whatever does not pass is no entry, which to the caller is a
 //! miss.
 //!
-//! Layout, integers little-endian: magic and version `PCE\x02`, total length `u64`, checksum
-//! (16 bytes of SHA-256 over everything else), born_ms and answered_ms `u64`, lifetime_s, swr_s and
+//! Layout, integers little-endian: magic and version `PCE\x03`, total length `u64`, checksum
+//! (XXH3-128 of all that follows), born_ms and answered_ms `u64`, lifetime_s, swr_s and
 //! sie_s `u32`, flags `u8`, status `u16`, key, hard and soft epochs, then lists, each a count `u32`
 //! and its members: tags, groups, vary (name, 0 or 1 and a value), headers (name, value). Then 0
 //! and the body up to the end, or 1 and object (16 bytes), length `u64` and length of a chunk `u32`
 //! of a body in chunks. Every part without a fixed size is a `u32` length and its bytes.
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::entry::{Chunked, Epochs, Stored, StoredBody};
 use super::storing::Flags;
 
-const MAGIC: [u8; 4] = *b"PCE\x02";
+const MAGIC: [u8; 4] = *b"PCE\x03";
 const CHECKSUM_AT: usize = 12;
 const CHECKSUM_LEN: usize = 16;
 const PAYLOAD_AT: usize = CHECKSUM_AT + CHECKSUM_LEN;
@@ -83,12 +83,13 @@ impl Stored {
         }
         let total = out.len() as u64;
         out[MAGIC.len()..CHECKSUM_AT].copy_from_slice(&total.to_le_bytes());
-        let sum = half_sha256(&[&out[..CHECKSUM_AT], &out[PAYLOAD_AT..]]);
+        let sum = xxh3_128(&out[PAYLOAD_AT..]).to_le_bytes();
         out[CHECKSUM_AT..PAYLOAD_AT].copy_from_slice(&sum);
         out
     }
 
-    /// Reads an entry back; none if anything about the bytes is not as this version wrote it.
+    /// Reads an entry back; none if anything about the bytes is not as this version wrote it. The
+    /// checksum finds damage; it is no defence against a person who may write to the store.
     ///
     /// Body and field values are views into `input`: nothing is copied that can be shared.
     #[must_use]
@@ -97,7 +98,7 @@ impl Stored {
             return None;
         }
         let total = u64::from_le_bytes(input[MAGIC.len()..CHECKSUM_AT].try_into().ok()?);
-        let sum = half_sha256(&[&input[..CHECKSUM_AT], &input[PAYLOAD_AT..]]);
+        let sum = xxh3_128(&input[PAYLOAD_AT..]).to_le_bytes();
         if total != input.len() as u64 || sum != input[CHECKSUM_AT..PAYLOAD_AT] {
             return None;
         }
@@ -212,36 +213,4 @@ fn put(out: &mut Vec<u8>, part: &[u8]) {
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-}
-
-/// A checksum over these parts. It finds damage; it is no defence against a person who may write to
-/// the store, who could compute it too.
-fn half_sha256(parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
-    let mut checksum = Checksum::new();
-    parts.iter().for_each(|part| checksum.update(part));
-    checksum.finish()
-}
-
-/// Half of a SHA-256 over parts.
-pub(super) struct Checksum(digest::Context);
-
-impl Checksum {
-    /// Of nothing yet.
-    #[must_use]
-    pub(super) fn new() -> Self {
-        Self(digest::Context::new(&digest::SHA256))
-    }
-
-    /// Takes the next piece.
-    pub(super) fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
-    }
-
-    /// Half of the SHA-256 of all pieces.
-    #[must_use]
-    pub(super) fn finish(self) -> [u8; CHECKSUM_LEN] {
-        let mut sum = [0; CHECKSUM_LEN];
-        sum.copy_from_slice(&self.0.finish().as_ref()[..CHECKSUM_LEN]);
-        sum
-    }
 }

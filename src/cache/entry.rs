@@ -2,8 +2,8 @@
 //!
 //! It must not know where the bytes are kept.
 
-use bytes::Bytes;
-use http::header::{DATE, HeaderName};
+use bytes::{Bytes, BytesMut};
+use http::header::{DATE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::date;
@@ -186,6 +186,22 @@ impl Stored {
         let resident = now_ms.saturating_sub(self.answered_ms);
         let left = (u64::from(RESIDENCE_MAX_S) * 1000).saturating_sub(resident);
         of_use.saturating_sub(self.age_ms(now_ms)).min(left)
+    }
+
+    /// Gives the field values memory of their own. As they arrived they are views into the buffer
+    /// of a network connection, many times their size, which would stay as long as the entry.
+    pub fn compact(&mut self) {
+        let length = self.headers.values().map(HeaderValue::len).sum();
+        let mut copied = BytesMut::with_capacity(length);
+        self.headers.values().for_each(|value| copied.extend_from_slice(value.as_bytes()));
+        let mut copied = copied.freeze();
+        for value in self.headers.values_mut() {
+            let bytes = copied.split_to(value.len());
+            // What was a value is one.
+            if let Ok(copy) = HeaderValue::from_maybe_shared(bytes) {
+                *value = copy;
+            }
+        }
     }
 
     /// Whether it answers requests that came while it was fetched, too: what must be confirmed for

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::Policy;
 use crate::base::facts::{Caller, Target};
@@ -95,9 +96,13 @@ impl Place {
         epochs.get(CLOCK).copied().unwrap_or_default()
     }
 
-    /// The key of the lock under which one node fetches the response.
-    pub fn lock(&self) -> String {
-        Keys::cache_lock(&self.entry)
+    /// The key of the lock under which one node fetches a variant of the response, as it is under
+    /// these epochs: a read after a write waits for no fetch from before it.
+    pub fn lock(&self, variant: &str, epochs: &[Epoch]) -> String {
+        let mut fetch = Vec::with_capacity(variant.len() + 16 * epochs.len());
+        fetch.extend_from_slice(variant.as_bytes());
+        epochs.iter().for_each(|epoch| fetch.extend_from_slice(&epoch.to_bytes()));
+        Keys::cache_lock(&self.entry, xxh3_128(&fetch))
     }
 
     /// The key of one part of a body that is stored apart from the entry.

@@ -3,6 +3,7 @@
 //!
 //! It must not know where the body is: an answer names the parts of it that follow the head.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
@@ -10,10 +11,10 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode};
 
-use super::codec::Checksum;
 use super::entry::Stored;
 use super::range::{self, Wanted};
 use super::validator::{client_has, range_applies};
+use crate::store::keys::hex;
 
 /// The fields of a 304, RFC 9110 §15.4.5. Age joins them, and Last-Modified where no tag is there.
 const NOT_MODIFIED: [HeaderName; 7] = [
@@ -142,14 +143,14 @@ fn wrapped(stored: &Stored, parts: &[(u64, u64)], boundary: &str) -> Vec<Piece> 
 /// A line that the body does not contain: it follows from nonces that whoever wrote the body could
 /// not know.
 fn boundary(stored: &Stored) -> String {
-    let mut sum = Checksum::new();
+    let mut sum = Context::new(&SHA256);
     for part in [stored.key.as_bytes(), &stored.epochs.hard, &stored.epochs.soft] {
         sum.update(&(part.len() as u64).to_le_bytes());
         sum.update(part);
     }
     sum.update(&stored.answered_ms.to_le_bytes());
     sum.update(&stored.born_ms.to_le_bytes());
-    format!("{:032x}", u128::from_be_bytes(sum.finish()))
+    hex(sum.finish().as_ref().get(..16).unwrap_or_default())
 }
 
 fn content_range(start: u64, len: u64, total: u64) -> String {

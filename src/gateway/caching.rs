@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Gateway;
 use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
 use crate::observe::CacheState;
-use crate::store::{Entry, HeldLock, Purge, Remembered, StoreError};
+use crate::store::{Entry, Epoch, HeldLock, Purge, Remembered, StoreError};
 
 /// Memory is shared out in pieces of this many bytes.
 const UNIT_BYTES: u64 = 1024;
@@ -68,6 +68,22 @@ impl Gateway {
             gateway.settle_overdue().await;
             Ok(())
         });
+    }
+
+    /// These epochs as they were last seen. A guess: good enough to name a lease by, and no more.
+    pub fn guess_epochs(&self, keys: &[String]) -> Vec<Epoch> {
+        keys.iter().map(|key| self.epochs.get(key).unwrap_or_default()).collect()
+    }
+
+    /// What the store said after a guess.
+    pub fn note_epochs(&self, keys: &[String], guessed: &[Epoch], epochs: &[Epoch]) {
+        for ((key, guessed), epoch) in keys.iter().zip(guessed).zip(epochs) {
+            if *epoch == Epoch::default() && guessed != epoch {
+                self.epochs.remove(key);
+            } else if guessed != epoch {
+                self.epochs.insert(key.clone(), *epoch);
+            }
+        }
     }
 
     /// Whether the store knows of every invalidation.

@@ -138,7 +138,10 @@ impl<'p> Asked<'p> {
     }
 
     /// The store has answered: a place that it gave or refused comes no more.
-    pub(super) fn heard(&mut self, answers: &Answers) {
+    pub(super) fn heard(&mut self, answers: &Answers, gateway: &Gateway) {
+        if let (Some(lookup), Some(reply)) = (&mut self.cached, &answers.cached) {
+            lookup.heard(gateway, reply);
+        }
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
             held.ticket().heard();
         }

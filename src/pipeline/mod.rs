@@ -152,7 +152,7 @@ async fn answer(
         // It has just not answered, and no request waits for it twice.
         Some(error) => Answers::failed(&asked.questions(), &error),
     };
-    asked.heard(&answers);
+    asked.heard(&answers, gateway);
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the

@@ -41,13 +41,13 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Windows {
-    map: HashMap<String, (Window, WindowLog)>,
+    map: HashMap<String, (Window, WindowLog), foldhash::fast::RandomState>,
     swept_us: u64,
 }
 
 #[derive(Debug, Default)]
 struct Values {
-    map: HashMap<String, Value>,
+    map: HashMap<String, Value, foldhash::fast::RandomState>,
     /// Bytes held by the values.
     bytes: usize,
     swept: Option<Instant>,
@@ -154,7 +154,7 @@ impl MemoryStore {
     }
 
     fn standing(&self, standing: Standing<'_>) -> Result<StandingReply, StoreError> {
-        let mut values = lock(&self.values);
+        let values = lock(&self.values);
         let listed = standing.blacklist.iter().any(|key| values.live(key).is_some());
         let text = match standing.not_before.and_then(|key| values.live(key)) {
             None => None,
@@ -168,7 +168,7 @@ impl MemoryStore {
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {
-        let mut values = lock(&self.values);
+        let values = lock(&self.values);
         let found = values.live(key).filter(|found| !found.value.is_empty_text())?;
         let now = Instant::now();
         Some(SessionReply {
@@ -210,16 +210,18 @@ impl Windows {
 }
 
 impl Values {
-    fn live(&mut self, key: &str) -> Option<&mut Value> {
-        let now = Instant::now();
-        if self.map.get(key)?.expires.is_some_and(|at| at <= now) {
-            self.remove(key);
-            return None;
-        }
+    fn live(&self, key: &str) -> Option<&Value> {
+        let found = self.map.get(key)?;
+        let has_ended = found.expires.is_some_and(|at| at <= Instant::now());
+        (!has_ended).then_some(found)
+    }
+
+    fn live_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.live(key)?;
         self.map.get_mut(key)
     }
 
-    fn text(&mut self, key: &str) -> Option<Bytes> {
+    fn text(&self, key: &str) -> Option<Bytes> {
         match &self.live(key)?.value {
             SessionValue::Text(text) => Some(text.clone()),
             SessionValue::Fields(_) => None,

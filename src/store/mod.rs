@@ -26,7 +26,7 @@ use crate::config::Config;
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::cached::{
     ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
-    VARY_SETS_MAX, hard_halves, soft_halves,
+    VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
 pub use self::lease::{Crowd, LeaseReply, Leases, Release};
 pub use self::memory::MemoryStore;
@@ -303,20 +303,6 @@ impl Store {
         match self {
             Self::Redis(store) => store.lock(lock, ttl).await,
             Self::Memory(store) => store.lock(lock, ttl),
-        }
-    }
-
-    /// Takes a lock that nobody holds, for `ttl`, and reads what is stored after that, in one round
-    /// trip: who had the lock before may have stored it.
-    pub async fn lock_and_look(
-        &self,
-        lock: &HeldLock,
-        ttl: Duration,
-        cached: Cached<'_>,
-    ) -> Result<(bool, CachedReply), StoreError> {
-        match self {
-            Self::Redis(store) => store.lock_and_look(lock, ttl, cached).await,
-            Self::Memory(store) => Ok((store.lock(lock, ttl)?, store.cached(cached))),
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Epoch, LeaseReply, Leases, SessionEnd, StoreError, WindowSet, WindowState};
+use super::{
+    Epoch, LeaseReply, Leases, SessionEnd, StoreError, WantedLock, WindowSet, WindowState,
+};
 
 /// Everything one request asks. Unasked questions cost nothing.
 #[derive(Debug, Default, Clone, Copy)]
@@ -72,6 +74,8 @@ pub struct CachedEntry<'a> {
     pub key: &'a str,
     /// Names of variants; there may be none, to learn by what names they are chosen.
     pub variants: &'a [String],
+    /// The lock to take in the same step.
+    pub lock: Option<WantedLock<'a>>,
 }
 
 /// What the store said to each question; `None` was not asked.
@@ -185,6 +189,9 @@ pub struct CachedReply {
     pub vary: Option<Bytes>,
     /// The variants, in the order of the question.
     pub variants: Vec<Option<Bytes>>,
+    /// The token of who has the lock now; nothing where it was not asked for, or not wanted any
+    /// more because of what is stored.
+    pub holder: Option<Bytes>,
 }
 
 impl CachedReply {
@@ -193,7 +200,7 @@ impl CachedReply {
         let path = epochs.last().filter(|path| **path != Epoch::default());
         let path_epoch = path.map(|path| Bytes::copy_from_slice(&path.to_bytes()));
         let path_epoch = path_epoch.unwrap_or_default();
-        Self { epochs, path_epoch, based: true, vary: None, variants: Vec::new() }
+        Self { epochs, path_epoch, based: true, vary: None, variants: Vec::new(), holder: None }
     }
 
     /// Of the values under the epochs' keys; no entry.
@@ -205,6 +212,7 @@ impl CachedReply {
             based: value(values.first()).is_some_and(|base| Epoch::is_one(&base)),
             vary: None,
             variants: Vec::new(),
+            holder: None,
         }
     }
 }

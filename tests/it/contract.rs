@@ -218,7 +218,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let keys = words(&["app:ratelimit:{a}:x:1m", "app:ratelimit:{a}:y:1m"]);
     let (blacklist, epochs) = (words(&["free", "listed"]), words(&[BASE, PATH]));
     let variants = words(&["-"]);
-    let entry = CachedEntry { key: ENTRY, variants: &variants };
+    let entry = CachedEntry { key: ENTRY, variants: &variants, lock: None };
     let questions = Questions {
         standing: Some(Standing { blacklist: &blacklist, not_before: Some("since"), record: None }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 pub use self::passing::{CutOff, Passing, Reader, Writer};
 use super::Stored;
+use crate::store::Epoch;
 
 /// How long an answer that could not be shared keeps its requests from waiting for one another.
 const ALONE: Duration = Duration::from_secs(60);
@@ -55,10 +56,23 @@ pub enum Phase {
     Abandoned,
 }
 
-/// The answers that are being fetched on this node, by key.
+/// One fetch that many may want: of an answer, with nothing withdrawn between them. A read that
+/// begins after a write must not get what was fetched before it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Flight {
+    /// The entry and the variant.
+    pub answer: String,
+    /// The epochs of the place.
+    pub epochs: Arc<[Epoch]>,
+}
+
+type Fetches = HashMap<Flight, watch::Receiver<Phase>, foldhash::fast::RandomState>;
+
+/// The answers that are being fetched on this node.
 #[derive(Debug)]
 pub struct Flights {
-    flights: Mutex<HashMap<String, watch::Receiver<Phase>>>,
+    flights: Mutex<Fetches>,
+    /// Answers that could not be shared, and until when.
     alone: Cache<String, Instant>,
     /// Refreshes that failed: how often in a row, and until when none is tried.
     failed: Cache<String, (u32, Instant)>,
@@ -86,48 +100,55 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// Joins those who want the answer under `key`.
-    pub fn board(self: &Arc<Self>, key: &str) -> Boarding {
-        if let Some(until) = self.alone.get(key) {
-            if Instant::now() < until {
-                return Boarding::Alone;
-            }
-            self.alone.remove(key);
+    /// Joins those who want the same answer.
+    pub fn board(self: &Arc<Self>, flight: Flight) -> Boarding {
+        if self.is_alone(&flight.answer) {
+            return Boarding::Alone;
         }
-        match self.lock().entry(key.to_owned()) {
+        match self.lock().entry(flight) {
             Entry::Occupied(flight) => Boarding::Follow(Follow(flight.get().clone())),
             Entry::Vacant(free) => {
                 let (phase, followers) = watch::channel(Phase::Asked);
+                let flight = free.key().clone();
                 free.insert(followers);
-                let flights = Arc::clone(self);
-                Boarding::Lead(Lead { flights, key: key.to_owned(), phase })
+                Boarding::Lead(Lead { flights: Arc::clone(self), flight, phase })
             }
         }
     }
 
-    /// The duty to refresh what is stored under `key`, unless somebody has it, or the last attempt
-    /// failed a moment ago.
-    pub fn refresh(self: &Arc<Self>, key: &str) -> Option<Lead> {
-        if self.failed.get(key).is_some_and(|(_, until)| Instant::now() < until) {
+    /// Whether an answer could not be shared a moment ago.
+    pub fn is_alone(&self, answer: &str) -> bool {
+        let Some(until) = self.alone.get(answer) else { return false };
+        let is_alone = Instant::now() < until;
+        if !is_alone {
+            self.alone.remove(answer);
+        }
+        is_alone
+    }
+
+    /// The duty to refresh what is stored, unless somebody has it, or the last attempt failed a
+    /// moment ago.
+    pub fn refresh(self: &Arc<Self>, flight: Flight) -> Option<Lead> {
+        if self.failed.get(&flight.answer).is_some_and(|(_, until)| Instant::now() < until) {
             return None;
         }
-        match self.board(key) {
+        match self.board(flight) {
             Boarding::Lead(lead) => Some(lead),
             Boarding::Follow(_) | Boarding::Alone => None,
         }
     }
 
     /// A refresh failed: the next is tried after a pause that doubles each time, with jitter.
-    pub fn failed(&self, key: &str) {
-        let times = self.failed.get(key).map_or(0, |(times, _)| times).min(PAUSE_DOUBLINGS_MAX);
+    pub fn failed(&self, answer: &str) {
+        let times = self.failed.get(answer).map_or(0, |(times, _)| times).min(PAUSE_DOUBLINGS_MAX);
         let pause = PAUSE * 2u32.pow(times);
         let until = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
-        self.failed.insert(key.to_owned(), (times + 1, until));
+        self.failed.insert(answer.to_owned(), (times + 1, until));
     }
 
     /// A refresh succeeded.
-    pub fn succeeded(&self, key: &str) {
-        self.failed.remove(key);
+    pub fn succeeded(&self, answer: &str) {
+        self.failed.remove(answer);
     }
 
     /// Answers being fetched now.
@@ -140,7 +161,7 @@ impl Flights {
         self.len() == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Phase>>> {
+    fn lock(&self) -> MutexGuard<'_, Fetches> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +171,7 @@ impl Flights {
 #[derive(Debug)]
 pub struct Lead {
     flights: Arc<Flights>,
-    key: String,
+    flight: Flight,
     phase: watch::Sender<Phase>,
 }
 
@@ -172,7 +193,7 @@ impl Lead {
 
     /// Nobody else may use the answer, now and for a while.
     pub fn alone(self) {
-        self.flights.alone.insert(self.key.clone(), Instant::now() + ALONE);
+        self.flights.alone.insert(self.flight.answer.clone(), Instant::now() + ALONE);
         self.phase.send_replace(Phase::Alone);
     }
 
@@ -196,7 +217,7 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         // A follower who boarded late must find nothing that has ended.
-        self.flights.lock().remove(&self.key);
+        self.flights.lock().remove(&self.flight);
         self.phase.send_if_modified(|phase| {
             let unsettled = matches!(phase, Phase::Asked | Phase::Unmeasured);
             if unsettled {

@@ -2,15 +2,19 @@
 
 use super::*;
 
+fn flight(answer: &str) -> Flight {
+    Flight { answer: answer.to_owned(), epochs: Arc::from([]) }
+}
+
 fn lead(flights: &Arc<Flights>, key: &str) -> Lead {
-    match flights.board(key) {
+    match flights.board(flight(key)) {
         Boarding::Lead(lead) => lead,
         other => panic!("expected to lead, not {other:?}"),
     }
 }
 
 fn follow(flights: &Arc<Flights>, key: &str) -> Follow {
-    match flights.board(key) {
+    match flights.board(flight(key)) {
         Boarding::Follow(follow) => follow,
         other => panic!("expected to follow, not {other:?}"),
     }
@@ -40,7 +44,7 @@ async fn an_answer_that_cannot_be_shared_holds_nobody_up_for_a_while() {
     let second = follow(&flights, "a");
     first.alone();
     assert!(matches!(second.landed().await, Phase::Alone));
-    assert!(matches!(flights.board("a"), Boarding::Alone));
+    assert!(matches!(flights.board(flight("a")), Boarding::Alone));
     lead(&flights, "b");
     tokio::time::advance(ALONE).await;
     lead(&flights, "a");
@@ -84,18 +88,18 @@ async fn who_waits_for_what_may_never_end_waits_a_while() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_failed_is_tried_again_after_a_pause_that_grows() {
     let flights = Arc::new(Flights::default());
-    assert!(flights.refresh("a").is_some());
+    assert!(flights.refresh(flight("a")).is_some());
     flights.failed("a");
-    assert!(flights.refresh("a").is_none());
-    assert!(flights.refresh("b").is_some(), "of another one nothing is known");
+    assert!(flights.refresh(flight("a")).is_none());
+    assert!(flights.refresh(flight("b")).is_some(), "of another one nothing is known");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
-    assert!(flights.refresh("a").is_some());
+    assert!(flights.refresh(flight("a")).is_some());
     flights.failed("a");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
-    assert!(flights.refresh("a").is_none(), "twice as long");
+    assert!(flights.refresh(flight("a")).is_none(), "twice as long");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
-    assert!(flights.refresh("a").is_some());
+    assert!(flights.refresh(flight("a")).is_some());
     flights.failed("a");
     flights.succeeded("a");
-    assert!(flights.refresh("a").is_some());
+    assert!(flights.refresh(flight("a")).is_some());
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::offering;
 use super::Errand;
 use super::keep::Keeper;
-use super::lease::Lease;
+use super::lease::{Lease, Turn};
 use super::look::{self, Leased};
 use crate::base::body::Upload;
 use crate::base::interim::Interim;
@@ -93,7 +93,11 @@ impl Fetch {
                     return self.through(took).await;
                 }
                 Boarding::Alone => break,
-                Boarding::Follow(follow) => follow,
+                Boarding::Follow(follow) => {
+                    // The one who leads needs the lease.
+                    self.errand.turn = Turn::Unknown;
+                    follow
+                }
             };
             let stored = match follow.landed().await {
                 Phase::Passing(stored, passing) if self.takes(&stored) => {
@@ -135,24 +139,24 @@ impl Fetch {
     }
 
     /// Fetches behind the clients' backs, unless somebody in the fleet does already.
-    pub(in crate::pipeline) async fn refresh(self, lead: Lead) {
+    pub(in crate::pipeline) async fn refresh(mut self, lead: Lead) {
         let lease = match self.lease(Duration::ZERO).await {
             Leased::Ours(Some(lease)) => Some(lease),
             Leased::Ours(None) => return lead.alone_once(),
             Leased::Theirs(stored) => return lead.stored(stored),
         };
-        let (gateway, flight) = (Arc::clone(&self.gateway), self.errand.flight());
+        let (gateway, answer) = (Arc::clone(&self.gateway), self.errand.flight().answer);
         match self.ask(Some(lead), lease, &mut None).await {
             Ok(Fetched::Passing { .. } | Fetched::Stored(_, How::Confirmed)) => {
-                gateway.flights.succeeded(&flight);
+                gateway.flights.succeeded(&answer);
             }
-            _ => gateway.flights.failed(&flight),
+            _ => gateway.flights.failed(&answer),
         }
     }
 
     /// Fetches for all on this node, and where another node is asking already, waits for what it
     /// gets.
-    async fn lead(self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    async fn lead(mut self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
         match self.lease(look::WAIT_MAX).await {
             Leased::Ours(lease) => self.ask(Some(lead), lease, took).await,
             // Somebody has stored it since this request looked.
@@ -164,8 +168,8 @@ impl Fetch {
     }
 
     /// The fleet's lease on this fetch, or what another node has stored since this request looked.
-    async fn lease(&self, wait_max: Duration) -> Leased {
-        look::lease(&self.gateway, &self.errand, &self.fields, wait_max).await
+    async fn lease(&mut self, wait_max: Duration) -> Leased {
+        look::lease(&self.gateway, &mut self.errand, &self.fields, wait_max).await
     }
 
     /// Whether what another request got answers this one, too (RFC 9111 §4).

@@ -88,12 +88,6 @@ impl Site {
         };
         Some(join(&self.place, &self.epochs, &tags))
     }
-
-    /// What other requests must have in common with this one to use the same answer: nothing was
-    /// withdrawn between them.
-    pub(super) fn moment(&self) -> Bytes {
-        [hard_halves(self.epochs.iter()), soft_halves(self.epochs.iter())].concat().into()
-    }
 }
 
 /// The epochs of a place and of a response's tags, as an entry keeps them.
@@ -132,6 +126,7 @@ impl Keeper {
             return Arc::new(stored);
         };
         stored.epochs = epochs;
+        stored.compact();
         let stored = Arc::new(stored);
         let now_ms = gateway.now_ms();
         gateway.near.offer(&site.place, &stored, now_ms);

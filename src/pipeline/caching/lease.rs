@@ -1,54 +1,55 @@
 //! The fleet's lease on one fetch: while a node holds it, the others wait for what it stores.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use crate::gateway::{Gateway, LEASE};
+use crate::store::{HeldLock, WantedLock};
 
-use crate::gateway::Gateway;
-use crate::store::{Cached, CachedReply, HeldLock, StoreError};
-
-/// How long a lease outlives its last renewal: so long the others wait for a node that died.
-const LEASE: Duration = Duration::from_secs(3);
-/// How often it is renewed while the fetch goes on.
-const RENEWAL: Duration = Duration::from_secs(1);
-
-/// A lease that this node holds. Dropping it gives it back.
+/// A lease that this node has, or may have until the store has answered. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Lease {
     gateway: Arc<Gateway>,
     lock: Option<HeldLock>,
-    renewal: AbortHandle,
+    /// By what number its renewal ends.
+    renewal: Option<u64>,
+}
+
+/// Who has the lease.
+#[derive(Debug, Default)]
+pub(super) enum Turn {
+    /// It was not asked for.
+    #[default]
+    Unknown,
+    /// This request.
+    Ours(Lease),
+    /// Somebody else.
+    Theirs,
 }
 
 impl Lease {
-    /// Takes the lease under `key`, if nobody has it, and looks at what is stored after that.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub(super) async fn take(
-        gateway: &Arc<Gateway>,
-        key: String,
-        cached: Cached<'_>,
-    ) -> Result<(Option<Self>, CachedReply), StoreError> {
+    /// The lease under `key`, before the store is asked for it.
+    pub(super) fn wanted(gateway: &Arc<Gateway>, key: String) -> Self {
         let lock = HeldLock { key, token: format!("{:032x}", fastrand::u128(..)) };
-        let (is_ours, reply) = gateway.store.lock_and_look(&lock, LEASE, cached).await?;
-        Ok((is_ours.then(|| Self::keep(gateway, lock)), reply))
+        Self { gateway: Arc::clone(gateway), lock: Some(lock), renewal: None }
     }
 
-    /// Renews a lease until it is given back.
-    fn keep(gateway: &Arc<Gateway>, lock: HeldLock) -> Self {
-        let (renewing, renewed) = (Arc::clone(gateway), lock.clone());
-        let renewal = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RENEWAL).await;
-                if matches!(renewing.store.extend_lock(&renewed, LEASE).await, Ok(false)) {
-                    return;
-                }
+    /// The lease as the store takes it; where something is stored only if it is wanted `always`.
+    pub(super) fn question(&self, always: bool) -> Option<WantedLock<'_>> {
+        self.lock.as_ref().map(|lock| WantedLock { lock, ttl: LEASE, always })
+    }
+
+    /// What the store said: who has it.
+    pub(super) fn heard(mut self, holder: Option<&[u8]>) -> Turn {
+        match (&self.lock, holder) {
+            (Some(lock), Some(holder)) if lock.token.as_bytes() == holder => {
+                self.renewal = Some(self.gateway.renew_lease(lock.clone()));
+                Turn::Ours(self)
             }
-        });
-        let renewal = renewal.abort_handle();
-        Self { gateway: Arc::clone(gateway), lock: Some(lock), renewal }
+            (_, holder) => {
+                self.lock = None;
+                if holder.is_some() { Turn::Theirs } else { Turn::Unknown }
+            }
+        }
     }
 
     /// The lock, for the write that releases it.
@@ -59,7 +60,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.renewal.abort();
+        if let Some(renewal) = self.renewal {
+            self.gateway.end_lease(renewal);
+        }
         if let Some(lock) = self.lock.take() {
             self.gateway.unlock(lock);
         }

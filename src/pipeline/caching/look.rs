@@ -8,12 +8,11 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::keep::{Origin, Site, join};
-use super::lease::Lease;
-use super::{Errand, respond};
+use super::lease::{Lease, Turn};
+use super::{Errand, PLAIN, respond};
 use crate::cache::{self, Epochs, Intent, Place, Stored, Verdict};
 use crate::gateway::Gateway;
-use crate::store::keys::Keys;
-use crate::store::{Cached, CachedEntry, CachedReply, Epoch};
+use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Questions};
 
 /// How long a node waits for what another one fetches, before it asks the upstream itself.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -121,23 +120,38 @@ pub(super) enum Leased {
 /// use.
 pub(super) async fn lease(
     gateway: &Arc<Gateway>,
-    errand: &Errand,
+    errand: &mut Errand,
     fields: &HeaderMap,
     wait_max: Duration,
 ) -> Leased {
-    let Errand { site, intent, variant, .. } = errand;
     let begun = Instant::now();
-    let mut pause = PAUSE;
-    let mut variants = vec!["-".to_owned()];
-    if variant != "-" {
+    let turn = std::mem::take(&mut errand.turn);
+    let Errand { site, intent, variant, .. } = &*errand;
+    let mut pause = match turn {
+        Turn::Ours(lease) => return Leased::Ours(Some(lease)),
+        Turn::Theirs => Some(PAUSE),
+        Turn::Unknown => None,
+    };
+    let mut variants = vec![PLAIN.to_owned()];
+    if variant != PLAIN {
         variants.push(variant.clone());
     }
-    let entry = CachedEntry { key: &site.place.entry, variants: &variants };
-    let cached = Cached { epochs: &site.place.epochs, entry: Some(entry) };
-    let lock = Keys::cache_lock(&errand.flight());
+    let key = site.place.lock(variant, &site.epochs);
     loop {
-        let Ok((lease, reply)) = Lease::take(gateway, lock.clone(), cached).await else {
-            return Leased::Ours(None);
+        if let Some(pause) = &mut pause {
+            let jitter = pause.mul_f64(0.5 + fastrand::f64());
+            tokio::time::sleep(jitter).await;
+            *pause = (*pause * 2).min(PAUSE_MAX);
+        }
+        let lease = Lease::wanted(gateway, key.clone());
+        let entry =
+            CachedEntry { key: &site.place.entry, variants: &variants, lock: lease.question(true) };
+        let cached = Some(Cached { epochs: &site.place.epochs, entry: Some(entry) });
+        let answers = gateway.store.ask(&Questions { cached, ..Questions::default() }).await;
+        let Some(Ok(reply)) = answers.cached else { return Leased::Ours(None) };
+        let lease = match lease.heard(reply.holder.as_deref()) {
+            Turn::Ours(lease) => Some(lease),
+            Turn::Theirs | Turn::Unknown => None,
         };
         // Also with the lease in hand: the one who had it may have stored the response since this
         // request looked.
@@ -151,9 +165,7 @@ pub(super) async fn lease(
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
             return found.map_or(Leased::Ours(lease), Leased::Theirs);
         }
-        let jitter = pause.mul_f64(0.5 + fastrand::f64());
-        tokio::time::sleep(jitter).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause.get_or_insert(PAUSE);
     }
 }
 

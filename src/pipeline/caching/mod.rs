@@ -16,20 +16,26 @@ use http::Response;
 use http::request::Parts;
 
 use self::keep::{Origin, Site};
+use self::lease::{Lease, Turn};
 use self::look::Valid;
 use super::body::Content;
 use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::base::facts::Caller;
-use crate::cache::{self, Boarding, Forward, Held, Intent, Lead, Place, Policy, Stored, Verdict};
+use crate::cache::{
+    self, Boarding, Flight, Forward, Held, Intent, Lead, Place, Policy, Stored, Verdict,
+};
 use crate::gateway::Gateway;
 use crate::headers;
-use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply};
+use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply, StoreError};
 
 pub(super) use self::fetch::Fetch;
 pub(super) use self::respond::Wish;
 use self::respond::is_there;
+
+/// The variant of what depends on no field, and of what nobody knows yet.
+const PLAIN: &str = "-";
 
 /// What the cache wants to know for one request.
 #[derive(Debug)]
@@ -47,6 +53,9 @@ pub(super) struct Lookup {
     known: Option<Vec<Epoch>>,
     /// The variants that are asked, where no copy here is fresh.
     variants: Vec<String>,
+    /// The lease on the fetch, should nothing be stored; with the epochs that it is named by.
+    lease: Option<(Lease, Vec<Epoch>)>,
+    turn: Turn,
 }
 
 /// What is known of a response that must be fetched.
@@ -60,18 +69,20 @@ pub(super) struct Errand {
     purged: bool,
     why: Forward,
     variant: String,
+    /// Whether it is this request's turn to fetch, of all in the fleet.
+    turn: Turn,
 }
 
 impl Errand {
     /// Whether the answer to another request for the same will do, once it is there.
     fn is_shareable(&self) -> bool {
-        self.intent.read && self.intent.store && !self.intent.reload
+        is_shareable(&self.intent)
     }
 
     /// The duty to fetch the answer behind the clients' backs, unless somebody has it.
     /// Only a request whose answer may be kept can do that.
     pub(super) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
-        self.intent.store.then(|| gateway.flights.refresh(&self.flight())).flatten()
+        self.intent.store.then(|| gateway.flights.refresh(self.flight())).flatten()
     }
 
     /// Whether what is stored is this caller's alone.
@@ -81,18 +92,13 @@ impl Errand {
 
     /// Joins those on this node who want the same answer.
     fn board(&self, gateway: &Gateway) -> Boarding {
-        gateway.flights.board(&self.flight())
+        gateway.flights.board(self.flight())
     }
 
-    /// Names what may be shared: of the same entry and variant, with nothing withdrawn between. A
-    /// read that begins after a write must not get what was fetched before it.
-    fn flight(&self) -> String {
-        let moment = self.site.moment();
-        let mut name = String::with_capacity(96 + self.site.place.entry.len() + moment.len() * 2);
-        name.extend([&self.site.place.entry, "\n", &self.variant, "\n"]);
-        // Not for reading: each byte is one character.
-        name.extend(moment.iter().map(|byte| char::from(*byte)));
-        name
+    /// What may be shared: the same entry and variant, with nothing withdrawn between.
+    fn flight(&self) -> Flight {
+        let answer = answer(&self.site.place, &self.variant);
+        Flight { answer, epochs: Arc::clone(&self.site.epochs) }
     }
 }
 
@@ -147,15 +153,41 @@ impl Lookup {
             .then(|| gateway.store.known_epochs(asked(&tagged, &place)))
             .flatten();
         let origin = Arc::new(origin);
-        Some(Self { policy, place, origin, intent, near, tagged, known, variants })
+        let is_shareable = is_shareable(&intent) && near.is_none();
+        let lease =
+            (is_shareable && !gateway.flights.is_alone(&answer(&place, PLAIN))).then(|| {
+                let guess = gateway.guess_epochs(&place.epochs);
+                (Lease::wanted(gateway, place.lock(PLAIN, &guess)), guess)
+            });
+        let turn = Turn::Unknown;
+        Some(Self { policy, place, origin, intent, near, tagged, known, variants, lease, turn })
     }
 
     /// The question, unless the request passes the cache by or this node knows all there is to ask.
     pub(super) fn question(&self) -> Option<Cached<'_>> {
         let asks = (self.intent.read || self.intent.store) && self.known.is_none();
-        let entry = CachedEntry { key: &self.place.entry, variants: &self.variants };
+        let lock = self.lease.as_ref().and_then(|(lease, _)| lease.question(false));
+        let entry = CachedEntry { key: &self.place.entry, variants: &self.variants, lock };
         let entry = (!self.variants.is_empty()).then_some(entry);
         asks.then(|| Cached { epochs: asked(&self.tagged, &self.place), entry })
+    }
+
+    /// The store has answered: the lease is this request's, or it is not.
+    pub(super) fn heard(&mut self, gateway: &Gateway, reply: &Reply<CachedReply>) {
+        let Some((lease, guess)) = self.lease.take() else { return };
+        let reply = match reply {
+            Ok(reply) => reply,
+            // It may have been taken: dropping it gives it back.
+            Err(StoreError::Timeout) => return,
+            Err(_) => return drop(lease.heard(None)),
+        };
+        let turn = lease.heard(reply.holder.as_deref());
+        if guess == reply.epochs {
+            self.turn = turn;
+        } else {
+            // It is the lease of another moment: theirs is not to be waited for.
+            gateway.note_epochs(&self.place.epochs, &guess, &reply.epochs);
+        }
     }
 
     /// What is stored that answers the request?
@@ -330,10 +362,10 @@ impl Lookup {
             origin: self.origin,
         };
         let variant = variants.next().unwrap_or_default();
-        let Self { policy, intent, .. } = self;
+        let Self { policy, intent, turn, .. } = self;
         let purged = stale.as_ref().is_some_and(|valid| valid.purged);
         let stale = stale.map(|valid| valid.stored);
-        Box::new(Errand { policy, site, intent, stale, purged, why, variant })
+        Box::new(Errand { policy, site, intent, stale, purged, why, variant, turn })
     }
 }
 
@@ -368,6 +400,16 @@ fn tagged(place: &Place, origin: &Origin, copies: &[Arc<Stored>]) -> Vec<String>
     tagged
 }
 
+/// Whether the answer to another request for the same will do, once it is there.
+fn is_shareable(intent: &Intent) -> bool {
+    intent.read && intent.store && !intent.reload
+}
+
+/// The name of what one fetch gets: a variant of an entry.
+fn answer(place: &Place, variant: &str) -> String {
+    [&*place.entry, "\n", variant].concat()
+}
+
 /// The epochs that are asked.
 fn asked<'a>(tagged: &'a [String], place: &'a Place) -> &'a [String] {
     if tagged.is_empty() { &place.epochs } else { tagged }
@@ -376,7 +418,7 @@ fn asked<'a>(tagged: &'a [String], place: &'a Place) -> &'a [String] {
 /// The variants that a request may be of, as far as the copies here tell; the only one of a
 /// response that depends on nothing, where there are none.
 fn variants_of(copies: &[Arc<Stored>], head: &Parts) -> Vec<String> {
-    let mut names = vec!["-".to_owned()];
+    let mut names = vec![PLAIN.to_owned()];
     for copy in copies {
         let set: Vec<_> = copy.vary.iter().map(|(name, _)| name.clone()).collect();
         let name = cache::variant_name(&set, &head.headers);

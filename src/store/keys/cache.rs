@@ -2,7 +2,7 @@
 //! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
 //! touch one slot of a cluster.
 
-use super::{Keys, hashed};
+use super::{Keys, hashed, push_hex};
 
 /// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
@@ -66,10 +66,13 @@ impl Keys {
         }
     }
 
-    /// The lock of an entry: who fetches it.
-    pub fn cache_lock(entry: &str) -> String {
+    /// The lock of one fetch of an entry: of one variant, at one moment.
+    pub fn cache_lock(entry: &str, fetch: u128) -> String {
         let (tag, variant) = entry.split_once(ENTRY).unwrap_or((entry, ""));
-        format!("{tag}}}:lock:{variant}")
+        let mut key = String::with_capacity(entry.len() + 40);
+        key.extend([tag, "}:lock:", variant, ":"]);
+        push_hex(&mut key, &fetch.to_be_bytes());
+        key
     }
 
     /// The lock of who warms the cache of a route.
@@ -126,7 +129,10 @@ mod tests {
                 &format!("app:cache-epoch:{{group=https=h={digest}}}"),
             ),
             (entry.clone(), "app:cache:{h/p}:entry:r:0:?q}:entry:"),
-            (Keys::cache_lock(&entry), "app:cache:{h/p}:lock:r:0:?q}:entry:"),
+            (
+                Keys::cache_lock(&entry, 0xAB),
+                &format!("app:cache:{{h/p}}:lock:r:0:?q}}:entry::{:032x}", 0xAB),
+            ),
             (
                 Keys::cache_body(&entry, &[0xAB; 16], 7),
                 &format!("app:cache:{{h/p}}:body:{}:7", "ab".repeat(16)),

@@ -25,7 +25,7 @@ impl MemoryStore {
         values.insert(record, text(write.record.clone()), write.ttl, self.keys_max)?;
         values.insert(id, text(write.digest.clone().into()), write.ttl, self.keys_max)?;
         values.keep_members(index, members, write.ttl, self.keys_max)?;
-        if let (None, Some(index)) = (write.ttl, values.live(index)) {
+        if let (None, Some(index)) = (write.ttl, values.live_mut(index)) {
             index.expires = None;
         }
         Ok(())

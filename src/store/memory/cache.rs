@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{ENTRY_BYTES_MAX, MemoryStore, Values, lock};
 use crate::store::cached::{life, living, vary_sets, with_deadline};
 use crate::store::{
-    Cached, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, SessionValue,
-    StoreError, VARIANTS_MAX, VARY,
+    Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered,
+    SessionValue, StoreError, VARIANTS_MAX, VARY, WantedLock,
 };
 
 type Fields = Vec<(Bytes, Bytes)>;
@@ -18,8 +18,16 @@ impl MemoryStore {
     /// The epochs of now, and what is asked of the entry.
     pub fn cached(&self, cached: Cached<'_>) -> CachedReply {
         let mut reply = self.epochs(cached.epochs);
-        if let Some(entry) = cached.entry {
-            (reply.vary, reply.variants) = self.variants(entry.key, entry.variants);
+        if let Some(CachedEntry { key, variants, lock }) = cached.entry {
+            (reply.vary, reply.variants) = self.variants(key, variants);
+            let is_stored = reply.vary.as_ref().is_some_and(|sets| !sets.is_empty())
+                || reply.variants.iter().any(Option::is_some);
+            if let Some(WantedLock { lock, ttl, always }) = lock
+                && (always || !is_stored)
+            {
+                let taken = self.lock(lock, ttl);
+                reply.holder = taken.ok().and_then(|_| super::lock(&self.values).text(&lock.key));
+            }
         }
         reply
     }
@@ -27,7 +35,7 @@ impl MemoryStore {
     /// The sets of field names of an entry, and variants of it.
     pub fn variants(&self, key: &str, names: &[String]) -> (Option<Bytes>, Vec<Option<Bytes>>) {
         let now_ms = self.now_ms();
-        let mut values = lock(&self.values);
+        let values = lock(&self.values);
         let fields = match values.live(key).map(|found| &found.value) {
             Some(SessionValue::Fields(fields)) => fields.as_slice(),
             _ => &[],
@@ -38,7 +46,7 @@ impl MemoryStore {
 
     /// The epochs of now.
     pub fn epochs(&self, keys: &[String]) -> CachedReply {
-        let mut values = lock(&self.values);
+        let values = lock(&self.values);
         let read: Vec<Option<Bytes>> = keys.iter().map(|key| values.text(key)).collect();
         CachedReply::of_epochs(&read)
     }
@@ -103,7 +111,7 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::chunks`].
     pub fn chunks(&self, keys: &[String]) -> Vec<Option<Bytes>> {
-        let mut values = lock(&self.values);
+        let values = lock(&self.values);
         keys.iter().map(|key| values.text(key)).collect()
     }
 

@@ -24,7 +24,7 @@ impl MemoryStore {
     /// See [`crate::store::Store::renew`].
     pub fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
         let mut values = lock(&self.values);
-        let Some(session) = values.live(&keys.session) else { return Ok(()) };
+        let Some(session) = values.live_mut(&keys.session) else { return Ok(()) };
         let (now, now_ms) = (Instant::now(), unix_ms());
         let latest = renewal.until_ms.map(|until| Duration::from_millis(until - until.min(now_ms)));
         let wanted = latest.map_or(renewal.ttl, |latest| latest.min(renewal.ttl));
@@ -43,7 +43,7 @@ impl MemoryStore {
         note(&mut beside, now_ms, left, why);
         let index = field(&beside, INDEX);
         values.insert_fields(&keys.end, beside, Some(left + renewal.kept), self.keys_max)?;
-        if let Some(index) = index.and_then(|index| values.live(&index))
+        if let Some(index) = index.and_then(|index| values.live_mut(&index))
             && let Some(expires) = &mut index.expires
         {
             *expires = (*expires).max(at + renewal.kept);

@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::cache::{cached, set_epoch, variants_call};
+use super::cache::{cached, look_call, set_epoch};
 use super::link::{Health, Script, Scripts};
 use crate::store::{
-    Answers, CachedEntry, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
+    Answers, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
@@ -86,8 +86,8 @@ impl Batch {
         let cached = pipeline.len();
         if let Some(asked) = questions.cached {
             pipeline.add_command(start("MGET")).arg(asked.epochs);
-            if let Some(CachedEntry { key, variants }) = asked.entry {
-                pipeline.add_command(variants_call(key, variants));
+            if let Some(entry) = asked.entry {
+                pipeline.add_command(look_call(scripts, entry));
             }
         }
         Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
@@ -99,7 +99,7 @@ impl Batch {
             Some(Value::ServerError(error)) => error.code() == "NOSCRIPT",
             _ => false,
         };
-        let mut positions = vec![self.session, self.charges, self.leases];
+        let mut positions = vec![self.session, self.charges, self.leases, self.cached + 1];
         positions.dedup();
         positions.into_iter().filter(unknown).collect()
     }
@@ -129,6 +129,7 @@ impl Batch {
             let Some(command) = self.pipeline.cmd_iter().nth(at) else { continue };
             // A question that was not asked begins where the next one does, so the last one counts.
             let script: &Script = match at {
+                at if at == self.cached + 1 => &scripts.look,
                 at if at == self.leases => &scripts.lease,
                 at if at == self.charges => &scripts.take,
                 _ => &scripts.session,

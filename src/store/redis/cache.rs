@@ -7,14 +7,14 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
 use super::batch::{server_error, start, unexpected};
-use super::link::{self, Script};
+use super::link::{self, Script, Scripts};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::CacheEpochs;
 use crate::store::cached::{life, living, nonce, with_deadline};
 use crate::store::{
-    Answers, Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Questions,
-    Remembered, Reply, StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX,
+    Answers, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Questions,
+    Remembered, Reply, StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX, WantedLock,
 };
 
 impl RedisStore {
@@ -153,30 +153,6 @@ impl RedisStore {
         Ok(!matches!(self.run_one(lock_call(lock, ttl)).await?, Value::Nil))
     }
 
-    /// See [`crate::store::Store::lock_and_look`].
-    pub async fn lock_and_look(
-        &self,
-        lock: &HeldLock,
-        ttl: Duration,
-        asked: Cached<'_>,
-    ) -> Result<(bool, CachedReply), StoreError> {
-        let mut pipeline = Pipeline::with_capacity(3);
-        pipeline.add_command(lock_call(lock, ttl));
-        pipeline.cmd("MGET").arg(asked.epochs);
-        if let Some(CachedEntry { key, variants }) = asked.entry {
-            pipeline.add_command(variants_call(key, variants));
-        }
-        let mut replies = self.run(&pipeline).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_default();
-        let locked = next();
-        if let Some(error) = server_error(&locked) {
-            return Err(error);
-        }
-        let epochs = next();
-        let entry = asked.entry.map(|wanted| (next(), wanted));
-        Ok((!matches!(locked, Value::Nil), cached(epochs, entry, self.now_ms())?))
-    }
-
     /// See [`crate::store::Store::extend_lock`].
     pub async fn extend_lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
         self.relock(lock, millis(ttl)).await
@@ -275,14 +251,24 @@ fn soften(key: &str, soft: [u8; 8], whole: Epoch) -> Cmd {
     command
 }
 
-/// The command that reads variants of an entry.
 fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
     let mut command = start("SET");
     command.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(ttl));
     command
 }
 
-pub(super) fn variants_call(key: &str, variants: &[String]) -> Cmd {
+/// The command that looks at an entry, and takes the lock where one is wanted.
+pub(super) fn look_call(scripts: &Scripts, asked: CachedEntry<'_>) -> Cmd {
+    let CachedEntry { key, variants, lock } = asked;
+    let Some(WantedLock { lock, ttl, always }) = lock else { return variants_call(key, variants) };
+    let mut command = start("EVALSHA");
+    command.arg(&scripts.look.sha).arg(2).arg(key).arg(&lock.key);
+    command.arg(&lock.token).arg(millis(ttl)).arg(u8::from(always)).arg(variants);
+    command
+}
+
+/// The command that reads variants of an entry.
+fn variants_call(key: &str, variants: &[String]) -> Cmd {
     let mut command = start("HMGET");
     command.arg(key).arg(VARY).arg(variants);
     command
@@ -297,7 +283,13 @@ pub(super) fn cached(
     let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
     let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
     let mut reply = CachedReply::of_epochs(&epochs);
-    if let Some((fields, CachedEntry { variants, .. })) = wanted {
+    if let Some((mut fields, CachedEntry { variants, lock, .. })) = wanted {
+        if lock.is_some()
+            && let Value::Array(fields) = &mut fields
+            && !fields.is_empty()
+        {
+            reply.holder = value(fields.remove(0));
+        }
         (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
     }
     Ok(reply)

@@ -52,6 +52,7 @@ pub(super) struct Scripts {
     pub(super) session: Script,
     pub(super) renew: Script,
     pub(super) remember: Script,
+    pub(super) look: Script,
     pub(super) relock: Script,
 }
 
@@ -99,6 +100,7 @@ impl Link {
                 session: Script::new(include_str!("../scripts/session.lua")),
                 renew: Script::new(include_str!("../scripts/session_renew.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
+                look: Script::new(include_str!("../scripts/look.lua")),
                 relock: Script::new(include_str!("../scripts/relock.lua")),
             },
             current: ArcSwapOption::empty(),

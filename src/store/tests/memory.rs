@@ -42,7 +42,7 @@ fn standing(store: &MemoryStore, blacklist: &[&str], not_before: Option<&str>) -
 fn cached(store: &MemoryStore, overdue: &[&str]) -> (CachedReply, bool) {
     let (epochs, overdue) = (words(&["base", "path"]), words(overdue));
     let variants = words(&["-"]);
-    let entry = CachedEntry { key: "entry", variants: &variants };
+    let entry = CachedEntry { key: "entry", variants: &variants, lock: None };
     let cached = Some(Cached { epochs: &epochs, entry: Some(entry) });
     let answers = store.ask(&Questions { cached, overdue: &overdue, ..Questions::default() });
     (answers.cached.expect("an answer").expect("no failure"), answers.settled)

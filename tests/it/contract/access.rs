@@ -58,7 +58,8 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
-        let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants };
+        let entry =
+            CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock: None };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
@@ -115,7 +116,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
 async fn caching(store: &Store) {
     let minute = Duration::from_secs(60);
     let key = "app:cache:{h/q}:entry:r:".to_owned();
-    let lock = HeldLock { key: Keys::cache_lock(&key), token: "me".to_owned() };
+    let lock = HeldLock { key: Keys::cache_lock(&key, 1), token: "me".to_owned() };
     assert_eq!(store.lock(&lock, minute).await, Ok(true));
     assert_eq!(store.extend_lock(&lock, minute).await, Ok(true));
     let chunks = [(Keys::cache_body(&key, &[1; 16], 0), bytes::Bytes::from_static(b"part"))];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis::store::{
     Cached, CachedEntry, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered,
-    VARIANTS_MAX, VARY, hard_halves, soft_halves,
+    VARIANTS_MAX, VARY, WantedLock, hard_halves, soft_halves,
 };
 
 use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_both_stores, words};
@@ -26,6 +26,7 @@ over_both_stores![
     several_epochs_are_changed_by_one_purge,
     a_variant_ends_with_its_own_life_and_not_with_anothers,
     a_lock_has_one_holder,
+    a_lock_comes_with_a_look_at_nothing,
     a_response_whose_lock_was_lost_is_not_kept,
     chunks_are_kept_and_found_in_order,
     large_values_come_back_whole,
@@ -66,7 +67,7 @@ impl Subject {
     /// The epochs of a base and a path, the variant `-`, and whether `overdue` was settled.
     async fn cached(&self, overdue: &[&str]) -> (CachedReply, bool) {
         let (epochs, overdue) = (words(&[BASE, OTHER, PATH]), words(overdue));
-        let entry = Some(CachedEntry { key: ENTRY, variants: &words(&["-"]) });
+        let entry = Some(CachedEntry { key: ENTRY, variants: &words(&["-"]), lock: None });
         let cached = Some(Cached { epochs: &epochs, entry });
         let questions = Questions { cached, overdue: &overdue, ..Questions::default() };
         let answers = self.store.ask(&questions).await;
@@ -127,7 +128,7 @@ async fn each_variant_is_its_own(it: Subject) {
     let other = it.store.variants("app:cache:{shop/q}:entry:r:", &words(&["one"])).await;
     assert_eq!(other, Ok(vec![None]));
     // The names by which to choose are known before any variant is.
-    let entry = Some(CachedEntry { key: ENTRY, variants: &[] });
+    let entry = Some(CachedEntry { key: ENTRY, variants: &[], lock: None });
     let cached = Some(Cached { epochs: &words(&[BASE, PATH]), entry });
     let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
     let reply = answers.cached.expect("an answer").expect("no failure");
@@ -286,6 +287,39 @@ async fn a_lock_has_one_holder(it: Subject) {
     assert_eq!(it.store.lock(&other, Duration::from_millis(1)).await, Ok(true));
     let is_free = async { while it.store.lock(&mine, MINUTE).await != Ok(true) {} };
     tokio::time::timeout(PATIENCE, is_free).await.expect("a lease ends");
+}
+
+async fn a_lock_comes_with_a_look_at_nothing(it: Subject) {
+    let (mine, other) = (lock("me"), lock("other"));
+    let look = async |lock: &HeldLock, always: bool, variant: &str| {
+        let (epochs, variants) = (words(&[BASE, PATH]), words(&[variant]));
+        let lock = Some(WantedLock { lock, ttl: MINUTE, always });
+        let entry = Some(CachedEntry { key: ENTRY, variants: &variants, lock });
+        let cached = Some(Cached { epochs: &epochs, entry });
+        let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
+        let reply = answers.cached.expect("an answer").expect("no failure");
+        let holder = reply.holder.map(|holder| String::from_utf8(holder.to_vec()).unwrap());
+        (holder, reply.variants.into_iter().flatten().flatten().collect::<Vec<u8>>())
+    };
+    let nothing = |holder: &str| (Some(holder.to_owned()), Vec::new());
+    assert_eq!(look(&mine, false, "-").await, nothing("me"));
+    assert_eq!(look(&other, false, "-").await, nothing("me"), "it is taken");
+    assert_eq!(look(&mine, false, "-").await, nothing("me"), "its holder still has it");
+    let stored = Entry { lock: Some(mine.clone()), ..entry("-", "", "body") };
+    assert_eq!(it.remember(&stored).await, Remembered::Stored);
+    let found = |holder: Option<&str>| (holder.map(str::to_owned), b"body".to_vec());
+    assert_eq!(look(&other, false, "-").await, found(None), "it is not wanted any more");
+    assert_eq!(it.store.unlock(&other).await, Ok(false));
+    assert_eq!(look(&other, true, "-").await, found(Some("other")), "it is wanted all the same");
+    assert_eq!(it.store.unlock(&other).await, Ok(true));
+    // What was asked for is not there, but which variant this request wants is known now.
+    it.remember(&entry("gzip", "accept-encoding", "x")).await;
+    assert_eq!(look(&mine, false, "br").await, (None, Vec::new()));
+    assert_eq!(it.store.unlock(&mine).await, Ok(false));
+    // A lease ends, and what an application wrote under the entry's key is nothing.
+    it.store.delete(ENTRY).await.unwrap();
+    it.write(ENTRY, "text");
+    assert_eq!(look(&mine, false, "-").await, nothing("me"));
 }
 
 async fn a_response_whose_lock_was_lost_is_not_kept(it: Subject) {
