@@ -160,15 +160,17 @@ impl Gateway {
         let ttl = Duration::from_millis(ttl_ms);
         let value = match &stored.body {
             StoredBody::Inline(body) if body.len() > INLINE_BYTES_MAX => {
-                let body = self.write_chunks(&place, body, ttl).await?;
+                // Large, as what follows is: boxed, they take no room where a body is short.
+                let body = Box::pin(self.write_chunks(&place, body, ttl)).await?;
                 Stored { body: StoredBody::Chunked(body), ..(*stored).clone() }.encode()
             }
             StoredBody::Inline(_) => stored.encode(),
             StoredBody::Chunked(body) => {
                 let keys: Vec<String> = chunk_keys(&place, body).collect();
-                if !self.store.extend_chunks(&keys, ttl + CHUNKS_OUTLIVE).await? {
+                let extended = self.store.extend_chunks(&keys, ttl + CHUNKS_OUTLIVE);
+                if !Box::pin(extended).await? {
                     // Whoever found the entry would find no body.
-                    self.store.delete(&place.entry).await?;
+                    Box::pin(self.store.delete(&place.entry)).await?;
                     return Ok(Remembered::Outdated);
                 }
                 stored.encode()

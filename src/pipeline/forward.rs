@@ -115,9 +115,9 @@ impl<'a> Arrival<'a> {
         errand: Box<Errand>,
     ) -> Result<Response<Content>, Rejection> {
         // The cache wants the client's own fields: what Vary selects from.
-        let (method, fields) = (head.method.clone(), head.headers.clone());
+        let (method, fields) = (head.method.clone(), Arc::new(head.headers.clone()));
         let interim = exchange.connection.open_interim(head.version, &self.running.plan);
-        let from = (head, fields.clone());
+        let from = (head, Arc::clone(&fields));
         let fetch = self.fetch(gateway, (exchange, interim), from, identity, errand);
         let wish = Wish { method: &method, fields: &fields };
         caching::fetch(gateway, fetch, wish, exchange).await
@@ -133,7 +133,7 @@ impl<'a> Arrival<'a> {
         errand: Box<Errand>,
     ) {
         if let Some(lead) = errand.refresh(gateway) {
-            let fields = head.headers.clone();
+            let fields = Arc::new(head.headers.clone());
             let fetch = self.fetch(gateway, (exchange, None), (head, fields), identity, errand);
             tokio::spawn(fetch.refresh(lead));
         }
@@ -143,7 +143,7 @@ impl<'a> Arrival<'a> {
         &self,
         gateway: &Arc<Gateway>,
         (exchange, interim): (&Exchange, Option<Arc<Interim>>),
-        (head, fields): (Parts, HeaderMap),
+        (head, fields): (Parts, Arc<HeaderMap>),
         identity: Identity<'_>,
         errand: Box<Errand>,
     ) -> Fetch {

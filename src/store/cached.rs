@@ -29,6 +29,9 @@ pub const VARY: &str = "vary";
 /// Bytes of an epoch's value: the hard half and the soft half.
 const EPOCH_BYTES: usize = 16;
 
+/// As many epochs as a response is usually subject to.
+const EPOCHS_USUAL: usize = 8;
+
 /// Bytes before a variant's value: when its own life ends, in Unix milliseconds of the store's
 /// clock, little-endian.
 const DEADLINE_BYTES: usize = 8;
@@ -83,12 +86,18 @@ impl Epoch {
 
 /// The hard halves one after the other: equal bytes mean that nothing was purged.
 pub fn hard_halves<'a>(epochs: impl IntoIterator<Item = &'a Epoch>) -> Bytes {
-    epochs.into_iter().flat_map(|epoch| epoch.hard).collect()
+    halves(epochs, |epoch| epoch.hard)
 }
 
 /// The soft halves one after the other: equal bytes mean that nothing was purged, even softly.
 pub fn soft_halves<'a>(epochs: impl IntoIterator<Item = &'a Epoch>) -> Bytes {
-    epochs.into_iter().flat_map(|epoch| epoch.soft).collect()
+    halves(epochs, |epoch| epoch.soft)
+}
+
+fn halves<'a>(epochs: impl IntoIterator<Item = &'a Epoch>, half: fn(&Epoch) -> [u8; 8]) -> Bytes {
+    let mut halves = Vec::with_capacity(8 * EPOCHS_USUAL);
+    epochs.into_iter().for_each(|epoch| halves.extend_from_slice(&half(epoch)));
+    halves.into()
 }
 
 /// An epoch to change.

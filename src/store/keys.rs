@@ -7,8 +7,6 @@
 
 mod cache;
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 
 /// Longest part that stands verbatim, in bytes.
@@ -232,10 +230,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn push_hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(in crate::pipeline) struct Fetch {
     /// The way of interim responses to the client.
     pub(in crate::pipeline) interim: Option<Arc<Interim>>,
     /// The client's fields, which `Vary` selects from.
-    pub(in crate::pipeline) fields: HeaderMap,
+    pub(in crate::pipeline) fields: Arc<HeaderMap>,
     /// A credential was verified.
     pub(in crate::pipeline) authenticated: bool,
     /// The entry is this caller's alone.
@@ -90,7 +90,7 @@ impl Fetch {
                 Boarding::Lead(lead) => return self.lead(lead, took).await,
                 // A part, or news, of what could not be kept a moment ago is the origin's to give.
                 Boarding::Alone if cache::is_partial(self.request.headers()) => {
-                    return self.through(took).await;
+                    return Box::pin(self.through(took)).await;
                 }
                 Boarding::Alone => break,
                 Boarding::Follow(follow) => {
@@ -107,7 +107,7 @@ impl Fetch {
                     return Ok(Fetched::Stored(stored, How::Collapsed));
                 }
                 Phase::Passing(stored, _) | Phase::Stored(stored) => stored,
-                Phase::Failed(status) => return self.failed(status, took).await,
+                Phase::Failed(status) => return Box::pin(self.failed(status, took)).await,
                 Phase::Alone => break,
                 Phase::Abandoned | Phase::Asked | Phase::Unmeasured => continue,
             };
@@ -169,7 +169,10 @@ impl Fetch {
 
     /// The fleet's lease on this fetch, or what another node has stored since this request looked.
     async fn lease(&mut self, wait_max: Duration) -> Leased {
-        look::lease(&self.gateway, &mut self.errand, &self.fields, wait_max).await
+        match std::mem::take(&mut self.errand.turn) {
+            Turn::Ours(lease) => Leased::Ours(Some(lease)),
+            turn => Box::pin(look::lease(self, turn, wait_max)).await,
+        }
     }
 
     /// Whether what another request got answers this one, too (RFC 9111 §4).
@@ -249,11 +252,13 @@ impl Fetch {
         };
         let status = response.status();
         if let Some(stale) = stale.as_deref().filter(|_| self.request.method() == Method::HEAD) {
-            self.learn(stale, &response, times).await;
+            // Rare, and large: what is boxed takes no room in each miss.
+            Box::pin(self.learn(stale, &response, times)).await;
         }
         match stale {
             Some(stale) if status == StatusCode::NOT_MODIFIED && self.errand.intent.store => {
-                Ok(self.confirmed(&stale, response.headers(), (keeper, lead), times).await)
+                let confirmed = self.confirmed(&stale, response.headers(), (keeper, lead), times);
+                Ok(Box::pin(confirmed).await)
             }
             stale => match self.stand_in(cache::Failure::Status(status), stale) {
                 Some(stale) => {

@@ -34,7 +34,7 @@ pub(super) struct Filling {
     /// What is kept, without its body.
     pub(super) head: Stored,
     /// The fields of the request.
-    pub(super) fields: HeaderMap,
+    pub(super) fields: Arc<HeaderMap>,
     pub(super) keeper: Keeper,
 }
 

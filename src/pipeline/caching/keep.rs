@@ -73,20 +73,20 @@ impl Site {
     /// The epochs under which a response that was fetched here is valid; none when they cannot be
     /// known, or when one of its tags may have been purged while it was fetched.
     async fn epochs_of(&self, gateway: &Gateway, stored: &Stored) -> Option<Epochs> {
-        let mut keys = self.origin.epochs(stored);
-        let tags = if keys.is_empty() {
-            Vec::new()
-        } else {
-            // The clock is read last and written first, so a purge in between is never missed.
-            keys.push(self.origin.keys().cache_tags_clock());
-            let mut tags = gateway.store.epochs(&keys).await.ok()?;
-            let clock = tags.pop()?;
-            if clock != self.place.tags_clock(&self.epochs) {
-                return None;
-            }
-            tags
-        };
+        let keys = self.origin.epochs(stored);
+        if keys.is_empty() {
+            return Some(join(&self.place, &self.epochs, &[]));
+        }
+        let tags = Box::pin(self.tags(gateway, keys)).await?;
         Some(join(&self.place, &self.epochs, &tags))
+    }
+
+    async fn tags(&self, gateway: &Gateway, mut keys: Vec<String>) -> Option<Vec<Epoch>> {
+        // The clock is read last and written first, so a purge in between is never missed.
+        keys.push(self.origin.keys().cache_tags_clock());
+        let mut tags = gateway.store.epochs(&keys).await.ok()?;
+        let clock = tags.pop()?;
+        (clock == self.place.tags_clock(&self.epochs)).then_some(tags)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::fetch::Fetch;
 use super::keep::{Origin, Site, join};
 use super::lease::{Lease, Turn};
 use super::{Errand, PLAIN, respond};
@@ -118,20 +119,12 @@ pub(super) enum Leased {
 /// Takes the lease on a fetch, or waits for what the node that has it stores. Each variant has a
 /// lease of its own, and so has what is read after a write: neither must wait for what it cannot
 /// use.
-pub(super) async fn lease(
-    gateway: &Arc<Gateway>,
-    errand: &mut Errand,
-    fields: &HeaderMap,
-    wait_max: Duration,
-) -> Leased {
+pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leased {
+    let Fetch { gateway, fields, .. } = fetch;
+    let Errand { site, intent, variant, .. } = &*fetch.errand;
     let begun = Instant::now();
-    let turn = std::mem::take(&mut errand.turn);
-    let Errand { site, intent, variant, .. } = &*errand;
-    let mut pause = match turn {
-        Turn::Ours(lease) => return Leased::Ours(Some(lease)),
-        Turn::Theirs => Some(PAUSE),
-        Turn::Unknown => None,
-    };
+    // Who has just heard that another node fetches need not ask at once.
+    let mut pause = matches!(turn, Turn::Theirs).then_some(PAUSE);
     let mut variants = vec![PLAIN.to_owned()];
     if variant != PLAIN {
         variants.push(variant.clone());

@@ -68,7 +68,7 @@ impl Fetch {
                 if self.errand.intent.store && self.request.headers().contains_key(RANGE) {
                     // The client wants a part of what cannot be kept: it gets the part.
                     drop(download);
-                    return self.through(took).await;
+                    return Box::pin(self.through(took)).await;
                 }
                 return Ok(Fetched::Through(Response::from_parts(head, download), Some(why)));
             }
