@@ -6,6 +6,7 @@ mod follow;
 mod isolation;
 mod large;
 mod purging;
+mod query;
 mod races;
 mod ranges;
 mod rules;

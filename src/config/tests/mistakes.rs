@@ -141,6 +141,16 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "cache = { negative = { '0404' = '5s' } }", "not a status", "404"),
     ("[routes.r]", "cache = { negative = { '431' = '5s' } }", "everybody's", "remove it"),
     ("[routes.r]", "cache = { negative = { '404' = 5 } }", "must be", "\"30s\""),
+    ("[routes.r]", "cache = { query = { ignore = [] } }", "is an empty list", "at least one"),
+    ("[routes.r]", "cache = { query = { ignore = ['a=b'] } }", "name of a query", "utm_*"),
+    ("[routes.r]", "cache = { query = { keep = ['*'] } }", "name of a query", "utm_*"),
+    ("[routes.r]", "cache = { query = { keep = ['a*b'] } }", "name of a query", "utm_*"),
+    (
+        "[routes.r]",
+        "cache = { query = { keep = [], ignore = ['a'] } }",
+        "another way",
+        "remove one",
+    ),
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 
