@@ -21,6 +21,7 @@
 
 mod chunk;
 mod codec;
+mod compress;
 mod control;
 mod date;
 mod entry;
@@ -46,6 +47,7 @@ mod validator;
 mod variant;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
+pub use compress::{compress, is_compressible};
 pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
 pub use flight::{Boarding, CutOff, Flights, Follow, Lead, Passing, Phase, Reader, Writer};
 pub use invalidate::{Own, Targets, invalidates, targets};

@@ -40,7 +40,7 @@ pub use query::{Parameters, Query};
 pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
-pub use store::{CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, Endpoint, Upstream};
 pub use warm::Warm;
 

@@ -2,6 +2,7 @@
 //! stale and never the reason for a failure.
 
 mod collapsing;
+mod compressed;
 mod follow;
 mod isolation;
 mod large;
