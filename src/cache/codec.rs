@@ -9,13 +9,16 @@
 //! sie_s `u32`, flags `u8`, status `u16`, key, hard and soft epochs, then lists, each a count `u32`
 //! and its members: tags, groups, vary (name, 0 or 1 and a value), headers (name, value). Then 0
 //! and the body up to the end, or 1 and object (16 bytes), length `u64` and length of a chunk `u32`
-//! of a body in chunks. Every part without a fixed size is a `u32` length and its bytes.
+//! of a body in chunks, or 2, the body's length `u32` and the compressed body up to the end. Every
+//! part without a fixed size is a `u32` length and its bytes.
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::chunk::INLINE_BYTES_MAX;
+use super::compress::expand;
 use super::entry::{Chunked, Epochs, Stored, StoredBody};
 use super::storing::Flags;
 
@@ -30,12 +33,19 @@ const IMMUTABLE: u8 = 4;
 
 const INLINE: u8 = 0;
 const CHUNKED: u8 = 1;
+const COMPRESSED: u8 = 2;
 
 impl Stored {
     /// The entry as bytes. A part of 4 GiB or more cannot be described: such an entry reads back
     /// as none.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(None)
+    }
+
+    /// The same with the body as [`compress`](super::compress()) made it.
+    #[must_use]
+    pub fn encode_with(&self, compressed: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.weight());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[0; PAYLOAD_AT - MAGIC.len()]);
@@ -69,12 +79,17 @@ impl Stored {
             put(&mut out, name.as_str().as_bytes());
             put(&mut out, value.as_bytes());
         }
-        match &self.body {
-            StoredBody::Inline(bytes) => {
+        match (&self.body, compressed) {
+            (StoredBody::Inline(bytes), None) => {
                 out.push(INLINE);
                 out.extend_from_slice(bytes);
             }
-            StoredBody::Chunked(chunked) => {
+            (StoredBody::Inline(bytes), Some(compressed)) => {
+                out.push(COMPRESSED);
+                put_count(&mut out, bytes.len());
+                out.extend_from_slice(compressed);
+            }
+            (StoredBody::Chunked(chunked), _) => {
                 out.push(CHUNKED);
                 out.extend_from_slice(&chunked.object);
                 out.extend_from_slice(&chunked.len.to_le_bytes());
@@ -91,7 +106,8 @@ impl Stored {
     /// Reads an entry back; none if anything about the bytes is not as this version wrote it. The
     /// checksum finds damage; it is no defence against a person who may write to the store.
     ///
-    /// Body and field values are views into `input`: nothing is copied that can be shared.
+    /// Field values are views into `input`, and so is a body that is not compressed: nothing is
+    /// copied that can be shared.
     #[must_use]
     pub fn decode(input: &Bytes) -> Option<Self> {
         if input.len() < PAYLOAD_AT || !input.starts_with(&MAGIC) {
@@ -192,6 +208,10 @@ impl Reader {
     fn body(mut self) -> Option<StoredBody> {
         match self.array()? {
             [INLINE] => Some(StoredBody::Inline(self.0)),
+            [COMPRESSED] => {
+                let length = self.length().filter(|length| *length <= INLINE_BYTES_MAX)?;
+                expand(&self.0, length).map(StoredBody::Inline)
+            }
             [CHUNKED] => {
                 let chunked = Chunked {
                     object: self.array()?,

@@ -21,6 +21,7 @@
 
 mod chunk;
 mod codec;
+mod compress;
 mod control;
 mod date;
 mod entry;
@@ -31,6 +32,7 @@ mod kept;
 mod near;
 mod place;
 mod policy;
+mod query;
 mod range;
 mod reply;
 mod request;
@@ -45,6 +47,7 @@ mod validator;
 mod variant;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
+pub use compress::{compress, is_compressible};
 pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
 pub use flight::{Boarding, CutOff, Flight, Flights, Follow, Lead, Passing, Phase, Reader, Writer};
 pub use invalidate::{Own, Targets, invalidates, targets};
@@ -53,6 +56,7 @@ pub use kept::stored_headers;
 pub use near::{Held, NearCache};
 pub use place::{Place, Scope, covering, scope};
 pub use policy::{Policy, SetCookie};
+pub use query::{Query, forwarded};
 pub use reply::{Piece, Reply, reply};
 pub use request::{Intent, for_fill, is_partial, lookup};
 pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};

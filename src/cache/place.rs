@@ -1,8 +1,8 @@
 //! Where a response is kept, and under which epochs it is valid.
 //!
 //! Everything that can change the response and is not compared later is part of the key: the site,
-//! the path, the query byte for byte, the route (whose upstream and rules it came from) and the
-//! partition of the caller.
+//! the path, the query as it is forwarded, the route (whose upstream and rules it came from) and
+//! the partition of the caller.
 
 use std::fmt::Write as _;
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::query::Query;
 use crate::base::facts::Caller;
 
 /// What the configuration of a route says about caching. The default is the safe choice for every
@@ -38,6 +39,8 @@ pub struct Policy {
     pub negative: BTreeMap<u16, Duration>,
     /// Whether clients cannot ask for newer, or take older, answers than others get.
     pub ignore_request_directives: bool,
+    /// Which parameters of a query make no difference; none: it is taken byte for byte.
+    pub query: Option<Query>,
 }
 
 /// What becomes of responses that set a cookie.
@@ -67,6 +70,7 @@ impl Default for Policy {
             error_ttl: Duration::from_secs(10),
             negative: BTreeMap::new(),
             ignore_request_directives: false,
+            query: None,
         }
     }
 }

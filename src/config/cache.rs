@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::query::{self, Query};
 use super::reader::Section;
 use super::value::{
     GIB, MIB, Mistake, Read, choice, duration, duration_or_zero, echo, field_name, flag, size,
@@ -44,6 +45,8 @@ pub struct Cache {
     pub negative: BTreeMap<u16, Duration>,
     /// Whether clients cannot ask for newer answers, or for older ones.
     pub ignore_request_directives: bool,
+    /// Which parameters of a query make no difference.
+    pub query: Option<Query>,
     /// What is fetched before anybody asks for it.
     pub warm: Option<Warm>,
 }
@@ -87,6 +90,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
             .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl)))
             .collect(),
         ignore_request_directives: cache.or("ignore_request_directives", false, flag),
+        query: cache.optional("query", query::read),
         warm: cache.optional("warm", warm::read),
     }
 }

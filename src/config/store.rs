@@ -37,6 +37,8 @@ pub struct Store {
     pub fill_bytes: u64,
     /// Most bytes of responses that wait to be written.
     pub backlog_bytes: u64,
+    /// Whether bodies of cached responses are compressed in the store.
+    pub cache_compression: CacheCompression,
     /// How a node learns of the epochs of the cache.
     pub cache_epochs: CacheEpochs,
     /// Most epochs that this node knows without asking.
@@ -83,6 +85,15 @@ pub struct OnOutage {
     pub nodes: u32,
 }
 
+/// How bodies of cached responses lie in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheCompression {
+    /// As they are sent.
+    Off,
+    /// Text is compressed (RFC 8878).
+    Zstd,
+}
+
 /// How a node learns that cached responses were made stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheEpochs {
@@ -126,6 +137,7 @@ impl Default for Store {
             near_cache_bytes: 32 * MIB,
             fill_bytes: 256 * MIB,
             backlog_bytes: 64 * MIB,
+            cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
@@ -149,6 +161,7 @@ impl Default for OnOutage {
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
     let default = Store::default();
+    let compression = choice(&[("off", CacheCompression::Off), ("zstd", CacheCompression::Zstd)]);
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
     Store {
         url: store.or("url", default.url, store_url),
@@ -166,6 +179,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         ),
         fill_bytes: store.or("fill_bytes", default.fill_bytes, size(MIB..=1024 * GIB)),
         backlog_bytes: store.or("backlog_bytes", default.backlog_bytes, size(MIB..=1024 * GIB)),
+        cache_compression: store.or("cache_compression", default.cache_compression, compression),
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),

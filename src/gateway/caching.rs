@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Gateway;
 use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
+use crate::config::CacheCompression;
 use crate::observe::CacheState;
 use crate::store::{Entry, Epoch, HeldLock, Purge, Remembered, StoreError};
 
@@ -158,11 +159,17 @@ impl Gateway {
     async fn write(&self, keeping: Keeping) -> Result<Remembered, StoreError> {
         let Keeping { stored, place, variant, vary, path_epoch, ttl_ms, lock, .. } = keeping;
         let ttl = Duration::from_millis(ttl_ms);
+        let compressed = self.compresses() && cache::is_compressible(&stored.headers);
         let value = match &stored.body {
             StoredBody::Inline(body) if body.len() > INLINE_BYTES_MAX => {
                 // Large, as what follows is: boxed, they take no room where a body is short.
-                let body = Box::pin(self.write_chunks(&place, body, ttl)).await?;
+                let body = Box::pin(self.write_chunks(&place, body, compressed, ttl)).await?;
                 Stored { body: StoredBody::Chunked(body), ..(*stored).clone() }.encode()
+            }
+            StoredBody::Inline(body) if compressed => {
+                let shorter = cache::compress(body);
+                self.saved(body.len(), shorter.as_ref().map_or(body.len(), Vec::len));
+                stored.encode_with(shorter.as_deref())
             }
             StoredBody::Inline(_) => stored.encode(),
             StoredBody::Chunked(body) => {
@@ -194,17 +201,46 @@ impl Gateway {
         &self,
         place: &Place,
         body: &Bytes,
+        compressed: bool,
         ttl: Duration,
     ) -> Result<Chunked, StoreError> {
         let mut object = [0; 16];
         object.copy_from_slice(&fastrand::u128(..).to_le_bytes());
         let chunked = cache::chunked(object, body);
-        let sealed = cache::cut(&chunked, body);
-        let pieces: Vec<_> = chunk_keys(place, &chunked).zip(sealed).collect();
-        for pieces in pieces.chunks(CHUNKS_AT_ONCE) {
-            self.store.write_chunks(pieces, ttl + CHUNKS_OUTLIVE).await?;
+        let mut pieces = chunk_keys(place, &chunked).zip(cache::cut(&chunked, body, compressed));
+        let mut written = 0;
+        loop {
+            let mut some = Vec::with_capacity(CHUNKS_AT_ONCE);
+            while some.len() < CHUNKS_AT_ONCE
+                && let Some(piece) = pieces.next()
+            {
+                some.push(piece);
+                // Each may have taken a millisecond, and others wait for this thread.
+                tokio::task::yield_now().await;
+            }
+            if some.is_empty() {
+                break;
+            }
+            written += some.iter().map(|(_, piece)| piece.len()).sum::<usize>();
+            self.store.write_chunks(&some, ttl + CHUNKS_OUTLIVE).await?;
+        }
+        if compressed {
+            self.saved(body.len(), written);
         }
         Ok(chunked)
+    }
+
+    /// Whether text is compressed on its way to the store; never in a store of this process, where
+    /// requests would wait for it.
+    fn compresses(&self) -> bool {
+        let compression = self.running().plan.config.store.cache_compression;
+        compression == CacheCompression::Zstd && self.store.is_shared()
+    }
+
+    /// A body of so many bytes takes so many in the store.
+    fn saved(&self, length: usize, written: usize) {
+        let saved = length.saturating_sub(written);
+        self.metrics.cache_gauges.saved.inc_by(saved as u64);
     }
 
     /// Removes all variants of a response that must not be used any more, in the background.

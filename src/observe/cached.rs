@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicI64;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -13,6 +14,9 @@ pub struct CacheGauges {
     backlog: Gauge<i64, AtomicI64>,
     epochs_known: Gauge<i64, AtomicI64>,
     epochs_followed: Gauge<i64, AtomicI64>,
+    /// Bytes of bodies that need not go to the store because they are compressed there; counted,
+    /// unlike the others.
+    pub saved: Counter,
 }
 
 /// The values of [`CacheGauges`].
@@ -42,6 +46,8 @@ impl CacheGauges {
         registry.register("cache_epochs_known", help, self.epochs_known.clone());
         let help = "Whether changes of epochs are heard (1) or not (0)";
         registry.register("cache_epochs_followed", help, self.epochs_followed.clone());
+        let help = "Bytes that bodies are shorter in the store than as they are sent";
+        registry.register("cache_compression_saved_bytes", help, self.saved.clone());
     }
 
     /// Sets all of them.

@@ -37,7 +37,7 @@ use crate::limit::{Outcome, Receipt, Told};
 use crate::plan::Plan;
 use crate::store::Answers;
 use crate::upstream::OnInterim;
-use crate::{auth, client, guard, headers, limit, session};
+use crate::{auth, cache, client, guard, headers, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
 /// connections share: two cores that count the same thing take turns.
@@ -133,6 +133,7 @@ async fn answer(
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
     exchange.route = Some(route.index);
     let forwarded = auth::forwarded(route.auth.as_ref(), &target);
+    let forwarded = cache::forwarded(route.cache.as_deref(), &head.method, forwarded);
     let has_body = !http_body::Body::is_end_stream(&body);
     let (running, client) = (&*running, &client);
     let arrival = Arrival { running, route, peer, client, target: &forwarded, has_body };

@@ -251,7 +251,16 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         error_ttl: written.error_ttl,
         negative: written.negative.clone(),
         ignore_request_directives: written.ignore_request_directives,
+        query: written.query.as_ref().map(compile_query),
     }
+}
+
+fn compile_query(written: &config::Query) -> cache::Query {
+    let (keeps, names) = match &written.parameters {
+        config::Parameters::AllBut(names) => (false, names.clone()),
+        config::Parameters::Only(names) => (true, names.clone()),
+    };
+    cache::Query { keeps, names, sort: written.sort }
 }
 
 fn compile_scopes(

@@ -2,10 +2,12 @@
 //! stale and never the reason for a failure.
 
 mod collapsing;
+mod compressed;
 mod follow;
 mod isolation;
 mod large;
 mod purging;
+mod query;
 mod races;
 mod ranges;
 mod rules;

@@ -1,6 +1,8 @@
 //! Entries as bytes and as responses: nothing is lost, and no damage gets through.
 
-use super::super::{Chunked, Epochs, Flags, Policy, Stored, StoredBody, may_replace};
+use super::super::{
+    Chunked, Epochs, Flags, INLINE_BYTES_MAX, Policy, Stored, StoredBody, compress, may_replace,
+};
 use super::{NOW, entry, fields};
 use bytes::Bytes;
 use http::StatusCode;
@@ -111,9 +113,48 @@ proptest! {
         reseal(&mut bytes);
         let bytes = Bytes::from(bytes);
         if let Some(read) = Stored::decode(&bytes) {
-            // What is accepted is worth no more than what was there.
-            prop_assert!(read.body.inline().is_none_or(|body| body.len() <= bytes.len()));
+            // What is accepted is worth no more than what was there, or than any entry may be.
+            let most = bytes.len().max(INLINE_BYTES_MAX);
+            prop_assert!(read.body.inline().is_none_or(|body| body.len() <= most));
         }
+    }
+
+    #[test]
+    fn a_compressed_entry_survives_the_store_and_no_damage(
+        stored in stored(),
+        text in vec(b'a'..=b'h', 2000..3000),
+        at in any::<prop::sample::Index>(),
+        change in 1_u8..,
+        length in any::<u32>(),
+    ) {
+        let compressed = compress(&text).unwrap();
+        let stored = Stored { body: StoredBody::Inline(text.clone().into()), ..stored };
+        let bytes = stored.encode_with(Some(&compressed));
+        prop_assert!(bytes.len() < stored.encode().len());
+        prop_assert_eq!(Stored::decode(&bytes.clone().into()), Some(stored));
+        let mut changed = bytes.clone();
+        changed[at.index(bytes.len())] ^= change;
+        prop_assert_eq!(Stored::decode(&changed.into()), None);
+        prop_assert_eq!(Stored::decode(&bytes[..at.index(bytes.len())].to_vec().into()), None);
+        // A length that is not the one, under a right checksum: no short body, and no longer one.
+        let mut claimed = bytes;
+        let place = claimed.len() - compressed.len() - 4;
+        claimed[place..][..4].copy_from_slice(&length.to_le_bytes());
+        reseal(&mut claimed);
+        if length as usize != text.len() {
+            prop_assert_eq!(Stored::decode(&claimed.into()), None);
+        }
+    }
+}
+
+#[test]
+fn a_compressed_body_is_no_longer_than_any_other_in_an_entry() {
+    for (length, is_some) in [(INLINE_BYTES_MAX, true), (INLINE_BYTES_MAX + 1, false)] {
+        let body = Bytes::from(vec![b'a'; length]);
+        let compressed = compress(&body).unwrap();
+        let stored = Stored { body: StoredBody::Inline(body), ..entry(200, "") };
+        let bytes = stored.encode_with(Some(&compressed));
+        assert_eq!(Stored::decode(&bytes.into()).is_some(), is_some, "{length}");
     }
 }
 

@@ -73,6 +73,8 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[store]", "prefix = 'a:b'", "cannot be a key prefix", "1 to 64"),
     ("[store]", "prefix = ''", "cannot be a key prefix", "1 to 64"),
     ("[store]", "memory_keys = 1.5", "must be a whole number, is a float", "from 1 to"),
+    ("[store]", "cache_compression = true", "must be a string", "\"zstd\""),
+    ("[store]", "cache_compression = 'gzip'", "is not a choice", "\"off\" or \"zstd\""),
     ("[store.on_outage]", "cache = 'serve'", "is not a choice", "\"bypass\""),
     ("[store.on_outage]", "session = 'allow'", "is not a choice", "\"without\""),
     ("[store.on_outage]", "nodes = 0", "out of range", "from 1 to"),
@@ -141,6 +143,16 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "cache = { negative = { '0404' = '5s' } }", "not a status", "404"),
     ("[routes.r]", "cache = { negative = { '431' = '5s' } }", "everybody's", "remove it"),
     ("[routes.r]", "cache = { negative = { '404' = 5 } }", "must be", "\"30s\""),
+    ("[routes.r]", "cache = { query = { ignore = [] } }", "is an empty list", "at least one"),
+    ("[routes.r]", "cache = { query = { ignore = ['a=b'] } }", "name of a query", "utm_*"),
+    ("[routes.r]", "cache = { query = { keep = ['*'] } }", "name of a query", "utm_*"),
+    ("[routes.r]", "cache = { query = { keep = ['a*b'] } }", "name of a query", "utm_*"),
+    (
+        "[routes.r]",
+        "cache = { query = { keep = [], ignore = ['a'] } }",
+        "another way",
+        "remove one",
+    ),
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 
