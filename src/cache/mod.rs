@@ -54,7 +54,7 @@ pub use near::{Held, NearCache};
 pub use place::{Place, Scope, covering, scope};
 pub use policy::{Policy, SetCookie};
 pub use reply::{Piece, Reply, reply};
-pub use request::{Intent, for_fill, is_partial, lookup};
+pub use request::{Intent, for_fill, for_whole, is_conditional, is_partial, lookup};
 pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};
 pub use status::{CacheStatus, Forward, append_status};
 pub use storing::{Asked, Flags, Freshness, WhyNot, storable};

@@ -38,6 +38,9 @@ pub struct Policy {
     pub negative: BTreeMap<u16, Duration>,
     /// Whether clients cannot ask for newer, or take older, answers than others get.
     pub ignore_request_directives: bool,
+    /// Whether the upstream judges If-None-Match and If-Modified-Since where nothing is stored
+    /// (RFC 9111 §4.3.2). Otherwise the whole is asked for and kept, and judged by.
+    pub forward_conditions: bool,
 }
 
 /// What becomes of responses that set a cookie.
@@ -67,6 +70,7 @@ impl Default for Policy {
             error_ttl: Duration::from_secs(10),
             negative: BTreeMap::new(),
             ignore_request_directives: false,
+            forward_conditions: false,
         }
     }
 }

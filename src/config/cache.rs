@@ -44,6 +44,8 @@ pub struct Cache {
     pub negative: BTreeMap<u16, Duration>,
     /// Whether clients cannot ask for newer answers, or for older ones.
     pub ignore_request_directives: bool,
+    /// Whether clients' conditions go to the upstream where nothing is stored.
+    pub forward_conditions: bool,
     /// What is fetched before anybody asks for it.
     pub warm: Option<Warm>,
 }
@@ -68,7 +70,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
     ]);
     let negative = cache.map("negative", error_status, |ttl| ttl.read(duration));
     Cache {
-        ttl: cache.get("ttl", duration),
+        ttl: cache.get("ttl", duration_or_zero),
         shared: cache.or("shared", false, flag),
         partition: cache.list("partition", partition).unwrap_or_default(),
         max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
@@ -87,6 +89,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
             .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl)))
             .collect(),
         ignore_request_directives: cache.or("ignore_request_directives", false, flag),
+        forward_conditions: cache.or("forward_conditions", false, flag),
         warm: cache.optional("warm", warm::read),
     }
 }

@@ -251,6 +251,7 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         error_ttl: written.error_ttl,
         negative: written.negative.clone(),
         ignore_request_directives: written.ignore_request_directives,
+        forward_conditions: written.forward_conditions,
     }
 }
 

@@ -5,6 +5,7 @@ mod collapsing;
 mod follow;
 mod isolation;
 mod large;
+mod letter;
 mod purging;
 mod races;
 mod ranges;
