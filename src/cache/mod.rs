@@ -45,7 +45,7 @@ mod validator;
 mod variant;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
-pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
+pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace, outdates};
 pub use flight::{Boarding, CutOff, Flights, Follow, Lead, Passing, Phase, Reader, Writer};
 pub use invalidate::{Own, Targets, invalidates, targets};
 pub use judge::{Failure, Verdict, judge, usable_after};

@@ -94,6 +94,10 @@ impl Flights {
             }
             self.alone.remove(key);
         }
+        self.join(key)
+    }
+
+    fn join(self: &Arc<Self>, key: &str) -> Boarding {
         match self.lock().entry(key.to_owned()) {
             Entry::Occupied(flight) => Boarding::Follow(Follow(flight.get().clone())),
             Entry::Vacant(free) => {
@@ -106,12 +110,13 @@ impl Flights {
     }
 
     /// The duty to refresh what is stored under `key`, unless somebody has it, or the last attempt
-    /// failed a moment ago.
+    /// failed a moment ago. That an earlier answer could not be shared does not matter: this one is
+    /// sent stale until somebody fetches it anew.
     pub fn refresh(self: &Arc<Self>, key: &str) -> Option<Lead> {
         if self.failed.get(key).is_some_and(|(_, until)| Instant::now() < until) {
             return None;
         }
-        match self.board(key) {
+        match self.join(key) {
             Boarding::Lead(lead) => Some(lead),
             Boarding::Follow(_) | Boarding::Alone => None,
         }

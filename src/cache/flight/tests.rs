@@ -88,6 +88,8 @@ async fn a_refresh_that_failed_is_tried_again_after_a_pause_that_grows() {
     flights.failed("a");
     assert!(flights.refresh("a").is_none());
     assert!(flights.refresh("b").is_some(), "of another one nothing is known");
+    lead(&flights, "c").alone();
+    assert!(flights.refresh("c").is_some(), "what is stale is refreshed, shared before or not");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
     assert!(flights.refresh("a").is_some());
     flights.failed("a");

@@ -58,10 +58,10 @@ impl Fetch {
             Ok(freshness) => freshness,
             Err(why) => {
                 self.errand.site.origin.not_kept(why.code());
-                if let (WhyNot::NoStore, true, Some(old)) =
-                    (why, head.status.is_success(), keeper.replaces)
-                {
-                    // What is newer may not be kept; what it replaces must not outlive it here.
+                let old = keeper.replaces;
+                let ended =
+                    |old: &Arc<Stored>| cache::outdates(head.status, why, old, times.answered_ms);
+                if let Some(old) = old.filter(ended) {
                     self.gateway.drop_entry(old.key.clone());
                 }
                 match lead {
