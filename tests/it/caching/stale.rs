@@ -165,7 +165,7 @@ fn what_the_origin_has_ended_is_not_sent_stale_any_longer() {
         ("", "404 Not Found"),
         ("", "410 Gone\r\nCache-Control: no-store"),
         ("", "200 OK\r\nCache-Control: no-store"),
-        // That the first answer was nobody else's is remembered, and keeps nothing from its refresh.
+        // That the first answer was nobody else's is remembered; it keeps nothing from its refresh.
         ("200 OK\r\nCache-Control: no-store", "200 OK\r\nCache-Control: max-age=600"),
     ];
     let upstream = Upstream::with({
