@@ -8,11 +8,11 @@ use super::tags;
 
 /// The fields of a response that an entry keeps, in their order and with repeats.
 ///
-/// Left out: what belongs to one connection, what belongs to one exchange (rate limits, another
-/// cache's report), what the response reserves for one client or for use after validation, Age,
-/// which an entry keeps as the moment of birth, Content-Length, which follows from the body, and
-/// tags, which an entry keeps on its own. A cookie is kept: a response whose cookie is nobody
-/// else's does not become an entry.
+/// Left out: what belongs to one connection, what belongs to one exchange (the rate limits of its
+/// caller), what the response reserves for one client or for use after validation, Age, which an
+/// entry keeps as the moment of birth, Content-Length, which follows from the body, and tags, which
+/// an entry keeps on its own. A cookie is kept: a response whose cookie is nobody else's does not
+/// become an entry. So is what caches and proxies before this one reported (RFC 9211 §2).
 #[must_use]
 pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
     kept(headers, &ResponseControl::of(headers))
@@ -35,16 +35,19 @@ pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap 
 }
 
 fn belongs_to_exchange(name: &HeaderName) -> bool {
-    const PREFIXES: [&str; 3] = ["proxy-", "ratelimit", "x-ratelimit"];
+    const PREFIXES: [&str; 2] = ["ratelimit", "x-ratelimit"];
     let name = name.as_str();
     matches!(
         name,
         "age"
             | "cache-group-invalidation"
-            | "cache-status"
             | "connection"
             | "content-length"
             | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
             | "te"
             | "trailer"
             | "transfer-encoding"

@@ -48,7 +48,7 @@ mod variant;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
 pub use compress::{compress, is_compressible};
-pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
+pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace, outdates};
 pub use flight::{Boarding, CutOff, Flight, Flights, Follow, Lead, Passing, Phase, Reader, Writer};
 pub use invalidate::{Own, Targets, invalidates, targets};
 pub use judge::{Failure, Verdict, judge, usable_after};
@@ -58,7 +58,7 @@ pub use place::{Place, Scope, covering, scope};
 pub use policy::{Policy, SetCookie};
 pub use query::{Query, forwarded};
 pub use reply::{Piece, Reply, reply};
-pub use request::{Intent, for_fill, is_partial, lookup};
+pub use request::{Intent, for_fill, for_whole, is_conditional, is_partial, lookup};
 pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};
 pub use status::{CacheStatus, Forward, append_status};
 pub use storing::{Asked, Flags, Freshness, WhyNot, storable};

@@ -41,6 +41,9 @@ pub struct Policy {
     pub ignore_request_directives: bool,
     /// Which parameters of a query make no difference; none: it is taken byte for byte.
     pub query: Option<Query>,
+    /// Whether the upstream judges If-None-Match and If-Modified-Since where nothing is stored
+    /// (RFC 9111 §4.3.2). Otherwise the whole is asked for and kept, and judged by.
+    pub forward_conditions: bool,
 }
 
 /// What becomes of responses that set a cookie.
@@ -71,6 +74,7 @@ impl Default for Policy {
             negative: BTreeMap::new(),
             ignore_request_directives: false,
             query: None,
+            forward_conditions: false,
         }
     }
 }

@@ -110,6 +110,8 @@ fn partial(stored: &Stored, parts: &[(u64, u64)]) -> Reply {
         slice(start, len).into_iter().collect()
     } else {
         let boundary = boundary(stored);
+        // Each part has its own (RFC 9110 §15.3.7.2).
+        headers.remove(CONTENT_RANGE);
         let kind = format!("multipart/byteranges; boundary={boundary}");
         insert(&mut headers, CONTENT_TYPE, kind);
         let body = wrapped(stored, parts, &boundary);

@@ -93,10 +93,22 @@ pub fn is_partial(headers: &HeaderMap) -> bool {
     CONDITIONS.iter().any(|name| headers.contains_key(name))
 }
 
+/// Whether a request is for news of a representation.
+#[must_use]
+pub fn is_conditional(headers: &HeaderMap) -> bool {
+    headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE)
+}
+
 /// Makes a request for the whole of a representation of a client's request for a part of it, or
 /// for news of it: what comes back can be kept, and the client's answer is made from that.
 pub fn for_fill(headers: &mut HeaderMap) {
-    for name in &CONDITIONS {
-        headers.remove(name);
-    }
+    for_whole(headers);
+    headers.remove(IF_NONE_MATCH);
+    headers.remove(IF_MODIFIED_SINCE);
+}
+
+/// Makes a request for the whole of a request for a part, or for the news that it made.
+pub fn for_whole(headers: &mut HeaderMap) {
+    headers.remove(RANGE);
+    headers.remove(IF_RANGE);
 }

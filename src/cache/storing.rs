@@ -5,8 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, HeaderName, LAST_MODIFIED,
-    SET_COOKIE,
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, DATE, HeaderName, LAST_MODIFIED, SET_COOKIE,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -259,8 +258,8 @@ fn check_response(
         SetCookie::Explicit => !(control.public || control.s_maxage.is_some() || control.targeted),
     };
     let refusals = [
+        // Content-Range means nothing with any other status (RFC 9110 §14.4).
         (matches!(code, 206 | 416), WhyNot::Partial),
-        (headers.contains_key(CONTENT_RANGE), WhyNot::Partial),
         (!(200..=599).contains(&code) || code == 304, WhyNot::Status),
         (control.must_understand && !understood, WhyNot::Status),
         (no_store, WhyNot::NoStore),

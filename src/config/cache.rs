@@ -47,6 +47,8 @@ pub struct Cache {
     pub ignore_request_directives: bool,
     /// Which parameters of a query make no difference.
     pub query: Option<Query>,
+    /// Whether clients' conditions go to the upstream where nothing is stored.
+    pub forward_conditions: bool,
     /// What is fetched before anybody asks for it.
     pub warm: Option<Warm>,
 }
@@ -71,7 +73,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
     ]);
     let negative = cache.map("negative", error_status, |ttl| ttl.read(duration));
     Cache {
-        ttl: cache.get("ttl", duration),
+        ttl: cache.get("ttl", duration_or_zero),
         shared: cache.or("shared", false, flag),
         partition: cache.list("partition", partition).unwrap_or_default(),
         max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
@@ -91,6 +93,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
             .collect(),
         ignore_request_directives: cache.or("ignore_request_directives", false, flag),
         query: cache.optional("query", query::read),
+        forward_conditions: cache.or("forward_conditions", false, flag),
         warm: cache.optional("warm", warm::read),
     }
 }

@@ -252,6 +252,7 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         negative: written.negative.clone(),
         ignore_request_directives: written.ignore_request_directives,
         query: written.query.as_ref().map(compile_query),
+        forward_conditions: written.forward_conditions,
     }
 }
 

@@ -6,6 +6,7 @@ mod compressed;
 mod follow;
 mod isolation;
 mod large;
+mod letter;
 mod purging;
 mod query;
 mod races;

@@ -105,6 +105,10 @@ impl Flights {
         if self.is_alone(&flight.answer) {
             return Boarding::Alone;
         }
+        self.join(flight)
+    }
+
+    fn join(self: &Arc<Self>, flight: Flight) -> Boarding {
         match self.lock().entry(flight) {
             Entry::Occupied(flight) => Boarding::Follow(Follow(flight.get().clone())),
             Entry::Vacant(free) => {
@@ -127,12 +131,13 @@ impl Flights {
     }
 
     /// The duty to refresh what is stored, unless somebody has it, or the last attempt failed a
-    /// moment ago.
+    /// moment ago. That an earlier answer could not be shared does not matter: this one is sent
+    /// stale until somebody fetches it anew.
     pub fn refresh(self: &Arc<Self>, flight: Flight) -> Option<Lead> {
         if self.failed.get(&flight.answer).is_some_and(|(_, until)| Instant::now() < until) {
             return None;
         }
-        match self.board(flight) {
+        match self.join(flight) {
             Boarding::Lead(lead) => Some(lead),
             Boarding::Follow(_) | Boarding::Alone => None,
         }

@@ -92,6 +92,8 @@ async fn a_refresh_that_failed_is_tried_again_after_a_pause_that_grows() {
     flights.failed("a");
     assert!(flights.refresh(flight("a")).is_none());
     assert!(flights.refresh(flight("b")).is_some(), "of another one nothing is known");
+    lead(&flights, "c").alone();
+    assert!(flights.refresh(flight("c")).is_some(), "what is stale is refreshed, shared or not");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
     assert!(flights.refresh(flight("a")).is_some());
     flights.failed("a");

@@ -1,7 +1,8 @@
 //! Entries as bytes and as responses: nothing is lost, and no damage gets through.
 
 use super::super::{
-    Chunked, Epochs, Flags, INLINE_BYTES_MAX, Policy, Stored, StoredBody, compress, may_replace,
+    Chunked, Epochs, Flags, INLINE_BYTES_MAX, Policy, Stored, StoredBody, WhyNot, compress,
+    may_replace, outdates,
 };
 use super::{NOW, entry, fields};
 use bytes::Bytes;
@@ -253,6 +254,37 @@ fn an_error_never_displaces_what_is_good() {
     for (status, stored, later, expected) in cases {
         let status = StatusCode::from_u16(status).unwrap();
         assert_eq!(may_replace(status, stored, NOW + later), expected, "{status} {later}");
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_may_end_what_is_stored() {
+    use WhyNot::{Expired, NoFreshness, NoStore, Partial, Private, Request, SetCookie, Vary};
+    let stored = entry(200, "");
+    for (status, why, while_fresh, once_stale) in [
+        (200, NoStore, true, true),
+        (200, NoFreshness, false, true),
+        (200, Expired, false, true),
+        (200, Vary, false, true),
+        (301, NoFreshness, false, true),
+        (404, NoStore, false, true),
+        (404, NoFreshness, false, true),
+        (410, NoFreshness, false, true),
+        // It is for one caller, or a part, or somebody provoked it, or the origin is not well.
+        (200, Private, false, false),
+        (200, SetCookie, false, false),
+        (200, WhyNot::Authenticated, false, false),
+        (200, Request, false, false),
+        (206, Partial, false, false),
+        (400, NoStore, false, false),
+        (403, NoFreshness, false, false),
+        (500, NoStore, false, false),
+        (503, NoFreshness, false, false),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        for (later, expected) in [(59_999, while_fresh), (60_000, once_stale)] {
+            assert_eq!(outdates(status, why, &stored, NOW + later), expected, "{status} {why:?}");
+        }
     }
 }
 

@@ -28,7 +28,9 @@ impl<'a> Field<'a> {
     /// The value as a table.
     pub(super) fn read_table(&self) -> Option<&'a DeTable<'a>> {
         let wrong = || {
-            let example = format!("[{}] on its own line, its keys below", self.path);
+            let name = self.path.rsplit('.').next().unwrap_or_default();
+            let example =
+                format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
             Mistake::wrong_type(self.value, "a table", &example)
         };
         self.keep(self.value.as_table().ok_or_else(wrong))

@@ -135,7 +135,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "session = 'yes'", "is not a choice", "\"required\""),
     ("[routes.r]", "session = 1", "is an integer", "\"required\""),
     ("[routes.r]", "require = { role = 'admin' }", "must be a list", "[ … ]"),
-    ("[routes.r]", "cache = true", "must be a table, is a boolean", "[routes.r.cache]"),
+    ("[routes.r]", "cache = true", "must be a table, is a boolean", "cache = { … }, or [routes.r."),
     ("[routes.r]", "cache = { time = '5m' }", "r.cache.time: unknown key", "ttl, "),
     ("[routes.r]", "cache = { partition = ['role'] }", "cannot part a cache", "claim:NAME"),
     ("[routes.r]", "cache = { set_cookie = 'keep' }", "is not a choice", "\"explicit\""),

@@ -84,12 +84,13 @@ impl Fetch {
     /// # Errors
     /// The upstream's failure, where nothing stored may stand in for it.
     pub(super) async fn run(mut self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
-        let boardings = if self.errand.is_shareable() { BOARDINGS_MAX } else { 0 };
+        let is_shareable = self.errand.is_shareable() && !self.forwards_conditions();
+        let boardings = if is_shareable { BOARDINGS_MAX } else { 0 };
         for _ in 0..boardings {
             let follow = match self.errand.board(&self.gateway) {
                 Boarding::Lead(lead) => return self.lead(lead, took).await,
                 // A part, or news, of what could not be kept a moment ago is the origin's to give.
-                Boarding::Alone if cache::is_partial(self.request.headers()) => {
+                Boarding::Alone if self.errand.stale.is_none() && self.is_partial() => {
                     return Box::pin(self.through(took)).await;
                 }
                 Boarding::Alone => break,
@@ -209,13 +210,14 @@ impl Fetch {
         lease: Option<Lease>,
         took: &mut Option<Duration>,
     ) -> Result<Fetched, Failure> {
+        let forwards = self.forwards_conditions();
         let mut stale = self.errand.stale.take();
         let mut conditions = match stale.as_deref() {
             Some(stale) if self.errand.intent.store => cache::conditions(stale),
             _ => Vec::new(),
         };
         let (response, times) = loop {
-            let sent = self.send(&conditions, took).await;
+            let sent = self.send(&conditions, forwards, took).await;
             let (response, times) = match sent {
                 Ok(answered) => answered,
                 Err(failure) => {
@@ -229,7 +231,7 @@ impl Fetch {
                 }
             };
             let is_news = response.status() != StatusCode::NOT_MODIFIED;
-            if is_news || !self.errand.intent.store {
+            if is_news || !self.errand.intent.store || forwards {
                 break (response, times);
             }
             let headers = response.headers();
@@ -276,10 +278,13 @@ impl Fetch {
     async fn send(
         &self,
         conditions: &[(HeaderName, HeaderValue)],
+        forwards: bool,
         took: &mut Option<Duration>,
     ) -> Result<(Response<Download>, Times), Failure> {
         let mut request = self.request.clone();
-        if self.errand.intent.store {
+        if forwards {
+            cache::for_whole(request.headers_mut());
+        } else if self.errand.intent.store {
             cache::for_fill(request.headers_mut());
         }
         request.headers_mut().extend(conditions.iter().cloned());
@@ -288,6 +293,17 @@ impl Fetch {
         let response = self.upstream.send(request, Upload::none(), on_interim).await;
         *took = Some(sent_at.elapsed());
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
+    }
+
+    fn is_partial(&self) -> bool {
+        cache::is_partial(self.request.headers())
+    }
+
+    /// Whether the client's own conditions are for the upstream to judge, as nothing is stored.
+    fn forwards_conditions(&self) -> bool {
+        let Errand { policy, intent, stale, .. } = &*self.errand;
+        let is_wanted = policy.forward_conditions && intent.store && stale.is_none();
+        is_wanted && cache::is_conditional(self.request.headers())
     }
 
     pub(super) fn asked(&self, times: Times) -> Asked<'_> {

@@ -23,8 +23,9 @@ impl Fetch {
                 keeper.keep(fresh.stored, &self.fields).await;
             }
             HeadNews::Outdated if stale.remaining_ms(times.answered_ms) > 0 => {
-                // Its variants are answers of the same resource: they are as old.
-                gateway.invalidate_later(vec![site.place.path_epoch().to_owned()]);
+                // Its variants are answers of the same resource: they are as old. Waited for, since
+                // nothing else is read from the cache while an invalidation is under way.
+                gateway.invalidate(vec![site.place.path_epoch().to_owned()]).await;
             }
             HeadNews::Confirmed(_) | HeadNews::Outdated | HeadNews::None => {}
         }

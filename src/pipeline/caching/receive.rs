@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::RANGE;
 use http::response::Parts as Head;
-use http::{HeaderMap, HeaderName, Response};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::Body as _;
 
 use super::fetch::{Fetch, Fetched, How, Times};
@@ -58,6 +58,12 @@ impl Fetch {
             Ok(freshness) => freshness,
             Err(why) => {
                 self.errand.site.origin.not_kept(why.code());
+                let old = keeper.replaces;
+                let ended =
+                    |old: &Arc<Stored>| cache::outdates(head.status, why, old, times.answered_ms);
+                if let Some(old) = old.filter(ended) {
+                    self.gateway.drop_entry(old.key.clone());
+                }
                 match lead {
                     // The next answer may be another one.
                     Some(lead) if head.status.is_server_error() => lead.alone_once(),
@@ -65,7 +71,12 @@ impl Fetch {
                     Some(lead) => lead.alone(),
                     None => {}
                 }
-                if self.errand.intent.store && self.request.headers().contains_key(RANGE) {
+                // The upstream was asked for the whole, and may have sent a part, or news, all the
+                // same.
+                let is_whole =
+                    !matches!(head.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+                let wants_part = self.request.headers().contains_key(RANGE);
+                if is_whole && wants_part && self.errand.intent.store {
                     // The client wants a part of what cannot be kept: it gets the part.
                     drop(download);
                     return Box::pin(self.through(took)).await;

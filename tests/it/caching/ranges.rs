@@ -108,6 +108,18 @@ fn ten_thousand_random_ranges_equal_the_same_parts_of_the_whole() {
 }
 
 #[test]
+fn a_part_in_place_of_the_whole_is_passed_on_and_not_kept() {
+    let part = "206 Partial Content\r\nContent-Range: bytes 0-1/5\r\nCache-Control: max-age=60";
+    let upstream = Upstream::replying(response(part, "he"));
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    for seen in 1..=2 {
+        let reply = Session::open(gateway.public).get("/p").header("Range", "bytes=0-1").send();
+        assert_eq!((reply.status, reply.text().as_str(), is_hit(&reply)), (206, "he", false));
+        assert_eq!(upstream.seen(), seen, "it is not asked twice");
+    }
+}
+
+#[test]
 fn a_part_of_another_version_is_not_sent() {
     let head = "200 OK\r\nETag: \"v\"\r\nLast-Modified: Fri, 01 Jan 2021 00:00:00 GMT\r\n\
                 Date: Sat, 02 Jan 2021 00:00:00 GMT\r\nCache-Control: max-age=999999999";

@@ -146,12 +146,53 @@ fn a_refresh_that_fails_costs_no_client_an_answer() {
         |_: &str| "Cache-Control: max-age=10, stale-while-revalidate=600\r\nAge: 20".to_owned();
     let upstream = failing(fields);
     let gateway = gateway(&upstream);
-    for how in ["/500", "/close", "/404"] {
+    for how in ["/500", "/close", "/403"] {
         upstream.forget();
         for _ in 0..20 {
             let reply = Client::get(gateway.public, how).send();
             assert_eq!((reply.status, reply.text().as_str()), (200, "good"), "{how}");
         }
         eventually("it is tried", || upstream.seen() >= 2);
+    }
+}
+
+#[test]
+fn what_the_origin_has_ended_is_not_sent_stale_any_longer() {
+    const STALE: &str =
+        "200 OK\r\nCache-Control: max-age=10, stale-while-revalidate=600\r\nAge: 20";
+    // What comes before it is stored, and what comes when it is fetched anew.
+    const CASES: [(&str, &str); 4] = [
+        ("", "404 Not Found"),
+        ("", "410 Gone\r\nCache-Control: no-store"),
+        ("", "200 OK\r\nCache-Control: no-store"),
+        // That the first answer was nobody else's is remembered; it keeps nothing from its refresh.
+        ("200 OK\r\nCache-Control: no-store", "200 OK\r\nCache-Control: max-age=600"),
+    ];
+    let upstream = Upstream::with({
+        let asked = Mutex::new([0; CASES.len()]);
+        move |request, connection| {
+            let number: usize = request.target()[1..].parse().expect("a number");
+            let (before, after) = CASES[number];
+            let turn = {
+                let mut asked = asked.lock().unwrap();
+                asked[number] += 1;
+                asked[number] + usize::from(before.is_empty())
+            };
+            let text = match turn {
+                1 => response(before, "before"),
+                2 => response(STALE, "stale"),
+                _ => response(after, "after"),
+            };
+            let _ = connection.write_all(text.as_bytes());
+        }
+    });
+    let gateway = gateway(&upstream);
+    for (number, (before, after)) in CASES.into_iter().enumerate() {
+        let get = || Client::get(gateway.public, &format!("/{number}")).send().text();
+        if !before.is_empty() {
+            assert_eq!(get(), "before");
+        }
+        assert_eq!((get(), get()), ("stale".to_owned(), "stale".to_owned()), "{after}");
+        eventually("it is replaced, or gone", || get() == "after");
     }
 }

@@ -138,6 +138,55 @@ fn conditions_of_a_client_are_answered_here_when_nothing_is_stored() {
 }
 
 #[test]
+fn what_must_be_confirmed_is_confirmed_for_a_client_with_conditions_too() {
+    let upstream = Upstream::with(|request, connection| {
+        let tag = request.header("if-none-match").unwrap_or_default();
+        let fields = "ETag: \"v1\"\r\nCache-Control: max-age=0";
+        let text = if tag == "\"v1\"" {
+            format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n")
+        } else {
+            response(&format!("200 OK\r\n{fields}"), "hello")
+        };
+        let _ = connection.write_all(text.as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    // Nobody may share it, which is remembered; it is kept all the same.
+    assert_eq!(Client::get(gateway.public, "/p").send().text(), "hello");
+    for (name, value, status, text) in [
+        ("If-None-Match", "\"v0\"", 200, "hello"),
+        ("If-None-Match", "\"v1\"", 304, ""),
+        ("Range", "bytes=1-2", 206, "el"),
+    ] {
+        let reply = Client::get(gateway.public, "/p").header(name, value).send();
+        assert_eq!((reply.status, reply.text().as_str()), (status, text), "{name}: {value}");
+        let asked = upstream.recorded().pop().expect("a request");
+        assert_eq!(asked.headers_named("if-none-match"), ["\"v1\""], "{name}: {value}");
+        assert_eq!(asked.header("range"), None);
+    }
+}
+
+#[test]
+fn an_older_answer_does_not_outlive_a_newer_one_that_may_not_be_kept() {
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::with(move |_, connection| {
+        let text = match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => response("200 OK\r\nCache-Control: max-age=600", "old"),
+            1 => response("404 Not Found\r\nCache-Control: no-store", "gone"),
+            _ => response("200 OK\r\nCache-Control: no-store", "new"),
+        };
+        let _ = connection.write_all(text.as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let get = || Client::get(gateway.public, "/p").send().text();
+    let reload = || Client::get(gateway.public, "/p").header("Cache-Control", "no-cache").send();
+    assert_eq!((get(), get()), ("old".to_owned(), "old".to_owned()));
+    assert_eq!(reload().text(), "gone");
+    assert_eq!(get(), "old", "an error says nothing about what is good");
+    assert_eq!(reload().text(), "new");
+    eventually("the old one is gone", || get() == "new");
+}
+
+#[test]
 fn a_head_tells_what_has_become_of_the_answer_to_a_get() {
     let asked = AtomicUsize::new(0);
     let upstream = Upstream::with(move |request, connection| {
