@@ -1,6 +1,8 @@
 //! The cache as clients and operators see it: shared by all gateways, emptied by writes, never
 //! stale and never the reason for a failure.
 
+mod ahead;
+mod away;
 mod collapsing;
 mod follow;
 mod isolation;
@@ -9,12 +11,13 @@ mod purging;
 mod races;
 mod ranges;
 mod rules;
+mod seen;
 mod stale;
+mod told;
 mod validation;
+mod warming;
 
 use std::sync::{Arc, Condvar, Mutex};
-mod seen;
-mod warming;
 
 use serde_json::json;
 

@@ -141,6 +141,11 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "cache = { negative = { '0404' = '5s' } }", "not a status", "404"),
     ("[routes.r]", "cache = { negative = { '431' = '5s' } }", "everybody's", "remove it"),
     ("[routes.r]", "cache = { negative = { '404' = 5 } }", "must be", "\"30s\""),
+    ("[routes.r]", "cache = { refresh_ahead = '0%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '100%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '+5%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '10' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = 0.1 }", "must be", "10%"),
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 

@@ -110,8 +110,9 @@ async fn tags(gateway: &Gateway, keys: &[String], known: &[(String, Epoch)]) -> 
 
 /// Who fetches for the fleet.
 pub(super) enum Leased {
-    /// This node; without a lease where the store is away, or another node took too long.
-    Ours(Option<Lease>),
+    /// This node; without a lease where the store is away, or another node took too long. With
+    /// whether it waited for another one, in vain.
+    Ours(Option<Lease>, bool),
     /// Another node did.
     Theirs(Arc<Stored>),
 }
@@ -127,7 +128,7 @@ pub(super) async fn lease(
 ) -> Leased {
     let Errand { site, intent, variant, .. } = errand;
     let begun = Instant::now();
-    let mut pause = PAUSE;
+    let (mut pause, mut is_late) = (PAUSE, false);
     let mut variants = vec!["-".to_owned()];
     if variant != "-" {
         variants.push(variant.clone());
@@ -137,21 +138,23 @@ pub(super) async fn lease(
     let lock = Keys::cache_lock(&errand.flight());
     loop {
         let Ok((lease, reply)) = Lease::take(gateway, lock.clone(), cached).await else {
-            return Leased::Ours(None);
+            return Leased::Ours(None, is_late);
         };
         // Also with the lease in hand: the one who had it may have stored the response since this
         // request looked.
         let found = if gateway.is_settled() {
-            fresh(gateway, site, reply, (fields, intent, &variants)).await
+            let found = fresh(gateway, site, reply, (fields, intent, &variants)).await;
+            found.filter(|stored| errand.is_news(stored))
         } else {
             // What is stored may be what should have been made stale.
             None
         };
         if found.is_some() || lease.is_some() || begun.elapsed() >= wait_max {
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
-            return found.map_or(Leased::Ours(lease), Leased::Theirs);
+            return found.map_or(Leased::Ours(lease, is_late), Leased::Theirs);
         }
         let jitter = pause.mul_f64(0.5 + fastrand::f64());
+        is_late = true;
         tokio::time::sleep(jitter).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }

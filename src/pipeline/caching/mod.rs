@@ -1,6 +1,7 @@
 //! The cache's part of a request: what it asks of the store, what the answer is worth, and who is
 //! asked when that is not enough.
 
+mod errand;
 mod fetch;
 mod fill;
 mod head;
@@ -12,9 +13,11 @@ mod respond;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 
+use self::fetch::Trip;
 use self::keep::{Origin, Site};
 use self::look::Valid;
 use super::body::Content;
@@ -22,11 +25,12 @@ use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::base::facts::Caller;
-use crate::cache::{self, Boarding, Forward, Held, Intent, Lead, Place, Policy, Stored, Verdict};
+use crate::cache::{self, Forward, Held, Intent, Place, Policy, Stored, Verdict};
 use crate::gateway::Gateway;
 use crate::headers;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply};
 
+pub(super) use self::errand::Errand;
 pub(super) use self::fetch::Fetch;
 pub(super) use self::respond::Wish;
 use self::respond::is_there;
@@ -49,59 +53,13 @@ pub(super) struct Lookup {
     variants: Vec<String>,
 }
 
-/// What is known of a response that must be fetched.
-#[derive(Debug)]
-pub(super) struct Errand {
-    policy: Arc<Policy>,
-    site: Site,
-    intent: Intent,
-    stale: Option<Arc<Stored>>,
-    /// A soft purge made it stale.
-    purged: bool,
-    why: Forward,
-    variant: String,
-}
-
-impl Errand {
-    /// Whether the answer to another request for the same will do, once it is there.
-    fn is_shareable(&self) -> bool {
-        self.intent.read && self.intent.store && !self.intent.reload
-    }
-
-    /// The duty to fetch the answer behind the clients' backs, unless somebody has it.
-    /// Only a request whose answer may be kept can do that.
-    pub(super) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
-        self.intent.store.then(|| gateway.flights.refresh(&self.flight())).flatten()
-    }
-
-    /// Whether what is stored is this caller's alone.
-    pub(super) fn is_per_user(&self, caller: &Caller) -> bool {
-        self.policy.is_per_user(caller)
-    }
-
-    /// Joins those on this node who want the same answer.
-    fn board(&self, gateway: &Gateway) -> Boarding {
-        gateway.flights.board(&self.flight())
-    }
-
-    /// Names what may be shared: of the same entry and variant, with nothing withdrawn between. A
-    /// read that begins after a write must not get what was fetched before it.
-    fn flight(&self) -> String {
-        let moment = self.site.moment();
-        let mut name = String::with_capacity(96 + self.site.place.entry.len() + moment.len() * 2);
-        name.extend([&self.site.place.entry, "\n", &self.variant, "\n"]);
-        // Not for reading: each byte is one character.
-        name.extend(moment.iter().map(|byte| char::from(*byte)));
-        name
-    }
-}
-
 /// What the cache has for a request.
 pub(super) enum Found {
     /// This answers it.
     Answer(Response<Content>),
-    /// This answers it, and is to be fetched anew behind the client's back.
-    Stale(Response<Content>, Box<Errand>),
+    /// This answers it, and is to be fetched anew behind the client's back: it is stale, or will be
+    /// soon.
+    Refresh(Response<Content>, Box<Errand>),
     /// Nothing; with what is needed to keep the upstream's answer, where that is allowed.
     Nothing(Option<Box<Errand>>),
 }
@@ -174,7 +132,7 @@ impl Lookup {
                 exchange.note_key(&self.place.entry);
                 exchange.note_detail("no answer from the store");
                 exchange.forward = Some(Forward::Bypass);
-                Found::Nothing(None)
+                Found::Nothing(self.unkept(head, gateway, Forward::Bypass))
             }
             None => {
                 exchange.forward = Some(self.intent.forward);
@@ -199,7 +157,8 @@ impl Lookup {
         if !reply.based {
             // Without the base nothing stored is valid, and nothing may be stored.
             gateway.found_base();
-            return Found::Nothing(None);
+            let why = self.intent.forward;
+            return Found::Nothing(self.unkept(head, gateway, why));
         }
         let now_ms = gateway.now_ms();
         let wish = Wish { method: &head.method, fields: &head.headers };
@@ -224,29 +183,25 @@ impl Lookup {
         let why = verdict.forward().unwrap_or(Forward::Miss);
         exchange.forward = Some(why);
         match verdict {
-            Verdict::Fresh { age } => {
-                if !is_near {
+            Verdict::Fresh { age } | Verdict::StaleWhileRevalidate { age } => {
+                let is_fresh = matches!(verdict, Verdict::Fresh { .. });
+                if is_fresh && !is_near {
                     gateway.near.offer(&self.place, &stored, now_ms);
                 }
-                match respond::stored(gateway, &stored, wish, age, exchange).await {
-                    Some(response) => {
-                        exchange.meter().cache_answered(is_near);
-                        Found::Answer(response)
-                    }
-                    // Its body is gone.
-                    None => Found::Nothing(Some(self.errand(&reply, head, None, why))),
-                }
-            }
-            Verdict::StaleWhileRevalidate { age } => {
                 let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
-                let stale = answer.is_some().then_some(valid);
-                let errand = self.errand(&reply, head, stale, Forward::Stale);
-                match answer {
-                    Some(response) => {
-                        exchange.meter().cache_answered(is_near);
-                        Found::Stale(response, errand)
-                    }
-                    None => Found::Nothing(Some(errand)),
+                let Some(response) = answer else {
+                    // Its body is gone.
+                    let why = if is_fresh { why } else { Forward::Stale };
+                    return Found::Nothing(Some(self.errand(&reply, head, None, why)));
+                };
+                exchange.meter().cache_answered(is_near);
+                if !is_fresh {
+                    let errand = self.errand(&reply, head, Some(valid), Forward::Stale);
+                    return Found::Refresh(response, errand);
+                }
+                match self.ahead(&reply, head, valid, gateway) {
+                    Some(errand) => Found::Refresh(response, errand),
+                    None => Found::Answer(response),
                 }
             }
             Verdict::VaryMiss => Found::Nothing(Some(self.errand(&reply, head, None, why))),
@@ -256,6 +211,27 @@ impl Lookup {
                 Found::Nothing(Some(self.errand(&reply, head, stale, why)))
             }
         }
+    }
+
+    /// The errand to fetch anew what is fresh, where the route wants that for what is asked for
+    /// again near its end. Nobody's `no-store` and `only-if-cached` brings it about.
+    fn ahead(
+        self,
+        reply: &CachedReply,
+        head: &Parts,
+        valid: Valid,
+        gateway: &Gateway,
+    ) -> Option<Box<Errand>> {
+        let (share, now_ms) = (self.policy.refresh_ahead?, gateway.now_ms());
+        let may_fetch = self.intent.store && !self.intent.only_if_cached;
+        if !may_fetch || !valid.stored.ends_soon(share, now_ms) {
+            return None;
+        }
+        let stored = Arc::clone(&valid.stored);
+        let mut errand = self.errand(reply, head, Some(valid), Forward::Miss);
+        // The entry may not have been asked for, and with it what its variants depend on.
+        errand.set_variant_of(&stored, &head.headers);
+        gateway.flights.is_asked_again(&errand.flight(), stored.answered_ms).then_some(errand)
     }
 
     /// Whether anything is stored, valid or not.
@@ -333,7 +309,22 @@ impl Lookup {
         let Self { policy, intent, .. } = self;
         let purged = stale.as_ref().is_some_and(|valid| valid.purged);
         let stale = stale.map(|valid| valid.stored);
-        Box::new(Errand { policy, site, intent, stale, purged, why, variant })
+        Box::new(Errand { policy, site, intent, stale, purged, why, variant, unkept: None })
+    }
+
+    /// The errand of a request while the epochs are not known: nothing is read, nothing can be
+    /// kept, and only those who ask at the same time may share the answer. None where it cannot be
+    /// shared, or is the upstream's to make for this one request: a part, or news.
+    fn unkept(self, head: &Parts, gateway: &Gateway, why: Forward) -> Option<Box<Errand>> {
+        if !errand::is_shareable(&self.intent) || cache::is_partial(&head.headers) {
+            return None;
+        }
+        let Self { policy, place, origin, intent, .. } = self;
+        let (epochs, path_epoch) = (Arc::default(), Bytes::new());
+        let unkept = Some(gateway.flights.withdrawals());
+        let site = Site { place, epochs, path_epoch, origin };
+        let (stale, purged, variant) = (None, false, String::new());
+        Some(Box::new(Errand { policy, site, intent, stale, purged, why, variant, unkept }))
     }
 }
 
@@ -348,8 +339,10 @@ pub(super) async fn fetch(
     exchange: &mut Exchange,
 ) -> Result<Response<Content>, Rejection> {
     let why = fetch.errand.why;
-    let fetched = fetch.run(&mut exchange.upstream_time).await?;
-    let response = respond::fetched(gateway, fetched, wish, why, exchange).await;
+    let mut trip = Trip { took: &mut exchange.upstream_time, collapsed: None };
+    let fetched = fetch.run(&mut trip).await?;
+    let collapsed = trip.collapsed;
+    let response = respond::fetched(gateway, fetched, wish, (why, collapsed), exchange).await;
     response.ok_or(Rejection::CacheLost)
 }
 

@@ -204,7 +204,7 @@ fn redis_that_dies_while_many_wait_costs_nobody_the_answer() {
     let gate = Gate::shut();
     let mut house = House::start(gated(&gate, "200 OK"));
     let mut sessions: Vec<Session> =
-        (0..40).map(|number| asking(&house.gateways[number % 2], "/p", "")).collect();
+        (0..300).map(|number| asking(&house.gateways[number % 2], "/p", "")).collect();
     eventually("the upstream is asked", || house.upstream.seen() >= 1);
     house.redis.kill();
     gate.open();

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{House, asking, is_hit, store, text};
+use super::{Gate, House, asking, is_hit, store, text};
 use crate::support::{Client, Gateway, Redis, Reply, Upstream, eventually, response};
 
 /// Three pieces of 256 KiB, the last one not full.
@@ -153,6 +153,37 @@ fn a_body_that_is_too_large_passes_and_is_kept_nowhere() {
         assert_eq!(house.upstream.seen(), 3, "{path}");
     }
     assert_eq!((house.entries().len(), house.pieces().len()), (0, 0));
+}
+
+/// Nobody follows what is known to be too large: when it is no longer kept, only one can read it.
+#[test]
+fn a_body_that_is_too_large_is_whole_for_all_who_ask_at_once() {
+    let whole = text(3 * 1024 * 1024);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let unknown = format!("{chunked}{:x}\r\n{whole}\r\n0\r\n\r\n", whole.len());
+    for (name, text) in [("known", response("200 OK", &whole)), ("unknown", unknown)] {
+        let gate = Gate::shut();
+        let shut = gate.clone();
+        let half = text.len() / 2;
+        let upstream = Upstream::with(move |_, connection| {
+            let _ = connection.write_all(&text.as_bytes()[..half]);
+            shut.pass();
+            let _ = connection.write_all(&text.as_bytes()[half..]);
+        });
+        let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+        let mut first = asking(&gateway, "/p", "");
+        first.read_until("\r\n\r\n");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let reply = Client::get(gateway.public, "/p").send();
+                    assert!(reply.text() == whole && !is_hit(&reply), "{name}");
+                });
+            }
+            eventually("each asks by itself", || upstream.seen() == 5);
+            gate.open();
+        });
+    }
 }
 
 #[test]
