@@ -211,12 +211,11 @@ impl Lead {
         self.flights.failed.remove(&self.key);
     }
 
-    /// Another node is asking, or nobody can know: this one does not try to refresh it again at
-    /// once.
+    /// Another node refreshes it, or nobody can know: this one does not try again at once. Whoever
+    /// came to wait for it asks for an answer of its own.
     pub fn left_to_others(self) {
         let times = self.flights.failed.get(&self.key).map_or(0, |(times, _)| times);
         self.flights.failed.insert(self.key.clone(), (times, Instant::now() + PAUSE));
-        self.alone_once();
     }
 
     /// Whether anybody waits for the answer.

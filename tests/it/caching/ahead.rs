@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Gate, House, is_hit};
-use crate::support::{AUTH, Client, Reply, Upstream, claims, eventually, response, token};
+use super::{Gate, House, is_hit, store};
+use crate::support::{
+    AUTH, Client, Gateway, Redis, Reply, Upstream, claims, eventually, response, token,
+};
 
 /// All but the first hundredth of a life is near its end: these tests wait for nothing else.
 const ROUTES: &str = r#"
@@ -124,7 +126,12 @@ fn a_confirmation_is_enough() {
         };
         let _ = connection.write_all(text.as_bytes());
     });
-    let house = House::with_routes(upstream, ROUTES);
+    // Where the epochs are known without asking, Redis is not asked for anything else either.
+    let redis = Redis::start();
+    let store = store(&redis) + "cache_epochs = \"follow\"\n";
+    let config = store + &upstream.table("shop") + ROUTES;
+    let gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let house = House { redis, upstream, gateways };
     Client::get(house.gateways[0].public, "/p").send();
     house.wait_for_entries(1);
     for gateway in [0, 1] {
