@@ -1,11 +1,11 @@
 //! Refresh-ahead: what is asked for again near its end is fetched anew before it ends, once for all
 //! gateways, and nobody waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::net::Shutdown;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
@@ -203,4 +203,37 @@ fn what_is_fetched_anew_is_of_the_partition_that_asked() {
     assert!(roles.iter().all(|role| *role == Some("admin")), "{roles:?}");
     let guest = get(0, "guest");
     assert_eq!((guest.text().as_str(), is_hit(&guest)), ("guest 1", true));
+}
+
+#[test]
+fn each_variant_is_fetched_anew_for_itself() {
+    let (gate, known) = (Gate::shut(), Mutex::new(HashSet::new()));
+    let (shut, refreshed) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&refreshed);
+    let upstream = Upstream::with(move |request, connection| {
+        let language = request.header("accept-language").unwrap_or("none").to_owned();
+        let head = format!("{SOON}\r\nVary: Accept-Language");
+        let text = response(&head, &language);
+        if !known.lock().unwrap().insert(language) {
+            shut.pass();
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        let _ = connection.write_all(text.as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let get = |language: &str| {
+        let request = Client::get(gateway.public, "/p").header("Accept-Language", language);
+        let reply = request.send();
+        assert_eq!(reply.text(), language);
+        reply
+    };
+    for language in ["de", "fr"] {
+        assert!(!is_hit(&get(language)));
+    }
+    eventually("both are asked for", || {
+        ["de", "fr"].into_iter().for_each(|language| assert!(is_hit(&get(language))));
+        upstream.seen() == 4
+    });
+    assert_eq!(refreshed.load(Ordering::SeqCst), 0, "one waited for the other");
+    gate.open();
 }
