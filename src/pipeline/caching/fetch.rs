@@ -185,7 +185,9 @@ impl Fetch {
         }
         match self.lease(look::WAIT_MAX).await {
             Leased::Ours(lease, is_late) => {
-                trip.collapsed = is_late.then_some(true);
+                if is_late {
+                    trip.collapsed = Some(true);
+                }
                 self.ask(Some(lead), lease, trip).await
             }
             // Somebody has stored it since this request looked.

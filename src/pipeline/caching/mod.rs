@@ -214,7 +214,7 @@ impl Lookup {
     }
 
     /// The errand to fetch anew what is fresh, where the route wants that for what is asked for
-    /// again near its end. Nobody's `no-store` and `only-if-cached` brings it about.
+    /// again near its end. A request that says `no-store` or `only-if-cached` brings nothing about.
     fn ahead(
         self,
         reply: &CachedReply,

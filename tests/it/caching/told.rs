@@ -112,6 +112,62 @@ fn who_waits_for_what_cannot_be_shared_says_that_it_was_in_vain() {
 }
 
 #[test]
+fn who_waits_for_another_variant_says_that_it_was_in_vain() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |request, connection| {
+        shut.pass();
+        let language = request.header("accept-language").unwrap_or("none");
+        let head = "200 OK\r\nVary: Accept-Language";
+        let _ = connection.write_all(response(head, language).as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let mut number = 0;
+    // Who came when it was known what the answer varies on did not wait.
+    eventually("one waits for another variant", || {
+        number += 1;
+        gate.set(false);
+        upstream.forget();
+        let path = format!("/{number}");
+        let mut german = asking(&gateway, &path, "Accept-Language: de\r\n");
+        eventually("the upstream is asked", || upstream.seen() == 1);
+        let mut french = asking(&gateway, &path, "Accept-Language: fr\r\n");
+        gate.open();
+        assert_eq!(german.read().text(), "de");
+        let reply = french.read();
+        assert_eq!(reply.text(), "fr");
+        status(&reply).ends_with("; collapsed=?0")
+    });
+}
+
+#[test]
+fn who_takes_over_from_one_who_left_says_that_it_waited_in_vain() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |_, connection| {
+        shut.pass();
+        let _ = connection.write_all(response("200 OK", "hello").as_bytes());
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let mut number = 0;
+    // Who came when nobody was leading any more did not wait.
+    eventually("one who waited takes over", || {
+        number += 1;
+        gate.set(false);
+        upstream.forget();
+        let path = format!("/{number}");
+        let leader = asking(&gateway, &path, "");
+        eventually("the upstream is asked", || upstream.seen() == 1);
+        let mut sessions: Vec<Session> = (0..10).map(|_| asking(&gateway, &path, "")).collect();
+        drop(leader);
+        eventually("another one asks", || upstream.seen() == 2);
+        gate.open();
+        let replies: Vec<Reply> = sessions.iter_mut().map(Session::read).collect();
+        replies.iter().any(|reply| status(reply).ends_with("; stored; collapsed=?0"))
+    });
+}
+
+#[test]
 fn who_waits_for_another_gateway_too_long_says_that_it_was_in_vain() {
     let gate = Gate::shut();
     let shut = gate.clone();
