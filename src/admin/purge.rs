@@ -68,6 +68,7 @@ pub(super) async fn carry_out(
     let before = gateway.store.epochs(&epochs).await?;
     let purge = |key: &String| Purge { key: key.clone(), soft: asked.soft };
     gateway.store.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
+    gateway.flights.withdraw();
     let after = gateway.store.epochs(&epochs).await?;
     if !has_changed(&before, &after, asked.soft) {
         return Err(Fault::Told {

@@ -164,6 +164,15 @@ impl Stored {
         self.age_ms(now_ms).saturating_sub(self.lifetime_ms())
     }
 
+    /// Whether less than this percentage is left of the time for which it is fresh here: from its
+    /// arrival, or its last validation, to its end. Counted from its birth instead, what arrives
+    /// old would be near its end at once, and again after every fetch.
+    #[must_use]
+    pub fn ends_soon(&self, percent: u8, now_ms: u64) -> bool {
+        let (life, left) = (self.remaining_ms(self.answered_ms), self.remaining_ms(now_ms));
+        left > 0 && left.saturating_mul(100) < life.saturating_mul(u64::from(percent))
+    }
+
     /// Seconds of freshness left for Cache-Status, below zero once it is stale (RFC 9211 §2.4).
     #[must_use]
     pub fn ttl_s(&self, now_ms: u64) -> i64 {

@@ -29,6 +29,9 @@ pub struct Policy {
     /// How long after its lifetime a response is still sent when the upstream gives no answer at
     /// all (RFC 9111 §4.2.4).
     pub stale_when_disconnected: Duration,
+    /// The last part of its life, in percent, in which a response that is asked for again is
+    /// fetched anew behind the client's back.
+    pub refresh_ahead: Option<u8>,
     /// Whether a response without a lifetime gets a tenth of its age (RFC 9111 §4.2.2).
     pub heuristic: bool,
     /// What becomes of responses that set a cookie.
@@ -68,6 +71,7 @@ impl Default for Policy {
             stale_while_revalidate: None,
             stale_if_error: None,
             stale_when_disconnected: Duration::from_secs(60),
+            refresh_ahead: None,
             heuristic: false,
             set_cookie: SetCookie::Explicit,
             error_ttl: Duration::from_secs(10),

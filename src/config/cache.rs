@@ -35,6 +35,8 @@ pub struct Cache {
     pub stale_if_error: Option<Duration>,
     /// How long a stale response is sent when the upstream gives no answer; zero for never.
     pub stale_when_disconnected: Duration,
+    /// The last part of its life, in percent, in which what is asked for again is fetched anew.
+    pub refresh_ahead: Option<u8>,
     /// Whether a response without a lifetime gets a tenth of its age.
     pub heuristic: bool,
     /// What becomes of responses that set a cookie.
@@ -84,6 +86,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
             STALE_WHEN_DISCONNECTED,
             duration_or_zero,
         ),
+        refresh_ahead: cache.get("refresh_ahead", percent),
         heuristic: cache.or("heuristic", false, flag),
         set_cookie: cache.or("set_cookie", SetCookie::Explicit, set_cookie),
         error_ttl: cache.or("error_ttl", ERROR_TTL, duration_or_zero),
@@ -111,6 +114,20 @@ fn error_status(text: &str) -> Read<String> {
         _ => {
             let what = format!("{} is not a status of an error", echo(text));
             Err(Mistake::new(what, "write one from \"400\" to \"599\", such as \"404\""))
+        }
+    }
+}
+
+/// A share: whole percents, neither none nor all.
+fn percent(value: &DeValue<'_>) -> Read<u8> {
+    const EXAMPLE: &str = "a part in percent, such as \"10%\"";
+    let text = string(value, EXAMPLE)?;
+    let number = text.strip_suffix('%').and_then(|digits| digits.parse::<u8>().ok());
+    match number.filter(|number| format!("{number}%") == text && (1..=99).contains(number)) {
+        Some(number) => Ok(number),
+        None => {
+            let what = format!("{} is not a part of a life", echo(text));
+            Err(Mistake::new(what, "write one from \"1%\" to \"99%\", such as \"10%\""))
         }
     }
 }

@@ -54,6 +54,7 @@ impl Gateway {
     /// Makes everything stored under these epochs stale, before the answer that calls for it is
     /// passed on.
     pub async fn invalidate(&self, epochs: Vec<String>) {
+        self.flights.withdraw();
         if let Err(error) = self.store.purge(&hard(&epochs)).await {
             tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
@@ -63,6 +64,7 @@ impl Gateway {
 
     /// The same without anybody waiting. Until it is done, this node does not read its cache.
     pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
+        self.flights.withdraw();
         self.overdue.add(epochs, &self.base_epoch);
         let gateway = Arc::clone(self);
         self.in_background("invalidation", async move {

@@ -183,7 +183,7 @@ async fn answer(
                 is_cached = true;
                 Ok(response)
             }
-            Found::Stale(response, errand) => {
+            Found::Refresh(response, errand) => {
                 is_cached = true;
                 arrival.refresh(gateway, exchange, head, identity, errand);
                 Ok(response)

@@ -242,6 +242,7 @@ fn compile_cache(written: &config::Cache) -> cache::Policy {
         stale_while_revalidate: written.stale_while_revalidate,
         stale_if_error: written.stale_if_error,
         stale_when_disconnected: written.stale_when_disconnected,
+        refresh_ahead: written.refresh_ahead,
         heuristic: written.heuristic,
         set_cookie: match written.set_cookie {
             config::SetCookie::Explicit => cache::SetCookie::Explicit,

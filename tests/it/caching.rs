@@ -1,6 +1,8 @@
 //! The cache as clients and operators see it: shared by all gateways, emptied by writes, never
 //! stale and never the reason for a failure.
 
+mod ahead;
+mod away;
 mod collapsing;
 mod compressed;
 mod follow;
@@ -12,12 +14,13 @@ mod query;
 mod races;
 mod ranges;
 mod rules;
+mod seen;
 mod stale;
+mod told;
 mod validation;
+mod warming;
 
 use std::sync::{Arc, Condvar, Mutex};
-mod seen;
-mod warming;
 
 use serde_json::json;
 

@@ -9,6 +9,7 @@ mod passing;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const PAUSE_DOUBLINGS_MAX: u32 = 6;
 const UNMEASURED: Duration = Duration::from_secs(2);
 /// Most refreshes that are remembered as failed.
 const FAILED_KEYS_MAX: usize = 16_384;
+/// Most responses that are remembered as asked for near their end.
+const ASKED_KEYS_MAX: usize = 16_384;
 
 /// How far a leader has come.
 #[derive(Debug, Clone)]
@@ -64,6 +67,8 @@ pub struct Flight {
     pub answer: String,
     /// The epochs of the place.
     pub epochs: Arc<[Epoch]>,
+    /// Where they are not known: how many withdrawals had passed this node.
+    pub unkept: Option<u64>,
 }
 
 type Fetches = HashMap<Flight, watch::Receiver<Phase>, foldhash::fast::RandomState>;
@@ -76,6 +81,10 @@ pub struct Flights {
     alone: Cache<String, Instant>,
     /// Refreshes that failed: how often in a row, and until when none is tried.
     failed: Cache<String, (u32, Instant)>,
+    /// Responses that were asked for near their end, by when they were answered.
+    asked: Cache<String, u64>,
+    /// Counts the withdrawals that passed this node.
+    withdrawals: AtomicU64,
 }
 
 /// What a request that misses is to do.
@@ -95,6 +104,8 @@ impl Default for Flights {
             flights: Mutex::default(),
             alone: Cache::new(ALONE_KEYS_MAX),
             failed: Cache::new(FAILED_KEYS_MAX),
+            asked: Cache::new(ASKED_KEYS_MAX),
+            withdrawals: AtomicU64::new(0),
         }
     }
 }
@@ -151,9 +162,25 @@ impl Flights {
         self.failed.insert(answer.to_owned(), (times + 1, until));
     }
 
-    /// A refresh succeeded.
-    pub fn succeeded(&self, answer: &str) {
-        self.failed.remove(answer);
+    /// Whether the response under `key` that was answered at this time (Unix milliseconds) was
+    /// asked for before, as far as that is remembered; it is from now on.
+    pub fn is_asked_again(&self, key: &str, answered_ms: u64) -> bool {
+        let is_again = self.asked.get(key) == Some(answered_ms);
+        if !is_again {
+            self.asked.insert(key.to_owned(), answered_ms);
+        }
+        is_again
+    }
+
+    /// Something that is cached was changed by way of this node: those who ask from now on must not
+    /// get what was asked for before.
+    pub fn withdraw(&self) {
+        self.withdrawals.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many withdrawals have passed this node.
+    pub fn withdrawals(&self) -> u64 {
+        self.withdrawals.load(Ordering::Acquire)
     }
 
     /// Answers being fetched now.
@@ -207,6 +234,19 @@ impl Lead {
         self.phase.send_replace(Phase::Failed(status));
     }
 
+    /// The answer is kept: if this was a refresh, it succeeded.
+    pub fn succeeded(&self) {
+        self.flights.failed.remove(&self.flight.answer);
+    }
+
+    /// Another node refreshes it, or nobody can know: this one does not try again at once. Whoever
+    /// came to wait for it asks for an answer of its own.
+    pub fn left_to_others(self) {
+        let (answer, failed) = (&self.flight.answer, &self.flights.failed);
+        let times = failed.get(answer).map_or(0, |(times, _)| times);
+        failed.insert(answer.clone(), (times, Instant::now() + PAUSE));
+    }
+
     /// Whether anybody waits for the answer.
     pub fn is_awaited(&self) -> bool {
         // One receiver is kept for those who board.
@@ -238,6 +278,11 @@ impl Drop for Lead {
 pub struct Follow(watch::Receiver<Phase>);
 
 impl Follow {
+    /// Whether the upstream has not answered yet.
+    pub fn is_early(&self) -> bool {
+        matches!(*self.0.borrow(), Phase::Asked)
+    }
+
     /// Waits until the leader has an answer, or none, or one that may never end.
     pub async fn landed(mut self) -> Phase {
         let landed = async |watch: &mut watch::Receiver<Phase>, or: fn(&Phase) -> bool| match watch

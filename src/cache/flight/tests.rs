@@ -3,7 +3,7 @@
 use super::*;
 
 fn flight(answer: &str) -> Flight {
-    Flight { answer: answer.to_owned(), epochs: Arc::from([]) }
+    Flight { answer: answer.to_owned(), epochs: Arc::from([]), unkept: None }
 }
 
 fn lead(flights: &Arc<Flights>, key: &str) -> Lead {
@@ -101,7 +101,21 @@ async fn a_refresh_that_failed_is_tried_again_after_a_pause_that_grows() {
     assert!(flights.refresh(flight("a")).is_none(), "twice as long");
     tokio::time::advance(PAUSE.mul_f64(1.25)).await;
     assert!(flights.refresh(flight("a")).is_some());
+    let again = lead(&flights, "a");
     flights.failed("a");
-    flights.succeeded("a");
+    again.succeeded();
+    drop(again);
+    let other = flights.refresh(flight("a")).expect("the duty");
+    other.left_to_others();
+    assert!(flights.refresh(flight("a")).is_none(), "another node does it");
+    tokio::time::advance(PAUSE).await;
     assert!(flights.refresh(flight("a")).is_some());
+}
+
+#[tokio::test]
+async fn a_response_is_asked_for_again_within_its_own_life() {
+    let flights = Flights::default();
+    let asked = [("a", 1), ("b", 1), ("a", 1), ("a", 1), ("a", 2), ("a", 2), ("b", 1)];
+    let again = asked.map(|(key, answered_ms)| flights.is_asked_again(key, answered_ms));
+    assert_eq!(again, [false, false, true, true, false, true, true]);
 }

@@ -160,6 +160,34 @@ fn a_compressed_body_is_no_longer_than_any_other_in_an_entry() {
 }
 
 #[test]
+fn the_end_of_a_life_is_near_in_its_last_part_here() {
+    // A minute of freshness, of which an answer of this age had so much left when it came.
+    for (age_s, percent, at_s, near) in [
+        (0, 10, 0, false),
+        (0, 10, 54, false),
+        (0, 10, 55, true),
+        (0, 10, 59, true),
+        (0, 10, 60, false),
+        (0, 10, 600, false),
+        (0, 50, 30, false),
+        (0, 50, 31, true),
+        (0, 99, 0, false),
+        (0, 99, 1, true),
+        (50, 10, 0, false),
+        (50, 10, 9, false),
+        (50, 20, 9, true),
+        (60, 99, 0, false),
+        (90, 99, 0, false),
+    ] {
+        let mut stored = entry(200, "");
+        stored.answered_ms = stored.born_ms + age_s * 1000;
+        let now_ms = stored.answered_ms + at_s * 1000;
+        let case = (age_s, percent, at_s);
+        assert_eq!(stored.ends_soon(percent, now_ms), near, "{case:?}");
+    }
+}
+
+#[test]
 fn another_version_is_none() {
     let mut bytes = entry(200, "").encode();
     bytes[3] = 1;

@@ -153,6 +153,11 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "another way",
         "remove one",
     ),
+    ("[routes.r]", "cache = { refresh_ahead = '0%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '100%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '+5%' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = '10' }", "not a part", "10%"),
+    ("[routes.r]", "cache = { refresh_ahead = 0.1 }", "must be", "10%"),
     ("[routes.r]", "path = ''", "is empty", "write a value"),
 ];
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::time::Instant;
 
 use super::super::offering;
-use super::Errand;
+use super::errand::Errand;
 use super::keep::Keeper;
 use super::lease::{Lease, Turn};
 use super::look::{self, Leased};
@@ -53,11 +53,31 @@ pub(super) enum Fetched {
         passing: Arc<Passing>,
         /// Whether its length is known.
         measured: bool,
+        /// Whether it is kept; where that is decided by its end, whether nothing speaks against it.
+        kept: bool,
     },
     /// The same, of somebody else's request.
     Followed { stored: Arc<Stored>, passing: Arc<Passing> },
     /// The response is the client's alone; with why it was not kept, where that was asked.
     Through(Response<Download>, Option<WhyNot>),
+}
+
+/// What is noted of a fetch for the record of its request.
+#[derive(Debug)]
+pub(super) struct Trip<'a> {
+    /// How long the upstream took to answer.
+    pub(super) took: &'a mut Option<Duration>,
+    /// Whether waiting for another request's answer helped; none where it was not tried.
+    pub(super) collapsed: Option<bool>,
+}
+
+impl Trip<'_> {
+    /// The request goes to the upstream itself: if it waited for another one, then in vain.
+    fn goes(&mut self) {
+        if self.collapsed.is_some() {
+            self.collapsed = Some(false);
+        }
+    }
 }
 
 /// When a request was sent and its answer began, in Unix milliseconds.
@@ -70,8 +90,8 @@ pub(super) struct Times {
 /// How a stored response came to answer after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// The origin confirmed it.
-    Confirmed,
+    /// The origin confirmed it; with whether it is kept.
+    Confirmed(bool),
     /// Another request fetched it.
     Collapsed,
     /// The origin failed, with this status or without an answer, and it is still good enough.
@@ -83,23 +103,29 @@ impl Fetch {
     ///
     /// # Errors
     /// The upstream's failure, where nothing stored may stand in for it.
-    pub(super) async fn run(mut self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    pub(super) async fn run(mut self, trip: &mut Trip<'_>) -> Result<Fetched, Failure> {
         let is_shareable = self.errand.is_shareable() && !self.forwards_conditions();
         let boardings = if is_shareable { BOARDINGS_MAX } else { 0 };
         for _ in 0..boardings {
             let follow = match self.errand.board(&self.gateway) {
-                Boarding::Lead(lead) => return self.lead(lead, took).await,
+                Boarding::Lead(lead) => return self.lead(lead, trip).await,
                 // A part, or news, of what could not be kept a moment ago is the origin's to give.
                 Boarding::Alone if self.errand.stale.is_none() && self.is_partial() => {
-                    return Box::pin(self.through(took)).await;
+                    return Box::pin(self.through(trip)).await;
                 }
                 Boarding::Alone => break,
+                // Of a write at another gateway nobody here knows: whoever comes when the upstream
+                // has answered gets an answer from after that.
+                Boarding::Follow(follow) if self.errand.unkept.is_some() && !follow.is_early() => {
+                    break;
+                }
                 Boarding::Follow(follow) => {
                     // The one who leads needs the lease.
                     self.errand.turn = Turn::Unknown;
                     follow
                 }
             };
+            trip.collapsed = Some(true);
             let stored = match follow.landed().await {
                 Phase::Passing(stored, passing) if self.takes(&stored) => {
                     return Ok(Fetched::Followed { stored, passing });
@@ -108,19 +134,18 @@ impl Fetch {
                     return Ok(Fetched::Stored(stored, How::Collapsed));
                 }
                 Phase::Passing(stored, _) | Phase::Stored(stored) => stored,
-                Phase::Failed(status) => return Box::pin(self.failed(status, took)).await,
+                Phase::Failed(status) => return Box::pin(self.failed(status, trip)).await,
                 Phase::Alone => break,
                 Phase::Abandoned | Phase::Asked | Phase::Unmeasured => continue,
             };
             // What the answer depends on was not known before: those of one variant share it.
-            let set: Vec<_> = stored.vary.iter().map(|(name, _)| name.clone()).collect();
-            let variant = cache::variant_name(&set, &self.fields);
-            if variant == self.errand.variant {
+            let known = self.errand.variant.clone();
+            self.errand.set_variant_of(&stored, &self.fields);
+            if self.errand.variant == known {
                 break;
             }
-            self.errand.variant = variant;
         }
-        self.ask(None, None, took).await
+        self.ask(None, None, trip).await
     }
 
     /// What becomes of a request whose answer somebody else could not get a moment ago: what is
@@ -128,13 +153,13 @@ impl Fetch {
     async fn failed(
         mut self,
         status: Option<StatusCode>,
-        took: &mut Option<Duration>,
+        trip: &mut Trip<'_>,
     ) -> Result<Fetched, Failure> {
         let stale = self.errand.stale.take();
         let failure = status.map_or(cache::Failure::NoAnswer, cache::Failure::Status);
         match (self.stand_in(failure, stale), status) {
             (Some(stale), _) => Ok(Fetched::Stored(stale, How::Instead(status))),
-            (None, Some(_)) => self.ask(None, None, took).await,
+            (None, Some(_)) => self.ask(None, None, trip).await,
             (None, None) => Err(Failure::Shared),
         }
     }
@@ -142,26 +167,37 @@ impl Fetch {
     /// Fetches behind the clients' backs, unless somebody in the fleet does already.
     pub(in crate::pipeline) async fn refresh(mut self, lead: Lead) {
         let lease = match self.lease(Duration::ZERO).await {
-            Leased::Ours(Some(lease)) => Some(lease),
-            Leased::Ours(None) => return lead.alone_once(),
-            Leased::Theirs(stored) => return lead.stored(stored),
-        };
-        let (gateway, answer) = (Arc::clone(&self.gateway), self.errand.flight().answer);
-        match self.ask(Some(lead), lease, &mut None).await {
-            Ok(Fetched::Passing { .. } | Fetched::Stored(_, How::Confirmed)) => {
-                gateway.flights.succeeded(&answer);
+            Leased::Ours(Some(lease), _) => lease,
+            Leased::Ours(None, _) => return lead.left_to_others(),
+            Leased::Theirs(stored) => {
+                lead.succeeded();
+                return lead.stored(stored);
             }
-            _ => gateway.flights.failed(&answer),
-        }
+        };
+        // Whatever becomes of it, it has failed until something is kept.
+        self.gateway.flights.failed(&self.errand.flight().answer);
+        let mut trip = Trip { took: &mut None, collapsed: None };
+        // Nobody waits for it; the flight tells those who came to.
+        let _ = self.ask(Some(lead), Some(lease), &mut trip).await;
     }
 
     /// Fetches for all on this node, and where another node is asking already, waits for what it
     /// gets.
-    async fn lead(mut self, lead: Lead, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    async fn lead(mut self, lead: Lead, trip: &mut Trip<'_>) -> Result<Fetched, Failure> {
+        if self.errand.unkept.is_some() {
+            // The store has just not answered, and no request waits for it twice.
+            return self.ask(Some(lead), None, trip).await;
+        }
         match self.lease(look::WAIT_MAX).await {
-            Leased::Ours(lease) => self.ask(Some(lead), lease, took).await,
+            Leased::Ours(lease, is_late) => {
+                if is_late {
+                    trip.collapsed = Some(true);
+                }
+                self.ask(Some(lead), lease, trip).await
+            }
             // Somebody has stored it since this request looked.
             Leased::Theirs(stored) => {
+                trip.collapsed = Some(true);
                 lead.stored(Arc::clone(&stored));
                 Ok(Fetched::Stored(stored, How::Collapsed))
             }
@@ -171,7 +207,7 @@ impl Fetch {
     /// The fleet's lease on this fetch, or what another node has stored since this request looked.
     async fn lease(&mut self, wait_max: Duration) -> Leased {
         match std::mem::take(&mut self.errand.turn) {
-            Turn::Ours(lease) => Leased::Ours(Some(lease)),
+            Turn::Ours(lease) => Leased::Ours(Some(lease), false),
             turn => Box::pin(look::lease(self, turn, wait_max)).await,
         }
     }
@@ -184,12 +220,13 @@ impl Fetch {
     }
 
     /// Sends the request on as the client made it. Nobody may share the answer.
-    pub(super) async fn through(mut self, took: &mut Option<Duration>) -> Result<Fetched, Failure> {
+    pub(super) async fn through(mut self, trip: &mut Trip<'_>) -> Result<Fetched, Failure> {
+        trip.goes();
         let sent_at = Instant::now();
         let on_interim = self.interim.take().map(offering);
         let request = self.request.clone();
         let response = self.upstream.send(request, Upload::none(), on_interim).await;
-        *took = Some(sent_at.elapsed());
+        *trip.took = Some(sent_at.elapsed());
         let failure = match &response {
             Ok(response) => cache::Failure::Status(response.status()),
             Err(_) => cache::Failure::NoAnswer,
@@ -208,7 +245,7 @@ impl Fetch {
         mut self,
         lead: Option<Lead>,
         lease: Option<Lease>,
-        took: &mut Option<Duration>,
+        trip: &mut Trip<'_>,
     ) -> Result<Fetched, Failure> {
         let forwards = self.forwards_conditions();
         let mut stale = self.errand.stale.take();
@@ -217,7 +254,7 @@ impl Fetch {
             _ => Vec::new(),
         };
         let (response, times) = loop {
-            let sent = self.send(&conditions, forwards, took).await;
+            let sent = self.send(&conditions, forwards, trip).await;
             let (response, times) = match sent {
                 Ok(answered) => answered,
                 Err(failure) => {
@@ -269,7 +306,7 @@ impl Fetch {
                     }
                     Ok(Fetched::Stored(stale, How::Instead(Some(status))))
                 }
-                None => self.receive(response, (keeper, lead), times, took).await,
+                None => self.receive(response, (keeper, lead), times, trip).await,
             },
         }
     }
@@ -279,8 +316,9 @@ impl Fetch {
         &self,
         conditions: &[(HeaderName, HeaderValue)],
         forwards: bool,
-        took: &mut Option<Duration>,
+        trip: &mut Trip<'_>,
     ) -> Result<(Response<Download>, Times), Failure> {
+        trip.goes();
         let mut request = self.request.clone();
         if forwards {
             cache::for_whole(request.headers_mut());
@@ -291,7 +329,7 @@ impl Fetch {
         let (sent_at, sent_ms) = (Instant::now(), self.gateway.now_ms());
         let on_interim = self.interim.clone().map(offering);
         let response = self.upstream.send(request, Upload::none(), on_interim).await;
-        *took = Some(sent_at.elapsed());
+        *trip.took = Some(sent_at.elapsed());
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
     }
 

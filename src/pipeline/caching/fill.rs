@@ -39,8 +39,8 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// Reads to the end and keeps the response; what was kept.
-    async fn run(mut self) -> Option<Arc<Stored>> {
+    /// Reads to the end and keeps the response; none where there was none that could be kept.
+    async fn run(mut self) -> Option<Kept> {
         let bytes_max = self.keeper.policy.max_bytes as u64;
         let mut arrived = 0u64;
         let mut deserted = None;
@@ -100,18 +100,22 @@ impl Filling {
 
     /// Keeps the whole body, then lets its readers have the last piece: what they have seen whole,
     /// the next request finds.
-    async fn complete(self, last: Option<Bytes>) -> Arc<Stored> {
+    async fn complete(self, last: Option<Bytes>) -> Kept {
         let Self { writer, mut head, fields, keeper, lead, .. } = self;
         head.body = StoredBody::Inline(writer.collect(last.as_deref().unwrap_or_default()));
-        let stored = keeper.keep(head, &fields).await;
+        let kept = keeper.keep(head, &fields).await;
         if let Some(lead) = lead {
-            lead.stored(Arc::clone(&stored));
+            if kept.is_ok() {
+                lead.succeeded();
+            }
+            let (Ok(stored) | Err(stored)) = &kept;
+            lead.stored(Arc::clone(stored));
         }
         if let Some(last) = last {
             writer.push(last);
         }
         writer.complete();
-        stored
+        kept
     }
 
     /// The rest of a body that is too long to be kept, at the pace of its one reader.
@@ -158,12 +162,15 @@ enum Next {
     Late,
 }
 
+/// A whole response as it was kept; an error where it could not be, after all.
+type Kept = Result<Arc<Stored>, Arc<Stored>>;
+
 /// What waits for the rest of a response.
-type Rest = Pin<Box<dyn Future<Output = Option<Arc<Stored>>> + Send>>;
+type Rest = Pin<Box<dyn Future<Output = Option<Kept>> + Send>>;
 
 /// Reads what is here already: a small body has mostly come along with its head, and then nothing
 /// is left to wait for.
-pub(super) async fn begin(filling: Filling) -> Result<Option<Arc<Stored>>, Rest> {
+pub(super) async fn begin(filling: Filling) -> Result<Option<Kept>, Rest> {
     let mut filling: Rest = Box::pin(filling.run());
     match std::future::poll_fn(|cx| Poll::Ready(filling.as_mut().poll(cx))).await {
         Poll::Ready(stored) => Ok(stored),

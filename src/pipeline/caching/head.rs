@@ -20,7 +20,8 @@ impl Fetch {
                 let (gateway, policy) = (Arc::clone(gateway), Arc::clone(policy));
                 let site = site.clone();
                 let keeper = Keeper { gateway, policy, site, replaces: None, lease: None };
-                keeper.keep(fresh.stored, &self.fields).await;
+                // Kept or not: nobody waits for it.
+                let _ = keeper.keep(fresh.stored, &self.fields).await;
             }
             HeadNews::Outdated if stale.remaining_ms(times.answered_ms) > 0 => {
                 // Its variants are answers of the same resource: they are as old. Waited for, since

@@ -113,17 +113,29 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps a complete response that answers requests with these fields; what the next request
-    /// finds. It is handed over also when it cannot be kept after all: those who wait for it asked
-    /// before that was known.
-    pub(super) async fn keep(self, mut stored: Stored, fields: &HeaderMap) -> Arc<Stored> {
+    /// finds.
+    ///
+    /// # Errors
+    /// It cannot be kept after all. Those who wait for it get it all the same: they asked before
+    /// that was known.
+    pub(super) async fn keep(
+        self,
+        mut stored: Stored,
+        fields: &HeaderMap,
+    ) -> Result<Arc<Stored>, Arc<Stored>> {
         let Self { gateway, policy, site, replaces, lease } = self;
+        if site.epochs.is_empty() {
+            // Nobody could tell whether it still holds.
+            site.origin.not_kept("store");
+            return Err(Arc::new(stored));
+        }
         if !cache::may_replace(stored.status, replaces.as_deref(), gateway.now_ms()) {
             site.origin.not_kept("error");
-            return Arc::new(stored);
+            return Err(Arc::new(stored));
         }
         let Some(epochs) = site.epochs_of(&gateway, &stored).await else {
             site.origin.not_kept("tags");
-            return Arc::new(stored);
+            return Err(Arc::new(stored));
         };
         stored.epochs = epochs;
         stored.compact();
@@ -142,6 +154,6 @@ impl Keeper {
             stored: Arc::clone(&stored),
         });
         kept.await;
-        stored
+        Ok(stored)
     }
 }

@@ -110,8 +110,9 @@ async fn tags(gateway: &Gateway, keys: &[String], known: &[(String, Epoch)]) -> 
 
 /// Who fetches for the fleet.
 pub(super) enum Leased {
-    /// This node; without a lease where the store is away, or another node took too long.
-    Ours(Option<Lease>),
+    /// This node; without a lease where the store is away, or another node took too long. With
+    /// whether it waited for another one, in vain.
+    Ours(Option<Lease>, bool),
     /// Another node did.
     Theirs(Arc<Stored>),
 }
@@ -141,7 +142,7 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
             CachedEntry { key: &site.place.entry, variants: &variants, lock: lease.question(true) };
         let cached = Some(Cached { epochs: &site.place.epochs, entry: Some(entry) });
         let answers = gateway.store.ask(&Questions { cached, ..Questions::default() }).await;
-        let Some(Ok(reply)) = answers.cached else { return Leased::Ours(None) };
+        let Some(Ok(reply)) = answers.cached else { return Leased::Ours(None, pause.is_some()) };
         let lease = match lease.heard(reply.holder.as_deref()) {
             Turn::Ours(lease) => Some(lease),
             Turn::Theirs | Turn::Unknown => None,
@@ -149,14 +150,15 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
         // Also with the lease in hand: the one who had it may have stored the response since this
         // request looked.
         let found = if gateway.is_settled() {
-            fresh(gateway, site, reply, (fields, intent, &variants)).await
+            let found = fresh(gateway, site, reply, (fields, intent, &variants)).await;
+            found.filter(|stored| fetch.errand.is_news(stored))
         } else {
             // What is stored may be what should have been made stale.
             None
         };
         if found.is_some() || lease.is_some() || begun.elapsed() >= wait_max {
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
-            return found.map_or(Leased::Ours(lease), Leased::Theirs);
+            return found.map_or(Leased::Ours(lease, pause.is_some()), Leased::Theirs);
         }
         pause.get_or_insert(PAUSE);
     }

@@ -2,7 +2,6 @@
 //! kept while it passes, if it may be.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::RANGE;
@@ -10,7 +9,7 @@ use http::response::Parts as Head;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::Body as _;
 
-use super::fetch::{Fetch, Fetched, How, Times};
+use super::fetch::{Fetch, Fetched, How, Times, Trip};
 use super::fill::{self, Filling};
 use super::keep::Keeper;
 use crate::cache::{self, Chunked, Freshness, Lead, Passing, Reader, Stored, StoredBody, WhyNot};
@@ -28,21 +27,26 @@ impl Fetch {
     ) -> Fetched {
         let policy = &self.errand.policy;
         let fresh = cache::freshened(stale, headers, policy, &self.asked(times), times.answered_ms);
-        let is_kept = fresh.keep.is_ok() && self.is_comparable(&fresh.stored.vary);
-        let stored = if is_kept {
+        let may_keep = fresh.keep.is_ok() && self.is_comparable(&fresh.stored.vary);
+        let kept = if may_keep {
             keeper.keep(fresh.stored, &self.fields).await
         } else {
             // What it says now holds for what was stored, too.
             self.gateway.drop_entry(stale.key.clone());
-            Arc::new(fresh.stored)
+            Err(Arc::new(fresh.stored))
         };
-        let is_shareable = is_kept && stored.is_shareable(times.answered_ms);
+        let is_kept = kept.is_ok();
+        let (Ok(stored) | Err(stored)) = kept;
+        let is_shareable = may_keep && stored.is_shareable(times.answered_ms);
+        if is_kept && let Some(lead) = &lead {
+            lead.succeeded();
+        }
         match lead {
             Some(lead) if is_shareable => lead.stored(Arc::clone(&stored)),
             Some(lead) => lead.alone(),
             None => {}
         }
-        Fetched::Stored(stored, How::Confirmed)
+        Fetched::Stored(stored, How::Confirmed(is_kept))
     }
 
     /// A whole response: kept while it passes, if it may be.
@@ -51,19 +55,13 @@ impl Fetch {
         response: Response<Download>,
         (keeper, lead): (Keeper, Option<Lead>),
         times: Times,
-        took: &mut Option<Duration>,
+        trip: &mut Trip<'_>,
     ) -> Result<Fetched, Failure> {
         let (mut head, download) = response.into_parts();
         let freshness = match self.storable(&head, times) {
             Ok(freshness) => freshness,
             Err(why) => {
-                self.errand.site.origin.not_kept(why.code());
-                let old = keeper.replaces;
-                let ended =
-                    |old: &Arc<Stored>| cache::outdates(head.status, why, old, times.answered_ms);
-                if let Some(old) = old.filter(ended) {
-                    self.gateway.drop_entry(old.key.clone());
-                }
+                self.doubt(&head, &keeper, why, times);
                 match lead {
                     // The next answer may be another one.
                     Some(lead) if head.status.is_server_error() => lead.alone_once(),
@@ -71,15 +69,11 @@ impl Fetch {
                     Some(lead) => lead.alone(),
                     None => {}
                 }
-                // The upstream was asked for the whole, and may have sent a part, or news, all the
-                // same.
-                let is_whole =
-                    !matches!(head.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
-                let wants_part = self.request.headers().contains_key(RANGE);
-                if is_whole && wants_part && self.errand.intent.store {
-                    // The client wants a part of what cannot be kept: it gets the part.
+                drop(keeper);
+                if self.wants_part_of(&head) {
+                    // Of what cannot be kept the client gets the part that it wants.
                     drop(download);
-                    return Box::pin(self.through(took)).await;
+                    return Box::pin(self.through(trip)).await;
                 }
                 return Ok(Fetched::Through(Response::from_parts(head, download), Some(why)));
             }
@@ -116,16 +110,40 @@ impl Fetch {
             lead => lead.inspect(Lead::unmeasured),
         };
         let fields = self.fields;
+        let good = keeper.replaces.as_deref();
+        let may_keep = self.errand.unkept.is_none()
+            && cache::may_replace(head.status, good, times.answered_ms);
         let filling = Filling { download, writer, announced, head: kept, fields, keeper, lead };
-        let (stored, whole) = match fill::begin(filling).await {
-            Ok(Some(stored)) => (stored, true),
-            Ok(None) => (promised, announced.is_some()),
+        let is_measured = announced.is_some();
+        let (stored, measured, kept) = match fill::begin(filling).await {
+            Ok(Some(Ok(stored))) => (stored, true, true),
+            Ok(Some(Err(stored))) => (stored, true, false),
+            Ok(None) => (promised, is_measured, false),
             Err(rest) => {
                 tokio::spawn(rest);
-                (promised, announced.is_some())
+                // Of one whose length is known and allowed, only a cut would be in the way.
+                (promised, is_measured, is_measured && may_keep)
             }
         };
-        Ok(Fetched::Passing { head: Box::new(head), stored, reader, passing, measured: whole })
+        Ok(Fetched::Passing { head: Box::new(head), stored, reader, passing, measured, kept })
+    }
+
+    /// What is stored ends where an answer that is not kept says so.
+    fn doubt(&self, head: &Head, keeper: &Keeper, why: WhyNot, times: Times) {
+        self.errand.site.origin.not_kept(why.code());
+        let old = keeper.replaces.as_deref();
+        let ended = old.filter(|old| cache::outdates(head.status, why, old, times.answered_ms));
+        if let Some(old) = ended {
+            self.gateway.drop_entry(old.key.clone());
+        }
+    }
+
+    /// Whether the client wants a part of the whole that the upstream was asked for. It may have
+    /// sent a part, or news, all the same.
+    fn wants_part_of(&self, head: &Head) -> bool {
+        let is_whole =
+            !matches!(head.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+        is_whole && self.errand.intent.store && self.request.headers().contains_key(RANGE)
     }
 
     fn storable(&self, head: &Head, times: Times) -> Result<Freshness, WhyNot> {

@@ -76,25 +76,22 @@ pub(in crate::pipeline) async fn fetched(
     gateway: &Arc<Gateway>,
     fetched: Fetched,
     wish: Wish<'_>,
-    why: Forward,
+    (why, collapsed): (Forward, Option<bool>),
     exchange: &mut Exchange,
 ) -> Option<Response<Content>> {
-    let mut status = CacheStatus::forwarded(why, false);
+    let mut status = CacheStatus { collapsed, ..CacheStatus::forwarded(why, false) };
     exchange.cache = Some(why.verdict());
     let mut response = match fetched {
         Fetched::Stored(stored, how) => {
             let now_ms = gateway.now_ms();
             status.ttl = Some(stored.ttl_s(now_ms));
             match how {
-                How::Confirmed => {
+                How::Confirmed(is_kept) => {
                     exchange.cache = Some("revalidated");
                     status.forward_status = Some(304);
-                    status.stored = true;
+                    status.stored = is_kept;
                 }
-                How::Collapsed => {
-                    exchange.cache = Some("collapsed");
-                    status.collapsed = Some(true);
-                }
+                How::Collapsed => exchange.cache = Some("collapsed"),
                 How::Instead(failed) => {
                     exchange.cache = Some("stale");
                     status.forward_status = failed.map(|status| status.as_u16());
@@ -104,13 +101,12 @@ pub(in crate::pipeline) async fn fetched(
         }
         Fetched::Followed { stored, passing } => {
             exchange.cache = Some("collapsed");
-            status.collapsed = Some(true);
             let age = stored.age_ms(gateway.now_ms()) / 1000;
             let reply = cache::reply(&stored, wish.method, wish.fields, age);
             of_passing(reply, &passing)
         }
-        Fetched::Passing { head, stored, reader, passing, measured } => {
-            status.stored = true;
+        Fetched::Passing { head, stored, reader, passing, measured, kept } => {
+            status.stored = kept;
             let age = stored.age_ms(gateway.now_ms()) / 1000;
             let reply = cache::is_partial(wish.fields)
                 .then(|| cache::reply(&stored, wish.method, wish.fields, age))

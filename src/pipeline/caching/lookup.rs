@@ -1,0 +1,168 @@
+//! What the cache asks of the store for one request.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::super::exchange::Exchange;
+use super::super::forward::Arrival;
+use super::PLAIN;
+use super::errand::{answer, is_shareable};
+use super::keep::Origin;
+use super::lease::{Lease, Turn};
+use crate::base::facts::Caller;
+use crate::cache::{self, Held, Intent, Place, Policy, Stored};
+use crate::gateway::Gateway;
+use crate::headers;
+use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply, StoreError};
+
+/// What the cache wants to know for one request.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Lookup {
+    pub(super) policy: Arc<Policy>,
+    pub(super) place: Arc<Place>,
+    pub(super) origin: Arc<Origin>,
+    pub(super) intent: Intent,
+    /// This node's copies, which count only if the epochs agree.
+    near: Option<Arc<Held>>,
+    /// The epochs that are asked, where the copies have tags: those of the tags stand before the
+    /// last one of the place. Otherwise those of the place are asked alone.
+    tagged: Vec<String>,
+    /// The epochs, where this node knows them without asking and needs nothing else.
+    pub(super) known: Option<Vec<Epoch>>,
+    /// The variants that are asked, where no copy here is fresh.
+    pub(super) variants: Vec<String>,
+    /// The lease on the fetch, should nothing be stored; with the epochs that it is named by.
+    lease: Option<(Lease, Vec<Epoch>)>,
+    pub(super) turn: Turn,
+}
+
+impl Lookup {
+    /// What a route's cache asks for a request; nothing where the route has none.
+    pub(in crate::pipeline) fn of(
+        exchange: &Exchange,
+        arrival: &Arrival<'_>,
+        head: &Parts,
+        caller: &Caller,
+    ) -> Option<Self> {
+        let gateway = exchange.gateway();
+        let Arrival { running, route, client, target, .. } = *arrival;
+        let keys = &running.plan.keys;
+        let policy = Arc::clone(route.cache.as_ref()?);
+        let odd = arrival.has_body || headers::nominates(&head.headers);
+        let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
+        let upstream = running.plan.upstreams.get(route.upstream).map_or("", |(name, _)| name);
+        let named = (&*route.name, upstream, client.scheme);
+        let entry = Place::entry(keys, &policy, named, target, caller);
+        let near = if intent.read { gateway.near.get(&entry) } else { None };
+        let place = match &near {
+            Some(held) => Arc::clone(&held.place),
+            None => Arc::new(Place::of(keys, entry, &route.name, target)),
+        };
+        let origin = Origin {
+            running: Arc::clone(&exchange.running),
+            route: route.index,
+            upstream: route.upstream,
+            scheme: client.scheme,
+            site: target.authority.site().into_owned(),
+        };
+        let copies = near.as_deref().map_or(&[][..], |held| &held.variants);
+        let now_ms = gateway.now_ms();
+        let has_fresh = copies
+            .iter()
+            .any(|copy| copy.remaining_ms(now_ms) > 0 && cache::selects(copy, &head.headers));
+        let variants =
+            if intent.read && !has_fresh { variants_of(copies, head) } else { Vec::new() };
+        let tagged = tagged(&place, &origin, copies);
+        let known = (has_fresh && gateway.is_settled())
+            .then(|| gateway.store.known_epochs(asked(&tagged, &place)))
+            .flatten();
+        let origin = Arc::new(origin);
+        let is_shareable = is_shareable(&intent) && near.is_none();
+        let lease =
+            (is_shareable && !gateway.flights.is_alone(&answer(&place, PLAIN))).then(|| {
+                let guess = gateway.guess_epochs(&place.epochs);
+                (Lease::wanted(gateway, place.lock(PLAIN, &guess)), guess)
+            });
+        let turn = Turn::Unknown;
+        Some(Self { policy, place, origin, intent, near, tagged, known, variants, lease, turn })
+    }
+
+    /// The question, unless the request passes the cache by or this node knows all there is to ask.
+    pub(in crate::pipeline) fn question(&self) -> Option<Cached<'_>> {
+        let asks = (self.intent.read || self.intent.store) && self.known.is_none();
+        let lock = self.lease.as_ref().and_then(|(lease, _)| lease.question(false));
+        let entry = CachedEntry { key: &self.place.entry, variants: &self.variants, lock };
+        let entry = (!self.variants.is_empty()).then_some(entry);
+        asks.then(|| Cached { epochs: asked(&self.tagged, &self.place), entry })
+    }
+
+    /// The store has answered: the lease is this request's, or it is not.
+    pub(in crate::pipeline) fn heard(&mut self, gateway: &Gateway, reply: &Reply<CachedReply>) {
+        let Some((lease, guess)) = self.lease.take() else { return };
+        let reply = match reply {
+            Ok(reply) => reply,
+            // It may have been taken: dropping it gives it back.
+            Err(StoreError::Timeout) => return,
+            Err(_) => return drop(lease.heard(None)),
+        };
+        let turn = lease.heard(reply.holder.as_deref());
+        if guess == reply.epochs {
+            self.turn = turn;
+        } else {
+            // It is the lease of another moment: theirs is not to be waited for.
+            gateway.note_epochs(&self.place.epochs, &guess, &reply.epochs);
+        }
+    }
+
+    /// This node's copies.
+    pub(super) fn copies(&self) -> &[Arc<Stored>] {
+        self.near.as_deref().map_or(&[][..], |held| &held.variants)
+    }
+
+    /// The epochs of the place, and those of the copies' tags.
+    pub(super) fn split(&self, epochs: &[Epoch]) -> (Vec<Epoch>, Vec<(String, Epoch)>) {
+        if self.tagged.is_empty() {
+            return (epochs.to_vec(), Vec::new());
+        }
+        let known = self.place.epochs.len().saturating_sub(1);
+        let last = epochs.len().saturating_sub(1);
+        let place = epochs.iter().take(known).chain(epochs.last()).copied().collect();
+        let tags = self.tagged.iter().cloned().zip(epochs.iter().copied());
+        (place, tags.take(last).skip(known).collect())
+    }
+}
+
+/// The epochs of a place, with those of the copies' tags before the last one; none where there are
+/// no tags.
+fn tagged(place: &Place, origin: &Origin, copies: &[Arc<Stored>]) -> Vec<String> {
+    let mut tagged = Vec::new();
+    for key in copies.iter().flat_map(|copy| origin.epochs(copy)) {
+        if tagged.is_empty() {
+            tagged.clone_from(&place.epochs);
+        }
+        if !tagged.contains(&key) {
+            tagged.insert(tagged.len() - 1, key);
+        }
+    }
+    tagged
+}
+
+/// The epochs that are asked.
+fn asked<'a>(tagged: &'a [String], place: &'a Place) -> &'a [String] {
+    if tagged.is_empty() { &place.epochs } else { tagged }
+}
+
+/// The variants that a request may be of, as far as the copies here tell; the only one of a
+/// response that depends on nothing, where there are none.
+pub(super) fn variants_of(copies: &[Arc<Stored>], head: &Parts) -> Vec<String> {
+    let mut names = vec![PLAIN.to_owned()];
+    for copy in copies {
+        let set: Vec<_> = copy.vary.iter().map(|(name, _)| name.clone()).collect();
+        let name = cache::variant_name(&set, &head.headers);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}

@@ -1,0 +1,180 @@
+//! Without the store nothing is read and nothing kept, but those who ask a gateway for the same at
+//! the same time ask the upstream once.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Gate, ROUTES, asking, is_hit};
+use crate::support::{
+    Client, Gateway, Redis, Reply, Session, TcpProxy, Upstream, eventually, response,
+};
+
+/// A gateway that was cut off from its Redis.
+struct CutOff {
+    redis: Redis,
+    proxy: TcpProxy,
+    upstream: Upstream,
+    gateway: Gateway,
+}
+
+impl CutOff {
+    fn start(upstream: Upstream) -> Self {
+        let redis = Redis::start();
+        let proxy = TcpProxy::start(redis.address());
+        let store = format!("[store]\nurl = \"{}\"\n", proxy.url());
+        let gateway = Gateway::start(&(store + &upstream.table("shop") + ROUTES));
+        proxy.refuse();
+        Self { redis, proxy, upstream, gateway }
+    }
+
+    /// Whether the gateway says of the store what is expected, once it does.
+    fn wait_until_store_is(&self, up: bool) {
+        let line = format!("portcullis_store_up {}\n", u8::from(up));
+        eventually("the store is as it should be", || {
+            Client::get(self.gateway.admin, "/metrics").send().text().contains(&line)
+        });
+    }
+}
+
+/// Our member of Cache-Status.
+fn status(reply: &Reply) -> &str {
+    assert!(!is_hit(reply));
+    reply.header("cache-status").expect("Cache-Status")
+}
+
+/// Whether another request's answer was used.
+fn is_collapsed(reply: &Reply) -> bool {
+    status(reply).ends_with("; collapsed")
+}
+
+#[test]
+fn those_who_ask_at_the_same_time_ask_the_upstream_once() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |_, connection| {
+        shut.pass();
+        let _ = connection.write_all(response("200 OK", "hello").as_bytes());
+    });
+    let house = CutOff::start(upstream);
+    let mut sessions: Vec<Session> = (0..200).map(|_| asking(&house.gateway, "/p", "")).collect();
+    eventually("the upstream is asked", || house.upstream.seen() >= 1);
+    gate.open();
+    let replies: Vec<Reply> = sessions.iter_mut().map(Session::read).collect();
+    for reply in &replies {
+        assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
+        assert!(status(reply).starts_with("portcullis; fwd=bypass"), "{reply:?}");
+        assert!(!status(reply).contains("stored"), "{reply:?}");
+    }
+    let collapsed = replies.iter().filter(|reply| is_collapsed(reply)).count();
+    assert!(collapsed > 0, "nobody followed");
+    assert_eq!(house.upstream.seen(), 200 - collapsed);
+    // Who comes later asks anew, and nothing was kept.
+    house.upstream.forget();
+    for _ in 0..2 {
+        assert!(!is_collapsed(&Client::get(house.gateway.public, "/p").send()));
+    }
+    assert_eq!(house.upstream.seen(), 2);
+    assert_eq!(house.redis.cli(&["KEYS", "app:cache:*:entry:*"]), "");
+}
+
+/// It is the write that parts them, whether the store heard of it or not.
+#[test]
+fn who_comes_after_a_write_gets_no_answer_from_before_it() {
+    for write_is_stored in [false, true] {
+        let (gate, version) = (Gate::shut(), AtomicUsize::new(1));
+        let shut = gate.clone();
+        let upstream = Upstream::with(move |request, connection| {
+            let is_write = request.request_line().starts_with("POST");
+            let now = version.fetch_add(usize::from(is_write), Ordering::SeqCst);
+            if !is_write {
+                shut.pass();
+            }
+            let _ = connection.write_all(response("200 OK", &now.to_string()).as_bytes());
+        });
+        let house = CutOff::start(upstream);
+        house.wait_until_store_is(false);
+        let mut before = asking(&house.gateway, "/p", "");
+        eventually("the read arrives", || house.upstream.seen() == 1);
+        if write_is_stored {
+            house.proxy.pass();
+            house.wait_until_store_is(true);
+        }
+        let write = Client::request(house.gateway.public, "POST", "/p").body("").send();
+        assert_eq!(write.status, 200);
+        if write_is_stored {
+            house.proxy.refuse();
+            house.wait_until_store_is(false);
+        }
+        let mut after = [(); 5].map(|()| asking(&house.gateway, "/p", ""));
+        eventually("another read arrives", || house.upstream.seen() >= 3);
+        gate.open();
+        assert_eq!(before.read().text(), "1");
+        for session in &mut after {
+            assert_eq!(session.read().text(), "2", "the store heard of it: {write_is_stored}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_when_the_answer_has_begun_asks_anew() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |_, connection| {
+        let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        shut.pass();
+        let _ = connection.write_all(b"-half");
+    });
+    let house = CutOff::start(upstream);
+    let mut leader = asking(&house.gateway, "/p", "");
+    leader.read_until("\r\n\r\nfirst");
+    let mut other = asking(&house.gateway, "/p", "");
+    other.read_until("\r\n\r\nfirst");
+    assert_eq!(house.upstream.seen(), 2);
+    gate.open();
+    for session in [&mut leader, &mut other] {
+        assert_eq!(session.read_exactly(5), "-half");
+    }
+}
+
+#[test]
+fn what_is_not_for_all_is_for_nobody_else() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |request, connection| {
+        shut.pass();
+        let language = request.header("accept-language").unwrap_or("none");
+        let head = match request.target() {
+            "/varies" => "200 OK\r\nVary: Accept-Language",
+            _ => "200 OK\r\nCache-Control: private",
+        };
+        let _ = connection.write_all(response(head, language).as_bytes());
+    });
+    let house = CutOff::start(upstream);
+    for path in ["/varies", "/private"] {
+        gate.set(false);
+        house.upstream.forget();
+        let mut sessions: Vec<(&str, Session)> = ["de", "fr", "it"]
+            .repeat(6)
+            .into_iter()
+            .map(|language| {
+                let field = format!("Accept-Language: {language}\r\n");
+                (language, asking(&house.gateway, path, &field))
+            })
+            .collect();
+        eventually("the upstream is asked", || house.upstream.seen() >= 1);
+        gate.open();
+        for (language, session) in &mut sessions {
+            let reply = session.read();
+            assert_eq!(reply.text(), *language, "{path}");
+            assert!(path == "/varies" || !is_collapsed(&reply), "{reply:?}");
+        }
+    }
+    // A part, and news, are the upstream's to give, one by one.
+    house.upstream.forget();
+    for field in ["Range: bytes=0-1\r\n", "If-None-Match: \"a\"\r\n"] {
+        asking(&house.gateway, "/varies", field).read();
+        let (name, value) = field.trim_end().split_once(": ").expect("a field");
+        let asked = house.upstream.recorded().pop().expect("a request");
+        assert_eq!(asked.header(name), Some(value));
+    }
+}
