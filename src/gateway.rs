@@ -156,7 +156,7 @@ impl Gateway {
             background: Arc::new(Semaphore::new(BACKGROUND_MAX as usize)),
             runtime: tokio::runtime::Handle::current(),
         });
-        if gateway.running().caches && gateway.store.found(&gateway.base_epoch).await.is_err() {
+        if gateway.running().caches && gateway.found_and_note_base().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));

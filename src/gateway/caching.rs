@@ -288,6 +288,16 @@ impl Gateway {
         self.in_background("cache", async move { gateway.store.unlock(&lock).await.map(|_| ()) });
     }
 
+    /// Makes the base epoch if there is none, and remembers it: the first miss names its lease by
+    /// it.
+    pub(super) async fn found_and_note_base(&self) -> Result<(), StoreError> {
+        self.store.found(&self.base_epoch).await?;
+        let base = std::slice::from_ref(&self.base_epoch);
+        let epochs = self.store.epochs(base).await?;
+        self.note_epochs(base, &[Epoch::default()], &epochs);
+        Ok(())
+    }
+
     /// Makes the base epoch, in the background, once at a time.
     pub fn found_base(self: &Arc<Self>) {
         if self.founding.swap(true, Ordering::AcqRel) {
@@ -295,7 +305,7 @@ impl Gateway {
         }
         let gateway = Arc::clone(self);
         self.in_background("cache", async move {
-            let founded = gateway.store.found(&gateway.base_epoch).await;
+            let founded = gateway.found_and_note_base().await;
             gateway.founding.store(false, Ordering::Release);
             founded
         });

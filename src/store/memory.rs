@@ -150,7 +150,10 @@ impl MemoryStore {
     /// See [`super::Store::delete`].
     pub fn delete(&self, key: &str) -> bool {
         let was_window = lock(&self.windows).map.remove(key).is_some();
-        lock(&self.values).remove(key) || was_window
+        let mut values = lock(&self.values);
+        let was_live = values.live(key).is_some();
+        values.remove(key);
+        was_live || was_window
     }
 
     fn standing(&self, standing: Standing<'_>) -> Result<StandingReply, StoreError> {

@@ -271,8 +271,8 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
-        for script in [take, lease, session, renew, remember, relock] {
+        let Scripts { take, lease, session, renew, remember, relock, look, .. } = scripts;
+        for script in [take, lease, session, renew, remember, relock, look] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;
