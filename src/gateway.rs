@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 pub use self::caching::Keeping;
 pub use self::held::Held;
-pub use self::leases::LEASE;
 use self::leases::Leases;
+pub use self::leases::{LEASE, LeaseRenewal};
 use self::overdue::Overdue;
 use self::releases::Releases;
 use crate::auth::TokenMemory;
@@ -216,7 +216,13 @@ impl Gateway {
         let is_overdue = questions.cached.is_some() && self.overdue.any.load(Ordering::Acquire);
         let settling = if is_overdue { self.overdue.begin() } else { None };
         let overdue = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
-        let questions = Questions { overdue, ..*questions };
+        let mut questions = Questions { overdue, ..*questions };
+        if let Some(entry) = questions.cached.as_mut().and_then(|cached| cached.entry.as_mut())
+            && is_overdue
+        {
+            // The answer may come to nothing, and nobody would give the lock back.
+            entry.lock = None;
+        }
         let asked_at = Instant::now();
         let mut answers = self.store.ask(&questions).await;
         let waited = asked_at.elapsed();

@@ -119,7 +119,7 @@ impl Stored {
             return None;
         }
         let mut reader = Reader(input.slice(PAYLOAD_AT..));
-        Some(Self {
+        let mut stored = Self {
             born_ms: u64::from_le_bytes(reader.array()?),
             answered_ms: u64::from_le_bytes(reader.array()?),
             lifetime_s: u32::from_le_bytes(reader.array()?),
@@ -134,8 +134,18 @@ impl Stored {
             vary: reader.list(Reader::selecting)?,
             headers: reader.headers()?,
             body: reader.body()?,
-        })
+        };
+        // What is beside a body that was expanded must not hold on to the compressed one.
+        if stored.body.inline().is_some_and(|body| !is_within(body, input)) {
+            stored.compact();
+        }
+        Some(stored)
     }
+}
+
+/// Whether one is a view into the other.
+fn is_within(part: &Bytes, whole: &Bytes) -> bool {
+    whole.as_ptr_range().contains(&part.as_ptr())
 }
 
 fn bits(flags: Flags) -> u8 {

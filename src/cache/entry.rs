@@ -2,7 +2,7 @@
 //!
 //! It must not know where the bytes are kept.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{DATE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
@@ -197,13 +197,15 @@ impl Stored {
         of_use.saturating_sub(self.age_ms(now_ms)).min(left)
     }
 
-    /// Gives the field values memory of their own. As they arrived they are views into the buffer
-    /// of a network connection, many times their size, which would stay as long as the entry.
+    /// Gives field values, what they select and epochs memory of their own. As they arrive they are
+    /// views into a larger buffer, of a connection or of a compressed entry, which would stay as
+    /// long as this one.
     pub fn compact(&mut self) {
-        let length = self.headers.values().map(HeaderValue::len).sum();
-        let mut copied = BytesMut::with_capacity(length);
-        self.headers.values().for_each(|value| copied.extend_from_slice(value.as_bytes()));
-        let mut copied = copied.freeze();
+        let vary = self.vary.iter().filter_map(|(_, value)| value.as_deref());
+        let values = self.headers.values().map(HeaderValue::as_bytes);
+        let parts = values.chain(vary).chain([&*self.epochs.hard, &*self.epochs.soft]);
+        let parts: Vec<&[u8]> = parts.collect();
+        let mut copied = Bytes::from(parts.concat());
         for value in self.headers.values_mut() {
             let bytes = copied.split_to(value.len());
             // What was a value is one.
@@ -211,6 +213,11 @@ impl Stored {
                 *value = copy;
             }
         }
+        for value in self.vary.iter_mut().filter_map(|(_, value)| value.as_mut()) {
+            *value = copied.split_to(value.len());
+        }
+        self.epochs.hard = copied.split_to(self.epochs.hard.len());
+        self.epochs.soft = copied;
     }
 
     /// Whether it answers requests that came while it was fetched, too: what must be confirmed for

@@ -29,6 +29,8 @@ pub struct Store {
     pub connect_timeout: Duration,
     /// Longest pause between two connection attempts.
     pub reconnect_backoff: Duration,
+    /// Longest wait for what another node fetches.
+    pub cache_wait: Duration,
     /// Most keys that the embedded store holds.
     pub memory_keys: usize,
     /// Most bytes of cached responses in this node's memory.
@@ -137,6 +139,7 @@ impl Default for Store {
             near_cache_bytes: 32 * MIB,
             fill_bytes: 256 * MIB,
             backlog_bytes: 64 * MIB,
+            cache_wait: Duration::from_secs(2),
             cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
@@ -171,6 +174,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
+        cache_wait: store.or("cache_wait", default.cache_wait, duration),
         memory_keys: store.or("memory_keys", default.memory_keys, count(1..=1_000_000_000)),
         near_cache_bytes: store.or(
             "near_cache_bytes",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Gateway;
+use super::{Gateway, LeaseRenewal};
 use crate::cache::{self, Chunked, INLINE_BYTES_MAX, Place, Stored, StoredBody};
 use crate::config::CacheCompression;
 use crate::observe::CacheState;
@@ -36,8 +36,8 @@ pub struct Keeping {
     pub path_epoch: Bytes,
     /// How long it is of use, in milliseconds.
     pub ttl_ms: u64,
-    /// The lock under which it was fetched.
-    pub lock: Option<HeldLock>,
+    /// The lock under which it was fetched, and its renewal until it is written.
+    pub lock: Option<(HeldLock, LeaseRenewal)>,
     /// Index of the route.
     pub route: usize,
 }
@@ -111,7 +111,7 @@ impl Gateway {
 
     /// Writes a response to the store: in the background where others share it, at once where it is
     /// this process's own, so that the next request finds it.
-    pub async fn keep(self: &Arc<Self>, keeping: Keeping) {
+    pub async fn keep(self: &Arc<Self>, mut keeping: Keeping) {
         // One that is larger than the whole backlog takes all of it.
         let bytes = (keeping.stored.weight() as u64).min(self.backlog_bytes);
         let backlog = Arc::clone(&self.backlog).try_acquire_many_owned(units(bytes));
@@ -123,7 +123,7 @@ impl Gateway {
         };
         let Ok(backlog) = backlog else {
             not_kept("backlog");
-            if let Some(lock) = keeping.lock {
+            if let Some((lock, _)) = keeping.lock {
                 self.unlock(lock);
             }
             return;
@@ -131,9 +131,9 @@ impl Gateway {
         let gateway = Arc::clone(self);
         let left = Duration::from_millis(keeping.stored.remaining_ms(self.now_ms()));
         let writing = async move {
-            let lock = keeping.lock.clone();
-            let outcome = gateway.write(keeping).await;
-            drop(backlog);
+            let (lock, renewal) = keeping.lock.take().unzip();
+            let outcome = gateway.write(keeping, lock.clone()).await;
+            drop((backlog, renewal));
             match outcome {
                 Ok(Remembered::Stored) => {
                     if let Some(meter) = gateway.running().meters.get(route) {
@@ -158,8 +158,12 @@ impl Gateway {
         }
     }
 
-    async fn write(&self, keeping: Keeping) -> Result<Remembered, StoreError> {
-        let Keeping { stored, place, variant, vary, path_epoch, ttl_ms, lock, .. } = keeping;
+    async fn write(
+        &self,
+        keeping: Keeping,
+        lock: Option<HeldLock>,
+    ) -> Result<Remembered, StoreError> {
+        let Keeping { stored, place, variant, vary, path_epoch, ttl_ms, .. } = keeping;
         let ttl = Duration::from_millis(ttl_ms);
         let compressed = self.compresses() && cache::is_compressible(&stored.headers);
         let value = match &stored.body {
@@ -303,12 +307,18 @@ impl Gateway {
         if self.founding.swap(true, Ordering::AcqRel) {
             return;
         }
-        let gateway = Arc::clone(self);
-        self.in_background("cache", async move {
-            let founded = gateway.found_and_note_base().await;
-            gateway.founding.store(false, Ordering::Release);
-            founded
-        });
+        // Also where it is left undone.
+        let founding = Founding(Arc::clone(self));
+        self.in_background("cache", async move { founding.0.found_and_note_base().await });
+    }
+}
+
+/// The making of the base epoch, until it is dropped.
+struct Founding(Arc<Gateway>);
+
+impl Drop for Founding {
+    fn drop(&mut self) {
+        self.0.founding.store(false, Ordering::Release);
     }
 }
 

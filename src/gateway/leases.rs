@@ -3,18 +3,21 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Gateway;
-use crate::store::{HeldLock, StoreError};
+use crate::store::HeldLock;
 
 /// How long a lease outlives its last renewal: so long the others wait for a node that died.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// How often leases are renewed. One that is younger is not: most fetches are over before.
 const RENEWAL: Duration = Duration::from_secs(1);
+/// Most leases that are renewed at the same time.
+const AT_ONCE_MAX: usize = 256;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -36,17 +39,25 @@ impl Leases {
     }
 }
 
+/// The renewal of one lease, until it is dropped.
+#[derive(Debug)]
+pub struct LeaseRenewal {
+    gateway: Arc<Gateway>,
+    id: u64,
+}
+
+impl Drop for LeaseRenewal {
+    fn drop(&mut self) {
+        self.gateway.leases.lock().remove(&self.id);
+    }
+}
+
 impl Gateway {
-    /// Renews a lease from now on; by what number it ends.
-    pub fn renew_lease(&self, lock: HeldLock) -> u64 {
+    /// Renews a lease from now on.
+    pub fn renew_lease(self: &Arc<Self>, lock: HeldLock) -> LeaseRenewal {
         let id = self.leases.next.fetch_add(1, Ordering::Relaxed);
         self.leases.lock().insert(id, (Instant::now(), lock));
-        id
-    }
-
-    /// Renews it no more.
-    pub fn end_lease(&self, id: u64) {
-        self.leases.lock().remove(&id);
+        LeaseRenewal { gateway: Arc::clone(self), id }
     }
 }
 
@@ -57,13 +68,20 @@ pub(super) async fn keep(gateway: Weak<Gateway>) {
     loop {
         ticks.tick().await;
         let Some(gateway) = gateway.upgrade() else { return };
-        for (id, lock) in gateway.leases.due() {
-            match gateway.store.extend_lock(&lock, LEASE).await {
-                // It ended while nobody renewed it, or its fetch has just been stored.
-                Ok(false) => gateway.end_lease(id),
-                Err(StoreError::Unavailable | StoreError::Timeout) => break,
-                Ok(true) | Err(_) => {}
+        for due in gateway.leases.due().chunks(AT_ONCE_MAX) {
+            let mut renewals = JoinSet::new();
+            for (id, lock) in due.iter().cloned() {
+                let gateway = Arc::clone(&gateway);
+                renewals.spawn(async move {
+                    let renewed = gateway.store.extend_lock(&lock, LEASE).await;
+                    // It ended while nobody renewed it, or its fetch has just been stored.
+                    if renewed == Ok(false) {
+                        gateway.leases.lock().remove(&id);
+                    }
+                });
             }
+            // One after the other, many slow fetches would take longer than a lease lasts.
+            while renewals.join_next().await.is_some() {}
         }
     }
 }

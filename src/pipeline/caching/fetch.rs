@@ -145,6 +145,8 @@ impl Fetch {
                 break;
             }
         }
+        // Nobody waits for what is this client's alone.
+        self.errand.turn = Turn::Unknown;
         self.ask(None, None, trip).await
     }
 
@@ -188,7 +190,8 @@ impl Fetch {
             // The store has just not answered, and no request waits for it twice.
             return self.ask(Some(lead), None, trip).await;
         }
-        match self.lease(look::WAIT_MAX).await {
+        let wait_max = self.errand.site.origin.running.plan.config.store.cache_wait;
+        match self.lease(wait_max).await {
             Leased::Ours(lease, is_late) => {
                 if is_late {
                     trip.collapsed = Some(true);

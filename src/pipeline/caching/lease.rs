@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gateway::{Gateway, LEASE};
+use crate::gateway::{Gateway, LEASE, LeaseRenewal};
 use crate::store::{HeldLock, WantedLock};
 
 /// A lease that this node has, or may have until the store has answered. Dropping it gives it back.
@@ -10,8 +10,7 @@ use crate::store::{HeldLock, WantedLock};
 pub(super) struct Lease {
     gateway: Arc<Gateway>,
     lock: Option<HeldLock>,
-    /// By what number its renewal ends.
-    renewal: Option<u64>,
+    renewal: Option<LeaseRenewal>,
 }
 
 /// Who has the lease.
@@ -52,17 +51,15 @@ impl Lease {
         }
     }
 
-    /// The lock, for the write that releases it.
-    pub(super) fn into_lock(mut self) -> Option<HeldLock> {
-        self.lock.take()
+    /// The lock, for the write that releases it, and its renewal until then.
+    pub(super) fn into_lock(mut self) -> Option<(HeldLock, LeaseRenewal)> {
+        // Both are there once the store has said that it is ours.
+        Some((self.lock.take()?, self.renewal.take()?))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(renewal) = self.renewal {
-            self.gateway.end_lease(renewal);
-        }
         if let Some(lock) = self.lock.take() {
             self.gateway.unlock(lock);
         }

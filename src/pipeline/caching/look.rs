@@ -15,8 +15,6 @@ use crate::cache::{self, Epochs, Intent, Place, Stored, Verdict};
 use crate::gateway::Gateway;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Questions};
 
-/// How long a node waits for what another one fetches, before it asks the upstream itself.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The first pause between two looks at what the other one has stored; it doubles.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -143,10 +141,7 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
         let cached = Some(Cached { epochs: &site.place.epochs, entry: Some(entry) });
         let answers = gateway.store.ask(&Questions { cached, ..Questions::default() }).await;
         let Some(Ok(reply)) = answers.cached else { return Leased::Ours(None, pause.is_some()) };
-        let lease = match lease.heard(reply.holder.as_deref()) {
-            Turn::Ours(lease) => Some(lease),
-            Turn::Theirs | Turn::Unknown => None,
-        };
+        let turn = lease.heard(reply.holder.as_deref());
         // Also with the lease in hand: the one who had it may have stored the response since this
         // request looked.
         let found = if gateway.is_settled() {
@@ -156,8 +151,14 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
             // What is stored may be what should have been made stale.
             None
         };
-        if found.is_some() || lease.is_some() || begun.elapsed() >= wait_max {
+        let waits = found.is_none() && matches!(turn, Turn::Theirs) && begun.elapsed() < wait_max;
+        if !waits {
             gateway.metrics.cache_lease_wait.observe(begun.elapsed());
+            let lease = match turn {
+                Turn::Ours(lease) => Some(lease),
+                // Nobody has it, where the store takes no writes.
+                Turn::Theirs | Turn::Unknown => None,
+            };
             return found.map_or(Leased::Ours(lease, pause.is_some()), Leased::Theirs);
         }
         pause.get_or_insert(PAUSE);

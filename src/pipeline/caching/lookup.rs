@@ -78,12 +78,14 @@ impl Lookup {
             .then(|| gateway.store.known_epochs(asked(&tagged, &place)))
             .flatten();
         let origin = Arc::new(origin);
-        let is_shareable = is_shareable(&intent) && near.is_none();
-        let lease =
-            (is_shareable && !gateway.flights.is_alone(&answer(&place, PLAIN))).then(|| {
-                let guess = gateway.guess_epochs(&place.epochs);
-                (Lease::wanted(gateway, place.lock(PLAIN, &guess)), guess)
-            });
+        let is_shared = is_shareable(&intent)
+            && near.is_none()
+            && !intent.only_if_cached
+            && !(policy.forward_conditions && cache::is_conditional(&head.headers));
+        let lease = (is_shared && !gateway.flights.is_alone(&answer(&place, PLAIN))).then(|| {
+            let guess = gateway.guess_epochs(&place.epochs);
+            (Lease::wanted(gateway, place.lock(PLAIN, &guess)), guess)
+        });
         let turn = Turn::Unknown;
         Some(Self { policy, place, origin, intent, near, tagged, known, variants, lease, turn })
     }
@@ -102,7 +104,8 @@ impl Lookup {
         let Some((lease, guess)) = self.lease.take() else { return };
         let reply = match reply {
             Ok(reply) => reply,
-            // It may have been taken: dropping it gives it back.
+            // It may have been taken: dropping it gives it back. Should that overtake the taking,
+            // on another connection, the lease lapses.
             Err(StoreError::Timeout) => return,
             Err(_) => return drop(lease.heard(None)),
         };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::RANGE;
+use http::header::{AUTHORIZATION, COOKIE, RANGE};
 use http::response::Parts as Head;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::Body as _;
@@ -32,7 +32,7 @@ impl Fetch {
             keeper.keep(fresh.stored, &self.fields).await
         } else {
             // What it says now holds for what was stored, too.
-            self.gateway.drop_entry(stale.key.clone());
+            self.end(stale, times.answered_ms).await;
             Err(Arc::new(fresh.stored))
         };
         let is_kept = kept.is_ok();
@@ -61,7 +61,7 @@ impl Fetch {
         let freshness = match self.storable(&head, times) {
             Ok(freshness) => freshness,
             Err(why) => {
-                self.doubt(&head, &keeper, why, times);
+                Box::pin(self.doubt(&head, &keeper, why, times)).await;
                 match lead {
                     // The next answer may be another one.
                     Some(lead) if head.status.is_server_error() => lead.alone_once(),
@@ -128,12 +128,29 @@ impl Fetch {
         Ok(Fetched::Passing { head: Box::new(head), stored, reader, passing, measured, kept })
     }
 
-    /// What is stored ends where an answer that is not kept says so.
-    fn doubt(&self, head: &Head, keeper: &Keeper, why: WhyNot, times: Times) {
+    /// What is stored ends where an answer that is not kept says so. What is still good ends by the
+    /// word of nobody's answer in particular: some origins forbid storing to whoever has a cookie.
+    async fn doubt(&self, head: &Head, keeper: &Keeper, why: WhyNot, times: Times) {
         self.errand.site.origin.not_kept(why.code());
-        let old = keeper.replaces.as_deref();
-        let ended = old.filter(|old| cache::outdates(head.status, why, old, times.answered_ms));
-        if let Some(old) = ended {
+        let now_ms = times.answered_ms;
+        let is_somebodys = self.authenticated
+            || self.fields.contains_key(COOKIE)
+            || self.fields.contains_key(AUTHORIZATION);
+        if let Some(old) = keeper.replaces.as_deref()
+            && cache::outdates(head.status, why, old, now_ms)
+            && !(is_somebodys && old.remaining_ms(now_ms) > 0)
+        {
+            self.end(old, now_ms).await;
+        }
+    }
+
+    /// Ends what is stored. What is still good is withdrawn everywhere before the answer is passed
+    /// on: another copy of it would be as good as this one.
+    async fn end(&self, old: &Stored, now_ms: u64) {
+        if old.remaining_ms(now_ms) > 0 {
+            let path = self.errand.site.place.path_epoch().to_owned();
+            self.gateway.invalidate(vec![path]).await;
+        } else {
             self.gateway.drop_entry(old.key.clone());
         }
     }

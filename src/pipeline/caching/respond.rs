@@ -80,7 +80,8 @@ pub(in crate::pipeline) async fn fetched(
     exchange: &mut Exchange,
 ) -> Option<Response<Content>> {
     let mut status = CacheStatus { collapsed, ..CacheStatus::forwarded(why, false) };
-    exchange.cache = Some(why.verdict());
+    // Whoever waited for a new one was not served the stale one.
+    exchange.cache = Some(if why == Forward::Stale { "miss" } else { why.verdict() });
     let mut response = match fetched {
         Fetched::Stored(stored, how) => {
             let now_ms = gateway.now_ms();

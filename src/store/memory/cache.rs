@@ -17,16 +17,18 @@ type Fields = Vec<(Bytes, Bytes)>;
 impl MemoryStore {
     /// The epochs of now, and what is asked of the entry.
     pub fn cached(&self, cached: Cached<'_>) -> CachedReply {
-        let mut reply = self.epochs(cached.epochs);
+        let now_ms = self.now_ms();
+        let mut values = lock(&self.values);
+        let mut reply = values.epochs(cached.epochs);
         if let Some(CachedEntry { key, variants, lock }) = cached.entry {
-            (reply.vary, reply.variants) = self.variants(key, variants);
+            (reply.vary, reply.variants) = values.variants(key, variants, now_ms);
             let is_stored = reply.vary.as_ref().is_some_and(|sets| !sets.is_empty())
                 || reply.variants.iter().any(Option::is_some);
             if let Some(WantedLock { lock, ttl, always }) = lock
                 && (always || !is_stored)
+                && values.lock(lock, ttl, self.keys_max).is_ok()
             {
-                let taken = self.lock(lock, ttl);
-                reply.holder = taken.ok().and_then(|_| super::lock(&self.values).text(&lock.key));
+                reply.holder = values.text(&lock.key);
             }
         }
         reply
@@ -34,21 +36,12 @@ impl MemoryStore {
 
     /// The sets of field names of an entry, and variants of it.
     pub fn variants(&self, key: &str, names: &[String]) -> (Option<Bytes>, Vec<Option<Bytes>>) {
-        let now_ms = self.now_ms();
-        let values = lock(&self.values);
-        let fields = match values.live(key).map(|found| &found.value) {
-            Some(SessionValue::Fields(fields)) => fields.as_slice(),
-            _ => &[],
-        };
-        let variant = |name: &String| living(field(fields, name)?, now_ms);
-        (field(fields, VARY), names.iter().map(variant).collect())
+        lock(&self.values).variants(key, names, self.now_ms())
     }
 
     /// The epochs of now.
     pub fn epochs(&self, keys: &[String]) -> CachedReply {
-        let values = lock(&self.values);
-        let read: Vec<Option<Bytes>> = keys.iter().map(|key| values.text(key)).collect();
-        CachedReply::of_epochs(&read)
+        lock(&self.values).epochs(keys)
     }
 
     /// See [`crate::store::Store::remember`].
@@ -125,11 +118,7 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::lock`].
     pub fn lock(&self, wanted: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
-        let mut values = lock(&self.values);
-        if values.live(&wanted.key).is_some() {
-            return Ok(false);
-        }
-        values.insert(&wanted.key, token(wanted), Some(ttl), self.keys_max).map(|()| true)
+        lock(&self.values).lock(wanted, ttl, self.keys_max)
     }
 
     /// See [`crate::store::Store::extend_lock`].
@@ -187,6 +176,37 @@ impl MemoryStore {
 }
 
 impl Values {
+    fn epochs(&self, keys: &[String]) -> CachedReply {
+        let read: Vec<Option<Bytes>> = keys.iter().map(|key| self.text(key)).collect();
+        CachedReply::of_epochs(&read)
+    }
+
+    fn variants(
+        &self,
+        key: &str,
+        names: &[String],
+        now_ms: u64,
+    ) -> (Option<Bytes>, Vec<Option<Bytes>>) {
+        let fields = match self.live(key).map(|found| &found.value) {
+            Some(SessionValue::Fields(fields)) => fields.as_slice(),
+            _ => &[],
+        };
+        let variant = |name: &String| living(field(fields, name)?, now_ms);
+        (field(fields, VARY), names.iter().map(variant).collect())
+    }
+
+    fn lock(
+        &mut self,
+        wanted: &HeldLock,
+        ttl: Duration,
+        keys_max: usize,
+    ) -> Result<bool, StoreError> {
+        if self.live(&wanted.key).is_some() {
+            return Ok(false);
+        }
+        self.insert(&wanted.key, token(wanted), Some(ttl), keys_max).map(|()| true)
+    }
+
     /// The fields of an entry; an application's own string under its key is none.
     fn entry(&mut self, key: &str) -> Option<Fields> {
         match &self.live(key)?.value {

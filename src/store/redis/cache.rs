@@ -143,7 +143,7 @@ impl RedisStore {
 
     /// See [`crate::store::Store::drop_chunks`].
     pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
-        let mut command = redis::cmd("UNLINK");
+        let mut command = redis::cmd("DEL");
         command.arg(keys);
         self.run_one(command).await.map(|_| ())
     }

@@ -12,9 +12,11 @@ for i = 2, #ARGV - 2 do stored = stored or found[i] end
 local reply = { false }
 for i = 1, #ARGV - 2 do reply[i + 1] = found[i] or false end
 if stored and ARGV[3] ~= '1' then return reply end
-if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
+if not taken then
+  reply[1] = redis.call('GET', KEYS[2])
+elseif not taken.err then
   reply[1] = ARGV[1]
-else
-  reply[1] = redis.pcall('GET', KEYS[2])
 end
+-- A server that takes no writes now has no lock to give; what was read is good.
 return reply

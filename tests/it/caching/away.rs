@@ -77,6 +77,18 @@ fn those_who_ask_at_the_same_time_ask_the_upstream_once() {
     assert_eq!(house.redis.cli(&["KEYS", "app:cache:*:entry:*"]), "");
 }
 
+#[test]
+fn a_redis_that_takes_no_writes_leaves_this_nodes_memory() {
+    let (redis, upstream) = (Redis::start(), Upstream::replying(response("200 OK", "hello")));
+    let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", redis.url());
+    let gateway = Gateway::start(&(store + &upstream.table("shop") + ROUTES));
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let get = || Client::get(gateway.public, "/p").send();
+    assert_eq!(status(&get()), "portcullis; fwd=uri-miss; stored");
+    assert!(is_hit(&get()));
+    assert_eq!(redis.cli(&["KEYS", "app:cache:*"]), "", "it takes no writes");
+}
+
 /// It is the write that parts them, whether the store heard of it or not.
 #[test]
 fn who_comes_after_a_write_gets_no_answer_from_before_it() {

@@ -208,6 +208,21 @@ fn a_gateway_that_is_killed_while_it_fetches_holds_the_others_up_for_its_lease_a
 }
 
 #[test]
+fn a_lease_is_renewed_while_its_fetch_goes_on_and_ends_with_it() {
+    let gate = Gate::shut();
+    let house = House::start(gated(&gate, "200 OK"));
+    let mut session = asking(&house.gateways[0], "/p", "");
+    let key = || house.redis.cli(&["KEYS", "app:cache:*:lock:*"]);
+    eventually("it is taken", || !key().is_empty());
+    let left = || house.redis.cli(&["PTTL", &key()]).parse::<i64>().unwrap_or_default();
+    eventually("time passes", || left() < 2500);
+    eventually("it is renewed", || left() > 2600);
+    gate.open();
+    assert_eq!(session.read().text(), "hello");
+    eventually("it is given back", || key().is_empty());
+}
+
+#[test]
 fn redis_that_dies_while_many_wait_costs_nobody_the_answer() {
     let gate = Gate::shut();
     let mut house = House::start(gated(&gate, "200 OK"));

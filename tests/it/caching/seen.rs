@@ -110,6 +110,20 @@ fn operators_see_what_each_route_gets_from_the_cache() {
 }
 
 #[test]
+fn who_waits_for_a_new_answer_in_place_of_a_stale_one_is_counted_as_a_miss() {
+    let head = "200 OK\r\nETag: \"e\"\r\nCache-Control: max-age=0";
+    let upstream = Upstream::replying(response(head, "hello"));
+    let gateway = Gateway::start(&(CONFIG.to_owned() + &upstream.table("shop")));
+    assert_eq!(status(&gateway, "192.0.2.1", "/p"), "portcullis; fwd=uri-miss; stored");
+    assert_eq!(status(&gateway, "192.0.2.1", "/p"), "portcullis; fwd=stale; stored");
+    eventually("both are counted", || {
+        let text = Client::get(gateway.admin, "/metrics").send().text();
+        text.contains("cache_total{route=\"all\",verdict=\"miss\"} 2\n")
+            && !text.contains("verdict=\"stale\"")
+    });
+}
+
+#[test]
 fn known_epochs_are_counted_where_they_are_followed() {
     let (redis, upstream) = (Redis::start(), upstream());
     let store = format!("[store]\nurl = \"{}\"\ncache_epochs = \"follow\"\n", redis.url());

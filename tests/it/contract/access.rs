@@ -9,7 +9,7 @@ use portcullis::store::keys::Keys;
 use portcullis::store::{
     ApiKeyWrite, Cached, CachedEntry, Charges, Crowd, Ending, Entry, HeldLock, Leases, Mode, Purge,
     Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey, SessionWrite,
-    Standing, Store, VARIANTS_MAX, Window, WindowSet,
+    Standing, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -58,8 +58,13 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
-        let entry =
-            CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock: None };
+        let lock = HeldLock { key: "app:cache:{h/p}:lock:r:0".to_owned(), token: "me".to_owned() };
+        let wanted = WantedLock { lock: &lock, ttl: minute, always: true };
+        let entry = CachedEntry {
+            key: "app:cache:{h/p}:entry:r:",
+            variants: &variants,
+            lock: Some(wanted),
+        };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
@@ -124,6 +129,7 @@ async fn caching(store: &Store) {
     assert_eq!(store.extend_chunks(&[chunks[0].0.clone()], minute * 2).await, Ok(true));
     let parts = store.chunks(&[chunks[0].0.clone()]).await.expect("the chunk");
     assert_eq!(parts[0].as_deref(), Some(&b"part"[..]));
+    store.drop_chunks(&[chunks[0].0.clone()]).await.expect("a chunk dropped");
     // One more than fit.
     for number in 0..=VARIANTS_MAX {
         let entry = Entry {
