@@ -35,7 +35,7 @@ pub struct Cache {
     pub stale_if_error: Option<Duration>,
     /// How long a stale response is sent when the upstream gives no answer; zero for never.
     pub stale_when_disconnected: Duration,
-    /// The last part of its life, in percent, in which what is asked for again is fetched anew.
+    /// The last part of its lifetime, in percent, in which what is asked for again is fetched anew.
     pub refresh_ahead: Option<u8>,
     /// Whether a response without a lifetime gets a tenth of its age.
     pub heuristic: bool,
@@ -120,14 +120,15 @@ fn error_status(text: &str) -> Read<String> {
 
 /// A share: whole percents, neither none nor all.
 fn percent(value: &DeValue<'_>) -> Read<u8> {
-    const EXAMPLE: &str = "a part in percent, such as \"10%\"";
+    const EXAMPLE: &str = "a percentage in quotes, such as \"10%\"";
     let text = string(value, EXAMPLE)?;
     let number = text.strip_suffix('%').and_then(|digits| digits.parse::<u8>().ok());
     match number.filter(|number| format!("{number}%") == text && (1..=99).contains(number)) {
         Some(number) => Ok(number),
         None => {
-            let what = format!("{} is not a part of a life", echo(text));
-            Err(Mistake::new(what, "write one from \"1%\" to \"99%\", such as \"10%\""))
+            let what = format!("{} is not a percentage of a lifetime", echo(text));
+            let remedy = "write a whole percentage from \"1%\" to \"99%\", such as \"10%\"";
+            Err(Mistake::new(what, remedy))
         }
     }
 }

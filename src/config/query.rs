@@ -26,7 +26,8 @@ pub enum Parameters {
 /// Reads `query = { … }`.
 pub(super) fn read(query: &mut Section<'_>) -> Query {
     if query.has("ignore") && query.has("keep") {
-        let remedy = "remove one: ignore names what makes no difference, keep all that does";
+        let remedy = "remove one of the two: \"ignore\" names the parameters that make no \
+                      difference, \"keep\" those that do";
         query.problem("keep", "says in another way what ignore says", remedy);
     }
     let keeps = query.has("keep");
@@ -35,7 +36,14 @@ pub(super) fn read(query: &mut Section<'_>) -> Query {
         _ if keeps => Parameters::Only(kept),
         ignored => Parameters::AllBut(ignored.unwrap_or_default()),
     };
-    Query { parameters, sort: query.or("sort", false, flag) }
+    let sort = query.get("sort", flag);
+    let is_wrong = query.has("sort") && sort.is_none();
+    let sort = sort.unwrap_or(false);
+    if !query.has("ignore") && !keeps && !sort && !is_wrong {
+        let remedy = "name parameters with ignore or keep, or write sort = true, or remove it";
+        query.problem("", "names nothing", remedy);
+    }
+    Query { parameters, sort }
 }
 
 /// A name, or the beginning of names. It is compared with what clients write, escapes and all, so
@@ -48,7 +56,8 @@ fn name(value: &DeValue<'_>) -> Read<String> {
         let what = format!("{} cannot be the name of a query parameter", echo(text));
         return Err(Mistake::new(
             what,
-            "write one like \"fbclid\" or, for all that begin so, \"utm_*\"",
+            "write it as it stands in the URL, escapes and all, such as \"fbclid\"; \"utm_*\" \
+             stands for all that begin so",
         ));
     }
     Ok(text.to_owned())

@@ -46,7 +46,7 @@ impl CacheGauges {
         registry.register("cache_epochs_known", help, self.epochs_known.clone());
         let help = "Whether changes of epochs are heard (1) or not (0)";
         registry.register("cache_epochs_followed", help, self.epochs_followed.clone());
-        let help = "Bytes that bodies are shorter in the store than as they are sent";
+        let help = "Bytes that compression kept from being written to the store";
         registry.register("cache_compression_saved_bytes", help, self.saved.clone());
     }
 

@@ -180,7 +180,7 @@ impl Metrics {
         self.cache_gauges.register(r);
         let help = "Parts of stored bodies that were gone or damaged";
         r.register("cache_chunks_lost", help, self.cache_chunks_lost.clone());
-        let help = "Waited for what another gateway fetches";
+        let help = "Waited for the lease on a fetch, or for what another gateway fetches";
         let wait = self.cache_lease_wait.clone();
         r.register_with_unit("cache_lease_wait", help, Unit::Seconds, wait);
         let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark";

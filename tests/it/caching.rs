@@ -1,5 +1,5 @@
-//! The cache as clients and operators see it: shared by all gateways, emptied by writes, never
-//! stale and never the reason for a failure.
+//! The cache as clients and operators see it: shared by all gateways, emptied by writes before they
+//! are answered, and never the reason for a failure.
 
 mod ahead;
 mod away;

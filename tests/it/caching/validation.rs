@@ -112,6 +112,42 @@ fn what_is_to_be_confirmed_each_time_is_kept_and_confirmed_each_time() {
 }
 
 #[test]
+fn a_ttl_of_zero_keeps_what_has_a_validator_and_confirms_it_at_each_use() {
+    const ALWAYS: &str = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+                          cache = { ttl = \"0s\" }\n";
+    let since = "Fri, 01 Jan 2021 00:00:00 GMT";
+    let last_modified = format!("Last-Modified: {since}");
+    for (field, condition) in [
+        ("ETag: \"v1\"", Some(("if-none-match", "\"v1\""))),
+        (&last_modified, Some(("if-modified-since", since))),
+        ("Content-Type: text/plain", None),
+    ] {
+        let whole = format!("200 OK\r\n{field}");
+        let same = format!("HTTP/1.1 304 Not Modified\r\n{field}\r\n\r\n");
+        let upstream = Upstream::with(move |request, connection| {
+            let text =
+                if is_conditional(request) { same.clone() } else { response(&whole, "hello") };
+            let _ = connection.write_all(text.as_bytes());
+        });
+        let gateway = Gateway::start(&(upstream.table("shop") + ALWAYS));
+        for number in 1..=3 {
+            let reply = Client::get(gateway.public, "/p").send();
+            assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{field}");
+            assert!(!is_hit(&reply), "{field}");
+            let status = reply.header("cache-status").unwrap_or_default();
+            assert_eq!(status.contains("; stored"), condition.is_some(), "{field}: {status}");
+            let asked = upstream.recorded();
+            assert_eq!(asked.len(), number, "{field}");
+            let expected = condition.filter(|_| number > 1);
+            assert_eq!(is_conditional(&asked[number - 1]), expected.is_some(), "{field}");
+            if let Some((name, value)) = expected {
+                assert_eq!(asked[number - 1].header(name), Some(value));
+            }
+        }
+    }
+}
+
+#[test]
 fn conditions_of_a_client_are_answered_here_when_nothing_is_stored() {
     let head = "200 OK\r\nETag: \"v1\"\r\nCache-Control: max-age=600\r\n\
                 Last-Modified: Fri, 01 Jan 2021 00:00:00 GMT";
