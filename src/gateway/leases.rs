@@ -70,8 +70,8 @@ pub(super) async fn keep(gateway: Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { return };
         for due in gateway.leases.due().chunks(AT_ONCE_MAX) {
             let mut renewals = JoinSet::new();
-            for (id, lock) in due.iter().cloned() {
-                let gateway = Arc::clone(&gateway);
+            for (id, lock) in due {
+                let (gateway, id, lock) = (Arc::clone(&gateway), *id, lock.clone());
                 renewals.spawn(async move {
                     let renewed = gateway.store.extend_lock(&lock, LEASE).await;
                     // It ended while nobody renewed it, or its fetch has just been stored.

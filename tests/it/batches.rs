@@ -238,10 +238,10 @@ fn a_revoked_token_costs_one_and_what_is_given_back() {
     for _ in 0..10 {
         house.proxy.reset_count();
         assert_eq!(get("/all/p"), 401);
-        eventually("the charge is given back", || {
+        eventually("the charge is given back, and the lease on the fetch that is not made", || {
             house.redis.cli(&["KEYS", "app:ratelimit:*"]).is_empty()
+                && house.redis.cli(&["KEYS", "app:cache:*:lock:*"]).is_empty()
         });
-        // The charge, and the lease on the fetch that is not made.
         assert!(house.proxy.batches() <= 3, "{} batches", house.proxy.batches());
     }
 }
