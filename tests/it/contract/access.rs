@@ -117,11 +117,15 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
     assert!(!refused.contains("command"), "commands were refused: {refused}");
 }
 
+fn held_lock(key: &str) -> HeldLock {
+    HeldLock { key: key.to_owned(), token: "me".to_owned() }
+}
+
 /// Everything that is done with the cache beside reading it.
 async fn caching(store: &Store) {
     let minute = Duration::from_secs(60);
     let key = "app:cache:{h/q}:entry:r:".to_owned();
-    let lock = HeldLock { key: Keys::cache_lock(&key, 1), token: "me".to_owned() };
+    let lock = held_lock(&Keys::cache_lock(&key, 1));
     assert_eq!(store.lock(&lock, minute).await, Ok(true));
     assert_eq!(store.extend_lock(&lock, minute).await, Ok(true));
     let chunks = [(Keys::cache_body(&key, &[1; 16], 0), bytes::Bytes::from_static(b"part"))];
