@@ -219,6 +219,8 @@ async fn api_keys(store: &Store) {
 
 /// Tells of a revocation and reads of it.
 async fn revoke_and_follow(store: &Store, key: &str) {
+    store.put(key, b"1", Duration::from_secs(60)).await.expect("a value");
+    assert_eq!(store.delete(key).await, Ok(true));
     let day = Duration::from_secs(24 * 3600);
     let revocation = Revocation { key, not_before: None, ttl: day, stream_ttl: day };
     store.revoke(revocation).await.expect("a revocation");
