@@ -58,13 +58,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
-        let lock = HeldLock { key: "app:cache:{h/p}:lock:r:0".to_owned(), token: "me".to_owned() };
-        let wanted = WantedLock { lock: &lock, ttl: minute, always: true };
-        let entry = CachedEntry {
-            key: "app:cache:{h/p}:entry:r:",
-            variants: &variants,
-            lock: Some(wanted),
-        };
+        let held = held_lock("app:cache:{h/p}:lock:r:0");
+        let lock = Some(WantedLock { lock: &held, ttl: minute, always: true });
+        let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
@@ -107,8 +103,6 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         caching(&store).await;
         sessions(&store).await;
         api_keys(&store).await;
-        store.put(&blacklist[0], b"1", Duration::from_secs(60)).await.expect("a value");
-        assert_eq!(store.delete(&blacklist[0]).await, Ok(true));
         revoke_and_follow(&store, &blacklist[0]).await;
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
         assert!(outside.is_err(), "the user reaches beyond its prefix");
