@@ -147,15 +147,13 @@ pub struct HeldLock {
     pub token: String,
 }
 
-/// A lock to take while an entry is looked at.
+/// A lock to take before an entry is looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct WantedLock<'a> {
     /// The lock.
     pub lock: &'a HeldLock,
     /// For how long.
     pub ttl: Duration,
-    /// Whether it is wanted also where something is stored.
-    pub always: bool,
 }
 
 /// What became of a response that was to be kept.

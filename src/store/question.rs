@@ -189,8 +189,7 @@ pub struct CachedReply {
     pub vary: Option<Bytes>,
     /// The variants, in the order of the question.
     pub variants: Vec<Option<Bytes>>,
-    /// The token of who has the lock now; nothing where it was not asked for, or not wanted any
-    /// more because of what is stored.
+    /// The token of who has the lock now; nothing where it was not asked for, or none can be taken.
     pub holder: Option<Bytes>,
 }
 

@@ -32,9 +32,9 @@ impl Lease {
         Self { gateway: Arc::clone(gateway), lock: Some(lock), renewal: None }
     }
 
-    /// The lease as the store takes it; where something is stored only if it is wanted `always`.
-    pub(super) fn question(&self, always: bool) -> Option<WantedLock<'_>> {
-        self.lock.as_ref().map(|lock| WantedLock { lock, ttl: LEASE, always })
+    /// The lease as the store takes it.
+    pub(super) fn question(&self) -> Option<WantedLock<'_>> {
+        self.lock.as_ref().map(|lock| WantedLock { lock, ttl: LEASE })
     }
 
     /// What the store said: who has it.

@@ -137,7 +137,7 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
         }
         let lease = Lease::wanted(gateway, key.clone());
         let entry =
-            CachedEntry { key: &site.place.entry, variants: &variants, lock: lease.question(true) };
+            CachedEntry { key: &site.place.entry, variants: &variants, lock: lease.question() };
         let cached = Some(Cached { epochs: &site.place.epochs, entry: Some(entry) });
         let answers = gateway.store.ask(&Questions { cached, ..Questions::default() }).await;
         let Some(Ok(reply)) = answers.cached else { return Leased::Ours(None, pause.is_some()) };

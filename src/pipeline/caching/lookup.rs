@@ -32,9 +32,11 @@ pub(in crate::pipeline) struct Lookup {
     pub(super) known: Option<Vec<Epoch>>,
     /// The variants that are asked, where no copy here is fresh.
     pub(super) variants: Vec<String>,
-    /// The lease on the fetch, should nothing be stored; with the epochs that it is named by.
-    lease: Option<(Lease, Vec<Epoch>)>,
-    pub(super) turn: Turn,
+    /// The lease on the fetch, should one be needed, with the variant and the epochs that it is
+    /// named by.
+    lease: Option<(Lease, String, Vec<Epoch>)>,
+    /// Whose turn it is to fetch this variant.
+    pub(super) turn: (String, Turn),
 }
 
 impl Lookup {
@@ -78,22 +80,25 @@ impl Lookup {
             .then(|| gateway.store.known_epochs(asked(&tagged, &place)))
             .flatten();
         let origin = Arc::new(origin);
-        let is_shared = is_shareable(&intent)
-            && near.is_none()
+        // The lease on the fetch, should one be needed: of the variant that the newest copy tells.
+        let fetches = is_shareable(&intent)
+            && !has_fresh
             && !intent.only_if_cached
             && !(policy.forward_conditions && cache::is_conditional(&head.headers));
-        let lease = (is_shared && !gateway.flights.is_alone(&answer(&place, PLAIN))).then(|| {
+        let variant = variants.get(1).map_or(PLAIN, String::as_str);
+        let lease = (fetches && !gateway.flights.is_alone(&answer(&place, variant))).then(|| {
             let guess = gateway.guess_epochs(&place.epochs);
-            (Lease::wanted(gateway, place.lock(PLAIN, &guess)), guess)
+            let lease = Lease::wanted(gateway, place.lock(variant, &guess));
+            (lease, variant.to_owned(), guess)
         });
-        let turn = Turn::Unknown;
+        let turn = (String::new(), Turn::Unknown);
         Some(Self { policy, place, origin, intent, near, tagged, known, variants, lease, turn })
     }
 
     /// The question, unless the request passes the cache by or this node knows all there is to ask.
     pub(in crate::pipeline) fn question(&self) -> Option<Cached<'_>> {
         let asks = (self.intent.read || self.intent.store) && self.known.is_none();
-        let lock = self.lease.as_ref().and_then(|(lease, _)| lease.question(false));
+        let lock = self.lease.as_ref().and_then(|(lease, ..)| lease.question());
         let entry = CachedEntry { key: &self.place.entry, variants: &self.variants, lock };
         let entry = (!self.variants.is_empty()).then_some(entry);
         asks.then(|| Cached { epochs: asked(&self.tagged, &self.place), entry })
@@ -101,7 +106,7 @@ impl Lookup {
 
     /// The store has answered: the lease is this request's, or it is not.
     pub(in crate::pipeline) fn heard(&mut self, gateway: &Gateway, reply: &Reply<CachedReply>) {
-        let Some((lease, guess)) = self.lease.take() else { return };
+        let Some((lease, variant, guess)) = self.lease.take() else { return };
         let reply = match reply {
             Ok(reply) => reply,
             // It may have been taken: dropping it gives it back. Should that overtake the taking,
@@ -110,11 +115,12 @@ impl Lookup {
             Err(_) => return drop(lease.heard(None)),
         };
         let turn = lease.heard(reply.holder.as_deref());
-        if guess == reply.epochs {
-            self.turn = turn;
+        let (epochs, _) = self.split(&reply.epochs);
+        if guess == epochs {
+            self.turn = (variant, turn);
         } else {
             // It is the lease of another moment: theirs is not to be waited for.
-            gateway.note_epochs(&self.place.epochs, &guess, &reply.epochs);
+            gateway.note_epochs(&self.place.epochs, &guess, &epochs);
         }
     }
 

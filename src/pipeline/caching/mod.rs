@@ -227,7 +227,9 @@ impl Lookup {
             origin: self.origin,
         };
         let variant = variants.next().unwrap_or_default();
-        let Self { policy, intent, turn, .. } = self;
+        let Self { policy, intent, turn: (leased, turn), .. } = self;
+        // The lease of another variant is given back.
+        let turn = if leased == variant { turn } else { Turn::Unknown };
         let purged = stale.as_ref().is_some_and(|valid| valid.purged);
         let stale = stale.map(|valid| valid.stored);
         Box::new(Errand { policy, site, intent, stale, purged, why, variant, unkept: None, turn })

@@ -21,15 +21,12 @@ impl MemoryStore {
         let mut values = lock(&self.values);
         let mut reply = values.epochs(cached.epochs);
         if let Some(CachedEntry { key, variants, lock }) = cached.entry {
-            (reply.vary, reply.variants) = values.variants(key, variants, now_ms);
-            let is_stored = reply.vary.as_ref().is_some_and(|sets| !sets.is_empty())
-                || reply.variants.iter().any(Option::is_some);
-            if let Some(WantedLock { lock, ttl, always }) = lock
-                && (always || !is_stored)
+            if let Some(WantedLock { lock, ttl }) = lock
                 && values.lock(lock, ttl, self.keys_max).is_ok()
             {
                 reply.holder = values.text(&lock.key);
             }
+            (reply.vary, reply.variants) = values.variants(key, variants, now_ms);
         }
         reply
     }

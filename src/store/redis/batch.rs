@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::cache::{cached, look_call, set_epoch};
+use super::cache::{cached, set_epoch, take_call, variants_call};
 use super::link::{Health, Script, Scripts};
 use crate::store::{
-    Answers, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
+    Answers, CachedEntry, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
@@ -86,8 +86,12 @@ impl Batch {
         let cached = pipeline.len();
         if let Some(asked) = questions.cached {
             pipeline.add_command(start("MGET")).arg(asked.epochs);
-            if let Some(entry) = asked.entry {
-                pipeline.add_command(look_call(scripts, entry));
+            if let Some(CachedEntry { key, variants, lock }) = asked.entry {
+                // First the lock: whoever had it stored the response before it was given back.
+                if let Some(wanted) = lock {
+                    pipeline.add_command(take_call(wanted));
+                }
+                pipeline.add_command(variants_call(key, variants));
             }
         }
         Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
@@ -99,7 +103,7 @@ impl Batch {
             Some(Value::ServerError(error)) => error.code() == "NOSCRIPT",
             _ => false,
         };
-        let mut positions = vec![self.session, self.charges, self.leases, self.cached + 1];
+        let mut positions = vec![self.session, self.charges, self.leases];
         positions.dedup();
         positions.into_iter().filter(unknown).collect()
     }
@@ -129,7 +133,6 @@ impl Batch {
             let Some(command) = self.pipeline.cmd_iter().nth(at) else { continue };
             // A question that was not asked begins where the next one does, so the last one counts.
             let script: &Script = match at {
-                at if at == self.cached + 1 => &scripts.look,
                 at if at == self.leases => &scripts.lease,
                 at if at == self.charges => &scripts.take,
                 _ => &scripts.session,
@@ -201,7 +204,11 @@ impl Batch {
             leases: questions.leases.map(|asked| leases(take(self.leases), asked.keys.len())),
             cached: questions.cached.map(|asked| {
                 let epochs = take(self.cached);
-                let entry = asked.entry.map(|wanted| (take(self.cached + 1), wanted));
+                let entry = asked.entry.map(|wanted| {
+                    let is_wanted = usize::from(wanted.lock.is_some());
+                    let taken = if is_wanted == 1 { take(self.cached + 1) } else { Value::Okay };
+                    (taken, take(self.cached + 1 + is_wanted), wanted)
+                });
                 cached(epochs, entry, now_ms)
             }),
             settled,

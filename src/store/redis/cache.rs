@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
 use super::batch::{server_error, start, unexpected};
-use super::link::{self, Script, Scripts};
+use super::link::{self, Script};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::CacheEpochs;
@@ -257,18 +257,15 @@ fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
     command
 }
 
-/// The command that looks at an entry, and takes the lock where one is wanted.
-pub(super) fn look_call(scripts: &Scripts, asked: CachedEntry<'_>) -> Cmd {
-    let CachedEntry { key, variants, lock } = asked;
-    let Some(WantedLock { lock, ttl, always }) = lock else { return variants_call(key, variants) };
-    let mut command = start("EVALSHA");
-    command.arg(&scripts.look.sha).arg(2).arg(key).arg(&lock.key);
-    command.arg(&lock.token).arg(millis(ttl)).arg(u8::from(always)).arg(variants);
+/// The command that takes a lock, and says who has it if somebody does.
+pub(super) fn take_call(WantedLock { lock, ttl }: WantedLock<'_>) -> Cmd {
+    let mut command = lock_call(lock, ttl);
+    command.arg("GET");
     command
 }
 
 /// The command that reads variants of an entry.
-fn variants_call(key: &str, variants: &[String]) -> Cmd {
+pub(super) fn variants_call(key: &str, variants: &[String]) -> Cmd {
     let mut command = start("HMGET");
     command.arg(key).arg(VARY).arg(variants);
     command
@@ -277,19 +274,19 @@ fn variants_call(key: &str, variants: &[String]) -> Cmd {
 /// Reads the epochs and, where it was asked for, the entry.
 pub(super) fn cached(
     epochs: Value,
-    wanted: Option<(Value, CachedEntry<'_>)>,
+    wanted: Option<(Value, Value, CachedEntry<'_>)>,
     now_ms: u64,
 ) -> Reply<CachedReply> {
     let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
     let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
     let mut reply = CachedReply::of_epochs(&epochs);
-    if let Some((mut fields, CachedEntry { variants, lock, .. })) = wanted {
-        if lock.is_some()
-            && let Value::Array(fields) = &mut fields
-            && !fields.is_empty()
-        {
-            reply.holder = value(fields.remove(0));
-        }
+    if let Some((taken, fields, CachedEntry { variants, lock, .. })) = wanted {
+        reply.holder = match (taken, lock) {
+            // Nobody had it.
+            (Value::Nil, Some(wanted)) => Some(wanted.lock.token.clone().into()),
+            // A server that takes no writes now has no lock to give; what was read is good.
+            (taken, _) => value(taken),
+        };
         (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
     }
     Ok(reply)

@@ -52,7 +52,6 @@ pub(super) struct Scripts {
     pub(super) session: Script,
     pub(super) renew: Script,
     pub(super) remember: Script,
-    pub(super) look: Script,
     pub(super) relock: Script,
 }
 
@@ -100,7 +99,6 @@ impl Link {
                 session: Script::new(include_str!("../scripts/session.lua")),
                 renew: Script::new(include_str!("../scripts/session_renew.lua")),
                 remember: Script::new(include_str!("../scripts/remember.lua")),
-                look: Script::new(include_str!("../scripts/look.lua")),
                 relock: Script::new(include_str!("../scripts/relock.lua")),
             },
             current: ArcSwapOption::empty(),
@@ -271,8 +269,8 @@ async fn connect(
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
-        let Scripts { take, lease, session, renew, remember, relock, look, .. } = scripts;
-        for script in [take, lease, session, renew, remember, relock, look] {
+        let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
+        for script in [take, lease, session, renew, remember, relock] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
         probe.exec_async(&mut connection).await?;

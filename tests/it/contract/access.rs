@@ -59,7 +59,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
         let held = held_lock("app:cache:{h/p}:lock:r:0");
-        let lock = Some(WantedLock { lock: &held, ttl: minute, always: true });
+        let lock = Some(WantedLock { lock: &held, ttl: minute });
         let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");

@@ -26,7 +26,7 @@ over_both_stores![
     several_epochs_are_changed_by_one_purge,
     a_variant_ends_with_its_own_life_and_not_with_anothers,
     a_lock_has_one_holder,
-    a_lock_comes_with_a_look_at_nothing,
+    a_lock_comes_with_a_look,
     a_response_whose_lock_was_lost_is_not_kept,
     chunks_are_kept_and_found_in_order,
     large_values_come_back_whole,
@@ -289,11 +289,11 @@ async fn a_lock_has_one_holder(it: Subject) {
     tokio::time::timeout(PATIENCE, is_free).await.expect("a lease ends");
 }
 
-async fn a_lock_comes_with_a_look_at_nothing(it: Subject) {
+async fn a_lock_comes_with_a_look(it: Subject) {
     let (mine, other) = (lock("me"), lock("other"));
-    let look = async |lock: &HeldLock, always: bool, variant: &str| {
-        let (epochs, variants) = (words(&[BASE, PATH]), words(&[variant]));
-        let lock = Some(WantedLock { lock, ttl: MINUTE, always });
+    let look = async |lock: &HeldLock| {
+        let (epochs, variants) = (words(&[BASE, PATH]), words(&["-"]));
+        let lock = Some(WantedLock { lock, ttl: MINUTE });
         let entry = Some(CachedEntry { key: ENTRY, variants: &variants, lock });
         let cached = Some(Cached { epochs: &epochs, entry });
         let answers = it.store.ask(&Questions { cached, ..Questions::default() }).await;
@@ -302,24 +302,17 @@ async fn a_lock_comes_with_a_look_at_nothing(it: Subject) {
         (holder, reply.variants.into_iter().flatten().flatten().collect::<Vec<u8>>())
     };
     let nothing = |holder: &str| (Some(holder.to_owned()), Vec::new());
-    assert_eq!(look(&mine, false, "-").await, nothing("me"));
-    assert_eq!(look(&other, false, "-").await, nothing("me"), "it is taken");
-    assert_eq!(look(&mine, false, "-").await, nothing("me"), "its holder still has it");
+    assert_eq!(look(&mine).await, nothing("me"));
+    assert_eq!(look(&other).await, nothing("me"), "it is taken");
+    assert_eq!(look(&mine).await, nothing("me"), "its holder still has it");
     let stored = Entry { lock: Some(mine.clone()), ..entry("-", "", "body") };
     assert_eq!(it.remember(&stored).await, Remembered::Stored);
-    let found = |holder: Option<&str>| (holder.map(str::to_owned), b"body".to_vec());
-    assert_eq!(look(&other, false, "-").await, found(None), "it is not wanted any more");
-    assert_eq!(it.store.unlock(&other).await, Ok(false));
-    assert_eq!(look(&other, true, "-").await, found(Some("other")), "it is wanted all the same");
+    assert_eq!(look(&other).await, (Some("other".to_owned()), b"body".to_vec()));
     assert_eq!(it.store.unlock(&other).await, Ok(true));
-    // What was asked for is not there, but which variant this request wants is known now.
-    it.remember(&entry("gzip", "accept-encoding", "x")).await;
-    assert_eq!(look(&mine, false, "br").await, (None, Vec::new()));
-    assert_eq!(it.store.unlock(&mine).await, Ok(false));
-    // A lease ends, and what an application wrote under the entry's key is nothing.
+    // What an application wrote under the entry's key is nothing.
     it.store.delete(ENTRY).await.unwrap();
     it.write(ENTRY, "text");
-    assert_eq!(look(&mine, false, "-").await, nothing("me"));
+    assert_eq!(look(&mine).await, nothing("me"));
 }
 
 async fn a_response_whose_lock_was_lost_is_not_kept(it: Subject) {
