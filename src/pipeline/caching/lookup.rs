@@ -81,10 +81,9 @@ impl Lookup {
             .flatten();
         let origin = Arc::new(origin);
         // The lease on the fetch, should one be needed: of the variant that the newest copy tells.
-        let fetches = is_shareable(&intent)
-            && !has_fresh
-            && !intent.only_if_cached
-            && !(policy.forward_conditions && cache::is_conditional(&head.headers));
+        let is_private = policy.forward_conditions && cache::is_conditional(&head.headers);
+        let may_fetch = !intent.only_if_cached && !is_private;
+        let fetches = may_fetch && !has_fresh && is_shareable(&intent);
         let variant = variants.get(1).map_or(PLAIN, String::as_str);
         let lease = (fetches && !gateway.flights.is_alone(&answer(&place, variant))).then(|| {
             let guess = gateway.guess_epochs(&place.epochs);
