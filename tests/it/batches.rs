@@ -69,11 +69,16 @@ struct House {
 
 impl House {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With these keys of `[store]`.
+    fn with(keys: &str) -> Self {
         let redis = Redis::start();
         let upstream = Upstream::replying(response("200 OK", "hello"));
         let proxy = TcpProxy::start(redis.address());
         // Nothing here is about deadlines, and the machine may be busy.
-        let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", proxy.url());
+        let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{keys}", proxy.url());
         let gateway = Gateway::start(&(store + AUTH + &upstream.table("shop") + ROUTES));
         let token = token(claims("42"));
         Self { redis, proxy, upstream, gateway, token }
@@ -143,12 +148,28 @@ fn every_single_function_costs_one() {
 }
 
 #[test]
-fn a_hit_costs_one_from_this_nodes_memory_and_from_redis() {
+fn a_hit_from_this_nodes_memory_costs_one() {
     let house = House::start();
     assert_eq!(house.send("GET", "/cached/p").status, 200);
     eventually("it is in Redis", || house.entries() == 1);
     assert_eq!(house.cost(200, times(20, "GET", "/cached/p")), 20);
     assert_eq!(house.cost(200, times(20, "HEAD", "/cached/p")), 20);
+    assert_eq!(house.forwarded("/cached/p").len(), 1, "they were hits");
+}
+
+#[test]
+fn a_hit_from_redis_costs_one_and_the_lease_that_is_not_needed() {
+    let house = House::with("near_cache_bytes = \"0B\"\n");
+    assert_eq!(house.send("GET", "/cached/p").status, 200);
+    eventually("it is in Redis", || house.entries() == 1);
+    for _ in 0..20 {
+        let before = house.cost(200, [("GET", "/cached/p")]);
+        assert!((1..=2).contains(&before), "{before} batches when the answer came");
+        eventually("the lease is given back", || {
+            house.redis.cli(&["KEYS", "app:cache:*:lock:*"]).is_empty()
+        });
+        assert!(house.proxy.batches() <= 2, "{} batches", house.proxy.batches());
+    }
     assert_eq!(house.forwarded("/cached/p").len(), 1, "they were hits");
 }
 

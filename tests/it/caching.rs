@@ -20,6 +20,8 @@ mod told;
 mod validation;
 mod warming;
 
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::json;
@@ -65,6 +67,30 @@ impl Gate {
         let open = self.0.0.lock().unwrap();
         drop(self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap());
     }
+}
+
+/// Reads wait at the gate, and tell how many writes had come when they did, and one.
+fn counting_writes(gate: &Gate) -> Upstream {
+    let (gate, version) = (gate.clone(), AtomicUsize::new(1));
+    Upstream::with(move |request, connection| {
+        let is_write = request.request_line().starts_with("POST");
+        let now = version.fetch_add(usize::from(is_write), Ordering::SeqCst);
+        if !is_write {
+            gate.pass();
+        }
+        let _ = connection.write_all(response("200 OK", &now.to_string()).as_bytes());
+    })
+}
+
+/// Answers, once the gate is open, with the language that the request wants, and says so.
+fn speaking(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::with(move |request, connection| {
+        gate.pass();
+        let language = request.header("accept-language").unwrap_or("none");
+        let head = "200 OK\r\nVary: Accept-Language";
+        let _ = connection.write_all(response(head, language).as_bytes());
+    })
 }
 
 /// A client that has sent a GET and not read the answer.
@@ -200,7 +226,7 @@ fn a_write_that_failed_or_was_none_empties_nothing() {
     let upstream = Upstream::with(|request, connection| {
         let status =
             if request.request_line().starts_with("GET") { "200 OK" } else { "409 Conflict" };
-        let _ = std::io::Write::write_all(connection, response(status, "hello").as_bytes());
+        let _ = connection.write_all(response(status, "hello").as_bytes());
     });
     let house = House::start(upstream);
     house.get(0, "/p");
@@ -241,7 +267,7 @@ fn a_write_empties_what_its_route_says() {
 fn a_partition_gives_each_kind_of_caller_its_own_response() {
     let upstream = Upstream::with(|request, connection| {
         let role = request.header("x-user-role").unwrap_or("nobody").to_owned();
-        let _ = std::io::Write::write_all(connection, response("200 OK", &role).as_bytes());
+        let _ = connection.write_all(response("200 OK", &role).as_bytes());
     });
     let routes = AUTH.to_owned()
         + r#"
@@ -314,7 +340,7 @@ fn poison_in_redis_is_a_miss() {
     let redis = Redis::start();
     let upstream = Upstream::with(|request, connection| {
         let body = format!("this is {}", request.target());
-        let _ = std::io::Write::write_all(connection, response("200 OK", &body).as_bytes());
+        let _ = connection.write_all(response("200 OK", &body).as_bytes());
     });
     let own_memory = "near_cache_bytes = \"0B\"\n";
     let config = store(&redis) + own_memory + &upstream.table("shop") + ROUTES;

@@ -2,9 +2,8 @@
 //! the same time ask the upstream once.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Gate, ROUTES, asking, is_hit};
+use super::{Gate, ROUTES, asking, counting_writes, is_hit};
 use crate::support::{
     Client, Gateway, Redis, Reply, Session, TcpProxy, Upstream, eventually, response,
 };
@@ -93,17 +92,8 @@ fn a_redis_that_takes_no_writes_leaves_this_nodes_memory() {
 #[test]
 fn who_comes_after_a_write_gets_no_answer_from_before_it() {
     for write_is_stored in [false, true] {
-        let (gate, version) = (Gate::shut(), AtomicUsize::new(1));
-        let shut = gate.clone();
-        let upstream = Upstream::with(move |request, connection| {
-            let is_write = request.request_line().starts_with("POST");
-            let now = version.fetch_add(usize::from(is_write), Ordering::SeqCst);
-            if !is_write {
-                shut.pass();
-            }
-            let _ = connection.write_all(response("200 OK", &now.to_string()).as_bytes());
-        });
-        let house = CutOff::start(upstream);
+        let gate = Gate::shut();
+        let house = CutOff::start(counting_writes(&gate));
         house.wait_until_store_is(false);
         let mut before = asking(&house.gateway, "/p", "");
         eventually("the read arrives", || house.upstream.seen() == 1);

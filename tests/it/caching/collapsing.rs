@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Gate, House, ROUTES, asking, is_hit, store};
+use super::{Gate, House, ROUTES, asking, counting_writes, is_hit, speaking, store};
 use crate::support::{Client, Gateway, Redis, Session, Upstream, eventually, response};
 
 /// Answers everything alike once the gate is open.
@@ -241,14 +241,7 @@ fn redis_that_dies_while_many_wait_costs_nobody_the_answer() {
 #[test]
 fn different_variants_are_never_shared_and_never_wait_for_each_other() {
     let gate = Gate::shut();
-    let shut = gate.clone();
-    let upstream = Upstream::with(move |request, connection| {
-        shut.pass();
-        let language = request.header("accept-language").unwrap_or("none");
-        let head = "200 OK\r\nVary: Accept-Language";
-        let _ = connection.write_all(response(head, language).as_bytes());
-    });
-    let house = House::start(upstream);
+    let house = House::start(speaking(&gate));
     let languages = ["de", "fr", "it"];
     // First nobody knows what the response varies on, then everybody.
     for (path, known) in [("/cold", false), ("/warm", true)] {
@@ -281,17 +274,8 @@ fn different_variants_are_never_shared_and_never_wait_for_each_other() {
 
 #[test]
 fn who_comes_after_a_write_does_not_follow_who_came_before() {
-    let (gate, version) = (Gate::shut(), AtomicUsize::new(1));
-    let shut = gate.clone();
-    let upstream = Upstream::with(move |request, connection| {
-        let is_write = request.request_line().starts_with("POST");
-        let now = version.fetch_add(usize::from(is_write), Ordering::SeqCst);
-        if !is_write {
-            shut.pass();
-        }
-        let _ = connection.write_all(response("200 OK", &now.to_string()).as_bytes());
-    });
-    let house = House::start(upstream);
+    let gate = Gate::shut();
+    let house = House::start(counting_writes(&gate));
     let mut before = asking(&house.gateways[0], "/p", "");
     eventually("the read arrives", || house.upstream.seen() == 1);
     let write = Client::request(house.gateways[1].public, "POST", "/p").body("").send();

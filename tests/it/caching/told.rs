@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Gate, House, ROUTES, asking, is_hit};
+use super::{Gate, House, ROUTES, asking, is_hit, speaking};
 use crate::support::{Client, Gateway, Reply, Session, Upstream, eventually, response};
 
 fn status(reply: &Reply) -> &str {
@@ -114,13 +114,7 @@ fn who_waits_for_what_cannot_be_shared_says_that_it_was_in_vain() {
 #[test]
 fn who_waits_for_another_variant_says_that_it_was_in_vain() {
     let gate = Gate::shut();
-    let shut = gate.clone();
-    let upstream = Upstream::with(move |request, connection| {
-        shut.pass();
-        let language = request.header("accept-language").unwrap_or("none");
-        let head = "200 OK\r\nVary: Accept-Language";
-        let _ = connection.write_all(response(head, language).as_bytes());
-    });
+    let upstream = speaking(&gate);
     let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
     let mut number = 0;
     // Who came when it was known what the answer varies on did not wait.
