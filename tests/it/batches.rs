@@ -165,10 +165,8 @@ fn a_hit_from_redis_costs_one_and_the_lease_that_is_not_needed() {
     for _ in 0..20 {
         let before = house.cost(200, [("GET", "/cached/p")]);
         assert!((1..=2).contains(&before), "{before} batches when the answer came");
-        eventually("the lease is given back", || {
-            house.redis.cli(&["KEYS", "app:cache:*:lock:*"]).is_empty()
-        });
-        assert!(house.proxy.batches() <= 2, "{} batches", house.proxy.batches());
+        // It would end by itself, much later, without a batch.
+        eventually("the lease is given back", || house.proxy.batches() == 2);
     }
     assert_eq!(house.forwarded("/cached/p").len(), 1, "they were hits");
 }
