@@ -110,11 +110,12 @@ pub fn main(cli: Cli) -> ExitCode {
     let path = cli.config.config;
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => match load(&path) {
-            Ok(plan) => block_on(run(plan, path)),
+            Ok((plan, source)) => block_on(run(plan, &source, path)),
             Err(code) => code,
         },
         Command::Check => match load(&path) {
-            Ok(plan) => {
+            Ok((plan, source)) => {
+                eprint!("{}", source.render_warnings(&plan.warnings));
                 println!("ok: {} routes", plan.route_names.len());
                 ExitCode::SUCCESS
             }
@@ -136,8 +137,8 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 /// Loads and compiles, or prints every problem.
-fn load(path: &Path) -> Result<Plan, ExitCode> {
-    compile(path).map(|(plan, _)| plan).map_err(|text| {
+fn load(path: &Path) -> Result<(Plan, Source), ExitCode> {
+    compile(path).map_err(|text| {
         eprint!("{text}");
         ExitCode::from(CONFIG_PROBLEMS)
     })
@@ -169,8 +170,9 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 /// Serves until a signal ends it.
-async fn run(plan: Plan, path: PathBuf) -> ExitCode {
+async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
+    log_warnings(&plan, source);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
     let signals = match Signals::receive() {
         Ok(signals) => signals,
@@ -244,7 +246,10 @@ async fn reload(gateway: &Arc<Gateway>, path: &Path) {
     // Reading files and parsing keys would hold up the requests of this thread.
     let compiled = tokio::task::spawn_blocking(move || compile(&file));
     let adopted = match compiled.await {
-        Ok(Ok((plan, source))) => gateway.adopt(plan).map_err(|problems| source.render(&problems)),
+        Ok(Ok((plan, source))) => {
+            log_warnings(&plan, &source);
+            gateway.adopt(plan).map_err(|problems| source.render(&problems))
+        }
         Ok(Err(text)) => Err(text),
         Err(error) => Err(error.to_string()),
     };
@@ -259,6 +264,13 @@ async fn reload(gateway: &Arc<Gateway>, path: &Path) {
                 "the configuration was not reloaded; the old one keeps serving\n{text}"
             );
         }
+    }
+}
+
+/// What deserves a second look in a file that is served all the same.
+fn log_warnings(plan: &Plan, source: &Source) {
+    if !plan.warnings.is_empty() {
+        tracing::warn!("the configuration\n{}", source.render_warnings(&plan.warnings));
     }
 }
 

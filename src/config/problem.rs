@@ -147,6 +147,19 @@ impl Source {
 
     /// Every problem in three lines, by line and then by path, and how many there are.
     pub fn render(&self, problems: &Problems) -> String {
+        self.render_as("problem", "", problems)
+    }
+
+    /// Every warning in the same form: what is served all the same, but deserves a second look.
+    /// Nothing where there is none.
+    pub fn render_warnings(&self, warnings: &Problems) -> String {
+        if warnings.is_empty() {
+            return String::new();
+        }
+        self.render_as("warning", "warning: ", warnings)
+    }
+
+    fn render_as(&self, noun: &str, mark: &str, problems: &Problems) -> String {
         let mut placed: Vec<(usize, usize, &Problem)> = problems
             .iter()
             .map(|problem| {
@@ -161,11 +174,11 @@ impl Source {
         let mut out = String::new();
         for (line, column, Problem { path, what, remedy }) in &placed {
             let shown = self.shown_line(*line);
-            out += &format!("{name}:{line}:{column}: {path}: {what}\n    {shown}\n");
+            out += &format!("{name}:{line}:{column}: {mark}{path}: {what}\n    {shown}\n");
             out += &format!("    help: {remedy}\n");
         }
-        let noun = if placed.len() == 1 { "problem" } else { "problems" };
-        out + &format!("{} {noun} in {name}\n", placed.len())
+        let plural = if placed.len() == 1 { "" } else { "s" };
+        out + &format!("{} {noun}{plural} in {name}\n", placed.len())
     }
 
     /// Where `path` stands; when it is not in the file, where the nearest table around it stands.

@@ -3,6 +3,7 @@
 
 mod access;
 mod check;
+mod warn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::{cache, client, guard, headers, limit, session};
 pub struct Plan {
     /// The file's sections that are used as they are written: listeners, bounds, log, store.
     pub config: Config,
+    /// What in it deserves a second look.
+    pub warnings: Problems,
     /// Who is believed.
     pub client: client::Policy,
     /// What is well formed.
@@ -131,6 +134,7 @@ impl Plan {
             upstreams: config.upstreams.clone().into_iter().collect(),
             route_names: config.routes.keys().cloned().collect(),
             routes: Table::new(routes),
+            warnings: warn::warnings(&config),
             config,
         })
     }

@@ -147,3 +147,17 @@ fn a_file_that_is_not_there_is_one_problem() {
         assert!(checked.stderr.contains("nowhere.toml") && checked.stderr.contains("--config"));
     }
 }
+
+#[test]
+fn what_deserves_a_second_look_is_said_and_served() {
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
+    let checked = run(&Folder::new(), &["check", "--config", reference]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let said = &checked.stderr;
+    assert!(
+        said.contains("warning: auth.users.secret: this is the secret of the example"),
+        "{said}"
+    );
+    assert!(said.contains("help: replace it with 32 random bytes"), "{said}");
+    assert!(!said.contains("replace-me-with"), "a secret is not printed: {said}");
+}
