@@ -116,7 +116,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Check => match load(&path) {
             Ok((plan, source)) => {
                 eprint!("{}", source.render_warnings(&plan.warnings));
-                println!("ok: {} routes", plan.route_names.len());
+                let routes = plan.route_names.len();
+                println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
                 ExitCode::SUCCESS
             }
             Err(code) => code,

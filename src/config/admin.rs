@@ -31,8 +31,11 @@ impl Default for Admin {
 /// Reads `[admin]`.
 pub(super) fn read(admin: &mut Section<'_>) -> Admin {
     let default = Admin::default();
+    admin.not_built("read_token", "whoever reads would need the token that operates");
+    admin.not_built("dashboard", "there would be no dashboard");
+    admin.not_built("origins", "requests of web pages would be refused");
     Admin {
-        listen: admin.or("listen", default.listen, address),
+        listen: admin.or_env("listen", default.listen, address),
         token: admin.secret("token"),
         revocation_ttl: admin.or("revocation_ttl", default.revocation_ttl, duration),
     }

@@ -85,6 +85,7 @@ const LEEWAY_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `[auth.NAME]`.
 pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
+    auth.not_built("certificate", "a client certificate would name nobody");
     let api_keys = auth.or("api_keys", false, flag);
     if api_keys {
         about_keys_alone(auth);
@@ -149,8 +150,8 @@ fn read_keys(auth: &mut Section<'_>, api_keys: bool) -> Option<KeySource> {
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
-    let url = auth.get("jwks_url", jwks::keys_url);
     let bounds = auth.section("jwks", jwks::read);
+    let url = auth.get("jwks_url", |value| jwks::keys_url(value, bounds.allow_http));
     if api_keys {
         return Some(KeySource::ApiKeys);
     }

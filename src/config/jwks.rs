@@ -2,6 +2,7 @@
 //! take.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -11,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{KIB, MIB, Mistake, Read, duration, echo, host_and_port, size, string};
+use super::value::{KIB, MIB, Mistake, Read, duration, echo, flag, host_and_port, size, string};
 
 /// Shortest `refresh` and `cooldown`: below it, one gateway would be a burden for the issuer.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -81,6 +82,8 @@ pub(super) struct Bounds {
     timeout: Duration,
     max_bytes: u64,
     authorities: Vec<CertificateDer<'static>>,
+    /// Whether `jwks_url` may be `http://` on a private network.
+    pub(super) allow_http: bool,
 }
 
 impl Bounds {
@@ -105,6 +108,7 @@ pub(super) fn read(jwks: &mut Section<'_>) -> Bounds {
         cooldown: jwks.or("cooldown", Duration::from_secs(30), pause),
         timeout: jwks.or("timeout", Duration::from_secs(5), timeout),
         max_bytes: jwks.or("max_bytes", 256 * KIB, size(KIB..=4 * MIB)),
+        allow_http: jwks.or("allow_http", false, flag),
         authorities: match authorities {
             None => Vec::new(),
             Some(Ok(authorities)) => authorities,
@@ -151,8 +155,9 @@ fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// Reads `jwks_url`. A URL with a user or a password is not echoed.
-pub(super) fn keys_url(value: &DeValue<'_>) -> Read<KeysUrl> {
+/// Reads `jwks_url`. A URL with a user or a password is not echoed. `allow_http`: keys may be
+/// fetched in clear from a host on a private network.
+pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
     const EXAMPLE: &str = "write one like \"https://login.example.com/jwks.json\"";
     let text = string(value, "it in quotes, such as \"https://login.example.com/jwks.json\"")?;
     let wrong = || Mistake::new(format!("{} is not the URL of a JWK set", echo(text)), EXAMPLE);
@@ -171,15 +176,40 @@ pub(super) fn keys_url(value: &DeValue<'_>) -> Read<KeysUrl> {
     if target.contains('#') || PathAndQuery::try_from(target.as_str()).is_err() {
         return Err(wrong());
     }
-    if !tls && !is_this_machine(&host) {
+    let may_be_clear = tls || is_this_machine(&host) || (allow_http && is_private(&host));
+    if !may_be_clear {
         let what = "would fetch keys in clear, and whoever is on the way could put in their own";
-        let remedy = "write https://; http:// is for 127.0.0.1, [::1] and localhost alone";
+        let remedy = if is_private(&host) {
+            "write https://, or say jwks.allow_http = true where you trust every machine on the way"
+        } else {
+            "write https://; http:// is for this machine, and with jwks.allow_http = true for \
+             private addresses and names (10.0.0.7, keycloak, login.internal, login.svc)"
+        };
         return Err(Mistake::new(what, remedy));
     }
     Ok(KeysUrl { tls, host, port, target })
 }
 
+/// Whether a host is on a private network for certain: an address that is not routed on the
+/// Internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6), a name without a dot, or one below a
+/// suffix that public DNS does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's `.internal`, and
+/// Kubernetes's own).
+fn is_private(host: &str) -> bool {
+    const SUFFIXES: [&str; 8] =
+        [".internal", ".local", ".localhost", ".test", ".home.arpa", ".lan", ".svc", ".intranet"];
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return match address.to_canonical() {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
+            IpAddr::V6(v6) => {
+                v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()
+            }
+        };
+    }
+    let host = host.to_ascii_lowercase();
+    !host.contains('.') || SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
+}
+
 fn is_this_machine(host: &str) -> bool {
-    let address = host.parse::<std::net::IpAddr>();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }

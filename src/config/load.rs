@@ -63,6 +63,10 @@ pub fn known_keys() -> Vec<String> {
 }
 
 fn root(file: &mut Section<'_>) -> Config {
+    file.not_built("telemetry", "no trace would be exported");
+    file.not_built("queues", "nothing would be delivered later");
+    file.not_built("events", "no event would be heard");
+    file.not_built("include", "no other file would be read");
     Config {
         server: file.section("server", server::read),
         log: file.section("log", log::read),

@@ -1,7 +1,7 @@
 //! `[log]`: access lines on stdout, diagnostics on stderr.
 
 use super::reader::Section;
-use super::value::choice;
+use super::value::{Mistake, choice};
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +40,25 @@ impl Default for Log {
     }
 }
 
+/// Keys that are planned, and what would silently not happen.
+const PLANNED: [(&str, &str); 9] = [
+    ("access_to", "lines would go to stdout"),
+    ("rotate", "no file would be rotated"),
+    ("sample", "every request would leave a line"),
+    ("slow", "slow requests would not be marked"),
+    ("query", "no query would be logged"),
+    ("client", "addresses would be logged whole"),
+    ("subject", "subjects would be logged in clear"),
+    ("headers", "no field would be logged"),
+    ("format", "diagnostics would be text"),
+];
+
 /// Reads `[log]`.
 pub(super) fn read(log: &mut Section<'_>) -> Log {
     let default = Log::default();
+    for (key, without) in PLANNED {
+        log.not_built(key, without);
+    }
     let formats = [("json", AccessLog::Json), ("off", AccessLog::Off)];
     let levels = [
         ("error", Level::Error),
@@ -50,8 +66,15 @@ pub(super) fn read(log: &mut Section<'_>) -> Log {
         ("info", Level::Info),
         ("debug", Level::Debug),
     ];
+    let planned = ["ecs", "combined", "common"];
     Log {
-        access: log.or("access", default.access, choice(&formats)),
+        access: log.or("access", default.access, |value| match value.as_str() {
+            Some(format) if planned.contains(&format) => {
+                let what = format!("the format {format:?}");
+                Err(Mistake::not_built(&what, "write \"json\" or \"off\""))
+            }
+            _ => choice(&formats)(value),
+        }),
         level: log.or("level", default.level, choice(&levels)),
     }
 }

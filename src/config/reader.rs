@@ -86,6 +86,14 @@ impl<'a> Reader<'a> {
         Ok(content)
     }
 
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Read<String> {
+        (self.env)(name).ok_or_else(|| {
+            let what = format!("the environment variable {} is not set", echo(name));
+            Mistake::new(what, "set it before the gateway starts, or write the value here")
+        })
+    }
+
     /// A secret as the file gives it: `env:NAME`, `file:PATH` or the secret itself.
     fn secret(&self, text: &str) -> Read<Secret> {
         let (bytes, origin) = if let Some(name) = text.strip_prefix("env:") {
@@ -197,6 +205,36 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Like [`Section::or`]; `env:NAME` stands for the value of that environment variable.
+    pub(super) fn or_env<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> T {
+        self.field(key).and_then(|field| field.read_env(kind)).unwrap_or(default)
+    }
+
+    /// Like [`Section::list`]; each element may be `env:NAME`.
+    pub(super) fn list_env<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<Vec<T>> {
+        self.field(key)?.list(|item| item.read_env(&kind))
+    }
+
+    /// Like [`Section::need`]; `env:NAME` stands for the value of that environment variable.
+    pub(super) fn need_env<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Option<T> {
+        self.require(key, example);
+        self.field(key)?.read_env(kind)
+    }
+
     /// A list of `kind` with at least one element; nothing when the key is absent.
     pub(super) fn list<T>(
         &mut self,
@@ -227,7 +265,8 @@ impl<'a> Section<'a> {
         self.list(key, kind).unwrap_or_default()
     }
 
-    /// Like [`Section::need_list`], with elements that are a value of `kind` or a table.
+    /// Like [`Section::need_list`], with elements that are a value of `kind`, which may be
+    /// `env:NAME`, or a table.
     pub(super) fn need_list_of_either<T>(
         &mut self,
         key: &'static str,
@@ -237,7 +276,12 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         self.require(key, example);
         self.survey_table(key, &read);
-        let list = self.field(key).and_then(|field| field.list(|item| item.either(&kind, &read)));
+        let list = self.field(key).and_then(|field| {
+            field.list(|item| match item.value.as_table() {
+                Some(_) => item.either(&kind, &read),
+                None => item.read_env(&kind),
+            })
+        });
         list.unwrap_or_default()
     }
 

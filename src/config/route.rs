@@ -53,9 +53,31 @@ pub enum SessionUse {
     Required,
 }
 
+/// Keys that are planned, and what would silently not happen.
+const PLANNED: [(&str, &str); 16] = [
+    ("split", "the upstream would get every request"),
+    ("sticky", "callers would not stay with one upstream"),
+    ("ramp", "the upstream would get every request"),
+    ("rollback", "a bad version would keep its share of requests"),
+    ("mirror", "no request would be sent twice"),
+    ("upgrade", "upgrades would be removed from requests"),
+    ("tunnel", "upgrades would be removed from requests"),
+    ("grpc", "gRPC would pass as HTTP does"),
+    ("deadline", "only the upstream's timeouts would hold"),
+    ("body_bytes", "server.limits.body_bytes would be the only bound"),
+    ("rewrite", "paths would be forwarded as they come"),
+    ("cors", "preflights would go to the upstream"),
+    ("compress", "responses would pass as they come"),
+    ("subject", "nothing would be sent over NATS"),
+    ("deliver", "the caller would wait for the upstream"),
+    ("idempotency", "no Idempotency-Key would be looked at"),
+];
+
 /// Reads `[routes.NAME]`.
 pub(super) fn read(route: &mut Section<'_>) -> Route {
-    route.not_built("split", "the upstream would get every request");
+    for (key, without) in PLANNED {
+        route.not_built(key, without);
+    }
     let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_names(value)?, optional: false });
     // With a split, the upstream is in there: one mistake is not reported twice.
     let upstream = if route.has("split") {

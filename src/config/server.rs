@@ -109,8 +109,10 @@ impl Default for ClientLimits {
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
     server.not_built("tls", "the gateway would serve in clear");
+    server.not_built("proxy_protocol_from", "connections would count for the balancer's address");
+    server.not_built("handover", "a new process would not take the listeners over");
     Server {
-        listen: server.list("listen", address).unwrap_or(default.listen),
+        listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
         drain: server.or("drain", default.drain, duration_or_zero),
         ratelimit_fields: read_ratelimit_fields(server),

@@ -161,13 +161,29 @@ impl Default for OnOutage {
     }
 }
 
+/// Keys that are planned, and what would silently not happen.
+const PLANNED: [(&str, &str); 9] = [
+    ("tls", "Redis would be spoken to in clear"),
+    ("sentinel", "no fail-over would be followed"),
+    ("cache", "cached responses would lie in the one store"),
+    ("limits", "limits would be counted in the one store"),
+    ("operator", "its rights would not be used"),
+    ("address_map", "addresses would be used as Redis names them"),
+    ("cache_reads", "all would be read from the primary"),
+    ("connections", "each thread would have one connection"),
+    ("queue_url", "nothing would be queued there"),
+];
+
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
     let default = Store::default();
     let compression = choice(&[("off", CacheCompression::Off), ("zstd", CacheCompression::Zstd)]);
+    for (key, without) in PLANNED {
+        store.not_built(key, without);
+    }
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
     Store {
-        url: store.or("url", default.url, store_url),
+        url: store.or_env("url", default.url, store_url),
         prefix: store.or("prefix", default.prefix, prefix),
         username: store.get("username", text),
         password: store.secret("password"),
@@ -200,6 +216,9 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
         ("refuse", LimitOutage::Refuse),
     ];
     let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
+    outage.not_built("session_max_stale", "sessions would be unknown in an outage");
+    outage.not_built("reconcile", "what was counted in an outage would stay on this node");
+    outage.not_built("idempotency", "no Idempotency-Key would be looked at");
     // The only behaviour there is: the key exists so that the file can say it.
     outage.get("cache", choice(&[("bypass", ())]));
     OnOutage {

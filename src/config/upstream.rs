@@ -46,11 +46,33 @@ pub enum Balance {
     RoundRobin,
 }
 
+/// Keys that are planned, and what would silently not happen.
+const PLANNED: [(&str, &str); 18] = [
+    ("health", "no server would be probed"),
+    ("breaker", "a failing server would keep its share of requests"),
+    ("retry", "no request would be sent twice"),
+    ("eject", "a failing server would keep its share of requests"),
+    ("tls", "the upstream would be spoken to in clear"),
+    ("protocol", "the upstream would be spoken to over HTTP/1.1"),
+    ("max_requests", "max_connections would be the only bound"),
+    ("slow_start", "a new server would get its whole share at once"),
+    ("panic", "all servers would be used"),
+    ("dns_refresh", "names would be looked up for each connection"),
+    ("dns_stale", "a name that is gone would be an error at once"),
+    ("send_proxy", "the upstream would see the gateway's address alone"),
+    ("readers", "all requests would go to servers"),
+    ("stick", "reads would not follow their caller's writes"),
+    ("position", "reads would not follow their caller's writes"),
+    ("hedge", "no request would be sent twice"),
+    ("nats", "nothing would be sent over NATS"),
+    ("packet", "nothing would be sent over NATS"),
+];
+
 /// Reads `[upstreams.NAME]`.
 pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
-    upstream.not_built("health", "no server would be probed");
-    upstream.not_built("breaker", "a failing server would keep its share of requests");
-    upstream.not_built("retry", "no request would be sent twice");
+    for (key, without) in PLANNED {
+        upstream.not_built(key, without);
+    }
     Upstream {
         servers: upstream.need_list_of_either(
             "servers",
@@ -69,7 +91,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
 
 /// `{ url = "…", weight = 2 }`
 fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
-    let endpoint = server.need("url", "\"http://127.0.0.1:3000\"", endpoint);
+    let endpoint = server.need_env("url", "\"http://127.0.0.1:3000\"", endpoint);
     let weight = server.or("weight", 1, count(1..=65_535));
     endpoint.map(|endpoint| Endpoint { weight, ..endpoint })
 }
@@ -79,6 +101,11 @@ fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
 fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     const EXAMPLE: &str = "write scheme, host and port alone: \"http://127.0.0.1:3000\"";
     let text = string(value, "it in quotes, such as \"http://127.0.0.1:3000\"")?;
+    if let Some(scheme) = ["srv+http://", "srv+https://"].into_iter().find(|s| text.starts_with(s))
+    {
+        let remedy = "name each server by host and port: \"http://127.0.0.1:3000\"";
+        return Err(Mistake::not_built(&format!("{scheme} (servers from SRV records)"), remedy));
+    }
     if text.starts_with("https://") {
         let remedy = "use http:// on a trusted network, or a TLS tunnel on this host";
         return Err(Mistake::not_built("https:// to an upstream", remedy));
@@ -99,7 +126,7 @@ fn balance(value: &DeValue<'_>) -> Read<Balance> {
     match string(value, EXAMPLE)? {
         "p2c" => Ok(Balance::P2c),
         "round-robin" => Ok(Balance::RoundRobin),
-        text if text.starts_with("hash:") => {
+        text if text == "ewma" || text.starts_with("hash:") => {
             let what = format!("balancing by {}", echo(text));
             Err(Mistake::not_built(&what, &format!("write {EXAMPLE}")))
         }

@@ -1,14 +1,23 @@
 //! What may be served, but deserves a second look: said by `check` and in the log, never a refusal.
 
+use ipnet::IpNet;
+
 use crate::config::{Config, KeySource, Problems};
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
 const EXAMPLE_SECRET: &[u8] = b"example-only-replace-me-with-32-random-bytes";
 
+/// Shortest `admin.token`, in bytes, that cannot be guessed: 128 bits.
+const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// The widest exempt networks, by the length of their prefix, that are taken for a few machines.
+const EXEMPT_PREFIX_MIN: (u8, u8) = (17, 48);
+
 /// Everything in the file that deserves a second look.
 pub(super) fn warnings(config: &Config) -> Problems {
     let mut warnings = Problems::default();
     example_secrets(config, &mut warnings);
+    weak_admin_token(config, &mut warnings);
+    wide_exemptions(config, &mut warnings);
     warnings
 }
 
@@ -21,6 +30,38 @@ fn example_secrets(config: &Config, warnings: &mut Problems) {
             let remedy = "replace it with 32 random bytes, such as `openssl rand -hex 32` prints, \
                           in an environment variable: secret = \"env:NAME\"";
             warnings.push(format!("auth.{name}.secret"), what, remedy);
+        }
+    }
+}
+
+fn weak_admin_token(config: &Config, warnings: &mut Problems) {
+    let Some(token) = &config.admin.token else { return };
+    let bytes = token.expose().len();
+    if bytes < ADMIN_TOKEN_BYTES_MIN {
+        let what = format!(
+            "{bytes} bytes can be guessed, and who has the token revokes, purges and makes keys"
+        );
+        let remedy = format!(
+            "use {ADMIN_TOKEN_BYTES_MIN} random bytes or more, such as `openssl rand -hex 32` \
+             prints"
+        );
+        warnings.push("admin.token", what, remedy);
+    }
+}
+
+/// Behind a balancer that is no trusted proxy, everybody has its address: where a network of that
+/// kind is exempt, nobody is limited.
+fn wide_exemptions(config: &Config, warnings: &mut Problems) {
+    let is_wide = |network: &&IpNet| match network {
+        IpNet::V4(v4) => v4.prefix_len() < EXEMPT_PREFIX_MIN.0,
+        IpNet::V6(v6) => v6.prefix_len() < EXEMPT_PREFIX_MIN.1,
+    };
+    for (name, limit) in &config.limits {
+        for network in limit.exempt.addresses.iter().filter(is_wide) {
+            let what = format!("everybody who comes from {network} is not counted");
+            let remedy = "exempt single machines or small networks; a balancer or a NAT in there \
+                          would make everybody behind it exempt";
+            warnings.push(format!("limits.{name}.exempt.addresses"), what, remedy);
         }
     }
 }

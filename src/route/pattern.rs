@@ -98,10 +98,16 @@ impl PathPattern {
         };
         let mut segments = Vec::new();
         for segment in path.split('/').filter(|_| !path.is_empty()) {
+            if is_foreign_placeholder(segment) {
+                return Err("a placeholder is written in braces: /api/{id} in place of /api/:id");
+            }
             let inner = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
             segments.push(match inner {
-                Some(name) if !name.is_empty() && !name.contains(['{', '}']) => Segment::Any,
-                Some(_) => return Err("a placeholder needs a name: {id}"),
+                Some(name) if is_name(name) => Segment::Any,
+                Some(_) => {
+                    return Err("a placeholder is a name of letters, digits, - and _ in braces: \
+                                {id}; it stands for one segment, whatever is in it");
+                }
                 None if segment.contains(['*', '{', '}', '?', '#', ' ']) => {
                     return Err(
                         "a * may only be the last segment, and a {placeholder} must be a whole one",
@@ -207,4 +213,19 @@ impl Ord for PathPattern {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank())
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    !text.is_empty() && text.bytes().all(plain)
+}
+
+/// How other routers write `{id}`: `:id`, `<id>`, `[id]`, `*id`. Taken to the letter, a route would
+/// match that very text and nothing else.
+fn is_foreign_placeholder(segment: &str) -> bool {
+    let inner = segment
+        .strip_prefix([':', '*'])
+        .or_else(|| segment.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')))
+        .or_else(|| segment.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')));
+    inner.is_some_and(|inner| is_name(inner.rsplit(':').next().unwrap_or_default()))
 }

@@ -74,6 +74,21 @@ fn a_method_nobody_takes_is_told_which_are_taken() {
 }
 
 #[test]
+fn a_placeholder_of_another_router_is_told_how_it_is_written_here() {
+    for foreign in ["/api/:id", "/api/<id>", "/api/<int:id>", "/api/[id]", "/:a/b", "/api/*rest"] {
+        let help = PathPattern::parse(foreign).unwrap_err();
+        assert!(help.contains("{id}"), "{foreign}: {help}");
+    }
+    for regex in ["/api/{id:[0-9]+}", "/api/{}", "/api/{a b}"] {
+        assert!(PathPattern::parse(regex).is_err(), "{regex}");
+    }
+    // A colon within a segment, and the dollars of OData and FHIR, mean themselves.
+    for literal in ["/v1/items:batch", "/:", "/Patient/$validate", "/$batch"] {
+        assert!(PathPattern::parse(literal).is_ok(), "{literal}");
+    }
+}
+
+#[test]
 fn a_path_pattern_covers_what_it_says() {
     for (pattern, path, expected) in [
         ("/", "/", true),

@@ -161,3 +161,49 @@ fn what_deserves_a_second_look_is_said_and_served() {
     assert!(said.contains("help: replace it with 32 random bytes"), "{said}");
     assert!(!said.contains("replace-me-with"), "a secret is not printed: {said}");
 }
+
+/// A file with one route, and something that is no mistake but looks like one.
+fn served_with(line: &str) -> crate::support::Refused {
+    let folder = Folder::new();
+    let text = format!(
+        "{line}\n[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
+         [routes.a]\npath = \"/a\"\nupstream = \"shop\"\n"
+    );
+    folder.write("gateway.toml", text);
+    check(&folder)
+}
+
+#[test]
+fn each_warning_has_its_line_and_its_remedy() {
+    let limit = |exempt: &str| {
+        format!(
+            "[limits.l]\nkey = [\"address\"]\nallow = [\"1/1m\"]\nexempt.addresses = [{exempt}]"
+        )
+    };
+    for (line, what, remedy) in [
+        ("[admin]\ntoken = \"fifteen-bytes-x\"".to_owned(), "admin.token: 15 bytes", "16 random"),
+        (limit("\"10.0.0.0/8\""), "everybody who comes from 10.0.0.0/8", "single machines"),
+        (limit("\"192.168.0.0/16\""), "everybody who comes from 192.168.0.0/16", "balancer"),
+        (limit("\"::/0\""), "everybody who comes from ::/0", "balancer"),
+    ] {
+        let checked = served_with(&line);
+        assert_eq!((checked.code, checked.stdout.as_str()), (Some(0), "ok: 1 route\n"), "{line}");
+        let said = &checked.stderr;
+        assert!(said.contains("warning: ") && said.contains(what), "{line}: {said}");
+        assert!(said.contains(remedy) && said.ends_with("1 warning in gateway.toml\n"), "{said}");
+    }
+    for line in ["[admin]\ntoken = \"sixteen-bytes-xy\"".to_owned(), limit("\"10.1.2.3\"")] {
+        let checked = served_with(&line);
+        assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{line}");
+    }
+}
+
+#[test]
+fn warnings_are_logged_at_the_start() {
+    let gateway = Gateway::start(
+        "[admin]\ntoken = \"short\"\n[upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n\
+         [routes.a]\npath = \"/a\"\nupstream = \"shop\"\n",
+    );
+    let said = gateway.stderr();
+    assert!(said.contains("WARN") && said.contains("admin.token: 5 bytes"), "{said}");
+}

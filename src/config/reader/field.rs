@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::{Reader, Section};
-use crate::config::value::{Mistake, Read};
+use crate::config::value::{Mistake, Read, echo};
 
 /// One value with its place.
 pub(in crate::config) struct Field<'a> {
@@ -19,6 +19,23 @@ impl<'a> Field<'a> {
         kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
     ) -> Option<T> {
         self.keep(kind(self.value))
+    }
+
+    /// The same; text of the form `env:NAME` stands for the value of that environment variable. A
+    /// wrong one is not shown: the name may be that of a secret.
+    pub(in crate::config) fn read_env<T>(
+        &self,
+        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Option<T> {
+        let Some(name) = self.value.as_str().and_then(|text| text.strip_prefix("env:")) else {
+            return self.read(kind);
+        };
+        self.keep(self.reader.variable(name).and_then(|text| {
+            kind(&DeValue::String(text.into())).map_err(|mistake| {
+                let what = format!("the environment variable {} has no usable value", echo(name));
+                Mistake::new(what, mistake.remedy)
+            })
+        }))
     }
 
     pub(super) fn keep<T>(&self, outcome: Read<T>) -> Option<T> {
