@@ -103,7 +103,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
 fn named_tables_have_the_defaults_of_the_design() {
     let loaded = read(
         r#"
-        auth.users = { algorithms = ["HS256", "EdDSA"], secret = "env:SET" }
+        auth.users = { algorithms = ["HS256", "EdDSA", "Ed25519"], secret = "env:SET" }
         session = { id_from = ["cookie:sid"] }
         limits.api = { key = ["claim:sub", "header:X-Shop", "route"], allow = ["100/15m"] }
         upstreams.shop = { servers = ["http://[::1]:3000/", { url = "http://shop", weight = 2 }] }
