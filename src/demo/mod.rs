@@ -1,7 +1,12 @@
 //! `portcullis demo`: the main job in one command. A sample API, a gateway in front of it, one
 //! user's session, two signed tokens, and curl lines that show each function. Nothing is faked: it
 //! is the gateway that `run` runs.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a command talks to a terminal and ends the process"
+)]
 
 mod shop;
 
@@ -21,6 +26,7 @@ use crate::config::{self, Level};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::startup;
+use crate::startup::signals::{Habits, end};
 
 const CONFIG: &str = include_str!("demo.toml");
 /// What is printed, with PUBLIC, ADMIN, ADA_TOKEN, BOB_TOKEN and SESSION_KEY to fill in.
@@ -47,6 +53,9 @@ pub struct Options {
 /// Runs the demo until it is interrupted.
 pub async fn run(options: Options) -> ExitCode {
     startup::init_diagnostics(Level::Warn);
+    if let Ok(habits) = Habits::receive() {
+        tokio::spawn(habits.heed());
+    }
     match start(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -98,20 +107,27 @@ async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Resul
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     tokio::spawn(admin.serve(admin_stop.clone()));
-    let ended = stop.clone();
-    tokio::spawn(async move {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-        if let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        ended.cancel();
-    });
+    tokio::spawn(heed(Arc::clone(gateway), stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     Ok(())
+}
+
+/// Ends the demo as `run` ends: the first signal drains, the second ends at once.
+async fn heed(gateway: Arc<Gateway>, stop: CancellationToken) {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+    let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
+        return stop.cancel();
+    };
+    let mut told = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    told().await;
+    end(&gateway, &stop, told()).await;
+    std::process::exit(1);
 }
 
 fn token(secret: &str, more: &Value) -> Result<String, String> {

@@ -163,3 +163,20 @@ fn every_curl_line_of_the_demo_shows_what_it_says() {
     }
     assert!(!outputs[5].contains("authorization"), "the token reached the API: {}", outputs[5]);
 }
+
+#[test]
+fn the_demo_ends_by_the_signals_that_mean_it() {
+    let mut demo = Demo::start();
+    let public = demo.address("a gateway on http://");
+    let signal = |name: &str, pid: u32| {
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    };
+    for name in ["USR1", "USR2"] {
+        signal(name, demo.child.id());
+        let status = format!("curl -s -o /dev/null -w '%{{http_code}}' http://{public}/products");
+        assert_eq!(demo.paste(&status), "401", "{name}");
+    }
+    signal("INT", demo.child.id());
+    assert_eq!(demo.child.wait().unwrap().code(), Some(0));
+}
