@@ -149,9 +149,9 @@ fn every_curl_line_of_the_demo_shows_what_it_says() {
         &["HTTP/1.1 200", "fwd=uri-miss", "kettle"],
         &["HTTP/1.1 200", "x-session", "ada@example.com", "\"x-user-id\":\"42\""],
         &["200\n200\n200\n200\n200\n429\n"],
-        &["HTTP/1.1 200"],
-        &["HTTP/1.1 201", "app:auth:not-before:7"],
+        &["HTTP/1.1 201", "app:auth:not-before:42", "\"sessions_ended\":1"],
         &["HTTP/1.1 401", "token_revoked"],
+        &["HTTP/1.1 200"],
         &["\"connected\":true"],
         &["portcullis_requests_total{route=\"products\",status=\"200\"}"],
     ];
