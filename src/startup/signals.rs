@@ -1,4 +1,4 @@
-//! Signals that end nothing, and how an end is announced.
+//! Signals that end nothing, and how an end is announced. It must not know what a reload is.
 
 use std::sync::Arc;
 
