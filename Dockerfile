@@ -8,7 +8,8 @@
 #
 # The image holds no configuration: what it serves is what you mount. The admin listener stays on
 # the container's own loopback unless [admin] says otherwise; the health check runs inside and
-# reaches it there. Stopping sends SIGTERM: give `docker stop -t` more time than server.drain.
+# reaches it there. Stopping sends SIGTERM: give `docker stop -t` more time than server.drain_delay
+# and server.drain together.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src

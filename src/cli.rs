@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::startup::signals::{Habits, end};
 use crate::startup::{bind, init_diagnostics};
 
 /// Exit status of a configuration with problems.
@@ -109,10 +110,7 @@ struct TokenOptions {
 pub fn main(cli: Cli) -> ExitCode {
     let path = cli.config.config;
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => match load(&path) {
-            Ok((plan, source)) => block_on(run(plan, &source, path)),
-            Err(code) => code,
-        },
+        Command::Run => block_on(start(path)),
         Command::Check => match load(&path) {
             Ok((plan, source)) => {
                 eprint!("{}", source.render_warnings(&plan.warnings));
@@ -170,6 +168,22 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// Loads, and serves if it may.
+async fn start(path: PathBuf) -> ExitCode {
+    // Before anything that takes time: whoever has logs rotated may send its signal at any moment.
+    match Habits::receive() {
+        Ok(habits) => drop(tokio::spawn(habits.heed())),
+        Err(error) => {
+            eprintln!("signals cannot be received: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    match load(&path) {
+        Ok((plan, source)) => run(plan, &source, path).await,
+        Err(code) => code,
+    }
+}
+
 /// Serves until a signal ends it.
 async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
@@ -221,7 +235,8 @@ impl Signals {
     }
 }
 
-/// SIGHUP reloads, SIGTERM and SIGINT drain, a second one of these ends at once.
+/// SIGHUP reloads, SIGTERM and SIGINT drain after `server.drain_delay`, a second one of these ends
+/// at once.
 async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
     loop {
@@ -231,12 +246,13 @@ async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: Canc
             _ = interrupt.recv() => break,
         }
     }
-    gateway.begin_drain();
-    stop.cancel();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let second = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    end(&gateway, &stop, second).await;
     tracing::warn!("a second signal: stopping at once");
     std::process::exit(1);
 }

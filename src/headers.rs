@@ -16,12 +16,13 @@ use http::request::Parts;
 use crate::base::facts::{Client, Peer, Target, is_grpc};
 
 mod interim;
+mod trace;
 
 pub use interim::interim;
+use trace::{BAGGAGE, TRACEPARENT, TRACESTATE};
 
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -45,18 +46,22 @@ pub struct Ids {
     pub request: HeaderValue,
     /// `traceparent` (W3C Trace Context, version 00)
     pub trace: HeaderValue,
+    /// Whether the trace came with the request.
+    is_continued: bool,
 }
 
 impl Ids {
     /// Keeps the client's ids where they are well formed, makes new ones otherwise.
     pub fn of(headers: &HeaderMap) -> Self {
         let request = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes()));
-        let trace = headers.get(TRACEPARENT).filter(|value| is_traceparent(value.as_bytes()));
-        if let (Some(request), Some(trace)) = (request, trace) {
-            return Self { request: request.clone(), trace: trace.clone() };
+        let trace = trace::parent(headers);
+        let is_continued = trace.is_some();
+        if let (Some(request), Some(trace)) = (request, &trace) {
+            return Self { request: request.clone(), trace: trace.clone(), is_continued };
         }
-        // A trace that starts here is named like its first request: two views of one buffer.
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        // A trace that starts here is named like its first request: two views of one buffer. Its
+        // flags say that nothing is recorded here: who samples as its parent does would take all.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], &fastrand::u128(1..).to_be_bytes());
         write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
         let text = Bytes::copy_from_slice(&text);
@@ -65,7 +70,8 @@ impl Ids {
         };
         Self {
             request: request.cloned().unwrap_or_else(|| view(text.slice(3..35))),
-            trace: trace.cloned().unwrap_or_else(|| view(text)),
+            trace: trace.unwrap_or_else(|| view(text)),
+            is_continued,
         }
     }
 
@@ -88,20 +94,6 @@ fn is_request_id(id: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
 }
 
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-    let nonzero = |part: &[u8]| part.iter().any(|b| *b != b'0');
-    value.len() == 55
-        && value.starts_with(b"00-")
-        && value[35] == b'-'
-        && value[52] == b'-'
-        && hex(&value[3..35])
-        && nonzero(&value[3..35])
-        && hex(&value[36..52])
-        && nonzero(&value[36..52])
-        && hex(&value[53..55])
-}
-
 /// The request head for the upstream, without a body. `identity` are the claim and session headers
 /// of this request.
 pub fn outgoing(
@@ -115,6 +107,9 @@ pub fn outgoing(
     let nominated = nominated(&head.headers);
     let grpc = is_grpc(&head.headers);
     let (for_value, forwarded) = forwarding(&head.headers, target, peer, client);
+    let may_pass = |name: &HeaderName| !nominated.contains(name);
+    let state = (ids.is_continued && may_pass(&TRACESTATE)).then(|| trace::state(&head.headers));
+    let baggage = client.via_trusted && may_pass(&BAGGAGE) && trace::is_fit_baggage(&head.headers);
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 12);
     headers.insert(HOST, target.authority.to_header());
     let mut last: Option<HeaderName> = None;
@@ -124,7 +119,7 @@ pub fn outgoing(
             last = name;
         }
         let Some(name) = &last else { continue };
-        if passes(policy, name, &nominated) {
+        if passes(policy, name, &nominated) || baggage && *name == BAGGAGE {
             headers.append(name.clone(), value);
         }
     }
@@ -139,6 +134,9 @@ pub fn outgoing(
     headers.insert(FORWARDED, forwarded);
     headers.insert(X_REQUEST_ID, ids.request.clone());
     headers.insert(TRACEPARENT, ids.trace.clone());
+    if let Some(state) = state.flatten() {
+        headers.insert(TRACESTATE, state);
+    }
     for (name, value) in identity {
         headers.insert(name, value);
     }
@@ -193,9 +191,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Fields by which a client could claim to be somebody else, somewhere else or asking something
-/// else: forwarding fields that only a proxy may set, rewritten targets and methods, and `Proxy`
-/// (which CGI turns into `HTTP_PROXY`).
+/// Fields by which a client could claim to be somebody else, somewhere else, part of something
+/// else or asking something else: traces, forwarding fields that only a proxy may set, rewritten
+/// targets and methods, and `Proxy` (which CGI turns into `HTTP_PROXY`).
 fn is_gateways_own(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || name.starts_with("x-ssl-")
@@ -205,6 +203,8 @@ fn is_gateways_own(name: &str) -> bool {
                 | "x-real-ip"
                 | "x-request-id"
                 | "traceparent"
+                | "tracestate"
+                | "baggage"
                 | "x-host"
                 | "x-original-url"
                 | "x-original-host"

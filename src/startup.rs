@@ -1,4 +1,6 @@
-//! What every command that serves does first: diagnostics, then the listeners.
+//! What every command that serves does first: diagnostics, then the listeners; and how it ends.
+
+pub mod signals;
 
 use std::sync::Arc;
 

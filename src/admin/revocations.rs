@@ -90,11 +90,49 @@ impl Asked {
     }
 }
 
+const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub, key_id in place of jti; with \
+                       \"auth\": \"users\", \"expires_in\": \"24h\"";
+
+/// What a revocation did.
+struct Done {
+    keys: Vec<String>,
+    ttl: Duration,
+    logged_out: Option<LoggedOut>,
+}
+
+/// What a log-out everywhere did.
+pub(super) struct LoggedOut {
+    /// Unix seconds: the user's tokens that were issued before are revoked.
+    pub(super) not_before: i64,
+    /// How many sessions ended.
+    pub(super) sessions_ended: usize,
+}
+
 /// `POST`
 pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub, key_id in place of jti; with \
-                           \"auth\": \"users\", \"expires_in\": \"24h\"";
-    let asked: Asked = parse(body, EXAMPLE)?;
+    let Done { keys, ttl, logged_out } = carry_out(gateway, &parse(body, EXAMPLE)?).await?;
+    let mut answer = json!({ "key": keys.first(), "expires_in_seconds": ttl.as_secs() });
+    if keys.len() > 1 {
+        answer["keys"] = json!(keys);
+    }
+    if let Some(LoggedOut { not_before, sessions_ended }) = logged_out {
+        answer["not_before"] = json!(not_before);
+        answer["sessions_ended"] = json!(sessions_ended);
+    }
+    Ok(reply_json(StatusCode::CREATED, &answer))
+}
+
+/// Ends a user's tokens and sessions, by whatever path that is asked for.
+pub(super) async fn log_out_everywhere(
+    gateway: &Gateway,
+    sub: &str,
+    auth: Option<String>,
+) -> Result<Option<LoggedOut>, Fault> {
+    let asked = Asked { sub: Some(sub.to_owned()), auth, ..Asked::default() };
+    Ok(carry_out(gateway, &asked).await?.logged_out)
+}
+
+async fn carry_out(gateway: &Gateway, asked: &Asked) -> Result<Done, Fault> {
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -114,17 +152,37 @@ pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Faul
         let left = Duration::from_secs(at.saturating_sub(now));
         ttl = left.saturating_add(REVOCATION_MARGIN).min(DURATION_MAX);
     }
-    // Whole seconds, as `iat` has them: a log-in right after the revocation must not be refused by
-    // it.
-    let not_before = meant.is_user.then(|| i64::try_from(now).unwrap_or(i64::MAX));
+    // Whole seconds, as `iat` has them, and the next one: a token of the very second of a log-out
+    // is revoked too, and a log-in waits for a second at most.
+    let next = i64::try_from(now.saturating_add(1)).unwrap_or(i64::MAX);
+    let not_before = meant.is_user.then_some(next);
     for key in &meant.keys {
         gateway.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await?;
     }
-    let mut answer = json!({ "key": meant.keys.first(), "expires_in_seconds": ttl.as_secs() });
-    if meant.keys.len() > 1 {
-        answer["keys"] = json!(meant.keys);
-    }
-    Ok(reply_json(StatusCode::CREATED, &answer))
+    let logged_out = match (not_before, &asked.sub) {
+        (Some(not_before), Some(sub)) => {
+            let sessions_ended = end_sessions(gateway, sub).await?;
+            Some(LoggedOut { not_before, sessions_ended })
+        }
+        _ => None,
+    };
+    Ok(Done { keys: meant.keys, ttl, logged_out })
+}
+
+/// Ends the sessions in a user's index. The tokens are revoked before: who has none and loses the
+/// session logs in anew, and that one lasts.
+async fn end_sessions(gateway: &Gateway, sub: &str) -> Result<usize, Fault> {
+    let running = gateway.running();
+    let keys = &running.plan.keys;
+    let ended = gateway.store.end_sessions(&keys.sessions_of(sub), &keys.session_families()).await;
+    ended.map_err(|error| Fault::Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "log_out_incomplete",
+        detail: format!(
+            "The user's tokens are revoked, but not all sessions may have ended: {error}. Repeat \
+             the request; it ends what is left."
+        ),
+    })
 }
 
 /// `DELETE`: by the same body, or by the query.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::operations::Fault;
 use super::query;
-use super::revocations::revoke;
+use super::revocations;
 use super::{Reply, json as reply_json, not_allowed};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
@@ -162,26 +162,25 @@ async fn list(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::OK, &body))
 }
 
-/// The tokens first: who has none and loses the session logs in anew, and that one lasts.
 async fn log_out_everywhere(
     gateway: &Gateway,
     user: &str,
     query: Option<&str>,
 ) -> Result<Reply, Fault> {
-    let mut asked = json!({ "sub": user });
+    let mut auth = None;
     for (name, value) in query::pairs(query)? {
-        if name != "auth" {
-            let detail = format!("{name:?} is unknown. Example: ?auth=users");
+        if name != "auth" || auth.replace(value).is_some() {
+            let detail = format!("{name:?} is unknown or given twice. Example: ?auth=users");
             return Err(Fault::Asked(detail));
         }
-        asked[name] = json!(value);
     }
-    revoke(gateway, asked.to_string().as_bytes()).await?;
-    let running = gateway.running();
-    let keys = &running.plan.keys;
-    let index = keys.sessions_of(user);
-    let ended = gateway.store.end_sessions(&index, &keys.session_families()).await?;
-    Ok(reply_json(StatusCode::OK, &json!({ "user": user, "ended": ended })))
+    let done = revocations::log_out_everywhere(gateway, user, auth).await?;
+    let mut answer = json!({ "user": user });
+    if let Some(done) = done {
+        answer["ended"] = json!(done.sessions_ended);
+        answer["not_before"] = json!(done.not_before);
+    }
+    Ok(reply_json(StatusCode::OK, &answer))
 }
 
 fn settings(running: &Running) -> Result<&config::Session, Fault> {

@@ -2,16 +2,18 @@
 //! the file and the configuration, never by a token. It must not know tokens.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::json;
-use super::keys::{Flaw, Key};
+use super::keys::{CANDIDATES_MAX, Flaw, Key};
 use super::material::{Curve, Material};
+use crate::base::algorithm::by_name;
 
 /// Most keys in one set.
 const KEYS_MAX: usize = 256;
@@ -31,6 +33,15 @@ struct Entry {
     material: Material,
 }
 
+impl Entry {
+    /// Whether the other is this key once more.
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        self.kid == other.kid
+            && self.algorithm == other.algorithm
+            && self.material == other.material
+    }
+}
+
 /// Reads the set, and pins each key to those of `algorithms` that it serves.
 pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>, Vec<Flaw>> {
     let mut flaws = Vec::new();
@@ -42,6 +53,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
         }
     }
     let complete = flaws.is_empty();
+    let entries = once_each(entries, Entry::is_the_same_as);
     check_names(&entries, &mut flaws);
     let keys = pin(&entries, algorithms, &mut flaws);
     // While keys are missing from the list, complaints about what no key serves would mislead.
@@ -53,8 +65,8 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
 
 /// The keys of a set that an issuer publishes, each pinned to those of `algorithms` that it serves,
 /// and what was left out and why: one odd key must not take the good ones with it. An error when
-/// nothing is left. A key that can be mistaken for another is left out, as is every shared
-/// secret: what is published is none.
+/// nothing is left. Keys may share a name (RFC 7517 §4.5), and one that is written twice is one.
+/// Every shared secret is left out: what is published is none.
 pub(super) fn read_published(
     text: &str,
     algorithms: &[Algorithm],
@@ -74,62 +86,79 @@ pub(super) fn read_published(
             Err(mut flaws) => ignored.append(&mut flaws),
         }
     }
-    let doubts: Vec<Option<&str>> =
-        usable.iter().map(|candidate| doubt(candidate, &usable)).collect();
+    let usable = once_each(usable, |(one, _), (other, _)| one.is_the_same_as(other));
     let mut keys = Vec::with_capacity(usable.len());
-    for ((entry, served), doubt) in usable.iter().zip(doubts) {
-        match doubt {
-            None => keys.push(Key::new(entry.kid.clone(), served.clone(), &entry.material)),
-            Some(what) => {
-                let flaw = Flaw::new(what, "have the issuer give each key a `kid` and an `alg`");
-                ignored.push(flaw.of(&entry.label));
-            }
+    for (entry, served) in usable {
+        let key = Key::new(entry.kid.clone(), served, &entry.material);
+        match crowded(&keys, &key) {
+            false => keys.push(key),
+            true => ignored.push(never_tried().of(&entry.label)),
         }
     }
     if keys.is_empty() { Err(ignored) } else { Ok((keys, ignored)) }
 }
 
-/// Why a key could be mistaken for another of its set; nothing when it cannot. The same rules that
-/// a file must follow as a whole.
-fn doubt(
-    (entry, served): &(Entry, Vec<Algorithm>),
-    all: &[(Entry, Vec<Algorithm>)],
-) -> Option<&'static str> {
-    let others = || all.iter().filter(|(other, _)| other.label != entry.label);
-    if entry.kid.is_some() && others().any(|(other, _)| other.kid == entry.kid) {
-        return Some("the `kid` is taken");
-    }
-    let mixed = others().any(|(other, _)| other.kty != entry.kty);
-    if mixed && (entry.kid.is_none() || entry.algorithm.is_none()) {
-        return Some("the set mixes key types, but this key has no `kid` or no `alg`");
-    }
-    let rivals = || others().any(|(_, others)| others.iter().any(|it| served.contains(it)));
-    (entry.kid.is_none() && rivals())
-        .then_some("several keys serve its algorithm, and it has no `kid`")
+/// Whether so many keys have the name of this one and serve its algorithm that it is never tried.
+fn crowded(keys: &[Key], key: &Key) -> bool {
+    let rivals = |other: &&Key| other.kid() == key.kid() && other.shares_an_algorithm_with(key);
+    keys.iter().filter(rivals).count() >= CANDIDATES_MAX
 }
 
-fn keys_of(text: &str) -> Result<Vec<Value>, Flaw> {
-    let remedy = "give a JWK set: `{\"keys\": [{\"kty\": …}]}`";
-    let mut set = json::object(text.as_bytes())
-        .map_err(|error| Flaw::new(format!("the JWK set cannot be read: {error}"), remedy))?;
-    match set.remove("keys") {
-        Some(Value::Array(keys)) if keys.is_empty() => {
-            Err(Flaw::new("the JWK set is empty", remedy))
+fn never_tried() -> Flaw {
+    Flaw::new(
+        format!("{CANDIDATES_MAX} keys before it have its `kid`, or none as it has, and its `alg`"),
+        "give each key a `kid` of its own",
+    )
+}
+
+/// Without those that are the same as an earlier one.
+fn once_each<T>(all: Vec<T>, is_the_same: impl Fn(&T, &T) -> bool) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::with_capacity(all.len());
+    for it in all {
+        if !kept.iter().any(|earlier| is_the_same(earlier, &it)) {
+            kept.push(it);
         }
-        Some(Value::Array(keys)) if keys.len() > KEYS_MAX => Err(Flaw::new(
+    }
+    kept
+}
+
+/// A set as it is written. Its keys are read one by one, so that a flaw of one's text is a flaw of
+/// that one; members that are not known are ignored (RFC 7517 §5).
+#[derive(Deserialize)]
+struct Set<'t> {
+    #[serde(borrow, default)]
+    keys: Option<&'t RawValue>,
+}
+
+fn keys_of(text: &str) -> Result<Vec<&RawValue>, Flaw> {
+    let remedy = "give a JWK set: `{\"keys\": [{\"kty\": …}]}`";
+    let unreadable = |error| Flaw::new(format!("the JWK set cannot be read: {error}"), remedy);
+    // A struct can be read from a JSON array too.
+    if text.trim_start().starts_with('[') {
+        return Err(Flaw::new("the JWK set has no list `keys`", remedy));
+    }
+    let set: Set<'_> = serde_json::from_str(text).map_err(unreadable)?;
+    let list = set.keys.and_then(|keys| serde_json::from_str::<Vec<&RawValue>>(keys.get()).ok());
+    match list {
+        Some(keys) if keys.is_empty() => Err(Flaw::new("the JWK set is empty", remedy)),
+        Some(keys) if keys.len() > KEYS_MAX => Err(Flaw::new(
             format!("the JWK set has {} keys", keys.len()),
             format!("keep at most {KEYS_MAX}"),
         )),
-        Some(Value::Array(keys)) => Ok(keys),
-        _ => Err(Flaw::new("the JWK set has no list `keys`", remedy)),
+        Some(keys) => Ok(keys),
+        None => Err(Flaw::new("the JWK set has no list `keys`", remedy)),
     }
 }
 
-fn read_entry(index: usize, value: &Value) -> Result<Entry, Vec<Flaw>> {
+fn read_entry(index: usize, written: &RawValue) -> Result<Entry, Vec<Flaw>> {
     let mut label = format!("keys[{index}]");
-    let Value::Object(jwk) = value else {
-        return Err(vec![Flaw::new("not a JSON object", "write a JWK there").of(&label)]);
-    };
+    let mut jwk = json::object(written.get().as_bytes()).map_err(|error| {
+        let what = format!("not a JSON object that can be read: {error}");
+        vec![Flaw::new(what, "write a JWK there").of(&label)]
+    })?;
+    // Some issuers write out what a key does not have.
+    jwk.retain(|_, value| !value.is_null());
+    let jwk = &jwk;
     let mut flaws = Vec::new();
     let kid = keep(read_kid(jwk), &mut flaws).flatten();
     if let Some(kid) = &kid {
@@ -158,18 +187,18 @@ fn keep<T>(read: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
 fn read_kid(jwk: &Map<String, Value>) -> Result<Option<String>, Flaw> {
     match jwk.get("kid") {
         None => Ok(None),
-        Some(Value::String(kid)) if !kid.is_empty() => Ok(Some(kid.clone())),
+        Some(Value::String(kid)) => Ok(Some(kid.clone())),
         Some(_) => Err(Flaw::new("`kid` is not a name", "give each key a `kid` of its own")),
     }
 }
 
 fn read_algorithm(jwk: &Map<String, Value>) -> Result<Option<Algorithm>, Flaw> {
     let Some(value) = jwk.get("alg") else { return Ok(None) };
-    let known = value.as_str().and_then(|name| Algorithm::from_str(name).ok());
+    let known = value.as_str().and_then(by_name);
     known.map(Some).ok_or_else(|| {
         Flaw::new(
             format!("`alg` is {value}, which is not an algorithm that signs"),
-            "use HS*, RS*, PS*, ES256, ES384 or EdDSA, or remove the key",
+            "use HS*, RS*, PS*, ES256, ES384, EdDSA or Ed25519, or remove the key",
         )
     })
 }
@@ -240,17 +269,20 @@ fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Flaw> {
     })
 }
 
-/// Names must be unique, and a set of several key types leaves no choice to the token: each key
-/// says its `kid` and `alg`.
+/// A file that mixes key types leaves no choice to the token: each key says its `kid`, which is its
+/// own, and its `alg`.
 fn check_names(entries: &[Entry], flaws: &mut Vec<Flaw>) {
     let types: HashSet<&str> = entries.iter().map(|entry| entry.kty.as_str()).collect();
+    if types.len() < 2 {
+        return;
+    }
     let mut seen = HashSet::new();
     for entry in entries {
         if entry.kid.as_ref().is_some_and(|kid| !seen.insert(kid)) {
-            let flaw = Flaw::new("the `kid` is taken", "give each key a `kid` of its own");
-            flaws.push(flaw.of(&entry.label));
+            let what = "the set mixes key types, and the `kid` is taken";
+            flaws.push(Flaw::new(what, "give each key a `kid` of its own").of(&entry.label));
         }
-        if types.len() > 1 && (entry.kid.is_none() || entry.algorithm.is_none()) {
+        if entry.kid.is_none() || entry.algorithm.is_none() {
             let what = "the set mixes key types, but this key has no `kid` or no `alg`";
             flaws.push(Flaw::new(what, "give every key of the set both").of(&entry.label));
         }
@@ -261,7 +293,13 @@ fn pin(entries: &[Entry], algorithms: &[Algorithm], flaws: &mut Vec<Flaw>) -> Ve
     let mut keys = Vec::with_capacity(entries.len());
     for entry in entries {
         match served(entry, algorithms) {
-            Ok(served) => keys.push(Key::new(entry.kid.clone(), served, &entry.material)),
+            Ok(served) => {
+                let key = Key::new(entry.kid.clone(), served, &entry.material);
+                if crowded(&keys, &key) {
+                    flaws.push(never_tried().of(&entry.label));
+                }
+                keys.push(key);
+            }
             Err(flaw) => flaws.push(flaw.of(&entry.label)),
         }
     }
@@ -298,22 +336,13 @@ fn served(entry: &Entry, algorithms: &[Algorithm]) -> Result<Vec<Algorithm>, Fla
     }
 }
 
-/// Every algorithm needs a key, and every key must be one that some token can choose.
+/// Every algorithm needs a key.
 fn check_service(keys: &[Key], algorithms: &[Algorithm], flaws: &mut Vec<Flaw>) {
     for algorithm in algorithms {
-        let serving = keys.iter().filter(|key| key.serves(*algorithm));
-        let (named, nameless): (Vec<&Key>, Vec<&Key>) =
-            serving.partition(|key| key.kid().is_some());
-        if named.is_empty() && nameless.is_empty() {
+        if !keys.iter().any(|key| key.serves(*algorithm)) {
             flaws.push(Flaw::new(
                 format!("no key serves {algorithm:?}"),
                 format!("add a key for it, or remove {algorithm:?} from `algorithms`"),
-            ));
-        }
-        if !nameless.is_empty() && named.len() + nameless.len() > 1 {
-            flaws.push(Flaw::new(
-                format!("several keys serve {algorithm:?}, and not all have a `kid`"),
-                "give each key a `kid`, without which no token can choose it",
             ));
         }
     }

@@ -7,6 +7,10 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::jwk;
 use super::material::Material;
 
+/// Most keys that are tried for one token: each costs a verification. Real sets have one key of a
+/// name and a handful for an algorithm.
+pub(super) const CANDIDATES_MAX: usize = 16;
+
 /// Something wrong with key material.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
@@ -52,6 +56,11 @@ impl Key {
     /// Whether the key is pinned to `algorithm`.
     pub(super) fn serves(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
+    }
+
+    /// Whether the two are pinned to one algorithm.
+    pub(super) fn shares_an_algorithm_with(&self, other: &Self) -> bool {
+        other.algorithms.iter().any(|algorithm| self.serves(*algorithm))
     }
 
     /// Whether `signature` (base64url) is this key's over `signing_input` (RFC 7515 §5.2).
@@ -123,8 +132,7 @@ impl KeySet {
     /// Whether the issuer may have published a key of this name since: none of the set has it, or
     /// there is no set yet.
     pub(super) fn may_be_outdated_for(&self, kid: Option<&str>) -> bool {
-        let unknown = |kid: &str| !self.keys.iter().any(|key| key.kid() == Some(kid));
-        self.published && (self.is_empty() || kid.is_some_and(unknown))
+        self.published && (self.is_empty() || kid.is_some_and(|kid| !self.has(kid)))
     }
 
     fn single(material: &Material, algorithms: &[Algorithm]) -> Result<Self, Vec<Flaw>> {
@@ -138,15 +146,26 @@ impl KeySet {
         Ok(Self { keys, named: false, published: false })
     }
 
-    /// The key for a token's header. A `kid` must name a key exactly, and that key must be pinned
-    /// to `algorithm`; without one, the key must be the only one for `algorithm`.
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
-        let mut fitting = self.keys.iter().filter(|key| key.serves(algorithm));
-        if let (true, Some(kid)) = (self.named, kid) {
-            return fitting.find(|key| key.kid() == Some(kid));
-        }
-        let only = fitting.next()?;
-        fitting.next().is_none().then_some(only)
+    /// The keys that a token's header allows, in the order of the set: of those that are pinned to
+    /// `algorithm` the ones that the `kid` names, which need not be one (RFC 7517 §4.5); where it
+    /// names none of the set, those that have no name; without a `kid`, all. The first
+    /// [`CANDIDATES_MAX`] of them.
+    pub fn candidates(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &Key> {
+        let kid = kid.filter(|_| self.named);
+        let name = kid.filter(|kid| self.has(kid));
+        self.keys
+            .iter()
+            .filter(move |key| key.serves(algorithm) && (kid.is_none() || key.kid() == name))
+            .take(CANDIDATES_MAX)
+    }
+
+    /// Whether a key of the set has this name.
+    fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid() == Some(kid))
     }
 }
 

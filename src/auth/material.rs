@@ -58,6 +58,7 @@ impl Curve {
 }
 
 /// One key, checked.
+#[derive(PartialEq, Eq)]
 pub(super) enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: Curve, point: Vec<u8> },

@@ -2,8 +2,6 @@
 //! 8725). Everything is strict, since what one parser forgives another may read differently. It
 //! must not know the request that carries it.
 
-use std::str::FromStr;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -13,6 +11,7 @@ use super::challenge::Reason;
 use super::keys::KeySet;
 use super::verifier::Verifier;
 use super::{claims, json};
+use crate::base::algorithm::by_name;
 use crate::base::facts::Identity;
 
 /// Longest `kid`, in bytes.
@@ -100,7 +99,7 @@ fn read_header(part: &str) -> Result<Header, Reason> {
     check_type(&members)?;
     let algorithm = match members.get("alg") {
         // The comparison is exact: neither `none` in any spelling nor `hs256` is an algorithm.
-        Some(Value::String(name)) => Algorithm::from_str(name).map_err(|_| Reason::Algorithm)?,
+        Some(Value::String(name)) => by_name(name).ok_or(Reason::Algorithm)?,
         _ => return Err(Reason::Algorithm),
     };
     let kid = match members.get("kid") {
@@ -132,19 +131,23 @@ fn check_type(members: &Map<String, Value>) -> Result<(), Reason> {
 
 fn check_signature(keys: &KeySet, header: &Header, parts: &Parts<'_>) -> Result<(), Reason> {
     let kid = header.kid.as_deref();
-    let Some(key) = keys.find(kid, header.algorithm) else {
-        let outdated = keys.may_be_outdated_for(kid);
-        return Err(if outdated { Reason::KeyUnknown } else { Reason::Key });
-    };
-    let length = decode(parts.signature)?.len();
-    if signature_bytes(header.algorithm).is_some_and(|expected| length != expected) {
-        return Err(Reason::Signature);
+    let mut candidates = keys.candidates(kid, header.algorithm).peekable();
+    let some = candidates.peek().is_some();
+    if some {
+        let length = decode(parts.signature)?.len();
+        if signature_bytes(header.algorithm).is_some_and(|expected| length != expected) {
+            return Err(Reason::Signature);
+        }
     }
-    if key.verify(header.algorithm, parts.signing_input, parts.signature) {
-        Ok(())
-    } else {
-        Err(Reason::Signature)
+    if candidates.any(|key| key.verify(header.algorithm, parts.signing_input, parts.signature)) {
+        return Ok(());
     }
+    // A key without a name was tried, but the one that the token names may have come since.
+    Err(match (keys.may_be_outdated_for(kid), some) {
+        (true, _) => Reason::KeyUnknown,
+        (false, true) => Reason::Signature,
+        (false, false) => Reason::Key,
+    })
 }
 
 /// Bytes of a signature (RFC 7518 §3.2 and §3.4, RFC 8037 §3.1); nothing where the key decides.

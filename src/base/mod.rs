@@ -1,6 +1,7 @@
 //! Words that everybody uses: units, facts about a request, bodies. Knows nothing of the project's
 //! other modules.
 
+pub mod algorithm;
 pub mod authority;
 pub mod body;
 pub mod facts;

@@ -66,7 +66,9 @@ struct Revoked {
     /// Every token of the session with this `sid` claim.
     #[arg(long)]
     sid: Option<String>,
-    /// Every token of the user with this `sub` claim that was issued before now; new log-ins work.
+    /// Log the user with this `sub` claim out everywhere: every token that was issued up to this
+    /// second, and every session. New log-ins work. --undo takes back the tokens' revocation; what
+    /// has ended stays ended.
     #[arg(long)]
     sub: Option<String>,
     /// The API key with this id, until it is taken back; `keys revoke` ends it for good.
@@ -171,10 +173,17 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
         |keys| keys.join(", "),
     );
     if options.undo {
-        return Ok(format!("taken back: {key}"));
+        let still = if sub.is_some() { "; sessions that were ended stay ended" } else { "" };
+        return Ok(format!("taken back: {key}{still}"));
     }
     let seconds = answer.get("expires_in_seconds").and_then(Value::as_u64).unwrap_or_default();
-    Ok(format!("revoked: {key}, for {}", duration_text(Duration::from_secs(seconds))))
+    let sessions = match answer.get("sessions_ended").and_then(Value::as_u64) {
+        None => String::new(),
+        Some(1) => "; 1 session ended".to_owned(),
+        Some(count) => format!("; {count} sessions ended"),
+    };
+    let life = duration_text(Duration::from_secs(seconds));
+    Ok(format!("revoked: {key}, for {life}{sessions}"))
 }
 
 /// Carries out `purge`; what to print.

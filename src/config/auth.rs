@@ -12,6 +12,7 @@ use super::value::{
     MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag, header_name,
     parameter_name, size, string, text,
 };
+use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
 
 /// `[auth.NAME]`.
@@ -100,7 +101,7 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
         ),
         algorithms: match api_keys {
             true => auth.list("algorithms", algorithm).unwrap_or_default(),
-            false => auth.need_list("algorithms", "[\"ES256\"]", algorithm),
+            false => once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm)),
         },
         keys: read_keys(auth, api_keys),
         from: auth.list("from", token_source).unwrap_or_else(|| {
@@ -177,10 +178,21 @@ fn read_keys(auth: &mut Section<'_>, api_keys: bool) -> Option<KeySource> {
 
 fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {
     const REMEDY: &str = "write one of HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 \
-                          ES256 ES384 EdDSA, in quotes";
+                          ES256 ES384 EdDSA (or Ed25519, the same), in quotes";
     let text = string(value, "its name in quotes, such as \"ES256\"")?;
-    let unknown = |_| Mistake::new(format!("{} is not an accepted algorithm", echo(text)), REMEDY);
-    text.parse().map_err(unknown)
+    let unknown = || Mistake::new(format!("{} is not an accepted algorithm", echo(text)), REMEDY);
+    by_name(text).ok_or_else(unknown)
+}
+
+/// One algorithm may be written under both of its names.
+fn once_each(written: Vec<Algorithm>) -> Vec<Algorithm> {
+    let mut algorithms = Vec::with_capacity(written.len());
+    for algorithm in written {
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    algorithms
 }
 
 fn token_source(value: &DeValue<'_>) -> Read<TokenSource> {

@@ -19,8 +19,10 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long requests in flight may take to finish after SIGTERM.
+    /// How long requests in flight may take to finish when the drain has begun.
     pub drain: Duration,
+    /// How long new requests are still served after SIGTERM, while `/readyz` says 503.
+    pub drain_delay: Duration,
     /// In which fields clients are told of their rate limits.
     pub ratelimit_fields: RatelimitFields,
     /// Networks of clients that `Cache-Status` tells the key and the detail.
@@ -79,6 +81,7 @@ impl Default for Server {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
             drain: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             limits: ClientLimits::default(),
@@ -115,6 +118,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
         drain: server.or("drain", default.drain, duration_or_zero),
+        drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),

@@ -65,6 +65,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert_eq!(server.listen, ["0.0.0.0:8080".parse().unwrap()]);
     assert!(server.trusted_proxies.is_empty());
     assert_eq!(server.drain, Duration::from_secs(30));
+    assert_eq!(server.drain_delay, Duration::ZERO);
     let limits = server.limits;
     assert_eq!((limits.header_bytes, limits.headers), (32_768, 100));
     assert_eq!(limits.body_bytes, 10_485_760);
@@ -103,7 +104,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
 fn named_tables_have_the_defaults_of_the_design() {
     let loaded = read(
         r#"
-        auth.users = { algorithms = ["HS256", "EdDSA"], secret = "env:SET" }
+        auth.users = { algorithms = ["HS256", "EdDSA", "Ed25519"], secret = "env:SET" }
         session = { id_from = ["cookie:sid"] }
         limits.api = { key = ["claim:sub", "header:X-Shop", "route"], allow = ["100/15m"] }
         upstreams.shop = { servers = ["http://[::1]:3000/", { url = "http://shop", weight = 2 }] }

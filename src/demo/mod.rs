@@ -1,7 +1,12 @@
 //! `portcullis demo`: the main job in one command. A sample API, a gateway in front of it, one
 //! user's session, two signed tokens, and curl lines that show each function. Nothing is faked: it
 //! is the gateway that `run` runs.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a command talks to a terminal and ends the process"
+)]
 
 mod shop;
 
@@ -21,6 +26,9 @@ use crate::config::{self, Level};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::startup;
+use crate::startup::signals::{Habits, end};
+use crate::store::keys::Keys;
+use crate::store::{Ending, SessionWrite};
 
 const CONFIG: &str = include_str!("demo.toml");
 /// What is printed, with PUBLIC, ADMIN, ADA_TOKEN, BOB_TOKEN and SESSION_KEY to fill in.
@@ -47,6 +55,9 @@ pub struct Options {
 /// Runs the demo until it is interrupted.
 pub async fn run(options: Options) -> ExitCode {
     startup::init_diagnostics(Level::Warn);
+    if let Ok(habits) = Habits::receive() {
+        tokio::spawn(habits.heed());
+    }
     match start(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -77,14 +88,31 @@ async fn start(options: &Options) -> Result<(), String> {
     }
     let plan = Plan::compile(loaded.config).map_err(|problems| loaded.source.render(&problems))?;
     let session_key = plan.keys.session(SESSION_ID);
+    let session = adas_session(&plan.keys);
     let gateway = Gateway::open(plan).await;
-    let session = json!({ "userId": "42", "email": "ada@example.com", "cart": ["teapot"] });
     gateway
         .store
-        .put(&session_key, session.to_string().as_bytes(), LIFE)
+        .write_session(&session)
         .await
         .map_err(|error| format!("cannot write the demo session to {}: {error}", options.store))?;
     serve(&gateway, &secret, &session_key).await
+}
+
+/// What log-in code writes: the session, and whose it is, so that a log-out everywhere finds it.
+fn adas_session(keys: &Keys) -> SessionWrite {
+    let session = json!({ "userId": "42", "email": "ada@example.com", "cart": ["teapot"] });
+    SessionWrite {
+        part: Keys::session_part(SESSION_ID),
+        keys: keys.session_keys(SESSION_ID),
+        families: keys.session_families(),
+        index: Some(keys.sessions_of("42")),
+        value: session.to_string().into(),
+        ttl: LIFE,
+        why: Ending::Expired,
+        kept: LIFE,
+        most: None,
+        only_over: false,
+    }
 }
 
 async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Result<(), String> {
@@ -98,20 +126,27 @@ async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Resul
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     tokio::spawn(admin.serve(admin_stop.clone()));
-    let ended = stop.clone();
-    tokio::spawn(async move {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-        if let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        ended.cancel();
-    });
+    tokio::spawn(heed(Arc::clone(gateway), stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     Ok(())
+}
+
+/// Ends the demo as `run` ends: the first signal drains, the second ends at once.
+async fn heed(gateway: Arc<Gateway>, stop: CancellationToken) {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+    let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
+        return stop.cancel();
+    };
+    let mut told = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    told().await;
+    end(&gateway, &stop, told()).await;
+    std::process::exit(1);
 }
 
 fn token(secret: &str, more: &Value) -> Result<String, String> {
@@ -119,9 +154,7 @@ fn token(secret: &str, more: &Value) -> Result<String, String> {
     let mut claims = Map::new();
     claims.insert("iss".into(), "portcullis-demo".into());
     claims.insert("aud".into(), "shop".into());
-    // As if they logged in a minute ago: not-before has whole seconds, and a log-in in the second
-    // of a revocation passes.
-    claims.insert("iat".into(), (now.as_secs() - 60).into());
+    claims.insert("iat".into(), now.as_secs().into());
     claims.insert("exp".into(), (now + LIFE).as_secs().into());
     claims.insert("jti".into(), format!("{:032x}", fastrand::u128(..)).into());
     if let Value::Object(more) = more {

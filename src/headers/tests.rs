@@ -77,7 +77,7 @@ fn hop_by_hop_fields_of_every_connection_line_stay_behind() {
 
 #[test]
 fn ids_are_kept_when_well_formed() {
-    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TRACE;
     let headers = forwarded(&[("x-request-id", "abc-1"), ("traceparent", trace)], false);
     assert_eq!(headers["x-request-id"], "abc-1");
     assert_eq!(headers["traceparent"], trace);
@@ -85,6 +85,30 @@ fn ids_are_kept_when_well_formed() {
         let made = forwarded(&[("x-request-id", bad), ("traceparent", "00-0-0-0")], false);
         assert_eq!(made["x-request-id"].len(), 32);
         assert_eq!(&made["traceparent"].to_str().unwrap()[3..35], made["x-request-id"]);
+        assert_eq!(&made["traceparent"].to_str().unwrap()[52..], "-00");
+    }
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[test]
+fn a_state_follows_its_parent_and_baggage_a_trusted_peer() {
+    for (given, via_trusted, state, baggage) in [
+        (&[("traceparent", TRACE)][..], true, Some("a=1,b=2"), 1),
+        (&[("traceparent", TRACE)], false, Some("a=1,b=2"), 0),
+        (&[("traceparent", "00-0-0-0")], true, None, 1),
+        (&[], false, None, 0),
+        (&[("traceparent", TRACE), ("traceparent", TRACE)], false, None, 0),
+        (&[("traceparent", TRACE), ("tracestate", "A=1")], true, None, 1),
+        (&[("traceparent", TRACE), ("connection", "tracestate, baggage")], true, None, 0),
+        (&[("traceparent", TRACE), ("baggage", &"x".repeat(8192))], true, Some("a=1,b=2"), 0),
+    ] {
+        let more = [("tracestate", "a=1"), ("tracestate", "b=2"), ("baggage", "u=1")];
+        let headers = forwarded(&[&more, given].concat(), via_trusted);
+        let states: Vec<_> = headers.get_all("tracestate").iter().collect();
+        assert_eq!(states, state.as_slice(), "{given:?}");
+        assert_eq!(headers.get_all("baggage").iter().count(), baggage, "{given:?} {via_trusted}");
+        assert_eq!(headers.get_all("traceparent").iter().count(), 1);
     }
 }
 

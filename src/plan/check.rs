@@ -166,6 +166,8 @@ pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
                 | "keep-alive"
                 | "forwarded"
                 | "traceparent"
+                | "tracestate"
+                | "baggage"
                 | "x-request-id"
                 | "x-real-ip"
                 | "content-type"

@@ -319,3 +319,54 @@ fn a_drain_ends() {
     assert_eq!(busy.rest(), "");
     assert_eq!(gateway.access_lines().len(), 1);
 }
+
+#[test]
+fn a_drain_waits_until_load_balancers_know() {
+    let upstream = fine();
+    let mut gateway = Gateway::start(&format!(
+        "[server]\ndrain_delay = \"1h\"\n{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    let ready = || Client::get(gateway.admin, "/readyz").send().status;
+    let mut kept = Session::open(gateway.public);
+    assert_eq!((ready(), kept.get("/").send().status), (200, 200));
+    gateway.signal("TERM");
+    eventually("load balancers are told", || ready() == 503);
+    for _ in 0..3 {
+        assert_eq!(Client::get(gateway.public, "/").send().status, 200, "on a new connection");
+        assert_eq!(kept.get("/").send().status, 200, "and on one that was open");
+    }
+    for other in ["HUP", "USR1"] {
+        gateway.signal(other);
+        assert_eq!((ready(), kept.get("/").send().status), (503, 200), "{other}");
+    }
+    gateway.signal("INT");
+    assert_eq!(gateway.wait().code(), Some(1), "a second signal ends it at once");
+}
+
+#[test]
+fn a_drain_begins_when_its_delay_is_over() {
+    let upstream = fine();
+    let mut gateway = Gateway::start(&format!(
+        "[server]\ndrain_delay = \"1ms\"\n{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    gateway.signal("INT");
+    assert_eq!(gateway.wait().code(), Some(0));
+    let said = gateway.stderr();
+    assert!(said.contains("server.drain_delay") && said.contains("draining"), "{said}");
+}
+
+#[test]
+fn signals_that_others_reopen_logs_by_end_nothing() {
+    let upstream = fine();
+    let gateway = bounded("", &upstream);
+    for name in ["USR1", "USR2", "WINCH", "PIPE"] {
+        gateway.signal(name);
+        assert_eq!(Client::get(gateway.public, "/").send().status, 200, "{name}");
+    }
+    eventually("it is said", || {
+        let said = gateway.stderr();
+        said.contains("SIGUSR1: nothing to reopen") && said.contains("SIGUSR2: nothing to do")
+    });
+}

@@ -287,3 +287,46 @@ fn responses_lose_what_belongs_to_their_connection() {
     assert_eq!(reply.headers_named("set-cookie"), ["a=1", "b=2"]);
     assert_eq!((reply.status, reply.text().as_str()), (200, "fine"));
 }
+
+#[test]
+fn a_trace_begins_unsampled_and_a_state_needs_a_parent() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let edge = Edge::open();
+    let more = "tracestate: a=1\r\nTraceState: b=2\r\nbaggage: user=42\r\n";
+    let parent = |version: &str, rest: &str| {
+        format!("traceparent: {version}-{TRACE}-00f067aa0ba902b7-{rest}\r\n")
+    };
+    for (fields, flags, continued) in [
+        (String::new(), "00", false),
+        (parent("00", "00"), "00", true),
+        (parent("00", "01"), "01", true),
+        (parent("cc", "01-more"), "01", true),
+        (parent("00", "01-more"), "00", false),
+        (parent("ff", "01"), "00", false),
+        (parent("00", "01") + &parent("00", "01"), "00", false),
+        (parent("00", "01").replace('b', "B"), "00", false),
+    ] {
+        let passed = edge.passes(get("/h", &(fields.clone() + more)));
+        let sent = passed.headers_named("traceparent");
+        assert_eq!((sent.len(), sent[0].len()), (1, 55), "{fields}");
+        assert!(sent[0].starts_with("00-") && sent[0].ends_with(&format!("-{flags}")), "{fields}");
+        assert_eq!(sent[0].contains(TRACE), continued, "{fields}");
+        let state = continued.then_some("a=1,b=2");
+        assert_eq!(passed.header("tracestate"), state, "{fields}");
+        assert_eq!(passed.header("baggage"), None, "nobody vouches for it");
+    }
+}
+
+#[test]
+fn baggage_passes_from_a_trusted_proxy() {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let config = format!(
+        "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{}\
+         [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    );
+    let gateway = Gateway::start(&config);
+    let reply = Client::get(gateway.public, "/").header("baggage", "user=42;p=1, b=2").send();
+    assert_eq!(reply.status, 200);
+    assert_eq!(upstream.only().header("baggage"), Some("user=42;p=1, b=2"));
+}

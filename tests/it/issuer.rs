@@ -2,6 +2,7 @@
 //! names a new one, and never at the mercy of who sends tokens.
 
 mod query;
+mod sets;
 mod several;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

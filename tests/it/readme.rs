@@ -149,9 +149,9 @@ fn every_curl_line_of_the_demo_shows_what_it_says() {
         &["HTTP/1.1 200", "fwd=uri-miss", "kettle"],
         &["HTTP/1.1 200", "x-session", "ada@example.com", "\"x-user-id\":\"42\""],
         &["200\n200\n200\n200\n200\n429\n"],
-        &["HTTP/1.1 200"],
-        &["HTTP/1.1 201", "app:auth:not-before:7"],
+        &["HTTP/1.1 201", "app:auth:not-before:42", "\"sessions_ended\":1"],
         &["HTTP/1.1 401", "token_revoked"],
+        &["HTTP/1.1 200"],
         &["\"connected\":true"],
         &["portcullis_requests_total{route=\"products\",status=\"200\"}"],
     ];
@@ -162,4 +162,21 @@ fn every_curl_line_of_the_demo_shows_what_it_says() {
         }
     }
     assert!(!outputs[5].contains("authorization"), "the token reached the API: {}", outputs[5]);
+}
+
+#[test]
+fn the_demo_ends_by_the_signals_that_mean_it() {
+    let mut demo = Demo::start();
+    let public = demo.address("a gateway on http://");
+    let signal = |name: &str, pid: u32| {
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    };
+    for name in ["USR1", "USR2"] {
+        signal(name, demo.child.id());
+        let status = format!("curl -s -o /dev/null -w '%{{http_code}}' http://{public}/products");
+        assert_eq!(demo.paste(&status), "401", "{name}");
+    }
+    signal("INT", demo.child.id());
+    assert_eq!(demo.child.wait().unwrap().code(), Some(0));
 }

@@ -53,6 +53,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[server]", "listen = []", "is an empty list", "name at least one"),
     ("[server]", "trusted_proxies = ['10/8']", "is not a network", "10.0.0.0/8"),
     ("[server]", "drain = 30", "must be a string, is an integer", "\"30s\""),
+    ("[server]", "drain_delay = 5", "must be a string, is an integer", "\"30s\""),
     ("[server]", "limit = {}", "unknown key", "did you mean `limits`?"),
     ("[server]", "colour = 'red'", "unknown key", "the keys here are: listen, "),
     ("[server.limits]", "header_bytes = '4KiB'", "out of range", "\"8KiB\" to \"1MiB\""),

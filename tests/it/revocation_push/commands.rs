@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{House, knows};
 use crate::auth::with;
 use crate::support::{
-    AUTH, Client, Folder, Gateway, Refused, Upstream, eventually, response, run, token,
+    AUTH, Client, Folder, Gateway, Refused, Upstream, eventually, operate, response, run, token,
 };
 
 const OPERATOR: &str = "operator-0123456789";
@@ -48,12 +48,12 @@ fn refused(ran: &Refused, status: i32, parts: &[&str]) {
 fn every_kind_is_revoked_and_taken_back() {
     let (_upstream, gateway) = start("");
     let nameless = token(with(json!({"jti": null})));
-    let old = with(json!({}))["iat"].as_u64().unwrap() - 60;
     for (option, value, token, key) in [
         ("--jti", "t-1", token(with(json!({"jti": "t-1"}))), "app:auth:blacklist:t-1"),
         ("--token", &nameless, nameless.clone(), "app:auth:blacklist:sha256:"),
         ("--sid", "s-1", token(with(json!({"sid": "s-1"}))), "app:auth:blacklist:sid:s-1"),
-        ("--sub", "u-1", token(with(json!({"sub": "u-1", "iat": old}))), "app:auth:not-before:u-1"),
+        // Issued this very second, or just before it.
+        ("--sub", "u-1", token(with(json!({"sub": "u-1"}))), "app:auth:not-before:u-1"),
     ] {
         let status = || Client::get(gateway.public, "/private").bearer(&token).send().status;
         assert_eq!(status(), 200, "{option}");
@@ -66,6 +66,34 @@ fn every_kind_is_revoked_and_taken_back() {
     }
     let said = done(&gateway, &["revoke", "--jti", "t-1", "--expires-in", "24h"]);
     assert_eq!(said, "revoked: app:auth:blacklist:t-1, for 1d\n");
+}
+
+#[test]
+fn a_user_who_is_revoked_loses_the_sessions_too() {
+    let (_upstream, gateway) =
+        start("[session]\nid_from = [\"cookie:sid\"]\nidle_timeout = \"30m\"\n");
+    let put = |id: &str, user: &str| {
+        let path = format!("/v1/sessions/{id}?user={user}");
+        assert_eq!(operate(&gateway, "PUT", &path, "{}").status, 201);
+    };
+    let is_there =
+        |id: &str| operate(&gateway, "GET", &format!("/v1/sessions/{id}"), "").status == 200;
+    put("s1", "u-1");
+    put("s2", "u-1");
+    put("s3", "u-2");
+    let revoke = ["revoke", "--sub", "u-1", "--expires-in", "24h"];
+    let said = done(&gateway, &revoke);
+    assert_eq!(said, "revoked: app:auth:not-before:u-1, for 1d; 2 sessions ended\n");
+    assert_eq!(["s1", "s2", "s3"].map(is_there), [false, false, true]);
+    put("s4", "u-1");
+    let said = done(&gateway, &revoke);
+    assert_eq!(said, "revoked: app:auth:not-before:u-1, for 1d; 1 session ended\n");
+    let said = done(&gateway, &["revoke", "--undo", "--sub", "u-1"]);
+    assert!(said.starts_with("taken back: app:auth:not-before:u-1; sessions"), "{said}");
+    assert!(!is_there("s4"));
+    let (_upstream, without) = start("");
+    let said = done(&without, &revoke);
+    assert!(said.ends_with("; 0 sessions ended\n"), "{said}");
 }
 
 #[test]

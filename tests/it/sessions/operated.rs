@@ -377,7 +377,7 @@ fn logging_out_everywhere_ends_all_old_tokens_and_sessions_at_once_and_no_new_on
         assert_eq!((reply.status, &reply.json()["ended"]), (200, &json!(3)), "{}", reply.text());
         // A new log-in, while the old credentials still knock.
         assert_eq!(put(two, "new?user=42", &json!({})).status, 201);
-        let fresh = token_of(claims("42")["iat"].as_u64().expect("iat"));
+        let fresh = token_of(reply.json()["not_before"].as_u64().expect("Unix seconds"));
         for gateway in &house.gateways {
             assert_eq!(with_session(gateway, "new"), 200);
             let private = Client::get(gateway.public, "/private").bearer(&fresh);
@@ -388,7 +388,60 @@ fn logging_out_everywhere_ends_all_old_tokens_and_sessions_at_once_and_no_new_on
     assert_eq!(house.ids("42"), ["new"]);
     let not_before: u64 =
         house.redis.cli(&["GET", "app:auth:not-before:42"]).parse().expect("Unix seconds");
-    assert!(not_before >= now);
+    assert!(not_before > now);
+    let of_the_second = Client::get(one.public, "/private").bearer(token_of(not_before - 1));
+    assert_eq!(of_the_second.send().status, 401, "a token of the very second");
     let life: i64 = house.redis.cli(&["TTL", "app:auth:not-before:42"]).parse().expect("a number");
     assert!(life > 2_500_000, "admin.revocation_ttl, as a revocation has it: {life}");
+}
+
+#[test]
+fn a_revocation_by_user_is_a_log_out_everywhere() {
+    let house = House::start();
+    let [one, two] = &house.gateways;
+    let before = claims("42")["iat"].as_u64().expect("iat");
+    let revoke = |what: &str| operate(one, "POST", "/v1/revocations", what);
+    assert_eq!(put(one, "s1?user=42", &json!({})).status, 201);
+    assert_eq!(put(one, "other?user=43", &json!({})).status, 201);
+    let token = token(claims("42"));
+    let private = || Client::get(two.public, "/private").bearer(&token).send().status;
+    assert_eq!((private(), with_session(two, "s1")), (200, 200));
+    let reply = revoke(r#"{"sub": "42", "expires_in": "1h", "auth": "users"}"#);
+    let told = reply.json();
+    assert_eq!((reply.status, &told["sessions_ended"]), (201, &json!(1)), "{told}");
+    assert_eq!(
+        (&told["key"], &told["expires_in_seconds"]),
+        (&json!("app:auth:not-before:42"), &json!(3600))
+    );
+    assert!(told["not_before"].as_u64().is_some_and(|at| at > before), "{told}");
+    assert_eq!((private(), with_session(two, "s1"), with_session(two, "other")), (401, 401, 200));
+    // Only a user has sessions.
+    let told = revoke(r#"{"jti": "t-1"}"#).json();
+    assert_eq!((told.get("sessions_ended"), told.get("not_before")), (None, None));
+    // What is taken back is the revocation.
+    assert_eq!(operate(one, "DELETE", "/v1/revocations?sub=42", "").status, 200);
+    assert_eq!((private(), with_session(two, "s1")), (200, 401));
+}
+
+#[test]
+fn a_log_out_that_was_half_done_says_so_and_can_be_repeated() {
+    let house = House::start();
+    let [one, two] = &house.gateways;
+    let old = token(claims("42"));
+    house.redis.cli(&["SET", "app:sessions-of:42", "no index"]);
+    let incomplete = refused(503, "log_out_incomplete");
+    for (method, path, body) in
+        [("POST", "/v1/revocations", r#"{"sub": "42"}"#), ("DELETE", "/v1/users/42/sessions", "")]
+    {
+        let reply = operate(one, method, path, body);
+        assert_eq!(refusal(&reply), incomplete, "{path}");
+        let told = reply.text();
+        assert!(told.contains("tokens are revoked") && told.contains("Repeat"), "{told}");
+        assert_eq!(Client::get(two.public, "/private").bearer(&old).send().status, 401);
+    }
+    house.redis.cli(&["DEL", "app:sessions-of:42"]);
+    assert_eq!(put(one, "s1?user=42", &json!({})).status, 201);
+    let reply = operate(one, "POST", "/v1/revocations", r#"{"sub": "42"}"#);
+    assert_eq!((reply.status, &reply.json()["sessions_ended"]), (201, &json!(1)));
+    assert_eq!(with_session(two, "s1"), 401);
 }

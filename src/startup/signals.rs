@@ -1,0 +1,63 @@
+//! Signals that end nothing, and how an end is announced. It must not know what a reload is.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+
+/// Signals that operators of other servers send by habit: to have logs opened again, and to have
+/// the program replaced. The system's default would end the process. SIGWINCH does nothing by
+/// default, and SIGPIPE is ignored by every Rust program.
+pub struct Habits {
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Habits {
+    /// Receives them from now on.
+    ///
+    /// # Errors
+    /// The system has no room for another handler.
+    pub fn receive() -> std::io::Result<Self> {
+        Ok(Self {
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Says of each that it changes nothing, for as long as the process lives.
+    pub async fn heed(mut self) {
+        loop {
+            tokio::select! {
+                _ = self.user1.recv() => tracing::info!(
+                    "SIGUSR1: nothing to reopen; access lines go to stdout, diagnostics to stderr"
+                ),
+                _ = self.user2.recv() => tracing::info!(
+                    "SIGUSR2: nothing to do; SIGHUP reloads the configuration, SIGTERM drains"
+                ),
+            }
+        }
+    }
+}
+
+/// Ends the gateway as the first signal asks: `/readyz` says so at once, requests are served as
+/// before for `server.drain_delay`, so that load balancers can learn of it, and then `stop` begins
+/// the drain. Returns when a `second` signal comes, whenever that is.
+pub async fn end(gateway: &Arc<Gateway>, stop: &CancellationToken, second: impl Future) {
+    gateway.begin_drain();
+    let delay = gateway.running().plan.config.server.drain_delay;
+    if !delay.is_zero() {
+        tracing::info!(?delay, "not ready any more; the drain begins after server.drain_delay");
+    }
+    let begin = async {
+        tokio::time::sleep(delay).await;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = begin => {}
+        _ = second => {}
+    }
+}
