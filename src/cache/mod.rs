@@ -45,6 +45,7 @@ mod tests;
 mod text;
 mod validator;
 mod variant;
+mod weighted;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
 pub use compress::{compress, is_compressible};
