@@ -298,6 +298,9 @@ impl Gateway {
     /// Makes the base epoch if there is none, and remembers it: the first miss names its lease by
     /// it.
     pub(super) async fn found_and_note_base(&self) -> Result<(), StoreError> {
+        // First the clock: what is fetched under a base knows when it was asked for.
+        let clock = self.running().plan.keys.cache_tags_clock();
+        self.store.found(&clock).await?;
         self.store.found(&self.base_epoch).await?;
         let base = std::slice::from_ref(&self.base_epoch);
         let epochs = self.store.epochs(base).await?;

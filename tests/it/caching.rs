@@ -16,6 +16,7 @@ mod ranges;
 mod rules;
 mod seen;
 mod stale;
+mod tagging;
 mod told;
 mod validation;
 mod warming;
