@@ -14,7 +14,7 @@ use super::{Reply, json as reply_json};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
 use crate::cache::{Scope, covering};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Purged};
 use crate::plan::Plan;
 use crate::store::{Epoch, Purge};
 
@@ -23,6 +23,9 @@ const EXAMPLE: &str = concat!(
     r#"{"route": "name"}, {"group": "a", "origin": "http://host"} or {"all": true}, "#,
     r#"each also with "soft": true"#
 );
+
+/// What is gone where the store has no memory to note less.
+const EVERYTHING: &str = "everything, as the store has no memory for a smaller purge";
 
 /// What is to go: exactly one of `url`, `path`, `prefix`, `tag`, `host`, `route`, `group`, `all`.
 #[derive(Deserialize)]
@@ -61,16 +64,32 @@ pub(super) async fn carry_out(
     let asked: Asked = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
+    let base = gateway.base_epoch();
     if asked.soft {
         // Without the base nothing stored is valid, and a soft change of it would be no founding.
-        gateway.store.found(gateway.base_epoch()).await?;
+        match gateway.store.found(base).await {
+            // Then there is none after the purge either.
+            Err(error) if error.is_out_of_memory() => {}
+            founded => founded?,
+        }
     }
-    let before = gateway.store.epochs(&epochs).await?;
+    let looked = [&*epochs, &[base.to_owned()]].concat();
+    let mut before = gateway.store.epochs(&looked).await?;
     let purge = |key: &String| Purge { key: key.clone(), soft: asked.soft };
-    gateway.store.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
+    let purged = gateway.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
     gateway.flights.withdraw();
-    let after = gateway.store.epochs(&epochs).await?;
-    if !has_changed(&before, &after, asked.soft) {
+    let mut after = gateway.store.epochs(&looked).await?;
+    let (base_before, base_after) = (before.pop(), after.pop());
+    let (is_done, soft, epochs, what) = match purged {
+        Purged::AsAsked => {
+            (has_changed(&before, &after, asked.soft), asked.soft, epochs, what.as_str())
+        }
+        Purged::Everything => {
+            let is_done = base_after == Some(Epoch::default()) || base_after != base_before;
+            (is_done, false, vec![base.to_owned()], EVERYTHING)
+        }
+    };
+    if !is_done {
         return Err(Fault::Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "purge_not_kept",
@@ -78,8 +97,8 @@ pub(super) async fn carry_out(
                 .to_owned(),
         });
     }
-    tracing::info!(from = %peer.ip().to_canonical(), soft = asked.soft, purged = what, "purge");
-    let answer = json!({ "purged": what, "soft": asked.soft, "epochs": epochs });
+    tracing::info!(from = %peer.ip().to_canonical(), soft, purged = what, "purge");
+    let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
     Ok(reply_json(StatusCode::OK, &answer))
 }
 

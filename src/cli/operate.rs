@@ -198,7 +198,9 @@ pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
     }
     let answer = remote.send(Method::POST, "/v1/cache/purge", &body)?;
     let what = answer.get("purged").and_then(Value::as_str).unwrap_or_default();
-    let how = if options.soft { ", to be confirmed" } else { "" };
+    // Where the store could not be asked for less, more is gone than was asked for.
+    let is_soft = answer.get("soft").and_then(Value::as_bool).unwrap_or(options.soft);
+    let how = if is_soft { ", to be confirmed" } else { "" };
     Ok(format!("purged: {what}{how}"))
 }
 

@@ -9,6 +9,7 @@ mod follow;
 mod isolation;
 mod large;
 mod letter;
+mod no_memory;
 mod purging;
 mod query;
 mod races;
