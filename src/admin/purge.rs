@@ -13,7 +13,7 @@ use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
-use crate::cache::{Scope, covering};
+use crate::cache::{Scope, covering, is_group, is_tag, spellings};
 use crate::gateway::{Gateway, Purged};
 use crate::plan::Plan;
 use crate::store::{Epoch, Purge};
@@ -65,25 +65,23 @@ pub(super) async fn carry_out(
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
     let base = gateway.base_epoch();
-    if asked.soft {
+    let mut soft = asked.soft;
+    if soft {
         // Without the base nothing stored is valid, and a soft change of it would be no founding.
         match gateway.store.found(base).await {
-            // Then there is none after the purge either.
-            Err(error) if error.is_out_of_memory() => {}
+            Err(error) if error.is_out_of_memory() => soft = false,
             founded => founded?,
         }
     }
     let looked = [&*epochs, &[base.to_owned()]].concat();
     let mut before = gateway.store.epochs(&looked).await?;
-    let purge = |key: &String| Purge { key: key.clone(), soft: asked.soft };
+    let purge = |key: &String| Purge { key: key.clone(), soft };
     let purged = gateway.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
     gateway.flights.withdraw();
     let mut after = gateway.store.epochs(&looked).await?;
     let (base_before, base_after) = (before.pop(), after.pop());
     let (is_done, soft, epochs, what) = match purged {
-        Purged::AsAsked => {
-            (has_changed(&before, &after, asked.soft), asked.soft, epochs, what.as_str())
-        }
+        Purged::AsAsked => (has_changed(&before, &after, soft), soft, epochs, what.as_str()),
         Purged::Everything => {
             let is_done = base_after == Some(Epoch::default()) || base_after != base_before;
             (is_done, false, vec![base.to_owned()], EVERYTHING)
@@ -135,9 +133,9 @@ fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
     if let Some(host) = &asked.host {
         let wrong = || wrong(&format!("{host:?} is no host."));
         let authority = Authority::parse(host.as_bytes()).ok_or_else(wrong)?;
-        let epochs = sites(&authority).map(|site| Scope::Host(&site).epoch(&plan.keys));
-        let what = format!("everything on {}", authority.site());
-        return Ok(Withdrawn { epochs: distinct(epochs), what });
+        let sites = sites(&authority);
+        let epochs = sites.iter().map(|site| Scope::Host(site).epoch(&plan.keys)).collect();
+        return Ok(Withdrawn { epochs, what: format!("everything on {}", sites.join(" and ")) });
     }
     if let Some(route) = &asked.route {
         known("route", route, plan.route_names.iter())?;
@@ -150,13 +148,20 @@ fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
     Ok(Withdrawn { epochs: Scope::All.epochs(&plan.keys), what: "everything".to_owned() })
 }
 
+/// A path has one epoch for all its queries and both schemes, and all of that is what is gone.
 fn of_url(url: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let (uri, authority) = split(url, "url")?;
     let path = uri.path_and_query().ok_or_else(|| wrong(&format!("{url:?} has no path.")))?;
+    literally(path.path())?;
     let path = canonical_path(path, plan)?;
-    let of = |site: &str| Scope::Path { site, path: &path }.epoch(&plan.keys);
-    let epochs = distinct(sites(&authority).map(|site| of(&site)));
-    Ok(Withdrawn { epochs, what: url.to_owned() })
+    let sites = sites(&authority);
+    let epochs = sites.iter().flat_map(|site| {
+        spellings(&path).into_iter().map(|path| Scope::Path { site, path: &path }.epoch(&plan.keys))
+    });
+    let named: Vec<String> = sites.iter().map(|site| format!("{site}{path}")).collect();
+    let named = named.join(" and ");
+    let what = format!("{url}, that is {named} with every query, over http and https");
+    Ok(Withdrawn { epochs: epochs.collect(), what })
 }
 
 /// A path without a host is purged like what lies below it.
@@ -166,18 +171,47 @@ fn of_prefix(prefix: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
         Some(literal) => literal,
         None => prefix,
     };
-    let wrong = || wrong(&format!("{prefix:?} is no path."));
     if !literal.starts_with('/') {
-        return Err(wrong());
+        return Err(wrong(&format!("{prefix:?} is no path: one begins with a slash.")));
     }
-    let path = canonical_path(&literal.parse().map_err(|_| wrong())?, plan)?;
-    let what = format!("{} and everything below it", covering(&path));
-    Ok(Withdrawn { epochs: Scope::Below(&path).epochs(&plan.keys), what })
+    literally(literal.split('?').next().unwrap_or_default())?;
+    let wrong = || wrong(&format!("{prefix:?} is no path."));
+    let given: PathAndQuery = literal.parse().map_err(|_| wrong())?;
+    let path = canonical_path(&given, plan)?;
+    let queries = if given.query().is_some() { ", with every query" } else { "" };
+    let what = format!("{} and everything below it{queries}", covering(&path));
+    let epochs = spellings(&path).into_iter().map(|path| Scope::Below(&path).epoch(&plan.keys));
+    Ok(Withdrawn { epochs: epochs.collect(), what })
+}
+
+/// Refuses what looks like a pattern or is never a part of a path: a purge of it would empty
+/// nothing, or more than was meant.
+fn literally(path: &str) -> Result<(), Fault> {
+    let escape = |what: &str| wrong(&format!("{path:?} {what}"));
+    if path.contains('*') {
+        return Err(escape(
+            "holds a * that is no whole last segment: {\"path\": \"/a/*\"} is /a and everything \
+             below it, and a literal * is written %2A.",
+        ));
+    }
+    if path.contains(['{', '}']) {
+        return Err(escape(
+            "holds a brace: a purge names paths literally, without {placeholders}, and a literal \
+             brace is written %7B or %7D.",
+        ));
+    }
+    if path.contains('#') {
+        return Err(escape("holds a #: no server sees what follows it; a literal one is %23."));
+    }
+    Ok(())
 }
 
 fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, Fault> {
-    if tag.is_empty() || tag.trim() != tag {
-        return Err(wrong(&format!("{tag:?} is no tag: none is empty, or begins with a space.")));
+    if !is_tag(tag) {
+        return Err(wrong(&format!(
+            "{tag:?} is no tag that a response can have: 1 to 256 bytes without a space around \
+             them, and not both a comma and a space between; several are purged one by one."
+        )));
     }
     let upstreams = || plan.upstreams.iter().map(|(name, _)| name);
     if let Some(upstream) = upstream {
@@ -192,13 +226,17 @@ fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, F
 
 fn of_group(group: &str, origin: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let (uri, authority) = split(origin, "origin")?;
-    if group.is_empty() || uri.path() != "/" || uri.query().is_some() {
-        return Err(wrong("A group has a name, and its origin no path."));
+    if !is_group(group) || uri.path() != "/" || uri.query().is_some() {
+        return Err(wrong(
+            "A group has a name of 1 to 256 printable ASCII characters, and its origin no path.",
+        ));
     }
     let scheme = uri.scheme_str().unwrap_or("http");
     let of = |site: &str| Scope::Group { scheme, site, group: group.as_bytes() }.epochs(&plan.keys);
-    let epochs = sites(&authority).into_iter().flat_map(|site| of(&site));
-    let what = format!("the group {group} of {scheme}://{}", authority.site());
+    let sites = sites(&authority);
+    let epochs = sites.iter().flat_map(|site| of(site));
+    let named: Vec<String> = sites.iter().map(|site| format!("{scheme}://{site}")).collect();
+    let what = format!("the group {group} of {}", named.join(" and "));
     Ok(Withdrawn { epochs: distinct(epochs), what })
 }
 
@@ -214,8 +252,10 @@ fn split(url: &str, key: &str) -> Result<(Uri, Authority), Fault> {
 }
 
 /// With its port, and as the site whose port is a listener's own, on whichever node.
-fn sites(authority: &Authority) -> [Cow<'_, str>; 2] {
-    [authority.site(), authority.host().into()]
+fn sites(authority: &Authority) -> Vec<Cow<'_, str>> {
+    let mut sites = vec![authority.site(), authority.host().into()];
+    sites.dedup();
+    sites
 }
 
 fn distinct(epochs: impl IntoIterator<Item = String>) -> Vec<String> {

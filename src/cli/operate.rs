@@ -97,7 +97,8 @@ pub(super) struct Purge {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Purged {
-    /// Responses at this path and below it, on every host, such as /products.
+    /// Responses at this path and below it, on every host, such as /products or /products/*. A
+    /// literal * is written %2A.
     #[arg(long)]
     path: Option<String>,
     /// The same, by the name that other caches give it.
