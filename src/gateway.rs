@@ -18,7 +18,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use self::caching::Keeping;
+pub use self::caching::{Keeping, Purged};
 pub use self::held::Held;
 use self::leases::Leases;
 pub use self::leases::{LEASE, LeaseRenewal};

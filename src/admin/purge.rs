@@ -13,8 +13,8 @@ use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
-use crate::cache::{Scope, covering};
-use crate::gateway::Gateway;
+use crate::cache::{Scope, covering, is_group, is_tag, spellings};
+use crate::gateway::{Gateway, Purged};
 use crate::plan::Plan;
 use crate::store::{Epoch, Purge};
 
@@ -23,6 +23,9 @@ const EXAMPLE: &str = concat!(
     r#"{"route": "name"}, {"group": "a", "origin": "http://host"} or {"all": true}, "#,
     r#"each also with "soft": true"#
 );
+
+/// What is gone where the store has no memory to note less.
+const EVERYTHING: &str = "everything, as the store has no memory for a smaller purge";
 
 /// What is to go: exactly one of `url`, `path`, `prefix`, `tag`, `host`, `route`, `group`, `all`.
 #[derive(Deserialize)]
@@ -61,16 +64,30 @@ pub(super) async fn carry_out(
     let asked: Asked = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
-    if asked.soft {
+    let base = gateway.base_epoch();
+    let mut soft = asked.soft;
+    if soft {
         // Without the base nothing stored is valid, and a soft change of it would be no founding.
-        gateway.store.found(gateway.base_epoch()).await?;
+        match gateway.store.found(base).await {
+            Err(error) if error.is_out_of_memory() => soft = false,
+            founded => founded?,
+        }
     }
-    let before = gateway.store.epochs(&epochs).await?;
-    let purge = |key: &String| Purge { key: key.clone(), soft: asked.soft };
-    gateway.store.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
+    let looked = [&*epochs, &[base.to_owned()]].concat();
+    let mut before = gateway.store.epochs(&looked).await?;
+    let purge = |key: &String| Purge { key: key.clone(), soft };
+    let purged = gateway.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
     gateway.flights.withdraw();
-    let after = gateway.store.epochs(&epochs).await?;
-    if !has_changed(&before, &after, asked.soft) {
+    let mut after = gateway.store.epochs(&looked).await?;
+    let (base_before, base_after) = (before.pop(), after.pop());
+    let (is_done, soft, epochs, what) = match purged {
+        Purged::AsAsked => (has_changed(&before, &after, soft), soft, epochs, what.as_str()),
+        Purged::Everything => {
+            let is_done = base_after == Some(Epoch::default()) || base_after != base_before;
+            (is_done, false, vec![base.to_owned()], EVERYTHING)
+        }
+    };
+    if !is_done {
         return Err(Fault::Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "purge_not_kept",
@@ -78,8 +95,8 @@ pub(super) async fn carry_out(
                 .to_owned(),
         });
     }
-    tracing::info!(from = %peer.ip().to_canonical(), soft = asked.soft, purged = what, "purge");
-    let answer = json!({ "purged": what, "soft": asked.soft, "epochs": epochs });
+    tracing::info!(from = %peer.ip().to_canonical(), soft, purged = what, "purge");
+    let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
     Ok(reply_json(StatusCode::OK, &answer))
 }
 
@@ -116,9 +133,9 @@ fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
     if let Some(host) = &asked.host {
         let wrong = || wrong(&format!("{host:?} is no host."));
         let authority = Authority::parse(host.as_bytes()).ok_or_else(wrong)?;
-        let epochs = sites(&authority).map(|site| Scope::Host(&site).epoch(&plan.keys));
-        let what = format!("everything on {}", authority.site());
-        return Ok(Withdrawn { epochs: distinct(epochs), what });
+        let sites = sites(&authority);
+        let epochs = sites.iter().map(|site| Scope::Host(site).epoch(&plan.keys)).collect();
+        return Ok(Withdrawn { epochs, what: format!("everything on {}", sites.join(" and ")) });
     }
     if let Some(route) = &asked.route {
         known("route", route, plan.route_names.iter())?;
@@ -131,13 +148,20 @@ fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
     Ok(Withdrawn { epochs: Scope::All.epochs(&plan.keys), what: "everything".to_owned() })
 }
 
+/// A path has one epoch for all its queries and both schemes, and all of that is what is gone.
 fn of_url(url: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let (uri, authority) = split(url, "url")?;
     let path = uri.path_and_query().ok_or_else(|| wrong(&format!("{url:?} has no path.")))?;
+    literally(path.path())?;
     let path = canonical_path(path, plan)?;
-    let of = |site: &str| Scope::Path { site, path: &path }.epoch(&plan.keys);
-    let epochs = distinct(sites(&authority).map(|site| of(&site)));
-    Ok(Withdrawn { epochs, what: url.to_owned() })
+    let sites = sites(&authority);
+    let epochs = sites.iter().flat_map(|site| {
+        spellings(&path).into_iter().map(|path| Scope::Path { site, path: &path }.epoch(&plan.keys))
+    });
+    let named: Vec<String> = sites.iter().map(|site| format!("{site}{path}")).collect();
+    let named = named.join(" and ");
+    let what = format!("{url}, that is {named} with every query, over http and https");
+    Ok(Withdrawn { epochs: epochs.collect(), what })
 }
 
 /// A path without a host is purged like what lies below it.
@@ -147,18 +171,47 @@ fn of_prefix(prefix: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
         Some(literal) => literal,
         None => prefix,
     };
-    let wrong = || wrong(&format!("{prefix:?} is no path."));
     if !literal.starts_with('/') {
-        return Err(wrong());
+        return Err(wrong(&format!("{prefix:?} is no path: one begins with a slash.")));
     }
-    let path = canonical_path(&literal.parse().map_err(|_| wrong())?, plan)?;
-    let what = format!("{} and everything below it", covering(&path));
-    Ok(Withdrawn { epochs: Scope::Below(&path).epochs(&plan.keys), what })
+    literally(literal.split('?').next().unwrap_or_default())?;
+    let wrong = || wrong(&format!("{prefix:?} is no path."));
+    let given: PathAndQuery = literal.parse().map_err(|_| wrong())?;
+    let path = canonical_path(&given, plan)?;
+    let queries = if given.query().is_some() { ", with every query" } else { "" };
+    let what = format!("{} and everything below it{queries}", covering(&path));
+    let epochs = spellings(&path).into_iter().map(|path| Scope::Below(&path).epoch(&plan.keys));
+    Ok(Withdrawn { epochs: epochs.collect(), what })
+}
+
+/// Refuses what looks like a pattern or is never a part of a path: a purge of it would empty
+/// nothing, or more than was meant.
+fn literally(path: &str) -> Result<(), Fault> {
+    let escape = |what: &str| wrong(&format!("{path:?} {what}"));
+    if path.contains('*') {
+        return Err(escape(
+            "holds a * that is no whole last segment: {\"path\": \"/a/*\"} is /a and everything \
+             below it, and a literal * is written %2A.",
+        ));
+    }
+    if path.contains(['{', '}']) {
+        return Err(escape(
+            "holds a brace: a purge names paths literally, without {placeholders}, and a literal \
+             brace is written %7B or %7D.",
+        ));
+    }
+    if path.contains('#') {
+        return Err(escape("holds a #: no server sees what follows it; a literal one is %23."));
+    }
+    Ok(())
 }
 
 fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, Fault> {
-    if tag.is_empty() || tag.trim() != tag {
-        return Err(wrong(&format!("{tag:?} is no tag: none is empty, or begins with a space.")));
+    if !is_tag(tag) {
+        return Err(wrong(&format!(
+            "{tag:?} is no tag that a response can have: 1 to 256 bytes without a space around \
+             them, and not both a comma and a space between; several are purged one by one."
+        )));
     }
     let upstreams = || plan.upstreams.iter().map(|(name, _)| name);
     if let Some(upstream) = upstream {
@@ -173,13 +226,17 @@ fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, F
 
 fn of_group(group: &str, origin: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let (uri, authority) = split(origin, "origin")?;
-    if group.is_empty() || uri.path() != "/" || uri.query().is_some() {
-        return Err(wrong("A group has a name, and its origin no path."));
+    if !is_group(group) || uri.path() != "/" || uri.query().is_some() {
+        return Err(wrong(
+            "A group has a name of 1 to 256 printable ASCII characters, and its origin no path.",
+        ));
     }
     let scheme = uri.scheme_str().unwrap_or("http");
     let of = |site: &str| Scope::Group { scheme, site, group: group.as_bytes() }.epochs(&plan.keys);
-    let epochs = sites(&authority).into_iter().flat_map(|site| of(&site));
-    let what = format!("the group {group} of {scheme}://{}", authority.site());
+    let sites = sites(&authority);
+    let epochs = sites.iter().flat_map(|site| of(site));
+    let named: Vec<String> = sites.iter().map(|site| format!("{scheme}://{site}")).collect();
+    let what = format!("the group {group} of {}", named.join(" and "));
     Ok(Withdrawn { epochs: distinct(epochs), what })
 }
 
@@ -195,8 +252,10 @@ fn split(url: &str, key: &str) -> Result<(Uri, Authority), Fault> {
 }
 
 /// With its port, and as the site whose port is a listener's own, on whichever node.
-fn sites(authority: &Authority) -> [Cow<'_, str>; 2] {
-    [authority.site(), authority.host().into()]
+fn sites(authority: &Authority) -> Vec<Cow<'_, str>> {
+    let mut sites = vec![authority.site(), authority.host().into()];
+    sites.dedup();
+    sites
 }
 
 fn distinct(epochs: impl IntoIterator<Item = String>) -> Vec<String> {

@@ -45,6 +45,7 @@ mod tests;
 mod text;
 mod validator;
 mod variant;
+mod weighted;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
 pub use compress::{compress, is_compressible};
@@ -54,7 +55,7 @@ pub use invalidate::{Own, Targets, invalidates, targets};
 pub use judge::{Failure, Verdict, judge, usable_after};
 pub use kept::stored_headers;
 pub use near::{Held, NearCache};
-pub use place::{Place, Scope, covering, scope};
+pub use place::{Place, Scope, covering, scope, spellings};
 pub use policy::{Policy, SetCookie};
 pub use query::{Query, forwarded};
 pub use reply::{Piece, Reply, reply};
@@ -62,5 +63,5 @@ pub use request::{Intent, for_fill, for_whole, is_conditional, is_partial, looku
 pub use revalidate::{Freshened, HeadNews, conditions, confirms, freshened, head_news};
 pub use status::{CacheStatus, Forward, append_status};
 pub use storing::{Asked, Flags, Freshness, WhyNot, storable};
-pub use tags::strip_tags;
+pub use tags::{is_group, is_tag, strip_tags};
 pub use variant::{selects, variant_name, vary_line, vary_lines, vary_set};

@@ -91,17 +91,25 @@ impl Place {
         soft_halves(without_clock(epochs))
     }
 
-    /// The clock of tags: while it is as it was, no tag and no group was purged.
+    /// Whether these are the same epochs, whatever was tagged otherwise.
+    pub fn is_same(&self, one: &[Epoch], other: &[Epoch]) -> bool {
+        without_clock(one).eq(without_clock(other))
+    }
+
+    /// The clock of tags: while it is as it was, no tag and no group was purged. Where it is not,
+    /// the store tells which were.
     pub fn tags_clock(&self, epochs: &[Epoch]) -> Epoch {
         epochs.get(CLOCK).copied().unwrap_or_default()
     }
 
     /// The key of the lock under which one node fetches a variant of the response, as it is under
-    /// these epochs: a read after a write waits for no fetch from before it.
+    /// these epochs: a read after a write waits for no fetch from before it. A purge of a tag parts
+    /// no fetches: nobody knows the tags of what is being fetched, and what is kept is looked at
+    /// with the epochs of its own.
     pub fn lock(&self, variant: &str, epochs: &[Epoch]) -> String {
         let mut fetch = Vec::with_capacity(variant.len() + 16 * epochs.len());
         fetch.extend_from_slice(variant.as_bytes());
-        epochs.iter().for_each(|epoch| fetch.extend_from_slice(&epoch.to_bytes()));
+        without_clock(epochs).for_each(|epoch| fetch.extend_from_slice(&epoch.to_bytes()));
         Keys::cache_lock(&self.entry, xxh3_128(&fetch))
     }
 
@@ -187,6 +195,17 @@ pub fn scope(keys: &Keys, site: &str, path: &str, and_below: bool) -> String {
 /// The deepest prefix of `path` that can be made stale on its own.
 pub fn covering(path: &str) -> &str {
     prefixes(path).last().unwrap_or("/")
+}
+
+/// The canonical paths that an operator means by this one. A star may stand in a path as it is or
+/// escaped; where purges are written, one as it is means all that is below, so the escape means
+/// both.
+pub fn spellings(path: &str) -> Vec<String> {
+    let mut spellings = vec![path.to_owned()];
+    if path.contains("%2A") {
+        spellings.push(path.replace("%2A", "*"));
+    }
+    spellings
 }
 
 /// `/`, `/a`, `/a/b` of `/a/b`.

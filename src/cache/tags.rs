@@ -44,6 +44,26 @@ pub(super) fn has_tags(headers: &HeaderMap) -> bool {
     TAG_FIELDS.iter().any(|(field, _)| headers.contains_key(*field))
 }
 
+/// Whether a response can have this tag: whatever its field, no member of it holds both what parts
+/// the members of the one and what parts those of the other.
+pub fn is_tag(tag: &str) -> bool {
+    let bytes = tag.as_bytes();
+    let parts = bytes.iter().any(is_space) && bytes.iter().any(is_comma);
+    let is_sound = bytes.trim_ascii() == bytes && !bytes.iter().any(|b| is_control(*b));
+    (1..=NAME_BYTES_MAX).contains(&tag.len()) && is_sound && !parts
+}
+
+/// Whether a response can have this group: a string of RFC 9651 §3.3.3, and not a long one.
+pub fn is_group(group: &str) -> bool {
+    let is_printable = group.bytes().all(|byte| (0x20..=0x7E).contains(&byte));
+    (1..=NAME_BYTES_MAX).contains(&group.len()) && is_printable
+}
+
+/// Whether a byte stands in no field.
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
 /// Whether a field names tags, which are for this cache and not for its clients.
 pub(super) fn is_tag_field(name: &str) -> bool {
     TAG_FIELDS.iter().any(|(field, _)| *field == name)

@@ -53,18 +53,23 @@ pub(super) fn field_names(text: &[u8]) -> Option<Vec<HeaderName>> {
 /// them; empty ones are left out (RFC 9110 §5.6.1). A quoted string without an end reaches to the
 /// end of the text.
 pub(super) fn members(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    parts(text, b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// What stands between these separators, as far as they stand outside quoted strings.
+pub(super) fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
-    let is_comma = move |byte: &u8| {
+    let parts = move |byte: &u8| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b',' => return !quoted,
+            byte if *byte == separator => return !quoted,
             _ => {}
         }
         false
     };
-    text.split(is_comma).map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+    text.split(parts)
 }
 
 /// Calls `take` with the name and argument of each directive in a line (RFC 9111 §5.2).

@@ -10,12 +10,12 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, COOKIE,
-    HeaderName, ORIGIN, VARY,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_ORIGIN,
+    AUTHORIZATION, COOKIE, HeaderName, ORIGIN, VARY,
 };
 
 use super::entry::Stored;
-use super::text;
+use super::{text, weighted};
 
 /// More fields than this in `Vary` are treated like `*`: such an answer would never be reused.
 const VARY_MAX: usize = 16;
@@ -129,37 +129,15 @@ pub(super) fn values(
     set.into_iter().map(with_value).collect()
 }
 
-/// A field in its normal form: lines combined, no space around the members of the list. Codings
-/// have neither case nor order; languages have no case, and only the weights order them for
-/// certain, so those of one weight keep theirs.
+/// A field in its normal form: lines combined, no space around the members of the list, weights in
+/// one spelling. Codings have neither case nor order; of languages and media types, too, only the
+/// weights order them for certain, so those of one weight keep theirs.
 fn value(request: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
     let lines = text::combined(request, name)?;
-    let mut members: Vec<Vec<u8>> = text::members(&lines).map(<[u8]>::to_vec).collect();
-    if name == ACCEPT_ENCODING || name == ACCEPT_LANGUAGE {
-        for member in &mut members {
-            member.retain(|b| !matches!(b, b' ' | b'\t'));
-            member.make_ascii_lowercase();
-        }
-        if name == ACCEPT_ENCODING {
-            members.sort_unstable();
-        } else {
-            members.sort_by_key(|member| std::cmp::Reverse(thousandths(member)));
-        }
-    }
-    Some(members.join(&b","[..]).into())
-}
-
-/// The weight of a member, `;q=0.5`, in thousandths; what cannot be read weighs everything
-/// (RFC 9110 §12.4.2).
-fn thousandths(member: &[u8]) -> u16 {
-    let weight = member.split(|b| *b == b';').find_map(|part| part.strip_prefix(b"q="));
-    let Some(weight) = weight.and_then(|weight| std::str::from_utf8(weight).ok()) else {
-        return 1000;
+    let value = match *name {
+        ACCEPT_ENCODING => weighted::normal(&lines, false),
+        ACCEPT | ACCEPT_CHARSET | ACCEPT_LANGUAGE => weighted::normal(&lines, true),
+        _ => text::members(&lines).collect::<Vec<_>>().join(&b","[..]),
     };
-    let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
-    let digits = format!("{fraction:0<3}");
-    match (whole, digits.parse::<u16>()) {
-        ("0", Ok(thousandths @ 0..=999)) => thousandths,
-        _ => 1000,
-    }
+    Some(value.into())
 }

@@ -99,7 +99,8 @@ pub(super) struct Purge {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Purged {
-    /// Responses at this path and below it, on every host, such as /products.
+    /// Responses at this path and below it, on every host, such as /products or /products/*. A
+    /// literal * is written %2A.
     #[arg(long)]
     path: Option<String>,
     /// The same, by the name that other caches give it.
@@ -207,7 +208,9 @@ pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
     }
     let answer = remote.send(Method::POST, "/v1/cache/purge", &body)?;
     let what = answer.get("purged").and_then(Value::as_str).unwrap_or_default();
-    let how = if options.soft { ", to be confirmed" } else { "" };
+    // Where the store could not be asked for less, more is gone than was asked for.
+    let is_soft = answer.get("soft").and_then(Value::as_bool).unwrap_or(options.soft);
+    let how = if is_soft { ", to be confirmed" } else { "" };
     Ok(format!("purged: {what}{how}"))
 }
 

@@ -21,6 +21,15 @@ const CHUNKS_AT_ONCE: usize = 4;
 /// How much longer the pieces of a body live than the entry that names them.
 const CHUNKS_OUTLIVE: Duration = Duration::from_secs(60);
 
+/// What became of a purge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purged {
+    /// What was to go is gone.
+    AsAsked,
+    /// All that is stored is gone: the store had no memory to note less.
+    Everything,
+}
+
 /// A response to keep in the store.
 #[derive(Debug)]
 pub struct Keeping {
@@ -55,10 +64,33 @@ impl Gateway {
     /// passed on.
     pub async fn invalidate(&self, epochs: Vec<String>) {
         self.flights.withdraw();
-        if let Err(error) = self.store.purge(&hard(&epochs)).await {
+        if let Err(error) = self.purge(&hard(&epochs)).await {
             tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
             self.overdue.add(epochs, &self.base_epoch);
+        }
+    }
+
+    /// Changes epochs. A store without memory for that may still delete: then the base goes, and
+    /// with it all that is stored, at every gateway.
+    ///
+    /// # Errors
+    /// The store did neither.
+    pub async fn purge(&self, purges: &[Purge]) -> Result<Purged, StoreError> {
+        match self.store.purge(purges).await {
+            Ok(()) => Ok(Purged::AsAsked),
+            Err(error) if error.is_out_of_memory() => {
+                self.metrics.store_failed("invalidation");
+                if self.store.withdraw_all(&self.base_epoch).await? {
+                    tracing::warn!(
+                        %error,
+                        "the store has no memory for an invalidation: the whole cache is \
+                         withdrawn, and used again once the store takes writes"
+                    );
+                }
+                Ok(Purged::Everything)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -97,7 +129,7 @@ impl Gateway {
     /// Carries out the invalidations that wait.
     pub async fn settle_overdue(&self) {
         if let Some(settling) = self.overdue.begin()
-            && self.store.purge(&hard(&settling.epochs)).await.is_ok()
+            && self.purge(&hard(&settling.epochs)).await.is_ok()
         {
             settling.done();
         }
@@ -298,6 +330,9 @@ impl Gateway {
     /// Makes the base epoch if there is none, and remembers it: the first miss names its lease by
     /// it.
     pub(super) async fn found_and_note_base(&self) -> Result<(), StoreError> {
+        // First the clock: what is fetched under a base knows when it was asked for.
+        let clock = self.running().plan.keys.cache_tags_clock();
+        self.store.found(&clock).await?;
         self.store.found(&self.base_epoch).await?;
         let base = std::slice::from_ref(&self.base_epoch);
         let epochs = self.store.epochs(base).await?;

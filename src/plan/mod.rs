@@ -277,7 +277,10 @@ fn compile_scopes(
     let mut scopes = Vec::new();
     for pattern in &written.invalidates {
         match PathPattern::parse(pattern).ok().and_then(|pattern| pattern.literal()) {
-            Some((path, and_below)) => scopes.push(Scope { path, and_below }),
+            Some((path, and_below)) => {
+                let paths = cache::spellings(&path).into_iter();
+                scopes.extend(paths.map(|path| Scope { path, and_below }));
+            }
             None => {
                 let what = format!("{pattern:?} does not name paths literally");
                 let remedy = "write a path, or a prefix that ends in /*, without {placeholders}";

@@ -117,6 +117,11 @@ impl Purge {
     }
 }
 
+/// The keys that are purged beside `key`.
+pub(crate) fn others<'a>(purges: &'a [Purge], key: &'a str) -> impl Iterator<Item = &'a str> {
+    purges.iter().map(|purge| &*purge.key).filter(move |other| *other != key)
+}
+
 /// One variant of a response, to keep.
 #[derive(Debug, Clone)]
 pub struct Entry {

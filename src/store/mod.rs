@@ -11,6 +11,7 @@ pub mod keys;
 mod known;
 mod lease;
 pub mod memory;
+mod purged;
 mod question;
 pub mod redis;
 pub mod revoked;
@@ -57,6 +58,17 @@ pub enum StoreError {
     /// The embedded store holds `store.memory_keys` keys already.
     #[error("the embedded store is full; raise store.memory_keys or use Redis")]
     Full,
+}
+
+impl StoreError {
+    /// Whether the store has no memory for a write. It may still delete then.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
+            Self::Unavailable | Self::Timeout => false,
+        }
+    }
 }
 
 /// The store, of either kind.
@@ -215,6 +227,19 @@ impl Store {
         }
     }
 
+    /// The epochs of tags and groups, as what is stored now is valid under them; nothing where one
+    /// of them was purged since the clock of tags stood at `since`, or nobody can tell.
+    pub async fn tags(
+        &self,
+        keys: &[String],
+        (clock, since): (&str, Epoch),
+    ) -> Result<Option<Vec<Epoch>>, StoreError> {
+        match self {
+            Self::Redis(store) => store.tags(keys, (clock, since)).await,
+            Self::Memory(store) => Ok(store.tags(keys, (clock, since))),
+        }
+    }
+
     /// The epochs as this node knows them without asking: only if it knows every one of them, and
     /// hears of each change (`store.cache_epochs = "follow"`).
     pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
@@ -330,7 +355,16 @@ impl Store {
         }
     }
 
-    /// Makes the base epoch if there is none.
+    /// Takes the base epoch away: nothing that is stored is valid any more, nor under the next one.
+    /// True when there was one.
+    pub async fn withdraw_all(&self, base: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.withdraw_all(base).await,
+            Self::Memory(store) => Ok(store.delete(base)),
+        }
+    }
+
+    /// Makes the base epoch, or the clock of tags, if there is none.
     pub async fn found(&self, base: &str) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.found(base).await,

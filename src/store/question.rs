@@ -194,12 +194,13 @@ pub struct CachedReply {
 }
 
 impl CachedReply {
-    /// Of epochs that are known without asking; the first of them is a base.
+    /// Of epochs that are known without asking, the base first.
     pub fn known(epochs: Vec<Epoch>) -> Self {
         let path = epochs.last().filter(|path| **path != Epoch::default());
         let path_epoch = path.map(|path| Bytes::copy_from_slice(&path.to_bytes()));
         let path_epoch = path_epoch.unwrap_or_default();
-        Self { epochs, path_epoch, based: true, vary: None, variants: Vec::new(), holder: None }
+        let based = epochs.first().is_some_and(|base| *base != Epoch::default());
+        Self { epochs, path_epoch, based, vary: None, variants: Vec::new(), holder: None }
     }
 
     /// Of the values under the epochs' keys; no entry.

@@ -71,9 +71,67 @@ fn the_same_in_other_words_is_one_variant() {
         ("x-a", "x-a:", ""),
         ("accept-language", "accept-language: en, de", "accept-language: de, en"),
         ("accept-language", "accept-language: de;q=0.5", "accept-language: de"),
+        ("accept", "accept: text/html, text/plain", "accept: text/plain, text/html"),
     ];
     for (field, a, b) in two {
         assert_ne!(name(&[field], a), name(&[field], b), "{a:?} {b:?}");
+    }
+}
+
+const PREFERENCES: [&str; 4] = ["accept", "accept-charset", "accept-encoding", "accept-language"];
+
+#[test]
+fn weights_of_one_meaning_are_one_variant() {
+    for field in PREFERENCES {
+        for (a, b) in [
+            ("x;q=1.0, y", "x, y"),
+            ("X;Q=1, y", "x;q=1.000, y;q=1."),
+            ("x ; q=0.5\t,,y", "x;q=0.500, y, "),
+            ("x;q=0, y", "x;q=0.000, y;q=1.0"),
+            ("x;q=0.75, y;q=0.8", "y;q=0.80, x;q=0.750"),
+            ("x, y, X;q=1", "x, y"),
+            ("*;q=0.1, x", "x, *; q=0.10"),
+            ("", " , ,"),
+        ] {
+            let named = |value: &str| name(&[field], &format!("{field}: {value}"));
+            assert_eq!(named(a), named(b), "{field}: {a:?} {b:?}");
+            let lines = a.replace(',', &format!("\n{field}: "));
+            assert_eq!(named(&lines), named(b), "{field}: {a:?} on lines of their own");
+        }
+    }
+}
+
+#[test]
+fn weights_of_another_meaning_or_of_none_are_another_variant() {
+    for field in PREFERENCES {
+        for (a, b) in [
+            ("x", "x;q=0"),
+            ("x", "x;q=0.999"),
+            ("x;q=0.5", "x;q=0.05"),
+            ("x, y", "x"),
+            ("x", "x, *"),
+            ("x", "x, identity"),
+            ("x;q=0.5, y;q=0.5", "x, y"),
+            ("x", ""),
+            // What breaks the grammar means what its reader makes of it.
+            ("x", "x;q=2"),
+            ("x", "x;q=1.001"),
+            ("x;q=.5", "x;q=0.5"),
+            ("x;q=0.5000", "x;q=0.5"),
+            ("x", "x;q="),
+            ("x", "x;q"),
+            ("x;q=1;q=0", "x"),
+            ("xy", "x y"),
+            ("x;q=0, x", "x, x;q=0"),
+            ("x;q=2, y;q=0.5", "y;q=0.5, x;q=2"),
+            ("x;p=1", "x"),
+            ("x;q=1;p=1", "x;p=1"),
+            ("x;p=a", "x;p=A"),
+            ("x;p=\"a;q=1\"", "x;p=\"a\""),
+        ] {
+            let named = |value: &str| name(&[field], &format!("{field}: {value}"));
+            assert_ne!(named(a), named(b), "{field}: {a:?} {b:?}");
+        }
     }
 }
 
@@ -113,5 +171,65 @@ proptest! {
         prop_assert!(selects(&stored, &a));
         let is_same = variant_name(&names, &a) == variant_name(&names, &b);
         prop_assert_eq!(selects(&stored, &b), is_same);
+    }
+}
+
+/// A preference as a client may mean it: a name, and a weight in thousandths.
+fn preferences() -> impl Strategy<Value = Vec<(String, u16)>> {
+    let weight = prop_oneof![Just(0), Just(500), Just(1000), 0_u16..=1000];
+    proptest::collection::btree_map("[a-d]{1,2}", weight, 1..5)
+        .prop_map(|meant| meant.into_iter().collect::<Vec<_>>())
+        .prop_shuffle()
+}
+
+/// One of the spellings of preferences.
+fn spelled(meant: &[(String, u16)], choices: &[u8]) -> String {
+    let mut choices = choices.iter().copied().cycle();
+    let mut pick = |from: &[&str]| {
+        let choice = usize::from(choices.next().unwrap_or_default());
+        from[choice % from.len()].to_owned()
+    };
+    let mut members = Vec::new();
+    for (name, weight) in meant {
+        let name = pick(&[name, &name.to_ascii_uppercase()]);
+        let long = format!("{}.{:03}", weight / 1000, weight % 1000);
+        let short = long.trim_end_matches('0');
+        let weight = match pick(&["long", "short", "left out"]).as_str() {
+            "left out" if *weight == 1000 => String::new(),
+            kind => {
+                let number = if kind == "long" { &long } else { short };
+                let q = pick(&[";q=", "; Q=", " ;\tq="]);
+                format!("{q}{number}")
+            }
+        };
+        members.push(format!("{name}{weight}"));
+    }
+    let parting = pick(&[",", ", ", " ,\t", ",,", "\naccept-encoding: "]);
+    members.join(&parting)
+}
+
+proptest! {
+    /// The law of variants: lists that mean the same are one, however they are spelled and, of
+    /// codings, in whatever order; lists that do not are two.
+    #[test]
+    fn values_are_told_apart_by_what_they_mean(
+        (one, reordered) in preferences().prop_flat_map(|meant| {
+            (Just(meant.clone()), Just(meant).prop_shuffle())
+        }),
+        other in preferences(),
+        choices in proptest::collection::vec(any::<u8>(), 16),
+        more in proptest::collection::vec(any::<u8>(), 16),
+    ) {
+        let coded = |meant: &[(String, u16)], choices: &[u8]| {
+            name(&["accept-encoding"], &format!("accept-encoding: {}", spelled(meant, choices)))
+        };
+        prop_assert_eq!(coded(&one, &choices), coded(&reordered, &more));
+        let (mut sorted, mut sorted_other) = (one.clone(), other.clone());
+        sorted.sort();
+        sorted_other.sort();
+        prop_assert_eq!(
+            coded(&one, &choices) == coded(&other, &more),
+            sorted == sorted_other
+        );
     }
 }

@@ -7,6 +7,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Filling {
     /// The fields of the request.
     pub(super) fields: Arc<HeaderMap>,
     pub(super) keeper: Keeper,
+    /// Set once the whole body is here.
+    pub(super) is_whole: Arc<AtomicBool>,
 }
 
 impl Filling {
@@ -101,7 +104,8 @@ impl Filling {
     /// Keeps the whole body, then lets its readers have the last piece: what they have seen whole,
     /// the next request finds.
     async fn complete(self, last: Option<Bytes>) -> Kept {
-        let Self { writer, mut head, fields, keeper, lead, .. } = self;
+        let Self { writer, mut head, fields, keeper, lead, is_whole, .. } = self;
+        is_whole.store(true, Ordering::Release);
         head.body = StoredBody::Inline(writer.collect(last.as_deref().unwrap_or_default()));
         let kept = keeper.keep(head, &fields).await;
         if let Some(lead) = lead {
@@ -169,11 +173,17 @@ type Kept = Result<Arc<Stored>, Arc<Stored>>;
 type Rest = Pin<Box<dyn Future<Output = Option<Kept>> + Send>>;
 
 /// Reads what is here already: a small body has mostly come along with its head, and then nothing
-/// is left to wait for.
+/// is left to wait for, or only what the store says of its tags. The last byte waits for that, too,
+/// and the head need not promise what does not come.
 pub(super) async fn begin(filling: Filling) -> Result<Option<Kept>, Rest> {
+    let is_whole = Arc::clone(&filling.is_whole);
     let mut filling: Rest = Box::pin(filling.run());
     match std::future::poll_fn(|cx| Poll::Ready(filling.as_mut().poll(cx))).await {
         Poll::Ready(stored) => Ok(stored),
+        // A client that leaves now does not end it.
+        Poll::Pending if is_whole.load(Ordering::Acquire) => {
+            Ok(tokio::spawn(filling).await.unwrap_or_default())
+        }
         Poll::Pending => Err(filling),
     }
 }

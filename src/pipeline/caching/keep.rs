@@ -81,12 +81,10 @@ impl Site {
         Some(join(&self.place, &self.epochs, &tags))
     }
 
-    async fn tags(&self, gateway: &Gateway, mut keys: Vec<String>) -> Option<Vec<Epoch>> {
-        // The clock is read last and written first, so a purge in between is never missed.
-        keys.push(self.origin.keys().cache_tags_clock());
-        let mut tags = gateway.store.epochs(&keys).await.ok()?;
-        let clock = tags.pop()?;
-        (clock == self.place.tags_clock(&self.epochs)).then_some(tags)
+    async fn tags(&self, gateway: &Gateway, keys: Vec<String>) -> Option<Vec<Epoch>> {
+        let clock = self.origin.keys().cache_tags_clock();
+        let since = self.place.tags_clock(&self.epochs);
+        gateway.store.tags(&keys, (&clock, since)).await.ok()?
     }
 }
 

@@ -115,7 +115,7 @@ impl Lookup {
         };
         let turn = lease.heard(reply.holder.as_deref());
         let (epochs, _) = self.split(&reply.epochs);
-        if guess == epochs {
+        if self.place.is_same(&guess, &epochs) {
             self.turn = (variant, turn);
         } else {
             // It is the lease of another moment: theirs is not to be waited for.

@@ -113,7 +113,9 @@ impl Fetch {
         let good = keeper.replaces.as_deref();
         let may_keep = self.errand.unkept.is_none()
             && cache::may_replace(head.status, good, times.answered_ms);
-        let filling = Filling { download, writer, announced, head: kept, fields, keeper, lead };
+        let is_whole = Arc::default();
+        let filling =
+            Filling { download, writer, announced, head: kept, fields, keeper, lead, is_whole };
         let is_measured = announced.is_some();
         let (stored, measured, kept) = match fill::begin(filling).await {
             Ok(Some(Ok(stored))) => (stored, true, true),

@@ -6,6 +6,8 @@ use super::{Keys, hashed, push_hex};
 
 /// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
+/// What the key of the clock of tags is, behind the prefix of all keys.
+const TAGS_CLOCK: &str = ":cache-epoch:{tags-clock}";
 /// What stands between the hash tag and the variant in an entry's key. No tag holds a brace.
 const ENTRY: &str = "}:entry:";
 
@@ -23,6 +25,13 @@ impl Keys {
     /// The epoch that changes with every purge of a tag or a group, in the same step.
     pub fn cache_tags_clock(&self) -> String {
         self.epoch("tags-clock")
+    }
+
+    /// The key of what is noted beside the clock of tags, of which tags were purged lately; nothing
+    /// where `epoch` is another epoch. No epoch itself: nobody is told of its changes.
+    pub fn tags_purged(epoch: &str) -> Option<String> {
+        let prefix = epoch.strip_suffix(TAGS_CLOCK)?;
+        Some(format!("{prefix}:cache-purges:{{tags-clock}}"))
     }
 
     /// The epoch of everything that one route answers.
@@ -140,6 +149,9 @@ mod tests {
         ] {
             assert_eq!(key, expected);
         }
+        let purged = Keys::tags_purged(&keys.cache_tags_clock());
+        assert_eq!(purged.as_deref(), Some("app:cache-purges:{tags-clock}"));
+        assert_eq!(Keys::tags_purged(&keys.cache_host("tags-clock")), None);
         for epoch in [keys.cache_base(), keys.cache_path("h", "/p")] {
             assert!(epoch.starts_with(&keys.cache_epochs()) && !entry.starts_with(&epoch));
         }

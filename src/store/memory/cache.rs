@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ENTRY_BYTES_MAX, MemoryStore, Values, lock};
-use crate::store::cached::{life, living, vary_sets, with_deadline};
+use crate::store::cached::{life, living, others, vary_sets, with_deadline};
+use crate::store::keys::Keys;
+use crate::store::purged;
 use crate::store::{
     Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered,
     SessionValue, StoreError, VARIANTS_MAX, VARY, WantedLock,
@@ -138,7 +140,15 @@ impl MemoryStore {
         let mut values = lock(&self.values);
         for Purge { key, soft } in purges {
             let mut epoch = Epoch::fresh()?;
-            if *soft {
+            let notes = Keys::tags_purged(key);
+            if let Some(notes) = &notes {
+                let before = Epoch::read(values.text(key).as_deref());
+                let names = purged::names(others(purges, key));
+                let old = values.text(notes).unwrap_or_default();
+                let noted = purged::joined(&old, &purged::noted(before, &names));
+                let noted = SessionValue::Text(noted.into());
+                values.insert(notes, noted, Some(EPOCH_TTL), self.keys_max)?;
+            } else if *soft {
                 match values.live(key).map(|found| found.value.clone()) {
                     None => epoch.hard = Epoch::default().hard,
                     Some(SessionValue::Text(text)) if Epoch::is_one(&text) => {
@@ -151,6 +161,19 @@ impl MemoryStore {
             values.insert(key, value, Some(EPOCH_TTL), self.keys_max)?;
         }
         Ok(())
+    }
+
+    /// See [`crate::store::Store::tags`].
+    pub fn tags(&self, keys: &[String], (clock, since): (&str, Epoch)) -> Option<Vec<Epoch>> {
+        let values = lock(&self.values);
+        if Epoch::read(values.text(clock).as_deref()) != since {
+            let notes = values.text(&Keys::tags_purged(clock)?)?;
+            let names = purged::names(keys.iter().map(String::as_str));
+            if purged::changed(&notes, usize::MAX, since, &names) != Some(false) {
+                return None;
+            }
+        }
+        Some(values.epochs(keys).epochs)
     }
 
     /// Changes epochs that an earlier request could not change.

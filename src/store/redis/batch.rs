@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::cache::{cached, set_epoch, take_call, variants_call};
+use super::cache::{cached, change, take_call, variants_call};
 use super::link::{Health, Script, Scripts};
 use crate::store::{
-    Answers, CachedEntry, ChargeReply, Epoch, LeaseReply, Questions, Reply, SessionEnd, SessionKey,
+    Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, SessionEnd, SessionKey,
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
@@ -36,11 +36,8 @@ impl Batch {
     ) -> Result<Self, StoreError> {
         let mut pipeline = Pipeline::with_capacity(8);
         if !questions.overdue.is_empty() {
-            pipeline.cmd("MULTI");
-            for epoch in questions.overdue {
-                pipeline.add_command(set_epoch(epoch, Epoch::fresh()?));
-            }
-            pipeline.cmd("EXEC");
+            let overdue: Vec<Purge> = questions.overdue.iter().cloned().map(Purge::hard).collect();
+            change(&mut pipeline, &overdue)?;
         }
         let standing = pipeline.len();
         if let Some(asked) = questions.standing {

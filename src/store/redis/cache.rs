@@ -11,7 +11,9 @@ use super::link::{self, Script};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::CacheEpochs;
-use crate::store::cached::{life, living, nonce, with_deadline};
+use crate::store::cached::{life, living, nonce, others, with_deadline};
+use crate::store::keys::Keys;
+use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
     Answers, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Questions,
     Remembered, Reply, StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX, WantedLock,
@@ -174,19 +176,52 @@ impl RedisStore {
     /// See [`crate::store::Store::purge`].
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(purges.len() + 2);
-        pipeline.cmd("MULTI");
-        for Purge { key, soft } in purges {
-            pipeline.add_command(if *soft {
-                soften(key, nonce()?, Epoch::fresh()?)
-            } else {
-                set_epoch(key, Epoch::fresh()?)
-            });
-        }
-        pipeline.cmd("EXEC");
+        change(&mut pipeline, purges)?;
         let done = self.transact(&pipeline).await;
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
+    }
+
+    /// See [`crate::store::Store::tags`].
+    pub async fn tags(
+        &self,
+        keys: &[String],
+        (clock, since): (&str, Epoch),
+    ) -> Result<Option<Vec<Epoch>>, StoreError> {
+        let mark = self.tracker.get().and_then(Tracker::mark);
+        let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(start("MGET")).arg(keys).arg(clock);
+        // Read behind the epochs, so that no purge in between is missed.
+        pipeline.add_command(notes_call(&notes, USUAL));
+        let mut replies = self.run(&pipeline).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_default();
+        let read = values(next(), keys.len() + 1)?;
+        let mut epochs = CachedReply::of_epochs(&read).epochs;
+        if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
+            tracker.learn(mark, keys, &epochs);
+        }
+        if epochs.pop() == Some(since) {
+            return Ok(Some(epochs));
+        }
+        let names = purged::names(keys.iter().map(String::as_str));
+        let mut noted = value(next()).unwrap_or_default();
+        let mut is_changed = purged::changed(&noted, USUAL, since, &names);
+        if is_changed.is_none() && noted.len() == USUAL {
+            // Many purges in one fetch.
+            let all = self.run_one(notes_call(&notes, MOST)).await?;
+            noted = value(all).unwrap_or_default();
+            is_changed = purged::changed(&noted, MOST, since, &names);
+        }
+        Ok((is_changed == Some(false)).then_some(epochs))
+    }
+
+    /// See [`crate::store::Store::withdraw_all`].
+    pub async fn withdraw_all(&self, base: &str) -> Result<bool, StoreError> {
+        let was_there = self.delete(base).await;
+        self.forget(std::iter::once(base));
+        was_there
     }
 
     /// Takes epochs out of the table: they may have changed.
@@ -235,8 +270,42 @@ impl RedisStore {
     }
 }
 
+/// The commands that change epochs, all at once.
+pub(super) fn change(pipeline: &mut Pipeline, purges: &[Purge]) -> Result<(), StoreError> {
+    pipeline.cmd("MULTI");
+    for Purge { key, soft } in purges {
+        pipeline.add_command(if let Some(notes) = Keys::tags_purged(key) {
+            let names = purged::names(others(purges, key));
+            move_clock(key, &notes, &names, Epoch::fresh()?)
+        } else if *soft {
+            soften(key, nonce()?, Epoch::fresh()?)
+        } else {
+            set_epoch(key, Epoch::fresh()?)
+        });
+    }
+    pipeline.cmd("EXEC");
+    Ok(())
+}
+
+/// The command that moves the clock of tags and notes what for. The script travels with the call,
+/// as that of [`soften`] does.
+fn move_clock(clock: &str, notes: &str, names: &[u8], epoch: Epoch) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(include_str!("../scripts/tagged.lua")).arg(2).arg(clock).arg(notes);
+    command.arg(&epoch.to_bytes()[..]).arg(millis(EPOCH_TTL)).arg(names);
+    command.arg(MOST);
+    command
+}
+
+/// The command that reads so many bytes of notes of purges, the newest ones.
+fn notes_call(notes: &str, bytes: usize) -> Cmd {
+    let mut command = start("GETRANGE");
+    command.arg(notes).arg(-i64::try_from(bytes).unwrap_or(i64::MAX)).arg(-1);
+    command
+}
+
 /// The command that writes an epoch.
-pub(super) fn set_epoch(key: &str, epoch: Epoch) -> Cmd {
+fn set_epoch(key: &str, epoch: Epoch) -> Cmd {
     let mut command = redis::cmd("SET");
     command.arg(key).arg(&epoch.to_bytes()[..]).arg("PX").arg(millis(EPOCH_TTL));
     command

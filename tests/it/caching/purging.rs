@@ -221,3 +221,143 @@ fn what_names_nothing_or_too_much_is_refused_and_purges_nothing() {
     }
     assert!(is_hit(&house.get(0, "/p")));
 }
+
+/// Whether this one is a hit afterwards, and what the answer says is gone.
+fn gone_after(house: &House, body: &str) -> (Vec<&'static str>, String) {
+    const PATHS: [&str; 7] = ["/x", "/x/pp", "/x/pp/1", "/x/pp2", "/x/*", "/x/%2A", "/x/{id}"];
+    let get = |path: &str| {
+        let request = Client::get(house.gateways[0].public, path).header("Host", "a.test");
+        is_hit(&request.send())
+    };
+    for path in PATHS {
+        eventually("it is cached", || get(path));
+    }
+    let reply = purge(house, body);
+    assert_eq!(reply.status, 200, "{body}: {}", reply.text());
+    let gone = PATHS.into_iter().filter(|path| !get(path)).collect();
+    (gone, reply.json()["purged"].as_str().expect("what is gone").to_owned())
+}
+
+#[test]
+fn the_answer_names_all_that_is_gone_in_whatever_spelling_it_was_asked_for() {
+    let house = House::start(plain());
+    let both_stars = ["/x/*", "/x/%2A"].as_slice();
+    for (body, gone, said) in [
+        (
+            r#"{"url": "http://a.test/x/pp?a=1"}"#,
+            ["/x/pp"].as_slice(),
+            "http://a.test/x/pp?a=1, that is a.test/x/pp with every query, over http and https",
+        ),
+        (
+            r#"{"url": "https://A.test.:8443//x/./%70p#top"}"#,
+            &["/x/pp"],
+            "https://A.test.:8443//x/./%70p#top, that is a.test:8443/x/pp and a.test/x/pp \
+             with every query, over http and https",
+        ),
+        (r#"{"path": "/x/pp/"}"#, &["/x/pp", "/x/pp/1"], "/x/pp and everything below it"),
+        (
+            r#"{"path": "//x/y/../pp?a=1"}"#,
+            &["/x/pp", "/x/pp/1"],
+            "/x/pp and everything below it, with every query",
+        ),
+        (r#"{"prefix": "/x/pp/*"}"#, &["/x/pp", "/x/pp/1"], "/x/pp and everything below it"),
+        (r#"{"path": "/x/%2a"}"#, both_stars, "/x/%2A and everything below it"),
+        (
+            r#"{"url": "http://a.test/x/%2A"}"#,
+            both_stars,
+            "http://a.test/x/%2A, that is a.test/x/%2A with every query, over http and https",
+        ),
+        (r#"{"path": "/x/%7bid%7D"}"#, &["/x/{id}"], "/x/%7Bid%7D and everything below it"),
+    ] {
+        let expected = (gone.to_vec(), said.to_owned());
+        assert_eq!(gone_after(&house, body), expected, "{body}");
+    }
+    for (body, said) in [
+        (r#"{"host": "B.test:81"}"#, "everything on b.test:81 and b.test"),
+        (
+            r#"{"group": "g", "origin": "https://b.test:81"}"#,
+            "the group g of https://b.test:81 and https://b.test",
+        ),
+        (r#"{"tag": "two words"}"#, "everything tagged two words"),
+        (r#"{"tag": "a,b"}"#, "everything tagged a,b"),
+    ] {
+        assert_eq!(gone_after(&house, body), (vec![], said.to_owned()), "{body}");
+    }
+}
+
+#[test]
+fn what_can_name_nothing_is_refused_and_says_how_to_write_it() {
+    let house = House::start(plain());
+    let admin = format!("http://{}", house.gateways[0].admin);
+    house.get(0, "/x/pp");
+    for (kind, given, told) in [
+        ("path", "/x/pp*", "%2A"),
+        ("prefix", "/x/pp*", "%2A"),
+        ("path", "/x*", "%2A"),
+        ("path", "/x/**", "%2A"),
+        ("path", "/*/pp", "%2A"),
+        ("path", "/x/*/", "%2A"),
+        ("path", "/x/*/*", "%2A"),
+        ("path", "*", "begins with a slash"),
+        ("path", "", "begins with a slash"),
+        ("path", "x/pp", "begins with a slash"),
+        ("path", "http://a.test/x", "begins with a slash"),
+        ("path", "/x/{id}", "placeholders"),
+        ("path", "/x/{id}/*", "placeholders"),
+        ("path", "/x#pp", "%23"),
+        ("path", "/x/%2Fpp", "%2F"),
+        ("path", "/x y", "no path"),
+        ("url", "http://a.test/x/*", "%2A"),
+        ("url", "http://a.test/x/pp*?a=1", "%2A"),
+        ("url", "http://a.test/{id}", "placeholders"),
+        ("url", "http://user@a.test/x", "no http URL"),
+        ("url", "", "no http URL"),
+        ("host", "*.a.test", "no host"),
+        ("host", "a.test/x", "no host"),
+        ("host", "", "no host"),
+        ("tag", "a, b", "one by one"),
+        ("tag", " a", "space"),
+        ("tag", "a\nb", "no tag"),
+        ("tag", &"t".repeat(257), "256"),
+        ("route", "", "No route"),
+    ] {
+        let body = serde_json::json!({ kind: given }).to_string();
+        let reply = purge(&house, &body);
+        let detail = reply.json()["detail"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(reply.status, 400, "{body}: {}", reply.text());
+        assert!(detail.contains(told), "{body}: {detail}");
+        // The command refuses the same, in the same words.
+        let ran = run(&Folder::new(), &["purge", &format!("--{kind}"), given, "--admin", &admin]);
+        assert_eq!(ran.code, Some(1), "{body}: {}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{body}: {}", ran.stderr);
+    }
+    for group in ["é", &"g".repeat(257)] {
+        let body = serde_json::json!({ "group": group, "origin": "http://a.test" }).to_string();
+        assert_eq!(purge(&house, &body).status, 400, "{body}");
+    }
+    assert!(is_hit(&house.get(0, "/x/pp")));
+}
+
+#[test]
+fn a_route_names_a_literal_star_like_a_purge() {
+    let routes = r#"
+        [routes.read]
+        path = "/*"
+        methods = ["GET"]
+        upstream = "shop"
+        cache = { ttl = "1h" }
+        [routes.write]
+        path = "/write"
+        methods = ["POST"]
+        upstream = "shop"
+        invalidates = ["/a%2Ab"]
+    "#;
+    let house = House::with_routes(plain(), routes);
+    for path in ["/a*b", "/a%2Ab", "/ab"] {
+        house.get(0, path);
+        eventually("it is cached", || is_hit(&house.get(0, path)));
+    }
+    assert_eq!(house.request(0, "POST", "/write").status, 200);
+    assert!(!is_hit(&house.get(0, "/a*b")) && !is_hit(&house.get(0, "/a%2ab")));
+    assert!(is_hit(&house.get(0, "/ab")));
+}

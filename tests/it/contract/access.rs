@@ -149,6 +149,7 @@ async fn caching(store: &Store) {
     for soft in [true, false] {
         let purge = Purge { key: keys.cache_base(), soft };
         store.purge(&[purge]).await.expect("a purge");
+        tagged(store, &keys).await;
     }
     store.follow_epochs();
     let base = [keys.cache_base()];
@@ -265,4 +266,19 @@ fn a_wrong_password_is_an_outage_that_names_no_password() {
     // Once the server has that password, the gateway is let in without a restart.
     make_user(&redis, "wrong-horse");
     eventually("it works", || Client::get(gateway.public, "/").send().status != 503);
+}
+
+/// A purge of a tag, and what is to be known of it.
+async fn tagged(store: &Store, keys: &Keys) {
+    let (clock, tag) = (keys.cache_tags_clock(), keys.cache_tag("shop", b"t"));
+    store.found(&clock).await.expect("a clock");
+    let tags = [tag.clone()];
+    let since = store.epochs(std::slice::from_ref(&clock)).await.expect("the clock")[0];
+    for _ in 0..30 {
+        let purges = [clock.clone(), tag.clone()].map(Purge::hard);
+        store.purge(&purges).await.expect("a purge of a tag");
+    }
+    let told = store.tags(&tags, (&clock, since)).await.expect("what was purged");
+    assert_eq!(told, None);
+    store.withdraw_all(&clock).await.expect("a withdrawal");
 }

@@ -24,6 +24,8 @@ over_both_stores![
     a_purge_is_hard_or_soft,
     a_soft_purge_of_nothing_makes_nothing_invalid,
     several_epochs_are_changed_by_one_purge,
+    the_epochs_of_tags_are_told_unless_one_was_purged,
+    a_base_that_is_taken_away_is_gone,
     a_variant_ends_with_its_own_life_and_not_with_anothers,
     a_lock_has_one_holder,
     a_lock_comes_with_a_look,
@@ -249,6 +251,60 @@ async fn several_epochs_are_changed_by_one_purge(it: Subject) {
     it.store.purge(&[]).await.expect("nothing to do");
     assert_eq!(it.store.epochs(&keys).await.unwrap(), after);
     assert_eq!(it.store.epochs(&[]).await.unwrap(), []);
+}
+
+/// By a purge, hard or soft, or by one that was overdue.
+async fn the_epochs_of_tags_are_told_unless_one_was_purged(it: Subject) {
+    const CLOCK: &str = "app:cache-epoch:{tags-clock}";
+    let [a, b, c] = ["a", "b", "c"].map(|tag| format!("app:cache-epoch:{{tag=u={tag}}}"));
+    let tags = [a.clone(), b.clone()];
+    let since =
+        async |since: Epoch| it.store.tags(&tags, (CLOCK, since)).await.expect("no failure");
+    assert_eq!(since(Epoch::default()).await, Some(vec![Epoch::default(); 2]), "none was purged");
+    it.store.found(CLOCK).await.unwrap();
+    let first = it.epoch(CLOCK).await;
+    assert_ne!(first, Epoch::default());
+    assert_eq!(since(first).await, Some(vec![Epoch::default(); 2]));
+    assert_eq!(since(Epoch::default()).await, None, "nobody knows what was lost with it");
+    // More than are read at first, and other keys beside them.
+    for number in 0..60 {
+        let another = if number % 2 == 0 { soft(&c) } else { hard(&c) };
+        it.store.purge(&[hard(CLOCK), another, hard(PATH)]).await.unwrap();
+        it.cached(&[CLOCK, &c]).await;
+    }
+    let second = it.epoch(CLOCK).await;
+    assert!(first.hard != second.hard && first.soft != second.soft);
+    assert_eq!(since(first).await, Some(vec![Epoch::default(); 2]), "another tag");
+    it.store.purge(&[soft(CLOCK), soft(&c), soft(&b)]).await.unwrap();
+    assert_eq!((since(first).await, since(second).await), (None, None));
+    let third = it.epoch(CLOCK).await;
+    assert_eq!(since(third).await, Some(vec![it.epoch(&a).await, it.epoch(&b).await]));
+    let (_, is_settled) = it.cached(&[CLOCK, &a]).await;
+    assert!(is_settled);
+    assert_eq!(since(third).await, None, "it was overdue");
+    // More than are looked at.
+    let fourth = it.epoch(CLOCK).await;
+    let several: Vec<Purge> = std::iter::once(hard(CLOCK))
+        .chain((0..100).map(|number| hard(&format!("app:cache-epoch:{{tag=u=x{number}}}"))))
+        .collect();
+    for _ in 0..20 {
+        it.store.purge(&several).await.unwrap();
+    }
+    assert!(since(fourth).await.is_some());
+    for _ in 0..40 {
+        it.store.purge(&several).await.unwrap();
+    }
+    assert_eq!(since(fourth).await, None);
+}
+
+async fn a_base_that_is_taken_away_is_gone(it: Subject) {
+    it.store.found(BASE).await.unwrap();
+    let first = it.epoch(BASE).await;
+    assert!(it.store.withdraw_all(BASE).await.unwrap());
+    assert!(!it.cached(&[]).await.0.based);
+    assert!(!it.store.withdraw_all(BASE).await.unwrap());
+    it.store.found(BASE).await.unwrap();
+    assert_ne!(it.epoch(BASE).await, first);
 }
 
 async fn a_variant_ends_with_its_own_life_and_not_with_anothers(it: Subject) {

@@ -118,7 +118,11 @@ fn a_purge_makes_what_it_names_stale() {
     for (arguments, said, stale) in [
         (vec!["--path", "/products/1"], "/products/1 and everything below it", [true, true, false]),
         (vec!["--path", "/products/1/*"], "/products/1 and everything below", [true, true, false]),
-        (vec!["--url", &host], "http://shop.test/products/1?q=1", [true, false, false]),
+        (
+            vec!["--url", &host],
+            "http://shop.test/products/1?q=1, that is shop.test/products/1 with every query",
+            [true, false, false],
+        ),
         (vec!["--all"], "everything", [true, true, true]),
     ] {
         for path in paths {
