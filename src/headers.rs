@@ -135,7 +135,9 @@ pub fn outgoing(
     }
     headers.insert(X_FORWARDED_FOR, for_value);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-    headers.insert(X_FORWARDED_HOST, target.authority.to_header());
+    if !target.authority.host().is_empty() {
+        headers.insert(X_FORWARDED_HOST, target.authority.to_header());
+    }
     headers.insert(FORWARDED, forwarded);
     headers.insert(X_REQUEST_ID, ids.request.clone());
     headers.insert(TRACEPARENT, ids.trace.clone());
@@ -284,8 +286,11 @@ fn element(target: &Target, peer: &Peer, client: &Client) -> HeaderValue {
         IpAddr::V4(_) => element.extend(["for=", address]),
         IpAddr::V6(_) => element.extend(["for=\"[", address, "]\""]),
     }
-    let quote = if host.contains(':') { "\"" } else { "" };
-    element.extend([";host=", quote, host, quote, ";proto=", client.scheme]);
+    if !host.is_empty() {
+        let quote = if host.contains(':') { "\"" } else { "" };
+        element.extend([";host=", quote, host, quote]);
+    }
+    element.extend([";proto=", client.scheme]);
     HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 

@@ -3,8 +3,9 @@
 //!
 //! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are
 //! resolved, slashes merged. An escape that some upstream would read as a separator or an end (`%2F
-//! %5C %00 %0A %0D`) is refused, like a raw backslash or control character. The query is kept byte
-//! for byte.
+//! %5C %00 %0A %0D`) is refused, like a raw backslash or control character, and like a dot segment
+//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb. The
+//! query is kept byte for byte. What is canonical is its own canonical spelling.
 
 use http::uri::PathAndQuery;
 
@@ -13,7 +14,9 @@ pub fn canonical(given: &PathAndQuery, encoded_slash: bool) -> Result<PathAndQue
     if is_canonical(given.path().as_bytes()) {
         return Ok(given.clone());
     }
-    let mut text = resolve(&decode(given.path().as_bytes(), encoded_slash)?);
+    let decoded = decode(given.path().as_bytes(), encoded_slash)?;
+    decoded.split('/').try_for_each(check_dots)?;
+    let mut text = resolve(&decoded);
     if let Some(query) = given.query() {
         text.push('?');
         text.push_str(query);
@@ -87,6 +90,18 @@ fn decode(path: &[u8], encoded_slash: bool) -> Result<String, &'static str> {
         }
     }
     Ok(out)
+}
+
+/// Refuses a dot segment with a parameter, also behind an encoded slash: who takes the parameter
+/// away reads a dot segment, which [`resolve`] does not.
+fn check_dots(segment: &str) -> Result<(), &'static str> {
+    for piece in segment.split("%2F") {
+        let rest = piece.strip_prefix("..").or_else(|| piece.strip_prefix('.')).unwrap_or(piece);
+        if rest.len() < piece.len() && (rest.starts_with(';') || rest.starts_with("%3B")) {
+            return Err("a dot segment with a parameter (`..;`)");
+        }
+    }
+    Ok(())
 }
 
 fn push_escape(out: &mut String, byte: u8) {

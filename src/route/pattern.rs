@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::base::authority::canonical_host;
+
 /// Which hosts a route answers for. Greater is more specific.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
@@ -34,27 +36,19 @@ impl HostPattern {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const HELP: &str =
             "a host is written without scheme, port or path: shop.example.com or *.example.com";
-        let text = text.to_ascii_lowercase();
-        let (wildcard, name) = match text.strip_prefix("*.") {
+        let (is_wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
-            None => (false, text.as_str()),
+            None => (false, text),
         };
-        let known = |b: u8| {
-            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':')
-        };
-        let bracketed = name.starts_with('[');
-        if name.is_empty()
-            || !name.bytes().all(known)
-            || (!bracketed && name.contains(':'))
-            || name.starts_with('.')
-        {
+        // In the spelling that a request's host has when it is matched.
+        let name = canonical_host(name).ok_or(HELP)?;
+        if is_wildcard && name.starts_with('[') {
             return Err(HELP);
         }
-        let name = name.trim_end_matches('.');
-        Ok(if wildcard {
+        Ok(if is_wildcard {
             Self::Wildcard(Suffix(format!(".{name}")))
         } else {
-            Self::Exact(name.to_owned())
+            Self::Exact(name.into_owned())
         })
     }
 

@@ -102,6 +102,38 @@ fn a_path_pattern_covers_what_it_says() {
 }
 
 #[test]
+fn a_host_pattern_is_as_canonical_as_a_host() {
+    for (pattern, host) in [
+        ("API.test.", "api.test"),
+        ("[0:0:0:0:0:0:0:1]", "[::1]"),
+        ("[2001:DB8::1]", "[2001:db8::1]"),
+        ("*.Shop.test.", "a.shop.test"),
+    ] {
+        assert!(HostPattern::parse(pattern).unwrap().matches(host), "{pattern}");
+    }
+    for bad in [
+        "api.test..",
+        "a..b",
+        ".a",
+        "*..a",
+        "*.",
+        "*",
+        "",
+        ".",
+        "a:80",
+        "[::1]:80",
+        "*.[::1]",
+        "[fe80::1%25eth0]",
+        "a b",
+        "a/b",
+        "http://a",
+        "\u{e4}.test",
+    ] {
+        assert!(HostPattern::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn routes_that_no_request_tells_apart_are_found() {
     let same = |a: &'static str, b: &'static str| {
         let routes = table(&[a, b]).routes;
