@@ -11,14 +11,17 @@ use super::value::{
     GIB, KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     size, string,
 };
+use crate::base::facts::ForwardingFields;
 
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which of these fields.
+    pub forwarded: ForwardingFields,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain: Duration,
     /// In which fields clients are told of their rate limits.
@@ -78,6 +81,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
+            forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
@@ -112,12 +116,17 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
     Server {
         listen: server.list("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
+        forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),
     }
 }
+
+/// What `forwarded` may be.
+const FORWARDED: [(&str, ForwardingFields); 2] =
+    [("x-forwarded", ForwardingFields::XForwarded), ("forwarded", ForwardingFields::Forwarded)];
 
 fn read_ratelimit_fields(server: &mut Section<'_>) -> RatelimitFields {
     const KEY: &str = "ratelimit_fields";

@@ -115,7 +115,10 @@ impl Plan {
         let limits = &config.server.limits;
         let owned = owned_headers(&config, &verifiers);
         Ok(Self {
-            client: client::Policy { trusted: config.server.trusted_proxies.clone() },
+            client: client::Policy {
+                trusted: config.server.trusted_proxies.clone(),
+                fields: config.server.forwarded,
+            },
             guard: guard::Policy {
                 headers_max: limits.headers,
                 body_bytes_max: limits.body_bytes,

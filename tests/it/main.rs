@@ -30,6 +30,8 @@ mod check;
 mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// What trusted proxies say of the client, and what upstreams are told of it.
+mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.

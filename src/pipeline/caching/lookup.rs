@@ -1,5 +1,6 @@
 //! What the cache asks of the store for one request.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -54,7 +55,14 @@ impl Lookup {
         let odd = arrival.has_body || headers::nominates(&head.headers);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
         let upstream = running.plan.upstreams.get(route.upstream).map_or("", |(name, _)| name);
-        let named = (&*route.name, upstream, client.scheme);
+        // An upstream may write the host that it is told of into what it answers.
+        let authority = client.authority(target);
+        let upstream = if *authority == target.authority {
+            Cow::Borrowed(upstream)
+        } else {
+            Cow::Owned(format!("{upstream};@{}", authority.as_str()))
+        };
+        let named = (&*route.name, &*upstream, client.scheme);
         let entry = Place::entry(keys, &policy, named, target, caller);
         let near = if intent.read { gateway.near.get(&entry) } else { None };
         let place = match &near {
