@@ -139,8 +139,8 @@ fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
     }
 }
 
-/// Whether an absolute-form target ends behind its authority. [`http::Uri`] puts a `/` in place of a
-/// path that is not there; a path that was written lies right behind the authority, in the one
+/// Whether an absolute-form target ends behind its authority. [`http::Uri`] puts a `/` in place of
+/// a path that is not there; a path that was written lies right behind the authority, in the one
 /// buffer that both were read from. Not so in HTTP/2, where `:path` is a field of its own.
 fn lacks_path(head: &Parts) -> bool {
     let (Some(authority), Some(path)) = (head.uri.authority(), head.uri.path_and_query()) else {
@@ -150,8 +150,8 @@ fn lacks_path(head: &Parts) -> bool {
     head.version != Version::HTTP_2 && path.as_str() == "/" && !follows
 }
 
-/// One authority: an absolute-form target's, whatever `Host` says (RFC 9112 §3.2.2), or `Host`'s. In
-/// HTTP/2 they must agree where both are given (RFC 9113 §8.3.1).
+/// One authority: an absolute-form target's, whatever `Host` says (RFC 9112 §3.2.2), or `Host`'s.
+/// In HTTP/2 they must agree where both are given (RFC 9113 §8.3.1).
 fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

@@ -341,8 +341,8 @@ fn forwarding(
     }
 }
 
-/// `Forwarded`: the client, the trusted proxies behind it, and the peer. Who reads the first element
-/// and who reads the last one learn the same scheme and host.
+/// `Forwarded`: the client, the trusted proxies behind it, and the peer. Who reads the first
+/// element and who reads the last one learn the same scheme and host.
 fn chain(target: &Target, peer: &Peer, client: &Client) -> HeaderValue {
     let host = client.authority(target).as_str();
     let mut text = String::with_capacity(64 + host.len());

@@ -135,8 +135,11 @@ fn of_url(url: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let (uri, authority) = split(url, "url")?;
     let path = uri.path_and_query().ok_or_else(|| wrong(&format!("{url:?} has no path.")))?;
     let path = canonical_path(path, plan)?;
-    let of = |site: &str| Scope::Path { site, path: &path }.epoch(&plan.keys);
-    let epochs = distinct(sites(&authority).map(|site| of(&site)));
+    let names = plan.names_of(&path);
+    let of = |site: &str, path: &str| Scope::Path { site, path }.epoch(&plan.keys);
+    let sites = sites(&authority);
+    let epochs = sites.iter().flat_map(|site| names.iter().map(|name| of(site, name)));
+    let epochs = distinct(epochs);
     Ok(Withdrawn { epochs, what: url.to_owned() })
 }
 
@@ -153,7 +156,9 @@ fn of_prefix(prefix: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     }
     let path = canonical_path(&literal.parse().map_err(|_| wrong())?, plan)?;
     let what = format!("{} and everything below it", covering(&path));
-    Ok(Withdrawn { epochs: Scope::Below(&path).epochs(&plan.keys), what })
+    let names = plan.names_of(&path);
+    let epochs = names.iter().flat_map(|name| Scope::Below(name).epochs(&plan.keys));
+    Ok(Withdrawn { epochs: distinct(epochs), what })
 }
 
 fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, Fault> {

@@ -208,7 +208,11 @@ mod tests {
         /// Whatever is accepted is accepted again, as what it is.
         #[test]
         fn canonical_is_canonical(
-            host in "[a-cA-C0-9._%\u{e9}-]{0,8}\\.{0,2}|\\[[0-9a-fA-F:.%]{0,12}\\]|\\[::[0-9A-F]{0,4}\\]",
+            host in concat!(
+                "[a-cA-C0-9._%\u{e9}-]{0,8}\\.{0,2}",
+                "|\\[[0-9a-fA-F:.%]{0,12}\\]",
+                "|\\[::[0-9A-F]{0,4}\\]",
+            ),
             port in "(:0{0,3}[0-9]{0,5})?",
         ) {
             if let Some(once) = canonical(&format!("{host}{port}")) {

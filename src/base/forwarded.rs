@@ -1,21 +1,18 @@
 //! Lists of forwarding fields, read from their end.
 //!
-//! Each proxy appends to what it was given, so trust ends somewhere on the way from the last element
-//! to the first, and what a client wrote itself stands further left. Reading from the right, nothing
-//! that stands there can hide what a proxy appended: a quotation mark that is never closed takes its
-//! own element along, and no other.
+//! Each proxy appends to what it was given, so trust ends somewhere on the way from the last
+//! element to the first, and what a client wrote itself stands further left. Reading from the
+//! right, nothing that stands there can hide what a proxy appended: a quotation mark that is never
+//! closed takes its own element along, and no other.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::{AsHeaderName, HeaderMap};
 
-/// The elements of a list field, the last one first. Several lines are one list (RFC 9110 §5.3), and
-/// empty elements are none (§5.6.1).
-pub fn elements<'h>(
-    headers: &'h HeaderMap,
-    name: impl AsHeaderName,
-) -> impl Iterator<Item = &'h [u8]> {
+/// The elements of a list field, the last one first. Several lines are one list (RFC 9110 §5.3),
+/// and empty elements are none (§5.6.1).
+pub fn elements(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).iter().rev();
     let elements = lines.flat_map(|line| parts(line.as_bytes(), b','));
     elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())

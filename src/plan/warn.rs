@@ -9,6 +9,7 @@ const EXAMPLE_SECRET: &[u8] = b"example-only-replace-me-with-32-random-bytes";
 pub(super) fn warnings(config: &Config) -> Problems {
     let mut warnings = Problems::default();
     example_secrets(config, &mut warnings);
+    super::loose::paths(config, &mut warnings);
     warnings
 }
 

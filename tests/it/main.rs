@@ -44,6 +44,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// Upstreams that read paths more loosely than the gateway.
+mod loose_paths;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.
