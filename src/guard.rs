@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Method, Version};
 
 use crate::base::authority::Authority;
@@ -29,8 +30,8 @@ pub enum Malformed {
     /// RFC 9112 §3.2: exactly one valid `Host`.
     #[error("the request needs exactly one valid Host header")]
     Host,
-    /// RFC 9112 §3.2.2: one authority.
-    #[error("the request target and the Host header name different authorities")]
+    /// RFC 9113 §8.3.1: `:authority` and `Host` must not differ.
+    #[error(":authority and the Host header name different authorities")]
     Authority,
     /// RFC 9112 §3.2: origin-form or absolute-form.
     #[error("the request target must be a path that begins with / (or an absolute http URL)")]
@@ -84,10 +85,21 @@ pub fn inspect(policy: &Policy, local: SocketAddr, head: &Parts) -> Result<Inspe
             Err(Malformed::TargetForm)
         };
     }
-    let given = head.uri.path_and_query().ok_or(Malformed::TargetForm)?;
-    if !given.as_str().starts_with('/') {
-        return Err(Malformed::TargetForm);
+    if head.method == Method::OPTIONS && lacks_path(head) {
+        // RFC 9112 §3.2.4: an absolute-form without a path is how a proxy is told `OPTIONS *`.
+        return Ok(Inspected::ServerOptions);
     }
+    let given = head.uri.path_and_query().ok_or(Malformed::TargetForm)?;
+    let rooted = match given.as_str() {
+        text if text.starts_with('/') => None,
+        // `http://host?query`: an empty path is `/` (RFC 9110 §4.2.3).
+        query if query.starts_with('?') && head.uri.authority().is_some() => {
+            let path = PathAndQuery::try_from(format!("/{query}"));
+            Some(path.map_err(|_| Malformed::TargetForm)?)
+        }
+        _ => return Err(Malformed::TargetForm),
+    };
+    let given = rooted.as_ref().unwrap_or(given);
     let path_and_query = canonical(given, policy.encoded_slash).map_err(Malformed::Path)?;
     Ok(Inspected::Route(Target { authority, path_and_query }))
 }
@@ -127,8 +139,19 @@ fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
     }
 }
 
-/// One authority, from `Host`, `:authority` or an absolute-form target, which must agree where
-/// several are given.
+/// Whether an absolute-form target ends behind its authority. [`http::Uri`] puts a `/` in place of
+/// a path that is not there; a path that was written lies right behind the authority, in the one
+/// buffer that both were read from. Not so in HTTP/2, where `:path` is a field of its own.
+fn lacks_path(head: &Parts) -> bool {
+    let (Some(authority), Some(path)) = (head.uri.authority(), head.uri.path_and_query()) else {
+        return false;
+    };
+    let follows = authority.as_str().as_bytes().as_ptr_range().end == path.as_str().as_ptr();
+    head.version != Version::HTTP_2 && path.as_str() == "/" && !follows
+}
+
+/// One authority: an absolute-form target's, whatever `Host` says (RFC 9112 §3.2.2), or `Host`'s.
+/// In HTTP/2 they must agree where both are given (RFC 9113 §8.3.1).
 fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -151,7 +174,7 @@ fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
         (None, None) => None,
     };
     match (target, host) {
-        (Some(target), Some(host)) if target != host => Err(Malformed::Authority),
+        (Some(target), Some(host)) if http2 && target != host => Err(Malformed::Authority),
         (Some(target), None) if !http2 => {
             // RFC 9112 §3.2: an HTTP/1.1 request without Host is an error even in absolute-form.
             if head.version == Version::HTTP_11 { Err(Malformed::Host) } else { Ok(target) }

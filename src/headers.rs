@@ -13,7 +13,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 
-use crate::base::facts::{Client, Peer, Target, is_grpc};
+use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target, is_grpc};
+use crate::base::forwarded::elements;
 
 mod interim;
 mod trace;
@@ -29,7 +30,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// Longest request id that is kept, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-/// Longest forwarding chain that is extended, in bytes; a longer one is replaced.
+/// Longest forwarding chain that is passed on, in bytes; a longer one is taken from its end.
 const CHAIN_BYTES_MAX: usize = 4096;
 
 /// What the gateway owns.
@@ -109,7 +110,8 @@ pub fn outgoing(
     let (for_value, forwarded) = forwarding(&head.headers, target, peer, client);
     let may_pass = |name: &HeaderName| !nominated.contains(name);
     let state = (ids.is_continued && may_pass(&TRACESTATE)).then(|| trace::state(&head.headers));
-    let baggage = client.via_trusted && may_pass(&BAGGAGE) && trace::is_fit_baggage(&head.headers);
+    let baggage =
+        client.via.is_some() && may_pass(&BAGGAGE) && trace::is_fit_baggage(&head.headers);
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 12);
     headers.insert(HOST, target.authority.to_header());
     let mut last: Option<HeaderName> = None;
@@ -130,7 +132,10 @@ pub fn outgoing(
     }
     headers.insert(X_FORWARDED_FOR, for_value);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-    headers.insert(X_FORWARDED_HOST, target.authority.to_header());
+    let authority = client.authority(target);
+    if !authority.host().is_empty() {
+        headers.insert(X_FORWARDED_HOST, authority.to_header());
+    }
     headers.insert(FORWARDED, forwarded);
     headers.insert(X_REQUEST_ID, ids.request.clone());
     headers.insert(TRACEPARENT, ids.trace.clone());
@@ -197,22 +202,80 @@ fn is_hop_by_hop(name: &str) -> bool {
 fn is_gateways_own(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || name.starts_with("x-ssl-")
+        || is_of_another_edge(name)
         || matches!(
             name,
             "forwarded"
+                | "forwarded-for"
+                | "x-forwarded"
+                | "x-forward-for"
                 | "x-real-ip"
                 | "x-request-id"
                 | "traceparent"
                 | "tracestate"
                 | "baggage"
                 | "x-host"
-                | "x-original-url"
+                | "x-http-host-override"
+                | "x-original-forwarded-for"
                 | "x-original-host"
+                | "x-original-method"
+                | "x-original-proto"
+                | "x-original-scheme"
+                | "x-original-uri"
+                | "x-original-url"
                 | "x-rewrite-url"
                 | "x-http-method"
                 | "x-http-method-override"
                 | "x-method-override"
+                | "x-scheme"
+                | "x-url-scheme"
+                | "front-end-https"
                 | "proxy"
+        )
+}
+
+/// Fields in which other proxies and content networks name the client to the servers behind them.
+/// Frameworks look for these, so here, where no such network stands in between or its word came in
+/// the fields that are believed, they say nothing but what their sender likes.
+fn is_of_another_edge(name: &str) -> bool {
+    name.starts_with("cf-connecting-ip")
+        || matches!(
+            name,
+            "ali-cdn-real-ip"
+                | "cdn-src-ip"
+                | "cf-pseudo-ipv4"
+                | "cf-visitor"
+                | "client-ip"
+                | "cloudfront-forwarded-proto"
+                | "cloudfront-viewer-address"
+                | "do-connecting-ip"
+                | "fastly-client-ip"
+                | "fastly-ssl"
+                | "fly-client-ip"
+                | "fly-forwarded-proto"
+                | "incap-client-ip"
+                | "proxy-client-ip"
+                | "remote-addr"
+                | "true-client-ip"
+                | "wl-proxy-client-ip"
+                | "x-appengine-remote-addr"
+                | "x-appengine-user-ip"
+                | "x-azure-clientip"
+                | "x-azure-socketip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-envoy-external-address"
+                | "x-envoy-internal"
+                | "x-envoy-original-host"
+                | "x-envoy-original-path"
+                | "x-nf-client-connection-ip"
+                | "x-originating-ip"
+                | "x-proxyuser-ip"
+                | "x-remote-addr"
+                | "x-remote-ip"
+                | "x-sucuri-clientip"
+                | "x-vercel-forwarded-for"
+                | "x-vercel-proxied-for"
         )
 }
 
@@ -255,52 +318,83 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `X-Forwarded-For` and `Forwarded` (RFC 7239): extended for a trusted proxy, made anew for
-/// everybody else.
+/// `X-Forwarded-For` and `Forwarded` (RFC 7239): made anew from what is believed. A trusted proxy's
+/// own `X-Forwarded-For` is extended, where that is the field it speaks in.
 fn forwarding(
     headers: &HeaderMap,
     target: &Target,
     peer: &Peer,
     client: &Client,
 ) -> (HeaderValue, HeaderValue) {
-    let ours = || element(target, peer, client);
-    if !client.via_trusted {
-        return (peer.forwarded_for.clone(), peer.forwarded.of(&target.authority, ours));
-    }
-    let address = peer.forwarded_for.to_str().unwrap_or_default();
-    let own = ours();
-    let own = own.to_str().unwrap_or_default();
-    (extended(headers, &X_FORWARDED_FOR, address), extended(headers, &FORWARDED, own))
-}
-
-/// Our element of `Forwarded`.
-fn element(target: &Target, peer: &Peer, client: &Client) -> HeaderValue {
-    let address = peer.forwarded_for.to_str().unwrap_or_default();
-    let host = target.authority.as_str();
-    let mut element = String::with_capacity(64 + host.len());
-    // An IPv6 address stands in brackets, and what holds a colon is no token and needs quotes (RFC
-    // 7239 §6).
-    match peer.address.ip() {
-        IpAddr::V4(_) => element.extend(["for=", address]),
-        IpAddr::V6(_) => element.extend(["for=\"[", address, "]\""]),
-    }
-    let quote = if host.contains(':') { "\"" } else { "" };
-    element.extend([";host=", quote, host, quote, ";proto=", client.scheme]);
-    HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
-}
-
-/// What earlier proxies wrote under `name`, with our own element behind it.
-fn extended(headers: &HeaderMap, name: &HeaderName, own: &str) -> HeaderValue {
-    let mut chain = String::new();
-    for line in headers.get_all(name) {
-        if let Ok(line) = line.to_str()
-            && chain.len() + line.len() <= CHAIN_BYTES_MAX
-        {
-            chain.push_str(line);
-            chain.push_str(", ");
+    let ours = || chain(target, peer, client);
+    match &client.via {
+        None => (peer.forwarded_for.clone(), peer.forwarded.of(&target.authority, ours)),
+        Some(via) if via.fields == ForwardingFields::XForwarded => {
+            (extended(headers, peer), ours())
+        }
+        Some(via) => {
+            let mut nodes = client.address.to_string();
+            for proxy in via.proxies.iter().rev() {
+                nodes.extend([", ", &proxy.to_string()]);
+            }
+            (value_or_unknown(nodes), ours())
         }
     }
-    HeaderValue::try_from(chain + own).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// `Forwarded`: the client, the trusted proxies behind it, and the peer. Who reads the first
+/// element and who reads the last one learn the same scheme and host.
+fn chain(target: &Target, peer: &Peer, client: &Client) -> HeaderValue {
+    let host = client.authority(target).as_str();
+    let mut text = String::with_capacity(64 + host.len());
+    let proxies = client.via.as_ref().map_or(&[][..], |via| &via.proxies);
+    if let Some((_, between)) = proxies.split_first() {
+        push_element(&mut text, client.address, Some((host, client.scheme)));
+        for proxy in between.iter().rev() {
+            text.push_str(", ");
+            push_element(&mut text, *proxy, None);
+        }
+        text.push_str(", ");
+    }
+    push_element(&mut text, peer.address, Some((host, client.scheme)));
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+}
+
+/// One element of `Forwarded`. An IPv6 address stands in brackets, and what holds a colon is no
+/// token and needs quotes (RFC 7239 §6).
+fn push_element(text: &mut String, node: ClientAddr, beside: Option<(&str, &str)>) {
+    let address = node.to_string();
+    match node.ip() {
+        IpAddr::V4(_) => text.extend(["for=", &address]),
+        IpAddr::V6(_) => text.extend(["for=\"[", &address, "]\""]),
+    }
+    let Some((host, scheme)) = beside else { return };
+    if !host.is_empty() {
+        let quote = if host.contains(':') { "\"" } else { "" };
+        text.extend([";host=", quote, host, quote]);
+    }
+    text.extend([";proto=", scheme]);
+}
+
+/// The `X-Forwarded-For` that a trusted proxy sent, with its own address behind it.
+fn extended(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
+    let mut nodes: Vec<&str> = Vec::new();
+    let mut bytes = 0;
+    for node in elements(headers, &X_FORWARDED_FOR) {
+        let Ok(node) = std::str::from_utf8(node) else { break };
+        bytes += node.len() + 2;
+        if bytes > CHAIN_BYTES_MAX {
+            break;
+        }
+        nodes.push(node);
+    }
+    nodes.reverse();
+    nodes.push(peer.forwarded_for.to_str().unwrap_or_default());
+    value_or_unknown(nodes.join(", "))
+}
+
+fn value_or_unknown(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// Removes from an upstream's response what belongs to its connection, and what the gateway says

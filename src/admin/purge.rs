@@ -155,13 +155,14 @@ fn of_url(url: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     literally(path.path())?;
     let path = canonical_path(path, plan)?;
     let sites = sites(&authority);
-    let epochs = sites.iter().flat_map(|site| {
-        spellings(&path).into_iter().map(|path| Scope::Path { site, path: &path }.epoch(&plan.keys))
-    });
+    let of = |site: &str, path: &str| Scope::Path { site, path }.epoch(&plan.keys);
+    let epochs =
+        sites.iter().flat_map(|site| names(&path, plan).into_iter().map(|name| of(site, &name)));
+    let epochs = distinct(epochs);
     let named: Vec<String> = sites.iter().map(|site| format!("{site}{path}")).collect();
     let named = named.join(" and ");
     let what = format!("{url}, that is {named} with every query, over http and https");
-    Ok(Withdrawn { epochs: epochs.collect(), what })
+    Ok(Withdrawn { epochs, what })
 }
 
 /// A path without a host is purged like what lies below it.
@@ -180,8 +181,15 @@ fn of_prefix(prefix: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let path = canonical_path(&given, plan)?;
     let queries = if given.query().is_some() { ", with every query" } else { "" };
     let what = format!("{} and everything below it{queries}", covering(&path));
-    let epochs = spellings(&path).into_iter().map(|path| Scope::Below(&path).epoch(&plan.keys));
-    Ok(Withdrawn { epochs: epochs.collect(), what })
+    let epochs = names(&path, plan).into_iter().map(|name| Scope::Below(&name).epoch(&plan.keys));
+    Ok(Withdrawn { epochs: distinct(epochs), what })
+}
+
+/// Every path under which copies of what an operator means by `path` may lie.
+fn names(path: &str, plan: &Plan) -> Vec<String> {
+    let spellings = spellings(path);
+    let names = spellings.iter().flat_map(|spelling| plan.names_of(spelling));
+    distinct(names.map(Cow::into_owned))
 }
 
 /// Refuses what looks like a pattern or is never a part of a path: a purge of it would empty

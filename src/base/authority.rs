@@ -28,7 +28,8 @@ impl PartialEq for Authority {
 
 impl Authority {
     /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; nothing for user information, lists,
-    /// spaces, odd ports.
+    /// spaces, odd ports. A colon without a port says no more than none (RFC 3986 §3.2.3, RFC 9110
+    /// §4.2.3). The canonical spelling of an authority is its own canonical spelling.
     pub fn parse(text: &[u8]) -> Option<Self> {
         Self::of_header(&HeaderValue::from_bytes(text).ok()?)
     }
@@ -36,10 +37,10 @@ impl Authority {
     /// The same of a field's value, whose bytes are kept where they are canonical already.
     pub fn of_header(value: &HeaderValue) -> Option<Self> {
         let text = value.to_str().ok()?;
-        let (host, port) = split(text)?;
-        let port: Option<u16> = match port {
-            None => None,
-            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+        let (host, written) = split(text)?;
+        let port: Option<u16> = match written {
+            None | Some("") => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 Some(digits.parse().ok().filter(|port| *port != 0)?)
             }
             Some(_) => return None,
@@ -49,7 +50,10 @@ impl Authority {
             return None;
         }
         let host_bytes = canonical.len();
-        let port_is_plain = port.is_none_or(|_| !text[host.len() + 1..].starts_with('0'));
+        let port_is_plain = match written {
+            None => true,
+            Some(digits) => port.is_some() && !digits.starts_with('0'),
+        };
         let header = if *canonical == *host && port_is_plain {
             value.clone()
         } else {
@@ -117,17 +121,109 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// Lower case, without the root's dot; IPv6 in its shortest form (RFC 5952).
-fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
+/// The one spelling of a host: lower case, without the root's dot; IPv6 in its shortest form (RFC
+/// 5952). Nothing for what is no host: a label that is empty would be another one where somebody
+/// takes a second dot away, and a zone means nothing beyond its own machine (RFC 6874).
+pub fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if let Some(inner) = host.strip_prefix('[') {
         let address: std::net::Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
         return Some(format!("[{address}]").into());
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    if host.is_empty() || host.starts_with('.') || !host.bytes().all(known) {
+    let (mut previous, mut upper) = (b'.', false);
+    for byte in host.bytes() {
+        let known = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !known || (byte == b'.' && previous == b'.') {
+            return None;
+        }
+        upper |= byte.is_ascii_uppercase();
+        previous = byte;
+    }
+    if previous == b'.' {
         return None;
     }
-    let upper = host.bytes().any(|b| b.is_ascii_uppercase());
     Some(if upper { host.to_ascii_lowercase().into() } else { host.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(text: &str) -> Option<String> {
+        Authority::parse(text.as_bytes()).map(|authority| authority.as_str().to_owned())
+    }
+
+    #[test]
+    fn one_spelling() {
+        for (given, expected) in [
+            ("api.test", Some("api.test")),
+            ("API.Test.", Some("api.test")),
+            ("api.test:", Some("api.test")),
+            ("api.test.:", Some("api.test")),
+            ("api.test:080", Some("api.test:80")),
+            ("api.test:00000000443", Some("api.test:443")),
+            ("a_b.test", Some("a_b.test")),
+            ("127.0.0.1.", Some("127.0.0.1")),
+            // No address, and no reader of `Host` makes it one: a name like any other.
+            ("0x7f.1", Some("0x7f.1")),
+            ("[::1]:", Some("[::1]")),
+            ("[0:0:0:0:0:0:0:1]:81", Some("[::1]:81")),
+            ("[2001:DB8::00ff]", Some("[2001:db8::ff]")),
+            ("[::FFFF:192.0.2.1]", Some("[::ffff:192.0.2.1]")),
+            ("api.test..", None),
+            ("api.test..:80", None),
+            ("api..test", None),
+            (".api.test", None),
+            (".", None),
+            ("..", None),
+            (":", None),
+            (":80", None),
+            ("api.test::", None),
+            ("api.test:0", None),
+            ("api.test:00", None),
+            ("api.test:65536", None),
+            ("api.test:-1", None),
+            ("api.test:+80", None),
+            ("api.test: 80", None),
+            ("u@api.test", None),
+            ("api%2Etest", None),
+            ("%61pi.test", None),
+            ("\u{e4}pi.test", None),
+            ("[::1].", None),
+            ("[::1", None),
+            ("::1", None),
+            ("[fe80::1%25eth0]", None),
+            ("[fe80::1%eth0]", None),
+            ("[v1.x]", None),
+            ("[127.0.0.1]", None),
+            ("", None),
+        ] {
+            assert_eq!(canonical(given).as_deref(), expected, "{given}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is accepted is accepted again, as what it is.
+        #[test]
+        fn canonical_is_canonical(
+            host in concat!(
+                "[a-cA-C0-9._%\u{e9}-]{0,8}\\.{0,2}",
+                "|\\[[0-9a-fA-F:.%]{0,12}\\]",
+                "|\\[::[0-9A-F]{0,4}\\]",
+            ),
+            port in "(:0{0,3}[0-9]{0,5})?",
+        ) {
+            if let Some(once) = canonical(&format!("{host}{port}")) {
+                prop_assert_eq!(canonical(&once), Some(once.clone()));
+                let authority = Authority::parse(once.as_bytes()).unwrap();
+                let host = authority.host();
+                prop_assert!(!host.is_empty() && !host.ends_with('.') && !host.contains(".."));
+                prop_assert!(canonical_host(host).is_some_and(|same| same == host));
+                prop_assert_eq!(host.to_ascii_lowercase(), host);
+                prop_assert!(!once.contains(":0") || once.starts_with('['));
+            }
+        }
+    }
 }

@@ -85,16 +85,48 @@ impl Peer {
     }
 }
 
+/// The fields in which trusted proxies name the client. One family is believed and the other one
+/// ignored: what a proxy does not write itself it may pass on from anybody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardingFields {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// The caller of one request.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The address that limits and logs use.
     pub address: ClientAddr,
-    /// Whether the peer is a trusted proxy, so that its forwarding headers are extended instead of
-    /// replaced.
-    pub via_trusted: bool,
     /// `http` or `https`, as the client used it.
     pub scheme: &'static str,
+    /// What the peer says as a trusted proxy; nothing for everybody else, whose forwarding fields
+    /// are replaced.
+    pub via: Option<Box<Via>>,
+}
+
+impl Client {
+    /// The authority that the client itself named, as far as that is known: what trusted proxies
+    /// say, or the request's own.
+    pub fn authority<'a>(&'a self, target: &'a Target) -> &'a Authority {
+        let told = self.via.as_ref().and_then(|via| via.host.as_ref());
+        told.unwrap_or(&target.authority)
+    }
+}
+
+/// A chain of trusted proxies between a client and the gateway.
+#[derive(Debug, Clone, Default)]
+pub struct Via {
+    /// In which fields they speak.
+    pub fields: ForwardingFields,
+    /// The host that the client named, where they say so.
+    pub host: Option<Authority>,
+    /// Their addresses, the peer first; empty where they name nobody, so that the peer itself is
+    /// the client.
+    pub proxies: Vec<ClientAddr>,
 }
 
 /// Where a request goes, in the one spelling that everything uses.

@@ -5,6 +5,7 @@ pub mod algorithm;
 pub mod authority;
 pub mod body;
 pub mod facts;
+pub mod forwarded;
 pub mod interim;
 pub mod path;
 pub mod shard;

@@ -3,8 +3,11 @@
 //!
 //! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are
 //! resolved, slashes merged. An escape that some upstream would read as a separator or an end (`%2F
-//! %5C %00 %0A %0D`) is refused, like a raw backslash or control character. The query is kept byte
-//! for byte.
+//! %5C %00 %0A %0D`) is refused, like a raw backslash or control character, and like a dot segment
+//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb. The
+//! query is kept byte for byte. What is canonical is its own canonical spelling.
+
+use std::borrow::Cow;
 
 use http::uri::PathAndQuery;
 
@@ -13,12 +16,78 @@ pub fn canonical(given: &PathAndQuery, encoded_slash: bool) -> Result<PathAndQue
     if is_canonical(given.path().as_bytes()) {
         return Ok(given.clone());
     }
-    let mut text = resolve(&decode(given.path().as_bytes(), encoded_slash)?);
+    let decoded = decode(given.path().as_bytes(), encoded_slash)?;
+    decoded.split('/').try_for_each(check_dots)?;
+    let mut text = resolve(&decoded);
     if let Some(query) = given.query() {
         text.push('?');
         text.push_str(query);
     }
     PathAndQuery::try_from(text).map_err(|_| "a character that no path may hold")
+}
+
+/// How loosely an upstream reads paths: which of those that RFC 3986 tells apart are one to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// `/ME` is `/me`. ASCII alone: a canonical path holds nothing else.
+    pub any_case: bool,
+    /// `/me/` is `/me`.
+    pub trailing_slash: bool,
+    /// `/me;x` is `/me`, and `/a;v=1/b` is `/a/b` (RFC 3986 §3.3 leaves parameters to whoever reads
+    /// them). An escaped semicolon begins one too: some decode first.
+    pub parameters: bool,
+}
+
+impl Reading {
+    /// Whether all paths are different ones.
+    pub fn is_exact(self) -> bool {
+        self == Self::default()
+    }
+
+    /// A segment as far as the upstream reads it.
+    fn segment(self, segment: &str) -> &str {
+        if !self.parameters {
+            return segment;
+        }
+        let end = segment.find(';').unwrap_or(segment.len());
+        let end = segment.find("%3B").map_or(end, |escaped| end.min(escaped));
+        segment.get(..end).unwrap_or(segment)
+    }
+
+    /// The segments of a canonical path that the upstream reads: without the empty ones, which it
+    /// merges.
+    pub fn segments(self, path: &str) -> impl Iterator<Item = &str> {
+        path.split('/').map(move |segment| self.segment(segment)).filter(|text| !text.is_empty())
+    }
+
+    /// Whether the upstream reads two segments as one.
+    pub fn is_same(self, one: &str, other: &str) -> bool {
+        one == other || (self.any_case && one.eq_ignore_ascii_case(other))
+    }
+
+    /// Whether the upstream reads a slash at the end of a path.
+    pub fn ends_in_slash(self, path: &str) -> bool {
+        let last = path.rsplit('/').next().unwrap_or_default();
+        self.segment(last).is_empty()
+    }
+
+    /// One name for all paths that the upstream reads as this one; not a path to forward.
+    pub fn name(self, path: &str) -> Cow<'_, str> {
+        if self.is_exact() {
+            return path.into();
+        }
+        let mut name = String::with_capacity(path.len());
+        for segment in self.segments(path) {
+            name.extend(["/", segment]);
+        }
+        if name.is_empty() || (self.ends_in_slash(path) && !self.trailing_slash) {
+            name.push('/');
+        }
+        if self.any_case {
+            name.make_ascii_lowercase();
+        }
+        name.into()
+    }
 }
 
 /// Whether a path is plain enough that there is nothing to do; the common case, without an
@@ -89,6 +158,18 @@ fn decode(path: &[u8], encoded_slash: bool) -> Result<String, &'static str> {
     Ok(out)
 }
 
+/// Refuses a dot segment with a parameter, also behind an encoded slash: who takes the parameter
+/// away reads a dot segment, which [`resolve`] does not.
+fn check_dots(segment: &str) -> Result<(), &'static str> {
+    for piece in segment.split("%2F") {
+        let rest = piece.strip_prefix("..").or_else(|| piece.strip_prefix('.')).unwrap_or(piece);
+        if rest.len() < piece.len() && (rest.starts_with(';') || rest.starts_with("%3B")) {
+            return Err("a dot segment with a parameter (`..;`)");
+        }
+    }
+    Ok(())
+}
+
 fn push_escape(out: &mut String, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push('%');
@@ -119,4 +200,46 @@ fn resolve(path: &str) -> String {
         out.push('/');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reading(any_case: bool, trailing_slash: bool, parameters: bool) -> Reading {
+        Reading { any_case, trailing_slash, parameters }
+    }
+
+    #[test]
+    fn one_name_for_what_is_read_as_one() {
+        let all = reading(true, true, true);
+        for (reading, path, expected) in [
+            (Reading::default(), "/Me/;x", "/Me/;x"),
+            (reading(true, false, false), "/ME/", "/me/"),
+            (reading(false, true, false), "/Me/", "/Me"),
+            (reading(false, true, false), "/", "/"),
+            (reading(false, false, true), "/a;v=1/b", "/a/b"),
+            (reading(false, false, true), "/a/;x", "/a/"),
+            (reading(false, false, true), "/;x/me%3Bx;y", "/me"),
+            (reading(false, false, true), "/;x", "/"),
+            (all, "/Me;a=b/", "/me"),
+            (all, "/;x", "/"),
+        ] {
+            assert_eq!(reading.name(path), expected, "{reading:?} {path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_its_own_name(path in "/[aA;/x]{0,12}", bits in any::<[bool; 3]>()) {
+            let reading = reading(bits[0], bits[1], bits[2]);
+            let Ok(given) = canonical(&PathAndQuery::try_from(path).unwrap(), false) else {
+                return Ok(());
+            };
+            let name = reading.name(given.path()).into_owned();
+            prop_assert_eq!(reading.name(&name), &*name);
+        }
+    }
 }

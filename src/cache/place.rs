@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::Policy;
 use crate::base::facts::{Caller, Target};
+use crate::base::path::Reading;
 use crate::store::keys::Keys;
 use crate::store::{Epoch, hard_halves, soft_halves};
 
@@ -66,10 +67,12 @@ impl Place {
         keys.cache_entry(&target.authority.site(), target.path(), &variant)
     }
 
-    /// The place of what lies under [`Self::entry`].
-    pub fn of(keys: &Keys, entry: String, route: &str, target: &Target) -> Self {
+    /// The place of what lies under [`Self::entry`]. Each spelling of a path has an entry of its
+    /// own, since the upstream may redirect from one to the other; a write to any of those that are
+    /// one to it makes all of them stale.
+    pub fn of(keys: &Keys, entry: String, route: &str, target: &Target, reading: Reading) -> Self {
         let site = target.authority.site();
-        let path = target.path();
+        let path = &*reading.name(target.path());
         let mut epochs = Vec::with_capacity(8);
         epochs.push(keys.cache_base());
         epochs.push(keys.cache_tags_clock());
@@ -235,7 +238,7 @@ mod tests {
         };
         let keys = Keys::new("app");
         let entry = Place::entry(&keys, &policy, ("r", "u", "http"), &target, &None);
-        Place::of(&keys, entry, "r", &target)
+        Place::of(&keys, entry, "r", &target, Reading::default())
     }
 
     #[test]

@@ -11,14 +11,17 @@ use super::value::{
     GIB, KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     size, string,
 };
+use crate::base::facts::ForwardingFields;
 
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which of these fields.
+    pub forwarded: ForwardingFields,
     /// How long requests in flight may take to finish when the drain has begun.
     pub drain: Duration,
     /// How long new requests are still served after SIGTERM, while `/readyz` says 503.
@@ -80,6 +83,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
+            forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
             ratelimit_fields: RatelimitFields::default(),
@@ -117,6 +121,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
+        forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
         ratelimit_fields: read_ratelimit_fields(server),
@@ -124,6 +129,10 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         limits: server.section("limits", read_limits),
     }
 }
+
+/// What `forwarded` may be.
+const FORWARDED: [(&str, ForwardingFields); 2] =
+    [("x-forwarded", ForwardingFields::XForwarded), ("forwarded", ForwardingFields::Forwarded)];
 
 fn read_ratelimit_fields(server: &mut Section<'_>) -> RatelimitFields {
     const KEY: &str = "ratelimit_fields";

@@ -5,7 +5,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{Mistake, Read, count, duration, echo, host_and_port, string};
+use super::value::{Mistake, Read, choice, count, duration, echo, host_and_port, string};
+use crate::base::path::Reading;
 
 /// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Open connections in all.
     pub max_connections: usize,
+    /// How loosely it reads paths.
+    pub paths: Reading,
 }
 
 /// One server.
@@ -86,6 +89,18 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
         idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
         max_connections: upstream.or("max_connections", 256, count(1..=1_000_000)),
+        paths: read_paths(upstream),
+    }
+}
+
+/// `paths = ["any-case", "trailing-slash", "parameters"]`
+fn read_paths(upstream: &mut Section<'_>) -> Reading {
+    let words = [("any-case", 0), ("trailing-slash", 1), ("parameters", 2)];
+    let named = upstream.list_or_empty("paths", choice(&words));
+    Reading {
+        any_case: named.contains(&0),
+        trailing_slash: named.contains(&1),
+        parameters: named.contains(&2),
     }
 }
 

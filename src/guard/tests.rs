@@ -49,13 +49,30 @@ fn one_authority() {
         ("GET /", vec!["a/b"], Err(Malformed::Host)),
         ("GET /", vec!["a b"], Err(Malformed::Host)),
         ("GET /", vec![""], Err(Malformed::Host)),
-        ("GET /", vec!["a:"], Err(Malformed::Host)),
+        ("GET /", vec!["a:"], Ok("a /")),
+        ("GET /", vec!["a."], Ok("a /")),
+        ("GET /", vec!["a.."], Err(Malformed::Host)),
+        ("GET /", vec![".."], Err(Malformed::Host)),
         ("GET /", vec!["a:0"], Err(Malformed::Host)),
         ("GET /", vec!["a:65536"], Err(Malformed::Host)),
         ("GET /", vec!["a:+80"], Err(Malformed::Host)),
         ("GET /", vec!["[::1"], Err(Malformed::Host)),
         ("GET http://a/x", vec!["a"], Ok("a /x")),
-        ("GET http://b/x", vec!["a"], Err(Malformed::Authority)),
+        ("GET http://b/x", vec!["a"], Ok("b /x")),
+        ("GET http://b:/x HTTP/1.0", vec!["a"], Ok("b /x")),
+        ("GET http://b/x HTTP/1.0", vec![], Ok("b /x")),
+        ("GET http://b../x", vec!["a"], Err(Malformed::Host)),
+        ("GET http://b/x", vec!["a.."], Err(Malformed::Host)),
+        ("GET http://b/x", vec!["b", "b"], Err(Malformed::Host)),
+        ("GET http://a?x=1", vec!["a"], Ok("a /?x=1")),
+        ("GET http://a?", vec!["a"], Ok("a /?")),
+        ("GET http://a", vec!["a"], Ok("a /")),
+        ("OPTIONS http://a", vec!["a"], Ok("*")),
+        ("OPTIONS http://a:81", vec!["a"], Ok("*")),
+        ("OPTIONS http://a/", vec!["a"], Ok("a /")),
+        ("OPTIONS http://a?", vec!["a"], Ok("a /?")),
+        ("OPTIONS http://a..", vec!["a"], Err(Malformed::Host)),
+        ("OPTIONS http://a/ HTTP/2", vec![], Ok("a /")),
         ("GET http://a/x", vec![], Err(Malformed::Host)),
         ("GET https://a/x", vec!["a"], Err(Malformed::TargetForm)),
         ("GET ftp://a/x", vec!["a"], Err(Malformed::TargetForm)),
@@ -99,6 +116,8 @@ fn framing_and_methods() {
     assert_eq!(inspected("GET /", &many), Err(Malformed::TooManyHeaders));
 }
 
+const DOTS: &str = "a dot segment with a parameter (`..;`)";
+
 #[test]
 fn canonical_paths() {
     for (given, expected) in [
@@ -129,6 +148,19 @@ fn canonical_paths() {
         ("/a%zz", Err("a percent sign without two hexadecimal digits")),
         ("/a%+1", Err("a percent sign without two hexadecimal digits")),
         ("/a%2", Err("a percent sign without two hexadecimal digits")),
+        ("/a;v=1/b", Ok("/a;v=1/b")),
+        ("/a/...;x", Ok("/a/...;x")),
+        ("/a/.b;x", Ok("/a/.b;x")),
+        ("/a/;x", Ok("/a/;x")),
+        ("/a/..;/me", Err(DOTS)),
+        ("/a/..;x=1/me", Err(DOTS)),
+        ("/a/.;/me", Err(DOTS)),
+        ("/..;", Err(DOTS)),
+        ("/.;", Err(DOTS)),
+        ("/a/%2e%2E;/me", Err(DOTS)),
+        ("/a/.%2e%3b/me", Err(DOTS)),
+        ("/a/..%3B/me", Err(DOTS)),
+        ("/a/%2e;/me", Err(DOTS)),
     ] {
         let Ok(path) = PathAndQuery::try_from(given) else { panic!("{given} does not parse") };
         let result = canonical(&path, false);
@@ -138,19 +170,35 @@ fn canonical_paths() {
             "{given}"
         );
     }
-    let slash = PathAndQuery::from_static("/@scope%2fname/..%2f");
-    assert_eq!(canonical(&slash, true).unwrap(), "/@scope%2Fname/..%2F");
+    for (given, expected) in [
+        ("/@scope%2fname/b.c%2f", Ok("/@scope%2Fname/b.c%2F")),
+        ("/a%2f.b%2f...%2fc", Ok("/a%2F.b%2F...%2Fc")),
+        ("/a%2f..;/me", Err(DOTS)),
+        ("/@scope%2fname/..%2f", Ok("/@scope%2Fname/..%2F")),
+    ] {
+        let result = canonical(&PathAndQuery::from_static(given), true);
+        let result = result.as_ref().map(PathAndQuery::as_str);
+        assert_eq!(result, expected.as_ref().map(|e| *e), "{given}");
+    }
 }
 
 proptest! {
     #[test]
-    fn canonical_is_idempotent_and_plain(path in "/[a-zA-Z0-9./%;@{}é]{0,40}") {
-        if let Ok(given) = PathAndQuery::try_from(path.as_str())
-            && let Ok(once) = canonical(&given, false) {
-            prop_assert_eq!(&canonical(&once, false).unwrap(), &once);
+    fn canonical_is_idempotent_and_plain(
+        path in "/[a-cA-C0-9./%;@{}é]{0,40}|(/|[.]|;|%2[eEfF5]|%3[bB]|%61|a){1,16}",
+        query in "([?][a-z0-9./%;=é]{0,10})?",
+        encoded_slash in any::<bool>(),
+    ) {
+        if let Ok(given) = PathAndQuery::try_from(format!("/{path}{query}"))
+            && let Ok(once) = canonical(&given, encoded_slash) {
+            prop_assert_eq!(&canonical(&once, encoded_slash).unwrap(), &once);
+            prop_assert_eq!(once.query(), given.query());
             prop_assert!(once.path().starts_with('/') && !once.path().contains("//"));
-            prop_assert!(once.path().split('/').all(|segment| segment != "." && segment != ".."));
-            prop_assert!(!once.path().to_ascii_lowercase().contains("%2f"));
+            for segment in once.path().split('/') {
+                prop_assert!(segment != "." && segment != "..");
+                prop_assert!(!segment.starts_with(".;") && !segment.starts_with("..;"));
+            }
+            prop_assert!(encoded_slash || !once.path().to_ascii_lowercase().contains("%2f"));
         }
     }
 }

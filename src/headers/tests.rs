@@ -5,9 +5,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::authority::Authority;
-use crate::base::facts::ClientAddr;
+use crate::base::facts::Via;
 
 fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
+    forwarded_for(given, via_trusted.then(Box::default))
+}
+
+fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
     let mut builder = http::Request::builder().uri("/");
     for (name, value) in given {
         builder = builder.header(*name, *value);
@@ -19,7 +23,12 @@ fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
     };
     let address = ClientAddr::new("192.0.2.1".parse().unwrap());
     let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap());
-    let client = Client { address: peer.address, via_trusted, scheme: "http" };
+    let is_named = via.as_ref().is_some_and(|via| !via.proxies.is_empty());
+    let named = ClientAddr::new("2001:db8::7".parse().unwrap());
+    let client = match is_named {
+        true => Client { address: named, scheme: "https", via },
+        false => Client { address: peer.address, scheme: "http", via },
+    };
     let ids = Ids::of(&head.headers);
     let policy = Policy { owned: vec!["x-user-id".into()] };
     let identity = [(HeaderName::from_static("x-user-id"), HeaderValue::from_static("42"))];
@@ -47,6 +56,30 @@ fn forwarding_headers_are_the_gateways() {
     let chained =
         forwarded(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")], true);
     assert_eq!(chained["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 192.0.2.1");
+}
+
+#[test]
+fn both_families_tell_the_same() {
+    let address = |text: &str| ClientAddr::new(text.parse().unwrap());
+    let via = |fields| {
+        let proxies = vec![address("192.0.2.1"), address("10.0.0.2")];
+        let host = Authority::parse(b"public.example");
+        Some(Box::new(Via { fields, host, proxies }))
+    };
+    let given = [("x-forwarded-for", ", 6.6.6.6, 2001:db8::7 ,10.0.0.2"), ("forwarded", "for=x")];
+    for (fields, nodes) in [
+        (ForwardingFields::XForwarded, "6.6.6.6, 2001:db8::7, 10.0.0.2, 192.0.2.1"),
+        (ForwardingFields::Forwarded, "2001:db8::7, 10.0.0.2, 192.0.2.1"),
+    ] {
+        let headers = forwarded_for(&given, via(fields));
+        assert_eq!(headers["x-forwarded-for"], nodes);
+        assert_eq!(headers["x-forwarded-host"], "public.example");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["host"], "shop.example:81");
+        let told = "for=\"[2001:db8::7]\";host=public.example;proto=https, for=10.0.0.2, \
+                    for=192.0.2.1;host=public.example;proto=https";
+        assert_eq!(headers["forwarded"], told);
+    }
 }
 
 #[test]

@@ -238,10 +238,11 @@ impl<'a> Invalidation<'a> {
             let group = group.as_bytes();
             Scope::Group { scheme: client.scheme, site: &site, group }.epoch(keys)
         }));
-        let paths = targets.paths.iter().map(|path| cache::scope(keys, &site, path, false));
-        epochs.extend(paths);
-        let also = route.invalidates.iter();
-        epochs.extend(also.map(|scope| cache::scope(keys, &site, &scope.path, scope.and_below)));
+        let also = route.invalidates.iter().map(|scope| (&scope.path, scope.and_below));
+        for (path, and_below) in targets.paths.iter().map(|path| (path, false)).chain(also) {
+            let names = running.plan.names_of(path);
+            epochs.extend(names.iter().map(|name| cache::scope(keys, &site, name, and_below)));
+        }
         epochs
     }
 

@@ -22,8 +22,15 @@ pub(super) fn names<'a>(names: impl Iterator<Item = &'a String>, section: &str) 
 pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut Problems) {
     for (index, (matcher, route)) in routes.iter().enumerate() {
         for (other_matcher, other) in &routes[..index] {
-            if matcher.is_ambiguous_with(other_matcher) {
-                let what = format!("it matches the same requests as routes.{}", other.name);
+            let share_upstream = route.upstream == other.upstream;
+            if matcher.is_ambiguous_with(other_matcher, share_upstream) {
+                let as_read = if matcher.path == other_matcher.path {
+                    ""
+                } else {
+                    ", as the `paths` of their upstream has it"
+                };
+                let what =
+                    format!("it matches the same requests as routes.{}{as_read}", other.name);
                 let remedy =
                     "give one of them another host, path or methods, or remove it".to_owned();
                 problems.push(format!("routes.{}.path", route.name), what, remedy);

@@ -3,14 +3,17 @@
 
 mod access;
 mod check;
+mod loose;
 mod warn;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::access::Verifiers;
 use crate::auth::{self, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
+use crate::base::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
 use crate::store::keys::Keys;
@@ -100,6 +103,20 @@ impl Route {
 }
 
 impl Plan {
+    /// The names under which a path is made stale: its own, and what the upstreams that read paths
+    /// loosely take it for. Nobody knows from a path alone which of them answered.
+    pub fn names_of<'p>(&self, path: &'p str) -> Vec<Cow<'p, str>> {
+        let mut names = vec![Cow::Borrowed(path)];
+        let readings = self.upstreams.iter().map(|(_, upstream)| upstream.paths);
+        for reading in readings.filter(|reading| !reading.is_exact()) {
+            let name = reading.name(path);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Compiles a configuration, or says everything that is wrong with it.
     pub fn compile(config: Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
@@ -115,7 +132,10 @@ impl Plan {
         let limits = &config.server.limits;
         let owned = owned_headers(&config, &verifiers);
         Ok(Self {
-            client: client::Policy { trusted: config.server.trusted_proxies.clone() },
+            client: client::Policy {
+                trusted: config.server.trusted_proxies.clone(),
+                fields: config.server.forwarded,
+            },
             guard: guard::Policy {
                 headers_max: limits.headers,
                 body_bytes_max: limits.body_bytes,
@@ -149,7 +169,8 @@ fn compile_routes(
     for (index, (name, written)) in config.routes.iter().enumerate() {
         let path = format!("routes.{name}");
         let at = |key: &str| format!("{path}.{key}");
-        let matcher = compile_matcher(written, at, problems);
+        let reading = config.upstreams.get(&written.upstream).map(|upstream| upstream.paths);
+        let matcher = compile_matcher(written, reading.unwrap_or_default(), at, problems);
         let upstream = config.upstreams.keys().position(|upstream| *upstream == written.upstream);
         if upstream.is_none() && !written.upstream.is_empty() {
             let known = check::names(config.upstreams.keys(), "[upstreams.NAME]");
@@ -182,6 +203,7 @@ fn compile_routes(
 
 fn compile_matcher(
     written: &config::Route,
+    reading: Reading,
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) -> Option<Matcher> {
@@ -208,7 +230,7 @@ fn compile_matcher(
         let remedy = "remove it: the gateway refuses CONNECT and TRACE on every route".to_owned();
         problems.push(at("methods"), format!("{method} cannot be routed"), remedy);
     }
-    Some(Matcher { host: host?, path: path?, methods: written.methods.clone() })
+    Some(Matcher { host: host?, path: path?, methods: written.methods.clone(), reading })
 }
 
 fn compile_limits(

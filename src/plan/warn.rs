@@ -18,6 +18,7 @@ pub(super) fn warnings(config: &Config) -> Problems {
     example_secrets(config, &mut warnings);
     weak_admin_token(config, &mut warnings);
     wide_exemptions(config, &mut warnings);
+    super::loose::paths(config, &mut warnings);
     warnings
 }
 

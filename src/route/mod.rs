@@ -3,7 +3,8 @@
 //!
 //! The most specific route wins, whatever the order in the file: exact host, then the longest
 //! wildcard, then any; a path without a `*`, then the longest; more literal segments; more methods
-//! named.
+//! named. A path matches a route as its upstream reads paths: what that takes for one path is one
+//! here, or a request could be authorised as one and answered as the other.
 
 mod pattern;
 
@@ -12,6 +13,8 @@ use std::collections::HashMap;
 use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
+
+use crate::base::path::Reading;
 
 /// What one route matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Matcher {
     pub path: PathPattern,
     /// Which methods; empty: the usual ones.
     pub methods: Vec<Method>,
+    /// How the upstream behind it reads paths.
+    pub reading: Reading,
 }
 
 impl Matcher {
@@ -34,8 +39,25 @@ impl Matcher {
             || (*method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
-    /// Whether no request tells the two apart.
-    pub fn is_ambiguous_with(&self, other: &Self) -> bool {
+    /// Whether host and path match, as the upstream reads them: what it reads in another way is not
+    /// what is written here, so `/;x/me` is `/me` and nothing else where parameters are taken away.
+    fn covers(&self, host: &str, path: &str) -> bool {
+        self.host.matches(host)
+            && if self.reading.is_exact() {
+                self.path.matches(path)
+            } else {
+                self.path.matches_as(self.reading, path)
+            }
+    }
+
+    /// Whether nothing but the literal texts of the paths orders the two.
+    fn is_as_specific_as(&self, other: &Self) -> bool {
+        self.host == other.host && self.path.is_as_specific_as(&other.path)
+    }
+
+    /// Whether no request tells the two apart. Routes that share an upstream must differ in its
+    /// eyes: it would answer both alike.
+    pub fn is_ambiguous_with(&self, other: &Self, share_upstream: bool) -> bool {
         let methods = match (self.methods.is_empty(), other.methods.is_empty()) {
             (true, true) => true,
             (false, false) => {
@@ -44,7 +66,8 @@ impl Matcher {
             }
             _ => false,
         };
-        methods && self.host == other.host && self.path.has_same_shape(&other.path)
+        let reading = if share_upstream { self.reading } else { Reading::default() };
+        methods && self.host == other.host && self.path.has_same_shape_as(&other.path, reading)
     }
 }
 
@@ -122,6 +145,9 @@ pub struct Table<P> {
     by_segment: HashMap<String, Vec<usize>>,
     /// Candidates for all other first segments.
     rest: Vec<usize>,
+    /// All of them, where some route's upstream reads paths loosely: the first segment decides
+    /// nothing then.
+    loose: Option<Vec<usize>>,
 }
 
 impl<P> Table<P> {
@@ -146,28 +172,47 @@ impl<P> Table<P> {
                 }
             }
         }
-        Self { routes, by_segment, rest }
+        let is_loose = routes.iter().any(|(matcher, _)| !matcher.reading.is_exact());
+        let loose = is_loose.then(|| (0..routes.len()).collect());
+        Self { routes, by_segment, rest, loose }
     }
 
-    /// The most specific route for a request, without allocating.
+    /// The most specific route for a request, without allocating. Among routes that are equally
+    /// specific, one whose path is written like the request's comes before one whose upstream
+    /// merely reads it so.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&P, NoRoute> {
-        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let candidates = self.by_segment.get(first).unwrap_or(&self.rest);
+        let candidates = self.candidates(path);
         let mut found_other_method = false;
+        let mut read: Option<&(Matcher, P)> = None;
         for &index in candidates {
-            let (matcher, policy) = &self.routes[index];
-            if matcher.host.matches(host) && matcher.path.matches(path) {
-                if matcher.accepts(method) {
-                    return Ok(policy);
-                }
+            let candidate @ (matcher, policy) = &self.routes[index];
+            if read.is_some_and(|(read, _)| !read.is_as_specific_as(matcher)) {
+                break;
+            }
+            if !matcher.covers(host, path) {
+                continue;
+            }
+            if !matcher.accepts(method) {
                 found_other_method = true;
+            } else if matcher.path.matches(path) {
+                return Ok(policy);
+            } else {
+                read = read.or(Some(candidate));
             }
         }
-        if found_other_method {
+        if let Some((_, policy)) = read {
+            Ok(policy)
+        } else if found_other_method {
             Err(NoRoute::MethodNotAllowed { allow: self.allow(candidates, host, path) })
         } else {
             Err(NoRoute::NotFound)
         }
+    }
+
+    fn candidates(&self, path: &str) -> &[usize] {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let by_segment = || self.by_segment.get(first).unwrap_or(&self.rest);
+        self.loose.as_ref().unwrap_or_else(by_segment)
     }
 
     /// What all routes do, most specific first.
@@ -179,7 +224,7 @@ impl<P> Table<P> {
         let mut names: Vec<&str> = Vec::new();
         for &index in candidates {
             let (matcher, _) = &self.routes[index];
-            if matcher.host.matches(host) && matcher.path.matches(path) {
+            if matcher.covers(host, path) {
                 if matcher.methods.is_empty() {
                     names.extend(["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]);
                 }

@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+use crate::base::authority::canonical_host;
+use crate::base::path::Reading;
+
 /// Which hosts a route answers for. Greater is more specific.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
@@ -34,27 +37,19 @@ impl HostPattern {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const HELP: &str =
             "a host is written without scheme, port or path: shop.example.com or *.example.com";
-        let text = text.to_ascii_lowercase();
-        let (wildcard, name) = match text.strip_prefix("*.") {
+        let (is_wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
-            None => (false, text.as_str()),
+            None => (false, text),
         };
-        let known = |b: u8| {
-            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':')
-        };
-        let bracketed = name.starts_with('[');
-        if name.is_empty()
-            || !name.bytes().all(known)
-            || (!bracketed && name.contains(':'))
-            || name.starts_with('.')
-        {
+        // In the spelling that a request's host has when it is matched.
+        let name = canonical_host(name).ok_or(HELP)?;
+        if is_wildcard && name.starts_with('[') {
             return Err(HELP);
         }
-        let name = name.trim_end_matches('.');
-        Ok(if wildcard {
+        Ok(if is_wildcard {
             Self::Wildcard(Suffix(format!(".{name}")))
         } else {
-            Self::Exact(name.to_owned())
+            Self::Exact(name.into_owned())
         })
     }
 
@@ -154,6 +149,82 @@ impl PathPattern {
         self.open || !more
     }
 
+    /// Whether the pattern matches what an upstream reads in the canonical `path`, or in the
+    /// pattern.
+    pub fn matches_as(&self, reading: Reading, path: &str) -> bool {
+        let mut given = reading.segments(path);
+        let mut ends_in_slash = self.segments.is_empty();
+        for segment in &self.segments {
+            let Segment::Literal(text) = segment else {
+                if given.next().is_none() {
+                    return false;
+                }
+                ends_in_slash = false;
+                continue;
+            };
+            let Some(literal) = reading.segments(text).next() else {
+                // The end of `/a/`, or a segment that is all parameters.
+                ends_in_slash = true;
+                continue;
+            };
+            if !given.next().is_some_and(|given| reading.is_same(given, literal)) {
+                return false;
+            }
+            ends_in_slash = false;
+        }
+        self.open
+            || given.next().is_none()
+                && (reading.trailing_slash || ends_in_slash == reading.ends_in_slash(path))
+    }
+
+    /// Whether an upstream takes what two patterns match for the same paths.
+    pub(super) fn has_same_shape_as(&self, other: &Self, reading: Reading) -> bool {
+        let name = |pattern: &Self| {
+            let mut text = String::new();
+            for segment in &pattern.segments {
+                text.push('/');
+                text.push_str(match segment {
+                    Segment::Literal(text) => text,
+                    // No path holds braces.
+                    Segment::Any => "{}",
+                });
+            }
+            // `/a/*` covers `/a/` anyway.
+            let reading =
+                Reading { trailing_slash: reading.trailing_slash || pattern.open, ..reading };
+            reading.name(&text).into_owned()
+        };
+        self.open == other.open && name(self) == name(other)
+    }
+
+    /// Whether nothing but the literal texts says which of two patterns is more specific.
+    pub(super) fn is_as_specific_as(&self, other: &Self) -> bool {
+        let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
+        self.open == other.open
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().map(is_literal).eq(other.segments.iter().map(is_literal))
+    }
+
+    /// A path that the pattern matches, with `below` as what an open one covers, and in place of
+    /// each placeholder.
+    pub fn example(&self, below: &str) -> String {
+        let mut text = String::new();
+        for segment in &self.segments {
+            text.push('/');
+            text.push_str(match segment {
+                Segment::Literal(text) => text,
+                Segment::Any => "1",
+            });
+        }
+        if self.open && !below.is_empty() {
+            text.extend(["/", below]);
+        }
+        if text.is_empty() {
+            text.push('/');
+        }
+        text
+    }
+
     /// The literal prefix of a pattern without placeholders (`/products` of `/products/*`), and
     /// whether it is open.
     pub fn literal(&self) -> Option<(String, bool)> {
@@ -180,11 +251,6 @@ impl PathPattern {
             None if !self.open => Some(""),
             Some(Segment::Any) | None => None,
         }
-    }
-
-    /// Whether two patterns match the same paths.
-    pub(super) fn has_same_shape(&self, other: &Self) -> bool {
-        self == other
     }
 
     /// Closed before open, then longer, then more literal, then alphabetical, so that the order is

@@ -106,7 +106,9 @@ async fn streams_of_one_connection_run_side_by_side() {
 async fn one_authority() {
     let edge = Edge::open();
     let mut client = connect(edge.gateway.public).await;
-    for host in ["evil.test", "shop.test:81", "", "shop.test, evil.test", "user@shop.test"] {
+    for host in
+        ["evil.test", "shop.test:81", "", "shop.test, evil.test", "user@shop.test", "shop.test.."]
+    {
         let request = get("http://shop.test/").header("host", host).body(()).unwrap();
         let (head, ..) = exchange(&mut client, request, None).await.unwrap();
         assert_eq!(head.status(), 400, "{host:?}");
@@ -115,9 +117,12 @@ async fn one_authority() {
     let (head, ..) = exchange(&mut client, request.body(()).unwrap(), None).await.unwrap();
     assert_eq!(head.status(), 400);
     assert_eq!(edge.upstream.seen(), 0);
-    let request = get("http://shop.test/").header("host", "SHOP.test").body(()).unwrap();
-    assert_eq!(exchange(&mut client, request, None).await.unwrap().0.status(), 200);
-    assert_eq!(edge.upstream.only().headers_named("host"), ["shop.test"]);
+    for host in ["SHOP.test", "shop.test.", "shop.test:"] {
+        let request = get("http://shop.test/").header("host", host).body(()).unwrap();
+        assert_eq!(exchange(&mut client, request, None).await.unwrap().0.status(), 200);
+        assert_eq!(edge.upstream.only().headers_named("host"), ["shop.test"]);
+        edge.upstream.forget();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +307,7 @@ const FIELDS: [(&str, &str); 22] = [
 ];
 
 /// Pseudo fields that replace the good ones.
-const PSEUDO: [(&str, &str); 19] = [
+const PSEUDO: [(&str, &str); 22] = [
     (":method", "GET /smuggled HTTP/1.1\r\nx: y"),
     (":method", "GET /smuggled"),
     (":method", ""),
@@ -314,6 +319,9 @@ const PSEUDO: [(&str, &str); 19] = [
     (":authority", "shop test"),
     (":authority", "user@shop.test"),
     (":authority", "shop.test/admin"),
+    (":authority", "shop.test.."),
+    (":authority", ".shop.test"),
+    (":path", "/a/..;/b"),
     (":path", "/a b"),
     (":path", "/a HTTP/1.1\r\nhost: evil\r\n\r\nGET /smuggled"),
     (":path", "/a\0"),

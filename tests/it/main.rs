@@ -30,6 +30,8 @@ mod check;
 mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// What trusted proxies say of the client, and what upstreams are told of it.
+mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
@@ -42,6 +44,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// Upstreams that read paths more loosely than the gateway.
+mod loose_paths;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.

@@ -4,12 +4,12 @@
 use std::io::Write;
 use std::net::TcpListener;
 
-use crate::support::{Edge, Gateway, Session, Upstream, raw_until_close, response, status};
+use crate::support::{Edge, Gateway, Session, Upstream, raw, raw_until_close, response, status};
 
 #[test]
 fn t1_exactly_one_host() {
     let edge = Edge::open();
-    let refused: [&[u8]; 19] = [
+    let refused: [&[u8]; 28] = [
         b"X: y",
         b"Host: shop.test\r\nHost: shop.test",
         b"Host: shop.test\r\nHost: evil.test",
@@ -22,7 +22,16 @@ fn t1_exactly_one_host() {
         b"Host: shop.test#x",
         b"Host: shop test",
         b"Host: shop\0test",
-        b"Host: shop.test:",
+        b"Host: shop.test..",
+        b"Host: shop.test..:80",
+        b"Host: shop..test",
+        b"Host: .shop.test",
+        b"Host: .",
+        b"Host: :",
+        b"Host: :80",
+        b"Host: shop%2Etest",
+        b"Host: [fe80::1%25eth0]",
+        b"Host: shop.test::",
         b"Host: shop.test:0",
         b"Host: shop.test:x",
         b"Host: shop.test:65536",
@@ -37,7 +46,12 @@ fn t1_exactly_one_host() {
     for (host, forwarded) in [
         ("shop.test", "shop.test"),
         ("SHOP.Test.", "shop.test"),
+        ("shop.test:", "shop.test"),
+        ("shop.test.:", "shop.test"),
         ("shop.test:8443", "shop.test:8443"),
+        ("shop.test:08443", "shop.test:8443"),
+        ("[::1]:", "[::1]"),
+        ("[0:0:0:0:0:0:0:1]", "[::1]"),
         ("[::1]:81", "[::1]:81"),
         ("192.0.2.1", "192.0.2.1"),
     ] {
@@ -47,31 +61,87 @@ fn t1_exactly_one_host() {
     }
 }
 
+/// A host with a token beside a public route for every other one.
 #[test]
-fn t2_an_absolute_target_is_the_same_authority_or_refused() {
+fn no_spelling_of_a_host_leaves_its_route() {
+    let edge = Edge::with(
+        "[routes.api]\nhost = \"API.test.\"\npath = \"/*\"\nupstream = \"shop\"\n\
+         auth = \"users\"\n[routes.six]\nhost = \"[0:0::0:1]\"\npath = \"/*\"\n\
+         upstream = \"shop\"\nauth = \"users\"\n",
+    );
+    for host in [
+        "api.test",
+        "API.TEST",
+        "api.test.",
+        "api.test:",
+        "api.test.:",
+        "api.test:80",
+        "api.test:0080",
+        "api.test..",
+        "api.test...",
+        "api..test",
+        ".api.test",
+        "[::1]",
+        "[::1]:",
+        "[0:0:0:0:0:0:0:1]:81",
+        "[::0001]",
+        "[::1].",
+        "[::1%1]",
+    ] {
+        let fields = "Connection: close\r\n\r\n";
+        for case in [
+            format!("GET /t HTTP/1.1\r\nHost: {host}\r\n{fields}"),
+            format!("GET http://{host}/t HTTP/1.1\r\nHost: shop.test\r\n{fields}"),
+            format!("GET http://{host} HTTP/1.1\r\nHost: shop.test\r\n{fields}"),
+            format!("GET http://{host}?x HTTP/1.0\r\n{fields}"),
+        ] {
+            let answer = raw_until_close(edge.gateway.public, &case);
+            assert!(matches!(status(&answer), 400 | 401), "{case}: {answer}");
+        }
+    }
+    assert_eq!(edge.upstream.seen(), 0);
+    edge.still_serves();
+}
+
+#[test]
+fn t2_an_absolute_target_is_the_authority() {
     let edge = Edge::open();
     for target in [
-        "http://evil.test/t",
-        "http://shop.test:81/t",
         "https://shop.test/t",
         "http://user@shop.test/t",
         "http://user:pass@shop.test/t",
         "http://shop.test@evil.test/t",
+        "http://shop.test../t",
+        "http://shop.test:0/t",
         "ftp://shop.test/t",
         "file:///etc/passwd",
         "http:///t",
         "http://",
-        "http://127.0.0.1:22/",
-        "HTTP://evil.test/t",
+        "http://?x",
     ] {
         edge.refuses(format!("GET {target} HTTP/1.1\r\nHost: shop.test\r\n\r\n"));
     }
-    edge.refuses("GET http://shop.test/t HTTP/1.1\r\nX: y\r\n\r\n");
+    // The Host beside it counts for nothing, but an invalid one is an error all the same.
+    for host in ["X: y", "Host: a\r\nHost: a", "Host: a b", "Host:", "Host: a.."] {
+        edge.refuses(format!("GET http://shop.test/t HTTP/1.1\r\n{host}\r\n\r\n"));
+    }
     edge.still_serves();
-    let passed = edge.passes("GET http://shop.test/t?q=1 HTTP/1.1\r\nHost: shop.test\r\n\r\n");
-    assert_eq!(passed.request_line(), "GET /t?q=1 HTTP/1.1");
-    let passed = edge.passes("GET http://shop.test HTTP/1.1\r\nHost: shop.test\r\n\r\n");
-    assert_eq!(passed.request_line(), "GET / HTTP/1.1");
+    for (target, line, host) in [
+        ("http://shop.test/t?q=1", "GET /t?q=1 HTTP/1.1", "shop.test"),
+        ("http://shop.test", "GET / HTTP/1.1", "shop.test"),
+        ("http://shop.test?x=1", "GET /?x=1 HTTP/1.1", "shop.test"),
+        ("http://shop.test?", "GET /? HTTP/1.1", "shop.test"),
+        ("http://shop.test:81?a/../b", "GET /?a/../b HTTP/1.1", "shop.test:81"),
+        ("http://other.test/t", "GET /t HTTP/1.1", "other.test"),
+        ("HTTP://Other.Test.:/t", "GET /t HTTP/1.1", "other.test"),
+        ("http://shop.test:81/t", "GET /t HTTP/1.1", "shop.test:81"),
+        ("http://127.0.0.1:22/", "GET / HTTP/1.1", "127.0.0.1:22"),
+    ] {
+        let passed = edge.passes(format!("GET {target} HTTP/1.1\r\nHost: shop.test\r\n\r\n"));
+        assert_eq!(passed.request_line(), line, "{target}");
+        assert_eq!(passed.headers_named("host"), [host], "{target}");
+        assert_eq!(passed.headers_named("x-forwarded-host"), [host], "{target}");
+    }
 }
 
 #[test]
@@ -80,11 +150,44 @@ fn t2_nobody_chooses_whom_the_gateway_dials() {
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let there = trap.local_addr().unwrap();
-    let case = format!("GET http://{there}/t HTTP/1.1\r\nHost: {there}\r\n\r\n");
-    assert_eq!(edge.passes(case).target(), "/t");
-    edge.refuses(format!("GET http://{there}/t HTTP/1.1\r\nHost: shop.test\r\n\r\n"));
+    for host in [&*there.to_string(), "shop.test"] {
+        let case = format!("GET http://{there}/t HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(edge.passes(case).target(), "/t");
+    }
     edge.refuses(format!("CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n\r\n"));
     assert!(trap.accept().is_err(), "the gateway dialled what a client named");
+}
+
+#[test]
+fn options_of_the_server_in_both_forms() {
+    let edge = Edge::open();
+    for target in ["*", "http://shop.test", "http://shop.test:81", "HTTP://other.test"] {
+        let case = format!("OPTIONS {target} HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+        let answer = raw(edge.gateway.public, case);
+        assert!(matches!(status(&answer), 200 | 204), "{target}: {answer}");
+        assert_eq!(edge.upstream.seen(), 0, "{target}");
+    }
+    for (target, passed) in [
+        ("http://shop.test/", "/"),
+        ("http://shop.test?x", "/?x"),
+        ("http://shop.test/t", "/t"),
+        ("/", "/"),
+    ] {
+        let case = format!("OPTIONS {target} HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+        assert_eq!(edge.passes(case).request_line(), format!("OPTIONS {passed} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn an_old_client_without_a_host() {
+    let edge = Edge::open();
+    let passed = edge.passes("GET /t HTTP/1.0\r\n\r\n");
+    // RFC 9112 §3.2: the field is there, and empty.
+    assert_eq!(passed.headers_named("host"), [""]);
+    assert_eq!(passed.headers_named("x-forwarded-host"), [""; 0]);
+    assert_eq!(passed.headers_named("forwarded"), ["for=127.0.0.1;proto=http"]);
+    let passed = edge.passes("GET http://shop.test/t HTTP/1.0\r\n\r\n");
+    assert_eq!(passed.headers_named("host"), ["shop.test"]);
 }
 
 #[test]

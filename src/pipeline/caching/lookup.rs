@@ -1,5 +1,6 @@
 //! What the cache asks of the store for one request.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -53,13 +54,22 @@ impl Lookup {
         let policy = Arc::clone(route.cache.as_ref()?);
         let odd = arrival.has_body || headers::nominates(&head.headers);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
-        let upstream = running.plan.upstreams.get(route.upstream).map_or("", |(name, _)| name);
-        let named = (&*route.name, upstream, client.scheme);
+        let upstream = running.plan.upstreams.get(route.upstream);
+        let reading = upstream.map(|(_, upstream)| upstream.paths).unwrap_or_default();
+        let upstream = upstream.map_or("", |(name, _)| name);
+        // An upstream may write the host that it is told of into what it answers.
+        let authority = client.authority(target);
+        let upstream = if *authority == target.authority {
+            Cow::Borrowed(upstream)
+        } else {
+            Cow::Owned(format!("{upstream};@{}", authority.as_str()))
+        };
+        let named = (&*route.name, &*upstream, client.scheme);
         let entry = Place::entry(keys, &policy, named, target, caller);
         let near = if intent.read { gateway.near.get(&entry) } else { None };
         let place = match &near {
             Some(held) => Arc::clone(&held.place),
-            None => Arc::new(Place::of(keys, entry, &route.name, target)),
+            None => Arc::new(Place::of(keys, entry, &route.name, target, reading)),
         };
         let origin = Origin {
             running: Arc::clone(&exchange.running),
