@@ -9,7 +9,24 @@ const EXAMPLE_SECRET: &[u8] = b"example-only-replace-me-with-32-random-bytes";
 pub(super) fn warnings(config: &Config) -> Problems {
     let mut warnings = Problems::default();
     example_secrets(config, &mut warnings);
+    bodies_without_room(config, &mut warnings);
     warnings
+}
+
+fn bodies_without_room(config: &Config, warnings: &mut Problems) {
+    let most = config.store.body_bytes_max();
+    for (name, route) in &config.routes {
+        if route.cache.as_ref().is_some_and(|cache| cache.max_bytes > most) {
+            let what = format!(
+                "bodies above {most} bytes are not kept: the embedded store has \
+                 memory_cache_bytes = {} for all of them",
+                config.store.memory_cache_bytes
+            );
+            let remedy = "raise store.memory_cache_bytes to twice max_bytes or more, lower \
+                          max_bytes, or use Redis";
+            warnings.push(format!("routes.{name}.cache.max_bytes"), what, remedy);
+        }
+    }
 }
 
 fn example_secrets(config: &Config, warnings: &mut Problems) {

@@ -30,6 +30,8 @@ mod check;
 mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// More than the embedded store has room for.
+mod embedded_room;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
