@@ -29,6 +29,8 @@ pub struct Store {
     pub connect_timeout: Duration,
     /// Longest pause between two connection attempts.
     pub reconnect_backoff: Duration,
+    /// Longest reply of Redis that is read, in bytes.
+    pub reply_bytes: u64,
     /// Longest wait for what another node fetches.
     pub cache_wait: Duration,
     /// Most counters of limits: of the embedded store, and of this node while Redis is away.
@@ -155,6 +157,7 @@ impl Default for Store {
             fill_bytes: 256 * MIB,
             backlog_bytes: 64 * MIB,
             cache_wait: Duration::from_secs(2),
+            reply_bytes: 8 * MIB,
             cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
@@ -200,6 +203,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
+        reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
         cache_wait: store.or("cache_wait", default.cache_wait, duration),
         memory_limit_keys: store.or("memory_limit_keys", default.memory_limit_keys, keys()),
         memory_session_keys: store.or("memory_session_keys", default.memory_session_keys, keys()),

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use self::room::Room;
 use super::keys::Kind;
 use super::lease::Holders;
+use super::question::NOT_BEFORE_BYTES_MAX;
 use super::window::WindowLog;
 use super::{
     Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, SessionEnd,
@@ -263,7 +264,11 @@ impl MemoryStore {
             Some(Value { value: SessionValue::Text(text), .. }) => Some(text.clone()),
             Some(Value { value: SessionValue::Fields(_), .. }) => return Err(not_a_time()),
         };
-        let seconds = |text: Bytes| std::str::from_utf8(&text).ok()?.trim().parse().ok();
+        let seconds = |text: Bytes| {
+            let text = Some(text).filter(|text| text.len() <= NOT_BEFORE_BYTES_MAX)?;
+            std::str::from_utf8(&text).ok()?.trim().parse().ok()
+        };
+        let text = text.filter(|text| !text.is_empty());
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
         let gone = standing.record.is_some_and(|key| values.live(key).is_none());
         Ok(StandingReply { listed, not_before, gone })

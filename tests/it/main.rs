@@ -50,6 +50,10 @@ mod outage;
 mod paths;
 /// The README's console examples and the demo's tour, executed.
 mod readme;
+/// Replies that Redis never sends.
+mod redis_replies;
+/// What is the matter with Redis.
+mod redis_says;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.
