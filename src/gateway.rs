@@ -32,8 +32,8 @@ use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, Metrics, RouteMeter};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Epoch, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
-    StoreError,
+    Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
+    SessionKeys, Store, StoreError,
 };
 use crate::upstream::Upstream;
 
@@ -107,7 +107,10 @@ impl Gateway {
     pub async fn open(plan: Plan) -> Arc<Self> {
         let settings = &plan.config.store;
         let store = match settings.url {
-            StoreUrl::Memory => Store::Memory(Box::new(MemoryStore::new(settings.memory_keys))),
+            StoreUrl::Memory => {
+                let bounds = MemoryBounds::of(settings);
+                Store::Memory(Box::new(MemoryStore::bounded(bounds)))
+            }
             StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
                 let redis = RedisStore::open(settings);
                 if !redis.first_connection(settings.connect_timeout).await {
@@ -126,7 +129,7 @@ impl Gateway {
         let near = NearCache::new(settings.near_cache_bytes);
         let backlog_bytes = settings.backlog_bytes;
         let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
-        let limits = limit::State::new(settings.memory_keys);
+        let limits = limit::State::new(settings.memory_limit_keys);
         let base_epoch = plan.keys.cache_base();
         let unrouted = metrics.route("-");
         let running = Running::new(plan, None, &metrics);

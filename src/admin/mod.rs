@@ -227,6 +227,13 @@ fn metrics(gateway: &Gateway) -> Reply {
     }
     gateway.observe_issuers();
     gateway.metrics.cache_gauges.set(&gateway.cache_state());
+    let evicted = gateway.store.evicted();
+    let limits = evicted.limits.saturating_add(gateway.limits.evicted());
+    gateway.metrics.set_evicted([
+        ("limits", limits),
+        ("cache", evicted.cache),
+        ("epochs", evicted.epochs),
+    ]);
     let body = gateway.metrics.render(gateway.store.is_connected());
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -29,10 +29,22 @@ pub struct Store {
     pub connect_timeout: Duration,
     /// Longest pause between two connection attempts.
     pub reconnect_backoff: Duration,
+    /// Longest reply of Redis that is read, in bytes.
+    pub reply_bytes: u64,
     /// Longest wait for what another node fetches.
     pub cache_wait: Duration,
-    /// Most keys that the embedded store holds.
-    pub memory_keys: usize,
+    /// Most counters of limits: of the embedded store, and of this node while Redis is away.
+    pub memory_limit_keys: usize,
+    /// Most keys of sessions in the embedded store.
+    pub memory_session_keys: usize,
+    /// Most revocations in the embedded store.
+    pub memory_revocations: usize,
+    /// Most keys of API keys in the embedded store.
+    pub memory_api_key_keys: usize,
+    /// Most epochs of the cache in the embedded store.
+    pub memory_epochs: usize,
+    /// Most bytes of cached responses in the embedded store.
+    pub memory_cache_bytes: u64,
     /// Most bytes of cached responses in this node's memory.
     pub near_cache_bytes: u64,
     /// Most bytes of responses that are kept while they pass, all together.
@@ -135,16 +147,33 @@ impl Default for Store {
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
             reconnect_backoff: Duration::from_millis(250),
-            memory_keys: 1_000_000,
+            memory_limit_keys: 1_000_000,
+            memory_session_keys: 300_000,
+            memory_revocations: 1_000_000,
+            memory_api_key_keys: 100_000,
+            memory_epochs: 1_000_000,
+            memory_cache_bytes: 256 * MIB,
             near_cache_bytes: 32 * MIB,
             fill_bytes: 256 * MIB,
             backlog_bytes: 64 * MIB,
             cache_wait: Duration::from_secs(2),
+            reply_bytes: 8 * MIB,
             cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
             on_outage: OnOutage::default(),
+        }
+    }
+}
+
+impl Store {
+    /// The longest body that the store has room for, in bytes: half of what the embedded store
+    /// keeps of cached responses, so that no response pushes its own parts out.
+    pub fn body_bytes_max(&self) -> u64 {
+        match self.url {
+            StoreUrl::Memory => self.memory_cache_bytes / 2,
+            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => u64::MAX,
         }
     }
 }
@@ -190,8 +219,18 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
+        reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
         cache_wait: store.or("cache_wait", default.cache_wait, duration),
-        memory_keys: store.or("memory_keys", default.memory_keys, count(1..=1_000_000_000)),
+        memory_limit_keys: store.or("memory_limit_keys", default.memory_limit_keys, keys()),
+        memory_session_keys: store.or("memory_session_keys", default.memory_session_keys, keys()),
+        memory_revocations: store.or("memory_revocations", default.memory_revocations, keys()),
+        memory_api_key_keys: store.or("memory_api_key_keys", default.memory_api_key_keys, keys()),
+        memory_epochs: store.or("memory_epochs", default.memory_epochs, keys()),
+        memory_cache_bytes: store.or(
+            "memory_cache_bytes",
+            default.memory_cache_bytes,
+            size(MIB..=1024 * GIB),
+        ),
         near_cache_bytes: store.or(
             "near_cache_bytes",
             default.near_cache_bytes,
@@ -205,6 +244,11 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
         on_outage: store.section("on_outage", read_on_outage),
     }
+}
+
+/// How many keys of one kind the embedded store holds.
+fn keys() -> impl Fn(&DeValue<'_>) -> Read<usize> {
+    count(1..=1_000_000_000)
 }
 
 fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {

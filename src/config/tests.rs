@@ -88,7 +88,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert_eq!(store.connect_timeout, Duration::from_millis(500));
     assert_eq!(store.reconnect_backoff, Duration::from_millis(250));
     assert_eq!(store.cache_wait, Duration::from_secs(2));
-    assert_eq!((store.memory_keys, store.near_cache_bytes), (1_000_000, 33_554_432));
+    assert_eq!((store.memory_limit_keys, store.near_cache_bytes), (1_000_000, 33_554_432));
     assert_eq!((store.cache_epochs, store.known_epochs), (super::CacheEpochs::Ask, 100_000));
     assert_eq!(store.cache_compression, super::CacheCompression::Off);
     let outage = store.on_outage;

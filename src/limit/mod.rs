@@ -63,6 +63,11 @@ impl State {
         }
     }
 
+    /// How many counters gave way to others, of those that count while the store is away.
+    pub fn evicted(&self) -> u64 {
+        self.stand_in.evicted().limits
+    }
+
     /// These keys were reset: nothing was counted, also in the store's place.
     pub fn reset(&self, keys: &[String]) {
         for key in keys {

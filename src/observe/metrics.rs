@@ -64,6 +64,11 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Issuer {
     url: String,
 }
@@ -103,6 +108,7 @@ pub struct Metrics {
     /// Time waited for the store.
     pub store_duration: Histogram,
     store_failures: Family<Function, Counter>,
+    store_evicted: Family<Kind, Counter>,
     /// Open client connections.
     pub connections: Gauge<i64, AtomicI64>,
     connections_refused: Family<Reason, Counter>,
@@ -140,6 +146,7 @@ impl Default for Metrics {
             upstream_durations: Family::default(),
             store_duration: Histogram::default(),
             store_failures: Family::default(),
+            store_evicted: Family::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             connection_errors: Family::default(),
@@ -194,6 +201,8 @@ impl Metrics {
         r.register_with_unit("store_duration", help, seconds(), self.store_duration.clone());
         let help = "Questions that the store did not answer, by function";
         r.register("store_failures", help, self.store_failures.clone());
+        let help = "What gave way in this node's own store before it was over, by kind";
+        r.register("store_evicted", help, self.store_evicted.clone());
         r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Client connections closed at once, by reason";
@@ -273,6 +282,15 @@ impl Metrics {
     /// The counters of one issuer, by the place of its keys.
     pub fn issuer(&self, url: &str) -> IssuerMeter {
         IssuerMeter { url: url.to_owned(), fetches: self.key_fetches.clone() }
+    }
+
+    /// How much gave way in this node's own store since the start, by kind.
+    pub fn set_evicted(&self, totals: [(&'static str, u64); 3]) {
+        for (kind, total) in totals {
+            let counter = self.store_evicted.get_or_create(&Kind { kind });
+            // Two may look at once, and a total never falls.
+            counter.inner().fetch_max(total, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     /// How old the keys of each issuer are now.

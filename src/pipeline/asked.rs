@@ -206,7 +206,7 @@ pub(super) fn recalled(
             gateway.store.recall(standing(identity), max_stale).ok_or(error)
         }
         // An answer that cannot be used is no outage: what it says may be news.
-        StoreError::Refused(_) | StoreError::Full => Err(error),
+        StoreError::Refused(_) | StoreError::Full(_) => Err(error),
     })
 }
 

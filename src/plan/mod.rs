@@ -192,7 +192,10 @@ fn compile_routes(
             auth,
             limits,
             session,
-            cache: written.cache.as_ref().map(compile_cache).map(Arc::new),
+            cache: written
+                .cache
+                .as_ref()
+                .map(|cache| Arc::new(compile_cache(cache, &config.store))),
             upstream,
             invalidates,
         };
@@ -259,12 +262,13 @@ fn compile_limits(
     limit::Policy::compile(named.into_iter(), config.store.on_outage.nodes)
 }
 
-fn compile_cache(written: &config::Cache) -> cache::Policy {
+fn compile_cache(written: &config::Cache, store: &config::Store) -> cache::Policy {
     cache::Policy {
         ttl: written.ttl,
         shared: written.shared,
         partition: written.partition.clone(),
-        max_bytes: usize::try_from(written.max_bytes).unwrap_or(usize::MAX),
+        max_bytes: usize::try_from(written.max_bytes.min(store.body_bytes_max()))
+            .unwrap_or(usize::MAX),
         stale_while_revalidate: written.stale_while_revalidate,
         stale_if_error: written.stale_if_error,
         stale_when_disconnected: written.stale_when_disconnected,

@@ -19,7 +19,24 @@ pub(super) fn warnings(config: &Config) -> Problems {
     weak_admin_token(config, &mut warnings);
     wide_exemptions(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
+    bodies_without_room(config, &mut warnings);
     warnings
+}
+
+fn bodies_without_room(config: &Config, warnings: &mut Problems) {
+    let most = config.store.body_bytes_max();
+    for (name, route) in &config.routes {
+        if route.cache.as_ref().is_some_and(|cache| cache.max_bytes > most) {
+            let what = format!(
+                "bodies above {most} bytes are not kept: the embedded store has \
+                 memory_cache_bytes = {} for all of them",
+                config.store.memory_cache_bytes
+            );
+            let remedy = "raise store.memory_cache_bytes to twice max_bytes or more, lower \
+                          max_bytes, or use Redis";
+            warnings.push(format!("routes.{name}.cache.max_bytes"), what, remedy);
+        }
+    }
 }
 
 fn example_secrets(config: &Config, warnings: &mut Problems) {

@@ -6,6 +6,9 @@
 //! each script touches one slot of a cluster.
 
 mod cache;
+mod kind;
+
+pub use self::kind::{Kind, is_cache_base};
 
 use aws_lc_rs::digest::{SHA256, digest};
 

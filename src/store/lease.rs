@@ -84,7 +84,14 @@ impl Crowd {
 
 /// The holders of all keys, in memory.
 #[derive(Debug, Default)]
-pub(super) struct Holders(HashMap<String, HashMap<String, Place>>);
+pub(super) struct Holders {
+    places: HashMap<String, HashMap<String, Place>>,
+    /// How many keys there may be before the dead among them are looked for.
+    sweep_at: usize,
+}
+
+/// Fewest keys for which it is worth looking whether somebody died.
+const SWEEP_KEYS_MIN: usize = 1024;
 
 /// Until when a holder has a place, or is kept out.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +101,11 @@ struct Place {
 }
 
 impl Holders {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     pub(super) fn take(&mut self, asked: Leases<'_>) -> LeaseReply {
         let now = Instant::now();
         let held: Vec<u32> = asked.keys.iter().map(|key| self.live(key, now)).collect();
@@ -102,7 +114,8 @@ impl Holders {
         if allowed {
             for (key, (crowd, held)) in asked.keys.iter().zip(all()) {
                 if crowd.admits(*held) {
-                    let holders = self.0.entry(key.clone()).or_default();
+                    self.sweep(now);
+                    let holders = self.places.entry(key.clone()).or_default();
                     let place = Place { end: now + crowd.lease, is_kept_out: false };
                     let kept = holders.entry(asked.holder.to_owned()).or_insert(place);
                     if !kept.is_kept_out {
@@ -118,24 +131,34 @@ impl Holders {
         for (key, crowd) in keys.iter().zip(crowds) {
             if *in_doubt {
                 let end = Instant::now() + crowd.lease;
-                let holders = self.0.entry(key.clone()).or_default();
+                let holders = self.places.entry(key.clone()).or_default();
                 holders.insert(holder.clone(), Place { end, is_kept_out: true });
-            } else if let Some(holders) = self.0.get_mut(key) {
+            } else if let Some(holders) = self.places.get_mut(key) {
                 holders.remove(holder);
                 if holders.is_empty() {
-                    self.0.remove(key);
+                    self.places.remove(key);
                 }
             }
         }
     }
 
+    /// Forgets keys for which nobody asks any more and whose holders are dead. It waits until there
+    /// are twice as many as the last time left, so each new key pays for a bounded part of it.
+    fn sweep(&mut self, now: Instant) {
+        if self.places.len() < self.sweep_at.max(SWEEP_KEYS_MIN) {
+            return;
+        }
+        self.places.retain(|_, holders| holders.values().any(|place| place.end > now));
+        self.sweep_at = 2 * self.places.len();
+    }
+
     /// Forgets the dead, and counts the living.
     fn live(&mut self, key: &str, now: Instant) -> u32 {
-        let Some(holders) = self.0.get_mut(key) else { return 0 };
+        let Some(holders) = self.places.get_mut(key) else { return 0 };
         holders.retain(|_, place| place.end > now);
         let live = holders.values().filter(|place| !place.is_kept_out).count();
         if holders.is_empty() {
-            self.0.remove(key);
+            self.places.remove(key);
         }
         u32::try_from(live).unwrap_or(u32::MAX)
     }

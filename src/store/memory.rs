@@ -1,13 +1,17 @@
 //! The embedded store: the single-node mode, and the reference for what the Redis store must do.
 //!
-//! Every method is short and holds one lock, never over an await. The number of keys is bounded by
-//! `store.memory_keys`; what has expired is swept when the bound is near, and what does not fit is
-//! refused.
+//! Every method is short and holds one lock, never over an await. Each kind has a budget of its own
+//! ([`MemoryBounds`]), so that no flood of one pushes out another. Counters of limits and cached
+//! responses may be lost: there the least worth keeping gives way, and nothing is refused. Epochs
+//! may be lost together with all that was stored under them. Sessions, revocations and API keys
+//! may not: what has expired makes room, and what does not fit is refused.
 
 mod api_keys;
 mod cache;
+mod room;
 mod sessions;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,25 +19,94 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::room::Room;
+use super::keys::Kind;
 use super::lease::Holders;
+use super::question::NOT_BEFORE_BYTES_MAX;
 use super::window::WindowLog;
 use super::{
     Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, SessionEnd,
     SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
 };
 
-/// Largest total of cached responses, in bytes: beyond it expired entries are swept, then the entry
-/// is not kept.
-const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
-
 /// Pause between two sweeps of everything.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// How many of the old are looked at for each new one, so that what is over does not stay.
+const LOOKS_AT_OLD: usize = 2;
+/// What a cached item weighs beside its key and its value, in bytes.
+const CACHED_OVERHEAD_BYTES: usize = 200;
+
+/// The budget of each kind; `[store]` has the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBounds {
+    /// Most counters of limits.
+    pub limit_keys: usize,
+    /// Most keys of sessions: a session has up to three.
+    pub session_keys: usize,
+    /// Most revocations.
+    pub revocations: usize,
+    /// Most keys of API keys: each has two, and each owner one.
+    pub api_key_keys: usize,
+    /// Most epochs of the cache.
+    pub epochs: usize,
+    /// Most bytes of cached responses.
+    pub cache_bytes: usize,
+}
+
+impl MemoryBounds {
+    /// The bounds of a configuration.
+    pub fn of(settings: &crate::config::Store) -> Self {
+        Self {
+            limit_keys: settings.memory_limit_keys,
+            session_keys: settings.memory_session_keys,
+            revocations: settings.memory_revocations,
+            api_key_keys: settings.memory_api_key_keys,
+            epochs: settings.memory_epochs,
+            cache_bytes: usize::try_from(settings.memory_cache_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The same number of keys of each kind, and as many cached bytes as by default.
+    pub fn keys(most: usize) -> Self {
+        let default = Self::of(&crate::config::Store::default());
+        Self {
+            limit_keys: most,
+            session_keys: most,
+            revocations: most,
+            api_key_keys: most,
+            epochs: most,
+            ..default
+        }
+    }
+
+    /// The most keys of a kind and the name of that bound; cached responses have none.
+    fn most(&self, kind: Kind) -> (usize, &'static str) {
+        match kind {
+            Kind::Session => (self.session_keys, "memory_session_keys"),
+            Kind::Revocation => (self.revocations, "memory_revocations"),
+            Kind::ApiKey => (self.api_key_keys, "memory_api_key_keys"),
+            Kind::Epoch => (self.epochs, "memory_epochs"),
+            Kind::Cached => (usize::MAX, "memory_cache_bytes"),
+        }
+    }
+}
+
+/// How much gave way to what was new since the start, though it was not over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Counters of limits.
+    pub limits: u64,
+    /// Cached responses and pieces of them.
+    pub cache: u64,
+    /// Epochs, and with them all cached responses.
+    pub epochs: u64,
+}
 
 /// The embedded store.
 #[derive(Debug)]
 pub struct MemoryStore {
     started: Instant,
-    keys_max: usize,
+    bounds: MemoryBounds,
     windows: Mutex<Windows>,
     holders: Mutex<Holders>,
     values: Mutex<Values>,
@@ -41,34 +114,60 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Windows {
-    map: HashMap<String, (Window, WindowLog), foldhash::fast::RandomState>,
-    swept_us: u64,
+    room: Room<(Window, WindowLog)>,
+    evicted: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Values {
+    /// What must not be lost, and epochs.
     map: HashMap<String, Value, foldhash::fast::RandomState>,
-    /// Bytes held by the values.
-    bytes: usize,
+    /// How many of each kind the map holds, by the kind's number.
+    counts: [usize; 5],
+    cached: Room<Value>,
+    /// What `cached` weighs.
+    cached_bytes: usize,
+    bounds: MemoryBounds,
+    /// Counts the uses of cached items.
+    clock: Cell<u64>,
     swept: Option<Instant>,
+    evicted: Evicted,
 }
 
 #[derive(Debug)]
 struct Value {
     value: SessionValue,
     expires: Option<Instant>,
+    /// When it was used last, on the clock of uses.
+    used: Cell<u64>,
 }
 
 impl MemoryStore {
-    /// An empty store for at most `keys_max` windows and as many values.
+    /// An empty store for at most `keys_max` keys of each kind.
     pub fn new(keys_max: usize) -> Self {
+        Self::bounded(MemoryBounds::keys(keys_max))
+    }
+
+    /// An empty store with these bounds.
+    pub fn bounded(bounds: MemoryBounds) -> Self {
         Self {
             started: Instant::now(),
-            keys_max,
+            bounds,
             windows: Mutex::default(),
             holders: Mutex::default(),
-            values: Mutex::default(),
+            values: Mutex::new(Values::new(bounds)),
         }
+    }
+
+    /// How many keys have holders of places, the dead among them.
+    #[cfg(test)]
+    pub(super) fn crowds(&self) -> usize {
+        lock(&self.holders).len()
+    }
+
+    /// What gave way so far.
+    pub fn evicted(&self) -> Evicted {
+        Evicted { limits: lock(&self.windows).evicted, ..lock(&self.values).evicted }
     }
 
     /// See [`super::Store::ask`].
@@ -90,13 +189,9 @@ impl MemoryStore {
         let mut logs = lock(&self.windows);
         // Read under the lock, so that charges are entered in the order of their times.
         let now_us = self.now_us();
-        let unknown =
-            charges.keys.iter().filter(|key| !logs.map.contains_key(key.as_str())).count();
-        logs.make_room(unknown, self.keys_max, now_us)?;
-        let logs = &mut logs.map;
         let mut windows = Vec::with_capacity(charges.keys.len());
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
-            let state = match logs.get_mut(key.as_str()) {
+            let state = match logs.room.get_mut(key) {
                 Some((_, log)) => log.state(window, now_us, window.cost),
                 None => WindowLog::default().state(window, now_us, window.cost),
             };
@@ -107,10 +202,15 @@ impl MemoryStore {
         if allowed {
             for (key, (window, state)) in charges.keys.iter().zip(pairs()) {
                 if window.cost > 0 && window.charges(state) {
-                    let entry =
-                        logs.entry(key.clone()).or_insert_with(|| (*window, WindowLog::default()));
-                    entry.0 = *window;
-                    entry.1.charge(window, now_us, window.cost);
+                    logs.make_room(key, charges.keys, self.bounds.limit_keys, now_us);
+                    if let Some(known) = logs.room.get_mut(key) {
+                        known.0 = *window;
+                        known.1.charge(window, now_us, window.cost);
+                    } else {
+                        let mut log = WindowLog::default();
+                        log.charge(window, now_us, window.cost);
+                        logs.room.insert(key, (*window, log));
+                    }
                 }
             }
         }
@@ -131,7 +231,7 @@ impl MemoryStore {
     pub fn refund(&self, charges: Charges<'_>, at_us: u64) {
         let mut logs = lock(&self.windows);
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
-            if let Some((_, log)) = logs.map.get_mut(key.as_str()) {
+            if let Some((_, log)) = logs.room.get_mut(key) {
                 log.refund(window, at_us, window.cost);
             }
         }
@@ -139,17 +239,17 @@ impl MemoryStore {
 
     /// Writes one value.
     pub fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError> {
-        lock(&self.values).insert(key, SessionValue::Text(value), ttl, self.keys_max)
+        lock(&self.values).insert(key, SessionValue::Text(value), ttl)
     }
 
     /// Writes a hash.
     pub fn put_fields(&self, key: &str, fields: Vec<(Bytes, Bytes)>) -> Result<(), StoreError> {
-        lock(&self.values).insert(key, SessionValue::Fields(fields), None, self.keys_max)
+        lock(&self.values).insert(key, SessionValue::Fields(fields), None)
     }
 
     /// See [`super::Store::delete`].
     pub fn delete(&self, key: &str) -> bool {
-        let was_window = lock(&self.windows).map.remove(key).is_some();
+        let was_window = lock(&self.windows).room.remove(key).is_some();
         let mut values = lock(&self.values);
         let was_live = values.live(key).is_some();
         values.remove(key);
@@ -164,7 +264,11 @@ impl MemoryStore {
             Some(Value { value: SessionValue::Text(text), .. }) => Some(text.clone()),
             Some(Value { value: SessionValue::Fields(_), .. }) => return Err(not_a_time()),
         };
-        let seconds = |text: Bytes| std::str::from_utf8(&text).ok()?.trim().parse().ok();
+        let seconds = |text: Bytes| {
+            let text = Some(text).filter(|text| text.len() <= NOT_BEFORE_BYTES_MAX)?;
+            std::str::from_utf8(&text).ok()?.trim().parse().ok()
+        };
+        let text = text.filter(|text| !text.is_empty());
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
         let gone = standing.record.is_some_and(|key| values.live(key).is_none());
         Ok(StandingReply { listed, not_before, gone })
@@ -196,32 +300,67 @@ impl MemoryStore {
 }
 
 impl Windows {
-    /// Forgets idle windows when the bound is near. At most once a second: under a flood of keys
-    /// that are all alive, a sweep per request would be the worse attack.
-    fn make_room(&mut self, wanted: usize, keys_max: usize, now_us: u64) -> Result<(), StoreError> {
-        if self.map.len() + wanted <= keys_max {
-            return Ok(());
+    /// Makes room for a new key beside the others of the same charge. What is idle gives way first,
+    /// then what uses least of its limit, then the oldest: a flood of new keys pushes out its own,
+    /// and whoever is close to a limit, or over it, stays counted.
+    fn make_room(&mut self, key: &str, charged: &[String], most: usize, now_us: u64) {
+        if self.room.contains(key) {
+            return;
         }
-        if now_us.saturating_sub(self.swept_us) >= SWEEP_PAUSE.as_micros() as u64
-            || self.swept_us == 0
-        {
-            self.swept_us = now_us.max(1);
-            self.map.retain(|_, (window, log)| !log.is_idle(window, now_us));
+        for _ in 0..LOOKS_AT_OLD {
+            if let Some(at) = self.room.any(|(window, log)| log.is_idle(window, now_us)) {
+                self.room.remove_at(at);
+            }
         }
-        if self.map.len() + wanted <= keys_max { Ok(()) } else { Err(StoreError::Full) }
+        while self.room.len() >= most {
+            let rank = |key: &str, (window, log): &(Window, WindowLog)| {
+                (!charged.iter().any(|other| other == key)).then(|| log.rank(window, now_us))
+            };
+            let Some(at) = self.room.lowest(rank) else { return };
+            if let Some((_, (window, log))) = self.room.remove_at(at)
+                && !log.is_idle(&window, now_us)
+            {
+                self.evicted += 1;
+                if self.evicted == 1 {
+                    tracing::warn!(
+                        "more counters of limits are in use than store.memory_limit_keys: those \
+                         that use least of their limits give way, and their clients begin anew"
+                    );
+                }
+            }
+        }
     }
 }
 
 impl Values {
+    fn new(bounds: MemoryBounds) -> Self {
+        Self {
+            map: HashMap::default(),
+            counts: [0; 5],
+            cached: Room::default(),
+            cached_bytes: 0,
+            bounds,
+            clock: Cell::default(),
+            swept: None,
+            evicted: Evicted::default(),
+        }
+    }
+
     fn live(&self, key: &str) -> Option<&Value> {
-        let found = self.map.get(key)?;
-        let has_ended = found.expires.is_some_and(|at| at <= Instant::now());
-        (!has_ended).then_some(found)
+        let found = match Kind::of(key) {
+            Kind::Cached => self.cached.get(key)?,
+            _ => self.map.get(key)?,
+        };
+        found.used.set(self.tick());
+        (!found.is_over(Instant::now())).then_some(found)
     }
 
     fn live_mut(&mut self, key: &str) -> Option<&mut Value> {
         self.live(key)?;
-        self.map.get_mut(key)
+        match Kind::of(key) {
+            Kind::Cached => self.cached.get_mut(key),
+            _ => self.map.get_mut(key),
+        }
     }
 
     fn text(&self, key: &str) -> Option<Bytes> {
@@ -231,50 +370,125 @@ impl Values {
         }
     }
 
+    /// Writes a value. One that is refused does not lose what was there.
     fn insert(
         &mut self,
         key: &str,
         value: SessionValue,
         ttl: Option<Duration>,
-        keys_max: usize,
     ) -> Result<(), StoreError> {
-        let added = value_bytes(&value);
-        // A write that is refused must not lose what was there.
-        let fits = |values: &Self| {
-            let old = values.map.get(key);
-            let count = values.map.len() + usize::from(old.is_none());
-            let bytes = values.bytes + added - old.map_or(0, |old| value_bytes(&old.value));
-            count <= keys_max && bytes <= ENTRY_BYTES_MAX
-        };
-        if !fits(self) {
+        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        let value = Value { value, expires, used: Cell::new(self.tick()) };
+        let kind = Kind::of(key);
+        if kind == Kind::Cached {
+            return self.insert_cached(key, value);
+        }
+        if let Some(known) = self.map.get_mut(key) {
+            *known = value;
+            return Ok(());
+        }
+        let (most, name) = self.bounds.most(kind);
+        // Epochs have been given room before.
+        if self.count(kind) >= most && kind != Kind::Epoch {
             self.sweep();
-            if !fits(self) {
-                return Err(StoreError::Full);
+            if self.count(kind) >= most {
+                return Err(StoreError::Full(name));
             }
         }
-        self.remove(key);
-        self.bytes += added;
-        let expires = ttl.map(|ttl| Instant::now() + ttl);
-        self.map.insert(key.to_owned(), Value { value, expires });
+        self.counts[kind as usize] += 1;
+        self.map.insert(key.to_owned(), value);
         Ok(())
     }
 
-    fn remove(&mut self, key: &str) -> bool {
-        let Some(old) = self.map.remove(key) else { return false };
-        self.bytes -= value_bytes(&old.value);
-        true
+    /// What is over gives way first, then what was not used for longest.
+    fn insert_cached(&mut self, key: &str, value: Value) -> Result<(), StoreError> {
+        let added = weight(key, &value);
+        if added > self.bounds.cache_bytes {
+            return Err(StoreError::Full(self.bounds.most(Kind::Cached).1));
+        }
+        self.remove(key);
+        let now = Instant::now();
+        for _ in 0..LOOKS_AT_OLD {
+            if let Some(at) = self.cached.any(|old| old.is_over(now)) {
+                self.evict(at);
+            }
+        }
+        while self.cached_bytes + added > self.bounds.cache_bytes {
+            let rank = |_: &str, old: &Value| Some((!old.is_over(now), old.used.get()));
+            let Some(at) = self.cached.lowest(rank) else { break };
+            if self.evict(at).is_some_and(|old| !old.is_over(now)) {
+                self.evicted.cache += 1;
+                if self.evicted.cache == 1 {
+                    tracing::info!(
+                        "cached responses fill store.memory_cache_bytes: those that were not used \
+                         for longest give way"
+                    );
+                }
+            }
+        }
+        self.cached_bytes += added;
+        self.cached.insert(key, value);
+        Ok(())
     }
 
-    /// Forgets what has expired, at most once a second.
+    fn evict(&mut self, at: usize) -> Option<Value> {
+        let (key, value) = self.cached.remove_at(at)?;
+        self.cached_bytes -= weight(&key, &value);
+        Some(value)
+    }
+
+    fn remove(&mut self, key: &str) -> bool {
+        let kind = Kind::of(key);
+        if kind == Kind::Cached {
+            let removed = self.cached.remove(key);
+            self.cached_bytes -= removed.as_ref().map_or(0, |old| weight(key, old));
+            return removed.is_some();
+        }
+        let removed = self.map.remove(key).is_some();
+        self.counts[kind as usize] -= usize::from(removed);
+        removed
+    }
+
+    fn count(&self, kind: Kind) -> usize {
+        self.counts[kind as usize]
+    }
+
+    /// Keeps what `stays`, by key and value.
+    fn retain(&mut self, stays: impl Fn(&str, &Value) -> bool) {
+        let counts = &mut self.counts;
+        self.map.retain(|key, value| {
+            let stays = stays(key, value);
+            counts[Kind::of(key) as usize] -= usize::from(!stays);
+            stays
+        });
+    }
+
+    /// Forgets what has expired, at most once a second: under a flood of what is all alive, a sweep
+    /// per request would be the worse attack.
     fn sweep(&mut self) {
         let now = Instant::now();
         if self.swept.is_some_and(|swept| now - swept < SWEEP_PAUSE) {
             return;
         }
         self.swept = Some(now);
-        self.map.retain(|_, value| value.expires.is_none_or(|at| at > now));
-        self.bytes = self.map.values().map(|value| value_bytes(&value.value)).sum();
+        self.retain(|_, value| !value.is_over(now));
     }
+
+    fn tick(&self) -> u64 {
+        self.clock.update(|now| now + 1);
+        self.clock.get()
+    }
+}
+
+impl Value {
+    fn is_over(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+}
+
+/// What a cached item weighs, in bytes.
+fn weight(key: &str, value: &Value) -> usize {
+    CACHED_OVERHEAD_BYTES + 2 * key.len() + value_bytes(&value.value)
 }
 
 fn value_bytes(value: &SessionValue) -> usize {

@@ -30,7 +30,7 @@ pub use self::cached::{
     VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
 pub use self::lease::{Crowd, LeaseReply, Leases, Release};
-pub use self::memory::MemoryStore;
+pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey,
     SessionReply, SessionValue, Standing, StandingReply,
@@ -55,16 +55,16 @@ pub enum StoreError {
     /// The store answered with an error, or with something else than asked.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// The embedded store holds `store.memory_keys` keys already.
-    #[error("the embedded store is full; raise store.memory_keys or use Redis")]
-    Full,
+    /// The embedded store has no room for more of this kind; names the key of the bound.
+    #[error("the embedded store is full; raise store.{0} or use Redis")]
+    Full(&'static str),
 }
 
 impl StoreError {
     /// Whether the store has no memory for a write. It may still delete then.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
-            Self::Full => true,
+            Self::Full(_) => true,
             Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
             Self::Unavailable | Self::Timeout => false,
         }
@@ -180,6 +180,14 @@ impl Store {
         match self {
             Self::Redis(store) => store.delete(key).await,
             Self::Memory(store) => Ok(store.delete(key)),
+        }
+    }
+
+    /// What gave way in the embedded store so far; what Redis evicts is its own affair.
+    pub fn evicted(&self) -> Evicted {
+        match self {
+            Self::Redis(_) => Evicted::default(),
+            Self::Memory(store) => store.evicted(),
         }
     }
 

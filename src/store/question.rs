@@ -8,6 +8,10 @@ use super::{
     Epoch, LeaseReply, Leases, SessionEnd, StoreError, WantedLock, WindowSet, WindowState,
 };
 
+/// Most bytes of a not-before time: twenty digits, and room for the spaces of whoever wrote it. A
+/// key that holds nothing is as good as none.
+pub(super) const NOT_BEFORE_BYTES_MAX: usize = 32;
+
 /// Everything one request asks. Unasked questions cost nothing.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Questions<'a> {

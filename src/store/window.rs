@@ -199,6 +199,21 @@ impl WindowLog {
         self.cells.back().is_none_or(|cell| now_us.saturating_sub(cell.0) >= window.span_us)
     }
 
+    /// How little is lost when this log is forgotten: the thousandths of the limit that are in use,
+    /// and then the time of the newest event. One in which nothing counts any more is the lowest.
+    pub(crate) fn rank(&self, window: &Window, now_us: u64) -> (u64, u64) {
+        let is_over = |cell: &(u64, u64)| now_us.saturating_sub(cell.0) >= window.span_us;
+        let over = self.cells.partition_point(is_over);
+        let before = over.checked_sub(1).and_then(|at| self.cells.get(at));
+        let base = before.map_or(self.base, |cell| cell.1);
+        let (newest, total) = self.cells.back().copied().unwrap_or((0, base));
+        let used = total.saturating_sub(base);
+        if used == 0 {
+            return (0, 0);
+        }
+        (1 + used.saturating_mul(1000) / u64::from(window.limit).max(1), newest)
+    }
+
     fn used(&self) -> u64 {
         self.cells.back().map_or(0, |cell| cell.1 - self.base)
     }

@@ -30,6 +30,8 @@ mod check;
 mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// More than the embedded store has room for.
+mod embedded_room;
 /// What trusted proxies say of the client, and what upstreams are told of it.
 mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
@@ -52,6 +54,10 @@ mod outage;
 mod paths;
 /// The README's console examples and the demo's tour, executed.
 mod readme;
+/// Replies that Redis never sends.
+mod redis_replies;
+/// What is the matter with Redis.
+mod redis_says;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.

@@ -22,9 +22,9 @@ impl MemoryStore {
         members.retain(|(other, _)| values.live(&format!("{family}{other}")).is_some());
         members.push((part.clone(), write.created_s as f64));
         let text = |text: Bytes| SessionValue::Text(text);
-        values.insert(record, text(write.record.clone()), write.ttl, self.keys_max)?;
-        values.insert(id, text(write.digest.clone().into()), write.ttl, self.keys_max)?;
-        values.keep_members(index, members, write.ttl, self.keys_max)?;
+        values.insert(record, text(write.record.clone()), write.ttl)?;
+        values.insert(id, text(write.digest.clone().into()), write.ttl)?;
+        values.keep_members(index, members, write.ttl)?;
         if let (None, Some(index)) = (write.ttl, values.live_mut(index)) {
             index.expires = None;
         }
@@ -58,7 +58,7 @@ impl MemoryStore {
             kept.push((part, created));
         }
         let count = kept.len();
-        values.keep_members(index, kept, None, self.keys_max)?;
+        values.keep_members(index, kept, None)?;
         Ok(ApiKeyList { records, count })
     }
 
@@ -70,13 +70,13 @@ impl MemoryStore {
     ) -> Result<bool, StoreError> {
         let mut values = lock(&self.values);
         let revoked = SessionValue::Text(revocation.value().into());
-        values.insert(revocation.key, revoked, Some(revocation.ttl), self.keys_max)?;
+        values.insert(revocation.key, revoked, Some(revocation.ttl))?;
         let was = values.live(&keys.record).is_some();
         values.remove(&keys.record);
         values.remove(&keys.id);
         let mut members = values.members(&keys.index)?;
         members.retain(|(part, _)| *part != keys.part);
-        values.keep_members(&keys.index, members, None, self.keys_max)?;
+        values.keep_members(&keys.index, members, None)?;
         Ok(was)
     }
 }

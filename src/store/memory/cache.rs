@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ENTRY_BYTES_MAX, MemoryStore, Values, lock};
+use super::{MemoryStore, Values, lock};
 use crate::store::cached::{life, living, others, vary_sets, with_deadline};
-use crate::store::keys::Keys;
+use crate::store::keys::{Keys, Kind, is_cache_base};
 use crate::store::purged;
 use crate::store::{
     Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered,
@@ -24,7 +24,7 @@ impl MemoryStore {
         let mut reply = values.epochs(cached.epochs);
         if let Some(CachedEntry { key, variants, lock }) = cached.entry {
             if let Some(WantedLock { lock, ttl }) = lock
-                && values.lock(lock, ttl, self.keys_max).is_ok()
+                && values.lock(lock, ttl).is_ok()
             {
                 reply.holder = values.text(&lock.key);
             }
@@ -56,7 +56,6 @@ impl MemoryStore {
             return Ok(Remembered::Overtaken);
         }
         let ttl = life(entry.ttl);
-        values.leave_room(&entry.key, entry.value.len(), self.keys_max)?;
         let mut fields = values.entry(&entry.key).unwrap_or_default();
         let sets = vary_sets(field(&fields, VARY).as_deref(), &entry.vary);
         put(&mut fields, VARY, sets.into());
@@ -65,7 +64,7 @@ impl MemoryStore {
         evict(&mut fields, &entry.variant);
         let ttl = values.left(&entry.key).map_or(ttl, |left| left.max(ttl));
         let value = SessionValue::Fields(fields);
-        values.insert(&entry.key, value, Some(ttl), self.keys_max)?;
+        values.insert(&entry.key, value, Some(ttl))?;
         if let Some(lock) = held {
             values.remove(&lock.key);
         }
@@ -80,9 +79,8 @@ impl MemoryStore {
     ) -> Result<(), StoreError> {
         let mut values = lock(&self.values);
         for (key, chunk) in chunks {
-            values.leave_room(key, chunk.len(), self.keys_max)?;
             let value = SessionValue::Text(chunk.clone());
-            values.insert(key, value, Some(life(ttl)), self.keys_max)?;
+            values.insert(key, value, Some(life(ttl)))?;
         }
         Ok(())
     }
@@ -94,7 +92,7 @@ impl MemoryStore {
         let mut all = true;
         for key in keys {
             all &= values.live(key).is_some();
-            if let Some(found) = values.map.get_mut(key) {
+            if let Some(found) = values.live_mut(key) {
                 found.expires = found.expires.map(|expires| expires.max(until));
             }
         }
@@ -117,7 +115,7 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::lock`].
     pub fn lock(&self, wanted: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
-        lock(&self.values).lock(wanted, ttl, self.keys_max)
+        lock(&self.values).lock(wanted, ttl)
     }
 
     /// See [`crate::store::Store::extend_lock`].
@@ -126,7 +124,7 @@ impl MemoryStore {
         if values.text(&held.key).as_deref() != Some(held.token.as_bytes()) {
             return Ok(false);
         }
-        values.insert(&held.key, token(held), Some(ttl), self.keys_max).map(|()| true)
+        values.insert(&held.key, token(held), Some(ttl)).map(|()| true)
     }
 
     /// See [`crate::store::Store::unlock`].
@@ -138,6 +136,7 @@ impl MemoryStore {
     /// See [`crate::store::Store::purge`].
     pub fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
         let mut values = lock(&self.values);
+        values.make_room_for_epochs(purges)?;
         for Purge { key, soft } in purges {
             let mut epoch = Epoch::fresh()?;
             let notes = Keys::tags_purged(key);
@@ -147,7 +146,7 @@ impl MemoryStore {
                 let old = values.text(notes).unwrap_or_default();
                 let noted = purged::joined(&old, &purged::noted(before, &names));
                 let noted = SessionValue::Text(noted.into());
-                values.insert(notes, noted, Some(EPOCH_TTL), self.keys_max)?;
+                values.insert(notes, noted, Some(EPOCH_TTL))?;
             } else if *soft {
                 match values.live(key).map(|found| found.value.clone()) {
                     None => epoch.hard = Epoch::default().hard,
@@ -157,8 +156,7 @@ impl MemoryStore {
                     Some(_) => {}
                 }
             }
-            let value = SessionValue::Text(Bytes::copy_from_slice(&epoch.to_bytes()));
-            values.insert(key, value, Some(EPOCH_TTL), self.keys_max)?;
+            values.write_epoch(key, epoch)?;
         }
         Ok(())
     }
@@ -196,6 +194,54 @@ impl MemoryStore {
 }
 
 impl Values {
+    /// A new base makes stale all that was stored, so the room of it is free at once, and no other
+    /// epoch is of use any more. Where there is no room for more epochs, the base gives way, and
+    /// with it the whole cache: an epoch alone must not be lost, or what it made stale would be
+    /// valid again.
+    fn make_room_for_epochs(&mut self, purges: &[Purge]) -> Result<(), StoreError> {
+        let renews = |purge: &Purge| is_cache_base(&purge.key) && !purge.soft;
+        if purges.iter().any(|purge| renews(purge) && self.live(&purge.key).is_some()) {
+            self.empty_cache();
+            return Ok(());
+        }
+        let is_new = |purge: &&Purge| {
+            Kind::of(&purge.key) == Kind::Epoch && !self.map.contains_key(&purge.key)
+        };
+        let wanted = purges.iter().filter(is_new).count();
+        let most = self.bounds.epochs;
+        if wanted == 0 || self.count(Kind::Epoch) + wanted <= most {
+            return Ok(());
+        }
+        self.sweep();
+        let held = self.count(Kind::Epoch);
+        if held + wanted <= most {
+            return Ok(());
+        }
+        let base = self.map.keys().find(|key| is_cache_base(key)).cloned();
+        self.empty_cache();
+        if self.evicted.epochs == 0 {
+            tracing::warn!(
+                "more paths and tags were made stale than store.memory_epochs: the cache is emptied"
+            );
+        }
+        self.evicted.epochs += u64::try_from(held).unwrap_or(u64::MAX);
+        if let Some(base) = base {
+            self.write_epoch(&base, Epoch::fresh()?)?;
+        }
+        Ok(())
+    }
+
+    fn empty_cache(&mut self) {
+        self.cached.clear();
+        self.cached_bytes = 0;
+        self.retain(|key, _| Kind::of(key) != Kind::Epoch);
+    }
+
+    fn write_epoch(&mut self, key: &str, epoch: Epoch) -> Result<(), StoreError> {
+        let value = SessionValue::Text(Bytes::copy_from_slice(&epoch.to_bytes()));
+        self.insert(key, value, Some(EPOCH_TTL))
+    }
+
     fn epochs(&self, keys: &[String]) -> CachedReply {
         let read: Vec<Option<Bytes>> = keys.iter().map(|key| self.text(key)).collect();
         CachedReply::of_epochs(&read)
@@ -215,16 +261,11 @@ impl Values {
         (field(fields, VARY), names.iter().map(variant).collect())
     }
 
-    fn lock(
-        &mut self,
-        wanted: &HeldLock,
-        ttl: Duration,
-        keys_max: usize,
-    ) -> Result<bool, StoreError> {
+    fn lock(&mut self, wanted: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
         if self.live(&wanted.key).is_some() {
             return Ok(false);
         }
-        self.insert(&wanted.key, token(wanted), Some(ttl), keys_max).map(|()| true)
+        self.insert(&wanted.key, token(wanted), Some(ttl)).map(|()| true)
     }
 
     /// The fields of an entry; an application's own string under its key is none.
@@ -238,19 +279,6 @@ impl Values {
     fn left(&mut self, key: &str) -> Option<Duration> {
         let expires = self.live(key)?.expires?;
         Some(expires.saturating_duration_since(tokio::time::Instant::now()))
-    }
-
-    /// Cached responses leave room for what must not be refused: revocations, epochs, sessions.
-    fn leave_room(&mut self, key: &str, bytes: usize, keys_max: usize) -> Result<(), StoreError> {
-        let crowded = |values: &Self| {
-            let is_new = !values.map.contains_key(key);
-            (is_new && values.map.len() >= keys_max - keys_max / 4)
-                || values.bytes + bytes > ENTRY_BYTES_MAX - ENTRY_BYTES_MAX / 4
-        };
-        if crowded(self) {
-            self.sweep();
-        }
-        if crowded(self) { Err(StoreError::Full) } else { Ok(()) }
     }
 }
 

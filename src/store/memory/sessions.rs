@@ -42,7 +42,7 @@ impl MemoryStore {
         let mut beside = values.fields(&keys.end)?;
         note(&mut beside, now_ms, left, why);
         let index = field(&beside, INDEX);
-        values.insert_fields(&keys.end, beside, Some(left + renewal.kept), self.keys_max)?;
+        values.insert_fields(&keys.end, beside, Some(left + renewal.kept))?;
         if let Some(index) = index.and_then(|index| values.live_mut(&index))
             && let Some(expires) = &mut index.expires
         {
@@ -71,18 +71,18 @@ impl MemoryStore {
         };
         let mut written = SessionWritten { replaced, ended: Vec::new() };
         let value = SessionValue::Text(write.value.clone());
-        values.insert(session, value, Some(write.ttl), self.keys_max)?;
+        values.insert(session, value, Some(write.ttl))?;
         note(&mut beside, unix_ms(), write.ttl, write.why);
         if let Some(index) = &index {
             set(&mut beside, INDEX, index.clone());
         }
         let kept = write.ttl + write.kept;
-        values.insert_fields(end, beside, Some(kept), self.keys_max)?;
+        values.insert_fields(end, beside, Some(kept))?;
         let Some(index) = index else { return Ok(Some(written)) };
         if let Some(known) = known.filter(|known| *known != index) {
             let mut others = values.members(&known)?;
             others.retain(|(part, _)| *part != write.part);
-            values.keep_members(&known, others, None, self.keys_max)?;
+            values.keep_members(&known, others, None)?;
         }
         if !members.iter().any(|(part, _)| *part == write.part) {
             members.push((write.part.clone(), unix_ms() as f64 / 1000.0));
@@ -97,7 +97,7 @@ impl MemoryStore {
             values.end(&write.families, &part);
             written.ended.push(part);
         }
-        values.keep_members(&index, members, Some(kept), self.keys_max)?;
+        values.keep_members(&index, members, Some(kept))?;
         Ok(Some(written))
     }
 
@@ -110,7 +110,7 @@ impl MemoryStore {
         {
             members.retain(|(other, _)| other != part);
             // Taking out needs no room.
-            let _ = values.keep_members(&index, members, None, self.keys_max);
+            let _ = values.keep_members(&index, members, None);
         }
         values.remove(&keys.end);
         values.live(&keys.session).is_some() && values.remove(&keys.session)
@@ -125,7 +125,7 @@ impl MemoryStore {
         let mut values = lock(&self.values);
         let mut members = values.members(index)?;
         members.retain(|(part, _)| values.live(&format!("{}{part}", families[0])).is_some());
-        values.keep_members(index, members.clone(), None, self.keys_max)?;
+        values.keep_members(index, members.clone(), None)?;
         let now = Instant::now();
         let mut list = SessionList { count: members.len(), ..SessionList::default() };
         for (part, created) in members.into_iter().rev().take(SESSIONS_MAX) {
@@ -178,9 +178,8 @@ impl Values {
         key: &str,
         fields: Fields,
         ttl: Option<Duration>,
-        keys_max: usize,
     ) -> Result<(), StoreError> {
-        self.insert(key, SessionValue::Fields(fields), ttl, keys_max)
+        self.insert(key, SessionValue::Fields(fields), ttl)
     }
 
     /// The ids of an index with their times, the oldest first.
@@ -201,7 +200,6 @@ impl Values {
         index: &str,
         members: Vec<(String, f64)>,
         kept: Option<Duration>,
-        keys_max: usize,
     ) -> Result<(), StoreError> {
         if members.is_empty() {
             self.remove(index);
@@ -214,7 +212,7 @@ impl Values {
             Some(Some(at)) => Some(kept.unwrap_or_default().max(at - now)),
         };
         let fields = members.into_iter().map(|(part, at)| (part.into(), at.to_string().into()));
-        self.insert_fields(index, fields.collect(), ttl, keys_max)
+        self.insert_fields(index, fields.collect(), ttl)
     }
 
     /// Removes a session and what is kept beside it. True when it was alive.

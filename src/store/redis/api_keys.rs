@@ -43,7 +43,7 @@ impl RedisStore {
     ) -> Result<Option<(String, Bytes)>, StoreError> {
         let mut call = redis::cmd("EVAL");
         call.arg(include_str!("../scripts/api_key_find.lua")).arg(1).arg(id_key);
-        call.arg(&families[1]);
+        call.arg(&families[1]).arg(GET_BYTES_MAX);
         let parts = match self.run_one(call).await? {
             Value::Nil => return Ok(None),
             Value::Array(parts) => parts,
@@ -61,7 +61,7 @@ impl RedisStore {
     ) -> Result<ApiKeyList, StoreError> {
         let mut call = redis::cmd("EVAL");
         call.arg(include_str!("../scripts/api_key_list.lua")).arg(1).arg(index);
-        call.arg(API_KEYS_LISTED_MAX).arg(families);
+        call.arg(API_KEYS_LISTED_MAX).arg(families).arg(GET_BYTES_MAX);
         let Value::Array(parts) = self.run_one(call).await? else { return Err(other_form()) };
         let mut parts = parts.into_iter();
         let Some(Value::Int(count)) = parts.next() else { return Err(other_form()) };

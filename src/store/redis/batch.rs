@@ -4,10 +4,11 @@
 //! one command is the answer to its own question and to no other.
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Arg, Cmd, Pipeline, Value};
 
 use super::cache::{cached, change, take_call, variants_call};
 use super::link::{Health, Script, Scripts};
+use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::{
     Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, SessionEnd, SessionKey,
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
@@ -45,7 +46,9 @@ impl Batch {
                 pipeline.add_command(start("EXISTS")).arg(asked.blacklist);
             }
             if let Some(key) = asked.not_before {
-                pipeline.add_command(start("GET")).arg(key);
+                // No more than shows that it is too long for a time.
+                let call = pipeline.add_command(start("GETRANGE"));
+                call.arg(key).arg(0).arg(NOT_BEFORE_BYTES_MAX);
             }
             if let Some(key) = asked.record {
                 pipeline.add_command(start("EXISTS")).arg(key);
@@ -123,7 +126,8 @@ impl Batch {
         }
     }
 
-    /// The commands at `positions` again, each behind the loading of its script.
+    /// The commands at `positions` again, each behind the loading of its script and with its text:
+    /// the server may forget it once more in between.
     pub(super) fn reload(&self, positions: &[usize], scripts: &Scripts) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(2 * positions.len());
         for &at in positions {
@@ -135,7 +139,12 @@ impl Batch {
                 _ => &scripts.session,
             };
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
-            pipeline.add_command(command.clone());
+            let again = pipeline.add_command(start("EVAL")).arg(script.code);
+            for argument in command.args_iter().skip(2) {
+                if let Arg::Simple(bytes) = argument {
+                    again.arg(bytes);
+                }
+            }
         }
         pipeline
     }
@@ -153,6 +162,31 @@ impl Batch {
             }
         }
         replies
+    }
+
+    /// Whether the scripts answered in the form of the answers to these questions.
+    pub(super) fn is_possible(&self, questions: &Questions<'_>, replies: &[Value]) -> bool {
+        let fits = |at: usize, form: &dyn Fn(&Value) -> bool| {
+            replies.get(at).is_some_and(|reply| is_error(reply) || form(reply))
+        };
+        let is_list = |reply: &Value, expected: usize| match reply {
+            Value::Array(parts) => parts.len() == expected,
+            _ => false,
+        };
+        let session = questions.session.is_none()
+            || !self.by_script
+            || fits(self.session, &|reply| is_list(reply, 2));
+        let charges = questions.charges.is_none_or(|asked| {
+            let bytes = 7 + 28 * asked.keys.len();
+            fits(self.charges, &|reply| match reply {
+                Value::BulkString(packed) => packed.len() == bytes,
+                _ => false,
+            })
+        });
+        let leases = questions
+            .leases
+            .is_none_or(|asked| fits(self.leases, &|reply| is_list(reply, asked.keys.len() + 1)));
+        session && charges && leases
     }
 
     /// Reads the replies. `now_ms` is the time of the store's clock.
@@ -239,7 +273,10 @@ fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<
     let gone = !record.map_or(Ok(true), exists)?;
     let not_before = match not_before {
         Value::Nil => None,
+        // A key that is not there, or holds nothing.
+        Value::BulkString(text) if text.is_empty() => None,
         Value::BulkString(text) => {
+            let text = if text.len() > NOT_BEFORE_BYTES_MAX { Vec::new() } else { text };
             let seconds = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
             let refused =
                 || StoreError::Refused("a not-before key holds no Unix time in seconds".to_owned());
@@ -334,8 +371,22 @@ fn leases(reply: Value, expected: usize) -> Reply<LeaseReply> {
     }
 }
 
+fn is_error(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(_))
+}
+
+/// Whether the server takes no writes now, and may take them later.
+pub(super) fn refuses_writes(replies: &[Value]) -> bool {
+    let refuses = |reply: &Value| {
+        matches!(reply, Value::ServerError(error)
+            if matches!(error.code(), "OOM" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "BUSY"))
+    };
+    health(replies) == Health::Broken || replies.iter().any(refuses)
+}
+
 /// What the replies say about the server: some errors mean that this connection will not do any
-/// more.
+/// more. Those that any connection would get, and those that hold for writes alone, do not: another
+/// connection would fare no better, and what can be read is read.
 pub(super) fn health(replies: &[Value]) -> Health {
     let unusable = |reply: &Value| {
         matches!(reply, Value::ServerError(error)

@@ -28,7 +28,7 @@ impl RedisStore {
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(variants_call(key, variants));
-        let reply = self.run(&pipeline).await?.pop().unwrap_or_default();
+        let reply = self.run(&mut pipeline).await?.pop().unwrap_or_default();
         Ok(entry(reply, variants.len(), self.now_ms())?.1)
     }
 
@@ -56,7 +56,7 @@ impl RedisStore {
     /// See [`crate::store::Store::follow_epochs`]. Must be called within a tokio runtime.
     pub fn follow_epochs(&self) {
         if self.settings.cache_epochs == CacheEpochs::Follow {
-            self.tracker.get_or_init(|| Tracker::start(&self.settings));
+            self.tracker.get_or_init(|| Tracker::start(&self.settings, &self.node.says));
         }
     }
 
@@ -106,7 +106,7 @@ impl RedisStore {
         for (key, chunk) in chunks {
             pipeline.cmd("SET").arg(key).arg(chunk.as_ref()).arg("PX").arg(ttl_ms);
         }
-        self.run_all(&pipeline).await.map(|_| ())
+        self.run_all(&mut pipeline).await.map(|_| ())
     }
 
     /// See [`crate::store::Store::chunks`].
@@ -131,7 +131,7 @@ impl RedisStore {
             pipeline.cmd("PEXPIRE").arg(key).arg(ttl_ms).arg("GT");
         }
         pipeline.cmd("EXISTS").arg(keys);
-        let found = self.run_all(&pipeline).await?.pop();
+        let found = self.run_all(&mut pipeline).await?.pop();
         Ok(matches!(found, Some(Value::Int(found)) if usize::try_from(found) == Ok(keys.len())))
     }
 
@@ -177,7 +177,7 @@ impl RedisStore {
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(purges.len() + 2);
         change(&mut pipeline, purges)?;
-        let done = self.transact(&pipeline).await;
+        let done = self.transact(&mut pipeline).await;
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
@@ -195,7 +195,7 @@ impl RedisStore {
         pipeline.add_command(start("MGET")).arg(keys).arg(clock);
         // Read behind the epochs, so that no purge in between is missed.
         pipeline.add_command(notes_call(&notes, USUAL));
-        let mut replies = self.run(&pipeline).await?.into_iter();
+        let mut replies = self.run(&mut pipeline).await?.into_iter();
         let mut next = || replies.next().unwrap_or_default();
         let read = values(next(), keys.len() + 1)?;
         let mut epochs = CachedReply::of_epochs(&read).epochs;

@@ -11,10 +11,12 @@ use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline};
+use redis::{AsyncConnectionConfig, Pipeline};
 use tokio::time::Instant;
 
-use super::link::{BACKOFF_MIN, ConnectError, connection_info};
+use super::dial::{Connection, dial};
+use super::link::{BACKOFF_MIN, ConnectError};
+use super::says::Says;
 use super::stream::{End, Look, Place};
 use crate::config;
 use crate::store::keys::Keys;
@@ -52,7 +54,11 @@ pub(super) struct Follower {
 impl Follower {
     /// Starts the task; it ends when the follower is dropped. Must be called within a tokio
     /// runtime.
-    pub(super) fn start(settings: &config::Store, lifetime: Duration) -> Arc<Self> {
+    pub(super) fn start(
+        settings: &config::Store,
+        lifetime: Duration,
+        says: &Arc<Says>,
+    ) -> Arc<Self> {
         let follower = Arc::new(Self {
             revoked: RwLock::new(Revoked::new(settings.revocations)),
             connected: AtomicBool::new(false),
@@ -60,7 +66,7 @@ impl Follower {
             keys: Keys::new(&settings.prefix),
             lifetime,
         });
-        tokio::spawn(supervise(Arc::downgrade(&follower), settings.clone()));
+        tokio::spawn(supervise(Arc::downgrade(&follower), settings.clone(), Arc::clone(says)));
         follower
     }
 
@@ -131,13 +137,16 @@ impl Follower {
 }
 
 /// Connects, follows until something fails, and again. Ends when the follower is dropped.
-async fn supervise(follower: Weak<Follower>, settings: config::Store) {
+async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<Says>) {
     let mut place = Place::default();
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     loop {
-        let ended = match connect(&settings).await {
-            Ok(mut connection) => follow(&follower, &mut connection, &mut place, &settings).await,
+        let ended = match connect(&settings, &says).await {
+            Ok(connection) => {
+                let mut handle = connection.handle.clone();
+                follow(&follower, &mut handle, &mut place, &settings).await
+            }
             Err(fault) => Err(fault),
         };
         let Some(strong) = follower.upgrade() else { return };
@@ -193,13 +202,8 @@ async fn follow(
     }
 }
 
-async fn connect(settings: &config::Store) -> Result<MultiplexedConnection, Fault> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        // Our own deadline is around every exchange; the library's would be a second timer.
-        .set_response_timeout(None);
-    let client = Client::open(connection_info(settings)?)?;
-    let attempt = client.get_multiplexed_async_connection_with_config(&config);
+async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connection, Fault> {
+    let attempt = dial(settings, AsyncConnectionConfig::new(), says);
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(connection) => Ok(connection?),
         Err(_) => Err(Fault::Connect(ConnectError::Timeout)),

@@ -2,32 +2,32 @@
 //!
 //! The request path only ever loads a pointer: either there is a connection that answered a probe,
 //! or there is none. A connection is given up when it breaks, when the server says that it cannot
-//! serve writes, or after `SILENT_REPLIES_MAX` deadlines in a row; one good probe (loading the
-//! scripts) brings the next one into service.
+//! serve writes, or after `SILENT_REPLIES_MAX` deadlines in a row, on it or on all connections of
+//! the process (`node`). A probe brings the next one into service: it is a primary's, and the
+//! scripts are loaded. One that is lost soon after that is replaced after a pause, so that a server
+//! which only seems well is not asked without end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
-};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::config::{self, StoreUrl};
+use super::dial::{Connection, dial};
+use super::node::{Misses, Node};
+use super::says::Condition;
+use crate::config;
 
-/// Missed deadlines in a row after which a connection is replaced.
-const SILENT_REPLIES_MAX: u32 = 5;
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// Pause between two looks at the server's clock.
 const CLOCK_PAUSE: Duration = Duration::from_secs(30);
-/// How long the kernel keeps unacknowledged data before it gives the connection up.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection must have served for the next one to be made without a pause.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// A script and its name in the server's cache.
 #[derive(Debug)]
@@ -58,9 +58,8 @@ pub(super) struct Scripts {
 /// A connection that answered its probe.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) connection: MultiplexedConnection,
-    /// Missed deadlines in a row.
-    silent: AtomicU32,
+    pub(super) connection: Connection,
+    misses: Misses,
     /// Set by the library when the connection is closed, also while nobody asks.
     closed: Arc<AtomicBool>,
 }
@@ -79,6 +78,7 @@ pub(super) enum Health {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) scripts: Scripts,
+    node: Arc<Node>,
     current: ArcSwapOption<Published>,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
@@ -89,7 +89,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn start(settings: &config::Store) -> Arc<Self> {
+    pub(super) fn start(settings: &config::Store, node: &Arc<Node>) -> Arc<Self> {
         let link = Arc::new(Self {
             scripts: Scripts {
                 take: Script::new(include_str!("../scripts/take.lua")),
@@ -101,11 +101,13 @@ impl Link {
                 remember: Script::new(include_str!("../scripts/remember.lua")),
                 relock: Script::new(include_str!("../scripts/relock.lua")),
             },
+            node: Arc::clone(node),
             current: ArcSwapOption::empty(),
             clock_offset_ms: AtomicI64::new(0),
             lost: Arc::new(Notify::new()),
             found: Notify::new(),
         });
+        node.add(&link);
         let weak = Arc::downgrade(&link);
         tokio::spawn(supervise(weak, settings.clone()));
         link
@@ -144,31 +146,38 @@ impl Link {
 
     /// Takes note of how an exchange on `published` went.
     pub(super) fn report(&self, published: &Arc<Published>, health: Health) {
-        let give_up = match health {
+        match health {
             Health::Good => {
-                // A store only when there is something to forget: the line stays shared between
-                // cores.
-                if published.silent.load(Ordering::Relaxed) != 0 {
-                    published.silent.store(0, Ordering::Relaxed);
+                published.misses.forget();
+                self.node.answered();
+            }
+            // What was sent before the last loss says nothing of what is now.
+            Health::Silent if self.is_current(published) => {
+                if published.misses.is_last_straw() {
+                    self.give_up(published);
                 }
-                false
+                self.node.missed();
             }
-            Health::Silent => {
-                published.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_REPLIES_MAX
-            }
-            Health::Broken => true,
-        };
-        if give_up {
-            self.give_up(published);
+            Health::Silent => {}
+            Health::Broken => self.give_up(published),
         }
+    }
+
+    /// Gives up whatever connection there is.
+    pub(super) fn lose(&self) {
+        if let Some(published) = self.get() {
+            self.give_up(&published);
+        }
+    }
+
+    fn is_current(&self, published: &Arc<Published>) -> bool {
+        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, published))
     }
 
     fn give_up(&self, published: &Arc<Published>) {
         let previous = self.current.compare_and_swap(published, None);
         if previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, published)) {
-            tracing::warn!(
-                "the store is lost; serving as store.on_outage says until it answers again"
-            );
+            self.node.is_lost();
             self.lost.notify_one();
         }
     }
@@ -180,7 +189,7 @@ pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
         tokio::time::sleep(CLOCK_PAUSE).await;
         let Some(link) = link.upgrade() else { return };
         if let Some(published) = link.get() {
-            let mut connection = published.connection.clone();
+            let mut connection = published.connection.handle.clone();
             // A clock that cannot be read now is as it was; others look after the connection.
             let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&mut connection)).await;
         }
@@ -202,7 +211,6 @@ fn offset_ms(before: i64, after: i64, (seconds, micros): (i64, i64)) -> i64 {
 /// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
 async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
-    let mut outage_reported = false;
     loop {
         let Some(strong) = link.upgrade() else { return };
         let lost = Arc::clone(&strong.lost);
@@ -215,23 +223,28 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                     strong.give_up(&published);
                 }
                 strong.found.notify_waiters();
-                tracing::info!("the store answers");
-                outage_reported = false;
-                backoff = BACKOFF_MIN;
-                drop(strong);
+                strong.node.is_found();
+                drop((strong, published));
+                let since = Instant::now();
                 lost.notified().await;
+                if since.elapsed() >= STEADY {
+                    backoff = BACKOFF_MIN;
+                    continue;
+                }
             }
             Err(error) => {
-                drop(strong);
-                if !outage_reported {
-                    tracing::warn!(%error, "the store cannot be reached; trying on");
-                    outage_reported = true;
+                if let ConnectError::Redis(error) = &error
+                    && let Some(code) = error.code()
+                {
+                    strong.node.says.note_error(code, error.detail());
                 }
-                // Jitter keeps a fleet from knocking in step.
-                tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                backoff = (backoff * 2).min(settings.reconnect_backoff);
+                strong.node.is_out_of_reach(&error);
+                drop(strong);
             }
         }
+        // Jitter keeps a fleet from knocking in step.
+        tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        backoff = (backoff * 2).min(settings.reconnect_backoff);
     }
 }
 
@@ -259,28 +272,30 @@ async fn connect(
         }
         Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        // Our own deadline is around every exchange; the library's would be a second timer.
-        .set_response_timeout(None)
-        .set_push_sender(on_push);
-    let client = Client::open(connection_info(settings)?)?;
+    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+    let says = &link.node.says;
     let attempt = async {
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let connection = dial(settings, config, says).await?;
+        let mut handle = connection.handle.clone();
+        // A replica loads scripts and reads sessions, and refuses only what writes.
+        if is_replica(&redis::cmd("HELLO").query_async(&mut handle).await?) {
+            says.note(Condition::ReadOnly);
+            return Err(ConnectError::Replica);
+        }
         let mut probe = redis::pipe();
         let scripts = &link.scripts;
         let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
         for script in [take, lease, session, renew, remember, relock] {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
         }
-        probe.exec_async(&mut connection).await?;
+        probe.exec_async(&mut handle).await?;
         // It may be another server than before, with another clock.
-        link.set_clock(&mut connection).await?;
-        Ok(Arc::new(Published {
-            connection,
-            silent: AtomicU32::new(0),
-            closed: Arc::clone(&closed),
-        }))
+        link.set_clock(&mut handle).await?;
+        for condition in [Condition::ReadOnly, Condition::Loading, Condition::PrimaryDown] {
+            says.is_over(condition);
+        }
+        let (misses, closed) = (Misses::default(), Arc::clone(&closed));
+        Ok(Arc::new(Published { connection, misses, closed }))
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,
@@ -293,37 +308,38 @@ async fn connect(
 pub(super) enum ConnectError {
     #[error("no answer within store.connect_timeout")]
     Timeout,
+    #[error("READONLY: the server is a replica")]
+    Replica,
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
 }
 
-pub(super) fn connection_info(
-    settings: &config::Store,
-) -> Result<ConnectionInfo, redis::RedisError> {
-    let (address, db) = match &settings.url {
-        StoreUrl::Redis { host, port, db } => (ConnectionAddr::Tcp(host.clone(), *port), *db),
-        StoreUrl::Unix { path } => (ConnectionAddr::Unix(path.clone()), 0),
-        StoreUrl::Memory => (ConnectionAddr::Tcp(String::new(), 0), 0),
+/// Whether the server said of itself, in its answer to HELLO, that it follows another one.
+fn is_replica(hello: &Value) -> bool {
+    let text = |value: &Value, expected: &[&[u8]]| match value {
+        Value::BulkString(text) => expected.contains(&text.as_slice()),
+        Value::SimpleString(text) => expected.contains(&text.as_bytes()),
+        _ => false,
     };
-    // RESP3, because only it reports a closed connection to an idle client.
-    let mut redis = RedisConnectionInfo::default()
-        .set_db(db)
-        .set_protocol(ProtocolVersion::RESP3)
-        // Telling the server our library's name needs a right of its own since Redis 7.2.
-        .set_skip_set_lib_name();
-    if let Some(username) = &settings.username {
-        redis = redis.set_username(username);
-    }
-    if let Some(password) = &settings.password {
-        redis = redis.set_password(String::from_utf8_lossy(password.expose()));
-    }
-    let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(TCP_USER_TIMEOUT);
-    Ok(address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp))
+    let Value::Map(fields) = hello else { return false };
+    fields.iter().any(|(name, role)| text(name, &[b"role"]) && text(role, &[b"replica", b"slave"]))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::offset_ms;
+    use super::{is_replica, offset_ms};
+    use redis::Value;
+
+    #[test]
+    fn a_replica_is_known_by_its_greeting() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let hello = |role: &str| {
+            Value::Map(vec![(text("server"), text("redis")), (text("role"), text(role))])
+        };
+        assert!(is_replica(&hello("replica")) && is_replica(&hello("slave")));
+        assert!(!is_replica(&hello("master")) && !is_replica(&Value::Map(vec![])));
+        assert!(!is_replica(&Value::Okay));
+    }
 
     #[test]
     fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {

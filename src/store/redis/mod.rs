@@ -7,8 +7,14 @@
 mod api_keys;
 mod batch;
 mod cache;
+mod dial;
+mod eviction;
+mod expect;
 mod follow;
+mod framing;
 mod link;
+mod node;
+mod says;
 mod sessions;
 mod stream;
 mod track;
@@ -23,8 +29,11 @@ use tokio::time::Instant;
 pub use self::follow::Followed;
 
 use self::batch::Batch;
+use self::expect::Seal;
 use self::follow::Follower;
 use self::link::Link;
+use self::node::Node;
+use self::says::Condition;
 use self::stream::{Told, executed, millis};
 use self::track::Tracker;
 use super::keys::Keys;
@@ -38,6 +47,7 @@ use crate::config;
 /// joined, so that a request and its answer stay on that thread.
 #[derive(Debug)]
 pub struct RedisStore {
+    node: Arc<Node>,
     home: Arc<Link>,
     joined: Box<[OnceLock<Arc<Link>>]>,
     /// Who knows of revocations while Redis is away.
@@ -53,9 +63,12 @@ impl RedisStore {
     /// Starts the supervisor; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
-        let home = Link::start(settings);
+        let node = Arc::new(Node::default());
+        let home = Link::start(settings, &node);
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
+        tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
         Self {
+            node,
             home,
             joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
             follower: OnceLock::new(),
@@ -72,7 +85,7 @@ impl RedisStore {
 
     /// Gives the current thread a connection of its own, driven by its own runtime.
     pub async fn join(&self) {
-        self.joined[shard::mine()].get_or_init(|| Link::start(&self.settings));
+        self.joined[shard::mine()].get_or_init(|| Link::start(&self.settings, &self.node));
         self.first_connection(self.settings.connect_timeout).await;
     }
 
@@ -101,11 +114,11 @@ impl RedisStore {
         let deadline = Instant::now() + self.settings.timeout;
         let link = self.link();
         let by_script = self.hashes.load(Ordering::Relaxed);
-        let batch = match Batch::new(questions, &link.scripts, by_script) {
+        let mut batch = match Batch::new(questions, &link.scripts, by_script) {
             Ok(batch) => batch,
             Err(error) => return Answers::failed(questions, &error),
         };
-        let mut replies = match self.run_until(&batch.pipeline, deadline).await {
+        let mut replies = match self.run_until(&mut batch.pipeline, deadline).await {
             Ok(replies) => replies,
             Err(error) => return Answers::failed(questions, &error),
         };
@@ -113,18 +126,21 @@ impl RedisStore {
         if !missing.is_empty() {
             // SCRIPT FLUSH, or a promoted replica: only the scripts that did not run are sent
             // again, so nothing is charged twice.
-            let reload = batch.reload(&missing, &link.scripts);
-            replies = match Box::pin(self.run_until(&reload, deadline)).await {
+            let mut reload = batch.reload(&missing, &link.scripts);
+            replies = match Box::pin(self.run_until(&mut reload, deadline)).await {
                 Ok(again) => Batch::merge(replies, &missing, again),
                 Err(error) => return Answers::failed(questions, &error),
             };
         }
         let again = batch.session_again(questions, &replies, &link.scripts);
+        if !batch.is_possible(questions, &replies) {
+            return Answers::failed(questions, &self.foreign());
+        }
         let mut answers = batch.answers(questions, replies, self.now_ms());
-        if let Some(again) = again {
+        if let Some(mut again) = again {
             // The first hash: read it by the script, and the next session at once by it.
             self.hashes.store(true, Ordering::Relaxed);
-            answers.session = Some(match Box::pin(self.run_until(&again, deadline)).await {
+            answers.session = Some(match Box::pin(self.run_until(&mut again, deadline)).await {
                 Ok(mut replies) => batch::session(replies.pop().unwrap_or_default()),
                 Err(error) => Err(error),
             });
@@ -150,12 +166,10 @@ impl RedisStore {
                 }
             }
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = self.run(&mut pipeline).await?;
         match replies.iter().find_map(batch::server_error) {
             // A server that cannot write now is as good as away.
-            Some(_) if batch::health(&replies) == link::Health::Broken => {
-                Err(StoreError::Unavailable)
-            }
+            Some(_) if batch::refuses_writes(&replies) => Err(StoreError::Unavailable),
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -172,7 +186,7 @@ impl RedisStore {
         let mut call = redis::cmd("EVAL");
         call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
         pipeline.add_command(call);
-        self.run_all(&pipeline).await.map(|_| ())
+        self.run_all(&mut pipeline).await.map(|_| ())
     }
 
     /// See [`super::Store::revoke`].
@@ -201,13 +215,13 @@ impl RedisStore {
         stream_ttl: Duration,
     ) -> Result<Vec<Value>, StoreError> {
         let stream = Keys::new(&self.settings.prefix).revocations();
-        let pipeline =
+        let mut pipeline =
             stream::write(&stream, self.settings.revocations, (changes, told), stream_ttl);
-        self.transact(&pipeline).await
+        self.transact(&mut pipeline).await
     }
 
     /// Carries out a transaction, of which each command must succeed.
-    async fn transact(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+    async fn transact(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = executed(self.run(pipeline).await?).map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
             batch::server_error(&reply).unwrap_or_else(unexpected)
@@ -222,7 +236,8 @@ impl RedisStore {
     pub fn follow_revocations(&self, config: &config::Config) {
         if !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
-            self.follower.get_or_init(|| Follower::start(&self.settings, lifetime));
+            let says = &self.node.says;
+            self.follower.get_or_init(|| Follower::start(&self.settings, lifetime, says));
         }
     }
 
@@ -253,11 +268,11 @@ impl RedisStore {
     async fn run_one(&self, command: Cmd) -> Result<Value, StoreError> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(command);
-        Ok(self.run_all(&pipeline).await?.pop().unwrap_or_default())
+        Ok(self.run_all(&mut pipeline).await?.pop().unwrap_or_default())
     }
 
     /// Runs commands of which each must succeed.
-    async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+    async fn run_all(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = self.run(pipeline).await?;
         match replies.iter().find_map(batch::server_error) {
             Some(error) => Err(error),
@@ -265,29 +280,47 @@ impl RedisStore {
         }
     }
 
-    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+    async fn run(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         self.run_until(pipeline, Instant::now() + self.settings.timeout).await
     }
 
-    /// One round trip before `deadline`. Errors of single commands stand in the replies.
+    /// One round trip before `deadline`. Errors of single commands stand in the replies. The
+    /// pipeline is sealed, so that no other one's replies are taken for its own.
     async fn run_until(
         &self,
-        pipeline: &Pipeline,
+        pipeline: &mut Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
         let link = self.link();
         let Some(published) = link.get() else { return Err(StoreError::Unavailable) };
-        let mut connection = published.connection.clone();
+        let mut connection = published.connection.handle.clone();
+        let seal = Seal::put(pipeline);
         let count = pipeline.len();
         let sent = connection.send_packed_commands(pipeline, 0, count);
         match tokio::time::timeout_at(deadline, sent).await {
-            Ok(Ok(replies)) if replies.len() == count => {
-                link.report(&published, batch::health(&replies));
-                Ok(replies)
-            }
-            Ok(Ok(_)) => {
-                link.report(&published, link::Health::Broken);
-                Err(StoreError::Refused("a pipeline came back with missing replies".to_owned()))
+            Ok(Ok(mut replies)) => {
+                self.node.says.note_replies(&replies);
+                let last = replies.pop().unwrap_or_default();
+                let is_whole = seal.is_whole(&last) && replies.len() + 1 == count;
+                if is_whole && expect::possible(pipeline, &replies) {
+                    link.report(&published, batch::health(&replies));
+                    return Ok(replies);
+                }
+                match batch::server_error(&last) {
+                    // A server that now answers nothing but errors refuses the seal too.
+                    Some(error) => {
+                        replies.push(last);
+                        link.report(&published, batch::health(&replies));
+                        replies.pop();
+                        let refused = replies.iter().all(|it| batch::server_error(it).is_some());
+                        if refused { Ok(replies) } else { Err(error) }
+                    }
+                    None => {
+                        link.report(&published, link::Health::Broken);
+                        self.node.says.note(Condition::ForeignReply);
+                        Err(StoreError::Unavailable)
+                    }
+                }
             }
             Ok(Err(error)) => {
                 link.report(&published, link::Health::Broken);
@@ -299,5 +332,12 @@ impl RedisStore {
                 Err(StoreError::Timeout)
             }
         }
+    }
+
+    /// A reply of an impossible form: what comes next may be somebody else's.
+    fn foreign(&self) -> StoreError {
+        self.link().lose();
+        self.node.says.note(Condition::ForeignReply);
+        StoreError::Unavailable
     }
 }

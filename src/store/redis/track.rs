@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::link::{BACKOFF_MIN, ConnectError, connection_info};
+use super::dial::{Connection, dial};
+use super::link::{BACKOFF_MIN, ConnectError};
+use super::says::Says;
 use crate::config;
 use crate::store::Epoch;
 use crate::store::keys::Keys;
@@ -32,9 +33,9 @@ pub(super) struct Tracker {
 
 impl Tracker {
     /// Starts the task. Must be called within a tokio runtime.
-    pub(super) fn start(settings: &config::Store) -> Self {
+    pub(super) fn start(settings: &config::Store, says: &Arc<Says>) -> Self {
         let known = Arc::new(KnownEpochs::new(settings.known_epochs));
-        tokio::spawn(supervise(Arc::downgrade(&known), settings.clone()));
+        tokio::spawn(supervise(Arc::downgrade(&known), settings.clone(), Arc::clone(says)));
         Self { known }
     }
 
@@ -69,12 +70,12 @@ struct Ear {
 }
 
 /// Connects, listens until the connection is lost, and again. Ends when the table is dropped.
-async fn supervise(known: Weak<KnownEpochs>, settings: config::Store) {
+async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<Says>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     for number in 0.. {
         let ear = Arc::new(Ear { number, closed: AtomicBool::new(false), lost: Notify::new() });
-        let ended = listen(&known, &ear, &settings).await;
+        let ended = listen(&known, &ear, &settings, &says).await;
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
         drop(strong);
@@ -105,12 +106,14 @@ async fn listen(
     known: &Weak<KnownEpochs>,
     ear: &Arc<Ear>,
     settings: &config::Store,
+    says: &Arc<Says>,
 ) -> Result<(), ConnectError> {
     let patience = settings.connect_timeout;
     let at = Instant::now();
-    let attempt = connect(known, ear, settings);
-    let mut connection =
+    let attempt = connect(known, ear, settings, says);
+    let connection =
         tokio::time::timeout(patience, attempt).await.map_err(|_| ConnectError::Timeout)??;
+    let mut handle = connection.handle.clone();
     let Some(table) = known.upgrade() else { return Ok(()) };
     table.begin(ear.number, &ear.closed, at);
     drop(table);
@@ -118,7 +121,7 @@ async fn listen(
     loop {
         let sent = Instant::now();
         let ping = redis::cmd("PING");
-        let answered = tokio::time::timeout(patience, ping.exec_async(&mut connection)).await;
+        let answered = tokio::time::timeout(patience, ping.exec_async(&mut handle)).await;
         let Some(table) = known.upgrade() else { return Ok(()) };
         match answered {
             Ok(Ok(())) => table.heard(sent),
@@ -136,23 +139,19 @@ async fn connect(
     known: &Weak<KnownEpochs>,
     ear: &Arc<Ear>,
     settings: &config::Store,
-) -> Result<MultiplexedConnection, ConnectError> {
+    says: &Arc<Says>,
+) -> Result<Connection, ConnectError> {
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
     let on_push = move |push: PushInfo| {
         hear(&known, &heard_by, &push);
         Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        // Our own deadline is around every exchange; the library's would be a second timer.
-        .set_response_timeout(None)
-        .set_push_sender(on_push);
-    let client = Client::open(connection_info(settings)?)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+    let connection = dial(settings, config, says).await?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX");
     tracking.arg(Keys::new(&settings.prefix).cache_epochs());
-    tracking.exec_async(&mut connection).await?;
+    tracking.exec_async(&mut connection.handle.clone()).await?;
     Ok(connection)
 }
 

@@ -215,30 +215,21 @@ async fn a_base_is_made_once_and_outlives_every_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_number_of_keys_is_bounded_and_what_is_over_makes_room() {
+async fn what_may_not_be_lost_is_refused_and_what_is_over_makes_room() {
     let store = MemoryStore::new(2);
-    let set = windows(&[1]);
-    assert!(take(&store, &set, &["a"]).allowed && take(&store, &set, &["b"]).allowed);
-    let third = store.take(Charges { set: &set, keys: &words(&["c"]) });
-    assert_eq!(third, Err(StoreError::Full));
-    assert!(!take(&store, &set, &["a"]).allowed, "a key that is there needs no room");
     let value = || Bytes::from_static(b"1");
-    store.put("a", value(), Some(10 * SECOND)).unwrap();
-    store.put("b", value(), None).unwrap();
-    assert_eq!(store.put("c", value(), None), Err(StoreError::Full));
-    assert_eq!(store.put("b", value(), None), Ok(()), "a key that is there needs no room");
+    let kinds = ["app:session:", "app:auth:blacklist:", "app:auth:key:"];
+    for kind in kinds {
+        let put = |id: &str, ttl| store.put(&format!("{kind}{id}"), value(), ttl);
+        put("a", Some(10 * SECOND)).unwrap();
+        put("b", None).unwrap();
+        assert!(matches!(put("c", None), Err(StoreError::Full(_))), "{kind}");
+        assert_eq!(put("b", None), Ok(()), "a key that is there needs no room");
+    }
     advance(10 * SECOND).await;
-    assert!(take(&store, &set, &["c"]).allowed);
-    assert_eq!(store.put("c", value(), None), Ok(()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_write_that_is_refused_leaves_what_was_there() {
-    const MIB: usize = 1024 * 1024;
-    let store = MemoryStore::new(10);
-    store.put("small", Bytes::from_static(b"old"), None).unwrap();
-    store.put("large", vec![0; 200 * MIB].into(), None).unwrap();
-    assert_eq!(store.put("small", vec![0; 100 * MIB].into(), None), Err(StoreError::Full));
-    let kept = session(&store, "small").expect("the old value");
-    assert_eq!(kept.value, SessionValue::Text(Bytes::from_static(b"old")));
+    for kind in kinds {
+        assert_eq!(store.put(&format!("{kind}c"), value(), None), Ok(()), "{kind}");
+        assert!(store.delete(&format!("{kind}b")), "{kind}");
+        assert_eq!(store.put(&format!("{kind}d"), value(), None), Ok(()), "{kind}");
+    }
 }

@@ -1,0 +1,75 @@
+//! What a key holds, read from the key itself: the embedded store has a budget for each kind.
+
+/// What lies under a key of the embedded store, counters of limits aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sessions, what is kept beside them, the indexes of their users, and whatever else an
+    /// application writes.
+    Session,
+    /// Revocations and not-before times.
+    Revocation,
+    /// Records of API keys, their ids, and the indexes of their owners.
+    ApiKey,
+    /// Epochs of the cache, and notes of what was purged lately.
+    Epoch,
+    /// Cached responses, pieces of their bodies, and locks of fetches.
+    Cached,
+}
+
+impl Kind {
+    /// The kind of a key. `store.prefix` holds no colon.
+    pub fn of(key: &str) -> Self {
+        let rest = key.split_once(':').map_or("", |(_, rest)| rest);
+        if rest.starts_with("cache:") || rest.starts_with("cache-warming:") {
+            Self::Cached
+        } else if rest.starts_with("cache-epoch:") || rest.starts_with("cache-purges:") {
+            Self::Epoch
+        } else if rest.starts_with("auth:key") {
+            Self::ApiKey
+        } else if rest.starts_with("auth:") {
+            Self::Revocation
+        } else {
+            Self::Session
+        }
+    }
+}
+
+/// Whether a key is that of the epoch under which every cached response is stored.
+pub fn is_cache_base(key: &str) -> bool {
+    key.split_once(':').is_some_and(|(_, rest)| rest == "cache-epoch:{*}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::keys::Keys;
+
+    #[test]
+    fn every_key_of_the_contract_has_its_kind() {
+        let keys = Keys::new("my.app-1");
+        let entry = keys.cache_entry("h", "/auth:key", "r");
+        for (key, kind) in [
+            (keys.session("cache:x"), Kind::Session),
+            (keys.session_end("s"), Kind::Session),
+            (keys.sessions_of("s"), Kind::Session),
+            (keys.blacklist("j"), Kind::Revocation),
+            (keys.blacklist_key("j"), Kind::Revocation),
+            (keys.qualified("users").not_before("s"), Kind::Revocation),
+            (keys.api_key("d"), Kind::ApiKey),
+            (keys.api_key_id("i"), Kind::ApiKey),
+            (keys.api_keys_of("o"), Kind::ApiKey),
+            (keys.cache_base(), Kind::Epoch),
+            (keys.cache_path("h", "/p"), Kind::Epoch),
+            (Keys::tags_purged(&keys.cache_tags_clock()).unwrap_or_default(), Kind::Epoch),
+            (Keys::cache_lock(&entry, 1), Kind::Cached),
+            (Keys::cache_body(&entry, &[0; 16], 1), Kind::Cached),
+            (keys.cache_warming("r"), Kind::Cached),
+            (entry, Kind::Cached),
+            ("no-key".to_owned(), Kind::Session),
+        ] {
+            assert_eq!(Kind::of(&key), kind, "{key}");
+        }
+        assert!(is_cache_base(&keys.cache_base()));
+        assert!(!is_cache_base(&keys.cache_route("*")) && !is_cache_base(&keys.session("{*}")));
+    }
+}

@@ -1,0 +1,140 @@
+//! A map in which something gives way for what is new. Who gives way is chosen among a few that
+//! are drawn at random, so that the price of a place does not grow with their number: the lowest of
+//! 16 is, with great likelihood, among the lowest fifth of all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How many are compared when one must go.
+const SAMPLE: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Room<V> {
+    places: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
+    items: Vec<(Arc<str>, V)>,
+}
+
+impl<V> Default for Room<V> {
+    fn default() -> Self {
+        Self { places: HashMap::default(), items: Vec::new() }
+    }
+}
+
+impl<V> Room<V> {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&V> {
+        self.items.get(*self.places.get(key)?).map(|(_, item)| item)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+        self.items.get_mut(*self.places.get(key)?).map(|(_, item)| item)
+    }
+
+    /// Puts an item under a key, in place of the one that was there.
+    pub(super) fn insert(&mut self, key: &str, item: V) {
+        if let Some(known) = self.get_mut(key) {
+            *known = item;
+            return;
+        }
+        let key: Arc<str> = key.into();
+        self.places.insert(Arc::clone(&key), self.items.len());
+        self.items.push((key, item));
+    }
+
+    pub(super) fn remove(&mut self, key: &str) -> Option<V> {
+        let place = *self.places.get(key)?;
+        self.remove_at(place).map(|(_, item)| item)
+    }
+
+    /// Removes the item at a place that [`Self::lowest`] or [`Self::any`] named.
+    pub(super) fn remove_at(&mut self, place: usize) -> Option<(Arc<str>, V)> {
+        if place >= self.items.len() {
+            return None;
+        }
+        let (key, item) = self.items.swap_remove(place);
+        self.places.remove(&key);
+        // The last one has taken its place.
+        if let Some((moved, _)) = self.items.get(place)
+            && let Some(known) = self.places.get_mut(moved)
+        {
+            *known = place;
+        }
+        Some((key, item))
+    }
+
+    /// The place of the item with the lowest rank among [`SAMPLE`] drawn at random, or among all
+    /// where there are no more. What has no rank stays.
+    pub(super) fn lowest<R: Ord>(&self, rank: impl Fn(&str, &V) -> Option<R>) -> Option<usize> {
+        let all = self.items.len();
+        let drawn = |turn: usize| if all <= SAMPLE { turn } else { fastrand::usize(..all) };
+        let ranked = |place: usize| {
+            let (key, item) = self.items.get(place)?;
+            Some((rank(key, item)?, place))
+        };
+        (0..all.min(SAMPLE)).filter_map(|turn| ranked(drawn(turn))).min().map(|(_, place)| place)
+    }
+
+    /// The place of any item for which `is_over` holds, if the first draw finds one.
+    pub(super) fn any(&self, is_over: impl Fn(&V) -> bool) -> Option<usize> {
+        if self.items.is_empty() {
+            return None;
+        }
+        let place = fastrand::usize(..self.items.len());
+        self.items.get(place).filter(|(_, item)| is_over(item)).map(|_| place)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn it_is_a_map_whatever_is_taken_out_of_it() {
+        let (mut room, mut model) = (Room::default(), BTreeMap::new());
+        for step in 0..5000_u32 {
+            let key = format!("k{}", fastrand::u32(..64));
+            if fastrand::bool() {
+                room.insert(&key, step);
+                model.insert(key, step);
+            } else {
+                assert_eq!(room.remove(&key), model.remove(&key));
+            }
+            assert_eq!(room.len(), model.len());
+            for number in 0..64 {
+                let key = format!("k{number}");
+                assert_eq!(room.get(&key), model.get(&key));
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_goes_and_what_has_no_rank_stays() {
+        let mut room = Room::default();
+        (0..10_u32).for_each(|number| room.insert(&number.to_string(), number));
+        let lowest = |room: &Room<u32>| room.lowest(|key, item| (key != "0").then_some(*item));
+        let gone = lowest(&room).and_then(|place| room.remove_at(place));
+        assert_eq!(gone.map(|(_, item)| item), Some(1));
+        assert_eq!(lowest(&Room::default()), None);
+        let mut large = Room::default();
+        (0..10_000_u32).for_each(|number| large.insert(&number.to_string(), number));
+        let mean = (0..1000)
+            .filter_map(|_| large.lowest(|_, item| Some(*item)).and_then(|at| large.items.get(at)))
+            .map(|(_, item)| u64::from(*item))
+            .sum::<u64>()
+            / 1000;
+        assert!(mean < 2000, "of ten thousand, {mean} is the mean of the lowest of 16");
+    }
+}

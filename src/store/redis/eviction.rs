@@ -1,0 +1,64 @@
+//! Looks from time to time whether Redis would evict keys, on the connection that no request waits
+//! for.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::{InfoDict, RedisError};
+use tokio::time::Instant;
+
+use super::link::{Link, Published};
+use super::says::{Condition, Says};
+
+/// Pause between two looks at the same connection.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// How often it is seen whether there is a new connection.
+const TICK: Duration = Duration::from_secs(1);
+/// Longest wait for one look.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks at each new connection, and then again and again. Ends when the link is dropped.
+pub(super) async fn watch(link: Weak<Link>, says: Arc<Says>) {
+    let mut last: Option<(Weak<Published>, Instant)> = None;
+    loop {
+        let Some(strong) = link.upgrade() else { return };
+        let published = strong.get();
+        drop(strong);
+        if let Some(published) = published {
+            let is_same = |known: &Weak<Published>| known.as_ptr() == Arc::as_ptr(&published);
+            let is_due = last
+                .as_ref()
+                .is_none_or(|(known, at)| !is_same(known) || at.elapsed() >= LOOK_PAUSE);
+            if is_due {
+                last = Some((Arc::downgrade(&published), Instant::now()));
+                look(&published, &says).await;
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn look(published: &Published, says: &Says) {
+    let mut connection = published.connection.handle.clone();
+    let mut command = redis::cmd("INFO");
+    command.arg("memory");
+    let asked = command.query_async::<InfoDict>(&mut connection);
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(info)) => {
+            says.is_over(Condition::NotToldOfEviction);
+            match info.get::<String>("maxmemory_policy") {
+                Some(policy) if policy != "noeviction" => {
+                    says.note_with(Condition::Evicts, &format!("maxmemory-policy {policy}"));
+                }
+                _ => says.is_over(Condition::Evicts),
+            }
+        }
+        Ok(Err(error)) if is_denied(&error) => says.note(Condition::NotToldOfEviction),
+        // Others look after the connection.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+fn is_denied(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM")
+}

@@ -1,0 +1,247 @@
+//! Where replies of Redis begin and end, and how large they are, told from their heads alone as the
+//! bytes arrive. Pure: whoever reads the bytes feeds them.
+//!
+//! The library's parser collects a whole reply before it hands it over. What is too long, nested
+//! too deeply or no RESP3 at all must be known before that, or it would be held in memory.
+
+/// Longest line: a number, a status or an error.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Deepest nesting; a look at the stream has six levels.
+const DEPTH_MAX: usize = 16;
+/// What an element costs beside its bytes, because it has a value of its own in memory.
+const ELEMENT_BYTES: u64 = 64;
+/// Digits of a length, its sign and its type.
+const HEAD_BYTES: usize = 24;
+
+/// Why bytes are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// More than was agreed on.
+    #[error("a reply longer than store.reply_bytes")]
+    TooLong,
+    /// Not what RESP3 allows here.
+    #[error("a reply that is no RESP3")]
+    Garbled,
+    /// Nobody had asked.
+    #[error("a reply to no command")]
+    Unasked,
+}
+
+/// How far a stream of RESP3 was read.
+#[derive(Debug)]
+pub(super) struct Framing {
+    /// Most bytes of one value, its elements counted with what they cost.
+    most: u64,
+    state: State,
+    /// Elements still to come of each aggregate that is open, the outermost first.
+    open: Vec<u64>,
+    /// What the value in progress costs so far.
+    cost: u64,
+    /// Whether the value in progress is pushed, and no reply.
+    is_push: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In a line: its first bytes, how many there were, and whether the last was `\r`.
+    Line { head: [u8; HEAD_BYTES], count: u64, is_return: bool },
+    /// In a string: bytes to come, with the end of its line.
+    Text(u64),
+}
+
+const LINE: State = State::Line { head: [0; HEAD_BYTES], count: 0, is_return: false };
+
+impl Framing {
+    /// At the beginning of a stream, of which no value may have more than `most` bytes.
+    pub(super) fn new(most: u64) -> Self {
+        Self { most, state: LINE, open: Vec::new(), cost: 0, is_push: false }
+    }
+
+    /// Takes the next bytes: how many replies end in them. What is pushed is none.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<u64, Fault> {
+        let mut ended = 0;
+        while !bytes.is_empty() {
+            let (used, is_element) = match &mut self.state {
+                State::Text(left) => {
+                    let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= used as u64;
+                    (used, *left == 0)
+                }
+                State::Line { .. } => self.line(bytes)?,
+            };
+            bytes = bytes.get(used..).unwrap_or_default();
+            if is_element {
+                self.state = LINE;
+                ended += u64::from(self.ends());
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Reads on in a line: how many bytes of it there were, and whether an element ended with it.
+    fn line(&mut self, bytes: &[u8]) -> Result<(usize, bool), Fault> {
+        let State::Line { head, count, is_return } = &mut self.state else { return Ok((0, false)) };
+        for (index, byte) in bytes.iter().enumerate() {
+            let at = usize::try_from(*count).unwrap_or(usize::MAX);
+            if let Some(kept) = head.get_mut(at) {
+                *kept = *byte;
+            }
+            *count += 1;
+            if *byte == b'\n' && *is_return {
+                let (head, count) = (*head, *count);
+                self.cost = self.cost.saturating_add(count);
+                return Ok((index + 1, self.head(&head, count)?));
+            }
+            *is_return = *byte == b'\r';
+            if *count > LINE_BYTES_MAX {
+                return Err(Fault::TooLong);
+            }
+        }
+        Ok((bytes.len(), false))
+    }
+
+    /// A whole line was read. True when it is an element by itself.
+    fn head(&mut self, head: &[u8; HEAD_BYTES], count: u64) -> Result<bool, Fault> {
+        let length = || {
+            let end = usize::try_from(count).ok()?.checked_sub(2)?;
+            let digits = std::str::from_utf8(head.get(1..end)?).ok()?;
+            digits.parse::<i64>().ok()
+        };
+        match head[0] {
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Ok(true),
+            kind @ (b'$' | b'=' | b'!') => match length().ok_or(Fault::Garbled)? {
+                -1 if kind == b'$' => Ok(true),
+                length => {
+                    let length = u64::try_from(length).map_err(|_| Fault::Garbled)?;
+                    self.pay(length)?;
+                    self.state = State::Text(length + 2);
+                    Ok(false)
+                }
+            },
+            kind @ (b'*' | b'%' | b'~' | b'>') => {
+                let length = length().ok_or(Fault::Garbled)?;
+                if kind == b'>' && self.open.is_empty() {
+                    self.is_push = true;
+                }
+                let each = if kind == b'%' { 2 } else { 1 };
+                match length {
+                    0 => Ok(true),
+                    -1 if kind == b'*' => Ok(true),
+                    length => {
+                        let length = u64::try_from(length).map_err(|_| Fault::Garbled)?;
+                        let elements = length.saturating_mul(each);
+                        self.pay(elements.saturating_mul(ELEMENT_BYTES))?;
+                        if self.open.len() >= DEPTH_MAX {
+                            return Err(Fault::TooLong);
+                        }
+                        self.open.push(elements);
+                        self.state = LINE;
+                        Ok(false)
+                    }
+                }
+            }
+            _ => Err(Fault::Garbled),
+        }
+    }
+
+    fn pay(&mut self, bytes: u64) -> Result<(), Fault> {
+        self.cost = self.cost.saturating_add(bytes);
+        if self.cost > self.most { Err(Fault::TooLong) } else { Ok(()) }
+    }
+
+    /// An element has ended, and with it the aggregates whose last one it was. True when nothing is
+    /// open any more and the value was a reply.
+    fn ends(&mut self) -> bool {
+        while let Some(left) = self.open.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                return false;
+            }
+            self.open.pop();
+        }
+        self.cost = 0;
+        !std::mem::take(&mut self.is_push)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<u64, Fault> {
+        Framing::new(1000).read(bytes)
+    }
+
+    #[test]
+    fn replies_are_counted_wherever_the_bytes_are_cut() {
+        let stream: &[u8] = b"+OK\r\n:1\r\n$3\r\nfoo\r\n$0\r\n\r\n$-1\r\n*-1\r\n*0\r\n_\r\n#t\r\n\
+            ,1.5\r\n-ERR a\rb\nc\r\n*2\r\n$2\r\n\r\n\r\n*1\r\n:3\r\n%1\r\n+a\r\n*2\r\n:1\r\n\
+            :2\r\n~1\r\n:1\r\n=6\r\ntxt:ab\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n(123\r\n";
+        const REPLIES: u64 = 16;
+        assert_eq!(read(stream), Ok(REPLIES));
+        for size in 1..=7 {
+            let mut framing = Framing::new(1000);
+            let parts = stream.chunks(size).map(|part| framing.read(part));
+            assert_eq!(parts.sum::<Result<u64, Fault>>(), Ok(REPLIES), "{size}");
+        }
+        for cut in 0..stream.len() {
+            let mut framing = Framing::new(1000);
+            let before = framing.read(&stream[..cut]).unwrap();
+            assert_eq!(before + framing.read(&stream[cut..]).unwrap(), REPLIES, "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_known_from_its_head() {
+        for head in [
+            "$1001\r\n",
+            "$900000000\r\n",
+            "$9223372036854775807\r\n",
+            "*1000000\r\n",
+            "*9223372036854775807\r\n",
+            "%9223372036854775807\r\n",
+            "*2\r\n$500\r\n",
+            ">100\r\n",
+            "=5000\r\n",
+        ] {
+            let mut framing = Framing::new(1000);
+            let first = framing.read(head.as_bytes());
+            let rest = [&[b'x'; 500][..], b"\r\n$500\r\n"].concat();
+            let all = first.and_then(|_| framing.read(&rest));
+            assert_eq!(all, Err(Fault::TooLong), "{head:?}");
+        }
+        let deep = "*1\r\n".repeat(DEPTH_MAX + 1);
+        assert_eq!(Framing::new(u64::MAX).read(deep.as_bytes()), Err(Fault::TooLong));
+        let endless = vec![b'x'; 70_000];
+        assert_eq!(read(&[b"+", &endless[..]].concat()), Err(Fault::TooLong));
+        assert_eq!(read(&[b"$", &endless[..]].concat()), Err(Fault::TooLong));
+    }
+
+    #[test]
+    fn each_reply_has_the_whole_bound() {
+        let reply = [b"$900\r\n", &[b'x'; 900][..], b"\r\n"].concat();
+        assert_eq!(read(&reply.repeat(5)), Ok(5));
+    }
+
+    #[test]
+    fn what_is_no_resp_is_refused_at_once() {
+        for garbage in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "\r\n",
+            "\0\0\r\n",
+            "$-2\r\n",
+            "$x\r\n",
+            "$\r\n",
+            "$1 \r\n",
+            "$?\r\n",
+            "*?\r\n",
+            "*-2\r\n",
+            "%-1\r\n",
+            "|1\r\n+a\r\n+b\r\n+c\r\n",
+            "$99999999999999999999999999\r\n",
+            "=-1\r\n",
+        ] {
+            assert_eq!(read(garbage.as_bytes()), Err(Fault::Garbled), "{garbage:?}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What is the matter with Redis, said once by name and with what to do, for all threads together:
+//! a condition that holds is said when it begins, and again only after it was over.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+/// How long a condition is not met with before it is over.
+const OVER_AFTER: Duration = Duration::from_secs(60);
+
+/// What may be the matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    ReadOnly,
+    OutOfMemory,
+    NoPermission,
+    NoReplicas,
+    CannotSave,
+    ClusterDown,
+    IsCluster,
+    Busy,
+    Loading,
+    PrimaryDown,
+    NotLoggedIn,
+    WrongPassword,
+    Evicts,
+    NotToldOfEviction,
+    ReplyTooLong,
+    ForeignReply,
+}
+
+use Condition::{
+    Busy, CannotSave, ClusterDown, Evicts, ForeignReply, IsCluster, Loading, NoPermission,
+    NoReplicas, NotLoggedIn, NotToldOfEviction, OutOfMemory, PrimaryDown, ReadOnly, ReplyTooLong,
+    WrongPassword,
+};
+
+/// Each with what is the matter, and what to do.
+const TEXTS: [(Condition, &str, &str); 16] = [
+    (
+        ReadOnly,
+        "Redis is a replica and takes no writes (READONLY)",
+        "name the primary, or an address that follows it, in store.url",
+    ),
+    (
+        OutOfMemory,
+        "Redis has no memory for writes (OOM)",
+        "raise its maxmemory, or find what fills it",
+    ),
+    (
+        NoPermission,
+        "the Redis user lacks a right (NOPERM)",
+        "give it those that README.md lists (ACL SETUSER); ACL LOG names what was refused",
+    ),
+    (
+        NoReplicas,
+        "Redis refuses writes because too few replicas follow it (NOREPLICAS)",
+        "bring its replicas back, or lower min-replicas-to-write",
+    ),
+    (
+        CannotSave,
+        "Redis refuses writes because it cannot save to its disk (MISCONF)",
+        "look into its log and make room on the disk, or set stop-writes-on-bgsave-error no",
+    ),
+    (
+        ClusterDown,
+        "the Redis Cluster is down (CLUSTERDOWN)",
+        "bring back the nodes of the slots that nobody serves",
+    ),
+    (
+        IsCluster,
+        "Redis is a node of a Redis Cluster, which sends clients on (MOVED, CROSSSLOT)",
+        "name a Redis outside a cluster in store.url",
+    ),
+    (
+        Busy,
+        "Redis is held up by a script of somebody (BUSY)",
+        "end it with SCRIPT KILL, or FUNCTION KILL, and find whose it is",
+    ),
+    (Loading, "Redis is loading its data (LOADING)", "wait until it is done"),
+    (
+        PrimaryDown,
+        "Redis is a replica that has lost its primary (MASTERDOWN)",
+        "name the primary in store.url",
+    ),
+    (NotLoggedIn, "Redis wants a password (NOAUTH)", "set store.username and store.password"),
+    (
+        WrongPassword,
+        "Redis does not know this user or password (WRONGPASS)",
+        "correct store.username and store.password, or ACL SETUSER in Redis",
+    ),
+    (
+        Evicts,
+        "Redis evicts keys when its memory is full: limits forget what they counted, revocations \
+         and sessions end early, stale responses come back",
+        "set maxmemory-policy noeviction",
+    ),
+    (
+        NotToldOfEviction,
+        "this Redis user may not read maxmemory-policy, so a Redis that evicts keys goes unnoticed",
+        "add +info to its rights, or see to it that maxmemory-policy is noeviction",
+    ),
+    (
+        ReplyTooLong,
+        "Redis sent a reply longer than store.reply_bytes; that connection was ended",
+        "look for a giant value under the keys of store.prefix (redis-cli --bigkeys)",
+    ),
+    (
+        ForeignReply,
+        "Redis sent what is no reply to what was asked; that connection was ended",
+        "look at what stands between the gateway and Redis: store.url must lead to Redis itself",
+    ),
+];
+
+impl Condition {
+    fn of_code(code: &str) -> Option<Self> {
+        Some(match code {
+            "READONLY" => ReadOnly,
+            "OOM" => OutOfMemory,
+            "NOPERM" => NoPermission,
+            "NOREPLICAS" => NoReplicas,
+            "MISCONF" => CannotSave,
+            "CLUSTERDOWN" => ClusterDown,
+            "MOVED" | "ASK" | "CROSSSLOT" | "TRYAGAIN" => IsCluster,
+            "BUSY" => Busy,
+            "LOADING" => Loading,
+            "MASTERDOWN" => PrimaryDown,
+            "NOAUTH" => NotLoggedIn,
+            "WRONGPASS" => WrongPassword,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is looked at from time to time, so that it is over when a look says so.
+    fn is_looked_at(self) -> bool {
+        matches!(self, Evicts | NotToldOfEviction)
+    }
+
+    fn text(self) -> (&'static str, &'static str) {
+        let found = TEXTS.iter().find(|(condition, ..)| *condition == self);
+        found.map_or(("", ""), |(_, what, remedy)| (*what, *remedy))
+    }
+}
+
+/// Which conditions hold, as far as this process has seen.
+#[derive(Debug)]
+pub(super) struct Says {
+    started: Instant,
+    /// By condition: the milliseconds from the start to when it was last met with, and one more; 0
+    /// while it does not hold.
+    seen_ms: [AtomicU64; TEXTS.len()],
+}
+
+impl Default for Says {
+    fn default() -> Self {
+        Self { started: Instant::now(), seen_ms: Default::default() }
+    }
+}
+
+impl Says {
+    /// A condition was met with.
+    pub(super) fn note(&self, condition: Condition) {
+        self.note_with(condition, "");
+    }
+
+    /// The same, with a detail that holds nothing of a user's.
+    pub(super) fn note_with(&self, condition: Condition, detail: &str) {
+        if self.is_news(condition) {
+            let (what, remedy) = condition.text();
+            if detail.is_empty() {
+                tracing::warn!(remedy, "{what}");
+            } else {
+                tracing::warn!(remedy, detail, "{what}");
+            }
+        }
+    }
+
+    /// Takes note of every error among the replies, in transactions too.
+    pub(super) fn note_replies(&self, replies: &[Value]) {
+        for reply in replies {
+            match reply {
+                Value::ServerError(error) => self.note_error(error.code(), error.details()),
+                Value::Array(parts) if parts.iter().any(is_error) => self.note_replies(parts),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes note of an error by its code.
+    pub(super) fn note_error(&self, code: &str, details: Option<&str>) {
+        if let Some(condition) = Condition::of_code(code) {
+            let command = details.filter(|_| condition == NoPermission).and_then(denied_command);
+            self.note_with(condition, command.unwrap_or_default());
+        }
+    }
+
+    /// A condition does not hold any more.
+    pub(super) fn is_over(&self, condition: Condition) {
+        self.place(condition).store(0, Ordering::Relaxed);
+    }
+
+    fn is_news(&self, condition: Condition) -> bool {
+        let now_ms = millis(self.started.elapsed()).saturating_add(1);
+        let before_ms = self.place(condition).swap(now_ms, Ordering::Relaxed);
+        let quiet_ms = now_ms.saturating_sub(before_ms);
+        before_ms == 0 || (!condition.is_looked_at() && quiet_ms > millis(OVER_AFTER))
+    }
+
+    fn place(&self, condition: Condition) -> &AtomicU64 {
+        &self.seen_ms[condition as usize]
+    }
+}
+
+fn is_error(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(_))
+}
+
+/// The command that a user may not run, from Redis's own words.
+fn denied_command(details: &str) -> Option<&str> {
+    let (_, rest) = details.split_once("run the '")?;
+    let (command, _) = rest.split_once('\'')?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'|' | b'-' | b'_' | b'.');
+    (command.len() <= 64 && command.bytes().all(plain)).then_some(command)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[test]
+    fn every_condition_has_its_own_words_and_a_place() {
+        for (place, (condition, what, remedy)) in TEXTS.iter().enumerate() {
+            assert_eq!(*condition as usize, place);
+            assert!(!what.is_empty() && !remedy.is_empty());
+        }
+        for code in [
+            "READONLY",
+            "OOM",
+            "NOPERM",
+            "NOREPLICAS",
+            "MISCONF",
+            "CLUSTERDOWN",
+            "BUSY",
+            "LOADING",
+            "MASTERDOWN",
+            "NOAUTH",
+            "WRONGPASS",
+            "MOVED",
+            "CROSSSLOT",
+        ] {
+            let condition = Condition::of_code(code).expect(code);
+            assert!(condition.text().0.contains(code), "{code} is not named");
+        }
+        for fine in ["NOSCRIPT", "WRONGTYPE", "ERR", "EXECABORT", ""] {
+            assert_eq!(Condition::of_code(fine), None);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_condition_is_news_once_and_again_after_it_was_over() {
+        let says = Says::default();
+        assert!(says.is_news(OutOfMemory) && !says.is_news(OutOfMemory));
+        assert!(says.is_news(Busy), "another one is other news");
+        for _ in 0..10 {
+            advance(OVER_AFTER).await;
+            assert!(!says.is_news(OutOfMemory), "it went on");
+        }
+        advance(OVER_AFTER + Duration::from_millis(1)).await;
+        assert!(says.is_news(OutOfMemory), "it was over");
+        says.is_over(OutOfMemory);
+        assert!(says.is_news(OutOfMemory));
+        assert!(says.is_news(Evicts));
+        advance(100 * OVER_AFTER).await;
+        assert!(!says.is_news(Evicts), "nobody looked");
+        says.is_over(Evicts);
+        assert!(says.is_news(Evicts));
+    }
+
+    #[test]
+    fn a_denied_command_is_named_and_nothing_else() {
+        let words = "User gateway has no permissions to run the 'client|tracking' command";
+        assert_eq!(denied_command(words), Some("client|tracking"));
+        for odd in ["no permissions to access a key 'app:session:x'", "run the 'a b' command", ""] {
+            assert_eq!(denied_command(odd), None);
+        }
+    }
+}
