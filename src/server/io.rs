@@ -159,8 +159,9 @@ impl AsyncWrite for ClientIo {
             ready!(self.poll_heads(cx))?;
         }
         self.written = 0;
-        self.clock.unblocked();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.clock.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -124,6 +124,9 @@ pub enum Failure {
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
     Broken(#[source] Option<hyper::Error>),
+    /// The body was announced, and broke off before its first byte.
+    #[error("the upstream ended the exchange before the first byte of the response's body")]
+    CutOff(#[source] DownloadFault),
     /// Another request for the same got no answer, and this one waited for it.
     #[error("the upstream did not answer a request for the same a moment ago")]
     Shared,
@@ -136,7 +139,7 @@ impl Failure {
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::Timeout | Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Timeout | Self::Broken(_) | Self::CutOff(_) | Self::Malformed(_) => true,
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
         }
     }
@@ -231,7 +234,7 @@ impl Upstream {
                 Sent::TimedOut => return Err(Failure::Timeout),
             }
         };
-        Ok(response)
+        download::begun(response).await.map_err(Failure::CutOff)
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.

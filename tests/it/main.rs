@@ -28,6 +28,8 @@ mod caching;
 mod check;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
+/// Answers that break off, and what of them arrives.
+mod cut_answers;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
