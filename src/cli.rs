@@ -10,6 +10,7 @@
 mod api_keys;
 mod limits;
 mod operate;
+mod reload;
 mod remote;
 
 use std::io::Read as _;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -159,7 +161,12 @@ fn compile(path: &Path) -> Result<(Plan, Source), String> {
 
 fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let code = runtime.block_on(future);
+            // A file system that does not answer a reload must not hold up the end.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!(
                 "cannot start the runtime: {error}; are threads or file descriptors exhausted?"
@@ -223,12 +230,11 @@ impl Signals {
 /// SIGHUP reloads, SIGTERM and SIGINT drain, a second one of these ends at once.
 async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => reload(&gateway, &path).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+    // Beside the others: a reload may wait for a file system.
+    tokio::select! {
+        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, &path)) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     gateway.begin_drain();
     stop.cancel();
@@ -356,9 +362,9 @@ fn read_claim(claim: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {
-    let pem =
-        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+fn private_key(path: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {
+    let pem = file::read(path, FILE_BYTES_MAX)
+        .map_err(|fault| format!("cannot read {}: {fault}; {}", path.display(), fault.remedy()))?;
     let key = match algorithm {
         Algorithm::RS256
         | Algorithm::RS384
@@ -371,7 +377,7 @@ fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String>
         _ => return Err("a secret, not a private key, signs HS256, HS384 and HS512".to_owned()),
     };
     key.map_err(|error| {
-        format!("{} is no PEM private key for {algorithm:?}: {error}", file.display())
+        format!("{} is no PEM private key for {algorithm:?}: {error}", path.display())
     })
 }
 

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod body;
 pub mod facts;
+pub mod file;
 pub mod interim;
 pub mod path;
 pub mod shard;
