@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod body;
+pub mod expect;
 pub mod facts;
 pub mod file;
 pub mod interim;

@@ -184,6 +184,12 @@ impl Upstream {
         self.settings == *settings
     }
 
+    /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
+    /// may take. Zero where nobody is to wait.
+    pub fn continue_timeout(&self) -> Duration {
+        self.settings.continue_timeout.min(self.settings.response_timeout / 2)
+    }
+
     /// Sends a request and returns once the response head is there.
     ///
     /// What was never sent is sent again on another connection. A request that a pooled connection

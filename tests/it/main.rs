@@ -32,6 +32,8 @@ mod contract;
 mod cut_answers;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// Who waits for a 100, and when it comes.
+mod expect;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
