@@ -8,6 +8,7 @@
 )]
 
 mod api_keys;
+mod descriptors;
 mod limits;
 mod operate;
 mod reload;
@@ -180,6 +181,7 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
     log_warnings(&plan, source);
+    descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
     let signals = match Signals::receive() {
         Ok(signals) => signals,

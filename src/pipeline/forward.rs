@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::EXPECT;
+use http::header::{EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -69,6 +69,7 @@ impl<'a> Arrival<'a> {
         identity: Identity<'_>,
         errand: Option<Box<Errand>>,
     ) -> Result<Response<Content>, Rejection> {
+        self.note_upgrade(gateway, &head);
         if let Some(errand) = errand {
             // Large: boxed, it takes no room in the request of a route without a cache.
             return Box::pin(self.cached(gateway, exchange, head, identity, errand)).await;
@@ -109,6 +110,28 @@ impl<'a> Arrival<'a> {
                     None => failure.into(),
                 })
             }
+        }
+    }
+
+    /// Says once for each route that an upgrade was asked for: its upstream gets a plain request,
+    /// and answers something that explains nothing.
+    fn note_upgrade(&self, gateway: &Gateway, head: &Parts) {
+        let Some(wanted) = head.headers.get(UPGRADE).map(HeaderValue::as_bytes) else { return };
+        // Offered by clients that can do without: HTTP/1.0 has none, `h2c` is an HTTP of its own.
+        let is = |protocol: &[u8]| wanted.trim_ascii().eq_ignore_ascii_case(protocol);
+        if head.version != Version::HTTP_11 || is(b"h2c") {
+            return;
+        }
+        let protocol = if is(b"websocket") { "a WebSocket" } else { "another protocol" };
+        let route = &self.route.name;
+        if gateway.told.first(protocol, route) {
+            tracing::warn!(
+                "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
+                 plain {} without it: tunnels are not built yet; this is said once for each \
+                 route\n    help: let such clients reach the upstream past the gateway, or use \
+                 server-sent events or long polling",
+                head.method
+            );
         }
     }
 

@@ -97,18 +97,17 @@ impl Connection {
 /// Passes interim responses on to a client; a 100 opens the way of its body, if it waits for one.
 fn offering(interim: Option<Arc<Interim>>, gate: Option<Arc<Gate>>) -> Option<impl OnInterim> {
     let is_wanted = interim.is_some() || gate.is_some();
-    is_wanted.then(|| {
-        move |status, fields: &HeaderMap| {
-            if let (StatusCode::CONTINUE, Some(gate)) = (status, &gate) {
-                gate.open();
-            }
-            if let Some(interim) = interim.as_ref().filter(|interim| interim.is_open())
-                && let Some(head) = headers::interim(status, fields)
-            {
-                interim.offer(&head);
-            }
+    let offer = move |status, fields: &HeaderMap| {
+        if let (StatusCode::CONTINUE, Some(gate)) = (status, &gate) {
+            gate.open();
         }
-    })
+        if let Some(interim) = interim.as_ref().filter(|interim| interim.is_open())
+            && let Some(head) = headers::interim(status, fields)
+        {
+            interim.offer(&head);
+        }
+    };
+    is_wanted.then_some(offer)
 }
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
@@ -239,6 +238,8 @@ pub enum Unparsed {
     Malformed,
     /// It was longer than the bounds, and hyper answered 431 or 414.
     TooLarge,
+    /// It was TLS, and the connection ended with an alert.
+    Tls,
     /// It was not finished in time, and the connection ended with a 408.
     SlowHead,
 }
@@ -250,6 +251,7 @@ impl Unparsed {
             Self::Malformed => "head_malformed",
             Self::TooLarge => "head_too_large",
             Self::SlowHead => "head_timeout",
+            Self::Tls => "tls_on_clear_port",
         }
     }
 }

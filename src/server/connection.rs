@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::REFUSAL_TIME;
 use super::clock::{Clock, Expired, Handed, InProgress};
 use super::io::{ClientIo, Protocol};
 use super::piece::Piece;
@@ -69,8 +70,13 @@ pub(super) async fn serve(
             })
         }
     });
+    if protocol == Protocol::Tls {
+        refuse_tls(gateway, &client, io).await;
+        return;
+    }
     let io = TokioIo::new(io);
     let ended = match protocol {
+        Protocol::Tls => return,
         Protocol::Http1 => {
             let connection = http1(&limits).serve_connection(io, service);
             drive(connection, &clock, (stop, cut), true).await
@@ -81,6 +87,21 @@ pub(super) async fn serve(
         }
     };
     report(gateway, &client, ended);
+}
+
+/// Ends a connection that speaks TLS, and says once what to do about such clients.
+async fn refuse_tls(gateway: &Gateway, client: &pipeline::Connection, mut io: ClientIo) {
+    gateway.metrics.connection_failed(Unparsed::Tls.code());
+    pipeline::log_unparsed(client, Unparsed::Tls);
+    if gateway.told.first(Unparsed::Tls.code(), "") {
+        tracing::warn!(
+            "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
+             is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
+             put what ends TLS in front of the gateway; [server.tls] is not built yet",
+            client.address()
+        );
+    }
+    let _ = tokio::time::timeout(REFUSAL_TIME, io.refuse_tls()).await;
 }
 
 async fn answer(

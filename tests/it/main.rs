@@ -46,6 +46,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// What operators are told once, by name.
+mod once;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.
