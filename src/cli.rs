@@ -8,8 +8,10 @@
 )]
 
 mod api_keys;
+mod descriptors;
 mod limits;
 mod operate;
+mod reload;
 mod remote;
 
 use std::io::Read as _;
@@ -25,6 +27,7 @@ use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -158,7 +161,12 @@ fn compile(path: &Path) -> Result<(Plan, Source), String> {
 
 fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let code = runtime.block_on(future);
+            // A file system that does not answer a reload must not hold up the end.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!(
                 "cannot start the runtime: {error}; are threads or file descriptors exhausted?"
@@ -188,6 +196,7 @@ async fn start(path: PathBuf) -> ExitCode {
 async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
     log_warnings(&plan, source);
+    descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
     let signals = match Signals::receive() {
         Ok(signals) => signals,
@@ -239,12 +248,11 @@ impl Signals {
 /// at once.
 async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => reload(&gateway, &path).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+    // Beside the others: a reload may wait for a file system.
+    tokio::select! {
+        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, &path)) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     let second = async {
         tokio::select! {
@@ -373,9 +381,9 @@ fn read_claim(claim: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {
-    let pem =
-        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+fn private_key(path: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {
+    let pem = file::read(path, FILE_BYTES_MAX)
+        .map_err(|fault| format!("cannot read {}: {fault}; {}", path.display(), fault.remedy()))?;
     let key = match algorithm {
         Algorithm::RS256
         | Algorithm::RS384
@@ -388,7 +396,7 @@ fn private_key(file: &Path, algorithm: Algorithm) -> Result<EncodingKey, String>
         _ => return Err("a secret, not a private key, signs HS256, HS384 and HS512".to_owned()),
     };
     key.map_err(|error| {
-        format!("{} is no PEM private key for {algorithm:?}: {error}", file.display())
+        format!("{} is no PEM private key for {algorithm:?}: {error}", path.display())
     })
 }
 

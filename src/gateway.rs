@@ -29,7 +29,7 @@ use crate::cache::{Flights, NearCache};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
 use crate::limit::{self, Correction, Ticket};
-use crate::observe::{AccessLog, Metrics, RouteMeter};
+use crate::observe::{AccessLog, Metrics, RouteMeter, Told};
 use crate::plan::Plan;
 use crate::store::{
     Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
@@ -74,6 +74,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Access lines.
     pub access: AccessLog,
+    /// What the log has said once.
+    pub told: Told,
     unrouted: RouteMeter,
     base_epoch: String,
     started: Instant,
@@ -150,6 +152,7 @@ impl Gateway {
             releases: Arc::default(),
             metrics,
             access,
+            told: Told::default(),
             unrouted,
             base_epoch,
             started: Instant::now(),

@@ -131,12 +131,14 @@ fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
             return Err(Malformed::BodyTooLarge);
         }
     }
-    match headers.get(EXPECT) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Malformed::Expectation)
-        }
-        _ => Ok(()),
-    }
+    let mut expectations =
+        headers.get_all(EXPECT).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    // A list (RFC 9110 §10.1.1), whose empty members mean nothing (§5.6.1.2).
+    let known = |member: &[u8]| {
+        let member = member.trim_ascii();
+        member.is_empty() || member.eq_ignore_ascii_case(b"100-continue")
+    };
+    if expectations.all(known) { Ok(()) } else { Err(Malformed::Expectation) }
 }
 
 /// Whether an absolute-form target ends behind its authority. [`http::Uri`] puts a `/` in place of

@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::expect::{Gate, Wait};
+
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFault {
@@ -69,6 +71,8 @@ struct Stream {
     left: u64,
     progress: Arc<Progress>,
     watch: Option<Watch>,
+    /// What a client that expects a 100 waits for.
+    wait: Option<Wait>,
 }
 
 /// The clock of a body that is being waited for.
@@ -97,6 +101,7 @@ impl Upload {
             left: limits.bytes_max,
             progress: Arc::clone(&progress),
             watch: None,
+            wait: None,
         };
         (Self(Some(Box::new(stream))), progress)
     }
@@ -104,6 +109,15 @@ impl Upload {
     /// What others may know of the body; nothing when there is none.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         self.0.as_ref().map(|stream| Arc::clone(&stream.progress))
+    }
+
+    /// Leaves the body with its client until the upstream asks for it, for `timeout` at most. What
+    /// is returned opens the way; nothing when there is no body.
+    pub fn hold_back(&mut self, timeout: Duration) -> Option<Arc<Gate>> {
+        let stream = self.0.as_mut()?;
+        let (wait, gate) = Wait::new(timeout);
+        stream.wait = Some(wait);
+        Some(gate)
     }
 
     /// Whether there is a body at all.
@@ -120,6 +134,10 @@ impl Stream {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.poll(cx));
+            self.wait = None;
+        }
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));

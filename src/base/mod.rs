@@ -4,7 +4,9 @@
 pub mod algorithm;
 pub mod authority;
 pub mod body;
+pub mod expect;
 pub mod facts;
+pub mod file;
 pub mod forwarded;
 pub mod interim;
 pub mod path;

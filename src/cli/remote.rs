@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::base::units::Secret;
 use crate::config::{self, Loaded, Problems};
 
@@ -212,8 +213,9 @@ fn read_token(text: &str) -> Result<Secret, Failure> {
             ))
         })?
     } else if let Some(file) = text.strip_prefix("file:") {
-        std::fs::read(file).map_err(|error| {
-            Failure::unusable(format!("--admin-token: cannot read {file}: {error}"))
+        file::read(Path::new(file), FILE_BYTES_MAX).map_err(|fault| {
+            let remedy = fault.remedy();
+            Failure::unusable(format!("--admin-token: cannot read {file}: {fault}; {remedy}"))
         })?
     } else {
         return Err(Failure::unusable(

@@ -7,6 +7,10 @@ use toml::de::DeTable;
 use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::{Reader, Section};
 use super::{Config, admin, auth, limit, log, route, server, session, store, upstream};
+use crate::base::file::{self, FileFault};
+
+/// Largest configuration file: 4 MiB. A file cannot say how long it may be itself.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// A configuration, and what is wrong with it.
 #[derive(Debug, Clone)]
@@ -25,11 +29,12 @@ pub struct Loaded {
 /// Ready-to-print text, when the file cannot be read or is not TOML.
 pub fn load(path: &Path) -> Result<Loaded, String> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| {
-        format!(
-            "{name}: cannot read the configuration: {error}\n    \
-             help: write this file, or name another one with --config\n"
-        )
+    let bytes = file::read(path, CONFIG_BYTES_MAX).map_err(|fault| {
+        let remedy = match &fault {
+            FileFault::Unreadable(_) => "write this file, or name another one with --config",
+            FileFault::Irregular(_) | FileFault::TooLarge(_) => fault.remedy(),
+        };
+        format!("{name}: cannot read the configuration: {fault}\n    help: {remedy}\n")
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();

@@ -9,8 +9,6 @@ mod field;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -18,10 +16,9 @@ use toml::de::{DeTable, DeValue};
 use self::field::Field;
 use super::problem::{Problems, distance, join};
 use super::value::{Mistake, Read, echo, string};
+use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::base::units::Secret;
 
-/// Largest key, JWKS or secret file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Longest name of a named table.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -72,18 +69,10 @@ impl<'a> Reader<'a> {
             return Err(Mistake::new("names no file", "write the path of a file"));
         }
         let path = self.folder.join(name);
-        let mut content = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content))
-            .map_err(|error| {
-                let what = format!("cannot read {}: {error}", echo(&path.to_string_lossy()));
-                Mistake::new(what, "name a file that the gateway may read")
-            })?;
-        if content.len() as u64 > FILE_BYTES_MAX {
-            let what = format!("{} is larger than 1MiB", echo(&path.to_string_lossy()));
-            return Err(Mistake::new(what, "name a smaller file"));
-        }
-        Ok(content)
+        file::read(&path, FILE_BYTES_MAX).map_err(|fault| {
+            let what = format!("cannot read {}: {fault}", echo(&path.to_string_lossy()));
+            Mistake::new(what, fault.remedy())
+        })
     }
 
     /// The value of an environment variable.

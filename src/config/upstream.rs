@@ -5,7 +5,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{Mistake, Read, choice, count, duration, echo, host_and_port, string};
+use super::value::{
+    Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, string,
+};
 use crate::base::path::Reading;
 
 /// `[upstreams.NAME]`.
@@ -19,6 +21,9 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// Longest wait for the response head.
     pub response_timeout: Duration,
+    /// Longest wait for the 100 that a client's `Expect: 100-continue` asks for; zero leaves the
+    /// field out and asks the client at once.
+    pub continue_timeout: Duration,
     /// Longest pause within a response body.
     pub read_timeout: Duration,
     /// How long an unused connection is kept.
@@ -86,6 +91,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         balance: upstream.or("balance", Balance::P2c, balance),
         connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
         response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),
+        continue_timeout: upstream.or("continue_timeout", Duration::from_secs(1), duration_or_zero),
         read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
         idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
         max_connections: upstream.or("max_connections", 256, count(1..=1_000_000)),

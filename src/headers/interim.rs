@@ -6,8 +6,8 @@ use http::{HeaderMap, StatusCode};
 use super::returning;
 
 /// The bytes of an interim response's head (RFC 9110 §15.2), with the fields that a final response
-/// would keep. `None` for those that are not forwarded: 100 answers an `Expect` that the gateway
-/// has answered itself, and 101 changes a protocol that nobody asked to change.
+/// would keep. `None` for those that are not forwarded: 100 asks for a body, which hyper does
+/// by itself, and 101 changes a protocol that nobody asked to change.
 pub fn interim(status: StatusCode, fields: &HeaderMap) -> Option<Vec<u8>> {
     let is_ours = matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS);
     if is_ours || !status.is_informational() {

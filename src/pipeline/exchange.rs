@@ -281,7 +281,7 @@ impl Drop for Exchange {
 pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: super::Unparsed) {
     use super::Unparsed;
     let status = match unparsed {
-        Unparsed::Malformed => 400,
+        Unparsed::Malformed | Unparsed::Tls => 400,
         Unparsed::TooLarge => 431,
         Unparsed::SlowHead => 408,
     };

@@ -1,7 +1,9 @@
 //! To the upstream and back: the forwarded head, and what an unsafe request makes stale.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::header::{EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -14,6 +16,7 @@ use super::offering;
 use super::rejection::Rejection;
 use crate::auth;
 use crate::base::body::Upload;
+use crate::base::expect::Gate;
 use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
 use crate::base::interim::Interim;
 use crate::cache::{self, CacheStatus, Scope};
@@ -66,6 +69,7 @@ impl<'a> Arrival<'a> {
         identity: Identity<'_>,
         errand: Option<Box<Errand>>,
     ) -> Result<Response<Content>, Rejection> {
+        self.note_upgrade(gateway, &head);
         if let Some(errand) = errand {
             // Large: boxed, it takes no room in the request of a route without a cache.
             return Box::pin(self.cached(gateway, exchange, head, identity, errand)).await;
@@ -75,9 +79,13 @@ impl<'a> Arrival<'a> {
         let (method, version) = (head.method.clone(), head.version);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = version == Version::HTTP_2 && is_grpc(&head.headers);
-        let (body, progress) = Upload::new(body, plan.upload, may_rest);
-        let request = self.outbound(&exchange.ids, head, identity);
-        let on_interim = exchange.connection.open_interim(version, plan).map(offering);
+        let (mut body, progress) = Upload::new(body, plan.upload, may_rest);
+        let gate = held_back(&head, &mut body, upstream.continue_timeout());
+        let mut request = self.outbound(&exchange.ids, head, identity);
+        if gate.is_some() {
+            request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        let on_interim = offering(exchange.connection.open_interim(version, plan), gate);
         let sent_at = Instant::now();
         // From here on the upstream may act; a client that leaves now must not leave stale copies
         // behind.
@@ -102,6 +110,28 @@ impl<'a> Arrival<'a> {
                     None => failure.into(),
                 })
             }
+        }
+    }
+
+    /// Says once for each route that an upgrade was asked for: its upstream gets a plain request,
+    /// and answers something that explains nothing.
+    fn note_upgrade(&self, gateway: &Gateway, head: &Parts) {
+        let Some(wanted) = head.headers.get(UPGRADE).map(HeaderValue::as_bytes) else { return };
+        // Offered by clients that can do without: HTTP/1.0 has none, `h2c` is an HTTP of its own.
+        let is = |protocol: &[u8]| wanted.trim_ascii().eq_ignore_ascii_case(protocol);
+        if head.version != Version::HTTP_11 || is(b"h2c") {
+            return;
+        }
+        let protocol = if is(b"websocket") { "a WebSocket" } else { "another protocol" };
+        let route = &self.route.name;
+        if gateway.told.first(protocol, route) {
+            tracing::warn!(
+                "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
+                 plain {} without it: tunnels are not built yet; this is said once for each \
+                 route\n    help: let such clients reach the upstream past the gateway, or use \
+                 server-sent events or long polling",
+                head.method
+            );
         }
     }
 
@@ -196,6 +226,14 @@ impl<'a> Arrival<'a> {
         }
         Response::from_parts(head, Content::Download(Box::new(download)))
     }
+}
+
+/// Leaves the body with a client that waits to be asked for it, until the upstream asks. Not over
+/// HTTP/2, where hyper asks nobody: its clients send when they have waited long enough.
+fn held_back(head: &Parts, body: &mut Upload, timeout: Duration) -> Option<Arc<Gate>> {
+    let waits =
+        head.version == Version::HTTP_11 && !timeout.is_zero() && head.headers.contains_key(EXPECT);
+    if waits { body.hold_back(timeout) } else { None }
 }
 
 /// The duty to make stale what an unsafe request changes, from before it is sent until its outcome

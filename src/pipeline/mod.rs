@@ -17,7 +17,7 @@ mod rejection;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 pub use self::body::{Body, Fault as BodyFault};
@@ -29,6 +29,7 @@ use self::body::Content;
 use self::caching::Found;
 use self::exchange::Exchange;
 use self::forward::Arrival;
+use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
 use crate::gateway::{Gateway, Running};
@@ -93,15 +94,20 @@ impl Connection {
     }
 }
 
-/// Passes interim responses on to a client.
-fn offering(interim: Arc<Interim>) -> impl OnInterim {
-    move |status, fields: &HeaderMap| {
-        if interim.is_open()
+/// Passes interim responses on to a client; a 100 opens the way of its body, if it waits for one.
+fn offering(interim: Option<Arc<Interim>>, gate: Option<Arc<Gate>>) -> Option<impl OnInterim> {
+    let is_wanted = interim.is_some() || gate.is_some();
+    let offer = move |status, fields: &HeaderMap| {
+        if let (StatusCode::CONTINUE, Some(gate)) = (status, &gate) {
+            gate.open();
+        }
+        if let Some(interim) = interim.as_ref().filter(|interim| interim.is_open())
             && let Some(head) = headers::interim(status, fields)
         {
             interim.offer(&head);
         }
-    }
+    };
+    is_wanted.then_some(offer)
 }
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
@@ -232,6 +238,8 @@ pub enum Unparsed {
     Malformed,
     /// It was longer than the bounds, and hyper answered 431 or 414.
     TooLarge,
+    /// It was TLS, and the connection ended with an alert.
+    Tls,
     /// It was not finished in time, and the connection ended with a 408.
     SlowHead,
 }
@@ -243,6 +251,7 @@ impl Unparsed {
             Self::Malformed => "head_malformed",
             Self::TooLarge => "head_too_large",
             Self::SlowHead => "head_timeout",
+            Self::Tls => "tls_on_clear_port",
         }
     }
 }

@@ -3,7 +3,8 @@
 //! sleeps as long as it can.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,6 +42,7 @@ pub(super) struct Clock {
     owes_reset: AtomicBool,
     /// Whether the last request had a body, whose rest may still arrive and is no head.
     had_body: AtomicBool,
+    flush: Flush,
     /// HTTP/2 responses whose next piece waits for the client.
     handed: Mutex<Vec<Weak<Handed>>>,
     /// First byte of an unfinished head.
@@ -52,13 +54,66 @@ pub(super) struct Clock {
     blocked_since: AtomicU64,
 }
 
-/// When the last piece of one HTTP/2 response was handed over, while nothing more was asked for.
+/// The pieces of one HTTP/2 response that were handed over.
 #[derive(Debug, Default)]
-pub(super) struct Handed(AtomicU64);
+pub(super) struct Handed {
+    /// When the last one was, while nothing more was asked for.
+    since: AtomicU64,
+    /// How many hyper still holds.
+    held: AtomicU32,
+    /// Who waits until it holds none.
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Handed {
+    /// One more piece.
+    pub(super) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A piece is on its way to the client, or its stream is gone.
+    pub(super) fn let_go(&self) {
+        if self.held.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(waker) = lock(&self.waiting).take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Ready once hyper holds no piece. What it lets go of stands in the connection's buffer, and
+    /// nothing that comes later overtakes it.
+    pub(super) fn poll_taken(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = lock(&self.waiting);
+        if self.held.load(Ordering::Acquire) == 0 {
+            return Poll::Ready(());
+        }
+        *waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Where an HTTP/1 response that broke off waits for its socket.
+#[derive(Debug, Default)]
+struct Flush {
+    /// Whether somebody waits; looked at by every flush.
+    wanted: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A request in progress; dropping it ends that.
 #[derive(Debug)]
 pub(super) struct InProgress(Arc<Clock>);
+
+impl InProgress {
+    /// The clock of its connection.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0
+    }
+}
 
 impl Clock {
     pub(super) fn start(limits: &ClientLimits) -> Arc<Self> {
@@ -73,6 +128,7 @@ impl Clock {
             owes_408: AtomicBool::new(false),
             owes_reset: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
+            flush: Flush::default(),
             handed: Mutex::default(),
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(1),
@@ -110,6 +166,32 @@ impl Clock {
         }
     }
 
+    /// Everything that was written is in the kernel's hands.
+    pub(super) fn flushed(&self) {
+        self.unblocked();
+        if self.flush.wanted.load(Ordering::Relaxed) {
+            self.flush.wanted.store(false, Ordering::Relaxed);
+            if let Some(waker) = lock(&self.flush.waiting).take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// An HTTP/1 response broke off: see [`Self::poll_flushed`].
+    pub(super) fn want_flush(&self) {
+        self.flush.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Ready once everything was flushed that stood in hyper's buffer when [`Self::want_flush`] was
+    /// called. hyper flushes whenever a body has nothing to give.
+    pub(super) fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.flush.wanted.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        *lock(&self.flush.waiting) = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// A message was cut off whose end only the connection's end tells.
     pub(super) fn owe_reset(&self) {
         self.owes_reset.store(true, Ordering::Relaxed);
@@ -124,7 +206,7 @@ impl Clock {
     /// free.
     pub(super) fn watch(&self) -> Arc<Handed> {
         let handed = Arc::new(Handed::default());
-        let mut watched = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.handed);
         watched.retain(|known| known.strong_count() > 0);
         watched.push(Arc::downgrade(&handed));
         handed
@@ -132,13 +214,14 @@ impl Clock {
 
     /// Notes that a piece was handed over, or that more was asked for.
     pub(super) fn hand(&self, handed: &Handed, waiting: bool) {
-        handed.0.store(if waiting { self.now() } else { 0 }, Ordering::Relaxed);
+        handed.since.store(if waiting { self.now() } else { 0 }, Ordering::Relaxed);
     }
 
     /// Since when the longest waiting piece has been waiting; 0 when none is.
     fn handed_since(&self) -> u64 {
-        let watched = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |known: &Weak<Handed>| known.upgrade().map(|it| it.0.load(Ordering::Relaxed));
+        let watched = lock(&self.handed);
+        let since =
+            |known: &Weak<Handed>| known.upgrade().map(|it| it.since.load(Ordering::Relaxed));
         watched.iter().filter_map(since).filter(|since| *since != 0).min().unwrap_or(0)
     }
 

@@ -3,9 +3,8 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,8 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::REFUSAL_TIME;
 use super::clock::{Clock, Expired, Handed, InProgress};
 use super::io::{ClientIo, Protocol};
+use super::piece::Piece;
 use crate::base::facts::Peer;
 use crate::config::ClientLimits;
 use crate::gateway::Gateway;
@@ -69,8 +70,13 @@ pub(super) async fn serve(
             })
         }
     });
+    if protocol == Protocol::Tls {
+        refuse_tls(gateway, &client, io).await;
+        return;
+    }
     let io = TokioIo::new(io);
     let ended = match protocol {
+        Protocol::Tls => return,
         Protocol::Http1 => {
             let connection = http1(&limits).serve_connection(io, service);
             drive(connection, &clock, (stop, cut), true).await
@@ -83,6 +89,21 @@ pub(super) async fn serve(
     report(gateway, &client, ended);
 }
 
+/// Ends a connection that speaks TLS, and says once what to do about such clients.
+async fn refuse_tls(gateway: &Gateway, client: &pipeline::Connection, mut io: ClientIo) {
+    gateway.metrics.connection_failed(Unparsed::Tls.code());
+    pipeline::log_unparsed(client, Unparsed::Tls);
+    if gateway.told.first(Unparsed::Tls.code(), "") {
+        tracing::warn!(
+            "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
+             is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
+             put what ends TLS in front of the gateway; [server.tls] is not built yet",
+            client.address()
+        );
+    }
+    let _ = tokio::time::timeout(REFUSAL_TIME, io.refuse_tls()).await;
+}
+
 async fn answer(
     client: &Arc<pipeline::Connection>,
     request: Request<Incoming>,
@@ -90,7 +111,8 @@ async fn answer(
 ) -> Response<Tracked> {
     let response = pipeline::handle(client, request).await;
     client.interim().close().await;
-    response.map(|body| Tracked { body, watch, _in_progress: in_progress })
+    let watch = watch.narrowed(response.body().size_hint().exact().is_some());
+    response.map(|body| Tracked { body, watch, fault: None, in_progress })
 }
 
 fn http1(limits: &ClientLimits) -> http1::Builder {
@@ -229,6 +251,14 @@ impl Watch {
         }
     }
 
+    /// A message whose length is announced needs no other end to be seen cut off.
+    fn narrowed(self, has_length: bool) -> Self {
+        match self {
+            Self::EndTellsAll(_) if has_length => Self::Socket,
+            other => other,
+        }
+    }
+
     /// More is asked for.
     fn asked(&self) {
         if let Self::Window(clock, Some(handed)) = self {
@@ -244,10 +274,31 @@ impl Watch {
         }
     }
 
-    /// The message was cut off.
-    fn cut_off(&self) {
-        if let Self::EndTellsAll(clock) = self {
-            clock.owe_reset();
+    /// The message was cut off. Pending while what came before is not on its way to the client yet:
+    /// hyper throws away what it holds when it is told of a fault.
+    fn cut_off(&self, clock: &Clock, cx: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Socket => clock.poll_flushed(cx),
+            Self::EndTellsAll(clock) => {
+                let flushed = clock.poll_flushed(cx);
+                if flushed.is_ready() {
+                    clock.owe_reset();
+                }
+                flushed
+            }
+            Self::Window(_, None) => Poll::Ready(()),
+            Self::Window(clock, Some(handed)) => {
+                clock.hand(handed, true);
+                handed.poll_taken(cx)
+            }
+        }
+    }
+
+    /// What tells when hyper has let go of a piece.
+    fn ticket(&self) -> Option<Arc<Handed>> {
+        match self {
+            Self::Window(_, Some(handed)) => Some(Arc::clone(handed)),
+            Self::Socket | Self::EndTellsAll(_) | Self::Window(_, None) => None,
         }
     }
 }
@@ -256,29 +307,44 @@ impl Watch {
 struct Tracked {
     body: pipeline::Body,
     watch: Watch,
-    _in_progress: InProgress,
+    /// Why the body broke off, until everything before that is on its way to the client.
+    fault: Option<pipeline::BodyFault>,
+    in_progress: InProgress,
 }
 
 impl http_body::Body for Tracked {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = pipeline::BodyFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.watch.asked();
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) if !self.body.is_end_stream() => self.watch.handed(),
-            Some(Err(_)) => self.watch.cut_off(),
-            Some(Ok(_)) | None => {}
+    ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
+        let this = &mut *self;
+        if this.fault.is_none() {
+            this.watch.asked();
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if !this.body.is_end_stream() {
+                        this.watch.handed();
+                    }
+                    let watch = &this.watch;
+                    let frame = frame.map_data(|bytes| Piece::new(bytes, watch.ticket()));
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                None => return Poll::Ready(None),
+                Some(Err(fault)) => {
+                    this.in_progress.clock().want_flush();
+                    this.fault = Some(fault);
+                }
+            }
         }
-        Poll::Ready(frame)
+        ready!(this.watch.cut_off(this.in_progress.clock(), cx));
+        Poll::Ready(this.fault.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.fault.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -20,11 +20,18 @@ const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What begins a TLS connection: a handshake record of any version (RFC 8446 §5.1).
+const TLS: &[u8] = &[0x16, 0x03];
+/// The end of one: a fatal alert `handshake_failure` (RFC 8446 §6).
+const TLS_ALERT: &[u8] = &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28];
+
 /// Which protocol a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
+    /// TLS, which this listener does not speak.
+    Tls,
 }
 
 /// A client's socket.
@@ -61,6 +68,12 @@ impl ClientIo {
                 return Ok(None);
             }
             self.clock.received();
+            if seen.starts_with(TLS) {
+                break Protocol::Tls;
+            }
+            if TLS.starts_with(&seen) {
+                continue;
+            }
             let length = seen.len().min(PREFACE.len());
             if seen[..length] != PREFACE[..length] {
                 break Protocol::Http1;
@@ -71,6 +84,11 @@ impl ClientIo {
         };
         self.prefix = seen.freeze();
         Ok(Some(protocol))
+    }
+
+    /// Tells a client that speaks TLS that nobody does here, in its own words.
+    pub(super) async fn refuse_tls(&mut self) -> std::io::Result<()> {
+        say_and_close(&mut self.stream, TLS_ALERT).await
     }
 
     /// Writes the rest of the interim heads that were begun.
@@ -159,8 +177,9 @@ impl AsyncWrite for ClientIo {
             ready!(self.poll_heads(cx))?;
         }
         self.written = 0;
-        self.clock.unblocked();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.clock.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -183,7 +202,11 @@ impl Drop for ClientIo {
 /// Tells a client that there is no place for it, and lets it read that: closing a socket with
 /// unread bytes would throw the answer away.
 pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(REFUSED).await?;
+    say_and_close(&mut stream, REFUSED).await
+}
+
+async fn say_and_close(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
     stream.shutdown().await?;
     let mut sink = [0u8; 1024];
     while stream.read(&mut sink).await? > 0 {}

@@ -4,6 +4,7 @@
 mod clock;
 mod connection;
 mod io;
+mod piece;
 mod places;
 mod workers;
 

@@ -124,6 +124,9 @@ pub enum Failure {
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
     Broken(#[source] Option<hyper::Error>),
+    /// The body was announced, and broke off before its first byte.
+    #[error("the upstream ended the exchange before the first byte of the response's body")]
+    CutOff(#[source] DownloadFault),
     /// Another request for the same got no answer, and this one waited for it.
     #[error("the upstream did not answer a request for the same a moment ago")]
     Shared,
@@ -136,7 +139,7 @@ impl Failure {
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::Timeout | Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Timeout | Self::Broken(_) | Self::CutOff(_) | Self::Malformed(_) => true,
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
         }
     }
@@ -179,6 +182,12 @@ impl Upstream {
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.
     pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
         self.settings == *settings
+    }
+
+    /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
+    /// may take. Zero where nobody is to wait.
+    pub fn continue_timeout(&self) -> Duration {
+        self.settings.continue_timeout.min(self.settings.response_timeout / 2)
     }
 
     /// Sends a request and returns once the response head is there.
@@ -231,7 +240,7 @@ impl Upstream {
                 Sent::TimedOut => return Err(Failure::Timeout),
             }
         };
-        Ok(response)
+        download::begun(response).await.map_err(Failure::CutOff)
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.

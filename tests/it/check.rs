@@ -207,3 +207,36 @@ fn warnings_are_logged_at_the_start() {
     let said = gateway.stderr();
     assert!(said.contains("WARN") && said.contains("admin.token: 5 bytes"), "{said}");
 }
+
+#[test]
+fn what_is_no_regular_file_is_a_problem_wherever_a_file_is_named() {
+    let folder = Folder::new();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("odd")).unwrap();
+    let auth = |keys: &str| format!("[auth.users]\nalgorithms = [\"RS256\"]\n{keys}\n");
+    for text in [
+        auth("secret = \"file:odd\""),
+        auth("public_key_file = \"odd\""),
+        auth("jwks_file = \"odd\""),
+        auth("jwks_url = \"https://issuer.test/keys\"\njwks = { ca_file = \"odd\" }"),
+        "[admin]\ntoken = \"file:odd\"\n".to_owned(),
+    ] {
+        folder.write("gateway.toml", &text);
+        let checked = check(&folder);
+        let said = &checked.stderr;
+        assert_eq!(checked.code, Some(2), "{text}: {said}");
+        assert!(said.contains("odd") && said.contains("a device"), "{text}: {said}");
+        assert!(said.contains("name a regular file"), "{text}: {said}");
+    }
+    let checked = run(&folder, &["check", "--config", "odd"]);
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    assert!(checked.stderr.contains("odd: cannot read the configuration: it is a device"));
+    folder.write("gateway.toml", AUTH);
+    for arguments in [
+        ["purge", "--all", "--admin-token", "file:odd"],
+        ["token", "--private-key", "odd", "--expires-in=1h"],
+    ] {
+        let refused = run(&folder, &arguments);
+        assert_ne!(refused.code, Some(0), "{refused:?}");
+        assert!(refused.stderr.contains("a device"), "{arguments:?}: {refused:?}");
+    }
+}

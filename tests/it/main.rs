@@ -28,10 +28,14 @@ mod caching;
 mod check;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
+/// Answers that break off, and what of them arrives.
+mod cut_answers;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
 /// More than the embedded store has room for.
 mod embedded_room;
+/// Who waits for a 100, and when it comes.
+mod expect;
 /// What trusted proxies say of the client, and what upstreams are told of it.
 mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
@@ -48,6 +52,8 @@ mod issuer;
 mod limits;
 /// Upstreams that read paths more loosely than the gateway.
 mod loose_paths;
+/// What operators are told once, by name.
+mod once;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.

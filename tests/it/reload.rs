@@ -171,3 +171,47 @@ fn a_verifier_that_joins_another_one_is_told_to_have_keys_of_its_own() {
     assert!(!said.contains("shares a route"), "it was told before: {said}");
     assert!(!reload(&gateway, &alone).contains("shares a route"));
 }
+
+/// Puts something at this path that is no regular file.
+fn replace_by(path: &std::path::Path, kind: &str) {
+    let _ = std::fs::remove_file(path);
+    match kind {
+        "a FIFO" => {
+            let made = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(made.expect("mkfifo runs").success());
+        }
+        "a directory" => std::fs::create_dir(path).unwrap(),
+        "a device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        "larger" => std::fs::write(path, vec![b'#'; (4 << 20) + 1]).unwrap(),
+        _ => unreachable!("{kind}"),
+    }
+}
+
+/// A FIFO was waited for without end, and SIGTERM with it; `/dev/zero` filled the memory.
+#[test]
+fn what_is_no_regular_file_is_refused_by_name_and_holds_up_no_signal() {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let config = format!(
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"file:secret\"\n{}{}",
+        upstream.table("shop"),
+        route("a", "")
+    );
+    for name in ["gateway.toml", "secret"] {
+        for kind in ["a FIFO", "a device", "a directory", "larger"] {
+            let folder = crate::support::Folder::new();
+            folder.write("secret", crate::support::SECRET);
+            let mut gateway = Gateway::start_in(folder, &config);
+            replace_by(&gateway.folder().join(name), kind);
+            gateway.signal("HUP");
+            eventually("the reload is over", || {
+                gateway.stderr().contains("help: ") && reloads(&gateway) == 1
+            });
+            let said = gateway.stderr();
+            assert!(said.contains("not reloaded") && said.contains(name), "{kind}: {said}");
+            assert!(said.contains(kind), "{kind}: {said}");
+            assert_eq!(Client::get(gateway.public, "/a").send().status, 200, "{name} {kind}");
+            gateway.signal("TERM");
+            assert_eq!(gateway.wait().code(), Some(0), "{name} {kind}");
+        }
+    }
+}

@@ -226,7 +226,7 @@ impl Fetch {
     pub(super) async fn through(mut self, trip: &mut Trip<'_>) -> Result<Fetched, Failure> {
         trip.goes();
         let sent_at = Instant::now();
-        let on_interim = self.interim.take().map(offering);
+        let on_interim = offering(self.interim.take(), None);
         let request = self.request.clone();
         let response = self.upstream.send(request, Upload::none(), on_interim).await;
         *trip.took = Some(sent_at.elapsed());
@@ -330,7 +330,7 @@ impl Fetch {
         }
         request.headers_mut().extend(conditions.iter().cloned());
         let (sent_at, sent_ms) = (Instant::now(), self.gateway.now_ms());
-        let on_interim = self.interim.clone().map(offering);
+        let on_interim = offering(self.interim.clone(), None);
         let response = self.upstream.send(request, Upload::none(), on_interim).await;
         *trip.took = Some(sent_at.elapsed());
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))

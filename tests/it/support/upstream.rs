@@ -204,6 +204,9 @@ fn serve(stream: TcpStream, log: &Log, answer: &dyn Fn(&Recorded, &mut TcpStream
             Ok(head) => head,
             Err(error) => return violation(error),
         };
+        if !values(&fields, "expect").is_empty() {
+            let _ = chunks.stream().write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
         let body = match framing(&fields) {
             Ok(Framing::Unsaid) => Ok((Vec::new(), Vec::new())),
             Ok(Framing::Length(length)) => chunks.exactly(length).map(|body| (body, Vec::new())),
@@ -241,11 +244,14 @@ fn strict((first, fields): (String, Fields)) -> Result<(String, Fields), String>
     }
     let connection = |name: &str| {
         let name = name.to_ascii_lowercase();
-        let listed = ["connection", "keep-alive", "upgrade", "http2-settings", "trailer", "expect"];
+        let listed = ["connection", "keep-alive", "upgrade", "http2-settings", "trailer"];
         listed.contains(&name.as_str()) || name.starts_with("proxy-")
     };
     let te =
         |(name, value): &(String, String)| name.eq_ignore_ascii_case("te") && value != "trailers";
+    if values(&fields, "expect").iter().any(|value| *value != "100-continue") {
+        return Err(format!("odd Expect: {fields:?}"));
+    }
     match fields.iter().find(|field| connection(&field.0) || te(field)) {
         Some(field) => Err(format!("{first}: hop-by-hop {field:?}")),
         None => Ok((first, fields)),
