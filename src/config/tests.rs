@@ -143,6 +143,7 @@ fn named_tables_have_the_defaults_of_the_design() {
     assert_eq!(shop.response_timeout, Duration::from_secs(30));
     assert_eq!(shop.read_timeout, Duration::from_secs(300));
     assert_eq!(shop.idle_timeout, Duration::from_secs(60));
+    assert_eq!((shop.header_bytes, shop.headers), (65_536, 100));
 
     let all = &loaded.config.routes["all"];
     assert_eq!((all.session, all.auth.is_none()), (SessionUse::Off, true));

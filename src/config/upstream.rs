@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{Mistake, Read, count, duration, echo, host_and_port, string};
+use super::value::{KIB, MIB, Mistake, Read, count, duration, echo, host_and_port, size, string};
 
 /// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Open connections in all.
     pub max_connections: usize,
+    /// Largest response head, in bytes.
+    pub header_bytes: u64,
+    /// Largest number of fields in a response head.
+    pub headers: usize,
 }
 
 /// One server.
@@ -64,6 +68,8 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
         idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
         max_connections: upstream.or("max_connections", 256, count(1..=1_000_000)),
+        header_bytes: upstream.or("header_bytes", 64 * KIB, size(KIB..=MIB)),
+        headers: upstream.or("headers", 100, count(1..=10_000)),
     }
 }
 

@@ -114,6 +114,7 @@ impl Rejection {
                 Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 Failure::Connect(_)
                 | Failure::Broken(_)
+                | Failure::HeadTooLarge
                 | Failure::Shared
                 | Failure::Malformed(_) => StatusCode::BAD_GATEWAY,
             },
@@ -164,6 +165,7 @@ impl Rejection {
                 Failure::Busy => "upstream_busy",
                 Failure::Timeout => "upstream_timeout",
                 Failure::Broken(_) => "upstream_broken",
+                Failure::HeadTooLarge => "upstream_head_too_large",
                 Failure::Shared => "upstream_failed_before",
                 Failure::Malformed(_) => "upstream_malformed",
             },
@@ -197,6 +199,7 @@ impl Rejection {
                 Failure::Busy => "The service behind the gateway is busy. Retry shortly.".into(),
                 Failure::Connect(_)
                 | Failure::Broken(_)
+                | Failure::HeadTooLarge
                 | Failure::Shared
                 | Failure::Malformed(_) => {
                     "The service behind the gateway did not give a usable answer.".into()

@@ -5,6 +5,7 @@
 //! hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
 mod download;
+mod length;
 mod link;
 mod pool;
 
@@ -127,16 +128,30 @@ pub enum Failure {
     /// Another request for the same got no answer, and this one waited for it.
     #[error("the upstream did not answer a request for the same a moment ago")]
     Shared,
+    /// The response head is longer than its bounds.
+    #[error(
+        "the upstream's head is beyond the bounds `header_bytes` (its size) or `headers` (its \
+         fields) of its table [upstreams.NAME], or announces an impossible length"
+    )]
+    HeadTooLarge,
     /// The response cannot be passed on safely.
     #[error("the upstream's response is malformed: {0}")]
     Malformed(&'static str),
 }
 
 impl Failure {
+    /// Of an exchange whose connection ended.
+    fn lost(error: Option<hyper::Error>) -> Self {
+        match error {
+            Some(error) if error.is_parse_too_large() => Self::HeadTooLarge,
+            error => Self::Broken(error),
+        }
+    }
+
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::Timeout | Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Timeout | Self::Broken(_) | Self::HeadTooLarge | Self::Malformed(_) => true,
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
         }
     }
@@ -226,7 +241,7 @@ impl Upstream {
                         // The other pooled connections are as old as this one was.
                         pooled = 0;
                     }
-                    _ => return Err(Failure::Broken(error)),
+                    _ => return Err(Failure::lost(error)),
                 },
                 Sent::TimedOut => return Err(Failure::Timeout),
             }
@@ -245,8 +260,8 @@ impl Upstream {
     fn receive(
         &self,
         place: Place,
-        link: Box<Link>,
-        response: Response<hyper::body::Incoming>,
+        mut link: Box<Link>,
+        mut response: Response<hyper::body::Incoming>,
         head_only: bool,
     ) -> Result<Response<Download>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -258,6 +273,18 @@ impl Upstream {
         {
             return Err(Failure::Malformed("its Transfer-Encoding is not one `chunked`"));
         }
+        if response.version() == Version::HTTP_10 {
+            // RFC 9112 §6.1: the framing of such a message is faulty.
+            if response.headers().contains_key(http::header::TRANSFER_ENCODING) {
+                return Err(Failure::Malformed("it is HTTP/1.0 and has a Transfer-Encoding"));
+            }
+            link.is_of_an_old_server();
+        }
+        let status = response.status();
+        length::settle(status, response.headers_mut())
+            .map_err(|_| Failure::Malformed("its Content-Length is not one number"))?;
+        // What the client gets is in the gateway's version (RFC 9112 §2.3).
+        *response.version_mut() = Version::HTTP_11;
         let (head, incoming) = response.into_parts();
         let trailers = crate::base::facts::is_grpc(&head.headers);
         let body = Download::new(incoming, link, place, trailers && !head_only);
@@ -303,7 +330,7 @@ impl Upstream {
         }
         match tokio::time::timeout(
             self.settings.connect_timeout,
-            endpoint.dial(self.settings.response_timeout, Open::new(&self.places)),
+            endpoint.dial(&self.settings, Open::new(&self.places)),
         )
         .await
         {

@@ -79,12 +79,12 @@ impl Endpoint {
 
     pub(super) async fn dial(
         &self,
-        response_timeout: Duration,
+        settings: &config::Upstream,
         open: Open,
     ) -> std::io::Result<Box<Link>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        Link::handshake(stream, response_timeout, open).await
+        Link::handshake(stream, settings, open).await
     }
 
     pub(super) fn enter(&self) {

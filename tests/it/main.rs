@@ -42,6 +42,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
+mod old_upstreams;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.
