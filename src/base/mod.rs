@@ -5,6 +5,7 @@ pub mod authority;
 pub mod body;
 pub mod facts;
 pub mod interim;
+pub mod pace;
 pub mod path;
 pub mod shard;
 pub mod units;

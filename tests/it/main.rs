@@ -30,6 +30,8 @@ mod check;
 mod contract;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// What one client may take of an upstream's connections.
+mod fair_share;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
@@ -62,3 +64,5 @@ mod sessions;
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
+/// Upstreams of several servers, of which some are dead.
+mod two_servers;
