@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::expect::{Gate, Wait};
+use super::pace::Pace;
 
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum UploadFault {
     /// It is longer than `server.limits.body_bytes`.
     #[error("the request body is longer than the limit")]
     TooLarge,
-    /// It moved by less than `progress_bytes` in `progress_timeout`.
+    /// It moved by less than `progress_bytes` in `progress_timeout` of waiting.
     #[error("the request body came too slowly")]
     Stalled,
     /// The client ended the connection or broke the framing.
@@ -78,8 +79,9 @@ struct Stream {
 /// The clock of a body that is being waited for.
 #[derive(Debug)]
 struct Watch {
+    /// Fires no later than the pace demands.
     timer: Pin<Box<Sleep>>,
-    moved: u64,
+    pace: Pace,
 }
 
 impl Upload {
@@ -159,7 +161,7 @@ impl Stream {
             }
             self.left -= length;
             if let Some(watch) = &mut self.watch {
-                watch.moved += length;
+                watch.pace.arrived(length, Instant::now);
             }
             return Poll::Ready(Some(Ok(data)));
         }
@@ -170,17 +172,20 @@ impl Stream {
         if self.may_rest {
             return Poll::Pending;
         }
-        let period = self.limits.progress_timeout;
-        let watch = self
-            .watch
-            .get_or_insert_with(|| Watch { timer: Box::pin(tokio::time::sleep(period)), moved: 0 });
+        let UploadLimits { progress_timeout: period, progress_bytes, .. } = self.limits;
+        let now = Instant::now();
+        let watch = self.watch.get_or_insert_with(|| Watch {
+            timer: Box::pin(tokio::time::sleep(period)),
+            pace: Pace::new(progress_bytes, period),
+        });
+        let left = watch.pace.left(now);
         loop {
-            ready!(watch.timer.as_mut().poll(cx));
-            if watch.moved < self.limits.progress_bytes {
+            if left.is_zero() {
                 return Poll::Ready(self.fail(UploadFault::Stalled));
             }
-            watch.moved = 0;
-            watch.timer.as_mut().reset(Instant::now() + period);
+            // Mostly it sleeps until a time that was too early for what came since.
+            ready!(watch.timer.as_mut().poll(cx));
+            watch.timer.as_mut().reset(now + left);
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod file;
 pub mod forwarded;
 pub mod interim;
+pub mod pace;
 pub mod path;
 pub mod shard;
 pub mod units;

@@ -41,7 +41,7 @@ pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
-pub use upstream::{Balance, Endpoint, Upstream};
+pub use upstream::{Balance, ClientShare, Endpoint, Upstream};
 pub use warm::Warm;
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the

@@ -102,7 +102,7 @@ impl Default for ClientLimits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             progress_timeout: Duration::from_secs(30),
-            progress_bytes: KIB,
+            progress_bytes: 32 * KIB,
             connections: 10_000,
             connections_per_address: 512,
             streams: 128,

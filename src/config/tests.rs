@@ -72,7 +72,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert_eq!(limits.header_timeout, Duration::from_secs(10));
     assert_eq!(limits.idle_timeout, Duration::from_secs(75));
     assert_eq!(limits.progress_timeout, Duration::from_secs(30));
-    assert_eq!(limits.progress_bytes, 1024);
+    assert_eq!(limits.progress_bytes, 32_768);
     assert_eq!((limits.connections, limits.connections_per_address), (10_000, 512));
     assert_eq!((limits.streams, limits.encoded_slash), (128, false));
 
@@ -144,6 +144,12 @@ fn named_tables_have_the_defaults_of_the_design() {
     assert_eq!(shop.response_timeout, Duration::from_secs(30));
     assert_eq!(shop.read_timeout, Duration::from_secs(300));
     assert_eq!(shop.idle_timeout, Duration::from_secs(60));
+    assert_eq!((shop.header_bytes, shop.headers), (65_536, 100));
+    assert_eq!(shop.fail_timeout, Duration::from_secs(5));
+    assert_eq!(
+        [1, 3, 4, 256, 1_000_000].map(|max| shop.client_share.of(max)),
+        [0, 0, 1, 64, 250_000]
+    );
 
     let all = &loaded.config.routes["all"];
     assert_eq!((all.session, all.auth.is_none()), (SessionUse::Off, true));

@@ -6,7 +6,8 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::value::{
-    Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, string,
+    KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
+    string,
 };
 use crate::base::path::Reading;
 
@@ -32,6 +33,35 @@ pub struct Upstream {
     pub max_connections: usize,
     /// How loosely it reads paths.
     pub paths: Reading,
+    /// How many of them are one client's share.
+    pub client_share: ClientShare,
+    /// How long a server that took no connection is avoided while there is another.
+    pub fail_timeout: Duration,
+    /// Largest response head, in bytes.
+    pub header_bytes: u64,
+    /// Largest number of fields in a response head.
+    pub headers: usize,
+}
+
+/// `client_share = "25%"` or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientShare {
+    /// Of `max_connections`, 1 to 100.
+    Percent(u8),
+    /// So many.
+    Count(usize),
+}
+
+impl ClientShare {
+    /// The share of `max` in connections, rounded down.
+    pub fn of(self, max: usize) -> usize {
+        match self {
+            Self::Percent(percent) => {
+                (max / 100) * usize::from(percent) + (max % 100) * usize::from(percent) / 100
+            }
+            Self::Count(count) => count.min(max),
+        }
+    }
 }
 
 /// One server.
@@ -95,6 +125,10 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
         idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
         max_connections: upstream.or("max_connections", 256, count(1..=1_000_000)),
+        client_share: upstream.or("client_share", ClientShare::Percent(25), client_share),
+        fail_timeout: upstream.or("fail_timeout", Duration::from_secs(5), duration),
+        header_bytes: upstream.or("header_bytes", 64 * KIB, size(KIB..=MIB)),
+        headers: upstream.or("headers", 100, count(1..=10_000)),
         paths: read_paths(upstream),
     }
 }
@@ -140,6 +174,24 @@ fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
         .and_then(|authority| host_and_port(authority, 80))
         .map(|(host, port)| Endpoint { host, port, weight: 1 })
         .ok_or_else(|| Mistake::new(format!("{} is not a server", echo(text)), EXAMPLE))
+}
+
+/// A whole percentage in quotes, or a number.
+fn client_share(value: &DeValue<'_>) -> Read<ClientShare> {
+    const EXAMPLE: &str = "a percentage from \"1%\" to \"100%\", or a number of connections";
+    if value.is_integer() {
+        return count(1..=1_000_000)(value).map(ClientShare::Count);
+    }
+    let text = string(value, EXAMPLE)?;
+    let digits = text.strip_suffix('%').filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    digits
+        .and_then(|digits| digits.parse::<u8>().ok())
+        .filter(|percent| (1..=100).contains(percent))
+        .map(ClientShare::Percent)
+        .ok_or_else(|| {
+            let what = format!("{} is not a share", echo(text));
+            Mistake::new(what, format!("write {EXAMPLE}"))
+        })
 }
 
 fn balance(value: &DeValue<'_>) -> Read<Balance> {

@@ -91,7 +91,7 @@ impl<'a> Arrival<'a> {
         // behind.
         let mut guard = Invalidation::arm(gateway, &self, &method);
         guard.store_is_away = exchange.is_degraded();
-        let result = upstream.send(request, body, on_interim).await;
+        let result = upstream.send(self.client.address, request, body, on_interim).await;
         exchange.upstream_time = Some(sent_at.elapsed());
         match result {
             Ok(response) => {
@@ -181,6 +181,7 @@ impl<'a> Arrival<'a> {
         Fetch {
             gateway: Arc::clone(gateway),
             upstream: Arc::clone(&self.running.upstreams[self.route.upstream]),
+            client: self.client.address,
             authenticated: caller.is_some(),
             ends_identity: self.route.auth.is_some() || self.route.session.is_some(),
             per_user: errand.is_per_user(caller),

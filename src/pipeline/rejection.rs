@@ -115,6 +115,7 @@ impl Rejection {
                 Failure::Connect(_)
                 | Failure::Broken(_)
                 | Failure::CutOff(_)
+                | Failure::HeadTooLarge
                 | Failure::Shared
                 | Failure::Malformed(_) => StatusCode::BAD_GATEWAY,
             },
@@ -166,6 +167,7 @@ impl Rejection {
                 Failure::Timeout => "upstream_timeout",
                 Failure::Broken(_) => "upstream_broken",
                 Failure::CutOff(_) => "upstream_cut_off",
+                Failure::HeadTooLarge => "upstream_head_too_large",
                 Failure::Shared => "upstream_failed_before",
                 Failure::Malformed(_) => "upstream_malformed",
             },
@@ -200,6 +202,7 @@ impl Rejection {
                 Failure::Connect(_)
                 | Failure::Broken(_)
                 | Failure::CutOff(_)
+                | Failure::HeadTooLarge
                 | Failure::Shared
                 | Failure::Malformed(_) => {
                     "The service behind the gateway did not give a usable answer.".into()

@@ -18,9 +18,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::Open;
 use crate::base::body::Upload;
+use crate::config;
 
-/// Largest response head, in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How many fields hyper reads without allocating for it.
+const FIELDS_INLINE: usize = 100;
+/// Longest head that fits in hyper's buffer as it is, in bytes.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A connection and its handle.
 pub(super) struct Link {
@@ -29,6 +32,8 @@ pub(super) struct Link {
     /// Why the connection ended, once it has.
     ended: Option<Result<(), hyper::Error>>,
     resting_since: Option<Instant>,
+    /// Whether the server has answered in HTTP/1.0.
+    is_old: bool,
     /// Fires no later than the current exchange's deadline. Kept from one exchange to the next,
     /// because moving a timer costs more than letting it fire early once in a while.
     alarm: Pin<Box<Sleep>>,
@@ -56,20 +61,27 @@ pub(super) enum Sent {
 impl Link {
     pub(super) async fn handshake(
         stream: TcpStream,
-        response_timeout: Duration,
+        settings: &config::Upstream,
         open: Open,
     ) -> std::io::Result<Box<Self>> {
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
-        let alarm = Box::pin(tokio::time::sleep(response_timeout));
+        let header_bytes = usize::try_from(settings.header_bytes).unwrap_or(BUFFER_BYTES);
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(header_bytes);
+        if header_bytes > BUFFER_BYTES {
+            builder.max_buf_size(header_bytes.saturating_add(BUFFER_BYTES));
+        }
+        if settings.headers != FIELDS_INLINE {
+            builder.max_headers(settings.headers);
+        }
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let alarm = Box::pin(tokio::time::sleep(settings.response_timeout));
         Ok(Box::new(Self {
             sender,
             connection,
             ended: None,
             resting_since: None,
+            is_old: false,
             alarm,
             _open: open,
         }))
@@ -96,7 +108,13 @@ impl Link {
 
     /// Lets the connection notice that an exchange is over. True when it can take another.
     pub(super) fn settle(&mut self) -> bool {
-        self.is_open() && self.sender.is_ready()
+        !self.is_old && self.is_open() && self.sender.is_ready()
+    }
+
+    /// The server has answered in HTTP/1.0. There is no next request on the connection, whatever
+    /// its `Connection` says: hyper would send it in HTTP/1.0, and drop a body of unknown length.
+    pub(super) fn is_of_an_old_server(&mut self) {
+        self.is_old = true;
     }
 
     /// Does what I/O there is to do.

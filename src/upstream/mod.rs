@@ -5,21 +5,26 @@
 //! hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
 mod download;
+mod length;
 mod link;
+mod permits;
 mod pool;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::base::body::Upload;
+use crate::base::facts::ClientAddr;
 use crate::config::{self, Balance};
 
 pub use download::{Download, DownloadFault};
 use link::{Link, Sent};
+use permits::{Permit, Permits};
 use pool::Endpoint;
 
 /// How many stale pooled connections one request tries before it dials.
@@ -38,47 +43,17 @@ pub struct Upstream {
     /// Turns, for round-robin.
     turn: AtomicUsize,
     places: Arc<Places>,
+    permits: Arc<Permits>,
 }
 
-/// Requests in progress, `max_connections` at most, and connections, which pass that number only
-/// for the moment in which several are made at once. A thread prefers to make a connection of its
-/// own; only when the bound is met does it take one that another thread made.
+/// Connections, which pass `max_connections` only for the moment in which several are made at once.
+/// A thread prefers to make a connection of its own; only when the bound is met does it take one
+/// that another thread made.
 #[derive(Debug)]
 struct Places {
     max: usize,
-    taken: AtomicUsize,
     /// Connections, in use and unused.
     open: AtomicUsize,
-    waiting: AtomicUsize,
-    freed: Notify,
-}
-
-impl Places {
-    fn try_take(&self) -> bool {
-        let more = |taken: usize| (taken < self.max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
-    }
-
-    async fn take(&self) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        // Also when the client leaves while it waits.
-        let _done = Waiting(&self.waiting);
-        loop {
-            let mut freed = std::pin::pin!(self.freed.notified());
-            freed.as_mut().enable();
-            if self.try_take() {
-                return;
-            }
-            freed.await;
-        }
-    }
-
-    fn free(&self) {
-        self.taken.fetch_sub(1, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_one();
-        }
-    }
 }
 
 /// One connection; dropping it frees its number.
@@ -95,14 +70,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -130,51 +97,89 @@ pub enum Failure {
     /// Another request for the same got no answer, and this one waited for it.
     #[error("the upstream did not answer a request for the same a moment ago")]
     Shared,
+    /// The response head is longer than its bounds.
+    #[error(
+        "the upstream's head is beyond the bounds `header_bytes` (its size) or `headers` (its \
+         fields) of its table [upstreams.NAME], or announces an impossible length"
+    )]
+    HeadTooLarge,
     /// The response cannot be passed on safely.
     #[error("the upstream's response is malformed: {0}")]
     Malformed(&'static str),
 }
 
 impl Failure {
+    /// Of an exchange whose connection ended.
+    fn lost(error: Option<hyper::Error>) -> Self {
+        match error {
+            Some(error) if error.is_parse_too_large() => Self::HeadTooLarge,
+            error => Self::Broken(error),
+        }
+    }
+
+    /// Whether no server is to blame: this process has no more files, ports or memory.
+    fn is_our_own(&self) -> bool {
+        const NO_MORE_FILES: [i32; 2] = [23, 24];
+        let Self::Connect(error) = self else { return false };
+        matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory)
+            || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
+    }
+
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::Timeout | Self::Broken(_) | Self::CutOff(_) | Self::Malformed(_) => true,
+            Self::Timeout
+            | Self::Broken(_)
+            | Self::CutOff(_)
+            | Self::HeadTooLarge
+            | Self::Malformed(_) => true,
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
         }
     }
 }
 
-/// What a body holds on to until it ends: a place among the connections, the busy count of the
-/// server.
+/// What a body holds on to until it ends: a permit of the upstream, and the busy count of the
+/// server, which may change before anything was sent.
 #[derive(Debug)]
 pub(crate) struct Place {
     endpoint: Arc<Endpoint>,
-    places: Arc<Places>,
+    _permit: Permit,
     read_timeout: Duration,
+}
+
+impl Place {
+    fn move_to(&mut self, endpoint: &Arc<Endpoint>) {
+        endpoint.enter();
+        std::mem::replace(&mut self.endpoint, Arc::clone(endpoint)).leave();
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.endpoint.leave();
-        self.places.free();
     }
+}
+
+/// The servers that one request has tried to reach.
+#[derive(Debug, Default)]
+struct Attempts {
+    tried: Vec<Arc<Endpoint>>,
+    /// When all attempts together have taken too long.
+    deadline: Option<Instant>,
+    /// Whether one of them has used all the time up, and there was more for another.
+    has_waited: bool,
 }
 
 impl Upstream {
     /// An upstream without connections yet.
     pub fn new(settings: &config::Upstream) -> Self {
+        let max = settings.max_connections;
         let endpoints = settings.servers.iter().map(|server| Arc::new(Endpoint::new(server)));
         Self {
             endpoints: endpoints.collect(),
             turn: AtomicUsize::new(0),
-            places: Arc::new(Places {
-                max: settings.max_connections,
-                taken: AtomicUsize::new(0),
-                open: AtomicUsize::new(0),
-                waiting: AtomicUsize::new(0),
-                freed: Notify::new(),
-            }),
+            places: Arc::new(Places { max, open: AtomicUsize::new(0) }),
+            permits: Permits::new(max, settings.client_share.of(max)),
             settings: settings.clone(),
         }
     }
@@ -190,19 +195,21 @@ impl Upstream {
         self.settings.continue_timeout.min(self.settings.response_timeout / 2)
     }
 
-    /// Sends a request and returns once the response head is there.
+    /// Sends a request of this client and returns once the response head is there.
     ///
-    /// What was never sent is sent again on another connection. A request that a pooled connection
+    /// What was never sent is sent again on another connection, to another server where this one
+    /// takes none. A request that a pooled connection
     /// took and did not answer is repeated once, on a new connection, when that is safe (RFC 9110
     /// §9.2.2) and it has no body. `on_interim` gets every interim response that comes before, but
     /// for 101, which is an error.
     pub async fn send(
         &self,
+        client: ClientAddr,
         request: Request<()>,
         body: Upload,
         on_interim: Option<impl OnInterim>,
     ) -> Result<Response<Download>, Failure> {
-        let place = self.take_place().await?;
+        let mut place = self.take_place(client).await?;
         let repeatable = body.is_none() && is_idempotent(request.method());
         let spare = repeatable.then(|| request.clone());
         let mut outgoing = request.map(|()| body);
@@ -212,22 +219,27 @@ impl Upstream {
         let head_only = *outgoing.method() == Method::HEAD;
 
         let mut pooled = STALE_LINKS_MAX;
+        let mut attempts = Attempts::default();
         let response = loop {
             let link = match self.checkout(&place.endpoint, pooled > 0) {
                 Some(link) => link,
                 // Rare, and large: boxed, it takes no room in the future of every request.
-                None => Box::pin(self.dial(&place.endpoint)).await?,
+                None => Box::pin(self.connect(&mut place, &mut attempts, pooled > 0)).await?,
             };
             let reused = link.is_reused();
             match link.exchange(outgoing, self.settings.response_timeout).await {
                 Sent::Answered(link, response) => {
+                    place.endpoint.answered();
                     break self.receive(place, link, response, head_only)?;
                 }
                 Sent::Never(unsent) if reused => {
                     outgoing = unsent;
                     pooled = pooled.saturating_sub(1);
                 }
-                Sent::Never(_) => return Err(Failure::Broken(None)),
+                Sent::Never(unsent) => {
+                    outgoing = unsent;
+                    self.turn_away(&mut place, &mut attempts, Failure::Broken(None))?;
+                }
                 Sent::Lost(error) => match spare {
                     Some(ref spare) if reused && pooled > 0 => {
                         outgoing = spare.clone().map(|()| Upload::none());
@@ -235,7 +247,13 @@ impl Upstream {
                         // The other pooled connections are as old as this one was.
                         pooled = 0;
                     }
-                    _ => return Err(Failure::Broken(error)),
+                    _ => {
+                        let failure = Failure::lost(error);
+                        if !reused && matches!(failure, Failure::Broken(_)) {
+                            place.endpoint.lost(self.settings.fail_timeout);
+                        }
+                        return Err(failure);
+                    }
                 },
                 Sent::TimedOut => return Err(Failure::Timeout),
             }
@@ -254,8 +272,8 @@ impl Upstream {
     fn receive(
         &self,
         place: Place,
-        link: Box<Link>,
-        response: Response<hyper::body::Incoming>,
+        mut link: Box<Link>,
+        mut response: Response<hyper::body::Incoming>,
         head_only: bool,
     ) -> Result<Response<Download>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -267,6 +285,18 @@ impl Upstream {
         {
             return Err(Failure::Malformed("its Transfer-Encoding is not one `chunked`"));
         }
+        if response.version() == Version::HTTP_10 {
+            // RFC 9112 §6.1: the framing of such a message is faulty.
+            if response.headers().contains_key(http::header::TRANSFER_ENCODING) {
+                return Err(Failure::Malformed("it is HTTP/1.0 and has a Transfer-Encoding"));
+            }
+            link.is_of_an_old_server();
+        }
+        let status = response.status();
+        length::settle(status, response.headers_mut())
+            .map_err(|_| Failure::Malformed("its Content-Length is not one number"))?;
+        // What the client gets is in the gateway's version (RFC 9112 §2.3).
+        *response.version_mut() = Version::HTTP_11;
         let (head, incoming) = response.into_parts();
         let trailers = crate::base::facts::is_grpc(&head.headers);
         let body = Download::new(incoming, link, place, trailers && !head_only);
@@ -283,39 +313,109 @@ impl Upstream {
         endpoint.checkout().or_else(|| if full() { endpoint.checkout_any() } else { None })
     }
 
-    async fn take_place(&self) -> Result<Place, Failure> {
-        if !self.places.try_take() {
-            let waited = tokio::time::timeout(self.settings.connect_timeout, self.places.take());
-            Box::pin(waited).await.map_err(|_| Failure::Busy)?;
-        }
-        let endpoint = Arc::clone(self.choose());
+    async fn take_place(&self, client: ClientAddr) -> Result<Place, Failure> {
+        let permit = match self.permits.try_take(client) {
+            Some(permit) => permit,
+            None => {
+                let permit = self.permits.take(client);
+                let waited = tokio::time::timeout(self.settings.connect_timeout, permit);
+                Box::pin(waited).await.ok().flatten().ok_or(Failure::Busy)?
+            }
+        };
+        let endpoint = self.choose(&[]).or(self.endpoints.first()).ok_or(Failure::Busy)?;
+        let endpoint = Arc::clone(endpoint);
         endpoint.enter();
-        let places = Arc::clone(&self.places);
-        Ok(Place { endpoint, places, read_timeout: self.settings.read_timeout })
+        Ok(Place { endpoint, _permit: permit, read_timeout: self.settings.read_timeout })
     }
 
-    fn choose(&self) -> &Arc<Endpoint> {
-        match (self.endpoints.as_slice(), self.settings.balance) {
-            ([only], _) => only,
-            (all, Balance::P2c) => pool::less_busy_of_two(all),
-            (all, Balance::RoundRobin) => {
-                pool::by_turn(all, self.turn.fetch_add(1, Ordering::Relaxed))
+    /// A server that was not tried yet, one that is not avoided before one that is. None where all
+    /// were tried.
+    fn choose(&self, tried: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+        if let [only] = self.endpoints.as_slice() {
+            return tried.is_empty().then_some(only);
+        }
+        if tried.is_empty() && !self.endpoints.iter().any(|endpoint| endpoint.is_avoided()) {
+            return Some(self.balanced(&self.endpoints));
+        }
+        // Rare: a server is dead.
+        let mut untried: Vec<&Arc<Endpoint>> = self.endpoints.iter().collect();
+        untried.retain(|endpoint| !tried.iter().any(|known| Arc::ptr_eq(known, endpoint)));
+        let fail_timeout = self.settings.fail_timeout;
+        if let Some(due) = untried.iter().find(|endpoint| endpoint.is_due(fail_timeout)) {
+            return Some(due);
+        }
+        let mut preferred = untried.clone();
+        preferred.retain(|endpoint| !endpoint.is_avoided());
+        let all = if preferred.is_empty() { untried } else { preferred };
+        if all.is_empty() { None } else { Some(*self.balanced(&all)) }
+    }
+
+    /// One of several servers, as `balance` says.
+    fn balanced<'e, E: AsRef<Endpoint>>(&self, all: &'e [E]) -> &'e E {
+        match self.settings.balance {
+            Balance::P2c => pool::less_busy_of_two(all),
+            Balance::RoundRobin => pool::by_turn(all, self.turn.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// A connection to the place's server, or to the next one that takes it.
+    async fn connect(
+        &self,
+        place: &mut Place,
+        attempts: &mut Attempts,
+        pooled: bool,
+    ) -> Result<Box<Link>, Failure> {
+        loop {
+            let patience = self.settings.connect_timeout;
+            let deadline = *attempts.deadline.get_or_insert_with(|| Instant::now() + patience);
+            match self.dial(&place.endpoint, deadline).await {
+                Ok(link) => return Ok(link),
+                Err(failure) => self.turn_away(place, attempts, failure)?,
+            }
+            if let Some(link) = self.checkout(&place.endpoint, pooled) {
+                return Ok(link);
             }
         }
     }
 
-    async fn dial(&self, endpoint: &Endpoint) -> Result<Box<Link>, Failure> {
+    /// The place's server took no connection, and nothing was sent: the next one is tried, each
+    /// once.
+    ///
+    /// # Errors
+    /// The failure, where there is no other server or no more time.
+    fn turn_away(
+        &self,
+        place: &mut Place,
+        attempts: &mut Attempts,
+        failure: Failure,
+    ) -> Result<(), Failure> {
+        if self.endpoints.len() == 1 {
+            return Err(failure);
+        }
+        if !failure.is_our_own() {
+            place.endpoint.avoid(self.settings.fail_timeout);
+        }
+        attempts.tried.push(Arc::clone(&place.endpoint));
+        if matches!(failure, Failure::ConnectTimeout) {
+            // One that does not even refuse has used the time up; there is as much for one more.
+            if std::mem::replace(&mut attempts.has_waited, true) {
+                return Err(failure);
+            }
+            attempts.deadline = None;
+        }
+        let Some(next) = self.choose(&attempts.tried) else { return Err(failure) };
+        place.move_to(next);
+        Ok(())
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Box<Link>, Failure> {
         if self.places.open.load(Ordering::Relaxed) >= self.places.max {
             // Room is made by closing an unused connection, to whichever server. There is one: the
             // requests in progress are fewer than the connections.
             drop(self.endpoints.iter().find_map(|endpoint| endpoint.checkout_any()));
         }
-        match tokio::time::timeout(
-            self.settings.connect_timeout,
-            endpoint.dial(self.settings.response_timeout, Open::new(&self.places)),
-        )
-        .await
-        {
+        let dial = endpoint.dial(&self.settings, Open::new(&self.places));
+        match tokio::time::timeout_at(deadline, dial).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(Failure::Connect(error)),
             Err(_) => Err(Failure::ConnectTimeout),

@@ -1,6 +1,6 @@
 //! One server and its unused connections.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,11 @@ pub(super) struct Endpoint {
     port: u16,
     weight: usize,
     busy: AtomicUsize,
+    /// Until when others are preferred, in milliseconds since `began` plus one; 0 for not at all.
+    avoided_until: AtomicU64,
+    /// New connections in a row that ended without an answer.
+    losses: AtomicU32,
+    began: Instant,
     /// Unused connections by the thread that used them last, the last used on top: the others grow
     /// old and are closed.
     idle: Box<[Padded<Mutex<Idle>>]>,
@@ -33,6 +38,9 @@ impl Endpoint {
             port: server.port,
             weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
+            avoided_until: AtomicU64::new(0),
+            losses: AtomicU32::new(0),
+            began: Instant::now(),
             idle: (0..SHARDS).map(|_| Padded::default()).collect(),
         }
     }
@@ -79,12 +87,12 @@ impl Endpoint {
 
     pub(super) async fn dial(
         &self,
-        response_timeout: Duration,
+        settings: &config::Upstream,
         open: Open,
     ) -> std::io::Result<Box<Link>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        Link::handshake(stream, response_timeout, open).await
+        Link::handshake(stream, settings, open).await
     }
 
     pub(super) fn enter(&self) {
@@ -95,30 +103,85 @@ impl Endpoint {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether others are preferred: until it has answered again.
+    pub(super) fn is_avoided(&self) -> bool {
+        self.avoided_until.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it was avoided for long enough, and the one who asks is to try it. The next one is
+    /// told so after as long again.
+    pub(super) fn is_due(&self, fail_timeout: Duration) -> bool {
+        let until = self.avoided_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return false;
+        }
+        let now = self.now();
+        let next = now.saturating_add(millis(fail_timeout));
+        let order = Ordering::Relaxed;
+        now >= until && self.avoided_until.compare_exchange(until, next, order, order).is_ok()
+    }
+
+    /// It took no connection.
+    pub(super) fn avoid(&self, fail_timeout: Duration) {
+        let until = self.now().saturating_add(millis(fail_timeout));
+        self.avoided_until.store(until, Ordering::Relaxed);
+    }
+
+    /// A new connection ended without an answer. One may be the fault of what was asked.
+    pub(super) fn lost(&self, fail_timeout: Duration) {
+        if self.losses.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.avoid(fail_timeout);
+        }
+    }
+
+    /// It has answered: it lives.
+    pub(super) fn answered(&self) {
+        // Written only where something changes: all cores read it.
+        if self.losses.load(Ordering::Relaxed) != 0 {
+            self.losses.store(0, Ordering::Relaxed);
+        }
+        if self.avoided_until.load(Ordering::Relaxed) != 0 {
+            self.avoided_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed()).saturating_add(1)
+    }
+
     fn idle(&self, shard: usize) -> MutexGuard<'_, Idle> {
         self.idle[shard].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Power of two choices: the less busy, by weight, of two random servers.
-pub(super) fn less_busy_of_two(all: &[std::sync::Arc<Endpoint>]) -> &std::sync::Arc<Endpoint> {
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Power of two choices: the less busy, by weight, of two random servers of at least one.
+pub(super) fn less_busy_of_two<E: AsRef<Endpoint>>(all: &[E]) -> &E {
+    if let [only] = all {
+        return only;
+    }
     let first = fastrand::usize(..all.len());
     let second = (first + fastrand::usize(1..all.len())) % all.len();
-    let (a, b) = (&all[first], &all[second]);
+    let (one, other) = (&all[first], &all[second]);
+    let (a, b): (&Endpoint, &Endpoint) = (one.as_ref(), other.as_ref());
     let load = |e: &Endpoint| e.busy.load(Ordering::Relaxed) + 1;
     // a.busy / a.weight <= b.busy / b.weight, without the division.
-    if load(a) * b.weight <= load(b) * a.weight { a } else { b }
+    if load(a) * b.weight <= load(b) * a.weight { one } else { other }
 }
 
 /// In turn, each server as often as its weight says.
-pub(super) fn by_turn(all: &[std::sync::Arc<Endpoint>], turn: usize) -> &std::sync::Arc<Endpoint> {
-    let total: usize = all.iter().map(|endpoint| endpoint.weight).sum();
+pub(super) fn by_turn<E: AsRef<Endpoint>>(all: &[E], turn: usize) -> &E {
+    let total: usize = all.iter().map(|endpoint| endpoint.as_ref().weight).sum();
     let mut place = turn % total.max(1);
     for endpoint in all {
-        if place < endpoint.weight {
+        let weight = endpoint.as_ref().weight;
+        if place < weight {
             return endpoint;
         }
-        place -= endpoint.weight;
+        place -= weight;
     }
     &all[0]
 }

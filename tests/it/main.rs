@@ -36,6 +36,8 @@ mod deadlines;
 mod embedded_room;
 /// Who waits for a 100, and when it comes.
 mod expect;
+/// What one client may take of an upstream's connections.
+mod fair_share;
 /// What trusted proxies say of the client, and what upstreams are told of it.
 mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
@@ -52,6 +54,8 @@ mod issuer;
 mod limits;
 /// Upstreams that read paths more loosely than the gateway.
 mod loose_paths;
+/// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
+mod old_upstreams;
 /// What operators are told once, by name.
 mod once;
 /// What still works while Redis does not.
@@ -76,3 +80,5 @@ mod sessions;
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
+/// Upstreams of several servers, of which some are dead.
+mod two_servers;

@@ -14,6 +14,7 @@ use super::keep::Keeper;
 use super::lease::{Lease, Turn};
 use super::look::{self, Leased};
 use crate::base::body::Upload;
+use crate::base::facts::ClientAddr;
 use crate::base::interim::Interim;
 use crate::cache::{self, Asked, Boarding, Lead, Passing, Phase, Reader, Stored, Verdict, WhyNot};
 use crate::gateway::Gateway;
@@ -33,6 +34,8 @@ pub(in crate::pipeline) struct Fetch {
     pub(in crate::pipeline) interim: Option<Arc<Interim>>,
     /// The client's fields, which `Vary` selects from.
     pub(in crate::pipeline) fields: Arc<HeaderMap>,
+    /// Whose share of the upstream it takes: who asked first, also for what is shared.
+    pub(in crate::pipeline) client: ClientAddr,
     /// A credential was verified.
     pub(in crate::pipeline) authenticated: bool,
     /// The entry is this caller's alone.
@@ -228,7 +231,7 @@ impl Fetch {
         let sent_at = Instant::now();
         let on_interim = offering(self.interim.take(), None);
         let request = self.request.clone();
-        let response = self.upstream.send(request, Upload::none(), on_interim).await;
+        let response = self.upstream.send(self.client, request, Upload::none(), on_interim).await;
         *trip.took = Some(sent_at.elapsed());
         let failure = match &response {
             Ok(response) => cache::Failure::Status(response.status()),
@@ -331,7 +334,7 @@ impl Fetch {
         request.headers_mut().extend(conditions.iter().cloned());
         let (sent_at, sent_ms) = (Instant::now(), self.gateway.now_ms());
         let on_interim = offering(self.interim.clone(), None);
-        let response = self.upstream.send(request, Upload::none(), on_interim).await;
+        let response = self.upstream.send(self.client, request, Upload::none(), on_interim).await;
         *trip.took = Some(sent_at.elapsed());
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
     }

@@ -1,0 +1,183 @@
+//! Upstreams of two servers, of which one is dead.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use crate::support::{Client, Gateway, Upstream, eventually, raw, response, status};
+
+/// A port that refuses connections for as long as this is held: it is bound, and nobody listens.
+struct Dead(tokio::net::TcpSocket);
+
+impl Dead {
+    fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+}
+
+fn before(servers: &str, settings: &str) -> Gateway {
+    Gateway::start(&format!(
+        "[upstreams.shop]\nservers = [{servers}]\n{settings}\n
+        [routes.all]\npath = \"/*\"\nupstream = \"shop\""
+    ))
+}
+
+const BALANCES: [&str; 2] = ["p2c", "round-robin"];
+
+fn fine() -> Upstream {
+    Upstream::replying(response("200 OK", "fine"))
+}
+
+#[test]
+fn nobody_notices_a_server_that_refuses() {
+    for balance in BALANCES {
+        let (dead, alive) = (Dead::new(), fine());
+        let gateway = before(
+            &format!("{{ url = \"{}\", weight = 9 }}, \"{}\"", dead.url(), alive.url()),
+            &format!("balance = \"{balance}\""),
+        );
+        for _ in 0..50 {
+            let reply = Client::get(gateway.public, "/").send();
+            assert_eq!((reply.status, reply.text().as_str()), (200, "fine"), "{balance}");
+        }
+        assert_eq!(alive.seen(), 50, "{balance}");
+    }
+}
+
+#[test]
+fn a_body_arrives_once_at_the_other_server() {
+    for balance in BALANCES {
+        let (dead, alive) = (Dead::new(), fine());
+        // Long enough to be avoided is no time: each request finds out anew.
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", dead.url(), alive.url()),
+            &format!("balance = \"{balance}\"\nfail_timeout = \"1ms\""),
+        );
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            for number in 0..5 {
+                let body = format!("{method} {number} {}", "x".repeat(100_000));
+                let reply = Client::request(gateway.public, method, "/").body(&body).send();
+                assert_eq!(reply.status, 200, "{balance} {method}");
+                assert_eq!(alive.only().text(), body, "{balance} {method}");
+                alive.forget();
+            }
+        }
+        let chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        for _ in 0..5 {
+            let post = format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{chunks}");
+            assert_eq!(status(&raw(gateway.public, post)), 200, "{balance}");
+            assert_eq!(alive.only().text(), "hello");
+            alive.forget();
+        }
+    }
+}
+
+#[test]
+fn where_all_are_dead_the_answer_says_so() {
+    for balance in BALANCES {
+        let dead = [Dead::new(), Dead::new(), Dead::new()];
+        let servers = dead.each_ref().map(|dead| format!("\"{}\"", dead.url()));
+        let gateway = before(&servers.join(", "), &format!("balance = \"{balance}\""));
+        for at in 0..6 {
+            let reply = Client::request(gateway.public, "POST", "/").body("x").send();
+            assert_eq!(reply.status, 502, "{balance}");
+            eventually("the log has it", || gateway.access_lines().len() > at);
+            assert_eq!(gateway.access_lines()[at]["reason"], "upstream_unreachable");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_back_is_used_again() {
+    for balance in BALANCES {
+        let (dead, alive) = (Dead::new(), fine());
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", dead.url(), alive.url()),
+            &format!("balance = \"{balance}\"\nfail_timeout = \"200ms\""),
+        );
+        for _ in 0..10 {
+            assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+        }
+        let address = dead.address();
+        drop(dead);
+        let back = TcpListener::bind(address).expect("the port that was dead");
+        std::thread::spawn(move || {
+            for mut stream in back.incoming().map_while(Result::ok) {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ =
+                    stream.write_all(response("200 OK\r\nConnection: close", "back").as_bytes());
+            }
+        });
+        eventually("the server that is back answers", || {
+            let reply = Client::get(gateway.public, "/").send();
+            assert_eq!(reply.status, 200);
+            reply.text() == "back"
+        });
+        // And not for one request alone.
+        eventually("it answers again", || Client::get(gateway.public, "/").send().text() == "back");
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_before_it_answers_is_avoided() {
+    for balance in BALANCES {
+        // Such as the proxy of a container whose process is gone.
+        let hung = Upstream::raw(|stream| drop(stream));
+        let alive = fine();
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", hung.url(), alive.url()),
+            &format!("balance = \"{balance}\"\nfail_timeout = \"60s\""),
+        );
+        let replies: Vec<u16> =
+            (0..50).map(|_| Client::get(gateway.public, "/").send().status).collect();
+        let failed = replies.iter().filter(|status| **status != 200).count();
+        assert!(failed <= 2, "{balance}: {replies:?}");
+        assert!(hung.connections() <= 3, "{balance}: {} connections", hung.connections());
+    }
+}
+
+#[test]
+fn a_server_that_does_not_accept_costs_one_more_connect_timeout() {
+    // A listener whose queue is full drops what comes: its connections neither succeed nor fail.
+    let full = socket_that_drops();
+    let alive = fine();
+    let gateway = before(
+        &format!("{{ url = \"http://{}\", weight = 1000 }}, \"{}\"", full.address, alive.url()),
+        "connect_timeout = \"300ms\"\nfail_timeout = \"60s\"",
+    );
+    for _ in 0..20 {
+        let reply = Client::request(gateway.public, "POST", "/").body("x").send();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    assert_eq!(alive.seen(), 20);
+}
+
+struct Full {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _queued: Vec<std::net::TcpStream>,
+}
+
+/// Fills the queue of a listener that accepts nobody.
+fn socket_that_drops() -> Full {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500))
+    {
+        queued.push(stream);
+        assert!(queued.len() < 10_000, "the queue has no end");
+    }
+    Full { address, _listener: listener, _queued: queued }
+}
