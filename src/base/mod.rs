@@ -3,6 +3,8 @@
 
 pub mod authority;
 pub mod body;
+pub mod claim;
+pub mod cookie;
 pub mod facts;
 pub mod interim;
 pub mod path;

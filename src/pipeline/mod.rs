@@ -154,6 +154,10 @@ async fn answer(
         Some(error) => Answers::failed(&asked.questions(), &error),
     };
     asked.heard(&answers, gateway);
+    if asked.is_miscounted(&answers, &arrival, gateway) {
+        let took = &mut exchange.store_time;
+        Box::pin(asked.recount(&arrival, &head, &mut answers, gateway, took)).await;
+    }
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the
@@ -169,6 +173,7 @@ async fn answer(
     };
     exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
+    asked.charge_by_session(&arrival, &head, &answers, gateway, &mut told)?;
     let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
     exchange.hold(place);
     exchange.note_over(&told.over);

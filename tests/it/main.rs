@@ -42,6 +42,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// One value, one key: callers whose data differ in anything share no answer, counter or session.
+mod one_value;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.

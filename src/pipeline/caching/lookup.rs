@@ -51,7 +51,9 @@ impl Lookup {
         let Arrival { running, route, client, target, .. } = *arrival;
         let keys = &running.plan.keys;
         let policy = Arc::clone(route.cache.as_ref()?);
-        let odd = arrival.has_body || headers::nominates(&head.headers);
+        let odd = arrival.has_body
+            || headers::nominates(&head.headers)
+            || !Place::is_known(&policy, caller);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
         let upstream = running.plan.upstreams.get(route.upstream).map_or("", |(name, _)| name);
         let named = (&*route.name, upstream, client.scheme);
