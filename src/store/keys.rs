@@ -4,8 +4,8 @@
 //! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise
 //! as `sha256:` and the hex digest of its bytes. So does one that could be read as something else:
 //! one that begins with `sha256:`, a `jti` that begins with `sid:` or `key:`, and a `jti` or `sub`
-//! that begins with the name of a verifier whose keys are qualified. Limiter and cache keys carry a hash tag, so that
-//! each script touches one slot of a cluster.
+//! that begins with the name of a verifier whose keys are qualified. Limiter and cache keys carry a
+//! hash tag, so that each script touches one slot of a cluster.
 
 mod cache;
 
@@ -440,7 +440,8 @@ mod tests {
                         continue;
                     }
                     let known = seen.insert(key.clone(), what.clone());
-                    prop_assert!(known.as_ref().is_none_or(|it| *it == what), "{known:?} {what} {key}");
+                    let is_own = known.as_ref().is_none_or(|it| *it == what);
+                    prop_assert!(is_own, "{known:?} {what} {key}");
                 }
             }
         }
@@ -455,7 +456,8 @@ mod tests {
                 push_claim_part(&mut out, None, "sub", &value);
                 out
             };
-            let (string, other) = (write(Spelling::Text(&text)), write(Spelling::Json(json.into())));
+            let string = write(Spelling::Text(&text));
+            let other = write(Spelling::Json(json.into()));
             prop_assert_ne!(&string, &other);
             // What `explain` shows is what `limits --key` takes.
             prop_assert_eq!(parse_principal(&string), Some(string));

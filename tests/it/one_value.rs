@@ -1,3 +1,6 @@
+//! Two callers whose data differ in anything, a type, a digit, a byte, never share a stored answer,
+//! a counter or a session; and one that nobody issued has none.
+
 use std::collections::HashSet;
 
 use aws_lc_rs::hmac;
