@@ -99,7 +99,8 @@ fn read(raw: &RawValue, depth: usize) -> Result<(Value, Exact, bool), serde_json
             let most = if source.starts_with('-') { f64::MIN } else { f64::MAX };
             let rounded = || Number::from_f64(most).map_or(Value::Null, Value::Number);
             let value = serde_json::from_str(source).unwrap_or_else(|_| rounded());
-            let differs = value.to_string() != source;
+            let text = value.to_string();
+            let differs = text != source;
             let exact = Exact { text: source.into(), within: BTreeMap::new() };
             return Ok((value, exact, differs));
         }

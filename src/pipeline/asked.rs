@@ -154,19 +154,29 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// The store has answered: a place that it gave or refused comes no more.
-    pub(super) fn heard(&mut self, answers: &Answers, gateway: &Gateway) {
+    /// The store has answered: a place that it gave or refused comes no more, and it is known whom
+    /// the limits by session count.
+    pub(super) async fn heard(
+        &mut self,
+        arrival: &Arrival<'p>,
+        head: &Parts,
+        answers: &mut Answers,
+        (gateway, took): (&Arc<Gateway>, &mut Option<Duration>),
+    ) {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &answers.cached) {
             lookup.heard(gateway, reply);
         }
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
             held.ticket().heard();
         }
+        if self.is_miscounted(answers, arrival, gateway) {
+            Box::pin(self.recount(arrival, head, answers, gateway, took)).await;
+        }
     }
 
     /// Whether the charges were made for another principal than the answer says: an id that the
     /// store does not have counts for the address, one that it has for the session.
-    pub(super) fn is_miscounted(
+    fn is_miscounted(
         &mut self,
         answers: &Answers,
         arrival: &Arrival<'p>,
@@ -182,7 +192,7 @@ impl<'p> Asked<'p> {
 
     /// Gives back what was charged for the wrong principal, and asks again for the right one. It
     /// comes to that once for each session and node, and when a session has ended.
-    pub(super) async fn recount(
+    async fn recount(
         &mut self,
         arrival: &Arrival<'p>,
         head: &Parts,

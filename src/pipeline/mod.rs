@@ -153,11 +153,7 @@ async fn answer(
         // It has just not answered, and no request waits for it twice.
         Some(error) => Answers::failed(&asked.questions(), &error),
     };
-    asked.heard(&answers, gateway);
-    if asked.is_miscounted(&answers, &arrival, gateway) {
-        let took = &mut exchange.store_time;
-        Box::pin(asked.recount(&arrival, &head, &mut answers, gateway, took)).await;
-    }
+    asked.heard(&arrival, &head, &mut answers, (gateway, &mut exchange.store_time)).await;
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the
