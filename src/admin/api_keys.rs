@@ -72,6 +72,7 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
         claims: asked.claims,
         expires: expires.map(seconds),
         created: Some(seconds(now)),
+        exact: Default::default(),
     };
     record.check().map_err(|what| Fault::Asked(format!("{what}. Example: {EXAMPLE}")))?;
     let text = serde_json::to_vec(&record).unwrap_or_default();

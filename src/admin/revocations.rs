@@ -56,7 +56,7 @@ impl Asked {
                 let detail = "Name the key_id alone: no two API keys have the same.";
                 return Err(Fault::Asked(detail.to_owned()));
             }
-            return Ok(of(vec![plan.keys.blacklist_key(id)]));
+            return Ok(of(vec![plan.keys.blacklist_listed_key(id)]));
         }
         match (&self.jti, &self.token, &self.sid, &self.sub) {
             (Some(jti), None, None, None) => {

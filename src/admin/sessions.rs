@@ -68,7 +68,7 @@ const WHOLE: u64 = i64::MAX as u64;
 
 async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let running = gateway.running();
-    let key = running.plan.keys.session(id);
+    let key = running.plan.keys.listed_session(id).session;
     let session = Some(SessionKey { key: &key, ttl: true, bytes_max: WHOLE, end: None });
     let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
     let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
@@ -114,7 +114,7 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
     let keys = &running.plan.keys;
     let write = SessionWrite {
         part: Keys::session_part(id),
-        keys: keys.session_keys(id),
+        keys: keys.listed_session(id),
         families: keys.session_families(),
         index: wishes.user.as_deref().map(|user| keys.sessions_of(user)),
         value: body.clone(),
@@ -135,7 +135,7 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
 }
 
 async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
-    let keys = gateway.running().plan.keys.session_keys(id);
+    let keys = gateway.running().plan.keys.listed_session(id);
     if gateway.store.end_session(&keys, &Keys::session_part(id)).await? {
         Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
     } else {

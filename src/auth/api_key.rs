@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::json;
+use crate::base::claim::Exact;
 use crate::store::keys::hex;
 
 /// What every key begins with that the gateway made. It lets scanners of repositories find keys.
@@ -21,6 +23,8 @@ const ID_BYTES: usize = 8;
 pub const RECORD_BYTES_MAX: usize = 8 * 1024;
 /// Longest id and owner, in bytes.
 const NAME_BYTES_MAX: usize = 256;
+/// What is said of a record that is no record.
+const UNREADABLE: &str = "the record of an API key is not a JSON object of the documented form";
 /// Claims that the other members of a record make; `claims` cannot say them.
 const OWN_CLAIMS: [&str; 4] = ["sub", "key_id", "tier", "scope"];
 
@@ -57,6 +61,9 @@ pub struct Record {
     /// Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
+    /// What of `claims` cannot be told from them: the exact text of unusual numbers.
+    #[serde(skip)]
+    pub exact: Exact,
 }
 
 /// Makes a key and its id; nothing when the system's random source fails.
@@ -107,8 +114,10 @@ impl Record {
         if bytes.len() > RECORD_BYTES_MAX {
             return Err("the record of an API key has more than 8 KiB");
         }
-        let record: Self = serde_json::from_slice(bytes)
-            .map_err(|_| "the record of an API key is not a JSON object of the documented form")?;
+        let (members, mut exact) = json::exact_object(bytes).map_err(|_| UNREADABLE)?;
+        let mut record: Self =
+            serde_json::from_value(Value::Object(members)).map_err(|_| UNREADABLE)?;
+        record.exact = exact.within.remove("claims").unwrap_or_default();
         record.check().map(|()| record)
     }
 

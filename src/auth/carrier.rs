@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::challenge::Denied;
+use crate::base::cookie;
 use crate::config;
 
 /// What of a request may carry a token.
@@ -103,7 +104,9 @@ pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMa
             TokenSource::Header(name) => {
                 headers.remove(name);
             }
-            TokenSource::Cookie(name) => retain(headers, &COOKIE, |line| without(line, name)),
+            TokenSource::Cookie(name) => {
+                retain(headers, &COOKIE, |line| cookie::without(line, name))
+            }
             TokenSource::Query(_) => {}
         }
     }
@@ -147,13 +150,10 @@ fn in_header<'h>(
 
 fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
     let mut found = None;
-    for line in headers.get_all(COOKIE) {
-        let pairs = line.as_bytes().split(|byte| *byte == b';').filter_map(pair);
-        for (_, value) in pairs.filter(|pair| pair.0 == name.as_bytes()) {
-            // An empty cookie is what a log-out leaves behind.
-            let token = (!value.is_empty()).then(|| Raw::new(value));
-            found = agree(found, token)?;
-        }
+    for value in cookie::values(headers, name) {
+        // An empty cookie is what a log-out leaves behind.
+        let token = (!value.is_empty()).then(|| Raw::new(value));
+        found = agree(found, token)?;
     }
     Ok(found)
 }
@@ -225,26 +225,6 @@ static TOKEN68: [bool; 256] = {
     }
     table
 };
-
-/// Name and value of one `cookie-pair` (RFC 6265 §4.2.1).
-fn pair(segment: &[u8]) -> Option<(&[u8], &[u8])> {
-    let equals = segment.iter().position(|byte| *byte == b'=')?;
-    Some((segment[..equals].trim_ascii(), segment[equals + 1..].trim_ascii()))
-}
-
-/// The cookie line without the pairs called `name`, the others byte for byte; nothing when none is
-/// left.
-fn without(line: &HeaderValue, name: &str) -> Option<HeaderValue> {
-    let named = |segment: &&[u8]| pair(segment).is_some_and(|it| it.0 == name.as_bytes());
-    let segments = line.as_bytes().split(|byte| *byte == b';');
-    if !segments.clone().any(|segment| named(&segment)) {
-        return Some(line.clone());
-    }
-    let kept: Vec<&[u8]> = segments.filter(|segment| !named(segment)).collect();
-    let kept = kept.join(&b';');
-    let kept = kept.trim_ascii();
-    if kept.is_empty() { None } else { HeaderValue::from_bytes(kept).ok() }
-}
 
 /// Replaces the lines of one header by what `keep` makes of each.
 fn retain(

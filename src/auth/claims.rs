@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::challenge::Reason;
 use super::header_value;
 use super::verifier::Verifier;
+use crate::base::claim::Exact;
 use crate::base::facts::Identity;
 use crate::config::AudienceMatch;
 
@@ -16,7 +17,7 @@ const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
 /// Judges the claims at `now` (Unix seconds) and builds the identity.
 pub(super) fn identity(
     verifier: &Verifier,
-    claims: Map<String, Value>,
+    (claims, exact): (Map<String, Value>, Exact),
     signing_input: &str,
     now: i64,
 ) -> Result<Identity, Reason> {
@@ -39,6 +40,7 @@ pub(super) fn identity(
     let headers = Vec::new();
     let mut identity = Identity {
         claims,
+        exact,
         subject,
         issued_at,
         expires_at,

@@ -3,10 +3,10 @@
 //! not know which claims travel.
 
 use http::{HeaderName, HeaderValue};
-use serde_json::Value;
 
 use super::challenge::Reason;
-use crate::base::facts::{Identity, scalar};
+use crate::base::claim::Found;
+use crate::base::facts::Identity;
 
 /// Largest header value, in bytes, after its escapes.
 const VALUE_BYTES_MAX: usize = 4096;
@@ -31,16 +31,13 @@ pub(super) fn all(
 }
 
 /// A scalar as text; an array of scalars joined by commas, those inside an element escaped.
-fn spell(claim: &Value) -> Option<String> {
-    let Value::Array(items) = claim else {
-        return scalar(claim).map(|text| escape(&text, |_| false));
+fn spell(claim: Found<'_>) -> Option<String> {
+    let Some(items) = claim.items() else {
+        return claim.scalar().map(|text| escape(&text, |_| false));
     };
-    if items.is_empty() {
-        return None;
-    }
     let items: Option<Vec<String>> =
-        items.iter().map(|item| Some(escape(&scalar(item)?, |byte| byte == b','))).collect();
-    Some(items?.join(","))
+        items.map(|item| Some(escape(&item.scalar()?, |byte| byte == b','))).collect();
+    items.filter(|items| !items.is_empty()).map(|items| items.join(","))
 }
 
 /// Percent-encodes the UTF-8 bytes that a header cannot carry, the percent sign, what `also` names,

@@ -172,6 +172,7 @@ impl KeyVerifier {
             qualifier: self.qualified.then(|| Arc::clone(&self.name)),
             headers: Vec::new(),
             claims: serde_json::Map::new(),
+            exact: record.exact.clone(),
         };
         if self.revocation {
             identity.blacklist_keys.push(self.store_keys.blacklist_key(&record.id));

@@ -41,7 +41,8 @@ pub use self::sign::sign;
 pub use self::verifier::{Company, Mistake, Verifier};
 
 use self::carrier::Form;
-use crate::base::facts::{Caller, Identity, Target, scalar};
+use crate::base::claim::Found;
+use crate::base::facts::{Caller, Identity, Target};
 use crate::config::TokenSource;
 use crate::store::StandingReply;
 
@@ -186,15 +187,15 @@ impl Requirement {
             };
             return words(SCOPE) || words(SCOPE_ALIAS);
         }
-        match identity.find(&self.claim) {
-            Some(Value::Array(items)) => items.iter().any(|item| self.accepts(item)),
-            Some(value) => self.accepts(value),
-            None => false,
+        let Some(found) = identity.find(&self.claim) else { return false };
+        match found.items() {
+            Some(mut items) => items.any(|item| self.accepts(item)),
+            None => self.accepts(found),
         }
     }
 
-    fn accepts(&self, value: &Value) -> bool {
-        scalar(value).is_some_and(|text| self.lists(&text))
+    fn accepts(&self, value: Found<'_>) -> bool {
+        value.scalar().is_some_and(|text| self.lists(&text))
     }
 
     fn accepts_words_of(&self, value: &Value) -> bool {

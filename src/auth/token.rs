@@ -55,7 +55,7 @@ pub(super) fn verify(
     if signed.is_err_and(|reason| reason != Reason::KeyUnknown) {
         signed?;
     }
-    let claims = json::object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
+    let claims = json::exact_object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
     let identity = claims::identity(verifier, claims, parts.signing_input, now);
     match signed {
         Ok(()) => identity,
@@ -67,7 +67,8 @@ pub(super) fn verify(
 /// The issuer that the token claims to be from, which nothing vouches for: good for choosing who
 /// verifies it, and for nothing else.
 pub(super) fn claimed_issuer(token: &str) -> Result<String, Reason> {
-    let claims = json::object(&decode(split(token)?.payload)?).map_err(|_| Reason::Claims)?;
+    let payload = decode(split(token)?.payload)?;
+    let (claims, _) = json::exact_object(&payload).map_err(|_| Reason::Claims)?;
     match claims.get("iss") {
         Some(Value::String(issuer)) => Ok(issuer.clone()),
         Some(_) => Err(Reason::Claims),

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use super::authority::Authority;
+use super::claim::{Exact, Found};
 
 /// The address that limits, logs and forwarding headers use: the peer's, or what a trusted proxy
 /// said.
@@ -159,6 +160,8 @@ pub type Caller = Option<Arc<Identity>>;
 pub struct Identity {
     /// The whole claims object.
     pub claims: serde_json::Map<String, serde_json::Value>,
+    /// What of it cannot be told from `claims`: the exact text of unusual numbers.
+    pub exact: Exact,
     /// `sub`
     pub subject: Option<String>,
     /// `iat`, Unix seconds.
@@ -189,20 +192,19 @@ impl Identity {
             || self.record_key.is_some()
     }
 
-    /// A claim as text: strings as they are, numbers and booleans in JSON's spelling; nothing for
-    /// other types. A dotted name that is no claim itself walks into nested objects.
-    pub fn claim(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
-        scalar(self.find(name)?)
-    }
-
-    /// A claim, also a nested one (`realm.roles`).
-    pub fn find(&self, name: &str) -> Option<&serde_json::Value> {
-        if let Some(value) = self.claims.get(name) {
-            return Some(value);
+    /// A claim, also a nested one (`realm.roles`): a dotted name that is no claim itself walks into
+    /// nested objects.
+    pub fn find(&self, name: &str) -> Option<Found<'_>> {
+        let claim = |name: &str| {
+            let value = self.claims.get(name)?;
+            Some(Found::new(value, self.exact.within.get(name)))
+        };
+        if let Some(found) = claim(name) {
+            return Some(found);
         }
         let mut parts = name.split('.');
-        let first = self.claims.get(parts.next()?)?;
-        parts.try_fold(first, |value, part| value.get(part))
+        let first = claim(parts.next()?)?;
+        parts.try_fold(first, Found::member)
     }
 }
 

@@ -4,6 +4,8 @@
 pub mod algorithm;
 pub mod authority;
 pub mod body;
+pub mod claim;
+pub mod cookie;
 pub mod expect;
 pub mod facts;
 pub mod file;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Policy;
+use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{Caller, Target};
 use crate::base::path::Reading;
 use crate::store::keys::Keys;
@@ -54,17 +55,27 @@ impl Place {
             variant.extend([verifier, "/"]);
         }
         for name in &policy.partition {
-            let value = caller.as_ref().and_then(|caller| caller.claim(name));
-            let value = value.as_deref();
-            // Lengths keep `a` + `bc` apart from `ab` + `c`, and absence apart from an empty value.
-            let length = value.map_or_else(|| "-".to_owned(), |value| value.len().to_string());
+            let claim = caller.as_ref().and_then(|caller| caller.find(name));
+            // Lengths keep `a` + `bc` apart from `ab` + `c`, and the mark `"1"` apart from `1`.
             // Writing to a String cannot fail.
-            let _ = write!(variant, "{length}={},", value.unwrap_or_default());
+            let _ = match claim.map(Found::spelling) {
+                Some(Spelling::Text(text)) => write!(variant, "{}={text},", text.len()),
+                Some(Spelling::Json(text)) => write!(variant, "json:{}={text},", text.len()),
+                // Nothing is kept here: see [`Self::is_known`].
+                None => write!(variant, "-=,"),
+            };
         }
         if let Some(query) = query {
             variant.extend(["?", query]);
         }
         keys.cache_entry(&target.authority.site(), target.path(), &variant)
+    }
+
+    /// Whether the caller has all claims of the partition. Otherwise nobody can say whose the
+    /// answer is, and it is kept nowhere.
+    pub fn is_known(policy: &Policy, caller: &Caller) -> bool {
+        let has = |name: &String| caller.as_ref().is_some_and(|it| it.find(name).is_some());
+        policy.partition.iter().all(has)
     }
 
     /// The place of what lies under [`Self::entry`]. Each spelling of a path has an entry of its
@@ -246,6 +257,7 @@ mod tests {
         let entry = |verifier: Option<&str>, partition: &[&str]| {
             let caller = std::sync::Arc::new(crate::base::facts::Identity {
                 claims: serde_json::Map::from_iter([("sub".to_owned(), "42".into())]),
+                exact: Default::default(),
                 subject: None,
                 issued_at: None,
                 expires_at: 0,

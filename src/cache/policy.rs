@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::query::Query;
+use crate::base::claim::Found;
 use crate::base::facts::Caller;
 
 /// What the configuration of a route says about caching. The default is the safe choice for every
@@ -95,7 +96,7 @@ impl Policy {
     pub fn is_per_user(&self, caller: &Caller) -> bool {
         let names_subject = self.partition.iter().any(|name| name == "sub");
         let has_subject = |caller: &crate::base::facts::Identity| {
-            caller.claim("sub").is_some_and(|subject| !subject.is_empty())
+            caller.find("sub").and_then(Found::scalar).is_some_and(|subject| !subject.is_empty())
         };
         names_subject && caller.as_deref().is_some_and(has_subject)
     }

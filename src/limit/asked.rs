@@ -113,9 +113,10 @@ impl<'p> Asked<'p> {
             .map(|(((limit, _), key), (window, _))| (*limit, key.as_str(), *window))
     }
 
-    /// Refuses at once what the store refused a moment ago.
-    pub fn recall(&self, state: &State, told: &Told<'_>) -> Result<(), Exceeded> {
-        self.recall_shared(state, told, |_| true)
+    /// Refuses at once what the store refused a moment ago. Where it must say first whether there
+    /// is a session (`in_doubt`), nobody knows yet whom the limits by session count.
+    pub fn recall(&self, state: &State, told: &Told<'_>, in_doubt: bool) -> Result<(), Exceeded> {
+        self.recall_shared(state, told, |limit| !(in_doubt && limit.is_by_session()))
     }
 
     /// The same for some of the limits.

@@ -15,6 +15,7 @@ mod local;
 mod policy;
 mod receipt;
 mod refused;
+mod sessions;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub use local::LocalLimits;
 pub use policy::Policy;
 pub use receipt::{Correction, Outcome, Receipt};
 pub use refused::Refused;
+pub use sessions::KnownSessions;
 
 /// What this node knows of limits: its own counters, what the store refused a moment ago, and the
 /// counters that stand in while the store is away.
@@ -49,6 +51,8 @@ pub struct State {
     pub refused: Refused,
     /// Which places the requests of this gateway hold.
     pub in_flight: InFlight,
+    /// Which sessions the store has.
+    pub sessions: KnownSessions,
 }
 
 impl State {
@@ -60,6 +64,7 @@ impl State {
             stand_in: MemoryStore::new(keys_max),
             refused: Refused::default(),
             in_flight: InFlight::default(),
+            sessions: KnownSessions::default(),
         }
     }
 
@@ -200,7 +205,7 @@ pub fn flood<'p>(
     }
 }
 
-/// Charges this node's own limits of an identified caller.
+/// Charges this node's own limits of an identified caller, but for those by session.
 pub fn charge<'p>(
     policy: &'p Policy,
     state: &State,
@@ -208,7 +213,22 @@ pub fn charge<'p>(
     facts: &Facts<'_>,
     told: &mut Told<'p>,
 ) -> Result<(), Exceeded> {
-    charge_local(policy, state, keys, facts, |limit| !limit.is_early(), told)
+    let chosen = |limit: &Limit| !limit.is_early() && !limit.is_by_session();
+    charge_local(policy, state, keys, facts, chosen, told)
+}
+
+/// Charges this node's own limits by session, once it is known whether there is one.
+///
+/// # Errors
+/// One of them is exhausted.
+pub fn charge_by_session<'p>(
+    policy: &'p Policy,
+    state: &State,
+    keys: &Keys,
+    facts: &Facts<'_>,
+    told: &mut Told<'p>,
+) -> Result<(), Exceeded> {
+    charge_local(policy, state, keys, facts, Limit::is_by_session, told)
 }
 
 /// Charges some of the limits of this node alone.

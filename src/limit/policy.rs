@@ -1,5 +1,6 @@
 //! The limits of one route, compiled: which windows a request meets, and at what cost.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use ipnet::IpNet;
 use super::Facts;
 use super::headers::{self, QuotaItem};
 use super::{concurrency, local};
-use crate::base::facts::{ClientAddr, Identity, scalar};
+use crate::base::claim::{Found, Spelling};
+use crate::base::facts::{ClientAddr, Identity};
 use crate::base::units::Rate;
 use crate::config::{self, Cost, LimitKey, Over, Refund, Scope, Statuses};
+use crate::store::keys::JSON_MARK;
 use crate::store::{Crowd, Mode, Window, WindowSet};
 
 /// The limits of one route, compiled.
@@ -30,6 +33,10 @@ pub struct Policy {
     pub(super) fixed: Option<Fixed>,
     /// The `RateLimit-Policy` field, when it is the same for all.
     pub(super) policy_header: Option<HeaderValue>,
+    /// Whether a question depends on the caller's session.
+    asks_by_session: bool,
+    /// Whether any limit counts by session.
+    uses_session: bool,
     /// Whom the route refuses.
     blocked: Vec<IpNet>,
     /// How many gateways share the limits.
@@ -117,7 +124,31 @@ impl Policy {
         let items = told.flat_map(|limit| limit.rules.iter().map(|rule| &rule.item));
         let uniform = uniform && local.iter().all(Limit::is_uniform);
         let policy_header = if uniform { headers::policy_header(items) } else { None };
-        Self { shared, by_address, local, concurrent, fixed, policy_header, blocked, nodes }
+        let all = shared.iter().chain(concurrent.iter().map(|it: &Concurrent| &it.limit));
+        let asks_by_session = all.into_iter().any(Limit::is_by_session);
+        let uses_session = asks_by_session || local.iter().any(Limit::is_by_session);
+        Self {
+            shared,
+            by_address,
+            local,
+            concurrent,
+            fixed,
+            policy_header,
+            asks_by_session,
+            uses_session,
+            blocked,
+            nodes,
+        }
+    }
+
+    /// Whether what is asked of the store, or held, depends on the caller's session.
+    pub fn asks_by_session(&self) -> bool {
+        self.asks_by_session
+    }
+
+    /// Whether any limit counts by session, where there is one.
+    pub fn uses_session(&self) -> bool {
+        self.uses_session
     }
 
     /// Whether the route refuses this client, whatever it asks.
@@ -168,10 +199,10 @@ impl Limit {
             return &[];
         }
         let identity = facts.caller.as_deref();
-        let tier = self.tiers.as_ref().and_then(|(claim, tiers)| {
-            let tier = identity?.find(claim).and_then(scalar)?;
-            tiers.get(&*tier)
-        });
+        let tier = self
+            .tiers
+            .as_ref()
+            .and_then(|(claim, tiers)| tiers.get(&*tier_of(identity?.find(claim)?.spelling())?));
         tier.unwrap_or(&self.rules)
     }
 
@@ -192,6 +223,11 @@ impl Limit {
     /// Whether the limit counts by nothing but the client's address (and the route).
     pub(super) fn is_by_address(&self) -> bool {
         self.key.iter().all(|part| matches!(part, LimitKey::Address | LimitKey::Route))
+    }
+
+    /// Whether it counts by session, where there is one.
+    pub(super) fn is_by_session(&self) -> bool {
+        self.key.contains(&LimitKey::Session)
     }
 
     /// Whether it can be judged before anybody knows who calls.
@@ -260,14 +296,25 @@ fn contains(networks: &[IpNet], address: ClientAddr) -> bool {
     !networks.is_empty() && networks.iter().any(|network| network.contains(&address.ip()))
 }
 
+/// The tier that a claim names. A string names itself, unless it imitates another type; a number
+/// or a boolean is written `json=7` in the configuration, as in a limit's key. Nothing else names
+/// a tier.
+fn tier_of(claim: Spelling<'_>) -> Option<Cow<'_, str>> {
+    match claim {
+        Spelling::Text(text) => (!text.starts_with(JSON_MARK)).then(|| text.into()),
+        Spelling::Json(text) if text.starts_with(['[', '{']) || text == "null" => None,
+        Spelling::Json(text) => Some([JSON_MARK, &text].concat().into()),
+    }
+}
+
 /// Whether a claim has one of these values, or holds one in a list.
 fn says(identity: Option<&Identity>, claim: &str, values: &[String]) -> bool {
-    let is_one = |value: &serde_json::Value| {
-        scalar(value).is_some_and(|text| values.iter().any(|accepted| *accepted == *text))
+    let is_one = |value: Found<'_>| {
+        value.scalar().is_some_and(|text| values.iter().any(|accepted| *accepted == *text))
     };
-    match identity.and_then(|identity| identity.find(claim)) {
-        Some(serde_json::Value::Array(items)) => items.iter().any(is_one),
-        Some(value) => is_one(value),
-        None => false,
+    let Some(found) = identity.and_then(|identity| identity.find(claim)) else { return false };
+    match found.items() {
+        Some(mut items) => items.any(is_one),
+        None => is_one(found),
     }
 }

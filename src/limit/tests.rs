@@ -43,6 +43,7 @@ fn caller(sub: &str) -> Caller {
     claims.insert("sub".into(), sub.into());
     Some(Arc::new(Identity {
         claims,
+        exact: Default::default(),
         subject: Some(sub.into()),
         issued_at: None,
         expires_at: 0,
@@ -233,7 +234,7 @@ fn who_may_be_exempt_is_not_refused_before_anybody_knows_who_calls() {
     let state = WindowState { free: 0, retry_ms: 900, next_ms: 900, full_ms: 900 };
     let reply = Ok(ChargeReply { allowed: false, at_us: 0, windows: vec![state] });
     assert!(asked.admit(&reply, LimitOutage::Refuse, &here, &mut Told::default()).is_err());
-    assert!(asked.recall(&here, &Told::default()).is_err(), "the refusal is remembered");
+    assert!(asked.recall(&here, &Told::default(), false).is_err(), "the refusal is remembered");
     assert_eq!(flood(&policy, &here, &keys, &stranger, &mut Told::default()), Ok(()));
     assert!(
         question(&policy, &keys, &facts("192.0.2.1", &caller("ada"), &headers), true).is_none()

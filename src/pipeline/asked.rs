@@ -32,6 +32,10 @@ pub(super) struct Asked<'p> {
     /// The session's keys, when the request names a session.
     pub(super) session: Option<SessionKeys>,
     session_policy: Option<&'p session::Policy>,
+    /// The id of the session that the request names, and whether limits count by it: only while
+    /// the store has it.
+    named: Option<String>,
+    counts_session: bool,
     cached: Option<Box<Lookup>>,
 }
 
@@ -45,7 +49,7 @@ impl<'p> Asked<'p> {
         head: &Parts,
         told: &mut Told<'p>,
     ) -> Result<Self, Exceeded> {
-        let Arrival { running, route, client, .. } = *arrival;
+        let Arrival { running, route, .. } = *arrival;
         let (plan, gateway) = (&running.plan, exchange.gateway());
         let good = identified.is_ok();
         let caller = identified.as_ref().ok().cloned().flatten();
@@ -54,17 +58,17 @@ impl<'p> Asked<'p> {
             .as_ref()
             .filter(|_| good)
             .and_then(|policy| session::id(policy, &caller, &head.headers));
+        let known = &gateway.limits.sessions;
+        let counts_session = session_id.as_deref().is_some_and(|id| known.knows(id));
         let facts = limit::Facts {
-            address: client.address,
             caller: &caller,
-            method: &head.method,
-            headers: &head.headers,
-            session: session_id.as_deref(),
-            route: &route.name,
+            session: session_id.as_deref().filter(|_| counts_session),
+            ..arrival.origin(head)
         };
         let charges = limit::question(&route.limits, &plan.keys, &facts, good);
         if let Some(charges) = &charges {
-            charges.recall(&gateway.limits, told)?;
+            let in_doubt = session_id.is_some() && !counts_session;
+            charges.recall(&gateway.limits, told, in_doubt)?;
         }
         if good {
             limit::charge(&route.limits, &gateway.limits, &plan.keys, &facts, told)?;
@@ -74,6 +78,8 @@ impl<'p> Asked<'p> {
             .flatten();
         let held = places.as_ref().map(|places| Held::new(gateway, places.ticket()));
         let session_policy = route.session.as_ref();
+        let named = session_id.as_deref().filter(|_| route.limits.uses_session());
+        let named = named.map(str::to_owned);
         let session = session_id.map(|id| {
             let renews = session_policy.is_some_and(session::Policy::renews);
             let end = if renews { plan.keys.session_end(&id) } else { String::new() };
@@ -81,7 +87,18 @@ impl<'p> Asked<'p> {
         });
         let cached =
             if good { Lookup::of(exchange, arrival, head, &caller).map(Box::new) } else { None };
-        Ok(Self { charges, places, held, caller, session, session_policy, cached })
+        let asked = Self {
+            charges,
+            places,
+            held,
+            caller,
+            session,
+            session_policy,
+            named,
+            counts_session,
+            cached,
+        };
+        Ok(asked)
     }
 
     /// The questions as the store takes them.
@@ -137,14 +154,97 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// The store has answered: a place that it gave or refused comes no more.
-    pub(super) fn heard(&mut self, answers: &Answers, gateway: &Gateway) {
+    /// The store has answered: a place that it gave or refused comes no more, and it is known whom
+    /// the limits by session count.
+    pub(super) async fn heard(
+        &mut self,
+        arrival: &Arrival<'p>,
+        head: &Parts,
+        answers: &mut Answers,
+        (gateway, took): (&Arc<Gateway>, &mut Option<Duration>),
+    ) {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &answers.cached) {
             lookup.heard(gateway, reply);
         }
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
             held.ticket().heard();
         }
+        if self.is_miscounted(answers, arrival, gateway) {
+            Box::pin(self.recount(arrival, head, answers, gateway, took)).await;
+        }
+    }
+
+    /// Whether the charges were made for another principal than the answer says: an id that the
+    /// store does not have counts for the address, one that it has for the session.
+    fn is_miscounted(
+        &mut self,
+        answers: &Answers,
+        arrival: &Arrival<'p>,
+        gateway: &Gateway,
+    ) -> bool {
+        let (Some(id), Some(Ok(found))) = (&self.named, &answers.session) else { return false };
+        let is_there = found.is_some();
+        gateway.limits.sessions.note(id, is_there);
+        let was_wrong = self.counts_session != is_there;
+        self.counts_session = is_there;
+        was_wrong && arrival.route.limits.asks_by_session()
+    }
+
+    /// Gives back what was charged for the wrong principal, and asks again for the right one. It
+    /// comes to that once for each session and node, and when a session has ended.
+    async fn recount(
+        &mut self,
+        arrival: &Arrival<'p>,
+        head: &Parts,
+        answers: &mut Answers,
+        gateway: &Arc<Gateway>,
+        took: &mut Option<Duration>,
+    ) {
+        if let (Some(charges), Some(Ok(taken))) = (&self.charges, &answers.charges)
+            && let Some(undo) = charges.undo(taken)
+            && undo.carry_out(&gateway.store, &gateway.limits).await.is_err()
+        {
+            gateway.metrics.store_failed("limits");
+        }
+        self.held = None;
+        let Arrival { running, route, .. } = *arrival;
+        let (keys, caller) = (&running.plan.keys, self.caller.clone());
+        let session = self.named.as_deref().filter(|_| self.counts_session);
+        let facts = limit::Facts { caller: &caller, session, ..arrival.origin(head) };
+        self.charges = limit::question(&route.limits, keys, &facts, true);
+        self.places = limit::wanted(&route.limits, &gateway.limits, keys, &facts);
+        self.held = self.places.as_ref().map(|places| Held::new(gateway, places.ticket()));
+        let questions = Questions {
+            charges: self.charges.as_ref().map(limit::Asked::charges),
+            leases: self.places.as_ref().and_then(limit::Wanted::leases),
+            ..Questions::default()
+        };
+        let second = gateway.ask(&questions, took).await;
+        (answers.charges, answers.leases) = (second.charges, second.leases);
+        if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
+            held.ticket().heard();
+        }
+    }
+
+    /// Do this node's own limits by session allow it?
+    pub(super) fn charge_by_session(
+        &mut self,
+        arrival: &Arrival<'p>,
+        head: &Parts,
+        answers: &Answers,
+        gateway: &Arc<Gateway>,
+        told: &mut Told<'p>,
+    ) -> Result<(), Exceeded> {
+        let session = self.named.as_deref().filter(|_| self.counts_session);
+        let facts = limit::Facts { caller: &self.caller, session, ..arrival.origin(head) };
+        let keys = &arrival.running.plan.keys;
+        let limits = &arrival.route.limits;
+        let charged = limit::charge_by_session(limits, &gateway.limits, keys, &facts, told);
+        if charged.is_err() {
+            self.undo(answers, gateway);
+            self.held = None;
+        }
+        charged
     }
 
     /// Gives back what the store charged for a request that ends here.

@@ -78,12 +78,13 @@ async fn walk(
         Some(policy) if identified.is_ok() => session::id(policy, &caller, &head.headers),
         _ => None,
     };
+    let counted = counted(gateway, plan, route, session_id.as_deref()).await;
     let facts = Facts {
         address,
         caller: &caller,
         method: &head.method,
         headers: &head.headers,
-        session: session_id.as_deref(),
+        session: counted,
         route: &route.name,
     };
     let charges = limit::question(&route.limits, &plan.keys, &facts, identified.is_ok());
@@ -122,6 +123,24 @@ async fn walk(
     report.insert("session".to_owned(), describe_session(session_key.is_some(), &session));
     session?;
     Ok(plan.upstreams[route.upstream].0.clone())
+}
+
+/// The session by which limits count: one that the store has, or had while it does not answer.
+async fn counted<'a>(
+    gateway: &Gateway,
+    plan: &Plan,
+    route: &Route,
+    id: Option<&'a str>,
+) -> Option<&'a str> {
+    let id = id.filter(|_| route.limits.uses_session())?;
+    let (key, bytes_max, _) = session_keys(plan, route, id);
+    let session = Some(SessionKey { key: &key, ttl: false, bytes_max, end: None });
+    let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
+    let is_there = match answers.session {
+        Some(Ok(found)) => found.is_some(),
+        Some(Err(_)) | None => gateway.limits.sessions.knows(id),
+    };
+    is_there.then_some(id)
 }
 
 /// A session's key, the longest value that is of use, and the key of its end where that matters.

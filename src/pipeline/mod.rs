@@ -159,7 +159,7 @@ async fn answer(
         // It has just not answered, and no request waits for it twice.
         Some(error) => Answers::failed(&asked.questions(), &error),
     };
-    asked.heard(&answers, gateway);
+    asked.heard(&arrival, &head, &mut answers, (gateway, &mut exchange.store_time)).await;
     exchange.note_outage(&answers);
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the
@@ -175,6 +175,7 @@ async fn answer(
     };
     exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
+    asked.charge_by_session(&arrival, &head, &answers, gateway, &mut told)?;
     let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
     exchange.hold(place);
     exchange.note_over(&told.over);

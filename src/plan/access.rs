@@ -18,6 +18,15 @@ pub(super) struct Verifiers {
     pub(super) api_keys: BTreeMap<String, Arc<KeyVerifier>>,
 }
 
+/// The keys of the store, beside which those of some verifiers are qualified by their names.
+pub(super) fn keys(config: &Config) -> Keys {
+    let company = company(config);
+    let qualified = config.auth.iter().filter(|(name, written)| {
+        !takes_api_keys(written) && company.get(name.as_str()) == Some(&Company::Tokens)
+    });
+    Keys::new(&config.store.prefix).beside(qualified.map(|(name, _)| name.as_str()))
+}
+
 /// Compiles every verifier, and reports those that cannot stand beside each other.
 pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -> Verifiers {
     let company = company(config);

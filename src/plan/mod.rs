@@ -120,7 +120,7 @@ impl Plan {
     /// Compiles a configuration, or says everything that is wrong with it.
     pub fn compile(config: Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let keys = Keys::new(&config.store.prefix);
+        let keys = access::keys(&config);
         let verifiers = access::verifiers(&config, &keys, &mut problems);
         let routes = compile_routes(&config, &verifiers, &mut problems);
         check::ambiguous_routes(&routes, &mut problems);

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 pub use self::terms::Terms;
 
+use crate::base::cookie;
 use crate::base::facts::{Caller, scalar};
 use crate::config::{Outage, Session, SessionId, SessionUse};
 use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue, StoreError};
@@ -127,21 +127,27 @@ impl Policy {
     }
 }
 
-/// The id of the caller's session, from the first place that has one.
+/// The id of the caller's session, from the first place that has one. A claim that is a string
+/// stands as it is, another one by its JSON text, as the application writes it into its key; null
+/// says that there is none.
 pub fn id<'a>(policy: &Policy, caller: &'a Caller, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
     let found = policy.id_from.iter().find_map(|place| match place {
-        SessionId::Claim(name) => caller.as_ref()?.claim(name),
-        SessionId::Cookie(name) => cookie(headers, name).map(Cow::Borrowed),
-        SessionId::Header(name) => header(headers, name).map(Cow::Borrowed),
+        SessionId::Claim(name) => {
+            let claim = caller.as_ref()?.find(name)?;
+            Some(if claim.value.is_null() { "".into() } else { claim.text() })
+        }
+        SessionId::Cookie(name) => agreed(cookie::values(headers, name)),
+        SessionId::Header(name) => agreed(headers.get_all(name).iter().map(HeaderValue::as_bytes)),
     })?;
     (1..=ID_BYTES_MAX).contains(&found.len()).then_some(found)
 }
 
-/// The value of one header. Different lines are no session, as with cookies.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    lines.all(|other| other == first).then(|| first.to_str().ok()).flatten()
+/// The one value of several. Two that differ are no session: of cookies, one was tossed in from
+/// another site (RFC 6265 §8.6), and nobody can say which.
+fn agreed<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>> {
+    let first = values.next()?;
+    let text = std::str::from_utf8(first).ok()?;
+    values.all(|other| other == first).then_some(text.into())
 }
 
 /// Takes ids in headers out of what is forwarded: the upstream gets the session itself. Cookies
@@ -153,21 +159,6 @@ pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-}
-
-/// The value of one cookie. Two different values under one name are no session: one of them was
-/// tossed in from another site (RFC 6265 §8.6), and nobody can say which.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(key, _)| *key == name)
-        .map(|(_, value)| value);
-    let first = values.next()?;
-    values.all(|other| other == first).then_some(first)
 }
 
 /// Judges the store's answer (`None`: the request named no session) at `now` and prepares the

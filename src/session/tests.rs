@@ -1,6 +1,7 @@
 //! Sessions as they are stored, and the headers they become.
 
 use bytes::Bytes;
+use http::header::COOKIE;
 use proptest::prelude::*;
 
 use super::*;

@@ -2,18 +2,30 @@
 //! write some of them.
 //!
 //! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise
-//! as `sha256:` and the hex digest of its bytes. Limiter and cache keys carry a hash tag, so that
-//! each script touches one slot of a cluster.
+//! as `sha256:` and the hex digest of its bytes. So does one that could be read as something else:
+//! one that begins with `sha256:`, a `jti` that begins with `sid:` or `key:`, and a `jti` or `sub`
+//! that begins with the name of a verifier whose keys are qualified. Limiter and cache keys carry a
+//! hash tag, so that each script touches one slot of a cluster.
 
 mod cache;
 mod kind;
 
 pub use self::kind::{Kind, is_cache_base};
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
+
+use super::SessionKeys;
+use crate::base::claim::Spelling;
 
 /// Longest part that stands verbatim, in bytes.
 const VERBATIM_BYTES_MAX: usize = 128;
+/// What a part begins with that stands as a digest.
+const DIGEST: &str = "sha256:";
+/// What else a key of the blacklist may go on with in place of a `jti`.
+const BLACKLISTS: [&str; 3] = ["sid", "key", "sha256"];
 
 /// Field of an entry of [`Keys::revocations`]: the whole key of the revocation.
 pub const REVOKED_KEY: &str = "key";
@@ -28,23 +40,38 @@ pub struct Keys {
     prefix: String,
     /// `NAME:` of the verifier whose identities the keys of revocation speak of, or nothing.
     qualifier: String,
+    /// The qualifiers of other verifiers, which no part may imitate where there is none.
+    others: Arc<[String]>,
 }
 
 impl Keys {
     /// Keys under `prefix`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), qualifier: String::new() }
+        Self { prefix: prefix.to_owned(), qualifier: String::new(), others: Arc::default() }
+    }
+
+    /// The same keys, beside those that are qualified by these verifiers' names.
+    #[must_use]
+    pub fn beside<'a>(mut self, verifiers: impl Iterator<Item = &'a str>) -> Self {
+        self.others = verifiers.map(qualifier).collect();
+        self
     }
 
     /// The same keys, with those of revocation qualified by a verifier's name: two issuers may give
     /// the same `jti`, `sid` or `sub` to different callers.
     pub fn qualified(&self, verifier: &str) -> Self {
-        Self { prefix: self.prefix.clone(), qualifier: format!("{verifier}:") }
+        let others = Arc::default();
+        Self { prefix: self.prefix.clone(), qualifier: qualifier(verifier), others }
     }
 
     /// Revokes the token with this `jti`.
     pub fn blacklist(&self, jti: &str) -> String {
-        format!("{}:auth:blacklist:{}{}", self.prefix, self.qualifier, part(jti))
+        let is_other = |jti: &str| {
+            let kind = jti.split_once(':').map(|(kind, _)| kind);
+            kind.is_some_and(|kind| BLACKLISTS.contains(&kind)) || self.is_qualified(jti)
+        };
+        let part = part_but(jti, is_other);
+        format!("{}:auth:blacklist:{}{part}", self.prefix, self.qualifier)
     }
 
     /// Revokes the token without a `jti` whose signing input has this digest. Never qualified: no
@@ -63,6 +90,11 @@ impl Keys {
         format!("{}:auth:blacklist:key:{}", self.prefix, part(id))
     }
 
+    /// The same of an id that an operator names, also as it was listed.
+    pub fn blacklist_listed_key(&self, id: &str) -> String {
+        format!("{}:auth:blacklist:key:{}", self.prefix, listed(id))
+    }
+
     /// The record of an API key, by the SHA-256 of the key in hex.
     pub fn api_key(&self, digest: &str) -> String {
         format!("{}:auth:key:{digest}", self.prefix)
@@ -70,7 +102,7 @@ impl Keys {
 
     /// The digest of the API key with this id.
     pub fn api_key_id(&self, id: &str) -> String {
-        format!("{}:auth:key-id:{}", self.prefix, part(id))
+        format!("{}:auth:key-id:{}", self.prefix, listed(id))
     }
 
     /// The API keys of one owner, a sorted set: ids scored by the Unix seconds of their creation.
@@ -80,7 +112,13 @@ impl Keys {
 
     /// Unix seconds before which a subject's tokens are revoked.
     pub fn not_before(&self, sub: &str) -> String {
-        format!("{}:auth:not-before:{}{}", self.prefix, self.qualifier, part(sub))
+        let part = part_but(sub, |sub| self.is_qualified(sub));
+        format!("{}:auth:not-before:{}{part}", self.prefix, self.qualifier)
+    }
+
+    /// Whether a part would be read as one of another verifier.
+    fn is_qualified(&self, part: &str) -> bool {
+        self.others.iter().any(|other| part.starts_with(other.as_str()))
     }
 
     /// The stream that tells every gateway of revocations.
@@ -121,9 +159,15 @@ impl Keys {
         format!("{}:sessions-of:{}", self.prefix, part(sub))
     }
 
-    /// A session's id as it stands in keys.
+    /// An id as it stands in keys and indexes, where an operator names it, also as it was listed.
     pub fn session_part(id: &str) -> String {
-        part(id).into_owned()
+        listed(id).into_owned()
+    }
+
+    /// The keys of a session whose id an operator names, also as it was listed.
+    pub fn listed_session(&self, id: &str) -> SessionKeys {
+        let [session, end] = self.session_families().map(|family| family + &listed(id));
+        SessionKeys { session, end }
     }
 
     /// What stands before the id in the keys of sessions, and of what is kept beside them: for
@@ -151,31 +195,57 @@ impl Keys {
     }
 }
 
+/// What stands before the JSON text of a claim that is no string.
+pub const JSON_MARK: &str = "json=";
+
 /// Appends one part of a limiter's principal, `kind=value`, the kind given in pieces. A value that
 /// is not made of `A-Z a-z 0-9 - _ . @ :` alone stands as `#` and its digest, so that no value can
-/// imitate a separator, a brace or another value's digest.
-pub fn push_principal_part(out: &mut String, kind: &[&str], value: &str) {
+/// imitate a separator, a brace, a mark or another value's digest.
+pub fn push_principal_part(out: &mut String, kind: &[&str], value: &[u8]) {
+    push_kind(out, kind);
+    push_value(out, value);
+}
+
+fn push_kind(out: &mut String, kind: &[&str]) {
     if !out.is_empty() {
         out.push('|');
     }
     out.extend(kind.iter().copied());
     out.push('=');
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b':');
-    if value.len() <= VERBATIM_BYTES_MAX && !value.is_empty() && value.bytes().all(plain) {
-        out.push_str(value);
-    } else {
-        out.push('#');
-        push_hex(out, digest(&SHA256, value.as_bytes()).as_ref());
+}
+
+fn push_value(out: &mut String, value: &[u8]) {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b':');
+    let is_plain = value.len() <= VERBATIM_BYTES_MAX && !value.is_empty();
+    match std::str::from_utf8(value) {
+        Ok(text) if is_plain && value.iter().all(plain) => out.push_str(text),
+        _ => {
+            out.push('#');
+            push_hex(out, digest(&SHA256, value).as_ref());
+        }
     }
 }
 
 /// Appends a claim as a part of a limiter's principal: `claim:NAME=value`, or
 /// `VERIFIER/claim:NAME=value` where several verifiers could give the same value to different
-/// callers. No other kind of part holds a slash before its first colon.
-pub fn push_claim_part(out: &mut String, verifier: Option<&str>, claim: &str, value: &str) {
+/// callers. No other kind of part holds a slash before its first colon. A value that is no string
+/// stands by its JSON text behind a mark, `claim:NAME=json=42`, which no string can imitate.
+pub fn push_claim_part(
+    out: &mut String,
+    verifier: Option<&str>,
+    claim: &str,
+    value: &Spelling<'_>,
+) {
     match verifier {
-        None => push_principal_part(out, &["claim:", claim], value),
-        Some(verifier) => push_principal_part(out, &[verifier, "/claim:", claim], value),
+        None => push_kind(out, &["claim:", claim]),
+        Some(verifier) => push_kind(out, &[verifier, "/claim:", claim]),
+    }
+    match value {
+        Spelling::Text(text) => push_value(out, text.as_bytes()),
+        Spelling::Json(text) => {
+            out.push_str(JSON_MARK);
+            push_value(out, text.as_bytes());
+        }
     }
 }
 
@@ -195,32 +265,59 @@ pub fn parse_principal(text: &str) -> Option<String> {
         let (kind, value) = part.split_once('=')?;
         let plain =
             |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
-        let is_digest = |digest: &str| {
-            digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
         if kind.is_empty() || !kind.bytes().all(plain) {
             return None;
         }
-        if value.strip_prefix('#').is_some_and(is_digest) {
-            let separator = if out.is_empty() { "" } else { "|" };
-            out.extend([separator, kind, "=", value]);
+        push_kind(&mut out, &[kind]);
+        let value = match value.strip_prefix(JSON_MARK) {
+            Some(json) => {
+                out.push_str(JSON_MARK);
+                json
+            }
+            None => value,
+        };
+        if value.strip_prefix('#').is_some_and(is_hex_digest) {
+            out.push_str(value);
         } else {
-            push_principal_part(&mut out, &[kind], value);
+            push_value(&mut out, value.as_bytes());
         }
     }
     Some(out)
 }
 
-/// A user-controlled part of a key that an application may write.
-fn part(value: &str) -> std::borrow::Cow<'_, str> {
+/// A verifier's name before the parts of its keys. The plan admits none that is in [`BLACKLISTS`].
+fn qualifier(verifier: &str) -> String {
+    format!("{verifier}:")
+}
+
+/// A user-controlled part of a key that an application may write. One that looks like the digest of
+/// another is digested itself.
+fn part(value: &str) -> Cow<'_, str> {
+    part_but(value, |_| false)
+}
+
+/// The same where more beginnings have a meaning of their own.
+fn part_but(value: &str, is_other: impl Fn(&str) -> bool) -> Cow<'_, str> {
     let verbatim = (1..=VERBATIM_BYTES_MAX).contains(&value.len())
-        && value.bytes().all(|b| (0x21..=0x7E).contains(&b));
+        && value.bytes().all(|b| (0x21..=0x7E).contains(&b))
+        && !value.starts_with(DIGEST)
+        && !is_other(value);
     if verbatim { value.into() } else { hashed(value.as_bytes()).into() }
+}
+
+/// The part of an id that an operator names, which may be the part itself, as it was listed.
+fn listed(id: &str) -> Cow<'_, str> {
+    let is_digest = id.strip_prefix(DIGEST).is_some_and(is_hex_digest);
+    if is_digest { id.into() } else { part(id) }
+}
+
+fn is_hex_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn hashed(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(71);
-    out.push_str("sha256:");
+    out.push_str(DIGEST);
     push_hex(&mut out, digest(&SHA256, bytes).as_ref());
     out
 }
@@ -239,6 +336,8 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -276,9 +375,97 @@ mod tests {
         assert_eq!(users.blacklist_digest(b"a.b"), keys.blacklist_digest(b"a.b"));
         assert_eq!(users.session("s1"), keys.session("s1"));
         let mut out = String::new();
-        push_claim_part(&mut out, Some("users"), "sub", "42");
-        push_claim_part(&mut out, None, "sub", "42");
+        push_claim_part(&mut out, Some("users"), "sub", &Spelling::Text("42"));
+        push_claim_part(&mut out, None, "sub", &Spelling::Text("42"));
         assert_eq!(out, "users/claim:sub=42|claim:sub=42");
+    }
+
+    #[test]
+    fn a_part_that_reads_as_another_form_is_hashed() {
+        let keys = Keys::new("app").beside(["users"].into_iter());
+        let users = keys.qualified("users");
+        let digest = "sha256:2e7336dc8eba87ef472df568c35482abf2575dc3e5eac0c5c62b8ffaeac2c934";
+        for jti in ["sid:S9", "key:k1", digest, "users:abc", "sid:", "users:sid:S9"] {
+            let key = keys.blacklist(jti);
+            assert!(key.starts_with("app:auth:blacklist:sha256:") && !key.ends_with(jti), "{jti}");
+        }
+        for (key, expected) in [
+            (keys.blacklist("sid9"), "app:auth:blacklist:sid9"),
+            (keys.blacklist("urn:sid:9"), "app:auth:blacklist:urn:sid:9"),
+            (users.blacklist("users:abc"), "app:auth:blacklist:users:users:abc"),
+            (keys.not_before("sid:S9"), "app:auth:not-before:sid:S9"),
+            (keys.blacklist_session("users:1"), "app:auth:blacklist:sid:users:1"),
+            (keys.session("key:1"), "app:session:key:1"),
+        ] {
+            assert_eq!(key, expected);
+        }
+        assert!(keys.not_before("users:42").starts_with("app:auth:not-before:sha256:"));
+        assert!(keys.session(digest) != format!("app:session:{digest}"));
+        assert_eq!(keys.blacklist_listed_key(digest), format!("app:auth:blacklist:key:{digest}"));
+    }
+
+    /// Every key that holds a user's text, by what it is about.
+    fn families(keys: &Keys, users: &Keys, id: &str) -> Vec<(String, String)> {
+        let of = |family: &str, key: String| (format!("{family} {id:?}"), key);
+        vec![
+            of("jti", keys.blacklist(id)),
+            of("sid", keys.blacklist_session(id)),
+            of("key", keys.blacklist_key(id)),
+            of("sub", keys.not_before(id)),
+            of("token", keys.blacklist_digest(format!("{id}.").as_bytes())),
+            of("users' jti", users.blacklist(id)),
+            of("users' sid", users.blacklist_session(id)),
+            of("users' sub", users.not_before(id)),
+            of("session", keys.session(id)),
+            of("session's end", keys.session_end(id)),
+            of("user's sessions", keys.sessions_of(id)),
+            of("key's id", keys.api_key_id(id)),
+            of("owner's keys", keys.api_keys_of(id)),
+            of("record", keys.api_key(&hex(id.as_bytes()))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_differs_never_shares_a_key(
+            one in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}",
+            other in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}|.{0,140}",
+        ) {
+            let keys = Keys::new("app").beside(["users", "staff"].into_iter());
+            let users = keys.qualified("users");
+            let mut seen = std::collections::HashMap::new();
+            let long = "x".repeat(200) + &one;
+            let digest = hashed(long.as_bytes());
+            for id in [&one, &other, &long, &digest] {
+                // An operator may name a digest: what is listed so is found so.
+                for (what, key) in families(&keys, &users, id) {
+                    if what.starts_with("key's id \"sha256:") {
+                        continue;
+                    }
+                    let known = seen.insert(key.clone(), what.clone());
+                    let is_own = known.as_ref().is_none_or(|it| *it == what);
+                    prop_assert!(is_own, "{known:?} {what} {key}");
+                }
+            }
+        }
+
+        #[test]
+        fn principals_of_different_values_differ(
+            text in "(json=|#|json:)?([0-9]{0,3}|true|null|\\[\"a\"\\])",
+            json in "[0-9]{1,3}|true|null|\\[\"a\"\\]",
+        ) {
+            let write = |value: Spelling<'_>| {
+                let mut out = String::new();
+                push_claim_part(&mut out, None, "sub", &value);
+                out
+            };
+            let string = write(Spelling::Text(&text));
+            let other = write(Spelling::Json(json.into()));
+            prop_assert_ne!(&string, &other);
+            // What `explain` shows is what `limits --key` takes.
+            prop_assert_eq!(parse_principal(&string), Some(string));
+            prop_assert_eq!(parse_principal(&other), Some(other));
+        }
     }
 
     #[test]
@@ -301,8 +488,10 @@ mod tests {
             let part = Keys::session_part(id);
             assert_eq!(format!("{session}{part}"), keys.session(id));
             assert_eq!(format!("{end}{part}"), keys.session_end(id));
-            // Whoever names it as the index does names the same session.
-            assert_eq!(keys.session(&part), keys.session(id));
+            // An operator who names it as the index does names the same session; a client does not.
+            assert_eq!(keys.listed_session(&part).session, keys.session(id));
+            assert_eq!(keys.listed_session(id).end, keys.session_end(id));
+            assert_eq!(keys.session(&part) == keys.session(id), id == "s1");
         }
     }
 
@@ -310,7 +499,7 @@ mod tests {
     fn a_principal_cannot_imitate_a_separator_a_brace_or_a_digest() {
         let principal = |value: &str| {
             let mut out = String::new();
-            push_principal_part(&mut out, &["claim:", "sub"], value);
+            push_principal_part(&mut out, &["claim:", "sub"], value.as_bytes());
             out
         };
         assert_eq!(principal("user-1@example.com"), "claim:sub=user-1@example.com");

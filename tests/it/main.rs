@@ -58,6 +58,8 @@ mod loose_paths;
 mod old_upstreams;
 /// What operators are told once, by name.
 mod once;
+/// One value, one key: callers whose data differ in anything share no answer, counter or session.
+mod one_value;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.

@@ -19,6 +19,7 @@ fn what_is_private_is_kept_for_its_user_alone() {
     let caller = |claim: &str, value: &str| {
         Some(Arc::new(Identity {
             claims: serde_json::Map::from_iter([(claim.to_owned(), value.into())]),
+            exact: Default::default(),
             subject: None,
             issued_at: None,
             expires_at: 0,

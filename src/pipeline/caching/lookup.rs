@@ -52,7 +52,9 @@ impl Lookup {
         let Arrival { running, route, client, target, .. } = *arrival;
         let keys = &running.plan.keys;
         let policy = Arc::clone(route.cache.as_ref()?);
-        let odd = arrival.has_body || headers::nominates(&head.headers);
+        let odd = arrival.has_body
+            || headers::nominates(&head.headers)
+            || !Place::is_known(&policy, caller);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
         let upstream = running.plan.upstreams.get(route.upstream);
         let reading = upstream.map(|(_, upstream)| upstream.paths).unwrap_or_default();
