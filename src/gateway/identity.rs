@@ -69,7 +69,7 @@ impl Gateway {
             Unidentified::Denied(denied) => denied,
             Unidentified::KeyUnknown(missing) => missing.denied(is_failing),
             // A request with a token has no API key.
-            Unidentified::KeyUnread(_) => Denied::Malformed,
+            Unidentified::KeyUnread(_) => Denied::Several,
         })
     }
 

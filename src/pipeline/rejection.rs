@@ -256,7 +256,10 @@ impl Rejection {
             let asked = exchange.store_time.is_some();
             exchange.limits = if asked { "refused" } else { "denied-locally" };
         }
-        if self.fault() != Fault::Client {
+        exchange.note_why(&self);
+        // Why credentials were refused is said to nobody else.
+        let is_told = matches!(&self, Self::Denied(denied) if denied.cause().is_some());
+        if self.fault() != Fault::Client || is_told {
             exchange.error = Some(with_sources(&self));
         }
         let mut response = if exchange.grpc { self.grpc() } else { self.problem(exchange) };
@@ -366,7 +369,7 @@ fn public_session(no_session: &NoSession) -> &'static str {
 }
 
 /// At least one second, rounded up: a client told to wait must not be early.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 

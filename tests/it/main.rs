@@ -12,6 +12,8 @@
 /// The test language: a gateway, an upstream that records, clients, Redis, tokens. No test is here.
 mod support;
 
+/// What the access line says of a refusal, and the client is not told.
+mod access_line;
 /// The admin listener and the log: health, metrics, operations, one line per request.
 mod admin;
 /// API keys: made, used, limited, ended; and while Redis is away.
