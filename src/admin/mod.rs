@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::authority::Authority;
 use crate::config::{LimitOutage, Outage};
 use crate::gateway::Gateway;
+use crate::observe::Format;
 
 /// Largest body of an operation, in bytes; that of a session may be as large as sessions are.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -108,7 +109,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
         return match (&head.method, path) {
             (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
             (&Method::GET | &Method::HEAD, "/readyz") => ready(gateway),
-            (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway),
+            (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway, &head.headers),
             (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
             _ => problem(
                 StatusCode::NOT_FOUND,
@@ -217,20 +218,13 @@ fn ready(gateway: &Gateway) -> Reply {
     }
 }
 
-fn metrics(gateway: &Gateway) -> Reply {
-    let max_stale = gateway.running().plan.on_outage.revocation_max_stale;
-    if let Some(followed) = gateway.store.followed(max_stale) {
-        let metrics = &gateway.metrics;
-        metrics.revocations_known.set(i64::try_from(followed.known).unwrap_or(i64::MAX));
-        metrics.revocations_followed.set(followed.connected.into());
-        metrics.revocations_complete.set(followed.complete.into());
-    }
-    gateway.observe_issuers();
-    gateway.metrics.cache_gauges.set(&gateway.cache_state());
-    let body = gateway.metrics.render(gateway.store.is_connected());
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let format = Format::accepted(accept);
+    let mut reply = Response::new(Full::new(Bytes::from(gateway.render_metrics(format))));
+    let kind = HeaderValue::from_static(format.content_type());
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     reply
 }
 

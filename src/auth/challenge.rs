@@ -237,8 +237,8 @@ impl Denied {
         }
     }
 
-    /// What exactly was wrong, in one stable word. For the log alone: it would tell an attacker which
-    /// of his guesses was the better one.
+    /// What exactly was wrong, in one stable word. For the log alone: it would tell an attacker
+    /// which of his guesses was the better one.
     pub fn cause(&self) -> Option<&'static str> {
         match self {
             Self::Invalid(reason) => Some(reason.cause()),

@@ -72,13 +72,6 @@ impl Gateway {
             Unidentified::KeyUnread(_) => Denied::Several,
         })
     }
-
-    /// Tells the metrics how old the issuers' keys are.
-    pub fn observe_issuers(&self) {
-        let states = self.running().issuers.states();
-        let ages = states.into_iter().filter_map(|state| Some((state.url, state.age?)));
-        self.metrics.set_key_ages(ages);
-    }
 }
 
 /// The keys of a verifier that joins another one on a route carry its name from now on, and those

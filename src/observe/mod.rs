@@ -3,10 +3,17 @@
 
 pub mod access;
 pub mod cached;
+mod exposition;
 pub mod histogram;
+mod live;
 pub mod metrics;
+mod process;
+mod route;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
+pub use exposition::Format;
 pub use histogram::Histogram;
-pub use metrics::{IssuerMeter, Metrics, RouteMeter};
+pub use live::{IssuerMeter, LimitMeter, Now, Occupancy};
+pub use metrics::Metrics;
+pub use route::RouteMeter;

@@ -80,6 +80,7 @@ impl Exchange {
     /// The record of a request that has just arrived. Boxed, because it moves along with the
     /// response.
     pub(super) fn open(connection: &Arc<Connection>, request: &Request<Incoming>) -> Box<Self> {
+        connection.gateway.metrics.request_began();
         Box::new(Self {
             connection: Arc::clone(connection),
             running: connection.running(),
@@ -111,8 +112,8 @@ impl Exchange {
         })
     }
 
-    /// Who calls is known, also where he may not pass: whatever ends the request from here on has his
-    /// name in the log.
+    /// Who calls is known, also where he may not pass: whatever ends the request from here on has
+    /// his name in the log.
     pub(super) fn note_caller(&mut self, identified: &Result<Caller, Denied>) {
         match identified {
             Ok(caller) => self.caller.clone_from(caller),
@@ -171,14 +172,16 @@ impl Exchange {
     }
 
     /// A limit refused the request, or let it pass although it was over.
-    pub(super) fn note_limit(&self, limit: &str, action: &'static str) {
-        self.connection.gateway.metrics.limit(limit, action);
+    pub(super) fn note_limit(&self, limit: &str) {
+        if let Some(meter) = self.running.over_limit.get(limit) {
+            meter.over();
+        }
     }
 
     /// The limits that the request is over all the same.
     pub(super) fn note_over(&mut self, over: &[(&str, &'static str)]) {
         for (limit, action) in over {
-            self.note_limit(limit, action);
+            self.note_limit(limit);
             self.limits = action;
         }
     }
@@ -258,7 +261,11 @@ impl Exchange {
     pub(super) fn meter(&self) -> &RouteMeter {
         match self.route {
             Some(route) => &self.running.meters[route],
-            None => self.connection.gateway.unrouted(),
+            // `OPTIONS *` has no target, and nothing is wrong with it.
+            None if self.target.is_none() && self.reason.is_some() => {
+                &self.connection.gateway.metrics.malformed
+            }
+            None => &self.connection.gateway.metrics.unmatched,
         }
     }
 
@@ -273,7 +280,7 @@ impl Exchange {
             }
         }
         if self.connection.gateway.access.is_on() {
-            self.write_line(meter.name(), duration);
+            self.write_line(self.route_name(), duration);
         }
     }
 
@@ -326,13 +333,14 @@ impl Drop for Exchange {
             self.reason = Some("client_gone");
         }
         self.close();
+        self.connection.gateway.metrics.request_ended();
     }
 }
 
 /// The line of a head that never became a request.
 pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: super::Unparsed) {
     if unparsed.is_answer_to_a_head() {
-        gateway.unrouted().request(unparsed.status(), Duration::ZERO, None);
+        gateway.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
     }
     if !gateway.access.is_on() {
         return;

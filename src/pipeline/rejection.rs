@@ -251,7 +251,7 @@ impl Rejection {
         exchange.reason = Some(self.code());
         exchange.meter().rejection(self.code());
         if let Self::Exceeded(Exceeded::Limit { limit, .. }) = &self {
-            exchange.note_limit(limit, "refuse");
+            exchange.note_limit(limit);
             // Nothing was asked of the store: this node knew.
             let asked = exchange.store_time.is_some();
             exchange.limits = if asked { "refused" } else { "denied-locally" };

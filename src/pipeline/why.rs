@@ -1,6 +1,6 @@
-//! What the log tells of a refusal beyond its code: the cause, what was missing, the limit and whose
-//! it is, the key of `gateway.toml` that bounds it. Nothing of it reaches the client, and nothing of
-//! it is a client's own text but the principal of a limit, which is short and plain.
+//! What the log tells of a refusal beyond its code: the cause, what was missing, the limit and
+//! whose it is, the key of `gateway.toml` that bounds it. Nothing of it reaches the client, and
+//! nothing of it is a client's own text but the principal of a limit, which is short and plain.
 
 use std::borrow::Cow;
 

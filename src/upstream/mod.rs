@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::base::body::Upload;
 use crate::config::{self, Balance};
+use crate::observe::Occupancy;
 
 pub use download::{Download, DownloadFault};
 use link::{Link, Sent};
@@ -179,6 +180,13 @@ impl Upstream {
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.
     pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
         self.settings == *settings
+    }
+
+    /// How busy its connections are.
+    pub fn occupancy(&self) -> Occupancy {
+        let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let Places { max, taken, open, waiting, .. } = &*self.places;
+        Occupancy { busy: now(taken), open: now(open), waiting: now(waiting), max: *max }
     }
 
     /// Sends a request and returns once the response head is there.

@@ -1,5 +1,5 @@
-//! What the access line says of a refusal: the limit and whose it is, the cause of a 401, what a 403
-//! was missing, the key that bounds the rest. The client is told none of it.
+//! What the access line says of a refusal: the limit and whose it is, the cause of a 401, what a
+//! 403 was missing, the key that bounds the rest. The client is told none of it.
 
 use std::net::Shutdown;
 
@@ -109,8 +109,8 @@ fn a_limit_on_requests_in_flight_is_named_too() {
     });
     for scope in ["shared", "local"] {
         let config = format!(
-            "[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{AUTH}{}[limits.slow]\nkey = [\"claim:sub\"]\n\
-             concurrent = 1\nscope = \"{scope}\"\n{}",
+            "[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{AUTH}{}[limits.slow]\n\
+             key = [\"claim:sub\"]\nconcurrent = 1\nscope = \"{scope}\"\n{}",
             redis.url(),
             upstream.table("shop"),
             routes(&["slow"])

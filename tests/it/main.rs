@@ -44,6 +44,8 @@ mod interim;
 mod issuer;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// `/metrics` as a scraper reads it.
+mod metrics;
 /// What still works while Redis does not.
 mod outage;
 /// Spellings of a path against routes with different protection.
