@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use crate::admin::Admin;
 use crate::config::Level;
 use crate::gateway::Gateway;
+use crate::observe::AUDIT;
 use crate::server::Server;
 use crate::warm;
 
@@ -16,13 +21,16 @@ pub fn init_diagnostics(level: Level) {
         Level::Info => tracing::Level::INFO,
         Level::Debug => tracing::Level::DEBUG,
     };
-    // Only the first call counts; a reload cannot change the level.
-    let _ = tracing_subscriber::fmt()
+    let is_wanted = filter_fn(move |line| *line.level() <= level || line.target() == AUDIT)
+        // What operators do is told at this level, and nothing beyond it is looked at in vain.
+        .with_max_level_hint(level.max(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
-        .try_init();
+        .with_filter(is_wanted);
+    // Only the first call counts; a reload cannot change the level.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
 /// Binds both listeners and says where they are.

@@ -1,6 +1,9 @@
 //! What is seen from outside: Prometheus metrics and one access line per request. Knows nothing of
 //! requests themselves.
 
+/// The target of diagnostics that tell what an operator did: they stand whatever `log.level` says.
+pub const AUDIT: &str = "audit";
+
 pub mod access;
 pub mod cached;
 mod exposition;

@@ -26,6 +26,7 @@ pub use self::body::{Body, Fault as BodyFault};
 pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
 pub use self::unparsed::Unparsed;
+pub use self::why::without_credentials;
 
 use self::asked::Asked;
 use self::body::Content;

@@ -167,7 +167,7 @@ fn wanted(denied: &Denied, plan: &Plan, verifier: Option<&str>) -> Vec<String> {
 
 /// A principal whose parts open nothing: a session's id, and the value of a header that carries
 /// credentials by its name, stand as their digests.
-fn without_credentials(principal: &str) -> String {
+pub fn without_credentials(principal: &str) -> String {
     let told = principal.split('|').map(|part| {
         let Some((kind, value)) = part.split_once('=') else { return Cow::Borrowed(part) };
         let opens = kind == "session"

@@ -18,6 +18,8 @@ mod access_line;
 mod admin;
 /// API keys: made, used, limited, ended; and while Redis is away.
 mod api_keys;
+/// What is left of everything that an operator does.
+mod audit;
 /// Who may pass: tokens, what they must say, and how they are revoked.
 mod auth;
 /// How often Redis is asked for one request.
