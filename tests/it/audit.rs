@@ -25,7 +25,10 @@ upstream = "shop"
 auth = "users"
 session = true
 limits = ["api"]
-cache = { ttl = "1h", shared = true, warm = { paths = ["/a"], host = "shop.test" } }
+[routes.warm]
+path = "/warm"
+upstream = "shop"
+cache = { ttl = "1h", shared = true, warm = { urls = ["/warm"] } }
 [routes.keys]
 path = "/keys"
 upstream = "shop"
@@ -90,7 +93,7 @@ fn every_operation_leaves_one_line_on_both_stores() {
                 r#"{"all": true, "soft": true}"#,
                 ["soft=\"true\"", "all=\""],
             ),
-            ("POST", "/v1/cache/warm", r#"{"route": "all"}"#, ["route=\"all\"", "responses=\""]),
+            ("POST", "/v1/cache/warm", r#"{"route": "warm"}"#, ["route=\"warm\"", "responses=\""]),
             ("DELETE", "/v1/limits?policy=api&key=claim:sub=42", "", ["policy=\"api\"", "sub=42"]),
             ("PATCH", "/v1/revocations", "", ["operation=\"PATCH /v1/rev", "status=405"]),
             ("POST", "/v1/nothing", "{}", ["operation=\"POST /v1/…\"", "status=404"]),
