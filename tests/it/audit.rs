@@ -28,7 +28,7 @@ limits = ["api"]
 [routes.warm]
 path = "/warm"
 upstream = "shop"
-cache = { ttl = "1h", shared = true, warm = { urls = ["/warm"] } }
+cache = { ttl = "1h", shared = true, warm = { urls = ["/warm"], host = "shop.test" } }
 [routes.keys]
 path = "/keys"
 upstream = "shop"
