@@ -1,5 +1,5 @@
 //! Every operation that changes something leaves one line among the diagnostics: who, what, and
-//! what came of it; also where it was refused, and whatever `log.level` says.
+//! what came of it; also where it was refused.
 
 use std::io::Write as _;
 
@@ -8,8 +8,6 @@ use crate::support::{
 };
 
 const CONFIG: &str = r#"
-[log]
-level = "error"
 [session]
 id_from = ["cookie:sid"]
 idle_timeout = "30m"
