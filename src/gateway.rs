@@ -5,9 +5,11 @@ mod caching;
 mod held;
 mod identity;
 mod leases;
+mod observed;
 mod overdue;
 mod releases;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +31,7 @@ use crate::cache::{Flights, NearCache};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
 use crate::limit::{self, Correction, Ticket};
-use crate::observe::{AccessLog, Metrics, RouteMeter, Told};
+use crate::observe::{AccessLog, LimitMeter, Metrics, RouteMeter, Told};
 use crate::plan::Plan;
 use crate::store::{
     Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
@@ -76,7 +78,6 @@ pub struct Gateway {
     pub access: AccessLog,
     /// What the log has said once.
     pub told: Told,
-    unrouted: RouteMeter,
     base_epoch: String,
     started: Instant,
     /// Where the public listener is, once it is bound.
@@ -96,7 +97,9 @@ pub struct Running {
     /// One per `plan.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
-    pub meters: Vec<RouteMeter>,
+    pub meters: Vec<Arc<RouteMeter>>,
+    /// What counts requests over a limit, by the name that clients see.
+    pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// Whether any route caches.
     pub caches: bool,
     /// Whose keys are fetched.
@@ -133,7 +136,6 @@ impl Gateway {
         let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
         let limits = limit::State::new(settings.memory_limit_keys);
         let base_epoch = plan.keys.cache_base();
-        let unrouted = metrics.route("-");
         let running = Running::new(plan, None, &metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -153,7 +155,6 @@ impl Gateway {
             metrics,
             access,
             told: Told::default(),
-            unrouted,
             base_epoch,
             started: Instant::now(),
             public: OnceLock::new(),
@@ -278,11 +279,6 @@ impl Gateway {
         &self.base_epoch
     }
 
-    /// The meter of requests without a route.
-    pub fn unrouted(&self) -> &RouteMeter {
-        &self.unrouted
-    }
-
     /// How long the gateway has been running.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -342,11 +338,17 @@ impl Running {
             });
             kept.unwrap_or_else(|| Arc::new(Upstream::new(settings)))
         });
-        let meters = plan.route_names.iter().map(|name| metrics.route(name));
+        let has_cache = |index: usize| {
+            plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
+        };
+        let names = plan.route_names.iter().enumerate();
+        let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
+        let over_limit =
+            metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
-        Self { upstreams: upstreams.collect(), meters: meters.collect(), caches, issuers, plan }
+        Self { upstreams: upstreams.collect(), meters, over_limit, caches, issuers, plan }
     }
 }
 

@@ -4,9 +4,14 @@ pub mod signals;
 
 use std::sync::Arc;
 
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use crate::admin::Admin;
 use crate::config::Level;
 use crate::gateway::Gateway;
+use crate::observe::AUDIT;
 use crate::server::Server;
 use crate::warm;
 
@@ -18,13 +23,21 @@ pub fn init_diagnostics(level: Level) {
         Level::Info => tracing::Level::INFO,
         Level::Debug => tracing::Level::DEBUG,
     };
-    // Only the first call counts; a reload cannot change the level.
-    let _ = tracing_subscriber::fmt()
+    let is_wanted = filter_fn(move |line| is_told((*line.level(), line.target()), level))
+        // What operators do is told at this level, and nothing beyond it is looked at in vain.
+        .with_max_level_hint(level.max(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
-        .try_init();
+        .with_filter(is_wanted);
+    // Only the first call counts; a reload cannot change the level.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
+/// Whether a line of this level and target is written. What operators do is, always.
+fn is_told((line, target): (tracing::Level, &str), level: tracing::Level) -> bool {
+    line <= level || target == AUDIT
 }
 
 /// Binds both listeners and says where they are.
@@ -47,4 +60,20 @@ pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
         tracing::info!("listening admin={address}");
     }
     Ok((server, admin))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_audit_does_not_depend_on_the_level() {
+        for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG] {
+            assert!(is_told((Level::INFO, AUDIT), level));
+        }
+        assert!(!is_told((Level::INFO, "portcullis::cli"), Level::ERROR));
+        assert!(is_told((Level::ERROR, "portcullis::cli"), Level::ERROR));
+    }
 }

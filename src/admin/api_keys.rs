@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::audit::Did;
 use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json, not_allowed, query};
 use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
@@ -93,7 +94,9 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     gateway.store.write_api_key(&write).await?;
     let mut body = shown(&record);
     body["key"] = json!(made.key);
-    Ok(reply_json(StatusCode::CREATED, &body))
+    let mut reply = reply_json(StatusCode::CREATED, &body);
+    reply.extensions_mut().insert(Did("id", record.id));
+    Ok(reply)
 }
 
 async fn show(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {

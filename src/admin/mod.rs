@@ -5,6 +5,7 @@
 //! what a web page of another site could send.
 
 mod api_keys;
+mod audit;
 mod limits;
 mod operations;
 mod purge;
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -31,9 +33,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::audit::reloaded;
+
+use self::audit::{Audit, Code};
 use crate::base::authority::Authority;
 use crate::config::{LimitOutage, Outage};
 use crate::gateway::Gateway;
+use crate::observe::Format;
 
 /// Largest body of an operation, in bytes; that of a session may be as large as sessions are.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -104,21 +110,41 @@ impl Admin {
 async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
-    if !path.starts_with("/v1/") {
-        return match (&head.method, path) {
-            (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
-            (&Method::GET | &Method::HEAD, "/readyz") => ready(gateway),
-            (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway),
-            (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
-            _ => problem(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                "The admin listener serves /healthz, /readyz, /metrics and /v1/….",
-            ),
-        };
+    if path.starts_with("/v1/") {
+        // Whatever is not only looked at leaves a line, however it ends.
+        let mut audit = Audit::begin(peer, &head);
+        let reply = operate(gateway, peer, (&head, body), audit.as_mut()).await;
+        if let Some(audit) = audit {
+            audit.end(&reply);
+        }
+        return reply;
     }
+    match (&head.method, path) {
+        (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
+        (&Method::GET | &Method::HEAD, "/readyz") => ready(gateway),
+        (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway, &head.headers),
+        (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
+        _ => problem(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "The admin listener serves /healthz, /readyz, /metrics and /v1/….",
+        ),
+    }
+}
+
+/// One operation, if its sender may have it.
+async fn operate(
+    gateway: &Arc<Gateway>,
+    peer: SocketAddr,
+    (head, body): (&Parts, Incoming),
+    mut audit: Option<&mut Audit>,
+) -> Reply {
     if let Some(refusal) = refuse(gateway, peer, &head.method, &head.headers) {
         return refusal;
+    }
+    if let Some(audit) = &mut audit {
+        let has_token = gateway.running().plan.config.admin.token.is_some();
+        audit.admit(if has_token { "admin.token" } else { "loopback" });
     }
     let bytes_max = body_bytes_max(gateway);
     let collected = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, bytes_max).collect());
@@ -132,13 +158,16 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
             return problem(StatusCode::REQUEST_TIMEOUT, "body_stalled", "Send the body faster.");
         }
     };
-    if let Some(reply) = sessions::carry_out(gateway, &head, &body).await {
+    if let Some(audit) = audit {
+        audit.body(&body);
+    }
+    if let Some(reply) = sessions::carry_out(gateway, head, &body).await {
         return reply;
     }
-    if let Some(reply) = api_keys::carry_out(gateway, &head, &body).await {
+    if let Some(reply) = api_keys::carry_out(gateway, head, &body).await {
         return reply;
     }
-    operations::carry_out(gateway, peer, (&head.method, &head.uri), &body).await
+    operations::carry_out(gateway, (&head.method, &head.uri), &body).await
 }
 
 fn body_bytes_max(gateway: &Gateway) -> usize {
@@ -217,27 +246,13 @@ fn ready(gateway: &Gateway) -> Reply {
     }
 }
 
-fn metrics(gateway: &Gateway) -> Reply {
-    let max_stale = gateway.running().plan.on_outage.revocation_max_stale;
-    if let Some(followed) = gateway.store.followed(max_stale) {
-        let metrics = &gateway.metrics;
-        metrics.revocations_known.set(i64::try_from(followed.known).unwrap_or(i64::MAX));
-        metrics.revocations_followed.set(followed.connected.into());
-        metrics.revocations_complete.set(followed.complete.into());
-    }
-    gateway.observe_issuers();
-    gateway.metrics.cache_gauges.set(&gateway.cache_state());
-    let evicted = gateway.store.evicted();
-    let limits = evicted.limits.saturating_add(gateway.limits.evicted());
-    gateway.metrics.set_evicted([
-        ("limits", limits),
-        ("cache", evicted.cache),
-        ("epochs", evicted.epochs),
-    ]);
-    let body = gateway.metrics.render(gateway.store.is_connected());
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let format = Format::accepted(accept);
+    let mut reply = Response::new(Full::new(Bytes::from(gateway.render_metrics(format))));
+    let kind = HeaderValue::from_static(format.content_type());
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     reply
 }
 
@@ -270,6 +285,7 @@ pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
     );
     let kind = HeaderValue::from_static("application/problem+json");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply.extensions_mut().insert(Code(code.to_owned()));
     reply
 }
 

@@ -1,13 +1,13 @@
 //! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
 //! misspelt one would do less than its sender thinks.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::audit::Did;
 use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations, status};
 use crate::gateway::Gateway;
 use crate::store::StoreError;
@@ -16,7 +16,6 @@ use crate::warm::{self, Refused};
 /// One operation.
 pub(super) async fn carry_out(
     gateway: &Arc<Gateway>,
-    peer: SocketAddr,
     (method, uri): (&Method, &Uri),
     body: &[u8],
 ) -> Reply {
@@ -26,8 +25,8 @@ pub(super) async fn carry_out(
         (&Method::DELETE, "/v1/revocations") => {
             revocations::take_back(gateway, uri.query(), body).await
         }
-        (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, peer, body).await,
-        (&Method::POST, "/v1/cache/warm") => warm(gateway, peer, body).await,
+        (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, body).await,
+        (&Method::POST, "/v1/cache/warm") => warm(gateway, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
@@ -54,7 +53,7 @@ struct Warmed {
     route: String,
 }
 
-async fn warm(gateway: &Arc<Gateway>, peer: SocketAddr, body: &[u8]) -> Result<Reply, Fault> {
+async fn warm(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
     let Warmed { route } = parse(body, "{\"route\": \"products\"}")?;
     let report = warm::route(gateway, &route).await.map_err(|refused| match refused {
         Refused::Store(error) => Fault::Store(error),
@@ -72,8 +71,10 @@ async fn warm(gateway: &Arc<Gateway>, peer: SocketAddr, body: &[u8]) -> Result<R
             detail: format!("{refused}."),
         },
     })?;
-    tracing::info!(from = %peer.ip().to_canonical(), route, ?report, "warmed");
-    Ok(reply_json(StatusCode::OK, &json!({ "route": route, "responses": report })))
+    let did = Did("responses", format!("{report:?}"));
+    let mut reply = reply_json(StatusCode::OK, &json!({ "route": route, "responses": report }));
+    reply.extensions_mut().insert(did);
+    Ok(reply)
 }
 
 /// Why an operation was not carried out.

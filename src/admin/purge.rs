@@ -2,13 +2,13 @@
 //! scope, however much was stored under it.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::audit::Did;
 use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json};
 use crate::base::authority::Authority;
@@ -56,11 +56,7 @@ struct Withdrawn {
 }
 
 /// Carries a purge out, and says what is gone once the store shows it.
-pub(super) async fn carry_out(
-    gateway: &Gateway,
-    peer: SocketAddr,
-    body: &[u8],
-) -> Result<Reply, Fault> {
+pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     let asked: Asked = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
@@ -95,9 +91,10 @@ pub(super) async fn carry_out(
                 .to_owned(),
         });
     }
-    tracing::info!(from = %peer.ip().to_canonical(), soft, purged = what, "purge");
     let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
-    Ok(reply_json(StatusCode::OK, &answer))
+    let mut reply = reply_json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(Did("purged", what.to_owned()));
+    Ok(reply)
 }
 
 /// Whether every epoch is another one than before.

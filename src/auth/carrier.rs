@@ -130,7 +130,7 @@ pub(super) fn without_parameters(sources: &[TokenSource], query: &str) -> Option
 
 fn agree<'h>(known: Option<Raw<'h>>, next: Option<Raw<'h>>) -> Result<Option<Raw<'h>>, Denied> {
     match (known, next) {
-        (Some(known), Some(next)) if known != next => Err(Denied::Malformed),
+        (Some(known), Some(next)) if known != next => Err(Denied::Several),
         (known, next) => Ok(known.or(next)),
     }
 }
@@ -143,7 +143,7 @@ fn in_header<'h>(
     let mut lines = headers.get_all(name).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
-        return Err(Denied::Malformed);
+        return Err(Denied::Several);
     }
     Ok(form.credential(name, line.as_bytes().trim_ascii()).map(Raw::new))
 }

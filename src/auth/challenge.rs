@@ -19,9 +19,13 @@ pub enum Denied {
     /// The request carries no token.
     #[error("no token")]
     NoToken,
-    /// The request carries several tokens, or one in a bad form.
-    #[error("several tokens, or one in a form that is not a bearer token")]
+    /// The request carries a token in a bad form.
+    #[error("a token in a form that is not a bearer token")]
     Malformed,
+    /// The request carries different tokens, or a token and an API key: which of them another
+    /// program would believe is unknown. Clients are told the same as of a malformed one.
+    #[error("several tokens or keys that differ")]
+    Several,
     /// The token is not acceptable.
     #[error("token refused: {0}")]
     Invalid(#[from] Reason),
@@ -29,8 +33,8 @@ pub enum Denied {
     #[error("the keys of `auth.{0}` could not be fetched")]
     KeysUnavailable(Arc<str>),
     /// The token is valid but was revoked.
-    #[error("token revoked")]
-    Revoked,
+    #[error("token revoked by its {0}")]
+    Revoked(&'static str),
     /// The request carries no API key, and nothing else would do.
     #[error("no API key")]
     NoApiKey,
@@ -46,7 +50,20 @@ pub enum Denied {
         /// The scopes of which one is needed, separated by spaces, when the requirement is one of
         /// scope.
         scope: Option<String>,
+        /// What the log tells of it.
+        unmet: Box<Unmet>,
     },
+}
+
+/// A requirement of a route that a caller did not meet. For the log alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unmet {
+    /// Whose token or API key it was.
+    pub subject: Option<String>,
+    /// The claim that was missing, or had none of the values.
+    pub claim: String,
+    /// The values of which one is needed.
+    pub wanted: Vec<String>,
 }
 
 /// What is wrong with an API key. For the log; the client learns only whether it expired or was
@@ -104,9 +121,12 @@ pub enum Reason {
     /// The signature is not the key's.
     #[error("bad signature")]
     Signature,
-    /// The claims are no JSON object, or a claim has a wrong type.
+    /// The claims are no JSON object.
     #[error("bad claims")]
     Claims,
+    /// This claim has a wrong type, or a value that it must not have.
+    #[error("the claim {0} is not what it must be")]
+    Claim(&'static str),
     /// `exp` is missing.
     #[error("no expiry")]
     NoExpiry,
@@ -136,14 +156,64 @@ pub enum Reason {
     HeaderTooLarge,
 }
 
+impl KeyFault {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Mistyped => "mistyped",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl Reason {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Parts | Self::Encoding | Self::Header | Self::Claims => "malformed",
+            Self::Extension => "extension",
+            Self::Type => "type",
+            Self::Algorithm => "algorithm",
+            Self::Key | Self::KeyUnknown => "key_unknown",
+            Self::Signature => "signature",
+            Self::Claim(_) | Self::NoExpiry => "claim",
+            Self::Expired => "expired",
+            Self::NotYet => "not_yet_valid",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::MaxAge => "max_age",
+            Self::Issuer => "issuer",
+            Self::Place => "place",
+            Self::Audience => "audience",
+            Self::HeaderTooLarge => "claim_too_large",
+        }
+    }
+
+    /// The claim that the reason is about, where it is about one (RFC 7519 §4.1).
+    fn claim(self) -> Option<&'static str> {
+        match self {
+            Self::Claim(name) => Some(name),
+            Self::NoExpiry | Self::Expired => Some("exp"),
+            Self::NotYet => Some("nbf"),
+            Self::IssuedInFuture | Self::MaxAge => Some("iat"),
+            Self::Issuer => Some("iss"),
+            Self::Audience => Some("aud"),
+            _ => None,
+        }
+    }
+}
+
 impl Denied {
     /// The status of the answer (RFC 6750 §3.1).
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::NoToken | Self::Invalid(_) | Self::Revoked | Self::NoApiKey | Self::ApiKey(_) => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Malformed | Self::Several => StatusCode::BAD_REQUEST,
+            Self::NoToken
+            | Self::Invalid(_)
+            | Self::Revoked(_)
+            | Self::NoApiKey
+            | Self::ApiKey(_) => StatusCode::UNAUTHORIZED,
             Self::KeysUnavailable(_) | Self::KeyUnread(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Insufficient { .. } => StatusCode::FORBIDDEN,
         }
@@ -153,7 +223,7 @@ impl Denied {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoToken => "token_missing",
-            Self::Malformed => "token_malformed",
+            Self::Malformed | Self::Several => "token_malformed",
             Self::Invalid(Reason::Expired) => "token_expired",
             Self::Invalid(_) => "token_invalid",
             Self::KeysUnavailable(_) | Self::KeyUnread(_) => "keys_unavailable",
@@ -161,9 +231,34 @@ impl Denied {
             Self::ApiKey(KeyFault::Expired) => "api_key_expired",
             Self::ApiKey(KeyFault::Revoked) => "api_key_revoked",
             Self::ApiKey(_) => "api_key_invalid",
-            Self::Revoked => "token_revoked",
-            Self::Insufficient { scope: Some(_) } => "scope_insufficient",
-            Self::Insufficient { scope: None } => "claims_insufficient",
+            Self::Revoked(_) => "token_revoked",
+            Self::Insufficient { scope: Some(_), .. } => "scope_insufficient",
+            Self::Insufficient { scope: None, .. } => "claims_insufficient",
+        }
+    }
+
+    /// What exactly was wrong, in one stable word. For the log alone: it would tell an attacker
+    /// which of his guesses was the better one.
+    pub fn cause(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid(reason) => Some(reason.cause()),
+            Self::ApiKey(fault) => Some(fault.cause()),
+            Self::Revoked(by) => Some(by),
+            Self::Malformed => Some("form"),
+            Self::Several => Some("several"),
+            Self::Insufficient { .. } => Some("claim"),
+            Self::KeysUnavailable(_) => Some("issuer"),
+            Self::KeyUnread(_) => Some("store"),
+            Self::NoToken | Self::NoApiKey => None,
+        }
+    }
+
+    /// The claim that was missing or wrong, for the log alone.
+    pub fn claim(&self) -> Option<&str> {
+        match self {
+            Self::Invalid(reason) => reason.claim(),
+            Self::Insufficient { unmet, .. } => Some(&unmet.claim),
+            _ => None,
         }
     }
 
@@ -172,7 +267,7 @@ impl Denied {
     pub fn public(&self) -> &'static str {
         match self {
             Self::NoToken => "An access token is needed: send it as a bearer token.",
-            Self::Malformed => {
+            Self::Malformed | Self::Several => {
                 "Send exactly one access token, in the form Authorization: Bearer TOKEN."
             }
             Self::Invalid(Reason::Expired) => "The access token has expired: get a new one.",
@@ -180,7 +275,7 @@ impl Denied {
             Self::KeysUnavailable(_) => {
                 "Whether the access token is valid cannot be told now. Retry shortly."
             }
-            Self::Revoked => "The access token was revoked: log in again.",
+            Self::Revoked(_) => "The access token was revoked: log in again.",
             Self::NoApiKey => "An API key is needed.",
             Self::ApiKey(KeyFault::Expired) => "The API key has expired: get a new one.",
             Self::ApiKey(KeyFault::Revoked) => "The API key was revoked: get a new one.",
@@ -204,7 +299,7 @@ impl Denied {
             // Writing to a String cannot fail.
             let _ = write!(text, ", error=\"{error}\", error_description=\"{}\"", self.public());
         }
-        if let Self::Insufficient { scope: Some(scope) } = self
+        if let Self::Insufficient { scope: Some(scope), .. } = self
             && let Some(scope) = quotable(scope)
         {
             let _ = write!(text, ", scope=\"{scope}\"");
@@ -220,8 +315,8 @@ impl Denied {
             | Self::NoApiKey
             | Self::ApiKey(_)
             | Self::KeyUnread(_) => None,
-            Self::Malformed => Some("invalid_request"),
-            Self::Invalid(_) | Self::Revoked => Some("invalid_token"),
+            Self::Malformed | Self::Several => Some("invalid_request"),
+            Self::Invalid(_) | Self::Revoked(_) => Some("invalid_token"),
             Self::Insufficient { .. } => Some("insufficient_scope"),
         }
     }

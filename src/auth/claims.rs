@@ -67,7 +67,7 @@ fn check_times(
     let not_before = time(claims, "nbf", f64::ceil)?;
     let issued_at = time(claims, "iat", f64::floor)?;
     if expires_at < 0 {
-        return Err(Reason::Claims);
+        return Err(Reason::Claim("exp"));
     }
     if now >= expires_at.saturating_add(leeway) {
         return Err(Reason::Expired);
@@ -90,13 +90,13 @@ fn check_times(
 /// A NumericDate (RFC 7519 §2) in whole seconds.
 fn time(
     claims: &Map<String, Value>,
-    name: &str,
+    name: &'static str,
     round: fn(f64) -> f64,
 ) -> Result<Option<i64>, Reason> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_f64().ok_or(Reason::Claims)?;
+    let seconds = value.as_f64().ok_or(Reason::Claim(name))?;
     if seconds.abs() > SECONDS_MAX {
-        return Err(Reason::Claims);
+        return Err(Reason::Claim(name));
     }
     // Within the bound the conversion is exact.
     Ok(Some(round(seconds) as i64))
@@ -107,7 +107,7 @@ fn check_issuer(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), 
     let issuer = match claims.get("iss") {
         None => None,
         Some(Value::String(issuer)) => Some(issuer),
-        Some(_) => return Err(Reason::Claims),
+        Some(_) => return Err(Reason::Claim("iss")),
     };
     match &verifier.issuer {
         Some(expected) if issuer != Some(expected) => Err(Reason::Issuer),
@@ -122,9 +122,9 @@ fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<()
         None => Vec::new(),
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(list)) => {
-            list.iter().map(Value::as_str).collect::<Option<_>>().ok_or(Reason::Claims)?
+            list.iter().map(Value::as_str).collect::<Option<_>>().ok_or(Reason::Claim("aud"))?
         }
-        Some(_) => return Err(Reason::Claims),
+        Some(_) => return Err(Reason::Claim("aud")),
     };
     let is_named = |ours: &String| named.iter().any(|name| name == ours);
     let accepted = match verifier.audience_match {
@@ -139,12 +139,12 @@ fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<()
 /// A claim that identifies something: it becomes part of store keys, limits and logs, so it is
 /// neither empty, which would make one identity of all that lack it, nor does it hold control
 /// characters.
-fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Reason> {
+fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Result<Option<&'c str>, Reason> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {
             Ok(Some(text))
         }
-        Some(_) => Err(Reason::Claims),
+        Some(_) => Err(Reason::Claim(name)),
     }
 }

@@ -78,7 +78,7 @@ pub fn identify<'p>(
         (None, None) if policy.optional => return Ok(None),
         (None, None) => return Err(policy.missing().into()),
         // Which of them another program would believe is unknown.
-        (Some(_), Some(_)) => return Err(Denied::Malformed.into()),
+        (Some(_), Some(_)) => return Err(Denied::Several.into()),
         (None, Some((verifier, key))) => {
             return verifier.recall(&key, &memory.api_keys, (now, Instant::now())).map(Some);
         }
@@ -100,7 +100,7 @@ fn find_key<'p, 'h>(
         if let Some(key) = carrier::find(&verifier.from, Form::ApiKey, places)?
             && found.replace((&**verifier, key)).is_some()
         {
-            return Err(Denied::Malformed);
+            return Err(Denied::Several);
         }
     }
     Ok(found)

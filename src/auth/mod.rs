@@ -32,7 +32,7 @@ use serde_json::Value;
 
 pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
 pub use self::carrier::Places;
-pub use self::challenge::{Denied, KeyFault, REALM, Reason};
+pub use self::challenge::{Denied, KeyFault, REALM, Reason, Unmet};
 pub use self::identify::{Missing, Unidentified, identify, judge_key};
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
 pub use self::keys::{Flaw, Key, KeySet};
@@ -94,7 +94,7 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
     let identity = caller.as_deref().ok_or_else(|| policy.missing())?;
     match policy.require.iter().find(|requirement| !requirement.is_met_by(identity)) {
         None => Ok(()),
-        Some(unmet) => Err(Denied::Insufficient { scope: unmet.scope() }),
+        Some(unmet) => Err(unmet.refusal(identity)),
     }
 }
 
@@ -110,7 +110,20 @@ pub fn confirm(identity: &Identity, standing: StandingReply) -> Result<(), Denie
         return Ok(());
     }
     let is_key = identity.record_key.is_some();
-    Err(if is_key { Denied::ApiKey(KeyFault::Revoked) } else { Denied::Revoked })
+    let by = if listed { listed_by(identity) } else { "sub" };
+    Err(if is_key { Denied::ApiKey(KeyFault::Revoked) } else { Denied::Revoked(by) })
+}
+
+/// What of a token is on the blacklist, as the log says it: the store counts the keys that it has,
+/// and does not say which.
+fn listed_by(identity: &Identity) -> &'static str {
+    let has = |claim: &str| identity.claims.contains_key(claim);
+    match (has("jti"), has("sid")) {
+        (true, false) => "jti",
+        (true, true) => "jti_or_sid",
+        (false, true) => "token_or_sid",
+        (false, false) => "token",
+    }
 }
 
 /// Takes the token out of the header fields that are forwarded, unless it is passed on.
@@ -208,6 +221,16 @@ impl Requirement {
 
     fn lists(&self, text: &str) -> bool {
         self.any_of.iter().any(|accepted| accepted == text)
+    }
+
+    /// The refusal of a caller that does not meet it.
+    fn refusal(&self, identity: &Identity) -> Denied {
+        let unmet = Unmet {
+            subject: identity.subject.clone(),
+            claim: self.claim.clone(),
+            wanted: self.any_of.clone(),
+        };
+        Denied::Insufficient { scope: self.scope(), unmet: Box::new(unmet) }
     }
 
     /// What the challenge names as needed, when this is a requirement of scope.

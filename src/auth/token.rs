@@ -71,7 +71,7 @@ pub(super) fn claimed_issuer(token: &str) -> Result<String, Reason> {
     let (claims, _) = json::exact_object(&payload).map_err(|_| Reason::Claims)?;
     match claims.get("iss") {
         Some(Value::String(issuer)) => Ok(issuer.clone()),
-        Some(_) => Err(Reason::Claims),
+        Some(_) => Err(Reason::Claim("iss")),
         None => Err(Reason::Issuer),
     }
 }

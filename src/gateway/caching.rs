@@ -311,8 +311,10 @@ impl Gateway {
         let followed = self.store.followed_epochs();
         CacheState {
             near_bytes: self.near.bytes(),
+            near_bytes_max: self.running().plan.config.store.near_cache_bytes,
             flights: self.flights.len(),
             backlog_bytes: usize::try_from(waiting).unwrap_or(usize::MAX),
+            backlog_bytes_max: self.backlog_bytes,
             epochs_known: followed.map_or(0, |(known, _)| known),
             epochs_followed: followed.is_some_and(|(_, followed)| followed),
         }

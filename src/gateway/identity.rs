@@ -69,15 +69,8 @@ impl Gateway {
             Unidentified::Denied(denied) => denied,
             Unidentified::KeyUnknown(missing) => missing.denied(is_failing),
             // A request with a token has no API key.
-            Unidentified::KeyUnread(_) => Denied::Malformed,
+            Unidentified::KeyUnread(_) => Denied::Several,
         })
-    }
-
-    /// Tells the metrics how old the issuers' keys are.
-    pub fn observe_issuers(&self) {
-        let states = self.running().issuers.states();
-        let ages = states.into_iter().filter_map(|state| Some((state.url, state.age?)));
-        self.metrics.set_key_ages(ages);
     }
 }
 

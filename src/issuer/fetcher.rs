@@ -33,7 +33,7 @@ pub(super) struct Fetcher {
     bell: Arc<Notify>,
     /// How many flights have ended.
     landed: watch::Sender<u64>,
-    meter: IssuerMeter,
+    meter: Arc<IssuerMeter>,
 }
 
 /// Who is given what was fetched. The lock is held while keys are parsed, so that nobody who comes

@@ -205,7 +205,7 @@ impl<'p> Asked<'p> {
     fn refuse(&self, index: usize, wait: Duration, quota: &Quota, state: &State) -> Exceeded {
         let (limit, rule) = self.rules[index];
         state.refused.count(&self.keys[index]);
-        Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota)
+        Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota).of(&self.keys[index])
     }
 
     /// `RateLimit-Policy` of this very request.

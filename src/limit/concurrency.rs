@@ -235,7 +235,7 @@ impl<'p> Places<'p> {
             if crowd.refuses(*held) {
                 state.refused.count(key);
                 let (jitter, quota) = (limit.retry_jitter, &told.quota);
-                return Err(Exceeded::over(&limit.name, jitter, RETRY_SOON, quota));
+                return Err(Exceeded::over(&limit.name, jitter, RETRY_SOON, quota).of(key));
             }
             if *held >= crowd.most {
                 told.note(limit, &limit.name);

@@ -168,6 +168,8 @@ pub enum Exceeded {
         retry_after: Duration,
         /// What to tell the client.
         quota: Box<Quota>,
+        /// The key of the store, or of this node, that is exhausted: whose it is, for the log.
+        key: String,
     },
     /// The store did not say, and the configuration says to refuse then.
     #[error("the store that counts limits does not answer")]
@@ -179,7 +181,16 @@ impl Exceeded {
     /// were refused together do not come back together.
     fn over(limit: &str, jitter: Duration, wait: Duration, quota: &Quota) -> Self {
         let retry_after = wait + jitter.mul_f64(fastrand::f64());
-        Self::Limit { limit: limit.to_owned(), retry_after, quota: Box::new(quota.clone()) }
+        let (limit, quota) = (limit.to_owned(), Box::new(quota.clone()));
+        Self::Limit { limit, retry_after, quota, key: String::new() }
+    }
+
+    /// The same refusal, which names the exhausted key.
+    fn of(mut self, exhausted: &str) -> Self {
+        if let Self::Limit { key, .. } = &mut self {
+            exhausted.clone_into(key);
+        }
+        self
     }
 }
 
@@ -254,7 +265,7 @@ fn charge_local<'p>(
                 Some(wait) if limit.over == Over::Refuse => {
                     state.refused.count(&key);
                     let (jitter, quota) = (limit.retry_jitter, &told.quota);
-                    return Err(Exceeded::over(&rule.item.name, jitter, wait, quota));
+                    return Err(Exceeded::over(&rule.item.name, jitter, wait, quota).of(&key));
                 }
                 Some(_) => told.note(limit, &rule.item.name),
                 None => {}

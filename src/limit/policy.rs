@@ -151,6 +151,18 @@ impl Policy {
         self.uses_session
     }
 
+    /// The names that clients see of each limit, or of each of its windows, and what it does to
+    /// requests over it.
+    pub fn items(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let windows = self.shared.iter().chain(&self.local).flat_map(|limit| {
+            let tiers = limit.tiers.iter().flat_map(|(_, tiers)| tiers.values().flatten());
+            let rules = limit.rules.iter().chain(tiers);
+            rules.map(|rule| (rule.item.name.as_str(), limit.action()))
+        });
+        let crowds = self.concurrent.iter().map(|it| (it.limit.name.as_str(), it.limit.action()));
+        windows.chain(crowds)
+    }
+
     /// Whether the route refuses this client, whatever it asks.
     pub fn blocks(&self, address: ClientAddr) -> bool {
         !self.blocked.is_empty() && contains(&self.blocked, address)
@@ -242,6 +254,15 @@ impl Limit {
             Over::Refuse => "refuses",
             Over::Shadow => "passes, in shadow",
             Over::Mark(_) => "passes, marked",
+        }
+    }
+
+    /// What becomes of a request over it, as metrics say it.
+    fn action(&self) -> &'static str {
+        match &self.over {
+            Over::Refuse => "refuse",
+            Over::Shadow => "shadow",
+            Over::Mark(_) => "mark",
         }
     }
 

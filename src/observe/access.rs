@@ -15,7 +15,7 @@ const LINES_MAX: usize = 8192;
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// One line. Field names are a contract with whoever reads the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Line<'a> {
     /// RFC 3339, UTC, when the request head was there.
     pub time: String,
@@ -38,6 +38,18 @@ pub struct Line<'a> {
     /// Stable code of a refusal, or of how the body ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// What exactly was wrong with the credentials, in one stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<&'static str>,
+    /// The claim that was missing or wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<&'a str>,
+    /// What would have been accepted there, as the configuration says it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub wanted: &'a [String],
+    /// The key of `gateway.toml` that says where the bound is that was met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound: Option<&'a str>,
     /// Internal detail of a failure; never sent to clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
@@ -46,9 +58,24 @@ pub struct Line<'a> {
     pub subject: Option<&'a str>,
     /// `pass`, `shadow`, `mark`, `refused`, `denied-locally`, `local` or `off`.
     pub limits: &'static str,
+    /// The limit that refused the request, by its name in `[limits]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'a str>,
+    /// Its window as the store's key names it (`15m`), or `in-flight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_window: Option<&'a str>,
+    /// Whose counter it is, as `portcullis limits --key` takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_key: Option<&'a str>,
+    /// Seconds that the client was told to wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
     /// Cache verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<&'static str>,
+    /// The upstream that was asked, or would have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<&'a str>,
     /// Functions that did without the store.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub degraded: &'a [&'static str],

@@ -10,8 +10,10 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Default)]
 pub struct CacheGauges {
     near: Gauge<i64, AtomicI64>,
+    near_max: Gauge<i64, AtomicI64>,
     flights: Gauge<i64, AtomicI64>,
     backlog: Gauge<i64, AtomicI64>,
+    backlog_max: Gauge<i64, AtomicI64>,
     epochs_known: Gauge<i64, AtomicI64>,
     epochs_followed: Gauge<i64, AtomicI64>,
     /// Bytes of bodies that need not go to the store because they are compressed there; counted,
@@ -24,10 +26,14 @@ pub struct CacheGauges {
 pub struct CacheState {
     /// Bytes of responses in this node's memory.
     pub near_bytes: u64,
+    /// Most of them, `store.near_cache_bytes`.
+    pub near_bytes_max: u64,
     /// Answers that are being fetched.
     pub flights: usize,
     /// Bytes of responses on their way to the store.
     pub backlog_bytes: usize,
+    /// Most of them, `store.backlog_bytes`.
+    pub backlog_bytes_max: u64,
     /// Epochs that this node knows without asking.
     pub epochs_known: usize,
     /// Whether it hears of their changes.
@@ -38,22 +44,31 @@ impl CacheGauges {
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "Responses in this node's memory";
         registry.register_with_unit("cache_near", help, Unit::Bytes, self.near.clone());
+        let help = "Most bytes of responses in this node's memory, store.near_cache_bytes";
+        registry.register_with_unit("cache_near_max", help, Unit::Bytes, self.near_max.clone());
         let help = "Answers that are being fetched for the cache";
         registry.register("cache_flights", help, self.flights.clone());
         let help = "Responses on their way to the store";
         registry.register_with_unit("cache_backlog", help, Unit::Bytes, self.backlog.clone());
+        let help = "Most bytes of responses on their way to the store, store.backlog_bytes";
+        let backlog_max = self.backlog_max.clone();
+        registry.register_with_unit("cache_backlog_max", help, Unit::Bytes, backlog_max);
         let help = "Epochs that this node knows without asking";
         registry.register("cache_epochs_known", help, self.epochs_known.clone());
         let help = "Whether changes of epochs are heard (1) or not (0)";
         registry.register("cache_epochs_followed", help, self.epochs_followed.clone());
+        let saved = self.saved.clone();
         let help = "Bytes that compression kept from being written to the store";
-        registry.register("cache_compression_saved_bytes", help, self.saved.clone());
+        registry.register_with_unit("cache_compression_saved", help, Unit::Bytes, saved);
     }
 
     /// Sets all of them.
     pub fn set(&self, state: &CacheState) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.near.set(i64::try_from(state.near_bytes).unwrap_or(i64::MAX));
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.near.set(bytes(state.near_bytes));
+        self.near_max.set(bytes(state.near_bytes_max));
+        self.backlog_max.set(bytes(state.backlog_bytes_max));
         self.flights.set(count(state.flights));
         self.backlog.set(count(state.backlog_bytes));
         self.epochs_known.set(count(state.epochs_known));

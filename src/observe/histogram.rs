@@ -10,9 +10,9 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use crate::base::shard::Counters;
 
 /// Upper bounds in microseconds, from what a cache hit takes to what a client gives up after.
-const BOUNDS_US: [u64; 16] = [
+const BOUNDS_US: [u64; 18] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-    1_000_000, 2_500_000, 10_000_000, 30_000_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
 /// One count per bound, one for what is longer, and the sum in microseconds.
@@ -38,7 +38,8 @@ impl EncodeMetric for Histogram {
         let seconds = |us: u64| us as f64 / 1e6;
         let mut buckets: Vec<(f64, u64)> =
             BOUNDS_US.iter().enumerate().map(|(i, us)| (seconds(*us), count(i))).collect();
-        buckets.push((f64::MAX, count(BOUNDS_US.len())));
+        // The encoder spells this bound `+Inf`, and no other.
+        buckets.push((f64::INFINITY, count(BOUNDS_US.len())));
         let total = buckets.iter().map(|(_, count)| count).sum();
         let sum = seconds(self.0.sum(SUM));
         encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)

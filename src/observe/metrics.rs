@@ -2,61 +2,31 @@
 //! configuration and from this program, never from a client. What a route counts is resolved once,
 //! so the request path only adds to atomics.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
-use super::cached::{CacheGauges, CacheReport};
+use super::cached::CacheGauges;
+use super::exposition::Format;
 use super::histogram::Spread;
+use super::live::{IssuerMeter, LimitMeter, Live, Now};
+use super::process::Process;
+use super::route::RouteMeter;
 
 /// A counter of the request path.
 pub type Tally = Counter<u64, Spread>;
 
-/// Lowest and number of HTTP status codes.
-const STATUS_MIN: u16 = 100;
-const STATUSES: usize = 500;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
-    route: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteStatus {
-    route: String,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteReason {
-    route: String,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteVerdict {
-    route: String,
-    verdict: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteSource {
-    route: String,
-    source: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LimitAction {
-    limit: String,
-    action: &'static str,
-}
+/// The label of requests that no route takes: an unknown path, a wrong method.
+const UNMATCHED: &str = "unmatched";
+/// The label of what is no request: a malformed head.
+const MALFORMED: &str = "malformed";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -69,13 +39,7 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Issuer {
-    url: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IssuerResult {
-    url: String,
+struct Outcome {
     result: &'static str,
 }
 
@@ -84,27 +48,26 @@ struct Function {
     function: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<RouteStatus, Tally>,
-    rejections: Family<RouteReason, Tally>,
-    cache: Family<RouteVerdict, Tally>,
-    cache_not_kept: Family<RouteReason, Counter>,
-    cache_sources: Family<RouteSource, Tally>,
-    cache_bytes: Family<Route, Tally>,
-    cache_kept: Family<Route, Counter>,
-    cache_kept_ttl: Family<Route, Counter>,
+    live: Arc<Live>,
+    /// Requests that no route takes.
+    pub unmatched: Arc<RouteMeter>,
+    /// What is no request.
+    pub malformed: Arc<RouteMeter>,
     /// The state of the cache, set when it is asked for.
     pub cache_gauges: CacheGauges,
     /// Parts of stored bodies that were gone, or not what they were.
     pub cache_chunks_lost: Counter,
     /// Time that misses waited for another node's fetch.
     pub cache_lease_wait: Histogram,
-    limits: Family<LimitAction, Tally>,
-    durations: Family<Route, Histogram>,
-    upstream_durations: Family<Route, Histogram>,
     /// Time waited for the store.
     pub store_duration: Histogram,
     store_failures: Family<Function, Counter>,
@@ -113,37 +76,29 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     connections_refused: Family<Reason, Counter>,
     connection_errors: Family<Reason, Counter>,
-    reloads: Family<Reason, Counter>,
+    reloads: Family<Outcome, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     access_dropped: Counter,
     /// Revocations in this node's memory.
     pub revocations_known: Gauge<i64, AtomicI64>,
+    /// Most of them, `store.revocations`.
+    pub revocations_max: Gauge<i64, AtomicI64>,
     /// Whether the stream of revocations is being read (1) or not (0).
     pub revocations_followed: Gauge<i64, AtomicI64>,
     /// Whether the memory holds every revocation in force (1) or not (0).
     pub revocations_complete: Gauge<i64, AtomicI64>,
-    key_fetches: Family<IssuerResult, Counter>,
-    key_age: Family<Issuer, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
-            registry: Mutex::new(Registry::with_prefix("portcullis")),
-            requests: Family::default(),
-            rejections: Family::default(),
-            cache: Family::default(),
-            cache_not_kept: Family::default(),
-            cache_sources: Family::default(),
-            cache_bytes: Family::default(),
-            cache_kept: Family::default(),
-            cache_kept_ttl: Family::default(),
+            registry: Mutex::new(Registry::default()),
+            live: Arc::default(),
+            unmatched: Arc::new(RouteMeter::new(UNMATCHED)),
+            malformed: Arc::new(RouteMeter::new(MALFORMED)),
             cache_gauges: CacheGauges::default(),
             cache_chunks_lost: Counter::default(),
             cache_lease_wait: Histogram::default(),
-            limits: Family::default(),
-            durations: Family::default(),
-            upstream_durations: Family::default(),
             store_duration: Histogram::default(),
             store_failures: Family::default(),
             store_evicted: Family::default(),
@@ -154,51 +109,51 @@ impl Default for Metrics {
             store_up: Gauge::default(),
             access_dropped: Counter::default(),
             revocations_known: Gauge::default(),
+            revocations_max: Gauge::default(),
             revocations_followed: Gauge::default(),
             revocations_complete: Gauge::default(),
-            key_fetches: Family::default(),
-            key_age: Family::default(),
         };
+        metrics.begin_at_zero();
         metrics.register();
         metrics
     }
 }
 
 impl Metrics {
+    /// Nobody sees the first of something in a series that begins with it.
+    fn begin_at_zero(&self) {
+        for function in ["cache", "invalidation", "limits", "revocation", "session"] {
+            self.store_failures.get_or_create(&Function { function }).inc_by(0);
+        }
+        for result in ["applied", "refused"] {
+            self.reloads.get_or_create(&Outcome { result }).inc_by(0);
+        }
+        for reason in ["accept_failed", "connections", "connections_per_address"] {
+            self.connections_refused.get_or_create(&Reason { reason }).inc_by(0);
+        }
+        let heads = ["head_malformed", "head_timeout", "head_too_large", "tls_on_clear_port"];
+        for reason in ["broken", "cut_at_drain", "slow_reader"].into_iter().chain(heads) {
+            self.connection_errors.get_or_create(&Reason { reason }).inc_by(0);
+        }
+    }
+
     fn register(&self) {
         let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let r = &mut *guard;
-        r.register("requests", "Requests by route and status", self.requests.clone());
-        r.register(
-            "rejections",
-            "Requests the gateway refused, by reason",
-            self.rejections.clone(),
-        );
-        r.register("cache", "Requests on cached routes, by cache verdict", self.cache.clone());
-        let help = "Responses on cached routes that were not kept, by reason";
-        r.register("cache_not_kept", help, self.cache_not_kept.clone());
-        let help = "Answers from the cache, by where the response was: near or store";
-        r.register("cache_answers", help, self.cache_sources.clone());
-        let help = "Bytes of bodies sent from the cache";
-        r.register("cache_sent_bytes", help, self.cache_bytes.clone());
-        r.register("cache_kept", "Responses that were stored", self.cache_kept.clone());
-        let help = "What was left of the lifetimes of responses when they were stored, in all";
-        r.register_with_unit("cache_kept_ttl", help, Unit::Seconds, self.cache_kept_ttl.clone());
+        guard.register_collector(Box::new(Process));
+        let r = guard.sub_registry_with_prefix("portcullis");
+        let build: Family<Build, Gauge> = Family::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        r.register("build_info", "Which version runs; always 1", build);
+        r.register_collector(Box::new(Arc::clone(&self.live)));
         self.cache_gauges.register(r);
         let help = "Parts of stored bodies that were gone or damaged";
         r.register("cache_chunks_lost", help, self.cache_chunks_lost.clone());
         let help = "Waited for the lease on a fetch, or for what another gateway fetches";
         let wait = self.cache_lease_wait.clone();
         r.register_with_unit("cache_lease_wait", help, Unit::Seconds, wait);
-        let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark";
-        r.register("over_limit", help, self.limits.clone());
-        let seconds = || Unit::Seconds;
-        let help = "From the request head to the last byte of the response";
-        r.register_with_unit("request_duration", help, seconds(), self.durations.clone());
-        let help = "From the forwarded head to the upstream's response head";
-        r.register_with_unit("upstream_duration", help, seconds(), self.upstream_durations.clone());
         let help = "One question to the store";
-        r.register_with_unit("store_duration", help, seconds(), self.store_duration.clone());
+        let duration = self.store_duration.clone();
+        r.register_with_unit("store_duration", help, Unit::Seconds, duration);
         let help = "Questions that the store did not answer, by function";
         r.register("store_failures", help, self.store_failures.clone());
         let help = "What gave way in this node's own store before it was over, by kind";
@@ -214,44 +169,37 @@ impl Metrics {
         r.register("access_lines_dropped", help, self.access_dropped.clone());
         let help = "Revocations in this node's memory, for when the store is away";
         r.register("revocations_known", help, self.revocations_known.clone());
+        let help = "Most revocations that this node's memory takes, store.revocations";
+        r.register("revocations_max", help, self.revocations_max.clone());
         let help = "Whether the stream of revocations is being read (1) or not (0)";
         r.register("revocations_followed", help, self.revocations_followed.clone());
         let help = "Whether that memory is complete (1), or not and unused therefore (0)";
         r.register("revocations_complete", help, self.revocations_complete.clone());
-        let help = "Fetches of issuers' keys, by place and result";
-        r.register("issuer_key_fetches", help, self.key_fetches.clone());
-        let help = "Time since an issuer's keys were last fetched well";
-        r.register_with_unit("issuer_key_age", help, seconds(), self.key_age.clone());
     }
 
-    /// The metrics of one route.
-    pub fn route(&self, name: &str) -> RouteMeter {
-        let route = || Route { route: name.to_owned() };
-        RouteMeter {
-            name: name.to_owned(),
-            requests: self.requests.clone(),
-            rejections: self.rejections.clone(),
-            cache: self.cache.clone(),
-            cache_not_kept: self.cache_not_kept.clone(),
-            cache_near: self.cache_source(name, "near"),
-            cache_store: self.cache_source(name, "store"),
-            cache_bytes: self.cache_bytes.get_or_create(&route()).clone(),
-            cache_kept: self.cache_kept.get_or_create(&route()).clone(),
-            cache_kept_ttl: self.cache_kept_ttl.get_or_create(&route()).clone(),
-            by_status: (0..STATUSES).map(|_| OnceLock::new()).collect(),
-            duration: self.durations.get_or_create(&route()).clone(),
-            upstream_duration: self.upstream_durations.get_or_create(&route()).clone(),
-        }
+    /// The meters of a plan's routes, with whether each has a cache. Others have no series from now
+    /// on.
+    pub fn routes<'n>(&self, names: impl Iterator<Item = (&'n str, bool)>) -> Vec<Arc<RouteMeter>> {
+        self.live.routes(names, &[&self.unmatched, &self.malformed])
     }
 
-    fn cache_source(&self, route: &str, source: &'static str) -> Tally {
-        let label = RouteSource { route: route.to_owned(), source };
-        self.cache_sources.get_or_create(&label).clone()
+    /// The meters of a plan's limits, by the names that clients see, with what each does to
+    /// requests over it. Others have no series from now on.
+    pub fn limits<'n>(
+        &self,
+        items: impl Iterator<Item = (&'n str, &'static str)>,
+    ) -> HashMap<String, Arc<LimitMeter>> {
+        self.live.limits(items)
     }
 
-    /// A request was over a limit.
-    pub fn limit(&self, limit: &str, action: &'static str) {
-        self.limits.get_or_create(&LimitAction { limit: limit.to_owned(), action }).inc();
+    /// A request has begun.
+    pub fn request_began(&self) {
+        self.live.begin();
+    }
+
+    /// A request has ended.
+    pub fn request_ended(&self) {
+        self.live.end();
     }
 
     /// A question of `function` went unanswered.
@@ -271,7 +219,7 @@ impl Metrics {
 
     /// A reload was carried out or refused.
     pub fn reloaded(&self, result: &'static str) {
-        self.reloads.get_or_create(&Reason { reason: result }).inc();
+        self.reloads.get_or_create(&Outcome { result }).inc();
     }
 
     /// The counter of lost access lines.
@@ -280,8 +228,8 @@ impl Metrics {
     }
 
     /// The counters of one issuer, by the place of its keys.
-    pub fn issuer(&self, url: &str) -> IssuerMeter {
-        IssuerMeter { url: url.to_owned(), fetches: self.key_fetches.clone() }
+    pub fn issuer(&self, url: &str) -> Arc<IssuerMeter> {
+        self.live.issuer(url)
     }
 
     /// How much gave way in this node's own store since the start, by kind.
@@ -293,126 +241,19 @@ impl Metrics {
         }
     }
 
-    /// How old the keys of each issuer are now.
-    pub fn set_key_ages(&self, ages: impl Iterator<Item = (String, Duration)>) {
-        // A place that is not configured any more has no age.
-        self.key_age.clear();
-        for (url, age) in ages {
-            self.key_age.get_or_create(&Issuer { url }).set(age.as_secs_f64());
-        }
-    }
-
-    /// Everything in the Prometheus text format.
-    pub fn render(&self, store_up: bool) -> String {
-        self.store_up.set(i64::from(store_up));
-        let mut text = String::new();
+    /// Everything in one of the two formats, with what is looked up for this answer alone.
+    pub fn render(&self, format: Format, store_up: bool, now: Now) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        match prometheus_client::encoding::text::encode(&mut text, &registry) {
-            Ok(()) => text,
+        self.store_up.set(i64::from(store_up));
+        self.live.set(now);
+        let mut written = String::new();
+        let result = match format {
+            Format::Text => prometheus_text::encode(&mut written, &registry),
+            Format::OpenMetrics => text::encode(&mut written, &registry),
+        };
+        match result {
+            Ok(()) => written,
             Err(error) => format!("# the metrics could not be written: {error}\n"),
         }
-    }
-}
-
-/// What one issuer's fetches count.
-#[derive(Debug)]
-pub struct IssuerMeter {
-    url: String,
-    fetches: Family<IssuerResult, Counter>,
-}
-
-impl IssuerMeter {
-    /// One fetch has ended.
-    pub fn fetched(&self, result: &'static str) {
-        self.fetches.get_or_create(&IssuerResult { url: self.url.clone(), result }).inc();
-    }
-}
-
-/// What one route counts.
-#[derive(Debug)]
-pub struct RouteMeter {
-    name: String,
-    requests: Family<RouteStatus, Tally>,
-    rejections: Family<RouteReason, Tally>,
-    cache: Family<RouteVerdict, Tally>,
-    cache_not_kept: Family<RouteReason, Counter>,
-    cache_near: Tally,
-    cache_store: Tally,
-    cache_bytes: Tally,
-    cache_kept: Counter,
-    cache_kept_ttl: Counter,
-    /// Counters by status, made when a status is first seen: a lookup in the family would take its
-    /// lock.
-    by_status: Box<[OnceLock<Tally>]>,
-    duration: Histogram,
-    upstream_duration: Histogram,
-}
-
-impl RouteMeter {
-    /// The route's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// One request has ended.
-    pub fn request(&self, status: u16, duration: Duration, upstream: Option<Duration>) {
-        let index = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
-        let label = || RouteStatus { route: self.name.clone(), status };
-        self.by_status[index].get_or_init(|| self.requests.get_or_create(&label()).clone()).inc();
-        self.duration.observe(duration);
-        if let Some(upstream) = upstream {
-            self.upstream_duration.observe(upstream);
-        }
-    }
-
-    /// The gateway refused one.
-    pub fn rejection(&self, reason: &'static str) {
-        let label = RouteReason { route: self.name.clone(), reason };
-        self.rejections.get_or_create(&label).inc();
-    }
-
-    /// The cache was asked.
-    pub fn cache(&self, verdict: &'static str) {
-        let label = RouteVerdict { route: self.name.clone(), verdict };
-        self.cache.get_or_create(&label).inc();
-    }
-
-    /// A response was not kept, although its route caches.
-    pub fn cache_not_kept(&self, reason: &'static str) {
-        let label = RouteReason { route: self.name.clone(), reason };
-        self.cache_not_kept.get_or_create(&label).inc();
-    }
-
-    /// The cache answered, from this node's memory or else from the store.
-    pub fn cache_answered(&self, is_near: bool) {
-        (if is_near { &self.cache_near } else { &self.cache_store }).inc();
-    }
-
-    /// A response was stored, with this much of its lifetime left.
-    pub fn cache_kept(&self, ttl: Duration) {
-        self.cache_kept.inc();
-        self.cache_kept_ttl.inc_by(ttl.as_secs());
-    }
-
-    /// What the cache did for the route since the start.
-    pub fn cache_report(&self) -> CacheReport {
-        let verdict = |verdict| RouteVerdict { route: self.name.clone(), verdict };
-        let verdicts = |names: &[&'static str]| {
-            names.iter().map(|name| self.cache.get_or_create(&verdict(name)).get()).sum()
-        };
-        let reason = RouteReason { route: self.name.clone(), reason: "backlog" };
-        CacheReport {
-            hits: verdicts(CacheReport::HITS),
-            others: verdicts(CacheReport::OTHERS),
-            sent_bytes: self.cache_bytes.get(),
-            kept: self.cache_kept.get(),
-            kept_ttl_s: self.cache_kept_ttl.get(),
-            backlog_drops: self.cache_not_kept.get_or_create(&reason).get(),
-        }
-    }
-
-    /// A body, or a part of one, was sent from the cache.
-    pub fn cache_sent(&self, bytes: u64) {
-        self.cache_bytes.inc_by(bytes);
     }
 }

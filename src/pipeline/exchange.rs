@@ -9,7 +9,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Body, Content, Fault};
+use super::rejection::Rejection;
+use super::why::Why;
 use super::{Connection, Snapshot};
+use crate::auth::Denied;
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::{self, CacheStatus, Forward};
 use crate::config::LimitOutage;
@@ -47,10 +50,16 @@ pub(super) struct Exchange {
     pub(super) target: Option<Target>,
     /// Index of the route.
     pub(super) route: Option<usize>,
+    /// Index of the route's upstream.
+    pub(super) upstream: Option<usize>,
     pub(super) caller: Caller,
+    /// Who called, where his claims did not suffice.
+    refused: Option<String>,
     pub(super) status: u16,
     pub(super) reason: Option<&'static str>,
     pub(super) error: Option<String>,
+    /// What else the log tells of a refusal.
+    why: Option<Box<Why>>,
     pub(super) limits: &'static str,
     pub(super) cache: Option<&'static str>,
     /// Why the cache let the request through, for `Cache-Status`.
@@ -71,6 +80,7 @@ impl Exchange {
     /// The record of a request that has just arrived. Boxed, because it moves along with the
     /// response.
     pub(super) fn open(connection: &Arc<Connection>, request: &Request<Incoming>) -> Box<Self> {
+        connection.gateway.metrics.request_began();
         Box::new(Self {
             connection: Arc::clone(connection),
             running: connection.running(),
@@ -82,10 +92,13 @@ impl Exchange {
             grpc: is_grpc(request.headers()),
             target: None,
             route: None,
+            upstream: None,
             caller: None,
+            refused: None,
             status: CLIENT_GONE,
             reason: None,
             error: None,
+            why: None,
             limits: "off",
             cache: None,
             forward: None,
@@ -97,6 +110,33 @@ impl Exchange {
             completed: false,
             place: None,
         })
+    }
+
+    /// Who calls is known, also where he may not pass: whatever ends the request from here on has
+    /// his name in the log.
+    pub(super) fn note_caller(&mut self, identified: &Result<Caller, Denied>) {
+        match identified {
+            Ok(caller) => self.caller.clone_from(caller),
+            Err(Denied::Insufficient { unmet, .. }) => self.refused.clone_from(&unmet.subject),
+            Err(_) => {}
+        }
+    }
+
+    /// What the log tells of a refusal beyond its code.
+    pub(super) fn note_why(&mut self, rejection: &Rejection) {
+        self.why = Some(Box::new(Why::of(rejection, self)));
+    }
+
+    /// The route's name, or `-`.
+    pub(super) fn route_name(&self) -> &str {
+        let names = &self.running.plan.route_names;
+        self.route.and_then(|route| names.get(route)).map_or("-", String::as_str)
+    }
+
+    /// The name of the route's upstream, or `-`.
+    pub(super) fn upstream_name(&self) -> &str {
+        let upstreams = &self.running.plan.upstreams;
+        self.upstream.and_then(|index| upstreams.get(index)).map_or("-", |(name, _)| name)
     }
 
     /// Notes which functions must do without the store.
@@ -132,14 +172,16 @@ impl Exchange {
     }
 
     /// A limit refused the request, or let it pass although it was over.
-    pub(super) fn note_limit(&self, limit: &str, action: &'static str) {
-        self.connection.gateway.metrics.limit(limit, action);
+    pub(super) fn note_limit(&self, limit: &str) {
+        if let Some(meter) = self.running.over_limit.get(limit) {
+            meter.over();
+        }
     }
 
     /// The limits that the request is over all the same.
     pub(super) fn note_over(&mut self, over: &[(&str, &'static str)]) {
         for (limit, action) in over {
-            self.note_limit(limit, action);
+            self.note_limit(limit);
             self.limits = action;
         }
     }
@@ -190,6 +232,10 @@ impl Exchange {
             Fault::Lost => "cache_chunk_lost",
         });
         self.error = Some(fault.to_string());
+        if matches!(fault, Fault::Download(DownloadFault::Stalled)) {
+            let bound = format!("upstreams.{}.read_timeout", self.upstream_name());
+            self.why = Some(Box::new(Why::bounded_by(bound)));
+        }
     }
 
     /// The last byte was handed over.
@@ -215,7 +261,11 @@ impl Exchange {
     pub(super) fn meter(&self) -> &RouteMeter {
         match self.route {
             Some(route) => &self.running.meters[route],
-            None => self.connection.gateway.unrouted(),
+            // `OPTIONS *` has no target, and nothing is wrong with it.
+            None if self.target.is_none() && self.reason.is_some() => {
+                &self.connection.gateway.metrics.malformed
+            }
+            None => &self.connection.gateway.metrics.unmatched,
         }
     }
 
@@ -230,7 +280,7 @@ impl Exchange {
             }
         }
         if self.connection.gateway.access.is_on() {
-            self.write_line(meter.name(), duration);
+            self.write_line(self.route_name(), duration);
         }
     }
 
@@ -243,7 +293,10 @@ impl Exchange {
             Some(target) => (target.authority.host(), target.path()),
             None => ("-", "-"),
         };
-        self.connection.gateway.access.write(&Line {
+        let was_asked = self.upstream_time.is_some()
+            || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
+        let subject = self.caller.as_ref().and_then(|identity| identity.subject.as_deref());
+        let mut line = Line {
             time: format!("{:.3}", started.unwrap_or(now)),
             request_id: self.ids.request.to_str().unwrap_or_default(),
             trace_id: self.ids.trace_id(),
@@ -255,15 +308,21 @@ impl Exchange {
             status: self.status,
             reason: self.reason,
             error: self.error.as_deref(),
-            subject: self.caller.as_ref().and_then(|identity| identity.subject.as_deref()),
+            subject: subject.or(self.refused.as_deref()),
             limits: self.limits,
             cache: self.cache,
+            upstream: was_asked.then(|| self.upstream_name()),
             degraded: &self.degraded,
             bytes: self.bytes,
             duration_ms: ms(duration),
             store_ms: self.store_time.map(ms),
             upstream_ms: self.upstream_time.map(ms),
-        });
+            ..Line::default()
+        };
+        if let Some(why) = &self.why {
+            why.tell(&mut line);
+        }
+        self.connection.gateway.access.write(&line);
     }
 }
 
@@ -274,18 +333,18 @@ impl Drop for Exchange {
             self.reason = Some("client_gone");
         }
         self.close();
+        self.connection.gateway.metrics.request_ended();
     }
 }
 
 /// The line of a head that never became a request.
 pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: super::Unparsed) {
-    use super::Unparsed;
-    let status = match unparsed {
-        Unparsed::Malformed | Unparsed::Tls => 400,
-        Unparsed::TooLarge => 431,
-        Unparsed::SlowHead => 408,
-    };
-    gateway.unrouted().request(status, Duration::ZERO, None);
+    if unparsed.is_answer_to_a_head() {
+        gateway.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
+    }
+    if !gateway.access.is_on() {
+        return;
+    }
     gateway.access.write(&Line {
         time: format!("{:.3}", jiff::Timestamp::now()),
         request_id: "-",
@@ -295,16 +354,10 @@ pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: supe
         host: "-",
         path: "-",
         route: "-",
-        status,
+        status: unparsed.status(),
         reason: Some(unparsed.code()),
-        error: None,
-        subject: None,
+        bound: unparsed.bound(),
         limits: "off",
-        cache: None,
-        degraded: &[],
-        bytes: 0,
-        duration_ms: 0.0,
-        store_ms: None,
-        upstream_ms: None,
+        ..Line::default()
     });
 }

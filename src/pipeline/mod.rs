@@ -13,6 +13,8 @@ mod explain;
 mod forward;
 mod parts;
 mod rejection;
+mod unparsed;
+mod why;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -23,6 +25,8 @@ use hyper::body::Incoming;
 pub use self::body::{Body, Fault as BodyFault};
 pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
+pub use self::unparsed::Unparsed;
+pub use self::why::without_credentials;
 
 use self::asked::Asked;
 use self::body::Content;
@@ -64,6 +68,11 @@ impl Connection {
     /// The way of interim responses to the client, past hyper.
     pub fn interim(&self) -> &Arc<Interim> {
         &self.interim
+    }
+
+    /// The gateway that serves it.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// The client's end of the socket.
@@ -137,7 +146,7 @@ async fn answer(
         Inspected::ServerOptions => return Ok(body::server_options()),
     };
     let route = plan.routes.find(target.authority.host(), target.path(), &head.method)?;
-    exchange.route = Some(route.index);
+    (exchange.route, exchange.upstream) = (Some(route.index), Some(route.upstream));
     let forwarded = auth::forwarded(route.auth.as_ref(), &target);
     let forwarded = cache::forwarded(route.cache.as_deref(), &head.method, forwarded);
     let has_body = !http_body::Body::is_end_stream(&body);
@@ -151,6 +160,7 @@ async fn answer(
     // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
     // record is, for the store.
     let (identified, away) = gateway.identify(running, route, &target, &head.headers).await;
+    exchange.note_caller(&identified);
     let mut asked = Asked::collect(exchange, &arrival, &identified, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
@@ -173,7 +183,6 @@ async fn answer(
             return refused;
         }
     };
-    exchange.caller.clone_from(&caller);
     asked.confirm(&caller, &mut answers, plan, gateway)?;
     asked.charge_by_session(&arrival, &head, &answers, gateway, &mut told)?;
     let (receipt, place) = asked.admit(&answers, plan, gateway, &mut told)?;
@@ -232,32 +241,12 @@ fn settle(
     gateway.correct(receipt.settle(&outcome));
 }
 
-/// A head that never became a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unparsed {
-    /// hyper could not read it, and answered 400.
-    Malformed,
-    /// It was longer than the bounds, and hyper answered 431 or 414.
-    TooLarge,
-    /// It was TLS, and the connection ended with an alert.
-    Tls,
-    /// It was not finished in time, and the connection ended with a 408.
-    SlowHead,
-}
-
-impl Unparsed {
-    /// The name in logs and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Malformed => "head_malformed",
-            Self::TooLarge => "head_too_large",
-            Self::SlowHead => "head_timeout",
-            Self::Tls => "tls_on_clear_port",
-        }
-    }
-}
-
 /// Writes the one access line of a head that never became a request.
 pub fn log_unparsed(connection: &Connection, unparsed: Unparsed) {
     exchange::write_unparsed(&connection.gateway, &connection.peer, unparsed);
+}
+
+/// Writes the access line of a connection that was turned away with a 503.
+pub fn log_turned_away(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) {
+    exchange::write_unparsed(gateway, peer, unparsed);
 }

@@ -257,12 +257,15 @@ impl Rejection {
         exchange.reason = Some(self.code());
         exchange.meter().rejection(self.code());
         if let Self::Exceeded(Exceeded::Limit { limit, .. }) = &self {
-            exchange.note_limit(limit, "refuse");
+            exchange.note_limit(limit);
             // Nothing was asked of the store: this node knew.
             let asked = exchange.store_time.is_some();
             exchange.limits = if asked { "refused" } else { "denied-locally" };
         }
-        if self.fault() != Fault::Client {
+        exchange.note_why(&self);
+        // Why credentials were refused is said to nobody else.
+        let is_told = matches!(&self, Self::Denied(denied) if denied.cause().is_some());
+        if self.fault() != Fault::Client || is_told {
             exchange.error = Some(with_sources(&self));
         }
         let mut response = if exchange.grpc { self.grpc() } else { self.problem(exchange) };
@@ -372,7 +375,7 @@ fn public_session(no_session: &NoSession) -> &'static str {
 }
 
 /// At least one second, rounded up: a client told to wait must not be early.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Clock {
     handed: Mutex<Vec<Weak<Handed>>>,
     /// First byte of an unfinished head.
     head_since: AtomicU64,
+    /// Bytes that came of it.
+    head_bytes: AtomicU64,
     /// Since when nothing has been in progress.
     idle_since: AtomicU64,
     /// Since when the client has taken less than `progress_bytes` while there was something to
@@ -131,16 +133,26 @@ impl Clock {
             flush: Flush::default(),
             handed: Mutex::default(),
             head_since: AtomicU64::new(0),
+            head_bytes: AtomicU64::new(0),
             idle_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
         })
     }
 
     /// Bytes arrived. Between requests they begin a head.
-    pub(super) fn received(&self) {
-        if self.open.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+    pub(super) fn received(&self, bytes: usize) {
+        if self.open.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// How much of a head came that was not finished.
+    pub(super) fn head_bytes(&self) -> u64 {
+        self.head_bytes.load(Ordering::Relaxed)
     }
 
     /// A head is complete.
@@ -149,6 +161,7 @@ impl Clock {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.served.store(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
+        self.head_bytes.store(0, Ordering::Relaxed);
         InProgress(Arc::clone(self))
     }
 
@@ -317,9 +330,9 @@ mod tests {
         let clock = clock();
         drop(clock.request(false));
         tokio::time::advance(Duration::from_secs(20)).await;
-        clock.received();
+        clock.received(1);
         tokio::time::advance(Duration::from_secs(4)).await;
-        clock.received();
+        clock.received(1);
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 6));
     }
 
@@ -330,7 +343,7 @@ mod tests {
         let other = Arc::clone(&clock);
         let begin = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(7)).await;
-            other.received();
+            other.received(1);
         });
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 17));
         begin.await.unwrap();

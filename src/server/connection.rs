@@ -86,7 +86,7 @@ pub(super) async fn serve(
             drive(connection, &clock, (stop, cut), false).await
         }
     };
-    report(gateway, &client, ended);
+    report(&limits, &client, &clock, ended);
 }
 
 /// Ends a connection that speaks TLS, and says once what to do about such clients.
@@ -206,7 +206,8 @@ async fn drive(
 }
 
 /// Writes down what no request wrote down: heads that never became one.
-fn report(gateway: &Gateway, client: &pipeline::Connection, ended: Ended) {
+fn report(limits: &ClientLimits, client: &pipeline::Connection, clock: &Clock, ended: Ended) {
+    let gateway = client.gateway();
     let unparsed = match ended {
         Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
         Ended::Expired(Expired::SlowReader) => {
@@ -219,7 +220,16 @@ fn report(gateway: &Gateway, client: &pipeline::Connection, ended: Ended) {
             return;
         }
         Ended::Over(Ok(())) => return,
-        Ended::Over(Err(error)) if error.is_parse_too_large() => Unparsed::TooLarge,
+        Ended::Over(Err(error)) if error.is_parse_too_large() => {
+            // hyper tells the bounds apart in its text and its answer alone.
+            if error.to_string().starts_with("URI too long") {
+                Unparsed::TargetTooLong
+            } else if clock.head_bytes() < limits.header_bytes {
+                Unparsed::TooManyHeaders
+            } else {
+                Unparsed::TooLarge
+            }
+        }
         Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
         Ended::Over(Err(error)) => {
             // The client went away or broke a body's framing; its requests have lines of their own.

@@ -64,10 +64,11 @@ impl ClientIo {
     pub(super) async fn detect(&mut self) -> std::io::Result<Option<Protocol>> {
         let mut seen = BytesMut::with_capacity(256);
         let protocol = loop {
-            if self.stream.read_buf(&mut seen).await? == 0 {
+            let read = self.stream.read_buf(&mut seen).await?;
+            if read == 0 {
                 return Ok(None);
             }
-            self.clock.received();
+            self.clock.received(read);
             if seen.starts_with(TLS) {
                 break Protocol::Tls;
             }
@@ -133,8 +134,9 @@ impl AsyncRead for ClientIo {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.clock.received();
+        let read = buf.filled().len().saturating_sub(before);
+        if read > 0 {
+            self.clock.received(read);
         }
         Poll::Ready(Ok(()))
     }

@@ -20,6 +20,7 @@ use self::places::{Full, Places};
 use self::workers::{Admitted, Workers};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::gateway::Gateway;
+use crate::pipeline::{self, Unparsed};
 
 /// Connections that the kernel keeps while we are busy.
 const BACKLOG: u32 = 4096;
@@ -155,11 +156,15 @@ fn admit(server: &Arc<Shared>, workers: &Workers, stream: TcpStream, address: So
             }
         }
         Err(full) => {
-            server.gateway.metrics.connection_refused(match full {
-                Full::Total => "connections",
-                Full::Address => "connections_per_address",
-            });
+            let unparsed = match full {
+                Full::Total => Unparsed::ConnectionsFull,
+                Full::Address => Unparsed::AddressFull,
+            };
+            let gateway = &server.gateway;
+            gateway.metrics.connection_refused(unparsed.code());
             if let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() {
+                // The others get no answer, and are counted alone.
+                pipeline::log_turned_away(gateway, &peer, unparsed);
                 server.connections.spawn(async move {
                     let _ = tokio::time::timeout(REFUSAL_TIME, io::refuse(stream)).await;
                     drop(permit);

@@ -322,6 +322,11 @@ fn hashed(bytes: &[u8]) -> String {
     out
 }
 
+/// The digest of bytes as keys spell it.
+pub fn hex_digest(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
+}
+
 /// Bytes in hexadecimal, as keys spell digests.
 pub fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 * bytes.len());

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
 use crate::config::{self, Balance};
+use crate::observe::Occupancy;
 
 pub use download::{Download, DownloadFault};
 use link::{Link, Sent};
@@ -193,6 +194,13 @@ impl Upstream {
     /// may take. Zero where nobody is to wait.
     pub fn continue_timeout(&self) -> Duration {
         self.settings.continue_timeout.min(self.settings.response_timeout / 2)
+    }
+
+    /// How busy its connections are.
+    pub fn occupancy(&self) -> Occupancy {
+        let (busy, waiting) = self.permits.count();
+        let open = self.places.open.load(Ordering::Relaxed);
+        Occupancy { busy, open, waiting, max: self.places.max }
     }
 
     /// Sends a request of this client and returns once the response head is there.

@@ -90,6 +90,13 @@ impl Permits {
         permit
     }
 
+    /// How many requests are in progress, and how many wait.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let counts = self.lock();
+        let waiting = counts.turns.values().filter_map(|client| counts.accounts.get(client));
+        (counts.taken, waiting.map(|account| account.waiting.len()).sum())
+    }
+
     fn queue(&self, client: IpAddr, sender: oneshot::Sender<Permit>) -> Waiting<'_> {
         let mut counts = self.lock();
         let counts = &mut *counts;

@@ -12,10 +12,14 @@
 /// The test language: a gateway, an upstream that records, clients, Redis, tokens. No test is here.
 mod support;
 
+/// What the access line says of a refusal, and the client is not told.
+mod access_line;
 /// The admin listener and the log: health, metrics, operations, one line per request.
 mod admin;
 /// API keys: made, used, limited, ended; and while Redis is away.
 mod api_keys;
+/// What is left of everything that an operator does.
+mod audit;
 /// Who may pass: tokens, what they must say, and how they are revoked.
 mod auth;
 /// How often Redis is asked for one request.
@@ -54,6 +58,8 @@ mod issuer;
 mod limits;
 /// Upstreams that read paths more loosely than the gateway.
 mod loose_paths;
+/// `/metrics` as a scraper reads it.
+mod metrics;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.

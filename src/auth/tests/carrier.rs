@@ -88,7 +88,8 @@ fn two_tokens_or_a_bad_form_are_malformed() {
         &[("authorization", "Bearer a"), ("cookie", "token=b")],
         &[("x-token", "a"), ("cookie", "token=b")],
     ] {
-        assert_eq!(find(&everywhere(), &headers(lines)), Err(Denied::Malformed), "{lines:?}");
+        let refused = find(&everywhere(), &headers(lines)).unwrap_err();
+        assert_eq!(refused.code(), "token_malformed", "{lines:?}");
     }
 }
 
@@ -161,7 +162,8 @@ fn a_query_parameter_carries_a_token_in_every_spelling_of_its_name() {
         "access_token=a,b",
         "access_token=a%zz",
     ] {
-        assert_eq!(in_query(query), Err(Denied::Malformed), "{query}");
+        let refused = in_query(query).unwrap_err();
+        assert_eq!(refused.code(), "token_malformed", "{query}");
     }
 }
 
@@ -205,5 +207,5 @@ fn an_api_key_is_bare_but_in_authorization() {
     let two = headers(&[("authorization", "ApiKey k"), ("x-api-key", "l")]);
     let places = Places { headers: &two, query: None };
     let found = crate::auth::carrier::find(&sources, Form::ApiKey, places);
-    assert_eq!(found, Err(Denied::Malformed));
+    assert_eq!(found, Err(Denied::Several));
 }

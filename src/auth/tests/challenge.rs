@@ -1,7 +1,12 @@
 //! What a caller who is turned away is told.
 
-use crate::auth::{Denied, KeyFault, REALM, Reason};
+use crate::auth::{Denied, KeyFault, REALM, Reason, Unmet};
 use crate::store::StoreError;
+
+fn insufficient(scope: Option<String>) -> Denied {
+    let (claim, wanted) = ("secret-claim".to_owned(), vec!["secret-value".to_owned()]);
+    Denied::Insufficient { scope, unmet: Box::new(Unmet { subject: None, claim, wanted }) }
+}
 
 #[test]
 fn status_code_and_challenge_are_a_contract() {
@@ -10,16 +15,12 @@ fn status_code_and_challenge_are_a_contract() {
     for (denied, status, code, error) in [
         (Denied::NoToken, 401, "token_missing", None),
         (Denied::Malformed, 400, "token_malformed", Some("invalid_request")),
+        (Denied::Several, 400, "token_malformed", Some("invalid_request")),
         (Denied::Invalid(Reason::Signature), 401, "token_invalid", Some("invalid_token")),
         (Denied::Invalid(Reason::Expired), 401, "token_expired", Some("invalid_token")),
-        (Denied::Revoked, 401, "token_revoked", Some("invalid_token")),
-        (Denied::Insufficient { scope }, 403, "scope_insufficient", Some("insufficient_scope")),
-        (
-            Denied::Insufficient { scope: None },
-            403,
-            "claims_insufficient",
-            Some("insufficient_scope"),
-        ),
+        (Denied::Revoked("jti"), 401, "token_revoked", Some("invalid_token")),
+        (insufficient(scope), 403, "scope_insufficient", Some("insufficient_scope")),
+        (insufficient(None), 403, "claims_insufficient", Some("insufficient_scope")),
     ] {
         assert_eq!((denied.status().as_u16(), denied.code()), (status, code));
         let mut expected = realm.to_owned();
@@ -27,7 +28,7 @@ fn status_code_and_challenge_are_a_contract() {
             let text = denied.public();
             expected += &format!(", error=\"{error}\", error_description=\"{text}\"");
         }
-        if matches!(&denied, Denied::Insufficient { scope: Some(_) }) {
+        if matches!(&denied, Denied::Insufficient { scope: Some(_), .. }) {
             expected += ", scope=\"a b\"";
         }
         assert_eq!(denied.challenge(REALM), expected);
@@ -56,7 +57,7 @@ fn a_refusal_of_an_api_key_names_its_own_scheme() {
 
 #[test]
 fn nothing_breaks_out_of_the_quotes() {
-    let denied = Denied::Insufficient { scope: Some("a\", error=\"none".to_owned()) };
+    let denied = insufficient(Some("a\", error=\"none".to_owned()));
     let text = denied.challenge("x\"y");
     let text = text.to_str().unwrap();
     assert!(
@@ -64,7 +65,7 @@ fn nothing_breaks_out_of_the_quotes() {
         "{text}"
     );
     assert!(!text.contains("scope=\"a"), "{text}");
-    for denied in [Denied::Malformed, Denied::Revoked, Denied::NoToken, denied] {
+    for denied in [Denied::Malformed, Denied::Revoked("jti"), Denied::NoToken, denied] {
         assert!(!denied.public().contains(['"', '\\']));
     }
 }
@@ -74,4 +75,26 @@ fn the_public_text_does_not_tell_why_a_token_is_invalid() {
     let texts = [Reason::Signature, Reason::Key, Reason::Issuer, Reason::Claims, Reason::NotYet]
         .map(|reason| Denied::Invalid(reason).challenge(REALM));
     assert!(texts.iter().all(|text| *text == texts[0]));
+}
+
+#[test]
+fn the_log_learns_the_cause_and_the_client_does_not() {
+    for (denied, cause, claim) in [
+        (Denied::Invalid(Reason::Signature), "signature", None),
+        (Denied::Invalid(Reason::Algorithm), "algorithm", None),
+        (Denied::Invalid(Reason::Key), "key_unknown", None),
+        (Denied::Invalid(Reason::Parts), "malformed", None),
+        (Denied::Invalid(Reason::Audience), "audience", Some("aud")),
+        (Denied::Invalid(Reason::Issuer), "issuer", Some("iss")),
+        (Denied::Invalid(Reason::NotYet), "not_yet_valid", Some("nbf")),
+        (Denied::Invalid(Reason::Claim("sub")), "claim", Some("sub")),
+        (Denied::Revoked("sid"), "sid", None),
+        (Denied::Several, "several", None),
+        (Denied::ApiKey(KeyFault::Mistyped), "mistyped", None),
+        (insufficient(None), "claim", Some("secret-claim")),
+    ] {
+        assert_eq!((denied.cause(), denied.claim()), (Some(cause), claim), "{denied:?}");
+        let told = format!("{} {:?}", denied.public(), denied.challenge(REALM));
+        assert!(!told.contains("secret"), "{told}");
+    }
 }

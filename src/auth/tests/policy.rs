@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::*;
+use crate::auth::Unmet;
 use crate::auth::{
     Denied, Places, Policy, Requirement, TokenMemory, Unidentified, confirm, permit, strip,
 };
@@ -122,8 +123,12 @@ fn a_requirement_is_met_by_any_of_its_values() {
         let any_of = vec!["admin".to_owned(), "user".to_owned()];
         policy.require = vec![Requirement { claim: claim.to_owned(), any_of }];
         let scope = (claim == "scope").then(|| "admin user".to_owned());
-        let expected = if met { Ok(()) } else { Err(Denied::Insufficient { scope }) };
-        assert_eq!(permit(&policy, &caller(claims.clone())), expected, "{claim} {claims}");
+        let (caller, wanted) = (caller(claims.clone()), policy.require[0].any_of.clone());
+        let subject = caller.as_ref().and_then(|identity| identity.subject.clone());
+        let unmet = Box::new(Unmet { subject, claim: claim.to_owned(), wanted });
+        let refused = Err(Denied::Insufficient { scope, unmet });
+        let expected = if met { Ok(()) } else { refused };
+        assert_eq!(permit(&policy, &caller), expected, "{claim} {claims}");
         assert_eq!(permit(&policy, &None), Err(Denied::NoToken));
     }
     assert_eq!(permit(&policy(&hs256_settings()), &None), Ok(()));
@@ -159,7 +164,8 @@ fn revocation_is_judged_without_leeway() {
         (&undated, false, None, false),
         (&undated, false, Some(0), true),
     ] {
-        let expected = if revoked { Err(Denied::Revoked) } else { Ok(()) };
+        let by = if listed { "jti" } else { "sub" };
+        let expected = if revoked { Err(Denied::Revoked(by)) } else { Ok(()) };
         let standing = StandingReply { listed, not_before, gone: false };
         assert_eq!(confirm(identity, standing), expected, "{listed} {not_before:?}");
     }

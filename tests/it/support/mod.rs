@@ -3,6 +3,7 @@
 
 mod client;
 mod edge;
+mod exposition;
 mod folder;
 mod gateway;
 mod issuer;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
+pub(crate) use exposition::Exposition;
 pub(crate) use folder::Folder;
 pub(crate) use gateway::{Gateway, Refused, operate, run};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};

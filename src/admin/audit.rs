@@ -1,0 +1,280 @@
+//! One line among the diagnostics for each operation that changes something, or tried to: who,
+//! what, and what came of it. Every request below `/v1/` that does not only look has one, so a new
+//! operation cannot go without.
+//!
+//! Lines stand whatever `log.level` says. What an operator names is shortened and escaped; what
+//! opens something (a token, a session's id) stands as the first half of its SHA-256.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use http::Method;
+use http::request::Parts;
+use serde_json::Value;
+
+use super::{Reply, query};
+use crate::observe::AUDIT;
+use crate::pipeline::without_credentials;
+use crate::store::keys::hex_digest;
+
+/// Most bytes of one value.
+const VALUE_BYTES_MAX: usize = 128;
+/// Most members of one operation that are told.
+const MEMBERS_MAX: usize = 12;
+/// Longest id of an API key, in bytes: what is longer may be a key that was sent by mistake.
+const KEY_ID_BYTES_MAX: usize = 40;
+/// Members of queries and bodies that stand as they are.
+const PLAIN: [&str; 18] = [
+    "all",
+    "auth",
+    "expires_in",
+    "group",
+    "host",
+    "jti",
+    "key_id",
+    "origin",
+    "owner",
+    "policy",
+    "prefix",
+    "route",
+    "scopes",
+    "soft",
+    "sub",
+    "tag",
+    "tier",
+    "upstream",
+];
+
+/// The code of a refusal, for its line.
+#[derive(Debug, Clone)]
+pub(super) struct Code(pub(super) String);
+
+/// What an operation did, beyond its status.
+#[derive(Debug, Clone)]
+pub(super) struct Did(pub(super) &'static str, pub(super) String);
+
+/// A line that is being written; it stands also when the client leaves before its answer.
+#[derive(Debug)]
+pub(super) struct Audit {
+    from: IpAddr,
+    /// What let the operator in.
+    by: &'static str,
+    operation: String,
+    object: String,
+    members: usize,
+    is_written: bool,
+}
+
+impl Audit {
+    /// The line of a request below `/v1/`; nothing when it only looks.
+    pub(super) fn begin(peer: SocketAddr, head: &Parts) -> Option<Self> {
+        let (method, path) = (&head.method, head.uri.path());
+        let only_looks = matches!(*method, Method::GET | Method::HEAD) || path == "/v1/explain";
+        if only_looks {
+            return None;
+        }
+        let mut audit = Self {
+            from: peer.ip().to_canonical(),
+            by: "nobody",
+            operation: format!("{} {}", shortened(method.as_str()), template(path)),
+            object: String::new(),
+            members: 0,
+            is_written: false,
+        };
+        if let Some(id) = path.strip_prefix("/v1/sessions/") {
+            audit.digest("id", &decoded(id));
+        } else if let Some(id) = path.strip_prefix("/v1/keys/") {
+            let id = decoded(id);
+            if id.len() > KEY_ID_BYTES_MAX {
+                audit.digest("id", &id);
+            } else {
+                audit.member("id", &id);
+            }
+        } else if let Some(user) = path.strip_prefix("/v1/users/") {
+            audit.member("user", &decoded(user.strip_suffix("/sessions").unwrap_or(user)));
+        }
+        for (name, value) in query::pairs(head.uri.query()).unwrap_or_default() {
+            match &*name {
+                "user" | "ttl" => audit.member(&name, &value),
+                "key" => audit.member(&name, &without_credentials(&value)),
+                _ => audit.named(&name, &value),
+            }
+        }
+        Some(audit)
+    }
+
+    /// The guard let the request in, by this.
+    pub(super) fn admit(&mut self, by: &'static str) {
+        self.by = by;
+    }
+
+    /// What the body names. That of a session is the application's own business.
+    pub(super) fn body(&mut self, body: &[u8]) {
+        if self.operation.ends_with("/v1/sessions/{id}") {
+            self.member("bytes", &body.len().to_string());
+            return;
+        }
+        let Ok(Value::Object(members)) = serde_json::from_slice(body) else { return };
+        for (name, value) in &members {
+            match value {
+                Value::String(text) => self.named(name, text),
+                Value::Bool(flag) => self.named(name, if *flag { "true" } else { "false" }),
+                Value::Array(items) if name == "scopes" => {
+                    let scopes: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                    self.named(name, &scopes.join(" "));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes the line.
+    pub(super) fn end(mut self, reply: &Reply) {
+        let status = reply.status();
+        let result = match status.as_u16() {
+            ..400 => "done",
+            400..500 => "refused",
+            _ => "failed",
+        };
+        if let Some(Did(name, what)) = reply.extensions().get() {
+            self.member(name, what);
+        }
+        if let Some(Code(code)) = reply.extensions().get() {
+            self.member("code", code);
+        }
+        self.write(result, status.as_str());
+    }
+
+    fn named(&mut self, name: &str, value: &str) {
+        match name {
+            "sid" | "token" => self.digest(name, value),
+            "url" | "path" => self.member(name, without_secrets(value)),
+            _ if PLAIN.contains(&name) => self.member(name, value),
+            _ => {}
+        }
+    }
+
+    fn digest(&mut self, name: &str, value: &str) {
+        let digest = hex_digest(value.as_bytes());
+        self.member(name, &format!("sha256:{}", digest.get(..32).unwrap_or_default()));
+    }
+
+    fn member(&mut self, name: &str, value: &str) {
+        if self.members < MEMBERS_MAX {
+            self.members += 1;
+            // Writing to a String cannot fail.
+            let _ = write!(self.object, " {name}={:?}", shortened(value));
+        }
+    }
+
+    fn write(&mut self, result: &str, status: &str) {
+        self.is_written = true;
+        let Self { from, by, operation, object, .. } = self;
+        tracing::info!(
+            target: AUDIT,
+            "audit from={from} by={by} operation={operation:?}{object} status={status} \
+             result={result}"
+        );
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        if !self.is_written {
+            // It may have been carried out, or not.
+            self.write("unknown", "-");
+        }
+    }
+}
+
+/// A reload by a signal, which is an operation too.
+pub fn reloaded(result: &'static str) {
+    tracing::info!(target: AUDIT, "audit by=SIGHUP operation=\"reload\" result={result}");
+}
+
+/// The path without what its sender chose.
+fn template(path: &str) -> &str {
+    const KNOWN: [&str; 6] = [
+        "/v1/cache/purge",
+        "/v1/cache/warm",
+        "/v1/keys",
+        "/v1/limits",
+        "/v1/limits/refused",
+        "/v1/revocations",
+    ];
+    match path {
+        _ if KNOWN.contains(&path) || path == "/v1/status" => path,
+        _ if path.starts_with("/v1/sessions/") => "/v1/sessions/{id}",
+        _ if path.starts_with("/v1/keys/") => "/v1/keys/{id}",
+        _ if path.starts_with("/v1/users/") => "/v1/users/{sub}/sessions",
+        _ => "/v1/…",
+    }
+}
+
+fn decoded(text: &str) -> String {
+    query::percent_decoded(text).unwrap_or_else(|_| text.to_owned())
+}
+
+/// A URL or path without its query, and without a user's name and password.
+fn without_secrets(url: &str) -> &str {
+    let before_query = url.split(['?', '#']).next().unwrap_or_default();
+    if before_query.contains('@') { "[redacted]" } else { before_query }
+}
+
+fn shortened(text: &str) -> String {
+    if text.len() <= VALUE_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=VALUE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit(method: &str, uri: &str, body: &str) -> Option<String> {
+        let request = http::Request::builder().method(method).uri(uri).body(()).unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut audit = Audit::begin(peer, &request.into_parts().0)?;
+        audit.body(body.as_bytes());
+        audit.is_written = true;
+        Some(format!("{}{}", audit.operation, audit.object))
+    }
+
+    #[test]
+    fn what_only_looks_has_no_line() {
+        for (method, path) in [
+            ("GET", "/v1/status"),
+            ("HEAD", "/v1/status"),
+            ("GET", "/v1/sessions/a"),
+            ("POST", "/v1/explain"),
+        ] {
+            assert_eq!(audit(method, path, ""), None, "{method} {path}");
+        }
+        assert_eq!(audit("POST", "/v1/new", "").as_deref(), Some("POST /v1/…"));
+    }
+
+    #[test]
+    fn a_line_has_no_secrets_and_no_second_line() {
+        let long = "x".repeat(300);
+        for (method, uri, body, has) in [
+            ("PUT", "/v1/sessions/s3cret?user=4%0A2", r#"{"a":"s3cret"}"#, "user=\"4\\n2\" bytes"),
+            ("DELETE", "/v1/sessions/s3cret", "", "id=\"sha256:"),
+            ("POST", "/v1/revocations", r#"{"token":"s3cret"}"#, "token=\"sha256:"),
+            ("DELETE", "/v1/revocations?sid=s3cret", "", "sid=\"sha256:"),
+            ("DELETE", "/v1/keys/pk_s3cret_0123456789012345678901234567890", "", "id=\"sha256:"),
+            ("DELETE", "/v1/limits?policy=a&key=session=s3cret", "", "key=\"session=#"),
+            ("POST", "/v1/cache/purge", r#"{"url":"http://u:s3cret@h/"}"#, "url=\"[redacted]\""),
+            ("POST", "/v1/cache/purge", r#"{"url":"http://h/a?t=s3cret"}"#, "url=\"http://h/a\""),
+            ("POST", "/v1/revocations", r#"{"sub":"a\"\u202e b"}"#, "sub=\"a\\\"\\u{202e} b\""),
+            ("POST", "/v1/revocations", r#"{"other":"s3cret"}"#, "/v1/revocations"),
+        ] {
+            let line = audit(method, uri, body).unwrap();
+            assert!(line.contains(has), "{line}");
+            assert!(!line.contains("s3cret") && !line.contains('\n'), "{line}");
+        }
+        let line = audit("POST", "/v1/revocations", &format!("{{\"sub\":\"{long}\"}}")).unwrap();
+        assert!(line.len() < 200, "{line}");
+    }
+}

@@ -1,0 +1,268 @@
+//! The metrics whose labels come from the configuration in force: routes, limits, issuers,
+//! upstreams. What a reload takes away has no series any more, what it adds has one from then on,
+//! and what stays keeps its counts. Requests hold what they count with, and look nothing up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use super::metrics::Tally;
+use super::route::{self, RouteMeter};
+use crate::base::shard::Counters;
+
+/// A metric of an operator's own words: name, help and unit.
+type Named<'n> = (&'n str, &'n str, Option<Unit>);
+
+/// Counters by a word that this program chose.
+#[derive(Debug, Default)]
+pub(super) struct Words(RwLock<BTreeMap<&'static str, Tally>>);
+
+impl Words {
+    /// Counts one.
+    pub(super) fn count(&self, word: &'static str) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).cloned();
+        let counter = known.unwrap_or_else(|| {
+            let mut words = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            words.entry(word).or_default().clone()
+        });
+        counter.inc();
+    }
+
+    /// How often a word was counted.
+    pub(super) fn get(&self, word: &'static str) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).map_or(0, Tally::get)
+    }
+
+    /// All words, in order.
+    pub(super) fn all(&self) -> Vec<(&'static str, Tally)> {
+        let words = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        words.iter().map(|(word, counter)| (*word, counter.clone())).collect()
+    }
+}
+
+/// What one limit, or one of its windows, counts.
+#[derive(Debug)]
+pub struct LimitMeter {
+    limit: String,
+    action: &'static str,
+    over: Tally,
+}
+
+impl LimitMeter {
+    /// A request was over it.
+    pub fn over(&self) {
+        self.over.inc();
+    }
+}
+
+/// What the fetches from one place of keys count.
+#[derive(Debug)]
+pub struct IssuerMeter {
+    url: String,
+    fetches: Words,
+}
+
+impl IssuerMeter {
+    /// One fetch has ended.
+    pub fn fetched(&self, result: &'static str) {
+        self.fetches.count(result);
+    }
+}
+
+/// The connections of one upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Requests in progress; each has a connection, or is about to.
+    pub busy: usize,
+    /// Connections, in use and unused.
+    pub open: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+    /// `max_connections`
+    pub max: usize,
+}
+
+/// What is only looked up when somebody asks.
+#[derive(Debug, Default)]
+pub struct Now {
+    /// The places of issuers' keys, and how old the keys are, where there are any.
+    pub issuers: Vec<(String, Option<Duration>)>,
+    /// Each upstream.
+    pub upstreams: Vec<(String, Occupancy)>,
+    /// Most client connections.
+    pub connections_max: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    routes: Mutex<Vec<Arc<RouteMeter>>>,
+    limits: Mutex<Vec<Arc<LimitMeter>>>,
+    /// Whoever fetches holds its meter.
+    issuers: Mutex<Vec<Weak<IssuerMeter>>>,
+    /// Requests that have begun, and those that have ended.
+    requests: Counters<2>,
+    now: Mutex<Now>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Live {
+    /// The meters of exactly these routes, in their order, and no others from now on.
+    pub(super) fn routes<'n>(
+        &self,
+        names: impl Iterator<Item = (&'n str, bool)>,
+        always: &[&Arc<RouteMeter>],
+    ) -> Vec<Arc<RouteMeter>> {
+        let mut routes = lock(&self.routes);
+        let mut known: HashMap<String, Arc<RouteMeter>> =
+            always.iter().map(|meter| (meter.name().to_owned(), Arc::clone(meter))).collect();
+        known.extend(routes.drain(..).map(|meter| (meter.name().to_owned(), meter)));
+        let of_names = names.map(|(name, caches)| {
+            let meter = known.remove(name).unwrap_or_else(|| Arc::new(RouteMeter::new(name)));
+            meter.set_caches(caches);
+            meter
+        });
+        let meters: Vec<Arc<RouteMeter>> = of_names.collect();
+        // A route may be called like those that stand for no route: then they count together.
+        let others = always.iter().filter(|it| !meters.iter().any(|meter| Arc::ptr_eq(meter, it)));
+        routes.extend(others.map(|meter| Arc::clone(meter)));
+        routes.extend(meters.iter().map(Arc::clone));
+        meters
+    }
+
+    /// The meters of exactly these limits, with what each does to requests over it.
+    pub(super) fn limits<'n>(
+        &self,
+        items: impl Iterator<Item = (&'n str, &'static str)>,
+    ) -> HashMap<String, Arc<LimitMeter>> {
+        let mut limits = lock(&self.limits);
+        let mut meters: BTreeMap<&str, Arc<LimitMeter>> = BTreeMap::new();
+        for (name, action) in items {
+            let known = limits.iter().find(|it| it.limit == name && it.action == action);
+            meters.entry(name).or_insert_with(|| match known {
+                Some(meter) => Arc::clone(meter),
+                None => {
+                    let (limit, over) = (name.to_owned(), Tally::default());
+                    Arc::new(LimitMeter { limit, action, over })
+                }
+            });
+        }
+        *limits = meters.values().map(Arc::clone).collect();
+        meters.into_iter().map(|(name, meter)| (name.to_owned(), meter)).collect()
+    }
+
+    /// The meter of one place of keys; whoever fetches from the same place counts with the same.
+    pub(super) fn issuer(&self, url: &str) -> Arc<IssuerMeter> {
+        let mut issuers = lock(&self.issuers);
+        issuers.retain(|meter| meter.strong_count() > 0);
+        let known = issuers.iter().filter_map(Weak::upgrade).find(|meter| meter.url == url);
+        known.unwrap_or_else(|| {
+            let meter = Arc::new(IssuerMeter { url: url.to_owned(), fetches: Words::default() });
+            issuers.push(Arc::downgrade(&meter));
+            meter
+        })
+    }
+
+    pub(super) fn begin(&self) {
+        self.requests.add(0, 1);
+    }
+
+    pub(super) fn end(&self) {
+        self.requests.add(1, 1);
+    }
+
+    pub(super) fn set(&self, now: Now) {
+        *lock(&self.now) = now;
+    }
+}
+
+/// Writes one family.
+pub(super) fn family<M: EncodeMetric + TypedMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): Named<'_>,
+    series: impl Iterator<Item = (impl EncodeLabelSet, M)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), M::TYPE)?;
+    for (labels, value) in series {
+        value.encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Writes one gauge without labels.
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let kind = value.metric_type();
+    value.encode(encoder.encode_descriptor(name, help, None, kind)?)
+}
+
+impl Collector for Live {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let routes = lock(&self.routes).clone();
+        route::encode(&routes, &mut encoder)?;
+        let limits = lock(&self.limits).clone();
+        let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark.";
+        let over = limits
+            .iter()
+            .map(|it| ([("limit", &*it.limit), ("action", it.action)], it.over.clone()));
+        family(&mut encoder, ("over_limit", help, None), over)?;
+        // Ended first: what ends in between must not be more than what began.
+        let ended = self.requests.sum(1);
+        let in_flight = self.requests.sum(0).saturating_sub(ended);
+        gauge(&mut encoder, "requests_in_flight", "Requests being answered.", in_flight)?;
+        let now = lock(&self.now);
+        let most = now.connections_max as u64;
+        let help = "Most client connections, server.limits.connections.";
+        gauge(&mut encoder, "connections_max", help, most)?;
+        self.encode_issuers(&now, &mut encoder)?;
+        encode_upstreams(&now.upstreams, &mut encoder)
+    }
+}
+
+impl Live {
+    fn encode_issuers(&self, now: &Now, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let meters: Vec<Arc<IssuerMeter>> =
+            lock(&self.issuers).iter().filter_map(Weak::upgrade).collect();
+        let in_force = |url: &str| now.issuers.iter().any(|(known, _)| known == url);
+        let fetches = meters.iter().filter(|meter| in_force(&meter.url)).flat_map(|meter| {
+            let results = meter.fetches.all().into_iter();
+            results.map(|(result, count)| ([("url", &*meter.url), ("result", result)], count))
+        });
+        let help = "Fetches of issuers' keys, by place and result.";
+        family(encoder, ("issuer_key_fetches", help, None), fetches)?;
+        let ages = now.issuers.iter().filter_map(|(url, age)| {
+            Some(([("url", &**url)], ConstGauge::new(age.as_ref()?.as_secs_f64())))
+        });
+        let help = "Time since an issuer's keys were last fetched well.";
+        family(encoder, ("issuer_key_age", help, Some(Unit::Seconds)), ages)
+    }
+}
+
+fn encode_upstreams(
+    upstreams: &[(String, Occupancy)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let value = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+    let states = upstreams.iter().flat_map(|(name, it)| {
+        let state = |state, count| ([("upstream", &**name), ("state", state)], value(count));
+        [state("busy", it.busy), state("idle", it.open.saturating_sub(it.busy))]
+    });
+    let help = "Connections to an upstream, in use (busy) or kept for the next request (idle).";
+    family(encoder, ("upstream_connections", help, None), states)?;
+    let most = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.max)));
+    let help = "Most requests in progress at an upstream, its max_connections.";
+    family(encoder, ("upstream_connections_max", help, None), most)?;
+    let waiting = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.waiting)));
+    let help = "Requests that wait for a connection to an upstream.";
+    family(encoder, ("upstream_requests_waiting", help, None), waiting)
+}

@@ -1,0 +1,207 @@
+//! What the log tells of a refusal beyond its code: the cause, what was missing, the limit and
+//! whose it is, the key of `gateway.toml` that bounds it. Nothing of it reaches the client, and
+//! nothing of it is a client's own text but the principal of a limit, which is short and plain.
+
+use std::borrow::Cow;
+
+use super::exchange::Exchange;
+use super::rejection::{Rejection, whole_seconds};
+use crate::auth::{Denied, KeyFault, Reason};
+use crate::base::body::UploadFault;
+use crate::config::Config;
+use crate::guard::Malformed;
+use crate::limit::Exceeded;
+use crate::observe::access::Line;
+use crate::plan::Plan;
+use crate::session::NoSession;
+use crate::store::keys::{hex_digest, limit_parts};
+use crate::upstream::Failure;
+
+/// Most values of one requirement that a line lists.
+const WANTED_MAX: usize = 16;
+/// Words in a header's name that say that its value opens something.
+const CREDENTIALS: [&str; 6] = ["auth", "cookie", "key", "password", "secret", "token"];
+
+/// See the module. Absent members have nothing to say.
+#[derive(Debug, Default)]
+pub(super) struct Why {
+    cause: Option<&'static str>,
+    claim: Option<String>,
+    wanted: Vec<String>,
+    bound: Option<Cow<'static, str>>,
+    over: Option<Over>,
+}
+
+/// The limit that was exhausted.
+#[derive(Debug)]
+struct Over {
+    limit: String,
+    window: String,
+    key: String,
+    retry_after_s: u64,
+}
+
+impl Why {
+    /// Everything that is known of why a request was refused.
+    pub(super) fn of(rejection: &Rejection, exchange: &Exchange) -> Self {
+        let plan = &exchange.running.plan;
+        let mut why = Self { bound: bound(rejection, exchange), ..Self::default() };
+        match rejection {
+            Rejection::Denied(denied) => {
+                why.cause = denied.cause();
+                why.claim = denied.claim().map(str::to_owned);
+                why.wanted = wanted(denied, plan, verifier(exchange));
+                why.wanted.truncate(WANTED_MAX);
+            }
+            Rejection::Exceeded(Exceeded::Limit { limit, retry_after, key, .. }) => {
+                let (principal, name, window) = limit_parts(key).unwrap_or(("-", limit, "-"));
+                why.over = Some(Over {
+                    limit: name.to_owned(),
+                    window: window.to_owned(),
+                    key: without_credentials(principal),
+                    retry_after_s: whole_seconds(*retry_after),
+                });
+            }
+            _ => {}
+        }
+        why
+    }
+
+    /// Nothing but the key that bounds what ended early.
+    pub(super) fn bounded_by(bound: String) -> Self {
+        Self { bound: Some(bound.into()), ..Self::default() }
+    }
+
+    /// Adds the members to a line.
+    pub(super) fn tell<'a>(&'a self, line: &mut Line<'a>) {
+        line.cause = self.cause;
+        line.claim = self.claim.as_deref();
+        line.wanted = &self.wanted;
+        line.bound = self.bound.as_deref();
+        if let Some(over) = &self.over {
+            line.limit = Some(&over.limit);
+            line.limit_window = Some(&over.window);
+            line.limit_key = Some(&over.key);
+            line.retry_after_s = Some(over.retry_after_s);
+        }
+    }
+}
+
+/// The key of `gateway.toml` that says where the bound is that the request met.
+fn bound(rejection: &Rejection, exchange: &Exchange) -> Option<Cow<'static, str>> {
+    let of_upstream = |key| format!("upstreams.{}.{key}", exchange.upstream_name());
+    let of_auth = |key| format!("auth.{}.{key}", verifier(exchange).unwrap_or("*"));
+    Some(match rejection {
+        Rejection::Malformed(Malformed::BodyTooLarge)
+        | Rejection::Upload(UploadFault::TooLarge) => "server.limits.body_bytes".into(),
+        Rejection::Malformed(Malformed::TooManyHeaders) => "server.limits.headers".into(),
+        Rejection::Malformed(Malformed::Path(what)) if what.contains("%2F") => {
+            "server.limits.encoded_slash".into()
+        }
+        Rejection::Upload(UploadFault::Stalled) => "server.limits.progress_timeout".into(),
+        Rejection::Denied(Denied::Invalid(Reason::TooLarge))
+        | Rejection::Denied(Denied::ApiKey(KeyFault::TooLarge)) => of_auth("token_bytes").into(),
+        Rejection::Denied(Denied::Invalid(Reason::MaxAge)) => of_auth("max_age").into(),
+        Rejection::Denied(Denied::KeysUnavailable(name)) => format!("auth.{name}.jwks_url").into(),
+        Rejection::RevocationUnknown(_) => "store.on_outage.revocation".into(),
+        Rejection::Exceeded(Exceeded::Unknown(_)) => "store.on_outage.limits".into(),
+        Rejection::Exceeded(Exceeded::Blocked) => blocking(exchange).into(),
+        Rejection::NoSession(no_session) => match no_session {
+            NoSession::Idle => "session.idle_timeout".into(),
+            NoSession::Expired => "session.absolute_timeout".into(),
+            NoSession::NotRenewed => "session.rolling_timeout".into(),
+            NoSession::Suspended => "session.suspended_field".into(),
+            NoSession::TooLarge => "session.max_bytes".into(),
+            NoSession::Unknown(_) => "store.on_outage.session".into(),
+            _ => return None,
+        },
+        Rejection::Upstream(failure) => match failure {
+            Failure::Busy => of_upstream("max_connections").into(),
+            Failure::Timeout => of_upstream("response_timeout").into(),
+            Failure::ConnectTimeout => of_upstream("connect_timeout").into(),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// The limit of the route that blocks the client's address.
+fn blocking(exchange: &Exchange) -> String {
+    let config = &exchange.running.plan.config;
+    let route = config.routes.get(exchange.route_name());
+    let blocks = |name: &&String| {
+        let networks = config.limits.get(*name).map(|limit| &limit.block);
+        networks.into_iter().flatten().any(|network| network.contains(&exchange.client.ip()))
+    };
+    let name = route.and_then(|route| route.limits.iter().find(blocks));
+    format!("limits.{}.block", name.map_or("*", String::as_str))
+}
+
+/// The one verifier of the request's route; nothing where there are several.
+fn verifier(exchange: &Exchange) -> Option<&str> {
+    let config = &exchange.running.plan.config;
+    match config.routes.get(exchange.route_name())?.auth.as_ref()?.by.as_slice() {
+        [only] => Some(only),
+        _ => None,
+    }
+}
+
+/// What would have been accepted in place of what the token says.
+fn wanted(denied: &Denied, plan: &Plan, verifier: Option<&str>) -> Vec<String> {
+    let written = |config: &Config| verifier.and_then(|name| config.auth.get(name).cloned());
+    match denied {
+        Denied::Insufficient { unmet, .. } => unmet.wanted.clone(),
+        Denied::Invalid(Reason::Audience) => {
+            written(&plan.config).map(|it| it.audience).unwrap_or_default()
+        }
+        Denied::Invalid(Reason::Issuer) => {
+            written(&plan.config).and_then(|it| it.issuer).into_iter().collect()
+        }
+        Denied::Invalid(Reason::Algorithm) => {
+            let accepted = written(&plan.config).map(|it| it.algorithms).unwrap_or_default();
+            accepted.iter().map(|algorithm| format!("{algorithm:?}")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A principal whose parts open nothing: a session's id, and the value of a header that carries
+/// credentials by its name, stand as their digests.
+pub fn without_credentials(principal: &str) -> String {
+    let told = principal.split('|').map(|part| {
+        let Some((kind, value)) = part.split_once('=') else { return Cow::Borrowed(part) };
+        let opens = kind == "session"
+            || kind.strip_prefix("header:").is_some_and(|name| {
+                let name = name.to_ascii_lowercase();
+                CREDENTIALS.iter().any(|word| name.contains(word))
+            });
+        if opens && !value.starts_with('#') {
+            Cow::Owned(format!("{kind}=#{}", hex_digest(value.as_bytes())))
+        } else {
+            Cow::Borrowed(part)
+        }
+    });
+    told.collect::<Vec<_>>().join("|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_in_the_log_opens_nothing() {
+        for same in ["claim:sub=42", "users/claim:sub=42|address=192.0.2.1", "header:x-tenant=a"] {
+            assert_eq!(without_credentials(same), same);
+        }
+        for (principal, kind) in [
+            ("session=s3cret", "session=#"),
+            ("header:x-api-key=s3cret", "header:x-api-key=#"),
+            ("header:authorization=s3cret", "header:authorization=#"),
+            ("route=r|session=s3cret", "route=r|session=#"),
+        ] {
+            let told = without_credentials(principal);
+            assert!(told.starts_with(kind) && !told.contains("s3cret"), "{told}");
+            assert_eq!(without_credentials(&told), told, "a digest stays as it is");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `/metrics` as a scraper reads it: two formats, histograms of which quantiles can be computed,
+//! series of what is configured and of nothing else.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::{Arc, Barrier};
+
+use crate::support::{
+    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, raw, response,
+    token,
+};
+
+const ROUTES: &str = r#"
+[limits.tight]
+key = ["address"]
+allow = ["2/1h"]
+[routes.open]
+path = "/open/*"
+upstream = "shop"
+[routes.cached]
+path = "/cached"
+upstream = "shop"
+cache = { ttl = "1h", shared = true }
+[routes.limited]
+path = "/limited"
+upstream = "shop"
+limits = ["tight"]
+[routes.private]
+path = "/private"
+upstream = "shop"
+auth = "users"
+"#;
+
+fn start(more: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let gateway = Gateway::start(&format!("{AUTH}{}{ROUTES}{more}", upstream.table("shop")));
+    (upstream, gateway)
+}
+
+fn scrape(gateway: &Gateway) -> Exposition {
+    Exposition::text(&Client::get(gateway.admin, "/metrics").send().text())
+}
+
+/// One request of every kind, and their number.
+fn traffic(gateway: &Gateway) -> usize {
+    let good = token(claims("42"));
+    let paths = ["/open/1", "/cached", "/cached", "/private", "/nowhere"];
+    let paths: Vec<&str> = paths.into_iter().chain(["/limited"; 4]).collect();
+    for path in &paths {
+        Client::get(gateway.public, path).bearer(&good).send();
+    }
+    Client::request(gateway.public, "TRACE", "/open/1").send();
+    paths.len() + 1
+}
+
+fn requests(gateway: &Gateway) -> f64 {
+    let all = scrape(gateway).series;
+    all.iter().filter(|((name, _), _)| name == "portcullis_requests_total").map(|it| it.1).sum()
+}
+
+#[test]
+fn both_formats_are_what_scrapers_read() {
+    let redis = Redis::start();
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let gateway = Gateway::start(&format!(
+        "[store]\nurl = \"{}\"\n{AUTH}{}{ROUTES}",
+        redis.url(),
+        upstream.table("shop")
+    ));
+    let sent = traffic(&gateway) as f64;
+    eventually("all are counted", || requests(&gateway) >= sent);
+    let get = |accept: &str| {
+        let request = Client::get(gateway.admin, "/metrics");
+        let reply = if accept.is_empty() { request } else { request.header("Accept", accept) };
+        let reply = reply.send();
+        assert_eq!(reply.header("vary"), Some("accept"));
+        (reply.header("content-type").unwrap_or_default().to_owned(), reply.text())
+    };
+    let plain = "text/plain; version=0.0.4; charset=utf-8";
+    for accept in ["", "*/*", "text/plain", "text/plain;q=1, application/openmetrics-text;q=0.9"] {
+        let (kind, text) = get(accept);
+        assert_eq!(kind, plain, "{accept:?}");
+        Exposition::text(&text);
+    }
+    let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;\
+                      version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    for accept in ["application/openmetrics-text", prometheus] {
+        let (kind, text) = get(accept);
+        assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        let open = Exposition::open_metrics(&text);
+        assert_eq!(open.families, scrape(&gateway).families);
+    }
+    let read = scrape(&gateway);
+    let open = [("route", "open")];
+    assert_eq!(read.value("portcullis_request_duration_seconds_count", &open), Some(1.0));
+    assert_eq!(read.value("portcullis_upstream_duration_seconds_count", &open), Some(1.0));
+    let over = [("limit", "tight"), ("action", "refuse")];
+    assert_eq!(read.value("portcullis_over_limit_total", &over), Some(2.0));
+    for (route, status) in [("unmatched", "404"), ("malformed", "405")] {
+        let labels = [("route", route), ("status", status)];
+        assert_eq!(read.value("portcullis_requests_total", &labels), Some(1.0), "{route}");
+    }
+    assert!(!read.mentions("route", "-"));
+}
+
+#[test]
+fn routes_without_a_cache_have_no_series_of_one() {
+    let (_upstream, gateway) = start("");
+    traffic(&gateway);
+    for (name, labels) in scrape(&gateway).series.keys() {
+        let is_cached = labels.contains(&("route".to_owned(), "cached".to_owned()));
+        let is_of_a_cache = name.starts_with("portcullis_cache_");
+        let has_route = labels.iter().any(|(label, _)| label == "route");
+        assert!(!is_of_a_cache || !has_route || is_cached, "{name} {labels:?}");
+    }
+}
+
+#[test]
+fn a_reload_takes_series_away_adds_some_and_keeps_the_counts_of_the_rest() {
+    let (upstream, gateway) = start("");
+    let sent = traffic(&gateway) as f64;
+    eventually("all are counted", || requests(&gateway) >= sent);
+    // A connection that rests keeps the plan that its last request had.
+    let mut resting = Session::open(gateway.public);
+    assert_eq!(resting.get("/open/2").send().status, 200);
+    let open = [("route", "open"), ("status", "200")];
+    let name = "portcullis_requests_total";
+    eventually("it is counted", || scrape(&gateway).value(name, &open) == Some(2.0));
+    assert!(scrape(&gateway).mentions("route", "limited"));
+    let routes = ROUTES.replace("routes.limited", "routes.added").replace("tight", "loose");
+    gateway.rewrite(&format!("{AUTH}{}{routes}", upstream.table("shop")));
+    gateway.signal("HUP");
+    let applied = [("result", "applied")];
+    let reloads = "portcullis_reloads_total";
+    eventually("it is reloaded", || scrape(&gateway).value(reloads, &applied) == Some(1.0));
+    let read = scrape(&gateway);
+    for (label, gone, new) in [("route", "limited", "added"), ("limit", "tight", "loose")] {
+        assert!(!read.mentions(label, gone), "{gone} stays");
+        assert!(read.mentions(label, new), "{new} is missing");
+    }
+    assert_eq!(read.value(name, &open), Some(2.0));
+    assert_eq!(resting.get("/limited").send().status, 200, "the route is called otherwise now");
+    assert_eq!(Client::get(gateway.public, "/open/3").send().status, 200);
+    eventually("it goes on counting", || scrape(&gateway).value(name, &open) == Some(3.0));
+    assert!(!scrape(&gateway).mentions("route", "limited"));
+    gateway.rewrite("nonsense");
+    gateway.signal("HUP");
+    let refused = [("result", "refused")];
+    eventually("it is refused", || scrape(&gateway).value(reloads, &refused) == Some(1.0));
+}
+
+#[test]
+fn what_is_used_stands_beside_its_bound() {
+    let gate = Arc::new(Barrier::new(2));
+    let inside = Arc::clone(&gate);
+    let upstream = Upstream::with(move |_, connection| {
+        inside.wait();
+        let _ = connection.write_all(response("200 OK", "ok").as_bytes());
+    });
+    let gateway = Gateway::start(&format!(
+        "[server.limits]\nconnections = 321\n[store]\nnear_cache_bytes = \"3MiB\"\n\
+         backlog_bytes = \"5MiB\"\nrevocations = 4321\n{}max_connections = 7\n[routes.all]\n\
+         path = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    let none = scrape(&gateway);
+    assert_eq!(none.value("portcullis_requests_in_flight", &[]), Some(0.0));
+    let mut held = Session::open(gateway.public);
+    held.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("it is forwarded", || upstream.seen() == 1);
+    let read = scrape(&gateway);
+    let mib = 1024.0 * 1024.0;
+    for (name, labels, value) in [
+        ("portcullis_requests_in_flight", &[][..], 1.0),
+        ("portcullis_connections", &[], 1.0),
+        ("portcullis_connections_max", &[], 321.0),
+        ("portcullis_cache_near_max_bytes", &[], 3.0 * mib),
+        ("portcullis_cache_backlog_max_bytes", &[], 5.0 * mib),
+        ("portcullis_revocations_max", &[], 4321.0),
+        ("portcullis_upstream_connections", &[("upstream", "shop"), ("state", "busy")], 1.0),
+        ("portcullis_upstream_connections_max", &[("upstream", "shop")], 7.0),
+        ("portcullis_upstream_requests_waiting", &[("upstream", "shop")], 0.0),
+        ("portcullis_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
+    ] {
+        assert_eq!(read.value(name, labels), Some(value), "{name}");
+    }
+    gate.wait();
+    assert_eq!(held.read().status, 200);
+    eventually("it has ended", || {
+        scrape(&gateway).value("portcullis_requests_in_flight", &[]) == Some(0.0)
+    });
+}
+
+#[test]
+fn the_process_is_told_of_as_every_exporter_does() {
+    let (_upstream, gateway) = start("");
+    let read = scrape(&gateway);
+    let value = |name: &str| read.value(name, &[]).unwrap_or_else(|| panic!("{name}"));
+    let mib = 1024.0 * 1024.0;
+    assert!((mib..1024.0 * mib).contains(&value("process_resident_memory_bytes")));
+    assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+    assert!(value("process_cpu_seconds_total") >= 0.0);
+    assert!((5.0..value("process_max_fds")).contains(&value("process_open_fds")));
+    let age = jiff::Timestamp::now().as_second() as f64 - value("process_start_time_seconds");
+    assert!((-5.0..600.0).contains(&age), "{age}");
+}
+
+#[test]
+fn nothing_that_a_client_sends_makes_a_series() {
+    let (_upstream, gateway) = start("");
+    let series = || scrape(&gateway).series.into_keys().collect::<BTreeSet<_>>();
+    let probe = |word: &str| {
+        for request in [
+            format!(
+                "GET /{word}?{word} HTTP/1.1\r\nHost: {word}.test\r\nConnection: close\r\n\r\n"
+            ),
+            format!("GET /open/{word} HTTP/1.1\r\nHost: a\r\nX-{word}: {word}\r\n\r\n"),
+            format!("{word} /open/1 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET /private HTTP/1.1\r\nHost: a\r\nAuthorization: {word} {word}\r\n\r\n"),
+            format!("GET /private HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {word}\r\n\r\n"),
+            format!("GET /{word}%00 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("{word}\r\n\r\n"),
+        ] {
+            raw(gateway.public, request);
+        }
+    };
+    probe("first");
+    eventually("they are counted", || requests(&gateway) == 7.0);
+    let before = series();
+    for number in 0..20 {
+        probe(&format!("other{number}"));
+    }
+    eventually("they are counted", || requests(&gateway) == 147.0);
+    assert_eq!(series(), before);
+}
+
+/// The names in the first column of README's tables of metrics, with their prefix.
+fn documented() -> BTreeSet<String> {
+    let readme = include_str!("../../README.md");
+    let mut names = BTreeSet::new();
+    let mut is_table = false;
+    for line in readme.lines() {
+        is_table = line == "| metric | |" || (is_table && line.starts_with('|'));
+        let Some(cell) = line.strip_prefix("| ").and_then(|rest| rest.split(" | ").next()) else {
+            continue;
+        };
+        if is_table {
+            let quoted = cell.split('`').skip(1).step_by(2);
+            names.extend(quoted.map(|name| name.split('{').next().unwrap().to_owned()));
+        }
+    }
+    names.remove("metric");
+    let prefixed = |name: String| {
+        if name.starts_with("process_") { name } else { format!("portcullis_{name}") }
+    };
+    names.into_iter().map(prefixed).collect()
+}
+
+#[test]
+fn the_readme_lists_every_family_and_no_other() {
+    let (_upstream, gateway) = start("");
+    let families: BTreeSet<String> = scrape(&gateway).families.into_keys().collect();
+    assert_eq!(documented(), families);
+}
