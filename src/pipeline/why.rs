@@ -119,6 +119,7 @@ fn bound(rejection: &Rejection, exchange: &Exchange) -> Option<Cow<'static, str>
             Failure::Busy => of_upstream("max_connections").into(),
             Failure::Timeout => of_upstream("response_timeout").into(),
             Failure::ConnectTimeout => of_upstream("connect_timeout").into(),
+            Failure::HeadTooLarge => of_upstream("header_bytes").into(),
             _ => return None,
         },
         _ => return None,
