@@ -37,14 +37,13 @@ fn exp_is_a_number_and_required() {
         "1e300",
         "-1e300",
         "\"1e300\"",
+        "1e999",
     ] {
         let token = with_claim("exp", text);
         assert_eq!(refusal(&verifier, &token), Reason::Claim("exp"), "{text}");
     }
     assert_eq!(refusal(&verifier, &token_with(json!({"exp": null}))), Reason::NoExpiry);
-    for text in
-        ["1e999", "NaN", "Infinity", "0x7fffffff", "01900000000", "+1900000000", "1900000000."]
-    {
+    for text in ["NaN", "Infinity", "0x7fffffff", "01900000000", "+1900000000", "1900000000."] {
         let token = with_claim("exp", text);
         assert_eq!(refusal(&verifier, &token), Reason::Claims, "{text}");
     }
