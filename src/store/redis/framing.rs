@@ -13,6 +13,9 @@ const ELEMENT_BYTES: u64 = 64;
 /// Digits of a length, its sign and its type.
 const HEAD_BYTES: usize = 24;
 
+/// Digits that fit into a number whatever they are.
+const SHORT_DIGITS: usize = 18;
+
 /// Why bytes are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
@@ -67,6 +70,13 @@ impl Framing {
                     *left -= used as u64;
                     (used, *left == 0)
                 }
+                State::Line { count: 0, .. } => match short_line(bytes) {
+                    Some((used, kind, number)) => {
+                        self.cost = self.cost.saturating_add(used as u64);
+                        (used, self.head(kind, Some(number))?)
+                    }
+                    None => self.line(bytes)?,
+                },
                 State::Line { .. } => self.line(bytes)?,
             };
             bytes = bytes.get(used..).unwrap_or_default();
@@ -90,7 +100,7 @@ impl Framing {
             if *byte == b'\n' && *is_return {
                 let (head, count) = (*head, *count);
                 self.cost = self.cost.saturating_add(count);
-                return Ok((index + 1, self.head(&head, count)?));
+                return Ok((index + 1, self.head(head[0], number(&head, count))?));
             }
             *is_return = *byte == b'\r';
             if *count > LINE_BYTES_MAX {
@@ -100,16 +110,12 @@ impl Framing {
         Ok((bytes.len(), false))
     }
 
-    /// A whole line was read. True when it is an element by itself.
-    fn head(&mut self, head: &[u8; HEAD_BYTES], count: u64) -> Result<bool, Fault> {
-        let length = || {
-            let end = usize::try_from(count).ok()?.checked_sub(2)?;
-            let digits = std::str::from_utf8(head.get(1..end)?).ok()?;
-            digits.parse::<i64>().ok()
-        };
-        match head[0] {
+    /// A whole line was read: its type, and its number where it has one. True when it is an element
+    /// by itself.
+    fn head(&mut self, kind: u8, number: Option<i64>) -> Result<bool, Fault> {
+        match kind {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Ok(true),
-            kind @ (b'$' | b'=' | b'!') => match length().ok_or(Fault::Garbled)? {
+            kind @ (b'$' | b'=' | b'!') => match number.ok_or(Fault::Garbled)? {
                 -1 if kind == b'$' => Ok(true),
                 length => {
                     let length = u64::try_from(length).map_err(|_| Fault::Garbled)?;
@@ -119,7 +125,7 @@ impl Framing {
                 }
             },
             kind @ (b'*' | b'%' | b'~' | b'>') => {
-                let length = length().ok_or(Fault::Garbled)?;
+                let length = number.ok_or(Fault::Garbled)?;
                 if kind == b'>' && self.open.is_empty() {
                     self.is_push = true;
                 }
@@ -162,6 +168,36 @@ impl Framing {
         self.cost = 0;
         !std::mem::take(&mut self.is_push)
     }
+}
+
+/// The number in a line that was collected from several pieces.
+fn number(head: &[u8; HEAD_BYTES], count: u64) -> Option<i64> {
+    let end = usize::try_from(count).ok()?.checked_sub(2)?;
+    let digits = head.get(1..end)?;
+    // Rust reads a plus sign too, which RESP3 has in no length.
+    if digits.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// A line that is a number, where all of it is there: its length with its end, its type and the
+/// number. Nearly every line is one, and there are dozens to a question.
+fn short_line(bytes: &[u8]) -> Option<(usize, u8, i64)> {
+    let (kind, rest) = bytes.split_first()?;
+    let is_negative = rest.first() == Some(&b'-');
+    let digits = rest.get(usize::from(is_negative)..)?;
+    let mut number = 0;
+    for (index, byte) in digits.iter().enumerate().take(SHORT_DIGITS) {
+        if byte.is_ascii_digit() {
+            number = number * 10 + i64::from(byte - b'0');
+            continue;
+        }
+        let is_whole = index > 0 && *byte == b'\r' && digits.get(index + 1) == Some(&b'\n');
+        let used = 1 + usize::from(is_negative) + index + 2;
+        return is_whole.then_some((used, *kind, if is_negative { -number } else { number }));
+    }
+    None
 }
 
 #[cfg(test)]
@@ -233,6 +269,7 @@ mod tests {
             "$x\r\n",
             "$\r\n",
             "$1 \r\n",
+            "$+1\r\n",
             "$?\r\n",
             "*?\r\n",
             "*-2\r\n",
