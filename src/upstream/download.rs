@@ -139,11 +139,8 @@ impl Download {
 ///
 /// # Errors
 /// [`DownloadFault`] when its body has broken off before the first byte.
-pub(super) async fn begun(
-    mut response: Response<Download>,
-) -> Result<Response<Download>, DownloadFault> {
-    std::future::poll_fn(|cx| Poll::Ready(response.body_mut().begin(cx))).await?;
-    Ok(response)
+pub(super) async fn begun(response: &mut Response<Download>) -> Result<(), DownloadFault> {
+    std::future::poll_fn(|cx| Poll::Ready(response.body_mut().begin(cx))).await
 }
 
 impl Body for Download {

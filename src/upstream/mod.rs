@@ -228,7 +228,7 @@ impl Upstream {
 
         let mut pooled = STALE_LINKS_MAX;
         let mut attempts = Attempts::default();
-        let response = loop {
+        let mut response = loop {
             let link = match self.checkout(&place.endpoint, pooled > 0) {
                 Some(link) => link,
                 // Rare, and large: boxed, it takes no room in the future of every request.
@@ -266,7 +266,8 @@ impl Upstream {
                 Sent::TimedOut => return Err(Failure::Timeout),
             }
         };
-        download::begun(response).await.map_err(Failure::CutOff)
+        download::begun(&mut response).await.map_err(Failure::CutOff)?;
+        Ok(response)
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.
