@@ -34,14 +34,15 @@ pub(super) fn possible(pipeline: &Pipeline, replies: &[Value]) -> bool {
         let mut arguments = command.args_iter();
         let Some(Arg::Simple(verb)) = arguments.next() else { return true };
         match (verb, reply) {
+            // First, because a transaction that was refused is over too.
+            (b"EXEC", reply) => {
+                is_queued = false;
+                matches!(reply, Value::Array(_) | Value::Nil | Value::ServerError(_))
+            }
             (_, Value::ServerError(_)) => true,
             (b"MULTI", Value::Okay) => {
                 is_queued = true;
                 true
-            }
-            (b"EXEC", reply) => {
-                is_queued = false;
-                matches!(reply, Value::Array(_) | Value::Nil)
             }
             (_, Value::SimpleString(text)) if is_queued => text == "QUEUED",
             _ if is_queued => false,
@@ -129,6 +130,15 @@ mod tests {
         assert!(!possible(&whole, &[Value::Okay, Value::Okay, done(), Value::Int(1)]));
         assert!(!possible(&whole, &[Value::Okay, queued(), queued(), Value::Int(1)]));
         assert!(!possible(&whole, &[Value::Okay, queued(), done(), queued()]));
+        // Refused while it was queued, as for want of memory; what follows is answered as ever.
+        let refused = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes.extend(b"\r\n");
+            redis::parse_redis_value(&bytes).expect("an error in RESP")
+        };
+        let (oom, abort) = (refused("-OOM no memory"), refused("-EXECABORT discarded"));
+        assert!(possible(&whole, &[Value::Okay, oom.clone(), abort.clone(), Value::Int(1)]));
+        assert!(!possible(&whole, &[Value::Okay, oom, abort, queued()]));
     }
 
     #[test]

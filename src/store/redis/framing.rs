@@ -89,7 +89,7 @@ impl Framing {
             *count += 1;
             if *byte == b'\n' && *is_return {
                 let (head, count) = (*head, *count);
-                self.cost = self.cost.saturating_add(count);
+                self.pay(count)?;
                 return Ok((index + 1, self.head(&head, count)?));
             }
             *is_return = *byte == b'\r';
@@ -215,6 +215,13 @@ mod tests {
         let endless = vec![b'x'; 70_000];
         assert_eq!(read(&[b"+", &endless[..]].concat()), Err(Fault::TooLong));
         assert_eq!(read(&[b"$", &endless[..]].concat()), Err(Fault::TooLong));
+        // Lines cost what they hold, too.
+        for kind in ["+", "-", "(", ","] {
+            let lines = format!("{kind}{}\r\n", "1".repeat(600)).repeat(2);
+            assert_eq!(read(lines.as_bytes()), Ok(2), "each by itself is short");
+            let nested = format!("*2\r\n{lines}");
+            assert_eq!(read(nested.as_bytes()), Err(Fault::TooLong), "{kind}");
+        }
     }
 
     #[test]
