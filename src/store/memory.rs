@@ -165,6 +165,24 @@ impl MemoryStore {
         lock(&self.holders).len()
     }
 
+    /// Asserts that what is counted is there, and is within the bounds; how much there is.
+    #[cfg(test)]
+    pub(super) fn assert_counted(&self) -> usize {
+        let values = lock(&self.values);
+        let mut counts = [0; 5];
+        values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
+        assert_eq!(values.counts, counts);
+        for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey] {
+            assert!(values.count(kind) <= values.bounds.most(kind).0, "{kind:?}");
+        }
+        // The notes of purges are one more.
+        assert!(values.count(Kind::Epoch) <= values.bounds.epochs + 1);
+        let weights = values.cached.iter().map(|(key, value)| weight(key, value));
+        assert_eq!(values.cached_bytes, weights.sum::<usize>());
+        assert!(values.cached_bytes <= values.bounds.cache_bytes);
+        values.map.len() + values.cached.len() + lock(&self.windows).room.len()
+    }
+
     /// What gave way so far.
     pub fn evicted(&self) -> Evicted {
         Evicted { limits: lock(&self.windows).evicted, ..lock(&self.values).evicted }
@@ -387,17 +405,28 @@ impl Values {
             *known = value;
             return Ok(());
         }
-        let (most, name) = self.bounds.most(kind);
         // Epochs have been given room before.
-        if self.count(kind) >= most && kind != Kind::Epoch {
-            self.sweep();
-            if self.count(kind) >= most {
-                return Err(StoreError::Full(name));
-            }
+        if kind != Kind::Epoch {
+            self.room_for(&[key])?;
         }
         self.counts[kind as usize] += 1;
         self.map.insert(key.to_owned(), value);
         Ok(())
+    }
+
+    /// Whether all of these keys, of one kind that gives way to nothing, have room: what is written
+    /// under several must not be refused when the first is written.
+    fn room_for(&mut self, keys: &[&str]) -> Result<(), StoreError> {
+        let Some(kind) = keys.first().map(|key| Kind::of(key)) else { return Ok(()) };
+        let (most, name) = self.bounds.most(kind);
+        let fits = |values: &Self| {
+            let is_new = |key: &&&str| !values.map.contains_key(**key);
+            values.count(kind) + keys.iter().filter(is_new).count() <= most
+        };
+        if !fits(self) {
+            self.sweep();
+        }
+        if fits(self) { Ok(()) } else { Err(StoreError::Full(name)) }
     }
 
     /// What is over gives way first, then what was not used for longest.
