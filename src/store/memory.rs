@@ -191,12 +191,14 @@ impl MemoryStore {
     /// See [`super::Store::ask`].
     pub fn ask(&self, questions: &Questions<'_>) -> Answers {
         let settled = !questions.overdue.is_empty() && self.settle(questions.overdue).is_ok();
+        let session = questions.session.map(|asked| self.session(asked.key));
+        let ended = questions.session.filter(|_| session == Some(None));
         Answers {
             standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
-            session: questions.session.map(|asked| Ok(self.session(asked.key))),
-            session_end: questions.session.and_then(|asked| self.session_end(asked.end?)),
+            session: session.map(Ok),
+            session_end: ended.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             settled,
         }

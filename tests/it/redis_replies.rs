@@ -21,6 +21,7 @@ const CONFIG: &str = r#"
 [session]
 id_from = ["cookie:sid"]
 header = "x-session"
+idle_timeout = "30m"
 [limits.api]
 key = ["header:x-user"]
 allow = ["1000000/1h"]
@@ -365,6 +366,11 @@ fn a_giant_value_costs_neither_memory_nor_others() {
     giant("app:auth:not-before:giant");
     giant("app:auth:blacklist:giant");
     giant("app:session:giant");
+    // Beside a session, whether it is there or not.
+    let beside = "redis.call('HSET', KEYS[1], 'ends', string.rep('x', 30000000)) return 'written'";
+    for key in ["app:session-end:giant", "app:session-end:gone", "app:session-end:ada"] {
+        assert_eq!(house.redis.cli(&["EVAL", beside, "1", key]), "written");
+    }
     let before = house.memory_kib();
     let mut giant = claims("giant");
     for _ in 0..5 {
@@ -372,6 +378,7 @@ fn a_giant_value_costs_neither_memory_nor_others() {
         assert_eq!(reply.status, 503, "the time is not readable");
         assert_eq!(house.auth(), 200, "that is nothing to others");
         assert_ne!(house.session("giant").status, 200);
+        assert_eq!(house.session("gone").status, 401, "it is not there");
         assert_eq!(house.session("ada").status, 200);
     }
     giant["sub"] = "42".into();

@@ -58,7 +58,9 @@ fn answers(verb: &[u8], arguments: usize, reply: &Value) -> bool {
         _ => false,
     };
     match verb {
-        b"EXISTS" | b"DEL" | b"PTTL" | b"PEXPIRE" | b"ZREM" => matches!(reply, Value::Int(_)),
+        b"EXISTS" | b"DEL" | b"PTTL" | b"PEXPIRE" | b"ZREM" | b"HSTRLEN" => {
+            matches!(reply, Value::Int(_))
+        }
         b"GETRANGE" | b"SCRIPT" => matches!(reply, Value::BulkString(_)),
         b"GET" | b"HGET" => is_value(reply),
         b"MGET" => values(arguments),
