@@ -75,7 +75,7 @@ impl Meddler {
                 let Ok(server) = TcpStream::connect(redis) else { continue };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 streams.lock().unwrap().push(client.try_clone().unwrap());
-                std::thread::spawn(move || pump(from, to, || None, |bytes| std::mem::take(bytes)));
+                std::thread::spawn(move || pump(from, to, || None, std::mem::take));
                 let (extra, fate) = (Arc::clone(&extra), Arc::clone(&fate));
                 std::thread::spawn(move || {
                     let extra = move || extra.lock().unwrap().take();

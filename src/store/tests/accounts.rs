@@ -58,6 +58,18 @@ fn window() -> WindowSet {
 
 /// One change of the store: which, of what, and how large.
 async fn change(store: &MemoryStore, (what, number, size): (u8, u16, usize)) {
+    match what {
+        0..12 => change_cache(store, (what, number, size)),
+        12..20 => change_access(store, (what, number)),
+        20 => advance(SECOND * u32::from(number)).await,
+        _ => {
+            let keys = [Keys::new("app").session(&number.to_string())];
+            store.take(Charges { set: &window(), keys: &keys }).expect("limits have room");
+        }
+    }
+}
+
+fn change_cache(store: &MemoryStore, (what, number, size): (u8, u16, usize)) {
     let (keys, name, few) = (Keys::new("app"), number.to_string(), (number % 4).to_string());
     let path = format!("/{name}");
     let (base, path_epoch_key) = (keys.cache_base(), keys.cache_path("h", &path));
@@ -91,8 +103,14 @@ async fn change(store: &MemoryStore, (what, number, size): (u8, u16, usize)) {
             store.purge(&purges).expect("there is always room for a purge");
         }
         10 => store.purge(&[Purge { key: path_epoch_key, soft: true }]).expect("as above"),
-        11 if number < 4 => store.purge(&[Purge::hard(base)]).expect("as above"),
-        11 => drop(store.found(&base)),
+        _ if number < 4 => store.purge(&[Purge::hard(base)]).expect("as above"),
+        _ => drop(store.found(&base)),
+    }
+}
+
+fn change_access(store: &MemoryStore, (what, number): (u8, u16)) {
+    let (keys, name, few) = (Keys::new("app"), number.to_string(), (number % 4).to_string());
+    match what {
         12 | 13 => {
             let write = session(&keys, &name, &few);
             let is_written = store.write_session(&write).is_ok();
@@ -120,12 +138,7 @@ async fn change(store: &MemoryStore, (what, number, size): (u8, u16, usize)) {
             let revocation = Revocation { key: &revoked, not_before: None, ttl, stream_ttl };
             let _ = store.end_api_key(&write.keys, revocation);
         }
-        19 => drop(store.put(&keys.blacklist(&name), Bytes::from_static(b"1"), Some(SECOND))),
-        20 => advance(SECOND * u32::from(number)).await,
-        _ => {
-            let taken = store.take(Charges { set: &window(), keys: &[keys.session(&name)] });
-            taken.expect("limits have room");
-        }
+        _ => drop(store.put(&keys.blacklist(&name), Bytes::from_static(b"1"), Some(SECOND))),
     }
 }
 
