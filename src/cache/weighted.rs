@@ -28,17 +28,17 @@ struct Member {
 /// The members of a list in normal form. `ordered`: whether members of one weight keep their order,
 /// which some origins look at.
 pub(super) fn normal(list: &[u8], ordered: bool) -> Vec<u8> {
-    let members: Vec<Member> = text::members(list).map(Member::read).collect();
-    let mut said = HashSet::with_capacity_and_hasher(members.len(), RandomState::default());
-    let mut members: Vec<&Member> =
-        members.iter().filter(|member| said.insert(&*member.text)).collect();
+    let all: Vec<Member> = text::members(list).map(Member::read).collect();
+    let mut said = HashSet::with_capacity_and_hasher(all.len(), RandomState::default());
+    let mut members: Vec<&Member> = all.iter().filter(|it| said.insert(&*it.text)).collect();
     let mut named = HashSet::with_capacity_and_hasher(members.len(), RandomState::default());
-    if members.iter().all(|member| member.is_sound && named.insert(member.name())) {
-        if ordered {
-            members.sort_by_key(|member| std::cmp::Reverse(member.weight));
-        } else {
-            members.sort_unstable_by(|one, other| one.text.cmp(&other.text));
-        }
+    if !members.iter().all(|member| member.is_sound && named.insert(member.name())) {
+        // A repeat may be what counts there.
+        members = all.iter().collect();
+    } else if ordered {
+        members.sort_by_key(|member| std::cmp::Reverse(member.weight));
+    } else {
+        members.sort_unstable_by(|one, other| one.text.cmp(&other.text));
     }
     let texts: Vec<&[u8]> = members.iter().map(|member| &*member.text).collect();
     texts.join(&b","[..])

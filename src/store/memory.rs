@@ -165,6 +165,24 @@ impl MemoryStore {
         lock(&self.holders).len()
     }
 
+    /// Asserts that what is counted is there, and is within the bounds; how much there is.
+    #[cfg(test)]
+    pub(super) fn assert_counted(&self) -> usize {
+        let values = lock(&self.values);
+        let mut counts = [0; 5];
+        values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
+        assert_eq!(values.counts, counts);
+        for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey] {
+            assert!(values.count(kind) <= values.bounds.most(kind).0, "{kind:?}");
+        }
+        // The notes of purges are one more.
+        assert!(values.count(Kind::Epoch) <= values.bounds.epochs + 1);
+        let weights = values.cached.iter().map(|(key, value)| weight(key, value));
+        assert_eq!(values.cached_bytes, weights.sum::<usize>());
+        assert!(values.cached_bytes <= values.bounds.cache_bytes);
+        values.map.len() + values.cached.len() + lock(&self.windows).room.len()
+    }
+
     /// What gave way so far.
     pub fn evicted(&self) -> Evicted {
         Evicted { limits: lock(&self.windows).evicted, ..lock(&self.values).evicted }
@@ -173,12 +191,14 @@ impl MemoryStore {
     /// See [`super::Store::ask`].
     pub fn ask(&self, questions: &Questions<'_>) -> Answers {
         let settled = !questions.overdue.is_empty() && self.settle(questions.overdue).is_ok();
+        let session = questions.session.map(|asked| self.session(asked.key));
+        let ended = questions.session.filter(|_| session == Some(None));
         Answers {
             standing: questions.standing.map(|standing| self.standing(standing)),
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
-            session: questions.session.map(|asked| Ok(self.session(asked.key))),
-            session_end: questions.session.and_then(|asked| self.session_end(asked.end?)),
+            session: session.map(Ok),
+            session_end: ended.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             settled,
         }
@@ -387,17 +407,28 @@ impl Values {
             *known = value;
             return Ok(());
         }
-        let (most, name) = self.bounds.most(kind);
         // Epochs have been given room before.
-        if self.count(kind) >= most && kind != Kind::Epoch {
-            self.sweep();
-            if self.count(kind) >= most {
-                return Err(StoreError::Full(name));
-            }
+        if kind != Kind::Epoch {
+            self.room_for(&[key])?;
         }
         self.counts[kind as usize] += 1;
         self.map.insert(key.to_owned(), value);
         Ok(())
+    }
+
+    /// Whether all of these keys, of one kind that gives way to nothing, have room: what is written
+    /// under several must not be refused when the first is written.
+    fn room_for(&mut self, keys: &[&str]) -> Result<(), StoreError> {
+        let Some(kind) = keys.first().map(|key| Kind::of(key)) else { return Ok(()) };
+        let (most, name) = self.bounds.most(kind);
+        let fits = |values: &Self| {
+            let is_new = |key: &&&str| !values.map.contains_key(**key);
+            values.count(kind) + keys.iter().filter(is_new).count() <= most
+        };
+        if !fits(self) {
+            self.sweep();
+        }
+        if fits(self) { Ok(()) } else { Err(StoreError::Full(name)) }
     }
 
     /// What is over gives way first, then what was not used for longest.

@@ -93,7 +93,7 @@ pub struct Answers {
     pub leases: Option<Reply<LeaseReply>>,
     /// See [`Questions::session`].
     pub session: Option<Reply<Option<SessionReply>>>,
-    /// When it ends or ended and why, if that was asked and is known.
+    /// When it ended and why, if that was asked, is known, and the session is not there.
     pub session_end: Option<SessionEnd>,
     /// See [`Questions::cached`].
     pub cached: Option<Reply<CachedReply>>,

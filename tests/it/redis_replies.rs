@@ -21,6 +21,7 @@ const CONFIG: &str = r#"
 [session]
 id_from = ["cookie:sid"]
 header = "x-session"
+idle_timeout = "30m"
 [limits.api]
 key = ["header:x-user"]
 allow = ["1000000/1h"]
@@ -42,11 +43,22 @@ upstream = "shop"
 cache = { ttl = "1h" }
 "#;
 
+/// What becomes of one reply.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Lost,
+    Doubled,
+    /// The one behind it comes first.
+    Overtaken,
+}
+
 /// A proxy in front of Redis that says something of its own in between.
 struct Meddler {
     address: SocketAddr,
     /// What is said before the next reply, once.
     extra: Arc<Mutex<Option<Vec<u8>>>>,
+    /// What becomes of the next whole reply, once.
+    fate: Arc<Mutex<Option<Fate>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -54,17 +66,20 @@ impl Meddler {
     fn start(redis: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let meddler = Self { address, extra: Arc::default(), streams: Arc::default() };
+        let meddler =
+            Self { address, extra: Arc::default(), fate: Arc::default(), streams: Arc::default() };
         let (extra, streams) = (Arc::clone(&meddler.extra), Arc::clone(&meddler.streams));
+        let fate = Arc::clone(&meddler.fate);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(redis) else { continue };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 streams.lock().unwrap().push(client.try_clone().unwrap());
-                std::thread::spawn(move || pump(from, to, || None));
-                let extra = Arc::clone(&extra);
+                std::thread::spawn(move || pump(from, to, || None, std::mem::take));
+                let (extra, fate) = (Arc::clone(&extra), Arc::clone(&fate));
                 std::thread::spawn(move || {
-                    pump(server, client, move || extra.lock().unwrap().take());
+                    let extra = move || extra.lock().unwrap().take();
+                    pump(server, client, extra, move |bytes| meddle(bytes, &fate));
                 });
             }
         });
@@ -92,15 +107,60 @@ impl Meddler {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, extra: impl Fn() -> Option<Vec<u8>>) {
+/// How long the first reply is, if all of it is there.
+fn reply_bytes(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.windows(2).position(|end| end == b"\r\n")? + 2;
+    let count = std::str::from_utf8(&bytes[1..line - 2]).unwrap_or_default();
+    let count = count.parse::<i64>().unwrap_or(0).max(-1);
+    let elements = match bytes[0] {
+        b'$' | b'=' | b'!' if count < 0 => 0,
+        b'$' | b'=' | b'!' => {
+            let whole = line + usize::try_from(count).unwrap() + 2;
+            return (bytes.len() >= whole).then_some(whole);
+        }
+        b'*' | b'~' | b'>' => count,
+        b'%' => 2 * count,
+        _ => 0,
+    };
+    (0..elements).try_fold(line, |at, _| Some(at + reply_bytes(&bytes[at..])?))
+}
+
+/// Takes what is to be said now out of what was heard: one reply has its fate, the others pass.
+fn meddle(bytes: &mut Vec<u8>, fate: &Mutex<Option<Fate>>) -> Vec<u8> {
+    let mut fate = fate.lock().unwrap();
+    let Some(known) = *fate else { return std::mem::take(bytes) };
+    let Some(first) = reply_bytes(bytes) else { return Vec::new() };
+    let (said, used) = match known {
+        Fate::Lost => (Vec::new(), first),
+        Fate::Doubled => (bytes[..first].repeat(2), first),
+        Fate::Overtaken => match reply_bytes(&bytes[first..]) {
+            Some(second) => {
+                ([&bytes[first..first + second], &bytes[..first]].concat(), first + second)
+            }
+            None => return Vec::new(),
+        },
+    };
+    *fate = None;
+    bytes.drain(..used);
+    [said, std::mem::take(bytes)].concat()
+}
+
+fn pump(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    extra: impl Fn() -> Option<Vec<u8>>,
+    meddle: impl Fn(&mut Vec<u8>) -> Vec<u8>,
+) {
     let mut buffer = [0; 64 * 1024];
+    let mut heard = Vec::new();
     loop {
         let count = match from.read(&mut buffer) {
             Ok(0) | Err(_) => break,
             Ok(count) => count,
         };
         let said = extra().is_none_or(|extra| to.write_all(&extra).is_ok());
-        if !said || to.write_all(&buffer[..count]).is_err() {
+        heard.extend_from_slice(&buffer[..count]);
+        if !said || to.write_all(&meddle(&mut heard)).is_err() {
             break;
         }
     }
@@ -216,6 +276,39 @@ fn a_stray_reply_gives_nobody_what_is_anothers() {
     assert!(house.gateway.stderr().contains("what is no reply to what was asked"));
 }
 
+/// In the middle of what many ask at the same time, on one connection.
+#[test]
+fn a_reply_that_is_lost_doubled_or_overtaken_gives_nobody_what_is_anothers() {
+    let house = House::start();
+    for fate in [Fate::Lost, Fate::Doubled, Fate::Overtaken].repeat(3) {
+        let ask = |sid: &'static str| {
+            let house = &house;
+            move || {
+                let mut session = Session::open(house.gateway.public);
+                for turn in 0..12 {
+                    if turn == 6 && sid == "ada" {
+                        *house.meddler.fate.lock().unwrap() = Some(fate);
+                    }
+                    let request = session.get("/session").header("X-Of", sid);
+                    let reply = request.header("Cookie", format!("sid={sid}")).send();
+                    assert!(matches!(reply.status, 200 | 503), "{fate:?}: {reply:?}");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for sid in ["ada", "bob", "bob", "bob", "bob"] {
+                scope.spawn(ask(sid));
+            }
+        });
+        eventually("the reply has had its fate", || {
+            house.session("bob");
+            house.meddler.fate.lock().unwrap().is_none()
+        });
+        house.works();
+    }
+    house.assert_own_sessions();
+}
+
 #[test]
 fn a_reply_to_nothing_ends_the_connection() {
     let house = House::start();
@@ -273,6 +366,11 @@ fn a_giant_value_costs_neither_memory_nor_others() {
     giant("app:auth:not-before:giant");
     giant("app:auth:blacklist:giant");
     giant("app:session:giant");
+    // Beside a session, whether it is there or not.
+    let beside = "redis.call('HSET', KEYS[1], 'ends', string.rep('x', 30000000)) return 'written'";
+    for key in ["app:session-end:giant", "app:session-end:gone", "app:session-end:ada"] {
+        assert_eq!(house.redis.cli(&["EVAL", beside, "1", key]), "written");
+    }
     let before = house.memory_kib();
     let mut giant = claims("giant");
     for _ in 0..5 {
@@ -280,6 +378,7 @@ fn a_giant_value_costs_neither_memory_nor_others() {
         assert_eq!(reply.status, 503, "the time is not readable");
         assert_eq!(house.auth(), 200, "that is nothing to others");
         assert_ne!(house.session("giant").status, 200);
+        assert_eq!(house.session("gone").status, 401, "it is not there");
         assert_eq!(house.session("ada").status, 200);
     }
     giant["sub"] = "42".into();

@@ -123,6 +123,7 @@ fn weights_of_another_meaning_or_of_none_are_another_variant() {
             ("x;q=1;q=0", "x"),
             ("xy", "x y"),
             ("x;q=0, x", "x, x;q=0"),
+            ("x, x;q=0, x", "x, x;q=0"),
             ("x;q=2, y;q=0.5", "y;q=0.5, x;q=2"),
             ("x;p=1", "x"),
             ("x;q=1;p=1", "x;p=1"),

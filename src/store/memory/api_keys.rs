@@ -22,6 +22,7 @@ impl MemoryStore {
         members.retain(|(other, _)| values.live(&format!("{family}{other}")).is_some());
         members.push((part.clone(), write.created_s as f64));
         let text = |text: Bytes| SessionValue::Text(text);
+        values.room_for(&[record, id, index])?;
         values.insert(record, text(write.record.clone()), write.ttl)?;
         values.insert(id, text(write.digest.clone().into()), write.ttl)?;
         values.keep_members(index, members, write.ttl)?;

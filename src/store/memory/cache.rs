@@ -167,7 +167,10 @@ impl MemoryStore {
         if Epoch::read(values.text(clock).as_deref()) != since {
             let notes = values.text(&Keys::tags_purged(clock)?)?;
             let names = purged::names(keys.iter().map(String::as_str));
-            if purged::changed(&notes, usize::MAX, since, &names) != Some(false) {
+            // No more than is always kept: an older purge may be there in part.
+            let most = purged::NOTES_BYTES_MAX;
+            let newest = notes.get(notes.len().saturating_sub(most)..).unwrap_or_default();
+            if purged::changed(newest, most, since, &names) != Some(false) {
                 return None;
             }
         }

@@ -91,6 +91,12 @@ impl<V> Room<V> {
         self.items.get(place).filter(|(_, item)| is_over(item)).map(|_| place)
     }
 
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Arc<str>, V)> {
+        assert_eq!(self.places.len(), self.items.len());
+        self.items.iter()
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

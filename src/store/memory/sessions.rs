@@ -70,6 +70,9 @@ impl MemoryStore {
             None => Vec::new(),
         };
         let mut written = SessionWritten { replaced, ended: Vec::new() };
+        let mut keys = vec![session.as_str(), end];
+        keys.extend(index.as_deref());
+        values.room_for(&keys)?;
         let value = SessionValue::Text(write.value.clone());
         values.insert(session, value, Some(write.ttl))?;
         note(&mut beside, unix_ms(), write.ttl, write.why);

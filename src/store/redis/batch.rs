@@ -14,6 +14,11 @@ use crate::store::{
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
+/// The field of what is kept beside a session that says when and why it ends.
+const ENDS: &str = "ends";
+/// Most bytes of it: a word and a time.
+const ENDS_BYTES_MAX: i64 = 64;
+
 /// A pipeline and where each question's replies begin in it.
 pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
@@ -66,7 +71,8 @@ impl Batch {
                 }
             }
             if let Some(end) = asked.end {
-                pipeline.add_command(start("HGET")).arg(end).arg("ends");
+                // Of a field no part can be read, so its length comes first.
+                pipeline.add_command(start("HSTRLEN")).arg(end).arg(ENDS);
             }
         }
         let charges = pipeline.len();
@@ -121,6 +127,20 @@ impl Batch {
                 let mut pipeline = Pipeline::with_capacity(1);
                 pipeline.add_command(session_call("EVAL", scripts.session.code, asked));
                 Some(pipeline)
+            }
+            _ => None,
+        }
+    }
+
+    /// The command that reads when and why a session ended, where that is kept and can be read.
+    pub(super) fn end(&self, questions: &Questions<'_>, replies: &[Value]) -> Option<Cmd> {
+        let end = questions.session.and_then(|asked| asked.end)?;
+        // The last command about the session.
+        match replies.get(self.charges.checked_sub(1)?) {
+            Some(Value::Int(bytes)) if (1..=ENDS_BYTES_MAX).contains(bytes) => {
+                let mut command = redis::cmd("HGET");
+                command.arg(end).arg(ENDS);
+                Some(command)
             }
             _ => None,
         }
@@ -202,13 +222,6 @@ impl Batch {
             _ => false,
         };
         let mut take = |at: usize| replies.get_mut(at).map(std::mem::take).unwrap_or_default();
-        let session_end = questions.session.and_then(|asked| asked.end).and_then(|_| {
-            // The last command about the session.
-            match take(self.charges - 1) {
-                Value::BulkString(text) => SessionEnd::parse(&text),
-                _ => None,
-            }
-        });
         Answers {
             standing: questions.standing.map(|asked| {
                 let mut at = self.standing;
@@ -230,7 +243,7 @@ impl Batch {
                 (Value::BulkString(text), false) => plain_session(text, &Value::Int(-1)),
                 (reply, _) => session(reply),
             }),
-            session_end,
+            session_end: None,
             charges: questions.charges.map(|asked| charges(take(self.charges), asked.keys.len())),
             leases: questions.leases.map(|asked| leases(take(self.leases), asked.keys.len())),
             cached: questions.cached.map(|asked| {
@@ -261,6 +274,14 @@ fn session_call(verb: &str, script: &str, asked: SessionKey<'_>) -> Cmd {
     let mut call = redis::cmd(verb);
     call.arg(script).arg(1).arg(asked.key).arg(asked.bytes_max);
     call
+}
+
+/// When and why a session ended, as [`Batch::end`] asked.
+pub(super) fn ended(reply: &Value) -> Option<SessionEnd> {
+    match reply {
+        Value::BulkString(text) => SessionEnd::parse(text),
+        _ => None,
+    }
 }
 
 fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<StandingReply> {

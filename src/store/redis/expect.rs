@@ -34,14 +34,15 @@ pub(super) fn possible(pipeline: &Pipeline, replies: &[Value]) -> bool {
         let mut arguments = command.args_iter();
         let Some(Arg::Simple(verb)) = arguments.next() else { return true };
         match (verb, reply) {
+            // First, because a transaction that was refused is over too.
+            (b"EXEC", reply) => {
+                is_queued = false;
+                matches!(reply, Value::Array(_) | Value::Nil | Value::ServerError(_))
+            }
             (_, Value::ServerError(_)) => true,
             (b"MULTI", Value::Okay) => {
                 is_queued = true;
                 true
-            }
-            (b"EXEC", reply) => {
-                is_queued = false;
-                matches!(reply, Value::Array(_) | Value::Nil)
             }
             (_, Value::SimpleString(text)) if is_queued => text == "QUEUED",
             _ if is_queued => false,
@@ -57,7 +58,9 @@ fn answers(verb: &[u8], arguments: usize, reply: &Value) -> bool {
         _ => false,
     };
     match verb {
-        b"EXISTS" | b"DEL" | b"PTTL" | b"PEXPIRE" | b"ZREM" => matches!(reply, Value::Int(_)),
+        b"EXISTS" | b"DEL" | b"PTTL" | b"PEXPIRE" | b"ZREM" | b"HSTRLEN" => {
+            matches!(reply, Value::Int(_))
+        }
         b"GETRANGE" | b"SCRIPT" => matches!(reply, Value::BulkString(_)),
         b"GET" | b"HGET" => is_value(reply),
         b"MGET" => values(arguments),
@@ -129,6 +132,15 @@ mod tests {
         assert!(!possible(&whole, &[Value::Okay, Value::Okay, done(), Value::Int(1)]));
         assert!(!possible(&whole, &[Value::Okay, queued(), queued(), Value::Int(1)]));
         assert!(!possible(&whole, &[Value::Okay, queued(), done(), queued()]));
+        // Refused while it was queued, as for want of memory; what follows is answered as ever.
+        let refused = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes.extend(b"\r\n");
+            redis::parse_redis_value(&bytes).expect("an error in RESP")
+        };
+        let (oom, abort) = (refused("-OOM no memory"), refused("-EXECABORT discarded"));
+        assert!(possible(&whole, &[Value::Okay, oom.clone(), abort.clone(), Value::Int(1)]));
+        assert!(!possible(&whole, &[Value::Okay, oom, abort, queued()]));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Framing {
                 }
                 State::Line { count: 0, .. } => match short_line(bytes) {
                     Some((used, kind, number)) => {
-                        self.cost = self.cost.saturating_add(used as u64);
+                        self.pay(used as u64)?;
                         (used, self.head(kind, Some(number))?)
                     }
                     None => self.line(bytes)?,
@@ -99,7 +99,7 @@ impl Framing {
             *count += 1;
             if *byte == b'\n' && *is_return {
                 let (head, count) = (*head, *count);
-                self.cost = self.cost.saturating_add(count);
+                self.pay(count)?;
                 return Ok((index + 1, self.head(head[0], number(&head, count))?));
             }
             *is_return = *byte == b'\r';
@@ -251,6 +251,13 @@ mod tests {
         let endless = vec![b'x'; 70_000];
         assert_eq!(read(&[b"+", &endless[..]].concat()), Err(Fault::TooLong));
         assert_eq!(read(&[b"$", &endless[..]].concat()), Err(Fault::TooLong));
+        // Lines cost what they hold, too.
+        for kind in ["+", "-", "(", ","] {
+            let lines = format!("{kind}{}\r\n", "1".repeat(600)).repeat(2);
+            assert_eq!(read(lines.as_bytes()), Ok(2), "each by itself is short");
+            let nested = format!("*2\r\n{lines}");
+            assert_eq!(read(nested.as_bytes()), Err(Fault::TooLong), "{kind}");
+        }
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl RedisStore {
         if !batch.is_possible(questions, &replies) {
             return Answers::failed(questions, &self.foreign());
         }
+        let end = batch.end(questions, &replies);
         let mut answers = batch.answers(questions, replies, self.now_ms());
         if let Some(mut again) = again {
             // The first hash: read it by the script, and the next session at once by it.
@@ -144,6 +145,14 @@ impl RedisStore {
                 Ok(mut replies) => batch::session(replies.pop().unwrap_or_default()),
                 Err(error) => Err(error),
             });
+        }
+        if let (Some(end), Some(Ok(None))) = (end, &answers.session) {
+            // It has ended, and whoever names it is told why: seldom, so that it may cost its own
+            // exchange.
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.add_command(end);
+            let replies = Box::pin(self.run_until(&mut pipeline, deadline)).await;
+            answers.session_end = replies.ok().and_then(|it| batch::ended(it.first()?));
         }
         answers
     }

@@ -168,6 +168,29 @@ async fn epochs_without_room_empty_the_cache_and_revive_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_that_is_known_in_part_is_not_taken_for_a_whole_one() {
+    /// As many notes as are kept where there are too many, and one more.
+    const KEPT: usize = 2048;
+    let keys = Keys::new("app");
+    let (store, clock) = (MemoryStore::new(10_000), keys.cache_tags_clock());
+    let purge = |tags: &[&str]| {
+        let tags = tags.iter().map(|tag| Purge::hard(keys.cache_tag("h", tag.as_bytes())));
+        store.purge(&tags.chain([Purge::hard(clock.clone())]).collect::<Vec<_>>()).unwrap();
+    };
+    (0..KEPT).for_each(|_| purge(&["before"]));
+    let since = store.epochs(std::slice::from_ref(&clock)).epochs[0];
+    let is_kept = |tag: &str| {
+        let key = [keys.cache_tag("h", tag.as_bytes())];
+        store.tags(&key, (&clock, since)).is_some()
+    };
+    purge(&["lost", "last"]);
+    assert!(is_kept("other") && !is_kept("lost") && !is_kept("last"));
+    // One more, and the older notes go: the first of the two with them.
+    (0..KEPT - 1).for_each(|_| purge(&["behind"]));
+    assert!(!is_kept("lost") && !is_kept("last"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_flood_of_one_kind_reaches_another() {
     let (store, keys) = (store(), Keys::new("app"));
     let value = || Bytes::from_static(b"1");

@@ -54,15 +54,18 @@ fn write(id: &str, user: Option<&str>, most: Option<u32>) -> SessionWrite {
 }
 
 impl Subject {
+    /// As it is told once the session is gone, and not before.
     async fn end_of(&self, id: &str) -> Option<SessionEnd> {
-        let keys = keys().session_keys(id);
-        let session = Some(SessionKey {
-            key: &keys.session,
-            ttl: false,
-            bytes_max: 1024,
-            end: Some(&keys.end),
-        });
-        self.store.ask(&Questions { session, ..Questions::default() }).await.session_end
+        let (keys, gone) = (keys().session_keys(id), keys().session("gone"));
+        let ask = async |key: &str| {
+            let end = Some(keys.end.as_str());
+            let session = Some(SessionKey { key, ttl: true, bytes_max: 1024, end });
+            self.store.ask(&Questions { session, ..Questions::default() }).await
+        };
+        let asked = ask(&keys.session).await;
+        let is_there = asked.session.expect("an answer").expect("no failure").is_some();
+        assert!(!is_there || asked.session_end.is_none(), "of a session that is there");
+        ask(&gone).await.session_end
     }
 
     async fn is_there(&self, id: &str) -> bool {
