@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::audit::Did;
@@ -20,14 +21,14 @@ use crate::store::{ApiKeyWrite, Revocation, StoreError};
 /// What a key is to be good for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct Asked<'b> {
     owner: String,
     auth: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     tier: Option<String>,
-    #[serde(default)]
-    claims: Map<String, Value>,
+    #[serde(borrow, default)]
+    claims: Option<&'b RawValue>,
     expires_in: Option<String>,
 }
 
@@ -55,7 +56,7 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = "{\"owner\": \"acme\"}, with \"auth\": \"partners\", \"scopes\": \
                            [\"orders:read\"], \"tier\": \"gold\", \"claims\": {}, \
                            \"expires_in\": \"90d\"";
-    let asked: Asked = parse(body, EXAMPLE)?;
+    let asked: Asked<'_> = parse(body, EXAMPLE)?;
     let running = gateway.running();
     check_verifier(&running.plan, asked.auth.as_deref())?;
     let ttl = asked.expires_in.as_deref().map(parse_positive_duration).transpose();
@@ -64,19 +65,21 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     let expires = ttl.map(|ttl| now.saturating_add(ttl));
     let failed = || StoreError::Refused("the system's random source failed".to_owned());
     let made = generate().ok_or_else(failed)?;
-    let record = Record {
+    let mut record = Record {
         id: made.id,
         owner: asked.owner,
         auth: asked.auth,
         scopes: asked.scopes,
         tier: asked.tier,
-        claims: asked.claims,
+        claims: Map::new(),
         expires: expires.map(seconds),
         created: Some(seconds(now)),
         exact: Default::default(),
     };
-    record.check().map_err(|what| Fault::Asked(format!("{what}. Example: {EXAMPLE}")))?;
-    let text = serde_json::to_vec(&record).unwrap_or_default();
+    let claims = asked.claims.map_or("{}", RawValue::get);
+    let is_sound = record.claim(claims).and_then(|()| record.check());
+    is_sound.map_err(|what| Fault::Asked(format!("{what}. Example: {EXAMPLE}")))?;
+    let text = record.to_json().unwrap_or_default();
     if text.len() > RECORD_BYTES_MAX {
         let detail = format!("What a key says has at most {RECORD_BYTES_MAX} bytes as JSON.");
         return Err(Fault::Asked(detail));

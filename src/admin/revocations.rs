@@ -303,6 +303,15 @@ struct TokenFacts {
     expires_at: Option<u64>,
 }
 
+/// What is read of a token's claims. The others are not looked at: a number among them may be one
+/// that `Value` cannot hold, and the token is good with it.
+#[derive(Deserialize)]
+struct Claims {
+    jti: Option<Value>,
+    iss: Option<Value>,
+    exp: Option<Value>,
+}
+
 /// `jti`, `iss` and `exp` of a token whose signature nobody needs to check: who may revoke may
 /// revoke anything.
 fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
@@ -316,8 +325,21 @@ fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
         return Err(wrong());
     };
     let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong())?;
-    let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong())?;
-    let text = |name| claims.get(name).and_then(Value::as_str).map(str::to_owned);
-    let expires_at = claims.get("exp").and_then(Value::as_f64).map(|at| at.max(0.0) as u64);
-    Ok(TokenFacts { jti: text("jti"), issuer: text("iss"), expires_at })
+    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| wrong())?;
+    let text = |claim: Option<Value>| claim.as_ref().and_then(Value::as_str).map(str::to_owned);
+    let expires_at = claims.exp.and_then(|at| at.as_f64()).map(|at| at.max(0.0) as u64);
+    Ok(TokenFacts { jti: text(claims.jti), issuer: text(claims.iss), expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_whatever_numbers_it_holds() {
+        let claims = r#"{"jti":"t1","iss":"i","exp":1700000000.5,"big":1e400,"deep":[-1e999]}"#;
+        let facts = token_facts(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).ok();
+        let facts = facts.map(|it| (it.jti, it.issuer, it.expires_at));
+        assert_eq!(facts, Some((Some("t1".into()), Some("i".into()), Some(1_700_000_000))));
+    }
 }

@@ -1,10 +1,13 @@
 //! API keys as such: how one is made, which text cannot be one, and what the store's record of one
 //! says. It must not know requests, nor how the store is asked.
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::json;
@@ -119,6 +122,31 @@ impl Record {
             serde_json::from_value(Value::Object(members)).map_err(|_| UNREADABLE)?;
         record.exact = exact.within.remove("claims").unwrap_or_default();
         record.check().map(|()| record)
+    }
+
+    /// Takes the claims of a JSON object, each number as it is written there.
+    ///
+    /// # Errors
+    /// What is wrong with it; never its content.
+    pub fn claim(&mut self, object: &str) -> Result<(), &'static str> {
+        let read = json::exact_object(object.as_bytes());
+        (self.claims, self.exact) =
+            read.map_err(|_| "claims are a JSON object that names each claim once")?;
+        Ok(())
+    }
+
+    /// The record as it is stored, each number of the claims as it was written.
+    ///
+    /// # Errors
+    /// None that a record can cause.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let rounded = serde_json::to_vec(self)?;
+        if self.exact.text.is_empty() {
+            return Ok(rounded);
+        }
+        let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&rounded)?;
+        members.insert("claims".to_owned(), RawValue::from_string(self.exact.text.to_string())?);
+        serde_json::to_vec(&members)
     }
 
     /// Whether all its members can be what they are for.

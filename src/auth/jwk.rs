@@ -152,7 +152,8 @@ fn keys_of(text: &str) -> Result<Vec<&RawValue>, Flaw> {
 
 fn read_entry(index: usize, written: &RawValue) -> Result<Entry, Vec<Flaw>> {
     let mut label = format!("keys[{index}]");
-    let mut jwk = json::object(written.get().as_bytes()).map_err(|error| {
+    // Not the plain reader, to which a number beyond a double in some unknown member is an error.
+    let (mut jwk, _) = json::exact_object(written.get().as_bytes()).map_err(|error| {
         let what = format!("not a JSON object that can be read: {error}");
         vec![Flaw::new(what, "write a JWK there").of(&label)]
     })?;

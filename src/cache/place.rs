@@ -56,8 +56,10 @@ impl Place {
         }
         for name in &policy.partition {
             let claim = caller.as_ref().and_then(|caller| caller.find(name));
-            // Lengths keep `a` + `bc` apart from `ab` + `c`, and the mark `"1"` apart from `1`.
-            // Writing to a String cannot fail.
+            // The name too: what was kept by one claim is not another's after a reload. Lengths keep
+            // `a` + `bc` apart from `ab` + `c`, and the mark `"1"` apart from `1`. Writing to a
+            // String cannot fail.
+            let _ = write!(variant, "{}={name}:", name.len());
             let _ = match claim.map(Found::spelling) {
                 Some(Spelling::Text(text)) => write!(variant, "{}={text},", text.len()),
                 Some(Spelling::Json(text)) => write!(variant, "json:{}={text},", text.len()),
@@ -256,7 +258,10 @@ mod tests {
     fn the_same_claim_from_two_issuers_parts_the_cache() {
         let entry = |verifier: Option<&str>, partition: &[&str]| {
             let caller = std::sync::Arc::new(crate::base::facts::Identity {
-                claims: serde_json::Map::from_iter([("sub".to_owned(), "42".into())]),
+                claims: ["sub", "tenant"]
+                    .map(|it| (it.to_owned(), "42".into()))
+                    .into_iter()
+                    .collect(),
                 exact: Default::default(),
                 subject: None,
                 issued_at: None,
@@ -278,9 +283,10 @@ mod tests {
             };
             Place::entry(&Keys::new("app"), &policy, ("r", "u", "http"), &target, &Some(caller))
         };
-        assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r;u:2=42,");
-        assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r;u:users/2=42,");
+        assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r;u:3=sub:2=42,");
+        assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r;u:users/3=sub:2=42,");
         assert_eq!(entry(Some("users"), &[]), entry(None, &[]));
+        assert_ne!(entry(None, &["tenant"]), entry(None, &["sub"]));
     }
 
     #[test]

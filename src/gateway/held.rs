@@ -31,6 +31,15 @@ impl Held {
     pub fn ticket(&mut self) -> &mut Ticket {
         &mut self.ticket
     }
+
+    /// Gives back and waits until the store took it; in the background if that fails.
+    pub async fn give_back(mut self) {
+        if let Some(release) = self.ticket.leased()
+            && self.gateway.store.release(std::slice::from_ref(release)).await.is_ok()
+        {
+            self.gateway.limits.in_flight.leave(std::mem::take(&mut self.ticket));
+        }
+    }
 }
 
 impl Drop for Held {

@@ -51,6 +51,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// The places in the store.
+    pub fn leased(&self) -> Option<&Release> {
+        self.leased.as_ref()
+    }
+
     /// The store has answered, so that nothing of the question is still on its way.
     pub fn heard(&mut self) {
         if let Some(release) = &mut self.leased {

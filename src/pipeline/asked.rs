@@ -206,7 +206,10 @@ impl<'p> Asked<'p> {
         {
             gateway.metrics.store_failed("limits");
         }
-        self.held = None;
+        // The places too, before others are asked for: the request must not stand in its own way.
+        if let Some(held) = self.held.take() {
+            held.give_back().await;
+        }
         let Arrival { running, route, .. } = *arrival;
         let (keys, caller) = (&running.plan.keys, self.caller.clone());
         let session = self.named.as_deref().filter(|_| self.counts_session);

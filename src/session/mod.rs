@@ -4,6 +4,7 @@
 mod terms;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -255,11 +256,29 @@ fn attach_value(
         headers.push((name.clone(), value));
     }
     for (name, field) in &policy.fields {
-        if let Some(text) = parsed.as_ref().and_then(|map| map.get(field)).and_then(scalar) {
-            headers.push((name.clone(), header_value(&text)?));
-        }
+        let Some(found) = parsed.as_ref().and_then(|map| map.get(field)) else { continue };
+        let Some(rounded) = scalar(found) else { continue };
+        let exact = as_stored(value, field, found).unwrap_or(rounded.as_bytes().into());
+        headers.push((name.clone(), header_value(&exact)?));
     }
     Ok(until_ms)
+}
+
+/// A field as the application wrote it, where what was read of it may be another one's too: the
+/// bytes of a hash that are no UTF-8, and the digits of a number that a double rounds.
+fn as_stored<'v>(value: &'v SessionValue, field: &str, found: &Value) -> Option<Cow<'v, [u8]>> {
+    match (value, found) {
+        (SessionValue::Fields(fields), _) => {
+            let named = |(name, _): &&(bytes::Bytes, bytes::Bytes)| *name == field.as_bytes();
+            fields.iter().find(named).map(|(_, value)| value.as_ref().into())
+        }
+        (SessionValue::Text(text), Value::Number(number)) if number.is_f64() => {
+            let members: HashMap<String, &serde_json::value::RawValue> =
+                serde_json::from_slice(text).ok()?;
+            members.get(field).map(|raw| raw.get().as_bytes().into())
+        }
+        (SessionValue::Text(_), _) => None,
+    }
 }
 
 /// A hash as the JSON object that it stands for.
@@ -268,18 +287,22 @@ pub fn object(fields: &[(bytes::Bytes, bytes::Bytes)]) -> Map<String, Value> {
     fields.iter().map(|(name, value)| (text(name), Value::String(text(value)))).collect()
 }
 
-/// A value that is plain visible ASCII stands as it is; any other is percent-encoded whole (UTF-8),
-/// so that no control character can reach a header and no two values look the same.
-fn header_value(text: &str) -> Result<HeaderValue, NoSession> {
+/// A value that is plain visible ASCII stands as it is; any other is percent-encoded whole, and so
+/// is one that holds such an escape itself: no control character can reach a header, and no two
+/// values look the same.
+fn header_value(text: &[u8]) -> Result<HeaderValue, NoSession> {
     if text.len() > FIELD_BYTES_MAX {
         return Err(NoSession::TooLarge);
     }
-    let plain = text.bytes().all(|b| (0x20..=0x7E).contains(&b)) && text.trim() == text;
+    let visible = text.iter().all(|b| (0x20..=0x7E).contains(b)) && text.trim_ascii() == text;
+    let is_escape =
+        |b: &[u8]| matches!(b, [b'%', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit));
+    let plain = visible && !text.windows(3).any(is_escape);
     if plain {
-        return HeaderValue::try_from(text).map_err(|_| NoSession::Unreadable);
+        return HeaderValue::from_bytes(text).map_err(|_| NoSession::Unreadable);
     }
     let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
+    for &byte in text {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             encoded.push(char::from(byte));
         } else {

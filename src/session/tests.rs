@@ -155,6 +155,27 @@ fn a_header_names_a_session_and_is_not_passed_on() {
     assert_eq!(head.len(), 1);
 }
 
+#[test]
+fn two_values_of_a_field_never_look_the_same() {
+    let policy = policy(false, Outage::Refuse);
+    let sent = |value: SessionValue| {
+        let attached = attach(Some(&policy), stored(value, None)).unwrap();
+        attached.headers[1].1.to_str().unwrap().to_owned()
+    };
+    for number in ["123456789012345678901", "123456789012345678902", "-0", "0.1000000000000000001"]
+    {
+        assert_eq!(sent(text(&format!("{{\"email\": {number} }}"))), number);
+    }
+    let of_hash = |value: &'static [u8]| {
+        sent(SessionValue::Fields(vec![("email".into(), Bytes::from_static(value))]))
+    };
+    assert_eq!(of_hash(b"M\xFCller"), "M%FCller");
+    assert_eq!(of_hash(b"M\xF6ller"), "M%F6ller");
+    assert_eq!(of_hash("M\u{FC}".as_bytes()), "M%C3%BC");
+    assert_eq!(of_hash(b"M%C3%BC"), "M%25C3%25BC");
+    assert_eq!(of_hash(b"100% of 5%"), "100% of 5%");
+}
+
 proptest! {
     #[test]
     fn no_value_puts_a_control_character_into_a_header(value in any::<String>()) {

@@ -344,6 +344,25 @@ fn a_key_may_stand_in_a_query_a_cookie_or_authorization() {
 }
 
 #[test]
+fn a_number_in_a_claim_stays_as_the_operator_wrote_it() {
+    let upstream = upstream();
+    let gateway = start("", "", &upstream);
+    for number in ["1", "-0", "1.50", "123456789012345678901234567891", "1e400"] {
+        let body = format!("{{\"owner\": \"acme\", \"claims\": {{\"region\": {number}}}}}");
+        let made = operate(&gateway, "POST", "/v1/keys", &body);
+        assert_eq!(made.status, 201, "{number}: {}", made.text());
+        let made = made.json();
+        upstream.forget();
+        assert_eq!(get(&gateway, "/keys", made["key"].as_str().unwrap()).status, 200);
+        assert_eq!(upstream.only().header("x-region"), Some(number));
+    }
+    for wrong in ["[1e400]", "{\"a\": 1.5, \"a\": 1.5}", "3", "{\"sub\": 1e400}"] {
+        let body = format!("{{\"owner\": \"acme\", \"claims\": {wrong}}}");
+        assert_eq!(operate(&gateway, "POST", "/v1/keys", &body).status, 400, "{wrong}");
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_when_a_key_is_made() {
     let upstream = upstream();
     let gateway = start("", "", &upstream);

@@ -86,6 +86,14 @@ scope = "local"
 [limits.user]
 key = ["header:x-user"]
 allow = ["1/1h"]
+[limits.alone]
+key = ["header:x-user"]
+concurrent = 1
+[routes.alone]
+path = "/alone"
+upstream = "shop"
+session = true
+limits = ["twice", "alone"]
 [routes.shared]
 path = "/shared"
 upstream = "shop"
@@ -295,6 +303,16 @@ fn a_new_session_takes_from_no_other_limit_twice() {
     let asked = json!({"path": "/shared", "headers": {"cookie": "sid=nobodys"}});
     let told = operate(&house.gateway, "POST", "/v1/explain", &asked.to_string()).json();
     assert_eq!(told["limits"][0]["key"], "address=127.0.0.1", "{told}");
+}
+
+#[test]
+fn a_new_session_does_not_stand_in_its_own_way() {
+    let house = House::start(Some(Redis::start()));
+    for number in 0..20 {
+        let (id, user) = (format!("n{number}"), format!("192.0.2.{number}"));
+        house.log_in(&id);
+        assert_eq!(house.get("/alone", &user, &id), 200, "{number}: the one place is its own");
+    }
 }
 
 #[test]

@@ -84,6 +84,13 @@ fn a_bad_key_does_not_spoil_the_good_ones() {
     }
 }
 
+#[test]
+fn a_number_beyond_all_bounds_in_an_unknown_member_costs_no_key() {
+    let key = with(es256("a"), json!({"x-issued": 0})).to_string();
+    let key = key.replace("\"x-issued\":0", "\"x-issued\":1e400");
+    assert!(passes(&[key], Algorithm::ES256, &json!({"alg": "ES256", "kid": "a"})));
+}
+
 /// A set's keys, as texts, and a token that one of them signed: whether it passes.
 fn passes(keys: &[String], algorithm: Algorithm, header: &Value) -> bool {
     let algorithms = [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA];
