@@ -4,8 +4,9 @@
 //! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are
 //! resolved, slashes merged. An escape that some upstream would read as a separator or an end (`%2F
 //! %5C %00 %0A %0D`) is refused, like a raw backslash or control character, and like a dot segment
-//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb. The
-//! query is kept byte for byte. What is canonical is its own canonical spelling.
+//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb. Where
+//! `%2F` is kept, a dot segment beside one is refused for the like reason. The query is kept byte for
+//! byte. What is canonical is its own canonical spelling.
 
 use std::borrow::Cow;
 
@@ -29,7 +30,7 @@ pub fn canonical(given: &PathAndQuery, encoded_slash: bool) -> Result<PathAndQue
 /// How loosely an upstream reads paths: which of those that RFC 3986 tells apart are one to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `/ME` is `/me`. ASCII alone: a canonical path holds nothing else.
+    /// `/ME` is `/me`, and `/%C3%89` is `/%C3%A9`: some decode first.
     pub any_case: bool,
     /// `/me/` is `/me`.
     pub trailing_slash: bool,
@@ -62,7 +63,11 @@ impl Reading {
 
     /// Whether the upstream reads two segments as one.
     pub fn is_same(self, one: &str, other: &str) -> bool {
-        one == other || (self.any_case && one.eq_ignore_ascii_case(other))
+        one == other
+            || (self.any_case
+                && (one.eq_ignore_ascii_case(other)
+                    || ((one.contains('%') || other.contains('%'))
+                        && folded(one) == folded(other))))
     }
 
     /// Whether the upstream reads a slash at the end of a path.
@@ -78,16 +83,53 @@ impl Reading {
         }
         let mut name = String::with_capacity(path.len());
         for segment in self.segments(path) {
-            name.extend(["/", segment]);
+            name.push('/');
+            if self.any_case {
+                name.push_str(&folded(segment));
+            } else {
+                name.push_str(segment);
+            }
         }
         if name.is_empty() || (self.ends_in_slash(path) && !self.trailing_slash) {
             name.push('/');
         }
-        if self.any_case {
-            name.make_ascii_lowercase();
-        }
         name.into()
     }
+}
+
+/// One spelling for whatever differs in case alone, also beyond ASCII, where an escape stands for a
+/// letter. The mappings are the simple ones, of one letter to one, as Java and .NET compare: `K`
+/// (U+212A) is a `k` to them.
+fn folded(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'%', one, two, ..] => std::str::from_utf8(&[*one, *two])
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok()),
+            _ => None,
+        };
+        // What is escaped in ASCII is no letter.
+        let (byte, after) = match escaped.filter(|byte| !byte.is_ascii()) {
+            Some(byte) => (byte, after.get(2..).unwrap_or_default()),
+            None => (byte.to_ascii_lowercase(), after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.extend(chunk.valid().chars().map(fold));
+        chunk.invalid().iter().for_each(|byte| push_escape(&mut out, *byte));
+    }
+    out
+}
+
+fn fold(letter: char) -> char {
+    let mut upper = letter.to_uppercase();
+    let upper = upper.next().filter(|_| upper.next().is_none()).unwrap_or(letter);
+    upper.to_lowercase().next().unwrap_or(upper)
 }
 
 /// Whether a path is plain enough that there is nothing to do; the common case, without an
@@ -158,13 +200,19 @@ fn decode(path: &[u8], encoded_slash: bool) -> Result<String, &'static str> {
     Ok(out)
 }
 
-/// Refuses a dot segment with a parameter, also behind an encoded slash: who takes the parameter
-/// away reads a dot segment, which [`resolve`] does not.
+/// Refuses what is a dot segment to some upstreams and is none to [`resolve`]: one with a
+/// parameter, for who takes that away, and one beside an encoded slash, for who decodes that.
 fn check_dots(segment: &str) -> Result<(), &'static str> {
     for piece in segment.split("%2F") {
         let rest = piece.strip_prefix("..").or_else(|| piece.strip_prefix('.')).unwrap_or(piece);
-        if rest.len() < piece.len() && (rest.starts_with(';') || rest.starts_with("%3B")) {
+        if rest.len() == piece.len() {
+            continue;
+        }
+        if rest.starts_with(';') || rest.starts_with("%3B") {
             return Err("a dot segment with a parameter (`..;`)");
+        }
+        if rest.is_empty() && piece.len() < segment.len() {
+            return Err("a dot segment beside an encoded slash (`..%2F`)");
         }
     }
     Ok(())
@@ -226,6 +274,9 @@ mod tests {
             (reading(false, false, true), "/;x", "/"),
             (all, "/Me;a=b/", "/me"),
             (all, "/;x", "/"),
+            (all, "/CAF%C3%89", "/caf\u{e9}"),
+            (all, "/%E2%84%AAey/%C5%BFo/%C4%B0%C4%B1", "/key/so/ii"),
+            (all, "/%C3%9F/%FFa/%25C3%89/A%20B", "/\u{df}/%FFa/%25c3%89/a%20b"),
         ] {
             assert_eq!(reading.name(path), expected, "{reading:?} {path}");
         }
@@ -233,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_its_own_name(path in "/[aA;/x]{0,12}", bits in any::<[bool; 3]>()) {
+        fn a_name_is_its_own_name(path in "/([aA;/x]|%C3|%89|%a9|%3b|%25){0,12}", bits in any::<[bool; 3]>()) {
             let reading = reading(bits[0], bits[1], bits[2]);
             let Ok(given) = canonical(&PathAndQuery::try_from(path).unwrap(), false) else {
                 return Ok(());

@@ -116,6 +116,7 @@ fn framing_and_methods() {
     assert_eq!(inspected("GET /", &many), Err(Malformed::TooManyHeaders));
 }
 
+const BESIDE: &str = "a dot segment beside an encoded slash (`..%2F`)";
 const DOTS: &str = "a dot segment with a parameter (`..;`)";
 
 #[test]
@@ -174,7 +175,13 @@ fn canonical_paths() {
         ("/@scope%2fname/b.c%2f", Ok("/@scope%2Fname/b.c%2F")),
         ("/a%2f.b%2f...%2fc", Ok("/a%2F.b%2F...%2Fc")),
         ("/a%2f..;/me", Err(DOTS)),
-        ("/@scope%2fname/..%2f", Ok("/@scope%2Fname/..%2F")),
+        ("/@scope%2fname/..%2f", Err(BESIDE)),
+        ("/x/..%2fadmin", Err(BESIDE)),
+        ("/x/%2e%2e%2Fadmin", Err(BESIDE)),
+        ("/x%2f..", Err(BESIDE)),
+        ("/x/.%2fadmin", Err(BESIDE)),
+        ("/x%2f.%2fy", Err(BESIDE)),
+        ("/x%2f%2fy/../z%2f", Ok("/z%2F")),
     ] {
         let result = canonical(&PathAndQuery::from_static(given), true);
         let result = result.as_ref().map(PathAndQuery::as_str);

@@ -144,7 +144,7 @@ impl Plan {
             headers: headers::Policy { owned },
             upload: UploadLimits {
                 bytes_max: limits.body_bytes,
-                progress_timeout: limits.progress_timeout.min(limits.idle_timeout),
+                progress_timeout: limits.progress_timeout,
                 progress_bytes: limits.progress_bytes,
             },
             on_outage: config.store.on_outage,

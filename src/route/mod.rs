@@ -50,24 +50,32 @@ impl Matcher {
             }
     }
 
+    /// What orders two routes; greater is more specific.
+    fn specificity(&self) -> impl Ord + use<'_> {
+        (&self.host, self.path.specificity(self.reading))
+    }
+
     /// Whether nothing but the literal texts of the paths orders the two.
     fn is_as_specific_as(&self, other: &Self) -> bool {
-        self.host == other.host && self.path.is_as_specific_as(&other.path)
+        let as_its_upstream_reads_it = (&other.path, other.reading);
+        self.host == other.host
+            && self.path.is_as_specific_as(self.reading, as_its_upstream_reads_it)
     }
 
     /// Whether no request tells the two apart. Routes that share an upstream must differ in its
     /// eyes: it would answer both alike.
     pub fn is_ambiguous_with(&self, other: &Self, share_upstream: bool) -> bool {
-        let methods = match (self.methods.is_empty(), other.methods.is_empty()) {
-            (true, true) => true,
-            (false, false) => {
-                self.methods.len() == other.methods.len()
-                    && self.methods.iter().any(|method| other.methods.contains(method))
-            }
-            _ => false,
-        };
-        let reading = if share_upstream { self.reading } else { Reading::default() };
-        methods && self.host == other.host && self.path.has_same_shape_as(&other.path, reading)
+        let exact = Reading::default();
+        let reading = if share_upstream { self.reading } else { exact };
+        if self.host != other.host || !self.path.has_same_shape_as(&other.path, reading) {
+            return false;
+        }
+        let common = || self.methods.iter().any(|method| other.methods.contains(method));
+        if !self.path.has_same_shape_as(&other.path, exact) {
+            // One of two spellings: more methods named do not make it the more specific one.
+            return self.methods.is_empty() || other.methods.is_empty() || common();
+        }
+        self.methods.len() == other.methods.len() && (self.methods.is_empty() || common())
     }
 }
 
@@ -154,7 +162,10 @@ impl<P> Table<P> {
     /// Sorts and indexes the routes.
     pub fn new(mut routes: Vec<(Matcher, P)>) -> Self {
         routes.sort_by(|(a, _), (b, _)| {
-            (&b.host, &b.path, b.methods.len()).cmp(&(&a.host, &a.path, a.methods.len()))
+            let order = b.specificity().cmp(&a.specificity());
+            // Alphabetical in the end, so that the order is total.
+            let texts = || b.path.texts().cmp(a.path.texts());
+            order.then_with(texts).then_with(|| b.methods.len().cmp(&a.methods.len()))
         });
         let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
         for (matcher, _) in &routes {

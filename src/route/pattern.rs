@@ -197,12 +197,45 @@ impl PathPattern {
         self.open == other.open && name(self) == name(other)
     }
 
+    /// How specific the pattern is to an upstream that reads it so: closed before open, then
+    /// longer, then more literal. Greater is more specific.
+    pub(super) fn specificity(&self, reading: Reading) -> (bool, usize, Vec<bool>) {
+        let literal: Vec<bool> = self.read(reading).collect();
+        (!self.open, literal.len(), literal)
+    }
+
     /// Whether nothing but the literal texts says which of two patterns is more specific.
-    pub(super) fn is_as_specific_as(&self, other: &Self) -> bool {
-        let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
-        self.open == other.open
-            && self.segments.len() == other.segments.len()
-            && self.segments.iter().map(is_literal).eq(other.segments.iter().map(is_literal))
+    pub(super) fn is_as_specific_as(
+        &self,
+        reading: Reading,
+        (other, its): (&Self, Reading),
+    ) -> bool {
+        self.open == other.open && self.read(reading).eq(other.read(its))
+    }
+
+    /// The literal texts, which make an order of patterns that are equally specific.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => text.as_str(),
+            Segment::Any => "",
+        })
+    }
+
+    /// Of each segment that an upstream reads, whether it is a literal one. A slash that it takes
+    /// for nothing makes no pattern longer, or `/a/{x}/` would come before `/a/me`.
+    fn read(&self, reading: Reading) -> impl Iterator<Item = bool> {
+        let last = self.segments.len().saturating_sub(1);
+        let is_read = move |(at, segment): &(usize, &Segment)| match segment {
+            Segment::Any => true,
+            Segment::Literal(text) => {
+                reading.segments(text).next().is_some() || (*at == last && !reading.trailing_slash)
+            }
+        };
+        self.segments
+            .iter()
+            .enumerate()
+            .filter(is_read)
+            .map(|(_, segment)| matches!(segment, Segment::Literal(_)))
     }
 
     /// A path that the pattern matches, with `below` as what an open one covers, and in place of
@@ -251,33 +284,6 @@ impl PathPattern {
             None if !self.open => Some(""),
             Some(Segment::Any) | None => None,
         }
-    }
-
-    /// Closed before open, then longer, then more literal, then alphabetical, so that the order is
-    /// total.
-    fn rank(&self) -> (bool, usize, Vec<bool>, Vec<&str>) {
-        let literal = self.segments.iter().map(|s| matches!(s, Segment::Literal(_))).collect();
-        let text = self
-            .segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Literal(text) => text.as_str(),
-                Segment::Any => "",
-            })
-            .collect();
-        (!self.open, self.segments.len(), literal, text)
-    }
-}
-
-impl PartialOrd for PathPattern {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PathPattern {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which of several routes a request takes.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn table(routes: &[&'static str]) -> Table<&'static str> {
@@ -234,6 +236,17 @@ fn the_most_specific_route_wins_as_the_upstream_reads() {
             assert_eq!(found, expected, "{method} {host}{path}");
         }
     }
+    // A slash that the upstream takes for nothing makes no route more specific.
+    let table = loose_table(TRAILING_SLASH, &["- /a/{x}/", "- /a/me", "- /*"]);
+    for (path, expected) in [
+        ("/a/me", "- /a/me"),
+        ("/a/me/", "- /a/me"),
+        ("/a/x", "- /a/{x}/"),
+        ("/a/x/", "- /a/{x}/"),
+        ("/a", "- /*"),
+    ] {
+        assert_eq!(table.find("h", path, &Method::GET), Ok(&expected), "{path}");
+    }
     let table = loose_table(ALL, &["- /a GET", "- /b"]);
     let allow = "GET, HEAD".to_owned();
     assert_eq!(table.find("h", "/A/;x", &Method::POST), Err(NoRoute::MethodNotAllowed { allow }));
@@ -269,5 +282,39 @@ fn routes_of_one_upstream_differ_in_its_eyes() {
     assert!(!same(ANY_CASE, true, "- /a", "- /a/"));
     assert!(!same(ALL, true, "- /a", "- /a/*"));
     assert!(!same(ALL, true, "- /a GET", "- /A POST"));
+    assert!(same(ALL, true, "- /a GET", "- /A"));
+    assert!(same(ALL, true, "- /a GET POST", "- /a/ GET"));
+    assert!(!same(EXACT, true, "- /a GET", "- /a"));
     assert!(!same(ALL, true, "- /a/{x}", "- /a/x"));
+}
+
+proptest! {
+    /// What an upstream takes for one path has one route, whatever the routes are.
+    #[test]
+    fn one_route_for_what_is_read_as_one(
+        patterns in prop::collection::vec("(/([aA]|b;x|\\{x\\}|%C3%89|%C3%A9)){0,3}(/|/\\*)?", 1..6),
+        paths in prop::collection::vec("(/[aA;b]{0,3}|/%C3%[8A]9|/%3B){1,4}/?", 2..12),
+        bits in any::<[bool; 3]>(),
+    ) {
+        let [any_case, trailing_slash, parameters] = bits;
+        let reading = Reading { any_case, trailing_slash, parameters };
+        let mut routes: Vec<(Matcher, usize)> = Vec::new();
+        for (number, pattern) in patterns.iter().enumerate() {
+            let Ok(path) = PathPattern::parse(pattern) else { continue };
+            let matcher = Matcher { host: HostPattern::Any, path, methods: Vec::new(), reading };
+            if !routes.iter().any(|(other, _)| matcher.is_ambiguous_with(other, true)) {
+                routes.push((matcher, number));
+            }
+        }
+        let table = Table::new(routes);
+        let mut found: HashMap<String, (String, Option<usize>)> = HashMap::new();
+        for path in paths {
+            let Ok(given) = path.parse() else { continue };
+            let Ok(given) = crate::base::path::canonical(&given, false) else { continue };
+            let route = table.find("h", given.path(), &Method::GET).ok().copied();
+            let name = reading.name(given.path()).into_owned();
+            let (other, its) = found.entry(name).or_insert((given.path().to_owned(), route));
+            prop_assert_eq!(&*its, &route, "{} and {} of {:?}", other, given, patterns);
+        }
+    }
 }

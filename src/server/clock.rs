@@ -123,7 +123,7 @@ impl Clock {
             began: Instant::now(),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
-            progress_timeout: limits.progress_timeout.min(limits.idle_timeout),
+            progress_timeout: limits.progress_timeout,
             progress_bytes: limits.progress_bytes,
             open: AtomicU32::new(0),
             served: AtomicU32::new(0),

@@ -350,7 +350,10 @@ impl Upstream {
         let mut untried: Vec<&Arc<Endpoint>> = self.endpoints.iter().collect();
         untried.retain(|endpoint| !tried.iter().any(|known| Arc::ptr_eq(known, endpoint)));
         let fail_timeout = self.settings.fail_timeout;
-        if let Some(due) = untried.iter().find(|endpoint| endpoint.is_due(fail_timeout)) {
+        // A request that has met one dead server already is not to try another one.
+        if tried.is_empty()
+            && let Some(due) = untried.iter().find(|endpoint| endpoint.is_due(fail_timeout))
+        {
             return Some(due);
         }
         let mut preferred = untried.clone();

@@ -3,7 +3,8 @@
 //!
 //! The last share of the permits is for clients that hold less than a share. Whoever comes first
 //! and alone gets the others too, and gets no more of them while others want theirs: he never has
-//! to give back what he holds, however slow he is.
+//! to give back what he holds, however slow he is. Nor do a few such clients together take all:
+//! whoever reaches into the last share leaves a part of it to those who hold less than he does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,6 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::base::facts::ClientAddr;
+
+/// How many times as much as is left one client may hold who reaches into the last share: the next
+/// two who take all they can leave a sixteenth of it.
+const TIMES_THE_REST: usize = 3;
 
 /// The permits of one upstream.
 #[derive(Debug)]
@@ -113,8 +118,11 @@ impl Permits {
 
     /// Whether a client that holds `held` may take one more.
     fn may_take(&self, taken: usize, held: usize) -> bool {
-        let spared = if held < self.share { 0 } else { self.reserve };
-        taken.saturating_add(spared) < self.max
+        let free = self.max.saturating_sub(taken);
+        if free > self.reserve || self.reserve == self.max {
+            return free > 0;
+        }
+        held < self.share && held < free.saturating_mul(TIMES_THE_REST)
     }
 
     /// Hands permits to those who wait and may have one now.
@@ -126,7 +134,7 @@ impl Permits {
     }
 
     /// Whose turn it is, among the clients that may take one more: each gets one in turn. Passed
-    /// over are only those at their share, and of these there are few.
+    /// over are only those who hold more than is free, and of these there are few.
     fn next(&self) -> Option<(IpAddr, oneshot::Sender<Permit>)> {
         let mut counts = self.lock();
         let counts = &mut *counts;
@@ -229,15 +237,23 @@ mod tests {
 
     #[test]
     fn who_is_first_and_alone_leaves_a_share() {
-        for (max, share, alone) in
-            [(1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 1, 3), (8, 2, 6), (256, 64, 192), (8, 8, 8)]
-        {
+        for (max, share, each) in [
+            (1, 0, [1, 0, 0, 0]),
+            (2, 0, [2, 0, 0, 0]),
+            (3, 0, [3, 0, 0, 0]),
+            (4, 1, [3, 1, 0, 0]),
+            (8, 2, [6, 2, 0, 0]),
+            // Nor do several of them take all.
+            (16, 4, [12, 3, 1, 0]),
+            (256, 64, [192, 48, 12, 3]),
+            (100, 75, [75, 19, 5, 1]),
+            (8, 8, [8, 0, 0, 0]),
+        ] {
             let permits = Permits::new(max, share);
-            let first = all(&permits, client("192.0.2.1"));
-            assert_eq!(first.len(), alone, "{max} {share}");
-            let second = all(&permits, client("192.0.2.2"));
-            assert_eq!(second.len(), max - alone, "{max} {share}");
-            drop((first, second));
+            let held = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
+                .map(|who| all(&permits, client(who)));
+            assert_eq!(held.each_ref().map(Vec::len), each, "{max} {share}");
+            drop(held);
             assert!(permits.lock().accounts.is_empty());
         }
     }

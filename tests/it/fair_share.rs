@@ -58,6 +58,29 @@ fn slow_uploads_of_one_client_leave_room_for_others() {
 }
 
 #[test]
+fn who_has_had_his_share_leads_nobody_else_astray() {
+    let upstream = upstream();
+    let gateway = before(&upstream, "max_connections = 4\nconnect_timeout = \"1s\"\n");
+    let _slow: Vec<TcpStream> = (0..3).map(|_| upload(gateway.public, "192.0.2.1")).collect();
+    eventually("he has his share", || upstream.open() == 3);
+    for number in 0..3 {
+        // He asks first for what others want, and waits.
+        let path = format!("/cached/{number}");
+        let mut greedy = Session::open(gateway.public);
+        let from = "X-Forwarded-For: 192.0.2.1";
+        greedy.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{from}\r\n\r\n"));
+        eventually("he waits", || {
+            let waiting = Client::get(gateway.admin, "/metrics").send().text();
+            waiting.contains("upstream_requests_waiting{upstream=\"shop\"} 1")
+        });
+        let mut reply = Client::get(gateway.public, &path);
+        reply = reply.header("Host", "a").header("X-Forwarded-For", "198.51.100.1");
+        assert_eq!(reply.send().status, 200);
+        assert_eq!(greedy.read().status, 503);
+    }
+}
+
+#[test]
 fn a_share_is_configured() {
     for (share, most) in [("\"50%\"", 4), ("1", 7), ("\"100%\"", 8), ("\"1%\"", 8), ("1000", 8)] {
         let upstream = upstream();

@@ -97,6 +97,24 @@ fn a_protected_path_is_protected_in_every_spelling_that_its_upstream_reads() {
 }
 
 #[test]
+fn a_letter_is_a_letter_also_where_it_is_escaped() {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    for (paths, expected) in [("\"any-case\"", 401), ("\"parameters\"", 200)] {
+        let gateway = Gateway::start(&format!(
+            "{AUTH}{}paths = [{paths}]
+            [routes.all]\npath = \"/*\"\nupstream = \"shop\"
+            [routes.menu]\npath = \"/caf%C3%A9/key\"\nupstream = \"shop\"\nauth = \"users\"",
+            upstream.table("shop")
+        ));
+        for path in ["/caf%C3%89/key", "/CAF%c3%89/KEY", "/caf%C3%A9/%E2%84%AAey"] {
+            assert_eq!(Client::get(gateway.public, path).send().status, expected, "{path}");
+        }
+        assert_eq!(Client::get(gateway.public, "/caf%C3%A9/key").send().status, 401);
+        assert_eq!(Client::get(gateway.public, "/caf%C3%AA/key").send().status, 200);
+    }
+}
+
+#[test]
 fn a_method_is_refused_in_every_spelling() {
     let upstream = Upstream::replying(response("200 OK", "fine"));
     let gateway = Gateway::start(&format!(

@@ -162,6 +162,24 @@ fn a_server_that_does_not_accept_costs_one_more_connect_timeout() {
     assert_eq!(alive.seen(), 20);
 }
 
+#[test]
+fn one_request_waits_for_one_dead_server_alone() {
+    let (full, too) = (socket_that_drops(), socket_that_drops());
+    let alive = fine();
+    let dead = |full: &Full| format!("{{ url = \"http://{}\", weight = 100 }}", full.address);
+    // Both are due again before each request, and to be tried by one request is enough.
+    let gateway = before(
+        &format!("{}, {}, \"{}\"", dead(&full), dead(&too), alive.url()),
+        "connect_timeout = \"300ms\"\nfail_timeout = \"1ms\"",
+    );
+    let statuses: Vec<u16> = (0..8)
+        .map(|_| Client::request(gateway.public, "POST", "/").body("x").send().status)
+        .collect();
+    // Until each of them is known, one request may meet both.
+    let failed = statuses.iter().filter(|status| **status != 200).count();
+    assert!(failed <= 1, "{statuses:?}");
+}
+
 struct Full {
     address: SocketAddr,
     _listener: TcpListener,

@@ -55,6 +55,8 @@ pub enum Phase {
     /// The upstream failed, with this status or without an answer. What is stored may stand in for
     /// that, to each as its request allows.
     Failed(Option<StatusCode>),
+    /// The upstream had no room for the leader's client, which may say nothing of another's.
+    Crowded,
     /// The leader left.
     Abandoned,
 }
@@ -232,6 +234,11 @@ impl Lead {
     /// The upstream failed.
     pub fn failed(self, status: Option<StatusCode>) {
         self.phase.send_replace(Phase::Failed(status));
+    }
+
+    /// The upstream had no room for the client of this request.
+    pub fn crowded(self) {
+        self.phase.send_replace(Phase::Crowded);
     }
 
     /// The answer is kept: if this was a refresh, it succeeded.

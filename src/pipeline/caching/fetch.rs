@@ -139,6 +139,14 @@ impl Fetch {
                 Phase::Passing(stored, _) | Phase::Stored(stored) => stored,
                 Phase::Failed(status) => return Box::pin(self.failed(status, trip)).await,
                 Phase::Alone => break,
+                // Whoever has used up his share of the upstream leads nobody else astray.
+                Phase::Crowded => {
+                    let stale = self.errand.stale.clone();
+                    if let Some(stale) = self.stand_in(cache::Failure::NoAnswer, stale) {
+                        return Ok(Fetched::Stored(stale, How::Instead(None)));
+                    }
+                    continue;
+                }
                 Phase::Abandoned | Phase::Asked | Phase::Unmeasured => continue,
             };
             // What the answer depends on was not known before: those of one variant share it.
@@ -264,8 +272,10 @@ impl Fetch {
             let (response, times) = match sent {
                 Ok(answered) => answered,
                 Err(failure) => {
-                    if let Some(lead) = lead {
-                        lead.failed(None);
+                    match (lead, &failure) {
+                        (Some(lead), Failure::Busy) => lead.crowded(),
+                        (Some(lead), _) => lead.failed(None),
+                        (None, _) => {}
                     }
                     let instead = self.stand_in(cache::Failure::NoAnswer, stale);
                     return instead
