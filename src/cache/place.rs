@@ -56,9 +56,9 @@ impl Place {
         }
         for name in &policy.partition {
             let claim = caller.as_ref().and_then(|caller| caller.find(name));
-            // The name too: what was kept by one claim is not another's after a reload. Lengths keep
-            // `a` + `bc` apart from `ab` + `c`, and the mark `"1"` apart from `1`. Writing to a
-            // String cannot fail.
+            // The name too: what was kept by one claim is not another's after a reload. Lengths
+            // keep `a` + `bc` apart from `ab` + `c`, and the mark `"1"` apart from `1`. Writing to
+            // a String cannot fail.
             let _ = write!(variant, "{}={name}:", name.len());
             let _ = match claim.map(Found::spelling) {
                 Some(Spelling::Text(text)) => write!(variant, "{}={text},", text.len()),
