@@ -132,7 +132,7 @@ fn a_server_that_is_back_is_used_again() {
 fn a_server_that_hangs_up_before_it_answers_is_avoided() {
     for balance in BALANCES {
         // Such as the proxy of a container whose process is gone.
-        let hung = Upstream::raw(|stream| drop(stream));
+        let hung = Upstream::raw(drop);
         let alive = fine();
         let gateway = before(
             &format!("\"{}\", \"{}\"", hung.url(), alive.url()),
