@@ -4,9 +4,9 @@
 //! Unreserved characters are decoded, other escapes get upper-case digits, dot segments are
 //! resolved, slashes merged. An escape that some upstream would read as a separator or an end (`%2F
 //! %5C %00 %0A %0D`) is refused, like a raw backslash or control character, and like a dot segment
-//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb. Where
-//! `%2F` is kept, a dot segment beside one is refused for the like reason. The query is kept byte for
-//! byte. What is canonical is its own canonical spelling.
+//! with a parameter (`..;x`): servlet containers take the parameter away first, and then climb.
+//! Where `%2F` is kept, a dot segment beside one is refused for the like reason. The query is kept
+//! byte for byte. What is canonical is its own canonical spelling.
 
 use std::borrow::Cow;
 
@@ -284,7 +284,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_its_own_name(path in "/([aA;/x]|%C3|%89|%a9|%3b|%25){0,12}", bits in any::<[bool; 3]>()) {
+        fn a_name_is_its_own_name(
+            path in "/([aA;/x]|%C3|%89|%a9|%3b|%25){0,12}",
+            bits in any::<[bool; 3]>(),
+        ) {
             let reading = reading(bits[0], bits[1], bits[2]);
             let Ok(given) = canonical(&PathAndQuery::try_from(path).unwrap(), false) else {
                 return Ok(());

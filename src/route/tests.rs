@@ -292,7 +292,10 @@ proptest! {
     /// What an upstream takes for one path has one route, whatever the routes are.
     #[test]
     fn one_route_for_what_is_read_as_one(
-        patterns in prop::collection::vec("(/([aA]|b;x|\\{x\\}|%C3%89|%C3%A9)){0,3}(/|/\\*)?", 1..6),
+        patterns in prop::collection::vec(
+            "(/([aA]|b;x|\\{x\\}|%C3%89|%C3%A9)){0,3}(/|/\\*)?",
+            1..6,
+        ),
         paths in prop::collection::vec("(/[aA;b]{0,3}|/%C3%[8A]9|/%3B){1,4}/?", 2..12),
         bits in any::<[bool; 3]>(),
     ) {

@@ -120,15 +120,13 @@ fn a_stalled_body_ends_its_request() {
 #[test]
 fn a_short_rest_between_requests_demands_no_faster_body() {
     let upstream = fine();
-    let gateway = bounded("idle_timeout = \"1s\"\nprogress_timeout = \"60s\"", &upstream);
-    let begun = std::time::Instant::now();
+    let gateway = bounded("idle_timeout = \"1s\"\nprogress_timeout = \"1h\"", &upstream);
     let mut session = Session::open(gateway.public);
     session.write("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 6\r\n\r\nhello");
     session.stream().set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     assert!(session.stream().read(&mut [0; 64]).is_err(), "it waits for what is missing");
     session.write("!");
-    // A busy machine may have taken longer than the pace allows.
-    assert!(session.read().status == 200 || begun.elapsed() > Duration::from_secs(60));
+    assert_eq!(session.read().status, 200);
 }
 
 #[test]
