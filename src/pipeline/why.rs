@@ -169,8 +169,8 @@ fn wanted(denied: &Denied, plan: &Plan, verifier: Option<&str>) -> Vec<String> {
     }
 }
 
-/// A principal whose parts open nothing: a session's id, also as the claim `sid`, and the value of a
-/// header that carries credentials by its name, stand as their digests.
+/// A principal whose parts open nothing: a session's id, also as the claim `sid`, and the value of
+/// a header that carries credentials by its name, stand as their digests.
 pub fn without_credentials(principal: &str) -> String {
     let told = principal.split('|').map(|part| {
         let Some((kind, value)) = part.split_once('=') else { return Cow::Borrowed(part) };
