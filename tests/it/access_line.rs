@@ -348,6 +348,7 @@ fn a_connection_that_is_turned_away_has_a_line() {
         ));
         let mut first = Session::open(gateway.public);
         assert_eq!(first.get("/").send().status, 200);
+        line(&gateway, 1);
         assert!(raw(gateway.public, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").contains(" 503 "));
         let line = line(&gateway, 2);
         let told = ["bound", "client", "method", "path"].map(|name| line[name].clone());
@@ -366,11 +367,13 @@ fn an_upstream_is_named_with_the_key_that_bounds_it() {
         let mut rest = Vec::new();
         let _ = std::io::Read::read_to_end(connection, &mut rest);
     });
-    let gateway = Gateway::start(&format!(
-        "{}max_connections = 1\nresponse_timeout = \"2s\"\nconnect_timeout = \"1s\"\n[routes.all]\n\
-         path = \"/*\"\nupstream = \"shop\"\n",
-        silent.table("shop")
-    ));
+    let start = |timeouts: &str| {
+        let route = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n";
+        let table = silent.table("shop");
+        Gateway::start(&format!("{table}max_connections = 1\n{timeouts}{route}"))
+    };
+    // Two gateways: however late the second request is, the first has its connection still.
+    let gateway = start("response_timeout = \"1h\"\nconnect_timeout = \"1s\"\n");
     let mut first = Session::open(gateway.public);
     first.write("GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n");
     eventually("it is forwarded", || silent.seen() == 1);
@@ -378,8 +381,9 @@ fn an_upstream_is_named_with_the_key_that_bounds_it() {
     let busy = line(&gateway, 1);
     assert_eq!((&busy["reason"], &busy["upstream"]), (&json!("upstream_busy"), &json!("shop")));
     assert_eq!(busy["bound"], "upstreams.shop.max_connections");
-    assert_eq!(first.read().status, 504);
-    let slow = line(&gateway, 2);
+    let gateway = start("response_timeout = \"100ms\"\n");
+    assert_eq!(Client::get(gateway.public, "/a").send().status, 504);
+    let slow = line(&gateway, 1);
     assert_eq!((&slow["reason"], &slow["upstream"]), (&json!("upstream_timeout"), &json!("shop")));
     assert_eq!(slow["bound"], "upstreams.shop.response_timeout");
 }

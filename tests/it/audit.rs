@@ -56,7 +56,7 @@ fn line(gateway: &Gateway, count: usize) -> String {
 #[test]
 fn every_operation_leaves_one_line_on_both_stores() {
     let redis = Redis::start();
-    let stores = [String::new(), format!("[store]\nurl = \"{}\"\n", redis.url())];
+    let stores = [String::new(), format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", redis.url())];
     for store in stores {
         let (_upstream, gateway) = start(&store, "");
         let key = operate(&gateway, "POST", "/v1/keys", r#"{"owner": "acme", "tier": "gold"}"#);

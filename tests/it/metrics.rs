@@ -63,7 +63,7 @@ fn both_formats_are_what_scrapers_read() {
     let redis = Redis::start();
     let upstream = Upstream::replying(response("200 OK", "hello"));
     let gateway = Gateway::start(&format!(
-        "[store]\nurl = \"{}\"\n{AUTH}{}{ROUTES}",
+        "[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{AUTH}{}{ROUTES}",
         redis.url(),
         upstream.table("shop")
     ));

@@ -86,7 +86,7 @@ fn too_few_open_files_for_what_is_configured() {
             format!(
                 "[server]\nlisten = [\"{address}\"]\n[server.limits]\nconnections = {connections}\n\
                  [admin]\nlisten = \"127.0.0.1:0\"\n\
-                 [upstreams.shop]\nservers = [\"http://127.0.0.1:9\"]\n\
+                 [upstreams.shop]\nservers = [\"http://127.0.0.1:9\"]\nmax_connections = 1\n\
                  [routes.a]\npath = \"/a\"\nupstream = \"shop\"\n"
             ),
         );
