@@ -59,7 +59,8 @@ impl<'p> Asked<'p> {
             .filter(|_| good)
             .and_then(|policy| session::id(policy, &caller, &head.headers));
         let known = &gateway.limits.sessions;
-        let counts_session = session_id.as_deref().is_some_and(|id| known.knows(id));
+        let counted = session_id.as_deref().filter(|_| route.limits.uses_session());
+        let counts_session = counted.is_some_and(|id| known.knows(id));
         let facts = limit::Facts {
             caller: &caller,
             session: session_id.as_deref().filter(|_| counts_session),
@@ -67,7 +68,7 @@ impl<'p> Asked<'p> {
         };
         let charges = limit::question(&route.limits, &plan.keys, &facts, good);
         if let Some(charges) = &charges {
-            let in_doubt = session_id.is_some() && !counts_session;
+            let in_doubt = counted.is_some() && !counts_session;
             charges.recall(&gateway.limits, told, in_doubt)?;
         }
         if good {
@@ -238,10 +239,13 @@ impl<'p> Asked<'p> {
         gateway: &Arc<Gateway>,
         told: &mut Told<'p>,
     ) -> Result<(), Exceeded> {
+        let limits = &arrival.route.limits;
+        if !limits.uses_session() {
+            return Ok(());
+        }
         let session = self.named.as_deref().filter(|_| self.counts_session);
         let facts = limit::Facts { caller: &self.caller, session, ..arrival.origin(head) };
         let keys = &arrival.running.plan.keys;
-        let limits = &arrival.route.limits;
         let charged = limit::charge_by_session(limits, &gateway.limits, keys, &facts, told);
         if charged.is_err() {
             self.undo(answers, gateway);
