@@ -68,24 +68,35 @@ impl Framing {
                 State::Text(left) => {
                     let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     *left -= used as u64;
-                    (used, *left == 0)
-                }
-                State::Line { count: 0, .. } => match short_line(bytes) {
-                    Some((used, kind, number)) => {
-                        self.pay(used as u64)?;
-                        (used, self.head(kind, Some(number))?)
+                    if *left == 0 {
+                        self.state = LINE;
                     }
-                    None => self.line(bytes)?,
-                },
+                    (used, matches!(self.state, State::Line { .. }))
+                }
+                State::Line { count: 0, .. } => self.begin(bytes)?,
                 State::Line { .. } => self.line(bytes)?,
             };
             bytes = bytes.get(used..).unwrap_or_default();
             if is_element {
-                self.state = LINE;
                 ended += u64::from(self.ends());
             }
         }
         Ok(ended)
+    }
+
+    /// Reads the beginning of an element: how many bytes of it there were, and whether it ended.
+    fn begin(&mut self, bytes: &[u8]) -> Result<(usize, bool), Fault> {
+        let Some((used, kind, number)) = short_line(bytes) else { return self.line(bytes) };
+        // A string that is there as a whole, as nearly all are, takes one step.
+        if kind == b'$'
+            && let Some(end) = usize::try_from(number).ok().and_then(|it| it.checked_add(used + 2))
+            && end <= bytes.len()
+        {
+            self.pay(end as u64)?;
+            return Ok((end, true));
+        }
+        self.pay(used as u64)?;
+        Ok((used, self.head(kind, Some(number))?))
     }
 
     /// Reads on in a line: how many bytes of it there were, and whether an element ended with it.
@@ -100,6 +111,7 @@ impl Framing {
             if *byte == b'\n' && *is_return {
                 let (head, count) = (*head, *count);
                 self.pay(count)?;
+                self.state = LINE;
                 return Ok((index + 1, self.head(head[0], number(&head, count))?));
             }
             *is_return = *byte == b'\r';
@@ -141,7 +153,6 @@ impl Framing {
                             return Err(Fault::TooLong);
                         }
                         self.open.push(elements);
-                        self.state = LINE;
                         Ok(false)
                     }
                 }
