@@ -198,8 +198,8 @@ fn a_mark_reaches_the_upstream_and_a_client_cannot_make_one() {
         upstream.forget();
     }
     assert_eq!(over_limit(&gateway, "p", "mark"), 2);
-    let lines = gateway.access_lines();
-    assert_eq!(lines.last().unwrap()["limits"], "mark");
+    eventually("the line is there", || gateway.access_lines().len() == 3);
+    assert_eq!(gateway.access_lines().last().unwrap()["limits"], "mark");
 }
 
 #[test]
