@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
-use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::runtime::Gateway;
 use crate::startup::signals::{Habits, end};
 use crate::startup::{bind, init_diagnostics};
 

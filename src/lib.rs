@@ -6,17 +6,17 @@
 //! | 9 | `demo` | `portcullis demo` |
 //! | 8 | `startup` | what every command that serves does first |
 //! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
-//! | 6 | `pipeline` | the only place that knows the order of things |
-//! | 5 | `gateway` | the running state |
+//! | 6 | `proxy` | the only place that knows the order of things |
+//! | 5 | `runtime` | the running state |
 //! | 4 | `plan` | configuration as meant |
 //! | 4 | `issuer` | fetches the keys that issuers publish |
-//! | 3 | `client` `guard` `headers` | who calls, is it well formed, what crosses |
+//! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 2 | `store`, `observe` | the outside world |
 //! | 1 | `config` | configuration as written |
 //! | 0 | `base` | words everybody uses |
 //!
-//! The rooms never import each other: `plan` and `pipeline` wire them. `ARCHITECTURE.md` has the
+//! The rooms never import each other: `plan` and `proxy` wire them. `ARCHITECTURE.md` has the
 //! invariants and a walkthrough; `tests/tidy.rs` holds the ranks.
 
 pub mod cli;
@@ -28,19 +28,18 @@ pub mod startup;
 pub mod admin;
 pub mod server;
 
-pub mod pipeline;
+pub mod proxy;
 pub mod warm;
 
-pub mod gateway;
+pub mod runtime;
 
 pub mod issuer;
 pub mod plan;
 
 pub mod auth;
 pub mod cache;
-pub mod client;
+pub mod forwarding;
 pub mod guard;
-pub mod headers;
 pub mod limit;
 pub mod route;
 pub mod session;

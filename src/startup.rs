@@ -10,8 +10,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admin::Admin;
 use crate::config::Level;
-use crate::gateway::Gateway;
 use crate::observe::AUDIT;
+use crate::runtime::Gateway;
 use crate::server::Server;
 use crate::warm;
 

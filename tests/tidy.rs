@@ -12,14 +12,13 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 600;
 
 /// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 25] = [
+const RANKS: [(&str, u8); 24] = [
     ("base", 0),
     ("config", 1),
     ("observe", 2),
     ("store", 2),
-    ("client", 3),
+    ("forwarding", 3),
     ("guard", 3),
-    ("headers", 3),
     ("route", 3),
     ("auth", 3),
     ("session", 3),
@@ -28,8 +27,8 @@ const RANKS: [(&str, u8); 25] = [
     ("upstream", 3),
     ("plan", 4),
     ("issuer", 4),
-    ("gateway", 5),
-    ("pipeline", 6),
+    ("runtime", 5),
+    ("proxy", 6),
     ("warm", 6),
     ("server", 7),
     ("admin", 7),

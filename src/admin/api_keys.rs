@@ -14,8 +14,8 @@ use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json, not_allowed, query};
 use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
 use crate::base::units::parse_positive_duration;
-use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::runtime::Gateway;
 use crate::store::{ApiKeyWrite, Revocation, StoreError};
 
 /// What a key is to be good for.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{Reply, query};
 use crate::observe::AUDIT;
-use crate::pipeline::without_credentials;
+use crate::proxy::without_credentials;
 use crate::store::keys::hex_digest;
 
 /// Most bytes of one value.

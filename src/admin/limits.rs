@@ -14,9 +14,9 @@ use super::operations::{Fault, parse};
 use super::{Reply, json as reply_json, query};
 use crate::base::units::Rate;
 use crate::config::{self, Scope};
-use crate::gateway::Gateway;
 use crate::limit::describe;
-use crate::pipeline::{self, Described};
+use crate::proxy::{self, Described};
+use crate::runtime::Gateway;
 use crate::store::keys::{limit_parts, parse_principal};
 use crate::store::{Charges, Crowd, Leases, Mode, Window, WindowSet};
 
@@ -173,5 +173,5 @@ pub(super) async fn explain(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fau
     }
     let address = asked.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let described = Described { method, target, headers, address };
-    Ok(reply_json(StatusCode::OK, &pipeline::explain(gateway, described).await))
+    Ok(reply_json(StatusCode::OK, &proxy::explain(gateway, described).await))
 }

@@ -38,8 +38,8 @@ pub use self::audit::reloaded;
 use self::audit::{Audit, Code};
 use crate::base::authority::Authority;
 use crate::config::{LimitOutage, Outage};
-use crate::gateway::Gateway;
 use crate::observe::Format;
+use crate::runtime::Gateway;
 
 /// Largest body of an operation, in bytes; that of a session may be as large as sessions are.
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::audit::Did;
 use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations, status};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 use crate::store::StoreError;
 use crate::warm::{self, Refused};
 

@@ -14,8 +14,8 @@ use super::{Reply, json as reply_json};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
-use crate::gateway::{Gateway, Purged};
 use crate::plan::Plan;
+use crate::runtime::{Gateway, Purged};
 use crate::store::{Epoch, Purge};
 
 const EXAMPLE: &str = concat!(

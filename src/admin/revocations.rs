@@ -14,8 +14,8 @@ use super::{Reply, json as reply_json};
 use super::{api_keys, query};
 use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
-use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::runtime::Gateway;
 use crate::store::Revocation;
 use crate::store::keys::Keys;
 

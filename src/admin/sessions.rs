@@ -15,7 +15,7 @@ use super::revocations;
 use super::{Reply, json as reply_json, not_allowed};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
-use crate::gateway::{Gateway, Running};
+use crate::runtime::{Gateway, Running};
 use crate::session::{ID_BYTES_MAX, Terms, object};
 use crate::store::keys::Keys;
 use crate::store::{Ending, Questions, SessionKey, SessionListed, SessionValue, SessionWrite};

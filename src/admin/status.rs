@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{Reply, json as reply_json};
-use crate::gateway::Gateway;
 use crate::observe::{CacheReport, CacheState};
+use crate::runtime::Gateway;
 
 /// Fewer requests, or stored responses, say nothing worth a hint.
 const HINT_COUNT_MIN: u64 = 100;

@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Level};
-use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::runtime::Gateway;
 use crate::startup;
 use crate::startup::signals::{Habits, end};
 use crate::store::keys::Keys;

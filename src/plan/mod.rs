@@ -15,9 +15,10 @@ use crate::auth::{self, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::base::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
+use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
 use crate::store::keys::Keys;
-use crate::{cache, client, guard, headers, limit, session};
+use crate::{cache, guard, limit, session};
 
 /// Everything that a request needs to know of the configuration.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Plan {
     /// What is well formed.
     pub guard: guard::Policy,
     /// What the gateway owns.
-    pub headers: headers::Policy,
+    pub headers: fields::Policy,
     /// What a client may take with a body.
     pub upload: UploadLimits,
     /// What each function does without the store.
@@ -141,7 +142,7 @@ impl Plan {
                 body_bytes_max: limits.body_bytes,
                 encoded_slash: limits.encoded_slash,
             },
-            headers: headers::Policy { owned },
+            headers: fields::Policy { owned },
             upload: UploadLimits {
                 bytes_max: limits.body_bytes,
                 progress_timeout: limits.progress_timeout,

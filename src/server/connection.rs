@@ -20,8 +20,8 @@ use super::io::{ClientIo, Protocol};
 use super::piece::Piece;
 use crate::base::facts::Peer;
 use crate::config::ClientLimits;
-use crate::gateway::Gateway;
-use crate::pipeline::{self, Unparsed};
+use crate::proxy::{self, Unparsed};
+use crate::runtime::Gateway;
 
 /// Room in hyper's read buffer beside the head, in bytes.
 const BODY_BUFFER_BYTES: usize = 8 * 1024;
@@ -44,13 +44,13 @@ pub(super) async fn serve(
 ) {
     let limits = gateway.running().plan.config.server.limits.clone();
     let clock = Clock::start(&limits);
-    let client = pipeline::Connection::new(gateway, peer);
+    let client = proxy::Connection::new(gateway, peer);
     let mut io = ClientIo::new(stream, &clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
         expired = clock.expired(true) => {
             if expired == Expired::SlowHead {
-                pipeline::log_unparsed(&client, Unparsed::SlowHead);
+                proxy::log_unparsed(&client, Unparsed::SlowHead);
             }
             return;
         }
@@ -90,9 +90,9 @@ pub(super) async fn serve(
 }
 
 /// Ends a connection that speaks TLS, and says once what to do about such clients.
-async fn refuse_tls(gateway: &Gateway, client: &pipeline::Connection, mut io: ClientIo) {
+async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: ClientIo) {
     gateway.metrics.connection_failed(Unparsed::Tls.code());
-    pipeline::log_unparsed(client, Unparsed::Tls);
+    proxy::log_unparsed(client, Unparsed::Tls);
     if gateway.told.first(Unparsed::Tls.code(), "") {
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
@@ -105,11 +105,11 @@ async fn refuse_tls(gateway: &Gateway, client: &pipeline::Connection, mut io: Cl
 }
 
 async fn answer(
-    client: &Arc<pipeline::Connection>,
+    client: &Arc<proxy::Connection>,
     request: Request<Incoming>,
     (in_progress, watch): (InProgress, Watch),
 ) -> Response<Tracked> {
-    let response = pipeline::handle(client, request).await;
+    let response = proxy::handle(client, request).await;
     client.interim().close().await;
     let watch = watch.narrowed(response.body().size_hint().exact().is_some());
     response.map(|body| Tracked { body, watch, fault: None, in_progress })
@@ -206,7 +206,7 @@ async fn drive(
 }
 
 /// Writes down what no request wrote down: heads that never became one.
-fn report(limits: &ClientLimits, client: &pipeline::Connection, clock: &Clock, ended: Ended) {
+fn report(limits: &ClientLimits, client: &proxy::Connection, clock: &Clock, ended: Ended) {
     let gateway = client.gateway();
     let unparsed = match ended {
         Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
@@ -239,7 +239,7 @@ fn report(limits: &ClientLimits, client: &pipeline::Connection, clock: &Clock, e
         }
     };
     gateway.metrics.connection_failed(unparsed.code());
-    pipeline::log_unparsed(client, unparsed);
+    proxy::log_unparsed(client, unparsed);
 }
 
 /// What the clock must know of a response while it is sent.
@@ -315,16 +315,16 @@ impl Watch {
 
 /// A response body that keeps its connection's clock informed while it lives.
 struct Tracked {
-    body: pipeline::Body,
+    body: proxy::Body,
     watch: Watch,
     /// Why the body broke off, until everything before that is on its way to the client.
-    fault: Option<pipeline::BodyFault>,
+    fault: Option<proxy::BodyFault>,
     in_progress: InProgress,
 }
 
 impl http_body::Body for Tracked {
     type Data = Piece;
-    type Error = pipeline::BodyFault;
+    type Error = proxy::BodyFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 use self::places::{Full, Places};
 use self::workers::{Admitted, Workers};
 use crate::base::facts::{ClientAddr, Peer};
-use crate::gateway::Gateway;
-use crate::pipeline::{self, Unparsed};
+use crate::proxy::{self, Unparsed};
+use crate::runtime::Gateway;
 
 /// Connections that the kernel keeps while we are busy.
 const BACKLOG: u32 = 4096;
@@ -164,7 +164,7 @@ fn admit(server: &Arc<Shared>, workers: &Workers, stream: TcpStream, address: So
             gateway.metrics.connection_refused(unparsed.code());
             if let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() {
                 // The others get no answer, and are counted alone.
-                pipeline::log_turned_away(gateway, &peer, unparsed);
+                proxy::log_turned_away(gateway, &peer, unparsed);
                 server.connections.spawn(async move {
                     let _ = tokio::time::timeout(REFUSAL_TIME, io::refuse(stream)).await;
                     drop(permit);

@@ -15,7 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::places::Place;
 use super::{Shared, connection};
 use crate::base::facts::Peer;
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 
 /// Signals that operators of other servers send by habit: to have logs opened again, and to have
 /// the program replaced. The system's default would end the process. SIGWINCH does nothing by

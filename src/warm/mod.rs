@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::client::{Client, Outcome};
 use crate::base::authority::Authority;
 use crate::config::Warm;
-use crate::gateway::{Gateway, Running};
+use crate::runtime::{Gateway, Running};
 use crate::store::{HeldLock, StoreError};
 
 /// How long the lock outlives its last renewal: so long another node waits for one that died.

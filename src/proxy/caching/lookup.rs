@@ -13,13 +13,13 @@ use super::keep::Origin;
 use super::lease::{Lease, Turn};
 use crate::base::facts::Caller;
 use crate::cache::{self, Held, Intent, Place, Policy, Stored};
-use crate::gateway::Gateway;
-use crate::headers;
+use crate::forwarding::fields;
+use crate::runtime::Gateway;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply, StoreError};
 
 /// What the cache wants to know for one request.
 #[derive(Debug)]
-pub(in crate::pipeline) struct Lookup {
+pub(in crate::proxy) struct Lookup {
     pub(super) policy: Arc<Policy>,
     pub(super) place: Arc<Place>,
     pub(super) origin: Arc<Origin>,
@@ -42,7 +42,7 @@ pub(in crate::pipeline) struct Lookup {
 
 impl Lookup {
     /// What a route's cache asks for a request; nothing where the route has none.
-    pub(in crate::pipeline) fn of(
+    pub(in crate::proxy) fn of(
         exchange: &Exchange,
         arrival: &Arrival<'_>,
         head: &Parts,
@@ -53,7 +53,7 @@ impl Lookup {
         let keys = &running.plan.keys;
         let policy = Arc::clone(route.cache.as_ref()?);
         let odd = arrival.has_body
-            || headers::nominates(&head.headers)
+            || fields::nominates(&head.headers)
             || !Place::is_known(&policy, caller);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
         let upstream = running.plan.upstreams.get(route.upstream);
@@ -107,7 +107,7 @@ impl Lookup {
     }
 
     /// The question, unless the request passes the cache by or this node knows all there is to ask.
-    pub(in crate::pipeline) fn question(&self) -> Option<Cached<'_>> {
+    pub(in crate::proxy) fn question(&self) -> Option<Cached<'_>> {
         let asks = (self.intent.read || self.intent.store) && self.known.is_none();
         let lock = self.lease.as_ref().and_then(|(lease, ..)| lease.question());
         let entry = CachedEntry { key: &self.place.entry, variants: &self.variants, lock };
@@ -116,7 +116,7 @@ impl Lookup {
     }
 
     /// The store has answered: the lease is this request's, or it is not.
-    pub(in crate::pipeline) fn heard(&mut self, gateway: &Gateway, reply: &Reply<CachedReply>) {
+    pub(in crate::proxy) fn heard(&mut self, gateway: &Gateway, reply: &Reply<CachedReply>) {
         let Some((lease, variant, guess)) = self.lease.take() else { return };
         let reply = match reply {
             Ok(reply) => reply,

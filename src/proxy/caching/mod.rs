@@ -26,7 +26,7 @@ use super::body::Content;
 use super::exchange::Exchange;
 use super::rejection::Rejection;
 use crate::cache::{self, Forward, Verdict};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 use crate::store::{CachedReply, Reply};
 
 pub(super) use self::errand::Errand;

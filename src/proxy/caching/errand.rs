@@ -8,11 +8,11 @@ use super::keep::Site;
 use super::lease::Turn;
 use crate::base::facts::Caller;
 use crate::cache::{self, Boarding, Flight, Forward, Intent, Lead, Place, Policy, Stored};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 
 /// What is known of a response that must be fetched.
 #[derive(Debug)]
-pub(in crate::pipeline) struct Errand {
+pub(in crate::proxy) struct Errand {
     pub(super) policy: Arc<Policy>,
     pub(super) site: Site,
     pub(super) intent: Intent,
@@ -37,12 +37,12 @@ impl Errand {
 
     /// The duty to fetch the answer behind the clients' backs, unless somebody has it.
     /// Only a request whose answer may be kept can do that.
-    pub(in crate::pipeline) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
+    pub(in crate::proxy) fn refresh(&self, gateway: &Gateway) -> Option<Lead> {
         self.intent.store.then(|| gateway.flights.refresh(self.flight())).flatten()
     }
 
     /// Whether what is stored is this caller's alone.
-    pub(in crate::pipeline) fn is_per_user(&self, caller: &Caller) -> bool {
+    pub(in crate::proxy) fn is_per_user(&self, caller: &Caller) -> bool {
         self.policy.is_per_user(caller)
     }
 

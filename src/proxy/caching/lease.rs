@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gateway::{Gateway, LEASE, LeaseRenewal};
+use crate::runtime::{Gateway, LEASE, LeaseRenewal};
 use crate::store::{HeldLock, WantedLock};
 
 /// A lease that this node has, or may have until the store has answered. Dropping it gives it back.

@@ -17,31 +17,31 @@ use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
 use crate::base::interim::Interim;
 use crate::cache::{self, Asked, Boarding, Lead, Passing, Phase, Reader, Stored, Verdict, WhyNot};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 use crate::upstream::{Download, Failure, Upstream};
 
 /// How often a follower waits for another leader after one was lost.
 const BOARDINGS_MAX: u32 = 3;
 
 /// A request that goes to the upstream, whose answer may be kept.
-pub(in crate::pipeline) struct Fetch {
-    pub(in crate::pipeline) gateway: Arc<Gateway>,
-    pub(in crate::pipeline) upstream: Arc<Upstream>,
-    pub(in crate::pipeline) errand: Box<Errand>,
+pub(in crate::proxy) struct Fetch {
+    pub(in crate::proxy) gateway: Arc<Gateway>,
+    pub(in crate::proxy) upstream: Arc<Upstream>,
+    pub(in crate::proxy) errand: Box<Errand>,
     /// The request as it is forwarded when the cache has no part in it.
-    pub(in crate::pipeline) request: Request<()>,
+    pub(in crate::proxy) request: Request<()>,
     /// The way of interim responses to the client.
-    pub(in crate::pipeline) interim: Option<Arc<Interim>>,
+    pub(in crate::proxy) interim: Option<Arc<Interim>>,
     /// The client's fields, which `Vary` selects from.
-    pub(in crate::pipeline) fields: Arc<HeaderMap>,
+    pub(in crate::proxy) fields: Arc<HeaderMap>,
     /// Whose share of the upstream it takes: who asked first, also for what is shared.
-    pub(in crate::pipeline) client: ClientAddr,
+    pub(in crate::proxy) client: ClientAddr,
     /// A credential was verified.
-    pub(in crate::pipeline) authenticated: bool,
+    pub(in crate::proxy) authenticated: bool,
     /// The entry is this caller's alone.
-    pub(in crate::pipeline) per_user: bool,
+    pub(in crate::proxy) per_user: bool,
     /// The gateway knows callers on this route.
-    pub(in crate::pipeline) ends_identity: bool,
+    pub(in crate::proxy) ends_identity: bool,
 }
 
 /// What came of it.
@@ -178,7 +178,7 @@ impl Fetch {
     }
 
     /// Fetches behind the clients' backs, unless somebody in the fleet does already.
-    pub(in crate::pipeline) async fn refresh(mut self, lead: Lead) {
+    pub(in crate::proxy) async fn refresh(mut self, lead: Lead) {
         let lease = match self.lease(Duration::ZERO).await {
             Leased::Ours(Some(lease), _) => lease,
             Leased::Ours(None, _) => return lead.left_to_others(),

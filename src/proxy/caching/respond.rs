@@ -10,18 +10,18 @@ use super::super::exchange::Exchange;
 use super::super::parts::{Chunks, Parts};
 use super::fetch::{Fetched, How};
 use crate::cache::{self, CacheStatus, Forward, Passing, Piece, Reader, Reply, Stored, StoredBody};
-use crate::gateway::Gateway;
-use crate::headers;
+use crate::forwarding::fields;
+use crate::runtime::Gateway;
 
 /// The request, as far as an answer depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::pipeline) struct Wish<'a> {
-    pub(in crate::pipeline) method: &'a Method,
-    pub(in crate::pipeline) fields: &'a HeaderMap,
+pub(in crate::proxy) struct Wish<'a> {
+    pub(in crate::proxy) method: &'a Method,
+    pub(in crate::proxy) fields: &'a HeaderMap,
 }
 
 /// Answers from a stored response. None if its body is not in the store any more.
-pub(in crate::pipeline) async fn stored(
+pub(in crate::proxy) async fn stored(
     gateway: &Arc<Gateway>,
     stored: &Arc<Stored>,
     wish: Wish<'_>,
@@ -72,7 +72,7 @@ async fn from_store(
 }
 
 /// Answers with what was fetched.
-pub(in crate::pipeline) async fn fetched(
+pub(in crate::proxy) async fn fetched(
     gateway: &Arc<Gateway>,
     fetched: Fetched,
     wish: Wish<'_>,
@@ -127,7 +127,7 @@ pub(in crate::pipeline) async fn fetched(
                 exchange.note_detail(why_not.code());
             }
             let (mut head, download) = response.into_parts();
-            headers::returning(&mut head.headers);
+            fields::returning(&mut head.headers);
             Response::from_parts(head, Content::Download(Box::new(download)))
         }
     };

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 use super::super::Snapshot;
 use super::lease::Lease;
 use crate::cache::{self, Epochs, Place, Policy, Scope, Stored};
-use crate::gateway::{Gateway, Keeping};
+use crate::runtime::{Gateway, Keeping};
 use crate::store::keys::Keys;
 use crate::store::{Epoch, hard_halves, soft_halves};
 

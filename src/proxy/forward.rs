@@ -20,10 +20,10 @@ use crate::base::expect::Gate;
 use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
 use crate::base::interim::Interim;
 use crate::cache::{self, CacheStatus, Scope};
-use crate::gateway::{Gateway, Running};
-use crate::headers::{self, Ids};
+use crate::forwarding::fields::{self, Ids};
 use crate::limit;
 use crate::plan::Route;
+use crate::runtime::{Gateway, Running};
 use crate::session;
 use crate::upstream::Download;
 
@@ -206,7 +206,7 @@ impl<'a> Arrival<'a> {
             session::strip(policy, &mut head.headers);
         }
         let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
-        headers::outgoing(
+        fields::outgoing(
             &self.running.plan.headers,
             head,
             self.target,
@@ -218,7 +218,7 @@ impl<'a> Arrival<'a> {
 
     fn returned(&self, exchange: &Exchange, response: Response<Download>) -> Response<Content> {
         let (mut head, download) = response.into_parts();
-        headers::returning(&mut head.headers);
+        fields::returning(&mut head.headers);
         if self.route.cache.is_some() {
             cache::strip_tags(&mut head.headers);
         }

@@ -12,7 +12,7 @@ use super::keep::{Origin, Site, join};
 use super::lease::{Lease, Turn};
 use super::{Errand, PLAIN, respond};
 use crate::cache::{self, Epochs, Intent, Place, Stored, Verdict};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Questions};
 
 /// The first pause between two looks at what the other one has stored; it doubles.

@@ -13,9 +13,9 @@ use super::rejection::Rejection;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::config::Outage;
-use crate::gateway::{Gateway, Held};
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
+use crate::runtime::{Gateway, Held};
 use crate::session;
 use crate::store::{
     Answers, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StandingReply,

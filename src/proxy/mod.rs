@@ -36,13 +36,14 @@ use self::forward::Arrival;
 use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
-use crate::gateway::{Gateway, Running};
+use crate::forwarding::{client, fields};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Receipt, Told};
 use crate::plan::Plan;
+use crate::runtime::{Gateway, Running};
 use crate::store::Answers;
 use crate::upstream::OnInterim;
-use crate::{auth, cache, client, guard, headers, limit, session};
+use crate::{auth, cache, guard, limit, session};
 
 /// What the requests of one client connection share. Each takes a count of this, not of what all
 /// connections share: two cores that count the same thing take turns.
@@ -111,7 +112,7 @@ fn offering(interim: Option<Arc<Interim>>, gate: Option<Arc<Gate>>) -> Option<im
             gate.open();
         }
         if let Some(interim) = interim.as_ref().filter(|interim| interim.is_open())
-            && let Some(head) = headers::interim(status, fields)
+            && let Some(head) = fields::interim(status, fields)
         {
             interim.offer(&head);
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::body::Fault;
 use crate::cache::{self, Chunked, Reader};
-use crate::gateway::Gateway;
+use crate::runtime::Gateway;
 use crate::store::keys::Keys;
 
 /// The parts of a body, in order.

@@ -13,7 +13,7 @@ use super::fetch::{Fetch, Fetched, How, Times, Trip};
 use super::fill::{self, Filling};
 use super::keep::Keeper;
 use crate::cache::{self, Chunked, Freshness, Lead, Passing, Reader, Stored, StoredBody, WhyNot};
-use crate::headers;
+use crate::forwarding::fields;
 use crate::upstream::{Download, Failure};
 
 impl Fetch {
@@ -93,7 +93,7 @@ impl Fetch {
             freshness,
             StoredBody::Inline(Bytes::new()),
         );
-        headers::returning(&mut head.headers);
+        fields::returning(&mut head.headers);
         let (passing, writer) = Passing::begin();
         writer.keep_room(room.flatten());
         let reader = passing.read(Reader::ALL);
@@ -184,7 +184,7 @@ impl Fetch {
         let route = plan.routes.policies().find(|route| route.index == origin.route);
         let auth = route.and_then(|route| route.auth.as_ref());
         !vary.iter().any(|(name, _)| {
-            headers::is_set_by_gateway(&plan.headers, name)
+            fields::is_set_by_gateway(&plan.headers, name)
                 || auth.is_some_and(|auth| auth.reads(name))
         })
     }

@@ -44,8 +44,8 @@ pub(super) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
     }
     let mut text = [0; TRACEPARENT_BYTES];
     text.copy_from_slice(known);
-    super::write_hex(&mut text[..2], &[0]);
-    super::write_hex(&mut text[TRACEPARENT_BYTES - 2..], &[flags & FLAGS_KNOWN]);
+    super::fields::write_hex(&mut text[..2], &[0]);
+    super::fields::write_hex(&mut text[TRACEPARENT_BYTES - 2..], &[flags & FLAGS_KNOWN]);
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).ok()
 }
 

@@ -16,10 +16,10 @@ use crate::auth::Denied;
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::{self, CacheStatus, Forward};
 use crate::config::LimitOutage;
-use crate::gateway::{Gateway, Held};
-use crate::headers::{Ids, X_REQUEST_ID};
+use crate::forwarding::fields::{Ids, X_REQUEST_ID};
 use crate::observe::RouteMeter;
 use crate::observe::access::Line;
+use crate::runtime::{Gateway, Held};
 use crate::store::Answers;
 use crate::upstream::DownloadFault;
 

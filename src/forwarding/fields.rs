@@ -16,11 +16,8 @@ use http::request::Parts;
 use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target, is_grpc};
 use crate::base::forwarded::elements;
 
-mod interim;
-mod trace;
-
-pub use interim::interim;
-use trace::{BAGGAGE, TRACEPARENT, TRACESTATE};
+pub use super::interim::interim;
+use super::trace::{self, BAGGAGE, TRACEPARENT, TRACESTATE};
 
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -82,7 +79,7 @@ impl Ids {
     }
 }
 
-fn write_hex(out: &mut [u8], bytes: &[u8]) {
+pub(super) fn write_hex(out: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
         pair[0] = DIGITS[usize::from(byte >> 4)];

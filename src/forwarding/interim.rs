@@ -3,7 +3,7 @@
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 
-use super::returning;
+use super::fields::returning;
 
 /// The bytes of an interim response's head (RFC 9110 §15.2), with the fields that a final response
 /// would keep. `None` for those that are not forwarded: 100 asks for a body, which hyper does

@@ -1,0 +1,6 @@
+//! Who calls, and what of a message crosses the gateway, in either direction.
+
+pub mod client;
+pub mod fields;
+mod interim;
+mod trace;
