@@ -12,6 +12,7 @@
 //! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 3 | `background` | work that no request waits for |
 //! | 2 | `store`, `observe` | the outside world |
 //! | 1 | `config` | configuration as written |
 //! | 0 | `base` | words everybody uses |
@@ -37,6 +38,7 @@ pub mod issuer;
 pub mod plan;
 
 pub mod auth;
+pub mod background;
 pub mod cache;
 pub mod forwarding;
 pub mod guard;

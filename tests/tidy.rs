@@ -12,7 +12,7 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 600;
 
 /// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 24] = [
+const RANKS: [(&str, u8); 25] = [
     ("base", 0),
     ("config", 1),
     ("observe", 2),
@@ -21,6 +21,7 @@ const RANKS: [(&str, u8); 24] = [
     ("guard", 3),
     ("route", 3),
     ("auth", 3),
+    ("background", 3),
     ("session", 3),
     ("limit", 3),
     ("cache", 3),

@@ -99,7 +99,7 @@ impl Gateway {
         self.flights.withdraw();
         self.overdue.add(epochs, &self.base_epoch);
         let gateway = Arc::clone(self);
-        self.in_background("invalidation", async move {
+        self.background.spawn("invalidation", async move {
             gateway.settle_overdue().await;
             Ok(())
         });
@@ -184,7 +184,7 @@ impl Gateway {
             outcome.map(|_| ())
         };
         if self.store.is_shared() {
-            self.in_background("cache", writing);
+            self.background.spawn("cache", writing);
         } else {
             let _ = writing.await;
         }
@@ -285,7 +285,7 @@ impl Gateway {
     pub fn drop_entry(self: &Arc<Self>, key: String) {
         self.near.forget(&key);
         let gateway = Arc::clone(self);
-        self.in_background("cache", async move { gateway.store.delete(&key).await.map(|_| ()) });
+        self.background.spawn("cache", async move { gateway.store.delete(&key).await.map(|_| ()) });
     }
 
     /// Says where the public listener is.
@@ -326,7 +326,7 @@ impl Gateway {
     pub fn unlock(self: &Arc<Self>, lock: HeldLock) {
         let gateway = Arc::clone(self);
         let key = lock.key;
-        self.in_background("cache", async move { gateway.store.delete(&key).await.map(|_| ()) });
+        self.background.spawn("cache", async move { gateway.store.delete(&key).await.map(|_| ()) });
     }
 
     /// Makes the base epoch if there is none, and remembers it: the first miss names its lease by
@@ -349,7 +349,7 @@ impl Gateway {
         }
         // Also where it is left undone.
         let founding = Founding(Arc::clone(self));
-        self.in_background("cache", async move { founding.0.found_and_note_base().await });
+        self.background.spawn("cache", async move { founding.0.found_and_note_base().await });
     }
 }
 

@@ -27,6 +27,7 @@ pub use self::leases::{LEASE, LeaseRenewal};
 use self::overdue::Overdue;
 use self::releases::Releases;
 use crate::auth::TokenMemory;
+use crate::background::Background;
 use crate::cache::{Flights, NearCache};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
@@ -39,8 +40,6 @@ use crate::store::{
 };
 use crate::upstream::Upstream;
 
-/// Most writes that nobody waits for, at a time.
-const BACKGROUND_MAX: u32 = 1024;
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
 const EPOCHS_MAX: usize = 16_384;
 /// How often unused upstream connections are looked at, and waiting invalidations retried.
@@ -53,7 +52,7 @@ pub struct Gateway {
     /// Changes with `running`.
     generation: AtomicU64,
     /// Shared state.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Tokens that were verified.
     pub tokens: TokenMemory,
     /// Limits as this node knows them.
@@ -73,7 +72,7 @@ pub struct Gateway {
     epochs: Cache<String, Epoch>,
     releases: Arc<Releases>,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Access lines.
     pub access: AccessLog,
     /// What the log has said once.
@@ -85,8 +84,7 @@ pub struct Gateway {
     draining: AtomicBool,
     /// Whether the base epoch is being made.
     founding: AtomicBool,
-    background: Arc<Semaphore>,
-    runtime: tokio::runtime::Handle,
+    background: Background,
 }
 
 /// A plan and what belongs to it alone.
@@ -126,7 +124,7 @@ impl Gateway {
         };
         store.follow_revocations(&plan.config);
         store.follow_epochs();
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         let access = match plan.config.log.access {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
             config::AccessLog::Off => AccessLog::off(),
@@ -140,7 +138,7 @@ impl Gateway {
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
-            store,
+            store: Arc::new(store),
             tokens: TokenMemory::new(),
             limits,
             near,
@@ -152,7 +150,7 @@ impl Gateway {
             leases: Leases::default(),
             epochs: Cache::new(EPOCHS_MAX),
             releases: Arc::default(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             access,
             told: Told::default(),
             base_epoch,
@@ -160,8 +158,7 @@ impl Gateway {
             public: OnceLock::new(),
             draining: AtomicBool::new(false),
             founding: AtomicBool::new(false),
-            background: Arc::new(Semaphore::new(BACKGROUND_MAX as usize)),
-            runtime: tokio::runtime::Handle::current(),
+            background: Background::new(&metrics),
         });
         if gateway.running().caches && gateway.found_and_note_base().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
@@ -249,14 +246,14 @@ impl Gateway {
     pub fn renew(self: &Arc<Self>, session: Option<&SessionKeys>, renewal: Option<Renewal>) {
         let (Some(keys), Some(renewal)) = (session, renewal) else { return };
         let (gateway, keys) = (Arc::clone(self), keys.clone());
-        self.in_background("session", async move { gateway.store.renew(&keys, renewal).await });
+        self.background.spawn("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
     /// Gives back or charges what a request turned out to cost, in the background.
     pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
         let Some(correction) = correction else { return };
         let gateway = Arc::clone(self);
-        self.in_background("limits", async move {
+        self.background.spawn("limits", async move {
             correction.carry_out(&gateway.store, &gateway.limits).await
         });
     }
@@ -294,32 +291,10 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Does something that nobody waits for, outside the serving threads, which may end before it.
-    /// Beyond `BACKGROUND_MAX` at a time it is left undone and counted.
-    fn in_background(
-        self: &Arc<Self>,
-        function: &'static str,
-        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-    ) {
-        let Ok(place) = Arc::clone(&self.background).try_acquire_owned() else {
-            self.metrics.store_failed(function);
-            return;
-        };
-        let gateway = Arc::clone(self);
-        self.runtime.spawn(async move {
-            if work.await.is_err() {
-                gateway.metrics.store_failed(function);
-            }
-            drop(place);
-        });
-    }
-
     /// Waits until what was begun in the background is done, for `limit` at most, and hands over
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
-        let all = self.background.acquire_many(BACKGROUND_MAX);
-        // What is not done within the limit is given up, as it would be by a crash.
-        let _ = tokio::time::timeout(limit, all).await;
+        self.background.finish(limit).await;
         let released = self.releases.send(&self.store, &self.metrics);
         let _ = tokio::time::timeout(limit, released).await;
         let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
