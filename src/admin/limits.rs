@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
@@ -153,7 +154,7 @@ struct Question {
 }
 
 /// `POST /v1/explain`: what would happen, without it happening.
-pub(super) async fn explain(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+pub(super) async fn explain(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = r#"{"path": "/products?page=2", "method": "GET",
         "host": "shop.example.com", "address": "192.0.2.1",
         "headers": {"authorization": "Bearer …"}}"#;

@@ -9,10 +9,24 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::body::Fault;
 use crate::cache::{self, Chunked, Reader};
 use crate::runtime::Gateway;
 use crate::store::keys::Keys;
+use crate::upstream::DownloadFault;
+
+/// Why a response body ended early. The client sees a cut-off message, never a clean end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The upstream's body did.
+    #[error(transparent)]
+    Download(#[from] DownloadFault),
+    /// The body that was shared with another request did.
+    #[error("the response that another request fetched was cut off")]
+    Shared,
+    /// A part of a stored body is gone.
+    #[error("a part of the stored response is gone from the store")]
+    Lost,
+}
 
 /// The parts of a body, in order.
 #[derive(Debug, Default)]

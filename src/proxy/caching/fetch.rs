@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use http::response::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use tokio::time::Instant;
 
-use super::super::offering;
+use super::super::dispatch::Dispatch;
 use super::errand::Errand;
 use super::keep::Keeper;
 use super::lease::{Lease, Turn};
 use super::look::{self, Leased};
 use crate::base::body::Upload;
-use crate::base::facts::ClientAddr;
-use crate::base::interim::Interim;
 use crate::cache::{self, Asked, Boarding, Lead, Passing, Phase, Reader, Stored, Verdict, WhyNot};
 use crate::runtime::Gateway;
-use crate::upstream::{Download, Failure, Upstream};
+use crate::upstream::{Download, Failure};
 
 /// How often a follower waits for another leader after one was lost.
 const BOARDINGS_MAX: u32 = 3;
@@ -26,16 +23,14 @@ const BOARDINGS_MAX: u32 = 3;
 /// A request that goes to the upstream, whose answer may be kept.
 pub(in crate::proxy) struct Fetch {
     pub(in crate::proxy) gateway: Arc<Gateway>,
-    pub(in crate::proxy) upstream: Arc<Upstream>,
+    /// The way to the upstream. It takes the share of the client who asked first, also for what is
+    /// shared.
+    pub(in crate::proxy) dispatch: Dispatch,
     pub(in crate::proxy) errand: Box<Errand>,
     /// The request as it is forwarded when the cache has no part in it.
     pub(in crate::proxy) request: Request<()>,
-    /// The way of interim responses to the client.
-    pub(in crate::proxy) interim: Option<Arc<Interim>>,
     /// The client's fields, which `Vary` selects from.
     pub(in crate::proxy) fields: Arc<HeaderMap>,
-    /// Whose share of the upstream it takes: who asked first, also for what is shared.
-    pub(in crate::proxy) client: ClientAddr,
     /// A credential was verified.
     pub(in crate::proxy) authenticated: bool,
     /// The entry is this caller's alone.
@@ -236,11 +231,8 @@ impl Fetch {
     /// Sends the request on as the client made it. Nobody may share the answer.
     pub(super) async fn through(mut self, trip: &mut Trip<'_>) -> Result<Fetched, Failure> {
         trip.goes();
-        let sent_at = Instant::now();
-        let on_interim = offering(self.interim.take(), None);
         let request = self.request.clone();
-        let response = self.upstream.send(self.client, request, Upload::none(), on_interim).await;
-        *trip.took = Some(sent_at.elapsed());
+        let response = self.dispatch.send(request, Upload::none(), trip.took).await;
         let failure = match &response {
             Ok(response) => cache::Failure::Status(response.status()),
             Err(_) => cache::Failure::NoAnswer,
@@ -342,10 +334,8 @@ impl Fetch {
             cache::for_fill(request.headers_mut());
         }
         request.headers_mut().extend(conditions.iter().cloned());
-        let (sent_at, sent_ms) = (Instant::now(), self.gateway.now_ms());
-        let on_interim = offering(self.interim.clone(), None);
-        let response = self.upstream.send(self.client, request, Upload::none(), on_interim).await;
-        *trip.took = Some(sent_at.elapsed());
+        let sent_ms = self.gateway.now_ms();
+        let response = self.dispatch.send(request, Upload::none(), trip.took).await;
         Ok((response?, Times { sent_ms, answered_ms: self.gateway.now_ms() }))
     }
 

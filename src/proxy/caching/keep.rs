@@ -43,6 +43,13 @@ impl Origin {
         &self.running.plan.keys
     }
 
+    /// What is stored answered a request, from this node's memory or from the store.
+    pub(super) fn answered(&self, is_near: bool) {
+        if let Some(meter) = self.running.meters.get(self.route) {
+            meter.cache_answered(is_near);
+        }
+    }
+
     /// A response of this origin was not kept.
     pub(super) fn not_kept(&self, reason: &'static str) {
         if let Some(meter) = self.running.meters.get(self.route) {

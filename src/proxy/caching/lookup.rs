@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::super::exchange::Exchange;
-use super::super::forward::Arrival;
+use super::super::request::Request;
 use super::PLAIN;
 use super::errand::{answer, is_shareable};
 use super::keep::Origin;
 use super::lease::{Lease, Turn};
-use crate::base::facts::Caller;
 use crate::cache::{self, Held, Intent, Place, Policy, Stored};
 use crate::forwarding::fields;
 use crate::runtime::Gateway;
@@ -42,17 +40,13 @@ pub(in crate::proxy) struct Lookup {
 
 impl Lookup {
     /// What a route's cache asks for a request; nothing where the route has none.
-    pub(in crate::proxy) fn of(
-        exchange: &Exchange,
-        arrival: &Arrival<'_>,
-        head: &Parts,
-        caller: &Caller,
-    ) -> Option<Self> {
-        let gateway = exchange.gateway();
-        let Arrival { running, route, client, target, .. } = *arrival;
+    pub(in crate::proxy) fn of(request: &Request<'_>, head: &Parts) -> Option<Self> {
+        let Request { received, route, target, caller, .. } = *request;
+        let (gateway, client) = (request.gateway(), request.client());
+        let running = &received.running;
         let keys = &running.plan.keys;
         let policy = Arc::clone(route.cache.as_ref()?);
-        let odd = arrival.has_body
+        let odd = request.has_body
             || fields::nominates(&head.headers)
             || !Place::is_known(&policy, caller);
         let intent = cache::lookup(&policy, &head.method, &head.headers, odd);
@@ -74,7 +68,7 @@ impl Lookup {
             None => Arc::new(Place::of(keys, entry, &route.name, target, reading)),
         };
         let origin = Origin {
-            running: Arc::clone(&exchange.running),
+            running: Arc::clone(running),
             route: route.index,
             upstream: route.upstream,
             scheme: client.scheme,

@@ -9,10 +9,12 @@ mod keep;
 mod lease;
 mod look;
 mod lookup;
+mod notes;
 mod receive;
 mod respond;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -23,7 +25,6 @@ use self::keep::Site;
 use self::lease::Turn;
 use self::look::Valid;
 use super::body::Content;
-use super::exchange::Exchange;
 use super::rejection::Rejection;
 use crate::cache::{self, Forward, Verdict};
 use crate::runtime::Gateway;
@@ -33,6 +34,7 @@ pub(super) use self::errand::Errand;
 pub(super) use self::fetch::Fetch;
 pub(super) use self::lookup::Lookup;
 use self::lookup::variants_of;
+pub(super) use self::notes::CacheNotes;
 pub(super) use self::respond::Wish;
 use self::respond::is_there;
 
@@ -57,20 +59,20 @@ impl Lookup {
         reply: Option<Reply<CachedReply>>,
         head: &Parts,
         gateway: &Arc<Gateway>,
-        exchange: &mut Exchange,
+        notes: &mut CacheNotes,
     ) -> Result<Found, Rejection> {
         let only_if_cached = self.intent.only_if_cached;
         let known = self.known.take().map(|epochs| Ok(CachedReply::known(epochs)));
         let found = match reply.or(known) {
-            Some(Ok(reply)) => self.look(reply, head, gateway, exchange).await,
+            Some(Ok(reply)) => self.look(reply, head, gateway, notes).await,
             Some(Err(_)) => {
-                exchange.note_key(&self.place.entry);
-                exchange.note_detail("no answer from the store");
-                exchange.forward = Some(Forward::Bypass);
+                notes.note_key(&self.place.entry);
+                notes.note_detail("no answer from the store");
+                notes.note_forward(Forward::Bypass);
                 Found::Nothing(self.unkept(head, gateway, Forward::Bypass))
             }
             None => {
-                exchange.forward = Some(self.intent.forward);
+                notes.note_forward(self.intent.forward);
                 Found::Nothing(None)
             }
         };
@@ -85,10 +87,10 @@ impl Lookup {
         reply: CachedReply,
         head: &Parts,
         gateway: &Arc<Gateway>,
-        exchange: &mut Exchange,
+        notes: &mut CacheNotes,
     ) -> Found {
-        exchange.forward = Some(self.intent.forward);
-        exchange.note_key(&self.place.entry);
+        notes.note_forward(self.intent.forward);
+        notes.note_key(&self.place.entry);
         if !reply.based {
             // Without the base nothing stored is valid, and nothing may be stored.
             gateway.found_base();
@@ -102,34 +104,34 @@ impl Lookup {
             // Variants may be stored that this request does not select.
             let varies = reply.vary.as_ref().is_some_and(|sets| !sets.trim_ascii().is_empty());
             let why = if varies { Forward::Miss } else { self.intent.forward };
-            exchange.forward = Some(why);
-            if exchange.is_debugged() && self.has_copies(&reply) {
-                exchange.note_detail("purged");
+            notes.note_forward(why);
+            if notes.is_debugged() && self.has_copies(&reply) {
+                notes.note_detail("purged");
             }
             return Found::Nothing(Some(self.errand(&reply, head, None, why)));
         };
         let stored = Arc::clone(&valid.stored);
         let is_near = self.copies().iter().any(|copy| Arc::ptr_eq(copy, &stored));
-        exchange.note_detail(match is_near {
+        notes.note_detail(match is_near {
             _ if valid.purged => "purged",
             true => "near",
             false => "store",
         });
         let why = verdict.forward().unwrap_or(Forward::Miss);
-        exchange.forward = Some(why);
+        notes.note_forward(why);
         match verdict {
             Verdict::Fresh { age } | Verdict::StaleWhileRevalidate { age } => {
                 let is_fresh = matches!(verdict, Verdict::Fresh { .. });
                 if is_fresh && !is_near {
                     gateway.near.offer(&self.place, &stored, now_ms);
                 }
-                let answer = respond::stored(gateway, &stored, wish, age, exchange).await;
+                let answer = respond::stored(gateway, &stored, wish, age, notes).await;
                 let Some(response) = answer else {
                     // Its body is gone.
                     let why = if is_fresh { why } else { Forward::Stale };
                     return Found::Nothing(Some(self.errand(&reply, head, None, why)));
                 };
-                exchange.meter().cache_answered(is_near);
+                self.origin.answered(is_near);
                 if !is_fresh {
                     let errand = self.errand(&reply, head, Some(valid), Forward::Stale);
                     return Found::Refresh(response, errand);
@@ -259,12 +261,13 @@ pub(super) async fn fetch(
     gateway: &Arc<Gateway>,
     fetch: Fetch,
     wish: Wish<'_>,
-    exchange: &mut Exchange,
+    notes: &mut CacheNotes,
+    took: &mut Option<Duration>,
 ) -> Result<Response<Content>, Rejection> {
     let why = fetch.errand.why;
-    let mut trip = Trip { took: &mut exchange.upstream_time, collapsed: None };
+    let mut trip = Trip { took, collapsed: None };
     let fetched = fetch.run(&mut trip).await?;
     let collapsed = trip.collapsed;
-    let response = respond::fetched(gateway, fetched, wish, (why, collapsed), exchange).await;
+    let response = respond::fetched(gateway, fetched, wish, (why, collapsed), notes).await;
     response.ok_or(Rejection::CacheLost)
 }

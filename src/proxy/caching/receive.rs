@@ -57,7 +57,7 @@ impl Fetch {
         times: Times,
         trip: &mut Trip<'_>,
     ) -> Result<Fetched, Failure> {
-        let (mut head, download) = response.into_parts();
+        let (head, download) = response.into_parts();
         let freshness = match self.storable(&head, times) {
             Ok(freshness) => freshness,
             Err(why) => {
@@ -93,7 +93,6 @@ impl Fetch {
             freshness,
             StoredBody::Inline(Bytes::new()),
         );
-        fields::returning(&mut head.headers);
         let (passing, writer) = Passing::begin();
         writer.keep_room(room.flatten());
         let reader = passing.read(Reader::ALL);

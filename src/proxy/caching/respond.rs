@@ -6,11 +6,10 @@ use http::response::Parts as Head;
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::super::body::Content;
-use super::super::exchange::Exchange;
 use super::super::parts::{Chunks, Parts};
+use super::CacheNotes;
 use super::fetch::{Fetched, How};
 use crate::cache::{self, CacheStatus, Forward, Passing, Piece, Reader, Reply, Stored, StoredBody};
-use crate::forwarding::fields;
 use crate::runtime::Gateway;
 
 /// The request, as far as an answer depends on it.
@@ -26,12 +25,12 @@ pub(in crate::proxy) async fn stored(
     stored: &Arc<Stored>,
     wish: Wish<'_>,
     age: u64,
-    exchange: &mut Exchange,
+    notes: &mut CacheNotes,
 ) -> Option<Response<Content>> {
-    let mut response = from_store(gateway, stored, wish, age).await?;
+    let response = from_store(gateway, stored, wish, age).await?;
     let ttl = stored.ttl_s(gateway.now_ms());
-    exchange.cache = Some(if ttl > 0 { "hit" } else { "stale" });
-    exchange.tell(response.headers_mut(), CacheStatus::hit(ttl));
+    notes.note_verdict(if ttl > 0 { "hit" } else { "stale" });
+    notes.note_status(CacheStatus::hit(ttl));
     Some(response)
 }
 
@@ -77,31 +76,31 @@ pub(in crate::proxy) async fn fetched(
     fetched: Fetched,
     wish: Wish<'_>,
     (why, collapsed): (Forward, Option<bool>),
-    exchange: &mut Exchange,
+    notes: &mut CacheNotes,
 ) -> Option<Response<Content>> {
     let mut status = CacheStatus { collapsed, ..CacheStatus::forwarded(why, false) };
     // Whoever waited for a new one was not served the stale one.
-    exchange.cache = Some(if why == Forward::Stale { "miss" } else { why.verdict() });
-    let mut response = match fetched {
+    notes.note_verdict(if why == Forward::Stale { "miss" } else { why.verdict() });
+    let response = match fetched {
         Fetched::Stored(stored, how) => {
             let now_ms = gateway.now_ms();
             status.ttl = Some(stored.ttl_s(now_ms));
             match how {
                 How::Confirmed(is_kept) => {
-                    exchange.cache = Some("revalidated");
+                    notes.note_verdict("revalidated");
                     status.forward_status = Some(304);
                     status.stored = is_kept;
                 }
-                How::Collapsed => exchange.cache = Some("collapsed"),
+                How::Collapsed => notes.note_verdict("collapsed"),
                 How::Instead(failed) => {
-                    exchange.cache = Some("stale");
+                    notes.note_verdict("stale");
                     status.forward_status = failed.map(|status| status.as_u16());
                 }
             }
             from_store(gateway, &stored, wish, stored.age_ms(now_ms) / 1000).await?
         }
         Fetched::Followed { stored, passing } => {
-            exchange.cache = Some("collapsed");
+            notes.note_verdict("collapsed");
             let age = stored.age_ms(gateway.now_ms()) / 1000;
             let reply = cache::reply(&stored, wish.method, wish.fields, age);
             of_passing(reply, &passing)
@@ -124,15 +123,12 @@ pub(in crate::proxy) async fn fetched(
         }
         Fetched::Through(response, why_not) => {
             if let Some(why_not) = why_not {
-                exchange.note_detail(why_not.code());
+                notes.note_detail(why_not.code());
             }
-            let (mut head, download) = response.into_parts();
-            fields::returning(&mut head.headers);
-            Response::from_parts(head, Content::Download(Box::new(download)))
+            response.map(|download| Content::Download(Box::new(download)))
         }
     };
-    cache::strip_tags(response.headers_mut());
-    exchange.tell(response.headers_mut(), status);
+    notes.note_status(status);
     Some(response)
 }
 

@@ -1,0 +1,49 @@
+//! One request from its head to the last byte of its response: what is known of it, what it holds,
+//! and its record, which is written when all of that ends.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::caching::CacheNotes;
+use super::connection::Connection;
+use super::record::{Ended, Record};
+use super::request::{Received, Resolved};
+use crate::base::facts::Caller;
+use crate::runtime::Held;
+
+/// What one request owns. Dropping it writes its record, also when the client has left before there
+/// was a response.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) received: Received,
+    pub(super) resolved: Resolved,
+    pub(super) caller: Caller,
+    pub(super) cache: CacheNotes,
+    pub(super) record: Record,
+    /// The request's place among those in flight, given back with the last byte.
+    pub(super) slot: Option<Held>,
+}
+
+impl Transaction {
+    /// A request has come. Boxed, because it moves along with the response.
+    pub(super) fn open(connection: &Arc<Connection>, head: &Parts) -> Box<Self> {
+        connection.gateway.metrics.request_began();
+        Box::new(Self {
+            received: Received::new(connection, head),
+            resolved: Resolved::new(connection),
+            caller: None,
+            cache: CacheNotes::default(),
+            record: Record::new(),
+            slot: None,
+        })
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Self { received, resolved, caller, cache, record, .. } = self;
+        record.close(Ended { received, resolved, caller, cache: cache.verdict() });
+        received.connection.gateway.metrics.request_ended();
+    }
+}
