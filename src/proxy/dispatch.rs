@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::header::{EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::Content;
@@ -16,7 +15,7 @@ use super::invalidation::Invalidation;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
-use crate::base::body::{Progress, Upload};
+use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
 use crate::base::facts::ClientAddr;
 use crate::base::interim::Interim;
@@ -133,7 +132,7 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// The client's request for its upstream.
-    pub(super) fn new(request: &Request<'_>, head: Parts, body: Incoming, added: Fields) -> Self {
+    pub(super) fn new(request: &Request<'_>, head: Parts, body: Inbound, added: Fields) -> Self {
         let Request { received, .. } = *request;
         note_upgrade(request, &head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::Response;
 use http::request::Parts;
-use hyper::body::Incoming;
 
 use super::body::{Body, Content};
 use super::caching::{self, Errand, Fetch, Found, Wish};
@@ -17,6 +16,7 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use super::transaction::Transaction;
+use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::limit::Outcome;
 use crate::runtime::Held;
@@ -24,15 +24,15 @@ use crate::runtime::Held;
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
 pub async fn handle(
     connection: &Arc<Connection>,
-    request: http::Request<Incoming>,
+    request: http::Request<impl Into<Inbound>>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut transaction = Transaction::open(connection, &head);
-    let response = answer(&mut transaction, head, body).await;
+    let response = answer(&mut transaction, head, body.into()).await;
     Body::attach(response, transaction)
 }
 
-async fn answer(transaction: &mut Transaction, head: Parts, body: Incoming) -> Response<Content> {
+async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
     let request = match Request::resolve(received, resolved, &head, has_body) {
