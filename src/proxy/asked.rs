@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use http::request::Parts;
 
-use super::caching::{Found, Lookup};
 use super::exchange::Exchange;
 use super::forward::Arrival;
 use super::rejection::Rejection;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
+use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::Outage;
 use crate::limit::{self, Exceeded, Receipt, Told};
 use crate::plan::Plan;
@@ -86,8 +86,18 @@ impl<'p> Asked<'p> {
             let end = if renews { plan.keys.session_end(&id) } else { String::new() };
             SessionKeys { session: plan.keys.session(&id), end }
         });
-        let cached =
-            if good { Lookup::of(exchange, arrival, head, &caller).map(Box::new) } else { None };
+        let cache = running.route_caches.get(route.index).and_then(Option::as_ref);
+        let cached = cache.filter(|_| good).map(|route| {
+            let request = LookupRequest {
+                view: RequestView { method: &head.method, fields: &head.headers },
+                target: arrival.target,
+                client: arrival.client,
+                caller: &caller,
+                has_body: arrival.has_body,
+                is_debugger: exchange.is_debugger(),
+            };
+            Box::new(Lookup::of(&gateway.cache, route, &request))
+        });
         let asked = Self {
             charges,
             places,
@@ -165,7 +175,7 @@ impl<'p> Asked<'p> {
         (gateway, took): (&Arc<Gateway>, &mut Option<Duration>),
     ) {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &answers.cached) {
-            lookup.heard(gateway, reply);
+            lookup.on_reply(&gateway.cache, reply);
         }
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
             held.ticket().heard();
@@ -291,13 +301,11 @@ impl<'p> Asked<'p> {
         self,
         reply: Option<Reply<CachedReply>>,
         head: &Parts,
-        gateway: &Arc<Gateway>,
-        exchange: &mut Exchange,
-    ) -> Result<Found, Rejection> {
-        match self.cached {
-            Some(lookup) => Box::pin(lookup.judge(reply, head, gateway, exchange)).await,
-            None => Ok(Found::Nothing(None)),
-        }
+        gateway: &Gateway,
+    ) -> Option<Found> {
+        let lookup = self.cached?;
+        let view = RequestView { method: &head.method, fields: &head.headers };
+        Some(Box::pin(lookup.judge(&gateway.cache, reply, view)).await)
     }
 }
 

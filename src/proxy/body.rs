@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::Exchange;
-use super::parts::Parts;
+use crate::caching::{self, CacheBody};
 use crate::upstream::{Download, DownloadFault};
 
 /// What a response consists of, before its record is attached.
@@ -20,7 +20,7 @@ pub(super) enum Content {
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
     /// What the cache puts together.
-    Parts(Box<Parts>),
+    Parts(Box<caching::Parts>),
 }
 
 /// Why a response body ended early. The client sees a cut-off message, never a clean end.
@@ -29,12 +29,19 @@ pub enum Fault {
     /// The upstream's body did.
     #[error(transparent)]
     Download(#[from] DownloadFault),
-    /// The body that was shared with another request did.
-    #[error("the response that another request fetched was cut off")]
-    Shared,
-    /// A part of a stored body is gone.
-    #[error("a part of the stored response is gone from the store")]
-    Lost,
+    /// What the cache put together did.
+    #[error(transparent)]
+    Cached(#[from] caching::BodyFault),
+}
+
+impl From<CacheBody> for Content {
+    fn from(body: CacheBody) -> Self {
+        match body {
+            CacheBody::Bytes(bytes) => Self::Bytes(bytes),
+            CacheBody::Parts(parts) => Self::Parts(parts),
+            CacheBody::Download(download) => Self::Download(download),
+        }
+    }
 }
 
 impl Content {
@@ -77,7 +84,8 @@ impl http_body::Body for Body {
                 frame.map(|frame| frame.map_err(Fault::Download))
             }
             Content::Parts(parts) => {
-                std::task::ready!(parts.poll_next(cx)).map(|next| next.map(Frame::data))
+                let next = std::task::ready!(parts.poll_next(cx));
+                next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
             }
         };
         match &frame {

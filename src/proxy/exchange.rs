@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::why::Why;
 use super::{Connection, Snapshot};
 use crate::auth::Denied;
 use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
-use crate::cache::{self, CacheStatus, Forward};
+use crate::caching::{BodyFault, Served};
 use crate::config::LimitOutage;
 use crate::forwarding::fields::{Ids, X_REQUEST_ID};
 use crate::observe::RouteMeter;
@@ -25,13 +25,6 @@ use crate::upstream::DownloadFault;
 
 /// Status in the log of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
-
-/// What a client of `server.cache_debuggers` is told.
-#[derive(Debug)]
-struct Debug {
-    key: String,
-    detail: Option<&'static str>,
-}
 
 /// Everything that the log and the metrics tell of one request. Closing it, or dropping it, writes
 /// the line.
@@ -62,10 +55,6 @@ pub(super) struct Exchange {
     why: Option<Box<Why>>,
     pub(super) limits: &'static str,
     pub(super) cache: Option<&'static str>,
-    /// Why the cache let the request through, for `Cache-Status`.
-    pub(super) forward: Option<Forward>,
-    /// What `Cache-Status` tells beside that, for clients that may know.
-    debug: Option<Debug>,
     degraded: Vec<&'static str>,
     pub(super) store_time: Option<Duration>,
     pub(super) upstream_time: Option<Duration>,
@@ -101,8 +90,6 @@ impl Exchange {
             why: None,
             limits: "off",
             cache: None,
-            forward: None,
-            debug: None,
             degraded: Vec::new(),
             store_time: None,
             upstream_time: None,
@@ -186,31 +173,18 @@ impl Exchange {
         }
     }
 
-    /// The cache looks for the response under `key`, which only those may know who are trusted.
-    pub(super) fn note_key(&mut self, key: &str) {
+    /// Whether the client may know the keys of the cache.
+    pub(super) fn is_debugger(&self) -> bool {
         let trusted = &self.running.plan.config.server.cache_debuggers;
-        if trusted.iter().any(|network| network.contains(&self.client.ip())) {
-            self.debug = Some(Debug { key: key.to_owned(), detail: None });
-        }
+        trusted.iter().any(|network| network.contains(&self.client.ip()))
     }
 
-    /// Whether the client is told the key and the detail.
-    pub(super) fn is_debugged(&self) -> bool {
-        self.debug.is_some()
-    }
-
-    /// What the cache did, beyond what everybody is told.
-    pub(super) fn note_detail(&mut self, detail: &'static str) {
-        if let Some(debug) = &mut self.debug {
-            debug.detail = Some(detail);
-        }
-    }
-
-    /// Appends this gateway's member to `Cache-Status`.
-    pub(super) fn tell(&self, headers: &mut HeaderMap, status: CacheStatus<'_>) {
-        let key = self.debug.as_ref().map(|debug| debug.key.as_str());
-        let detail = self.debug.as_ref().and_then(|debug| debug.detail);
-        cache::append_status(headers, &CacheStatus { key, detail, ..status });
+    /// The cache has an answer.
+    pub(super) fn serve(&mut self, served: Served) -> Response<Content> {
+        let Served { mut response, notes } = served;
+        self.cache = notes.verdict;
+        notes.append_to(response.headers_mut());
+        response.map(Content::from)
     }
 
     /// Whether the store did not answer this request.
@@ -228,8 +202,8 @@ impl Exchange {
         self.reason = Some(match fault {
             Fault::Download(DownloadFault::Broken(_)) => "upstream_cut_off",
             Fault::Download(DownloadFault::Stalled) => "upstream_stalled",
-            Fault::Shared => "shared_cut_off",
-            Fault::Lost => "cache_chunk_lost",
+            Fault::Cached(BodyFault::Shared) => "shared_cut_off",
+            Fault::Cached(BodyFault::Lost) => "cache_chunk_lost",
         });
         self.error = Some(fault.to_string());
         if matches!(fault, Fault::Download(DownloadFault::Stalled)) {

@@ -10,28 +10,51 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::Content;
-use super::caching::{self, Errand, Fetch, Wish};
 use super::exchange::Exchange;
 use super::offering;
 use super::rejection::Rejection;
 use crate::auth;
 use crate::base::body::Upload;
 use crate::base::expect::Gate;
-use crate::base::facts::{Caller, Client, Peer, Target, is_grpc};
+use crate::base::facts::{Caller, Client, ClientAddr, Peer, Target, is_grpc};
 use crate::base::interim::Interim;
-use crate::cache::{self, CacheStatus, Scope};
+use crate::cache::{self, Scope};
+use crate::caching::{self, CacheNotes, Miss, NotFetched, Refresh, Transport};
 use crate::forwarding::fields::{self, Ids};
 use crate::limit;
 use crate::plan::Route;
 use crate::runtime::{Gateway, Running};
 use crate::session;
-use crate::upstream::Download;
+use crate::upstream::{Download, Failure, Upstream};
 
 /// Header fields for the upstream.
 type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// Who calls, and the headers of the session and of limits that the upstream is told.
 pub(super) type Identity<'a> = (&'a Caller, Fields, Fields);
+
+/// The way of the cache's requests to the upstream.
+struct Way<'a> {
+    upstream: Arc<Upstream>,
+    /// Whose share of the upstream it takes: who asked first, also for what is shared.
+    client: ClientAddr,
+    /// The way of interim responses to the client.
+    interim: Option<Arc<Interim>>,
+    /// How long the upstream took to answer, for the record of the request.
+    took: Option<&'a mut Option<Duration>>,
+}
+
+impl Transport for Way<'_> {
+    async fn send(&mut self, request: Request<()>) -> Result<Response<Download>, Failure> {
+        let sent_at = Instant::now();
+        let on_interim = offering(self.interim.clone(), None);
+        let response = self.upstream.send(self.client, request, Upload::none(), on_interim).await;
+        if let Some(took) = &mut self.took {
+            **took = Some(sent_at.elapsed());
+        }
+        response
+    }
+}
 
 /// A request that has found its route, and what is known of it then.
 pub(super) struct Arrival<'a> {
@@ -60,20 +83,17 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    /// Forwards the request and returns the upstream's answer, or what the cache makes of it.
+    /// Forwards the request and returns the upstream's answer; with what the cache tells of it,
+    /// where the route has one.
     pub(super) async fn forward(
         self,
         gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
         (head, body): (Parts, Incoming),
         identity: Identity<'_>,
-        errand: Option<Box<Errand>>,
+        notes: Option<CacheNotes>,
     ) -> Result<Response<Content>, Rejection> {
         self.note_upgrade(gateway, &head);
-        if let Some(errand) = errand {
-            // Large: boxed, it takes no room in the request of a route without a cache.
-            return Box::pin(self.cached(gateway, exchange, head, identity, errand)).await;
-        }
         let upstream = &self.running.upstreams[self.route.upstream];
         let plan = &self.running.plan;
         let (method, version) = (head.method.clone(), head.version);
@@ -96,7 +116,7 @@ impl<'a> Arrival<'a> {
         match result {
             Ok(response) => {
                 guard.carry_out(Some((response.status(), response.headers()))).await;
-                Ok(self.returned(exchange, response))
+                Ok(self.returned(response, notes))
             }
             Err(failure) => {
                 if failure.may_have_acted() {
@@ -135,61 +155,51 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    /// What the cache makes of a request that it could not answer.
-    async fn cached(
+    /// Fetches a response by the rules of the cache.
+    pub(super) async fn fetch(
         self,
-        gateway: &Arc<Gateway>,
         exchange: &mut Exchange,
         head: Parts,
         identity: Identity<'_>,
-        errand: Box<Errand>,
+        miss: Box<Miss>,
     ) -> Result<Response<Content>, Rejection> {
+        self.note_upgrade(exchange.gateway(), &head);
         // The cache wants the client's own fields: what Vary selects from.
-        let (method, fields) = (head.method.clone(), Arc::new(head.headers.clone()));
+        let fields = Arc::new(head.headers.clone());
         let interim = exchange.connection.open_interim(head.version, &self.running.plan);
-        let from = (head, Arc::clone(&fields));
-        let fetch = self.fetch(gateway, (exchange, interim), from, identity, errand);
-        let wish = Wish { method: &method, fields: &fields };
-        caching::fetch(gateway, fetch, wish, exchange).await
+        let request = self.outbound(&exchange.ids, head, identity);
+        let way = self.way(interim, Some(&mut exchange.upstream_time));
+        match caching::fetch(miss, request, fields, way).await {
+            Ok(served) => Ok(exchange.serve(served)),
+            Err(NotFetched::Upstream(failure)) => Err(failure.into()),
+            Err(NotFetched::BodyLost { verdict }) => {
+                exchange.cache = verdict;
+                Err(Rejection::CacheLost)
+            }
+        }
     }
 
-    /// Fetches a stored response anew, behind the client's back, unless somebody does already.
+    /// Fetches a stored response anew, behind the client's back, if that is to be.
     pub(super) fn refresh(
         self,
-        gateway: &Arc<Gateway>,
         exchange: &Exchange,
         head: Parts,
         identity: Identity<'_>,
-        errand: Box<Errand>,
+        refresh: Option<Box<Refresh>>,
     ) {
-        if let Some(lead) = errand.refresh(gateway) {
-            let fields = Arc::new(head.headers.clone());
-            let fetch = self.fetch(gateway, (exchange, None), (head, fields), identity, errand);
-            tokio::spawn(fetch.refresh(lead));
-        }
+        let Some(refresh) = refresh else { return };
+        let fields = Arc::new(head.headers.clone());
+        let request = self.outbound(&exchange.ids, head, identity);
+        tokio::spawn(caching::refresh(refresh, request, fields, self.way(None, None)));
     }
 
-    fn fetch(
+    fn way<'w>(
         &self,
-        gateway: &Arc<Gateway>,
-        (exchange, interim): (&Exchange, Option<Arc<Interim>>),
-        (head, fields): (Parts, Arc<HeaderMap>),
-        identity: Identity<'_>,
-        errand: Box<Errand>,
-    ) -> Fetch {
-        let caller = identity.0;
-        Fetch {
-            gateway: Arc::clone(gateway),
-            upstream: Arc::clone(&self.running.upstreams[self.route.upstream]),
-            client: self.client.address,
-            authenticated: caller.is_some(),
-            ends_identity: self.route.auth.is_some() || self.route.session.is_some(),
-            per_user: errand.is_per_user(caller),
-            request: self.outbound(&exchange.ids, head, identity),
-            interim,
-            fields,
-            errand,
-        }
+        interim: Option<Arc<Interim>>,
+        took: Option<&'w mut Option<Duration>>,
+    ) -> Way<'w> {
+        let upstream = Arc::clone(&self.running.upstreams[self.route.upstream]);
+        Way { upstream, client: self.client.address, interim, took }
     }
 
     /// The request as the upstream gets it.
@@ -216,14 +226,18 @@ impl<'a> Arrival<'a> {
         )
     }
 
-    fn returned(&self, exchange: &Exchange, response: Response<Download>) -> Response<Content> {
+    fn returned(
+        &self,
+        response: Response<Download>,
+        notes: Option<CacheNotes>,
+    ) -> Response<Content> {
         let (mut head, download) = response.into_parts();
         fields::returning(&mut head.headers);
         if self.route.cache.is_some() {
             cache::strip_tags(&mut head.headers);
         }
-        if let Some(why) = exchange.forward {
-            exchange.tell(&mut head.headers, CacheStatus::forwarded(why, false));
+        if let Some(notes) = notes {
+            notes.append_to(&mut head.headers);
         }
         Response::from_parts(head, Content::Download(Box::new(download)))
     }
@@ -292,10 +306,10 @@ impl<'a> Invalidation<'a> {
             if epochs.is_empty() {
                 // It failed, and changed nothing.
             } else if self.store_is_away {
-                self.gateway.invalidate_later(epochs);
+                self.gateway.cache.invalidate_later(epochs);
             } else {
                 self.pending.clone_from(&epochs);
-                Box::pin(self.gateway.invalidate(epochs)).await;
+                Box::pin(self.gateway.cache.invalidate(epochs)).await;
                 self.pending.clear();
             }
         }
@@ -311,9 +325,9 @@ impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.gateway.invalidate_later(std::mem::take(&mut self.pending));
+            self.gateway.cache.invalidate_later(std::mem::take(&mut self.pending));
         } else if self.armed {
-            self.gateway.invalidate_later(self.epochs(None));
+            self.gateway.cache.invalidate_later(self.epochs(None));
         }
     }
 }

@@ -7,11 +7,9 @@
 
 mod asked;
 mod body;
-mod caching;
 mod exchange;
 mod explain;
 mod forward;
-mod parts;
 mod rejection;
 mod unparsed;
 mod why;
@@ -30,12 +28,12 @@ pub use self::why::without_credentials;
 
 use self::asked::Asked;
 use self::body::Content;
-use self::caching::Found;
 use self::exchange::Exchange;
 use self::forward::Arrival;
 use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
+use crate::caching::Found;
 use crate::forwarding::{client, fields};
 use crate::guard::Inspected;
 use crate::limit::{Outcome, Receipt, Told};
@@ -195,20 +193,21 @@ async fn answer(
         let session = session::attach(route.session.as_ref(), found, SystemTime::now())?;
         gateway.renew(asked.session.as_ref(), session.renew);
         let identity = (&caller, session.headers, told.marks);
-        match asked.cached(answers.cached.take(), &head, gateway, exchange).await? {
-            Found::Answer(response) => {
+        let notes = match asked.cached(answers.cached.take(), &head, gateway).await {
+            Some(Found::Hit(served, refresh)) => {
                 is_cached = true;
-                Ok(response)
+                arrival.refresh(exchange, head, identity, refresh);
+                return Ok(exchange.serve(served));
             }
-            Found::Refresh(response, errand) => {
-                is_cached = true;
-                arrival.refresh(gateway, exchange, head, identity, errand);
-                Ok(response)
+            // Large: boxed, it takes no room in the request of a route without a cache.
+            Some(Found::Miss(miss)) => {
+                return Box::pin(arrival.fetch(exchange, head, identity, miss)).await;
             }
-            Found::Nothing(errand) => {
-                arrival.forward(gateway, exchange, (head, body), identity, errand).await
-            }
-        }
+            Some(Found::OnlyIfCached) => return Err(Rejection::OnlyIfCached),
+            Some(Found::Pass(notes)) => Some(notes),
+            None => None,
+        };
+        arrival.forward(gateway, exchange, (head, body), identity, notes).await
     };
     let response = response.await;
     settle(gateway, receipt, &response, is_cached);
