@@ -2,12 +2,13 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
-//! | 10 | `cli` | commands |
-//! | 9 | `demo` | `portcullis demo` |
-//! | 8 | `startup` | what every command that serves does first |
-//! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
-//! | 6 | `proxy` | the only place that knows the order of things |
-//! | 5 | `runtime` | the running state |
+//! | 11 | `cli` | commands |
+//! | 10 | `demo` | `portcullis demo` |
+//! | 9 | `startup` | what every command that serves does first |
+//! | 8 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 7 | `proxy` | the only place that knows the order of things |
+//! | 6 | `runtime` | the running state |
+//! | 5 | `caching` | the cache at work |
 //! | 4 | `plan` | configuration as meant |
 //! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
@@ -33,6 +34,8 @@ pub mod proxy;
 pub mod warm;
 
 pub mod runtime;
+
+pub mod caching;
 
 pub mod issuer;
 pub mod plan;

@@ -43,7 +43,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "routes": plan.route_names,
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "near_cache_bytes": gateway.near.bytes(),
+            "near_cache_bytes": gateway.cache.state().near_bytes,
             "cache": cache(gateway),
         }),
     )
@@ -52,7 +52,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
 /// What the cache does, by route, and what to do about it.
 fn cache(gateway: &Gateway) -> Value {
     let running = gateway.running();
-    let state = gateway.cache_state();
+    let state = gateway.cache.state();
     let mut hints = Vec::new();
     let mut routes = Map::new();
     for route in running.plan.routes.policies().filter(|route| route.cache.is_some()) {

@@ -1,5 +1,5 @@
-//! Makes the answer to one request from a stored one: in full, its head, a part of it, or the news
-//! that the client has it already (RFC 9110 §13.2.2, §14, §15.3.7, §15.4.5, §15.5.17).
+//! Makes the answer to one request from a stored one: in full, its head, a part of it, or that the
+//! client has it already (RFC 9110 §13.2.2, §14, §15.3.7, §15.4.5, §15.5.17).
 //!
 //! It must not know where the body is: an answer names the parts of it that follow the head.
 

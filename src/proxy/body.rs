@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 
-use super::parts::{Fault, Parts};
 use super::transaction::Transaction;
+use crate::caching::{self, BodyFault, CacheBody};
 use crate::upstream::{Download, DownloadFault};
 
 /// What a response consists of, before its record is attached.
@@ -20,7 +20,28 @@ pub(super) enum Content {
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
     /// What the cache puts together.
-    Parts(Box<Parts>),
+    Parts(Box<caching::Parts>),
+}
+
+/// Why a response body ended early. The client sees a cut-off message, never a clean end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The upstream's body did.
+    #[error(transparent)]
+    Download(#[from] DownloadFault),
+    /// What the cache put together did.
+    #[error(transparent)]
+    Cached(#[from] BodyFault),
+}
+
+impl From<CacheBody> for Content {
+    fn from(body: CacheBody) -> Self {
+        match body {
+            CacheBody::Bytes(bytes) => Self::Bytes(bytes),
+            CacheBody::Parts(parts) => Self::Parts(parts),
+            CacheBody::Download(download) => Self::Download(download),
+        }
+    }
 }
 
 impl Content {
@@ -59,8 +80,8 @@ impl Body {
         let (reason, key) = match fault {
             Fault::Download(DownloadFault::Broken(_)) => ("upstream_cut_off", None),
             Fault::Download(DownloadFault::Stalled) => ("upstream_stalled", Some("read_timeout")),
-            Fault::Shared => ("shared_cut_off", None),
-            Fault::Lost => ("cache_chunk_lost", None),
+            Fault::Cached(BodyFault::Shared) => ("shared_cut_off", None),
+            Fault::Cached(BodyFault::Lost) => ("cache_chunk_lost", None),
         };
         let upstream = resolved.upstream_name(received.plan());
         let bound = key.map(|key| format!("upstreams.{upstream}.{key}"));
@@ -85,7 +106,8 @@ impl http_body::Body for Body {
                 frame.map(|frame| frame.map_err(Fault::Download))
             }
             Content::Parts(parts) => {
-                std::task::ready!(parts.poll_next(cx)).map(|next| next.map(Frame::data))
+                let next = std::task::ready!(parts.poll_next(cx));
+                next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
             }
         };
         match &frame {

@@ -10,7 +10,6 @@ use http::HeaderMap;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::caching::{CacheNotes, Found, Lookup};
 use super::dispatch::Fields;
 use super::forecast::{Forecasts, forecast_leases};
 use super::record::Record;
@@ -18,6 +17,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
+use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage};
 use crate::limit::{self, Exceeded, Forecast, Outcome, Quota, Receipt, Told as LimitNotes};
 use crate::runtime::{Gateway, Held};
@@ -161,9 +161,20 @@ impl<'a, 'h> Checks<'a, 'h> {
             SessionKeys { session: keys.session(&id), end }
         });
         if is_identified && mode == Mode::Charge {
-            self.cached = Lookup::of(&request, head).map(Box::new);
+            self.cached = self.lookup().map(Box::new);
         }
         Ok(())
+    }
+
+    /// What the cache asks, where the route has one.
+    fn lookup(&self) -> Option<Lookup> {
+        let Self { request, head, .. } = *self;
+        let Request { route, target, caller, has_body, .. } = request;
+        let cache = request.running().route_caches.get(route.index)?.as_ref()?;
+        let (client, is_debugger) = (request.client(), request.may_debug_cache());
+        let view = RequestView { method: &head.method, fields: &head.headers };
+        let request = LookupRequest { view, target, client, caller, has_body, is_debugger };
+        Some(Lookup::of(&self.request.gateway().cache, cache, &request))
     }
 
     /// The places that are asked for are given back unless the request is admitted.
@@ -235,7 +246,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// the limits by session count.
     async fn on_reply(&mut self, record: &mut Record) {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
-            lookup.heard(self.request.gateway(), reply);
+            lookup.on_reply(&self.request.gateway().cache, reply);
         }
         self.on_leases();
         if self.is_miscounted() {
@@ -465,17 +476,11 @@ impl<'a, 'h> Checks<'a, 'h> {
         Ok(session.headers)
     }
 
-    /// Is there a stored response that answers the request? A miss says what may be stored later.
-    pub(super) async fn look(&mut self, notes: &mut CacheNotes) -> Result<Found, Rejection> {
-        let (gateway, head) = (self.request.gateway(), self.head);
-        match self.cached.take() {
-            Some(lookup) => {
-                let reply = self.answers.cached.take();
-                *notes = CacheNotes::new(self.request.may_debug_cache());
-                Box::pin(lookup.judge(reply, head, gateway, notes)).await
-            }
-            None => Ok(Found::Nothing(None)),
-        }
+    /// Is there a stored response that answers the request? Nothing where the route has no cache.
+    pub(super) async fn look(&mut self) -> Option<Found> {
+        let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
+        let view = RequestView { method: &self.head.method, fields: &self.head.headers };
+        Some(Box::pin(lookup.judge(&self.request.gateway().cache, reply, view)).await)
     }
 
     /// Whether the request names a session that the route uses.

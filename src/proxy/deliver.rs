@@ -8,11 +8,11 @@ use http::header::{ALLOW, CONNECTION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
-use super::caching::CacheNotes;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use crate::cache;
+use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
 use crate::limit::Quota;
 use crate::plan::Route;
@@ -41,7 +41,7 @@ impl Answer {
 pub(super) fn answer(
     request: &Request<'_>,
     answer: Answer,
-    cache: &CacheNotes,
+    cache: Option<&CacheNotes>,
     quota: &Quota,
 ) -> Response<Content> {
     let Answer { mut response, is_stored } = answer;
@@ -53,8 +53,8 @@ pub(super) fn answer(
             cache::strip_tags(headers);
         }
     }
-    if let Some(status) = cache.status() {
-        cache::append_status(headers, &status);
+    if let Some(notes) = cache {
+        notes.append_to(headers);
     }
     quota.stamp(headers, SystemTime::now());
     finish(headers, request.received, Some(request.route));

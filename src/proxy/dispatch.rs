@@ -19,6 +19,7 @@ use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
 use crate::base::facts::ClientAddr;
 use crate::base::interim::Interim;
+use crate::caching::Transport;
 use crate::forwarding::fields;
 use crate::upstream::{Download, Failure, OnInterim, Upstream};
 use crate::{auth, session};
@@ -82,6 +83,21 @@ impl Dispatch {
         let response = sent.await;
         *took = Some(sent_at.elapsed());
         response
+    }
+}
+
+/// The way of the cache's requests to the upstream.
+pub(super) struct CacheTransport<'t> {
+    pub(super) dispatch: Dispatch,
+    /// Where it is written how long the upstream took.
+    pub(super) took: Option<&'t mut Option<Duration>>,
+}
+
+impl Transport for CacheTransport<'_> {
+    async fn send(&mut self, request: http::Request<()>) -> Result<Response<Download>, Failure> {
+        let mut unheeded = None;
+        let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
+        self.dispatch.send(request, Upload::none(), took).await
     }
 }
 

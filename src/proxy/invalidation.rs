@@ -60,10 +60,10 @@ impl<'a> Invalidation<'a> {
             if epochs.is_empty() {
                 // It failed, and changed nothing.
             } else if self.store_is_away {
-                self.request.gateway().invalidate_later(epochs);
+                self.request.gateway().cache.invalidate_later(epochs);
             } else {
                 self.pending.clone_from(&epochs);
-                Box::pin(self.request.gateway().invalidate(epochs)).await;
+                Box::pin(self.request.gateway().cache.invalidate(epochs)).await;
                 self.pending.clear();
             }
         }
@@ -80,9 +80,9 @@ impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
         if !self.pending.is_empty() {
-            self.request.gateway().invalidate_later(std::mem::take(&mut self.pending));
+            self.request.gateway().cache.invalidate_later(std::mem::take(&mut self.pending));
         } else if self.armed {
-            self.request.gateway().invalidate_later(self.epochs(None));
+            self.request.gateway().cache.invalidate_later(self.epochs(None));
         }
     }
 }

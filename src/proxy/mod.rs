@@ -2,7 +2,6 @@
 //! to the response.
 
 mod body;
-mod caching;
 mod checks;
 mod connection;
 mod deliver;
@@ -10,7 +9,6 @@ mod dispatch;
 mod explain;
 mod forecast;
 mod invalidation;
-mod parts;
 mod record;
 mod rejection;
 mod request;
@@ -19,13 +17,10 @@ mod unparsed;
 mod walk;
 mod why;
 
-pub use self::body::Body;
+pub use self::body::{Body, Fault as BodyFault};
 pub use self::connection::Connection;
 pub use self::explain::{Described, explain};
-pub use self::parts::Fault as BodyFault;
 pub use self::rejection::Rejection;
 pub use self::unparsed::{Unparsed, log_turned_away, log_unparsed};
 pub use self::walk::handle;
 pub use self::why::without_credentials;
-
-use self::connection::Snapshot;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::caching::CacheNotes;
 use super::connection::Connection;
 use super::record::{Ended, Record};
 use super::request::{Received, Resolved};
 use crate::base::facts::Caller;
+use crate::caching::CacheNotes;
 use crate::runtime::Held;
 
 /// What one request owns. Dropping it writes its record, also when the client has left before there
@@ -19,7 +19,8 @@ pub(super) struct Transaction {
     pub(super) received: Received,
     pub(super) resolved: Resolved,
     pub(super) caller: Caller,
-    pub(super) cache: CacheNotes,
+    /// What the cache did, where it had a part in the request.
+    pub(super) cache: Option<CacheNotes>,
     pub(super) record: Record,
     /// The request's place among those in flight, given back with the last byte.
     pub(super) slot: Option<Held>,
@@ -33,7 +34,7 @@ impl Transaction {
             received: Received::new(connection, head),
             resolved: Resolved::new(connection),
             caller: None,
-            cache: CacheNotes::default(),
+            cache: None,
             record: Record::new(),
             slot: None,
         })
@@ -43,7 +44,8 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let Self { received, resolved, caller, cache, record, .. } = self;
-        record.close(Ended { received, resolved, caller, cache: cache.verdict() });
+        let cache = cache.as_ref().and_then(|notes| notes.verdict);
+        record.close(Ended { received, resolved, caller, cache });
         received.connection.gateway.metrics.request_ended();
     }
 }

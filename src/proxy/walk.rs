@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use http::Response;
 use http::request::Parts;
+use http::{HeaderMap, Response};
 
 use super::body::{Body, Content};
-use super::caching::{self, Errand, Fetch, Found, Wish};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, Dispatch, Fields, Outbound};
+use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use super::transaction::Transaction;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
+use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
 use crate::limit::Outcome;
 use crate::runtime::Held;
 
@@ -48,29 +48,28 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
 
     // Serve: what is stored answers it, or its upstream does.
     let (admitted, found) = match admitted {
-        Ok(admitted) => (admitted, checks.look(cache).await),
+        Ok(admitted) => (admitted, Ok(checks.look().await)),
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
     let (request, store_is_away) = (checks.request, checks.store_is_away());
     let Admitted { receipt, quota, added } = admitted;
     let outcome = match found {
         Err(rejection) => Err(rejection),
-        Ok(Found::Answer(response)) => Ok(Answer::stored(response)),
-        Ok(Found::Refresh(response, errand)) => {
-            refresh(&request, head, added, errand);
-            Ok(Answer::stored(response))
+        Ok(Some(Found::OnlyIfCached)) => Err(Rejection::OnlyIfCached),
+        Ok(Some(Found::Hit(served, stale))) => {
+            refresh(&request, head, added, stale);
+            Ok(Answer::stored(take_notes(served, cache)))
         }
-        Ok(Found::Nothing(Some(errand))) => {
+        Ok(Some(Found::Miss(miss))) => {
             dispatch::note_upgrade(&request, &head);
-            let fetch = fetch(&request, Dispatch::new(&request), head, added, errand);
-            let fields = Arc::clone(&fetch.fields);
-            let wish = Wish { method: &request.received.method, fields: &fields };
-            let (gateway, took) = (request.gateway(), record.upstream_time());
+            let outbound = ForCache::new(&request, head, added);
             // Large: boxed, it takes no room in the request of a route without a cache.
-            let fetched = Box::pin(caching::fetch(gateway, fetch, wish, cache, took)).await;
-            fetched.map(Answer::fetched)
+            Box::pin(fetch(&request, outbound, miss, cache, record)).await.map(Answer::fetched)
         }
-        Ok(Found::Nothing(None)) => {
+        Ok(passed) => {
+            if let Some(Found::Pass(notes)) = passed {
+                *cache = Some(notes);
+            }
             let outbound = Outbound::new(&request, head, body, added);
             let sent = dispatch::forward(&request, outbound, store_is_away, record).await;
             sent.map(Answer::fetched)
@@ -80,7 +79,7 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     // Deliver: the response, or why there is none.
     settle(&request, receipt, &ended(&outcome));
     match outcome {
-        Ok(answer) => deliver::answer(&request, answer, cache, &quota),
+        Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
             let Request { received, resolved, route, .. } = request;
             deliver::refusal(&rejection, received, resolved, Some(route), record)
@@ -121,35 +120,57 @@ pub(super) async fn admit<'a>(
     checks.judge(denied, slot, record)
 }
 
-/// What is fetched for everybody who may share it.
-fn fetch(
+/// Fetches a response by the rules of the cache.
+///
+/// # Errors
+/// The upstream failed, and nothing stored may stand in for it.
+async fn fetch(
     request: &Request<'_>,
-    dispatch: Dispatch,
-    head: Parts,
-    added: Fields,
-    errand: Box<Errand>,
-) -> Fetch {
-    let Request { route, caller, .. } = *request;
-    // The cache wants the client's own fields: what Vary selects from.
-    let fields = Arc::new(head.headers.clone());
-    Fetch {
-        gateway: Arc::clone(request.gateway()),
-        dispatch,
-        authenticated: caller.is_some(),
-        ends_identity: route.auth.is_some() || route.session.is_some(),
-        per_user: errand.is_per_user(caller),
-        request: dispatch::outbound_head(request, head, added),
-        fields,
-        errand,
+    outbound: ForCache,
+    miss: Box<Miss>,
+    cache: &mut Option<CacheNotes>,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
+    let (dispatch, took) = (Dispatch::new(request), Some(record.upstream_time()));
+    let transport = CacheTransport { dispatch, took };
+    match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
+        Ok(served) => Ok(take_notes(served, cache)),
+        Err(NotFetched::Upstream(failure)) => Err(failure.into()),
+        Err(NotFetched::BodyLost { verdict }) => {
+            *cache = Some(CacheNotes { verdict, ..CacheNotes::default() });
+            Err(Rejection::CacheLost)
+        }
     }
 }
 
-/// Fetches a stored response anew, behind the client's back, unless somebody does already.
-fn refresh(request: &Request<'_>, head: Parts, added: Fields, errand: Box<Errand>) {
-    if let Some(lead) = errand.refresh(request.gateway()) {
-        let dispatch = Dispatch::in_background(request);
-        tokio::spawn(fetch(request, dispatch, head, added, errand).refresh(lead));
+/// Fetches a stored response anew, behind the client's back, if that is to be.
+fn refresh(request: &Request<'_>, head: Parts, added: Fields, refresh: Option<Box<Refresh>>) {
+    let Some(refresh) = refresh else { return };
+    let ForCache { head, fields } = ForCache::new(request, head, added);
+    let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
+    tokio::spawn(caching::refresh(refresh, head, fields, transport));
+}
+
+/// A request as the cache sends it on.
+struct ForCache {
+    /// The head that the upstream would get without a cache.
+    head: http::Request<()>,
+    /// The client's own fields: what `Vary` selects from.
+    fields: Arc<HeaderMap>,
+}
+
+impl ForCache {
+    fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
+        let fields = Arc::new(head.headers.clone());
+        Self { head: dispatch::outbound_head(request, head, added), fields }
     }
+}
+
+/// What the cache answers, and what is told of it.
+fn take_notes(served: Served, cache: &mut Option<CacheNotes>) -> Response<Content> {
+    let Served { response, notes } = served;
+    *cache = Some(notes);
+    response.map(Content::from)
 }
 
 /// How a request ended, as far as limits look at that.

@@ -1,48 +1,36 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
-mod caching;
 mod held;
 mod identity;
-mod leases;
 mod observed;
-mod overdue;
 mod releases;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use self::caching::{Keeping, Purged};
 pub use self::held::Held;
-use self::leases::Leases;
-pub use self::leases::{LEASE, LeaseRenewal};
-use self::overdue::Overdue;
 use self::releases::Releases;
 use crate::auth::TokenMemory;
 use crate::background::Background;
-use crate::cache::{Flights, NearCache};
+use crate::caching::{HttpCache, RouteCache};
 use crate::config::{self, Problems, StoreUrl};
 use crate::issuer::Issuers;
 use crate::limit::{self, Correction, Ticket};
 use crate::observe::{AccessLog, LimitMeter, Metrics, RouteMeter, Told};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
-    SessionKeys, Store, StoreError,
+    Answers, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
 };
 use crate::upstream::Upstream;
 
-/// Most epochs that are remembered as they were last seen: those of scopes that were purged.
-const EPOCHS_MAX: usize = 16_384;
-/// How often unused upstream connections are looked at, and waiting invalidations retried.
+/// How often unused upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running gateway.
@@ -57,19 +45,8 @@ pub struct Gateway {
     pub tokens: TokenMemory,
     /// Limits as this node knows them.
     pub limits: limit::State,
-    /// Copies of cached responses.
-    pub near: NearCache,
-    /// Answers being fetched.
-    pub flights: Arc<Flights>,
-    /// Room for responses on their way to the store.
-    backlog: Arc<Semaphore>,
-    backlog_bytes: u64,
-    /// Room for responses that are being read.
-    filling: Arc<Semaphore>,
-    overdue: Overdue,
-    leases: Leases,
-    /// Epochs as they were last seen: what a lease is named by before they are read.
-    epochs: Cache<String, Epoch>,
+    /// Cached responses.
+    pub cache: Arc<HttpCache>,
     releases: Arc<Releases>,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -77,13 +54,10 @@ pub struct Gateway {
     pub access: AccessLog,
     /// What the log has said once.
     pub told: Told,
-    base_epoch: String,
     started: Instant,
     /// Where the public listener is, once it is bound.
     public: OnceLock<SocketAddr>,
     draining: AtomicBool,
-    /// Whether the base epoch is being made.
-    founding: AtomicBool,
     background: Background,
 }
 
@@ -98,6 +72,8 @@ pub struct Running {
     pub meters: Vec<Arc<RouteMeter>>,
     /// What counts requests over a limit, by the name that clients see.
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
+    /// The caches of the routes that have one, by `Route::index`.
+    pub route_caches: Vec<Option<Arc<RouteCache>>>,
     /// Whether any route caches.
     pub caches: bool,
     /// Whose keys are fetched.
@@ -129,42 +105,30 @@ impl Gateway {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
             config::AccessLog::Off => AccessLog::off(),
         };
-        let near = NearCache::new(settings.near_cache_bytes);
-        let backlog_bytes = settings.backlog_bytes;
-        let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
         let limits = limit::State::new(settings.memory_limit_keys);
-        let base_epoch = plan.keys.cache_base();
+        let (store, background) = (Arc::new(store), Background::new(&metrics));
+        let cache = HttpCache::open(&plan, &store, &metrics, &background);
         let running = Running::new(plan, None, &metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
-            store: Arc::new(store),
+            store,
             tokens: TokenMemory::new(),
             limits,
-            near,
-            flights: Arc::default(),
-            filling,
-            backlog,
-            backlog_bytes,
-            overdue: Overdue::default(),
-            leases: Leases::default(),
-            epochs: Cache::new(EPOCHS_MAX),
+            cache,
             releases: Arc::default(),
             metrics: Arc::clone(&metrics),
             access,
             told: Told::default(),
-            base_epoch,
             started: Instant::now(),
             public: OnceLock::new(),
             draining: AtomicBool::new(false),
-            founding: AtomicBool::new(false),
-            background: Background::new(&metrics),
+            background,
         });
-        if gateway.running().caches && gateway.found_and_note_base().await.is_err() {
+        if gateway.running().caches && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
-        tokio::spawn(leases::keep(Arc::downgrade(&gateway)));
         tokio::spawn(held::keep(Arc::downgrade(&gateway)));
         let releases = Arc::clone(&gateway.releases);
         tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));
@@ -212,32 +176,16 @@ impl Gateway {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Asks the store, measures, and lets waiting invalidations go first where the cache is read.
+    /// Asks the store, by way of the cache, whose pending purges go first, and measures.
     pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
         if questions.is_empty() {
             return Answers::default();
         }
-        let is_overdue = questions.cached.is_some() && self.overdue.any.load(Ordering::Acquire);
-        let settling = if is_overdue { self.overdue.begin() } else { None };
-        let overdue = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
-        let mut questions = Questions { overdue, ..*questions };
-        if let Some(entry) = questions.cached.as_mut().and_then(|cached| cached.entry.as_mut())
-            && is_overdue
-        {
-            // The answer may come to nothing, and nobody would give the lock back.
-            entry.lock = None;
-        }
         let asked_at = Instant::now();
-        let mut answers = self.store.ask(&questions).await;
+        let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
         *took = Some(waited);
         self.metrics.store_duration.observe(waited);
-        match settling {
-            Some(settling) if answers.settled => settling.done(),
-            // What is stored may be what should have been made stale.
-            _ if is_overdue => answers.cached = Some(Err(StoreError::Unavailable)),
-            _ => {}
-        }
         answers
     }
 
@@ -271,9 +219,20 @@ impl Gateway {
         }
     }
 
-    /// The key of the base epoch.
-    pub fn base_epoch(&self) -> &str {
-        &self.base_epoch
+    /// Says where the public listener is.
+    pub fn set_public(&self, address: SocketAddr) {
+        // The first one stays: nobody binds twice.
+        let _ = self.public.set(address);
+    }
+
+    /// Where this node reaches its own public listener; nothing before it is bound.
+    pub fn public(&self) -> Option<SocketAddr> {
+        let mut address = *self.public.get()?;
+        if address.ip().is_unspecified() {
+            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
+        }
+        Some(address)
     }
 
     /// How long the gateway has been running.
@@ -297,7 +256,7 @@ impl Gateway {
         self.background.finish(limit).await;
         let released = self.releases.send(&self.store, &self.metrics);
         let _ = tokio::time::timeout(limit, released).await;
-        let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
+        let _ = tokio::time::timeout(limit, self.cache.settle()).await;
         self.access.flush(limit);
     }
 }
@@ -323,7 +282,16 @@ impl Running {
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
-        Self { upstreams: upstreams.collect(), meters, over_limit, caches, issuers, plan }
+        let mut route_caches = vec![None; meters.len()];
+        for route in plan.routes.policies() {
+            if let (Some(slot), Some(meter)) =
+                (route_caches.get_mut(route.index), meters.get(route.index))
+            {
+                *slot = RouteCache::of(&plan, route, meter);
+            }
+        }
+        let upstreams = upstreams.collect();
+        Self { upstreams, meters, route_caches, over_limit, caches, issuers, plan }
     }
 }
 
@@ -340,9 +308,6 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { return };
         for upstream in &gateway.running().upstreams {
             upstream.sweep();
-        }
-        if gateway.overdue.any.load(Ordering::Acquire) {
-            gateway.settle_overdue().await;
         }
     }
 }

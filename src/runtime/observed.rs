@@ -15,7 +15,7 @@ impl Gateway {
             metrics.revocations_complete.set(followed.complete.into());
         }
         metrics.revocations_max.set(count(plan.config.store.revocations));
-        metrics.cache_gauges.set(&self.cache_state());
+        metrics.cache_gauges.set(&self.cache.state());
         let evicted = self.store.evicted();
         let limits = evicted.limits.saturating_add(self.limits.evicted());
         let kinds = [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)];

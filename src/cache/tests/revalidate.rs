@@ -1,8 +1,8 @@
 //! Validation: what is asked, which answers count, and what an entry is afterwards.
 
 use super::super::{
-    Asked, Freshened, HeadNews, Policy, Stored, WhyNot, conditions, confirms, freshened, head_news,
-    lookup,
+    Asked, Freshened, HeadUpdate, Policy, Stored, WhyNot, conditions, confirms, freshened,
+    head_update, lookup,
 };
 use super::{DATE, MINUTE_BEFORE, MINUTE_LATER, NOW, entry, fields};
 use http::{HeaderMap, Method, StatusCode};
@@ -151,11 +151,11 @@ fn a_head_confirms_or_outdates() {
     let news = |status: u16, headers: &str| {
         with_asked("", |policy, asked| {
             let status = StatusCode::from_u16(status).unwrap();
-            head_news(&stored, status, &fields(headers), policy, (asked, NOW + 90_000))
+            head_update(&stored, status, &fields(headers), policy, (asked, NOW + 90_000))
         })
     };
     let good = format!("etag: \"a\"\nlast-modified: {DATE}\ncontent-length: 4\nx: 1");
-    let HeadNews::Confirmed(fresh) = news(200, &good) else { panic!("{:?}", news(200, &good)) };
+    let HeadUpdate::Confirmed(fresh) = news(200, &good) else { panic!("{:?}", news(200, &good)) };
     assert_eq!(fresh.stored.headers["x"], "1");
     assert_eq!(fresh.stored.answered_ms, NOW + 90_000);
     for other in [
@@ -165,9 +165,9 @@ fn a_head_confirms_or_outdates() {
         "etag: \"a\"\ncontent-length: 3",
         &format!("etag: \"a\"\nlast-modified: {MINUTE_LATER}"),
     ] {
-        assert_eq!(news(200, other), HeadNews::Outdated, "{other}");
+        assert_eq!(news(200, other), HeadUpdate::Outdated, "{other}");
     }
     for status in [304, 404, 500, 301] {
-        assert_eq!(news(status, "etag: \"b\""), HeadNews::None, "{status}");
+        assert_eq!(news(status, "etag: \"b\""), HeadUpdate::None, "{status}");
     }
 }

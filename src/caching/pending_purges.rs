@@ -1,16 +1,16 @@
-//! Invalidations that the store has not taken yet. Until they are carried out, this node does not
-//! read its cache.
+//! Purges that the store has not taken yet. Until they are carried out, this node does not read its
+//! cache.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most invalidations that wait for the store; beyond it the whole cache is made stale at once.
-const OVERDUE_MAX: usize = 32;
+/// Most purges that wait for the store; beyond it the whole cache is purged at once.
+const PENDING_MAX: usize = 32;
 
-/// Epochs that the store has not taken yet.
+/// The epochs to change.
 #[derive(Debug, Default)]
-pub(super) struct Overdue {
-    pub(super) any: AtomicBool,
+pub(super) struct PendingPurges {
+    any: AtomicBool,
     /// Whether somebody is carrying them out; the others do without the cache meanwhile.
     settling: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -24,7 +24,13 @@ struct Waiting {
     additions: u64,
 }
 
-impl Overdue {
+impl PendingPurges {
+    /// Whether something waits.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Adds some. `base` is the epoch whose change purges everything.
     pub(super) fn add(&self, epochs: Vec<String>, base: &str) {
         let mut waiting = self.lock();
         for epoch in epochs {
@@ -33,7 +39,7 @@ impl Overdue {
             waiting.epochs.retain(|(_, known)| *known != epoch);
             waiting.epochs.push((number, epoch));
         }
-        if waiting.epochs.len() > OVERDUE_MAX {
+        if waiting.epochs.len() > PENDING_MAX {
             waiting.epochs = vec![(waiting.additions, base.to_owned())];
         }
         self.any.store(true, Ordering::Release);
@@ -41,13 +47,13 @@ impl Overdue {
 
     /// What waits, for the one who gets to carry it out.
     pub(super) fn begin(&self) -> Option<Settling<'_>> {
-        if !self.any.load(Ordering::Acquire) || self.settling.swap(true, Ordering::AcqRel) {
+        if !self.any() || self.settling.swap(true, Ordering::AcqRel) {
             return None;
         }
         let waiting = self.lock();
         let upto = waiting.additions;
         let epochs = waiting.epochs.iter().map(|(_, epoch)| epoch.clone()).collect();
-        Some(Settling { overdue: self, epochs, upto })
+        Some(Settling { pending: self, epochs, upto })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -57,21 +63,21 @@ impl Overdue {
 
 /// Carrying out what waits. Dropping it without [`Settling::done`] leaves it waiting.
 pub(super) struct Settling<'a> {
-    overdue: &'a Overdue,
+    pending: &'a PendingPurges,
     pub(super) epochs: Vec<String>,
     upto: u64,
 }
 
 impl Settling<'_> {
     pub(super) fn done(&self) {
-        let mut waiting = self.overdue.lock();
+        let mut waiting = self.pending.lock();
         waiting.epochs.retain(|(number, _)| *number > self.upto);
-        self.overdue.any.store(!waiting.epochs.is_empty(), Ordering::Release);
+        self.pending.any.store(!waiting.epochs.is_empty(), Ordering::Release);
     }
 }
 
 impl Drop for Settling<'_> {
     fn drop(&mut self) {
-        self.overdue.settling.store(false, Ordering::Release);
+        self.pending.settling.store(false, Ordering::Release);
     }
 }

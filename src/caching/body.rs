@@ -1,5 +1,5 @@
-//! A response body put together by the cache: bytes at hand, a body that is still passing, pieces
-//! that lie in the store.
+//! The body of a response that the cache answers with: bytes at hand, a body that still arrives,
+//! pieces that lie in the store, or the upstream's own.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,18 +9,28 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::cache::{self, Chunked, Reader};
-use crate::runtime::Gateway;
+use super::http_cache::HttpCache;
+use super::shared_body::BodyReader;
+use crate::cache::{self, Chunked, Stored, StoredBody};
 use crate::store::keys::Keys;
-use crate::upstream::DownloadFault;
+use crate::upstream::Download;
 
-/// Why a response body ended early. The client sees a cut-off message, never a clean end.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The upstream's body did.
-    #[error(transparent)]
-    Download(#[from] DownloadFault),
-    /// The body that was shared with another request did.
+/// What a response of the cache consists of.
+#[derive(Debug)]
+pub enum CacheBody {
+    /// Bytes at hand.
+    Bytes(Bytes),
+    /// What is put together of several sources.
+    Parts(Box<Parts>),
+    /// Bytes as they come from the upstream: a response that is this client's alone.
+    Download(Box<Download>),
+}
+
+/// Why a body that the cache puts together ended early. The client must see a cut-off message,
+/// never a clean end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// The body that was shared with another request was cut off.
     #[error("the response that another request fetched was cut off")]
     Shared,
     /// A part of a stored body is gone.
@@ -28,9 +38,19 @@ pub enum Fault {
     Lost,
 }
 
+/// Whether the body of a stored response is where it should be.
+pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> bool {
+    match &stored.body {
+        StoredBody::Inline(_) => true,
+        StoredBody::Chunked(body) => {
+            StoredRange::open(cache, &stored.key, *body, 0..body.len).await.is_some()
+        }
+    }
+}
+
 /// The parts of a body, in order.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub struct Parts {
     parts: VecDeque<Part>,
     /// Bytes to come; unknown for a body whose end nobody has announced.
     left: Option<u64>,
@@ -39,8 +59,8 @@ pub(super) struct Parts {
 #[derive(Debug)]
 enum Part {
     Bytes(Bytes),
-    Passing(Reader),
-    Chunks(Box<Chunks>),
+    Shared(BodyReader),
+    Stored(Box<StoredRange>),
 }
 
 impl Parts {
@@ -54,21 +74,21 @@ impl Parts {
         self.add(bytes.len() as u64, Part::Bytes(bytes));
     }
 
-    /// Adds a range of a body that is passing.
-    pub(super) fn passing(&mut self, reader: Reader) {
+    /// Adds a range of a body that still arrives.
+    pub(super) fn shared(&mut self, reader: BodyReader) {
         let range = reader.range();
-        if *range == Reader::ALL {
+        if *range == BodyReader::ALL {
             self.left = None;
-            self.parts.push_back(Part::Passing(reader));
+            self.parts.push_back(Part::Shared(reader));
         } else {
-            self.add(range.end.saturating_sub(range.start), Part::Passing(reader));
+            self.add(range.end.saturating_sub(range.start), Part::Shared(reader));
         }
     }
 
     /// Adds a range of a stored body.
-    pub(super) fn chunks(&mut self, chunks: Chunks) {
-        let range = &chunks.range;
-        self.add(range.end.saturating_sub(range.start), Part::Chunks(Box::new(chunks)));
+    pub(super) fn stored(&mut self, stored: StoredRange) {
+        let range = &stored.range;
+        self.add(range.end.saturating_sub(range.start), Part::Stored(Box::new(stored)));
     }
 
     fn add(&mut self, length: u64, part: Part) {
@@ -79,25 +99,28 @@ impl Parts {
     }
 
     /// Bytes to come, where that is known.
-    pub(super) fn left(&self) -> Option<u64> {
+    pub fn left(&self) -> Option<u64> {
         self.left
     }
 
     /// Whether nothing is to come.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// The next bytes.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+    ///
+    /// # Errors
+    /// The body ended before its end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
         loop {
             let Some(part) = self.parts.front_mut() else { return Poll::Ready(None) };
             let next = match part {
                 Part::Bytes(bytes) => Some(Ok(std::mem::take(bytes))).filter(is_some_bytes),
-                Part::Passing(reader) => {
-                    ready!(reader.poll_next(cx)).map(|next| next.map_err(|_| Fault::Shared))
+                Part::Shared(reader) => {
+                    ready!(reader.poll_next(cx)).map(|next| next.map_err(|_| BodyFault::Shared))
                 }
-                Part::Chunks(chunks) => ready!(chunks.poll_next(cx)),
+                Part::Stored(stored) => ready!(stored.poll_next(cx)),
             };
             match next {
                 None => {
@@ -120,12 +143,12 @@ impl Parts {
     }
 }
 
-fn is_some_bytes(next: &Result<Bytes, Fault>) -> bool {
+fn is_some_bytes(next: &Result<Bytes, BodyFault>) -> bool {
     next.as_ref().is_ok_and(|bytes| !bytes.is_empty())
 }
 
 /// A range of a body that lies in the store in pieces, read one at a time.
-pub(super) struct Chunks {
+pub(super) struct StoredRange {
     source: Source,
     range: Range<u64>,
     /// Where the next bytes begin.
@@ -137,37 +160,37 @@ pub(super) struct Chunks {
 /// A stored body.
 #[derive(Clone)]
 struct Source {
-    gateway: Arc<Gateway>,
+    cache: Arc<HttpCache>,
     /// The key of the entry that names it.
     entry: String,
     body: Chunked,
 }
 
-impl std::fmt::Debug for Chunks {
+impl std::fmt::Debug for StoredRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chunks").field("range", &self.range).field("at", &self.at).finish()
+        f.debug_struct("StoredRange").field("range", &self.range).field("at", &self.at).finish()
     }
 }
 
-impl Chunks {
+impl StoredRange {
     /// A range of a stored body, if all its pieces are there: a body that is gone, or has a hole,
     /// is found out before the head is sent.
     pub(super) async fn open(
-        gateway: &Arc<Gateway>,
+        cache: &Arc<HttpCache>,
         entry: &str,
         body: Chunked,
         range: Range<u64>,
     ) -> Option<Self> {
-        let source = Source { gateway: Arc::clone(gateway), entry: entry.to_owned(), body };
+        let source = Source { cache: Arc::clone(cache), entry: entry.to_owned(), body };
         if !source.has(&range).await {
-            gateway.metrics.cache_chunks_lost.inc();
+            cache.metrics.cache_chunks_lost.inc();
             return None;
         }
         let first = source.clone().piece(range.start).await?;
         Some(Self { source, at: range.start, range, read: None, first: Some(first) })
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
         if self.at >= self.range.end {
             return Poll::Ready(None);
         }
@@ -181,7 +204,7 @@ impl Chunks {
                 match piece {
                     Some(piece) => piece,
                     // The head promised more than is there now. The client must see a cut.
-                    None => return Poll::Ready(Some(Err(Fault::Lost))),
+                    None => return Poll::Ready(Some(Err(BodyFault::Lost))),
                 }
             }
         };
@@ -190,7 +213,7 @@ impl Chunks {
         let from = (self.at - begin).min(length);
         let to = (self.range.end - begin).min(length);
         if from >= to {
-            return Poll::Ready(Some(Err(Fault::Lost)));
+            return Poll::Ready(Some(Err(BodyFault::Lost)));
         }
         self.at = begin + to;
         Poll::Ready(Some(Ok(piece.slice(from as usize..to as usize))))
@@ -204,7 +227,7 @@ impl Source {
         let indices = range.start / size..=range.end.saturating_sub(1) / size;
         let numbers = indices.filter_map(|index| u32::try_from(index).ok());
         let keys: Vec<String> = numbers.map(|number| self.key(number)).collect();
-        keys.len() < 2 || self.gateway.store.has_chunks(&keys).await.unwrap_or(false)
+        keys.len() < 2 || self.cache.store.has_chunks(&keys).await.unwrap_or(false)
     }
 
     fn key(&self, number: u32) -> String {
@@ -216,12 +239,12 @@ impl Source {
         let index = at / u64::from(self.body.chunk_bytes.max(1));
         let number = u32::try_from(index).ok()?;
         let keys = [self.key(number)];
-        let sealed = self.gateway.store.chunks(&keys).await.ok()?.pop()?;
+        let sealed = self.cache.store.chunks(&keys).await.ok()?.pop()?;
         let piece = sealed.and_then(|sealed| cache::unseal(&self.body, index, &sealed));
         if piece.is_none() {
             // What is damaged stays so. Without it the body is fetched anew.
-            let _ = self.gateway.store.drop_chunks(&keys).await;
-            self.gateway.metrics.cache_chunks_lost.inc();
+            let _ = self.cache.store.drop_chunks(&keys).await;
+            self.cache.metrics.cache_chunks_lost.inc();
         }
         piece
     }

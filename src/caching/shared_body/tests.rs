@@ -9,7 +9,7 @@ fn context() -> Context<'static> {
 }
 
 /// What a reader gets until it must wait or is done; the last item says which.
-fn drain(reader: &mut Reader) -> (Vec<u8>, Poll<Result<(), CutOff>>) {
+fn drain(reader: &mut BodyReader) -> (Vec<u8>, Poll<Result<(), CutOff>>) {
     let mut got = Vec::new();
     loop {
         match reader.poll_next(&context()) {
@@ -23,13 +23,13 @@ fn drain(reader: &mut Reader) -> (Vec<u8>, Poll<Result<(), CutOff>>) {
 
 #[test]
 fn every_reader_sees_the_whole_body_whenever_it_comes() {
-    let (passing, writer) = Passing::begin();
-    let mut early = passing.read(Reader::ALL);
+    let (shared, writer) = SharedBody::begin();
+    let mut early = shared.read(BodyReader::ALL);
     assert_eq!(drain(&mut early), (vec![], Poll::Pending));
     writer.push(Bytes::from_static(b"abc"));
     assert_eq!(drain(&mut early), (b"abc".to_vec(), Poll::Pending));
     writer.push(Bytes::from_static(b"de"));
-    let mut late = passing.read(Reader::ALL);
+    let mut late = shared.read(BodyReader::ALL);
     assert_eq!(writer.collect(b"f"), Bytes::from_static(b"abcdef"));
     writer.complete();
     assert_eq!(drain(&mut early), (b"de".to_vec(), Poll::Ready(Ok(()))));
@@ -39,9 +39,9 @@ fn every_reader_sees_the_whole_body_whenever_it_comes() {
 
 #[test]
 fn a_body_without_its_end_is_never_taken_for_complete() {
-    let (passing, writer) = Passing::begin();
+    let (shared, writer) = SharedBody::begin();
     writer.push(Bytes::from_static(b"abc"));
-    let mut reader = passing.read(Reader::ALL);
+    let mut reader = shared.read(BodyReader::ALL);
     drop(writer);
     assert_eq!(drain(&mut reader), (b"abc".to_vec(), Poll::Ready(Err(CutOff))));
 }
@@ -50,8 +50,8 @@ fn a_body_without_its_end_is_never_taken_for_complete() {
 fn ranges_are_cut_out_over_the_borders_of_pieces() {
     let body: Vec<u8> = (0..=255).collect();
     for (start, end) in [(0, 256), (0, 1), (5, 9), (7, 8), (250, 256), (100, 100), (3, 200)] {
-        let (passing, writer) = Passing::begin();
-        let mut reader = passing.read(start..end);
+        let (shared, writer) = SharedBody::begin();
+        let mut reader = shared.read(start..end);
         for piece in body.chunks(7) {
             writer.push(Bytes::copy_from_slice(piece));
         }
@@ -68,8 +68,8 @@ fn ranges_are_cut_out_over_the_borders_of_pieces() {
 
 #[test]
 fn what_is_not_kept_waits_for_its_reader_and_is_let_go() {
-    let (passing, writer) = Passing::begin();
-    let mut reader = passing.read(Reader::ALL);
+    let (shared, writer) = SharedBody::begin();
+    let mut reader = shared.read(BodyReader::ALL);
     let piece = Bytes::from(vec![7; 100 * 1024]);
     for _ in 0..3 {
         assert!(writer.poll_room(&context()).is_ready());
@@ -79,8 +79,8 @@ fn what_is_not_kept_waits_for_its_reader_and_is_let_go() {
     assert!(writer.poll_room(&context()).is_pending(), "300 KiB wait, 256 KiB may");
     assert!(matches!(reader.poll_next(&context()), Poll::Ready(Some(Ok(_)))));
     assert_eq!(writer.poll_room(&context()), Poll::Ready(Ok(())));
-    assert_eq!(passing.lock().pieces.len(), 2);
-    let mut late = passing.read(Reader::ALL);
+    assert_eq!(shared.lock().pieces.len(), 2);
+    let mut late = shared.read(BodyReader::ALL);
     assert_eq!(drain(&mut late), (vec![], Poll::Ready(Err(CutOff))), "the beginning is gone");
     drop((reader, late));
     assert_eq!(writer.poll_room(&context()), Poll::Ready(Err(CutOff)), "nobody reads");
@@ -96,8 +96,8 @@ fn a_writer_that_waits_is_woken_by_its_reader() {
         }
     }
     let waker = Waker::from(Arc::new(Flag(Arc::clone(&woken))));
-    let (passing, writer) = Passing::begin();
-    let mut reader = passing.read(Reader::ALL);
+    let (shared, writer) = SharedBody::begin();
+    let mut reader = shared.read(BodyReader::ALL);
     writer.let_go();
     writer.push(Bytes::from(vec![7; 300 * 1024]));
     assert!(writer.poll_room(&Context::from_waker(&waker)).is_pending());

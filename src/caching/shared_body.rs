@@ -20,11 +20,11 @@ const WINDOW_BYTES: u64 = 256 * 1024;
 /// must never take it for complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shared response was cut off")]
-pub struct CutOff;
+pub(super) struct CutOff;
 
 /// The body, as writer and readers see it.
 #[derive(Debug, Default)]
-pub struct Passing {
+pub(super) struct SharedBody {
     state: Mutex<State>,
 }
 
@@ -54,19 +54,19 @@ impl State {
     }
 }
 
-impl Passing {
+impl SharedBody {
     /// An empty body and its one writer.
-    pub fn begin() -> (Arc<Self>, Writer) {
-        let passing = Arc::new(Self::default());
-        passing.lock().kept = true;
-        (Arc::clone(&passing), Writer(passing))
+    pub(super) fn begin() -> (Arc<Self>, BodyWriter) {
+        let body = Arc::new(Self::default());
+        body.lock().kept = true;
+        (Arc::clone(&body), BodyWriter(body))
     }
 
     /// A reader of the bytes in `range`, from the beginning of the body; to its end where the range
-    /// is [`ALL`](Reader::ALL).
-    pub fn read(self: &Arc<Self>, range: Range<u64>) -> Reader {
+    /// is [`ALL`](BodyReader::ALL).
+    pub(super) fn read(self: &Arc<Self>, range: Range<u64>) -> BodyReader {
         self.lock().readers += 1;
-        Reader { passing: Arc::clone(self), next: 0, at: 0, range, is_done: false }
+        BodyReader { body: Arc::clone(self), next: 0, at: 0, range, is_done: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -74,13 +74,13 @@ impl Passing {
     }
 }
 
-/// Puts the body there. Dropping it without [`Writer::complete`] cuts the body off.
+/// Puts the body there. Dropping it without [`BodyWriter::complete`] cuts the body off.
 #[derive(Debug)]
-pub struct Writer(Arc<Passing>);
+pub(super) struct BodyWriter(Arc<SharedBody>);
 
-impl Writer {
+impl BodyWriter {
     /// Adds a piece.
-    pub fn push(&self, piece: Bytes) {
+    pub(super) fn push(&self, piece: Bytes) {
         let mut state = self.0.lock();
         state.end += piece.len() as u64;
         state.pieces.push_back(piece);
@@ -88,7 +88,7 @@ impl Writer {
     }
 
     /// Holds on to room for the body until its last reader is done.
-    pub fn keep_room(&self, room: Option<OwnedSemaphorePermit>) {
+    pub(super) fn keep_room(&self, room: Option<OwnedSemaphorePermit>) {
         let mut state = self.0.lock();
         match (&mut state.room, room) {
             (Some(held), Some(more)) => held.merge(more),
@@ -98,7 +98,7 @@ impl Writer {
     }
 
     /// Gives up keeping the body whole. What is read from now on is let go.
-    pub fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         self.0.lock().kept = false;
     }
 
@@ -106,7 +106,7 @@ impl Writer {
     ///
     /// # Errors
     /// Nobody reads any more what is not kept.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), CutOff>> {
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), CutOff>> {
         let mut state = self.0.lock();
         if state.kept {
             return Poll::Ready(Ok(()));
@@ -122,13 +122,13 @@ impl Writer {
     }
 
     /// Requests that read the body.
-    pub fn readers(&self) -> usize {
+    pub(super) fn readers(&self) -> usize {
         self.0.lock().readers
     }
 
     /// The body so far and what is still held back, in one piece. Only meaningful while the body is
     /// kept.
-    pub fn collect(&self, held_back: &[u8]) -> Bytes {
+    pub(super) fn collect(&self, held_back: &[u8]) -> Bytes {
         // Copied outside the lock: the readers go on meanwhile.
         let (pieces, end) = {
             let state = self.0.lock();
@@ -145,7 +145,7 @@ impl Writer {
     }
 
     /// The body is complete.
-    pub fn complete(self) {
+    pub(super) fn complete(self) {
         self.end(Ok(()));
     }
 
@@ -156,7 +156,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for BodyWriter {
     fn drop(&mut self) {
         self.end(Err(CutOff));
     }
@@ -164,8 +164,8 @@ impl Drop for Writer {
 
 /// Reads the body, or a part of it, at its own pace.
 #[derive(Debug)]
-pub struct Reader {
-    passing: Arc<Passing>,
+pub(super) struct BodyReader {
+    body: Arc<SharedBody>,
     /// Number of the next piece, counted from the first that ever arrived, and its offset.
     next: usize,
     at: u64,
@@ -173,12 +173,12 @@ pub struct Reader {
     is_done: bool,
 }
 
-impl Reader {
+impl BodyReader {
     /// The whole body, however long it will be.
-    pub const ALL: Range<u64> = 0..u64::MAX;
+    pub(super) const ALL: Range<u64> = 0..u64::MAX;
 
     /// Bytes that are still to come, where that is known.
-    pub fn range(&self) -> &Range<u64> {
+    pub(super) fn range(&self) -> &Range<u64> {
         &self.range
     }
 
@@ -186,13 +186,13 @@ impl Reader {
     ///
     /// # Errors
     /// [`CutOff`] when the body ended before its end.
-    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
+    pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
         loop {
             if self.is_done || self.at >= self.range.end {
                 self.is_done = true;
                 return Poll::Ready(None);
             }
-            let mut state = self.passing.lock();
+            let mut state = self.body.lock();
             let index = self.next.checked_sub(state.gone);
             // What was let go is gone for whoever came too late.
             let Some(index) = index else {
@@ -233,9 +233,9 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for BodyReader {
     fn drop(&mut self) {
-        let mut state = self.passing.lock();
+        let mut state = self.body.lock();
         state.readers -= 1;
         if let Some(writer) = state.writer.take() {
             writer.wake();

@@ -1,66 +1,66 @@
 //! Copies of stored responses in this node's memory. A copy counts only while the epochs of now
-//! equal those under which it was stored, so it saves the transfer, never the question.
+//! equal those under which it was stored, so it saves the transfer, never the question: the first
+//! level of the cache, before the store.
 
 use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::Place;
-use super::entry::{Stored, may_replace};
+use crate::cache::{CacheKey, Stored, may_replace};
 
 /// Copies held at first; the map grows with its weight.
 const ENTRIES_ESTIMATE: usize = 4096;
-/// Most variants of one response that are held; the store has more.
+/// Most variants of one response that are entry; the store has more.
 const VARIANTS_MAX: usize = 8;
-/// Longest body that is held in memory, in bytes: a few large ones must not evict all others.
+/// Longest body that is entry in memory, in bytes: a few large ones must not evict all others.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// One response.
+/// All that this node holds of one response.
 #[derive(Debug)]
-pub struct Held {
+pub(super) struct L1Entry {
     /// Its keys, so that a hit need not make them anew.
-    pub place: Arc<Place>,
+    pub(super) key: Arc<CacheKey>,
     /// Its variants, the newest first.
-    pub variants: Vec<Arc<Stored>>,
+    pub(super) variants: Vec<Arc<Stored>>,
 }
 
 /// Responses in memory, bounded by bytes.
 #[derive(Debug)]
-pub struct NearCache {
-    entries: Cache<String, Arc<Held>, ByBytes>,
+pub(super) struct NearCache {
+    entries: Cache<String, Arc<L1Entry>, ByBytes>,
 }
 
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-impl Weighter<String, Arc<Held>> for ByBytes {
-    fn weight(&self, key: &String, held: &Arc<Held>) -> u64 {
-        let keys = held.place.epochs.iter().map(|epoch| epoch.len() + 24).sum::<usize>();
-        let variants = held.variants.iter().map(|stored| stored.weight()).sum::<usize>();
+impl Weighter<String, Arc<L1Entry>> for ByBytes {
+    fn weight(&self, key: &String, entry: &Arc<L1Entry>) -> u64 {
+        let keys = entry.key.epochs.iter().map(|epoch| epoch.len() + 24).sum::<usize>();
+        let variants = entry.variants.iter().map(|stored| stored.weight()).sum::<usize>();
         (key.len() * 2 + keys + variants) as u64
     }
 }
 
 impl NearCache {
     /// At most `bytes_max` bytes.
-    pub fn new(bytes_max: u64) -> Self {
+    pub(super) fn new(bytes_max: u64) -> Self {
         Self { entries: Cache::with_weighter(ENTRIES_ESTIMATE, bytes_max, ByBytes) }
     }
 
     /// What is held of one response.
-    pub fn get(&self, key: &str) -> Option<Arc<Held>> {
+    pub(super) fn get(&self, key: &str) -> Option<Arc<L1Entry>> {
         self.entries.get(key)
     }
 
     /// Keeps a copy, in place of the one that answered the same requests, unless it is an error
     /// and that one is still good.
-    pub fn offer(&self, place: &Arc<Place>, stored: &Arc<Stored>, now_ms: u64) {
+    pub(super) fn offer(&self, key: &Arc<CacheKey>, stored: &Arc<Stored>, now_ms: u64) {
         if stored.body.inline().is_none_or(|body| body.len() > BODY_BYTES_MAX) {
             return;
         }
         let known = self.entries.get(&stored.key);
-        let known = known.as_deref().map_or(&[][..], |held| &held.variants);
+        let known = known.as_deref().map_or(&[][..], |entry| &entry.variants);
         let same = known.iter().find(|other| other.vary == stored.vary);
         if !may_replace(stored.status, same.map(AsRef::as_ref), now_ms) {
             return;
@@ -68,17 +68,17 @@ impl NearCache {
         // Of two that are put at once one may be lost; the store has it.
         let others = known.iter().filter(|other| other.vary != stored.vary);
         let variants = std::iter::once(stored).chain(others).take(VARIANTS_MAX).cloned().collect();
-        let held = Held { place: Arc::clone(place), variants };
-        self.entries.insert(stored.key.clone(), Arc::new(held));
+        let entry = L1Entry { key: Arc::clone(key), variants };
+        self.entries.insert(stored.key.clone(), Arc::new(entry));
     }
 
     /// Forgets one response.
-    pub fn forget(&self, key: &str) {
+    pub(super) fn forget(&self, key: &str) {
         self.entries.remove(key);
     }
 
     /// Bytes in use.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.entries.weight()
     }
 }

@@ -1,4 +1,4 @@
-//! Where a response is kept, and under which epochs it is valid.
+//! The key of a stored response, and the epochs under which it is valid.
 //!
 //! Everything that can change the response and is not compared later is part of the key: the site,
 //! the path, the query as it is forwarded, the route (whose upstream and rules it came from) and
@@ -19,9 +19,9 @@ use crate::store::{Epoch, hard_halves, soft_halves};
 /// Deepest path prefix that can be made stale on its own; deeper ones are covered by their parents.
 const PREFIX_DEPTH_MAX: usize = 8;
 
-/// The keys of one response.
+/// The key of one response, and those of its epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct CacheKey {
     /// Key of the entry; names the response completely.
     pub entry: String,
     /// Epoch keys in order: the base, the clock of tags, the route, the host, each path prefix from
@@ -29,20 +29,32 @@ pub struct Place {
     pub epochs: Vec<String>,
 }
 
-/// Where the clock of tags stands among a place's epochs. It is no part of what makes a response
+/// Who answers: a response of another route, upstream or scheme is another response.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Name of the route.
+    pub route: &'a str,
+    /// Name of the upstream, with the host that it is told of where that is not the target's.
+    pub upstream: &'a str,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'a str,
+}
+
+/// Where the clock of tags stands among a key's epochs. It is no part of what makes a response
 /// valid: it says that tags must be looked at again.
 const CLOCK: usize = 1;
 
-impl Place {
+impl CacheKey {
     /// The key of the response to a GET of `target` on a route. `scheme` is the client's: what an
     /// upstream answers may depend on it. A route that is given another upstream begins anew.
     pub fn entry(
         keys: &Keys,
         policy: &Policy,
-        (route, upstream, scheme): (&str, &str, &str),
+        source: Source<'_>,
         target: &Target,
         caller: &Caller,
     ) -> String {
+        let Source { route, upstream, scheme } = source;
         let query = target.query();
         let length = route.len() + upstream.len() + query.map_or(0, str::len);
         let mut variant = String::with_capacity(length + 16);
@@ -80,9 +92,9 @@ impl Place {
         policy.partition.iter().all(has)
     }
 
-    /// The place of what lies under [`Self::entry`]. Each spelling of a path has an entry of its
-    /// own, since the upstream may redirect from one to the other; a write to any of those that are
-    /// one to it makes all of them stale.
+    /// The key and the epochs of what lies under [`Self::entry`]. Each spelling of a path has an
+    /// entry of its own, since the upstream may redirect from one to the other; a write to any of
+    /// those that are one to it makes all of them stale.
     pub fn of(keys: &Keys, entry: String, route: &str, target: &Target, reading: Reading) -> Self {
         let site = target.authority.site();
         let path = &*reading.name(target.path());
@@ -239,7 +251,9 @@ mod tests {
     use super::*;
     use crate::base::authority::Authority;
 
-    fn place(host: &str, path: &'static str, partition: &[&str]) -> Place {
+    const SOURCE: Source<'_> = Source { route: "r", upstream: "u", scheme: "http" };
+
+    fn key(host: &str, path: &'static str, partition: &[&str]) -> CacheKey {
         let policy = Policy {
             shared: true,
             partition: partition.iter().map(|name| (*name).to_owned()).collect(),
@@ -250,8 +264,8 @@ mod tests {
             path_and_query: PathAndQuery::from_static(path),
         };
         let keys = Keys::new("app");
-        let entry = Place::entry(&keys, &policy, ("r", "u", "http"), &target, &None);
-        Place::of(&keys, entry, "r", &target, Reading::default())
+        let entry = CacheKey::entry(&keys, &policy, SOURCE, &target, &None);
+        CacheKey::of(&keys, entry, "r", &target, Reading::default())
     }
 
     #[test]
@@ -281,7 +295,7 @@ mod tests {
                 authority: Authority::parse(b"h").unwrap(),
                 path_and_query: PathAndQuery::from_static("/p"),
             };
-            Place::entry(&Keys::new("app"), &policy, ("r", "u", "http"), &target, &Some(caller))
+            CacheKey::entry(&Keys::new("app"), &policy, SOURCE, &target, &Some(caller))
         };
         assert_eq!(entry(None, &["sub"]), "app:cache:{h/p}:entry:r;u:3=sub:2=42,");
         assert_eq!(entry(Some("users"), &["sub"]), "app:cache:{h/p}:entry:r;u:users/3=sub:2=42,");
@@ -291,49 +305,49 @@ mod tests {
 
     #[test]
     fn the_key_names_everything_that_tells_responses_apart() {
-        let base = place("a.example", "/p", &[]).entry;
+        let base = key("a.example", "/p", &[]).entry;
         assert_eq!(base, "app:cache:{a.example/p}:entry:r;u:");
         for other in [
-            place("b.example", "/p", &[]),
-            place("a.example:81", "/p", &[]),
-            place("a.example", "/p?", &[]),
-            place("a.example", "/p?a=1", &[]),
-            place("a.example", "/p/", &[]),
-            place("a.example", "/p", &["plan"]),
+            key("b.example", "/p", &[]),
+            key("a.example:81", "/p", &[]),
+            key("a.example", "/p?", &[]),
+            key("a.example", "/p?a=1", &[]),
+            key("a.example", "/p/", &[]),
+            key("a.example", "/p", &["plan"]),
         ] {
             assert_ne!(other.entry, base);
         }
-        assert_eq!(place("A.example:80", "/p", &[]).entry, base);
+        assert_eq!(key("A.example:80", "/p", &[]).entry, base);
     }
 
     #[test]
     fn epochs_go_from_everything_down_to_the_path() {
-        let epochs = place("h", "/a/b/", &[]).epochs;
+        let epochs = key("h", "/a/b/", &[]).epochs;
         let expected = ["*", "tags-clock", "route=r", "host=h", "/", "/a", "/a/b", "h/a/b/"];
         let expected = expected.map(|tag| format!("app:cache-epoch:{{{tag}}}"));
         assert_eq!(epochs, expected);
-        assert_eq!(place("h", "/", &[]).epochs.len(), 6);
-        assert_eq!(place("h", "/1/2/3/4/5/6/7/8/9/10", &[]).epochs.len(), 5 + PREFIX_DEPTH_MAX);
+        assert_eq!(key("h", "/", &[]).epochs.len(), 6);
+        assert_eq!(key("h", "/1/2/3/4/5/6/7/8/9/10", &[]).epochs.len(), 5 + PREFIX_DEPTH_MAX);
     }
 
     #[test]
     fn the_clock_of_tags_makes_nothing_stale() {
-        let place = place("h", "/p", &[]);
-        let mut epochs = vec![Epoch::default(); place.epochs.len()];
-        let (hard, soft) = (place.hard(&epochs), place.soft(&epochs));
+        let key = key("h", "/p", &[]);
+        let mut epochs = vec![Epoch::default(); key.epochs.len()];
+        let (hard, soft) = (key.hard(&epochs), key.soft(&epochs));
         epochs[CLOCK] = Epoch { hard: [1; 8], soft: [1; 8] };
-        assert_eq!((place.hard(&epochs), place.soft(&epochs)), (hard.clone(), soft.clone()));
-        assert_eq!(place.tags_clock(&epochs), epochs[CLOCK]);
+        assert_eq!((key.hard(&epochs), key.soft(&epochs)), (hard.clone(), soft.clone()));
+        assert_eq!(key.tags_clock(&epochs), epochs[CLOCK]);
         epochs[0].soft = [2; 8];
-        assert_eq!(place.hard(&epochs), hard);
-        assert_ne!(place.soft(&epochs), soft);
+        assert_eq!(key.hard(&epochs), hard);
+        assert_ne!(key.soft(&epochs), soft);
         epochs.last_mut().unwrap().hard = [2; 8];
-        assert_ne!(place.hard(&epochs), hard);
+        assert_ne!(key.hard(&epochs), hard);
     }
 
     #[test]
     fn every_scope_that_holds_a_response_is_among_its_epochs() {
-        let (keys, place) = (Keys::new("app"), place("h", "/a/b", &[]));
+        let (keys, key) = (Keys::new("app"), key("h", "/a/b", &[]));
         for scope in [
             Scope::All,
             Scope::Route("r"),
@@ -341,7 +355,7 @@ mod tests {
             Scope::Path { site: "h", path: "/a/b" },
             Scope::Below("/a"),
         ] {
-            assert!(place.epochs.contains(&scope.epoch(&keys)), "{scope:?}");
+            assert!(key.epochs.contains(&scope.epoch(&keys)), "{scope:?}");
             assert_eq!(scope.epochs(&keys), [scope.epoch(&keys)]);
         }
         for scope in [
@@ -355,14 +369,14 @@ mod tests {
     #[test]
     fn a_scope_is_one_of_the_epochs_it_must_change() {
         let keys = Keys::new("app");
-        let place = place("h", "/1/2/3/4/5/6/7/8/9/10", &[]);
+        let key = key("h", "/1/2/3/4/5/6/7/8/9/10", &[]);
         for (path, below) in [
             ("/1/2/3/4/5/6/7/8/9/10", false),
             ("/1/2", true),
             ("/1/2/3/4/5/6/7/8/9", true),
             ("/", true),
         ] {
-            assert!(place.epochs.contains(&scope(&keys, "h", path, below)), "{path}");
+            assert!(key.epochs.contains(&scope(&keys, "h", path, below)), "{path}");
         }
     }
 }
