@@ -13,9 +13,9 @@ use super::rejection::Rejection;
 use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::config::Outage;
-use crate::limit::{self, Exceeded, Receipt, Told};
+use crate::limit::{self, Exceeded, LimitNotes, Receipt, SlotGuard};
 use crate::plan::Plan;
-use crate::runtime::{Gateway, Held};
+use crate::runtime::Gateway;
 use crate::session;
 use crate::store::{
     Answers, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StandingReply,
@@ -24,10 +24,10 @@ use crate::store::{
 
 /// The questions of one request, with the keys they are made of.
 pub(super) struct Asked<'p> {
-    charges: Option<limit::Asked<'p>>,
-    places: Option<limit::Wanted<'p>>,
+    charges: Option<limit::RateCheck<'p>>,
+    places: Option<limit::SlotCheck<'p>>,
     /// Gives the places back if the request ends before it is admitted.
-    held: Option<Held>,
+    held: Option<SlotGuard>,
     caller: Caller,
     /// The session's keys, when the request names a session.
     pub(super) session: Option<SessionKeys>,
@@ -47,7 +47,7 @@ impl<'p> Asked<'p> {
         arrival: &Arrival<'p>,
         identified: &Result<Caller, Denied>,
         head: &Parts,
-        told: &mut Told<'p>,
+        told: &mut LimitNotes<'p>,
     ) -> Result<Self, Exceeded> {
         let Arrival { running, route, .. } = *arrival;
         let (plan, gateway) = (&running.plan, exchange.gateway());
@@ -58,7 +58,7 @@ impl<'p> Asked<'p> {
             .as_ref()
             .filter(|_| good)
             .and_then(|policy| session::id(policy, &caller, &head.headers));
-        let known = &gateway.limits.sessions;
+        let known = &gateway.limits.state.sessions;
         let counted = session_id.as_deref().filter(|_| route.limits.uses_session());
         let counts_session = counted.is_some_and(|id| known.knows(id));
         let facts = limit::Facts {
@@ -66,18 +66,18 @@ impl<'p> Asked<'p> {
             session: session_id.as_deref().filter(|_| counts_session),
             ..arrival.origin(head)
         };
-        let charges = limit::question(&route.limits, &plan.keys, &facts, good);
+        let charges = limit::RateCheck::of(&route.limits, &plan.keys, &facts, good);
         if let Some(charges) = &charges {
             let in_doubt = counted.is_some() && !counts_session;
-            charges.recall(&gateway.limits, told, in_doubt)?;
+            charges.check_denied(&gateway.limits.state, told, in_doubt)?;
         }
         if good {
-            limit::charge(&route.limits, &gateway.limits, &plan.keys, &facts, told)?;
+            limit::charge(&route.limits, &gateway.limits.state, &plan.keys, &facts, told)?;
         }
         let places = good
-            .then(|| limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts))
+            .then(|| limit::SlotCheck::of(&route.limits, &gateway.limits.state, &plan.keys, &facts))
             .flatten();
-        let held = places.as_ref().map(|places| Held::new(gateway, places.ticket()));
+        let held = places.as_ref().map(|places| gateway.limits.guard(places));
         let session_policy = route.session.as_ref();
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());
         let named = named.map(str::to_owned);
@@ -106,8 +106,8 @@ impl<'p> Asked<'p> {
     pub(super) fn questions(&self) -> Questions<'_> {
         Questions {
             standing: self.caller.as_deref().filter(|i| i.is_revocable()).map(standing),
-            charges: self.charges.as_ref().map(limit::Asked::charges),
-            leases: self.places.as_ref().and_then(limit::Wanted::leases),
+            charges: self.charges.as_ref().map(limit::RateCheck::charges),
+            leases: self.places.as_ref().and_then(limit::SlotCheck::leases),
             session: self.session.as_ref().zip(self.session_policy).map(|(keys, policy)| {
                 let end = policy.asks_end().then_some(&*keys.end);
                 let bytes_max = policy.bytes_max();
@@ -140,7 +140,7 @@ impl<'p> Asked<'p> {
                         && let Some(record) = &identity.record_key
                         && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
                     {
-                        verifier.forget(record, &gateway.tokens);
+                        gateway.auth.forget_record(verifier, record);
                     }
                     self.undo(answers, gateway);
                     self.held = None;
@@ -168,7 +168,7 @@ impl<'p> Asked<'p> {
             lookup.heard(gateway, reply);
         }
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
-            held.ticket().heard();
+            held.on_reply();
         }
         if self.is_miscounted(answers, arrival, gateway) {
             Box::pin(self.recount(arrival, head, answers, gateway, took)).await;
@@ -185,7 +185,7 @@ impl<'p> Asked<'p> {
     ) -> bool {
         let (Some(id), Some(Ok(found))) = (&self.named, &answers.session) else { return false };
         let is_there = found.is_some();
-        gateway.limits.sessions.note(id, is_there);
+        gateway.limits.state.sessions.note(id, is_there);
         let was_wrong = self.counts_session != is_there;
         self.counts_session = is_there;
         was_wrong && arrival.route.limits.asks_by_session()
@@ -203,9 +203,8 @@ impl<'p> Asked<'p> {
     ) {
         if let (Some(charges), Some(Ok(taken))) = (&self.charges, &answers.charges)
             && let Some(undo) = charges.undo(taken)
-            && undo.carry_out(&gateway.store, &gateway.limits).await.is_err()
         {
-            gateway.metrics.store_failed("limits");
+            gateway.limits.correct_now(&undo).await;
         }
         // The places too, before others are asked for: the request must not stand in its own way.
         if let Some(held) = self.held.take() {
@@ -215,18 +214,18 @@ impl<'p> Asked<'p> {
         let (keys, caller) = (&running.plan.keys, self.caller.clone());
         let session = self.named.as_deref().filter(|_| self.counts_session);
         let facts = limit::Facts { caller: &caller, session, ..arrival.origin(head) };
-        self.charges = limit::question(&route.limits, keys, &facts, true);
-        self.places = limit::wanted(&route.limits, &gateway.limits, keys, &facts);
-        self.held = self.places.as_ref().map(|places| Held::new(gateway, places.ticket()));
+        self.charges = limit::RateCheck::of(&route.limits, keys, &facts, true);
+        self.places = limit::SlotCheck::of(&route.limits, &gateway.limits.state, keys, &facts);
+        self.held = self.places.as_ref().map(|places| gateway.limits.guard(places));
         let questions = Questions {
-            charges: self.charges.as_ref().map(limit::Asked::charges),
-            leases: self.places.as_ref().and_then(limit::Wanted::leases),
+            charges: self.charges.as_ref().map(limit::RateCheck::charges),
+            leases: self.places.as_ref().and_then(limit::SlotCheck::leases),
             ..Questions::default()
         };
         let second = gateway.ask(&questions, took).await;
         (answers.charges, answers.leases) = (second.charges, second.leases);
         if let (Some(Ok(_)), Some(held)) = (&answers.leases, &mut self.held) {
-            held.ticket().heard();
+            held.on_reply();
         }
     }
 
@@ -237,7 +236,7 @@ impl<'p> Asked<'p> {
         head: &Parts,
         answers: &Answers,
         gateway: &Arc<Gateway>,
-        told: &mut Told<'p>,
+        told: &mut LimitNotes<'p>,
     ) -> Result<(), Exceeded> {
         let limits = &arrival.route.limits;
         if !limits.uses_session() {
@@ -246,7 +245,7 @@ impl<'p> Asked<'p> {
         let session = self.named.as_deref().filter(|_| self.counts_session);
         let facts = limit::Facts { caller: &self.caller, session, ..arrival.origin(head) };
         let keys = &arrival.running.plan.keys;
-        let charged = limit::charge_by_session(limits, &gateway.limits, keys, &facts, told);
+        let charged = limit::charge_by_session(limits, &gateway.limits.state, keys, &facts, told);
         if charged.is_err() {
             self.undo(answers, gateway);
             self.held = None;
@@ -257,7 +256,7 @@ impl<'p> Asked<'p> {
     /// Gives back what the store charged for a request that ends here.
     fn undo(&self, answers: &Answers, gateway: &Arc<Gateway>) {
         if let (Some(charges), Some(Ok(taken))) = (&self.charges, &answers.charges) {
-            gateway.correct(charges.undo(taken));
+            gateway.limits.correct(charges.undo(taken));
         }
     }
 
@@ -268,9 +267,9 @@ impl<'p> Asked<'p> {
         answers: &Answers,
         plan: &Plan,
         gateway: &Arc<Gateway>,
-        told: &mut Told<'p>,
-    ) -> Result<(Option<Receipt<'p>>, Option<Held>), Exceeded> {
-        let (outage, limits) = (plan.on_outage.limits, &gateway.limits);
+        told: &mut LimitNotes<'p>,
+    ) -> Result<(Option<Receipt<'p>>, Option<SlotGuard>), Exceeded> {
+        let (outage, limits) = (plan.on_outage.limits, &gateway.limits.state);
         let receipt = match (&self.charges, &answers.charges) {
             (Some(charges), Some(reply)) => charges.admit(reply, outage, limits, told)?,
             _ => None,
@@ -278,7 +277,7 @@ impl<'p> Asked<'p> {
         let mut held = self.held.take();
         if let (Some(places), Some(held)) = (&self.places, &mut held) {
             let reply = answers.leases.as_ref();
-            if let Err(exceeded) = places.admit(reply, outage, limits, told, held.ticket()) {
+            if let Err(exceeded) = held.admit(places, reply, outage, told) {
                 self.undo(answers, gateway);
                 return Err(exceeded);
             }

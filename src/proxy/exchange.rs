@@ -17,9 +17,10 @@ use crate::base::facts::{Caller, ClientAddr, Peer, Target, is_grpc};
 use crate::cache::{self, CacheStatus, Forward};
 use crate::config::LimitOutage;
 use crate::forwarding::fields::{Ids, X_REQUEST_ID};
+use crate::limit::SlotGuard;
 use crate::observe::RouteMeter;
 use crate::observe::access::Line;
-use crate::runtime::{Gateway, Held};
+use crate::runtime::Gateway;
 use crate::store::Answers;
 use crate::upstream::DownloadFault;
 
@@ -73,14 +74,14 @@ pub(super) struct Exchange {
     /// Whether the last byte was handed over.
     completed: bool,
     /// The request's place among those in flight, which ends with the record.
-    place: Option<Held>,
+    place: Option<SlotGuard>,
 }
 
 impl Exchange {
     /// The record of a request that has just arrived. Boxed, because it moves along with the
     /// response.
     pub(super) fn open(connection: &Arc<Connection>, request: &Request<Incoming>) -> Box<Self> {
-        connection.gateway.metrics.request_began();
+        connection.gateway.observer.metrics.request_began();
         Box::new(Self {
             connection: Arc::clone(connection),
             running: connection.running(),
@@ -153,7 +154,7 @@ impl Exchange {
         ];
         for (function, error) in failures {
             if let Some(error) = error {
-                self.connection.gateway.metrics.store_failed(function);
+                self.connection.gateway.observer.metrics.store_failed(function);
                 self.degraded.push(function);
                 self.error.get_or_insert_with(|| error.to_string());
             }
@@ -167,7 +168,7 @@ impl Exchange {
     }
 
     /// Keeps the request's place among those in flight until the last byte is sent.
-    pub(super) fn hold(&mut self, place: Option<Held>) {
+    pub(super) fn hold(&mut self, place: Option<SlotGuard>) {
         self.place = place;
     }
 
@@ -263,9 +264,9 @@ impl Exchange {
             Some(route) => &self.running.meters[route],
             // `OPTIONS *` has no target, and nothing is wrong with it.
             None if self.target.is_none() && self.reason.is_some() => {
-                &self.connection.gateway.metrics.malformed
+                &self.connection.gateway.observer.metrics.malformed
             }
-            None => &self.connection.gateway.metrics.unmatched,
+            None => &self.connection.gateway.observer.metrics.unmatched,
         }
     }
 
@@ -279,7 +280,7 @@ impl Exchange {
                 meter.cache_sent(self.bytes);
             }
         }
-        if self.connection.gateway.access.is_on() {
+        if self.connection.gateway.observer.access.is_on() {
             self.write_line(self.route_name(), duration);
         }
     }
@@ -322,7 +323,7 @@ impl Exchange {
         if let Some(why) = &self.why {
             why.tell(&mut line);
         }
-        self.connection.gateway.access.write(&line);
+        self.connection.gateway.observer.access.write(&line);
     }
 }
 
@@ -333,19 +334,19 @@ impl Drop for Exchange {
             self.reason = Some("client_gone");
         }
         self.close();
-        self.connection.gateway.metrics.request_ended();
+        self.connection.gateway.observer.metrics.request_ended();
     }
 }
 
 /// The line of a head that never became a request.
 pub(super) fn write_unparsed(gateway: &Arc<Gateway>, peer: &Peer, unparsed: super::Unparsed) {
     if unparsed.is_answer_to_a_head() {
-        gateway.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
+        gateway.observer.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
     }
-    if !gateway.access.is_on() {
+    if !gateway.observer.access.is_on() {
         return;
     }
-    gateway.access.write(&Line {
+    gateway.observer.access.write(&Line {
         time: format!("{:.3}", jiff::Timestamp::now()),
         request_id: "-",
         trace_id: "-",

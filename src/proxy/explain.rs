@@ -71,7 +71,7 @@ async fn walk(
     if route.limits.blocks(address) {
         return Err(Exceeded::Blocked.into());
     }
-    let (identified, _) = gateway.identify(&running, route, &target, &head.headers).await;
+    let identified = gateway.identify(&running, route, &target, &head.headers).await.caller;
     let caller = identified.as_ref().ok().cloned().flatten();
     report.insert("caller".to_owned(), describe_caller(route, &caller));
     let session_id = match &route.session {
@@ -87,9 +87,9 @@ async fn walk(
         session: counted,
         route: &route.name,
     };
-    let charges = limit::question(&route.limits, &plan.keys, &facts, identified.is_ok());
+    let charges = limit::RateCheck::of(&route.limits, &plan.keys, &facts, identified.is_ok());
     let places = match identified {
-        Ok(_) => limit::wanted(&route.limits, &gateway.limits, &plan.keys, &facts),
+        Ok(_) => limit::SlotCheck::of(&route.limits, &gateway.limits.state, &plan.keys, &facts),
         Err(_) => None,
     };
     let session_keys = session_id.as_deref().map(|id| session_keys(plan, route, id));
@@ -138,7 +138,7 @@ async fn counted<'a>(
     let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
     let is_there = match answers.session {
         Some(Ok(found)) => found.is_some(),
-        Some(Err(_)) | None => gateway.limits.sessions.knows(id),
+        Some(Err(_)) | None => gateway.limits.state.sessions.knows(id),
     };
     is_there.then_some(id)
 }
@@ -163,12 +163,12 @@ fn head_of(described: Described) -> Parts {
 async fn look(
     gateway: &Gateway,
     caller: &Caller,
-    (charges, places): (Option<&limit::Asked<'_>>, Option<&limit::Wanted<'_>>),
+    (charges, places): (Option<&limit::RateCheck<'_>>, Option<&limit::SlotCheck<'_>>),
     session: Option<SessionKey<'_>>,
 ) -> Answers {
-    let peek = charges.map(limit::Asked::peek);
-    let crowds = places.map(limit::Wanted::peek).unwrap_or_default();
-    let leases = places.and_then(limit::Wanted::leases);
+    let peek = charges.map(limit::RateCheck::peek);
+    let limits = places.map(limit::SlotCheck::peek).unwrap_or_default();
+    let leases = places.and_then(limit::SlotCheck::leases);
     let identity = caller.as_deref().filter(|identity| identity.is_revocable());
     let questions = Questions {
         standing: identity.map(standing),
@@ -176,7 +176,7 @@ async fn look(
             let keys = asked.charges().keys;
             Charges { set, keys }
         }),
-        leases: leases.map(|leases| Leases { crowds: &crowds, ..leases }),
+        leases: leases.map(|leases| Leases { limits: &limits, ..leases }),
         session,
         ..Questions::default()
     };
@@ -252,10 +252,10 @@ fn describe_local(
     gateway: &Gateway,
     running: &Running,
     route: &Route,
-    (facts, identified, places): (&Facts<'_>, bool, Option<&limit::Wanted<'_>>),
+    (facts, identified, places): (&Facts<'_>, bool, Option<&limit::SlotCheck<'_>>),
     shown: &mut Vec<Value>,
 ) -> (Result<(), Exceeded>, Result<(), Exceeded>) {
-    let (state, keys) = (&gateway.limits, &running.plan.keys);
+    let (state, keys) = (&gateway.limits.state, &running.plan.keys);
     let (windows, has_room) = limit::forecast_local(&route.limits, state, keys, facts, identified);
     shown.extend(windows);
     let in_flight = places.map(|places| places.forecast_local(state));
@@ -267,7 +267,7 @@ fn describe_local(
 /// Adds the limits on requests in flight, and says whether the request finds its places.
 fn describe_in_flight(
     running: &Running,
-    leased: Option<(&limit::Wanted<'_>, Reply<store::LeaseReply>)>,
+    leased: Option<(&limit::SlotCheck<'_>, Reply<store::LeaseReply>)>,
     shown: &mut Vec<Value>,
 ) -> Result<(), Exceeded> {
     match leased {

@@ -124,7 +124,7 @@ impl<'a> Arrival<'a> {
         }
         let protocol = if is(b"websocket") { "a WebSocket" } else { "another protocol" };
         let route = &self.route.name;
-        if gateway.told.first(protocol, route) {
+        if gateway.observer.logged.first(protocol, route) {
             tracing::warn!(
                 "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
                  plain {} without it: tunnels are not built yet; this is said once for each \

@@ -33,12 +33,13 @@ use self::body::Content;
 use self::caching::Found;
 use self::exchange::Exchange;
 use self::forward::Arrival;
+use crate::auth::Identified;
 use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
 use crate::forwarding::{client, fields};
 use crate::guard::Inspected;
-use crate::limit::{Outcome, Receipt, Told};
+use crate::limit::{LimitNotes, Outcome, Receipt};
 use crate::plan::Plan;
 use crate::runtime::{Gateway, Running};
 use crate::store::Answers;
@@ -153,14 +154,15 @@ async fn answer(
     let has_body = !http_body::Body::is_end_stream(&body);
     let (running, client) = (&*running, &client);
     let arrival = Arrival { running, route, peer, client, target: &forwarded, has_body };
-    let mut told = Told::new(plan.config.server.ratelimit_fields);
+    let mut told = LimitNotes::new(plan.config.server.ratelimit_fields);
     let origin = arrival.origin(&head);
-    limit::flood(&route.limits, &gateway.limits, &plan.keys, &origin, &mut told)?;
+    limit::flood(&route.limits, &gateway.limits.state, &plan.keys, &origin, &mut told)?;
 
     // A bad token is refused only after its address was charged: guessing must cost something. Only
     // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
     // record is, for the store.
-    let (identified, away) = gateway.identify(running, route, &target, &head.headers).await;
+    let Identified { caller: identified, outage: away } =
+        gateway.identify(running, route, &target, &head.headers).await;
     exchange.note_caller(&identified);
     let mut asked = Asked::collect(exchange, &arrival, &identified, &head, &mut told)?;
 
@@ -239,7 +241,7 @@ fn settle(
             cached: false,
         },
     };
-    gateway.correct(receipt.settle(&outcome));
+    gateway.limits.correct(receipt.settle(&outcome));
 }
 
 /// Writes the one access line of a head that never became a request.

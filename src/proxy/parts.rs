@@ -146,7 +146,7 @@ impl Chunks {
     ) -> Option<Self> {
         let source = Source { gateway: Arc::clone(gateway), entry: entry.to_owned(), body };
         if !source.has(&range).await {
-            gateway.metrics.cache_chunks_lost.inc();
+            gateway.observer.metrics.cache_chunks_lost.inc();
             return None;
         }
         let first = source.clone().piece(range.start).await?;
@@ -207,7 +207,7 @@ impl Source {
         if piece.is_none() {
             // What is damaged stays so. Without it the body is fetched anew.
             let _ = self.gateway.store.drop_chunks(&keys).await;
-            self.gateway.metrics.cache_chunks_lost.inc();
+            self.gateway.observer.metrics.cache_chunks_lost.inc();
         }
         piece
     }

@@ -66,7 +66,7 @@ impl Gateway {
         self.flights.withdraw();
         if let Err(error) = self.purge(&hard(&epochs)).await {
             tracing::warn!(%error, "an invalidation waits for the store");
-            self.metrics.store_failed("invalidation");
+            self.observer.metrics.store_failed("invalidation");
             self.overdue.add(epochs, &self.base_epoch);
         }
     }
@@ -80,7 +80,7 @@ impl Gateway {
         match self.store.purge(purges).await {
             Ok(()) => Ok(Purged::AsAsked),
             Err(error) if error.is_out_of_memory() => {
-                self.metrics.store_failed("invalidation");
+                self.observer.metrics.store_failed("invalidation");
                 if self.store.withdraw_all(&self.base_epoch).await? {
                     tracing::warn!(
                         %error,
@@ -101,7 +101,7 @@ impl Gateway {
         let gateway = Arc::clone(self);
         self.background.spawn("invalidation", async move {
             gateway.settle_overdue().await;
-            Ok(())
+            Ok::<(), StoreError>(())
         });
     }
 
@@ -278,7 +278,7 @@ impl Gateway {
     /// A body of so many bytes takes so many in the store.
     fn saved(&self, length: usize, written: usize) {
         let saved = length.saturating_sub(written);
-        self.metrics.cache_gauges.saved.inc_by(saved as u64);
+        self.observer.metrics.cache_gauges.saved.inc_by(saved as u64);
     }
 
     /// Removes all variants of a response that must not be used any more, in the background.

@@ -2,12 +2,8 @@
 //! shares with others.
 
 mod caching;
-mod held;
-mod identity;
 mod leases;
-mod observed;
 mod overdue;
-mod releases;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,28 +12,27 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use self::caching::{Keeping, Purged};
-pub use self::held::Held;
 use self::leases::Leases;
 pub use self::leases::{LEASE, LeaseRenewal};
 use self::overdue::Overdue;
-use self::releases::Releases;
-use crate::auth::TokenMemory;
+use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
+use crate::base::facts::Target;
 use crate::cache::{Flights, NearCache};
-use crate::config::{self, Problems, StoreUrl};
+use crate::config::{self, Problems};
 use crate::issuer::Issuers;
-use crate::limit::{self, Correction, Ticket};
-use crate::observe::{AccessLog, LimitMeter, Metrics, RouteMeter, Told};
-use crate::plan::Plan;
-use crate::store::{
-    Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
-    SessionKeys, Store, StoreError,
+use crate::limit::Limiter;
+use crate::observe::{
+    Format, LimitMeter, Metrics, Now, Observer, RevocationState, RouteMeter, Snapshot,
 };
+use crate::plan::{Plan, Route};
+use crate::store::{Answers, Epoch, Questions, Renewal, SessionKeys, Store, StoreError};
 use crate::upstream::Upstream;
 
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
@@ -53,10 +48,12 @@ pub struct Gateway {
     generation: AtomicU64,
     /// Shared state.
     pub store: Arc<Store>,
-    /// Tokens that were verified.
-    pub tokens: TokenMemory,
-    /// Limits as this node knows them.
-    pub limits: limit::State,
+    /// Who calls.
+    pub auth: Authenticator,
+    /// What callers have left.
+    pub limits: Arc<Limiter>,
+    /// Metrics and logs.
+    pub observer: Observer,
     /// Copies of cached responses.
     pub near: NearCache,
     /// Answers being fetched.
@@ -70,15 +67,7 @@ pub struct Gateway {
     leases: Leases,
     /// Epochs as they were last seen: what a lease is named by before they are read.
     epochs: Cache<String, Epoch>,
-    releases: Arc<Releases>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Access lines.
-    pub access: AccessLog,
-    /// What the log has said once.
-    pub told: Told,
     base_epoch: String,
-    started: Instant,
     /// Where the public listener is, once it is bound.
     public: OnceLock<SocketAddr>,
     draining: AtomicBool,
@@ -108,39 +97,26 @@ impl Gateway {
     /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, and for
     /// the keys of issuers for their `jwks.timeout`, then serves without them.
     pub async fn open(plan: Plan) -> Arc<Self> {
-        let settings = &plan.config.store;
-        let store = match settings.url {
-            StoreUrl::Memory => {
-                let bounds = MemoryBounds::of(settings);
-                Store::Memory(Box::new(MemoryStore::bounded(bounds)))
-            }
-            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
-                let redis = RedisStore::open(settings);
-                if !redis.first_connection(settings.connect_timeout).await {
-                    tracing::warn!("starting without the store");
-                }
-                Store::Redis(Box::new(redis))
-            }
-        };
-        store.follow_revocations(&plan.config);
-        store.follow_epochs();
-        let metrics = Arc::new(Metrics::default());
-        let access = match plan.config.log.access {
-            config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
-            config::AccessLog::Off => AccessLog::off(),
-        };
+        let config = &plan.config;
+        let settings = &config.store;
+        let store = Arc::new(Store::open(config).await);
+        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let metrics = &observer.metrics;
+        let background = Background::new(metrics);
+        let auth = Authenticator::new(&store, metrics);
+        let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
         let near = NearCache::new(settings.near_cache_bytes);
         let backlog_bytes = settings.backlog_bytes;
         let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
-        let limits = limit::State::new(settings.memory_limit_keys);
         let base_epoch = plan.keys.cache_base();
-        let running = Running::new(plan, None, &metrics);
+        let running = Running::new(plan, None, metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
-            store: Arc::new(store),
-            tokens: TokenMemory::new(),
+            store,
+            auth,
             limits,
+            observer,
             near,
             flights: Arc::default(),
             filling,
@@ -149,25 +125,17 @@ impl Gateway {
             overdue: Overdue::default(),
             leases: Leases::default(),
             epochs: Cache::new(EPOCHS_MAX),
-            releases: Arc::default(),
-            metrics: Arc::clone(&metrics),
-            access,
-            told: Told::default(),
             base_epoch,
-            started: Instant::now(),
             public: OnceLock::new(),
             draining: AtomicBool::new(false),
             founding: AtomicBool::new(false),
-            background: Background::new(&metrics),
+            background,
         });
         if gateway.running().caches && gateway.found_and_note_base().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(leases::keep(Arc::downgrade(&gateway)));
-        tokio::spawn(held::keep(Arc::downgrade(&gateway)));
-        let releases = Arc::clone(&gateway.releases);
-        tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -194,9 +162,9 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
-        identity::warn_of_qualified(&current.plan, &plan);
+        warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
-        let running = Running::new(plan, Some(&current), &self.metrics);
+        let running = Running::new(plan, Some(&current), &self.observer.metrics);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -210,6 +178,19 @@ impl Gateway {
     /// Counts the plans that were put in force.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Who calls, and whether the caller's claims suffice for the route.
+    pub fn identify<'a>(
+        &'a self,
+        running: &'a Running,
+        route: &'a Route,
+        target: &'a Target,
+        headers: &'a HeaderMap,
+    ) -> impl Future<Output = Identified> {
+        let places = Places { headers, query: target.query() };
+        let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
+        self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
 
     /// Asks the store, measures, and lets waiting invalidations go first where the cache is read.
@@ -231,7 +212,7 @@ impl Gateway {
         let mut answers = self.store.ask(&questions).await;
         let waited = asked_at.elapsed();
         *took = Some(waited);
-        self.metrics.store_duration.observe(waited);
+        self.observer.metrics.store_duration.observe(waited);
         match settling {
             Some(settling) if answers.settled => settling.done(),
             // What is stored may be what should have been made stale.
@@ -249,36 +230,38 @@ impl Gateway {
         self.background.spawn("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
-    /// Gives back or charges what a request turned out to cost, in the background.
-    pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
-        let Some(correction) = correction else { return };
-        let gateway = Arc::clone(self);
-        self.background.spawn("limits", async move {
-            correction.carry_out(&gateway.store, &gateway.limits).await
-        });
-    }
-
-    /// Gives places among the requests in flight back, those of the store in the background.
-    pub fn leave(&self, ticket: Ticket) {
-        if let Some(release) = self.limits.in_flight.leave(ticket) {
-            self.release(release);
-        }
-    }
-
-    fn release(&self, release: Release) {
-        if !self.releases.add(release) {
-            self.metrics.store_failed("limits");
-        }
-    }
-
     /// The key of the base epoch.
     pub fn base_epoch(&self) -> &str {
         &self.base_epoch
     }
 
-    /// How long the gateway has been running.
-    pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
+    /// All metrics as they are now, with what nobody keeps up to date.
+    pub fn render_metrics(&self, format: Format) -> String {
+        let running = self.running();
+        let (plan, store) = (&running.plan, &self.store);
+        let followed = store.followed(plan.on_outage.revocation_max_stale);
+        let evicted = store.evicted();
+        let limits = evicted.limits.saturating_add(self.limits.state.evicted());
+        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
+        let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
+        let snapshot = Snapshot {
+            store_up: store.is_connected(),
+            revocations: followed.map(|it| RevocationState {
+                known: it.known,
+                followed: it.connected,
+                complete: it.complete,
+            }),
+            revocations_max: plan.config.store.revocations,
+            cache: self.cache_state(),
+            evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
+            named: Now {
+                issuers: issuers.collect(),
+                upstreams: upstreams.collect(),
+                connections_max: plan.config.server.limits.connections,
+            },
+        };
+        self.observer.metrics.render(format, snapshot)
     }
 
     /// Tells load balancers to send no more requests.
@@ -295,10 +278,9 @@ impl Gateway {
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
         self.background.finish(limit).await;
-        let released = self.releases.send(&self.store, &self.metrics);
-        let _ = tokio::time::timeout(limit, released).await;
+        self.limits.finish(limit).await;
         let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
-        self.access.flush(limit);
+        self.observer.access.flush(limit);
     }
 }
 
@@ -330,6 +312,18 @@ impl Running {
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
 fn store_identity(store: &config::Store) -> config::Store {
     config::Store { on_outage: config::Store::default().on_outage, ..store.clone() }
+}
+
+/// The store keys of a verifier that joins another one on a route carry its name from now on, and
+/// those without it are asked no more: they may have been written for callers of any verifier.
+fn warn_of_qualified(former: &Plan, plan: &Plan) {
+    for name in plan.newly_qualified(former) {
+        tracing::warn!(
+            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+             revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
+             what was revoked by jti, sid or sub before"
+        );
+    }
 }
 
 /// Looks after what no request waits for, until the gateway is gone.

@@ -153,7 +153,7 @@ pub(super) async fn lease(fetch: &Fetch, turn: Turn, wait_max: Duration) -> Leas
         };
         let waits = found.is_none() && matches!(turn, Turn::Theirs) && begun.elapsed() < wait_max;
         if !waits {
-            gateway.metrics.cache_lease_wait.observe(begun.elapsed());
+            gateway.observer.metrics.cache_lease_wait.observe(begun.elapsed());
             let lease = match turn {
                 Turn::Ours(lease) => Some(lease),
                 // Nobody has it, where the store takes no writes.
