@@ -280,12 +280,12 @@ async fn reload(gateway: &Arc<Gateway>, path: &Path) {
     };
     match adopted {
         Ok(()) => {
-            gateway.metrics.reloaded("applied");
+            gateway.observer.metrics.reloaded("applied");
             crate::admin::reloaded("done");
             tracing::info!("the configuration was reloaded");
         }
         Err(text) => {
-            gateway.metrics.reloaded("refused");
+            gateway.observer.metrics.reloaded("refused");
             crate::admin::reloaded("refused");
             tracing::error!(
                 "the configuration was not reloaded; the old one keeps serving\n{text}"

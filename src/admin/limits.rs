@@ -19,7 +19,7 @@ use crate::limit::describe;
 use crate::proxy::{self, Described};
 use crate::runtime::Gateway;
 use crate::store::keys::{limit_parts, parse_principal};
-use crate::store::{Charges, Crowd, Leases, Mode, Window, WindowSet};
+use crate::store::{Charges, ConcurrencyLimit, Leases, Mode, Window, WindowSet};
 
 /// Most keys that are told of as refused.
 const REFUSED_MAX: usize = 50;
@@ -40,8 +40,8 @@ struct Asked {
 pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
     let Asked { policy, principal, concurrent, windows, keys } = asked(gateway, uri)?;
     if let Some(most) = concurrent {
-        let crowds = [Crowd { most, lease: Duration::ZERO, mode: Mode::Peek }];
-        let leases = Leases { crowds: &crowds, keys: &keys, holder: "" };
+        let limits = [ConcurrencyLimit { most, lease: Duration::ZERO, mode: Mode::Peek }];
+        let leases = Leases { limits: &limits, keys: &keys, holder: "" };
         let held = gateway.store.lease(leases).await?.held;
         let body = json!({
             "policy": policy, "key": principal, "concurrent": most, "in_flight": held.first(),
@@ -77,14 +77,14 @@ pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> 
     for key in &keys {
         forgotten += u32::from(gateway.store.delete(key).await?);
     }
-    gateway.limits.reset(&keys);
+    gateway.limits.state.reset(&keys);
     let body = json!({ "policy": policy, "key": principal, "counters_reset": forgotten });
     Ok(reply_json(StatusCode::OK, &body))
 }
 
 /// `GET /v1/limits/refused`: the keys that this gateway refuses most, of late.
 pub(super) fn refused(gateway: &Gateway) -> Reply {
-    let top = gateway.limits.refused.top(REFUSED_MAX);
+    let top = gateway.limits.state.refused.top(REFUSED_MAX);
     let shown: Vec<_> = top
         .iter()
         .filter_map(|(key, refusals)| {

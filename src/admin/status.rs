@@ -36,7 +36,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
         StatusCode::OK,
         &json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": gateway.uptime().as_secs(),
+            "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
             "store": { "connected": gateway.store.is_connected() },
             "revocations": revocations,
@@ -63,7 +63,7 @@ fn cache(gateway: &Gateway) -> Value {
     }
     let near_bytes_max = running.plan.config.store.near_cache_bytes;
     hints.extend(hint_of_memory(&state, near_bytes_max));
-    let lost = gateway.metrics.cache_chunks_lost.get();
+    let lost = gateway.observer.metrics.cache_chunks_lost.get();
     if lost > 0 {
         hints.push(format!(
             "{lost} parts of stored bodies were gone before their time: Redis evicts what the \

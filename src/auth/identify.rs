@@ -110,7 +110,7 @@ fn find_key<'p, 'h>(
 ///
 /// # Errors
 /// The key is not good, or nobody can say.
-pub fn judge_key(
+pub(super) fn judge_key(
     unread: Unread<'_>,
     reply: Result<Option<Bytes>, StoreError>,
     memory: &TokenMemory,

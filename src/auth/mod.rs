@@ -1,8 +1,9 @@
 //! The auth room: who calls, as far as a signed token says, and whether that suffices for a route
-//! (RFC 6750, RFC 7519). It asks nobody: revocation is looked up elsewhere and only judged here. It
-//! must not know routes, the store's connection, nor the shape of an error answer.
+//! (RFC 6750, RFC 7519). It asks the store for records of API keys alone: revocation is looked up
+//! elsewhere and only judged here. It must not know routes, nor the shape of an error answer.
 
 mod api_key;
+mod authenticator;
 mod carrier;
 mod challenge;
 mod claims;
@@ -31,9 +32,10 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
+pub use self::authenticator::{Authenticator, Identified};
 pub use self::carrier::Places;
 pub use self::challenge::{Denied, KeyFault, REALM, Reason, Unmet};
-pub use self::identify::{Missing, Unidentified, identify, judge_key};
+pub use self::identify::{Missing, Unidentified, identify};
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
 pub use self::keys::{Flaw, Key, KeySet};
 pub use self::memory::{TOKENS_MAX, TokenMemory};

@@ -159,7 +159,7 @@ impl HttpCache {
         let cache = Arc::clone(self);
         self.background.spawn("invalidation", async move {
             cache.settle().await;
-            Ok(())
+            Ok::<_, StoreError>(())
         });
     }
 

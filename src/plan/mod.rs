@@ -81,29 +81,18 @@ pub struct Scope {
     pub and_below: bool,
 }
 
-impl Route {
-    /// Who calls, and whether the caller's claims suffice. A public route does not look.
-    pub fn identify(
-        &self,
-        places: auth::Places<'_>,
-        tokens: &auth::TokenMemory,
-    ) -> Result<crate::base::facts::Caller, auth::Unidentified<'_>> {
-        let Some(policy) = &self.auth else { return Ok(None) };
-        let caller = auth::identify(policy, places, tokens, std::time::SystemTime::now())?;
-        self.permit(&caller)?;
-        Ok(caller)
-    }
-
-    /// Whether the caller's claims suffice.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn permit(&self, caller: &crate::base::facts::Caller) -> Result<(), auth::Denied> {
-        self.auth.as_ref().map_or(Ok(()), |policy| auth::permit(policy, caller))
-    }
-}
-
 impl Plan {
+    /// The verifiers whose store keys carry their names now, and did not under the `former` plan: a
+    /// verifier of tokens that joins another one on a route.
+    pub fn newly_qualified(&self, former: &Self) -> impl Iterator<Item = &str> {
+        let is_new = |(name, verifier): &(&String, &Arc<Verifier>)| {
+            let known = former.verifiers.get(*name);
+            let was_plain = known.is_some_and(|known| *known.store_keys() == former.keys);
+            was_plain && *verifier.store_keys() != self.keys
+        };
+        self.verifiers.iter().filter(is_new).map(|(name, _)| name.as_str())
+    }
+
     /// The names under which a path is made stale: its own, and what the upstreams that read paths
     /// loosely take it for. Nobody knows from a path alone which of them answered.
     pub fn names_of<'p>(&self, path: &'p str) -> Vec<Cow<'p, str>> {

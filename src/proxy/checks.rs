@@ -19,12 +19,12 @@ use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage};
-use crate::limit::{self, Exceeded, Forecast, Outcome, Quota, Receipt, Told as LimitNotes};
-use crate::runtime::{Gateway, Held};
+use crate::limit::{self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard};
+use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, Crowd, Leases, Questions, Reply, SessionKey, SessionKeys, Standing,
-    StandingReply, StoreError, WindowSet,
+    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, SessionKey, SessionKeys,
+    Standing, StandingReply, StoreError, WindowSet,
 };
 
 /// Whether the request happens.
@@ -45,10 +45,10 @@ pub(super) struct Checks<'a, 'h> {
     is_identified: bool,
     /// What others learn of the limits.
     notes: LimitNotes<'a>,
-    charges: Option<limit::Asked<'a>>,
-    places: Option<limit::Wanted<'a>>,
+    charges: Option<limit::RateCheck<'a>>,
+    places: Option<limit::SlotCheck<'a>>,
     /// Gives the places back if the request ends before it is admitted.
-    held: Option<Held>,
+    held: Option<SlotGuard>,
     /// The session's keys, when the request names a session.
     session: Option<SessionKeys>,
     /// The id of the session that the request names, and whether limits count by it: only while
@@ -77,7 +77,7 @@ pub(super) struct Admitted<'a> {
 /// The same questions for a store that only looks.
 struct Peek {
     windows: Option<WindowSet>,
-    crowds: Vec<Crowd>,
+    limits: Vec<ConcurrencyLimit>,
 }
 
 impl<'a, 'h> Checks<'a, 'h> {
@@ -122,7 +122,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             let is_blocked = route.limits.blocks(request.client().address);
             return if is_blocked { Err(Exceeded::Blocked) } else { Ok(()) };
         }
-        let (state, keys) = (&request.gateway().limits, &request.plan().keys);
+        let (state, keys) = (&request.gateway().limits.state, &request.plan().keys);
         limit::flood(&route.limits, state, keys, &request.facts(head, None), &mut self.notes)
     }
 
@@ -132,24 +132,24 @@ impl<'a, 'h> Checks<'a, 'h> {
         let Self { request, head, mode, is_identified, .. } = *self;
         let Request { route, caller, .. } = request;
         let (gateway, keys) = (request.gateway(), &request.plan().keys);
-        let state = &gateway.limits;
+        let state = &gateway.limits.state;
         let policy = route.session.as_ref().filter(|_| is_identified);
         let session_id = policy.and_then(|policy| session::id(policy, caller, &head.headers));
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());
         let counted = named.filter(|id| state.sessions.knows(id));
         let facts = request.facts(head, counted);
-        let charges = limit::question(&route.limits, keys, &facts, is_identified);
+        let charges = limit::RateCheck::of(&route.limits, keys, &facts, is_identified);
         if mode == Mode::Charge {
             if let Some(charges) = &charges {
                 let in_doubt = named.is_some() && counted.is_none();
-                charges.recall(state, &self.notes, in_doubt)?;
+                charges.check_denied(state, &self.notes, in_doubt)?;
             }
             if is_identified {
                 limit::charge(&route.limits, state, keys, &facts, &mut self.notes)?;
             }
         }
         if is_identified {
-            self.places = limit::wanted(&route.limits, state, keys, &facts);
+            self.places = limit::SlotCheck::of(&route.limits, state, keys, &facts);
         }
         self.charges = charges;
         self.hold();
@@ -180,14 +180,14 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// The places that are asked for are given back unless the request is admitted.
     fn hold(&mut self) {
         let places = self.places.as_ref().filter(|_| self.mode == Mode::Charge);
-        self.held = places.map(|places| Held::new(self.request.gateway(), places.ticket()));
+        self.held = places.map(|places| self.request.gateway().limits.guard(places));
     }
 
     /// The questions as the store takes them.
     fn questions<'q>(&'q self, peek: Option<&'q Peek>) -> Questions<'q> {
         let Request { route, caller, .. } = self.request;
-        let charges = self.charges.as_ref().map(limit::Asked::charges);
-        let leases = self.places.as_ref().and_then(limit::Wanted::leases);
+        let charges = self.charges.as_ref().map(limit::RateCheck::charges);
+        let leases = self.places.as_ref().and_then(limit::SlotCheck::leases);
         Questions {
             standing: caller.as_deref().filter(|i| i.is_revocable()).map(standing),
             charges: charges.map(|it| match peek.and_then(|peek| peek.windows.as_ref()) {
@@ -195,7 +195,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                 None => it,
             }),
             leases: leases.map(|it| match peek {
-                Some(Peek { crowds, .. }) => Leases { crowds, ..it },
+                Some(Peek { limits, .. }) => Leases { limits, ..it },
                 None => it,
             }),
             session: self.session.as_ref().zip(route.session.as_ref()).map(|(keys, policy)| {
@@ -209,9 +209,9 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     fn peek(&self) -> Option<Peek> {
-        let windows = || self.charges.as_ref().map(limit::Asked::peek);
-        let crowds = || self.places.as_ref().map(limit::Wanted::peek).unwrap_or_default();
-        (self.mode == Mode::Peek).then(|| Peek { windows: windows(), crowds: crowds() })
+        let windows = || self.charges.as_ref().map(limit::RateCheck::peek);
+        let limits = || self.places.as_ref().map(limit::SlotCheck::peek).unwrap_or_default();
+        (self.mode == Mode::Peek).then(|| Peek { windows: windows(), limits: limits() })
     }
 
     /// What must the store tell us? One round trip, whatever the route asks for. `away` says that
@@ -256,7 +256,7 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     fn on_leases(&mut self) {
         if let (Some(Ok(_)), Some(held)) = (&self.answers.leases, &mut self.held) {
-            held.ticket().heard();
+            held.on_reply();
         }
     }
 
@@ -268,7 +268,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         };
         let is_there = found.is_some();
         if self.mode == Mode::Charge {
-            self.request.gateway().limits.sessions.note(id, is_there);
+            self.request.gateway().limits.state.sessions.note(id, is_there);
         }
         let was_wrong = self.counts_session != is_there;
         self.counts_session = is_there;
@@ -283,9 +283,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         if mode == Mode::Charge
             && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
             && let Some(undo) = charges.undo(taken)
-            && undo.carry_out(&gateway.store, &gateway.limits).await.is_err()
         {
-            gateway.metrics.store_failed("limits");
+            gateway.limits.correct_now(&undo).await;
         }
         // The places too, before others are asked for: the request must not stand in its own way.
         if let Some(held) = self.held.take() {
@@ -293,8 +292,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         }
         let policy = &request.route.limits;
         let facts = request.facts(head, counted(&self.named, self.counts_session));
-        self.charges = limit::question(policy, keys, &facts, true);
-        self.places = limit::wanted(policy, &gateway.limits, keys, &facts);
+        self.charges = limit::RateCheck::of(policy, keys, &facts, true);
+        self.places = limit::SlotCheck::of(policy, &gateway.limits.state, keys, &facts);
         self.hold();
         let second = if mode == Mode::Charge {
             let questions = of_limits(self.questions(None));
@@ -329,7 +328,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         if self.mode == Mode::Charge {
             for (function, error) in failures {
                 if let Some(error) = error {
-                    self.request.gateway().metrics.store_failed(function);
+                    self.request.gateway().observer.metrics.store_failed(function);
                     record.note_degraded(function, error);
                 }
             }
@@ -351,7 +350,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     pub(super) fn judge(
         &mut self,
         denied: Option<Denied>,
-        slot: &mut Option<Held>,
+        slot: &mut Option<SlotGuard>,
         record: &mut Record,
     ) -> Result<Admitted<'a>, Rejection> {
         if let Some(forecasts) = &self.forecasts {
@@ -399,7 +398,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                         && let Some(record) = &identity.record_key
                         && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
                     {
-                        verifier.forget(record, &gateway.tokens);
+                        gateway.auth.forget_record(verifier, record);
                     }
                     self.undo();
                     self.held = None;
@@ -421,7 +420,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         if mode == Mode::Peek || !policy.uses_session() {
             return Ok(());
         }
-        let (state, keys) = (&request.gateway().limits, &request.plan().keys);
+        let (state, keys) = (&request.gateway().limits.state, &request.plan().keys);
         let facts = request.facts(head, counted(&self.named, self.counts_session));
         let charged = limit::charge_by_session(policy, state, keys, &facts, &mut self.notes);
         if charged.is_err() {
@@ -436,19 +435,19 @@ impl<'a, 'h> Checks<'a, 'h> {
         if self.mode == Mode::Charge
             && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
         {
-            self.request.gateway().correct(charges.undo(taken));
+            self.request.gateway().limits.correct(charges.undo(taken));
         }
     }
 
     /// Do the limits allow it? What they charged may change with the answer, and a place among the
     /// requests in flight is held until the response has ended.
-    fn admit(&mut self) -> Result<(Option<Receipt<'a>>, Option<Held>), Exceeded> {
+    fn admit(&mut self) -> Result<(Option<Receipt<'a>>, Option<SlotGuard>), Exceeded> {
         let outage = self.request.plan().on_outage.limits;
         if let Some(forecasts) = &self.forecasts {
             forecasts.admit(outage)?;
             return Ok((None, None));
         }
-        let state = &self.request.gateway().limits;
+        let state = &self.request.gateway().limits.state;
         let receipt = match (&self.charges, &self.answers.charges) {
             (Some(charges), Some(reply)) => charges.admit(reply, outage, state, &mut self.notes)?,
             _ => None,
@@ -456,7 +455,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let mut slot = self.held.take();
         if let (Some(places), Some(slot)) = (&self.places, &mut slot) {
             let reply = self.answers.leases.as_ref();
-            let admitted = places.admit(reply, outage, state, &mut self.notes, slot.ticket());
+            let admitted = slot.admit(places, reply, outage, &mut self.notes);
             if let Err(exceeded) = admitted {
                 self.undo();
                 return Err(exceeded);
@@ -497,7 +496,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     fn forecast(&mut self) -> Forecasts<'a> {
         let Self { request, head, .. } = *self;
         let Request { route, .. } = request;
-        let (plan, state) = (request.plan(), &request.gateway().limits);
+        let (plan, state) = (request.plan(), &request.gateway().limits.state);
         let (keys, outage) = (&plan.keys, plan.on_outage.limits);
         let windows = self.charges.as_ref().zip(self.answers.charges.take());
         let windows = windows.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
@@ -568,7 +567,7 @@ fn standing(identity: &Identity) -> Standing<'_> {
 /// However a request ended, its end decides what stays charged to the limits that look at it.
 pub(super) fn settle(request: &Request<'_>, receipt: Option<Receipt<'_>>, outcome: &Outcome<'_>) {
     if let Some(receipt) = receipt {
-        request.gateway().correct(receipt.settle(outcome));
+        request.gateway().limits.correct(receipt.settle(outcome));
     }
 }
 

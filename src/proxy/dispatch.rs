@@ -219,7 +219,7 @@ pub(super) fn note_upgrade(request: &Request<'_>, head: &Parts) {
     }
     let protocol = if is(b"websocket") { "a WebSocket" } else { "another protocol" };
     let route = &request.route.name;
-    if request.gateway().told.first(protocol, route) {
+    if request.gateway().observer.logged.first(protocol, route) {
         tracing::warn!(
             "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
              plain {} without it: tunnels are not built yet; this is said once for each \

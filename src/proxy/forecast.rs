@@ -39,7 +39,7 @@ impl Forecasts<'_> {
 
 /// The places in flight that the store leases, and whether the request finds them.
 pub(super) fn forecast_leases(
-    wanted: &limit::Wanted<'_>,
+    wanted: &limit::SlotCheck<'_>,
     reply: Option<Reply<LeaseReply>>,
     outage: LimitOutage,
 ) -> (Vec<Value>, Result<(), Exceeded>) {

@@ -170,14 +170,14 @@ impl Record {
                 meter.cache_sent(self.bytes);
             }
         }
-        if received.connection.gateway.access.is_on() {
+        if received.connection.gateway.observer.access.is_on() {
             self.write_line(ended, duration);
         }
     }
 
     /// The counters of the request's route.
     fn meter<'r>(&self, received: &'r Received, resolved: &Resolved) -> &'r RouteMeter {
-        let metrics = &received.connection.gateway.metrics;
+        let metrics = &received.connection.gateway.observer.metrics;
         match resolved.route {
             Some(route) => &received.running.meters[route],
             // `OPTIONS *` has no target, and nothing is wrong with it.
@@ -225,7 +225,7 @@ impl Record {
         if let Some(why) = &self.why {
             why.tell(&mut line);
         }
-        received.connection.gateway.access.write(&line);
+        received.connection.gateway.observer.access.write(&line);
     }
 }
 

@@ -10,7 +10,7 @@ use super::record::{Ended, Record};
 use super::request::{Received, Resolved};
 use crate::base::facts::Caller;
 use crate::caching::CacheNotes;
-use crate::runtime::Held;
+use crate::limit::SlotGuard;
 
 /// What one request owns. Dropping it writes its record, also when the client has left before there
 /// was a response.
@@ -23,13 +23,13 @@ pub(super) struct Transaction {
     pub(super) cache: Option<CacheNotes>,
     pub(super) record: Record,
     /// The request's place among those in flight, given back with the last byte.
-    pub(super) slot: Option<Held>,
+    pub(super) slot: Option<SlotGuard>,
 }
 
 impl Transaction {
     /// A request has come. Boxed, because it moves along with the response.
     pub(super) fn open(connection: &Arc<Connection>, head: &Parts) -> Box<Self> {
-        connection.gateway.metrics.request_began();
+        connection.gateway.observer.metrics.request_began();
         Box::new(Self {
             received: Received::new(connection, head),
             resolved: Resolved::new(connection),
@@ -46,6 +46,6 @@ impl Drop for Transaction {
         let Self { received, resolved, caller, cache, record, .. } = self;
         let cache = cache.as_ref().and_then(|notes| notes.verdict);
         record.close(Ended { received, resolved, caller, cache });
-        received.connection.gateway.metrics.request_ended();
+        received.connection.gateway.observer.metrics.request_ended();
     }
 }

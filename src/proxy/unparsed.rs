@@ -85,12 +85,12 @@ pub fn log_turned_away(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) 
 /// The line of a head that never became a request.
 fn write(gateway: &Gateway, peer: &Peer, unparsed: Unparsed) {
     if unparsed.is_answer_to_a_head() {
-        gateway.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
+        gateway.observer.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
     }
-    if !gateway.access.is_on() {
+    if !gateway.observer.access.is_on() {
         return;
     }
-    gateway.access.write(&Line {
+    gateway.observer.access.write(&Line {
         time: format!("{:.3}", jiff::Timestamp::now()),
         request_id: "-",
         trace_id: "-",

@@ -18,8 +18,7 @@ use super::transaction::Transaction;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
-use crate::limit::Outcome;
-use crate::runtime::Held;
+use crate::limit::{Outcome, SlotGuard};
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
 pub async fn handle(
@@ -95,7 +94,7 @@ pub(super) async fn admit<'a>(
     checks: &mut Checks<'a, '_>,
     caller: &'a mut Caller,
     record: &mut Record,
-    slot: &mut Option<Held>,
+    slot: &mut Option<SlotGuard>,
 ) -> Result<Admitted<'a>, Rejection> {
     checks.flood()?;
     // A bad token is refused only after its address was charged: guessing must cost something. Only
@@ -103,10 +102,10 @@ pub(super) async fn admit<'a>(
     // record is, for the store.
     let Request { route, asked, .. } = checks.request;
     let (gateway, running) = (checks.request.gateway(), checks.request.running());
-    let (identified, away) = gateway.identify(running, route, asked, checks.fields()).await;
-    let denied = match identified {
-        Ok(identified) => {
-            *caller = identified;
+    let identified = gateway.identify(running, route, asked, checks.fields()).await;
+    let denied = match identified.caller {
+        Ok(known) => {
+            *caller = known;
             None
         }
         Err(denied) => {
@@ -116,7 +115,7 @@ pub(super) async fn admit<'a>(
     };
     checks.note_caller(caller, denied.is_none());
     checks.collect()?;
-    checks.ask(away, record).await;
+    checks.ask(identified.outage, record).await;
     checks.judge(denied, slot, record)
 }
 

@@ -1,11 +1,6 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
-mod held;
-mod identity;
-mod observed;
-mod releases;
-
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,21 +8,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use self::held::Held;
-use self::releases::Releases;
-use crate::auth::TokenMemory;
+use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
+use crate::base::facts::Target;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems, StoreUrl};
+use crate::config::{self, Problems};
 use crate::issuer::Issuers;
-use crate::limit::{self, Correction, Ticket};
-use crate::observe::{AccessLog, LimitMeter, Metrics, RouteMeter, Told};
-use crate::plan::Plan;
-use crate::store::{
-    Answers, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal, SessionKeys, Store,
+use crate::limit::Limiter;
+use crate::observe::{
+    Format, LimitMeter, Metrics, Now, Observer, RevocationState, RouteMeter, Snapshot,
 };
+use crate::plan::{Plan, Route};
+use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::upstream::Upstream;
 
 /// How often unused upstream connections are looked at.
@@ -41,20 +36,14 @@ pub struct Gateway {
     generation: AtomicU64,
     /// Shared state.
     pub store: Arc<Store>,
-    /// Tokens that were verified.
-    pub tokens: TokenMemory,
-    /// Limits as this node knows them.
-    pub limits: limit::State,
+    /// Who calls.
+    pub auth: Authenticator,
+    /// What callers have left.
+    pub limits: Arc<Limiter>,
+    /// Metrics and logs.
+    pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
-    releases: Arc<Releases>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Access lines.
-    pub access: AccessLog,
-    /// What the log has said once.
-    pub told: Told,
-    started: Instant,
     /// Where the public listener is, once it is bound.
     public: OnceLock<SocketAddr>,
     draining: AtomicBool,
@@ -84,43 +73,24 @@ impl Gateway {
     /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, and for
     /// the keys of issuers for their `jwks.timeout`, then serves without them.
     pub async fn open(plan: Plan) -> Arc<Self> {
-        let settings = &plan.config.store;
-        let store = match settings.url {
-            StoreUrl::Memory => {
-                let bounds = MemoryBounds::of(settings);
-                Store::Memory(Box::new(MemoryStore::bounded(bounds)))
-            }
-            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
-                let redis = RedisStore::open(settings);
-                if !redis.first_connection(settings.connect_timeout).await {
-                    tracing::warn!("starting without the store");
-                }
-                Store::Redis(Box::new(redis))
-            }
-        };
-        store.follow_revocations(&plan.config);
-        store.follow_epochs();
-        let metrics = Arc::new(Metrics::default());
-        let access = match plan.config.log.access {
-            config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
-            config::AccessLog::Off => AccessLog::off(),
-        };
-        let limits = limit::State::new(settings.memory_limit_keys);
-        let (store, background) = (Arc::new(store), Background::new(&metrics));
-        let cache = HttpCache::open(&plan, &store, &metrics, &background);
-        let running = Running::new(plan, None, &metrics);
+        let config = &plan.config;
+        let settings = &config.store;
+        let store = Arc::new(Store::open(config).await);
+        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let metrics = &observer.metrics;
+        let background = Background::new(metrics);
+        let auth = Authenticator::new(&store, metrics);
+        let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
+        let cache = HttpCache::open(&plan, &store, metrics, &background);
+        let running = Running::new(plan, None, metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
             store,
-            tokens: TokenMemory::new(),
+            auth,
             limits,
+            observer,
             cache,
-            releases: Arc::default(),
-            metrics: Arc::clone(&metrics),
-            access,
-            told: Told::default(),
-            started: Instant::now(),
             public: OnceLock::new(),
             draining: AtomicBool::new(false),
             background,
@@ -129,9 +99,6 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
-        tokio::spawn(held::keep(Arc::downgrade(&gateway)));
-        let releases = Arc::clone(&gateway.releases);
-        tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -158,9 +125,9 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
-        identity::warn_of_qualified(&current.plan, &plan);
+        warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
-        let running = Running::new(plan, Some(&current), &self.metrics);
+        let running = Running::new(plan, Some(&current), &self.observer.metrics);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -176,6 +143,19 @@ impl Gateway {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Who calls, and whether the caller's claims suffice for the route.
+    pub fn identify<'a>(
+        &'a self,
+        running: &'a Running,
+        route: &'a Route,
+        target: &'a Target,
+        headers: &'a HeaderMap,
+    ) -> impl Future<Output = Identified> {
+        let places = Places { headers, query: target.query() };
+        let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
+        self.auth.identify(route.auth.as_ref(), places, fetch_keys)
+    }
+
     /// Asks the store, by way of the cache, whose pending purges go first, and measures.
     pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
         if questions.is_empty() {
@@ -185,7 +165,7 @@ impl Gateway {
         let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
         *took = Some(waited);
-        self.metrics.store_duration.observe(waited);
+        self.observer.metrics.store_duration.observe(waited);
         answers
     }
 
@@ -197,26 +177,33 @@ impl Gateway {
         self.background.spawn("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
-    /// Gives back or charges what a request turned out to cost, in the background.
-    pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
-        let Some(correction) = correction else { return };
-        let gateway = Arc::clone(self);
-        self.background.spawn("limits", async move {
-            correction.carry_out(&gateway.store, &gateway.limits).await
-        });
-    }
-
-    /// Gives places among the requests in flight back, those of the store in the background.
-    pub fn leave(&self, ticket: Ticket) {
-        if let Some(release) = self.limits.in_flight.leave(ticket) {
-            self.release(release);
-        }
-    }
-
-    fn release(&self, release: Release) {
-        if !self.releases.add(release) {
-            self.metrics.store_failed("limits");
-        }
+    /// All metrics as they are now, with what nobody keeps up to date.
+    pub fn render_metrics(&self, format: Format) -> String {
+        let running = self.running();
+        let (plan, store) = (&running.plan, &self.store);
+        let followed = store.followed(plan.on_outage.revocation_max_stale);
+        let evicted = store.evicted();
+        let limits = evicted.limits.saturating_add(self.limits.state.evicted());
+        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
+        let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
+        let snapshot = Snapshot {
+            store_up: store.is_connected(),
+            revocations: followed.map(|it| RevocationState {
+                known: it.known,
+                followed: it.connected,
+                complete: it.complete,
+            }),
+            revocations_max: plan.config.store.revocations,
+            cache: self.cache.state(),
+            evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
+            named: Now {
+                issuers: issuers.collect(),
+                upstreams: upstreams.collect(),
+                connections_max: plan.config.server.limits.connections,
+            },
+        };
+        self.observer.metrics.render(format, snapshot)
     }
 
     /// Says where the public listener is.
@@ -235,11 +222,6 @@ impl Gateway {
         Some(address)
     }
 
-    /// How long the gateway has been running.
-    pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Tells load balancers to send no more requests.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -254,10 +236,9 @@ impl Gateway {
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
         self.background.finish(limit).await;
-        let released = self.releases.send(&self.store, &self.metrics);
-        let _ = tokio::time::timeout(limit, released).await;
+        self.limits.finish(limit).await;
         let _ = tokio::time::timeout(limit, self.cache.settle()).await;
-        self.access.flush(limit);
+        self.observer.access.flush(limit);
     }
 }
 
@@ -298,6 +279,18 @@ impl Running {
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
 fn store_identity(store: &config::Store) -> config::Store {
     config::Store { on_outage: config::Store::default().on_outage, ..store.clone() }
+}
+
+/// The store keys of a verifier that joins another one on a route carry its name from now on, and
+/// those without it are asked no more: they may have been written for callers of any verifier.
+fn warn_of_qualified(former: &Plan, plan: &Plan) {
+    for name in plan.newly_qualified(former) {
+        tracing::warn!(
+            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+             revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
+             what was revoked by jti, sid or sub before"
+        );
+    }
 }
 
 /// Looks after what no request waits for, until the gateway is gone.

@@ -91,9 +91,9 @@ pub(super) async fn serve(
 
 /// Ends a connection that speaks TLS, and says once what to do about such clients.
 async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: ClientIo) {
-    gateway.metrics.connection_failed(Unparsed::Tls.code());
+    gateway.observer.metrics.connection_failed(Unparsed::Tls.code());
     proxy::log_unparsed(client, Unparsed::Tls);
-    if gateway.told.first(Unparsed::Tls.code(), "") {
+    if gateway.observer.logged.first(Unparsed::Tls.code(), "") {
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
              is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
@@ -211,12 +211,12 @@ fn report(limits: &ClientLimits, client: &proxy::Connection, clock: &Clock, ende
     let unparsed = match ended {
         Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
         Ended::Expired(Expired::SlowReader) => {
-            gateway.metrics.connection_failed("slow_reader");
+            gateway.observer.metrics.connection_failed("slow_reader");
             return;
         }
         Ended::Expired(Expired::Silent) => return,
         Ended::Cut => {
-            gateway.metrics.connection_failed("cut_at_drain");
+            gateway.observer.metrics.connection_failed("cut_at_drain");
             return;
         }
         Ended::Over(Ok(())) => return,
@@ -234,11 +234,11 @@ fn report(limits: &ClientLimits, client: &proxy::Connection, clock: &Clock, ende
         Ended::Over(Err(error)) => {
             // The client went away or broke a body's framing; its requests have lines of their own.
             tracing::debug!(client = %client.address(), %error, "a connection ended");
-            gateway.metrics.connection_failed("broken");
+            gateway.observer.metrics.connection_failed("broken");
             return;
         }
     };
-    gateway.metrics.connection_failed(unparsed.code());
+    gateway.observer.metrics.connection_failed(unparsed.code());
     proxy::log_unparsed(client, unparsed);
 }
 

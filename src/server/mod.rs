@@ -132,7 +132,7 @@ async fn accept(server: Arc<Shared>, workers: Arc<Workers>, listener: TcpListene
             Ok((stream, address)) => admit(&server, &workers, stream, address),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                server.gateway.metrics.connection_refused("accept_failed");
+                server.gateway.observer.metrics.connection_refused("accept_failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -161,7 +161,7 @@ fn admit(server: &Arc<Shared>, workers: &Workers, stream: TcpStream, address: So
                 Full::Address => Unparsed::AddressFull,
             };
             let gateway = &server.gateway;
-            gateway.metrics.connection_refused(unparsed.code());
+            gateway.observer.metrics.connection_refused(unparsed.code());
             if let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() {
                 // The others get no answer, and are counted alone.
                 proxy::log_turned_away(gateway, &peer, unparsed);

@@ -124,14 +124,14 @@ struct Counted {
 
 impl Counted {
     fn new(gateway: &Arc<Gateway>, open: Arc<AtomicUsize>) -> Self {
-        gateway.metrics.connections.inc();
+        gateway.observer.metrics.connections.inc();
         Self { gateway: Arc::clone(gateway), open }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.gateway.metrics.connections.dec();
+        self.gateway.observer.metrics.connections.dec();
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -159,9 +159,9 @@ impl MemoryStore {
         }
     }
 
-    /// How many keys have holders of places, the dead among them.
+    /// How many keys have holders of slots, the dead among them.
     #[cfg(test)]
-    pub(super) fn crowds(&self) -> usize {
+    pub(super) fn slot_keys(&self) -> usize {
         lock(&self.holders).len()
     }
 

@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::cached::{
     ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
     VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
-pub use self::lease::{Crowd, LeaseReply, Leases, Release};
+pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey,
@@ -81,6 +81,28 @@ pub enum Store {
 }
 
 impl Store {
+    /// The store that the configuration names. Waits for a first connection for
+    /// `store.connect_timeout` at most, then does without until there is one.
+    pub async fn open(config: &Config) -> Self {
+        let settings = &config.store;
+        let store = match settings.url {
+            StoreUrl::Memory => {
+                let bounds = MemoryBounds::of(settings);
+                Self::Memory(Box::new(MemoryStore::bounded(bounds)))
+            }
+            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
+                let redis = RedisStore::open(settings);
+                if !redis.first_connection(settings.connect_timeout).await {
+                    tracing::warn!("starting without the store");
+                }
+                Self::Redis(Box::new(redis))
+            }
+        };
+        store.follow_revocations(config);
+        store.follow_epochs();
+        store
+    }
+
     /// Answers everything one request needs to know, in one round trip and within `store.timeout`.
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
         match self {
@@ -95,13 +117,13 @@ impl Store {
         self.ask(&questions).await.charges.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Asks for places outside a request's own question: to look, or to keep what one has.
+    /// Asks for slots outside a request's own question: to look, or to keep what one has.
     pub async fn lease(&self, leases: Leases<'_>) -> Result<LeaseReply, StoreError> {
         let questions = Questions { leases: Some(leases), ..Questions::default() };
         self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Gives places back. Doing it again changes nothing.
+    /// Gives slots back. Doing it again changes nothing.
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.release(releases).await,

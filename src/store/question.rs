@@ -19,7 +19,7 @@ pub struct Questions<'a> {
     pub standing: Option<Standing<'a>>,
     /// May these limits be charged? All or none.
     pub charges: Option<Charges<'a>>,
-    /// Is there room among the requests in flight? In all crowds or none.
+    /// Is there a free slot among the requests in flight? Of all limits, or of none.
     pub leases: Option<Leases<'a>>,
     /// What is the caller's session?
     pub session: Option<SessionKey<'a>>,

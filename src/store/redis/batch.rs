@@ -85,8 +85,8 @@ impl Batch {
         if let Some(asked) = questions.leases {
             let call = pipeline.add_command(start("EVALSHA"));
             call.arg(&scripts.lease.sha).arg(asked.keys.len()).arg(asked.keys).arg(asked.holder);
-            for crowd in asked.crowds {
-                call.arg(crowd.most).arg(crowd.lease_ms()).arg(crowd.mode as u8);
+            for limit in asked.limits {
+                call.arg(limit.most).arg(limit.lease_ms()).arg(limit.mode as u8);
             }
         }
         let cached = pipeline.len();

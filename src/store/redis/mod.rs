@@ -161,13 +161,13 @@ impl RedisStore {
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         let script = &self.link().scripts.release;
         let mut pipeline = Pipeline::with_capacity(releases.len());
-        for Release { keys, crowds, holder, in_doubt } in releases {
+        for Release { keys, limits, holder, in_doubt } in releases {
             if *in_doubt {
                 // Rare, so the script travels with the call.
                 let call = pipeline.cmd("EVAL").arg(script.code).arg(keys.len()).arg(keys);
                 call.arg(holder);
-                for crowd in crowds {
-                    call.arg(crowd.lease_ms());
+                for limit in limits {
+                    call.arg(limit.lease_ms());
                 }
             } else {
                 for key in keys {

@@ -7,8 +7,9 @@ use tokio::time::advance;
 
 use crate::store::keys::Keys;
 use crate::store::{
-    Cached, CachedEntry, CachedReply, ChargeReply, Charges, Crowd, Entry, Epoch, HeldLock, Leases,
-    MemoryBounds, MemoryStore, Mode, Purge, Questions, Remembered, Standing, Window, WindowSet,
+    Cached, CachedEntry, CachedReply, ChargeReply, Charges, ConcurrencyLimit, Entry, Epoch,
+    HeldLock, Leases, MemoryBounds, MemoryStore, Mode, Purge, Questions, Remembered, Standing,
+    Window, WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -227,13 +228,13 @@ async fn no_flood_of_one_kind_reaches_another() {
 #[tokio::test(start_paused = true)]
 async fn the_dead_hold_no_room_for_ever() {
     let store = store();
-    let crowds = [Crowd { most: 1, lease: SECOND, mode: Mode::Enforce }];
+    let limits = [ConcurrencyLimit { most: 1, lease: SECOND, mode: Mode::Enforce }];
     for round in 0..20 {
         for number in 0..1000 {
             let keys = [format!("{round}-{number}")];
-            assert!(store.lease(Leases { crowds: &crowds, keys: &keys, holder: "h" }).allowed);
+            assert!(store.lease(Leases { limits: &limits, keys: &keys, holder: "h" }).allowed);
         }
         advance(SECOND).await;
     }
-    assert!(store.crowds() <= 3000, "{} keys are kept of the dead", store.crowds());
+    assert!(store.slot_keys() <= 3000, "{} keys are kept of the dead", store.slot_keys());
 }

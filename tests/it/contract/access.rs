@@ -7,9 +7,9 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    ApiKeyWrite, Cached, CachedEntry, Charges, Crowd, Ending, Entry, HeldLock, Leases, Mode, Purge,
-    Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey, SessionWrite,
-    Standing, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
+    ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
+    Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey,
+    SessionWrite, Standing, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -52,9 +52,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let minute = Duration::from_secs(60);
         let set = WindowSet::new(vec![Window::new(9, minute), Window::new(900, minute)]);
         let keys = words(&["app:ratelimit:{a}:p:1m", "app:ratelimit:{a}:q:1m"]);
-        let crowds = [Crowd { most: 99, lease: minute, mode: Mode::Enforce }];
+        let limits = [ConcurrencyLimit { most: 99, lease: minute, mode: Mode::Enforce }];
         let places = words(&["app:ratelimit:{a}:p:in-flight"]);
-        let leases = Leases { crowds: &crowds, keys: &places, holder: "h" };
+        let leases = Leases { limits: &limits, keys: &places, holder: "h" };
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
@@ -88,7 +88,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 assert!(answers.leases.unwrap().expect("a lease").allowed);
                 for in_doubt in [false, true] {
                     let (keys, holder) = (places.clone(), "h".to_owned());
-                    let release = Release { keys, crowds: crowds.to_vec(), holder, in_doubt };
+                    let release = Release { keys, limits: limits.to_vec(), holder, in_doubt };
                     store.release(&[release]).await.expect("a release");
                 }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");

@@ -1,4 +1,4 @@
-//! What one request asks of the limits, and what the store's answer means.
+//! Limits on rates: which windows a request charges, and what the store's answer means.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,47 +7,29 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::exceeded::Exceeded;
+use super::facts::Facts;
+use super::forecast::Forecast;
+use super::headers::{self, Quota, WindowLeft};
 use super::key::principal;
+use super::notes::LimitNotes;
 use super::policy::{Limit, Policy, Rule};
 use super::receipt::{Correction, Receipt};
-use super::{Exceeded, Facts, Forecast, Quota, State, Told, headers};
+use super::state::State;
+use super::timing::{after, duration};
 use crate::config::{LimitKey, LimitOutage, Over};
 use crate::store::keys::Keys;
 use crate::store::{ChargeReply, Charges, Mode, Reply, Window, WindowSet, WindowState};
 
 /// What a request charges: one key per window of every limit that counts it.
 #[derive(Debug)]
-pub struct Asked<'p> {
+pub struct RateCheck<'p> {
     policy: &'p Policy,
     /// The limit and the window of each key.
     rules: Vec<Charged<'p>>,
     pub(super) keys: Vec<String>,
     set: Cow<'p, Arc<WindowSet>>,
     asked_at: Instant,
-}
-
-/// Which shared counters the request charges; those keyed by address alone when its token is no
-/// good.
-pub fn question<'p>(
-    policy: &'p Policy,
-    keys: &Keys,
-    facts: &Facts<'_>,
-    identified: bool,
-) -> Option<Asked<'p>> {
-    let limits = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
-    let (rules, keys) = chargeable(keys, facts, limits);
-    if rules.is_empty() {
-        return None;
-    }
-    let set = match &policy.fixed {
-        Some(fixed) if identified => Cow::Borrowed(&fixed.all),
-        Some(fixed) => Cow::Borrowed(&fixed.by_address),
-        None => {
-            let priced = rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
-            Cow::Owned(Arc::new(WindowSet::new(priced.collect())))
-        }
-    };
-    Some(Asked { policy, rules, keys, set, asked_at: Instant::now() })
 }
 
 /// A limit and one of its windows.
@@ -77,7 +59,31 @@ fn chargeable<'p>(
     (rules, written)
 }
 
-impl<'p> Asked<'p> {
+impl<'p> RateCheck<'p> {
+    /// Which shared windows the request charges; those keyed by address alone when its token is no
+    /// good. Nothing when no limit counts it.
+    pub fn of(
+        policy: &'p Policy,
+        keys: &Keys,
+        facts: &Facts<'_>,
+        identified: bool,
+    ) -> Option<Self> {
+        let limits = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
+        let (rules, keys) = chargeable(keys, facts, limits);
+        if rules.is_empty() {
+            return None;
+        }
+        let set = match &policy.fixed {
+            Some(fixed) if identified => Cow::Borrowed(&fixed.all),
+            Some(fixed) => Cow::Borrowed(&fixed.by_address),
+            None => {
+                let priced = rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
+                Cow::Owned(Arc::new(WindowSet::new(priced.collect())))
+            }
+        };
+        Some(Self { policy, rules, keys, set, asked_at: Instant::now() })
+    }
+
     /// The question for the store.
     pub fn charges(&self) -> Charges<'_> {
         Charges { set: &self.set, keys: &self.keys }
@@ -94,7 +100,7 @@ impl<'p> Asked<'p> {
         let windows = self.set.windows.iter().zip(&reply.windows);
         let all = self.rules.iter().zip(&self.keys).zip(windows);
         all.map(|(((limit, rule), key), (window, state))| {
-            Forecast::new((limit, rule), key, window, state)
+            Forecast::new(limit, rule, key, window, state)
         })
         .collect()
     }
@@ -115,15 +121,23 @@ impl<'p> Asked<'p> {
 
     /// Refuses at once what the store refused a moment ago. Where it must say first whether there
     /// is a session (`in_doubt`), nobody knows yet whom the limits by session count.
-    pub fn recall(&self, state: &State, told: &Told<'_>, in_doubt: bool) -> Result<(), Exceeded> {
-        self.recall_shared(state, told, |limit| !(in_doubt && limit.is_by_session()))
+    ///
+    /// # Errors
+    /// A limit is exhausted.
+    pub fn check_denied(
+        &self,
+        state: &State,
+        notes: &LimitNotes<'_>,
+        in_doubt: bool,
+    ) -> Result<(), Exceeded> {
+        self.check_denied_of(state, notes, |limit| !(in_doubt && limit.is_by_session()))
     }
 
     /// The same for some of the limits.
-    pub(super) fn recall_shared(
+    pub(super) fn check_denied_of(
         &self,
         state: &State,
-        told: &Told<'_>,
+        notes: &LimitNotes<'_>,
         chosen: impl Fn(&Limit) -> bool,
     ) -> Result<(), Exceeded> {
         for (index, ((limit, rule), window)) in self.rules.iter().zip(&self.set.windows).enumerate()
@@ -132,9 +146,11 @@ impl<'p> Asked<'p> {
                 && chosen(limit)
                 && let Some(wait) = state.denied.until(&self.keys[index], window)
             {
-                let mut quota = told.quota.renewed();
+                let mut quota = notes.quota.renewed();
                 quota.policy = self.policy_header();
-                quota.push((&rule.item, rule.item.limit), 0, wait, wait);
+                let limit = rule.item.limit;
+                let left = WindowLeft { limit, remaining: 0, next: wait, full: wait };
+                quota.push(&rule.item, &left);
                 return Err(self.refuse(index, wait, &quota, state));
             }
         }
@@ -143,12 +159,15 @@ impl<'p> Asked<'p> {
 
     /// Judges the store's answer; without one, does what `outage` says. The receipt is there when
     /// the answer decides what is charged in the end.
+    ///
+    /// # Errors
+    /// A limit is exhausted, or the store did not answer and the request is refused then.
     pub fn admit(
         &self,
         reply: &Reply<ChargeReply>,
         outage: LimitOutage,
         state: &State,
-        told: &mut Told<'p>,
+        notes: &mut LimitNotes<'p>,
     ) -> Result<Option<Receipt<'p>>, Exceeded> {
         let (reply, set, shared) = match (reply, outage) {
             (Ok(reply), _) => (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), true),
@@ -161,14 +180,16 @@ impl<'p> Asked<'p> {
                 (Cow::Owned(reply), Cow::Owned(share), false)
             }
         };
-        told.quota.policy = self.policy_header();
+        notes.quota.policy = self.policy_header();
         let mut worst: Option<(usize, &WindowState)> = None;
         for (index, (window, found)) in set.windows.iter().zip(&reply.windows).enumerate() {
             let (limit, rule) = self.rules[index];
-            if limit.is_told() {
-                let left = found.free - if reply.allowed { i64::from(window.cost) } else { 0 };
+            if limit.is_advertised() {
+                let paid = if reply.allowed { i64::from(window.cost) } else { 0 };
                 let (next, full) = after(found, window, reply.allowed);
-                told.quota.push((&rule.item, window.limit), left, next, full);
+                let (limit, remaining) = (window.limit, found.free - paid);
+                let left = WindowLeft { limit, remaining, next, full };
+                notes.quota.push(&rule.item, &left);
             }
             if found.retry_ms == 0 {
                 continue;
@@ -183,11 +204,11 @@ impl<'p> Asked<'p> {
                         worst = Some((index, found));
                     }
                 }
-                Over::Shadow | Over::Mark(_) => told.note(limit, &rule.item.name),
+                Over::Shadow | Over::Mark(_) => notes.note_over(limit, &rule.item.name),
             }
         }
         if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
-            return Err(self.refuse(index, duration(found.retry_ms), &told.quota, state));
+            return Err(self.refuse(index, duration(found.retry_ms), &notes.quota, state));
         }
         Ok(self.receipt(&reply, shared))
     }
@@ -213,29 +234,12 @@ impl<'p> Asked<'p> {
         if self.policy.policy_header.is_some() {
             return self.policy.policy_header.clone();
         }
-        let told = self.rules.iter().filter(|(limit, _)| limit.is_told());
-        headers::policy_header(told.map(|(_, rule)| &rule.item))
+        let advertised = self.rules.iter().filter(|(limit, _)| limit.is_advertised());
+        headers::policy_header(advertised.map(|(_, rule)| &rule.item))
     }
 }
 
 /// Whether `found` is waited for longer than `other`; what never fits is waited for longest.
 fn is_longer(found: &WindowState, other: &WindowState) -> bool {
     duration(found.retry_ms) > duration(other.retry_ms)
-}
-
-/// When units come back, and when all are back, seen from after the charge: the charge itself is
-/// the last to return.
-pub(super) fn after(state: &WindowState, window: &Window, allowed: bool) -> (Duration, Duration) {
-    let span = Duration::from_micros(window.span_us);
-    match (allowed && window.charges(state) && window.cost > 0, state.next_ms) {
-        (true, 0) => (span, span),
-        (true, next_ms) => (duration(next_ms), span),
-        (false, next_ms) => (duration(next_ms), duration(state.full_ms)),
-    }
-}
-
-pub(super) fn duration(ms: i64) -> Duration {
-    // -1 (it never fits) becomes the longest wait that still prints: the caller cannot do better
-    // than not to retry.
-    u64::try_from(ms).map_or(Duration::from_secs(86_400 * 365), Duration::from_millis)
 }

@@ -1,24 +1,23 @@
-//! Places among the requests in flight that are to be given back to the store. They wait here until
-//! the store has said that it took them, or until their leases have ended anyway.
+//! Slots that are to be given back to the store. They wait here until the store has said that it
+//! took them, or until their leases have ended anyway.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Gateway;
 use crate::observe::Metrics;
 use crate::store::{Release, Store, StoreError};
 
-/// Most releases that wait for the store. Beyond it a place is free when its lease ends.
+/// Most releases that wait for the store. Beyond it a slot is free when its lease ends.
 const WAITING_MAX: usize = 65_536;
 /// Most releases in one round trip.
 const BATCH_MAX: usize = 256;
 /// Pause after a round trip that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// How often the task looks whether the gateway is still there.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// How often the sender looks whether the limiter is still there.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -70,6 +69,17 @@ impl Releases {
         }
     }
 
+    /// Waits for something to send, or for [`IDLE_MAX`].
+    pub(super) async fn wait(&self) {
+        // Whether it rang or not, what waits is looked at.
+        let _ = tokio::time::timeout(IDLE_MAX, self.bell.notified()).await;
+    }
+
+    /// Has what waits be looked at again.
+    pub(super) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
     /// The next batch, without those whose leases have ended.
     fn next(&self) -> (Vec<Instant>, Vec<Release>) {
         let mut waiting = self.lock();
@@ -81,20 +91,5 @@ impl Releases {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Release)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sends releases as they come, until the gateway is gone.
-pub(super) async fn keep(gateway: Weak<Gateway>, releases: Arc<Releases>) {
-    loop {
-        // Whether it rang or not, what waits is looked at.
-        let _ = tokio::time::timeout(IDLE_MAX, releases.bell.notified()).await;
-        let Some(gateway) = gateway.upgrade() else { return };
-        let sent = releases.send(&gateway.store, &gateway.metrics).await;
-        drop(gateway);
-        if sent.is_err() {
-            tokio::time::sleep(RETRY_PAUSE).await;
-            releases.bell.notify_one();
-        }
     }
 }
