@@ -35,11 +35,11 @@ pub(super) struct Admitted {
 impl Admission {
     /// Stores a complete response that answers requests with these fields, unless it cannot be
     /// stored after all.
-    pub(super) async fn admit(self, mut response: Stored, fields: &HeaderMap) -> Admitted {
+    pub(super) async fn admit(self, mut response: Arc<Stored>, fields: &HeaderMap) -> Admitted {
         let Self { cache, key, replaces, lease } = self;
         let refused = |reason: &'static str, response| {
             key.origin.not_stored(reason);
-            Admitted { response: Arc::new(response), is_stored: false }
+            Admitted { response, is_stored: false }
         };
         if key.epochs.is_empty() {
             // Nobody could tell whether it still holds.
@@ -51,9 +51,10 @@ impl Admission {
         let Some(epochs) = key.epochs_of(&cache, &response).await else {
             return refused("tags", response);
         };
-        response.epochs = epochs;
-        response.compact();
-        let response = Arc::new(response);
+        // Nobody else has it yet, so that nothing is copied here.
+        let entry = Arc::make_mut(&mut response);
+        entry.epochs = epochs;
+        entry.compact();
         let now_ms = cache.now_ms();
         cache.near.offer(&key.key, &response, now_ms);
         let route = Arc::clone(&key.origin.route);

@@ -149,8 +149,9 @@ pub(super) async fn from_store(
                     Piece::Bytes(ref bytes) => parts.bytes(bytes.clone()),
                     Piece::Slice { start, len } => {
                         let range = start..start.saturating_add(len);
-                        let range = StoredRange::open(cache, &stored.key, *body, range).await?;
-                        parts.stored(range);
+                        let range = StoredRange::open(cache, &stored.key, *body, range);
+                        // Large: boxed, it takes no room where the body is at hand.
+                        parts.stored(Box::pin(range).await?);
                     }
                 }
             }

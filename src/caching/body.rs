@@ -43,7 +43,8 @@ pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> bool {
     match &stored.body {
         StoredBody::Inline(_) => true,
         StoredBody::Chunked(body) => {
-            StoredRange::open(cache, &stored.key, *body, 0..body.len).await.is_some()
+            let range = StoredRange::open(cache, &stored.key, *body, 0..body.len);
+            Box::pin(range).await.is_some()
         }
     }
 }

@@ -86,8 +86,11 @@ impl EpochsNow<'_> {
         let mut valid = Vec::with_capacity(responses.len());
         for response in responses {
             let keys = self.origin.epochs(&response);
-            let tags =
-                if keys.is_empty() { Some(Vec::new()) } else { self.tags(cache, &keys).await };
+            let tags = match keys.is_empty() {
+                true => Some(Vec::new()),
+                // Boxed, as what is rare and large is: it takes no room in each hit.
+                false => Box::pin(self.tags(cache, &keys)).await,
+            };
             let Some(tags) = tags else { continue };
             let Epochs { hard, soft } = joined(self.key, self.epochs, &tags);
             if response.epochs.hard == hard {

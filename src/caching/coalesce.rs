@@ -217,7 +217,16 @@ pub(super) struct Leader {
 
 impl Leader {
     fn tell(&self, outcome: Outcome) {
-        self.progress.send_replace(Progress::Known(outcome));
+        self.show(Progress::Known(outcome));
+    }
+
+    /// Wakes nobody where nobody waits. That is found out under the lock of the value: whoever
+    /// joins meanwhile is counted, or sees what is new.
+    fn show(&self, progress: Progress) {
+        self.progress.send_if_modified(|shown| {
+            *shown = progress;
+            self.is_awaited()
+        });
     }
 
     /// The response has begun and is stored while it arrives.
@@ -227,7 +236,7 @@ impl Leader {
 
     /// The response has begun, and only its end tells whether it is stored.
     pub(super) fn length_unknown(&self) {
-        self.progress.send_replace(Progress::LengthUnknown);
+        self.show(Progress::LengthUnknown);
     }
 
     /// The response is this one.

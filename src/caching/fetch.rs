@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::RANGE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::admission::Admission;
@@ -55,7 +56,7 @@ pub async fn fetch(
     let (cache, mut notes) = (Arc::clone(&miss.cache), std::mem::take(&mut miss.notes));
     let method = request.method().clone();
     let view_fields = Arc::clone(&fields);
-    let mut fetch = Fetch { miss, request, fields, transport, collapsed: None };
+    let mut fetch = Fetch::new(miss, request, fields, transport);
     let fetched = fetch.run().await.map_err(NotFetched::Upstream)?;
     notes.collapsed = fetch.collapsed;
     // The request, and the way to the upstream, are of no use any more.
@@ -76,7 +77,7 @@ pub async fn refresh(
     transport: impl Transport,
 ) {
     let Refresh { miss, leader } = *refresh;
-    let mut fetch = Fetch { miss, request, fields, transport, collapsed: None };
+    let mut fetch = Fetch::new(miss, request, fields, transport);
     let lease = match fetch.lease(Duration::ZERO).await {
         Fetcher::Us { lease: Some(lease), .. } => lease,
         Fetcher::Us { lease: None, .. } => return leader.left_to_others(),
@@ -94,8 +95,10 @@ pub async fn refresh(
 /// A fetch under way.
 struct Fetch<T> {
     miss: Box<Miss>,
-    /// The request as it is forwarded when the cache has no part in it.
+    /// The request as it is forwarded when the cache has no part in it; an empty one once it was
+    /// sent and cannot be sent again.
     request: Request<()>,
+    method: Method,
     /// The client's fields, which `Vary` selects from.
     fields: Arc<HeaderMap>,
     transport: T,
@@ -130,6 +133,11 @@ enum Sent {
 }
 
 impl<T: Transport> Fetch<T> {
+    fn new(miss: Box<Miss>, request: Request<()>, fields: Arc<HeaderMap>, transport: T) -> Self {
+        let method = request.method().clone();
+        Self { miss, request, method, fields, transport, collapsed: None }
+    }
+
     async fn run(&mut self) -> Result<Fetched, Failure> {
         let is_shareable = self.miss.is_shareable() && !self.forwards_conditions();
         let joins = if is_shareable { JOINS_MAX } else { 0 };
@@ -284,9 +292,9 @@ impl<T: Transport> Fetch<T> {
             lease,
         };
         let status = response.status();
-        let Self { miss, request, fields, .. } = &*self;
+        let Self { miss, request, method, fields, .. } = &*self;
         let answered = Answered { miss, request, fields, times };
-        if let Some(stale) = stale.as_deref().filter(|_| request.method() == Method::HEAD) {
+        if let Some(stale) = stale.as_deref().filter(|_| *method == Method::HEAD) {
             // Rare, and large: what is boxed takes no room in each miss.
             Box::pin(answered.learn(stale, status, response.headers())).await;
         }
@@ -344,7 +352,14 @@ impl<T: Transport> Fetch<T> {
         forwards: bool,
     ) -> Result<(Response<Download>, Times), Failure> {
         self.note_sent();
-        let mut request = self.request.clone();
+        // It is sent again where a 304 speaks of something else, and where the client wants a part
+        // of what cannot be stored.
+        let is_last = conditions.is_empty() && !self.request.headers().contains_key(RANGE);
+        let mut request = if is_last {
+            std::mem::replace(&mut self.request, Request::new(()))
+        } else {
+            self.request.clone()
+        };
         if forwards {
             cache::for_whole(request.headers_mut());
         } else if self.miss.intent.store {

@@ -35,7 +35,7 @@ pub(super) struct Filling {
     /// The length that the response announced, in bytes.
     pub(super) announced: Option<u64>,
     /// What is stored, without its body.
-    pub(super) head: Stored,
+    pub(super) entry: Arc<Stored>,
     /// The fields of the request.
     pub(super) fields: Arc<HeaderMap>,
     pub(super) admission: Admission,
@@ -145,10 +145,11 @@ impl Filling {
     /// Stores the whole body, then lets its readers have the last piece: what they have seen whole,
     /// the next request finds.
     async fn complete(self, last: Option<Bytes>) -> Admitted {
-        let Self { writer, mut head, fields, admission, leader, is_whole, .. } = self;
+        let Self { writer, mut entry, fields, admission, leader, is_whole, .. } = self;
         is_whole.store(true, Ordering::Release);
-        head.body = StoredBody::Inline(writer.collect(last.as_deref().unwrap_or_default()));
-        let admitted = admission.admit(head, &fields).await;
+        let body = writer.collect(last.as_deref().unwrap_or_default());
+        Arc::make_mut(&mut entry).body = StoredBody::Inline(body);
+        let admitted = admission.admit(entry, &fields).await;
         if let Some(leader) = leader {
             if admitted.is_stored {
                 leader.succeeded();

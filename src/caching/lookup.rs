@@ -180,7 +180,7 @@ impl Lookup {
     /// What is stored that answers the request? `reply` is the store's answer to the question; none
     /// where there was no question.
     pub async fn judge(
-        mut self,
+        mut self: Box<Self>,
         cache: &Arc<HttpCache>,
         reply: Option<Reply<CachedReply>>,
         view: RequestView<'_>,
@@ -202,7 +202,7 @@ impl Lookup {
         }
     }
 
-    async fn look(self, at: Looked<'_>) -> Found {
+    async fn look(self: Box<Self>, at: Looked<'_>) -> Found {
         let Looked { cache, ref reply, view } = at;
         if !reply.based {
             // Without the base nothing stored is valid, and nothing may be stored.
@@ -227,8 +227,13 @@ impl Lookup {
 
     /// Answers with the best of what is stored, or takes it along where it does not answer as it
     /// is.
-    async fn use_best(self, at: &Looked<'_>, best: Candidate, verdict: Verdict) -> Found {
-        let (cache, now_ms) = (at.cache, at.cache.now_ms());
+    async fn use_best(
+        self: Box<Self>,
+        at: &Looked<'_>,
+        best: Candidate,
+        verdict: Verdict,
+    ) -> Found {
+        let cache = at.cache;
         let is_near = self.copies().iter().any(|copy| Arc::ptr_eq(copy, &best.response));
         let mut notes = self.notes(verdict.forward().unwrap_or(Forward::Miss));
         notes.detail(match is_near {
@@ -247,7 +252,7 @@ impl Lookup {
             }
         };
         if is_fresh && !is_near {
-            cache.near.offer(&self.key, &best.response, now_ms);
+            cache.near.offer(&self.key, &best.response, cache.now_ms());
         }
         let response = answer::from_store(cache, &best.response, at.view, age).await;
         if !is_fresh {
@@ -271,7 +276,12 @@ impl Lookup {
     /// The miss by which a fresh response is fetched anew, where the route wants that for what is
     /// asked for again near its end. A request that says `no-store` or `only-if-cached` brings
     /// nothing about.
-    fn ahead(self, at: &Looked<'_>, best: Candidate, notes: CacheNotes) -> Option<Box<Miss>> {
+    fn ahead(
+        self: Box<Self>,
+        at: &Looked<'_>,
+        best: Candidate,
+        notes: CacheNotes,
+    ) -> Option<Box<Miss>> {
         let (cache, stored) = (at.cache, Arc::clone(&best.response));
         let share = self.origin.route.policy.refresh_ahead?;
         let may_fetch = self.intent.store && !self.intent.only_if_cached;
@@ -317,7 +327,8 @@ impl Lookup {
         if others.is_empty() || reply.vary.is_none() && !asked.is_empty() {
             return valid;
         }
-        let Ok(values) = cache.store.variants(&key.entry, &others).await else {
+        // Boxed, as what is rare and large is: it takes no room in each hit.
+        let Ok(values) = Box::pin(cache.store.variants(&key.entry, &others)).await else {
             return valid;
         };
         let found = now.valid(cache, decoded(key, &values).collect()).await;
@@ -325,7 +336,7 @@ impl Lookup {
     }
 
     /// The miss of a request for which nothing is taken along.
-    fn miss(self, at: &Looked<'_>, notes: CacheNotes) -> Box<Miss> {
+    fn miss(self: Box<Self>, at: &Looked<'_>, notes: CacheNotes) -> Box<Miss> {
         let (epochs, _) = self.split(&at.reply.epochs);
         let names = variant_names(at.reply.vary.as_deref(), at.view.fields);
         let variant = names.into_iter().next().unwrap_or_default();
@@ -357,7 +368,7 @@ impl Lookup {
     /// stored, and only those who ask at the same time may share the answer. A pass where it cannot
     /// be shared, or is the upstream's to make for this one request: a part, or a 304.
     fn without_epochs(
-        self,
+        self: Box<Self>,
         cache: &Arc<HttpCache>,
         view: RequestView<'_>,
         notes: CacheNotes,

@@ -65,7 +65,7 @@ impl Answered<'_> {
         let route = &self.miss.key.origin.route;
         let may_store = fresh.keep.is_ok() && route.is_comparable(&fresh.stored.vary);
         let Admitted { response, is_stored } = if may_store {
-            admission.admit(fresh.stored, self.fields).await
+            admission.admit(Arc::new(fresh.stored), self.fields).await
         } else {
             // What it says now holds for what was stored, too.
             self.end(stale).await;
@@ -93,7 +93,7 @@ impl Answered<'_> {
                 let (cache, key) = (Arc::clone(cache), key.clone());
                 let admission = Admission { cache, key, replaces: None, lease: None };
                 // Stored or not: nobody waits for it.
-                let _ = admission.admit(fresh.stored, self.fields).await;
+                let _ = admission.admit(Arc::new(fresh.stored), self.fields).await;
             }
             HeadUpdate::Outdated if stale.remaining_ms(self.times.answered_ms) > 0 => {
                 // Its variants are answers of the same resource: they are as old. Waited for, since
@@ -153,7 +153,7 @@ impl Answered<'_> {
             download,
             writer,
             announced,
-            head: entry,
+            entry: Arc::new(entry),
             fields: Arc::clone(self.fields),
             admission,
             is_whole: Arc::default(),
@@ -166,9 +166,9 @@ impl Answered<'_> {
         let answered_ms = self.times.answered_ms;
         let reader = body.read(BodyReader::ALL);
         let has_length = filling.announced.is_some();
-        let promised = Arc::new(promise(&filling.head, filling.announced));
+        let promised = Arc::new(promise(&filling.entry, filling.announced));
         filling.leader = match filling.leader {
-            Some(leader) if !filling.head.is_shareable(answered_ms) => {
+            Some(leader) if !filling.entry.is_shareable(answered_ms) => {
                 leader.hit_for_pass();
                 None
             }

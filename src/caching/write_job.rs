@@ -48,11 +48,12 @@ impl WriteJob {
             return;
         };
         let cache = Arc::clone(&self.cache);
-        let writing = async move {
+        // Large: boxed, it is moved once, and not with every step into the background.
+        let writing = Box::pin(async move {
             let outcome = self.run().await;
             drop(backlog);
             outcome
-        };
+        });
         if cache.store.is_shared() {
             cache.background.spawn("cache", writing);
         } else {
