@@ -314,7 +314,7 @@ fn one_request_waits_for_one_dead_server_alone() {
 struct Full {
     address: SocketAddr,
     _listener: TcpListener,
-    _queued: Vec<std::net::TcpStream>,
+    _queued: Vec<TcpStream>,
 }
 
 /// Fills the queue of a listener that accepts nobody.
@@ -322,9 +322,7 @@ fn socket_that_drops() -> Full {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500))
-    {
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
         queued.push(stream);
         assert!(queued.len() < 10_000, "the queue has no end");
     }
