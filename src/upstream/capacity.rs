@@ -34,7 +34,8 @@ pub(super) struct Capacity {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The clients of the permits in use, each at its permit's index; none where one was given back.
+    /// The clients of the permits in use, each at its permit's index; none where one was given
+    /// back.
     holders: Vec<Option<IpAddr>>,
     /// Where in `holders` there is none.
     vacant: Vec<usize>,

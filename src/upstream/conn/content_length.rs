@@ -35,8 +35,8 @@ pub(super) fn settle(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
     Ok(())
 }
 
-/// Whether there is nothing to settle in this value: digits without a leading zero, few enough to be
-/// a number.
+/// Whether there is nothing to settle in this value: digits without a leading zero, few enough to
+/// be a number.
 pub(super) fn is_canonical(text: &[u8]) -> bool {
     (1..=19).contains(&text.len())
         && text.iter().all(u8::is_ascii_digit)
