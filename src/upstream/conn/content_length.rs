@@ -14,13 +14,12 @@ pub(super) struct NotOne;
 /// [`NotOne`] when a part of it is no number, or the numbers differ.
 pub(super) fn settle(status: StatusCode, headers: &mut HeaderMap) -> Result<(), NotOne> {
     const NAME: HeaderName = CONTENT_LENGTH;
-    let Some(first) = headers.get(&NAME) else { return Ok(()) };
+    if !headers.contains_key(&NAME) {
+        return Ok(());
+    }
     if status == StatusCode::NO_CONTENT || headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.3: Transfer-Encoding overrides it.
         headers.remove(NAME);
-        return Ok(());
-    }
-    if is_canonical(first.as_bytes()) && headers.get_all(&NAME).iter().nth(1).is_none() {
         return Ok(());
     }
     let mut length = None;
@@ -36,8 +35,9 @@ pub(super) fn settle(status: StatusCode, headers: &mut HeaderMap) -> Result<(), 
     Ok(())
 }
 
-/// Digits without a leading zero, few enough to be a number.
-fn is_canonical(text: &[u8]) -> bool {
+/// Whether there is nothing to settle in this value: digits without a leading zero, few enough to
+/// be a number.
+pub(super) fn is_canonical(text: &[u8]) -> bool {
     (1..=19).contains(&text.len())
         && text.iter().all(u8::is_ascii_digit)
         && (text.len() == 1 || text.first() != Some(&b'0'))

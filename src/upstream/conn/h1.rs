@@ -1,4 +1,4 @@
-//! One connection to a server, driven by whoever uses it.
+//! One HTTP/1.1 connection to a server, driven by whoever uses it.
 //!
 //! hyper splits a client connection into a handle and a future that does the I/O. The usual place
 //! for that future is a task of its own; then each exchange wakes two tasks in turn, often on two
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::Open;
+use super::count::Counted;
 use crate::base::body::Upload;
 use crate::config;
 
@@ -26,9 +26,9 @@ const FIELDS_INLINE: usize = 100;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A connection and its handle.
-pub(super) struct Link {
+pub(in crate::upstream) struct Connection {
     sender: SendRequest<Upload>,
-    connection: Connection<TokioIo<TcpStream>, Upload>,
+    io: http1::Connection<TokioIo<TcpStream>, Upload>,
     /// Why the connection ended, once it has.
     ended: Option<Result<(), hyper::Error>>,
     resting_since: Option<Instant>,
@@ -37,33 +37,43 @@ pub(super) struct Link {
     /// Fires no later than the current exchange's deadline. Kept from one exchange to the next,
     /// because moving a timer costs more than letting it fire early once in a while.
     alarm: Pin<Box<Sleep>>,
-    _open: Open,
+    _counted: Counted,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
-/// How an exchange went.
-pub(super) enum Sent {
-    /// The head is here; the body follows on the link.
-    Answered(Box<Link>, Response<Incoming>),
+/// Why there is no response.
+#[derive(Debug)]
+pub(in crate::upstream) enum Unanswered {
     /// Nothing of the request was written.
-    Never(Request<Upload>),
+    Unsent,
     /// It was written, and the connection ended.
     Lost(Option<hyper::Error>),
     /// No head in time.
     TimedOut,
+    /// The head could be read in two ways.
+    Malformed(&'static str),
+    /// The body broke off before its first byte.
+    CutOff(hyper::Error),
 }
 
-impl Link {
-    pub(super) async fn handshake(
-        stream: TcpStream,
+impl Connection {
+    /// Connects to a server.
+    ///
+    /// # Errors
+    /// The operating system's, and those of looking the name up.
+    pub(in crate::upstream) async fn dial(
+        host: &str,
+        port: u16,
         settings: &config::Upstream,
-        open: Open,
+        counted: Counted,
     ) -> std::io::Result<Box<Self>> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
         let header_bytes = usize::try_from(settings.header_bytes).unwrap_or(BUFFER_BYTES);
         let mut builder = http1::Builder::new();
         builder.max_header_size(header_bytes);
@@ -73,29 +83,31 @@ impl Link {
         if settings.headers != FIELDS_INLINE {
             builder.max_headers(settings.headers);
         }
-        let (sender, connection) =
+        let (sender, io) =
             builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         let alarm = Box::pin(tokio::time::sleep(settings.response_timeout));
         Ok(Box::new(Self {
             sender,
-            connection,
+            io,
             ended: None,
             resting_since: None,
             is_old: false,
             alarm,
-            _open: open,
+            _counted: counted,
         }))
     }
 
     /// Whether the connection has served a request before.
-    pub(super) fn is_reused(&self) -> bool {
+    pub(in crate::upstream) fn is_reused(&self) -> bool {
         self.resting_since.is_some()
     }
 
+    /// Marks it as unused from now on.
     pub(super) fn rest(&mut self) {
         self.resting_since = Some(Instant::now());
     }
 
+    /// Since when nobody uses it.
     pub(super) fn resting_since(&self) -> Instant {
         self.resting_since.unwrap_or_else(Instant::now)
     }
@@ -120,25 +132,30 @@ impl Link {
     /// Does what I/O there is to do.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if self.ended.is_none()
-            && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(cx)
+            && let Poll::Ready(end) = Pin::new(&mut self.io).poll(cx)
         {
             self.ended = Some(end);
         }
     }
 
-    /// Sends a request and waits for the head of its response.
-    pub(super) async fn exchange(
-        mut self: Box<Self>,
-        request: Request<Upload>,
+    /// Sends a request and waits for the head of its response. Of what was not written, the request
+    /// is put back.
+    ///
+    /// # Errors
+    /// [`Unanswered`], after which the connection is of no use.
+    pub(super) async fn send(
+        &mut self,
+        request: &mut Option<Request<Upload>>,
         timeout: Duration,
-    ) -> Sent {
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let Some(outgoing) = request.take() else { return Err(Unanswered::Lost(None)) };
         let mut deadline = Instant::now() + timeout;
-        let upload = request.body().progress();
+        let upload = outgoing.body().progress();
         if self.alarm.deadline() > deadline {
             self.alarm.as_mut().reset(deadline);
         }
         // Unconstrained: a poll that is put off for fairness would count on a wake-up.
-        let answer = tokio::task::unconstrained(self.sender.try_send_request(request));
+        let answer = tokio::task::unconstrained(self.sender.try_send_request(outgoing));
         let mut answer = std::pin::pin!(answer);
         let answered = std::future::poll_fn(|cx| {
             // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken
@@ -158,12 +175,17 @@ impl Link {
             }
         });
         match answered.await {
-            None => Sent::TimedOut,
-            Some(Ok(response)) => Sent::Answered(self, response),
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => Sent::Never(request),
-                None => Sent::Lost(self.ended.and_then(Result::err).or(Some(error.into_error()))),
-            },
+            None => Err(Unanswered::TimedOut),
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => {
+                *request = error.take_message();
+                if request.is_some() {
+                    return Err(Unanswered::Unsent);
+                }
+                // How the connection ended says more.
+                let end = self.ended.replace(Ok(())).and_then(Result::err);
+                Err(Unanswered::Lost(end.or(Some(error.into_error()))))
+            }
         }
     }
 
