@@ -1,6 +1,7 @@
 //! `[server]` and `[server.limits]`: the public listener and what one client may take of it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -26,6 +27,9 @@ pub struct Server {
     pub drain: Duration,
     /// How long new requests are still served after SIGTERM, while `/readyz` says 503.
     pub drain_delay: Duration,
+    /// How long an HTTP/1.1 connection is silent between two requests before it is parked: it
+    /// keeps its socket and its `limits.idle_timeout`, and gives its buffers back.
+    pub park_after: Duration,
     /// In which fields clients are told of their rate limits.
     pub ratelimit_fields: RatelimitFields,
     /// Networks of clients that `Cache-Status` tells the key and the detail.
@@ -86,6 +90,7 @@ impl Default for Server {
             forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            park_after: Duration::from_secs(1),
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             limits: ClientLimits::default(),
@@ -124,10 +129,22 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
+        park_after: server.or("park_after", default.park_after, pause),
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),
     }
+}
+
+/// Shorter ones would park connections that are in use; longer than an hour is a mistake.
+const PARK_AFTER: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+fn pause(value: &DeValue<'_>) -> Read<Duration> {
+    let length = duration(value)?;
+    if PARK_AFTER.contains(&length) {
+        return Ok(length);
+    }
+    Err(Mistake::new("the duration is out of range", "write one from \"100ms\" to \"1h\""))
 }
 
 /// What `forwarded` may be.

@@ -66,6 +66,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert!(server.trusted_proxies.is_empty());
     assert_eq!(server.drain, Duration::from_secs(30));
     assert_eq!(server.drain_delay, Duration::ZERO);
+    assert_eq!(server.park_after, Duration::from_secs(1));
     let limits = server.limits;
     assert_eq!((limits.header_bytes, limits.headers), (32_768, 100));
     assert_eq!(limits.body_bytes, 10_485_760);

@@ -98,6 +98,8 @@ pub struct Metrics {
     store_evicted: Family<Kind, Counter>,
     /// Open client connections.
     pub connections: Gauge<i64, AtomicI64>,
+    /// Open client connections that are parked.
+    pub connections_parked: Gauge<i64, AtomicI64>,
     connections_refused: Family<Reason, Counter>,
     connection_errors: Family<Reason, Counter>,
     reloads: Family<Outcome, Counter>,
@@ -123,6 +125,7 @@ impl Default for Metrics {
             store_failures: Family::default(),
             store_evicted: Family::default(),
             connections: Gauge::default(),
+            connections_parked: Gauge::default(),
             connections_refused: Family::default(),
             connection_errors: Family::default(),
             reloads: Family::default(),
@@ -180,6 +183,8 @@ impl Metrics {
         r.register("store_evicted", help, self.store_evicted.clone());
         r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
+        let help = "Open client connections that are parked: idle, their buffers given back";
+        r.register("connections_parked", help, self.connections_parked.clone());
         let help = "Client connections closed at once, by reason";
         r.register("connections_refused", help, self.connections_refused.clone());
         let help = "Client connections that ended with an error, by reason";

@@ -9,7 +9,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::ClientLimits;
+use super::protocol::Protocol;
+use crate::config::Server;
+
+/// What the clock of a connection says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alarm {
+    /// Nothing has come for `park_after` since the last response: the connection can be parked.
+    Idle,
+    /// A deadline has passed.
+    Expired(Expired),
+}
 
 /// Why a connection's time is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +37,7 @@ pub(super) enum Expired {
 #[derive(Debug)]
 pub(super) struct Clock {
     began: Instant,
+    park_after: Duration,
     header_timeout: Duration,
     idle_timeout: Duration,
     progress_timeout: Duration,
@@ -118,15 +129,27 @@ impl InProgress {
 }
 
 impl Clock {
-    pub(super) fn start(limits: &ClientLimits) -> Arc<Self> {
+    /// The clock of a connection that begins now.
+    pub(super) fn start(config: &Server) -> Arc<Self> {
+        Self::new(config, false)
+    }
+
+    /// The clock of a connection that was parked and goes on now.
+    pub(super) fn resume(config: &Server) -> Arc<Self> {
+        Self::new(config, true)
+    }
+
+    fn new(config: &Server, served: bool) -> Arc<Self> {
+        let limits = &config.limits;
         Arc::new(Self {
             began: Instant::now(),
+            park_after: config.park_after,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             progress_timeout: limits.progress_timeout,
             progress_bytes: limits.progress_bytes,
             open: AtomicU32::new(0),
-            served: AtomicU32::new(0),
+            served: AtomicU32::new(served.into()),
             owes_408: AtomicBool::new(false),
             owes_reset: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
@@ -248,45 +271,86 @@ impl Clock {
         self.progress_bytes
     }
 
-    /// Returns when a deadline has passed. `head_deadline` is off for HTTP/2, whose frames between
+    /// Returns when a deadline has passed. HTTP/2 has no deadline of a head: its frames between
     /// requests are no heads.
-    pub(super) async fn expired(&self, head_deadline: bool) -> Expired {
+    pub(super) async fn expired(&self, protocol: Protocol) -> Expired {
         loop {
-            let (deadline, reason) = self.next_deadline(head_deadline);
+            let (deadline, reason) = self.next_deadline(protocol);
             let now = Instant::now();
             if deadline <= now {
-                self.owes_408.store(reason == Expired::SlowHead, Ordering::Relaxed);
-                return reason;
+                return self.expire(reason);
             }
-            // Something with a shorter deadline may begin at any time, so the sleep is no longer
-            // than that deadline.
-            let step = now + self.header_timeout.min(self.progress_timeout);
-            tokio::time::sleep_until(deadline.min(step)).await;
+            tokio::time::sleep_until(deadline.min(now + self.shortest())).await;
         }
     }
 
-    fn next_deadline(&self, head_deadline: bool) -> (Instant, Expired) {
-        let at =
-            |stamp: u64, timeout: Duration| self.began + Duration::from_millis(stamp - 1) + timeout;
+    /// Returns when a deadline of an HTTP/1 connection has passed, or when it can be parked.
+    pub(super) async fn alarm(&self) -> Alarm {
+        loop {
+            let (deadline, reason) = self.next_deadline(Protocol::Http1);
+            let now = Instant::now();
+            if deadline <= now {
+                return Alarm::Expired(self.expire(reason));
+            }
+            let idle_since = self.idle_since();
+            let park_at = idle_since.unwrap_or(now) + self.park_after;
+            if park_at <= now {
+                return Alarm::Idle;
+            }
+            tokio::time::sleep_until(deadline.min(park_at).min(now + self.shortest())).await;
+        }
+    }
+
+    fn expire(&self, reason: Expired) -> Expired {
+        self.owes_408.store(reason == Expired::SlowHead, Ordering::Relaxed);
+        reason
+    }
+
+    /// The longest sleep: something with a shorter deadline than the next one may begin meanwhile.
+    fn shortest(&self) -> Duration {
+        self.header_timeout.min(self.progress_timeout)
+    }
+
+    fn next_deadline(&self, protocol: Protocol) -> (Instant, Expired) {
+        let is_http1 = protocol == Protocol::Http1;
         let blocked = self.blocked_since.load(Ordering::Relaxed);
         if blocked != 0 {
-            return (at(blocked, self.progress_timeout), Expired::SlowReader);
+            return (self.at(blocked) + self.progress_timeout, Expired::SlowReader);
         }
         if self.open.load(Ordering::Relaxed) > 0 {
-            let handed = if head_deadline { 0 } else { self.handed_since() };
+            let handed = if is_http1 { 0 } else { self.handed_since() };
             if handed != 0 {
-                return (at(handed, self.progress_timeout), Expired::SlowReader);
+                return (self.at(handed) + self.progress_timeout, Expired::SlowReader);
             }
             return (Instant::now() + self.idle_timeout, Expired::Silent);
         }
         let head = self.head_since.load(Ordering::Relaxed);
         let known_head = !self.had_body.load(Ordering::Relaxed);
-        if head != 0 && head_deadline && known_head {
-            return (at(head, self.header_timeout), Expired::SlowHead);
+        if head != 0 && is_http1 && known_head {
+            return (self.at(head) + self.header_timeout, Expired::SlowHead);
         }
         let first = self.served.load(Ordering::Relaxed) == 0;
         let timeout = if first { self.header_timeout } else { self.idle_timeout };
-        (at(self.idle_since.load(Ordering::Relaxed).max(1), timeout), Expired::Silent)
+        (self.at(self.idle_since.load(Ordering::Relaxed)) + timeout, Expired::Silent)
+    }
+
+    /// Since when an HTTP/1 connection is idle: it has served a request, everything was sent, and
+    /// nothing of another one has come.
+    fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.served.load(Ordering::Relaxed) != 0
+            && self.open.load(Ordering::Relaxed) == 0
+            && self.blocked_since.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0;
+        is_idle.then(|| self.at(self.idle_since.load(Ordering::Relaxed)))
+    }
+
+    /// When a connection that is idle now ends.
+    pub(super) fn idle_deadline(&self) -> Instant {
+        self.at(self.idle_since.load(Ordering::Relaxed)) + self.idle_timeout
+    }
+
+    fn at(&self, stamp: u64) -> Instant {
+        self.began + Duration::from_millis(stamp.saturating_sub(1))
     }
 
     fn now(&self) -> u64 {
@@ -306,18 +370,24 @@ mod tests {
     use super::*;
 
     fn clock() -> Arc<Clock> {
-        Clock::start(&ClientLimits {
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            progress_timeout: Duration::from_secs(30),
-            ..crate::config::Server::default().limits
-        })
+        let mut config = Server::default();
+        config.limits.header_timeout = Duration::from_secs(10);
+        config.limits.idle_timeout = Duration::from_secs(75);
+        config.limits.progress_timeout = Duration::from_secs(30);
+        Clock::start(&Server { park_after: Duration::from_secs(2), ..config })
+    }
+
+    async fn rings(clock: &Clock) -> (Alarm, u64) {
+        let began = Instant::now();
+        let alarm = clock.alarm().await;
+        (alarm, began.elapsed().as_secs())
     }
 
     async fn expires(clock: &Clock) -> (Expired, u64) {
-        let began = Instant::now();
-        let reason = clock.expired(true).await;
-        (reason, began.elapsed().as_secs())
+        match rings(clock).await {
+            (Alarm::Expired(reason), after) => (reason, after),
+            (Alarm::Idle, after) => panic!("parked after {after} s"),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -342,10 +412,10 @@ mod tests {
         drop(clock.request(false));
         let other = Arc::clone(&clock);
         let begin = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(7)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             other.received(1);
         });
-        assert_eq!(expires(&clock).await, (Expired::SlowHead, 17));
+        assert_eq!(expires(&clock).await, (Expired::SlowHead, 11));
         begin.await.unwrap();
     }
 
@@ -353,7 +423,38 @@ mod tests {
     async fn between_requests_a_client_may_idle() {
         let clock = clock();
         drop(clock.request(false));
-        assert_eq!(expires(&clock).await, (Expired::Silent, 75));
+        let began = Instant::now();
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            assert_eq!(clock.expired(protocol).await, Expired::Silent);
+            assert_eq!(began.elapsed().as_secs(), 75);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_parked_and_keeps_its_deadline() {
+        let clock = clock();
+        let began = Instant::now();
+        let request = clock.request(true);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        drop(request);
+        assert_eq!(rings(&clock).await, (Alarm::Idle, 2));
+        assert_eq!(clock.idle_deadline(), began + Duration::from_secs(60 + 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_goes_on_has_the_deadline_of_a_head() {
+        let clock = Clock::resume(&Server::default());
+        clock.received(1);
+        assert_eq!(expires(&clock).await, (Expired::SlowHead, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_before_parking_comes_first() {
+        let mut config = Server::default();
+        config.limits.idle_timeout = config.park_after;
+        let clock = Clock::start(&config);
+        drop(clock.request(false));
+        assert_eq!(expires(&clock).await, (Expired::Silent, 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,7 +462,7 @@ mod tests {
         let clock = clock();
         let request = clock.request(false);
         let long = Duration::from_secs(3600);
-        assert!(tokio::time::timeout(long, clock.expired(true)).await.is_err());
+        assert!(tokio::time::timeout(long, clock.alarm()).await.is_err());
         clock.blocked();
         assert_eq!(expires(&clock).await, (Expired::SlowReader, 30));
         drop(request);

@@ -3,26 +3,31 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use http::{Request, Response, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::REFUSAL_TIME;
-use super::clock::{Clock, Expired, Handed, InProgress};
-use super::io::{ClientIo, Protocol};
-use super::piece::Piece;
-use crate::base::facts::Peer;
-use crate::config::ClientLimits;
+use super::body::{Tracked, Watch};
+use super::clock::{Alarm, Clock, Expired, InProgress};
+use super::drain::{Drain, Signals};
+use super::park::{self, Parked, Reclaim, Released};
+use super::protocol::Protocol;
+use super::socket::ClientIo;
+use crate::base::facts::{ClientAddr, Peer};
+use crate::config::{ClientLimits, Server};
 use crate::proxy::{self, Unparsed};
 use crate::runtime::Gateway;
 
+/// How long a refused client may take to read its answer.
+pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// Room in hyper's read buffer beside the head, in bytes.
 const BODY_BUFFER_BYTES: usize = 8 * 1024;
 /// Resets that an HTTP/2 client may have pending (RUSTSEC-2023-0034).
@@ -35,58 +40,214 @@ const STREAM_SEND_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Serves a connection until it ends, is drained (`stop`) or is cut (`cut`).
-pub(super) async fn serve(
-    gateway: &Arc<Gateway>,
-    peer: Peer,
-    stream: TcpStream,
-    (stop, cut): (CancellationToken, CancellationToken),
-) {
-    let limits = gateway.running().plan.config.server.limits.clone();
-    let clock = Clock::start(&limits);
-    let client = proxy::Connection::new(gateway, peer);
-    let mut io = ClientIo::new(stream, &clock, client.interim());
+/// What every connection needs.
+pub(super) struct Context {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) drain: Drain,
+    pub(super) reclaim: Reclaim,
+}
+
+impl Context {
+    pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
+        let (drain, reclaim) = (Drain::default(), Reclaim::default());
+        Self { gateway: Arc::clone(gateway), drain, reclaim }
+    }
+}
+
+/// Both ends of a connection: what is known of it while it is parked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) client: ClientAddr,
+    pub(super) local: std::net::SocketAddr,
+}
+
+type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
+
+/// Serves a connection until it ends, is drained or is cut.
+pub(super) async fn serve(context: &Context, ends: Ends, stream: TcpStream) {
+    // Boxed: what serves is gone while the connection is parked, and a parked task is small.
+    let mut parked = Box::pin(begin(context, ends, stream)).await;
+    while let Some(waiting) = parked {
+        let Some((stream, bytes)) = waiting.first_bytes(context.drain.stopped()).await else {
+            return;
+        };
+        parked = Box::pin(resume(context, ends, stream, bytes)).await;
+    }
+}
+
+/// Serves a new connection; returns it when it is idle.
+async fn begin(context: &Context, ends: Ends, stream: TcpStream) -> Option<Parked<'_>> {
+    let session = Session::new(context, ends, Clock::start);
+    let Session { client, clock, signals, .. } = &session;
+    let mut io = ClientIo::new(stream, clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
-        expired = clock.expired(true) => {
+        expired = clock.expired(Protocol::Http1) => {
             if expired == Expired::SlowHead {
-                proxy::log_unparsed(&client, Unparsed::SlowHead);
+                proxy::log_unparsed(client, Unparsed::SlowHead);
             }
-            return;
+            io.close();
+            return None;
         }
-        () = stop.cancelled() => return,
+        () = signals.stop.cancelled() => return None,
     };
-    let Ok(Some(protocol)) = detected else { return };
-    let service = service_fn({
-        let (client, clock) = (Arc::clone(&client), Arc::clone(&clock));
-        move |request: Request<Incoming>| {
+    match detected.ok().flatten()? {
+        Protocol::Http1 => return session.serve_http1(io).await,
+        Protocol::Http2 => session.serve_http2(io).await,
+        Protocol::Tls => refuse_tls(&context.gateway, client, io).await,
+    }
+    None
+}
+
+/// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
+async fn resume(
+    context: &Context,
+    ends: Ends,
+    stream: TcpStream,
+    bytes: Bytes,
+) -> Option<Parked<'_>> {
+    let session = Session::new(context, ends, Clock::resume);
+    session.clock.received(bytes.len());
+    let mut io = ClientIo::new(stream, &session.clock, session.client.interim());
+    io.unread(bytes);
+    session.serve_http1(io).await
+}
+
+/// A connection while it is served.
+struct Session<'a> {
+    context: &'a Context,
+    client: Arc<proxy::Connection>,
+    clock: Arc<Clock>,
+    limits: ClientLimits,
+    signals: Signals,
+}
+
+impl<'a> Session<'a> {
+    fn new(context: &'a Context, ends: Ends, clock: impl FnOnce(&Server) -> Arc<Clock>) -> Self {
+        let running = context.gateway.running();
+        let config = &running.plan.config.server;
+        let peer = Peer::new(ends.client, ends.local);
+        Self {
+            context,
+            client: proxy::Connection::new(&context.gateway, peer),
+            clock: clock(config),
+            limits: config.limits.clone(),
+            signals: context.drain.signals(),
+        }
+    }
+
+    /// What hyper calls for each request.
+    fn service(
+        &self,
+    ) -> impl HttpService<
+        Incoming,
+        ResBody = Tracked,
+        Error = Infallible,
+        Future: Unpin + Send + 'static,
+    > + Unpin
+    + use<> {
+        let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
+        service_fn(move |request: Request<Incoming>| {
             let client = Arc::clone(&client);
             let in_progress = clock.request(!request.body().is_end_stream());
             let watch = Watch::of(&clock, request.version());
-            // hyper keeps room for this future as long as the connection lives: boxed, an idle
-            // connection is small.
+            // hyper keeps room for this future as long as it has the connection: boxed, it is small
+            // between two requests.
             Box::pin(async move {
-                Ok::<_, Infallible>(answer(&client, request, (in_progress, watch)).await)
+                Ok::<_, Infallible>(answer(&client, request, in_progress, watch).await)
             })
-        }
-    });
-    if protocol == Protocol::Tls {
-        refuse_tls(gateway, &client, io).await;
-        return;
+        })
     }
-    let io = TokioIo::new(io);
-    let ended = match protocol {
-        Protocol::Tls => return,
-        Protocol::Http1 => {
-            let connection = http1(&limits).serve_connection(io, service);
-            drive(connection, &clock, (stop, cut), true).await
+
+    /// Serves HTTP/1; returns the connection when it is idle.
+    async fn serve_http1(self, io: ClientIo) -> Option<Parked<'a>> {
+        let builder = http1(&self.limits);
+        let mut connection = builder.serve_connection(TokioIo::new(io), self.service());
+        loop {
+            let ended = drive_http1(&mut connection, &self.clock, &self.signals).await;
+            let parts = connection.into_parts();
+            let mut io = parts.io.into_inner();
+            if !matches!(ended, Ended::Idle) {
+                io.close();
+                self.report(ended);
+                return None;
+            }
+            if !parts.read_buf.is_empty() {
+                // The next head was begun together with the end of the last request.
+                self.clock.received(parts.read_buf.len());
+                io.unread(parts.read_buf);
+            }
+            match io.into_stream() {
+                Ok(stream) => return Some(self.park(stream)),
+                Err(io) => {
+                    connection = builder.serve_connection(TokioIo::new(io), parts.service);
+                }
+            }
         }
-        Protocol::Http2 => {
-            let connection = http2(&limits).serve_connection(io, service);
-            drive(connection, &clock, (stop, cut), false).await
-        }
-    };
-    report(&limits, &client, &clock, ended);
+    }
+
+    fn park(&self, stream: TcpStream) -> Parked<'a> {
+        let Context { gateway, reclaim, .. } = self.context;
+        reclaim.parked();
+        Parked::new(
+            stream,
+            self.clock.idle_deadline(),
+            &gateway.observer.metrics.connections_parked,
+        )
+    }
+
+    async fn serve_http2(&self, io: ClientIo) {
+        let connection = http2(&self.limits).serve_connection(TokioIo::new(io), self.service());
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            result = connection.as_mut() => Ended::Over(result),
+            reason = self.clock.expired(Protocol::Http2) => Ended::Expired(reason),
+            () = self.signals.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                finish(connection, &self.clock, Protocol::Http2, &self.signals.cut).await
+            }
+        };
+        self.report(ended);
+    }
+
+    /// Writes down what no request wrote down: heads that never became one.
+    fn report(&self, ended: Ended) {
+        let Self { client, clock, limits, .. } = self;
+        let gateway = client.gateway();
+        let unparsed = match ended {
+            Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
+            Ended::Expired(Expired::SlowReader) => {
+                gateway.observer.metrics.connection_failed("slow_reader");
+                return;
+            }
+            Ended::Expired(Expired::Silent) => return,
+            Ended::Cut => {
+                gateway.observer.metrics.connection_failed("cut_at_drain");
+                return;
+            }
+            Ended::Over(Ok(())) | Ended::Idle => return,
+            Ended::Over(Err(error)) if error.is_parse_too_large() => {
+                // hyper tells the bounds apart in its text and its answer alone.
+                if error.to_string().starts_with("URI too long") {
+                    Unparsed::TargetTooLong
+                } else if clock.head_bytes() < limits.header_bytes {
+                    Unparsed::TooManyHeaders
+                } else {
+                    Unparsed::TooLarge
+                }
+            }
+            Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
+            Ended::Over(Err(error)) => {
+                // The client went away or broke a body's framing; its requests have lines of their own.
+                tracing::debug!(client = %client.address(), %error, "a connection ended");
+                gateway.observer.metrics.connection_failed("broken");
+                return;
+            }
+        };
+        gateway.observer.metrics.connection_failed(unparsed.code());
+        proxy::log_unparsed(client, unparsed);
+    }
 }
 
 /// Ends a connection that speaks TLS, and says once what to do about such clients.
@@ -107,12 +268,12 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
 async fn answer(
     client: &Arc<proxy::Connection>,
     request: Request<Incoming>,
-    (in_progress, watch): (InProgress, Watch),
+    in_progress: InProgress,
+    watch: Watch,
 ) -> Response<Tracked> {
     let response = proxy::handle(client, request).await;
     client.interim().close().await;
-    let watch = watch.narrowed(response.body().size_hint().exact().is_some());
-    response.map(|body| Tracked { body, watch, fault: None, in_progress })
+    Tracked::of(response, watch, in_progress)
 }
 
 fn http1(limits: &ClientLimits) -> http1::Builder {
@@ -146,218 +307,55 @@ fn http2(limits: &ClientLimits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// How a connection ended.
+/// How hyper's part in a connection ended.
 enum Ended {
     /// hyper is done with it.
     Over(Result<(), hyper::Error>),
+    /// Nothing is in progress, and hyper was told to let go of the socket.
+    Idle,
     /// A deadline passed.
     Expired(Expired),
     /// The drain was over.
     Cut,
 }
 
-/// A connection that can be asked to finish what it has begun.
-trait Graceful: Future<Output = Result<(), hyper::Error>> {
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<S> Graceful for http1::Connection<TokioIo<ClientIo>, S>
+async fn drive_http1<S>(connection: &mut Http1<S>, clock: &Clock, signals: &Signals) -> Ended
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Tracked>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: HttpService<Incoming, ResBody = Tracked, Error = Infallible, Future: Unpin> + Unpin,
 {
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S> Graceful for http2::Connection<TokioIo<ClientIo>, S, TokioExecutor>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = Tracked>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, Tracked>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-async fn drive(
-    connection: impl Graceful,
-    clock: &Clock,
-    (stop, cut): (CancellationToken, CancellationToken),
-    head_deadline: bool,
-) -> Ended {
-    let mut connection = std::pin::pin!(connection);
-    let mut expired = std::pin::pin!(clock.expired(head_deadline));
+    let mut connection = Pin::new(connection);
     tokio::select! {
         biased;
         result = connection.as_mut() => return Ended::Over(result),
-        reason = expired.as_mut() => return Ended::Expired(reason),
-        () = stop.cancelled() => connection.as_mut().finish(),
+        alarm = clock.alarm() => match alarm {
+            Alarm::Expired(reason) => return Ended::Expired(reason),
+            Alarm::Idle => {
+                match park::release(&mut connection).await {
+                    Released::Free => return Ended::Idle,
+                    Released::Over(error) => return Ended::Over(Err(error)),
+                    Released::Busy => {}
+                }
+            }
+        },
+        () = signals.stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
+    finish(connection, clock, Protocol::Http1, &signals.cut).await
+}
+
+/// Drives a connection that takes no more requests to its end.
+async fn finish<C>(
+    mut connection: Pin<&mut C>,
+    clock: &Clock,
+    protocol: Protocol,
+    cut: &CancellationToken,
+) -> Ended
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
     tokio::select! {
         biased;
         result = connection.as_mut() => Ended::Over(result),
-        reason = expired.as_mut() => Ended::Expired(reason),
+        reason = clock.expired(protocol) => Ended::Expired(reason),
         () = cut.cancelled() => Ended::Cut,
-    }
-}
-
-/// Writes down what no request wrote down: heads that never became one.
-fn report(limits: &ClientLimits, client: &proxy::Connection, clock: &Clock, ended: Ended) {
-    let gateway = client.gateway();
-    let unparsed = match ended {
-        Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
-        Ended::Expired(Expired::SlowReader) => {
-            gateway.observer.metrics.connection_failed("slow_reader");
-            return;
-        }
-        Ended::Expired(Expired::Silent) => return,
-        Ended::Cut => {
-            gateway.observer.metrics.connection_failed("cut_at_drain");
-            return;
-        }
-        Ended::Over(Ok(())) => return,
-        Ended::Over(Err(error)) if error.is_parse_too_large() => {
-            // hyper tells the bounds apart in its text and its answer alone.
-            if error.to_string().starts_with("URI too long") {
-                Unparsed::TargetTooLong
-            } else if clock.head_bytes() < limits.header_bytes {
-                Unparsed::TooManyHeaders
-            } else {
-                Unparsed::TooLarge
-            }
-        }
-        Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
-        Ended::Over(Err(error)) => {
-            // The client went away or broke a body's framing; its requests have lines of their own.
-            tracing::debug!(client = %client.address(), %error, "a connection ended");
-            gateway.observer.metrics.connection_failed("broken");
-            return;
-        }
-    };
-    gateway.observer.metrics.connection_failed(unparsed.code());
-    proxy::log_unparsed(client, unparsed);
-}
-
-/// What the clock must know of a response while it is sent.
-enum Watch {
-    /// Nothing beyond the socket: a cut-off message is told by its framing.
-    Socket,
-    /// An HTTP/1.0 client takes the connection's end for the message's.
-    EndTellsAll(Arc<Clock>),
-    /// An HTTP/2 client may take nothing while the socket is free.
-    Window(Arc<Clock>, Option<Arc<Handed>>),
-}
-
-impl Watch {
-    fn of(clock: &Arc<Clock>, version: Version) -> Self {
-        match version {
-            Version::HTTP_10 => Self::EndTellsAll(Arc::clone(clock)),
-            Version::HTTP_2 => Self::Window(Arc::clone(clock), None),
-            _ => Self::Socket,
-        }
-    }
-
-    /// A message whose length is announced needs no other end to be seen cut off.
-    fn narrowed(self, has_length: bool) -> Self {
-        match self {
-            Self::EndTellsAll(_) if has_length => Self::Socket,
-            other => other,
-        }
-    }
-
-    /// More is asked for.
-    fn asked(&self) {
-        if let Self::Window(clock, Some(handed)) = self {
-            clock.hand(handed, false);
-        }
-    }
-
-    /// A piece was handed over, and it was not the last.
-    fn handed(&mut self) {
-        if let Self::Window(clock, handed) = self {
-            let handed = handed.get_or_insert_with(|| clock.watch());
-            clock.hand(handed, true);
-        }
-    }
-
-    /// The message was cut off. Pending while what came before is not on its way to the client yet:
-    /// hyper throws away what it holds when it is told of a fault.
-    fn cut_off(&self, clock: &Clock, cx: &Context<'_>) -> Poll<()> {
-        match self {
-            Self::Socket => clock.poll_flushed(cx),
-            Self::EndTellsAll(clock) => {
-                let flushed = clock.poll_flushed(cx);
-                if flushed.is_ready() {
-                    clock.owe_reset();
-                }
-                flushed
-            }
-            Self::Window(_, None) => Poll::Ready(()),
-            Self::Window(clock, Some(handed)) => {
-                clock.hand(handed, true);
-                handed.poll_taken(cx)
-            }
-        }
-    }
-
-    /// What tells when hyper has let go of a piece.
-    fn ticket(&self) -> Option<Arc<Handed>> {
-        match self {
-            Self::Window(_, Some(handed)) => Some(Arc::clone(handed)),
-            Self::Socket | Self::EndTellsAll(_) | Self::Window(_, None) => None,
-        }
-    }
-}
-
-/// A response body that keeps its connection's clock informed while it lives.
-struct Tracked {
-    body: proxy::Body,
-    watch: Watch,
-    /// Why the body broke off, until everything before that is on its way to the client.
-    fault: Option<proxy::BodyFault>,
-    in_progress: InProgress,
-}
-
-impl http_body::Body for Tracked {
-    type Data = Piece;
-    type Error = proxy::BodyFault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
-        let this = &mut *self;
-        if this.fault.is_none() {
-            this.watch.asked();
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    if !this.body.is_end_stream() {
-                        this.watch.handed();
-                    }
-                    let watch = &this.watch;
-                    let frame = frame.map_data(|bytes| Piece::new(bytes, watch.ticket()));
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                None => return Poll::Ready(None),
-                Some(Err(fault)) => {
-                    this.in_progress.clock().want_flush();
-                    this.fault = Some(fault);
-                }
-            }
-        }
-        ready!(this.watch.cut_off(this.in_progress.clock(), cx));
-        Poll::Ready(this.fault.take().map(Err))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.fault.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -12,9 +12,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::connection::{self, Context, Ends};
 use super::places::Place;
-use super::{Shared, connection};
-use crate::base::facts::Peer;
 use crate::runtime::Gateway;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
@@ -23,7 +22,7 @@ const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// A client that was admitted. Its number is bounded by `server.limits.connections`.
 pub(super) struct Admitted {
     pub(super) stream: std::net::TcpStream,
-    pub(super) peer: Peer,
+    pub(super) ends: Ends,
     pub(super) place: Place,
     /// Keeps the drain waiting.
     pub(super) token: TaskTrackerToken,
@@ -43,7 +42,7 @@ impl Workers {
     /// Starts one thread per core and waits until each has its connection to the store, or has
     /// given that up for now. They end after `done`.
     pub(super) async fn start(
-        server: &Arc<Shared>,
+        context: &Arc<Context>,
         done: &CancellationToken,
     ) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -54,13 +53,13 @@ impl Workers {
             let (admitted, arriving) = unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
             let (is_ready, wait) = tokio::sync::oneshot::channel();
-            let shared = Arc::clone(server);
+            let context = Arc::clone(context);
             let (counted, done) = (Arc::clone(&open), done.clone());
             let serve = async move {
-                shared.gateway.store.join().await;
+                context.gateway.store.join().await;
                 // Nobody waits any more when the start was given up.
                 let _ = is_ready.send(());
-                serve(shared, arriving, counted, done).await;
+                serve(context, arriving, counted, done).await;
             };
             ready.push(wait);
             std::thread::Builder::new()
@@ -87,7 +86,7 @@ impl Workers {
 }
 
 async fn serve(
-    server: Arc<Shared>,
+    context: Arc<Context>,
     mut arriving: UnboundedReceiver<Admitted>,
     open: Arc<AtomicUsize>,
     done: CancellationToken,
@@ -97,19 +96,17 @@ async fn serve(
             admitted = arriving.recv() => admitted,
             () = done.cancelled() => return,
         };
-        let Some(Admitted { stream, peer, place, token }) = admitted else {
+        let Some(Admitted { stream, ends, place, token }) = admitted else {
             return done.cancelled().await;
         };
-        let (server, open) = (Arc::clone(&server), Arc::clone(&open));
+        let (context, open) = (Arc::clone(&context), Arc::clone(&open));
         tokio::spawn(async move {
-            // A token of its own: looking at a shared one takes a lock that all connections share.
-            let signals = (server.stop.child_token(), server.cut.child_token());
-            let counted = Counted::new(&server.gateway, open);
+            let counted = Counted::new(&context.gateway, open);
             // Without the bound the kernel takes megabytes for a client that reads nothing, all at
             // once and at the cost of the others. A system without the option goes without.
             let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                connection::serve(&server.gateway, peer, stream, signals).await;
+                connection::serve(&context, ends, stream).await;
             }
             drop((counted, place, token));
         });

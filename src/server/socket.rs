@@ -1,5 +1,5 @@
-//! The socket under hyper: replays the bytes that told the protocol, and tells the clock what
-//! moves.
+//! The socket under hyper: replays bytes that were read before hyper was there, and tells the clock
+//! what moves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,29 +10,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock::Clock;
+use super::protocol::Protocol;
 use crate::base::interim::Interim;
-
-/// What begins an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// What begins a TLS connection: a handshake record of any version (RFC 8446 §5.1).
-const TLS: &[u8] = &[0x16, 0x03];
-/// The end of one: a fatal alert `handshake_failure` (RFC 8446 §6).
+/// What ends a TLS connection: a fatal alert `handshake_failure` (RFC 8446 §6).
 const TLS_ALERT: &[u8] = &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28];
-
-/// Which protocol a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-    /// TLS, which this listener does not speak.
-    Tls,
-}
 
 /// A client's socket.
 #[derive(Debug)]
@@ -69,18 +56,8 @@ impl ClientIo {
                 return Ok(None);
             }
             self.clock.received(read);
-            if seen.starts_with(TLS) {
-                break Protocol::Tls;
-            }
-            if TLS.starts_with(&seen) {
-                continue;
-            }
-            let length = seen.len().min(PREFACE.len());
-            if seen[..length] != PREFACE[..length] {
-                break Protocol::Http1;
-            }
-            if length == PREFACE.len() {
-                break Protocol::Http2;
+            if let Some(protocol) = Protocol::of(&seen) {
+                break protocol;
             }
         };
         self.prefix = seen.freeze();
@@ -90,6 +67,31 @@ impl ClientIo {
     /// Tells a client that speaks TLS that nobody does here, in its own words.
     pub(super) async fn refuse_tls(&mut self) -> std::io::Result<()> {
         say_and_close(&mut self.stream, TLS_ALERT).await
+    }
+
+    /// Puts bytes that were read from the socket before those that are still to be read.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        if self.prefix.is_empty() {
+            self.prefix = bytes;
+        } else {
+            self.prefix = [bytes, std::mem::take(&mut self.prefix)].concat().into();
+        }
+    }
+
+    /// The bare socket, unless there is something of the connection beside it.
+    pub(super) fn into_stream(self) -> Result<TcpStream, Self> {
+        if self.prefix.is_empty() && self.heads.is_empty() { Ok(self.stream) } else { Err(self) }
+    }
+
+    /// Ends the connection as its clock says: with a 408, with a reset, or just so.
+    pub(super) fn close(self) {
+        if self.clock.owes_reset() {
+            let _ = self.stream.set_zero_linger();
+        }
+        if self.clock.owes_408() {
+            // As much as fits: a client that does not read gets no answer.
+            let _ = self.stream.try_write(TIMED_OUT);
+        }
     }
 
     /// Writes the rest of the interim heads that were begun.
@@ -189,18 +191,6 @@ impl AsyncWrite for ClientIo {
     }
 }
 
-impl Drop for ClientIo {
-    fn drop(&mut self) {
-        if self.clock.owes_reset() {
-            let _ = self.stream.set_zero_linger();
-        }
-        if self.clock.owes_408() {
-            // As much as fits: a client that does not read gets no answer.
-            let _ = self.stream.try_write(TIMED_OUT);
-        }
-    }
-}
-
 /// Tells a client that there is no place for it, and lets it read that: closing a socket with
 /// unread bytes would throw the answer away.
 pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
@@ -241,7 +231,7 @@ mod tests {
     async fn blocked() -> (ClientIo, Arc<Interim>, TcpStream, usize) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let clock = Clock::start(&crate::config::Server::default().limits);
+        let clock = Clock::start(&crate::config::Server::default());
         let interim = Arc::<Interim>::default();
         let mut io = ClientIo::new(listener.accept().await.unwrap().0, &clock, &interim);
         let earlier = vec![b'.'; 1 << 20];
