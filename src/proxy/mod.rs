@@ -33,7 +33,6 @@ use self::body::Content;
 use self::caching::Found;
 use self::exchange::Exchange;
 use self::forward::Arrival;
-use crate::auth::Identified;
 use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::interim::Interim;
@@ -161,13 +160,12 @@ async fn answer(
     // A bad token is refused only after its address was charged: guessing must cost something. Only
     // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
     // record is, for the store.
-    let Identified { caller: identified, outage: away } =
-        gateway.identify(running, route, &target, &head.headers).await;
-    exchange.note_caller(&identified);
-    let mut asked = Asked::collect(exchange, &arrival, &identified, &head, &mut told)?;
+    let identified = gateway.identify(running, route, &target, &head.headers).await;
+    exchange.note_caller(&identified.caller);
+    let mut asked = Asked::collect(exchange, &arrival, &identified.caller, &head, &mut told)?;
 
     // What must the store tell us? One round trip, whatever the route asks for.
-    let mut answers = match away {
+    let mut answers = match identified.outage {
         None => gateway.ask(&asked.questions(), &mut exchange.store_time).await,
         // It has just not answered, and no request waits for it twice.
         Some(error) => Answers::failed(&asked.questions(), &error),
@@ -177,7 +175,7 @@ async fn answer(
 
     // May it pass? In the order of precedence: 401 and 403, revoked, 429, a cached answer, the
     // upstream.
-    let caller = match identified {
+    let caller = match identified.caller {
         Ok(caller) => caller,
         Err(denied) => {
             let (receipt, _) = asked.admit(&answers, plan, gateway, &mut told)?;
