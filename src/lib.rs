@@ -13,9 +13,10 @@
 //! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
-//! | 3 | `background` | work that no request waits for |
-//! | 2 | `store`, `observe` | the outside world |
+//! | 2 | `store` | the outside world: one question, one answer |
+//! | 2 | `background` | work that no request waits for |
 //! | 1 | `config` | configuration as written |
+//! | 1 | `observe` | metrics and logs |
 //! | 0 | `base` | words everybody uses |
 //!
 //! The rooms never import each other: `plan` and `proxy` wire them. `ARCHITECTURE.md` has the
@@ -41,7 +42,6 @@ pub mod issuer;
 pub mod plan;
 
 pub mod auth;
-pub mod background;
 pub mod cache;
 pub mod forwarding;
 pub mod guard;
@@ -50,9 +50,10 @@ pub mod route;
 pub mod session;
 pub mod upstream;
 
-pub mod observe;
+pub mod background;
 pub mod store;
 
 pub mod config;
+pub mod observe;
 
 pub mod base;

@@ -102,7 +102,7 @@ pub fn forecast_local(
 }
 
 /// One window of one key, as operators read it.
-pub fn describe(window: &Window, state: &WindowState) -> Value {
+pub(super) fn describe(window: &Window, state: &WindowState) -> Value {
     let seconds = |ms: i64| u64::try_from(ms).unwrap_or_default() as f64 / 1000.0;
     json!({
         "window": duration_text(Duration::from_micros(window.span_us)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::counters::{Counters, Usage};
 use super::exceeded::Exceeded;
 use super::notes::LimitNotes;
 use super::receipt::Correction;
@@ -17,7 +18,7 @@ use super::state::State;
 use crate::background::Background;
 use crate::config::LimitOutage;
 use crate::observe::Metrics;
-use crate::store::{LeaseReply, Leases, Release, Reply, Store};
+use crate::store::{LeaseReply, Leases, Release, Reply, Store, StoreError};
 
 /// How often leases are looked at; the shortest lease is five times as long.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,6 +83,28 @@ impl Limiter {
     pub async fn finish(&self, limit: Duration) {
         let sent = self.releases.send(&self.store, &self.metrics);
         let _ = tokio::time::timeout(limit, sent).await;
+    }
+
+    /// What some counters have left, for operators.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn usage(&self, counters: &Counters) -> Result<Usage, StoreError> {
+        counters.usage(&self.store).await
+    }
+
+    /// Forgets what some counters have counted. Returns how many there were.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn reset(&self, counters: &Counters) -> Result<u32, StoreError> {
+        let keys = counters.distinct_keys();
+        let mut forgotten = 0;
+        for key in &keys {
+            forgotten += u32::from(self.store.delete(key).await?);
+        }
+        self.state.reset(&keys);
+        Ok(forgotten)
     }
 
     fn leave(&self, held: Held) {

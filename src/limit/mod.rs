@@ -5,6 +5,7 @@
 //! refused is refused here until its time is up (`denied`), so that an attack costs next to no
 //! store trips. What the answer decides is corrected afterwards (`receipt`).
 
+mod counters;
 mod denied;
 mod exceeded;
 mod facts;
@@ -26,9 +27,10 @@ mod slots;
 mod state;
 mod timing;
 
+pub use counters::{Counters, Usage};
 pub use exceeded::Exceeded;
 pub use facts::Facts;
-pub use forecast::{Forecast, describe, forecast_local};
+pub use forecast::{Forecast, forecast_local};
 pub use headers::{Quota, QuotaItem};
 pub use limiter::{Limiter, SlotGuard};
 pub use local_check::{charge, charge_by_session, flood};

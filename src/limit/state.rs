@@ -41,7 +41,7 @@ impl State {
     }
 
     /// These keys were reset: nothing was counted, also in the store's place.
-    pub fn reset(&self, keys: &[String]) {
+    pub(super) fn reset(&self, keys: &[String]) {
         for key in keys {
             self.stand_in.delete(key);
         }
