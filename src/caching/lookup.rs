@@ -407,15 +407,15 @@ impl Lookup {
     }
 
     /// The epochs of the key, and those of the copies' tags.
-    fn split(&self, epochs: &[Epoch]) -> (Vec<Epoch>, Vec<(String, Epoch)>) {
+    fn split<'e>(&self, epochs: &'e [Epoch]) -> (Cow<'e, [Epoch]>, Vec<(String, Epoch)>) {
         if self.tagged.is_empty() {
-            return (epochs.to_vec(), Vec::new());
+            return (epochs.into(), Vec::new());
         }
         let known = self.key.epochs.len().saturating_sub(1);
         let last = epochs.len().saturating_sub(1);
         let key = epochs.iter().take(known).chain(epochs.last()).copied().collect();
         let tags = self.tagged.iter().cloned().zip(epochs.iter().copied());
-        (key, tags.take(last).skip(known).collect())
+        (Cow::Owned(key), tags.take(last).skip(known).collect())
     }
 }
 

@@ -87,6 +87,20 @@ async fn those_who_wait_are_told_when_a_body_begins_to_pass() {
     lead(&coalescer, "a");
 }
 
+#[tokio::test]
+async fn who_joins_late_sees_what_there_was_nobody_to_tell() {
+    let coalescer = Arc::new(Coalescer::default());
+    let leader = lead(&coalescer, "a");
+    leader.length_unknown();
+    let second = follow(&coalescer, "a");
+    assert!(!second.is_early());
+    drop(second);
+    let (body, writer) = SharedBody::begin();
+    leader.streaming(any_stored(), body);
+    assert!(matches!(follow(&coalescer, "a").wait().await, Outcome::Streaming(..)));
+    drop((leader, writer));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_what_may_never_end_waits_a_while() {
     let coalescer = Arc::new(Coalescer::default());
