@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::{Context, Ends, REFUSAL_TIME};
+use super::connection::{Context, REFUSAL_TIME};
 use super::places::{Full, Places};
 use super::socket;
 use super::workers::{Admitted, Workers};
@@ -52,7 +52,7 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.context.drain.stopped() => return,
+                () = self.context.drain.stop().cancelled() => return,
             };
             match accepted {
                 Ok((stream, address)) => self.admit(stream, address),
@@ -67,25 +67,25 @@ impl Acceptor {
 
     /// Starts a connection's task, or turns the client away.
     fn admit(&self, stream: TcpStream, address: SocketAddr) {
-        let Ok(local) = stream.local_addr() else { return };
-        let ends = Ends { client: ClientAddr::new(address.ip()), local };
+        let client = ClientAddr::new(address.ip());
         let running = self.context.gateway.running();
         let limits = &running.plan.config.server.limits;
-        let exempt = running.plan.client.trusts(ends.client.ip());
-        match self.places.take(ends.client, limits, exempt) {
+        let exempt = running.plan.client.trusts(client.ip());
+        match self.places.take(client, limits, exempt) {
             Ok(place) => {
                 // Without this, a small response waits for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
                 let token = self.context.drain.token();
                 if let Ok(stream) = stream.into_std() {
-                    self.workers.take(Admitted { stream, ends, place, token });
+                    self.workers.take(Admitted { stream, client, place, token });
                 }
             }
-            Err(full) => self.refuse(stream, ends, full),
+            Err(full) => self.refuse(stream, client, full),
         }
     }
 
-    fn refuse(&self, stream: TcpStream, ends: Ends, full: Full) {
+    fn refuse(&self, stream: TcpStream, client: ClientAddr, full: Full) {
+        let Ok(local) = stream.local_addr() else { return };
         let unparsed = match full {
             Full::Total => Unparsed::ConnectionsFull,
             Full::Address => Unparsed::AddressFull,
@@ -94,7 +94,7 @@ impl Acceptor {
         gateway.observer.metrics.connection_refused(unparsed.code());
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             // The others get no answer, and are counted alone.
-            proxy::log_turned_away(gateway, &Peer::new(ends.client, ends.local), unparsed);
+            proxy::log_turned_away(gateway, &Peer::new(client, local), unparsed);
             let token = drain.token();
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;

@@ -54,30 +54,34 @@ impl Context {
     }
 }
 
-/// Both ends of a connection: what is known of it while it is parked.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) client: ClientAddr,
-    pub(super) local: std::net::SocketAddr,
-}
-
 type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
 
-/// Serves a connection until it ends, is drained or is cut.
-pub(super) async fn serve(context: &Context, ends: Ends, stream: TcpStream) {
-    // Boxed: what serves is gone while the connection is parked, and a parked task is small.
-    let mut parked = Box::pin(begin(context, ends, stream)).await;
-    while let Some(waiting) = parked {
-        let Some((stream, bytes)) = waiting.first_bytes(context.drain.stopped()).await else {
-            return;
-        };
-        parked = Box::pin(resume(context, ends, stream, bytes)).await;
+/// Serves a connection until it ends, is drained or is cut. What serves is boxed and gone while the
+/// connection is parked, so that the task is small then.
+#[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+pub(super) fn serve(
+    context: &Context,
+    client: &ClientAddr,
+    stream: std::net::TcpStream,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let mut parked = Box::pin(begin(context, *client, stream)).await;
+        while let Some(waiting) = &parked {
+            let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
+            let Some(stream) = parked.take().map(Parked::into_stream) else { return };
+            parked = Box::pin(resume(context, *client, stream, bytes)).await;
+        }
     }
 }
 
 /// Serves a new connection; returns it when it is idle.
-async fn begin(context: &Context, ends: Ends, stream: TcpStream) -> Option<Parked<'_>> {
-    let session = Session::new(context, ends, Clock::start);
+async fn begin(
+    context: &Context,
+    client: ClientAddr,
+    stream: std::net::TcpStream,
+) -> Option<Parked<'_>> {
+    let stream = TcpStream::from_std(stream).ok()?;
+    let session = Session::new(context, client, &stream, Clock::start)?;
     let Session { client, clock, signals, .. } = &session;
     let mut io = ClientIo::new(stream, clock, client.interim());
     let detected = tokio::select! {
@@ -102,11 +106,11 @@ async fn begin(context: &Context, ends: Ends, stream: TcpStream) -> Option<Parke
 /// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
 async fn resume(
     context: &Context,
-    ends: Ends,
+    client: ClientAddr,
     stream: TcpStream,
     bytes: Bytes,
 ) -> Option<Parked<'_>> {
-    let session = Session::new(context, ends, Clock::resume);
+    let session = Session::new(context, client, &stream, Clock::resume)?;
     session.clock.received(bytes.len());
     let mut io = ClientIo::new(stream, &session.clock, session.client.interim());
     io.unread(bytes);
@@ -123,17 +127,23 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(context: &'a Context, ends: Ends, clock: impl FnOnce(&Server) -> Arc<Clock>) -> Self {
+    /// Nothing when the client is gone already.
+    fn new(
+        context: &'a Context,
+        client: ClientAddr,
+        stream: &TcpStream,
+        clock: impl FnOnce(&Server) -> Arc<Clock>,
+    ) -> Option<Self> {
         let running = context.gateway.running();
         let config = &running.plan.config.server;
-        let peer = Peer::new(ends.client, ends.local);
-        Self {
+        let peer = Peer::new(client, stream.local_addr().ok()?);
+        Some(Self {
             context,
             client: proxy::Connection::new(&context.gateway, peer),
             clock: clock(config),
             limits: config.limits.clone(),
             signals: context.drain.signals(),
-        }
+        })
     }
 
     /// What hyper calls for each request.
@@ -177,12 +187,10 @@ impl<'a> Session<'a> {
                 self.clock.received(parts.read_buf.len());
                 io.unread(parts.read_buf);
             }
-            match io.into_stream() {
-                Ok(stream) => return Some(self.park(stream)),
-                Err(io) => {
-                    connection = builder.serve_connection(TokioIo::new(io), parts.service);
-                }
+            if io.is_bare() {
+                return Some(self.park(io.into_stream()));
             }
+            connection = builder.serve_connection(TokioIo::new(io), parts.service);
         }
     }
 
@@ -239,7 +247,7 @@ impl<'a> Session<'a> {
             }
             Ended::Over(Err(error)) if error.is_parse() => Unparsed::Malformed,
             Ended::Over(Err(error)) => {
-                // The client went away or broke a body's framing; its requests have lines of their own.
+                // The client went away or broke a body's framing; requests have their own lines.
                 tracing::debug!(client = %client.address(), %error, "a connection ended");
                 gateway.observer.metrics.connection_failed("broken");
                 return;

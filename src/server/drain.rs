@@ -1,8 +1,9 @@
-//! The end of serving: connections finish what they have begun, and are cut when that takes too long.
+//! The end of serving: connections finish what they have begun, and are cut when that takes too
+//! long.
 
 use std::time::Duration;
 
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -35,9 +36,9 @@ impl Drain {
         Signals { stop: self.stop.child_token(), cut: self.cut.child_token() }
     }
 
-    /// Ready when there are no new requests any more; for those that look seldom.
-    pub(super) fn stopped(&self) -> WaitForCancellationFuture<'_> {
-        self.stop.cancelled()
+    /// Cancelled when there are no new requests any more; for those that look seldom.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// Asks all connections to finish.

@@ -5,9 +5,9 @@
 //! wait in a small task, and hyper begins anew with the first bytes that come.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicI64;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Most bytes of a head that are read before hyper is there; it reads the rest itself.
 const FIRST_BYTES_MAX: usize = 4 * 1024;
@@ -34,14 +35,14 @@ const RECLAIM_BYTES: usize = 1024 * 1024;
 pub(super) enum Released {
     /// Its socket can be taken out of hyper, and the bytes that were read and not served.
     Free,
-    /// A request was in progress that the clock did not know of; hyper ends the connection after it.
+    /// A request was in progress that the clock did not know of; it is the last one.
     Busy,
     /// It ended just now.
     Over(hyper::Error),
 }
 
-/// Makes hyper let go of an idle connection. Nothing is read from the socket meanwhile, so a byte is
-/// either among those that hyper gives back, or still to be read.
+/// Makes hyper let go of an idle connection. Nothing is read from the socket meanwhile: a byte is
+/// among those that hyper gives back, or still to be read.
 pub(super) async fn release<I, S>(connection: &mut http1::Connection<I, S>) -> Released
 where
     I: Read + Write + Unpin,
@@ -63,7 +64,7 @@ where
 pub(super) struct Parked<'a> {
     stream: TcpStream,
     deadline: Instant,
-    count: Count<'a>,
+    _count: Count<'a>,
 }
 
 /// One more in the gauge of parked connections, until it is dropped.
@@ -83,36 +84,53 @@ impl<'a> Parked<'a> {
         gauge: &'a Gauge<i64, AtomicI64>,
     ) -> Self {
         gauge.inc();
-        Self { stream, deadline, count: Count(gauge) }
+        Self { stream, deadline, _count: Count(gauge) }
     }
 
     /// Waits for the next request's first bytes. Nothing when there are none: the client has closed
-    /// the connection, its deadline has passed, or `stopped` is ready.
-    pub(super) async fn first_bytes(
-        self,
-        stopped: impl Future<Output = ()>,
-    ) -> Option<(TcpStream, Bytes)> {
-        let Self { stream, deadline, count } = self;
-        let bytes = tokio::select! {
-            biased;
-            bytes = first_bytes(&stream) => bytes,
-            () = tokio::time::sleep_until(deadline) => None,
-            () = stopped => None,
-        };
-        drop(count);
-        bytes.map(|bytes| (stream, bytes))
-    }
-}
-
-async fn first_bytes(stream: &TcpStream) -> Option<Bytes> {
-    loop {
-        stream.readable().await.ok()?;
-        match read(stream) {
-            Ok(bytes) => return Some(bytes).filter(|bytes| !bytes.is_empty()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            // A client that goes away between two requests breaks nothing.
-            Err(_) => return None,
+    /// the connection, its deadline has passed, or `stop` was cancelled.
+    ///
+    /// What lives here lives as long as the connection is idle, so it is as little as can be: no
+    /// future of its own for the socket, and nothing that was moved and left its room behind.
+    #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    pub(super) fn first_bytes(
+        &self,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = Option<Bytes>> + Send {
+        async move {
+            let mut expired = pin!(tokio::time::sleep_until(self.deadline));
+            let mut stopped = pin!(stop.cancelled());
+            std::future::poll_fn(|cx| {
+                // First, so that what has come is served before anything ends the connection.
+                if let Poll::Ready(bytes) = self.poll_first_bytes(cx) {
+                    return Poll::Ready(bytes);
+                }
+                if expired.as_mut().poll(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                Poll::Pending
+            })
+            .await
         }
+    }
+
+    fn poll_first_bytes(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if ready!(self.stream.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(None);
+            }
+            match read(&self.stream) {
+                Ok(bytes) => return Poll::Ready(Some(bytes).filter(|bytes| !bytes.is_empty())),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // A client that goes away between two requests breaks nothing.
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// The socket; the connection is not parked any more.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 }
 
@@ -144,5 +162,147 @@ impl Reclaim {
             // Hidden from the compiler, which leaves out what nobody looks at.
             drop(std::hint::black_box(Vec::<u8>::with_capacity(RECLAIM_BYTES)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /next HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+
+    type Text = Full<Bytes>;
+    type Served<S> = http1::Connection<TokioIo<DuplexStream>, S>;
+
+    /// The client's end of a connection to hyper, which answers each request with its path.
+    fn served() -> (
+        DuplexStream,
+        Served<
+            impl Unpin + HttpService<Incoming, ResBody = Text, Error = Infallible, Future: Unpin>,
+        >,
+    ) {
+        let (client, server) = tokio::io::duplex(4096);
+        let service = service_fn(|request: Request<Incoming>| {
+            let path = Bytes::copy_from_slice(request.uri().path().as_bytes());
+            Box::pin(async move {
+                if path == "/never" {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(path)))
+            })
+        });
+        (client, http1::Builder::new().serve_connection(TokioIo::new(server), service))
+    }
+
+    /// Lets hyper do what it can with what has come.
+    async fn work<C: Future + Unpin>(connection: &mut C) {
+        std::future::poll_fn(|cx| {
+            assert!(Pin::new(&mut *connection).poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Everything that the client was sent so far.
+    async fn received(client: &mut DuplexStream) -> String {
+        let mut buffer = [0; 4096];
+        let length = client.read(&mut buffer).await.unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn no_byte_is_lost_at_the_moment_of_parking() {
+        for seen in 0..REQUEST.len() {
+            // tokio lets a task do so much in one go, and then has everything wait.
+            tokio::task::yield_now().await;
+            let (mut client, mut connection) = served();
+            client.write_all(b"GET /first HTTP/1.1\r\nhost: shop.test\r\n\r\n").await.unwrap();
+            work(&mut connection).await;
+            assert!(received(&mut client).await.ends_with("\r\n\r\n/first"));
+            // So much comes while hyper still looks, and the rest once the decision was made.
+            client.write_all(&REQUEST[..seen]).await.unwrap();
+            work(&mut connection).await;
+            client.write_all(&REQUEST[seen..]).await.unwrap();
+            let released = release(&mut connection).await;
+            assert!(matches!(released, Released::Free), "{seen}: {released:?}");
+            let parts = connection.into_parts();
+            assert_eq!(parts.read_buf, REQUEST[..seen]);
+            let mut rest = vec![0; REQUEST.len() - seen];
+            parts.io.into_inner().read_exact(&mut rest).await.unwrap();
+            assert_eq!(rest, REQUEST[seen..]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_request_in_progress_is_not_let_go() {
+        let (mut client, mut connection) = served();
+        client.write_all(b"GET /never HTTP/1.1\r\nhost: shop.test\r\n\r\n").await.unwrap();
+        work(&mut connection).await;
+        assert!(matches!(release(&mut connection).await, Released::Busy));
+    }
+
+    /// A client, and its connection, which is parked for ten seconds.
+    async fn parked(gauge: &Gauge<i64, AtomicI64>) -> (TcpStream, Parked<'_>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (client, Parked::new(stream, Instant::now() + Duration::from_secs(10), gauge))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_end_the_rest_and_come_first() {
+        let gauge = Gauge::default();
+        let (mut client, parked) = parked(&gauge).await;
+        assert_eq!(gauge.get(), 1);
+        client.write_all(REQUEST).await.unwrap();
+        let stop = CancellationToken::new();
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        parked.stream.readable().await.unwrap();
+        assert_eq!(parked.first_bytes(&cancelled).await.unwrap(), REQUEST, "before the drain");
+        client.write_all(b"more").await.unwrap();
+        assert_eq!(parked.first_bytes(&stop).await.unwrap(), "more");
+        let stream = parked.into_stream();
+        assert_eq!(gauge.get(), 0);
+        drop(stream);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_connection_ends_by_its_deadline_its_client_or_the_drain() {
+        let gauge = Gauge::default();
+        let stop = CancellationToken::new();
+        let (client, waiting) = parked(&gauge).await;
+        let began = Instant::now();
+        assert_eq!(waiting.first_bytes(&stop).await, None);
+        assert!(began.elapsed() >= Duration::from_secs(9), "it had ten seconds");
+        drop((client, waiting));
+
+        let (mut client, waiting) = parked(&gauge).await;
+        client.shutdown().await.unwrap();
+        assert_eq!(waiting.first_bytes(&stop).await, None, "the client says no more");
+        drop(waiting);
+
+        let (client, waiting) = parked(&gauge).await;
+        let began = Instant::now();
+        stop.cancel();
+        assert_eq!(waiting.first_bytes(&stop).await, None);
+        assert_eq!(began.elapsed(), Duration::ZERO, "at once");
+        drop((client, waiting));
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_parked_connection_is_small() {
+        let gauge = Gauge::default();
+        let (_client, parked) = parked(&gauge).await;
+        let stop = CancellationToken::new();
+        let waiting = parked.first_bytes(&stop);
+        assert!(size_of_val(&waiting) <= 256, "{} bytes", size_of_val(&waiting));
     }
 }

@@ -78,9 +78,14 @@ impl ClientIo {
         }
     }
 
-    /// The bare socket, unless there is something of the connection beside it.
-    pub(super) fn into_stream(self) -> Result<TcpStream, Self> {
-        if self.prefix.is_empty() && self.heads.is_empty() { Ok(self.stream) } else { Err(self) }
+    /// Whether there is nothing of the connection beside the bare socket.
+    pub(super) fn is_bare(&self) -> bool {
+        self.prefix.is_empty() && self.heads.is_empty()
+    }
+
+    /// The socket; see [`Self::is_bare`].
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     /// Ends the connection as its clock says: with a 408, with a reset, or just so.

@@ -12,9 +12,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::connection::{self, Context, Ends};
+use super::connection::{self, Context};
 use super::places::Place;
-use crate::runtime::Gateway;
+use crate::base::facts::ClientAddr;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
@@ -22,7 +22,8 @@ const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// A client that was admitted. Its number is bounded by `server.limits.connections`.
 pub(super) struct Admitted {
     pub(super) stream: std::net::TcpStream,
-    pub(super) ends: Ends,
+    pub(super) client: ClientAddr,
+    /// Its place among all, until it ends.
     pub(super) place: Place,
     /// Keeps the drain waiting.
     pub(super) token: TaskTrackerToken,
@@ -96,39 +97,54 @@ async fn serve(
             admitted = arriving.recv() => admitted,
             () = done.cancelled() => return,
         };
-        let Some(Admitted { stream, ends, place, token }) = admitted else {
-            return done.cancelled().await;
-        };
-        let (context, open) = (Arc::clone(&context), Arc::clone(&open));
-        tokio::spawn(async move {
-            let counted = Counted::new(&context.gateway, open);
-            // Without the bound the kernel takes megabytes for a client that reads nothing, all at
-            // once and at the cost of the others. A system without the option goes without.
-            let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-            if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                connection::serve(&context, ends, stream).await;
-            }
-            drop((counted, place, token));
-        });
+        let Some(admitted) = admitted else { return done.cancelled().await };
+        tokio::spawn(serve_one(Counted::new(&context, &open), admitted));
+    }
+}
+
+/// The task of one connection: no larger than what an idle one must keep.
+#[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+fn serve_one(counted: Counted, admitted: Admitted) -> impl Future<Output = ()> + Send {
+    async move {
+        // Without the bound the kernel takes megabytes for a client that reads nothing, all at once
+        // and at the cost of the others. A system without the option goes without.
+        let _ = socket2::SockRef::from(&admitted.stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        connection::serve(&counted.context, &admitted.client, admitted.stream).await;
+        drop((counted, admitted.place, admitted.token));
     }
 }
 
 /// One connection in the counts; dropping it takes it out, also when its task has panicked.
 struct Counted {
-    gateway: Arc<Gateway>,
+    context: Arc<Context>,
     open: Arc<AtomicUsize>,
 }
 
 impl Counted {
-    fn new(gateway: &Arc<Gateway>, open: Arc<AtomicUsize>) -> Self {
-        gateway.observer.metrics.connections.inc();
-        Self { gateway: Arc::clone(gateway), open }
+    fn new(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Self {
+        context.gateway.observer.metrics.connections.inc();
+        Self { context: Arc::clone(context), open: Arc::clone(open) }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.gateway.observer.metrics.connections.dec();
+        self.context.gateway.observer.metrics.connections.dec();
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl Fn(Counted, Admitted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let size = size(serve_one);
+        assert!(size <= 432, "{size} bytes: each idle connection keeps them");
     }
 }

@@ -68,6 +68,8 @@ mod once;
 mod one_value;
 /// What still works while Redis does not.
 mod outage;
+/// Idle connections that have given their buffers back, and go on.
+mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
 /// The README's console examples and the demo's tour, executed.
