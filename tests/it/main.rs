@@ -70,7 +70,7 @@ mod one_value;
 mod outage;
 /// Spellings of a path against routes with different protection.
 mod paths;
-/// The README's console examples and the demo's tour, executed.
+/// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
 mod redis_replies;
