@@ -1,5 +1,5 @@
-//! The documentation, executed: every block of README.md and docs/, and every curl line of the demo.
-//! Its style is checked too, and the generated reference.
+//! The documentation, executed: every block of README.md and docs/, and the demo and its tour. Its
+//! style is checked too, and the generated reference.
 
 mod execute;
 mod pages;
