@@ -30,7 +30,7 @@ use crate::startup::signals::{Habits, end};
 use crate::store::keys::Keys;
 use crate::store::{Ending, SessionWrite};
 
-/// The demo's `gateway.toml`, with PUBLIC, ADMIN, STORE, SECRET and UPSTREAM to fill in.
+/// The demo's `gateway.toml`, with PUBLIC, ADMIN, STORE, PATIENCE, SECRET and UPSTREAM to fill in.
 const CONFIG: &str = include_str!("demo.toml");
 /// What `--print-config` names in place of the sample API, which runs in the demo alone.
 const OWN_SERVICE: &str = "http://127.0.0.1:3000";
@@ -53,6 +53,9 @@ pub struct Options {
     /// A real Redis instead of the embedded store, for example redis://127.0.0.1:6379.
     #[arg(long, default_value = "memory:")]
     store: String,
+    /// Longest wait for an answer of the store; more than the default helps on a busy machine.
+    #[arg(long, default_value = "50ms")]
+    store_timeout: String,
     /// Print the demo's gateway.toml, to start your own from, and end. Its secret is new each time.
     #[arg(long)]
     print_config: bool,
@@ -64,6 +67,7 @@ impl Options {
         CONFIG
             .replace("PUBLIC", &self.listen)
             .replace("ADMIN", &self.admin)
+            .replace("PATIENCE", &self.store_timeout)
             .replace("STORE", &self.store)
             .replace("UPSTREAM", upstream)
             .replace("SECRET", secret)

@@ -28,6 +28,7 @@ impl Demo {
     fn on(store: &str) -> Self {
         let mut child = Command::new(BINARY)
             .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", store])
+            .args(["--store-timeout", "10s"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -129,7 +130,7 @@ fn the_demos_configuration_is_one_to_start_from() {
     let signed = run(&folder, &["token", "--claim", "sub=42"]);
     assert_eq!(signed.code, Some(0), "{}", signed.stderr);
     // All that the demo fills in has a value, and the secret is nobody else's.
-    for word in ["PUBLIC", "ADMIN", "STORE", "UPSTREAM", "SECRET"] {
+    for word in ["PUBLIC", "ADMIN", "STORE", "PATIENCE", "UPSTREAM", "SECRET"] {
         assert!(!printed.stdout.contains(word), "{word}");
     }
     assert!(printed.stdout.contains("listen = [\"127.0.0.1:8088\"]"), "{}", printed.stdout);
