@@ -72,7 +72,7 @@ mod outage;
 mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
-/// The README's console examples and the demo's tour, executed.
+/// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
 mod redis_replies;

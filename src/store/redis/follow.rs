@@ -161,7 +161,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
             tracing::warn!(
                 %fault,
                 "revocations are not followed, only known as they were; trying on \
-                 (README names the rights that the Redis user needs)"
+                 (docs/redis.md names the rights that the Redis user needs)"
             );
             reported = true;
         }

@@ -89,7 +89,7 @@ async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<
                 tracing::warn!(
                     %error,
                     "changes of epochs cannot be followed; trying on \
-                     (README names the rights that the Redis user needs)"
+                     (docs/redis.md names the rights that the Redis user needs)"
                 );
                 reported = true;
             }

@@ -1,5 +1,5 @@
-//! Who the gateway is to Redis: the least-privilege user of the README suffices, and a password is
-//! never shown.
+//! Who the gateway is to Redis: the least-privilege user of docs/redis.md suffices, and a password
+//! is never shown.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use portcullis::store::{
 use super::{runtime, words};
 use crate::support::{Client, Gateway, PATIENCE, Redis, Upstream, eventually, response};
 
-/// The line of the README that makes the gateway's user, with this password.
+/// The command of docs/redis.md that makes the gateway's user, with this password.
 fn make_user(redis: &Redis, password: &str) {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("README.md");
-    let lines: Vec<&str> = readme.lines().filter(|line| line.contains("ACL SETUSER")).collect();
-    let [line] = lines[..] else { panic!("not exactly one ACL in README.md: {lines:?}") };
-    let command = line[line.find("ACL").unwrap()..].trim_matches('`').replace("PASSWORD", password);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
+    let page = page.expect("docs/redis.md").replace("\\\n", "");
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains("ACL SETUSER")).collect();
+    let [line] = lines[..] else { panic!("not exactly one ACL in docs/redis.md: {lines:?}") };
+    let command = line[line.find("ACL").unwrap()..].replace('\'', "").replace("PASSWORD", password);
     let words: Vec<&str> = command.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK", "{command}");
 }
