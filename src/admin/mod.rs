@@ -36,7 +36,7 @@ pub use self::audit::reloaded;
 
 use self::audit::Audit;
 use self::reply::{Reply, not_allowed, problem, text};
-use crate::base::authority::Authority;
+use crate::base::http::authority::Authority;
 use crate::config::{LimitOutage, Outage};
 use crate::observe::Format;
 use crate::runtime::Gateway;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
-use crate::base::authority::Authority;
-use crate::base::path::canonical;
+use crate::base::http::authority::Authority;
+use crate::base::http::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
 use crate::plan::Plan;
 use crate::runtime::{Gateway, Purged};

@@ -17,9 +17,10 @@ use super::header_value::{self, ClaimHeader};
 use super::memory::{self, Fingerprint, KeyMemory, ReadRecord, RecordId, TokenMemory};
 use super::rules::{Mistake, compile_headers, unix_seconds};
 use crate::base::facts::Identity;
+use crate::base::http::hex;
 use crate::config::{self, TokenSource};
 use crate::store::StoreError;
-use crate::store::keys::{Keys, hex};
+use crate::store::keys::Keys;
 
 /// Longest time until a changed record is read again. A deleted key ends at once: that its record
 /// exists is asked at every request.
@@ -135,14 +136,16 @@ impl KeyVerifier {
             return Ok(live(Arc::clone(identity), now)?);
         }
         let former = known.filter(|(_, age)| *age < RECORD_KEPT).map(|(identity, _)| identity);
-        let record_key = self.store_keys.api_key(&hex(&digest));
+        let record_key = self.store_keys.api_key(&hex::encode(&digest));
         Err(Unrecalled::Unread(Unread { verifier: self, id, record_key, former }))
     }
 
     /// Forgets the record under this key: it was deleted or revoked, and must not serve again when
     /// the store is away.
     pub fn forget(&self, record_key: &str, memory: &TokenMemory) {
-        let digest = record_key.get(record_key.len().saturating_sub(64)..).and_then(unhex);
+        let digest = record_key
+            .get(record_key.len().saturating_sub(64)..)
+            .and_then(|text| hex::decode(text.as_bytes()));
         if let Some(digest) = digest {
             memory.api_keys.remove(&RecordId { verifier: self.fingerprint, digest });
         }
@@ -215,15 +218,6 @@ impl Unread<'_> {
         memory.insert(id, read);
         live(identity, now)
     }
-}
-
-/// A digest from its 64 hexadecimal digits.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    (text.len() == 64).then_some(digest)
 }
 
 fn live(identity: Arc<Identity>, now: i64) -> Result<Arc<Identity>, Denied> {

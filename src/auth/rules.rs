@@ -9,32 +9,12 @@ use http::HeaderName;
 use jsonwebtoken::Algorithm;
 
 use super::header_value::ClaimHeader;
+use crate::base::http::fields::is_reserved;
 use crate::config::{self, AudienceMatch};
 use crate::store::keys::Keys;
 
 /// A mistake in `[auth.NAME]`: the key below it, what is wrong, and the remedy.
 pub type Mistake = (String, String, String);
-
-/// Headers that frame or route the message, or that the gateway itself writes; a claim must not set
-/// them.
-const RESERVED_HEADERS: [&str; 16] = [
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// What `[auth.NAME]` says of tokens.
 #[derive(Debug)]
@@ -75,7 +55,7 @@ pub(super) fn compile_headers(
             mistake(format!("{written:?} is no header name"), "use a name such as `x-user-id`");
             continue;
         };
-        if RESERVED_HEADERS.contains(&header.as_str()) {
+        if is_reserved(header.as_str()) {
             mistake(format!("`{header}` has its own meaning in HTTP"), "use a name of your own");
         }
         if claim.is_empty() {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{Caller, Target};
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 use crate::config;
 use crate::store::keys::Keys;
 use crate::store::{Epoch, hard_halves, soft_halves};
@@ -237,7 +237,7 @@ mod tests {
     use http::uri::PathAndQuery;
 
     use super::*;
-    use crate::base::authority::Authority;
+    use crate::base::http::authority::Authority;
 
     fn place(host: &str, path: &'static str, partition: &[&str]) -> Place {
         let policy = config::Cache {

@@ -78,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::authority::Authority;
+    use crate::base::http::authority::Authority;
     use crate::config::{Cache, Query};
 
     fn rule(keeps: bool, names: &[&str], sort: bool) -> Query {

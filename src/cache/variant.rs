@@ -4,8 +4,6 @@
 //! Values are compared in a normal form that keeps their meaning, so that clients which say the
 //! same in other words share a variant.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,6 +13,7 @@ use http::header::{
 };
 
 use super::{text, weighted};
+use crate::base::http::hex;
 
 /// More fields than this in `Vary` are treated like `*`: such an answer would never be reused.
 const VARY_MAX: usize = 16;
@@ -103,11 +102,7 @@ pub fn variant_name(set: &[HeaderName], request: &HeaderMap) -> String {
         }
     }
     let sum = context.finish();
-    sum.as_ref().iter().take(NAME_BYTES).fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(sum.as_ref().get(..NAME_BYTES).unwrap_or_default())
 }
 
 /// The selecting fields with a request's values, as an entry keeps them.

@@ -16,7 +16,7 @@ pub use self::route::{Route, Scope};
 use self::access::Verifiers;
 use crate::auth::{KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};

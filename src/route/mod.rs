@@ -14,7 +14,7 @@ use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
 
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 
 /// What one route matches.
 #[derive(Debug, Clone, PartialEq, Eq)]

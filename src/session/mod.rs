@@ -16,8 +16,8 @@ use serde_json::{Map, Value};
 pub use self::no_session::NoSession;
 pub use self::terms::Terms;
 
-use crate::base::cookie;
 use crate::base::facts::{Caller, scalar};
+use crate::base::http::{cookie, percent};
 use crate::config::{Outage, Session, SessionId, SessionUse};
 use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue};
 
@@ -262,23 +262,11 @@ fn header_value(text: &[u8]) -> Result<HeaderValue, NoSession> {
         return Err(NoSession::TooLarge);
     }
     let visible = text.iter().all(|b| (0x20..=0x7E).contains(b)) && text.trim_ascii() == text;
-    let is_escape =
-        |b: &[u8]| matches!(b, [b'%', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit));
-    let plain = visible && !text.windows(3).any(is_escape);
+    let plain = visible && !text.windows(3).any(|three| percent::escape(three).is_some());
     if plain {
         return HeaderValue::from_bytes(text).map_err(|_| NoSession::Unreadable);
     }
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for &byte in text {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    HeaderValue::try_from(encoded).map_err(|_| NoSession::Unreadable)
+    HeaderValue::try_from(percent::encode(text)).map_err(|_| NoSession::Unreadable)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::base::claim::Spelling;
+use crate::base::http::hex;
 
 /// Longest part that stands verbatim, in bytes.
 const VERBATIM_BYTES_MAX: usize = 128;
@@ -193,7 +194,7 @@ fn push_value(out: &mut String, value: &[u8]) {
         Ok(text) if is_plain && value.iter().all(plain) => out.push_str(text),
         _ => {
             out.push('#');
-            push_hex(out, digest(&SHA256, value).as_ref());
+            hex::push(out, digest(&SHA256, value).as_ref());
         }
     }
 }
@@ -290,25 +291,13 @@ fn is_hex_digest(text: &str) -> bool {
 fn hashed(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(71);
     out.push_str(DIGEST);
-    push_hex(&mut out, digest(&SHA256, bytes).as_ref());
+    hex::push(&mut out, digest(&SHA256, bytes).as_ref());
     out
 }
 
 /// The digest of bytes as keys spell it.
 pub fn hex_digest(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
-}
-
-/// Bytes in hexadecimal, as keys spell digests.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(2 * bytes.len());
-    push_hex(&mut out, bytes);
-    out
-}
-
-fn push_hex(out: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    hex::encode(digest(&SHA256, bytes).as_ref())
 }
 
 #[cfg(test)]
@@ -398,7 +387,7 @@ mod tests {
             of("user's sessions", keys.sessions_of(id)),
             of("key's id", keys.api_key_id(id)),
             of("owner's keys", keys.api_keys_of(id)),
-            of("record", keys.api_key(&hex(id.as_bytes()))),
+            of("record", keys.api_key(&hex::encode(id.as_bytes()))),
         ]
     }
 

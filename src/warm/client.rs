@@ -12,7 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::base::authority::Authority;
+use crate::base::http::authority::Authority;
 
 /// Longest wait for one whole response.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);

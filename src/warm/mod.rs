@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::client::{Client, Outcome};
-use crate::base::authority::Authority;
+use crate::base::http::authority::Authority;
 use crate::config::Warm;
 use crate::runtime::{Gateway, Running};
 use crate::store::{HeldLock, StoreError};
