@@ -13,7 +13,7 @@
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 3 | `background` | work that no request waits for |
-//! | 2 | `store`, `observe` | the outside world |
+//! | 2 | `store`, `observe`, `net` | the outside world |
 //! | 1 | `config` | configuration as written |
 //! | 0 | `base` | words everybody uses |
 //!
@@ -47,6 +47,7 @@ pub mod route;
 pub mod session;
 pub mod upstream;
 
+pub mod net;
 pub mod observe;
 pub mod store;
 
