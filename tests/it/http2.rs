@@ -126,6 +126,17 @@ async fn one_authority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_authorities_are_refused_by_name() {
+    let edge = Edge::open();
+    let mut client = connect(edge.gateway.public).await;
+    let request = get("http://shop.test/").header("host", "evil.test").body(()).unwrap();
+    let (head, body, _) = exchange(&mut client, request, None).await.unwrap();
+    let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(head.status(), 400);
+    assert_eq!(problem["type"], "urn:portcullis:problem:authority_mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crumbs_of_cookies_are_joined() {
     let edge = Edge::open();
     let mut client = connect(edge.gateway.public).await;
