@@ -50,7 +50,7 @@ use self::carrier::Form;
 use crate::base::claim::Found;
 use crate::base::facts::{Caller, Identity, Target};
 use crate::config::TokenSource;
-use crate::store::StandingReply;
+use crate::store::RevocationStatus;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
 const SCOPE: &str = "scope";
@@ -109,8 +109,8 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
 ///
 /// # Errors
 /// It was revoked.
-pub fn confirm(identity: &Identity, standing: StandingReply) -> Result<(), Denied> {
-    let StandingReply { listed, not_before, gone } = standing;
+pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), Denied> {
+    let RevocationStatus { listed, not_before, gone } = revocation;
     let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
     if !listed && !too_old && !gone {
         return Ok(());

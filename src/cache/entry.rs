@@ -114,6 +114,7 @@ impl Stored {
     /// A response without Date gets the time of its arrival, once, so that every later reader
     /// counts from the same moment (RFC 9110 §6.6.1).
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is another part of an entry")]
     pub fn new(
         key: String,
         epochs: Epochs,

@@ -1,5 +1,5 @@
-//! What is known of a response's reuse: when it was made, how long it holds, and for which requests.
-//! Values only; who decides them is in `storing`, who judges by them in `judge`.
+//! What is known of a response's reuse: when it was made, how long it holds, and for which
+//! requests. Values only; who decides them is in `storing`, who judges by them in `judge`.
 
 use std::time::Duration;
 

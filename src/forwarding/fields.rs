@@ -91,6 +91,7 @@ fn is_request_id(id: &[u8]) -> bool {
 
 /// The request head for the upstream, without a body. `identity` are the claim and session headers
 /// of this request.
+#[expect(clippy::too_many_arguments, reason = "each is told to the upstream")]
 pub fn outgoing(
     policy: &Policy,
     head: Parts,

@@ -1,5 +1,6 @@
-//! The gateway as a client for its own errands: TLS towards servers, and one small HTTP client. What
-//! clients of the gateway ask for goes through `upstream`, and what Redis is asked through `store`.
+//! The gateway as a client for its own errands: TLS towards servers, and one small HTTP client.
+//! What clients of the gateway ask for goes through `upstream`; what is asked of Redis, through
+//! `store`.
 
 mod client;
 mod fault;

@@ -12,9 +12,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::fault::Fault;
 
-/// Begins TLS on a connection to `host`, which must prove its name by one of `authorities`; by those
-/// that this machine trusts where there are none. They are read anew each time, so that a change of
-/// the system's takes effect.
+/// Begins TLS on a connection to `host`, which must prove its name by one of `authorities`, or by
+/// those that this machine trusts where there are none. These are read anew each time, so that a
+/// change takes effect.
 ///
 /// # Errors
 /// [`Fault::NoAuthorities`] and [`Fault::Tls`].

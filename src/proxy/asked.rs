@@ -18,8 +18,8 @@ use crate::plan::Plan;
 use crate::runtime::{Gateway, Held};
 use crate::session;
 use crate::store::{
-    Answers, CachedReply, Questions, Reply, SessionKey, SessionKeys, Standing, StandingReply,
-    StoreError,
+    Answers, CachedReply, Questions, Reply, RevocationKeys, RevocationStatus, SessionKey,
+    SessionKeys, StoreError,
 };
 
 /// The questions of one request, with the keys they are made of.
@@ -105,7 +105,7 @@ impl<'p> Asked<'p> {
     /// The questions as the store takes them.
     pub(super) fn questions(&self) -> Questions<'_> {
         Questions {
-            standing: self.caller.as_deref().filter(|i| i.is_revocable()).map(standing),
+            revocation: self.caller.as_deref().filter(|i| i.is_revocable()).map(standing),
             charges: self.charges.as_ref().map(limit::Asked::charges),
             leases: self.places.as_ref().and_then(limit::Wanted::leases),
             session: self.session.as_ref().zip(self.session_policy).map(|(keys, policy)| {
@@ -127,7 +127,7 @@ impl<'p> Asked<'p> {
         plan: &Plan,
         gateway: &Arc<Gateway>,
     ) -> Result<(), Rejection> {
-        let (Some(identity), Some(reply)) = (caller, answers.standing.take()) else {
+        let (Some(identity), Some(reply)) = (caller, answers.revocation.take()) else {
             return Ok(());
         };
         // What the store says itself counts on; what this node only knew may be known again.
@@ -305,9 +305,9 @@ impl<'p> Asked<'p> {
 pub(super) fn recalled(
     gateway: &Gateway,
     identity: &Identity,
-    reply: Reply<StandingReply>,
+    reply: Reply<RevocationStatus>,
     max_stale: Duration,
-) -> Reply<StandingReply> {
+) -> Reply<RevocationStatus> {
     reply.or_else(|error| match error {
         StoreError::Unavailable | StoreError::Timeout => {
             gateway.store.recall(standing(identity), max_stale).ok_or(error)
@@ -318,8 +318,8 @@ pub(super) fn recalled(
 }
 
 /// The revocation keys of a token or API key.
-pub(super) fn standing(identity: &Identity) -> Standing<'_> {
-    Standing {
+pub(super) fn standing(identity: &Identity) -> RevocationKeys<'_> {
+    RevocationKeys {
         blacklist: &identity.blacklist_keys,
         not_before: identity.not_before_key.as_deref(),
         record: identity.record_key.as_deref(),

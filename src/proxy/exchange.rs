@@ -146,7 +146,7 @@ impl Exchange {
         let asked = answers.charges.is_some() || answers.leases.is_some();
         let failed = charged.or(leased).is_some();
         let failures = [
-            ("revocation", answers.standing.as_ref().and_then(|r| r.as_ref().err())),
+            ("revocation", answers.revocation.as_ref().and_then(|r| r.as_ref().err())),
             ("limits", charged.or(leased)),
             ("session", answers.session.as_ref().and_then(|r| r.as_ref().err())),
             ("cache", answers.cached.as_ref().and_then(|r| r.as_ref().err())),

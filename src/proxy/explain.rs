@@ -114,7 +114,7 @@ async fn walk(
         admit(&running, limits)?;
         return Err(denied.into());
     }
-    confirm(gateway, &running, &caller, answers.standing.take())?;
+    confirm(gateway, &running, &caller, answers.revocation.take())?;
     admit(&running, limits)?;
     has_place?;
     has_place_here?;
@@ -171,7 +171,7 @@ async fn look(
     let leases = places.and_then(limit::Wanted::leases);
     let identity = caller.as_deref().filter(|identity| identity.is_revocable());
     let questions = Questions {
-        standing: identity.map(standing),
+        revocation: identity.map(standing),
         charges: peek.as_ref().zip(charges).map(|(set, asked)| {
             let keys = asked.charges().keys;
             Charges { set, keys }
@@ -187,7 +187,7 @@ fn confirm(
     gateway: &Gateway,
     running: &Running,
     caller: &Caller,
-    reply: Option<Reply<store::StandingReply>>,
+    reply: Option<Reply<store::RevocationStatus>>,
 ) -> Result<(), Rejection> {
     let on_outage = running.plan.on_outage;
     let reply = match (caller, reply) {

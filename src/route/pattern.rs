@@ -205,11 +205,7 @@ impl PathPattern {
     }
 
     /// Whether nothing but the literal texts says which of two patterns is more specific.
-    pub(super) fn is_as_specific_as(
-        &self,
-        reading: Reading,
-        (other, its): (&Self, Reading),
-    ) -> bool {
+    pub(super) fn is_as_specific_as(&self, reading: Reading, other: &Self, its: Reading) -> bool {
         self.open == other.open && self.read(reading).eq(other.read(its))
     }
 

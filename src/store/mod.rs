@@ -37,8 +37,8 @@ pub use self::keys::SessionKeys;
 pub use self::lease::{Crowd, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::question::{
-    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey,
-    SessionReply, SessionValue, Standing, StandingReply,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply,
+    RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{Followed, RedisStore};
 pub use self::revoked::Revocation;
@@ -126,11 +126,15 @@ impl Store {
         }
     }
 
-    /// The standing of a token as this node last knew it: nothing unless what it knows is complete
-    /// and less than `max_stale` old.
-    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
+    /// The revocation status of a token as this node last knew it: nothing unless what it knows is
+    /// complete and less than `max_stale` old.
+    pub fn recall(
+        &self,
+        revocation: RevocationKeys<'_>,
+        max_stale: Duration,
+    ) -> Option<RevocationStatus> {
         match self {
-            Self::Redis(store) => store.recall(standing, max_stale),
+            Self::Redis(store) => store.recall(revocation, max_stale),
             Self::Memory(_) => None,
         }
     }
@@ -366,11 +370,12 @@ impl Store {
     pub async fn tags(
         &self,
         keys: &[String],
-        (clock, since): (&str, Epoch),
+        clock: &str,
+        since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         match self {
-            Self::Redis(store) => store.tags(keys, (clock, since)).await,
-            Self::Memory(store) => Ok(store.tags(keys, (clock, since))),
+            Self::Redis(store) => store.tags(keys, clock, since).await,
+            Self::Memory(store) => Ok(store.tags(keys, clock, since)),
         }
     }
 

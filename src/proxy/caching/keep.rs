@@ -84,7 +84,7 @@ impl Site {
     async fn tags(&self, gateway: &Gateway, keys: Vec<String>) -> Option<Vec<Epoch>> {
         let clock = self.origin.keys().cache_tags_clock();
         let since = self.place.tags_clock(&self.epochs);
-        gateway.store.tags(&keys, (&clock, since)).await.ok()?
+        gateway.store.tags(&keys, &clock, since).await.ok()?
     }
 }
 

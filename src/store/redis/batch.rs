@@ -13,8 +13,8 @@ use super::reply::{cached, server_error, unexpected};
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::sessions::ENDS;
 use crate::store::{
-    Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, SessionEnd, SessionKey,
-    SessionReply, SessionValue, StandingReply, StoreError, WindowState,
+    Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, RevocationStatus,
+    SessionEnd, SessionKey, SessionReply, SessionValue, StoreError, WindowState,
 };
 
 /// Most bytes of the field that says when and why a session ends: a word and a time.
@@ -23,7 +23,7 @@ const ENDS_BYTES_MAX: i64 = 64;
 /// A pipeline and where each question's replies begin in it.
 pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
-    standing: usize,
+    revocation: usize,
     session: usize,
     charges: usize,
     leases: usize,
@@ -46,8 +46,8 @@ impl Batch {
             let overdue: Vec<Purge> = questions.overdue.iter().cloned().map(Purge::hard).collect();
             change(&mut pipeline, &overdue)?;
         }
-        let standing = pipeline.len();
-        if let Some(asked) = questions.standing {
+        let revocation = pipeline.len();
+        if let Some(asked) = questions.revocation {
             if !asked.blacklist.is_empty() {
                 pipeline.add_command(start("EXISTS")).arg(asked.blacklist);
             }
@@ -101,7 +101,7 @@ impl Batch {
                 pipeline.add_command(variants_call(key, variants));
             }
         }
-        Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
+        Ok(Self { pipeline, revocation, session, charges, leases, cached, by_script })
     }
 
     /// The positions of scripts that the server did not know.
@@ -218,14 +218,14 @@ impl Batch {
         now_ms: u64,
     ) -> Answers {
         // What the transaction did, if there was one.
-        let settled = match self.standing.checked_sub(1).and_then(|exec| replies.get(exec)) {
+        let settled = match self.revocation.checked_sub(1).and_then(|exec| replies.get(exec)) {
             Some(Value::Array(done)) => done.iter().all(|reply| server_error(reply).is_none()),
             _ => false,
         };
         let mut take = |at: usize| replies.get_mut(at).map(std::mem::take).unwrap_or_default();
         Answers {
-            standing: questions.standing.map(|asked| {
-                let mut at = self.standing;
+            revocation: questions.revocation.map(|asked| {
+                let mut at = self.revocation;
                 let mut next = |present: bool| {
                     at += usize::from(present);
                     if present { take(at - 1) } else { Value::Nil }
@@ -233,7 +233,7 @@ impl Batch {
                 let listed = next(!asked.blacklist.is_empty());
                 let not_before = next(asked.not_before.is_some());
                 let record = asked.record.map(|_| next(true));
-                standing(&listed, not_before, record.as_ref())
+                revocation(&listed, not_before, record.as_ref())
             }),
             session: questions.session.map(|asked| match (take(self.session), self.by_script) {
                 // A key that is not there, or holds nothing.
@@ -275,7 +275,11 @@ pub(super) fn ended(reply: &Value) -> Option<SessionEnd> {
     }
 }
 
-fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<StandingReply> {
+fn revocation(
+    listed: &Value,
+    not_before: Value,
+    record: Option<&Value>,
+) -> Reply<RevocationStatus> {
     let exists = |reply: &Value| match reply {
         Value::Nil | Value::Int(0) => Ok(false),
         Value::Int(_) => Ok(true),
@@ -296,7 +300,7 @@ fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<
         }
         other => return Err(unexpected(&other)),
     };
-    Ok(StandingReply { listed, not_before, gone })
+    Ok(RevocationStatus { listed, not_before, gone })
 }
 
 fn plain_session(text: Vec<u8>, ttl_ms: &Value) -> Reply<Option<SessionReply>> {

@@ -188,7 +188,8 @@ impl RedisStore {
     pub async fn tags(
         &self,
         keys: &[String],
-        (clock, since): (&str, Epoch),
+        clock: &str,
+        since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         let mark = self.tracker.get().and_then(Tracker::mark);
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };

@@ -22,7 +22,7 @@ use super::stream::{End, Look, Place};
 use crate::config;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
-use crate::store::{Standing, StandingReply};
+use crate::store::{RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
@@ -74,10 +74,10 @@ impl Follower {
     /// See [`crate::store::Store::recall`].
     pub(super) fn recall(
         &self,
-        standing: Standing<'_>,
+        revocation: RevocationKeys<'_>,
         max_stale: Duration,
-    ) -> Option<StandingReply> {
-        self.read().recall(standing, (now_s(), Instant::now()), max_stale)
+    ) -> Option<RevocationStatus> {
+        self.read().recall(revocation, now_s(), Instant::now(), max_stale)
     }
 
     /// See [`crate::store::Store::followed`].
@@ -89,7 +89,7 @@ impl Follower {
             connected: self.connected.load(Ordering::Acquire),
             known: revoked.len(),
             complete: revoked.is_complete(now),
-            trusted: revoked.is_trusted((now, Instant::now()), max_stale),
+            trusted: revoked.is_trusted(now, Instant::now(), max_stale),
         }
     }
 

@@ -118,7 +118,7 @@ impl Link {
     ) -> Result<(), redis::RedisError> {
         let before = now_ms();
         let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(connection).await?;
-        let offset = offset_ms(before, now_ms(), (seconds, micros));
+        let offset = offset_ms(before, now_ms(), seconds, micros);
         self.clock_offset_ms.store(offset, Ordering::Relaxed);
         Ok(())
     }
@@ -174,7 +174,7 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// How far the server's clock is ahead, when it said this in the middle between two of our times.
-fn offset_ms(before: i64, after: i64, (seconds, micros): (i64, i64)) -> i64 {
+fn offset_ms(before: i64, after: i64, seconds: i64, micros: i64) -> i64 {
     let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     server.saturating_sub(before.midpoint(after))
 }
@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {
-        assert_eq!(offset_ms(1_000_000, 1_000_010, (1000, 5999)), 0);
-        assert_eq!(offset_ms(1_000_000, 1_000_000, (997, 500_000)), -2500);
-        assert_eq!(offset_ms(0, 0, (i64::MAX, i64::MAX)), i64::MAX);
+        assert_eq!(offset_ms(1_000_000, 1_000_010, 1000, 5999), 0);
+        assert_eq!(offset_ms(1_000_000, 1_000_000, 997, 500_000), -2500);
+        assert_eq!(offset_ms(0, 0, i64::MAX, i64::MAX), i64::MAX);
     }
 }

@@ -45,7 +45,7 @@ use self::stream::{Told, executed, millis};
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    Answers, Charges, Questions, Release, Revocation, Standing, StandingReply, StoreError,
+    Answers, Charges, Questions, Release, Revocation, RevocationKeys, RevocationStatus, StoreError,
 };
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -232,7 +232,7 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let stream = Keys::new(&self.settings.prefix).revocations();
         let mut pipeline =
-            stream::write(&stream, self.settings.revocations, (changes, told), stream_ttl);
+            stream::write(&stream, self.settings.revocations, changes, told, stream_ttl);
         self.transact(&mut pipeline).await
     }
 
@@ -258,8 +258,12 @@ impl RedisStore {
     }
 
     /// See [`super::Store::recall`].
-    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
-        self.follower.get()?.recall(standing, max_stale)
+    pub fn recall(
+        &self,
+        revocation: RevocationKeys<'_>,
+        max_stale: Duration,
+    ) -> Option<RevocationStatus> {
+        self.follower.get()?.recall(revocation, max_stale)
     }
 
     /// See [`super::Store::followed`].
