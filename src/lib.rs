@@ -2,11 +2,13 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
+//! | 11 | `main` | the binary |
 //! | 10 | `cli` | commands |
 //! | 9 | `demo` | `portcullis demo` |
 //! | 8 | `startup` | what every command that serves does first |
 //! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
 //! | 6 | `proxy` | the only place that knows the order of things |
+//! | 6 | `warm` | fetches ahead of need |
 //! | 5 | `runtime` | the running state |
 //! | 4 | `plan` | configuration as meant |
 //! | 4 | `issuer` | fetches the keys that issuers publish |
@@ -18,7 +20,8 @@
 //! | 0 | `base` | words everybody uses |
 //!
 //! The rooms never import each other: `plan` and `proxy` wire them. `ARCHITECTURE.md` has the
-//! invariants and a walkthrough; `tests/tidy.rs` holds the ranks.
+//! invariants and a walkthrough; `tests/tidy.rs` takes the ranks from
+//! this table, which is the only list of them.
 
 pub mod cli;
 
