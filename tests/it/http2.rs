@@ -126,14 +126,21 @@ async fn one_authority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_authorities_are_refused_by_name() {
+async fn what_http_1_cannot_say_is_refused_by_name() {
     let edge = Edge::open();
     let mut client = connect(edge.gateway.public).await;
-    let request = get("http://shop.test/").header("host", "evil.test").body(()).unwrap();
-    let (head, body, _) = exchange(&mut client, request, None).await.unwrap();
-    let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(head.status(), 400);
-    assert_eq!(problem["type"], "urn:portcullis:problem:authority_mismatch");
+    let other_host = get("http://shop.test/").header("host", "evil.test");
+    let two_lengths =
+        get("http://shop.test/").header("content-length", "0").header("content-length", "00");
+    for (request, code) in
+        [(other_host, "authority_mismatch"), (two_lengths, "content_length_invalid")]
+    {
+        let (head, body, _) = exchange(&mut client, request.body(()).unwrap(), None).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(head.status(), 400);
+        assert_eq!(problem["type"], format!("urn:portcullis:problem:{code}"));
+    }
+    assert_eq!(edge.upstream.seen(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -304,3 +304,23 @@ fn compile_names_the_place_of_each_mistake() {
     config.keys = None;
     assert_eq!(Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err(), []);
 }
+
+#[test]
+fn no_claim_is_written_where_http_or_the_gateway_says_something() {
+    let keys = store::keys::Keys::new("app");
+    for (header, is_free) in [
+        ("x-user-id", true),
+        ("accept-language", true),
+        ("transfer-encoding", false),
+        ("proxy-authentication-info", false),
+        ("content-type", false),
+        ("range", false),
+        ("traceparent", false),
+        ("x-forwarded-user", false),
+    ] {
+        let mut config = hs256_settings();
+        config.claims_to_headers.insert(header.to_owned(), "sub".to_owned());
+        let compiled = Verifier::compile("users", &config, &keys, SharedWith::Nobody);
+        assert_eq!(compiled.is_ok(), is_free, "{header}");
+    }
+}

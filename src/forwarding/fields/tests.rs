@@ -229,3 +229,14 @@ fn repeated_fields_pass_and_those_of_one_connection_do_not() {
                     link: </a>; rel=preload\r\nlink: </b>; rel=preload\r\n\r\n";
     assert_eq!(interim_head(103, &fields).unwrap(), expected);
 }
+
+#[test]
+fn what_an_upstream_says_to_a_proxy_alone_does_not_return() {
+    let names = ["proxy-authentication-info", "http2-settings", "proxy-authenticate", "x-kept"];
+    let mut headers: HeaderMap = names
+        .iter()
+        .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))
+        .collect();
+    returning(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+}
