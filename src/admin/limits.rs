@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json, query};
+use super::query;
+use super::reply::{Fault, Reply, json as reply_json, parse};
 use crate::config::Scope;
 use crate::limit::{Counters, Usage};
 use crate::proxy::{self, Described};
@@ -68,7 +68,7 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
 
 fn query_of(gateway: &Gateway, uri: &Uri) -> Result<LimitQuery, Fault> {
     const EXAMPLE: &str = "/v1/limits?policy=api&key=claim:sub=42";
-    let wrong = |what: &str| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: &str| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let running = gateway.running();
     let config = &running.plan.config;
     let query: BTreeMap<_, _> = query::pairs(uri.query())?.into_iter().collect();
@@ -109,7 +109,7 @@ pub(super) async fn explain(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply
         "host": "shop.example.com", "address": "192.0.2.1",
         "headers": {"authorization": "Bearer …"}}"#;
     let asked: Question = parse(body, EXAMPLE)?;
-    let wrong = |what: String| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: String| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let method = asked.method.as_deref().unwrap_or("GET");
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| wrong(format!("{method:?} is no method.")))?;

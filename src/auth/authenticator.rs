@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::carrier::Places;
 use super::challenge::Denied;
-use super::identify::{Missing, Unidentified, identify, judge_key};
+use super::identify::{Unidentified, identify, judge_key};
 use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::TokenMemory;
+use super::verifier::Missing;
 use super::{Policy, permit};
 use crate::base::facts::Caller;
 use crate::observe::Metrics;

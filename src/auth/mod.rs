@@ -7,14 +7,17 @@ mod authenticator;
 mod carrier;
 mod challenge;
 mod claims;
+mod flaw;
 mod header_value;
 mod identify;
 mod json;
 mod jwk;
+mod key;
 mod key_verifier;
 mod keys;
 mod material;
 mod memory;
+mod rules;
 mod sign;
 mod token;
 mod verifier;
@@ -35,18 +38,21 @@ pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
 pub use self::authenticator::{Authenticator, Identified};
 pub use self::carrier::Places;
 pub use self::challenge::{Denied, KeyFault, REALM, Reason, Unmet};
-pub use self::identify::{Missing, Unidentified, identify};
+pub use self::flaw::Flaw;
+pub use self::identify::{Unidentified, identify};
+pub use self::key::Key;
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
-pub use self::keys::{Flaw, Key, KeySet};
+pub use self::keys::KeySet;
 pub use self::memory::{TOKENS_MAX, TokenMemory};
+pub use self::rules::Mistake;
 pub use self::sign::sign;
-pub use self::verifier::{Company, Mistake, Verifier};
+pub use self::verifier::{Missing, SharedWith, Verifier};
 
 use self::carrier::Form;
 use crate::base::claim::Found;
 use crate::base::facts::{Caller, Identity, Target};
 use crate::config::TokenSource;
-use crate::store::StandingReply;
+use crate::store::RevocationStatus;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
 const SCOPE: &str = "scope";
@@ -105,8 +111,8 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
 ///
 /// # Errors
 /// It was revoked.
-pub fn confirm(identity: &Identity, standing: StandingReply) -> Result<(), Denied> {
-    let StandingReply { listed, not_before, gone } = standing;
+pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), Denied> {
+    let RevocationStatus { listed, not_before, gone } = revocation;
     let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
     if !listed && !too_old && !gone {
         return Ok(());

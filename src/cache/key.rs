@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Policy;
 use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{Caller, Target};
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
+use crate::config;
 use crate::store::keys::Keys;
 use crate::store::{Epoch, hard_halves, soft_halves};
 
@@ -49,7 +49,7 @@ impl CacheKey {
     /// upstream answers may depend on it. A route that is given another upstream begins anew.
     pub fn entry(
         keys: &Keys,
-        policy: &Policy,
+        policy: &config::Cache,
         source: Source<'_>,
         target: &Target,
         caller: &Caller,
@@ -87,7 +87,7 @@ impl CacheKey {
 
     /// Whether the caller has all claims of the partition. Otherwise nobody can say whose the
     /// answer is, and it is kept nowhere.
-    pub fn is_known(policy: &Policy, caller: &Caller) -> bool {
+    pub fn is_known(policy: &config::Cache, caller: &Caller) -> bool {
         let has = |name: &String| caller.as_ref().is_some_and(|it| it.find(name).is_some());
         policy.partition.iter().all(has)
     }
@@ -249,15 +249,15 @@ mod tests {
     use http::uri::PathAndQuery;
 
     use super::*;
-    use crate::base::authority::Authority;
+    use crate::base::http::authority::Authority;
 
     const SOURCE: Source<'_> = Source { route: "r", upstream: "u", scheme: "http" };
 
     fn key(host: &str, path: &'static str, partition: &[&str]) -> CacheKey {
-        let policy = Policy {
+        let policy = config::Cache {
             shared: true,
             partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-            ..Policy::default()
+            ..config::Cache::default()
         };
         let target = Target {
             authority: Authority::parse(host.as_bytes()).unwrap(),
@@ -287,9 +287,9 @@ mod tests {
                 qualifier: verifier.map(Into::into),
                 headers: Vec::new(),
             });
-            let policy = Policy {
+            let policy = config::Cache {
                 partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-                ..Policy::default()
+                ..config::Cache::default()
             };
             let target = Target {
                 authority: Authority::parse(b"h").unwrap(),

@@ -85,7 +85,7 @@ impl Filling {
     /// Reads to the end and stores the response; none where it did not come to its end, or is not
     /// to be stored.
     async fn run(mut self) -> Option<Admitted> {
-        let bytes_max = self.admission.key.origin.route.policy.max_bytes as u64;
+        let bytes_max = self.admission.key.origin.route.policy.max_bytes;
         let mut arrived = 0u64;
         let mut deserted = None;
         loop {

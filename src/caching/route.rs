@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 use crate::cache::{Policy, Scope, Stored};
 use crate::forwarding::fields;
 use crate::observe::RouteMeter;

@@ -23,8 +23,8 @@ use crate::limit::{self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt
 use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, SessionKey, SessionKeys,
-    Standing, StandingReply, StoreError, WindowSet,
+    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, RevocationKeys, RevocationStatus,
+    SessionKey, SessionKeys, StoreError, WindowSet,
 };
 
 /// Whether the request happens.
@@ -189,7 +189,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let charges = self.charges.as_ref().map(limit::RateCheck::charges);
         let leases = self.places.as_ref().and_then(limit::SlotCheck::leases);
         Questions {
-            standing: caller.as_deref().filter(|i| i.is_revocable()).map(standing),
+            revocation: caller.as_deref().filter(|i| i.is_revocable()).map(revocation_keys),
             charges: charges.map(|it| match peek.and_then(|peek| peek.windows.as_ref()) {
                 Some(set) => Charges { set, ..it },
                 None => it,
@@ -313,9 +313,9 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// Which functions must do without the store.
     fn failures(&self) -> [(&'static str, Option<&StoreError>); 4] {
-        let Answers { standing, charges, leases, session, cached, .. } = &self.answers;
+        let Answers { revocation, charges, leases, session, cached, .. } = &self.answers;
         [
-            ("revocation", error(standing)),
+            ("revocation", error(revocation)),
             ("limits", error(charges).or(error(leases))),
             ("session", error(session)),
             ("cache", error(cached)),
@@ -385,14 +385,14 @@ impl<'a, 'h> Checks<'a, 'h> {
     fn confirm(&mut self) -> Result<(), Rejection> {
         let Request { caller, .. } = self.request;
         let (gateway, plan) = (self.request.gateway(), self.request.plan());
-        let (Some(identity), Some(reply)) = (caller, self.answers.standing.take()) else {
+        let (Some(identity), Some(reply)) = (caller, self.answers.revocation.take()) else {
             return Ok(());
         };
         // What the store says itself counts on; what this node only knew may be known again.
         let is_news = reply.is_ok() && self.mode == Mode::Charge;
         match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
-            Ok(standing) => {
-                let verdict = auth::confirm(identity, standing);
+            Ok(status) => {
+                let verdict = auth::confirm(identity, status);
                 if verdict.is_err() {
                     if is_news
                         && let Some(record) = &identity.record_key
@@ -539,16 +539,16 @@ fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
     reply.as_ref().and_then(|reply| reply.as_ref().err())
 }
 
-/// What the store said of a token's standing; while it is away, what this node last knew.
+/// What the store said of a token's revocation; while it is away, what this node last knew.
 fn recalled(
     gateway: &Gateway,
     identity: &Identity,
-    reply: Reply<StandingReply>,
+    reply: Reply<RevocationStatus>,
     max_stale: Duration,
-) -> Reply<StandingReply> {
+) -> Reply<RevocationStatus> {
     reply.or_else(|error| match error {
         StoreError::Unavailable | StoreError::Timeout => {
-            gateway.store.recall(standing(identity), max_stale).ok_or(error)
+            gateway.store.recall(revocation_keys(identity), max_stale).ok_or(error)
         }
         // An answer that cannot be used is no outage: what it says may be news.
         StoreError::Refused(_) | StoreError::Full(_) => Err(error),
@@ -556,8 +556,8 @@ fn recalled(
 }
 
 /// The revocation keys of a token or API key.
-fn standing(identity: &Identity) -> Standing<'_> {
-    Standing {
+fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
+    RevocationKeys {
         blacklist: &identity.blacklist_keys,
         not_before: identity.not_before_key.as_deref(),
         record: identity.record_key.as_deref(),

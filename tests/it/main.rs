@@ -78,6 +78,8 @@ mod readme;
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;
+/// What a client is told of refusals that no other file is about.
+mod rejections;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.

@@ -311,14 +311,15 @@ fn one_request_waits_for_one_dead_server_alone() {
     assert!(failed <= 1, "{statuses:?}");
 }
 
-struct Full {
-    address: SocketAddr,
+/// A listener whose queue is full: what comes is dropped, and neither accepted nor refused.
+pub(crate) struct Full {
+    pub(crate) address: SocketAddr,
     _listener: TcpListener,
     _queued: Vec<TcpStream>,
 }
 
 /// Fills the queue of a listener that accepts nobody.
-fn socket_that_drops() -> Full {
+pub(crate) fn socket_that_drops() -> Full {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = Vec::new();

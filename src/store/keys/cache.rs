@@ -2,7 +2,8 @@
 //! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
 //! touch one slot of a cluster.
 
-use super::{Keys, hashed, push_hex};
+use super::{Keys, hashed};
+use crate::base::http::hex;
 
 /// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
@@ -82,7 +83,7 @@ impl Keys {
         let (tag, variant) = entry.split_once(ENTRY).unwrap_or((entry, ""));
         let mut key = String::with_capacity(entry.len() + 40);
         key.extend([tag, "}:lock:", variant, ":"]);
-        push_hex(&mut key, &fetch.to_be_bytes());
+        hex::push(&mut key, &fetch.to_be_bytes());
         key
     }
 

@@ -14,14 +14,15 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline};
 use tokio::time::Instant;
 
+use super::connect_error::ConnectError;
 use super::dial::{Connection, dial};
-use super::link::{BACKOFF_MIN, ConnectError};
+use super::link::BACKOFF_MIN;
 use super::says::Says;
 use super::stream::{End, Look, Place};
 use crate::config;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
-use crate::store::{Standing, StandingReply};
+use crate::store::{RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
@@ -73,10 +74,10 @@ impl Follower {
     /// See [`crate::store::Store::recall`].
     pub(super) fn recall(
         &self,
-        standing: Standing<'_>,
+        revocation: RevocationKeys<'_>,
         max_stale: Duration,
-    ) -> Option<StandingReply> {
-        self.read().recall(standing, (now_s(), Instant::now()), max_stale)
+    ) -> Option<RevocationStatus> {
+        self.read().recall(revocation, now_s(), Instant::now(), max_stale)
     }
 
     /// See [`crate::store::Store::followed`].
@@ -88,7 +89,7 @@ impl Follower {
             connected: self.connected.load(Ordering::Acquire),
             known: revoked.len(),
             complete: revoked.is_complete(now),
-            trusted: revoked.is_trusted((now, Instant::now()), max_stale),
+            trusted: revoked.is_trusted(now, Instant::now(), max_stale),
         }
     }
 
@@ -195,7 +196,7 @@ async fn follow(
         if caught_up {
             let wait = place.wait(&stream, BLOCK_TIME);
             let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
-            if let Some(error) = replies.iter().find_map(super::batch::server_error) {
+            if let Some(error) = replies.iter().find_map(super::reply::server_error) {
                 return Err(Fault::Refused(error.to_string()));
             }
         }

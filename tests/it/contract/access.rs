@@ -8,8 +8,8 @@ use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
     ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
-    Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey,
-    SessionWrite, Standing, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
+    Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation, RevocationKeys,
+    SessionKey, SessionWrite, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -41,6 +41,7 @@ async fn open(redis: &Redis, password: &str) -> Store {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "each right is used in turn")]
 fn the_documented_user_may_do_all_that_the_gateway_does() {
     let redis = Redis::start();
     make_user(&redis, "correct-horse");
@@ -64,7 +65,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
-                standing: Some(Standing {
+                revocation: Some(RevocationKeys {
                     blacklist: &blacklist,
                     not_before: Some("app:auth:not-before:u"),
                     record: Some("app:auth:key:ab"),
@@ -83,7 +84,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
             // The second round finds no scripts.
             for _ in 0..2 {
                 let answers = store.ask(&questions).await;
-                assert!(answers.standing.unwrap().is_ok() && answers.settled);
+                assert!(answers.revocation.unwrap().is_ok() && answers.settled);
                 let taken = answers.charges.unwrap().expect("a charge");
                 assert!(answers.leases.unwrap().expect("a lease").allowed);
                 for in_doubt in [false, true] {
@@ -223,14 +224,14 @@ async fn revoke_and_follow(store: &Store, key: &str) {
     config.store.on_outage.revocation_max_stale = day;
     store.follow_revocations(&config);
     let blacklist = words(&[key]);
-    let standing = Standing { blacklist: &blacklist, ..Standing::default() };
+    let revocation = RevocationKeys { blacklist: &blacklist, ..RevocationKeys::default() };
     let followed = async {
-        while store.recall(standing, day).is_none() {
+        while store.recall(revocation, day).is_none() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, followed).await.expect("the stream is read");
-    assert!(store.recall(standing, day).is_some_and(|reply| reply.listed));
+    assert!(store.recall(revocation, day).is_some_and(|reply| reply.listed));
     assert_eq!(store.unrevoke(key, day).await, Ok(true));
 }
 
@@ -278,7 +279,7 @@ async fn tagged(store: &Store, keys: &Keys) {
         let purges = [clock.clone(), tag.clone()].map(Purge::hard);
         store.purge(&purges).await.expect("a purge of a tag");
     }
-    let told = store.tags(&tags, (&clock, since)).await.expect("what was purged");
+    let told = store.tags(&tags, &clock, since).await.expect("what was purged");
     assert_eq!(told, None);
     store.withdraw_all(&clock).await.expect("a withdrawal");
 }

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use http::uri::PathAndQuery;
 
+use super::percent::{escape, is_unreserved, push_escape};
+
 /// The canonical spelling, or what was wrong. `encoded_slash` keeps `%2F`.
 pub fn canonical(given: &PathAndQuery, encoded_slash: bool) -> Result<PathAndQuery, &'static str> {
     if is_canonical(given.path().as_bytes()) {
@@ -104,14 +106,8 @@ fn folded(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
-        let escaped = match rest {
-            [b'%', one, two, ..] => std::str::from_utf8(&[*one, *two])
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 16).ok()),
-            _ => None,
-        };
         // What is escaped in ASCII is no letter.
-        let (byte, after) = match escaped.filter(|byte| !byte.is_ascii()) {
+        let (byte, after) = match escape(rest).filter(|byte| !byte.is_ascii()) {
             Some(byte) => (byte, after.get(2..).unwrap_or_default()),
             None => (byte.to_ascii_lowercase(), after),
         };
@@ -148,10 +144,6 @@ fn is_canonical(path: &[u8]) -> bool {
     path.first() == Some(&b'/')
 }
 
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
 /// Sub-delimiters and the two others that a path segment may hold (RFC 3986 §3.3).
 fn is_plain_delimiter(byte: u8) -> bool {
     matches!(
@@ -176,16 +168,8 @@ fn decode(path: &[u8], encoded_slash: bool) -> Result<String, &'static str> {
             }
             continue;
         }
-        let digits = path.get(at..at + 2).and_then(|two| {
-            let text = std::str::from_utf8(two).ok()?;
-            // from_str_radix would accept a sign.
-            if text.bytes().all(|b| b.is_ascii_hexdigit()) {
-                u8::from_str_radix(text, 16).ok()
-            } else {
-                None
-            }
-        });
-        let decoded = digits.ok_or("a percent sign without two hexadecimal digits")?;
+        let decoded = escape(path.get(at - 1..).unwrap_or_default())
+            .ok_or("a percent sign without two hexadecimal digits")?;
         at += 2;
         match decoded {
             0 => return Err("%00"),
@@ -216,13 +200,6 @@ fn check_dots(segment: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
-}
-
-fn push_escape(out: &mut String, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(char::from(HEX[usize::from(byte >> 4)]));
-    out.push(char::from(HEX[usize::from(byte & 15)]));
 }
 
 /// Removes dot segments (RFC 3986 §5.2.4) and merges slashes. A path cannot climb above its root.
