@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json, query};
+use super::query;
+use super::reply::{Fault, Reply, json as reply_json, parse};
 use crate::base::units::Rate;
 use crate::config::{self, Scope};
 use crate::limit::describe;
@@ -24,7 +24,7 @@ use crate::store::{Charges, Crowd, Leases, Mode, Window, WindowSet};
 const REFUSED_MAX: usize = 50;
 
 /// The windows of one key, with the keys under which the store has them.
-struct Asked {
+struct LimitQuery {
     policy: String,
     principal: String,
     /// Most requests in flight, in place of windows; the only key is theirs.
@@ -37,7 +37,7 @@ struct Asked {
 
 /// `GET /v1/limits?policy=NAME&key=PRINCIPAL`: what is left.
 pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, concurrent, windows, keys } = asked(gateway, uri)?;
+    let LimitQuery { policy, principal, concurrent, windows, keys } = asked(gateway, uri)?;
     if let Some(most) = concurrent {
         let crowds = [Crowd { most, lease: Duration::ZERO, mode: Mode::Peek }];
         let leases = Leases { crowds: &crowds, keys: &keys, holder: "" };
@@ -69,7 +69,7 @@ pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
 
 /// `DELETE /v1/limits?policy=NAME&key=PRINCIPAL`: forgets what was counted.
 pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, mut keys, .. } = asked(gateway, uri)?;
+    let LimitQuery { policy, principal, mut keys, .. } = asked(gateway, uri)?;
     keys.sort();
     keys.dedup();
     let mut forgotten = 0;
@@ -97,9 +97,9 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
     reply_json(StatusCode::OK, &json!({ "refused": shown }))
 }
 
-fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
+fn asked(gateway: &Gateway, uri: &Uri) -> Result<LimitQuery, Fault> {
     const EXAMPLE: &str = "/v1/limits?policy=api&key=claim:sub=42";
-    let wrong = |what: &str| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: &str| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let running = gateway.running();
     let config = &running.plan.config;
     let query: BTreeMap<_, _> = query::pairs(uri.query())?.into_iter().collect();
@@ -130,7 +130,7 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
     if concurrent.is_some() {
         keys.push(running.plan.keys.in_flight(policy, &principal));
     }
-    Ok(Asked { policy: policy.to_owned(), principal, concurrent, windows, keys })
+    Ok(LimitQuery { policy: policy.to_owned(), principal, concurrent, windows, keys })
 }
 
 /// All windows of a limit and then of its tiers, of which those of one length share their counter.
@@ -158,7 +158,7 @@ pub(super) async fn explain(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fau
         "host": "shop.example.com", "address": "192.0.2.1",
         "headers": {"authorization": "Bearer …"}}"#;
     let asked: Question = parse(body, EXAMPLE)?;
-    let wrong = |what: String| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: String| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let method = asked.method.as_deref().unwrap_or("GET");
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| wrong(format!("{method:?} is no method.")))?;

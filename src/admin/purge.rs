@@ -8,9 +8,7 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::audit::Did;
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json};
+use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
 use crate::base::authority::Authority;
 use crate::base::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
@@ -30,7 +28,7 @@ const EVERYTHING: &str = "everything, as the store has no memory for a smaller p
 /// What is to go: exactly one of `url`, `path`, `prefix`, `tag`, `host`, `route`, `group`, `all`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct PurgeRequest {
     url: Option<String>,
     path: Option<String>,
     prefix: Option<String>,
@@ -57,7 +55,7 @@ struct Withdrawn {
 
 /// Carries a purge out, and says what is gone once the store shows it.
 pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    let asked: Asked = parse(body, EXAMPLE)?;
+    let asked: PurgeRequest = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
     let base = gateway.base_epoch();
@@ -84,7 +82,7 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
         }
     };
     if !is_done {
-        return Err(Fault::Told {
+        return Err(Fault::Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "purge_not_kept",
             detail: "The store does not show the change that it accepted. Repeat the request."
@@ -93,7 +91,7 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     }
     let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
     let mut reply = reply_json(StatusCode::OK, &answer);
-    reply.extensions_mut().insert(Did("purged", what.to_owned()));
+    reply.extensions_mut().insert(Effect("purged", what.to_owned()));
     Ok(reply)
 }
 
@@ -106,7 +104,7 @@ fn has_changed(before: &[Epoch], after: &[Epoch], soft: bool) -> bool {
             .all(|(before, after)| before.soft != after.soft && (soft || before.hard != after.hard))
 }
 
-fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
+fn withdrawn(asked: &PurgeRequest, plan: &Plan) -> Result<Withdrawn, Fault> {
     let named = [&asked.url, &asked.path, &asked.prefix, &asked.tag];
     let named = named.into_iter().chain([&asked.host, &asked.route, &asked.group]);
     if named.flatten().count() + usize::from(asked.all) != 1 {
@@ -292,7 +290,7 @@ fn canonical_path(path: &PathAndQuery, plan: &Plan) -> Result<String, Fault> {
 }
 
 fn wrong(what: &str) -> Fault {
-    Fault::Asked(format!("{what} Example: {EXAMPLE}"))
+    Fault::Invalid(format!("{what} Example: {EXAMPLE}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The query and the path of an operation, decoded.
 
-use super::operations::Fault;
+use super::reply::Fault;
 
 /// Names and values of a query, in order.
 pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Fault> {
@@ -15,7 +15,7 @@ pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Fault>
 
 /// Percent-encoded UTF-8 (RFC 3986 §2.1); a `+` is a plus, as there.
 pub(super) fn percent_decoded(text: &str) -> Result<String, Fault> {
-    let wrong = || Fault::Asked(format!("{text:?} is not percent-encoded: write %25 for %."));
+    let wrong = || Fault::Invalid(format!("{text:?} is not percent-encoded: write %25 for %."));
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

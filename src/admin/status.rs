@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{Reply, json as reply_json};
+use super::reply::{Reply, json as reply_json};
 use crate::observe::{CacheReport, CacheState};
 use crate::runtime::Gateway;
 

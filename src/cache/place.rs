@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Policy;
 use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{Caller, Target};
 use crate::base::path::Reading;
+use crate::config;
 use crate::store::keys::Keys;
 use crate::store::{Epoch, hard_halves, soft_halves};
 
@@ -38,7 +38,7 @@ impl Place {
     /// upstream answers may depend on it. A route that is given another upstream begins anew.
     pub fn entry(
         keys: &Keys,
-        policy: &Policy,
+        policy: &config::Cache,
         (route, upstream, scheme): (&str, &str, &str),
         target: &Target,
         caller: &Caller,
@@ -75,7 +75,7 @@ impl Place {
 
     /// Whether the caller has all claims of the partition. Otherwise nobody can say whose the
     /// answer is, and it is kept nowhere.
-    pub fn is_known(policy: &Policy, caller: &Caller) -> bool {
+    pub fn is_known(policy: &config::Cache, caller: &Caller) -> bool {
         let has = |name: &String| caller.as_ref().is_some_and(|it| it.find(name).is_some());
         policy.partition.iter().all(has)
     }
@@ -240,10 +240,10 @@ mod tests {
     use crate::base::authority::Authority;
 
     fn place(host: &str, path: &'static str, partition: &[&str]) -> Place {
-        let policy = Policy {
+        let policy = config::Cache {
             shared: true,
             partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-            ..Policy::default()
+            ..config::Cache::default()
         };
         let target = Target {
             authority: Authority::parse(host.as_bytes()).unwrap(),
@@ -273,9 +273,9 @@ mod tests {
                 qualifier: verifier.map(Into::into),
                 headers: Vec::new(),
             });
-            let policy = Policy {
+            let policy = config::Cache {
                 partition: partition.iter().map(|name| (*name).to_owned()).collect(),
-                ..Policy::default()
+                ..config::Cache::default()
             };
             let target = Target {
                 authority: Authority::parse(b"h").unwrap(),

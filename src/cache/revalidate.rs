@@ -9,10 +9,11 @@ use http::header::{
 
 use super::control::ResponseControl;
 use super::entry::Stored;
-use super::policy::Policy;
-use super::storing::{self, Asked, Freshness, WhyNot};
+use super::freshness::Freshness;
+use super::storing::{self, Asked, WhyNot};
 use super::validator::Tag;
 use super::{date, kept, tags, text};
+use crate::config;
 
 /// Fields that describe the stored body as it is, so that a later head cannot change them
 /// (RFC 9111 §3.2).
@@ -75,7 +76,7 @@ pub struct Freshened {
 pub fn freshened(
     stored: &Stored,
     headers: &HeaderMap,
-    policy: &Policy,
+    policy: &config::Cache,
     asked: &Asked<'_>,
     answered_ms: u64,
 ) -> Freshened {
@@ -150,7 +151,7 @@ pub fn head_news(
     stored: &Stored,
     status: http::StatusCode,
     headers: &HeaderMap,
-    policy: &Policy,
+    policy: &config::Cache,
     (asked, answered_ms): (&Asked<'_>, u64),
 ) -> HeadNews {
     if status != http::StatusCode::OK {

@@ -14,7 +14,6 @@ use http::header::{
     AUTHORIZATION, COOKIE, HeaderName, ORIGIN, VARY,
 };
 
-use super::entry::Stored;
 use super::{text, weighted};
 
 /// More fields than this in `Vary` are treated like `*`: such an answer would never be reused.
@@ -111,12 +110,6 @@ pub fn variant_name(set: &[HeaderName], request: &HeaderMap) -> String {
     })
 }
 
-/// Whether the entry answers this request: all fields that selected it have the same values.
-#[must_use]
-pub fn selects(stored: &Stored, request: &HeaderMap) -> bool {
-    stored.vary.iter().all(|(name, then)| *then == value(request, name))
-}
-
 /// The selecting fields with a request's values, as an entry keeps them.
 pub(super) fn values(
     set: Vec<HeaderName>,
@@ -132,7 +125,7 @@ pub(super) fn values(
 /// A field in its normal form: lines combined, no space around the members of the list, weights in
 /// one spelling. Codings have neither case nor order; of languages and media types, too, only the
 /// weights order them for certain, so those of one weight keep theirs.
-fn value(request: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
+pub(super) fn value(request: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
     let lines = text::combined(request, name)?;
     let value = match *name {
         ACCEPT_ENCODING => weighted::normal(&lines, false),

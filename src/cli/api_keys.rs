@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::claim::read_claim;
 use super::operate::{EXIT, Target};
-use super::read_claim;
 use super::remote::Failure;
 
 /// Options of `keys`.

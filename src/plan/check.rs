@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Route;
+use super::route::Route;
 use crate::base::authority::Authority;
 use crate::config::{self, Config, Problems, SessionUse};
 use crate::route::{HostPattern, Matcher};

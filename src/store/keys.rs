@@ -9,15 +9,16 @@
 
 mod cache;
 mod kind;
+mod session;
 
 pub use self::kind::{Kind, is_cache_base};
+pub use self::session::SessionKeys;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::SessionKeys;
 use crate::base::claim::Spelling;
 
 /// Longest part that stands verbatim, in bytes.
@@ -145,35 +146,6 @@ impl Keys {
     pub fn session(&self, id: &str) -> String {
         // In every request of a route with sessions: joining costs a quarter of formatting.
         [&*self.prefix, ":session:", &part(id)].concat()
-    }
-
-    /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
-    /// (whose it is).
-    pub fn session_end(&self, id: &str) -> String {
-        [&*self.prefix, ":session-end:", &part(id)].concat()
-    }
-
-    /// The sessions of one user, a sorted set: ids as they stand in keys ([`Self::session_part`]),
-    /// scored by the Unix seconds of their creation.
-    pub fn sessions_of(&self, sub: &str) -> String {
-        format!("{}:sessions-of:{}", self.prefix, part(sub))
-    }
-
-    /// An id as it stands in keys and indexes, where an operator names it, also as it was listed.
-    pub fn session_part(id: &str) -> String {
-        listed(id).into_owned()
-    }
-
-    /// The keys of a session whose id an operator names, also as it was listed.
-    pub fn listed_session(&self, id: &str) -> SessionKeys {
-        let [session, end] = self.session_families().map(|family| family + &listed(id));
-        SessionKeys { session, end }
-    }
-
-    /// What stands before the id in the keys of sessions, and of what is kept beside them: for
-    /// scripts that find ids in an index.
-    pub fn session_families(&self) -> [String; 2] {
-        [format!("{}:session:", self.prefix), format!("{}:session-end:", self.prefix)]
     }
 
     /// Writes the key of one window of one limit: the principal is the hash tag, so that all

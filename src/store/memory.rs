@@ -23,6 +23,7 @@ use self::room::Room;
 use super::keys::Kind;
 use super::lease::Holders;
 use super::question::NOT_BEFORE_BYTES_MAX;
+use super::sessions::ENDS;
 use super::window::WindowLog;
 use super::{
     Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, SessionEnd,
@@ -307,7 +308,7 @@ impl MemoryStore {
     fn session_end(&self, key: &str) -> Option<SessionEnd> {
         match &lock(&self.values).live(key)?.value {
             SessionValue::Fields(fields) => {
-                let ends = fields.iter().find(|(name, _)| *name == sessions::ENDS.as_bytes());
+                let ends = fields.iter().find(|(name, _)| *name == ENDS.as_bytes());
                 SessionEnd::parse(&ends?.1)
             }
             SessionValue::Text(_) => None,

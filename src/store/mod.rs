@@ -7,6 +7,7 @@
 
 pub mod api_keys;
 mod cached;
+mod error;
 pub mod keys;
 mod known;
 mod lease;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::api_keys::ApiKeyKeys;
+use self::sessions::ROUNDS_MAX;
 use crate::config::Config;
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
@@ -29,6 +32,8 @@ pub use self::cached::{
     ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
     VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
+pub use self::error::StoreError;
+pub use self::keys::SessionKeys;
 pub use self::lease::{Crowd, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::question::{
@@ -38,38 +43,9 @@ pub use self::question::{
 pub use self::redis::{Followed, RedisStore};
 pub use self::revoked::Revocation;
 pub use self::sessions::{
-    Ending, Renewal, SessionEnd, SessionKeys, SessionList, SessionListed, SessionWrite,
-    SessionWritten,
+    Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
 };
 pub use self::window::{Mode, Window, WindowSet, WindowState};
-
-/// Why the store did not answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// There is no connection now; nothing was waited for.
-    #[error("no connection to the store")]
-    Unavailable,
-    /// No answer within `store.timeout`.
-    #[error("no answer from the store within store.timeout")]
-    Timeout,
-    /// The store answered with an error, or with something else than asked.
-    #[error("the store refused: {0}")]
-    Refused(String),
-    /// The embedded store has no room for more of this kind; names the key of the bound.
-    #[error("the embedded store is full; raise store.{0} or use Redis")]
-    Full(&'static str),
-}
-
-impl StoreError {
-    /// Whether the store has no memory for a write. It may still delete then.
-    pub fn is_out_of_memory(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
-            Self::Unavailable | Self::Timeout => false,
-        }
-    }
-}
 
 /// The store, of either kind.
 #[derive(Debug)]
@@ -209,6 +185,156 @@ impl Store {
         match self {
             Self::Redis(store) => store.is_connected(),
             Self::Memory(_) => true,
+        }
+    }
+}
+
+// Sessions beyond being read.
+impl Store {
+    /// Moves a session's expiry out, never in, and notes beside it when it will end and why. Does
+    /// nothing when it is gone.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.renew(keys, renewal).await,
+            Self::Memory(store) => store.renew(keys, renewal),
+        }
+    }
+
+    /// Writes a session, its place in the index of its user, and ends the user's oldest others
+    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
+        match self {
+            Self::Redis(store) => store.write_session(write).await,
+            Self::Memory(store) => store.write_session(write),
+        }
+    }
+
+    /// Ends one session and takes it out of its user's index. True when there was one.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.end_session(keys, part).await,
+            Self::Memory(store) => Ok(store.end_session(keys, part)),
+        }
+    }
+
+    /// The sessions in an index. What is gone is taken out of it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn list_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<SessionList, StoreError> {
+        match self {
+            Self::Redis(store) => store.list_sessions(index, families).await,
+            Self::Memory(store) => store.list_sessions(index, families),
+        }
+    }
+
+    /// Ends all sessions in an index; how many there were.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused; some may have ended then.
+    pub async fn end_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for _ in 0..ROUNDS_MAX {
+            let (now, left) = match self {
+                Self::Redis(store) => store.end_sessions(index, families).await?,
+                Self::Memory(store) => store.end_sessions(index, families)?,
+            };
+            ended += now;
+            if left == 0 {
+                return Ok(ended);
+            }
+        }
+        Err(StoreError::Refused("sessions of this user are written faster than ended".to_owned()))
+    }
+}
+
+// API keys beyond being asked for.
+impl Store {
+    /// One string, or nothing when there is none.
+    ///
+    /// # Errors
+    /// The store did not answer, or the key holds something else.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Self::Redis(store) => store.get(key).await,
+            Self::Memory(store) => store.get(key),
+        }
+    }
+
+    /// Writes the record of an API key, its id and its place in its owner's index, in one step.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.write_api_key(write).await,
+            Self::Memory(store) => store.write_api_key(write),
+        }
+    }
+
+    /// Digest and record of the API key with an id, whose key `id_key` is.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn find_api_key(
+        &self,
+        id_key: &str,
+        families: &[String; 2],
+    ) -> Result<Option<(String, Bytes)>, StoreError> {
+        match self {
+            Self::Redis(store) => store.find_api_key(id_key, families).await,
+            Self::Memory(store) => store.find_api_key(id_key, families),
+        }
+    }
+
+    /// The API keys in an owner's index. What is gone is taken out of it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn list_api_keys(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<ApiKeyList, StoreError> {
+        match self {
+            Self::Redis(store) => store.list_api_keys(index, families).await,
+            Self::Memory(store) => store.list_api_keys(index, families),
+        }
+    }
+
+    /// Deletes an API key, revokes its id and tells every gateway, in one step. True when there was
+    /// a record.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn end_api_key(
+        &self,
+        keys: &ApiKeyKeys,
+        revocation: Revocation<'_>,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.end_api_key(keys, revocation).await,
+            Self::Memory(store) => store.end_api_key(keys, revocation),
         }
     }
 }

@@ -288,7 +288,7 @@ fn compile_names_the_place_of_each_mistake() {
         config.claims_to_headers.insert(header.to_owned(), claim.to_owned());
     }
     let keys = store::keys::Keys::new("app");
-    let mistakes = Verifier::compile("users", &config, &keys, Company::Alone).unwrap_err();
+    let mistakes = Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err();
     let places: Vec<&str> = mistakes.iter().map(|mistake| mistake.0.as_str()).collect();
     assert_eq!(
         places,
@@ -302,5 +302,5 @@ fn compile_names_the_place_of_each_mistake() {
     );
     config = hs256_settings();
     config.keys = None;
-    assert_eq!(Verifier::compile("users", &config, &keys, Company::Alone).unwrap_err(), []);
+    assert_eq!(Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err(), []);
 }

@@ -5,10 +5,10 @@ use super::super::WhyNot::{
     TooLarge, Vary,
 };
 use super::super::{
-    Asked, Forward, Freshness, Intent, Policy, SetCookie as Cookies, WhyNot, for_fill, lookup,
-    storable, stored_headers,
+    Asked, Forward, Freshness, Intent, Policy, WhyNot, for_fill, lookup, storable, stored_headers,
 };
 use super::{NOW, fields};
+use crate::config::SetCookie as Cookies;
 use http::Method;
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ pub(super) struct Filling {
 impl Filling {
     /// Reads to the end and keeps the response; none where there was none that could be kept.
     async fn run(mut self) -> Option<Kept> {
-        let bytes_max = self.keeper.policy.max_bytes as u64;
+        let bytes_max = self.keeper.policy.max_bytes;
         let mut arrived = 0u64;
         let mut deserted = None;
         loop {

@@ -6,17 +6,18 @@
 use bytes::Bytes;
 use redis::{Arg, Cmd, Pipeline, Value};
 
-use super::cache::{cached, change, take_call, variants_call};
-use super::link::{Health, Script, Scripts};
+use super::call::{change, start, take_call, variants_call};
+use super::link::{Script, Scripts};
+use super::published::Health;
+use super::reply::{cached, server_error, unexpected};
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
+use crate::store::sessions::ENDS;
 use crate::store::{
     Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, SessionEnd, SessionKey,
     SessionReply, SessionValue, StandingReply, StoreError, WindowState,
 };
 
-/// The field of what is kept beside a session that says when and why it ends.
-const ENDS: &str = "ends";
-/// Most bytes of it: a word and a time.
+/// Most bytes of the field that says when and why a session ends: a word and a time.
 const ENDS_BYTES_MAX: i64 = 64;
 
 /// A pipeline and where each question's replies begin in it.
@@ -260,16 +261,6 @@ impl Batch {
     }
 }
 
-/// A command with room for what a request usually says, so that its arguments are written without
-/// growing it step by step.
-pub(super) fn start(verb: &str) -> Cmd {
-    const ARGUMENTS: usize = 8;
-    const BYTES: usize = 256;
-    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
-    command.arg(verb);
-    command
-}
-
 fn session_call(verb: &str, script: &str, asked: SessionKey<'_>) -> Cmd {
     let mut call = redis::cmd(verb);
     call.arg(script).arg(1).arg(asked.key).arg(asked.bytes_max);
@@ -414,30 +405,4 @@ pub(super) fn health(replies: &[Value]) -> Health {
             if matches!(error.code(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"))
     };
     if replies.iter().any(unusable) { Health::Broken } else { Health::Good }
-}
-
-/// A command's own error.
-pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
-    match reply {
-        Value::ServerError(error) if error.code() == "NOSCRIPT" => {
-            Some(StoreError::Refused("NoScript".to_owned()))
-        }
-        Value::ServerError(error) => Some(StoreError::Refused(error.to_string())),
-        _ => None,
-    }
-}
-
-/// A reply of another type than the command gives. The value itself may be a user's data, so only
-/// its kind is told.
-pub(super) fn unexpected(reply: &Value) -> StoreError {
-    server_error(reply).unwrap_or_else(|| {
-        let kind = match reply {
-            Value::Nil => "nothing",
-            Value::Int(_) => "a number",
-            Value::BulkString(_) => "a string",
-            Value::Array(_) => "an array",
-            _ => "another type",
-        };
-        StoreError::Refused(format!("unexpected reply: {kind}"))
-    })
 }

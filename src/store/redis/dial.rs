@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
+use super::connect_error::ConnectError;
 use super::framing::{Fault, Framing};
-use super::link::ConnectError;
 use super::says::{Condition, Says};
 use crate::config::{self, StoreUrl};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use redis::{InfoDict, RedisError};
 use tokio::time::Instant;
 
-use super::link::{Link, Published};
+use super::link::Link;
+use super::published::Published;
 use super::says::{Condition, Says};
 
 /// Pause between two looks at the same connection.

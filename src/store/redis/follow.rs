@@ -14,8 +14,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline};
 use tokio::time::Instant;
 
+use super::connect_error::ConnectError;
 use super::dial::{Connection, dial};
-use super::link::{BACKOFF_MIN, ConnectError};
+use super::link::BACKOFF_MIN;
 use super::says::Says;
 use super::stream::{End, Look, Place};
 use crate::config;
@@ -195,7 +196,7 @@ async fn follow(
         if caught_up {
             let wait = place.wait(&stream, BLOCK_TIME);
             let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
-            if let Some(error) = replies.iter().find_map(super::batch::server_error) {
+            if let Some(error) = replies.iter().find_map(super::reply::server_error) {
                 return Err(Fault::Refused(error.to_string()));
             }
         }

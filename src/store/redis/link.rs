@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dial::{Connection, dial};
-use super::node::{Misses, Node};
+use super::connect_error::ConnectError;
+use super::dial::dial;
+use super::misses::Misses;
+use super::node::Node;
+use super::published::{Health, Published, Slot};
 use super::says::Condition;
 use crate::config;
 
@@ -55,35 +57,13 @@ pub(super) struct Scripts {
     pub(super) relock: Script,
 }
 
-/// A connection that answered its probe.
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) connection: Connection,
-    misses: Misses,
-    /// Set by the library when the connection is closed, also while nobody asks.
-    closed: Arc<AtomicBool>,
-}
-
-/// What one exchange said about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
-    /// It answered.
-    Good,
-    /// It did not answer in time.
-    Silent,
-    /// It cannot be used any more.
-    Broken,
-}
-
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) scripts: Scripts,
     node: Arc<Node>,
-    current: ArcSwapOption<Published>,
+    slot: Arc<Slot>,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
-    /// Wakes the supervisor: the current connection was given up.
-    lost: Arc<Notify>,
     /// Wakes those who wait for the first connection.
     found: Notify,
 }
@@ -102,12 +82,11 @@ impl Link {
                 relock: Script::new(include_str!("../scripts/relock.lua")),
             },
             node: Arc::clone(node),
-            current: ArcSwapOption::empty(),
+            slot: Arc::new(Slot::new()),
             clock_offset_ms: AtomicI64::new(0),
-            lost: Arc::new(Notify::new()),
             found: Notify::new(),
         });
-        node.add(&link);
+        node.add(&link.slot);
         let weak = Arc::downgrade(&link);
         tokio::spawn(supervise(weak, settings.clone()));
         link
@@ -115,7 +94,7 @@ impl Link {
 
     /// The connection, if there is one.
     pub(super) fn get(&self) -> Option<Arc<Published>> {
-        self.current.load_full()
+        self.slot.get()
     }
 
     /// Returns once there is a connection.
@@ -152,7 +131,7 @@ impl Link {
                 self.node.answered();
             }
             // What was sent before the last loss says nothing of what is now.
-            Health::Silent if self.is_current(published) => {
+            Health::Silent if self.slot.holds(published) => {
                 if published.misses.is_last_straw() {
                     self.give_up(published);
                 }
@@ -170,16 +149,8 @@ impl Link {
         }
     }
 
-    fn is_current(&self, published: &Arc<Published>) -> bool {
-        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, published))
-    }
-
     fn give_up(&self, published: &Arc<Published>) {
-        let previous = self.current.compare_and_swap(published, None);
-        if previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, published)) {
-            self.node.is_lost();
-            self.lost.notify_one();
-        }
+        self.node.give_up(&self.slot, published);
     }
 }
 
@@ -213,11 +184,11 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let Some(strong) = link.upgrade() else { return };
-        let lost = Arc::clone(&strong.lost);
+        let slot = Arc::clone(&strong.slot);
         match connect(&strong, &settings).await {
             Ok(published) => {
                 let closed = Arc::clone(&published.closed);
-                strong.current.store(Some(Arc::clone(&published)));
+                slot.put(&published);
                 if closed.load(Ordering::Acquire) {
                     // It closed before it was published, so nobody gave it up.
                     strong.give_up(&published);
@@ -226,7 +197,7 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                 strong.node.is_found();
                 drop((strong, published));
                 let since = Instant::now();
-                lost.notified().await;
+                slot.lost.notified().await;
                 if since.elapsed() >= STEADY {
                     backoff = BACKOFF_MIN;
                     continue;
@@ -301,17 +272,6 @@ async fn connect(
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
-}
-
-/// Why an attempt failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    #[error("no answer within store.connect_timeout")]
-    Timeout,
-    #[error("READONLY: the server is a replica")]
-    Replica,
-    #[error(transparent)]
-    Redis(#[from] redis::RedisError),
 }
 
 /// Whether the server said of itself, in its answer to HELLO, that it follows another one.

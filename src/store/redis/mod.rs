@@ -7,13 +7,18 @@
 mod api_keys;
 mod batch;
 mod cache;
+mod call;
+mod connect_error;
 mod dial;
 mod eviction;
 mod expect;
 mod follow;
 mod framing;
 mod link;
+mod misses;
 mod node;
+mod published;
+mod reply;
 mod says;
 mod sessions;
 mod stream;
@@ -33,6 +38,8 @@ use self::expect::Seal;
 use self::follow::Follower;
 use self::link::Link;
 use self::node::Node;
+use self::published::Health;
+use self::reply::server_error;
 use self::says::Condition;
 use self::stream::{Told, executed, millis};
 use self::track::Tracker;
@@ -176,7 +183,7 @@ impl RedisStore {
             }
         }
         let replies = self.run(&mut pipeline).await?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             // A server that cannot write now is as good as away.
             Some(_) if batch::refuses_writes(&replies) => Err(StoreError::Unavailable),
             Some(error) => Err(error),
@@ -233,9 +240,9 @@ impl RedisStore {
     async fn transact(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = executed(self.run(pipeline).await?).map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
-            batch::server_error(&reply).unwrap_or_else(unexpected)
+            server_error(&reply).unwrap_or_else(unexpected)
         })?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             Some(error) => Err(error),
             None => Ok(replies),
         }
@@ -283,7 +290,7 @@ impl RedisStore {
     /// Runs commands of which each must succeed.
     async fn run_all(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = self.run(pipeline).await?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             Some(error) => Err(error),
             None => Ok(replies),
         }
@@ -315,29 +322,29 @@ impl RedisStore {
                     link.report(&published, batch::health(&replies));
                     return Ok(replies);
                 }
-                match batch::server_error(&last) {
+                match server_error(&last) {
                     // A server that now answers nothing but errors refuses the seal too.
                     Some(error) => {
                         replies.push(last);
                         link.report(&published, batch::health(&replies));
                         replies.pop();
-                        let refused = replies.iter().all(|it| batch::server_error(it).is_some());
+                        let refused = replies.iter().all(|it| server_error(it).is_some());
                         if refused { Ok(replies) } else { Err(error) }
                     }
                     None => {
-                        link.report(&published, link::Health::Broken);
+                        link.report(&published, Health::Broken);
                         self.node.says.note(Condition::ForeignReply);
                         Err(StoreError::Unavailable)
                     }
                 }
             }
             Ok(Err(error)) => {
-                link.report(&published, link::Health::Broken);
+                link.report(&published, Health::Broken);
                 tracing::debug!(%error, "the store connection failed");
                 Err(StoreError::Unavailable)
             }
             Err(_) => {
-                link.report(&published, link::Health::Silent);
+                link.report(&published, Health::Silent);
                 Err(StoreError::Timeout)
             }
         }

@@ -12,8 +12,9 @@ use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::connect_error::ConnectError;
 use super::dial::{Connection, dial};
-use super::link::{BACKOFF_MIN, ConnectError};
+use super::link::BACKOFF_MIN;
 use super::says::Says;
 use crate::config;
 use crate::store::Epoch;
