@@ -44,9 +44,6 @@ mod validator;
 mod variant;
 mod weighted;
 
-/// What a route says about caching.
-pub use crate::config::Cache as Policy;
-
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
 pub use compress::{compress, is_compressible};
 pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};

@@ -10,7 +10,8 @@ use super::coalesce::{EpochsUnknown, FetchKey, Joined, Leader};
 use super::entry_key::KeyWithEpochs;
 use super::http_cache::HttpCache;
 use super::leases::LeaseOutcome;
-use crate::cache::{self, CacheKey, Intent, Policy, Stored};
+use crate::cache::{self, CacheKey, Intent, Stored};
+use crate::config;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Refresh {
 
 impl Miss {
     /// The rules of the route.
-    pub(super) fn policy(&self) -> &Policy {
+    pub(super) fn policy(&self) -> &config::Cache {
         &self.key.origin.route.policy
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::base::http::path::Reading;
-use crate::cache::{Policy, Scope, Stored};
+use crate::cache::{Scope, Stored};
+use crate::config;
 use crate::forwarding::fields;
 use crate::observe::RouteMeter;
 use crate::plan::{Plan, Route};
@@ -16,7 +17,7 @@ use crate::store::keys::Keys;
 #[derive(Debug)]
 pub struct RouteCache {
     /// The route's rules.
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<config::Cache>,
     /// The route's counters.
     pub(super) meter: Arc<RouteMeter>,
     pub(super) keys: Keys,

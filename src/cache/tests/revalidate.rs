@@ -1,14 +1,15 @@
 //! Validation: what is asked, which answers count, and what an entry is afterwards.
 
 use super::super::{
-    Asked, Freshened, HeadUpdate, Policy, Stored, WhyNot, conditions, confirms, freshened,
-    head_update, lookup,
+    Asked, Freshened, HeadUpdate, Stored, WhyNot, conditions, confirms, freshened, head_update,
+    lookup,
 };
 use super::{DATE, MINUTE_BEFORE, MINUTE_LATER, NOW, entry, fields};
+use crate::config;
 use http::{HeaderMap, Method, StatusCode};
 
-fn with_asked<T>(request: &str, use_it: impl FnOnce(&Policy, &Asked<'_>) -> T) -> T {
-    let (policy, headers) = (Policy::default(), fields(request));
+fn with_asked<T>(request: &str, use_it: impl FnOnce(&config::Cache, &Asked<'_>) -> T) -> T {
+    let (policy, headers) = (config::Cache::default(), fields(request));
     let intent = lookup(&policy, &Method::GET, &headers, false);
     let asked = Asked {
         intent: &intent,

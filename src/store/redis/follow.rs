@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline};
+use redis::Pipeline;
 use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
-use super::dial::{Connection, dial};
+use super::connection::Connection;
+use super::dial::dial;
 use super::link::BACKOFF_MIN;
 use super::says::Says;
 use super::stream::{End, Look, Place};
@@ -144,10 +144,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
     let mut reported = false;
     loop {
         let ended = match connect(&settings, &says).await {
-            Ok(connection) => {
-                let mut handle = connection.handle.clone();
-                follow(&follower, &mut handle, &mut place, &settings).await
-            }
+            Ok(connection) => follow(&follower, &connection, &mut place, &settings).await,
             Err(fault) => Err(fault),
         };
         let Some(strong) = follower.upgrade() else { return };
@@ -175,7 +172,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
 /// Looks and waits in turn. Ends without a fault when the follower was dropped.
 async fn follow(
     follower: &Weak<Follower>,
-    connection: &mut MultiplexedConnection,
+    connection: &Connection,
     place: &mut Place,
     settings: &config::Store,
 ) -> Result<(), Fault> {
@@ -204,7 +201,7 @@ async fn follow(
 }
 
 async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connection, Fault> {
-    let attempt = dial(settings, AsyncConnectionConfig::new(), says);
+    let attempt = dial(settings, says, |_| {});
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(connection) => Ok(connection?),
         Err(_) => Err(Fault::Connect(ConnectError::Timeout)),
@@ -212,12 +209,11 @@ async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connectio
 }
 
 async fn exchange(
-    connection: &mut MultiplexedConnection,
+    connection: &Connection,
     pipeline: &Pipeline,
     patience: Duration,
 ) -> Result<Vec<redis::Value>, Fault> {
-    let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
-    match tokio::time::timeout(patience, sent).await {
+    match tokio::time::timeout(patience, connection.send(pipeline)).await {
         Ok(replies) => Ok(replies?),
         Err(_) => Err(Fault::Silent),
     }

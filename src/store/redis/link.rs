@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
+use super::connection::Connection;
 use super::dial::dial;
 use super::misses::Misses;
 use super::node::Node;
@@ -112,12 +112,10 @@ impl Link {
         self.clock_offset_ms.load(Ordering::Relaxed)
     }
 
-    async fn set_clock(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<(), redis::RedisError> {
+    async fn set_clock(&self, connection: &Connection) -> Result<(), RedisError> {
         let before = now_ms();
-        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(connection).await?;
+        let time = connection.run(&redis::cmd("TIME")).await?;
+        let (seconds, micros): (i64, i64) = redis::from_redis_value(time)?;
         let offset = offset_ms(before, now_ms(), seconds, micros);
         self.clock_offset_ms.store(offset, Ordering::Relaxed);
         Ok(())
@@ -160,9 +158,8 @@ pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
         tokio::time::sleep(CLOCK_PAUSE).await;
         let Some(link) = link.upgrade() else { return };
         if let Some(published) = link.get() {
-            let mut connection = published.connection.handle.clone();
             // A clock that cannot be read now is as it was; others look after the connection.
-            let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&mut connection)).await;
+            let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&published.connection)).await;
         }
     }
 }
@@ -226,8 +223,7 @@ async fn connect(
     settings: &config::Store,
 ) -> Result<Arc<Published>, ConnectError> {
     let weak = Arc::downgrade(link);
-    // The library tells of a closed connection through the push channel, also when no request is
-    // waiting.
+    // A closed connection is told of also when no request is waiting.
     let closed = Arc::new(AtomicBool::new(false));
     let is_closed = Arc::clone(&closed);
     let on_push = move |push: PushInfo| {
@@ -241,15 +237,12 @@ async fn connect(
                 link.give_up(&published);
             }
         }
-        Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
     let says = &link.node.says;
     let attempt = async {
-        let connection = dial(settings, config, says).await?;
-        let mut handle = connection.handle.clone();
+        let connection = dial(settings, says, on_push).await?;
         // A replica loads scripts and reads sessions, and refuses only what writes.
-        if is_replica(&redis::cmd("HELLO").query_async(&mut handle).await?) {
+        if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }
@@ -257,11 +250,13 @@ async fn connect(
         let scripts = &link.scripts;
         let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
         for script in [take, lease, session, renew, remember, relock] {
-            probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
+            probe.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
-        probe.exec_async(&mut handle).await?;
+        for reply in connection.send(&probe).await? {
+            reply.extract_error()?;
+        }
         // It may be another server than before, with another clock.
-        link.set_clock(&mut handle).await?;
+        link.set_clock(&connection).await?;
         for condition in [Condition::ReadOnly, Condition::Loading, Condition::PrimaryDown] {
             says.is_over(condition);
         }

@@ -9,16 +9,17 @@ mod batch;
 mod cache;
 mod call;
 mod connect_error;
+mod connection;
 mod dial;
 mod eviction;
 mod expect;
 mod follow;
-mod framing;
 mod link;
 mod misses;
 mod node;
 mod published;
 mod reply;
+mod resp;
 mod says;
 mod sessions;
 mod stream;
@@ -313,10 +314,9 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let link = self.link();
         let Some(published) = link.get() else { return Err(StoreError::Unavailable) };
-        let mut connection = published.connection.handle.clone();
         let seal = Seal::put(pipeline);
         let count = pipeline.len();
-        let sent = connection.send_packed_commands(pipeline, 0, count);
+        let sent = published.connection.send(pipeline);
         match tokio::time::timeout_at(deadline, sent).await {
             Ok(Ok(mut replies)) => {
                 self.node.says.note_replies(&replies);

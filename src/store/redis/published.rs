@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::dial::Connection;
+use super::connection::Connection;
 use super::misses::Misses;
 
 /// A connection that answered its probe.
@@ -14,7 +14,7 @@ use super::misses::Misses;
 pub(super) struct Published {
     pub(super) connection: Connection,
     pub(super) misses: Misses,
-    /// Set by the library when the connection is closed, also while nobody asks.
+    /// Set when the connection is closed, also while nobody asks.
     pub(super) closed: Arc<AtomicBool>,
 }
 
