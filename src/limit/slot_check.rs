@@ -95,6 +95,10 @@ impl<'p> SlotCheck<'p> {
 
     /// Judges the store's answer, and takes the slots that this node counts. `held` says what must
     /// be given back, also after an error.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a reply, by which rule it is judged, and the three that the verdict changes"
+    )]
     pub(super) fn admit(
         &self,
         reply: Option<&Reply<LeaseReply>>,
