@@ -119,7 +119,10 @@ impl Record {
             let was_asked = self.store_time.is_some();
             self.limits = if was_asked { "refused" } else { "denied-locally" };
         }
-        self.why = Some(Box::new(Why::of(rejection, received, resolved)));
+        // A flood of refusals costs little where nobody reads of them.
+        if received.connection.gateway.observer.access.is_on() {
+            self.why = Some(Box::new(Why::of(rejection, received, resolved)));
+        }
         if let Some(error) = rejection.internal() {
             self.error = Some(error);
         }
