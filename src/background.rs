@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::observe::Metrics;
-use crate::store::StoreError;
 
 /// Most pieces of work at a time.
 const AT_ONCE_MAX: u32 = 1024;
@@ -16,7 +15,7 @@ const AT_ONCE_MAX: u32 = 1024;
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Background {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     runtime: Handle,
     metrics: Arc<Metrics>,
 }
@@ -25,7 +24,7 @@ impl Background {
     /// Works on the runtime of whoever calls.
     pub fn new(metrics: &Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(AT_ONCE_MAX as usize)),
+            permits: Arc::new(Semaphore::new(AT_ONCE_MAX as usize)),
             runtime: Handle::current(),
             metrics: Arc::clone(metrics),
         }
@@ -33,12 +32,12 @@ impl Background {
 
     /// Begins a piece of work. What fails, and what comes when too much is under way already and is
     /// therefore left undone, is counted as a failure of this function of the store.
-    pub fn spawn(
+    pub fn spawn<E>(
         &self,
         function: &'static str,
-        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.metrics.store_failed(function);
             return;
         };
@@ -47,13 +46,13 @@ impl Background {
             if work.await.is_err() {
                 metrics.store_failed(function);
             }
-            drop(place);
+            drop(permit);
         });
     }
 
     /// Waits until all that was begun is done, for `limit` at most: what is not is given up, as it
     /// would be by a crash.
     pub async fn finish(&self, limit: Duration) {
-        let _ = tokio::time::timeout(limit, self.places.acquire_many(AT_ONCE_MAX)).await;
+        let _ = tokio::time::timeout(limit, self.permits.acquire_many(AT_ONCE_MAX)).await;
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod api_keys;
+mod claim;
 mod descriptors;
 mod limits;
 mod operate;
@@ -23,10 +24,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, EncodingKey};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::claim::read_claim;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::plan::Plan;
@@ -280,12 +282,12 @@ async fn reload(gateway: &Arc<Gateway>, path: &Path) {
     };
     match adopted {
         Ok(()) => {
-            gateway.metrics.reloaded("applied");
+            gateway.observer.metrics.reloaded("applied");
             crate::admin::reloaded("done");
             tracing::info!("the configuration was reloaded");
         }
         Err(text) => {
-            gateway.metrics.reloaded("refused");
+            gateway.observer.metrics.reloaded("refused");
             crate::admin::reloaded("refused");
             tracing::error!(
                 "the configuration was not reloaded; the old one keeps serving\n{text}"
@@ -368,19 +370,6 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
     }
     crate::auth::sign(algorithm, &key, options.kid.as_deref(), &claims)
         .map_err(|error| format!("cannot sign: {error}; does the key fit {algorithm:?}?"))
-}
-
-/// A claim as the command line names it, `name=value`.
-fn read_claim(claim: &str) -> Result<(String, Value), String> {
-    let (name, value) =
-        claim.split_once('=').ok_or_else(|| format!("{claim:?} is not NAME=VALUE"))?;
-    // A subject that looks like a number is still a string, as RFC 7519 wants it.
-    let text = || Value::from(value);
-    let value = match name {
-        "sub" | "jti" | "sid" | "iss" => text(),
-        _ => serde_json::from_str(value).unwrap_or_else(|_| text()),
-    };
-    Ok((name.to_owned(), value))
 }
 
 fn private_key(path: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {

@@ -9,9 +9,9 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
 
-use crate::base::authority::Authority;
 use crate::base::facts::Target;
-use crate::base::path::canonical;
+use crate::base::http::authority::Authority;
+use crate::base::http::path::canonical;
 
 /// The bounds of a request head.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +36,7 @@ pub enum Malformed {
     /// RFC 9112 §3.2: origin-form or absolute-form.
     #[error("the request target must be a path that begins with / (or an absolute http URL)")]
     TargetForm,
-    /// See [`crate::base::path`].
+    /// See [`crate::base::http::path`].
     #[error("the path holds an encoded or raw character that is refused: {0}")]
     Path(&'static str),
     /// RFC 9112 §6.1.

@@ -2,23 +2,28 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
-//! | 10 | `cli` | commands |
-//! | 9 | `demo` | `portcullis demo` |
-//! | 8 | `startup` | what every command that serves does first |
-//! | 7 | `server`, `admin` | sockets and connections; health, metrics, operations |
-//! | 6 | `proxy` | the only place that knows the order of things |
-//! | 5 | `runtime` | the running state |
+//! | 12 | `main` | the binary |
+//! | 11 | `cli` | commands |
+//! | 10 | `demo` | `portcullis demo` |
+//! | 9 | `startup` | what every command that serves does first |
+//! | 8 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 7 | `proxy` | the only place that knows the order of things |
+//! | 7 | `warm` | fetches ahead of need |
+//! | 6 | `runtime` | the running state |
+//! | 5 | `caching` | the cache at work |
 //! | 4 | `plan` | configuration as meant |
 //! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
-//! | 3 | `background` | work that no request waits for |
-//! | 2 | `store`, `observe` | the outside world |
+//! | 2 | `store`, `net` | the outside world: one question, one answer; this node as a client |
+//! | 2 | `background` | work that no request waits for |
 //! | 1 | `config` | configuration as written |
+//! | 1 | `observe` | metrics and logs |
 //! | 0 | `base` | words everybody uses |
 //!
 //! The rooms never import each other: `plan` and `proxy` wire them. `ARCHITECTURE.md` has the
-//! invariants and a walkthrough; `tests/tidy.rs` holds the ranks.
+//! invariants and a walkthrough; `tests/tidy.rs` takes the ranks from
+//! this table, which is the only list of them.
 
 pub mod cli;
 
@@ -34,11 +39,12 @@ pub mod warm;
 
 pub mod runtime;
 
+pub mod caching;
+
 pub mod issuer;
 pub mod plan;
 
 pub mod auth;
-pub mod background;
 pub mod cache;
 pub mod forwarding;
 pub mod guard;
@@ -47,9 +53,11 @@ pub mod route;
 pub mod session;
 pub mod upstream;
 
-pub mod observe;
+pub mod background;
+pub mod net;
 pub mod store;
 
 pub mod config;
+pub mod observe;
 
 pub mod base;

@@ -23,7 +23,7 @@ pub fn init_diagnostics(level: Level) {
         Level::Info => tracing::Level::INFO,
         Level::Debug => tracing::Level::DEBUG,
     };
-    let is_wanted = filter_fn(move |line| is_told((*line.level(), line.target()), level))
+    let is_wanted = filter_fn(move |line| is_told(*line.level(), line.target(), level))
         // What operators do is told at this level, and nothing beyond it is looked at in vain.
         .with_max_level_hint(level.max(tracing::Level::INFO));
     let lines = tracing_subscriber::fmt::layer()
@@ -36,7 +36,7 @@ pub fn init_diagnostics(level: Level) {
 }
 
 /// Whether a line of this level and target is written. What operators do is, always.
-fn is_told((line, target): (tracing::Level, &str), level: tracing::Level) -> bool {
+fn is_told(line: tracing::Level, target: &str, level: tracing::Level) -> bool {
     line <= level || target == AUDIT
 }
 
@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn the_audit_does_not_depend_on_the_level() {
         for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG] {
-            assert!(is_told((Level::INFO, AUDIT), level));
+            assert!(is_told(Level::INFO, AUDIT, level));
         }
-        assert!(!is_told((Level::INFO, "portcullis::cli"), Level::ERROR));
-        assert!(is_told((Level::ERROR, "portcullis::cli"), Level::ERROR));
+        assert!(!is_told(Level::INFO, "portcullis::cli", Level::ERROR));
+        assert!(is_told(Level::ERROR, "portcullis::cli", Level::ERROR));
     }
 }

@@ -11,35 +11,6 @@ const COLUMNS_MAX: usize = 100;
 /// Most lines of a file under `src`.
 const LINES_MAX: usize = 600;
 
-/// Modules by rank: imports go strictly downwards, so modules of one rank never import each other.
-const RANKS: [(&str, u8); 25] = [
-    ("base", 0),
-    ("config", 1),
-    ("observe", 2),
-    ("store", 2),
-    ("forwarding", 3),
-    ("guard", 3),
-    ("route", 3),
-    ("auth", 3),
-    ("background", 3),
-    ("session", 3),
-    ("limit", 3),
-    ("cache", 3),
-    ("upstream", 3),
-    ("plan", 4),
-    ("issuer", 4),
-    ("runtime", 5),
-    ("proxy", 6),
-    ("warm", 6),
-    ("server", 7),
-    ("admin", 7),
-    ("startup", 8),
-    ("demo", 9),
-    ("cli", 10),
-    ("main", 11),
-    ("lib", 9),
-];
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -122,18 +93,47 @@ fn imports_are_found_in_every_form() {
     assert_eq!(imports(text), BTreeSet::from(expected));
 }
 
+/// Modules by rank, from the map in `lib.rs`: the one list. Imports go strictly downwards, so
+/// modules of one rank never import each other.
+fn ranks() -> BTreeMap<String, u8> {
+    table("src/lib.rs", "//! ")
+}
+
+/// The rows `| rank | modules | … |` of a file, each of which may name several modules.
+fn table(file: &str, prefix: &str) -> BTreeMap<String, u8> {
+    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    let mut ranks = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix(prefix)) {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let (Some(rank), Some(modules)) = (cells.next(), cells.next()) else { continue };
+        let Ok(rank) = rank.parse() else { continue };
+        for module in modules.split('`').skip(1).step_by(2) {
+            let known = ranks.insert(module.to_owned(), rank);
+            assert!(known.is_none(), "{file} ranks {module} twice");
+        }
+    }
+    assert!(ranks.len() > 10, "{file} ranks only {ranks:?}");
+    ranks
+}
+
+#[test]
+fn every_module_has_one_rank_and_the_maps_agree() {
+    let ranks = ranks();
+    let mut modules: BTreeSet<String> = sources(&["src"]).iter().map(|(p, _)| module(p)).collect();
+    modules.remove("lib");
+    assert_eq!(ranks.keys().cloned().collect::<BTreeSet<_>>(), modules, "the map in src/lib.rs");
+    assert_eq!(table("ARCHITECTURE.md", ""), ranks, "the map in ARCHITECTURE.md");
+}
+
 #[test]
 fn imports_go_downwards() {
-    let ranks: BTreeMap<&str, u8> = RANKS.into_iter().collect();
-    let rank = |module: &str, path: &Path| {
-        *ranks.get(module).unwrap_or_else(|| panic!("{}: `{module}` has no rank", path.display()))
-    };
+    let ranks = ranks();
     let mut wrong = Vec::new();
     for (path, text) in sources(&["src"]) {
         let own = module(&path);
-        let from = rank(&own, &path);
+        let Some(from) = ranks.get(&own) else { continue };
         for other in imports(without_tests(&path, &text)) {
-            if other != own && rank(&other, &path) >= from {
+            if other != own && ranks.get(&other).is_none_or(|rank| rank >= from) {
                 wrong.push(format!("{} (rank {from}) imports {other}", path.display()));
             }
         }
@@ -142,30 +142,352 @@ fn imports_go_downwards() {
 }
 
 #[test]
-fn there_are_no_circles() {
-    let mut below: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn there_are_no_circles_between_rooms() {
+    let mut below: Arrows<String> = BTreeMap::new();
     for (path, text) in sources(&["src"]) {
         let own = module(&path);
         let mut others = imports(without_tests(&path, &text));
         others.remove(&own);
         below.entry(own).or_default().extend(others);
     }
-    // Takes away what imports nothing that is left, until nothing can be taken.
-    while let Some(leaf) = below
+    let left = without_leaves(below);
+    assert!(left.is_empty(), "these import each other in a circle: {left:?}");
+}
+
+/// Who imports whom.
+type Arrows<T> = BTreeMap<T, BTreeSet<T>>;
+
+/// Takes away what imports nothing that is left, until nothing can be taken: what is left imports
+/// each other in circles, or imports those that do.
+fn without_leaves<T: Ord + Clone>(mut arrows: Arrows<T>) -> Arrows<T> {
+    while let Some(leaf) = arrows
         .iter()
-        .find(|(_, others)| !others.iter().any(|other| below.contains_key(other)))
-        .map(|(module, _)| module.clone())
+        .find(|(_, others)| !others.iter().any(|other| arrows.contains_key(other)))
+        .map(|(name, _)| name.clone())
     {
-        below.remove(&leaf);
+        arrows.remove(&leaf);
     }
-    assert!(below.is_empty(), "these import each other in a circle: {below:?}");
+    arrows
+}
+
+/// Where a module or an item is, from the root of the crate: `["auth", "keys", "KeySet"]`.
+type Place = Vec<String>;
+
+/// What one file of a room imports.
+#[derive(Default)]
+struct File {
+    uses: Vec<Use>,
+    /// Paths in its code, as they are written.
+    paths: Vec<Place>,
+}
+
+/// One import.
+struct Use {
+    /// It hands on what it imports.
+    is_public: bool,
+    path: Place,
+    /// The name that it has here.
+    name: String,
+}
+
+impl File {
+    fn read(text: &str) -> Self {
+        let mut file = Self::default();
+        let mut code = String::new();
+        let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        while let Some(line) = lines.next() {
+            let (visibility, import) = match line.trim_start().split_once("use ") {
+                Some((before, rest)) if before.is_empty() || is_visibility(before) => {
+                    (before, rest)
+                }
+                _ => {
+                    code.extend([line, "\n"]);
+                    continue;
+                }
+            };
+            let mut tree = import.to_owned();
+            while !tree.contains(';') {
+                tree.push_str(lines.next().unwrap_or(";"));
+            }
+            let tree = tree.split(';').next().unwrap_or_default();
+            flatten(tree, &[], &mut |path, name| {
+                let is_public = !visibility.is_empty();
+                file.uses.push(Use { is_public, path, name });
+            });
+        }
+        // `pub(in crate::a)` names whom an item is shown to, and imports nothing.
+        file.paths = paths(&code.replace("pub(in crate::", "pub("));
+        file
+    }
+}
+
+/// `pub ` or `pub(…) `.
+fn is_visibility(text: &str) -> bool {
+    text.starts_with("pub") && !text.contains(';') && !text.contains('{')
+}
+
+/// Hands over every path of a tree of imports, and its name.
+fn flatten(tree: &str, above: &[String], found: &mut impl FnMut(Place, String)) {
+    let tree = tree.trim();
+    let (begin, inner) = match tree.split_once('{') {
+        Some((begin, rest)) => (begin, Some(rest.rsplit_once('}').map_or(rest, |it| it.0))),
+        None => (tree, None),
+    };
+    let (begin, alias) = match begin.split_once(" as ") {
+        Some((begin, alias)) => (begin, Some(alias.trim().to_owned())),
+        None => (begin, None),
+    };
+    let words = begin.split("::").map(str::trim).filter(|word| !word.is_empty());
+    let mut path: Place = above.iter().cloned().chain(words.map(str::to_owned)).collect();
+    let Some(inner) = inner else {
+        // `a::{self}` is `a`.
+        if path.len() > 1 && path.last().is_some_and(|word| word == "self") {
+            path.pop();
+        }
+        let name = alias.or_else(|| path.last().cloned()).unwrap_or_default();
+        return found(path, name);
+    };
+    let mut depth = 0;
+    let parts = inner.split(|c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    for part in parts.filter(|part| !part.trim().is_empty()) {
+        flatten(part, &path, found);
+    }
+}
+
+/// The paths of more than one word in code.
+fn paths(code: &str) -> Vec<Place> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut rest = code;
+    let mut before = ' ';
+    while let Some(first) = rest.chars().next() {
+        if !is_word(first) || is_word(before) || matches!(before, ':' | '$') {
+            before = first;
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let mut path = Vec::new();
+        loop {
+            let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            path.push(rest[..end].to_owned());
+            before = 'x';
+            rest = &rest[end..];
+            match rest.strip_prefix("::") {
+                Some(after) if after.starts_with(is_word) => rest = after,
+                _ => break,
+            }
+        }
+        if path.len() > 1 {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What only the cache's room may call of the store: whoever else did would read past purges that
+/// the store has not taken yet.
+const OF_THE_CACHE: [&str; 13] = [
+    "variants",
+    "epochs",
+    "tags",
+    "known_epochs",
+    "remember",
+    "write_chunks",
+    "extend_chunks",
+    "chunks",
+    "has_chunks",
+    "drop_chunks",
+    "purge",
+    "withdraw_all",
+    "found",
+];
+
+#[test]
+fn only_the_cache_asks_the_store_about_the_cache() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources(&["src"]) {
+        if matches!(&*module(&path), "caching" | "store") {
+            continue;
+        }
+        // A call may stand on a line of its own.
+        let code: String = text.split_whitespace().collect();
+        for name in OF_THE_CACHE {
+            if code.contains(&format!("store.{name}(")) {
+                wrong.push(format!("{} calls store.{name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "by way of caching::HttpCache, please:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_rank_is_of_a_module() {
-    let modules: BTreeSet<String> = sources(&["src"]).iter().map(|(p, _)| module(p)).collect();
-    for (name, _) in RANKS {
-        assert!(modules.contains(name), "there is no module {name}");
+fn paths_and_imports_are_read_in_every_form() {
+    let file = File::read(
+        "use a::b;\npub(super) use c::{self, d::{E as F, G}};\n// use no;\n\
+         fn f(x: &h::I) { j::k::<L>(m::N { o }); $crate::p(); q }\nuse r::{\n    s,\n};\n",
+    );
+    let words = |path: &Place| path.join("::");
+    let uses: Vec<String> = file
+        .uses
+        .iter()
+        .map(|it| format!("{} {} {}", it.is_public, words(&it.path), it.name))
+        .collect();
+    let expected = ["false a::b b", "true c c", "true c::d::E F", "true c::d::G G", "false r::s s"];
+    assert_eq!(uses, expected);
+    assert_eq!(file.paths.iter().map(words).collect::<Vec<_>>(), ["h::I", "j::k", "m::N"]);
+}
+
+/// The files of all rooms, by where their modules are.
+struct Rooms(BTreeMap<Place, File>);
+
+impl Rooms {
+    fn read() -> Self {
+        let mut files = BTreeMap::new();
+        for (path, text) in sources(&["src"]) {
+            let code = without_tests(&path, &text);
+            if code.is_empty() {
+                continue;
+            }
+            let path = path.with_extension("");
+            let words = path.iter().skip(1).map(|word| word.to_str().unwrap().to_owned());
+            let place: Place = words.filter(|word| word != "mod").collect();
+            files.insert(place, File::read(code));
+        }
+        Self(files)
+    }
+
+    /// A path as a file writes it, from the root; nothing when it leaves the crate.
+    fn absolute(&self, file: &Place, path: &[String]) -> Option<Place> {
+        let (first, rest) = path.split_first()?;
+        let base = match first.as_str() {
+            "crate" => &[],
+            "self" => file.as_slice(),
+            "super" => {
+                let above = file.split_last()?.1.to_vec();
+                return if rest.first().is_some_and(|word| word == "super") {
+                    self.absolute(&above, rest)
+                } else {
+                    Some([&above, rest].concat())
+                };
+            }
+            _ => {
+                let child = [file.as_slice(), std::slice::from_ref(first)].concat();
+                return self.0.contains_key(&child).then(|| [&child, rest].concat());
+            }
+        };
+        Some([base, rest].concat())
+    }
+
+    /// The file in which an item is defined, through whatever re-exports it.
+    fn home(&self, item: &[String], seen: &mut Vec<Place>) -> Option<Place> {
+        let (file, rest) = (1..=item.len())
+            .rev()
+            .map(|length| item.split_at(length))
+            .find(|(file, _)| self.0.contains_key(*file))?;
+        let file = file.to_vec();
+        let Some(name) = rest.first() else { return Some(file) };
+        let handed_on = self.0[&file].uses.iter().find(|import| import.name == *name);
+        let further = handed_on.and_then(|import| self.absolute(&file, &import.path));
+        match further {
+            Some(further) if !seen.contains(&further) => {
+                seen.push(further.clone());
+                let item = [&further, &rest[1..]].concat();
+                self.home(&item, seen).or(Some(file))
+            }
+            _ => Some(file),
+        }
+    }
+
+    /// Which files of one room import which. What a module only hands on from its children is no
+    /// import; what it uses of them is, and then they must not use what it defines itself.
+    fn arrows(&self) -> Arrows<Place> {
+        let mut arrows: Arrows<Place> = BTreeMap::new();
+        for (place, file) in &self.0 {
+            let imported = file.uses.iter().map(|import| (import.is_public, import.path.clone()));
+            let written = file.paths.iter().map(|path| {
+                // The first word may be a module that was imported.
+                let import = file.uses.iter().find(|import| import.name == path[0]);
+                let path = match import {
+                    Some(import) => [&import.path, &path[1..]].concat(),
+                    None => path.clone(),
+                };
+                (false, path)
+            });
+            for (is_public, path) in imported.chain(written) {
+                let item = self.absolute(place, &path);
+                let Some(home) = item.and_then(|item| self.home(&item, &mut Vec::new())) else {
+                    continue;
+                };
+                let is_handed_on = is_public && home.starts_with(place);
+                if home != *place && home.first() == place.first() && !is_handed_on {
+                    arrows.entry(place.clone()).or_default().insert(home);
+                }
+            }
+        }
+        arrows
+    }
+}
+
+#[test]
+fn there_are_no_circles_inside_rooms() {
+    let arrows = Rooms::read().arrows();
+    assert!(arrows.len() > 50, "{arrows:?}");
+    let left = without_leaves(arrows);
+    // What no circle leads to is only above one.
+    let mut turned: Arrows<Place> = BTreeMap::new();
+    for (from, to) in left.iter().flat_map(|(from, all)| all.iter().map(move |to| (from, to))) {
+        turned.entry(to.clone()).or_default().insert(from.clone());
+        turned.entry(from.clone()).or_default();
+    }
+    let circles: Vec<String> = without_leaves(turned)
+        .into_iter()
+        .filter(|(place, _)| left.contains_key(place))
+        .map(|(place, by)| format!("{} is imported by {by:?}", place.join("/")))
+        .collect();
+    assert!(circles.is_empty(), "files import each other in circles:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn functions_are_short_and_ask_for_little() {
+    let text = std::fs::read_to_string(root().join("clippy.toml")).unwrap();
+    for threshold in ["too-many-lines-threshold = 60", "too-many-arguments-threshold = 5"] {
+        assert!(text.lines().any(|line| line == threshold), "clippy.toml lacks {threshold}");
+    }
+    // In pieces, so that this file does not find itself. An `expect` without a reason, or without
+    // need, does not pass clippy.
+    let allowed = ["lines", "arguments"].map(|what| format!("{}{what}", "allow(clippy::too_many_"));
+    let excused = sources(&["src", "tests"]).into_iter().filter_map(|(path, text)| {
+        allowed.iter().any(|allow| text.contains(allow)).then_some(path)
+    });
+    let excused: Vec<PathBuf> = excused.collect();
+    assert!(excused.is_empty(), "write `#[expect(…, reason = \"…\")]` in {excused:?}");
+}
+
+/// The words in quotes of the bodies of all functions `code` in this file.
+fn codes(file: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    let mut codes = BTreeSet::new();
+    for body in text.split("fn code(&self) -> &'static str {").skip(1) {
+        let body = body.split("\n    }\n").next().unwrap_or_default();
+        codes.extend(body.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    assert!(codes.len() > 5, "{file} has only {codes:?}");
+    codes
+}
+
+#[test]
+fn every_code_of_a_refusal_is_met_in_a_test() {
+    let tests = sources(&["tests/it"]);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<&str> =
+        tests.iter().flat_map(|(_, text)| text.split(|c| !is_word(c))).collect();
+    for file in ["src/proxy/rejection.rs", "src/auth/challenge.rs"] {
+        let codes = codes(file);
+        let unmet: Vec<_> = codes.iter().filter(|code| !words.contains(code.as_str())).collect();
+        assert!(unmet.is_empty(), "no test under tests/it meets {unmet:?} of {file}");
     }
 }
 

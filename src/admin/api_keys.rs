@@ -9,9 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::audit::Did;
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json, not_allowed, query};
+use super::query;
+use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse};
 use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
 use crate::base::units::parse_positive_duration;
 use crate::plan::Plan;
@@ -21,7 +20,7 @@ use crate::store::{ApiKeyWrite, Revocation, StoreError};
 /// What a key is to be good for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked<'b> {
+struct KeyRequest<'b> {
     owner: String,
     auth: Option<String>,
     #[serde(default)]
@@ -42,7 +41,7 @@ pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &[u8]) -> O
         (_, None) if rest.is_empty() => return Some(not_allowed("GET, POST")),
         (_, Some(id)) if id.is_empty() || id.contains('/') => return None,
         (_, Some(_)) if query.is_some() => {
-            Err(Fault::Asked("/v1/keys/{id} takes no query.".to_owned()))
+            Err(Fault::Invalid("/v1/keys/{id} takes no query.".to_owned()))
         }
         (&Method::GET, Some(id)) => show(gateway, id).await,
         (&Method::DELETE, Some(id)) => end(gateway, id).await,
@@ -56,11 +55,11 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = "{\"owner\": \"acme\"}, with \"auth\": \"partners\", \"scopes\": \
                            [\"orders:read\"], \"tier\": \"gold\", \"claims\": {}, \
                            \"expires_in\": \"90d\"";
-    let asked: Asked<'_> = parse(body, EXAMPLE)?;
+    let asked: KeyRequest<'_> = parse(body, EXAMPLE)?;
     let running = gateway.running();
     check_verifier(&running.plan, asked.auth.as_deref())?;
     let ttl = asked.expires_in.as_deref().map(parse_positive_duration).transpose();
-    let ttl = ttl.map_err(|remedy| Fault::Asked(format!("expires_in: {remedy}")))?;
+    let ttl = ttl.map_err(|remedy| Fault::Invalid(format!("expires_in: {remedy}")))?;
     let now = unix_now();
     let expires = ttl.map(|ttl| now.saturating_add(ttl));
     let failed = || StoreError::Refused("the system's random source failed".to_owned());
@@ -78,11 +77,11 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     };
     let claims = asked.claims.map_or("{}", RawValue::get);
     let is_sound = record.claim(claims).and_then(|()| record.check());
-    is_sound.map_err(|what| Fault::Asked(format!("{what}. Example: {EXAMPLE}")))?;
+    is_sound.map_err(|what| Fault::Invalid(format!("{what}. Example: {EXAMPLE}")))?;
     let text = record.to_json().unwrap_or_default();
     if text.len() > RECORD_BYTES_MAX {
         let detail = format!("What a key says has at most {RECORD_BYTES_MAX} bytes as JSON.");
-        return Err(Fault::Asked(detail));
+        return Err(Fault::Invalid(detail));
     }
     let keys = &running.plan.keys;
     let digest = key_digest(made.key.as_bytes());
@@ -98,7 +97,7 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     let mut body = shown(&record);
     body["key"] = json!(made.key);
     let mut reply = reply_json(StatusCode::CREATED, &body);
-    reply.extensions_mut().insert(Did("id", record.id));
+    reply.extensions_mut().insert(Effect("id", record.id));
     Ok(reply)
 }
 
@@ -110,7 +109,7 @@ async fn show(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
 async fn list(gateway: &Gateway, text: Option<&str>) -> Result<Reply, Fault> {
     let owner = match query::pairs(text)?.as_slice() {
         [(name, owner)] if name == "owner" && !owner.is_empty() => owner.clone(),
-        _ => return Err(Fault::Asked("Name the owner alone. Example: ?owner=acme".to_owned())),
+        _ => return Err(Fault::Invalid("Name the owner alone. Example: ?owner=acme".to_owned())),
     };
     let running = gateway.running();
     let keys = &running.plan.keys;
@@ -161,7 +160,7 @@ pub(super) async fn life(gateway: &Gateway, id: &str) -> Result<Option<Duration>
             let expires = expires.map(|at| Duration::from_secs(u64::try_from(at).unwrap_or(0)));
             Ok(expires.map(|at| at.saturating_sub(unix_now())))
         }
-        Err(Fault::Told { .. }) => Ok(None),
+        Err(Fault::Problem { .. }) => Ok(None),
         Err(fault) => Err(fault),
     }
 }
@@ -171,12 +170,12 @@ fn check_verifier(plan: &Plan, auth: Option<&str>) -> Result<(), Fault> {
     let names: Vec<&str> = plan.key_verifiers.keys().map(String::as_str).collect();
     if names.is_empty() {
         let detail = "No verifier takes API keys: write api_keys = true in a table [auth.NAME].";
-        return Err(Fault::Asked(detail.to_owned()));
+        return Err(Fault::Invalid(detail.to_owned()));
     }
     match auth {
         Some(name) if !names.contains(&name) => {
             let names = names.join(", ");
-            Err(Fault::Asked(format!("{name:?} takes no API keys. Name one of: {names}.")))
+            Err(Fault::Invalid(format!("{name:?} takes no API keys. Name one of: {names}.")))
         }
         _ => Ok(()),
     }
@@ -197,7 +196,7 @@ fn shown(record: &Record) -> Value {
 }
 
 fn readable(record: &[u8]) -> Result<Record, Fault> {
-    Record::read(record).map_err(|what| Fault::Told {
+    Record::read(record).map_err(|what| Fault::Problem {
         status: StatusCode::BAD_GATEWAY,
         code: "key_unreadable",
         detail: format!("What is stored cannot be read: {what}. Write it again, or delete it."),
@@ -205,7 +204,7 @@ fn readable(record: &[u8]) -> Result<Record, Fault> {
 }
 
 fn not_found() -> Fault {
-    Fault::Told {
+    Fault::Problem {
         status: StatusCode::NOT_FOUND,
         code: "key_not_found",
         detail: "There is no API key of this id: it was ended, has expired, or its id was not \

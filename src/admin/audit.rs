@@ -12,7 +12,8 @@ use http::Method;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::{Reply, query};
+use super::query;
+use super::reply::{Code, Effect, Reply};
 use crate::observe::AUDIT;
 use crate::proxy::without_credentials;
 use crate::store::keys::hex_digest;
@@ -44,14 +45,6 @@ const PLAIN: [&str; 18] = [
     "tier",
     "upstream",
 ];
-
-/// The code of a refusal, for its line.
-#[derive(Debug, Clone)]
-pub(super) struct Code(pub(super) String);
-
-/// What an operation did, beyond its status.
-#[derive(Debug, Clone)]
-pub(super) struct Did(pub(super) &'static str, pub(super) String);
 
 /// A line that is being written; it stands also when the client leaves before its answer.
 #[derive(Debug)]
@@ -136,7 +129,7 @@ impl Audit {
             400..500 => "refused",
             _ => "failed",
         };
-        if let Some(Did(name, what)) = reply.extensions().get() {
+        if let Some(Effect(name, what)) = reply.extensions().get() {
             self.member(name, what);
         }
         if let Some(Code(code)) = reply.extensions().get() {

@@ -3,87 +3,56 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json, query};
-use crate::base::units::Rate;
-use crate::config::{self, Scope};
-use crate::limit::describe;
+use super::query;
+use super::reply::{Fault, Reply, json as reply_json, parse};
+use crate::config::Scope;
+use crate::limit::{Counters, Usage};
 use crate::proxy::{self, Described};
 use crate::runtime::Gateway;
 use crate::store::keys::{limit_parts, parse_principal};
-use crate::store::{Charges, Crowd, Leases, Mode, Window, WindowSet};
 
 /// Most keys that are told of as refused.
 const REFUSED_MAX: usize = 50;
 
-/// The windows of one key, with the keys under which the store has them.
-struct Asked {
+/// What a query names: the counters of one limit and one principal.
+struct LimitQuery {
     policy: String,
     principal: String,
-    /// Most requests in flight, in place of windows; the only key is theirs.
-    concurrent: Option<u32>,
-    /// Without a tier, then by tier.
-    windows: Vec<(Option<String>, Window)>,
-    /// One for each window; tiers have those of windows of the same length in common.
-    keys: Vec<String>,
+    counters: Counters,
 }
 
 /// `GET /v1/limits?policy=NAME&key=PRINCIPAL`: what is left.
 pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, concurrent, windows, keys } = asked(gateway, uri)?;
-    if let Some(most) = concurrent {
-        let crowds = [Crowd { most, lease: Duration::ZERO, mode: Mode::Peek }];
-        let leases = Leases { crowds: &crowds, keys: &keys, holder: "" };
-        let held = gateway.store.lease(leases).await?.held;
-        let body = json!({
-            "policy": policy, "key": principal, "concurrent": most, "in_flight": held.first(),
-        });
-        return Ok(reply_json(StatusCode::OK, &body));
-    }
-    let mut shown = Vec::with_capacity(windows.len());
-    // The keys of one question are distinct, so each tier is one of its own.
-    let all: Vec<_> = windows.into_iter().zip(keys).collect();
-    for group in all.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
-        let set = WindowSet::new(group.iter().map(|((_, window), _)| *window).collect());
-        let keys: Vec<String> = group.iter().map(|(_, key)| key.clone()).collect();
-        let reply = gateway.store.take(Charges { set: &set, keys: &keys }).await?;
-        let tier = group.first().and_then(|((tier, _), _)| tier.as_deref());
-        for (window, state) in set.windows.iter().zip(&reply.windows) {
-            let mut window = describe(window, state);
-            if let Some(tier) = tier {
-                window["tier"] = json!(tier);
-            }
-            shown.push(window);
+    let LimitQuery { policy, principal, counters } = query_of(gateway, uri)?;
+    let body = match gateway.limits.usage(&counters).await? {
+        Usage::InFlight { most, held } => json!({
+            "policy": policy, "key": principal, "concurrent": most, "in_flight": held,
+        }),
+        Usage::Windows(windows) => {
+            json!({ "policy": policy, "key": principal, "windows": windows })
         }
-    }
-    let body = json!({ "policy": policy, "key": principal, "windows": shown });
+    };
     Ok(reply_json(StatusCode::OK, &body))
 }
 
 /// `DELETE /v1/limits?policy=NAME&key=PRINCIPAL`: forgets what was counted.
 pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
-    let Asked { policy, principal, mut keys, .. } = asked(gateway, uri)?;
-    keys.sort();
-    keys.dedup();
-    let mut forgotten = 0;
-    for key in &keys {
-        forgotten += u32::from(gateway.store.delete(key).await?);
-    }
-    gateway.limits.reset(&keys);
+    let LimitQuery { policy, principal, counters } = query_of(gateway, uri)?;
+    let forgotten = gateway.limits.reset(&counters).await?;
     let body = json!({ "policy": policy, "key": principal, "counters_reset": forgotten });
     Ok(reply_json(StatusCode::OK, &body))
 }
 
 /// `GET /v1/limits/refused`: the keys that this gateway refuses most, of late.
 pub(super) fn refused(gateway: &Gateway) -> Reply {
-    let top = gateway.limits.refused.top(REFUSED_MAX);
+    let top = gateway.limits.state.refused.top(REFUSED_MAX);
     let shown: Vec<_> = top
         .iter()
         .filter_map(|(key, refusals)| {
@@ -97,9 +66,9 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
     reply_json(StatusCode::OK, &json!({ "refused": shown }))
 }
 
-fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
+fn query_of(gateway: &Gateway, uri: &Uri) -> Result<LimitQuery, Fault> {
     const EXAMPLE: &str = "/v1/limits?policy=api&key=claim:sub=42";
-    let wrong = |what: &str| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: &str| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let running = gateway.running();
     let config = &running.plan.config;
     let query: BTreeMap<_, _> = query::pairs(uri.query())?.into_iter().collect();
@@ -118,26 +87,8 @@ fn asked(gateway: &Gateway, uri: &Uri) -> Result<Asked, Fault> {
             "{key:?} is no key: it is made of kind=value, as POST /v1/explain shows it."
         ))
     })?;
-    let concurrent = limit.concurrent;
-    let (windows, mut keys): (Vec<_>, Vec<_>) = windows(limit)
-        .map(|(tier, rate)| {
-            let mut key = String::new();
-            running.plan.keys.limit_into(&mut key, policy, &rate.label(), &principal);
-            let window = Window { mode: Mode::Peek, ..Window::new(rate.limit, rate.window) };
-            ((tier.cloned(), window), key)
-        })
-        .unzip();
-    if concurrent.is_some() {
-        keys.push(running.plan.keys.in_flight(policy, &principal));
-    }
-    Ok(Asked { policy: policy.to_owned(), principal, concurrent, windows, keys })
-}
-
-/// All windows of a limit and then of its tiers, of which those of one length share their counter.
-fn windows(limit: &config::Limit) -> impl Iterator<Item = (Option<&String>, &Rate)> {
-    let tiers = limit.tiers.iter().flat_map(|tiers| &tiers.allow);
-    let of_tiers = tiers.flat_map(|(tier, rates)| rates.iter().map(move |rate| (Some(tier), rate)));
-    limit.allow.iter().map(|rate| (None, rate)).chain(of_tiers)
+    let counters = Counters::of(policy, limit, &running.plan.keys, &principal);
+    Ok(LimitQuery { policy: policy.to_owned(), principal, counters })
 }
 
 /// A request in words; only `path` is needed.
@@ -153,12 +104,12 @@ struct Question {
 }
 
 /// `POST /v1/explain`: what would happen, without it happening.
-pub(super) async fn explain(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+pub(super) async fn explain(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = r#"{"path": "/products?page=2", "method": "GET",
         "host": "shop.example.com", "address": "192.0.2.1",
         "headers": {"authorization": "Bearer …"}}"#;
     let asked: Question = parse(body, EXAMPLE)?;
-    let wrong = |what: String| Fault::Asked(format!("{what} Example: {EXAMPLE}"));
+    let wrong = |what: String| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
     let method = asked.method.as_deref().unwrap_or("GET");
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| wrong(format!("{method:?} is no method.")))?;

@@ -10,6 +10,7 @@ mod limits;
 mod operations;
 mod purge;
 mod query;
+mod reply;
 mod revocations;
 mod sessions;
 mod status;
@@ -20,9 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, VARY, WWW_AUTHENTICATE,
-};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, VARY, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -35,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::audit::reloaded;
 
-use self::audit::{Audit, Code};
-use crate::base::authority::Authority;
+use self::audit::Audit;
+use self::reply::{Reply, not_allowed, problem, text};
+use crate::base::http::authority::Authority;
 use crate::config::{LimitOutage, Outage};
 use crate::observe::Format;
 use crate::runtime::Gateway;
@@ -49,9 +49,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// A JSON or text answer.
-pub(crate) type Reply = Response<Full<Bytes>>;
 
 /// The admin listener, bound.
 #[derive(Debug)]
@@ -113,7 +110,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
     if path.starts_with("/v1/") {
         // Whatever is not only looked at leaves a line, however it ends.
         let mut audit = Audit::begin(peer, &head);
-        let reply = operate(gateway, peer, (&head, body), audit.as_mut()).await;
+        let reply = operate(gateway, peer, &head, body, audit.as_mut()).await;
         if let Some(audit) = audit {
             audit.end(&reply);
         }
@@ -136,7 +133,8 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
 async fn operate(
     gateway: &Arc<Gateway>,
     peer: SocketAddr,
-    (head, body): (&Parts, Incoming),
+    head: &Parts,
+    body: Incoming,
     mut audit: Option<&mut Audit>,
 ) -> Reply {
     if let Some(refusal) = refuse(gateway, peer, &head.method, &head.headers) {
@@ -167,7 +165,7 @@ async fn operate(
     if let Some(reply) = api_keys::carry_out(gateway, head, &body).await {
         return reply;
     }
-    operations::carry_out(gateway, (&head.method, &head.uri), &body).await
+    operations::carry_out(gateway, head, &body).await
 }
 
 fn body_bytes_max(gateway: &Gateway) -> usize {
@@ -253,45 +251,5 @@ fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
     let kind = HeaderValue::from_static(format.content_type());
     reply.headers_mut().insert(CONTENT_TYPE, kind);
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    reply
-}
-
-fn text(status: StatusCode, body: &'static str) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
-}
-
-pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
-}
-
-/// `application/problem+json` (RFC 9457).
-pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
-    let mut reply = json(
-        status,
-        &serde_json::json!({
-            "type": format!("urn:portcullis:problem:{code}"),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "detail": detail,
-        }),
-    );
-    let kind = HeaderValue::from_static("application/problem+json");
-    reply.headers_mut().insert(CONTENT_TYPE, kind);
-    reply.extensions_mut().insert(Code(code.to_owned()));
-    reply
-}
-
-pub(crate) fn not_allowed(allow: &'static str) -> Reply {
-    let detail = format!("This path accepts {allow}.");
-    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     reply
 }

@@ -3,22 +3,19 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, Uri};
+use http::request::Parts;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::audit::Did;
-use super::{Reply, json as reply_json, limits, not_allowed, problem, purge, revocations, status};
+use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
+use super::{limits, purge, revocations, status};
 use crate::runtime::Gateway;
-use crate::store::StoreError;
 use crate::warm::{self, Refused};
 
 /// One operation.
-pub(super) async fn carry_out(
-    gateway: &Arc<Gateway>,
-    (method, uri): (&Method, &Uri),
-    body: &[u8],
-) -> Reply {
+pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8]) -> Reply {
+    let (method, uri) = (&head.method, &head.uri);
     let result = match (method, uri.path()) {
         (&Method::GET, "/v1/status") => Ok(status::show(gateway)),
         (&Method::POST, "/v1/revocations") => revocations::revoke(gateway, body).await,
@@ -57,58 +54,22 @@ async fn warm(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
     let Warmed { route } = parse(body, "{\"route\": \"products\"}")?;
     let report = warm::route(gateway, &route).await.map_err(|refused| match refused {
         Refused::Store(error) => Fault::Store(error),
-        Refused::NotConfigured => Fault::Asked(format!(
+        Refused::NotConfigured => Fault::Invalid(format!(
             "No route is named {route:?} and says in cache.warm what to fetch."
         )),
-        Refused::Busy => Fault::Told {
+        Refused::Busy => Fault::Problem {
             status: StatusCode::CONFLICT,
             code: "warming_busy",
             detail: format!("{refused}; it ends by itself."),
         },
-        Refused::Sitemap(_) | Refused::NotServing => Fault::Told {
+        Refused::Sitemap(_) | Refused::NotServing => Fault::Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "warming_failed",
             detail: format!("{refused}."),
         },
     })?;
-    let did = Did("responses", format!("{report:?}"));
+    let did = Effect("responses", format!("{report:?}"));
     let mut reply = reply_json(StatusCode::OK, &json!({ "route": route, "responses": report }));
     reply.extensions_mut().insert(did);
     Ok(reply)
-}
-
-/// Why an operation was not carried out.
-pub(super) enum Fault {
-    /// It was not understood, or cannot be meant.
-    Asked(String),
-    /// Anything else that has a code of its own.
-    Told { status: StatusCode, code: &'static str, detail: String },
-    /// The store.
-    Store(StoreError),
-}
-
-impl Fault {
-    pub(super) fn reply(self) -> Reply {
-        match self {
-            Self::Asked(detail) => problem(StatusCode::BAD_REQUEST, "request_invalid", &detail),
-            Self::Told { status, code, detail } => problem(status, code, &detail),
-            Self::Store(error) => {
-                let detail =
-                    format!("Nothing is promised to have changed: {error}. Repeat the request.");
-                problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", &detail)
-            }
-        }
-    }
-}
-
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fault> {
-    serde_json::from_slice(body).map_err(|error| {
-        Fault::Asked(format!("The body is not understood ({error}). Example: {example}"))
-    })
 }

@@ -8,15 +8,13 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::audit::Did;
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json};
-use crate::base::authority::Authority;
-use crate::base::path::canonical;
+use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
+use crate::base::http::authority::Authority;
+use crate::base::http::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
+use crate::caching::PurgeSeen;
 use crate::plan::Plan;
-use crate::runtime::{Gateway, Purged};
-use crate::store::{Epoch, Purge};
+use crate::runtime::Gateway;
 
 const EXAMPLE: &str = concat!(
     r#"{"url": "http://host/a"}, {"path": "/a/*"}, {"tag": "a"}, {"host": "host"}, "#,
@@ -30,7 +28,7 @@ const EVERYTHING: &str = "everything, as the store has no memory for a smaller p
 /// What is to go: exactly one of `url`, `path`, `prefix`, `tag`, `host`, `route`, `group`, `all`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct PurgeRequest {
     url: Option<String>,
     path: Option<String>,
     prefix: Option<String>,
@@ -57,34 +55,18 @@ struct Withdrawn {
 
 /// Carries a purge out, and says what is gone once the store shows it.
 pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    let asked: Asked = parse(body, EXAMPLE)?;
+    let asked: PurgeRequest = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
-    let base = gateway.base_epoch();
-    let mut soft = asked.soft;
-    if soft {
-        // Without the base nothing stored is valid, and a soft change of it would be no founding.
-        match gateway.store.found(base).await {
-            Err(error) if error.is_out_of_memory() => soft = false,
-            founded => founded?,
-        }
-    }
-    let looked = [&*epochs, &[base.to_owned()]].concat();
-    let mut before = gateway.store.epochs(&looked).await?;
-    let purge = |key: &String| Purge { key: key.clone(), soft };
-    let purged = gateway.purge(&epochs.iter().map(purge).collect::<Vec<_>>()).await?;
-    gateway.flights.withdraw();
-    let mut after = gateway.store.epochs(&looked).await?;
-    let (base_before, base_after) = (before.pop(), after.pop());
-    let (is_done, soft, epochs, what) = match purged {
-        Purged::AsAsked => (has_changed(&before, &after, soft), soft, epochs, what.as_str()),
-        Purged::Everything => {
-            let is_done = base_after == Some(Epoch::default()) || base_after != base_before;
-            (is_done, false, vec![base.to_owned()], EVERYTHING)
-        }
+    let PurgeSeen { is_done, soft, everything } =
+        gateway.cache.purge_and_look(&epochs, asked.soft).await?;
+    let (epochs, what) = if everything {
+        (vec![gateway.cache.base_epoch().to_owned()], EVERYTHING)
+    } else {
+        (epochs, what.as_str())
     };
     if !is_done {
-        return Err(Fault::Told {
+        return Err(Fault::Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "purge_not_kept",
             detail: "The store does not show the change that it accepted. Repeat the request."
@@ -93,20 +75,11 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     }
     let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
     let mut reply = reply_json(StatusCode::OK, &answer);
-    reply.extensions_mut().insert(Did("purged", what.to_owned()));
+    reply.extensions_mut().insert(Effect("purged", what.to_owned()));
     Ok(reply)
 }
 
-/// Whether every epoch is another one than before.
-fn has_changed(before: &[Epoch], after: &[Epoch], soft: bool) -> bool {
-    before.len() == after.len()
-        && before
-            .iter()
-            .zip(after)
-            .all(|(before, after)| before.soft != after.soft && (soft || before.hard != after.hard))
-}
-
-fn withdrawn(asked: &Asked, plan: &Plan) -> Result<Withdrawn, Fault> {
+fn withdrawn(asked: &PurgeRequest, plan: &Plan) -> Result<Withdrawn, Fault> {
     let named = [&asked.url, &asked.path, &asked.prefix, &asked.tag];
     let named = named.into_iter().chain([&asked.host, &asked.route, &asked.group]);
     if named.flatten().count() + usize::from(asked.all) != 1 {
@@ -292,25 +265,5 @@ fn canonical_path(path: &PathAndQuery, plan: &Plan) -> Result<String, Fault> {
 }
 
 fn wrong(what: &str) -> Fault {
-    Fault::Asked(format!("{what} Example: {EXAMPLE}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_shows_in_the_half_that_was_meant() {
-        let epoch = |hard: u8, soft: u8| Epoch { hard: [hard; 8], soft: [soft; 8] };
-        for (before, after, as_soft, as_hard) in [
-            (epoch(1, 1), epoch(2, 2), true, true),
-            (epoch(1, 1), epoch(1, 2), true, false),
-            (epoch(1, 1), epoch(1, 1), false, false),
-            (epoch(1, 1), epoch(2, 1), false, false),
-        ] {
-            assert_eq!(has_changed(&[before], &[after], true), as_soft, "{before:?} {after:?}");
-            assert_eq!(has_changed(&[before], &[after], false), as_hard, "{before:?} {after:?}");
-        }
-        assert!(!has_changed(&[epoch(1, 1)], &[], false));
-    }
+    Fault::Invalid(format!("{what} Example: {EXAMPLE}"))
 }

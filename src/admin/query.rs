@@ -1,6 +1,7 @@
 //! The query and the path of an operation, decoded.
 
-use super::operations::Fault;
+use super::reply::Fault;
+use crate::base::http::percent;
 
 /// Names and values of a query, in order.
 pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Fault> {
@@ -15,22 +16,9 @@ pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Fault>
 
 /// Percent-encoded UTF-8 (RFC 3986 §2.1); a `+` is a plus, as there.
 pub(super) fn percent_decoded(text: &str) -> Result<String, Fault> {
-    let wrong = || Fault::Asked(format!("{text:?} is not percent-encoded: write %25 for %."));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (digits, after) = after.split_at_checked(2).ok_or_else(wrong)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or_else(wrong)?;
-        bytes.push(high << 4 | low);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    let wrong = || Fault::Invalid(format!("{text:?} is not percent-encoded: write %25 for %."));
+    let bytes = percent::decode_strictly(text.as_bytes()).ok_or_else(wrong)?;
+    String::from_utf8(bytes.into_owned()).map_err(|_| wrong())
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::operations::{Fault, parse};
-use super::{Reply, json as reply_json};
+use super::reply::{Fault, Reply, json as reply_json, parse};
 use super::{api_keys, query};
 use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
@@ -26,7 +25,7 @@ const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 /// itself does not say how long; `auth` names the verifier whose callers are meant.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct RevocationRequest {
     jti: Option<String>,
     token: Option<String>,
     sid: Option<String>,
@@ -46,7 +45,7 @@ struct Meant {
     expires_at: Option<u64>,
 }
 
-impl Asked {
+impl RevocationRequest {
     fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
         let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
         let of = |keys| Meant { keys, is_user: false, expires_at: None };
@@ -54,7 +53,7 @@ impl Asked {
             let others = [&self.jti, &self.token, &self.sid, &self.sub, &self.auth];
             if others.into_iter().any(Option::is_some) {
                 let detail = "Name the key_id alone: no two API keys have the same.";
-                return Err(Fault::Asked(detail.to_owned()));
+                return Err(Fault::Invalid(detail.to_owned()));
             }
             return Ok(of(vec![plan.keys.blacklist_listed_key(id)]));
         }
@@ -83,9 +82,9 @@ impl Asked {
                 };
                 Ok(Meant { expires_at: facts.expires_at, ..of(keys) })
             }
-            _ => {
-                Err(Fault::Asked(format!("Name exactly one of the five kinds. Example: {example}")))
-            }
+            _ => Err(Fault::Invalid(format!(
+                "Name exactly one of the five kinds. Example: {example}"
+            ))),
         }
     }
 }
@@ -128,17 +127,18 @@ pub(super) async fn log_out_everywhere(
     sub: &str,
     auth: Option<String>,
 ) -> Result<Option<LoggedOut>, Fault> {
-    let asked = Asked { sub: Some(sub.to_owned()), auth, ..Asked::default() };
+    let asked =
+        RevocationRequest { sub: Some(sub.to_owned()), auth, ..RevocationRequest::default() };
     Ok(carry_out(gateway, &asked).await?.logged_out)
 }
 
-async fn carry_out(gateway: &Gateway, asked: &Asked) -> Result<Done, Fault> {
+async fn carry_out(gateway: &Gateway, asked: &RevocationRequest) -> Result<Done, Fault> {
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut ttl = match &asked.expires_in {
         Some(text) => parse_positive_duration(text)
-            .map_err(|remedy| Fault::Asked(format!("expires_in: {remedy}")))?,
+            .map_err(|remedy| Fault::Invalid(format!("expires_in: {remedy}")))?,
         None => stream_ttl,
     };
     let meant = asked.meant(&running.plan, EXAMPLE)?;
@@ -175,7 +175,7 @@ async fn end_sessions(gateway: &Gateway, sub: &str) -> Result<usize, Fault> {
     let running = gateway.running();
     let keys = &running.plan.keys;
     let ended = gateway.store.end_sessions(&keys.sessions_of(sub), &keys.session_families()).await;
-    ended.map_err(|error| Fault::Told {
+    ended.map_err(|error| Fault::Problem {
         status: StatusCode::SERVICE_UNAVAILABLE,
         code: "log_out_incomplete",
         detail: format!(
@@ -196,13 +196,13 @@ pub(super) async fn take_back(
         Some(query) if body.is_empty() => by_query(query, EXAMPLE)?,
         Some(_) => {
             let detail = format!("Send a query or a body, not both. Example: {EXAMPLE}");
-            return Err(Fault::Asked(detail));
+            return Err(Fault::Invalid(detail));
         }
         None => parse(body, EXAMPLE)?,
     };
     if asked.expires_in.is_some() {
         let detail = "A revocation is taken back at once and as a whole: leave expires_in out.";
-        return Err(Fault::Asked(detail.to_owned()));
+        return Err(Fault::Invalid(detail.to_owned()));
     }
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
@@ -225,12 +225,12 @@ pub(super) async fn take_back(
         "Nothing is revoked under {keys}: it has ended or was taken back, or it was made by \
          another of jti, token, sid, sub and key_id."
     );
-    Err(Fault::Told { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
+    Err(Fault::Problem { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
 }
 
-fn by_query(text: &str, example: &str) -> Result<Asked, Fault> {
-    let wrong = || Fault::Asked(format!("The query is not understood. Example: {example}"));
-    let mut asked = Asked::default();
+fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
+    let wrong = || Fault::Invalid(format!("The query is not understood. Example: {example}"));
+    let mut asked = RevocationRequest::default();
     for (name, value) in query::pairs(Some(text))? {
         let field = match &*name {
             "jti" => &mut asked.jti,
@@ -262,7 +262,7 @@ fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec
     let names = || plan.verifiers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     if let Some(name) = auth {
         let verifier = plan.verifiers.get(name).ok_or_else(|| {
-            Fault::Asked(format!("No verifier is named {name:?}. Name one of: {}.", names()))
+            Fault::Invalid(format!("No verifier is named {name:?}. Name one of: {}.", names()))
         })?;
         return Ok(vec![verifier.store_keys().clone()]);
     }
@@ -270,7 +270,7 @@ fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec
         return Ok(vec![plan.keys.clone()]);
     }
     let Issuer::Said(issuer) = issuer else {
-        return Err(Fault::Asked(format!(
+        return Err(Fault::Invalid(format!(
             "Several verifiers share a route here, so say whose callers are meant: \
              add \"auth\": \"NAME\", one of: {}.",
             names()
@@ -286,7 +286,7 @@ fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec
         }
     }
     if keys.is_empty() {
-        return Err(Fault::Asked(format!(
+        return Err(Fault::Invalid(format!(
             "No verifier accepts tokens of the issuer {:?}. Name one of these as auth: {}.",
             issuer.unwrap_or_default(),
             names()
@@ -316,7 +316,7 @@ struct Claims {
 /// revoke anything.
 fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
     let wrong = || {
-        Fault::Asked("The token is no JWT: three parts, of which the second is JSON.".to_owned())
+        Fault::Invalid("The token is no JWT: three parts, of which the second is JSON.".to_owned())
     };
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) =

@@ -9,10 +9,8 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::operations::Fault;
-use super::query;
-use super::revocations;
-use super::{Reply, json as reply_json, not_allowed};
+use super::reply::{Fault, Reply, json as reply_json, not_allowed};
+use super::{query, revocations};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
 use crate::runtime::{Gateway, Running};
@@ -47,7 +45,7 @@ pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> 
     if !takes_query && head.uri.query().is_some() {
         let detail = "Only PUT …/sessions/{id}?user=42&ttl=30m and DELETE \
                       …/users/{sub}/sessions?auth=users take a query.";
-        return Some(Fault::Asked(detail.to_owned()).reply());
+        return Some(Fault::Invalid(detail.to_owned()).reply());
     }
     let result = match (method, named) {
         (&Method::GET, Named::Session(id)) => get(gateway, &id).await,
@@ -74,7 +72,7 @@ async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
     let object = match &found.value {
         SessionValue::Fields(fields) => object(fields),
-        SessionValue::Text(text) => serde_json::from_slice(text).map_err(|_| Fault::Told {
+        SessionValue::Text(text) => serde_json::from_slice(text).map_err(|_| Fault::Problem {
             status: StatusCode::BAD_GATEWAY,
             code: "session_unreadable",
             detail: "What is stored is no JSON object: write it again, or delete it.".to_owned(),
@@ -91,23 +89,23 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
     let wishes = wishes(head)?;
     if body.len() as u64 > settings.max_bytes {
         let most = size_text(settings.max_bytes);
-        return Err(Fault::Told {
+        return Err(Fault::Problem {
             status: StatusCode::PAYLOAD_TOO_LARGE,
             code: "session_too_large",
             detail: format!("Send at most {most}, or raise session.max_bytes."),
         });
     }
     let object: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
-        Fault::Asked(format!("The body is not a JSON object ({error}). Example: {{\"n\": 1}}"))
+        Fault::Invalid(format!("The body is not a JSON object ({error}). Example: {{\"n\": 1}}"))
     })?;
     let now = SystemTime::now();
     let latest = Terms::of(settings)
         .latest_end(&object, now)
-        .map_err(|error| Fault::Asked(format!("No request could use this: {error}.")))?;
+        .map_err(|error| Fault::Invalid(format!("No request could use this: {error}.")))?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let left = latest.map(|at_ms| Duration::from_millis(at_ms).saturating_sub(now));
     let wanted = wishes.ttl.or(settings.idle_timeout).or(left).ok_or_else(|| {
-        Fault::Asked("Say how long it lives, such as ?ttl=30m: no timeout says it.".to_owned())
+        Fault::Invalid("Say how long it lives, such as ?ttl=30m: no timeout says it.".to_owned())
     })?;
     let ttl = left.map_or(wanted, |left| left.min(wanted));
     let is_used_up = settings.idle_timeout.is_none() || left.is_some_and(|left| left <= wanted);
@@ -124,7 +122,7 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
         most: settings.max_per_user,
         only_over: wishes.only_over,
     };
-    let written = gateway.store.write_session(&write).await?.ok_or_else(|| Fault::Told {
+    let written = gateway.store.write_session(&write).await?.ok_or_else(|| Fault::Problem {
         status: StatusCode::PRECONDITION_FAILED,
         code: "session_missing",
         detail: "There is no session of this id to write over: it has ended.".to_owned(),
@@ -171,7 +169,7 @@ async fn log_out_everywhere(
     for (name, value) in query::pairs(query)? {
         if name != "auth" || auth.replace(value).is_some() {
             let detail = format!("{name:?} is unknown or given twice. Example: ?auth=users");
-            return Err(Fault::Asked(detail));
+            return Err(Fault::Invalid(detail));
         }
     }
     let done = revocations::log_out_everywhere(gateway, user, auth).await?;
@@ -185,12 +183,12 @@ async fn log_out_everywhere(
 
 fn settings(running: &Running) -> Result<&config::Session, Fault> {
     running.plan.config.session.as_ref().ok_or_else(|| {
-        Fault::Asked("There is no [session] table in gateway.toml: add it.".to_owned())
+        Fault::Invalid("There is no [session] table in gateway.toml: add it.".to_owned())
     })
 }
 
 fn no_session() -> Fault {
-    Fault::Told {
+    Fault::Problem {
         status: StatusCode::NOT_FOUND,
         code: "session_missing",
         detail: "There is no session of this id.".to_owned(),
@@ -216,7 +214,7 @@ fn checked(name: String) -> Result<String, Fault> {
     if (1..=ID_BYTES_MAX).contains(&name.len()) {
         return Ok(name);
     }
-    Err(Fault::Asked(format!("An id or a user has 1 to {ID_BYTES_MAX} bytes.")))
+    Err(Fault::Invalid(format!("An id or a user has 1 to {ID_BYTES_MAX} bytes.")))
 }
 
 fn wishes(head: &Parts) -> Result<Wishes, Fault> {
@@ -224,7 +222,9 @@ fn wishes(head: &Parts) -> Result<Wishes, Fault> {
     if let Some(tag) = head.headers.get(IF_MATCH) {
         wishes.only_over = tag == "*";
         if !wishes.only_over {
-            return Err(Fault::Asked("Sessions have no tags: send If-Match: * alone.".to_owned()));
+            return Err(Fault::Invalid(
+                "Sessions have no tags: send If-Match: * alone.".to_owned(),
+            ));
         }
     }
     for (key, value) in query::pairs(head.uri.query())? {
@@ -232,12 +232,12 @@ fn wishes(head: &Parts) -> Result<Wishes, Fault> {
             "user" if wishes.user.is_none() => wishes.user = Some(checked(value)?),
             "ttl" if wishes.ttl.is_none() => {
                 let ttl = parse_positive_duration(&value);
-                wishes.ttl = Some(ttl.map_err(|help| Fault::Asked(format!("ttl: {help}.")))?);
+                wishes.ttl = Some(ttl.map_err(|help| Fault::Invalid(format!("ttl: {help}.")))?);
             }
             _ => {
                 let detail =
                     format!("{key:?} is unknown or given twice. Example: ?user=42&ttl=30m");
-                return Err(Fault::Asked(detail));
+                return Err(Fault::Invalid(detail));
             }
         }
     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{Reply, json as reply_json};
+use super::reply::{Reply, json as reply_json};
 use crate::observe::{CacheReport, CacheState};
 use crate::runtime::Gateway;
 
@@ -36,14 +36,14 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
         StatusCode::OK,
         &json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": gateway.uptime().as_secs(),
+            "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
             "store": { "connected": gateway.store.is_connected() },
             "revocations": revocations,
             "routes": plan.route_names,
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "near_cache_bytes": gateway.near.bytes(),
+            "near_cache_bytes": gateway.cache.state().near_bytes,
             "cache": cache(gateway),
         }),
     )
@@ -52,7 +52,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
 /// What the cache does, by route, and what to do about it.
 fn cache(gateway: &Gateway) -> Value {
     let running = gateway.running();
-    let state = gateway.cache_state();
+    let state = gateway.cache.state();
     let mut hints = Vec::new();
     let mut routes = Map::new();
     for route in running.plan.routes.policies().filter(|route| route.cache.is_some()) {
@@ -63,7 +63,7 @@ fn cache(gateway: &Gateway) -> Value {
     }
     let near_bytes_max = running.plan.config.store.near_cache_bytes;
     hints.extend(hint_of_memory(&state, near_bytes_max));
-    let lost = gateway.metrics.cache_chunks_lost.get();
+    let lost = gateway.observer.metrics.cache_chunks_lost.get();
     if lost > 0 {
         hints.push(format!(
             "{lost} parts of stored bodies were gone before their time: Redis evicts what the \

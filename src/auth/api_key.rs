@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::base::claim::Exact;
-use crate::store::keys::hex;
+use crate::base::http::hex;
 
 /// What every key begins with that the gateway made. It lets scanners of repositories find keys.
 const PREFIX: &str = "pck_";
@@ -77,13 +77,13 @@ pub fn generate() -> Option<NewKey> {
     aws_lc_rs::rand::fill(&mut id).ok()?;
     let body = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
     let key = format!("{body}{}", checksum(&body));
-    Some(NewKey { key, id: hex(&id) })
+    Some(NewKey { key, id: hex::encode(&id) })
 }
 
 /// The name of a key in the store: its SHA-256 in hex. It has 256 random bits, so nothing slower is
 /// needed.
 pub fn key_digest(key: &[u8]) -> String {
-    hex(digest(&SHA256, key).as_ref())
+    hex::encode(digest(&SHA256, key).as_ref())
 }
 
 /// Whether a text looks like a key of the gateway's own making and is none: nobody needs to ask the

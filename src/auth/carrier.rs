@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::challenge::Denied;
-use crate::base::cookie;
+use crate::base::http::{cookie, percent};
 use crate::config;
 
 /// What of a request may carry a token.
@@ -165,7 +165,7 @@ fn in_query<'h>(name: &str, query: &'h str) -> Result<Option<Raw<'h>>, Denied> {
     for parameter in query.split('&').filter(|parameter| is_named(parameter, name)) {
         let value = parameter.split_once('=').map_or("", |(_, value)| value);
         // An empty one is what a form without a token sends.
-        let token = (!value.is_empty()).then(|| Raw(percent_decoded(value)));
+        let token = (!value.is_empty()).then(|| Raw(percent::decode(value.as_bytes())));
         found = agree(found, token)?;
     }
     Ok(found)
@@ -173,32 +173,7 @@ fn in_query<'h>(name: &str, query: &'h str) -> Result<Option<Raw<'h>>, Denied> {
 
 fn is_named(parameter: &str, name: &str) -> bool {
     let written = parameter.split('=').next().unwrap_or_default();
-    *percent_decoded(written) == *name.as_bytes()
-}
-
-/// The bytes that the escapes stand for (RFC 3986 §2.1); an escape that is none stays as it is.
-fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
-    if !bytes.contains(&b'%') {
-        return Cow::Borrowed(bytes);
-    }
-    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                // Two hexadecimal digits fit a byte.
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(out)
+    *percent::decode(written.as_bytes()) == *name.as_bytes()
 }
 
 /// What follows a scheme, named in lower case; nothing for another scheme. A scheme ends where its

@@ -2,11 +2,13 @@
 //! [`Identity`] they make. A claim of the wrong type is refused, never skipped. It must not know
 //! signatures.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::challenge::Reason;
 use super::header_value;
-use super::verifier::Verifier;
+use super::rules::Rules;
 use crate::base::claim::Exact;
 use crate::base::facts::Identity;
 use crate::config::AudienceMatch;
@@ -16,21 +18,22 @@ const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
 
 /// Judges the claims at `now` (Unix seconds) and builds the identity.
 pub(super) fn identity(
-    verifier: &Verifier,
-    (claims, exact): (Map<String, Value>, Exact),
+    rules: &Rules,
+    claims: Map<String, Value>,
+    exact: Exact,
     signing_input: &str,
     now: i64,
 ) -> Result<Identity, Reason> {
-    let (expires_at, issued_at) = check_times(verifier, &claims, now)?;
-    check_issuer(verifier, &claims)?;
-    check_audience(verifier, &claims)?;
+    let (expires_at, issued_at) = check_times(rules, &claims, now)?;
+    check_issuer(rules, &claims)?;
+    check_audience(rules, &claims)?;
     let subject = text(&claims, "sub")?;
     let token_id = text(&claims, "jti")?;
     let session = text(&claims, "sid")?;
     let mut blacklist_keys = Vec::new();
     let mut not_before_key = None;
-    if verifier.revocation {
-        let keys = &verifier.store_keys;
+    if rules.revocation {
+        let keys = &rules.store_keys;
         let by_digest = || keys.blacklist_digest(signing_input.as_bytes());
         blacklist_keys.push(token_id.map_or_else(by_digest, |jti| keys.blacklist(jti)));
         blacklist_keys.extend(session.map(|sid| keys.blacklist_session(sid)));
@@ -47,22 +50,22 @@ pub(super) fn identity(
         blacklist_keys,
         not_before_key,
         record_key: None,
-        verifier: verifier.shared_name(),
-        qualifier: verifier.qualifier(),
+        verifier: Arc::clone(&rules.name),
+        qualifier: rules.qualifier.clone(),
         headers,
     };
-    identity.headers = header_value::all(&verifier.claim_headers, &identity)?;
+    identity.headers = header_value::all(&rules.claim_headers, &identity)?;
     Ok(identity)
 }
 
 /// `exp` and `iat`, once all times are acceptable (RFC 7519 §4.1.4 to §4.1.6). Fractions count
 /// against the token: `exp` and `iat` are rounded down, `nbf` up.
 fn check_times(
-    verifier: &Verifier,
+    rules: &Rules,
     claims: &Map<String, Value>,
     now: i64,
 ) -> Result<(i64, Option<i64>), Reason> {
-    let leeway = verifier.leeway;
+    let leeway = rules.leeway;
     let expires_at = time(claims, "exp", f64::floor)?.ok_or(Reason::NoExpiry)?;
     let not_before = time(claims, "nbf", f64::ceil)?;
     let issued_at = time(claims, "iat", f64::floor)?;
@@ -78,7 +81,7 @@ fn check_times(
     if issued_at.is_some_and(|issued_at| now.saturating_add(leeway) < issued_at) {
         return Err(Reason::IssuedInFuture);
     }
-    if let Some(max_age) = verifier.max_age {
+    if let Some(max_age) = rules.max_age {
         let issued_at = issued_at.ok_or(Reason::MaxAge)?;
         if expires_at.saturating_sub(issued_at) > max_age {
             return Err(Reason::MaxAge);
@@ -103,13 +106,13 @@ fn time(
 }
 
 /// RFC 7519 §4.1.1: compared byte for byte.
-fn check_issuer(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), Reason> {
+fn check_issuer(rules: &Rules, claims: &Map<String, Value>) -> Result<(), Reason> {
     let issuer = match claims.get("iss") {
         None => None,
         Some(Value::String(issuer)) => Some(issuer),
         Some(_) => return Err(Reason::Claim("iss")),
     };
-    match &verifier.issuer {
+    match &rules.issuer {
         Some(expected) if issuer != Some(expected) => Err(Reason::Issuer),
         _ => Ok(()),
     }
@@ -117,7 +120,7 @@ fn check_issuer(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), 
 
 /// RFC 7519 §4.1.3: a string or a list of strings, one of which must be ours where we have any, or
 /// among which all of ours must be.
-fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<(), Reason> {
+fn check_audience(rules: &Rules, claims: &Map<String, Value>) -> Result<(), Reason> {
     let named: Vec<&str> = match claims.get("aud") {
         None => Vec::new(),
         Some(Value::String(one)) => vec![one],
@@ -127,11 +130,9 @@ fn check_audience(verifier: &Verifier, claims: &Map<String, Value>) -> Result<()
         Some(_) => return Err(Reason::Claim("aud")),
     };
     let is_named = |ours: &String| named.iter().any(|name| name == ours);
-    let accepted = match verifier.audience_match {
-        AudienceMatch::Any => {
-            verifier.audience.is_empty() || verifier.audience.iter().any(is_named)
-        }
-        AudienceMatch::All => verifier.audience.iter().all(is_named),
+    let accepted = match rules.audience_match {
+        AudienceMatch::Any => rules.audience.is_empty() || rules.audience.iter().any(is_named),
+        AudienceMatch::All => rules.audience.iter().all(is_named),
     };
     if accepted { Ok(()) } else { Err(Reason::Audience) }
 }

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::challenge::Reason;
 use crate::base::claim::Found;
 use crate::base::facts::Identity;
+use crate::base::http::percent::push_escape;
 
 /// Largest header value, in bytes, after its escapes.
 const VALUE_BYTES_MAX: usize = 4096;
@@ -43,7 +44,6 @@ fn spell(claim: Found<'_>) -> Option<String> {
 /// Percent-encodes the UTF-8 bytes that a header cannot carry, the percent sign, what `also` names,
 /// and a space at either end, which HTTP would trim (RFC 9110 §5.5).
 fn escape(text: &str, also: fn(u8) -> bool) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let last = text.len().saturating_sub(1);
     let mut out = String::with_capacity(text.len());
     for (index, byte) in text.bytes().enumerate() {
@@ -51,9 +51,7 @@ fn escape(text: &str, also: fn(u8) -> bool) -> String {
         if matches!(byte, 0x20..=0x7E) && byte != b'%' && !also(byte) && !at_an_end {
             out.push(char::from(byte));
         } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
+            push_escape(&mut out, byte);
         }
     }
     out

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
-use super::key_verifier::{KeyVerifier, Unread};
-use super::memory::{Fingerprint, TokenMemory};
-use super::verifier::{Verifier, unix_seconds};
+use super::key_verifier::{KeyVerifier, Unread, Unrecalled};
+use super::memory::TokenMemory;
+use super::rules::unix_seconds;
+use super::verifier::{Missing, Unverified, Verifier};
 use super::{Policy, token};
 use crate::base::facts::{Caller, Identity};
 use crate::store::StoreError;
@@ -34,32 +35,20 @@ impl From<Denied> for Unidentified<'_> {
     }
 }
 
-/// A key that was looked for and not found.
-#[derive(Debug)]
-pub struct Missing<'p> {
-    pub(super) verifier: &'p Verifier,
-    /// The keys among which it was looked for.
-    pub(super) seen: Fingerprint,
+impl<'p> From<Unverified<'p>> for Unidentified<'p> {
+    fn from(why: Unverified<'p>) -> Self {
+        match why {
+            Unverified::Denied(denied) => Self::Denied(denied),
+            Unverified::KeyUnknown(missing) => Self::KeyUnknown(missing),
+        }
+    }
 }
 
-impl Missing<'_> {
-    /// The name of the verifier whose keys lack it.
-    pub fn verifier(&self) -> &str {
-        self.verifier.name()
-    }
-
-    /// Whether the verifier has other keys by now, so that it is worth looking again.
-    pub fn may_have_come(&self) -> bool {
-        self.verifier.has_changed_since(&self.seen)
-    }
-
-    /// The refusal of a token whose key stays unknown. While the issuer cannot be asked
-    /// (`is_failing`), or has never answered, that is nobody's fault but the issuer's.
-    pub fn denied(&self, is_failing: bool) -> Denied {
-        if is_failing || !self.verifier.has_keys() {
-            Denied::KeysUnavailable(self.verifier.name().into())
-        } else {
-            Reason::KeyUnknown.into()
+impl<'p> From<Unrecalled<'p>> for Unidentified<'p> {
+    fn from(why: Unrecalled<'p>) -> Self {
+        match why {
+            Unrecalled::Denied(denied) => Self::Denied(denied),
+            Unrecalled::Unread(unread) => Self::KeyUnread(unread),
         }
     }
 }
@@ -80,12 +69,12 @@ pub fn identify<'p>(
         // Which of them another program would believe is unknown.
         (Some(_), Some(_)) => return Err(Denied::Several.into()),
         (None, Some((verifier, key))) => {
-            return verifier.recall(&key, &memory.api_keys, (now, Instant::now())).map(Some);
+            return Ok(Some(verifier.recall(&key, &memory.api_keys, now, Instant::now())?));
         }
         (Some(token), None) => token,
     };
     match policy.verifiers.as_slice() {
-        [verifier] => verifier.recall_or_verify(&token, memory, now).map(Some),
+        [verifier] => Ok(Some(verifier.recall_or_verify(&token, memory, now)?)),
         several => by_issuer(several, &token, places, memory, now).map(Some),
     }
 }
@@ -110,13 +99,12 @@ fn find_key<'p, 'h>(
 ///
 /// # Errors
 /// The key is not good, or nobody can say.
-pub fn judge_key(
+pub(super) fn judge_key(
     unread: Unread<'_>,
     reply: Result<Option<Bytes>, StoreError>,
     memory: &TokenMemory,
 ) -> Result<Caller, Denied> {
-    let now = (SystemTime::now(), Instant::now());
-    unread.judge(reply, &memory.api_keys, now).map(Some)
+    unread.judge(reply, &memory.api_keys, SystemTime::now(), Instant::now()).map(Some)
 }
 
 /// The same where several verifiers may have issued the token. Its `iss`, which nothing vouches for
@@ -139,7 +127,10 @@ fn by_issuer<'p>(
     if !verifier.reads(token, places) {
         return Err(Denied::from(Reason::Place).into());
     }
-    known.map_or_else(|| verifier.recall_or_verify(token, memory, now), Ok)
+    match known {
+        Some(identity) => Ok(identity),
+        None => Ok(verifier.recall_or_verify(token, memory, now)?),
+    }
 }
 
 fn choose<'p>(
@@ -147,7 +138,8 @@ fn choose<'p>(
     token: &Raw<'_>,
 ) -> Result<&'p Arc<Verifier>, Denied> {
     // The largest of their bounds comes before any work on the token; the chosen one has its own.
-    let bound = verifiers.iter().map(|verifier| verifier.token_bytes).max().unwrap_or_default();
+    let bound =
+        verifiers.iter().map(|verifier| verifier.rules.token_bytes).max().unwrap_or_default();
     if token.0.len() > bound {
         return Err(Reason::TooLarge.into());
     }

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::flaw::Flaw;
 use super::json;
-use super::keys::{CANDIDATES_MAX, Flaw, Key};
+use super::key::{CANDIDATES_MAX, Key};
 use super::material::{Curve, Material};
 use crate::base::algorithm::by_name;
 

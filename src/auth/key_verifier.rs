@@ -8,32 +8,25 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use bytes::Bytes;
 use http::HeaderName;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::api_key::{RECORD_BYTES_MAX, Record, is_mistyped};
+use super::api_key::{Record, is_mistyped};
 use super::carrier::Raw;
 use super::challenge::{Denied, KeyFault};
 use super::header_value::{self, ClaimHeader};
-use super::identify::Unidentified;
-use super::memory::{self, Fingerprint, TokenMemory};
-use super::verifier::{Mistake, compile_headers, unix_seconds};
+use super::memory::{self, Fingerprint, KeyMemory, ReadRecord, RecordId, TokenMemory};
+use super::rules::{Mistake, compile_headers, unix_seconds};
 use crate::base::facts::Identity;
+use crate::base::http::hex;
 use crate::config::{self, TokenSource};
 use crate::store::StoreError;
-use crate::store::keys::{Keys, hex};
+use crate::store::keys::Keys;
 
 /// Longest time until a changed record is read again. A deleted key ends at once: that its record
 /// exists is asked at every request.
 pub const RECORD_FRESH: Duration = Duration::from_secs(60);
 /// Longest time that a record serves while the store cannot be asked for it.
 pub const RECORD_KEPT: Duration = Duration::from_secs(60 * 60);
-/// Most records that are remembered; the least used give way.
-const RECORDS_MAX: usize = 16_384;
-/// Most bytes of them.
-const RECORDS_BYTES_MAX: u64 = 32 * 1024 * 1024;
-
 /// Verifies API keys.
 #[derive(Debug)]
 pub struct KeyVerifier {
@@ -50,33 +43,29 @@ pub struct KeyVerifier {
     claim_headers: Vec<ClaimHeader>,
 }
 
-/// The records of keys that were presented, by who verified them and the keys' digests.
-#[derive(Debug)]
-pub(super) struct KeyMemory {
-    records: Cache<Place, Remembered, ByBytes>,
-}
-
-/// Who verified a key, and the key's SHA-256.
-type Place = (Fingerprint, [u8; 32]);
-
-#[derive(Debug, Clone)]
-struct Remembered {
-    identity: Arc<Identity>,
-    read: Instant,
-    bytes: usize,
-}
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
 /// A key whose record has to be read.
 #[derive(Debug)]
 pub struct Unread<'p> {
     verifier: &'p KeyVerifier,
-    place: Place,
+    id: RecordId,
     record_key: String,
     /// What the record said when it was last read, no longer than [`RECORD_KEPT`] ago.
     former: Option<Arc<Identity>>,
+}
+
+/// Why it is not known who presents a key.
+#[derive(Debug)]
+pub(super) enum Unrecalled<'p> {
+    /// It never will be.
+    Denied(Denied),
+    /// Its record has to be read from the store.
+    Unread(Unread<'p>),
+}
+
+impl From<Denied> for Unrecalled<'_> {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
 }
 
 impl KeyVerifier {
@@ -121,13 +110,15 @@ impl KeyVerifier {
         self.claim_headers.iter().map(|(header, _)| header)
     }
 
-    /// Who presents this key, if its record was read of late.
+    /// Who presents this key, if its record was read of late: `now` in Unix seconds, and the same
+    /// moment on the clock that never turns back.
     pub(super) fn recall(
         &self,
         key: &Raw<'_>,
         memory: &KeyMemory,
-        (now, at): (i64, Instant),
-    ) -> Result<Arc<Identity>, Unidentified<'_>> {
+        now: i64,
+        at: Instant,
+    ) -> Result<Arc<Identity>, Unrecalled<'_>> {
         // The bound comes before any work on the key.
         if key.0.len() > self.key_bytes {
             return Err(Denied::ApiKey(KeyFault::TooLarge).into());
@@ -136,8 +127,8 @@ impl KeyVerifier {
             return Err(Denied::ApiKey(KeyFault::Mistyped).into());
         }
         let digest = memory::bytes(&digest(&SHA256, &key.0));
-        let place = (self.fingerprint, digest);
-        let known = memory.records.get(&place);
+        let id = RecordId { verifier: self.fingerprint, digest };
+        let known = memory.get(&id);
         let known = known.map(|it| (it.identity, at.saturating_duration_since(it.read)));
         if let Some((identity, age)) = &known
             && *age < RECORD_FRESH
@@ -145,16 +136,18 @@ impl KeyVerifier {
             return Ok(live(Arc::clone(identity), now)?);
         }
         let former = known.filter(|(_, age)| *age < RECORD_KEPT).map(|(identity, _)| identity);
-        let record_key = self.store_keys.api_key(&hex(&digest));
-        Err(Unidentified::KeyUnread(Unread { verifier: self, place, record_key, former }))
+        let record_key = self.store_keys.api_key(&hex::encode(&digest));
+        Err(Unrecalled::Unread(Unread { verifier: self, id, record_key, former }))
     }
 
     /// Forgets the record under this key: it was deleted or revoked, and must not serve again when
     /// the store is away.
     pub fn forget(&self, record_key: &str, memory: &TokenMemory) {
-        let digest = record_key.get(record_key.len().saturating_sub(64)..).and_then(unhex);
+        let digest = record_key
+            .get(record_key.len().saturating_sub(64)..)
+            .and_then(|text| hex::decode(text.as_bytes()));
         if let Some(digest) = digest {
-            memory.api_keys.records.remove(&(self.fingerprint, digest));
+            memory.api_keys.remove(&RecordId { verifier: self.fingerprint, digest });
         }
     }
 
@@ -196,9 +189,10 @@ impl Unread<'_> {
         self,
         reply: Result<Option<Bytes>, StoreError>,
         memory: &KeyMemory,
-        (now, at): (SystemTime, Instant),
+        now: SystemTime,
+        at: Instant,
     ) -> Result<Arc<Identity>, Denied> {
-        let Self { verifier, place, record_key, former } = self;
+        let Self { verifier, id, record_key, former } = self;
         let now = unix_seconds(now);
         let record = match (reply, former) {
             (Ok(record), _) => record,
@@ -208,11 +202,11 @@ impl Unread<'_> {
             (Err(error), _) => return Err(Denied::KeyUnread(error)),
         };
         let Some(text) = record else {
-            memory.records.remove(&place);
+            memory.remove(&id);
             return Err(Denied::ApiKey(KeyFault::Unknown));
         };
         // What was remembered holds no longer, whatever this record says.
-        memory.records.remove(&place);
+        memory.remove(&id);
         // What cannot be read may be anybody's key, so nobody is told that it is bad.
         let unread = |what: &str| Denied::KeyUnread(StoreError::Refused(what.to_owned()));
         let record = Record::read(&text).map_err(unread)?;
@@ -220,36 +214,12 @@ impl Unread<'_> {
             return Err(Denied::ApiKey(KeyFault::Unknown));
         }
         let identity = Arc::new(verifier.identity(record, &record_key).map_err(unread)?);
-        let remembered =
-            Remembered { identity: Arc::clone(&identity), read: at, bytes: text.len() };
-        memory.records.insert(place, remembered);
+        let read = ReadRecord { identity: Arc::clone(&identity), read: at, bytes: text.len() };
+        memory.insert(id, read);
         live(identity, now)
     }
 }
 
-/// A digest from its 64 hexadecimal digits.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    (text.len() == 64).then_some(digest)
-}
-
 fn live(identity: Arc<Identity>, now: i64) -> Result<Arc<Identity>, Denied> {
     if now < identity.expires_at { Ok(identity) } else { Err(Denied::ApiKey(KeyFault::Expired)) }
-}
-
-impl KeyMemory {
-    /// Remembers nothing yet.
-    pub(super) fn new() -> Self {
-        Self { records: Cache::with_weighter(RECORDS_MAX, RECORDS_BYTES_MAX, ByBytes) }
-    }
-}
-
-impl Weighter<Place, Remembered> for ByBytes {
-    fn weight(&self, _: &Place, record: &Remembered) -> u64 {
-        // The claims weigh about twice the text. The floor bounds their number too.
-        (2 * record.bytes.min(RECORD_BYTES_MAX) as u64).max(RECORDS_BYTES_MAX / RECORDS_MAX as u64)
-    }
 }

@@ -2,76 +2,12 @@
 //! parsed at load and reports every flaw at once. It must not know tokens, nor where the key
 //! material came from.
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 
+use super::flaw::Flaw;
 use super::jwk;
+use super::key::{CANDIDATES_MAX, Key};
 use super::material::Material;
-
-/// Most keys that are tried for one token: each costs a verification. Real sets have one key of a
-/// name and a handful for an algorithm.
-pub(super) const CANDIDATES_MAX: usize = 16;
-
-/// Something wrong with key material.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flaw {
-    /// What is wrong. Never contains key material.
-    pub what: String,
-    /// What a person can do about it.
-    pub remedy: String,
-}
-
-impl Flaw {
-    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
-    }
-
-    /// The same flaw, said of one key of several.
-    pub(super) fn of(self, subject: &str) -> Self {
-        Self { what: format!("{subject}: {}", self.what), remedy: self.remedy }
-    }
-}
-
-/// One verification key and the only algorithms that it serves.
-#[derive(Debug)]
-pub struct Key {
-    kid: Option<String>,
-    algorithms: Vec<Algorithm>,
-    decoding: DecodingKey,
-}
-
-impl Key {
-    pub(super) fn new(
-        kid: Option<String>,
-        algorithms: Vec<Algorithm>,
-        material: &Material,
-    ) -> Self {
-        Self { kid, algorithms, decoding: material.decoding_key() }
-    }
-
-    /// The name of the key, in a set whose keys have names.
-    pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
-    }
-
-    /// Whether the key is pinned to `algorithm`.
-    pub(super) fn serves(&self, algorithm: Algorithm) -> bool {
-        self.algorithms.contains(&algorithm)
-    }
-
-    /// Whether the two are pinned to one algorithm.
-    pub(super) fn shares_an_algorithm_with(&self, other: &Self) -> bool {
-        other.algorithms.iter().any(|algorithm| self.serves(*algorithm))
-    }
-
-    /// Whether `signature` (base64url) is this key's over `signing_input` (RFC 7515 §5.2).
-    /// An algorithm that the key is not pinned to verifies nothing.
-    pub fn verify(&self, algorithm: Algorithm, signing_input: &str, signature: &str) -> bool {
-        let verify = jsonwebtoken::crypto::verify;
-        self.serves(algorithm)
-            && verify(signature, signing_input.as_bytes(), &self.decoding, algorithm)
-                .unwrap_or(false)
-    }
-}
 
 /// The keys of one verifier.
 #[derive(Debug)]

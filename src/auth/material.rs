@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
-use super::keys::Flaw;
+use super::flaw::Flaw;
 use super::weak;
 
 /// Shortest RSA modulus that is accepted, in bits (RFC 7518 §3.3).

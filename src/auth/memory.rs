@@ -1,6 +1,6 @@
 //! Remembers tokens that were verified, so that a signature is checked once and not at every
-//! request. A token that was refused is never remembered. It must not know claims, nor revocation,
-//! which is asked every time.
+//! request, and the records of API keys, so that one is read once a minute. What was refused is
+//! never remembered. It must not know claims, nor revocation, which is asked every time.
 //!
 //! A token is found by its whole text. A digest of it would be shorter to keep, and dearer to make
 //! at every request than the comparison; the hash of the map decides nothing by itself.
@@ -10,21 +10,49 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Digest, SHA256_OUTPUT_LEN};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
+use tokio::time::Instant;
 
-use super::key_verifier::KeyMemory;
+use super::api_key::RECORD_BYTES_MAX;
 use crate::base::facts::Identity;
 
 /// Most tokens that are remembered; the least used give way.
 pub const TOKENS_MAX: usize = 16_384;
 /// Most bytes of their texts.
 const TOKEN_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Most records of API keys that are remembered; the least used give way.
+const RECORDS_MAX: usize = 16_384;
+/// Most bytes of them.
+const RECORDS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Tokens that were verified, by who verified them and their whole text.
 #[derive(Debug)]
 pub struct TokenMemory {
-    tokens: Cache<Remembered, Arc<Identity>, ByBytes>,
+    tokens: Cache<VerifiedToken, Arc<Identity>, ByBytes>,
     /// API keys, whose records were read.
     pub(super) api_keys: KeyMemory,
+}
+
+/// The records of keys that were presented.
+#[derive(Debug)]
+pub(super) struct KeyMemory {
+    records: Cache<RecordId, ReadRecord, ByBytes>,
+}
+
+/// Which record: by whom the key is verified, and the key's SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RecordId {
+    pub(super) verifier: Fingerprint,
+    pub(super) digest: [u8; SHA256_OUTPUT_LEN],
+}
+
+/// What a record said.
+#[derive(Debug, Clone)]
+pub(super) struct ReadRecord {
+    pub(super) identity: Arc<Identity>,
+    /// When it was read from the store.
+    pub(super) read: Instant,
+    /// Bytes of its text.
+    pub(super) bytes: usize,
 }
 
 /// Stands for everything that decided whether a token is good: the verifier's configuration and
@@ -32,26 +60,26 @@ pub struct TokenMemory {
 pub(super) type Fingerprint = [u8; SHA256_OUTPUT_LEN];
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Remembered {
+struct VerifiedToken {
     verifier: Fingerprint,
     token: Box<[u8]>,
 }
 
-impl std::fmt::Debug for Remembered {
+impl std::fmt::Debug for VerifiedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Remembered(***)")
+        f.write_str("VerifiedToken(***)")
     }
 }
 
-/// The same without owning it; hashed like [`Remembered`], field by field.
+/// The same without owning it; hashed like [`VerifiedToken`], field by field.
 #[derive(PartialEq, Eq, Hash)]
-struct Asked<'a> {
+struct TokenRef<'a> {
     verifier: &'a Fingerprint,
     token: &'a [u8],
 }
 
-impl Equivalent<Remembered> for Asked<'_> {
-    fn equivalent(&self, key: &Remembered) -> bool {
+impl Equivalent<VerifiedToken> for TokenRef<'_> {
+    fn equivalent(&self, key: &VerifiedToken) -> bool {
         *self.token == *key.token && *self.verifier == key.verifier
     }
 }
@@ -59,8 +87,8 @@ impl Equivalent<Remembered> for Asked<'_> {
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-impl Weighter<Remembered, Arc<Identity>> for ByBytes {
-    fn weight(&self, key: &Remembered, _: &Arc<Identity>) -> u64 {
+impl Weighter<VerifiedToken, Arc<Identity>> for ByBytes {
+    fn weight(&self, key: &VerifiedToken, _: &Arc<Identity>) -> u64 {
         // The claims weigh about what the text weighs. The floor makes the bound on bytes a bound
         // on their number too.
         (2 * key.token.len() as u64).max(TOKEN_BYTES_MAX / TOKENS_MAX as u64)
@@ -74,24 +102,50 @@ impl TokenMemory {
         Self { tokens, api_keys: KeyMemory::new() }
     }
 
-    /// What the token said, while `now < exp + leeway`; both in seconds.
+    /// What the token said, unless its time is over, when it is forgotten.
     pub(super) fn get(
         &self,
         verifier: &Fingerprint,
         token: &[u8],
-        (now, leeway): (i64, i64),
+        is_over: impl FnOnce(&Identity) -> bool,
     ) -> Option<Arc<Identity>> {
-        let asked = Asked { verifier, token };
-        let identity = self.tokens.get(&asked)?;
-        if now < identity.expires_at.saturating_add(leeway) {
+        let key = TokenRef { verifier, token };
+        let identity = self.tokens.get(&key)?;
+        if !is_over(&identity) {
             return Some(identity);
         }
-        self.tokens.remove(&asked);
+        self.tokens.remove(&key);
         None
     }
 
     pub(super) fn insert(&self, verifier: &Fingerprint, token: &[u8], identity: Arc<Identity>) {
-        self.tokens.insert(Remembered { verifier: *verifier, token: token.into() }, identity);
+        self.tokens.insert(VerifiedToken { verifier: *verifier, token: token.into() }, identity);
+    }
+}
+
+impl KeyMemory {
+    /// Remembers nothing yet.
+    pub(super) fn new() -> Self {
+        Self { records: Cache::with_weighter(RECORDS_MAX, RECORDS_BYTES_MAX, ByBytes) }
+    }
+
+    pub(super) fn get(&self, id: &RecordId) -> Option<ReadRecord> {
+        self.records.get(id)
+    }
+
+    pub(super) fn insert(&self, id: RecordId, record: ReadRecord) {
+        self.records.insert(id, record);
+    }
+
+    pub(super) fn remove(&self, id: &RecordId) {
+        self.records.remove(id);
+    }
+}
+
+impl Weighter<RecordId, ReadRecord> for ByBytes {
+    fn weight(&self, _: &RecordId, record: &ReadRecord) -> u64 {
+        // The claims weigh about twice the text. The floor bounds their number too.
+        (2 * record.bytes.min(RECORD_BYTES_MAX) as u64).max(RECORDS_BYTES_MAX / RECORDS_MAX as u64)
     }
 }
 

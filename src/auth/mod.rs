@@ -1,19 +1,23 @@
 //! The auth room: who calls, as far as a signed token says, and whether that suffices for a route
-//! (RFC 6750, RFC 7519). It asks nobody: revocation is looked up elsewhere and only judged here. It
-//! must not know routes, the store's connection, nor the shape of an error answer.
+//! (RFC 6750, RFC 7519). It asks the store for records of API keys alone: revocation is looked up
+//! elsewhere and only judged here. It must not know routes, nor the shape of an error answer.
 
 mod api_key;
+mod authenticator;
 mod carrier;
 mod challenge;
 mod claims;
+mod flaw;
 mod header_value;
 mod identify;
 mod json;
 mod jwk;
+mod key;
 mod key_verifier;
 mod keys;
 mod material;
 mod memory;
+mod rules;
 mod sign;
 mod token;
 mod verifier;
@@ -31,20 +35,24 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
+pub use self::authenticator::{Authenticator, Identified};
 pub use self::carrier::Places;
 pub use self::challenge::{Denied, KeyFault, REALM, Reason, Unmet};
-pub use self::identify::{Missing, Unidentified, identify, judge_key};
+pub use self::flaw::Flaw;
+pub use self::identify::{Unidentified, identify};
+pub use self::key::Key;
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
-pub use self::keys::{Flaw, Key, KeySet};
+pub use self::keys::KeySet;
 pub use self::memory::{TOKENS_MAX, TokenMemory};
+pub use self::rules::Mistake;
 pub use self::sign::sign;
-pub use self::verifier::{Company, Mistake, Verifier};
+pub use self::verifier::{Missing, SharedWith, Verifier};
 
 use self::carrier::Form;
 use crate::base::claim::Found;
 use crate::base::facts::{Caller, Identity, Target};
 use crate::config::TokenSource;
-use crate::store::StandingReply;
+use crate::store::RevocationStatus;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
 const SCOPE: &str = "scope";
@@ -103,8 +111,8 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
 ///
 /// # Errors
 /// It was revoked.
-pub fn confirm(identity: &Identity, standing: StandingReply) -> Result<(), Denied> {
-    let StandingReply { listed, not_before, gone } = standing;
+pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), Denied> {
+    let RevocationStatus { listed, not_before, gone } = revocation;
     let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
     if !listed && !too_old && !gone {
         return Ok(());

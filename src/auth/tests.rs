@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use crate::auth::Company;
+use crate::auth::SharedWith;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -74,7 +74,7 @@ fn hs256_settings() -> config::Verifier {
 }
 
 fn compile(config: &config::Verifier) -> Verifier {
-    Verifier::compile("users", config, &store::keys::Keys::new("app"), Company::Alone).unwrap()
+    Verifier::compile("users", config, &store::keys::Keys::new("app"), SharedWith::Nobody).unwrap()
 }
 
 fn hs256() -> Verifier {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::challenge::Reason;
 use super::keys::KeySet;
-use super::verifier::Verifier;
+use super::rules::Rules;
 use super::{claims, json};
 use crate::base::algorithm::by_name;
 use crate::base::facts::Identity;
@@ -38,25 +38,26 @@ struct Header {
 /// the signature has been found good, but for one use: where the key may have been published since,
 /// a token that its own claims condemn is not worth asking for it.
 pub(super) fn verify(
-    verifier: &Verifier,
+    rules: &Rules,
     keys: &KeySet,
     token: &str,
     now: i64,
 ) -> Result<Identity, Reason> {
-    if token.len() > verifier.token_bytes {
+    if token.len() > rules.token_bytes {
         return Err(Reason::TooLarge);
     }
     let parts = split(token)?;
     let header = read_header(parts.header)?;
-    if !verifier.algorithms.contains(&header.algorithm) {
+    if !rules.algorithms.contains(&header.algorithm) {
         return Err(Reason::Algorithm);
     }
     let signed = check_signature(keys, &header, &parts);
     if signed.is_err_and(|reason| reason != Reason::KeyUnknown) {
         signed?;
     }
-    let claims = json::exact_object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
-    let identity = claims::identity(verifier, claims, parts.signing_input, now);
+    let (claims, exact) =
+        json::exact_object(&decode(parts.payload)?).map_err(|_| Reason::Claims)?;
+    let identity = claims::identity(rules, claims, exact, parts.signing_input, now);
     match signed {
         Ok(()) => identity,
         Err(_) if identity.is_err() => Err(Reason::Key),

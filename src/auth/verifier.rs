@@ -1,54 +1,28 @@
 //! One named verifier, compiled: what `[auth.NAME]` means. It must not know routes, nor what they
 //! require.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
-use config::{AudienceMatch, KeySource, RemoteKeys, TokenSource};
+use config::{KeySource, RemoteKeys, TokenSource};
 use http::HeaderName;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
-use super::header_value::ClaimHeader;
-use super::keys::{Flaw, KeySet};
+use super::flaw::Flaw;
+use super::keys::KeySet;
 use super::memory::{self, Fingerprint, TokenMemory};
-use super::{Missing, Unidentified, token};
+use super::rules::{Mistake, Rules, compile_headers, seconds};
+use super::token;
 use crate::base::facts::Identity;
 use crate::config;
 use crate::store::keys::Keys;
 
-/// A mistake in `[auth.NAME]`: the key below it, what is wrong, and the remedy.
-pub type Mistake = (String, String, String);
-
-/// Headers that frame or route the message, or that the gateway itself writes; a claim must not set
-/// them.
-const RESERVED_HEADERS: [&str; 16] = [
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Verifies the tokens of one issuer.
 #[derive(Debug)]
 pub struct Verifier {
-    name: Arc<str>,
     /// Stands for the whole configuration, keys included, so that a reload that changes any of it
     /// starts with an empty memory of its own, even while requests of the former plan are still
     /// being remembered.
@@ -58,26 +32,14 @@ pub struct Verifier {
     remote: Option<RemoteKeys>,
     pub(super) from: Vec<TokenSource>,
     pub(super) forward_token: bool,
-    pub(super) algorithms: Vec<Algorithm>,
-    pub(super) issuer: Option<String>,
-    pub(super) audience: Vec<String>,
-    pub(super) audience_match: AudienceMatch,
-    /// Whole seconds.
-    pub(super) leeway: i64,
-    /// Whole seconds.
-    pub(super) max_age: Option<i64>,
-    pub(super) token_bytes: usize,
-    pub(super) revocation: bool,
-    pub(super) store_keys: Keys,
-    company: Company,
-    pub(super) claim_headers: Vec<ClaimHeader>,
+    pub(super) rules: Rules,
 }
 
 /// With whom a verifier of tokens shares a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Company {
+pub enum SharedWith {
     /// With nobody.
-    Alone,
+    Nobody,
     /// With verifiers of API keys: their callers are told apart from its own, but what revokes its
     /// tokens revokes nothing of theirs.
     ApiKeys,
@@ -92,6 +54,51 @@ struct Current {
     fingerprint: Fingerprint,
 }
 
+/// Why a token did not verify.
+#[derive(Debug)]
+pub(super) enum Unverified<'p> {
+    /// It never will.
+    Denied(Denied),
+    /// It names a key that its issuer may have published since the keys were fetched.
+    KeyUnknown(Missing<'p>),
+}
+
+impl From<Denied> for Unverified<'_> {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+/// A key that was looked for and not found.
+#[derive(Debug)]
+pub struct Missing<'p> {
+    verifier: &'p Verifier,
+    /// The keys among which it was looked for.
+    seen: Fingerprint,
+}
+
+impl Missing<'_> {
+    /// The name of the verifier whose keys lack it.
+    pub fn verifier(&self) -> &str {
+        self.verifier.name()
+    }
+
+    /// Whether the verifier has other keys by now, so that it is worth looking again.
+    pub fn may_have_come(&self) -> bool {
+        self.verifier.has_changed_since(&self.seen)
+    }
+
+    /// The refusal of a token whose key stays unknown. While the issuer cannot be asked
+    /// (`is_failing`), or has never answered, that is nobody's fault but the issuer's.
+    pub fn denied(&self, is_failing: bool) -> Denied {
+        if is_failing || !self.verifier.has_keys() {
+            Denied::KeysUnavailable(self.verifier.name().into())
+        } else {
+            Reason::KeyUnknown.into()
+        }
+    }
+}
+
 impl Verifier {
     /// Compiles what was written, or says everything that is wrong with it. The list of mistakes is
     /// empty when the only one is that no key source is named, which the reader of the file has
@@ -100,7 +107,7 @@ impl Verifier {
         name: &str,
         config: &config::Verifier,
         store_keys: &Keys,
-        company: Company,
+        shared_with: SharedWith,
     ) -> Result<Self, Vec<Mistake>> {
         super::init();
         let mut mistakes = Vec::new();
@@ -115,18 +122,15 @@ impl Verifier {
             Some(KeySource::Url(remote)) => Some(remote.clone()),
             _ => None,
         };
-        let store_keys = match company {
-            Company::Tokens => store_keys.qualified(name),
-            Company::Alone | Company::ApiKeys => store_keys.clone(),
+        let store_keys = match shared_with {
+            SharedWith::Tokens => store_keys.qualified(name),
+            SharedWith::Nobody | SharedWith::ApiKeys => store_keys.clone(),
         };
-        let fingerprint = fingerprint(&format!("{name} {company:?}"), config, &store_keys);
-        Ok(Self {
-            name: name.into(),
-            fingerprint,
-            current: ArcSwap::from_pointee(Current { keys, fingerprint }),
-            remote,
-            from: config.from.clone(),
-            forward_token: config.forward_token,
+        let fingerprint = fingerprint(&format!("{name} {shared_with:?}"), config, &store_keys);
+        let name: Arc<str> = name.into();
+        let rules = Rules {
+            qualifier: (shared_with != SharedWith::Nobody).then(|| Arc::clone(&name)),
+            name,
             algorithms: config.algorithms.clone(),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
@@ -136,38 +140,41 @@ impl Verifier {
             token_bytes: config.token_bytes,
             revocation: config.revocation,
             store_keys,
-            company,
             claim_headers,
+        };
+        Ok(Self {
+            fingerprint,
+            current: ArcSwap::from_pointee(Current { keys, fingerprint }),
+            remote,
+            from: config.from.clone(),
+            forward_token: config.forward_token,
+            rules,
         })
     }
 
     /// The name after `auth.`.
     pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn shared_name(&self) -> Arc<str> {
-        Arc::clone(&self.name)
+        &self.rules.name
     }
 
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
     pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.claim_headers.iter().map(|(header, _)| header)
+        self.rules.claim_headers.iter().map(|(header, _)| header)
     }
 
     /// The `iss` that its tokens have, where the configuration says so.
     pub fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
+        self.rules.issuer.as_deref()
     }
 
     /// The keys of the store that revoke its tokens.
     pub fn store_keys(&self) -> &Keys {
-        &self.store_keys
+        &self.rules.store_keys
     }
 
     /// Its name, where identities must be told apart by it.
     pub fn qualifier(&self) -> Option<Arc<str>> {
-        (self.company != Company::Alone).then(|| Arc::clone(&self.name))
+        self.rules.qualifier.clone()
     }
 
     /// Where its keys are published, when they are.
@@ -194,13 +201,13 @@ impl Verifier {
         if self.current.load().fingerprint == fingerprint {
             return Ok(Vec::new());
         }
-        let (keys, ignored) = KeySet::from_published(document, &self.algorithms)?;
+        let (keys, ignored) = KeySet::from_published(document, &self.rules.algorithms)?;
         self.current.store(Arc::new(Current { keys, fingerprint }));
         Ok(ignored)
     }
 
     /// Whether the keys are others than when a token was found to lack its own.
-    pub(super) fn has_changed_since(&self, seen: &Fingerprint) -> bool {
+    fn has_changed_since(&self, seen: &Fingerprint) -> bool {
         self.current.load().fingerprint != *seen
     }
 
@@ -211,7 +218,7 @@ impl Verifier {
         memory: &TokenMemory,
         now: i64,
     ) -> Option<Arc<Identity>> {
-        memory.get(&self.current.load().fingerprint, &token.0, (now, self.leeway))
+        memory.get(&self.current.load().fingerprint, &token.0, self.is_over(now))
     }
 
     /// Who the token says is calling.
@@ -220,25 +227,31 @@ impl Verifier {
         token: &Raw<'_>,
         memory: &TokenMemory,
         now: i64,
-    ) -> Result<Arc<Identity>, Unidentified<'_>> {
+    ) -> Result<Arc<Identity>, Unverified<'_>> {
         // The bound comes before any work on the token.
-        if token.0.len() > self.token_bytes {
+        if token.0.len() > self.rules.token_bytes {
             return Err(Denied::from(Reason::TooLarge).into());
         }
         let current = self.current.load();
-        if let Some(identity) = memory.get(&current.fingerprint, &token.0, (now, self.leeway)) {
+        if let Some(identity) = memory.get(&current.fingerprint, &token.0, self.is_over(now)) {
             return Ok(identity);
         }
-        let identity = match token::verify(self, &current.keys, token.text()?, now) {
+        let identity = match token::verify(&self.rules, &current.keys, token.text()?, now) {
             Ok(identity) => Arc::new(identity),
             Err(Reason::KeyUnknown) => {
                 let seen = current.fingerprint;
-                return Err(Unidentified::KeyUnknown(Missing { verifier: self, seen }));
+                return Err(Unverified::KeyUnknown(Missing { verifier: self, seen }));
             }
             Err(reason) => return Err(Denied::from(reason).into()),
         };
         memory.insert(&current.fingerprint, &token.0, Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// Whether a token that was good is so no longer at `now` (Unix seconds).
+    fn is_over(&self, now: i64) -> impl FnOnce(&Identity) -> bool {
+        let leeway = self.rules.leeway;
+        move |identity| now >= identity.expires_at.saturating_add(leeway)
     }
 
     /// Whether the token stands in one of this verifier's own places.
@@ -248,7 +261,7 @@ impl Verifier {
 
     #[cfg(test)]
     pub(super) fn verify(&self, token: &str, now: i64) -> Result<Identity, Reason> {
-        token::verify(self, &self.current.load().keys, token, now)
+        token::verify(&self.rules, &self.current.load().keys, token, now)
     }
 }
 
@@ -282,34 +295,6 @@ fn read_keys(
     }
 }
 
-pub(super) fn compile_headers(
-    config: &config::Verifier,
-    mistakes: &mut Vec<Mistake>,
-) -> Vec<ClaimHeader> {
-    let mut headers = Vec::with_capacity(config.claims_to_headers.len());
-    let mut seen = HashSet::new();
-    for (written, claim) in &config.claims_to_headers {
-        let mut mistake = |what: String, remedy: &str| {
-            mistakes.push((format!("claims_to_headers.{written}"), what, remedy.to_owned()));
-        };
-        let Ok(header) = HeaderName::try_from(written.as_str()) else {
-            mistake(format!("{written:?} is no header name"), "use a name such as `x-user-id`");
-            continue;
-        };
-        if RESERVED_HEADERS.contains(&header.as_str()) {
-            mistake(format!("`{header}` has its own meaning in HTTP"), "use a name of your own");
-        }
-        if claim.is_empty() {
-            mistake("the claim has no name".to_owned(), "name a claim such as `sub`");
-        }
-        if !seen.insert(header.clone()) {
-            mistake(format!("`{header}` is written twice"), "keep one; case makes no difference");
-        }
-        headers.push((header, claim.clone()));
-    }
-    headers
-}
-
 /// A digest of everything that decides what a token is worth here. `Debug` hides secrets, so they
 /// are added as they are.
 fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fingerprint {
@@ -321,15 +306,4 @@ fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fing
     context.update(format!("{name:?} {store_keys:?} {config:?} ").as_bytes());
     context.update(material);
     memory::bytes(&context.finish())
-}
-
-/// Whole seconds; a fraction is dropped, which is never in the token's favour.
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// A clock that stands before 1970 reads as 1970, where tokens of today lie in the future and are
-/// refused.
-pub(super) fn unix_seconds(now: SystemTime) -> i64 {
-    now.duration_since(UNIX_EPOCH).map_or(0, seconds)
 }

@@ -59,13 +59,59 @@ impl Progress {
     }
 }
 
+/// A request body as it comes in. hyper alone can make its own kind; whoever sends a request from
+/// inside the gateway has bytes.
+#[derive(Debug)]
+pub enum Inbound {
+    /// Read from a client's connection.
+    Hyper(Incoming),
+    /// All of it is here.
+    Bytes(Bytes),
+}
+
+impl From<Incoming> for Inbound {
+    fn from(incoming: Incoming) -> Self {
+        Self::Hyper(incoming)
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Bytes(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(incoming) => incoming.size_hint(),
+            Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
 /// A request body as the upstream connection reads it.
 #[derive(Debug)]
 pub struct Upload(Option<Box<Stream>>);
 
 #[derive(Debug)]
 struct Stream {
-    incoming: Incoming,
+    inbound: Inbound,
     limits: UploadLimits,
     /// A streaming call may rest as long as its connection lives.
     may_rest: bool,
@@ -91,13 +137,13 @@ impl Upload {
     }
 
     /// The client's body. `may_rest` turns the progress watch off.
-    pub fn new(incoming: Incoming, limits: UploadLimits, may_rest: bool) -> (Self, Arc<Progress>) {
+    pub fn new(inbound: Inbound, limits: UploadLimits, may_rest: bool) -> (Self, Arc<Progress>) {
         let progress = Arc::<Progress>::default();
-        if incoming.is_end_stream() {
+        if inbound.is_end_stream() {
             return (Self::none(), progress);
         }
         let stream = Stream {
-            incoming,
+            inbound,
             limits,
             may_rest,
             left: limits.bytes_max,
@@ -141,7 +187,7 @@ impl Stream {
             self.wait = None;
         }
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let Poll::Ready(frame) = Pin::new(&mut self.inbound).poll_frame(cx) else {
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));
             };
             self.progress.moved.store(true, Ordering::Relaxed);
@@ -205,13 +251,40 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|stream| stream.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|stream| stream.inbound.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             None => SizeHint::with_exact(0),
-            Some(stream) => stream.incoming.size_hint(),
+            Some(stream) => stream.inbound.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sent(bytes: &'static str, bytes_max: u64) -> Vec<Result<Bytes, UploadFault>> {
+        let progress_timeout = Duration::from_secs(1);
+        let limits = UploadLimits { bytes_max, progress_timeout, progress_bytes: 1 };
+        let (mut upload, _) = Upload::new(Inbound::Bytes(bytes.into()), limits, false);
+        let mut sent = Vec::new();
+        let next = |upload: &mut Upload, cx: &mut Context<'_>| Pin::new(upload).poll_frame(cx);
+        while let Some(frame) = std::future::poll_fn(|cx| next(&mut upload, cx)).await {
+            sent.push(frame.map(|frame| frame.into_data().unwrap_or_default()));
+            if sent.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_body_at_hand_is_sent_within_the_same_bounds() {
+        assert_eq!(sent("", 3).await, []);
+        assert_eq!(sent("abc", 3).await, [Ok(Bytes::from("abc"))]);
+        assert_eq!(sent("abcd", 3).await, [Err(UploadFault::TooLarge)]);
     }
 }

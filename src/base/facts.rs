@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
-use super::authority::Authority;
 use super::claim::{Exact, Found};
+use super::http::authority::Authority;
 
 /// The address that limits, logs and forwarding headers use: the peer's, or what a trusted proxy
 /// said.

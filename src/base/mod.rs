@@ -2,16 +2,14 @@
 //! other modules.
 
 pub mod algorithm;
-pub mod authority;
 pub mod body;
 pub mod claim;
-pub mod cookie;
 pub mod expect;
 pub mod facts;
 pub mod file;
 pub mod forwarded;
+pub mod http;
 pub mod interim;
 pub mod pace;
-pub mod path;
 pub mod shard;
 pub mod units;

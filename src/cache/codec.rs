@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::chunk::INLINE_BYTES_MAX;
 use super::compress::expand;
 use super::entry::{Chunked, Epochs, Stored, StoredBody};
-use super::storing::Flags;
+use super::freshness::Flags;
 
 const MAGIC: [u8; 4] = *b"PCE\x03";
 const CHECKSUM_AT: usize = 12;

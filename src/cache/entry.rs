@@ -7,8 +7,9 @@ use http::header::{DATE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::date;
-use super::policy::Policy;
-use super::storing::{Flags, Freshness, RESIDENCE_MAX_S, WhyNot, can_validate, seconds};
+use super::freshness::{Flags, Freshness, RESIDENCE_MAX_S, seconds};
+use super::validator::can_validate;
+use crate::config;
 
 /// How long, in seconds, a stale answer is kept for the sake of its validator alone.
 const VALIDATOR_KEEP_S: u32 = 60 * 60;
@@ -113,6 +114,7 @@ impl Stored {
     /// A response without Date gets the time of its arrival, once, so that every later reader
     /// counts from the same moment (RFC 9110 §6.6.1).
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is another part of an entry")]
     pub fn new(
         key: String,
         epochs: Epochs,
@@ -186,7 +188,7 @@ impl Stored {
     /// How much longer it is of any use: fresh, or stale within one of the windows that it or the
     /// route allows, or for its validator. A store's TTL; never beyond the bound on residence.
     #[must_use]
-    pub fn keep_ms(&self, policy: &Policy, now_ms: u64) -> u64 {
+    pub fn keep_ms(&self, policy: &config::Cache, now_ms: u64) -> u64 {
         let validator = if self.can_validate() { VALIDATOR_KEEP_S } else { 0 };
         let disconnected =
             if self.flags.never_stale { 0 } else { seconds(policy.stale_when_disconnected) };
@@ -251,26 +253,6 @@ impl Stored {
     fn lifetime_ms(&self) -> u64 {
         u64::from(self.lifetime_s) * 1000
     }
-}
-
-/// Whether an answer that is not kept ends what is stored. The origin has another one now, so that
-/// what is stale is not sent for it (RFC 9111 §4.3.3); what is fresh keeps its word, unless nothing
-/// of its resource may be stored any more. What is for one caller alone says nothing about the
-/// others', and an error that a client can provoke says nothing at all.
-#[must_use]
-pub fn outdates(new: StatusCode, why: WhyNot, stored: &Stored, now_ms: u64) -> bool {
-    if stored.remaining_ms(now_ms) > 0 {
-        return why == WhyNot::NoStore && new.is_success();
-    }
-    let is_personal = matches!(
-        why,
-        WhyNot::Request
-            | WhyNot::Authenticated
-            | WhyNot::Private
-            | WhyNot::SetCookie
-            | WhyNot::Partial
-    );
-    !is_personal && matches!(new.as_u16(), 200..=399 | 404 | 410)
 }
 
 /// Whether a new answer may take the place of a stored one. An error never displaces an answer

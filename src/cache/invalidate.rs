@@ -5,9 +5,9 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 
 use super::{tags, text};
-use crate::base::authority::Authority;
 use crate::base::facts::Target;
-use crate::base::path::canonical;
+use crate::base::http::authority::Authority;
+use crate::base::http::path::canonical;
 
 /// What is to be withdrawn.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -6,11 +6,11 @@
 use http::{HeaderMap, StatusCode};
 
 use super::entry::Stored;
-use super::policy::Policy;
+use super::freshness::seconds;
 use super::request::Intent;
 use super::status::Forward;
-use super::storing::seconds;
-use super::variant::selects;
+use super::variant::value;
+use crate::config;
 
 /// What a stored answer is worth to one request. Ages are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,12 @@ pub fn judge(
     Verdict::Revalidate
 }
 
+/// Whether the entry answers this request: all fields that selected it have the same values.
+#[must_use]
+pub fn selects(stored: &Stored, request: &HeaderMap) -> bool {
+    stored.vary.iter().all(|(name, then)| *then == value(request, name))
+}
+
 /// Whether the client refuses a fresh answer. A reload by `max-age=0` does not ask for a new copy
 /// of what never changes (RFC 8246 §2.1); `no-cache` does.
 fn is_refused(stored: &Stored, intent: &Intent, remaining_ms: u64, now_ms: u64) -> bool {
@@ -119,7 +125,7 @@ pub fn usable_after(
     failure: Failure,
     (stored, purged): (&Stored, bool),
     intent: &Intent,
-    policy: &Policy,
+    policy: &config::Cache,
     now_ms: u64,
 ) -> bool {
     let is_failure = match failure {

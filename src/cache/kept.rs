@@ -1,10 +1,11 @@
 //! Which fields of a response an entry keeps, RFC 9111 §3.1.
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName};
+use http::header::HeaderName;
 
 use super::control::ResponseControl;
 use super::tags;
+use crate::base::http::fields::{connection_options, is_of_connection};
 
 /// The fields of a response that an entry keeps, in their order and with repeats.
 ///
@@ -19,12 +20,7 @@ pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
 }
 
 pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap {
-    let nominated: Vec<&[u8]> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .collect();
+    let nominated: Vec<&[u8]> = connection_options(headers).collect();
     let is_nominated = |name: &HeaderName| {
         nominated.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
@@ -37,21 +33,8 @@ pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap 
 fn belongs_to_exchange(name: &HeaderName) -> bool {
     const PREFIXES: [&str; 2] = ["ratelimit", "x-ratelimit"];
     let name = name.as_str();
-    matches!(
-        name,
-        "age"
-            | "cache-group-invalidation"
-            | "connection"
-            | "content-length"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authentication-info"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    ) || tags::is_tag_field(name)
+    is_of_connection(name)
+        || matches!(name, "age" | "cache-group-invalidation" | "content-length")
+        || tags::is_tag_field(name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -9,42 +9,39 @@ use std::borrow::Cow;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use super::Policy;
 use crate::base::facts::Target;
+use crate::config::{self, Parameters};
 
-/// What becomes of a query. Nothing is decoded, and `;` separates nothing: a parameter that is
-/// written in another way than the rule names it is one that matters to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
-    /// Whether those that are named are kept, and all others are not; or else they are left out.
-    pub keeps: bool,
-    /// Names; one that ends in `*` stands for all that begin so.
-    pub names: Vec<String>,
-    /// Whether parameters are put in the order of their names. Those of one name keep theirs.
-    pub sort: bool,
+/// The parameters that remain of a query, in their order. An empty query is not the same as none,
+/// and remains. Nothing is decoded, and `;` separates nothing: a parameter that is written in
+/// another way than the rule names it is one that matters to it.
+fn remaining<'q>(rule: &config::Query, query: &'q str) -> Vec<&'q str> {
+    if query.is_empty() {
+        return vec![query];
+    }
+    let is_kept = |parameter: &&str| matters(rule, name(parameter));
+    let mut parameters: Vec<&str> = query.split('&').filter(is_kept).collect();
+    if rule.sort {
+        // Those of one name keep their order.
+        parameters.sort_by_key(|parameter| name(parameter));
+    }
+    parameters
 }
 
-impl Query {
-    /// The parameters that remain of a query, in their order. An empty query is not the same as
-    /// none, and remains.
-    fn parameters<'q>(&self, query: &'q str) -> Vec<&'q str> {
-        if query.is_empty() {
-            return vec![query];
-        }
-        let is_kept = |parameter: &&str| self.names_it(name(parameter)) == self.keeps;
-        let mut parameters: Vec<&str> = query.split('&').filter(is_kept).collect();
-        if self.sort {
-            parameters.sort_by_key(|parameter| name(parameter));
-        }
-        parameters
+/// Whether a parameter of this name makes a difference.
+fn matters(rule: &config::Query, name: &str) -> bool {
+    match &rule.parameters {
+        Parameters::AllBut(names) => !is_among(names, name),
+        Parameters::Only(names) => is_among(names, name),
     }
+}
 
-    fn names_it(&self, name: &str) -> bool {
-        self.names.iter().any(|known| match known.strip_suffix('*') {
-            Some(begin) => name.starts_with(begin),
-            None => name == known,
-        })
-    }
+/// Whether one of `names` is this name; one that ends in `*` stands for all that begin so.
+fn is_among(names: &[String], name: &str) -> bool {
+    names.iter().any(|known| match known.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == known,
+    })
 }
 
 /// What stands before the first `=`.
@@ -56,14 +53,14 @@ fn name(parameter: &str) -> &str {
 /// Only reads are changed: what another method's query means is between client and upstream.
 #[must_use]
 pub fn forwarded<'t>(
-    policy: Option<&Policy>,
+    policy: Option<&config::Cache>,
     method: &Method,
     target: Cow<'t, Target>,
 ) -> Cow<'t, Target> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let rule = policy.filter(|_| is_read).and_then(|policy| policy.query.as_ref());
     let (Some(rule), Some(query)) = (rule, target.query()) else { return target };
-    let parameters = rule.parameters(query);
+    let parameters = remaining(rule, query);
     let mut text = target.path().to_owned();
     if !parameters.is_empty() {
         text.extend(["?", &parameters.join("&")]);
@@ -81,16 +78,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::authority::Authority;
+    use crate::base::http::authority::Authority;
+    use crate::config::{Cache, Query};
 
     fn rule(keeps: bool, names: &[&str], sort: bool) -> Query {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Query { keeps, names, sort }
+        let parameters = if keeps { Parameters::Only(names) } else { Parameters::AllBut(names) };
+        Query { parameters, sort }
     }
 
     /// What becomes of the path and query of a request.
     fn sent(rule: &Query, method: &Method, text: &str) -> String {
-        let policy = Policy { query: Some(rule.clone()), ..Policy::default() };
+        let policy = Cache { query: Some(rule.clone()), ..Cache::default() };
         let target = Target {
             authority: Authority::parse(b"h").unwrap(),
             path_and_query: text.parse().unwrap(),
@@ -164,7 +163,7 @@ mod tests {
             authority: Authority::parse(b"h").unwrap(),
             path_and_query: PathAndQuery::from_static("/p?b&&a=%7e&utm_x"),
         };
-        for policy in [None, Some(Policy::default())] {
+        for policy in [None, Some(Cache::default())] {
             let sent = forwarded(policy.as_ref(), &Method::GET, Cow::Borrowed(&target));
             assert!(matches!(sent, Cow::Borrowed(_)));
             assert_eq!(sent.path_and_query, target.path_and_query);
@@ -174,8 +173,7 @@ mod tests {
     fn any_rule() -> impl Strategy<Value = Query> {
         let names = proptest::collection::vec("[ab%]{1,2}\\*?", 0..3);
         (any::<bool>(), names, any::<bool>()).prop_map(|(keeps, names, sort)| Query {
-            keeps,
-            names,
+            parameters: if keeps { Parameters::Only(names) } else { Parameters::AllBut(names) },
             sort,
         })
     }
@@ -198,7 +196,7 @@ mod tests {
             for parameter in &given {
                 // All of a name are there in their order, or none is.
                 let name = name(parameter);
-                let kept = rule.names_it(name) == rule.keeps || query.is_empty();
+                let kept = matters(&rule, name) || query.is_empty();
                 let expected = if kept { of(name, &given) } else { Vec::new() };
                 prop_assert_eq!(of(name, &left), expected, "{}", name);
             }

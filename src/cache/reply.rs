@@ -1,5 +1,5 @@
-//! Makes the answer to one request from a stored one: in full, its head, a part of it, or the news
-//! that the client has it already (RFC 9110 §13.2.2, §14, §15.3.7, §15.4.5, §15.5.17).
+//! Makes the answer to one request from a stored one: in full, its head, a part of it, or that the
+//! client has it already (RFC 9110 §13.2.2, §14, §15.3.7, §15.4.5, §15.5.17).
 //!
 //! It must not know where the body is: an answer names the parts of it that follow the head.
 
@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::entry::Stored;
 use super::range::{self, Wanted};
 use super::validator::{client_has, range_applies};
-use crate::store::keys::hex;
+use crate::base::http::hex;
 
 /// The fields of a 304, RFC 9110 §15.4.5. Age joins them, and Last-Modified where no tag is there.
 const NOT_MODIFIED: [HeaderName; 7] = [
@@ -152,7 +152,7 @@ fn boundary(stored: &Stored) -> String {
     }
     sum.update(&stored.answered_ms.to_le_bytes());
     sum.update(&stored.born_ms.to_le_bytes());
-    hex(sum.finish().as_ref().get(..16).unwrap_or_default())
+    hex::encode(sum.finish().as_ref().get(..16).unwrap_or_default())
 }
 
 fn content_range(start: u64, len: u64, total: u64) -> String {

@@ -5,8 +5,8 @@ use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMO
 use http::{HeaderMap, Method};
 
 use super::control::RequestControl;
-use super::policy::Policy;
 use super::status::Forward;
+use crate::config;
 
 /// Fields by which some frameworks replace the method. A GET that carries one may be a DELETE.
 const METHOD_OVERRIDES: [&str; 3] =
@@ -50,7 +50,12 @@ pub struct Intent {
 /// count for nothing. `no-store` and `only-if-cached` count all the same: they cost the upstream
 /// nothing.
 #[must_use]
-pub fn lookup(policy: &Policy, method: &Method, headers: &HeaderMap, has_body: bool) -> Intent {
+pub fn lookup(
+    policy: &config::Cache,
+    method: &Method,
+    headers: &HeaderMap,
+    has_body: bool,
+) -> Intent {
     let control = RequestControl::of(headers);
     let plain = Intent {
         read: true,

@@ -9,10 +9,11 @@ use http::header::{
 
 use super::control::ResponseControl;
 use super::entry::Stored;
-use super::policy::Policy;
-use super::storing::{self, Asked, Freshness, WhyNot};
+use super::freshness::Freshness;
+use super::storing::{self, Asked, WhyNot};
 use super::validator::Tag;
 use super::{date, kept, tags, text};
+use crate::config;
 
 /// Fields that describe the stored body as it is, so that a later head cannot change them
 /// (RFC 9111 §3.2).
@@ -75,7 +76,7 @@ pub struct Freshened {
 pub fn freshened(
     stored: &Stored,
     headers: &HeaderMap,
-    policy: &Policy,
+    policy: &config::Cache,
     asked: &Asked<'_>,
     answered_ms: u64,
 ) -> Freshened {
@@ -121,7 +122,7 @@ pub fn freshened(
 /// The old head with every field of the new one in place of its namesake.
 fn merged(old: &HeaderMap, new: &HeaderMap) -> HeaderMap {
     let mut merged = old.clone();
-    // What an entry never keeps is no news for it, but Age and what forbids storing must be seen.
+    // What an entry never keeps does not update it, but Age and what forbids storing must be seen.
     merged.remove(AGE);
     for name in new.keys().filter(|name| !FIXED.contains(name)) {
         merged.remove(name);
@@ -134,7 +135,7 @@ fn merged(old: &HeaderMap, new: &HeaderMap) -> HeaderMap {
 
 /// What an answer to a forwarded HEAD means for the stored answer to a GET (RFC 9111 §4.3.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeadNews {
+pub enum HeadUpdate {
     /// The same content, under this new head.
     Confirmed(Box<Freshened>),
     /// Other content: what is stored is out of date.
@@ -146,15 +147,15 @@ pub enum HeadNews {
 /// Compares the head that a 200 to a HEAD has with that of the entry it could have been answered
 /// from: a validator or a length that differs means that the content does.
 #[must_use]
-pub fn head_news(
+pub fn head_update(
     stored: &Stored,
     status: http::StatusCode,
     headers: &HeaderMap,
-    policy: &Policy,
+    policy: &config::Cache,
     (asked, answered_ms): (&Asked<'_>, u64),
-) -> HeadNews {
+) -> HeadUpdate {
     if status != http::StatusCode::OK {
-        return HeadNews::None;
+        return HeadUpdate::None;
     }
     let same_tag = !headers.contains_key(ETAG)
         || Tag::of(headers)
@@ -166,8 +167,8 @@ pub fn head_news(
         || text::only(headers, CONTENT_LENGTH) == Some(length.as_bytes());
     if same_tag && same_date && same_length && stored.status == status {
         let fresh = freshened(stored, headers, policy, asked, answered_ms);
-        HeadNews::Confirmed(Box::new(fresh))
+        HeadUpdate::Confirmed(Box::new(fresh))
     } else {
-        HeadNews::Outdated
+        HeadUpdate::Outdated
     }
 }

@@ -3,20 +3,18 @@
 //! Pure functions of a request, a response and the time. It must not know where entries live or
 //! how a body arrives.
 
-use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, COOKIE, DATE, HeaderName, LAST_MODIFIED, SET_COOKIE,
 };
 use http::{HeaderMap, StatusCode};
 
 use super::control::{self, ResponseControl};
-use super::policy::{Policy, SetCookie};
+use super::entry::Stored;
+use super::freshness::{Flags, Freshness, RESIDENCE_MAX_S, seconds};
 use super::request::Intent;
-use super::validator::Tag;
+use super::validator::can_validate;
 use super::{date, tags, text, variant};
-
-/// No entry is used for longer than this: the epochs that could withdraw it live eight days.
-pub(super) const RESIDENCE_MAX_S: u32 = 7 * 24 * 60 * 60;
+use crate::config::{self, SetCookie};
 
 /// The longest lifetime that is guessed, RFC 9111 §4.2.2.
 const HEURISTIC_MAX_S: u64 = 24 * 60 * 60;
@@ -30,47 +28,13 @@ pub struct Asked<'a> {
     pub headers: &'a HeaderMap,
     /// The gateway verified a credential, or the request had Authorization.
     pub authenticated: bool,
-    /// The entry is this caller's alone, by [`Policy::is_per_user`].
+    /// The entry is this caller's alone, by [`config::Cache::is_per_user`].
     pub per_user: bool,
     /// The gateway knows callers on this route, by tokens or sessions: a Cookie may be what it
     /// knows them by. Elsewhere a Cookie is between the client and the upstream.
     pub ends_identity: bool,
     /// When it was sent upstream, in Unix milliseconds.
     pub sent_ms: u64,
-}
-
-/// What a response said about its reuse beyond its lifetime.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Flags {
-    /// It may be used after validation only.
-    pub no_cache: bool,
-    /// It may not be used stale: must-revalidate, proxy-revalidate, s-maxage or no-cache.
-    pub never_stale: bool,
-    /// Its content never changes while it is fresh (RFC 8246).
-    pub immutable: bool,
-}
-
-/// When an answer was made, how long it holds, and for which requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Freshness {
-    /// The instant at which its age was zero, in Unix milliseconds (RFC 9111 §4.2.3).
-    pub born_ms: u64,
-    /// The instant at which its head arrived here, in Unix milliseconds.
-    pub answered_ms: u64,
-    /// Seconds of freshness, counted from `born_ms` (RFC 9111 §4.2.1).
-    pub lifetime_s: u32,
-    /// Seconds after it in which it is sent while a new one is fetched (RFC 5861 §3).
-    pub swr_s: u32,
-    /// Seconds after it in which it is sent in place of an error (RFC 5861 §4).
-    pub sie_s: u32,
-    /// What else it said.
-    pub flags: Flags,
-    /// The request fields it depends on, with the values they had (RFC 9111 §4.1).
-    pub vary: Vec<(HeaderName, Option<Bytes>)>,
-    /// The tags under which it can be withdrawn.
-    pub tags: Vec<String>,
-    /// The groups of its origin under which it can be withdrawn (RFC 9875).
-    pub groups: Vec<String>,
 }
 
 /// Why an answer is not kept.
@@ -155,7 +119,7 @@ impl WhyNot {
 /// # Errors
 /// The first rule that forbids it.
 pub fn storable(
-    policy: &Policy,
+    policy: &config::Cache,
     asked: &Asked<'_>,
     status: StatusCode,
     headers: &HeaderMap,
@@ -170,7 +134,7 @@ pub fn storable(
 
 /// The same for an answer that may be kept as far as its request goes.
 pub(super) fn assess(
-    policy: &Policy,
+    policy: &config::Cache,
     asked: &Asked<'_>,
     status: StatusCode,
     headers: &HeaderMap,
@@ -230,9 +194,29 @@ pub(super) fn assess(
     })
 }
 
+/// Whether an answer that is not kept ends what is stored. The origin has another one now, so that
+/// what is stale is not sent for it (RFC 9111 §4.3.3); what is fresh keeps its word, unless nothing
+/// of its resource may be stored any more. What is for one caller alone says nothing about the
+/// others', and an error that a client can provoke says nothing at all.
+#[must_use]
+pub fn outdates(new: StatusCode, why: WhyNot, stored: &Stored, now_ms: u64) -> bool {
+    if stored.remaining_ms(now_ms) > 0 {
+        return why == WhyNot::NoStore && new.is_success();
+    }
+    let is_personal = matches!(
+        why,
+        WhyNot::Request
+            | WhyNot::Authenticated
+            | WhyNot::Private
+            | WhyNot::SetCookie
+            | WhyNot::Partial
+    );
+    !is_personal && matches!(new.as_u16(), 200..=399 | 404 | 410)
+}
+
 /// What is bounded is the time an entry is used here. An old answer with a long life keeps both:
 /// its age is told truthfully and its life ends with the bound.
-fn capped(policy: &Policy, status: StatusCode, lifetime: u64, age_ms: u64) -> u32 {
+fn capped(policy: &config::Cache, status: StatusCode, lifetime: u64, age_ms: u64) -> u32 {
     let cap = if status.as_u16() >= 400 { seconds(policy.error_ttl) } else { RESIDENCE_MAX_S };
     let age = u32::try_from(age_ms / 1000).unwrap_or(u32::MAX);
     let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
@@ -241,7 +225,7 @@ fn capped(policy: &Policy, status: StatusCode, lifetime: u64, age_ms: u64) -> u3
 
 /// The rules that need no time: status, framing, directives, cookies, size.
 fn check_response(
-    policy: &Policy,
+    policy: &config::Cache,
     asked: &Asked<'_>,
     status: StatusCode,
     headers: &HeaderMap,
@@ -287,19 +271,14 @@ fn is_heuristic(code: u16) -> bool {
     matches!(code, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-fn is_too_large(headers: &HeaderMap, max_bytes: usize) -> bool {
+fn is_too_large(headers: &HeaderMap, max_bytes: u64) -> bool {
     if !headers.contains_key(CONTENT_LENGTH) {
         return false;
     }
     let length = text::only(headers, CONTENT_LENGTH)
         .and_then(|text| std::str::from_utf8(text).ok())
-        .and_then(|text| text.parse::<usize>().ok());
+        .and_then(|text| text.parse::<u64>().ok());
     length.is_none_or(|length| length > max_bytes)
-}
-
-/// Whether there is a validator that a later request can carry (RFC 9111 §4.3.1).
-pub(super) fn can_validate(headers: &HeaderMap, now_s: u64) -> bool {
-    Tag::of(headers).is_some() || date::of(headers, LAST_MODIFIED, now_s).is_some()
 }
 
 /// The lifetime that the response states itself, in seconds: s-maxage, then max-age, then Expires
@@ -323,7 +302,7 @@ fn stated_lifetime(
 /// The lifetime that the route gives to what states none: what is said for its status, or the
 /// route's `ttl`, or a tenth of the time it has not changed for (RFC 9111 §4.2.2).
 fn assumed_lifetime(
-    policy: &Policy,
+    policy: &config::Cache,
     status: StatusCode,
     headers: &HeaderMap,
     control: &ResponseControl,
@@ -347,7 +326,7 @@ fn assumed_lifetime(
 
 /// How long it may be used beyond its lifetime: while a new one is fetched, and when that fails.
 /// What it says itself counts before what the route says; neither counts where it forbids it.
-fn stale_windows(policy: &Policy, control: &ResponseControl) -> (u32, u32) {
+fn stale_windows(policy: &config::Cache, control: &ResponseControl) -> (u32, u32) {
     if control.forbids_stale() {
         return (0, 0);
     }
@@ -358,10 +337,6 @@ fn stale_windows(policy: &Policy, control: &ResponseControl) -> (u32, u32) {
         window(control.stale_while_revalidate, policy.stale_while_revalidate),
         window(control.stale_if_error, policy.stale_if_error),
     )
-}
-
-pub(super) fn seconds(duration: std::time::Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// How old the answer was on arrival, in milliseconds: RFC 9111 §4.2.3, corrected_initial_age.

@@ -120,3 +120,8 @@ pub(super) fn range_applies(stored: &HeaderMap, request: &HeaderMap, now_s: u64)
     let is_strong = date::of(stored, DATE, now_s).is_some_and(|made| made > modified);
     wanted == modified && is_strong
 }
+
+/// Whether there is a validator that a later request can carry (RFC 9111 §4.3.1).
+pub(super) fn can_validate(headers: &HeaderMap, now_s: u64) -> bool {
+    Tag::of(headers).is_some() || date::of(headers, LAST_MODIFIED, now_s).is_some()
+}

@@ -4,8 +4,6 @@
 //! Values are compared in a normal form that keeps their meaning, so that clients which say the
 //! same in other words share a variant.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,8 +12,8 @@ use http::header::{
     AUTHORIZATION, COOKIE, HeaderName, ORIGIN, VARY,
 };
 
-use super::entry::Stored;
 use super::{text, weighted};
+use crate::base::http::hex;
 
 /// More fields than this in `Vary` are treated like `*`: such an answer would never be reused.
 const VARY_MAX: usize = 16;
@@ -104,17 +102,7 @@ pub fn variant_name(set: &[HeaderName], request: &HeaderMap) -> String {
         }
     }
     let sum = context.finish();
-    sum.as_ref().iter().take(NAME_BYTES).fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-/// Whether the entry answers this request: all fields that selected it have the same values.
-#[must_use]
-pub fn selects(stored: &Stored, request: &HeaderMap) -> bool {
-    stored.vary.iter().all(|(name, then)| *then == value(request, name))
+    hex::encode(sum.as_ref().get(..NAME_BYTES).unwrap_or_default())
 }
 
 /// The selecting fields with a request's values, as an entry keeps them.
@@ -132,7 +120,7 @@ pub(super) fn values(
 /// A field in its normal form: lines combined, no space around the members of the list, weights in
 /// one spelling. Codings have neither case nor order; of languages and media types, too, only the
 /// weights order them for certain, so those of one weight keep theirs.
-fn value(request: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
+pub(super) fn value(request: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
     let lines = text::combined(request, name)?;
     let value = match *name {
         ACCEPT_ENCODING => weighted::normal(&lines, false),

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::claim::read_claim;
 use super::operate::{EXIT, Target};
-use super::read_claim;
 use super::remote::Failure;
+use crate::base::http::percent;
 
 /// Options of `keys`.
 #[derive(Debug, Args)]
@@ -82,7 +83,7 @@ pub(super) fn run(options: &Options, path: &Path) -> Result<String, Failure> {
         What::List(options) => list(options, path),
         What::Revoke(options) => {
             let remote = options.target.find(path)?;
-            let at = format!("/v1/keys/{}", escaped(&options.id));
+            let at = format!("/v1/keys/{}", percent::encode(options.id.as_bytes()));
             remote.send(Method::DELETE, &at, &json!({}))?;
             Ok(format!("ended: {}", options.id))
         }
@@ -108,7 +109,7 @@ fn create(options: &Create, path: &Path) -> Result<String, Failure> {
 }
 
 fn list(options: &List, path: &Path) -> Result<String, Failure> {
-    let at = format!("/v1/keys?owner={}", escaped(&options.owner));
+    let at = format!("/v1/keys?owner={}", percent::encode(options.owner.as_bytes()));
     let answer = options.target.find(path)?.send(Method::GET, &at, &json!({}))?;
     let mut said = String::new();
     for key in answer.get("keys").and_then(Value::as_array).into_iter().flatten() {
@@ -131,17 +132,4 @@ fn list(options: &List, path: &Path) -> Result<String, Failure> {
 
 fn text<'v>(answer: &'v Value, name: &str) -> &'v str {
     answer.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

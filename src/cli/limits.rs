@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::operate::{EXIT, Target};
 use super::remote::Failure;
+use crate::base::http::percent;
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -71,7 +72,11 @@ pub(super) fn limits(options: &Limits, path: &Path) -> Result<String, Failure> {
         let answer = remote.send(Method::GET, "/v1/limits/refused", &json!({}))?;
         return Ok(if options.json { pretty(&answer) } else { most_refused(&answer) });
     };
-    let of = format!("/v1/limits?policy={}&key={}", percent_encoded(policy), percent_encoded(key));
+    let of = format!(
+        "/v1/limits?policy={}&key={}",
+        percent::encode(policy.as_bytes()),
+        percent::encode(key.as_bytes())
+    );
     let method = if options.reset { Method::DELETE } else { Method::GET };
     let answer = remote.send(method, &of, &json!({}))?;
     Ok(match () {
@@ -240,25 +245,15 @@ fn or_none(text: &str) -> &str {
     if text.is_empty() { "none" } else { text }
 }
 
-/// A value as a query may hold it (RFC 3986 §3.4).
-fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded += &format!("%{byte:02X}"),
-        }
-        encoded
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_value_of_a_query_is_percent_encoded() {
-        assert_eq!(percent_encoded("claim:sub=4 2|é&~"), "claim%3Asub%3D4%202%7C%C3%A9%26~");
+        assert_eq!(
+            percent::encode("claim:sub=4 2|é&~".as_bytes()),
+            "claim%3Asub%3D4%202%7C%C3%A9%26~"
+        );
     }
 }

@@ -8,15 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::base::units::Secret;
 use crate::config::{self, Loaded, Problems};
+use crate::net::{self, Connection};
 
 /// Longest wait for the whole exchange, connecting included. The gateway itself waits for the store
 /// for `store.timeout` at most.
@@ -266,17 +264,15 @@ async fn exchange(
     authority: &str,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), String> {
-    let stream = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
-    let broken = |error: hyper::Error| format!("it is no HTTP server, or broke off ({error})");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // It ends with the exchange; its error is the exchange's too.
-    let driver = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-    driver.abort();
-    let body = body.map_err(|error| format!("its answer cannot be read ({error})"))?;
-    Ok((head.status, body.to_bytes()))
+    let told = |fault: net::Fault| match fault {
+        net::Fault::Broken(error) => format!("it is no HTTP server, or broke off ({error})"),
+        other => other.to_string(),
+    };
+    let mut connection = Connection::open(authority).await.map_err(told)?;
+    let (head, body) = connection.send(request).await.map_err(told)?.into_parts();
+    let body = net::collect(body, ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|fault| format!("its answer cannot be read ({fault})"))?;
+    Ok((head.status, body))
 }
 
 #[cfg(test)]

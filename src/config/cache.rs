@@ -12,6 +12,8 @@ use super::value::{
     string,
 };
 use super::warm::{self, Warm};
+use crate::base::claim::Found;
+use crate::base::facts::{Caller, Identity};
 
 /// How long a response is still sent when its upstream gives no answer at all.
 const STALE_WHEN_DISCONNECTED: Duration = Duration::from_secs(60);
@@ -66,6 +68,48 @@ pub enum SetCookie {
     Never,
 }
 
+impl Default for Cache {
+    /// The safe choice for every key.
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            shared: false,
+            partition: Vec::new(),
+            max_bytes: MIB,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            stale_when_disconnected: STALE_WHEN_DISCONNECTED,
+            refresh_ahead: None,
+            heuristic: false,
+            set_cookie: SetCookie::Explicit,
+            error_ttl: ERROR_TTL,
+            negative: BTreeMap::new(),
+            ignore_request_directives: false,
+            query: None,
+            forward_conditions: false,
+            warm: None,
+        }
+    }
+}
+
+impl Cache {
+    /// Whether the operator has settled who may see an answer given to an identified caller.
+    pub fn settles_identity(&self) -> bool {
+        self.shared || !self.partition.is_empty()
+    }
+
+    /// Whether this caller's entries are nobody else's: the partition names the subject, and the
+    /// caller has one. Only then may what is `private` be stored.
+    #[must_use]
+    pub fn is_per_user(&self, caller: &Caller) -> bool {
+        let names_subject = self.partition.iter().any(|name| name == "sub");
+        let has_subject = |caller: &Identity| {
+            caller.find("sub").and_then(Found::scalar).is_some_and(|subject| !subject.is_empty())
+        };
+        names_subject && caller.as_deref().is_some_and(has_subject)
+    }
+}
+
 /// Reads `cache = { … }`.
 pub(super) fn read(cache: &mut Section<'_>) -> Cache {
     let set_cookie = choice(&[
@@ -74,29 +118,34 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
         ("never", SetCookie::Never),
     ]);
     let negative = cache.map("negative", error_status, |ttl| ttl.read(duration));
+    let default = Cache::default();
     Cache {
         ttl: cache.get("ttl", duration_or_zero),
-        shared: cache.or("shared", false, flag),
+        shared: cache.or("shared", default.shared, flag),
         partition: cache.list("partition", partition).unwrap_or_default(),
-        max_bytes: cache.or("max_bytes", MIB, size(1..=GIB / 4)),
+        max_bytes: cache.or("max_bytes", default.max_bytes, size(1..=GIB / 4)),
         stale_while_revalidate: cache.get("stale_while_revalidate", duration_or_zero),
         stale_if_error: cache.get("stale_if_error", duration_or_zero),
         stale_when_disconnected: cache.or(
             "stale_when_disconnected",
-            STALE_WHEN_DISCONNECTED,
+            default.stale_when_disconnected,
             duration_or_zero,
         ),
         refresh_ahead: cache.get("refresh_ahead", percent),
-        heuristic: cache.or("heuristic", false, flag),
-        set_cookie: cache.or("set_cookie", SetCookie::Explicit, set_cookie),
-        error_ttl: cache.or("error_ttl", ERROR_TTL, duration_or_zero),
+        heuristic: cache.or("heuristic", default.heuristic, flag),
+        set_cookie: cache.or("set_cookie", default.set_cookie, set_cookie),
+        error_ttl: cache.or("error_ttl", default.error_ttl, duration_or_zero),
         negative: negative
             .into_iter()
             .filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl)))
             .collect(),
-        ignore_request_directives: cache.or("ignore_request_directives", false, flag),
+        ignore_request_directives: cache.or(
+            "ignore_request_directives",
+            default.ignore_request_directives,
+            flag,
+        ),
         query: cache.optional("query", query::read),
-        forward_conditions: cache.or("forward_conditions", false, flag),
+        forward_conditions: cache.or("forward_conditions", default.forward_conditions, flag),
         warm: cache.optional("warm", warm::read),
     }
 }

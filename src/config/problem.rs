@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// What a printed line shows in place of a secret.
@@ -113,19 +114,13 @@ impl Source {
             let path = join(path, key.get_ref());
             self.keys.insert(path.clone(), key.span());
             let hide = hide || (!names && bears_secret(key.get_ref()));
-            self.index_value(&path, value.get_ref(), value.span(), hide, depth + 1);
+            self.index_value(&path, value, hide, depth + 1);
         }
     }
 
-    fn index_value(
-        &mut self,
-        path: &str,
-        value: &DeValue<'_>,
-        span: Range<usize>,
-        hide: bool,
-        depth: usize,
-    ) {
-        match value {
+    fn index_value(&mut self, path: &str, value: &Spanned<DeValue<'_>>, hide: bool, depth: usize) {
+        let span = value.span();
+        match value.get_ref() {
             DeValue::Table(table) if depth <= DEPTH_MAX => {
                 self.index_table(path, table, hide, depth);
             }
@@ -133,7 +128,7 @@ impl Source {
                 for (position, item) in array.iter().enumerate() {
                     let path = format!("{path}[{position}]");
                     self.keys.insert(path.clone(), item.span());
-                    self.index_value(&path, item.get_ref(), item.span(), hide, depth + 1);
+                    self.index_value(&path, item, hide, depth + 1);
                 }
             }
             // Below the bound nobody looks at the keys, so nothing from here on is shown.

@@ -9,7 +9,7 @@ use super::value::{
     KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
     string,
 };
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 
 /// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

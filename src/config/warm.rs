@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::value::{Mistake, Read, count, duration, echo, header_name, string, text};
+use crate::base::http::fields::{is_credential, is_framing, is_of_connection, is_request_modifier};
 
 /// Requests at a time.
 const CONCURRENCY: usize = 4;
@@ -66,21 +67,11 @@ fn variant(value: &DeValue<'_>) -> Read<Vec<(HeaderName, HeaderValue)>> {
 /// What a response may be chosen by; not what would make the request another one.
 fn field(name: &str, value: &DeValue<'_>) -> Read<(HeaderName, HeaderValue)> {
     let name = header_name(name)?;
-    let is_other = matches!(
-        name.as_str(),
-        "host"
-            | "connection"
-            | "content-length"
-            | "transfer-encoding"
-            | "te"
-            | "upgrade"
-            | "expect"
-            | "range"
-            | "cache-control"
-            | "pragma"
-            | "authorization"
-            | "cookie"
-    ) || name.as_str().starts_with("if-");
+    let field = name.as_str();
+    let is_other = is_of_connection(field)
+        || is_framing(field)
+        || is_credential(field)
+        || is_request_modifier(field);
     if is_other {
         let what = format!("{name} does not choose between variants that everybody may have");
         return Err(Mistake::new(what, "name fields that the response's Vary names"));

@@ -30,7 +30,10 @@ use crate::startup::signals::{Habits, end};
 use crate::store::keys::Keys;
 use crate::store::{Ending, SessionWrite};
 
+/// The demo's `gateway.toml`, with PUBLIC, ADMIN, STORE, PATIENCE, SECRET and UPSTREAM to fill in.
 const CONFIG: &str = include_str!("demo.toml");
+/// What `--print-config` names in place of the sample API, which runs in the demo alone.
+const OWN_SERVICE: &str = "http://127.0.0.1:3000";
 /// What is printed, with PUBLIC, ADMIN, ADA_TOKEN, BOB_TOKEN and SESSION_KEY to fill in.
 const TOUR: &str = include_str!("tour.txt");
 /// The tokens and the session live this long.
@@ -50,10 +53,41 @@ pub struct Options {
     /// A real Redis instead of the embedded store, for example redis://127.0.0.1:6379.
     #[arg(long, default_value = "memory:")]
     store: String,
+    /// Longest wait for an answer of the store; more than the default helps on a busy machine.
+    #[arg(long, default_value = "50ms")]
+    store_timeout: String,
+    /// Print the demo's gateway.toml, to start your own from, and end. Its secret is new each time.
+    #[arg(long)]
+    print_config: bool,
 }
 
-/// Runs the demo until it is interrupted.
+impl Options {
+    /// The configuration, with `upstream` as the service behind the gateway.
+    fn config(&self, upstream: &str, secret: &str) -> String {
+        CONFIG
+            .replace("PUBLIC", &self.listen)
+            .replace("ADMIN", &self.admin)
+            .replace("PATIENCE", &self.store_timeout)
+            .replace("STORE", &self.store)
+            .replace("UPSTREAM", upstream)
+            .replace("SECRET", secret)
+    }
+}
+
+/// Runs the demo until it is interrupted, or prints its configuration.
 pub async fn run(options: Options) -> ExitCode {
+    if options.print_config {
+        return match new_secret() {
+            Ok(secret) => {
+                print!("{}", options.config(OWN_SERVICE, &secret));
+                ExitCode::SUCCESS
+            }
+            Err(text) => {
+                eprintln!("{text}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     startup::init_diagnostics(Level::Warn);
     if let Ok(habits) = Habits::receive() {
         tokio::spawn(habits.heed());
@@ -74,14 +108,8 @@ async fn start(options: &Options) -> Result<(), String> {
     let upstream = listener.local_addr().map_err(|error| error.to_string())?;
     tokio::spawn(shop::serve(listener));
 
-    // A secret of this run alone: a demo's token must be worthless elsewhere.
-    let secret = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
-    let text = CONFIG
-        .replace("PUBLIC", &options.listen)
-        .replace("ADMIN", &options.admin)
-        .replace("STORE", &options.store)
-        .replace("UPSTREAM", &format!("http://{upstream}"))
-        .replace("SECRET", &secret);
+    let secret = new_secret()?;
+    let text = options.config(&format!("http://{upstream}"), &secret);
     let loaded = config::parse("demo.toml", Path::new("."), &text, &|_| None)?;
     if !loaded.problems.is_empty() {
         return Err(loaded.source.render(&loaded.problems));
@@ -96,6 +124,13 @@ async fn start(options: &Options) -> Result<(), String> {
         .await
         .map_err(|error| format!("cannot write the demo session to {}: {error}", options.store))?;
     serve(&gateway, &secret, &session_key).await
+}
+
+/// A secret of this run alone, 32 random bytes in hex: a demo's token must be worthless elsewhere.
+fn new_secret() -> Result<String, String> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system has no random bytes".to_owned())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What log-in code writes: the session, and whose it is, so that a log-out everywhere finds it.

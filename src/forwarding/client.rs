@@ -6,9 +6,9 @@ use http::HeaderMap;
 use http::header::FORWARDED;
 use ipnet::IpNet;
 
-use crate::base::authority::Authority;
 use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Via};
 use crate::base::forwarded::{self, address, element, elements};
+use crate::base::http::authority::Authority;
 
 /// Most hops that are read from a forwarding header; a longer chain is taken from its end.
 const HOPS_MAX: usize = 32;

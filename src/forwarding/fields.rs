@@ -9,14 +9,19 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 
 use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target, is_grpc};
 use crate::base::forwarded::elements;
+use crate::base::http::fields::{
+    connection_options, is_framing, is_misleading, is_of_another_edge, is_of_connection,
+    is_told_by_gateway,
+};
+use crate::base::http::hex;
 
-pub use super::interim::interim;
 use super::trace::{self, BAGGAGE, TRACEPARENT, TRACESTATE};
 
 /// `X-Request-Id`
@@ -60,8 +65,8 @@ impl Ids {
         // A trace that starts here is named like its first request: two views of one buffer. Its
         // flags say that nothing is recorded here: who samples as its parent does would take all.
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], &fastrand::u128(1..).to_be_bytes());
-        write_hex(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
+        hex::write(&mut text[3..35], &fastrand::u128(1..).to_be_bytes());
+        hex::write(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
         let text = Bytes::copy_from_slice(&text);
         let view = |text: Bytes| {
             HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"))
@@ -79,14 +84,6 @@ impl Ids {
     }
 }
 
-pub(super) fn write_hex(out: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
-}
-
 fn is_request_id(id: &[u8]) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'=');
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
@@ -94,6 +91,7 @@ fn is_request_id(id: &[u8]) -> bool {
 
 /// The request head for the upstream, without a body. `identity` are the claim and session headers
 /// of this request.
+#[expect(clippy::too_many_arguments, reason = "each is told to the upstream")]
 pub fn outgoing(
     policy: &Policy,
     head: Parts,
@@ -173,120 +171,24 @@ fn dashed(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Fields of one connection (RFC 9110 §7.6.1), and framing, which hyper makes anew.
+/// Fields that each hop makes anew.
 fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-            | "content-length"
-            | "host"
-            | "expect"
-    )
+    is_of_connection(name) || is_framing(name)
 }
 
-/// Fields by which a client could claim to be somebody else, somewhere else, part of something
-/// else or asking something else: traces, forwarding fields that only a proxy may set, rewritten
-/// targets and methods, and `Proxy` (which CGI turns into `HTTP_PROXY`).
+/// Fields that only the gateway, or nobody, may say to an upstream.
 fn is_gateways_own(name: &str) -> bool {
-    name.starts_with("x-forwarded-")
-        || name.starts_with("x-ssl-")
-        || is_of_another_edge(name)
-        || matches!(
-            name,
-            "forwarded"
-                | "forwarded-for"
-                | "x-forwarded"
-                | "x-forward-for"
-                | "x-real-ip"
-                | "x-request-id"
-                | "traceparent"
-                | "tracestate"
-                | "baggage"
-                | "x-host"
-                | "x-http-host-override"
-                | "x-original-forwarded-for"
-                | "x-original-host"
-                | "x-original-method"
-                | "x-original-proto"
-                | "x-original-scheme"
-                | "x-original-uri"
-                | "x-original-url"
-                | "x-rewrite-url"
-                | "x-http-method"
-                | "x-http-method-override"
-                | "x-method-override"
-                | "x-scheme"
-                | "x-url-scheme"
-                | "front-end-https"
-                | "proxy"
-        )
-}
-
-/// Fields in which other proxies and content networks name the client to the servers behind them.
-/// Frameworks look for these, so here, where no such network stands in between or its word came in
-/// the fields that are believed, they say nothing but what their sender likes.
-fn is_of_another_edge(name: &str) -> bool {
-    name.starts_with("cf-connecting-ip")
-        || matches!(
-            name,
-            "ali-cdn-real-ip"
-                | "cdn-src-ip"
-                | "cf-pseudo-ipv4"
-                | "cf-visitor"
-                | "client-ip"
-                | "cloudfront-forwarded-proto"
-                | "cloudfront-viewer-address"
-                | "do-connecting-ip"
-                | "fastly-client-ip"
-                | "fastly-ssl"
-                | "fly-client-ip"
-                | "fly-forwarded-proto"
-                | "incap-client-ip"
-                | "proxy-client-ip"
-                | "remote-addr"
-                | "true-client-ip"
-                | "wl-proxy-client-ip"
-                | "x-appengine-remote-addr"
-                | "x-appengine-user-ip"
-                | "x-azure-clientip"
-                | "x-azure-socketip"
-                | "x-client-ip"
-                | "x-cluster-client-ip"
-                | "x-envoy-external-address"
-                | "x-envoy-internal"
-                | "x-envoy-original-host"
-                | "x-envoy-original-path"
-                | "x-nf-client-connection-ip"
-                | "x-originating-ip"
-                | "x-proxyuser-ip"
-                | "x-remote-addr"
-                | "x-remote-ip"
-                | "x-sucuri-clientip"
-                | "x-vercel-forwarded-for"
-                | "x-vercel-proxied-for"
-        )
+    is_told_by_gateway(name) || is_misleading(name) || is_of_another_edge(name)
 }
 
 /// The names that ALL `Connection` lines list.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
-    for line in headers.get_all(CONNECTION) {
-        for name in line.as_bytes().split(|b| *b == b',') {
-            let name = name.trim_ascii();
-            if !(name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive"))
-                && let Ok(name) = HeaderName::from_bytes(name)
-            {
-                names.push(name);
-            }
+    for name in connection_options(headers) {
+        if !(name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive"))
+            && let Ok(name) = HeaderName::from_bytes(name)
+        {
+            names.push(name);
         }
     }
     names
@@ -403,30 +305,40 @@ pub fn returning(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.3: Transfer-Encoding overrides, so a length beside it is not one.
         headers.remove(CONTENT_LENGTH);
-        headers.remove(TRANSFER_ENCODING);
     }
     // Most responses have none of these, so one look over the names is cheaper than asking for
     // each.
-    let spoken_for: Vec<HeaderName> =
-        headers.keys().filter(|name| is_not_returned(name.as_str())).cloned().collect();
+    let spoken_for: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_of_connection(name.as_str()) || **name == X_REQUEST_ID)
+        .cloned()
+        .collect();
     for name in spoken_for {
         headers.remove(name);
     }
 }
 
-/// Response fields of one connection, and those that the gateway writes itself.
-fn is_not_returned(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "te"
-            | "trailer"
-            | "upgrade"
-            | "x-request-id"
-    )
+/// The bytes of an interim response's head (RFC 9110 §15.2), with the fields that a final response
+/// would keep. `None` for those that are not forwarded: 100 asks for a body, which hyper does
+/// by itself, and 101 changes a protocol that nobody asked to change.
+pub fn interim(status: StatusCode, fields: &HeaderMap) -> Option<Vec<u8>> {
+    let is_ours = matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS);
+    if is_ours || !status.is_informational() {
+        return None;
+    }
+    let mut fields = fields.clone();
+    returning(&mut fields);
+    // Without content there is no length (RFC 9110 §8.6), and a client that read one would wait.
+    fields.remove(CONTENT_LENGTH);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    for (name, value) in &fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    Some(head)
 }
 
 #[cfg(test)]

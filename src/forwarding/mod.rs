@@ -2,5 +2,4 @@
 
 pub mod client;
 pub mod fields;
-mod interim;
 mod trace;

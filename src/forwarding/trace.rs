@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::base::http::hex;
+
 /// `traceparent`
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`
@@ -44,8 +46,8 @@ pub(super) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
     }
     let mut text = [0; TRACEPARENT_BYTES];
     text.copy_from_slice(known);
-    super::fields::write_hex(&mut text[..2], &[0]);
-    super::fields::write_hex(&mut text[TRACEPARENT_BYTES - 2..], &[flags & FLAGS_KNOWN]);
+    hex::write(&mut text[..2], &[0]);
+    hex::write(&mut text[TRACEPARENT_BYTES - 2..], &[flags & FLAGS_KNOWN]);
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).ok()
 }
 
@@ -58,7 +60,7 @@ fn flags(text: &[u8]) -> Option<u8> {
     if version == b"ff" || !is_something(trace) || !is_something(span) {
         return None;
     }
-    u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()
+    hex::decode(flags).map(|[flags]| flags)
 }
 
 /// In lower case, which is the only one (§3.2.2.1).

@@ -2,23 +2,17 @@
 //! must not know what the set is for.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, LOCATION};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::base::units::size_text;
 use crate::config::{KeysUrl, RemoteKeys};
+use crate::net::{self, Connection};
 
 /// Largest response head, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -70,6 +64,18 @@ fn size(bytes: usize) -> String {
     size_text(bytes as u64)
 }
 
+impl From<net::Fault> for Fault {
+    fn from(fault: net::Fault) -> Self {
+        match fault {
+            net::Fault::Connect(error) => Self::Connect(error),
+            net::Fault::NoAuthorities(errors) => Self::NoAuthorities(errors),
+            net::Fault::Tls(error) => Self::Tls(error),
+            net::Fault::Broken(error) => Self::Broken(error),
+            net::Fault::TooLarge(bytes) => Self::TooLarge(bytes),
+        }
+    }
+}
+
 impl Fault {
     /// A stable name, for a metric's label.
     pub(super) fn code(&self) -> &'static str {
@@ -96,82 +102,24 @@ pub(super) async fn fetch(source: &RemoteKeys) -> Result<Bytes, Fault> {
 async fn connect_and_get(source: &RemoteKeys) -> Result<Bytes, Fault> {
     let url = &source.url;
     let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(Fault::Connect)?;
-    if !url.tls {
-        return get(stream, url, source.max_bytes).await;
-    }
-    let name = ServerName::try_from(url.host.clone())
-        .map_err(|error| Fault::Tls(io::Error::other(error)))?;
-    let connector = connector(source.authorities.clone()).await?;
-    let stream = connector.connect(name, stream).await.map_err(Fault::Tls)?;
-    get(stream, url, source.max_bytes).await
-}
-
-/// TLS 1.2 and 1.3. Made anew for each fetch, so that a change of the system's authorities takes
-/// effect.
-async fn connector(authorities: Vec<CertificateDer<'static>>) -> Result<TlsConnector, Fault> {
-    let made = tokio::task::spawn_blocking(move || {
-        let roots = roots(authorities)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Fault::Tls(io::Error::other(error)))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsConnector::from(Arc::new(config)))
-    });
-    made.await.unwrap_or_else(|error| Err(Fault::Tls(io::Error::other(error))))
-}
-
-/// The authorities that were named, or else the system's.
-fn roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Fault> {
-    let mut roots = RootCertStore::empty();
-    if !authorities.is_empty() {
-        roots.add_parsable_certificates(authorities);
-        return Ok(roots);
-    }
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if roots.is_empty() {
-        let errors: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
-        return Err(Fault::NoAuthorities(errors.join("; ")));
-    }
-    Ok(roots)
-}
-
-async fn get(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    url: &KeysUrl,
-    bytes_max: usize,
-) -> Result<Bytes, Fault> {
-    let broken = |error: hyper::Error| Fault::Broken(error.into());
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let request = request(url)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        read(response, bytes_max).await
+    let mut connection = if url.tls {
+        let stream = net::encrypt(stream, &url.host, source.authorities.clone()).await?;
+        Connection::over(stream, HEAD_BYTES_MAX).await?
+    } else {
+        Connection::over(stream, HEAD_BYTES_MAX).await?
     };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        body = &mut exchange => body,
-        // What the connection still had to say, the exchange has heard.
-        _ = connection => exchange.await,
-    }
+    let response = connection.send(request(url)?).await?;
+    read(response, source.max_bytes).await
 }
 
-fn request(url: &KeysUrl) -> Result<Request<Empty<Bytes>>, Fault> {
+fn request(url: &KeysUrl) -> Result<Request<Full<Bytes>>, Fault> {
     Request::get(url.target.as_str())
         .header(HOST, url.authority())
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .header(ACCEPT_ENCODING, "identity")
         .header(CONNECTION, "close")
         .header("user-agent", concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::new())
+        .body(Full::default())
         .map_err(|error| Fault::Broken(error.into()))
 }
 
@@ -189,9 +137,5 @@ async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Bytes, F
     if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(Fault::Encoded);
     }
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Fault::TooLarge(bytes_max)),
-        Err(error) => Err(Fault::Broken(error)),
-    }
+    Ok(net::collect(body, bytes_max).await?)
 }

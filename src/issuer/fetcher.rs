@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::State;
 use super::fetch::{Fault, fetch};
 use crate::auth::{Flaw, Verifier};
 use crate::config::RemoteKeys;
@@ -34,6 +33,17 @@ pub(super) struct Fetcher {
     /// How many flights have ended.
     landed: watch::Sender<u64>,
     meter: Arc<IssuerMeter>,
+}
+
+/// What is known of the keys of one place.
+#[derive(Debug)]
+pub struct State {
+    /// The place, without a query.
+    pub url: String,
+    /// Since when the keys are in force as they are; nothing before the first fetch.
+    pub age: Option<Duration>,
+    /// Why the last fetch failed; nothing when it did not.
+    pub failure: Option<String>,
 }
 
 /// Who is given what was fetched. The lock is held while keys are parsed, so that nobody who comes

@@ -7,7 +7,8 @@ mod fetcher;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+
+pub use self::fetcher::State;
 
 use self::fetcher::Fetcher;
 use crate::auth::Verifier;
@@ -18,17 +19,6 @@ use crate::observe::Metrics;
 pub struct Issuers {
     /// By the name of the verifier.
     fetchers: BTreeMap<String, Arc<Fetcher>>,
-}
-
-/// What is known of the keys of one place.
-#[derive(Debug)]
-pub struct State {
-    /// The place, without a query.
-    pub url: String,
-    /// Since when the keys are in force as they are; nothing before the first fetch.
-    pub age: Option<Duration>,
-    /// Why the last fetch failed; nothing when it did not.
-    pub failure: Option<String>,
 }
 
 impl Issuers {

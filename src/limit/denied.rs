@@ -19,7 +19,7 @@ const TRUST_MAX: Duration = Duration::from_secs(1);
 
 /// Keys that are exhausted, and until when.
 #[derive(Debug)]
-pub struct DenyCache {
+pub(super) struct DenyCache {
     entries: Cache<String, Entry>,
 }
 
@@ -41,7 +41,13 @@ impl Default for DenyCache {
 
 impl DenyCache {
     /// Notes that a question sent at `asked_at` was answered with "not for `retry_after`".
-    pub fn deny(&self, key: &str, asked_at: Instant, retry_after: Duration, window: &Window) {
+    pub(super) fn deny(
+        &self,
+        key: &str,
+        asked_at: Instant,
+        retry_after: Duration,
+        window: &Window,
+    ) {
         // The store rounds up to whole milliseconds.
         let exact = retry_after.saturating_sub(Duration::from_millis(1));
         let entry = Entry {
@@ -54,7 +60,7 @@ impl DenyCache {
     }
 
     /// How long a key is still known to be exhausted for this cost and limit, rounded up by nobody.
-    pub fn until(&self, key: &str, window: &Window) -> Option<Duration> {
+    pub(super) fn until(&self, key: &str, window: &Window) -> Option<Duration> {
         let entry = self.entries.get(key)?;
         let now = Instant::now();
         let applies = window.cost == entry.cost && window.limit == entry.limit;
@@ -65,7 +71,7 @@ impl DenyCache {
     }
 
     /// Forgets one key: it was refunded or reset.
-    pub fn forget(&self, key: &str) {
+    pub(super) fn forget(&self, key: &str) {
         self.entries.remove(key);
     }
 }

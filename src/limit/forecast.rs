@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::asked::duration;
+use super::exceeded::Exceeded;
+use super::facts::Facts;
+use super::headers::Quota;
 use super::key::principal;
 use super::policy::{Limit, Policy, Rule};
-use super::{Exceeded, Facts, Quota, State};
+use super::state::State;
+use super::timing::duration;
 use crate::base::units::duration_text;
 use crate::config::Over;
 use crate::store::keys::{self, Keys};
@@ -29,7 +32,8 @@ pub struct Forecast<'p> {
 
 impl<'p> Forecast<'p> {
     pub(super) fn new(
-        (limit, rule): (&'p Limit, &'p Rule),
+        limit: &'p Limit,
+        rule: &'p Rule,
         key: &str,
         window: &Window,
         state: &WindowState,
@@ -62,7 +66,7 @@ impl<'p> Forecast<'p> {
     }
 }
 
-/// What this gateway's own limits would say, for operators; an error when one stands in the way.
+/// What this node's own limits would say, for operators; an error when one stands in the way.
 /// Without a good token only those by address alone are asked.
 pub fn forecast_local(
     policy: &Policy,
@@ -72,9 +76,8 @@ pub fn forecast_local(
     identified: bool,
 ) -> (Vec<Value>, Result<(), Exceeded>) {
     let (mut shown, mut verdict) = (Vec::new(), Ok(()));
-    let asked = policy.local.iter().filter(|limit| identified || limit.is_early());
-    for (limit, rule) in asked.flat_map(|limit| limit.rules(facts).iter().map(move |r| (limit, r)))
-    {
+    let met = policy.local.iter().filter(|limit| identified || limit.is_early());
+    for (limit, rule) in met.flat_map(|limit| limit.rules(facts).iter().map(move |r| (limit, r))) {
         let (principal, cost) = (principal(&limit.key, facts), limit.cost(facts));
         let mut key = String::with_capacity(64);
         keys.limit_into(&mut key, &limit.name, &rule.label, &principal);
@@ -99,7 +102,7 @@ pub fn forecast_local(
 }
 
 /// One window of one key, as operators read it.
-pub fn describe(window: &Window, state: &WindowState) -> Value {
+pub(super) fn describe(window: &Window, state: &WindowState) -> Value {
     let seconds = |ms: i64| u64::try_from(ms).unwrap_or_default() as f64 / 1000.0;
     json!({
         "window": duration_text(Duration::from_micros(window.span_us)),

@@ -32,6 +32,19 @@ impl QuotaItem {
     }
 }
 
+/// What is left of one window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WindowLeft {
+    /// Units of the whole window, which depend on the caller's tier.
+    pub(super) limit: u32,
+    /// Units left; negative where more were charged than there are.
+    pub(super) remaining: i64,
+    /// When there are more.
+    pub(super) next: Duration,
+    /// When all of them are back.
+    pub(super) full: Duration,
+}
+
 /// What is left, collected while a request is judged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Quota {
@@ -54,15 +67,10 @@ impl Quota {
         Self::new(self.fields)
     }
 
-    /// Adds one window at `limit`: `remaining` units, more after `next`, all of them after `full`.
-    pub(super) fn push(
-        &mut self,
-        (item, limit): (&QuotaItem, u32),
-        remaining: i64,
-        next: Duration,
-        full: Duration,
-    ) {
-        let remaining = remaining.max(0);
+    /// Adds one window.
+    pub(super) fn push(&mut self, item: &QuotaItem, left: &WindowLeft) {
+        let WindowLeft { limit, next, full, .. } = *left;
+        let remaining = left.remaining.max(0);
         if !self.items.is_empty() {
             self.items.push_str(", ");
         }

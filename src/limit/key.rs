@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Facts;
+use super::facts::Facts;
 use crate::config::LimitKey;
 use crate::store::keys::{push_claim_part, push_principal_part};
 

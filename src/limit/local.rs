@@ -56,7 +56,7 @@ impl StateStore for Counter {
 
 /// The counters of this node's own limits.
 #[derive(Debug)]
-pub struct LocalLimits {
+pub(super) struct LocalLimits {
     limiters: Cache<String, Arc<Limiter>>,
     clock: QuantaClock,
 }

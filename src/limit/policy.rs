@@ -8,15 +8,15 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::Facts;
+use super::facts::Facts;
 use super::headers::{self, QuotaItem};
-use super::{concurrency, local};
+use super::local;
 use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{ClientAddr, Identity};
 use crate::base::units::Rate;
 use crate::config::{self, Cost, LimitKey, Over, Refund, Scope, Statuses};
 use crate::store::keys::JSON_MARK;
-use crate::store::{Crowd, Mode, Window, WindowSet};
+use crate::store::{ConcurrencyLimit, Mode, Window, WindowSet};
 
 /// The limits of one route, compiled.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ pub(super) struct Limit {
 #[derive(Debug)]
 pub(super) struct Concurrent {
     pub(super) limit: Limit,
-    pub(super) crowd: Crowd,
+    pub(super) bound: ConcurrencyLimit,
     /// Whether each gateway counts for itself.
     pub(super) is_local: bool,
 }
@@ -100,9 +100,9 @@ impl Policy {
             let is_local = written.scope == Scope::Local;
             match written.concurrent {
                 Some(most) => {
-                    let mode = concurrency::mode(&limit.over);
-                    let crowd = Crowd { most, lease: written.lease, mode };
-                    concurrent.push(Concurrent { limit, crowd, is_local });
+                    let mode = mode(&limit.over);
+                    let bound = ConcurrencyLimit { most, lease: written.lease, mode };
+                    concurrent.push(Concurrent { limit, bound, is_local });
                 }
                 None if is_local => local.push(limit),
                 None => shared.push(limit),
@@ -120,8 +120,8 @@ impl Policy {
         };
         let fixed = uniform
             .then(|| Fixed { all: windows(&shared), by_address: windows(&shared[..by_address]) });
-        let told = shared.iter().chain(&local).filter(|limit| limit.is_told());
-        let items = told.flat_map(|limit| limit.rules.iter().map(|rule| &rule.item));
+        let advertised = shared.iter().chain(&local).filter(|limit| limit.is_advertised());
+        let items = advertised.flat_map(|limit| limit.rules.iter().map(|rule| &rule.item));
         let uniform = uniform && local.iter().all(Limit::is_uniform);
         let policy_header = if uniform { headers::policy_header(items) } else { None };
         let all = shared.iter().chain(concurrent.iter().map(|it: &Concurrent| &it.limit));
@@ -159,8 +159,8 @@ impl Policy {
             let rules = limit.rules.iter().chain(tiers);
             rules.map(|rule| (rule.item.name.as_str(), limit.action()))
         });
-        let crowds = self.concurrent.iter().map(|it| (it.limit.name.as_str(), it.limit.action()));
-        windows.chain(crowds)
+        let in_flight = self.concurrent.iter();
+        windows.chain(in_flight.map(|it| (it.limit.name.as_str(), it.limit.action())))
     }
 
     /// Whether the route refuses this client, whatever it asks.
@@ -171,10 +171,7 @@ impl Policy {
 
 impl Limit {
     fn compile(name: &str, written: &config::Limit) -> Self {
-        let mode = match written.over {
-            Over::Refuse => Mode::Enforce,
-            Over::Shadow | Over::Mark(_) => Mode::Observe,
-        };
+        let mode = mode(&written.over);
         let rules = |rates: &[Rate]| -> Vec<Rule> {
             let several = rates.len() > 1;
             rates.iter().map(|rate| Rule::compile(name, several, rate, mode)).collect()
@@ -267,7 +264,7 @@ impl Limit {
     }
 
     /// Whether clients are told of it.
-    pub(super) fn is_told(&self) -> bool {
+    pub(super) fn is_advertised(&self) -> bool {
         self.over != Over::Shadow
     }
 
@@ -303,6 +300,14 @@ impl Rule {
     /// The window at a cost.
     pub(super) fn priced(&self, cost: u32) -> Window {
         Window { cost, ..self.window }
+    }
+}
+
+/// What the store does with a request over a limit.
+fn mode(over: &Over) -> Mode {
+    match over {
+        Over::Refuse => Mode::Enforce,
+        Over::Shadow | Over::Mark(_) => Mode::Observe,
     }
 }
 

@@ -7,8 +7,8 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::State;
 use super::policy::{Limit, units};
+use super::state::State;
 use crate::config::Refund;
 use crate::store::{Charges, Mode, Store, StoreError, Window, WindowSet};
 
@@ -37,10 +37,17 @@ pub struct Outcome<'a> {
 /// What is given back, and what is charged on top.
 #[derive(Debug)]
 pub struct Correction {
-    refunds: (WindowSet, Vec<String>),
-    dues: (WindowSet, Vec<String>),
+    refunds: Changes,
+    dues: Changes,
     at_us: u64,
     shared: bool,
+}
+
+/// Windows, the cost of each being what changes, and their keys.
+#[derive(Debug)]
+struct Changes {
+    set: WindowSet,
+    keys: Vec<String>,
 }
 
 impl Receipt<'_> {
@@ -91,11 +98,7 @@ impl Correction {
         if refunds.is_empty() && dues.is_empty() {
             return None;
         }
-        let set = |changes: Vec<(String, Window)>| {
-            let (keys, windows): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-            (WindowSet::new(windows), keys)
-        };
-        Some(Self { refunds: set(refunds), dues: set(dues), at_us, shared })
+        Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at_us, shared })
     }
 
     /// Carries it out where the charges were made.
@@ -104,15 +107,14 @@ impl Correction {
     /// The store's own; what it did not take is not tried again, so that nothing is given back
     /// twice.
     pub async fn carry_out(&self, store: &Store, state: &State) -> Result<(), StoreError> {
-        let refunds = Charges { set: &self.refunds.0, keys: &self.refunds.1 };
-        let dues = Charges { set: &self.dues.0, keys: &self.dues.1 };
+        let (refunds, dues) = (self.refunds.charges(), self.dues.charges());
         if !refunds.keys.is_empty() {
             if self.shared {
                 store.refund(refunds, self.at_us).await?;
             } else {
                 state.stand_in.refund(refunds, self.at_us);
             }
-            state.forget(&self.refunds.1);
+            state.forget_denied(&self.refunds.keys);
         }
         if !dues.keys.is_empty() {
             if self.shared {
@@ -122,5 +124,16 @@ impl Correction {
             }
         }
         Ok(())
+    }
+}
+
+impl Changes {
+    fn new(changes: Vec<(String, Window)>) -> Self {
+        let (keys, windows): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+        Self { set: WindowSet::new(windows), keys }
+    }
+
+    fn charges(&self) -> Charges<'_> {
+        Charges { set: &self.set, keys: &self.keys }
     }
 }

@@ -1,15 +1,17 @@
 //! Keys, judgement and what clients are told, without a store.
 
-use std::time::UNIX_EPOCH;
-
-use http::HeaderValue;
-
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::headers::WindowLeft;
+use super::local::{self, LocalLimits};
 use super::*;
-use crate::base::facts::Identity;
-use crate::config::{self, LimitKey, LimitOutage, Scope};
-use crate::store::{ChargeReply, Window, WindowState};
+use crate::base::facts::{Caller, ClientAddr, Identity};
+use crate::config::{self, LimitKey, LimitOutage, Over, Scope};
+use crate::store::keys::Keys;
+use crate::store::{ChargeReply, MemoryStore, StoreError, Window, WindowState};
 
 mod features;
 
@@ -71,7 +73,7 @@ fn keys_of(
     let mut headers = HeaderMap::new();
     headers.insert("x-key", HeaderValue::from_static("k 1"));
     let facts = Facts { session, ..facts(client, caller, &headers) };
-    question(&policy, &Keys::new("app"), &facts, true).unwrap().keys
+    RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap().keys
 }
 
 #[test]
@@ -104,14 +106,14 @@ fn a_request_without_a_good_token_charges_its_address_only() {
     let headers = HeaderMap::new();
     let caller = caller("ada");
     let facts = facts("192.0.2.1", &caller, &headers);
-    let asked = |identified| {
-        let asked = question(&policy, &Keys::new("app"), &facts, identified).unwrap();
-        let charges = asked.charges();
+    let check = |identified| {
+        let check = RateCheck::of(&policy, &Keys::new("app"), &facts, identified).unwrap();
+        let charges = check.charges();
         assert_eq!(charges.keys.len(), charges.set.windows.len());
         charges.keys.to_vec()
     };
-    assert_eq!(asked(false), ["app:ratelimit:{address=192.0.2.1}:addresses:1m"]);
-    assert_eq!(asked(true).len(), 3);
+    assert_eq!(check(false), ["app:ratelimit:{address=192.0.2.1}:addresses:1m"]);
+    assert_eq!(check(true).len(), 3);
 }
 
 /// Judges a made-up answer of the store to one window of 10 in a minute.
@@ -124,12 +126,12 @@ fn judged(
     let policy = Policy::compile([("p", &limit)].into_iter(), 2);
     let headers = HeaderMap::new();
     let facts = facts("192.0.2.1", &None, &headers);
-    let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
+    let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
     let here = State::new(100);
-    let mut told = Told::default();
+    let mut notes = LimitNotes::default();
     let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
-    let verdict = asked.admit(&reply, outage, &here, &mut told);
-    (verdict.map(|receipt| receipt.is_some()), told.quota, here)
+    let verdict = check.admit(&reply, outage, &here, &mut notes);
+    (verdict.map(|receipt| receipt.is_some()), notes.quota, here)
 }
 
 #[test]
@@ -176,8 +178,10 @@ fn an_outage_does_what_the_configuration_says() {
     let facts = facts("192.0.2.1", &None, &headers);
     let here = State::new(100);
     let admit = |outage| {
-        let asked = question(&policy, &Keys::new("app"), &facts, true).unwrap();
-        asked.admit(&Err(StoreError::Timeout), outage, &here, &mut Told::default()).map(|_| ())
+        let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
+        check
+            .admit(&Err(StoreError::Timeout), outage, &here, &mut LimitNotes::default())
+            .map(|_| ())
     };
     assert_eq!(admit(LimitOutage::Allow), Ok(()));
     assert_eq!(admit(LimitOutage::Refuse), Err(Exceeded::Unknown(StoreError::Timeout)));
@@ -196,7 +200,7 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
     let headers = HeaderMap::new();
     let flooded = |client: &str| {
         let facts = facts(client, &None, &headers);
-        flood(&policy, &here, &keys, &facts, &mut Told::default()).is_err()
+        flood(&policy, &here, &keys, &facts, &mut LimitNotes::default()).is_err()
     };
     assert_eq!(
         [flooded("192.0.2.1"), flooded("192.0.2.1"), flooded("192.0.2.1")],
@@ -206,7 +210,7 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
     let charged = |sub: &str| {
         let caller = caller(sub);
         let facts = facts("192.0.2.1", &caller, &headers);
-        charge(&policy, &here, &keys, &facts, &mut Told::default()).is_ok()
+        charge(&policy, &here, &keys, &facts, &mut LimitNotes::default()).is_ok()
     };
     assert_eq!([charged("ada"), charged("ada"), charged("bob")], [true, false, true]);
 }
@@ -230,14 +234,18 @@ fn who_may_be_exempt_is_not_refused_before_anybody_knows_who_calls() {
     let policy = Policy::compile([("p", &limit)].into_iter(), 1);
     let (here, keys, headers) = (State::new(100), Keys::new("app"), HeaderMap::new());
     let stranger = facts("192.0.2.1", &None, &headers);
-    let asked = question(&policy, &keys, &stranger, true).unwrap();
+    let check = RateCheck::of(&policy, &keys, &stranger, true).unwrap();
     let state = WindowState { free: 0, retry_ms: 900, next_ms: 900, full_ms: 900 };
     let reply = Ok(ChargeReply { allowed: false, at_us: 0, windows: vec![state] });
-    assert!(asked.admit(&reply, LimitOutage::Refuse, &here, &mut Told::default()).is_err());
-    assert!(asked.recall(&here, &Told::default(), false).is_err(), "the refusal is remembered");
-    assert_eq!(flood(&policy, &here, &keys, &stranger, &mut Told::default()), Ok(()));
+    assert!(check.admit(&reply, LimitOutage::Refuse, &here, &mut LimitNotes::default()).is_err());
     assert!(
-        question(&policy, &keys, &facts("192.0.2.1", &caller("ada"), &headers), true).is_none()
+        check.check_denied(&here, &LimitNotes::default(), false).is_err(),
+        "the refusal is remembered"
+    );
+    assert_eq!(flood(&policy, &here, &keys, &stranger, &mut LimitNotes::default()), Ok(()));
+    assert!(
+        RateCheck::of(&policy, &keys, &facts("192.0.2.1", &caller("ada"), &headers), true)
+            .is_none()
     );
 }
 
@@ -252,6 +260,7 @@ fn a_local_limit_counts_tiers_apart_and_never_waits_longer_than_its_window() {
     assert_eq!(wait, Some(Duration::from_secs(3600)));
     let mut quota = Quota::default();
     let item = QuotaItem::new("p".to_owned(), 9, Duration::from_secs(3600));
-    quota.push((&item, 9), 0, wait.unwrap(), wait.unwrap());
+    let (next, full) = (wait.unwrap(), wait.unwrap());
+    quota.push(&item, &WindowLeft { limit: 9, remaining: 0, next, full });
     quota.stamp(&mut HeaderMap::new(), std::time::SystemTime::now());
 }

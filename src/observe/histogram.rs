@@ -1,5 +1,5 @@
-//! Counters and histograms of the request path, spread over the threads: the registry's own
-//! histogram takes a mutex at every observation.
+//! Histograms of the request path, spread over the threads: the registry's own histogram takes a
+//! mutex at every observation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,24 +52,4 @@ impl EncodeMetric for Histogram {
 
 impl TypedMetric for Histogram {
     const TYPE: MetricType = MetricType::Histogram;
-}
-
-/// The atomic under a counter of the request path.
-#[derive(Debug, Default)]
-pub struct Spread(Counters<1>);
-
-impl prometheus_client::metrics::counter::Atomic<u64> for Spread {
-    // Nobody on the request path reads the value before, so it is not worth summing up.
-    fn inc(&self) -> u64 {
-        self.inc_by(1)
-    }
-
-    fn inc_by(&self, amount: u64) -> u64 {
-        self.0.add(0, amount);
-        0
-    }
-
-    fn get(&self) -> u64 {
-        self.0.sum(0)
-    }
 }

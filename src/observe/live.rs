@@ -4,48 +4,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::TypedMetric;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::metrics::Tally;
+use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
+use super::series::{Described, family, gauge};
 use crate::base::shard::Counters;
-
-/// A metric of an operator's own words: name, help and unit.
-type Named<'n> = (&'n str, &'n str, Option<Unit>);
-
-/// Counters by a word that this program chose.
-#[derive(Debug, Default)]
-pub(super) struct Words(RwLock<BTreeMap<&'static str, Tally>>);
-
-impl Words {
-    /// Counts one.
-    pub(super) fn count(&self, word: &'static str) {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).cloned();
-        let counter = known.unwrap_or_else(|| {
-            let mut words = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            words.entry(word).or_default().clone()
-        });
-        counter.inc();
-    }
-
-    /// How often a word was counted.
-    pub(super) fn get(&self, word: &'static str) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).map_or(0, Tally::get)
-    }
-
-    /// All words, in order.
-    pub(super) fn all(&self) -> Vec<(&'static str, Tally)> {
-        let words = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        words.iter().map(|(word, counter)| (*word, counter.clone())).collect()
-    }
-}
 
 /// What one limit, or one of its windows, counts.
 #[derive(Debug)]
@@ -186,26 +156,6 @@ impl Live {
     }
 }
 
-/// Writes one family.
-pub(super) fn family<M: EncodeMetric + TypedMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help, unit): Named<'_>,
-    series: impl Iterator<Item = (impl EncodeLabelSet, M)>,
-) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), M::TYPE)?;
-    for (labels, value) in series {
-        value.encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// Writes one gauge without labels.
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-    let kind = value.metric_type();
-    value.encode(encoder.encode_descriptor(name, help, None, kind)?)
-}
-
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let routes = lock(&self.routes).clone();
@@ -215,7 +165,7 @@ impl Collector for Live {
         let over = limits
             .iter()
             .map(|it| ([("limit", &*it.limit), ("action", it.action)], it.over.clone()));
-        family(&mut encoder, ("over_limit", help, None), over)?;
+        family(&mut encoder, &Described::new("over_limit", help), over)?;
         // Ended first: what ends in between must not be more than what began.
         let ended = self.requests.sum(1);
         let in_flight = self.requests.sum(0).saturating_sub(ended);
@@ -239,12 +189,12 @@ impl Live {
             results.map(|(result, count)| ([("url", &*meter.url), ("result", result)], count))
         });
         let help = "Fetches of issuers' keys, by place and result.";
-        family(encoder, ("issuer_key_fetches", help, None), fetches)?;
+        family(encoder, &Described::new("issuer_key_fetches", help), fetches)?;
         let ages = now.issuers.iter().filter_map(|(url, age)| {
             Some(([("url", &**url)], ConstGauge::new(age.as_ref()?.as_secs_f64())))
         });
         let help = "Time since an issuer's keys were last fetched well.";
-        family(encoder, ("issuer_key_age", help, Some(Unit::Seconds)), ages)
+        family(encoder, &Described::new("issuer_key_age", help).in_unit(Unit::Seconds), ages)
     }
 }
 
@@ -258,11 +208,11 @@ fn encode_upstreams(
         [state("busy", it.busy), state("idle", it.open.saturating_sub(it.busy))]
     });
     let help = "Connections to an upstream, in use (busy) or kept for the next request (idle).";
-    family(encoder, ("upstream_connections", help, None), states)?;
+    family(encoder, &Described::new("upstream_connections", help), states)?;
     let most = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.max)));
     let help = "Most requests in progress at an upstream, its max_connections.";
-    family(encoder, ("upstream_connections_max", help, None), most)?;
+    family(encoder, &Described::new("upstream_connections_max", help), most)?;
     let waiting = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.waiting)));
     let help = "Requests that wait for a connection to an upstream.";
-    family(encoder, ("upstream_requests_waiting", help, None), waiting)
+    family(encoder, &Described::new("upstream_requests_waiting", help), waiting)
 }

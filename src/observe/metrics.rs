@@ -12,16 +12,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Histogram;
-use super::cached::CacheGauges;
+use super::cached::{CacheGauges, CacheState};
 use super::exposition::Format;
-use super::histogram::Spread;
+use super::histogram::Histogram;
 use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
-
-/// A counter of the request path.
-pub type Tally = Counter<u64, Spread>;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
 const UNMATCHED: &str = "unmatched";
@@ -53,6 +49,34 @@ struct Build {
     version: &'static str,
 }
 
+/// What nobody keeps up to date: it is looked up when the metrics are asked for.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Whether the store answers.
+    pub store_up: bool,
+    /// What is known of revocations, where they are followed.
+    pub revocations: Option<RevocationState>,
+    /// Most revocations that this node's memory takes, `store.revocations`.
+    pub revocations_max: usize,
+    /// The state of the cache.
+    pub cache: CacheState,
+    /// How much gave way in this node's own store since the start, by kind.
+    pub evicted: [(&'static str, u64); 3],
+    /// What has a series for each name in the configuration.
+    pub named: Now,
+}
+
+/// This node's memory of revocations, for when the store is away.
+#[derive(Debug, Clone, Copy)]
+pub struct RevocationState {
+    /// How many there are.
+    pub known: usize,
+    /// Whether the stream of revocations is being read.
+    pub followed: bool,
+    /// Whether every revocation in force is among them.
+    pub complete: bool,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -81,14 +105,10 @@ pub struct Metrics {
     reloads: Family<Outcome, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     access_dropped: Counter,
-    /// Revocations in this node's memory.
-    pub revocations_known: Gauge<i64, AtomicI64>,
-    /// Most of them, `store.revocations`.
-    pub revocations_max: Gauge<i64, AtomicI64>,
-    /// Whether the stream of revocations is being read (1) or not (0).
-    pub revocations_followed: Gauge<i64, AtomicI64>,
-    /// Whether the memory holds every revocation in force (1) or not (0).
-    pub revocations_complete: Gauge<i64, AtomicI64>,
+    revocations_known: Gauge<i64, AtomicI64>,
+    revocations_max: Gauge<i64, AtomicI64>,
+    revocations_followed: Gauge<i64, AtomicI64>,
+    revocations_complete: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -237,8 +257,7 @@ impl Metrics {
         self.live.issuer(url)
     }
 
-    /// How much gave way in this node's own store since the start, by kind.
-    pub fn set_evicted(&self, totals: [(&'static str, u64); 3]) {
+    fn set_evicted(&self, totals: [(&'static str, u64); 3]) {
         for (kind, total) in totals {
             let counter = self.store_evicted.get_or_create(&Kind { kind });
             // Two may look at once, and a total never falls.
@@ -246,11 +265,24 @@ impl Metrics {
         }
     }
 
+    fn set_revocations(&self, state: Option<RevocationState>, most: usize) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        if let Some(RevocationState { known, followed, complete }) = state {
+            self.revocations_known.set(count(known));
+            self.revocations_followed.set(followed.into());
+            self.revocations_complete.set(complete.into());
+        }
+        self.revocations_max.set(count(most));
+    }
+
     /// Everything in one of the two formats, with what is looked up for this answer alone.
-    pub fn render(&self, format: Format, store_up: bool, now: Now) -> String {
+    pub fn render(&self, format: Format, snapshot: Snapshot) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store_up.set(i64::from(store_up));
-        self.live.set(now);
+        self.store_up.set(i64::from(snapshot.store_up));
+        self.set_revocations(snapshot.revocations, snapshot.revocations_max);
+        self.cache_gauges.set(&snapshot.cache);
+        self.set_evicted(snapshot.evicted);
+        self.live.set(snapshot.named);
         let mut written = String::new();
         let result = match format {
             Format::Text => prometheus_text::encode(&mut written, &registry),

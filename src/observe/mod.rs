@@ -5,20 +5,25 @@
 pub const AUDIT: &str = "audit";
 
 pub mod access;
-pub mod cached;
+mod cached;
+mod counter;
 mod exposition;
-pub mod histogram;
+mod histogram;
 mod live;
-pub mod metrics;
+mod logged_once;
+mod metrics;
+mod observer;
 mod process;
 mod route;
-pub mod told;
+mod series;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
+pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
 pub use live::{IssuerMeter, LimitMeter, Now, Occupancy};
-pub use metrics::Metrics;
+pub use logged_once::LoggedOnce;
+pub use metrics::{Metrics, RevocationState, Snapshot};
+pub use observer::Observer;
 pub use route::RouteMeter;
-pub use told::Told;

@@ -9,10 +9,10 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Unit;
 
-use super::Histogram;
 use super::cached::CacheReport;
-use super::live::{Words, family};
-use super::metrics::Tally;
+use super::counter::{Tally, Words};
+use super::histogram::Histogram;
+use super::series::{Described, family};
 
 /// Lowest and number of HTTP status codes.
 const STATUS_MIN: u16 = 100;
@@ -154,39 +154,43 @@ pub(super) fn encode(
             Some((labels, counter.get()?.clone()))
         })
     });
-    family(encoder, ("requests", "Requests by route and status.", None), requests)?;
+    family(encoder, &Described::new("requests", "Requests by route and status."), requests)?;
     let help = "Requests the gateway refused, by reason.";
-    family(encoder, ("rejections", help, None), words(routes, "reason", |it| &it.rejections))?;
+    family(
+        encoder,
+        &Described::new("rejections", help),
+        words(routes, "reason", |it| &it.rejections),
+    )?;
     let each = |of: fn(&RouteMeter) -> &Histogram| {
         routes.iter().map(move |route| ([("route", route.name())], of(route).clone()))
     };
     let help = "From the request head to the last byte of the response.";
-    let named = ("request_duration", help, Some(Unit::Seconds));
-    family(encoder, named, each(|route| &route.duration))?;
+    let named = Described::new("request_duration", help).in_unit(Unit::Seconds);
+    family(encoder, &named, each(|route| &route.duration))?;
     let help = "From the forwarded head to the upstream's response head.";
-    let named = ("upstream_duration", help, Some(Unit::Seconds));
-    family(encoder, named, each(|route| &route.upstream_duration))?;
+    let named = Described::new("upstream_duration", help).in_unit(Unit::Seconds);
+    family(encoder, &named, each(|route| &route.upstream_duration))?;
     encode_cache(routes, encoder)
 }
 
 fn encode_cache(routes: &[Arc<RouteMeter>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "Requests on cached routes, by cache verdict.";
-    family(encoder, ("cache", help, None), words(routes, "verdict", |it| &it.cache))?;
+    family(encoder, &Described::new("cache", help), words(routes, "verdict", |it| &it.cache))?;
     let help = "Responses on cached routes that were not kept, by reason.";
-    let named = ("cache_not_kept", help, None);
-    family(encoder, named, words(routes, "reason", |it| &it.cache_not_kept))?;
+    let named = Described::new("cache_not_kept", help);
+    family(encoder, &named, words(routes, "reason", |it| &it.cache_not_kept))?;
     let sources = cached(routes, |it| it).flat_map(|([route], it)| {
         let source = |source, count: &Tally| ([route, ("source", source)], count.clone());
         [source("near", &it.cache_near), source("store", &it.cache_store)]
     });
     let help = "Answers from the cache, by where the response was: near or store.";
-    family(encoder, ("cache_answers", help, None), sources)?;
+    family(encoder, &Described::new("cache_answers", help), sources)?;
     let help = "Bytes of bodies sent from the cache.";
     let bytes = cached(routes, |it| it.cache_bytes.clone());
-    family(encoder, ("cache_sent", help, Some(Unit::Bytes)), bytes)?;
+    family(encoder, &Described::new("cache_sent", help).in_unit(Unit::Bytes), bytes)?;
     let kept = cached(routes, |it| it.cache_kept.clone());
-    family(encoder, ("cache_kept", "Responses that were stored.", None), kept)?;
+    family(encoder, &Described::new("cache_kept", "Responses that were stored."), kept)?;
     let help = "What was left of the lifetimes of responses when they were stored, in all.";
     let ttl = cached(routes, |it| it.cache_kept_ttl.clone());
-    family(encoder, ("cache_kept_ttl", help, Some(Unit::Seconds)), ttl)
+    family(encoder, &Described::new("cache_kept_ttl", help).in_unit(Unit::Seconds), ttl)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check;
-use crate::auth::{self, Company, KeyVerifier, Requirement, Verifier};
+use crate::auth::{self, KeyVerifier, Requirement, SharedWith, Verifier};
 use crate::config::{self, Config, KeySource, Problems};
 use crate::store::keys::Keys;
 
@@ -20,20 +20,20 @@ pub(super) struct Verifiers {
 
 /// The keys of the store, beside which those of some verifiers are qualified by their names.
 pub(super) fn keys(config: &Config) -> Keys {
-    let company = company(config);
+    let shared_with = shared_with(config);
     let qualified = config.auth.iter().filter(|(name, written)| {
-        !takes_api_keys(written) && company.get(name.as_str()) == Some(&Company::Tokens)
+        !takes_api_keys(written) && shared_with.get(name.as_str()) == Some(&SharedWith::Tokens)
     });
     Keys::new(&config.store.prefix).beside(qualified.map(|(name, _)| name.as_str()))
 }
 
 /// Compiles every verifier, and reports those that cannot stand beside each other.
 pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -> Verifiers {
-    let company = company(config);
+    let shared_with = shared_with(config);
     let mut verifiers = Verifiers::default();
     for (name, written) in &config.auth {
-        let company = company.get(name.as_str()).copied().unwrap_or(Company::Alone);
-        let is_qualified = company != Company::Alone;
+        let shared_with = shared_with.get(name.as_str()).copied().unwrap_or(SharedWith::Nobody);
+        let is_qualified = shared_with != SharedWith::Nobody;
         if is_qualified && RESERVED_QUALIFIERS.contains(&name.as_str()) {
             let what = format!("{name:?} already means something in the keys of revocation");
             let remedy = "give it another name: it is on a route with several verifiers";
@@ -44,7 +44,7 @@ pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -
                 verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
             })
         } else {
-            Verifier::compile(name, written, keys, company).map(|verifier| {
+            Verifier::compile(name, written, keys, shared_with).map(|verifier| {
                 verifiers.tokens.insert(name.clone(), Arc::new(verifier));
             })
         };
@@ -62,15 +62,15 @@ fn takes_api_keys(written: &config::Verifier) -> bool {
 
 /// The verifiers that share a route with others, and with whom. Their identities are told apart on
 /// every route, so that one revocation works on all of them.
-fn company(config: &Config) -> BTreeMap<&str, Company> {
+fn shared_with(config: &Config) -> BTreeMap<&str, SharedWith> {
     let mut all = BTreeMap::new();
     for auth in config.routes.values().filter_map(|route| route.auth.as_ref()) {
         let is_of_tokens =
             |name: &&String| config.auth.get(*name).is_some_and(|written| !takes_api_keys(written));
         let found = match (auth.by.len(), auth.by.iter().filter(is_of_tokens).count()) {
             (0 | 1, _) => continue,
-            (_, 0 | 1) => Company::ApiKeys,
-            _ => Company::Tokens,
+            (_, 0 | 1) => SharedWith::ApiKeys,
+            _ => SharedWith::Tokens,
         };
         for name in &auth.by {
             let known = all.entry(name.as_str()).or_insert(found);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Route;
-use crate::base::authority::Authority;
+use super::route::Route;
+use crate::base::http::authority::Authority;
+use crate::base::http::fields::is_reserved;
 use crate::config::{self, Config, Problems, SessionUse};
 use crate::route::{HostPattern, Matcher};
 
@@ -158,29 +159,7 @@ pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
     let mut writers: BTreeMap<String, String> = BTreeMap::new();
     let mut claim = |header: &str, path: String, by_verifier: bool| {
         let plain = header.to_ascii_lowercase().replace(['_', '.'], "-");
-        let reserved = matches!(
-            plain.as_str(),
-            "host"
-                | "authorization"
-                | "cookie"
-                | "content-length"
-                | "transfer-encoding"
-                | "connection"
-                | "te"
-                | "trailer"
-                | "upgrade"
-                | "expect"
-                | "keep-alive"
-                | "forwarded"
-                | "traceparent"
-                | "tracestate"
-                | "baggage"
-                | "x-request-id"
-                | "x-real-ip"
-                | "content-type"
-                | "range"
-        ) || plain.starts_with("x-forwarded-");
-        if reserved {
+        if is_reserved(&plain) {
             let remedy = "choose a name of your own, for example x-user-id".to_owned();
             problems.push(path, format!("{header:?} has another meaning"), remedy);
         } else if let Some(other) = writers.insert(plain, path.clone()) {

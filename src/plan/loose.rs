@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use http::Method;
 
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 use crate::config::{self, Config, Over, Problems, SessionUse};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
 

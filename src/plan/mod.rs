@@ -4,16 +4,19 @@
 mod access;
 mod check;
 mod loose;
+mod route;
 mod warn;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::route::{Route, Scope};
+
 use self::access::Verifiers;
-use crate::auth::{self, KeyVerifier, Verifier};
+use crate::auth::{KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
@@ -51,59 +54,18 @@ pub struct Plan {
     pub route_names: Vec<String>,
 }
 
-/// What is done with the requests of one route.
-#[derive(Debug)]
-pub struct Route {
-    /// Its name, also the metrics label.
-    pub name: String,
-    /// Its place among the meters.
-    pub index: usize,
-    /// Who may pass; `None`: everybody.
-    pub auth: Option<auth::Policy>,
-    /// How often.
-    pub limits: limit::Policy,
-    /// Whether a session is attached.
-    pub session: Option<session::Policy>,
-    /// Whether responses are kept.
-    pub cache: Option<Arc<cache::Policy>>,
-    /// Index of the upstream.
-    pub upstream: usize,
-    /// What a successful unsafe request makes stale, beside its own URI.
-    pub invalidates: Vec<Scope>,
-}
-
-/// A literal path, and whether everything below it is meant too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    /// The path.
-    pub path: String,
-    /// Whether it ended in `/*`.
-    pub and_below: bool,
-}
-
-impl Route {
-    /// Who calls, and whether the caller's claims suffice. A public route does not look.
-    pub fn identify(
-        &self,
-        places: auth::Places<'_>,
-        tokens: &auth::TokenMemory,
-    ) -> Result<crate::base::facts::Caller, auth::Unidentified<'_>> {
-        let Some(policy) = &self.auth else { return Ok(None) };
-        let caller = auth::identify(policy, places, tokens, std::time::SystemTime::now())?;
-        self.permit(&caller)?;
-        Ok(caller)
-    }
-
-    /// Whether the caller's claims suffice.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn permit(&self, caller: &crate::base::facts::Caller) -> Result<(), auth::Denied> {
-        self.auth.as_ref().map_or(Ok(()), |policy| auth::permit(policy, caller))
-    }
-}
-
 impl Plan {
+    /// The verifiers whose store keys carry their names now, and did not under the `former` plan: a
+    /// verifier of tokens that joins another one on a route.
+    pub fn newly_qualified(&self, former: &Self) -> impl Iterator<Item = &str> {
+        let is_new = |(name, verifier): &(&String, &Arc<Verifier>)| {
+            let known = former.verifiers.get(*name);
+            let was_plain = known.is_some_and(|known| *known.store_keys() == former.keys);
+            was_plain && *verifier.store_keys() != self.keys
+        };
+        self.verifiers.iter().filter(is_new).map(|(name, _)| name.as_str())
+    }
+
     /// The names under which a path is made stale: its own, and what the upstreams that read paths
     /// loosely take it for. Nobody knows from a path alone which of them answered.
     pub fn names_of<'p>(&self, path: &'p str) -> Vec<Cow<'p, str>> {
@@ -263,37 +225,10 @@ fn compile_limits(
     limit::Policy::compile(named.into_iter(), config.store.on_outage.nodes)
 }
 
-fn compile_cache(written: &config::Cache, store: &config::Store) -> cache::Policy {
-    cache::Policy {
-        ttl: written.ttl,
-        shared: written.shared,
-        partition: written.partition.clone(),
-        max_bytes: usize::try_from(written.max_bytes.min(store.body_bytes_max()))
-            .unwrap_or(usize::MAX),
-        stale_while_revalidate: written.stale_while_revalidate,
-        stale_if_error: written.stale_if_error,
-        stale_when_disconnected: written.stale_when_disconnected,
-        refresh_ahead: written.refresh_ahead,
-        heuristic: written.heuristic,
-        set_cookie: match written.set_cookie {
-            config::SetCookie::Explicit => cache::SetCookie::Explicit,
-            config::SetCookie::Store => cache::SetCookie::Store,
-            config::SetCookie::Never => cache::SetCookie::Never,
-        },
-        error_ttl: written.error_ttl,
-        negative: written.negative.clone(),
-        ignore_request_directives: written.ignore_request_directives,
-        query: written.query.as_ref().map(compile_query),
-        forward_conditions: written.forward_conditions,
-    }
-}
-
-fn compile_query(written: &config::Query) -> cache::Query {
-    let (keeps, names) = match &written.parameters {
-        config::Parameters::AllBut(names) => (false, names.clone()),
-        config::Parameters::Only(names) => (true, names.clone()),
-    };
-    cache::Query { keeps, names, sort: written.sort }
+/// What the route says of caching; no body is longer than the store keeps.
+fn compile_cache(written: &config::Cache, store: &config::Store) -> config::Cache {
+    let max_bytes = written.max_bytes.min(store.body_bytes_max());
+    config::Cache { max_bytes, ..written.clone() }
 }
 
 fn compile_scopes(

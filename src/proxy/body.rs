@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode};
+use http::Response;
 use http_body::{Frame, SizeHint};
 
-use super::exchange::Exchange;
-use super::parts::Parts;
+use super::transaction::Transaction;
+use crate::caching::{self, BodyFault, CacheBody};
 use crate::upstream::{Download, DownloadFault};
 
 /// What a response consists of, before its record is attached.
@@ -20,7 +20,7 @@ pub(super) enum Content {
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
     /// What the cache puts together.
-    Parts(Box<Parts>),
+    Parts(Box<caching::Parts>),
 }
 
 /// Why a response body ended early. The client sees a cut-off message, never a clean end.
@@ -29,12 +29,19 @@ pub enum Fault {
     /// The upstream's body did.
     #[error(transparent)]
     Download(#[from] DownloadFault),
-    /// The body that was shared with another request did.
-    #[error("the response that another request fetched was cut off")]
-    Shared,
-    /// A part of a stored body is gone.
-    #[error("a part of the stored response is gone from the store")]
-    Lost,
+    /// What the cache put together did.
+    #[error(transparent)]
+    Cached(#[from] BodyFault),
+}
+
+impl From<CacheBody> for Content {
+    fn from(body: CacheBody) -> Self {
+        match body {
+            CacheBody::Bytes(bytes) => Self::Bytes(bytes),
+            CacheBody::Parts(parts) => Self::Parts(parts),
+            CacheBody::Download(download) => Self::Download(download),
+        }
+    }
 }
 
 impl Content {
@@ -51,12 +58,34 @@ impl Content {
 #[derive(Debug)]
 pub struct Body {
     content: Content,
-    exchange: Box<Exchange>,
+    transaction: Box<Transaction>,
 }
 
 impl Body {
-    pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
-        Self { content, exchange }
+    /// Sends a response: from here on, its end is the end of the transaction.
+    pub(super) fn attach(
+        response: Response<Content>,
+        mut transaction: Box<Transaction>,
+    ) -> Response<Self> {
+        transaction.record.note_status(response.status().as_u16());
+        // Nobody asks for the body of a response that has none.
+        if response.body().is_end_stream() {
+            transaction.record.note_complete();
+        }
+        response.map(|content| Self { content, transaction })
+    }
+
+    fn note_cut_off(&mut self, fault: &Fault) {
+        let Transaction { received, resolved, record, .. } = &mut *self.transaction;
+        let (reason, key) = match fault {
+            Fault::Download(DownloadFault::Broken(_)) => ("upstream_cut_off", None),
+            Fault::Download(DownloadFault::Stalled) => ("upstream_stalled", Some("read_timeout")),
+            Fault::Cached(BodyFault::Shared) => ("shared_cut_off", None),
+            Fault::Cached(BodyFault::Lost) => ("cache_chunk_lost", None),
+        };
+        let upstream = resolved.upstream_name(received.plan());
+        let bound = key.map(|key| format!("upstreams.{upstream}.{key}"));
+        record.note_cut_off(reason, fault.to_string(), bound);
     }
 }
 
@@ -77,18 +106,20 @@ impl http_body::Body for Body {
                 frame.map(|frame| frame.map_err(Fault::Download))
             }
             Content::Parts(parts) => {
-                std::task::ready!(parts.poll_next(cx)).map(|next| next.map(Frame::data))
+                let next = std::task::ready!(parts.poll_next(cx));
+                next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
             }
         };
         match &frame {
             Some(Ok(frame)) => {
-                this.exchange.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.transaction.record.note_bytes(bytes);
             }
-            Some(Err(fault)) => this.exchange.cut_off(fault),
+            Some(Err(fault)) => this.note_cut_off(fault),
             None => {}
         }
         if frame.is_none() || this.is_end_stream() {
-            this.exchange.complete();
+            this.transaction.record.note_complete();
         }
         Poll::Ready(frame)
     }
@@ -106,13 +137,4 @@ impl http_body::Body for Body {
             }
         }
     }
-}
-
-/// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
-pub(super) fn server_options() -> Response<Content> {
-    let mut response = Response::new(Content::Bytes(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
-    response.headers_mut().insert(http::header::ALLOW, allow);
-    response
 }

@@ -5,11 +5,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::body::Content;
-use super::exchange::Exchange;
 use crate::auth::{Denied, REALM};
 use crate::base::body::UploadFault;
 use crate::guard::Malformed;
@@ -252,41 +250,31 @@ impl Rejection {
         }
     }
 
-    /// The response, and what the record keeps of it.
-    pub(super) fn respond(self, exchange: &mut Exchange) -> Response<Content> {
-        exchange.reason = Some(self.code());
-        exchange.meter().rejection(self.code());
-        if let Self::Exceeded(Exceeded::Limit { limit, .. }) = &self {
-            exchange.note_limit(limit);
-            // Nothing was asked of the store: this node knew.
-            let asked = exchange.store_time.is_some();
-            exchange.limits = if asked { "refused" } else { "denied-locally" };
-        }
-        exchange.note_why(&self);
-        // Why credentials were refused is said to nobody else.
-        let is_told = matches!(&self, Self::Denied(denied) if denied.cause().is_some());
-        if self.fault() != Fault::Client || is_told {
-            exchange.error = Some(with_sources(&self));
-        }
-        let mut response = if exchange.grpc { self.grpc() } else { self.problem(exchange) };
+    /// What the log tells of it and nobody else: why credentials were refused, and what went wrong
+    /// where the client is not to blame.
+    pub(super) fn internal(&self) -> Option<String> {
+        let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
+        (has_cause || self.fault() != Fault::Client).then(|| with_sources(self))
+    }
+
+    /// The response. `request_id` is where its reader finds it in the log.
+    pub(super) fn response(&self, is_grpc: bool, request_id: &str) -> Response<Bytes> {
+        let mut response = if is_grpc { self.grpc() } else { self.problem(request_id) };
         self.add_headers(response.headers_mut());
-        if exchange.version != Version::HTTP_2 && self.spoils_connection() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         response
     }
 
     /// `application/problem+json` (RFC 9457).
-    fn problem(&self, exchange: &Exchange) -> Response<Content> {
+    fn problem(&self, request_id: &str) -> Response<Bytes> {
         let status = self.status();
         let problem = serde_json::json!({
             "type": format!("urn:portcullis:problem:{}", self.code()),
             "title": status.canonical_reason().unwrap_or("Error"),
             "status": status.as_u16(),
             "detail": self.public(),
-            "request_id": exchange.ids.request.to_str().unwrap_or_default(),
+            "request_id": request_id,
         });
-        let mut response = Response::new(Content::Bytes(problem.to_string().into()));
+        let mut response = Response::new(Bytes::from(problem.to_string()));
         *response.status_mut() = status;
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, json);
@@ -294,8 +282,8 @@ impl Rejection {
     }
 
     /// A trailers-only response: gRPC clients look at nothing else.
-    fn grpc(&self) -> Response<Content> {
-        let mut response = Response::new(Content::Bytes(Bytes::new()));
+    fn grpc(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
@@ -344,7 +332,7 @@ impl Rejection {
     }
 
     /// Whether what follows on the connection cannot be trusted or is not worth reading.
-    fn spoils_connection(&self) -> bool {
+    pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::Malformed(_) | Self::Upload(_) => true,
             Self::NoRoute(_)

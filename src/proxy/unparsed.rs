@@ -1,5 +1,13 @@
 //! What never became a request and has an access line all the same.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use crate::base::facts::Peer;
+use crate::observe::access::Line;
+use crate::runtime::Gateway;
+
 /// Why there was no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unparsed {
@@ -35,7 +43,7 @@ impl Unparsed {
     }
 
     /// The status that the client got.
-    pub(super) fn status(self) -> u16 {
+    fn status(self) -> u16 {
         match self {
             Self::Malformed | Self::Tls => 400,
             Self::TooLarge | Self::TooManyHeaders => 431,
@@ -47,7 +55,7 @@ impl Unparsed {
 
     /// The key of `gateway.toml` that bounds it. A target has no bound of its own: it is 64 KiB at
     /// most, where `header_bytes` lets so much through.
-    pub(super) fn bound(self) -> Option<&'static str> {
+    fn bound(self) -> Option<&'static str> {
         match self {
             Self::Malformed | Self::Tls => None,
             Self::TooLarge | Self::TargetTooLong => Some("server.limits.header_bytes"),
@@ -59,7 +67,42 @@ impl Unparsed {
     }
 
     /// Whether a head was begun: who is turned away before has asked for nothing yet.
-    pub(super) fn is_answer_to_a_head(self) -> bool {
+    fn is_answer_to_a_head(self) -> bool {
         !matches!(self, Self::ConnectionsFull | Self::AddressFull)
     }
+}
+
+/// Writes the one access line of a head that never became a request.
+pub fn log_unparsed(connection: &Connection, unparsed: Unparsed) {
+    write(&connection.gateway, &connection.peer, unparsed);
+}
+
+/// Writes the access line of a connection that was turned away with a 503.
+pub fn log_turned_away(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) {
+    write(gateway, peer, unparsed);
+}
+
+/// The line of a head that never became a request.
+fn write(gateway: &Gateway, peer: &Peer, unparsed: Unparsed) {
+    if unparsed.is_answer_to_a_head() {
+        gateway.observer.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
+    }
+    if !gateway.observer.access.is_on() {
+        return;
+    }
+    gateway.observer.access.write(&Line {
+        time: format!("{:.3}", jiff::Timestamp::now()),
+        request_id: "-",
+        trace_id: "-",
+        client: peer.address.to_string(),
+        method: "-",
+        host: "-",
+        path: "-",
+        route: "-",
+        status: unparsed.status(),
+        reason: Some(unparsed.code()),
+        bound: unparsed.bound(),
+        limits: "off",
+        ..Line::default()
+    });
 }

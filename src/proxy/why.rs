@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::exchange::Exchange;
 use super::rejection::{Rejection, whole_seconds};
+use super::request::{Received, Resolved};
 use crate::auth::{Denied, KeyFault, Reason};
 use crate::base::body::UploadFault;
 use crate::config::Config;
@@ -46,14 +46,14 @@ struct Over {
 
 impl Why {
     /// Everything that is known of why a request was refused.
-    pub(super) fn of(rejection: &Rejection, exchange: &Exchange) -> Self {
-        let plan = &exchange.running.plan;
-        let mut why = Self { bound: bound(rejection, exchange), ..Self::default() };
+    pub(super) fn of(rejection: &Rejection, received: &Received, resolved: &Resolved) -> Self {
+        let plan = received.plan();
+        let mut why = Self { bound: bound(rejection, plan, resolved), ..Self::default() };
         match rejection {
             Rejection::Denied(denied) => {
                 why.cause = denied.cause();
                 why.claim = denied.claim().map(str::to_owned);
-                why.wanted = wanted(denied, plan, verifier(exchange));
+                why.wanted = wanted(denied, plan, verifier(plan, resolved));
                 why.wanted.truncate(WANTED_MAX);
             }
             Rejection::Exceeded(Exceeded::Limit { limit, retry_after, key, .. }) => {
@@ -91,9 +91,9 @@ impl Why {
 }
 
 /// The key of `gateway.toml` that says where the bound is that the request met.
-fn bound(rejection: &Rejection, exchange: &Exchange) -> Option<Cow<'static, str>> {
-    let of_upstream = |key| format!("upstreams.{}.{key}", exchange.upstream_name());
-    let of_auth = |key| format!("auth.{}.{key}", verifier(exchange).unwrap_or("*"));
+fn bound(rejection: &Rejection, plan: &Plan, resolved: &Resolved) -> Option<Cow<'static, str>> {
+    let of_upstream = |key| format!("upstreams.{}.{key}", resolved.upstream_name(plan));
+    let of_auth = |key| format!("auth.{}.{key}", verifier(plan, resolved).unwrap_or("*"));
     Some(match rejection {
         Rejection::Malformed(Malformed::BodyTooLarge)
         | Rejection::Upload(UploadFault::TooLarge) => "server.limits.body_bytes".into(),
@@ -108,7 +108,7 @@ fn bound(rejection: &Rejection, exchange: &Exchange) -> Option<Cow<'static, str>
         Rejection::Denied(Denied::KeysUnavailable(name)) => format!("auth.{name}.jwks_url").into(),
         Rejection::RevocationUnknown(_) => "store.on_outage.revocation".into(),
         Rejection::Exceeded(Exceeded::Unknown(_)) => "store.on_outage.limits".into(),
-        Rejection::Exceeded(Exceeded::Blocked) => blocking(exchange).into(),
+        Rejection::Exceeded(Exceeded::Blocked) => blocking(plan, resolved).into(),
         Rejection::NoSession(no_session) => match no_session {
             NoSession::Idle => "session.idle_timeout".into(),
             NoSession::Expired => "session.absolute_timeout".into(),
@@ -130,21 +130,23 @@ fn bound(rejection: &Rejection, exchange: &Exchange) -> Option<Cow<'static, str>
 }
 
 /// The limit of the route that blocks the client's address.
-fn blocking(exchange: &Exchange) -> String {
-    let config = &exchange.running.plan.config;
-    let route = config.routes.get(exchange.route_name());
+fn blocking(plan: &Plan, resolved: &Resolved) -> String {
+    let config = &plan.config;
+    let route = config.routes.get(resolved.route_name(plan));
     let blocks = |name: &&String| {
         let networks = config.limits.get(*name).map(|limit| &limit.block);
-        networks.into_iter().flatten().any(|network| network.contains(&exchange.client.ip()))
+        networks
+            .into_iter()
+            .flatten()
+            .any(|network| network.contains(&resolved.client.address.ip()))
     };
     let name = route.and_then(|route| route.limits.iter().find(blocks));
     format!("limits.{}.block", name.map_or("*", String::as_str))
 }
 
 /// The one verifier of the request's route; nothing where there are several.
-fn verifier(exchange: &Exchange) -> Option<&str> {
-    let config = &exchange.running.plan.config;
-    match config.routes.get(exchange.route_name())?.auth.as_ref()?.by.as_slice() {
+fn verifier<'p>(plan: &'p Plan, resolved: &Resolved) -> Option<&'p str> {
+    match plan.config.routes.get(resolved.route_name(plan))?.auth.as_ref()?.by.as_slice() {
         [only] => Some(only),
         _ => None,
     }

@@ -14,7 +14,7 @@ use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
 
-use crate::base::path::Reading;
+use crate::base::http::path::Reading;
 
 /// What one route matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,8 @@ impl Matcher {
 
     /// Whether nothing but the literal texts of the paths orders the two.
     fn is_as_specific_as(&self, other: &Self) -> bool {
-        let as_its_upstream_reads_it = (&other.path, other.reading);
         self.host == other.host
-            && self.path.is_as_specific_as(self.reading, as_its_upstream_reads_it)
+            && self.path.is_as_specific_as(self.reading, &other.path, other.reading)
     }
 
     /// Whether no request tells the two apart. Routes that share an upstream must differ in its

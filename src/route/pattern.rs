@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use crate::base::authority::canonical_host;
-use crate::base::path::Reading;
+use crate::base::http::authority::canonical_host;
+use crate::base::http::path::Reading;
 
 /// Which hosts a route answers for. Greater is more specific.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +115,7 @@ impl PathPattern {
             http::uri::PathAndQuery::try_from(text.replace(['{', '}'], "x").replace('*', "x"))
                 .ok()
                 .is_some_and(|path| {
-                    crate::base::path::canonical(&path, true)
+                    crate::base::http::path::canonical(&path, true)
                         .is_ok_and(|canonical| canonical == path)
                 });
         if !canonical {
@@ -205,11 +205,7 @@ impl PathPattern {
     }
 
     /// Whether nothing but the literal texts says which of two patterns is more specific.
-    pub(super) fn is_as_specific_as(
-        &self,
-        reading: Reading,
-        (other, its): (&Self, Reading),
-    ) -> bool {
+    pub(super) fn is_as_specific_as(&self, reading: Reading, other: &Self, its: Reading) -> bool {
         self.open == other.open && self.read(reading).eq(other.read(its))
     }
 

@@ -313,7 +313,7 @@ proptest! {
         let mut found: HashMap<String, (String, Option<usize>)> = HashMap::new();
         for path in paths {
             let Ok(given) = path.parse() else { continue };
-            let Ok(given) = crate::base::path::canonical(&given, false) else { continue };
+            let Ok(given) = crate::base::http::path::canonical(&given, false) else { continue };
             let route = table.find("h", given.path(), &Method::GET).ok().copied();
             let name = reading.name(given.path()).into_owned();
             let (other, its) = found.entry(name).or_insert((given.path().to_owned(), route));

@@ -1,48 +1,31 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
-mod caching;
-mod held;
-mod identity;
-mod leases;
-mod observed;
-mod overdue;
-mod releases;
-
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
+use http::HeaderMap;
 use tokio::time::Instant;
 
-pub use self::caching::{Keeping, Purged};
-pub use self::held::Held;
-use self::leases::Leases;
-pub use self::leases::{LEASE, LeaseRenewal};
-use self::overdue::Overdue;
-use self::releases::Releases;
-use crate::auth::TokenMemory;
+use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
-use crate::cache::{Flights, NearCache};
-use crate::config::{self, Problems, StoreUrl};
+use crate::base::facts::Target;
+use crate::caching::{HttpCache, RouteCache};
+use crate::config::{self, Problems};
 use crate::issuer::Issuers;
-use crate::limit::{self, Correction, Ticket};
-use crate::observe::{AccessLog, LimitMeter, Metrics, RouteMeter, Told};
-use crate::plan::Plan;
-use crate::store::{
-    Answers, Epoch, MemoryBounds, MemoryStore, Questions, RedisStore, Release, Renewal,
-    SessionKeys, Store, StoreError,
+use crate::limit::Limiter;
+use crate::observe::{
+    Format, LimitMeter, Metrics, Now, Observer, RevocationState, RouteMeter, Snapshot,
 };
+use crate::plan::{Plan, Route};
+use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::upstream::Upstream;
 
-/// Most epochs that are remembered as they were last seen: those of scopes that were purged.
-const EPOCHS_MAX: usize = 16_384;
-/// How often unused upstream connections are looked at, and waiting invalidations retried.
+/// How often unused upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running gateway.
@@ -53,37 +36,17 @@ pub struct Gateway {
     generation: AtomicU64,
     /// Shared state.
     pub store: Arc<Store>,
-    /// Tokens that were verified.
-    pub tokens: TokenMemory,
-    /// Limits as this node knows them.
-    pub limits: limit::State,
-    /// Copies of cached responses.
-    pub near: NearCache,
-    /// Answers being fetched.
-    pub flights: Arc<Flights>,
-    /// Room for responses on their way to the store.
-    backlog: Arc<Semaphore>,
-    backlog_bytes: u64,
-    /// Room for responses that are being read.
-    filling: Arc<Semaphore>,
-    overdue: Overdue,
-    leases: Leases,
-    /// Epochs as they were last seen: what a lease is named by before they are read.
-    epochs: Cache<String, Epoch>,
-    releases: Arc<Releases>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Access lines.
-    pub access: AccessLog,
-    /// What the log has said once.
-    pub told: Told,
-    base_epoch: String,
-    started: Instant,
+    /// Who calls.
+    pub auth: Authenticator,
+    /// What callers have left.
+    pub limits: Arc<Limiter>,
+    /// Metrics and logs.
+    pub observer: Observer,
+    /// Cached responses.
+    pub cache: Arc<HttpCache>,
     /// Where the public listener is, once it is bound.
     public: OnceLock<SocketAddr>,
     draining: AtomicBool,
-    /// Whether the base epoch is being made.
-    founding: AtomicBool,
     background: Background,
 }
 
@@ -98,6 +61,8 @@ pub struct Running {
     pub meters: Vec<Arc<RouteMeter>>,
     /// What counts requests over a limit, by the name that clients see.
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
+    /// The caches of the routes that have one, by `Route::index`.
+    pub route_caches: Vec<Option<Arc<RouteCache>>>,
     /// Whether any route caches.
     pub caches: bool,
     /// Whose keys are fetched.
@@ -108,66 +73,32 @@ impl Gateway {
     /// Opens what the plan needs. Waits for the store for `store.connect_timeout` at most, and for
     /// the keys of issuers for their `jwks.timeout`, then serves without them.
     pub async fn open(plan: Plan) -> Arc<Self> {
-        let settings = &plan.config.store;
-        let store = match settings.url {
-            StoreUrl::Memory => {
-                let bounds = MemoryBounds::of(settings);
-                Store::Memory(Box::new(MemoryStore::bounded(bounds)))
-            }
-            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
-                let redis = RedisStore::open(settings);
-                if !redis.first_connection(settings.connect_timeout).await {
-                    tracing::warn!("starting without the store");
-                }
-                Store::Redis(Box::new(redis))
-            }
-        };
-        store.follow_revocations(&plan.config);
-        store.follow_epochs();
-        let metrics = Arc::new(Metrics::default());
-        let access = match plan.config.log.access {
-            config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
-            config::AccessLog::Off => AccessLog::off(),
-        };
-        let near = NearCache::new(settings.near_cache_bytes);
-        let backlog_bytes = settings.backlog_bytes;
-        let (backlog, filling) = (caching::room(backlog_bytes), caching::room(settings.fill_bytes));
-        let limits = limit::State::new(settings.memory_limit_keys);
-        let base_epoch = plan.keys.cache_base();
-        let running = Running::new(plan, None, &metrics);
+        let config = &plan.config;
+        let settings = &config.store;
+        let store = Arc::new(Store::open(config).await);
+        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let metrics = &observer.metrics;
+        let background = Background::new(metrics);
+        let auth = Authenticator::new(&store, metrics);
+        let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
+        let cache = HttpCache::open(&plan, &store, metrics, &background);
+        let running = Running::new(plan, None, metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
-            store: Arc::new(store),
-            tokens: TokenMemory::new(),
+            store,
+            auth,
             limits,
-            near,
-            flights: Arc::default(),
-            filling,
-            backlog,
-            backlog_bytes,
-            overdue: Overdue::default(),
-            leases: Leases::default(),
-            epochs: Cache::new(EPOCHS_MAX),
-            releases: Arc::default(),
-            metrics: Arc::clone(&metrics),
-            access,
-            told: Told::default(),
-            base_epoch,
-            started: Instant::now(),
+            observer,
+            cache,
             public: OnceLock::new(),
             draining: AtomicBool::new(false),
-            founding: AtomicBool::new(false),
-            background: Background::new(&metrics),
+            background,
         });
-        if gateway.running().caches && gateway.found_and_note_base().await.is_err() {
+        if gateway.running().caches && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
-        tokio::spawn(leases::keep(Arc::downgrade(&gateway)));
-        tokio::spawn(held::keep(Arc::downgrade(&gateway)));
-        let releases = Arc::clone(&gateway.releases);
-        tokio::spawn(releases::keep(Arc::downgrade(&gateway), releases));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -194,9 +125,9 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
-        identity::warn_of_qualified(&current.plan, &plan);
+        warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
-        let running = Running::new(plan, Some(&current), &self.metrics);
+        let running = Running::new(plan, Some(&current), &self.observer.metrics);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -212,32 +143,29 @@ impl Gateway {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Asks the store, measures, and lets waiting invalidations go first where the cache is read.
+    /// Who calls, and whether the caller's claims suffice for the route.
+    pub fn identify<'a>(
+        &'a self,
+        running: &'a Running,
+        route: &'a Route,
+        target: &'a Target,
+        headers: &'a HeaderMap,
+    ) -> impl Future<Output = Identified> {
+        let places = Places { headers, query: target.query() };
+        let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
+        self.auth.identify(route.auth.as_ref(), places, fetch_keys)
+    }
+
+    /// Asks the store, by way of the cache, whose pending purges go first, and measures.
     pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
         if questions.is_empty() {
             return Answers::default();
         }
-        let is_overdue = questions.cached.is_some() && self.overdue.any.load(Ordering::Acquire);
-        let settling = if is_overdue { self.overdue.begin() } else { None };
-        let overdue = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
-        let mut questions = Questions { overdue, ..*questions };
-        if let Some(entry) = questions.cached.as_mut().and_then(|cached| cached.entry.as_mut())
-            && is_overdue
-        {
-            // The answer may come to nothing, and nobody would give the lock back.
-            entry.lock = None;
-        }
         let asked_at = Instant::now();
-        let mut answers = self.store.ask(&questions).await;
+        let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
         *took = Some(waited);
-        self.metrics.store_duration.observe(waited);
-        match settling {
-            Some(settling) if answers.settled => settling.done(),
-            // What is stored may be what should have been made stale.
-            _ if is_overdue => answers.cached = Some(Err(StoreError::Unavailable)),
-            _ => {}
-        }
+        self.observer.metrics.store_duration.observe(waited);
         answers
     }
 
@@ -249,36 +177,49 @@ impl Gateway {
         self.background.spawn("session", async move { gateway.store.renew(&keys, renewal).await });
     }
 
-    /// Gives back or charges what a request turned out to cost, in the background.
-    pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
-        let Some(correction) = correction else { return };
-        let gateway = Arc::clone(self);
-        self.background.spawn("limits", async move {
-            correction.carry_out(&gateway.store, &gateway.limits).await
-        });
+    /// All metrics as they are now, with what nobody keeps up to date.
+    pub fn render_metrics(&self, format: Format) -> String {
+        let running = self.running();
+        let (plan, store) = (&running.plan, &self.store);
+        let followed = store.followed(plan.on_outage.revocation_max_stale);
+        let evicted = store.evicted();
+        let limits = evicted.limits.saturating_add(self.limits.state.evicted());
+        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
+        let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
+        let snapshot = Snapshot {
+            store_up: store.is_connected(),
+            revocations: followed.map(|it| RevocationState {
+                known: it.known,
+                followed: it.connected,
+                complete: it.complete,
+            }),
+            revocations_max: plan.config.store.revocations,
+            cache: self.cache.state(),
+            evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
+            named: Now {
+                issuers: issuers.collect(),
+                upstreams: upstreams.collect(),
+                connections_max: plan.config.server.limits.connections,
+            },
+        };
+        self.observer.metrics.render(format, snapshot)
     }
 
-    /// Gives places among the requests in flight back, those of the store in the background.
-    pub fn leave(&self, ticket: Ticket) {
-        if let Some(release) = self.limits.in_flight.leave(ticket) {
-            self.release(release);
+    /// Says where the public listener is.
+    pub fn set_public(&self, address: SocketAddr) {
+        // The first one stays: nobody binds twice.
+        let _ = self.public.set(address);
+    }
+
+    /// Where this node reaches its own public listener; nothing before it is bound.
+    pub fn public(&self) -> Option<SocketAddr> {
+        let mut address = *self.public.get()?;
+        if address.ip().is_unspecified() {
+            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
         }
-    }
-
-    fn release(&self, release: Release) {
-        if !self.releases.add(release) {
-            self.metrics.store_failed("limits");
-        }
-    }
-
-    /// The key of the base epoch.
-    pub fn base_epoch(&self) -> &str {
-        &self.base_epoch
-    }
-
-    /// How long the gateway has been running.
-    pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        Some(address)
     }
 
     /// Tells load balancers to send no more requests.
@@ -295,10 +236,9 @@ impl Gateway {
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
         self.background.finish(limit).await;
-        let released = self.releases.send(&self.store, &self.metrics);
-        let _ = tokio::time::timeout(limit, released).await;
-        let _ = tokio::time::timeout(limit, self.settle_overdue()).await;
-        self.access.flush(limit);
+        self.limits.finish(limit).await;
+        let _ = tokio::time::timeout(limit, self.cache.settle()).await;
+        self.observer.access.flush(limit);
     }
 }
 
@@ -323,13 +263,34 @@ impl Running {
         let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
-        Self { upstreams: upstreams.collect(), meters, over_limit, caches, issuers, plan }
+        let mut route_caches = vec![None; meters.len()];
+        for route in plan.routes.policies() {
+            if let (Some(slot), Some(meter)) =
+                (route_caches.get_mut(route.index), meters.get(route.index))
+            {
+                *slot = RouteCache::of(&plan, route, meter);
+            }
+        }
+        let upstreams = upstreams.collect();
+        Self { upstreams, meters, route_caches, over_limit, caches, issuers, plan }
     }
 }
 
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
 fn store_identity(store: &config::Store) -> config::Store {
     config::Store { on_outage: config::Store::default().on_outage, ..store.clone() }
+}
+
+/// The store keys of a verifier that joins another one on a route carry its name from now on, and
+/// those without it are asked no more: they may have been written for callers of any verifier.
+fn warn_of_qualified(former: &Plan, plan: &Plan) {
+    for name in plan.newly_qualified(former) {
+        tracing::warn!(
+            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+             revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
+             what was revoked by jti, sid or sub before"
+        );
+    }
 }
 
 /// Looks after what no request waits for, until the gateway is gone.
@@ -340,9 +301,6 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { return };
         for upstream in &gateway.running().upstreams {
             upstream.sweep();
-        }
-        if gateway.overdue.any.load(Ordering::Acquire) {
-            gateway.settle_overdue().await;
         }
     }
 }

@@ -58,7 +58,7 @@ impl Acceptor {
                 Ok((stream, address)) => self.admit(stream, address),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    self.context.gateway.metrics.connection_refused("accept_failed");
+                    self.context.gateway.observer.metrics.connection_refused("accept_failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -91,7 +91,7 @@ impl Acceptor {
             Full::Address => Unparsed::AddressFull,
         };
         let Context { gateway, drain, .. } = &*self.context;
-        gateway.metrics.connection_refused(unparsed.code());
+        gateway.observer.metrics.connection_refused(unparsed.code());
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             // The others get no answer, and are counted alone.
             proxy::log_turned_away(gateway, &Peer::new(client, local), unparsed);

@@ -198,7 +198,11 @@ impl<'a> Session<'a> {
     fn park(&self, stream: TcpStream) -> Parked<'a> {
         let Context { gateway, reclaim, .. } = self.context;
         reclaim.parked();
-        Parked::new(stream, self.clock.idle_deadline(), &gateway.metrics.connections_parked)
+        Parked::new(
+            stream,
+            self.clock.idle_deadline(),
+            &gateway.observer.metrics.connections_parked,
+        )
     }
 
     async fn serve_http2(&self, io: ClientIo) {
@@ -223,12 +227,12 @@ impl<'a> Session<'a> {
         let unparsed = match ended {
             Ended::Expired(Expired::SlowHead) => Unparsed::SlowHead,
             Ended::Expired(Expired::SlowReader) => {
-                gateway.metrics.connection_failed("slow_reader");
+                gateway.observer.metrics.connection_failed("slow_reader");
                 return;
             }
             Ended::Expired(Expired::Silent) => return,
             Ended::Cut => {
-                gateway.metrics.connection_failed("cut_at_drain");
+                gateway.observer.metrics.connection_failed("cut_at_drain");
                 return;
             }
             Ended::Over(Ok(())) | Ended::Idle => return,
@@ -246,20 +250,20 @@ impl<'a> Session<'a> {
             Ended::Over(Err(error)) => {
                 // The client went away or broke a body's framing; requests have their own lines.
                 tracing::debug!(client = %client.address(), %error, "a connection ended");
-                gateway.metrics.connection_failed("broken");
+                gateway.observer.metrics.connection_failed("broken");
                 return;
             }
         };
-        gateway.metrics.connection_failed(unparsed.code());
+        gateway.observer.metrics.connection_failed(unparsed.code());
         proxy::log_unparsed(client, unparsed);
     }
 }
 
 /// Ends a connection that speaks TLS, and says once what to do about such clients.
 async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: ClientIo) {
-    gateway.metrics.connection_failed(Unparsed::Tls.code());
+    gateway.observer.metrics.connection_failed(Unparsed::Tls.code());
     proxy::log_unparsed(client, Unparsed::Tls);
-    if gateway.told.first(Unparsed::Tls.code(), "") {
+    if gateway.observer.logged.first(Unparsed::Tls.code(), "") {
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
              is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \

@@ -120,14 +120,14 @@ struct Counted {
 
 impl Counted {
     fn new(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Self {
-        context.gateway.metrics.connections.inc();
+        context.gateway.observer.metrics.connections.inc();
         Self { context: Arc::clone(context), open: Arc::clone(open) }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.context.gateway.metrics.connections.dec();
+        self.context.gateway.observer.metrics.connections.dec();
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! The application's session: found by a claim, a cookie or a header, read with the other
 //! questions, attached for the upstream.
 
+mod no_session;
 mod terms;
 
 use std::borrow::Cow;
@@ -12,12 +13,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+pub use self::no_session::NoSession;
 pub use self::terms::Terms;
 
-use crate::base::cookie;
 use crate::base::facts::{Caller, scalar};
+use crate::base::http::{cookie, percent};
 use crate::config::{Outage, Session, SessionId, SessionUse};
-use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue, StoreError};
+use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue};
 
 /// Longest session id that is looked up, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
@@ -40,41 +42,6 @@ pub struct Policy {
     bytes_max: usize,
     required: bool,
     outage: Outage,
-}
-
-/// Why a request may not pass.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoSession {
-    /// The route requires one.
-    #[error("this route needs a session, and there is none")]
-    Required,
-    /// The route requires one, and the one that is named ended because nobody used it.
-    #[error("the session was not used for session.idle_timeout")]
-    Idle,
-    /// It is older than `session.absolute_timeout`.
-    #[error("the session is older than session.absolute_timeout")]
-    Expired,
-    /// The application has not renewed it for `session.rolling_timeout`.
-    #[error("the session was not renewed for session.rolling_timeout")]
-    NotRenewed,
-    /// A timeout counts from a time that the session does not say.
-    #[error("the session's field {field:?} must be Unix seconds, a whole number not ahead of now")]
-    Undated {
-        /// The field.
-        field: String,
-    },
-    /// `session.suspended_field` says so.
-    #[error("the session is suspended")]
-    Suspended,
-    /// The stored value is longer than `session.max_bytes`.
-    #[error("the session is longer than session.max_bytes")]
-    TooLarge,
-    /// The stored value is no JSON object and no hash.
-    #[error("the session in the store is not a JSON object")]
-    Unreadable,
-    /// The store did not say, and the configuration says to refuse then.
-    #[error("the store that holds sessions does not answer")]
-    Unknown(StoreError),
 }
 
 /// A session ready for the upstream.
@@ -295,23 +262,11 @@ fn header_value(text: &[u8]) -> Result<HeaderValue, NoSession> {
         return Err(NoSession::TooLarge);
     }
     let visible = text.iter().all(|b| (0x20..=0x7E).contains(b)) && text.trim_ascii() == text;
-    let is_escape =
-        |b: &[u8]| matches!(b, [b'%', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit));
-    let plain = visible && !text.windows(3).any(is_escape);
+    let plain = visible && !text.windows(3).any(|three| percent::escape(three).is_some());
     if plain {
         return HeaderValue::from_bytes(text).map_err(|_| NoSession::Unreadable);
     }
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for &byte in text {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    HeaderValue::try_from(encoded).map_err(|_| NoSession::Unreadable)
+    HeaderValue::try_from(percent::encode(text)).map_err(|_| NoSession::Unreadable)
 }
 
 #[cfg(test)]

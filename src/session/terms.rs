@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::NoSession;
+use super::no_session::NoSession;
 use crate::config::Session;
 
 /// How far ahead of this node's clock a session's time may lie. Further ahead it is no time in

@@ -5,6 +5,7 @@ use http::header::COOKIE;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::StoreError;
 
 mod timeouts;
 

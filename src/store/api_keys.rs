@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::keys::Keys;
-use super::{Revocation, Store, StoreError};
 
 /// Most keys of one owner that are listed.
 pub const API_KEYS_LISTED_MAX: usize = 100;
@@ -66,76 +65,6 @@ impl Keys {
     pub fn api_key_families(&self) -> [String; 2] {
         let before = |key: String| key.trim_end_matches('-').to_owned();
         [before(self.api_key_id("-")), before(self.api_key("-"))]
-    }
-}
-
-impl Store {
-    /// One string, or nothing when there is none.
-    ///
-    /// # Errors
-    /// The store did not answer, or the key holds something else.
-    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        match self {
-            Self::Redis(store) => store.get(key).await,
-            Self::Memory(store) => store.get(key),
-        }
-    }
-
-    /// Writes the record of an API key, its id and its place in its owner's index, in one step.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.write_api_key(write).await,
-            Self::Memory(store) => store.write_api_key(write),
-        }
-    }
-
-    /// Digest and record of the API key with an id, whose key `id_key` is.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn find_api_key(
-        &self,
-        id_key: &str,
-        families: &[String; 2],
-    ) -> Result<Option<(String, Bytes)>, StoreError> {
-        match self {
-            Self::Redis(store) => store.find_api_key(id_key, families).await,
-            Self::Memory(store) => store.find_api_key(id_key, families),
-        }
-    }
-
-    /// The API keys in an owner's index. What is gone is taken out of it.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn list_api_keys(
-        &self,
-        index: &str,
-        families: &[String; 2],
-    ) -> Result<ApiKeyList, StoreError> {
-        match self {
-            Self::Redis(store) => store.list_api_keys(index, families).await,
-            Self::Memory(store) => store.list_api_keys(index, families),
-        }
-    }
-
-    /// Deletes an API key, revokes its id and tells every gateway, in one step. True when there was
-    /// a record.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn end_api_key(
-        &self,
-        keys: &ApiKeyKeys,
-        revocation: Revocation<'_>,
-    ) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.end_api_key(keys, revocation).await,
-            Self::Memory(store) => store.end_api_key(keys, revocation),
-        }
     }
 }
 

@@ -9,16 +9,18 @@
 
 mod cache;
 mod kind;
+mod session;
 
 pub use self::kind::{Kind, is_cache_base};
+pub use self::session::SessionKeys;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::SessionKeys;
 use crate::base::claim::Spelling;
+use crate::base::http::hex;
 
 /// Longest part that stands verbatim, in bytes.
 const VERBATIM_BYTES_MAX: usize = 128;
@@ -147,35 +149,6 @@ impl Keys {
         [&*self.prefix, ":session:", &part(id)].concat()
     }
 
-    /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
-    /// (whose it is).
-    pub fn session_end(&self, id: &str) -> String {
-        [&*self.prefix, ":session-end:", &part(id)].concat()
-    }
-
-    /// The sessions of one user, a sorted set: ids as they stand in keys ([`Self::session_part`]),
-    /// scored by the Unix seconds of their creation.
-    pub fn sessions_of(&self, sub: &str) -> String {
-        format!("{}:sessions-of:{}", self.prefix, part(sub))
-    }
-
-    /// An id as it stands in keys and indexes, where an operator names it, also as it was listed.
-    pub fn session_part(id: &str) -> String {
-        listed(id).into_owned()
-    }
-
-    /// The keys of a session whose id an operator names, also as it was listed.
-    pub fn listed_session(&self, id: &str) -> SessionKeys {
-        let [session, end] = self.session_families().map(|family| family + &listed(id));
-        SessionKeys { session, end }
-    }
-
-    /// What stands before the id in the keys of sessions, and of what is kept beside them: for
-    /// scripts that find ids in an index.
-    pub fn session_families(&self) -> [String; 2] {
-        [format!("{}:session:", self.prefix), format!("{}:session-end:", self.prefix)]
-    }
-
     /// Writes the key of one window of one limit: the principal is the hash tag, so that all
     /// windows of one principal share a slot. `principal` must come from [`push_principal_part`],
     /// which admits no brace.
@@ -221,7 +194,7 @@ fn push_value(out: &mut String, value: &[u8]) {
         Ok(text) if is_plain && value.iter().all(plain) => out.push_str(text),
         _ => {
             out.push('#');
-            push_hex(out, digest(&SHA256, value).as_ref());
+            hex::push(out, digest(&SHA256, value).as_ref());
         }
     }
 }
@@ -318,25 +291,13 @@ fn is_hex_digest(text: &str) -> bool {
 fn hashed(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(71);
     out.push_str(DIGEST);
-    push_hex(&mut out, digest(&SHA256, bytes).as_ref());
+    hex::push(&mut out, digest(&SHA256, bytes).as_ref());
     out
 }
 
 /// The digest of bytes as keys spell it.
 pub fn hex_digest(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
-}
-
-/// Bytes in hexadecimal, as keys spell digests.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(2 * bytes.len());
-    push_hex(&mut out, bytes);
-    out
-}
-
-fn push_hex(out: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    hex::encode(digest(&SHA256, bytes).as_ref())
 }
 
 #[cfg(test)]
@@ -426,7 +387,7 @@ mod tests {
             of("user's sessions", keys.sessions_of(id)),
             of("key's id", keys.api_key_id(id)),
             of("owner's keys", keys.api_keys_of(id)),
-            of("record", keys.api_key(&hex(id.as_bytes()))),
+            of("record", keys.api_key(&hex::encode(id.as_bytes()))),
         ]
     }
 

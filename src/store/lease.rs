@@ -1,4 +1,4 @@
-//! Requests in flight: who holds a place, and until when if nothing more is heard of the holder.
+//! Requests in flight: who holds a slot, and until when if nothing more is heard of the holder.
 //! Twin of `scripts/lease.lua` and `scripts/release.lua`.
 
 use std::collections::HashMap;
@@ -10,34 +10,34 @@ use super::Mode;
 
 /// How many requests of one key may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crowd {
+pub struct ConcurrencyLimit {
     /// Most at a time.
     pub most: u32,
-    /// How long a place is kept for a holder of whom nothing is heard.
+    /// How long a slot is kept for a holder of whom nothing is heard.
     pub lease: Duration,
-    /// What happens when there is no place. `Force` takes one all the same, which is how a lease is
+    /// What happens when there is no slot. `Force` takes one all the same, which is how a lease is
     /// renewed.
     pub mode: Mode,
 }
 
-/// A place in each of several crowds; `keys[i]` belongs to `crowds[i]`.
+/// A slot of each of several limits; `keys[i]` belongs to `limits[i]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Leases<'a> {
     /// The bounds.
-    pub crowds: &'a [Crowd],
+    pub limits: &'a [ConcurrencyLimit],
     /// Their keys, distinct.
     pub keys: &'a [String],
     /// Who asks: a name that no other request has.
     pub holder: &'a str,
 }
 
-/// Places to be given back.
+/// Slots to be given back.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// Their keys, distinct.
     pub keys: Vec<String>,
     /// Their bounds, of which only the leases matter.
-    pub crowds: Vec<Crowd>,
+    pub limits: Vec<ConcurrencyLimit>,
     /// Who has them, or may have them.
     pub holder: String,
     /// Whether the store may not have seen yet that they were taken or renewed: then the holder is
@@ -48,26 +48,26 @@ pub struct Release {
 impl Release {
     /// The longest of the leases.
     pub fn longest(&self) -> Duration {
-        self.crowds.iter().map(|crowd| crowd.lease).max().unwrap_or_default()
+        self.limits.iter().map(|limit| limit.lease).max().unwrap_or_default()
     }
 }
 
 /// The verdict on a set of leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseReply {
-    /// Whether no crowd stood in the way; only then was any place taken.
+    /// Whether no limit stood in the way; only then was any slot taken.
     pub allowed: bool,
-    /// How many held a place before, by key.
+    /// How many held a slot before, by key.
     pub held: Vec<u32>,
 }
 
-impl Crowd {
-    /// Whether a crowd of `held` stands in the way.
+impl ConcurrencyLimit {
+    /// Whether `held` requests stand in the way.
     pub fn refuses(&self, held: u32) -> bool {
         held >= self.most && matches!(self.mode, Mode::Enforce | Mode::Peek)
     }
 
-    /// Whether a holder that was allowed gets a place.
+    /// Whether a holder that was allowed gets a slot.
     pub fn admits(&self, held: u32) -> bool {
         match self.mode {
             Mode::Enforce | Mode::Observe => held < self.most,
@@ -85,7 +85,7 @@ impl Crowd {
 /// The holders of all keys, in memory.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
-    places: HashMap<String, HashMap<String, Place>>,
+    slots: HashMap<String, HashMap<String, Slot>>,
     /// How many keys there may be before the dead among them are looked for.
     sweep_at: usize,
 }
@@ -93,9 +93,9 @@ pub(super) struct Holders {
 /// Fewest keys for which it is worth looking whether somebody died.
 const SWEEP_KEYS_MIN: usize = 1024;
 
-/// Until when a holder has a place, or is kept out.
+/// Until when a holder has a slot, or is kept out.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Slot {
     end: Instant,
     is_kept_out: bool,
 }
@@ -103,23 +103,23 @@ struct Place {
 impl Holders {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     pub(super) fn take(&mut self, asked: Leases<'_>) -> LeaseReply {
         let now = Instant::now();
         let held: Vec<u32> = asked.keys.iter().map(|key| self.live(key, now)).collect();
-        let all = || asked.crowds.iter().zip(&held);
-        let allowed = !all().any(|(crowd, held)| crowd.refuses(*held));
+        let all = || asked.limits.iter().zip(&held);
+        let allowed = !all().any(|(limit, held)| limit.refuses(*held));
         if allowed {
-            for (key, (crowd, held)) in asked.keys.iter().zip(all()) {
-                if crowd.admits(*held) {
+            for (key, (limit, held)) in asked.keys.iter().zip(all()) {
+                if limit.admits(*held) {
                     self.sweep(now);
-                    let holders = self.places.entry(key.clone()).or_default();
-                    let place = Place { end: now + crowd.lease, is_kept_out: false };
-                    let kept = holders.entry(asked.holder.to_owned()).or_insert(place);
+                    let holders = self.slots.entry(key.clone()).or_default();
+                    let slot = Slot { end: now + limit.lease, is_kept_out: false };
+                    let kept = holders.entry(asked.holder.to_owned()).or_insert(slot);
                     if !kept.is_kept_out {
-                        *kept = place;
+                        *kept = slot;
                     }
                 }
             }
@@ -127,16 +127,16 @@ impl Holders {
         LeaseReply { allowed, held }
     }
 
-    pub(super) fn release(&mut self, Release { keys, crowds, holder, in_doubt }: &Release) {
-        for (key, crowd) in keys.iter().zip(crowds) {
+    pub(super) fn release(&mut self, Release { keys, limits, holder, in_doubt }: &Release) {
+        for (key, limit) in keys.iter().zip(limits) {
             if *in_doubt {
-                let end = Instant::now() + crowd.lease;
-                let holders = self.places.entry(key.clone()).or_default();
-                holders.insert(holder.clone(), Place { end, is_kept_out: true });
-            } else if let Some(holders) = self.places.get_mut(key) {
+                let end = Instant::now() + limit.lease;
+                let holders = self.slots.entry(key.clone()).or_default();
+                holders.insert(holder.clone(), Slot { end, is_kept_out: true });
+            } else if let Some(holders) = self.slots.get_mut(key) {
                 holders.remove(holder);
                 if holders.is_empty() {
-                    self.places.remove(key);
+                    self.slots.remove(key);
                 }
             }
         }
@@ -145,20 +145,20 @@ impl Holders {
     /// Forgets keys for which nobody asks any more and whose holders are dead. It waits until there
     /// are twice as many as the last time left, so each new key pays for a bounded part of it.
     fn sweep(&mut self, now: Instant) {
-        if self.places.len() < self.sweep_at.max(SWEEP_KEYS_MIN) {
+        if self.slots.len() < self.sweep_at.max(SWEEP_KEYS_MIN) {
             return;
         }
-        self.places.retain(|_, holders| holders.values().any(|place| place.end > now));
-        self.sweep_at = 2 * self.places.len();
+        self.slots.retain(|_, holders| holders.values().any(|slot| slot.end > now));
+        self.sweep_at = 2 * self.slots.len();
     }
 
     /// Forgets the dead, and counts the living.
     fn live(&mut self, key: &str, now: Instant) -> u32 {
-        let Some(holders) = self.places.get_mut(key) else { return 0 };
-        holders.retain(|_, place| place.end > now);
-        let live = holders.values().filter(|place| !place.is_kept_out).count();
+        let Some(holders) = self.slots.get_mut(key) else { return 0 };
+        holders.retain(|_, slot| slot.end > now);
+        let live = holders.values().filter(|slot| !slot.is_kept_out).count();
         if holders.is_empty() {
-            self.places.remove(key);
+            self.slots.remove(key);
         }
         u32::try_from(live).unwrap_or(u32::MAX)
     }

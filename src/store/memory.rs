@@ -23,10 +23,11 @@ use self::room::Room;
 use super::keys::Kind;
 use super::lease::Holders;
 use super::question::NOT_BEFORE_BYTES_MAX;
+use super::sessions::ENDS;
 use super::window::WindowLog;
 use super::{
-    Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, SessionEnd,
-    SessionReply, SessionValue, Standing, StandingReply, StoreError, Window,
+    Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, RevocationKeys,
+    RevocationStatus, SessionEnd, SessionReply, SessionValue, StoreError, Window,
 };
 
 /// Pause between two sweeps of everything.
@@ -159,9 +160,9 @@ impl MemoryStore {
         }
     }
 
-    /// How many keys have holders of places, the dead among them.
+    /// How many keys have holders of slots, the dead among them.
     #[cfg(test)]
-    pub(super) fn crowds(&self) -> usize {
+    pub(super) fn slot_keys(&self) -> usize {
         lock(&self.holders).len()
     }
 
@@ -194,7 +195,7 @@ impl MemoryStore {
         let session = questions.session.map(|asked| self.session(asked.key));
         let ended = questions.session.filter(|_| session == Some(None));
         Answers {
-            standing: questions.standing.map(|standing| self.standing(standing)),
+            revocation: questions.revocation.map(|revocation| self.revocation(revocation)),
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
             session: session.map(Ok),
@@ -276,10 +277,10 @@ impl MemoryStore {
         was_live || was_window
     }
 
-    fn standing(&self, standing: Standing<'_>) -> Result<StandingReply, StoreError> {
+    fn revocation(&self, revocation: RevocationKeys<'_>) -> Result<RevocationStatus, StoreError> {
         let values = lock(&self.values);
-        let listed = standing.blacklist.iter().any(|key| values.live(key).is_some());
-        let text = match standing.not_before.and_then(|key| values.live(key)) {
+        let listed = revocation.blacklist.iter().any(|key| values.live(key).is_some());
+        let text = match revocation.not_before.and_then(|key| values.live(key)) {
             None => None,
             Some(Value { value: SessionValue::Text(text), .. }) => Some(text.clone()),
             Some(Value { value: SessionValue::Fields(_), .. }) => return Err(not_a_time()),
@@ -290,8 +291,8 @@ impl MemoryStore {
         };
         let text = text.filter(|text| !text.is_empty());
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
-        let gone = standing.record.is_some_and(|key| values.live(key).is_none());
-        Ok(StandingReply { listed, not_before, gone })
+        let gone = revocation.record.is_some_and(|key| values.live(key).is_none());
+        Ok(RevocationStatus { listed, not_before, gone })
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {
@@ -307,7 +308,7 @@ impl MemoryStore {
     fn session_end(&self, key: &str) -> Option<SessionEnd> {
         match &lock(&self.values).live(key)?.value {
             SessionValue::Fields(fields) => {
-                let ends = fields.iter().find(|(name, _)| *name == sessions::ENDS.as_bytes());
+                let ends = fields.iter().find(|(name, _)| *name == ENDS.as_bytes());
                 SessionEnd::parse(&ends?.1)
             }
             SessionValue::Text(_) => None,

@@ -7,6 +7,7 @@
 
 pub mod api_keys;
 mod cached;
+mod error;
 pub mod keys;
 mod known;
 mod lease;
@@ -22,54 +23,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
+
+use self::api_keys::ApiKeyKeys;
+use self::sessions::ROUNDS_MAX;
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::cached::{
     ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
     VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
-pub use self::lease::{Crowd, LeaseReply, Leases, Release};
+pub use self::error::StoreError;
+pub use self::keys::SessionKeys;
+pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::question::{
-    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply, SessionKey,
-    SessionReply, SessionValue, Standing, StandingReply,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply,
+    RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{Followed, RedisStore};
 pub use self::revoked::Revocation;
 pub use self::sessions::{
-    Ending, Renewal, SessionEnd, SessionKeys, SessionList, SessionListed, SessionWrite,
-    SessionWritten,
+    Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
 };
 pub use self::window::{Mode, Window, WindowSet, WindowState};
-
-/// Why the store did not answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// There is no connection now; nothing was waited for.
-    #[error("no connection to the store")]
-    Unavailable,
-    /// No answer within `store.timeout`.
-    #[error("no answer from the store within store.timeout")]
-    Timeout,
-    /// The store answered with an error, or with something else than asked.
-    #[error("the store refused: {0}")]
-    Refused(String),
-    /// The embedded store has no room for more of this kind; names the key of the bound.
-    #[error("the embedded store is full; raise store.{0} or use Redis")]
-    Full(&'static str),
-}
-
-impl StoreError {
-    /// Whether the store has no memory for a write. It may still delete then.
-    pub fn is_out_of_memory(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
-            Self::Unavailable | Self::Timeout => false,
-        }
-    }
-}
 
 /// The store, of either kind.
 #[derive(Debug)]
@@ -81,6 +58,28 @@ pub enum Store {
 }
 
 impl Store {
+    /// The store that the configuration names. Waits for a first connection for
+    /// `store.connect_timeout` at most, then does without until there is one.
+    pub async fn open(config: &Config) -> Self {
+        let settings = &config.store;
+        let store = match settings.url {
+            StoreUrl::Memory => {
+                let bounds = MemoryBounds::of(settings);
+                Self::Memory(Box::new(MemoryStore::bounded(bounds)))
+            }
+            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
+                let redis = RedisStore::open(settings);
+                if !redis.first_connection(settings.connect_timeout).await {
+                    tracing::warn!("starting without the store");
+                }
+                Self::Redis(Box::new(redis))
+            }
+        };
+        store.follow_revocations(config);
+        store.follow_epochs();
+        store
+    }
+
     /// Answers everything one request needs to know, in one round trip and within `store.timeout`.
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
         match self {
@@ -95,13 +94,13 @@ impl Store {
         self.ask(&questions).await.charges.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Asks for places outside a request's own question: to look, or to keep what one has.
+    /// Asks for slots outside a request's own question: to look, or to keep what one has.
     pub async fn lease(&self, leases: Leases<'_>) -> Result<LeaseReply, StoreError> {
         let questions = Questions { leases: Some(leases), ..Questions::default() };
         self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Gives places back. Doing it again changes nothing.
+    /// Gives slots back. Doing it again changes nothing.
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         match self {
             Self::Redis(store) => store.release(releases).await,
@@ -150,11 +149,15 @@ impl Store {
         }
     }
 
-    /// The standing of a token as this node last knew it: nothing unless what it knows is complete
-    /// and less than `max_stale` old.
-    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
+    /// The revocation status of a token as this node last knew it: nothing unless what it knows is
+    /// complete and less than `max_stale` old.
+    pub fn recall(
+        &self,
+        revocation: RevocationKeys<'_>,
+        max_stale: Duration,
+    ) -> Option<RevocationStatus> {
         match self {
-            Self::Redis(store) => store.recall(standing, max_stale),
+            Self::Redis(store) => store.recall(revocation, max_stale),
             Self::Memory(_) => None,
         }
     }
@@ -213,6 +216,156 @@ impl Store {
     }
 }
 
+// Sessions beyond being read.
+impl Store {
+    /// Moves a session's expiry out, never in, and notes beside it when it will end and why. Does
+    /// nothing when it is gone.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.renew(keys, renewal).await,
+            Self::Memory(store) => store.renew(keys, renewal),
+        }
+    }
+
+    /// Writes a session, its place in the index of its user, and ends the user's oldest others
+    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn write_session(
+        &self,
+        write: &SessionWrite,
+    ) -> Result<Option<SessionWritten>, StoreError> {
+        match self {
+            Self::Redis(store) => store.write_session(write).await,
+            Self::Memory(store) => store.write_session(write),
+        }
+    }
+
+    /// Ends one session and takes it out of its user's index. True when there was one.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.end_session(keys, part).await,
+            Self::Memory(store) => Ok(store.end_session(keys, part)),
+        }
+    }
+
+    /// The sessions in an index. What is gone is taken out of it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn list_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<SessionList, StoreError> {
+        match self {
+            Self::Redis(store) => store.list_sessions(index, families).await,
+            Self::Memory(store) => store.list_sessions(index, families),
+        }
+    }
+
+    /// Ends all sessions in an index; how many there were.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused; some may have ended then.
+    pub async fn end_sessions(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for _ in 0..ROUNDS_MAX {
+            let (now, left) = match self {
+                Self::Redis(store) => store.end_sessions(index, families).await?,
+                Self::Memory(store) => store.end_sessions(index, families)?,
+            };
+            ended += now;
+            if left == 0 {
+                return Ok(ended);
+            }
+        }
+        Err(StoreError::Refused("sessions of this user are written faster than ended".to_owned()))
+    }
+}
+
+// API keys beyond being asked for.
+impl Store {
+    /// One string, or nothing when there is none.
+    ///
+    /// # Errors
+    /// The store did not answer, or the key holds something else.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Self::Redis(store) => store.get(key).await,
+            Self::Memory(store) => store.get(key),
+        }
+    }
+
+    /// Writes the record of an API key, its id and its place in its owner's index, in one step.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
+        match self {
+            Self::Redis(store) => store.write_api_key(write).await,
+            Self::Memory(store) => store.write_api_key(write),
+        }
+    }
+
+    /// Digest and record of the API key with an id, whose key `id_key` is.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn find_api_key(
+        &self,
+        id_key: &str,
+        families: &[String; 2],
+    ) -> Result<Option<(String, Bytes)>, StoreError> {
+        match self {
+            Self::Redis(store) => store.find_api_key(id_key, families).await,
+            Self::Memory(store) => store.find_api_key(id_key, families),
+        }
+    }
+
+    /// The API keys in an owner's index. What is gone is taken out of it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn list_api_keys(
+        &self,
+        index: &str,
+        families: &[String; 2],
+    ) -> Result<ApiKeyList, StoreError> {
+        match self {
+            Self::Redis(store) => store.list_api_keys(index, families).await,
+            Self::Memory(store) => store.list_api_keys(index, families),
+        }
+    }
+
+    /// Deletes an API key, revokes its id and tells every gateway, in one step. True when there was
+    /// a record.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn end_api_key(
+        &self,
+        keys: &ApiKeyKeys,
+        revocation: Revocation<'_>,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.end_api_key(keys, revocation).await,
+            Self::Memory(store) => store.end_api_key(keys, revocation),
+        }
+    }
+}
+
 // What the cache does beside the request's own question.
 impl Store {
     /// More variants of one entry, when the first answer told how they are chosen.
@@ -240,11 +393,12 @@ impl Store {
     pub async fn tags(
         &self,
         keys: &[String],
-        (clock, since): (&str, Epoch),
+        clock: &str,
+        since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         match self {
-            Self::Redis(store) => store.tags(keys, (clock, since)).await,
-            Self::Memory(store) => Ok(store.tags(keys, (clock, since))),
+            Self::Redis(store) => store.tags(keys, clock, since).await,
+            Self::Memory(store) => Ok(store.tags(keys, clock, since)),
         }
     }
 

@@ -16,10 +16,10 @@ pub(super) const NOT_BEFORE_BYTES_MAX: usize = 32;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Questions<'a> {
     /// Is the token revoked?
-    pub standing: Option<Standing<'a>>,
+    pub revocation: Option<RevocationKeys<'a>>,
     /// May these limits be charged? All or none.
     pub charges: Option<Charges<'a>>,
-    /// Is there room among the requests in flight? In all crowds or none.
+    /// Is there a free slot among the requests in flight? Of all limits, or of none.
     pub leases: Option<Leases<'a>>,
     /// What is the caller's session?
     pub session: Option<SessionKey<'a>>,
@@ -31,7 +31,7 @@ pub struct Questions<'a> {
 
 /// The revocation keys of one token or API key.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Standing<'a> {
+pub struct RevocationKeys<'a> {
     /// Keys whose existence revokes it.
     pub blacklist: &'a [String],
     /// Key of the subject's not-before time.
@@ -85,8 +85,8 @@ pub struct CachedEntry<'a> {
 /// What the store said to each question; `None` was not asked.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// See [`Questions::standing`].
-    pub standing: Option<Reply<StandingReply>>,
+    /// See [`Questions::revocation`].
+    pub revocation: Option<Reply<RevocationStatus>>,
     /// See [`Questions::charges`].
     pub charges: Option<Reply<ChargeReply>>,
     /// See [`Questions::leases`].
@@ -105,7 +105,7 @@ impl Answers {
     /// The same failure to every question that was asked.
     pub fn failed(questions: &Questions<'_>, error: &StoreError) -> Self {
         Self {
-            standing: questions.standing.map(|_| Err(error.clone())),
+            revocation: questions.revocation.map(|_| Err(error.clone())),
             charges: questions.charges.map(|_| Err(error.clone())),
             leases: questions.leases.map(|_| Err(error.clone())),
             session: questions.session.map(|_| Err(error.clone())),
@@ -119,8 +119,8 @@ impl Answers {
 impl Questions<'_> {
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        let Self { standing, charges, leases, session, cached, overdue: _ } = self;
-        standing.is_none()
+        let Self { revocation, charges, leases, session, cached, overdue: _ } = self;
+        revocation.is_none()
             && charges.is_none()
             && leases.is_none()
             && session.is_none()
@@ -131,9 +131,9 @@ impl Questions<'_> {
 /// One answer, or why there is none.
 pub type Reply<T> = Result<T, StoreError>;
 
-/// The standing of a token or an API key.
+/// The revocation status of a token or an API key.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct StandingReply {
+pub struct RevocationStatus {
     /// A blacklist key exists.
     pub listed: bool,
     /// The subject's not-before time, Unix seconds.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::keys::{Keys, REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
-use super::{Standing, StandingReply};
+use super::{RevocationKeys, RevocationStatus};
 
 /// Longest key that is kept, in bytes: `store.prefix` and a part are shorter.
 const KEY_BYTES_MAX: usize = 512;
@@ -150,7 +150,7 @@ impl Revoked {
     }
 
     /// Whether a request may be judged by the set: it is complete, and less than `max_stale` old.
-    pub fn is_trusted(&self, (now, at): (u64, Instant), max_stale: Duration) -> bool {
+    pub fn is_trusted(&self, now: u64, at: Instant, max_stale: Duration) -> bool {
         let age = self.heard.map(|heard| at.saturating_duration_since(heard));
         self.is_complete(now) && age.is_some_and(|age| age < max_stale)
     }
@@ -159,17 +159,18 @@ impl Revoked {
     /// when the set is not trusted.
     pub fn recall(
         &self,
-        standing: Standing<'_>,
-        now: (u64, Instant),
+        revocation: RevocationKeys<'_>,
+        now: u64,
+        at: Instant,
         max_stale: Duration,
-    ) -> Option<StandingReply> {
-        if !self.is_trusted(now, max_stale) {
+    ) -> Option<RevocationStatus> {
+        if !self.is_trusted(now, at, max_stale) {
             return None;
         }
-        let live = |key: &str| self.entries.get(key).filter(|entry| now.0 <= entry.until);
-        Some(StandingReply {
-            listed: standing.blacklist.iter().any(|key| live(key).is_some()),
-            not_before: standing.not_before.and_then(live).and_then(|entry| entry.not_before),
+        let live = |key: &str| self.entries.get(key).filter(|entry| now <= entry.until);
+        Some(RevocationStatus {
+            listed: revocation.blacklist.iter().any(|key| live(key).is_some()),
+            not_before: revocation.not_before.and_then(live).and_then(|entry| entry.not_before),
             // A key that is ended through the admin API is in the set too.
             gone: false,
         })

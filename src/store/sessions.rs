@@ -10,22 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::keys::Keys;
-use super::{Store, StoreError};
+use super::keys::SessionKeys;
 
+/// Field of what is kept beside a session: why and when it ends.
+pub(super) const ENDS: &str = "ends";
 /// Most sessions of one user that are listed, or ended in one step.
 pub const SESSIONS_MAX: usize = 1000;
 /// Most steps in which all sessions of one user are ended.
-const ROUNDS_MAX: usize = 1000;
-
-/// The keys of one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionKeys {
-    /// Of the session.
-    pub session: String,
-    /// Of what is kept beside it; only read where sessions are prolonged.
-    pub end: String,
-}
+pub(super) const ROUNDS_MAX: usize = 1000;
 
 /// How a session's life is prolonged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +79,7 @@ pub struct SessionWrite {
     pub part: String,
     /// Its keys.
     pub keys: SessionKeys,
-    /// What stands before ids in both, see [`Keys::session_families`].
+    /// What stands before ids in both, see [`super::keys::Keys::session_families`].
     pub families: [String; 2],
     /// The index of its user; without one it stays whose it was.
     pub index: Option<String>,
@@ -135,89 +127,4 @@ pub struct SessionList {
     pub sessions: Vec<SessionListed>,
     /// How many ids the index holds now, those that were not looked at included.
     pub count: usize,
-}
-
-impl Keys {
-    /// The keys of one session.
-    pub fn session_keys(&self, id: &str) -> SessionKeys {
-        SessionKeys { session: self.session(id), end: self.session_end(id) }
-    }
-}
-
-impl Store {
-    /// Moves a session's expiry out, never in, and notes beside it when it will end and why. Does
-    /// nothing when it is gone.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.renew(keys, renewal).await,
-            Self::Memory(store) => store.renew(keys, renewal),
-        }
-    }
-
-    /// Writes a session, its place in the index of its user, and ends the user's oldest others
-    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn write_session(
-        &self,
-        write: &SessionWrite,
-    ) -> Result<Option<SessionWritten>, StoreError> {
-        match self {
-            Self::Redis(store) => store.write_session(write).await,
-            Self::Memory(store) => store.write_session(write),
-        }
-    }
-
-    /// Ends one session and takes it out of its user's index. True when there was one.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.end_session(keys, part).await,
-            Self::Memory(store) => Ok(store.end_session(keys, part)),
-        }
-    }
-
-    /// The sessions in an index. What is gone is taken out of it.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn list_sessions(
-        &self,
-        index: &str,
-        families: &[String; 2],
-    ) -> Result<SessionList, StoreError> {
-        match self {
-            Self::Redis(store) => store.list_sessions(index, families).await,
-            Self::Memory(store) => store.list_sessions(index, families),
-        }
-    }
-
-    /// Ends all sessions in an index; how many there were.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused; some may have ended then.
-    pub async fn end_sessions(
-        &self,
-        index: &str,
-        families: &[String; 2],
-    ) -> Result<usize, StoreError> {
-        let mut ended = 0;
-        for _ in 0..ROUNDS_MAX {
-            let (now, left) = match self {
-                Self::Redis(store) => store.end_sessions(index, families).await?,
-                Self::Memory(store) => store.end_sessions(index, families)?,
-            };
-            ended += now;
-            if left == 0 {
-                return Ok(ended);
-            }
-        }
-        Err(StoreError::Refused("sessions of this user are written faster than ended".to_owned()))
-    }
 }

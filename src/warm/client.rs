@@ -6,13 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use crate::base::authority::Authority;
+use crate::base::http::authority::Authority;
+use crate::net::{self, Connection};
 
 /// Longest wait for one whole response.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,12 +30,12 @@ pub(super) enum Outcome {
 pub(super) struct Client {
     address: SocketAddr,
     host: HeaderValue,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    connection: Option<Connection>,
 }
 
 impl Client {
     pub(super) fn new(address: SocketAddr, authority: &Authority) -> Self {
-        Self { address, host: authority.to_header(), sender: None }
+        Self { address, host: authority.to_header(), connection: None }
     }
 
     /// Fetches a path, to the end of its body.
@@ -58,7 +56,7 @@ impl Client {
             Ok(Ok(head)) => head,
             // What is left of the exchange must not be taken for the next answer.
             Ok(Err(_)) | Err(_) => {
-                self.sender = None;
+                self.connection = None;
                 return Outcome::Failed;
             }
         };
@@ -83,8 +81,8 @@ impl Client {
             if !head.status.is_success() {
                 return Err(format!("{path} answers {}", head.status));
             }
-            let body = Limited::new(body, SITEMAP_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            let body = net::collect(body, SITEMAP_BYTES_MAX).await;
+            let body = body.map_err(|fault| fault.to_string())?;
             Ok(String::from_utf8_lossy(&body).into_owned())
         };
         let answered = tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await;
@@ -96,29 +94,21 @@ impl Client {
         path: &str,
         fields: &[(HeaderName, HeaderValue)],
     ) -> Result<Response<Incoming>, String> {
-        let ready = match &mut self.sender {
-            Some(sender) => sender.ready().await.is_ok(),
-            None => false,
+        let kept = match self.connection.take() {
+            Some(mut connection) => connection.is_ready().await.then_some(connection),
+            None => None,
         };
-        if !ready {
-            self.sender = Some(self.connect().await?);
-        }
-        let mut request = Request::new(Empty::new());
+        let connection = match kept {
+            Some(connection) => connection,
+            None => Connection::open(self.address).await.map_err(|fault| fault.to_string())?,
+        };
+        let connection = self.connection.insert(connection);
+        let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = path.parse().map_err(|_| format!("{path:?} is no path"))?;
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static("portcullis-warm"));
         headers.extend(fields.iter().cloned());
-        let sender = self.sender.as_mut().ok_or("not connected")?;
-        sender.send_request(request).await.map_err(|error| error.to_string())
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
-        let shaken = handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(|error| error.to_string())?;
-        // It ends with its sender; its error is the exchange's too.
-        tokio::spawn(connection);
-        Ok(sender)
+        connection.send(request).await.map_err(|fault| fault.to_string())
     }
 }

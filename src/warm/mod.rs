@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::client::{Client, Outcome};
-use crate::base::authority::Authority;
+use crate::base::http::authority::Authority;
 use crate::config::Warm;
 use crate::runtime::{Gateway, Running};
 use crate::store::{HeldLock, StoreError};
@@ -135,7 +135,7 @@ pub async fn route(gateway: &Arc<Gateway>, name: &str) -> Result<Report, Refused
         return Err(Refused::Busy);
     }
     let report = tokio::select! {
-        report = run(gateway, &running, (name, warm), &authority) => report,
+        report = run(gateway, &running, name, warm, &authority) => report,
         () = renew(gateway, &lock) => Err(Refused::Busy),
     };
     // Where it cannot be given back it ends by itself.
@@ -156,7 +156,8 @@ async fn renew(gateway: &Gateway, lock: &HeldLock) {
 async fn run(
     gateway: &Arc<Gateway>,
     running: &Running,
-    (name, warm): (&str, &Warm),
+    name: &str,
+    warm: &Warm,
     authority: &Authority,
 ) -> Result<Report, Refused> {
     let address = gateway.public().ok_or(Refused::NotServing)?;

@@ -36,7 +36,10 @@ auth = "partners"
 fn start(store: &str, more: &str) -> (Upstream, Gateway) {
     let upstream = Upstream::replying(response("200 OK", "hello"));
     let config = format!("{store}{AUTH}{}{CONFIG}{more}", upstream.table("shop"));
-    (upstream, Gateway::start(&config))
+    let gateway = Gateway::start(&config);
+    // An operation that warms is refused as long as the first warming goes on.
+    eventually("the first warming ends", || gateway.stderr().contains("warmed route"));
+    (upstream, gateway)
 }
 
 fn lines(gateway: &Gateway) -> Vec<String> {

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::{
-    Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, SessionKey, SessionReply,
-    SessionValue, Standing, StandingReply, Store,
+    Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, RevocationKeys,
+    RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
 use crate::support::{PATIENCE, Redis};
@@ -102,10 +102,14 @@ impl Subject {
         }
     }
 
-    async fn standing(&self, blacklist: &[&str], not_before: Option<&str>) -> Reply<StandingReply> {
-        let standing = Standing { blacklist: &words(blacklist), not_before, record: None };
-        let questions = Questions { standing: Some(standing), ..Questions::default() };
-        self.store.ask(&questions).await.standing.expect("an answer")
+    async fn revocation(
+        &self,
+        blacklist: &[&str],
+        not_before: Option<&str>,
+    ) -> Reply<RevocationStatus> {
+        let revocation = RevocationKeys { blacklist: &words(blacklist), not_before, record: None };
+        let questions = Questions { revocation: Some(revocation), ..Questions::default() };
+        self.store.ask(&questions).await.revocation.expect("an answer")
     }
 
     async fn session(&self, key: &str) -> Reply<Option<SessionReply>> {
@@ -142,7 +146,7 @@ over_both_stores![
 
 async fn a_token_is_listed_when_any_of_its_keys_exists(it: Subject) {
     it.write("app:auth:blacklist:sid:s1", "1");
-    let listed = async |keys: &[&str]| it.standing(keys, None).await.unwrap().listed;
+    let listed = async |keys: &[&str]| it.revocation(keys, None).await.unwrap().listed;
     assert!(!listed(&["app:auth:blacklist:t1"]).await);
     assert!(listed(&["app:auth:blacklist:t1", "app:auth:blacklist:sid:s1"]).await);
     assert!(listed(&["app:auth:blacklist:sid:s1"]).await);
@@ -153,19 +157,20 @@ async fn a_token_is_listed_when_any_of_its_keys_exists(it: Subject) {
 
 async fn a_not_before_time_is_read_and_garbage_is_not_taken_for_none(it: Subject) {
     let key = "app:auth:not-before:42";
-    assert_eq!(it.standing(&["t"], Some(key)).await.unwrap().not_before, None);
+    assert_eq!(it.revocation(&["t"], Some(key)).await.unwrap().not_before, None);
     it.write(key, "1700000000");
-    let expected = StandingReply { not_before: Some(1_700_000_000), ..StandingReply::default() };
-    assert_eq!(it.standing(&["t"], Some(key)).await, Ok(expected));
-    assert_eq!(it.standing(&[], Some(key)).await, Ok(expected));
+    let expected =
+        RevocationStatus { not_before: Some(1_700_000_000), ..RevocationStatus::default() };
+    assert_eq!(it.revocation(&["t"], Some(key)).await, Ok(expected));
+    assert_eq!(it.revocation(&[], Some(key)).await, Ok(expected));
     it.write(key, "yesterday");
-    let reply = it.standing(&["t"], Some(key)).await;
+    let reply = it.revocation(&["t"], Some(key)).await;
     assert!(reply.is_err(), "whoever wrote that meant to revoke: {reply:?}");
 }
 
 async fn a_revocation_lives_as_long_as_it_was_given(it: Subject) {
     it.store.put("mark", b"1", MINUTE).await.unwrap();
-    assert!(it.standing(&["mark"], None).await.unwrap().listed);
+    assert!(it.revocation(&["mark"], None).await.unwrap().listed);
     let ttl = it.ttl("mark").await.expect("an expiry");
     assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
 }
@@ -220,7 +225,11 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     let variants = words(&["-"]);
     let entry = CachedEntry { key: ENTRY, variants: &variants, lock: None };
     let questions = Questions {
-        standing: Some(Standing { blacklist: &blacklist, not_before: Some("since"), record: None }),
+        revocation: Some(RevocationKeys {
+            blacklist: &blacklist,
+            not_before: Some("since"),
+            record: None,
+        }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
@@ -229,7 +238,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     };
     assert!(!questions.is_empty());
     let answers = it.store.ask(&questions).await;
-    assert!(answers.standing.unwrap().unwrap().listed);
+    assert!(answers.revocation.unwrap().unwrap().listed);
     let charged = answers.charges.unwrap().unwrap();
     assert!(charged.allowed);
     assert_eq!(charged.windows.iter().map(|w| w.free).collect::<Vec<_>>(), [3, 7]);

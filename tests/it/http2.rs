@@ -126,6 +126,29 @@ async fn one_authority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_hyper_lets_through_in_http_2_alone_is_refused_by_name() {
+    let edge = Edge::with("[server.limits]\nheaders = 8");
+    let mut client = connect(edge.gateway.public).await;
+    let other_host = get("http://shop.test/").header("host", "evil.test");
+    let two_lengths =
+        get("http://shop.test/").header("content-length", "0").header("content-length", "00");
+    let many = (0..9).fold(get("http://shop.test/"), |request, number| {
+        request.header(format!("x-{number}"), "1")
+    });
+    for (request, expected, code) in [
+        (other_host, 400, "authority_mismatch"),
+        (two_lengths, 400, "content_length_invalid"),
+        (many, 431, "headers_too_many"),
+    ] {
+        let (head, body, _) = exchange(&mut client, request.body(()).unwrap(), None).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(head.status().as_u16(), expected, "{code}");
+        assert_eq!(problem["type"], format!("urn:portcullis:problem:{code}"));
+    }
+    assert_eq!(edge.upstream.seen(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crumbs_of_cookies_are_joined() {
     let edge = Edge::open();
     let mut client = connect(edge.gateway.public).await;

@@ -72,12 +72,14 @@ mod outage;
 mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
-/// The README's console examples and the demo's tour, executed.
+/// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;
+/// What a client is told of refusals that no other file is about.
+mod rejections;
 /// SIGHUP.
 mod reload;
 /// Upstreams that are broken or hostile, and what their clients see.

@@ -234,30 +234,15 @@ fn nothing_that_a_client_sends_makes_a_series() {
     assert_eq!(series(), before);
 }
 
-/// The names in the first column of README's tables of metrics, with their prefix.
+/// The names in the first column of the reference's table of metrics.
 fn documented() -> BTreeSet<String> {
-    let readme = include_str!("../../README.md");
-    let mut names = BTreeSet::new();
-    let mut is_table = false;
-    for line in readme.lines() {
-        is_table = line == "| metric | |" || (is_table && line.starts_with('|'));
-        let Some(cell) = line.strip_prefix("| ").and_then(|rest| rest.split(" | ").next()) else {
-            continue;
-        };
-        if is_table {
-            let quoted = cell.split('`').skip(1).step_by(2);
-            names.extend(quoted.map(|name| name.split('{').next().unwrap().to_owned()));
-        }
-    }
-    names.remove("metric");
-    let prefixed = |name: String| {
-        if name.starts_with("process_") { name } else { format!("portcullis_{name}") }
-    };
-    names.into_iter().map(prefixed).collect()
+    let (_, section) = include_str!("../../docs/reference.md").split_once("## Metrics").unwrap();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    cells.map(|line| line.split(['`', '{']).next().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn the_readme_lists_every_family_and_no_other() {
+fn the_reference_lists_every_family_and_no_other() {
     let (_upstream, gateway) = start("");
     let families: BTreeSet<String> = scrape(&gateway).families.into_keys().collect();
     assert_eq!(documented(), families);

@@ -375,7 +375,7 @@ fn a_digest_in_a_cookie_opens_no_long_id() {
         house.log_in(&long);
         assert!(house.session_of(format!("sid={long}").as_bytes()).is_some());
         let digest = "sha256:".to_owned()
-            + &portcullis::store::keys::hex(
+            + &portcullis::base::http::hex::encode(
                 aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, long.as_bytes()).as_ref(),
             );
         assert_eq!(house.session_of(format!("sid={digest}").as_bytes()), None);

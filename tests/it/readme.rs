@@ -1,87 +1,17 @@
-//! The README's console examples, executed: every `console` block's commands, among them the story
-//! of what a write makes stale, against a running demo, and every curl line that the demo prints.
+//! The documentation, executed: every block of README.md and docs/, and the demo and its tour. Its
+//! style is checked too, and the generated reference.
+
+mod execute;
+mod pages;
+mod reference;
+mod style;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::{Folder, run};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// The commands of the README's console blocks, each with the output that the README shows below
-/// it.
-fn examples() -> Vec<(String, String)> {
-    let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
-    let mut examples: Vec<(String, String)> = Vec::new();
-    for block in readme.split("```console\n").skip(1) {
-        for line in block.split("```").next().unwrap().lines() {
-            match line.strip_prefix("$ ") {
-                Some(command) => examples.push((command.to_owned(), String::new())),
-                None => {
-                    let (_, output) = examples.last_mut().expect("output without a command");
-                    output.push_str(line);
-                    output.push('\n');
-                }
-            }
-        }
-    }
-    examples
-}
-
-#[test]
-fn every_console_example_does_what_the_readme_says() {
-    let examples = examples();
-    assert!(examples.len() >= 3, "{examples:?}");
-    for (command, output) in examples {
-        let words: Vec<&str> = command.split(' ').collect();
-        match words.as_slice() {
-            ["cargo", "run", "--release", "--", "demo"] => drop(Demo::start()),
-            // The story is told in one go, below.
-            ["get()" | "get" | "write()" | "write", ..] => {}
-            ["scripts/test"] => {
-                use std::os::unix::fs::PermissionsExt as _;
-                let mode =
-                    std::fs::metadata(format!("{ROOT}/scripts/test")).unwrap().permissions().mode();
-                assert!(mode & 0o111 != 0, "scripts/test is not executable");
-            }
-            ["portcullis", arguments @ ..] => {
-                let ran = Command::new(BINARY).args(arguments).current_dir(ROOT).output().unwrap();
-                assert_eq!(String::from_utf8_lossy(&ran.stdout), output, "{command}");
-                assert!(ran.status.success(), "{command}");
-            }
-            _ => panic!("the README shows a command that no test knows: {command}"),
-        }
-    }
-}
-
-/// What stands for seconds, which the README writes as `…`.
-fn without_seconds(output: &str) -> String {
-    let mut parts = output.split("ttl=");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '-' | '…'));
-        text.extend(["ttl=…", rest]);
-    }
-    text
-}
-
-#[test]
-fn the_story_of_what_a_write_makes_stale_is_true() {
-    const MARK: &str = "--- the next command ---";
-    let mut story = examples();
-    story.retain(|(command, _)| command.starts_with("get") || command.starts_with("write"));
-    assert!(story.len() >= 15, "{story:?}");
-    let demo = Demo::start();
-    let (public, admin) = (demo.address("a gateway on http://"), demo.address("  curl http://"));
-    let script: String =
-        story.iter().map(|(command, _)| format!("{command}\necho '{MARK}'\n")).collect();
-    let script = script.replace("127.0.0.1:8080", &public).replace("127.0.0.1:9901", &admin);
-    let output = demo.paste(&script);
-    let outputs: Vec<&str> = output.split(&format!("{MARK}\n")).collect();
-    assert_eq!(outputs.len(), story.len() + 1, "{output}");
-    for ((command, shown), output) in story.iter().zip(outputs) {
-        assert_eq!(without_seconds(output), *shown, "$ {command}");
-    }
-}
 
 /// A running demo and the tour it printed.
 struct Demo {
@@ -91,8 +21,14 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
+        Self::on("memory:")
+    }
+
+    /// With this store.
+    fn on(store: &str) -> Self {
         let mut child = Command::new(BINARY)
-            .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--store", store])
+            .args(["--store-timeout", "10s"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -113,15 +49,16 @@ impl Demo {
         rest[..end.expect("an end")].to_owned()
     }
 
+    /// The lines that name the tokens of its users.
+    fn tokens(&self) -> String {
+        let lines = self.tour.lines().map(str::trim);
+        let tokens = lines.filter(|line| line.starts_with("ADA=") || line.starts_with("BOB="));
+        tokens.flat_map(|line| [line, "\n"]).collect()
+    }
+
     /// Runs one line of the tour as a user would paste it.
     fn paste(&self, line: &str) -> String {
-        let tokens: Vec<&str> = self
-            .tour
-            .lines()
-            .map(str::trim)
-            .filter(|line| line.starts_with("ADA=") || line.starts_with("BOB="))
-            .collect();
-        let script = format!("{}\n{line}", tokens.join("\n"));
+        let script = format!("{}{line}", self.tokens());
         let ran = Command::new("bash").args(["-c", &script]).output().unwrap();
         assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
         String::from_utf8_lossy(&ran.stdout).into_owned()
@@ -179,4 +116,30 @@ fn the_demo_ends_by_the_signals_that_mean_it() {
     }
     signal("INT", demo.child.id());
     assert_eq!(demo.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_demos_configuration_is_one_to_start_from() {
+    let folder = Folder::new();
+    let print = || run(&folder, &["demo", "--print-config", "--listen", "127.0.0.1:8088"]);
+    let (printed, again) = (print(), print());
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    folder.write("gateway.toml", &printed.stdout);
+    let checked = run(&folder, &["check"]);
+    assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("ok: 4 routes\n", ""));
+    let signed = run(&folder, &["token", "--claim", "sub=42"]);
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+    // All that the demo fills in has a value, and the secret is nobody else's.
+    for word in ["PUBLIC", "ADMIN", "STORE", "PATIENCE", "UPSTREAM", "SECRET"] {
+        assert!(!printed.stdout.contains(word), "{word}");
+    }
+    assert!(printed.stdout.contains("listen = [\"127.0.0.1:8088\"]"), "{}", printed.stdout);
+    let differing = printed.stdout.lines().zip(again.stdout.lines()).filter(|(a, b)| a != b);
+    let differing: Vec<(&str, &str)> = differing.collect();
+    assert!(
+        matches!(differing[..], [(a, _)] if a.starts_with("secret = \"") && a.len() == 75),
+        "{differing:?}"
+    );
+    let help = run(&folder, &["demo", "--help"]);
+    assert!(help.stdout.contains("--print-config"), "{}", help.stdout);
 }

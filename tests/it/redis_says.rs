@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use portcullis::config::{self, StoreUrl};
-use portcullis::store::{Questions, RedisStore, Standing, Store, StoreError};
+use portcullis::store::{Questions, RedisStore, RevocationKeys, Store, StoreError};
 
 use crate::support::{
     AUTH, Client, Gateway, PATIENCE, Redis, Session, TcpProxy, Upstream, claims, eventually,
@@ -187,9 +187,10 @@ fn five_misses_of_five_threads_open_the_breaker_for_all() {
     let step = Barrier::new(THREADS + 1);
     let ask = async || {
         let blacklist = ["app:auth:blacklist:x".to_owned()];
-        let standing = Some(Standing { blacklist: &blacklist, ..Standing::default() });
-        let questions = Questions { standing, ..Questions::default() };
-        store.ask(&questions).await.standing.expect("an answer")
+        let revocation =
+            Some(RevocationKeys { blacklist: &blacklist, ..RevocationKeys::default() });
+        let questions = Questions { revocation, ..Questions::default() };
+        store.ask(&questions).await.revocation.expect("an answer")
     };
     std::thread::scope(|scope| {
         for _ in 0..THREADS {

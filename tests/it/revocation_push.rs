@@ -187,35 +187,36 @@ fn log_out_everywhere_holds_without_redis_and_spares_new_log_ins() {
     }
 }
 
-/// The README's line, word by word, as an application sends it.
+/// The commands of docs/redis.md, word by word, as an application sends them.
 #[test]
 fn an_application_tells_the_gateways_itself() {
     let mut house = House::open();
     let gateway = house.gateway();
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("README.md");
-    let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("XADD ")).collect();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
+    let page = page.expect("docs/redis.md").replace("\\\n", "");
+    let lines: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("redis-cli XADD ")).collect();
     let [of_token, of_user, undone] = lines[..] else { panic!("not three XADD: {lines:?}") };
     let send = |line: &str, values: &[(&str, &str)]| {
-        let fill = |word: &str| {
-            let filled = values.iter().fold(word.to_owned(), |word, (name, value)| {
-                word.replace(&format!("<{name}>"), value)
-            });
-            assert!(!filled.contains('<'), "{line} needs more values");
-            filled
-        };
-        let words: Vec<String> = line.split(' ').map(fill).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut filled = format!("XADD {}", line.replace('\'', ""));
+        for (shown, value) in values {
+            assert!(filled.contains(shown), "{line} has no {shown}");
+            filled = filled.replace(shown, value);
+        }
+        assert!(!filled.contains('$'), "{line} needs more values");
+        let words: Vec<&str> = filled.split_whitespace().collect();
         let id = house.redis.cli(&words);
         assert!(id.contains('-') && !id.contains("error"), "{line}: {id}");
     };
     let now = issued_at(&with(json!({})));
-    send(of_token, &[("jti", "t-1"), ("until", LATER)]);
-    send(of_token, &[("jti", "t-2"), ("until", LATER)]);
+    let (jti, until) = ("blacklist:2f6a9b", "\"$until\"");
+    send(of_token, &[(jti, "blacklist:t-1"), (until, LATER)]);
+    send(of_token, &[(jti, "blacklist:t-2"), (until, LATER)]);
     let time = (now - 10).to_string();
-    send(of_user, &[("sub", "u-1"), ("not_before", &time), ("until", LATER)]);
+    let user = [("not-before:42", "not-before:u-1"), ("\"$now\"", &*time), (until, LATER)];
+    send(of_user, &user);
     knows(&gateway, 3);
-    send(undone, &[("jti", "t-2")]);
+    send(undone, &[(jti, "blacklist:t-2")]);
     knows(&gateway, 2);
     house.redis.kill();
     house.refuses(&gateway, &token(with(json!({"jti": "t-1"}))), "the token");

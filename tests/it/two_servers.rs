@@ -1,19 +1,25 @@
-//! Upstreams of two servers, of which one is dead.
+//! Upstreams of two servers: how requests are spread over them, and what happens when one is dead.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Client, Gateway, Upstream, eventually, raw, response, status};
+use crate::support::{Client, Gateway, Session, Upstream, eventually, raw, response, status};
 
 /// A port that refuses connections for as long as this is held: it is bound, and nobody listens.
 struct Dead(tokio::net::TcpSocket);
 
 impl Dead {
     fn new() -> Self {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self(socket)
+        Self::at("127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
+    /// At a port where nobody listens any more.
+    fn at(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
     }
 
     fn address(&self) -> SocketAddr {
@@ -36,6 +42,131 @@ const BALANCES: [&str; 2] = ["p2c", "round-robin"];
 
 fn fine() -> Upstream {
     Upstream::replying(response("200 OK", "fine"))
+}
+
+#[test]
+fn round_robin_follows_the_weights() {
+    let servers = [fine(), fine(), fine()];
+    let gateway = before(
+        &format!(
+            "{{ url = \"{}\", weight = 3 }}, {{ url = \"{}\", weight = 2 }}, \"{}\"",
+            servers[0].url(),
+            servers[1].url(),
+            servers[2].url()
+        ),
+        "balance = \"round-robin\"",
+    );
+    for turns in 1..=5 {
+        for _ in 0..6 {
+            assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+        }
+        assert_eq!(servers.each_ref().map(Upstream::seen), [3 * turns, 2 * turns, turns]);
+    }
+}
+
+#[test]
+fn the_less_busy_server_is_chosen() {
+    // It does not answer a request for `/held`.
+    let server = || {
+        Upstream::with(|request, connection| {
+            let _ = if request.target() == "/held" {
+                connection.read(&mut [0; 16]).map(drop)
+            } else {
+                connection.write_all(response("200 OK", "fine").as_bytes())
+            };
+        })
+    };
+    let hold = |gateway: &Gateway| {
+        let mut held = TcpStream::connect(gateway.public).unwrap();
+        held.write_all(b"GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
+        held
+    };
+    let [one, other] = [server(), server()];
+    let gateway = before(&format!("\"{}\", \"{}\"", one.url(), other.url()), "");
+    let _held = hold(&gateway);
+    eventually("one of them has it", || one.seen() + other.seen() == 1);
+    let (busy, free) = if one.seen() == 1 { (one, other) } else { (other, one) };
+    for _ in 0..20 {
+        assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+    }
+    assert_eq!((busy.seen(), free.seen()), (1, 20));
+
+    let [strong, weak] = [server(), server()];
+    let gateway = before(
+        &format!("{{ url = \"{}\", weight = 1000 }}, \"{}\"", strong.url(), weak.url()),
+        "balance = \"p2c\"",
+    );
+    // By its weight it stays less busy than a server without any request.
+    let held: Vec<TcpStream> = (1..=10)
+        .map(|number| {
+            let held = hold(&gateway);
+            eventually("it has the request", || strong.seen() == number);
+            held
+        })
+        .collect();
+    assert_eq!((held.len(), weak.seen()), (10, 0));
+}
+
+#[test]
+fn what_a_server_has_read_goes_to_no_other_server() {
+    for balance in BALANCES {
+        let hung = Upstream::with(|_, connection| {
+            let _ = connection.shutdown(Shutdown::Both);
+        });
+        let alive = fine();
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", hung.url(), alive.url()),
+            &format!("balance = \"{balance}\"\nfail_timeout = \"1ms\""),
+        );
+        for (at, (method, body)) in
+            [("POST", "order"), ("PUT", "order"), ("GET", ""), ("DELETE", "")]
+                .into_iter()
+                .cycle()
+                .take(40)
+                .enumerate()
+        {
+            let mut request = Client::request(gateway.public, method, "/");
+            if !body.is_empty() {
+                request = request.body(body);
+            }
+            let before = hung.seen();
+            let expected = |seen| if seen > before { 502 } else { 200 };
+            let status = request.send().status;
+            assert_eq!(status, expected(hung.seen()), "{balance} {method}");
+            assert_eq!(hung.seen() + alive.seen(), at + 1, "{balance} {method}");
+        }
+        assert!(hung.seen() > 0, "{balance}");
+    }
+}
+
+#[test]
+fn a_body_outlives_the_server_whose_connection_rests() {
+    for balance in BALANCES {
+        let (dying, alive) = (fine(), fine());
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", dying.url(), alive.url()),
+            &format!("balance = \"{balance}\"\nfail_timeout = \"1ms\""),
+        );
+        // One connection, because the thread that serves it keeps the upstreams' at rest.
+        let mut session = Session::open(gateway.public);
+        eventually("both are in use", || {
+            assert_eq!(session.get("/").send().status, 200);
+            dying.seen() > 0 && alive.seen() > 0
+        });
+        let address = dying.url().trim_start_matches("http://").parse().unwrap();
+        drop(dying);
+        let mut dead = None;
+        eventually("nobody listens", || {
+            dead = Dead::at(address).ok();
+            dead.is_some()
+        });
+        alive.forget();
+        for _ in 0..10 {
+            assert_eq!(session.request("POST", "/").body("order").send().status, 200);
+        }
+        assert_eq!(alive.seen(), 10, "{balance}");
+        assert!(alive.recorded().iter().all(|request| request.text() == "order"));
+    }
 }
 
 #[test]
@@ -180,20 +311,19 @@ fn one_request_waits_for_one_dead_server_alone() {
     assert!(failed <= 1, "{statuses:?}");
 }
 
-struct Full {
-    address: SocketAddr,
+/// A listener whose queue is full: what comes is dropped, and neither accepted nor refused.
+pub(crate) struct Full {
+    pub(crate) address: SocketAddr,
     _listener: TcpListener,
-    _queued: Vec<std::net::TcpStream>,
+    _queued: Vec<TcpStream>,
 }
 
 /// Fills the queue of a listener that accepts nobody.
-fn socket_that_drops() -> Full {
+pub(crate) fn socket_that_drops() -> Full {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500))
-    {
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
         queued.push(stream);
         assert!(queued.len() < 10_000, "the queue has no end");
     }

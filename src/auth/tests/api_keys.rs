@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::*;
 use crate::auth::api_key::is_mistyped;
 use crate::auth::carrier::Raw;
-use crate::auth::key_verifier::KeyMemory;
+use crate::auth::key_verifier::Unrecalled;
+use crate::auth::memory::KeyMemory;
 use crate::auth::{
-    Denied, KeyFault, KeyVerifier, RECORD_BYTES_MAX, RECORD_FRESH, RECORD_KEPT, Record,
-    Unidentified, generate,
+    Denied, KeyFault, KeyVerifier, RECORD_BYTES_MAX, RECORD_FRESH, RECORD_KEPT, Record, generate,
 };
 use crate::store::StoreError;
 use crate::store::keys::Keys;
@@ -39,17 +39,16 @@ fn present(
     reply: Result<Option<&Value>, StoreError>,
 ) -> (Result<Arc<Identity>, Denied>, bool) {
     let key = Raw(b"legacy-key"[..].into());
-    match verifier.recall(&key, memory, (now, at)) {
+    match verifier.recall(&key, memory, now, at) {
         Ok(identity) => (Ok(identity), false),
-        Err(Unidentified::Denied(denied)) => (Err(denied), false),
-        Err(Unidentified::KeyUnread(unread)) => {
+        Err(Unrecalled::Denied(denied)) => (Err(denied), false),
+        Err(Unrecalled::Unread(unread)) => {
             let digest = crate::auth::key_digest(b"legacy-key");
             assert_eq!(unread.record_key(), format!("app:auth:key:{digest}"));
             let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(now.unsigned_abs());
             let reply = reply.map(|record| record.map(|it| Bytes::from(it.to_string())));
-            (unread.judge(reply, memory, (wall, at)), true)
+            (unread.judge(reply, memory, wall, at), true)
         }
-        Err(Unidentified::KeyUnknown(missing)) => panic!("{missing:?}"),
     }
 }
 

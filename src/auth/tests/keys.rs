@@ -288,7 +288,7 @@ fn compile_names_the_place_of_each_mistake() {
         config.claims_to_headers.insert(header.to_owned(), claim.to_owned());
     }
     let keys = store::keys::Keys::new("app");
-    let mistakes = Verifier::compile("users", &config, &keys, Company::Alone).unwrap_err();
+    let mistakes = Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err();
     let places: Vec<&str> = mistakes.iter().map(|mistake| mistake.0.as_str()).collect();
     assert_eq!(
         places,
@@ -302,5 +302,25 @@ fn compile_names_the_place_of_each_mistake() {
     );
     config = hs256_settings();
     config.keys = None;
-    assert_eq!(Verifier::compile("users", &config, &keys, Company::Alone).unwrap_err(), []);
+    assert_eq!(Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err(), []);
+}
+
+#[test]
+fn no_claim_is_written_where_http_or_the_gateway_says_something() {
+    let keys = store::keys::Keys::new("app");
+    for (header, is_free) in [
+        ("x-user-id", true),
+        ("accept-language", true),
+        ("transfer-encoding", false),
+        ("proxy-authentication-info", false),
+        ("content-type", false),
+        ("range", false),
+        ("traceparent", false),
+        ("x-forwarded-user", false),
+    ] {
+        let mut config = hs256_settings();
+        config.claims_to_headers.insert(header.to_owned(), "sub".to_owned());
+        let compiled = Verifier::compile("users", &config, &keys, SharedWith::Nobody);
+        assert_eq!(compiled.is_ok(), is_free, "{header}");
+    }
 }

@@ -12,7 +12,7 @@ use crate::auth::{
     Denied, Places, Policy, Requirement, TokenMemory, Unidentified, confirm, permit, strip,
 };
 use crate::base::facts::Caller;
-use crate::store::StandingReply;
+use crate::store::RevocationStatus;
 
 fn policy(config: &config::Verifier) -> Policy {
     Policy::new(vec![Arc::new(compile(config))], false, Vec::new())
@@ -166,8 +166,8 @@ fn revocation_is_judged_without_leeway() {
     ] {
         let by = if listed { "jti" } else { "sub" };
         let expected = if revoked { Err(Denied::Revoked(by)) } else { Ok(()) };
-        let standing = StandingReply { listed, not_before, gone: false };
-        assert_eq!(confirm(identity, standing), expected, "{listed} {not_before:?}");
+        let revocation = RevocationStatus { listed, not_before, gone: false };
+        assert_eq!(confirm(identity, revocation), expected, "{listed} {not_before:?}");
     }
 }
 

@@ -201,7 +201,7 @@ fn a_set_without_a_key_of_use_is_refused_as_a_whole() {
 fn a_shared_secret_cannot_come_from_a_url() {
     let config = settings(&[Algorithm::ES256, Algorithm::HS256], remote());
     let keys = store::keys::Keys::new("app");
-    let mistakes = Verifier::compile("users", &config, &keys, Company::Alone).unwrap_err();
+    let mistakes = Verifier::compile("users", &config, &keys, SharedWith::Nobody).unwrap_err();
     assert_eq!(mistakes.len(), 1);
     assert_eq!(mistakes[0].0, "algorithms");
 }
@@ -285,7 +285,7 @@ fn two_issuers() -> Policy {
             config.token_bytes = 300;
         }
         let keys = store::keys::Keys::new("app");
-        Arc::new(Verifier::compile(name, &config, &keys, Company::Tokens).unwrap())
+        Arc::new(Verifier::compile(name, &config, &keys, SharedWith::Tokens).unwrap())
     });
     Policy::new(verifiers.to_vec(), false, Vec::new())
 }

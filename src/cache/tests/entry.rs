@@ -1,10 +1,11 @@
 //! Entries as bytes and as responses: nothing is lost, and no damage gets through.
 
 use super::super::{
-    Chunked, Epochs, Flags, INLINE_BYTES_MAX, Policy, Stored, StoredBody, WhyNot, compress,
-    may_replace, outdates,
+    Chunked, Epochs, Flags, INLINE_BYTES_MAX, Stored, StoredBody, WhyNot, compress, may_replace,
+    outdates,
 };
 use super::{NOW, entry, fields};
+use crate::config;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -236,7 +237,7 @@ fn a_body_in_chunks_knows_its_pieces() {
 
 #[test]
 fn an_entry_is_kept_as_long_as_it_is_of_any_use() {
-    let policy = Policy::default();
+    let policy = config::Cache::default();
     let with = |change: &dyn Fn(&mut Stored)| {
         let mut stored = entry(200, "");
         change(&mut stored);

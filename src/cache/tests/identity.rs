@@ -1,9 +1,9 @@
 //! Whose an answer is: identified callers, private answers, and the fields that select.
 
-use super::super::Policy;
 use super::super::WhyNot::{Authenticated, NoFreshness, Private};
 use super::policy::{Case, PLAIN};
 use crate::base::facts::Identity;
+use crate::config;
 use std::sync::Arc;
 
 #[test]
@@ -12,9 +12,9 @@ fn what_is_private_is_kept_for_its_user_alone() {
     let own = Case { response, authenticated: true, partition: true, per_user: true, ..PLAIN };
     assert_eq!(own.lifetime(), Ok(60));
     assert_eq!(Case { per_user: false, ..own }.lifetime(), Err(Private));
-    let policy = |names: &[&str]| Policy {
+    let policy = |names: &[&str]| config::Cache {
         partition: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..Policy::default()
+        ..config::Cache::default()
     };
     let caller = |claim: &str, value: &str| {
         Some(Arc::new(Identity {

@@ -2,8 +2,8 @@
 
 use super::super::{Own, Targets, invalidates, targets};
 use super::fields;
-use crate::base::authority::Authority;
 use crate::base::facts::Target;
+use crate::base::http::authority::Authority;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use proptest::prelude::*;
@@ -130,7 +130,7 @@ proptest! {
     ) {
         for path in after_post("h:8080", &format!("location: {reference}")).paths {
             let path = PathAndQuery::try_from(path).unwrap();
-            prop_assert!(crate::base::path::canonical(&path, false).unwrap() == path);
+            prop_assert!(crate::base::http::path::canonical(&path, false).unwrap() == path);
         }
     }
 }

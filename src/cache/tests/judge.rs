@@ -1,9 +1,8 @@
 //! Judging stored answers: freshness at its edges, Vary, the request's own wishes, failures.
 
-use super::super::{
-    Failure, Flags, Forward, Intent, Policy, Stored, Verdict, judge, lookup, usable_after,
-};
+use super::super::{Failure, Flags, Forward, Intent, Stored, Verdict, judge, lookup, usable_after};
 use super::{NOW, entry, fields};
+use crate::config;
 use http::{Method, StatusCode};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ fn judged(stored: &Stored, request: &str, purged: bool, later_ms: u64) -> Verdic
 }
 
 fn intent(request: &str) -> Intent {
-    lookup(&Policy::default(), &Method::GET, &fields(request), false)
+    lookup(&config::Cache::default(), &Method::GET, &fields(request), false)
 }
 
 #[test]
@@ -136,9 +135,9 @@ fn a_reload_of_what_never_changes_is_a_hit() {
 fn a_failure_is_hidden_within_bounds() {
     let seconds = Duration::from_secs;
     let status = |code: u16| Failure::Status(StatusCode::from_u16(code).unwrap());
-    let policy = |disconnected| Policy {
+    let policy = |disconnected| config::Cache {
         stale_when_disconnected: seconds(disconnected),
-        ..Policy::default()
+        ..config::Cache::default()
     };
     let usable = |failure, stored: &Stored, request: &str, disconnected, later_ms| {
         usable_after(

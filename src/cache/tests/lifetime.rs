@@ -1,9 +1,10 @@
 //! How long an answer holds, how old it is, and how far beyond that it is of use.
 
+use super::super::Flags;
 use super::super::WhyNot::{Expired, NoFreshness};
-use super::super::{Flags, Policy};
 use super::policy::{Case, PLAIN};
 use super::{DATE, MINUTE_BEFORE, MINUTE_LATER, NOW};
+use crate::config;
 use http::Method;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -31,10 +32,10 @@ fn what_is_stale_from_the_start_is_kept_to_be_validated() {
 
 #[test]
 fn staleness_is_what_the_response_says_and_else_the_route() {
-    let route = Policy {
+    let route = config::Cache {
         stale_while_revalidate: Some(Duration::from_secs(30)),
         stale_if_error: Some(Duration::from_secs(u64::MAX)),
-        ..Policy::default()
+        ..config::Cache::default()
     };
     let week = 7 * 24 * 3600;
     let cases = [
@@ -48,7 +49,7 @@ fn staleness_is_what_the_response_says_and_else_the_route() {
     for (control, own, with_route) in cases {
         let response = format!("cache-control: {control}");
         let case = Case { response: &response, ..PLAIN };
-        for (policy, expected) in [(&Policy::default(), own), (&route, with_route)] {
+        for (policy, expected) in [(&config::Cache::default(), own), (&route, with_route)] {
             let freshness = case.outcome_of(policy, &Method::GET, NOW, NOW).unwrap();
             assert_eq!((freshness.swr_s, freshness.sie_s), expected, "{control}");
             assert_eq!(

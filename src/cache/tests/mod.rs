@@ -67,8 +67,3 @@ fn entry(status: u16, headers: &str) -> Stored {
         StoredBody::Inline(Bytes::from_static(b"body")),
     )
 }
-
-/// Some entry, where it does not matter which.
-pub(super) fn any_stored() -> std::sync::Arc<Stored> {
-    std::sync::Arc::new(entry(200, "content-type: text/plain"))
-}

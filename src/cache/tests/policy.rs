@@ -5,10 +5,11 @@ use super::super::WhyNot::{
     TooLarge, Vary,
 };
 use super::super::{
-    Asked, Forward, Freshness, Intent, Policy, SetCookie as Cookies, WhyNot, for_fill, lookup,
-    storable, stored_headers,
+    Asked, Forward, Freshness, Intent, WhyNot, for_fill, lookup, storable, stored_headers,
 };
 use super::{NOW, fields};
+use crate::config;
+use crate::config::SetCookie as Cookies;
 use http::Method;
 use std::time::Duration;
 
@@ -53,21 +54,21 @@ impl Case<'_> {
         sent: u64,
         now: u64,
     ) -> Result<Freshness, WhyNot> {
-        let policy = Policy {
+        let policy = config::Cache {
             ttl: self.ttl.map(Duration::from_secs),
             shared: self.shared,
             partition: self.partition.then(|| "plan".to_owned()).into_iter().collect(),
             max_bytes: 1_000,
             heuristic: self.heuristic,
             set_cookie: self.cookies,
-            ..Policy::default()
+            ..config::Cache::default()
         };
         self.outcome_of(&policy, method, sent, now)
     }
 
     pub(super) fn outcome_of(
         &self,
-        policy: &Policy,
+        policy: &config::Cache,
         method: &Method,
         sent: u64,
         now: u64,
@@ -134,10 +135,10 @@ fn what_a_request_allows() {
     ];
     for (method, headers, has_body, expected) in cases {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let intent = lookup(&Policy::default(), &method, &fields(headers), has_body);
+        let intent = lookup(&config::Cache::default(), &method, &fields(headers), has_body);
         assert_eq!(intent, expected, "{method} {headers:?} {has_body}");
     }
-    let deaf = Policy { ignore_request_directives: true, ..Policy::default() };
+    let deaf = config::Cache { ignore_request_directives: true, ..config::Cache::default() };
     let all = "max-age=0, min-fresh=9, max-stale, stale-if-error=9, no-cache, only-if-cached";
     let intent = lookup(&deaf, &Method::GET, &fields(&format!("cache-control: {all}")), false);
     assert_eq!(intent, Intent { only_if_cached: true, ..get });
@@ -194,11 +195,11 @@ fn every_final_status_is_kept_if_it_says_so_and_errors_shortly() {
 #[test]
 fn the_operator_says_how_long_errors_are_kept() {
     let seconds = Duration::from_secs;
-    let policy = Policy {
+    let policy = config::Cache {
         error_ttl: seconds(7),
         negative: [(404, seconds(5)), (503, seconds(90))].into(),
         ttl: Some(seconds(30)),
-        ..Policy::default()
+        ..config::Cache::default()
     };
     let cases = [
         (404, "", Ok(5)),
@@ -214,7 +215,7 @@ fn the_operator_says_how_long_errors_are_kept() {
         let outcome = case.outcome_of(&policy, &Method::GET, NOW, NOW).map(|f| f.lifetime_s);
         assert_eq!(outcome, expected, "{status} {response:?}");
     }
-    let none = Policy { error_ttl: Duration::ZERO, ..policy };
+    let none = config::Cache { error_ttl: Duration::ZERO, ..policy };
     let kept = Case { status: 404, ..PLAIN }.outcome_of(&none, &Method::GET, NOW, NOW).unwrap();
     assert_eq!(kept.lifetime_s, 0);
 }

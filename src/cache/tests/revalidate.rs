@@ -1,14 +1,15 @@
 //! Validation: what is asked, which answers count, and what an entry is afterwards.
 
 use super::super::{
-    Asked, Freshened, HeadNews, Policy, Stored, WhyNot, conditions, confirms, freshened, head_news,
+    Asked, Freshened, HeadUpdate, Stored, WhyNot, conditions, confirms, freshened, head_update,
     lookup,
 };
 use super::{DATE, MINUTE_BEFORE, MINUTE_LATER, NOW, entry, fields};
+use crate::config;
 use http::{HeaderMap, Method, StatusCode};
 
-fn with_asked<T>(request: &str, use_it: impl FnOnce(&Policy, &Asked<'_>) -> T) -> T {
-    let (policy, headers) = (Policy::default(), fields(request));
+fn with_asked<T>(request: &str, use_it: impl FnOnce(&config::Cache, &Asked<'_>) -> T) -> T {
+    let (policy, headers) = (config::Cache::default(), fields(request));
     let intent = lookup(&policy, &Method::GET, &headers, false);
     let asked = Asked {
         intent: &intent,
@@ -151,11 +152,11 @@ fn a_head_confirms_or_outdates() {
     let news = |status: u16, headers: &str| {
         with_asked("", |policy, asked| {
             let status = StatusCode::from_u16(status).unwrap();
-            head_news(&stored, status, &fields(headers), policy, (asked, NOW + 90_000))
+            head_update(&stored, status, &fields(headers), policy, (asked, NOW + 90_000))
         })
     };
     let good = format!("etag: \"a\"\nlast-modified: {DATE}\ncontent-length: 4\nx: 1");
-    let HeadNews::Confirmed(fresh) = news(200, &good) else { panic!("{:?}", news(200, &good)) };
+    let HeadUpdate::Confirmed(fresh) = news(200, &good) else { panic!("{:?}", news(200, &good)) };
     assert_eq!(fresh.stored.headers["x"], "1");
     assert_eq!(fresh.stored.answered_ms, NOW + 90_000);
     for other in [
@@ -165,9 +166,9 @@ fn a_head_confirms_or_outdates() {
         "etag: \"a\"\ncontent-length: 3",
         &format!("etag: \"a\"\nlast-modified: {MINUTE_LATER}"),
     ] {
-        assert_eq!(news(200, other), HeadNews::Outdated, "{other}");
+        assert_eq!(news(200, other), HeadUpdate::Outdated, "{other}");
     }
     for status in [304, 404, 500, 301] {
-        assert_eq!(news(status, "etag: \"b\""), HeadNews::None, "{status}");
+        assert_eq!(news(status, "etag: \"b\""), HeadUpdate::None, "{status}");
     }
 }

@@ -4,8 +4,8 @@ use http::uri::PathAndQuery;
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::authority::Authority;
 use crate::base::facts::Via;
+use crate::base::http::authority::Authority;
 
 fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
     forwarded_for(given, via_trusted.then(Box::default))
@@ -190,4 +190,53 @@ proptest! {
         prop_assert_eq!(values.len(), 1);
         prop_assert_eq!(values[0].1, "42");
     }
+}
+
+fn interim_head(status: u16, fields: &[(&'static str, &'static str)]) -> Option<String> {
+    let pair = |(name, value): &(&'static str, &'static str)| {
+        (HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    let fields = fields.iter().map(pair).collect();
+    let head = interim(StatusCode::from_u16(status).unwrap(), &fields);
+    head.map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn only_interim_responses_of_the_upstreams_own_pass() {
+    assert_eq!(interim_head(102, &[]).unwrap(), "HTTP/1.1 102 Processing\r\n\r\n");
+    assert_eq!(interim_head(103, &[]).unwrap(), "HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert_eq!(interim_head(199, &[]).unwrap(), "HTTP/1.1 199 \r\n\r\n");
+    for status in [100, 101, 200, 204, 304, 502] {
+        assert_eq!(interim_head(status, &[]), None, "{status}");
+    }
+}
+
+#[test]
+fn repeated_fields_pass_and_those_of_one_connection_do_not() {
+    let fields = [
+        ("link", "</a>; rel=preload"),
+        ("link", "</b>; rel=preload"),
+        ("connection", "x-hop, close"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("content-length", "5"),
+        ("transfer-encoding", "chunked"),
+        ("trailer", "x"),
+        ("upgrade", "h2c"),
+        ("x-request-id", "theirs"),
+    ];
+    let expected = "HTTP/1.1 103 Early Hints\r\n\
+                    link: </a>; rel=preload\r\nlink: </b>; rel=preload\r\n\r\n";
+    assert_eq!(interim_head(103, &fields).unwrap(), expected);
+}
+
+#[test]
+fn what_an_upstream_says_to_a_proxy_alone_does_not_return() {
+    let names = ["proxy-authentication-info", "http2-settings", "proxy-authenticate", "x-kept"];
+    let mut headers: HeaderMap = names
+        .iter()
+        .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))
+        .collect();
+    returning(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
 }

@@ -50,16 +50,16 @@ impl Bench {
     /// Sends one request through the limit, to its outcome.
     async fn send(&self, facts: &Facts<'_>, outcome: &Outcome<'_>) -> Answer {
         let policy = Policy::compile([("p", &self.limit)].into_iter(), 1);
-        let mut told = Told::default();
-        let verdict = match question(&policy, &Keys::new("app"), facts, true) {
+        let mut notes = LimitNotes::default();
+        let verdict = match RateCheck::of(&policy, &Keys::new("app"), facts, true) {
             None => Ok(None),
-            Some(asked) => {
-                let reply = self.store.take(asked.charges()).await;
-                asked.admit(&reply, LimitOutage::Refuse, &self.here, &mut told)
+            Some(check) => {
+                let reply = self.store.take(check.charges()).await;
+                check.admit(&reply, LimitOutage::Refuse, &self.here, &mut notes)
             }
         };
         let mut headers = HeaderMap::new();
-        told.quota.stamp(&mut headers, UNIX_EPOCH);
+        notes.quota.stamp(&mut headers, UNIX_EPOCH);
         let passed = verdict.is_ok();
         if let Some(correction) = verdict.ok().flatten().and_then(|it| it.settle(outcome)) {
             correction.carry_out(&self.store, &self.here).await.unwrap();
@@ -68,8 +68,8 @@ impl Bench {
         Answer {
             passed,
             told: headers.get("ratelimit").map(text),
-            over: told.over.iter().map(|(limit, action)| format!("{limit} {action}")).collect(),
-            marks: told
+            over: notes.over.iter().map(|(limit, action)| format!("{limit} {action}")).collect(),
+            marks: notes
                 .marks
                 .iter()
                 .map(|(name, value)| format!("{name}: {}", text(value)))
@@ -239,11 +239,11 @@ async fn a_shadow_is_reported_and_a_mark_is_passed_on() {
 #[test]
 fn limits_that_share_a_mark_are_listed_in_it() {
     let header = HeaderName::from_static("x-over");
-    let mut told = Told::default();
+    let mut notes = LimitNotes::default();
     for limit in ["a", "b", "a"] {
-        told.mark(&header, limit);
+        notes.mark(&header, limit);
     }
-    assert_eq!(told.marks, [(header, HeaderValue::from_static("a, b"))]);
+    assert_eq!(notes.marks, [(header, HeaderValue::from_static("a, b"))]);
 }
 
 #[tokio::test]

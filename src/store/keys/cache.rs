@@ -2,12 +2,15 @@
 //! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
 //! touch one slot of a cluster.
 
-use super::{Keys, hashed, push_hex};
+use super::{Keys, hashed};
+use crate::base::http::hex;
 
 /// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
 /// What the key of the clock of tags is, behind the prefix of all keys.
 const TAGS_CLOCK: &str = ":cache-epoch:{tags-clock}";
+/// What stands before the scope in the key of an epoch.
+const EPOCH: &str = ":cache-epoch:{";
 /// What stands between the hash tag and the variant in an entry's key. No tag holds a brace.
 const ENTRY: &str = "}:entry:";
 
@@ -19,12 +22,12 @@ impl Keys {
 
     /// The epoch under which every cached response is stored; changing it empties the cache.
     pub fn cache_base(&self) -> String {
-        self.epoch("*")
+        self.epoch(&["*"])
     }
 
     /// The epoch that changes with every purge of a tag or a group, in the same step.
     pub fn cache_tags_clock(&self) -> String {
-        self.epoch("tags-clock")
+        self.epoch(&["tags-clock"])
     }
 
     /// The key of what is noted beside the clock of tags, of which tags were purged lately; nothing
@@ -36,32 +39,32 @@ impl Keys {
 
     /// The epoch of everything that one route answers.
     pub fn cache_route(&self, route: &str) -> String {
-        self.epoch(&format!("route={}", plain(route)))
+        self.epoch(&["route=", &plain(route)])
     }
 
     /// The epoch of everything on one host (with its port, where that is not the usual one).
     pub fn cache_host(&self, host: &str) -> String {
-        self.epoch(&format!("host={host}"))
+        self.epoch(&["host=", host])
     }
 
     /// The epoch of a tag on one host. The tag is an origin's text, so it stands as a digest.
     pub fn cache_tag(&self, host: &str, tag: &[u8]) -> String {
-        self.epoch(&format!("tag={host}={}", hashed(tag)))
+        self.epoch(&["tag=", host, "=", &hashed(tag)])
     }
 
     /// The epoch of a cache group (RFC 9875) of one origin: scheme, host and port.
     pub fn cache_group(&self, scheme: &str, host: &str, group: &[u8]) -> String {
-        self.epoch(&format!("group={scheme}={host}={}", hashed(group)))
+        self.epoch(&["group=", scheme, "=", host, "=", &hashed(group)])
     }
 
     /// The epoch of everything at or below a path, on any host.
     pub fn cache_prefix(&self, path: &str) -> String {
-        self.epoch(&target("", path))
+        self.epoch_of_target("", path)
     }
 
     /// The epoch of one path on one host, whatever the query.
     pub fn cache_path(&self, host: &str, path: &str) -> String {
-        self.epoch(&target(host, path))
+        self.epoch_of_target(host, path)
     }
 
     /// All variants of one stored response. `variant` holds what else the response depends on:
@@ -80,7 +83,7 @@ impl Keys {
         let (tag, variant) = entry.split_once(ENTRY).unwrap_or((entry, ""));
         let mut key = String::with_capacity(entry.len() + 40);
         key.extend([tag, "}:lock:", variant, ":"]);
-        push_hex(&mut key, &fetch.to_be_bytes());
+        hex::push(&mut key, &fetch.to_be_bytes());
         key
     }
 
@@ -96,8 +99,22 @@ impl Keys {
         format!("{tag}}}:body:{:032x}:{index}", u128::from_be_bytes(*object))
     }
 
-    fn epoch(&self, tag: &str) -> String {
-        [&*self.prefix, ":cache-epoch:{", tag, "}"].concat()
+    /// A miss names eight of these, so each is written once, into memory of its own length.
+    fn epoch(&self, scope: &[&str]) -> String {
+        let length = scope.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = String::with_capacity(self.prefix.len() + EPOCH.len() + length + 1);
+        key.extend([&*self.prefix, EPOCH]);
+        key.extend(scope.iter().copied());
+        key.push('}');
+        key
+    }
+
+    fn epoch_of_target(&self, host: &str, path: &str) -> String {
+        if is_short(host, path) {
+            self.epoch(&[host, path])
+        } else {
+            self.epoch(&[&target(host, path)])
+        }
     }
 }
 
@@ -109,11 +126,15 @@ fn plain(name: &str) -> std::borrow::Cow<'_, str> {
 /// `host` and a canonical path, which contains no brace. It contains a slash, or is a digest, so
 /// that it is no other scope.
 fn target(host: &str, path: &str) -> String {
-    if host.len() + path.len() <= CACHE_TARGET_BYTES_MAX {
+    if is_short(host, path) {
         [host, path].concat()
     } else {
         hashed(format!("{host}{path}").as_bytes())
     }
+}
+
+fn is_short(host: &str, path: &str) -> bool {
+    host.len() + path.len() <= CACHE_TARGET_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl MemoryStore {
     }
 
     /// See [`crate::store::Store::tags`].
-    pub fn tags(&self, keys: &[String], (clock, since): (&str, Epoch)) -> Option<Vec<Epoch>> {
+    pub fn tags(&self, keys: &[String], clock: &str, since: Epoch) -> Option<Vec<Epoch>> {
         let values = lock(&self.values);
         if Epoch::read(values.text(clock).as_deref()) != since {
             let notes = values.text(&Keys::tags_purged(clock)?)?;

@@ -7,14 +7,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{MemoryStore, Values, lock};
-use crate::store::sessions::SESSIONS_MAX;
+use crate::store::sessions::{ENDS, SESSIONS_MAX};
 use crate::store::{
     Ending, Renewal, SessionEnd, SessionKeys, SessionList, SessionListed, SessionValue,
     SessionWrite, SessionWritten, StoreError,
 };
 
-/// Field of what is kept beside a session: why and when it ends.
-pub(super) const ENDS: &str = "ends";
 const SEEN: &str = "seen";
 const INDEX: &str = "index";
 

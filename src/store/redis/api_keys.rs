@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use redis::Value;
 
-use super::batch::unexpected;
+use super::reply::unexpected;
 use super::stream::Told;
 use super::{RedisStore, millis};
 use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys};

@@ -6,23 +6,24 @@
 use bytes::Bytes;
 use redis::{Arg, Cmd, Pipeline, Value};
 
-use super::cache::{cached, change, take_call, variants_call};
-use super::link::{Health, Script, Scripts};
+use super::call::{change, start, take_call, variants_call};
+use super::link::{Script, Scripts};
+use super::published::Health;
+use super::reply::{cached, server_error, unexpected};
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
+use crate::store::sessions::ENDS;
 use crate::store::{
-    Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, SessionEnd, SessionKey,
-    SessionReply, SessionValue, StandingReply, StoreError, WindowState,
+    Answers, CachedEntry, ChargeReply, LeaseReply, Purge, Questions, Reply, RevocationStatus,
+    SessionEnd, SessionKey, SessionReply, SessionValue, StoreError, WindowState,
 };
 
-/// The field of what is kept beside a session that says when and why it ends.
-const ENDS: &str = "ends";
-/// Most bytes of it: a word and a time.
+/// Most bytes of the field that says when and why a session ends: a word and a time.
 const ENDS_BYTES_MAX: i64 = 64;
 
 /// A pipeline and where each question's replies begin in it.
 pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
-    standing: usize,
+    revocation: usize,
     session: usize,
     charges: usize,
     leases: usize,
@@ -45,8 +46,8 @@ impl Batch {
             let overdue: Vec<Purge> = questions.overdue.iter().cloned().map(Purge::hard).collect();
             change(&mut pipeline, &overdue)?;
         }
-        let standing = pipeline.len();
-        if let Some(asked) = questions.standing {
+        let revocation = pipeline.len();
+        if let Some(asked) = questions.revocation {
             if !asked.blacklist.is_empty() {
                 pipeline.add_command(start("EXISTS")).arg(asked.blacklist);
             }
@@ -85,8 +86,8 @@ impl Batch {
         if let Some(asked) = questions.leases {
             let call = pipeline.add_command(start("EVALSHA"));
             call.arg(&scripts.lease.sha).arg(asked.keys.len()).arg(asked.keys).arg(asked.holder);
-            for crowd in asked.crowds {
-                call.arg(crowd.most).arg(crowd.lease_ms()).arg(crowd.mode as u8);
+            for limit in asked.limits {
+                call.arg(limit.most).arg(limit.lease_ms()).arg(limit.mode as u8);
             }
         }
         let cached = pipeline.len();
@@ -100,7 +101,7 @@ impl Batch {
                 pipeline.add_command(variants_call(key, variants));
             }
         }
-        Ok(Self { pipeline, standing, session, charges, leases, cached, by_script })
+        Ok(Self { pipeline, revocation, session, charges, leases, cached, by_script })
     }
 
     /// The positions of scripts that the server did not know.
@@ -217,14 +218,14 @@ impl Batch {
         now_ms: u64,
     ) -> Answers {
         // What the transaction did, if there was one.
-        let settled = match self.standing.checked_sub(1).and_then(|exec| replies.get(exec)) {
+        let settled = match self.revocation.checked_sub(1).and_then(|exec| replies.get(exec)) {
             Some(Value::Array(done)) => done.iter().all(|reply| server_error(reply).is_none()),
             _ => false,
         };
         let mut take = |at: usize| replies.get_mut(at).map(std::mem::take).unwrap_or_default();
         Answers {
-            standing: questions.standing.map(|asked| {
-                let mut at = self.standing;
+            revocation: questions.revocation.map(|asked| {
+                let mut at = self.revocation;
                 let mut next = |present: bool| {
                     at += usize::from(present);
                     if present { take(at - 1) } else { Value::Nil }
@@ -232,7 +233,7 @@ impl Batch {
                 let listed = next(!asked.blacklist.is_empty());
                 let not_before = next(asked.not_before.is_some());
                 let record = asked.record.map(|_| next(true));
-                standing(&listed, not_before, record.as_ref())
+                revocation(&listed, not_before, record.as_ref())
             }),
             session: questions.session.map(|asked| match (take(self.session), self.by_script) {
                 // A key that is not there, or holds nothing.
@@ -260,16 +261,6 @@ impl Batch {
     }
 }
 
-/// A command with room for what a request usually says, so that its arguments are written without
-/// growing it step by step.
-pub(super) fn start(verb: &str) -> Cmd {
-    const ARGUMENTS: usize = 8;
-    const BYTES: usize = 256;
-    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
-    command.arg(verb);
-    command
-}
-
 fn session_call(verb: &str, script: &str, asked: SessionKey<'_>) -> Cmd {
     let mut call = redis::cmd(verb);
     call.arg(script).arg(1).arg(asked.key).arg(asked.bytes_max);
@@ -284,7 +275,11 @@ pub(super) fn ended(reply: &Value) -> Option<SessionEnd> {
     }
 }
 
-fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<StandingReply> {
+fn revocation(
+    listed: &Value,
+    not_before: Value,
+    record: Option<&Value>,
+) -> Reply<RevocationStatus> {
     let exists = |reply: &Value| match reply {
         Value::Nil | Value::Int(0) => Ok(false),
         Value::Int(_) => Ok(true),
@@ -305,7 +300,7 @@ fn standing(listed: &Value, not_before: Value, record: Option<&Value>) -> Reply<
         }
         other => return Err(unexpected(&other)),
     };
-    Ok(StandingReply { listed, not_before, gone })
+    Ok(RevocationStatus { listed, not_before, gone })
 }
 
 fn plain_session(text: Vec<u8>, ttl_ms: &Value) -> Reply<Option<SessionReply>> {
@@ -414,30 +409,4 @@ pub(super) fn health(replies: &[Value]) -> Health {
             if matches!(error.code(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"))
     };
     if replies.iter().any(unusable) { Health::Broken } else { Health::Good }
-}
-
-/// A command's own error.
-pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
-    match reply {
-        Value::ServerError(error) if error.code() == "NOSCRIPT" => {
-            Some(StoreError::Refused("NoScript".to_owned()))
-        }
-        Value::ServerError(error) => Some(StoreError::Refused(error.to_string())),
-        _ => None,
-    }
-}
-
-/// A reply of another type than the command gives. The value itself may be a user's data, so only
-/// its kind is told.
-pub(super) fn unexpected(reply: &Value) -> StoreError {
-    server_error(reply).unwrap_or_else(|| {
-        let kind = match reply {
-            Value::Nil => "nothing",
-            Value::Int(_) => "a number",
-            Value::BulkString(_) => "a string",
-            Value::Array(_) => "an array",
-            _ => "another type",
-        };
-        StoreError::Refused(format!("unexpected reply: {kind}"))
-    })
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::batch::{server_error, start, unexpected};
+use super::call::{change, lock_call, notes_call, set_epoch, start, variants_call};
 use super::link::{self, Script};
+use super::reply::{entry, unexpected, value, values};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::CacheEpochs;
-use crate::store::cached::{life, living, nonce, others, with_deadline};
+use crate::store::cached::{life, with_deadline};
 use crate::store::keys::Keys;
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
-    Answers, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Questions,
-    Remembered, Reply, StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX, WantedLock,
+    Answers, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered, StoreError,
+    VARIANTS_MAX, VARY_SETS_MAX,
 };
 
 impl RedisStore {
@@ -187,7 +188,8 @@ impl RedisStore {
     pub async fn tags(
         &self,
         keys: &[String],
-        (clock, since): (&str, Epoch),
+        clock: &str,
+        since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         let mark = self.tracker.get().and_then(Tracker::mark);
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
@@ -267,124 +269,5 @@ impl RedisStore {
             }
             other => other,
         }
-    }
-}
-
-/// The commands that change epochs, all at once.
-pub(super) fn change(pipeline: &mut Pipeline, purges: &[Purge]) -> Result<(), StoreError> {
-    pipeline.cmd("MULTI");
-    for Purge { key, soft } in purges {
-        pipeline.add_command(if let Some(notes) = Keys::tags_purged(key) {
-            let names = purged::names(others(purges, key));
-            move_clock(key, &notes, &names, Epoch::fresh()?)
-        } else if *soft {
-            soften(key, nonce()?, Epoch::fresh()?)
-        } else {
-            set_epoch(key, Epoch::fresh()?)
-        });
-    }
-    pipeline.cmd("EXEC");
-    Ok(())
-}
-
-/// The command that moves the clock of tags and notes what for. The script travels with the call,
-/// as that of [`soften`] does.
-fn move_clock(clock: &str, notes: &str, names: &[u8], epoch: Epoch) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command.arg(include_str!("../scripts/tagged.lua")).arg(2).arg(clock).arg(notes);
-    command.arg(&epoch.to_bytes()[..]).arg(millis(EPOCH_TTL)).arg(names);
-    command.arg(MOST);
-    command
-}
-
-/// The command that reads so many bytes of notes of purges, the newest ones.
-fn notes_call(notes: &str, bytes: usize) -> Cmd {
-    let mut command = start("GETRANGE");
-    command.arg(notes).arg(-i64::try_from(bytes).unwrap_or(i64::MAX)).arg(-1);
-    command
-}
-
-/// The command that writes an epoch.
-fn set_epoch(key: &str, epoch: Epoch) -> Cmd {
-    let mut command = redis::cmd("SET");
-    command.arg(key).arg(&epoch.to_bytes()[..]).arg("PX").arg(millis(EPOCH_TTL));
-    command
-}
-
-/// The command that changes the soft half of an epoch; `whole` stands in for what is none. The
-/// script travels with the call: it is rare, and a transaction cannot repeat it.
-fn soften(key: &str, soft: [u8; 8], whole: Epoch) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command.arg(include_str!("../scripts/soften.lua")).arg(1).arg(key);
-    command.arg(&soft[..]).arg(millis(EPOCH_TTL)).arg(&whole.to_bytes()[..]);
-    command
-}
-
-fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
-    let mut command = start("SET");
-    command.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(ttl));
-    command
-}
-
-/// The command that takes a lock, and says who has it if somebody does.
-pub(super) fn take_call(WantedLock { lock, ttl }: WantedLock<'_>) -> Cmd {
-    let mut command = lock_call(lock, ttl);
-    command.arg("GET");
-    command
-}
-
-/// The command that reads variants of an entry.
-pub(super) fn variants_call(key: &str, variants: &[String]) -> Cmd {
-    let mut command = start("HMGET");
-    command.arg(key).arg(VARY).arg(variants);
-    command
-}
-
-/// Reads the epochs and, where it was asked for, the entry.
-pub(super) fn cached(
-    epochs: Value,
-    wanted: Option<(Value, Value, CachedEntry<'_>)>,
-    now_ms: u64,
-) -> Reply<CachedReply> {
-    let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
-    let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
-    let mut reply = CachedReply::of_epochs(&epochs);
-    if let Some((taken, fields, CachedEntry { variants, lock, .. })) = wanted {
-        reply.holder = match (taken, lock) {
-            // Nobody had it.
-            (Value::Nil, Some(wanted)) => Some(wanted.lock.token.clone().into()),
-            // A server that takes no writes now has no lock to give; what was read is good.
-            (taken, _) => value(taken),
-        };
-        (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
-    }
-    Ok(reply)
-}
-
-/// The sets of field names, and as many variants as were asked for.
-fn entry(reply: Value, variants: usize, now_ms: u64) -> Reply<(Option<Bytes>, Vec<Option<Bytes>>)> {
-    // What an application wrote under our key is no entry.
-    if matches!(&reply, Value::ServerError(error) if error.code() == "WRONGTYPE") {
-        return Ok((None, vec![None; variants]));
-    }
-    let mut fields = values(reply, variants + 1)?.into_iter();
-    let vary = fields.next().flatten();
-    Ok((vary, fields.map(|framed| living(framed?, now_ms)).collect()))
-}
-
-fn values(reply: Value, expected: usize) -> Reply<Vec<Option<Bytes>>> {
-    match reply {
-        Value::Array(parts) if parts.len() == expected => {
-            Ok(parts.into_iter().map(value).collect())
-        }
-        Value::Array(_) => Err(StoreError::Refused("a list of another length".to_owned())),
-        other => Err(server_error(&other).unwrap_or_else(|| unexpected(&other))),
-    }
-}
-
-fn value(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes.into()),
-        _ => None,
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use redis::{InfoDict, RedisError};
 use tokio::time::Instant;
 
-use super::link::{Link, Published};
+use super::link::Link;
+use super::published::Published;
 use super::says::{Condition, Says};
 
 /// Pause between two looks at the same connection.
@@ -39,10 +40,10 @@ pub(super) async fn watch(link: Weak<Link>, says: Arc<Says>) {
 }
 
 async fn look(published: &Published, says: &Says) {
-    let mut connection = published.connection.handle.clone();
-    let mut command = redis::cmd("INFO");
-    command.arg("memory");
-    let asked = command.query_async::<InfoDict>(&mut connection);
+    let asked = async {
+        let memory = published.connection.run(redis::cmd("INFO").arg("memory")).await?;
+        Ok::<InfoDict, RedisError>(redis::from_redis_value(memory)?)
+    };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(info)) => {
             says.is_over(Condition::NotToldOfEviction);

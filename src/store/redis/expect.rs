@@ -6,7 +6,7 @@
 
 use redis::{Arg, Pipeline, Value};
 
-use super::batch::start;
+use super::call::start;
 
 /// What a pipeline ends with.
 #[derive(Debug, Clone, Copy)]

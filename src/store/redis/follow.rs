@@ -10,18 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline};
+use redis::Pipeline;
 use tokio::time::Instant;
 
-use super::dial::{Connection, dial};
-use super::link::{BACKOFF_MIN, ConnectError};
+use super::connect_error::ConnectError;
+use super::connection::Connection;
+use super::dial::dial;
+use super::link::BACKOFF_MIN;
 use super::says::Says;
 use super::stream::{End, Look, Place};
 use crate::config;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
-use crate::store::{Standing, StandingReply};
+use crate::store::{RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
@@ -73,10 +74,10 @@ impl Follower {
     /// See [`crate::store::Store::recall`].
     pub(super) fn recall(
         &self,
-        standing: Standing<'_>,
+        revocation: RevocationKeys<'_>,
         max_stale: Duration,
-    ) -> Option<StandingReply> {
-        self.read().recall(standing, (now_s(), Instant::now()), max_stale)
+    ) -> Option<RevocationStatus> {
+        self.read().recall(revocation, now_s(), Instant::now(), max_stale)
     }
 
     /// See [`crate::store::Store::followed`].
@@ -88,7 +89,7 @@ impl Follower {
             connected: self.connected.load(Ordering::Acquire),
             known: revoked.len(),
             complete: revoked.is_complete(now),
-            trusted: revoked.is_trusted((now, Instant::now()), max_stale),
+            trusted: revoked.is_trusted(now, Instant::now(), max_stale),
         }
     }
 
@@ -143,10 +144,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
     let mut reported = false;
     loop {
         let ended = match connect(&settings, &says).await {
-            Ok(connection) => {
-                let mut handle = connection.handle.clone();
-                follow(&follower, &mut handle, &mut place, &settings).await
-            }
+            Ok(connection) => follow(&follower, &connection, &mut place, &settings).await,
             Err(fault) => Err(fault),
         };
         let Some(strong) = follower.upgrade() else { return };
@@ -161,7 +159,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
             tracing::warn!(
                 %fault,
                 "revocations are not followed, only known as they were; trying on \
-                 (README names the rights that the Redis user needs)"
+                 (docs/redis.md names the rights that the Redis user needs)"
             );
             reported = true;
         }
@@ -174,7 +172,7 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
 /// Looks and waits in turn. Ends without a fault when the follower was dropped.
 async fn follow(
     follower: &Weak<Follower>,
-    connection: &mut MultiplexedConnection,
+    connection: &Connection,
     place: &mut Place,
     settings: &config::Store,
 ) -> Result<(), Fault> {
@@ -195,7 +193,7 @@ async fn follow(
         if caught_up {
             let wait = place.wait(&stream, BLOCK_TIME);
             let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
-            if let Some(error) = replies.iter().find_map(super::batch::server_error) {
+            if let Some(error) = replies.iter().find_map(super::reply::server_error) {
                 return Err(Fault::Refused(error.to_string()));
             }
         }
@@ -203,7 +201,7 @@ async fn follow(
 }
 
 async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connection, Fault> {
-    let attempt = dial(settings, AsyncConnectionConfig::new(), says);
+    let attempt = dial(settings, says, |_| {});
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(connection) => Ok(connection?),
         Err(_) => Err(Fault::Connect(ConnectError::Timeout)),
@@ -211,12 +209,11 @@ async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connectio
 }
 
 async fn exchange(
-    connection: &mut MultiplexedConnection,
+    connection: &Connection,
     pipeline: &Pipeline,
     patience: Duration,
 ) -> Result<Vec<redis::Value>, Fault> {
-    let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
-    match tokio::time::timeout(patience, sent).await {
+    match tokio::time::timeout(patience, connection.send(pipeline)).await {
         Ok(replies) => Ok(replies?),
         Err(_) => Err(Fault::Silent),
     }

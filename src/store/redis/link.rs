@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dial::{Connection, dial};
-use super::node::{Misses, Node};
+use super::connect_error::ConnectError;
+use super::connection::Connection;
+use super::dial::dial;
+use super::misses::Misses;
+use super::node::Node;
+use super::published::{Health, Published, Slot};
 use super::says::Condition;
 use crate::config;
 
@@ -55,35 +57,13 @@ pub(super) struct Scripts {
     pub(super) relock: Script,
 }
 
-/// A connection that answered its probe.
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) connection: Connection,
-    misses: Misses,
-    /// Set by the library when the connection is closed, also while nobody asks.
-    closed: Arc<AtomicBool>,
-}
-
-/// What one exchange said about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
-    /// It answered.
-    Good,
-    /// It did not answer in time.
-    Silent,
-    /// It cannot be used any more.
-    Broken,
-}
-
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) scripts: Scripts,
     node: Arc<Node>,
-    current: ArcSwapOption<Published>,
+    slot: Arc<Slot>,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
-    /// Wakes the supervisor: the current connection was given up.
-    lost: Arc<Notify>,
     /// Wakes those who wait for the first connection.
     found: Notify,
 }
@@ -102,12 +82,11 @@ impl Link {
                 relock: Script::new(include_str!("../scripts/relock.lua")),
             },
             node: Arc::clone(node),
-            current: ArcSwapOption::empty(),
+            slot: Arc::new(Slot::new()),
             clock_offset_ms: AtomicI64::new(0),
-            lost: Arc::new(Notify::new()),
             found: Notify::new(),
         });
-        node.add(&link);
+        node.add(&link.slot);
         let weak = Arc::downgrade(&link);
         tokio::spawn(supervise(weak, settings.clone()));
         link
@@ -115,7 +94,7 @@ impl Link {
 
     /// The connection, if there is one.
     pub(super) fn get(&self) -> Option<Arc<Published>> {
-        self.current.load_full()
+        self.slot.get()
     }
 
     /// Returns once there is a connection.
@@ -133,13 +112,11 @@ impl Link {
         self.clock_offset_ms.load(Ordering::Relaxed)
     }
 
-    async fn set_clock(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<(), redis::RedisError> {
+    async fn set_clock(&self, connection: &Connection) -> Result<(), RedisError> {
         let before = now_ms();
-        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(connection).await?;
-        let offset = offset_ms(before, now_ms(), (seconds, micros));
+        let time = connection.run(&redis::cmd("TIME")).await?;
+        let (seconds, micros): (i64, i64) = redis::from_redis_value(time)?;
+        let offset = offset_ms(before, now_ms(), seconds, micros);
         self.clock_offset_ms.store(offset, Ordering::Relaxed);
         Ok(())
     }
@@ -152,7 +129,7 @@ impl Link {
                 self.node.answered();
             }
             // What was sent before the last loss says nothing of what is now.
-            Health::Silent if self.is_current(published) => {
+            Health::Silent if self.slot.holds(published) => {
                 if published.misses.is_last_straw() {
                     self.give_up(published);
                 }
@@ -170,16 +147,8 @@ impl Link {
         }
     }
 
-    fn is_current(&self, published: &Arc<Published>) -> bool {
-        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, published))
-    }
-
     fn give_up(&self, published: &Arc<Published>) {
-        let previous = self.current.compare_and_swap(published, None);
-        if previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, published)) {
-            self.node.is_lost();
-            self.lost.notify_one();
-        }
+        self.node.give_up(&self.slot, published);
     }
 }
 
@@ -189,9 +158,8 @@ pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
         tokio::time::sleep(CLOCK_PAUSE).await;
         let Some(link) = link.upgrade() else { return };
         if let Some(published) = link.get() {
-            let mut connection = published.connection.handle.clone();
             // A clock that cannot be read now is as it was; others look after the connection.
-            let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&mut connection)).await;
+            let _ = tokio::time::timeout(CLOCK_PAUSE, link.set_clock(&published.connection)).await;
         }
     }
 }
@@ -203,7 +171,7 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// How far the server's clock is ahead, when it said this in the middle between two of our times.
-fn offset_ms(before: i64, after: i64, (seconds, micros): (i64, i64)) -> i64 {
+fn offset_ms(before: i64, after: i64, seconds: i64, micros: i64) -> i64 {
     let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     server.saturating_sub(before.midpoint(after))
 }
@@ -213,11 +181,11 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let Some(strong) = link.upgrade() else { return };
-        let lost = Arc::clone(&strong.lost);
+        let slot = Arc::clone(&strong.slot);
         match connect(&strong, &settings).await {
             Ok(published) => {
                 let closed = Arc::clone(&published.closed);
-                strong.current.store(Some(Arc::clone(&published)));
+                slot.put(&published);
                 if closed.load(Ordering::Acquire) {
                     // It closed before it was published, so nobody gave it up.
                     strong.give_up(&published);
@@ -226,7 +194,7 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                 strong.node.is_found();
                 drop((strong, published));
                 let since = Instant::now();
-                lost.notified().await;
+                slot.lost.notified().await;
                 if since.elapsed() >= STEADY {
                     backoff = BACKOFF_MIN;
                     continue;
@@ -255,8 +223,7 @@ async fn connect(
     settings: &config::Store,
 ) -> Result<Arc<Published>, ConnectError> {
     let weak = Arc::downgrade(link);
-    // The library tells of a closed connection through the push channel, also when no request is
-    // waiting.
+    // A closed connection is told of also when no request is waiting.
     let closed = Arc::new(AtomicBool::new(false));
     let is_closed = Arc::clone(&closed);
     let on_push = move |push: PushInfo| {
@@ -270,15 +237,12 @@ async fn connect(
                 link.give_up(&published);
             }
         }
-        Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
     let says = &link.node.says;
     let attempt = async {
-        let connection = dial(settings, config, says).await?;
-        let mut handle = connection.handle.clone();
+        let connection = dial(settings, says, on_push).await?;
         // A replica loads scripts and reads sessions, and refuses only what writes.
-        if is_replica(&redis::cmd("HELLO").query_async(&mut handle).await?) {
+        if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }
@@ -286,11 +250,13 @@ async fn connect(
         let scripts = &link.scripts;
         let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
         for script in [take, lease, session, renew, remember, relock] {
-            probe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
+            probe.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
-        probe.exec_async(&mut handle).await?;
+        for reply in connection.send(&probe).await? {
+            reply.extract_error()?;
+        }
         // It may be another server than before, with another clock.
-        link.set_clock(&mut handle).await?;
+        link.set_clock(&connection).await?;
         for condition in [Condition::ReadOnly, Condition::Loading, Condition::PrimaryDown] {
             says.is_over(condition);
         }
@@ -301,17 +267,6 @@ async fn connect(
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
-}
-
-/// Why an attempt failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    #[error("no answer within store.connect_timeout")]
-    Timeout,
-    #[error("READONLY: the server is a replica")]
-    Replica,
-    #[error(transparent)]
-    Redis(#[from] redis::RedisError),
 }
 
 /// Whether the server said of itself, in its answer to HELLO, that it follows another one.
@@ -343,8 +298,8 @@ mod tests {
 
     #[test]
     fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {
-        assert_eq!(offset_ms(1_000_000, 1_000_010, (1000, 5999)), 0);
-        assert_eq!(offset_ms(1_000_000, 1_000_000, (997, 500_000)), -2500);
-        assert_eq!(offset_ms(0, 0, (i64::MAX, i64::MAX)), i64::MAX);
+        assert_eq!(offset_ms(1_000_000, 1_000_010, 1000, 5999), 0);
+        assert_eq!(offset_ms(1_000_000, 1_000_000, 997, 500_000), -2500);
+        assert_eq!(offset_ms(0, 0, i64::MAX, i64::MAX), i64::MAX);
     }
 }

@@ -7,13 +7,19 @@
 mod api_keys;
 mod batch;
 mod cache;
+mod call;
+mod connect_error;
+mod connection;
 mod dial;
 mod eviction;
 mod expect;
 mod follow;
-mod framing;
 mod link;
+mod misses;
 mod node;
+mod published;
+mod reply;
+mod resp;
 mod says;
 mod sessions;
 mod stream;
@@ -33,12 +39,14 @@ use self::expect::Seal;
 use self::follow::Follower;
 use self::link::Link;
 use self::node::Node;
+use self::published::Health;
+use self::reply::server_error;
 use self::says::Condition;
 use self::stream::{Told, executed, millis};
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    Answers, Charges, Questions, Release, Revocation, Standing, StandingReply, StoreError,
+    Answers, Charges, Questions, Release, Revocation, RevocationKeys, RevocationStatus, StoreError,
 };
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -161,13 +169,13 @@ impl RedisStore {
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         let script = &self.link().scripts.release;
         let mut pipeline = Pipeline::with_capacity(releases.len());
-        for Release { keys, crowds, holder, in_doubt } in releases {
+        for Release { keys, limits, holder, in_doubt } in releases {
             if *in_doubt {
                 // Rare, so the script travels with the call.
                 let call = pipeline.cmd("EVAL").arg(script.code).arg(keys.len()).arg(keys);
                 call.arg(holder);
-                for crowd in crowds {
-                    call.arg(crowd.lease_ms());
+                for limit in limits {
+                    call.arg(limit.lease_ms());
                 }
             } else {
                 for key in keys {
@@ -176,7 +184,7 @@ impl RedisStore {
             }
         }
         let replies = self.run(&mut pipeline).await?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             // A server that cannot write now is as good as away.
             Some(_) if batch::refuses_writes(&replies) => Err(StoreError::Unavailable),
             Some(error) => Err(error),
@@ -225,7 +233,7 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let stream = Keys::new(&self.settings.prefix).revocations();
         let mut pipeline =
-            stream::write(&stream, self.settings.revocations, (changes, told), stream_ttl);
+            stream::write(&stream, self.settings.revocations, changes, told, stream_ttl);
         self.transact(&mut pipeline).await
     }
 
@@ -233,9 +241,9 @@ impl RedisStore {
     async fn transact(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = executed(self.run(pipeline).await?).map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
-            batch::server_error(&reply).unwrap_or_else(unexpected)
+            server_error(&reply).unwrap_or_else(unexpected)
         })?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             Some(error) => Err(error),
             None => Ok(replies),
         }
@@ -251,8 +259,12 @@ impl RedisStore {
     }
 
     /// See [`super::Store::recall`].
-    pub fn recall(&self, standing: Standing<'_>, max_stale: Duration) -> Option<StandingReply> {
-        self.follower.get()?.recall(standing, max_stale)
+    pub fn recall(
+        &self,
+        revocation: RevocationKeys<'_>,
+        max_stale: Duration,
+    ) -> Option<RevocationStatus> {
+        self.follower.get()?.recall(revocation, max_stale)
     }
 
     /// See [`super::Store::followed`].
@@ -283,7 +295,7 @@ impl RedisStore {
     /// Runs commands of which each must succeed.
     async fn run_all(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         let replies = self.run(pipeline).await?;
-        match replies.iter().find_map(batch::server_error) {
+        match replies.iter().find_map(server_error) {
             Some(error) => Err(error),
             None => Ok(replies),
         }
@@ -302,10 +314,9 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let link = self.link();
         let Some(published) = link.get() else { return Err(StoreError::Unavailable) };
-        let mut connection = published.connection.handle.clone();
         let seal = Seal::put(pipeline);
         let count = pipeline.len();
-        let sent = connection.send_packed_commands(pipeline, 0, count);
+        let sent = published.connection.send(pipeline);
         match tokio::time::timeout_at(deadline, sent).await {
             Ok(Ok(mut replies)) => {
                 self.node.says.note_replies(&replies);
@@ -315,29 +326,29 @@ impl RedisStore {
                     link.report(&published, batch::health(&replies));
                     return Ok(replies);
                 }
-                match batch::server_error(&last) {
+                match server_error(&last) {
                     // A server that now answers nothing but errors refuses the seal too.
                     Some(error) => {
                         replies.push(last);
                         link.report(&published, batch::health(&replies));
                         replies.pop();
-                        let refused = replies.iter().all(|it| batch::server_error(it).is_some());
+                        let refused = replies.iter().all(|it| server_error(it).is_some());
                         if refused { Ok(replies) } else { Err(error) }
                     }
                     None => {
-                        link.report(&published, link::Health::Broken);
+                        link.report(&published, Health::Broken);
                         self.node.says.note(Condition::ForeignReply);
                         Err(StoreError::Unavailable)
                     }
                 }
             }
             Ok(Err(error)) => {
-                link.report(&published, link::Health::Broken);
+                link.report(&published, Health::Broken);
                 tracing::debug!(%error, "the store connection failed");
                 Err(StoreError::Unavailable)
             }
             Err(_) => {
-                link.report(&published, link::Health::Silent);
+                link.report(&published, Health::Silent);
                 Err(StoreError::Timeout)
             }
         }

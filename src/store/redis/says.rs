@@ -52,7 +52,7 @@ const TEXTS: [(Condition, &str, &str); 16] = [
     (
         NoPermission,
         "the Redis user lacks a right (NOPERM)",
-        "give it those that README.md lists (ACL SETUSER); ACL LOG names what was refused",
+        "give it those that docs/redis.md lists (ACL SETUSER); ACL LOG names what was refused",
     ),
     (
         NoReplicas,

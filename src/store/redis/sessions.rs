@@ -3,7 +3,7 @@
 
 use redis::{Cmd, Value};
 
-use super::batch::unexpected;
+use super::reply::unexpected;
 use super::{RedisStore, millis};
 use crate::store::sessions::SESSIONS_MAX;
 use crate::store::{

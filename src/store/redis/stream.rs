@@ -36,7 +36,8 @@ impl Id {
 pub(super) fn write(
     stream: &str,
     entries_max: usize,
-    (changes, told): (&[redis::Cmd], Told<'_>),
+    changes: &[redis::Cmd],
+    told: Told<'_>,
     stream_ttl: Duration,
 ) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(5 + changes.len());

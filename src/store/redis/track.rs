@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dial::{Connection, dial};
-use super::link::{BACKOFF_MIN, ConnectError};
+use super::connect_error::ConnectError;
+use super::connection::Connection;
+use super::dial::dial;
+use super::link::BACKOFF_MIN;
 use super::says::Says;
 use crate::config;
 use crate::store::Epoch;
@@ -89,7 +91,7 @@ async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<
                 tracing::warn!(
                     %error,
                     "changes of epochs cannot be followed; trying on \
-                     (README names the rights that the Redis user needs)"
+                     (docs/redis.md names the rights that the Redis user needs)"
                 );
                 reported = true;
             }
@@ -113,7 +115,6 @@ async fn listen(
     let attempt = connect(known, ear, settings, says);
     let connection =
         tokio::time::timeout(patience, attempt).await.map_err(|_| ConnectError::Timeout)??;
-    let mut handle = connection.handle.clone();
     let Some(table) = known.upgrade() else { return Ok(()) };
     table.begin(ear.number, &ear.closed, at);
     drop(table);
@@ -121,10 +122,10 @@ async fn listen(
     loop {
         let sent = Instant::now();
         let ping = redis::cmd("PING");
-        let answered = tokio::time::timeout(patience, ping.exec_async(&mut handle)).await;
+        let answered = tokio::time::timeout(patience, connection.run(&ping)).await;
         let Some(table) = known.upgrade() else { return Ok(()) };
         match answered {
-            Ok(Ok(())) => table.heard(sent),
+            Ok(Ok(_)) => table.heard(sent),
             _ => return Ok(()),
         }
         drop(table);
@@ -142,16 +143,12 @@ async fn connect(
     says: &Arc<Says>,
 ) -> Result<Connection, ConnectError> {
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
-    let on_push = move |push: PushInfo| {
-        hear(&known, &heard_by, &push);
-        Ok::<(), ()>(())
-    };
-    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-    let connection = dial(settings, config, says).await?;
+    let on_push = move |push: PushInfo| hear(&known, &heard_by, &push);
+    let connection = dial(settings, says, on_push).await?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX");
     tracking.arg(Keys::new(&settings.prefix).cache_epochs());
-    tracking.exec_async(&mut connection.handle.clone()).await?;
+    connection.run(&tracking).await?;
     Ok(connection)
 }
 

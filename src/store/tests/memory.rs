@@ -7,8 +7,8 @@ use tokio::time::advance;
 
 use crate::store::{
     Cached, CachedEntry, CachedReply, ChargeReply, Charges, Entry, MemoryStore, Purge, Questions,
-    Remembered, Renewal, SessionKey, SessionKeys, SessionReply, SessionValue, Standing,
-    StandingReply, StoreError, Window, WindowSet,
+    Remembered, Renewal, RevocationKeys, RevocationStatus, SessionKey, SessionKeys, SessionReply,
+    SessionValue, StoreError, Window, WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,10 +33,14 @@ fn session(store: &MemoryStore, key: &str) -> Option<SessionReply> {
     answers.session.expect("an answer").expect("no failure")
 }
 
-fn standing(store: &MemoryStore, blacklist: &[&str], not_before: Option<&str>) -> StandingReply {
-    let standing = Standing { blacklist: &words(blacklist), not_before, record: None };
-    let answers = store.ask(&Questions { standing: Some(standing), ..Questions::default() });
-    answers.standing.expect("an answer").expect("no failure")
+fn revocation(
+    store: &MemoryStore,
+    blacklist: &[&str],
+    not_before: Option<&str>,
+) -> RevocationStatus {
+    let revocation = RevocationKeys { blacklist: &words(blacklist), not_before, record: None };
+    let answers = store.ask(&Questions { revocation: Some(revocation), ..Questions::default() });
+    answers.revocation.expect("an answer").expect("no failure")
 }
 
 fn cached(store: &MemoryStore, overdue: &[&str]) -> (CachedReply, bool) {
@@ -64,7 +68,7 @@ fn entry(path_epoch: &Bytes) -> Entry {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_asked_is_not_answered() {
     let answers = MemoryStore::new(10).ask(&Questions::default());
-    assert!(answers.standing.is_none() && answers.charges.is_none());
+    assert!(answers.revocation.is_none() && answers.charges.is_none());
     assert!(answers.session.is_none() && answers.cached.is_none() && !answers.settled);
 }
 
@@ -73,21 +77,22 @@ async fn a_value_ends_with_its_ttl() {
     let store = MemoryStore::new(10);
     store.put("mark", Bytes::from_static(b"1"), Some(10 * SECOND)).unwrap();
     advance(9 * SECOND).await;
-    assert!(standing(&store, &["other", "mark"], None).listed);
+    assert!(revocation(&store, &["other", "mark"], None).listed);
     assert_eq!(session(&store, "mark").unwrap().ttl, Some(SECOND));
     advance(SECOND).await;
-    assert!(!standing(&store, &["other", "mark"], None).listed);
+    assert!(!revocation(&store, &["other", "mark"], None).listed);
     assert_eq!(session(&store, "mark"), None);
     assert!(!store.delete("mark"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standing_holds_the_blacklist_and_the_time() {
+async fn a_revocation_status_holds_the_blacklist_and_the_time() {
     let store = MemoryStore::new(10);
     store.put("since", Bytes::from_static(b"1700000000"), None).unwrap();
-    let expected = StandingReply { not_before: Some(1_700_000_000), ..StandingReply::default() };
-    assert_eq!(standing(&store, &["mark"], Some("since")), expected);
-    assert_eq!(standing(&store, &[], Some("other")).not_before, None);
+    let expected =
+        RevocationStatus { not_before: Some(1_700_000_000), ..RevocationStatus::default() };
+    assert_eq!(revocation(&store, &["mark"], Some("since")), expected);
+    assert_eq!(revocation(&store, &[], Some("other")).not_before, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
-use crate::store::{Standing, StandingReply};
+use crate::store::{RevocationKeys, RevocationStatus};
 
 const NOW: u64 = 1_800_000_000;
 const HOUR: u64 = 3600;
@@ -39,8 +39,8 @@ fn set(max: usize, notices: impl IntoIterator<Item = Notice>) -> (Revoked, Insta
 
 fn asks(set: &Revoked, key: &str, now: (u64, Instant)) -> Option<bool> {
     let blacklist = [key.to_owned()];
-    let standing = Standing { blacklist: &blacklist, ..Standing::default() };
-    set.recall(standing, now, STALE).map(|reply| reply.listed)
+    let revocation = RevocationKeys { blacklist: &blacklist, ..RevocationKeys::default() };
+    set.recall(revocation, now.0, now.1, STALE).map(|reply| reply.listed)
 }
 
 #[test]
@@ -67,15 +67,15 @@ fn the_newest_entry_of_a_key_counts_and_zero_takes_it_back() {
 fn a_set_is_trusted_for_less_than_max_stale_since_the_store_was_heard() {
     let (mut set, heard) = set(9, []);
     let after = |seconds| heard + Duration::from_secs(seconds);
-    assert!(set.is_trusted((NOW, heard), STALE));
-    assert!(set.is_trusted((NOW, after(59)), STALE));
-    assert!(!set.is_trusted((NOW, after(60)), STALE));
+    assert!(set.is_trusted(NOW, heard, STALE));
+    assert!(set.is_trusted(NOW, after(59), STALE));
+    assert!(!set.is_trusted(NOW, after(60), STALE));
     assert_eq!(asks(&set, "app:auth:blacklist:a", (NOW, after(60))), None);
     // The wall clock has no say in it.
-    assert!(set.is_trusted((NOW + HOUR, after(59)), STALE));
+    assert!(set.is_trusted(NOW + HOUR, after(59), STALE));
     set.heard(after(60));
-    assert!(set.is_trusted((NOW, after(60)), STALE));
-    assert!(!set.is_trusted((NOW, after(60)), Duration::ZERO), "0s is off");
+    assert!(set.is_trusted(NOW, after(60), STALE));
+    assert!(!set.is_trusted(NOW, after(60), Duration::ZERO), "0s is off");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn nothing_is_trusted_before_the_stream_was_read_to_its_end() {
     let mut set = Revoked::new(9);
     set.apply(listed("app:auth:blacklist:a", NOW + 10), NOW);
     let now = (NOW, Instant::now());
-    assert!(!set.is_complete(NOW) && !set.is_trusted(now, STALE));
+    assert!(!set.is_complete(NOW) && !set.is_trusted(now.0, now.1, STALE));
     assert_eq!(asks(&set, "app:auth:blacklist:a", now), None);
 }
 
@@ -123,11 +123,11 @@ fn a_not_before_time_is_recalled_as_the_store_would_tell_it() {
     let entry = |time: &str| notice(&[("key", key), ("not_before", time), ("until", "9999999999")]);
     let ask = |entry| {
         let (set, heard) = set(9, [entry]);
-        let standing = Standing { not_before: Some(key), ..Standing::default() };
-        set.recall(standing, (NOW, heard), STALE)
+        let revocation = RevocationKeys { not_before: Some(key), ..RevocationKeys::default() };
+        set.recall(revocation, NOW, heard, STALE)
     };
     let told = |not_before| {
-        Some(StandingReply { not_before: Some(not_before), ..StandingReply::default() })
+        Some(RevocationStatus { not_before: Some(not_before), ..RevocationStatus::default() })
     };
     assert_eq!(ask(entry("1799999000").unwrap()), told(1_799_999_000));
     // Nobody can say which tokens are meant, so all are.

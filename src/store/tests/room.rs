@@ -7,8 +7,9 @@ use tokio::time::advance;
 
 use crate::store::keys::Keys;
 use crate::store::{
-    Cached, CachedEntry, CachedReply, ChargeReply, Charges, Crowd, Entry, Epoch, HeldLock, Leases,
-    MemoryBounds, MemoryStore, Mode, Purge, Questions, Remembered, Standing, Window, WindowSet,
+    Cached, CachedEntry, CachedReply, ChargeReply, Charges, ConcurrencyLimit, Entry, Epoch,
+    HeldLock, Leases, MemoryBounds, MemoryStore, Mode, Purge, Questions, Remembered,
+    RevocationKeys, Window, WindowSet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -181,7 +182,7 @@ async fn a_purge_that_is_known_in_part_is_not_taken_for_a_whole_one() {
     let since = store.epochs(std::slice::from_ref(&clock)).epochs[0];
     let is_kept = |tag: &str| {
         let key = [keys.cache_tag("h", tag.as_bytes())];
-        store.tags(&key, (&clock, since)).is_some()
+        store.tags(&key, &clock, since).is_some()
     };
     purge(&["lost", "last"]);
     assert!(is_kept("other") && !is_kept("lost") && !is_kept("last"));
@@ -213,27 +214,27 @@ async fn no_flood_of_one_kind_reaches_another() {
     }
     let blacklist = [keys.blacklist("j")];
     let (not_before, record) = (keys.not_before("u"), keys.api_key("d"));
-    let standing = Some(Standing {
+    let revocation = Some(RevocationKeys {
         blacklist: &blacklist,
         not_before: Some(&not_before),
         record: Some(&record),
     });
-    let answers = store.ask(&Questions { standing, ..Questions::default() });
-    let standing = answers.standing.unwrap().unwrap();
-    assert!(standing.listed && !standing.gone && standing.not_before == Some(1));
+    let answers = store.ask(&Questions { revocation, ..Questions::default() });
+    let revocation = answers.revocation.unwrap().unwrap();
+    assert!(revocation.listed && !revocation.gone && revocation.not_before == Some(1));
     assert!(store.get(&keys.session("s")).unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_dead_hold_no_room_for_ever() {
     let store = store();
-    let crowds = [Crowd { most: 1, lease: SECOND, mode: Mode::Enforce }];
+    let limits = [ConcurrencyLimit { most: 1, lease: SECOND, mode: Mode::Enforce }];
     for round in 0..20 {
         for number in 0..1000 {
             let keys = [format!("{round}-{number}")];
-            assert!(store.lease(Leases { crowds: &crowds, keys: &keys, holder: "h" }).allowed);
+            assert!(store.lease(Leases { limits: &limits, keys: &keys, holder: "h" }).allowed);
         }
         advance(SECOND).await;
     }
-    assert!(store.crowds() <= 3000, "{} keys are kept of the dead", store.crowds());
+    assert!(store.slot_keys() <= 3000, "{} keys are kept of the dead", store.slot_keys());
 }

@@ -291,3 +291,38 @@ fn who_comes_after_a_write_does_not_follow_who_came_before() {
         is_hit(&Client::get(house.gateways[0].public, "/p").send())
     });
 }
+
+#[test]
+fn who_waited_for_an_answer_that_never_came_is_told_so() {
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |_, connection| {
+        shut.pass();
+        let _ = connection.shutdown(Shutdown::Both);
+    });
+    let gateway = Gateway::start(&(upstream.table("shop") + ROUTES));
+    let mut number = 0;
+    // Who came when the first one had failed already did not wait, and asked by himself.
+    eventually("somebody waited in vain", || {
+        number += 1;
+        gate.set(false);
+        upstream.forget();
+        let path = format!("/{number}");
+        let mut sessions = vec![asking(&gateway, &path, "")];
+        eventually("the upstream is asked", || upstream.seen() >= 1);
+        sessions.extend((0..10).map(|_| asking(&gateway, &path, "")));
+        gate.open();
+        let codes: Vec<String> = sessions
+            .iter_mut()
+            .map(|session| {
+                let reply = session.read();
+                assert_eq!(reply.status, 502);
+                reply.json()["type"].as_str().unwrap_or_default().to_owned()
+            })
+            .collect();
+        let [broken, failed] = ["upstream_broken", "upstream_failed_before"]
+            .map(|code| format!("urn:portcullis:problem:{code}"));
+        assert!(codes.iter().all(|code| *code == broken || *code == failed), "{codes:?}");
+        codes.contains(&failed)
+    });
+}

@@ -137,6 +137,39 @@ fn redis_that_is_emptied_in_mid_body_gives_no_clean_end_of_a_short_one() {
 }
 
 #[test]
+fn a_body_that_goes_while_its_origin_confirms_it_is_an_error_once() {
+    let (redis, gate, whole) = (Redis::start(), Gate::shut(), text(LENGTH));
+    let (shut, body) = (gate.clone(), whole.clone());
+    let upstream = Upstream::with(move |request, connection| {
+        let fields = "Cache-Control: no-cache\r\nETag: \"v\"";
+        let answer = if request.header("if-none-match").is_some() {
+            shut.pass();
+            format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n")
+        } else {
+            response(&format!("200 OK\r\n{fields}"), &body)
+        };
+        let _ = connection.write_all(answer.as_bytes());
+    });
+    let config = store(&redis) + "near_cache_bytes = \"0B\"\n" + &upstream.table("shop") + ROUTES;
+    let gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let house = House { redis, upstream, gateways };
+    assert!(house.at(0).expect("an answer").text() == whole);
+    house.wait_for_entries(1);
+    let mut session = asking(&house.gateways[1], "/p", "");
+    eventually("the origin is asked", || house.upstream.seen() == 2);
+    let pieces = house.pieces();
+    assert_eq!(pieces.len(), 3);
+    for piece in &pieces {
+        house.redis.cli(&["DEL", piece]);
+    }
+    gate.open();
+    let reply = session.read();
+    let lost = "urn:portcullis:problem:cache_chunk_lost";
+    assert_eq!((reply.status, reply.json()["type"].as_str()), (502, Some(lost)));
+    assert!(house.at(1).expect("an answer").text() == whole, "and it is fetched anew");
+}
+
+#[test]
 fn a_body_that_is_too_large_passes_and_is_kept_nowhere() {
     let whole = text(3 * 1024 * 1024);
     let body = whole.clone();

@@ -1,4 +1,4 @@
-//! The README's recipe for RFC 9111 to the letter: loaded as it stands there, and obeyed.
+//! The recipe of docs/cache.md for RFC 9111 to the letter: loaded as it stands there, and obeyed.
 
 use std::io::Write as _;
 
@@ -7,9 +7,9 @@ use crate::support::{Client, Gateway, Recorded, Reply, Upstream, response};
 
 /// The example of that section.
 fn recipe() -> String {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(readme).expect("README.md");
-    let (_, section) = readme.split_once("### RFC 9111 to the letter\n").expect("the section");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cache.md");
+    let page = std::fs::read_to_string(page).expect("docs/cache.md");
+    let (_, section) = page.split_once("## RFC 9111 to the letter\n").expect("the section");
     let (_, example) = section.split_once("```toml\n").expect("an example");
     example.split("```").next().expect("its end").to_owned()
 }

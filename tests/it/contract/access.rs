@@ -1,5 +1,5 @@
-//! Who the gateway is to Redis: the least-privilege user of the README suffices, and a password is
-//! never shown.
+//! Who the gateway is to Redis: the least-privilege user of docs/redis.md suffices, and a password
+//! is never shown.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    ApiKeyWrite, Cached, CachedEntry, Charges, Crowd, Ending, Entry, HeldLock, Leases, Mode, Purge,
-    Questions, RedisStore, Release, Remembered, Renewal, Revocation, SessionKey, SessionWrite,
-    Standing, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
+    ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
+    Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation, RevocationKeys,
+    SessionKey, SessionWrite, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
 use crate::support::{Client, Gateway, PATIENCE, Redis, Upstream, eventually, response};
 
-/// The line of the README that makes the gateway's user, with this password.
+/// The command of docs/redis.md that makes the gateway's user, with this password.
 fn make_user(redis: &Redis, password: &str) {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("README.md");
-    let lines: Vec<&str> = readme.lines().filter(|line| line.contains("ACL SETUSER")).collect();
-    let [line] = lines[..] else { panic!("not exactly one ACL in README.md: {lines:?}") };
-    let command = line[line.find("ACL").unwrap()..].trim_matches('`').replace("PASSWORD", password);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
+    let page = page.expect("docs/redis.md").replace("\\\n", "");
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains("ACL SETUSER")).collect();
+    let [line] = lines[..] else { panic!("not exactly one ACL in docs/redis.md: {lines:?}") };
+    let command = line[line.find("ACL").unwrap()..].replace('\'', "").replace("PASSWORD", password);
     let words: Vec<&str> = command.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK", "{command}");
 }
@@ -41,6 +41,7 @@ async fn open(redis: &Redis, password: &str) -> Store {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "each right is used in turn")]
 fn the_documented_user_may_do_all_that_the_gateway_does() {
     let redis = Redis::start();
     make_user(&redis, "correct-horse");
@@ -52,9 +53,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let minute = Duration::from_secs(60);
         let set = WindowSet::new(vec![Window::new(9, minute), Window::new(900, minute)]);
         let keys = words(&["app:ratelimit:{a}:p:1m", "app:ratelimit:{a}:q:1m"]);
-        let crowds = [Crowd { most: 99, lease: minute, mode: Mode::Enforce }];
+        let limits = [ConcurrencyLimit { most: 99, lease: minute, mode: Mode::Enforce }];
         let places = words(&["app:ratelimit:{a}:p:in-flight"]);
-        let leases = Leases { crowds: &crowds, keys: &places, holder: "h" };
+        let leases = Leases { limits: &limits, keys: &places, holder: "h" };
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
         let variants = words(&["-"]);
@@ -64,7 +65,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
             let end = session.replace("session", "session-end");
             let questions = Questions {
-                standing: Some(Standing {
+                revocation: Some(RevocationKeys {
                     blacklist: &blacklist,
                     not_before: Some("app:auth:not-before:u"),
                     record: Some("app:auth:key:ab"),
@@ -83,12 +84,12 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
             // The second round finds no scripts.
             for _ in 0..2 {
                 let answers = store.ask(&questions).await;
-                assert!(answers.standing.unwrap().is_ok() && answers.settled);
+                assert!(answers.revocation.unwrap().is_ok() && answers.settled);
                 let taken = answers.charges.unwrap().expect("a charge");
                 assert!(answers.leases.unwrap().expect("a lease").allowed);
                 for in_doubt in [false, true] {
                     let (keys, holder) = (places.clone(), "h".to_owned());
-                    let release = Release { keys, crowds: crowds.to_vec(), holder, in_doubt };
+                    let release = Release { keys, limits: limits.to_vec(), holder, in_doubt };
                     store.release(&[release]).await.expect("a release");
                 }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
@@ -223,14 +224,14 @@ async fn revoke_and_follow(store: &Store, key: &str) {
     config.store.on_outage.revocation_max_stale = day;
     store.follow_revocations(&config);
     let blacklist = words(&[key]);
-    let standing = Standing { blacklist: &blacklist, ..Standing::default() };
+    let revocation = RevocationKeys { blacklist: &blacklist, ..RevocationKeys::default() };
     let followed = async {
-        while store.recall(standing, day).is_none() {
+        while store.recall(revocation, day).is_none() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, followed).await.expect("the stream is read");
-    assert!(store.recall(standing, day).is_some_and(|reply| reply.listed));
+    assert!(store.recall(revocation, day).is_some_and(|reply| reply.listed));
     assert_eq!(store.unrevoke(key, day).await, Ok(true));
 }
 
@@ -278,7 +279,7 @@ async fn tagged(store: &Store, keys: &Keys) {
         let purges = [clock.clone(), tag.clone()].map(Purge::hard);
         store.purge(&purges).await.expect("a purge of a tag");
     }
-    let told = store.tags(&tags, (&clock, since)).await.expect("what was purged");
+    let told = store.tags(&tags, &clock, since).await.expect("what was purged");
     assert_eq!(told, None);
     store.withdraw_all(&clock).await.expect("a withdrawal");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis::store::keys::Keys;
-use portcullis::store::{ApiKeyWrite, Questions, Revocation, Standing};
+use portcullis::store::{ApiKeyWrite, Questions, Revocation, RevocationKeys};
 
 use super::{MINUTE, Subject, over_both_stores};
 use crate::support::PATIENCE;
@@ -65,7 +65,7 @@ async fn a_key_ends_with_its_id_its_place_and_a_revocation(it: Subject) {
     let key = "app:auth:blacklist:key:k1";
     let revocation = Revocation { key, not_before: None, ttl: MINUTE, stream_ttl: MINUTE };
     assert_eq!(it.store.end_api_key(&one.keys, revocation).await, Ok(true));
-    assert!(it.standing(&[key], None).await.unwrap().listed);
+    assert!(it.revocation(&[key], None).await.unwrap().listed);
     assert_eq!(it.store.find_api_key(&one.keys.id, &one.families).await, Ok(None));
     assert_eq!(it.store.get(&one.keys.record).await, Ok(None));
     assert_eq!(listed(&it).await, (vec![Bytes::from_static(b"k2")], 1));
@@ -99,14 +99,14 @@ async fn an_index_lives_as_long_as_the_longest_key(it: Subject) {
 async fn a_record_that_is_gone_is_told_of(it: Subject) {
     let one = write("k1", Some(MINUTE), 1);
     let blacklist = ["app:auth:blacklist:key:k1".to_owned()];
-    let standing = async |record: Option<&str>| {
-        let standing = Some(Standing { blacklist: &blacklist, not_before: None, record });
-        let questions = Questions { standing, ..Questions::default() };
-        it.store.ask(&questions).await.standing.unwrap().unwrap()
+    let revocation = async |record: Option<&str>| {
+        let revocation = Some(RevocationKeys { blacklist: &blacklist, not_before: None, record });
+        let questions = Questions { revocation, ..Questions::default() };
+        it.store.ask(&questions).await.revocation.unwrap().unwrap()
     };
-    assert!(standing(Some(&one.keys.record)).await.gone);
-    assert!(!standing(None).await.gone, "nothing was asked");
+    assert!(revocation(Some(&one.keys.record)).await.gone);
+    assert!(!revocation(None).await.gone, "nothing was asked");
     it.store.write_api_key(&one).await.unwrap();
-    let reply = standing(Some(&one.keys.record)).await;
+    let reply = revocation(Some(&one.keys.record)).await;
     assert!(!reply.gone && !reply.listed);
 }

@@ -258,8 +258,7 @@ async fn the_epochs_of_tags_are_told_unless_one_was_purged(it: Subject) {
     const CLOCK: &str = "app:cache-epoch:{tags-clock}";
     let [a, b, c] = ["a", "b", "c"].map(|tag| format!("app:cache-epoch:{{tag=u={tag}}}"));
     let tags = [a.clone(), b.clone()];
-    let since =
-        async |since: Epoch| it.store.tags(&tags, (CLOCK, since)).await.expect("no failure");
+    let since = async |since: Epoch| it.store.tags(&tags, CLOCK, since).await.expect("no failure");
     assert_eq!(since(Epoch::default()).await, Some(vec![Epoch::default(); 2]), "none was purged");
     it.store.found(CLOCK).await.unwrap();
     let first = it.epoch(CLOCK).await;

@@ -1,0 +1,98 @@
+//! The answers of the admin listener and the bodies of its operations: how they are written, read,
+//! and refused. It must not know any operation.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde::Deserialize;
+
+use crate::store::StoreError;
+
+/// A JSON or text answer.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// The code of a refusal, for its line.
+#[derive(Debug, Clone)]
+pub(super) struct Code(pub(super) String);
+
+/// What an operation did, beyond its status.
+#[derive(Debug, Clone)]
+pub(super) struct Effect(pub(super) &'static str, pub(super) String);
+
+/// Why an operation was not carried out.
+pub(super) enum Fault {
+    /// It was not understood, or cannot be meant.
+    Invalid(String),
+    /// Anything else that has a code of its own.
+    Problem { status: StatusCode, code: &'static str, detail: String },
+    /// The store.
+    Store(StoreError),
+}
+
+impl Fault {
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Invalid(detail) => problem(StatusCode::BAD_REQUEST, "request_invalid", &detail),
+            Self::Problem { status, code, detail } => problem(status, code, &detail),
+            Self::Store(error) => {
+                let detail =
+                    format!("Nothing is promised to have changed: {error}. Repeat the request.");
+                problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", &detail)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The body of an operation, a JSON object; `example` is shown to those who sent something else.
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|error| {
+        Fault::Invalid(format!("The body is not understood ({error}). Example: {example}"))
+    })
+}
+
+pub(super) fn text(status: StatusCode, body: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// `application/problem+json` (RFC 9457).
+pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
+    let mut reply = json(
+        status,
+        &serde_json::json!({
+            "type": format!("urn:portcullis:problem:{code}"),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
+        }),
+    );
+    let kind = HeaderValue::from_static("application/problem+json");
+    reply.headers_mut().insert(CONTENT_TYPE, kind);
+    reply.extensions_mut().insert(Code(code.to_owned()));
+    reply
+}
+
+pub(super) fn not_allowed(allow: &'static str) -> Reply {
+    let detail = format!("This path accepts {allow}.");
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}

@@ -1,0 +1,123 @@
+//! Who calls, and the waits that this may need: for keys that an issuer has published since they
+//! were fetched, and for the record of an API key.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::carrier::Places;
+use super::challenge::Denied;
+use super::identify::{Unidentified, identify, judge_key};
+use super::key_verifier::{KeyVerifier, Unread};
+use super::memory::TokenMemory;
+use super::verifier::Missing;
+use super::{Policy, permit};
+use crate::base::facts::Caller;
+use crate::observe::Metrics;
+use crate::store::{Store, StoreError};
+
+/// Finds out who calls, and remembers it.
+#[derive(Debug)]
+pub struct Authenticator {
+    memory: TokenMemory,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+}
+
+/// Who calls, as far as it could be found out.
+#[derive(Debug)]
+pub struct Identified {
+    /// The caller whose claims suffice for the route.
+    pub caller: Result<Caller, Denied>,
+    /// Why the store did not answer, if it was asked and did not: the same request need not ask it
+    /// again.
+    pub outage: Option<StoreError>,
+}
+
+impl From<Result<Caller, Denied>> for Identified {
+    fn from(caller: Result<Caller, Denied>) -> Self {
+        Self { caller, outage: None }
+    }
+}
+
+impl Authenticator {
+    /// Remembers nobody yet.
+    pub fn new(store: &Arc<Store>, metrics: &Arc<Metrics>) -> Self {
+        let (store, metrics) = (Arc::clone(store), Arc::clone(metrics));
+        Self { memory: TokenMemory::new(), store, metrics }
+    }
+
+    /// Who calls, and whether the caller's claims suffice; a public route (no `policy`) does not
+    /// look. It waits only for a token whose key is unknown, and then for one fetch at most, or for
+    /// the record of an API key that was not read of late. `fetch_keys` is given the name of a
+    /// verifier, returns when its keys were fetched, and says whether their issuer is failing.
+    pub async fn identify(
+        &self,
+        policy: Option<&Policy>,
+        places: Places<'_>,
+        fetch_keys: impl AsyncFnOnce(&str) -> bool,
+    ) -> Identified {
+        let Some(policy) = policy else { return Ok(None).into() };
+        match self.identify_now(policy, places) {
+            Ok(caller) => Ok(caller).into(),
+            Err(Unidentified::Denied(denied)) => Err(denied).into(),
+            // Rare, so its state is not carried along by every request.
+            Err(Unidentified::KeyUnknown(missing)) => {
+                let fetched = self.identify_after_fetch(policy, places, missing, fetch_keys);
+                Box::pin(fetched).await.into()
+            }
+            Err(Unidentified::KeyUnread(unread)) => {
+                Box::pin(self.identify_by_record(policy, unread)).await
+            }
+        }
+    }
+
+    /// Forgets the record of an API key: it was deleted or revoked, and must not serve again when
+    /// the store is away.
+    pub fn forget_record(&self, verifier: &KeyVerifier, record_key: &str) {
+        verifier.forget(record_key, &self.memory);
+    }
+
+    fn identify_now<'p>(
+        &self,
+        policy: &'p Policy,
+        places: Places<'_>,
+    ) -> Result<Caller, Unidentified<'p>> {
+        let caller = identify(policy, places, &self.memory, SystemTime::now())?;
+        permit(policy, &caller)?;
+        Ok(caller)
+    }
+
+    async fn identify_by_record(&self, policy: &Policy, unread: Unread<'_>) -> Identified {
+        let asked_at = Instant::now();
+        let reply = self.store.get(unread.record_key()).await;
+        self.metrics.store_duration.observe(asked_at.elapsed());
+        let outage = match &reply {
+            Err(error @ (StoreError::Unavailable | StoreError::Timeout)) => Some(error.clone()),
+            _ => None,
+        };
+        let caller = judge_key(unread, reply, &self.memory);
+        let caller = caller.and_then(|caller| permit(policy, &caller).map(|()| caller));
+        Identified { caller, outage }
+    }
+
+    async fn identify_after_fetch(
+        &self,
+        policy: &Policy,
+        places: Places<'_>,
+        missing: Missing<'_>,
+        fetch_keys: impl AsyncFnOnce(&str) -> bool,
+    ) -> Result<Caller, Denied> {
+        let is_failing = fetch_keys(missing.verifier()).await;
+        if !missing.may_have_come() {
+            return Err(missing.denied(is_failing));
+        }
+        self.identify_now(policy, places).map_err(|unidentified| match unidentified {
+            Unidentified::Denied(denied) => denied,
+            Unidentified::KeyUnknown(missing) => missing.denied(is_failing),
+            // A request with a token has no API key.
+            Unidentified::KeyUnread(_) => Denied::Several,
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! Bytes in hexadecimal. What is written has lower-case digits; what is read may have either case,
+//! and nothing beside digits.
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The digits of bytes.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(2 * bytes.len());
+    push(&mut out, bytes);
+    out
+}
+
+/// Appends the digits of bytes.
+pub fn push(out: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+}
+
+/// Writes the digits of bytes over what is there, two for each byte, as far as both reach.
+pub fn write(out: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+/// As many bytes as the digits spell exactly; nothing of another text.
+pub fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = digits(*pair)?;
+    }
+    Some(bytes)
+}
+
+/// The byte that two digits spell.
+pub fn digits([high, low]: [u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else_is() {
+        assert_eq!(encode(&[0, 0x1F, 0xAB, 0xFF]), "001fabff");
+        let mut out = *b"------";
+        write(&mut out, &[0xC0, 0x01]);
+        assert_eq!(&out, b"c001--");
+        assert_eq!(decode(b"001fABff"), Some([0, 0x1F, 0xAB, 0xFF]));
+        for wrong in ["", "0", "001", "00000", "+f", " f", "0g", "0x"] {
+            assert_eq!(decode::<1>(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
+}

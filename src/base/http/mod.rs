@@ -1,0 +1,8 @@
+//! The parts of HTTP messages that several rooms read or write, each in one way.
+
+pub mod authority;
+pub mod cookie;
+pub mod fields;
+pub mod hex;
+pub mod path;
+pub mod percent;

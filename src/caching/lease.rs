@@ -1,0 +1,121 @@
+//! Taking the lease on a fetch, or waiting for what the node stores that has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::body;
+use super::candidates::{self, EpochsNow, decoded, variant_names};
+use super::leases::{Lease, LeaseOutcome};
+use super::miss::Miss;
+use crate::cache::{Stored, Verdict};
+use crate::store::{Cached, CachedEntry, CachedReply, Questions};
+
+/// The variant of what depends on no field, and of what nobody knows yet.
+pub(super) const PLAIN: &str = "-";
+
+/// The first pause between two looks at what the other one has stored; it doubles.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Who fetches for the fleet.
+pub(super) enum Fetcher {
+    /// This node.
+    Us {
+        /// None where the store is away, or another node took too long.
+        lease: Option<Lease>,
+        /// Whether it waited for another node, in vain.
+        has_waited: bool,
+    },
+    /// Another node did, and this is what it stored.
+    Other(Arc<Stored>),
+}
+
+/// Takes the lease on a fetch, or waits for what the node that has it stores, for `wait_max` at
+/// most. Each variant has a lease of its own, and so has what is read after a write: neither must
+/// wait for what it cannot use.
+pub(super) async fn take(
+    miss: &Miss,
+    fields: &HeaderMap,
+    known: LeaseOutcome,
+    wait_max: Duration,
+) -> Fetcher {
+    let Miss { cache, key, variant, .. } = miss;
+    let begun = Instant::now();
+    // Who has just heard that another node fetches need not ask at once.
+    let mut pause = matches!(known, LeaseOutcome::Theirs).then_some(PAUSE);
+    let mut variants = vec![PLAIN.to_owned()];
+    if variant != PLAIN {
+        variants.push(variant.clone());
+    }
+    let lock = key.key.lock(variant, &key.epochs);
+    loop {
+        if let Some(pause) = &mut pause {
+            let jitter = pause.mul_f64(0.5 + fastrand::f64());
+            tokio::time::sleep(jitter).await;
+            *pause = (*pause * 2).min(PAUSE_MAX);
+        }
+        let lease = Lease::wanted(&cache.leases, lock.clone());
+        let entry =
+            CachedEntry { key: &key.key.entry, variants: &variants, lock: lease.question() };
+        let cached = Some(Cached { epochs: &key.key.epochs, entry: Some(entry) });
+        // Pending purges do not go first: what is found is not used while there are any.
+        let answers = cache.store.ask(&Questions { cached, ..Questions::default() }).await;
+        let Some(Ok(reply)) = answers.cached else {
+            return Fetcher::Us { lease: None, has_waited: pause.is_some() };
+        };
+        let outcome = lease.on_reply(reply.holder.as_deref());
+        // Also with the lease in hand: the one who had it may have stored the response since this
+        // request looked.
+        let found = if cache.is_settled() {
+            let found = fresh(miss, fields, reply, &variants).await;
+            found.filter(|stored| miss.is_other(stored))
+        } else {
+            // What is stored may be what should have been purged.
+            None
+        };
+        let is_theirs = matches!(outcome, LeaseOutcome::Theirs);
+        if found.is_some() || !is_theirs || begun.elapsed() >= wait_max {
+            cache.metrics.cache_lease_wait.observe(begun.elapsed());
+            let lease = match outcome {
+                LeaseOutcome::Ours(lease) => Some(lease),
+                // Nobody has it, where the store takes no writes.
+                LeaseOutcome::Theirs | LeaseOutcome::Unknown => None,
+            };
+            let has_waited = pause.is_some();
+            return found.map_or(Fetcher::Us { lease, has_waited }, Fetcher::Other);
+        }
+        pause.get_or_insert(PAUSE);
+    }
+}
+
+/// What the store has now, if it answers the request as it is.
+async fn fresh(
+    miss: &Miss,
+    fields: &HeaderMap,
+    reply: CachedReply,
+    asked: &[String],
+) -> Option<Arc<Stored>> {
+    let (cache, key) = (&miss.cache, &miss.key.key);
+    let mut responses: Vec<_> = decoded(key, &reply.variants).collect();
+    let mut others = variant_names(reply.vary.as_deref(), fields);
+    others.retain(|name| !asked.contains(name));
+    if !others.is_empty() {
+        let values = cache.store.variants(&key.entry, &others).await.ok()?;
+        responses.extend(decoded(key, &values));
+    }
+    let now = EpochsNow { key, origin: &miss.key.origin, epochs: &reply.epochs, tags: &[] };
+    let valid = now.valid(cache, responses).await;
+    match candidates::best(valid, fields, &miss.intent, cache.now_ms())? {
+        // What has lost its body answers nobody, and is to be fetched in spite of its entry.
+        (found, Verdict::Fresh { .. })
+            if reply.based && body::is_there(cache, &found.response).await =>
+        {
+            cache.near.offer(key, &found.response, cache.now_ms());
+            Some(found.response)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,217 @@
+//! The limiter of one gateway: its counters, and what it tells the store beside a request's own
+//! question. That is never waited for by a request: corrections of charges, renewals of the leases
+//! of long requests, and slots that are given back.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::counters::{Counters, Usage};
+use super::exceeded::Exceeded;
+use super::notes::LimitNotes;
+use super::receipt::Correction;
+use super::releases::{self, Releases};
+use super::slot_check::SlotCheck;
+use super::slots::{Held, LeaseRenewal};
+use super::state::State;
+use crate::background::Background;
+use crate::config::LimitOutage;
+use crate::observe::Metrics;
+use crate::store::{LeaseReply, Leases, Release, Reply, Store, StoreError};
+
+/// How often leases are looked at; the shortest lease is five times as long.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Most renewals that wait for the store at a time.
+const RENEWALS_MAX: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Limiter {
+    /// What this node alone knows.
+    pub state: State,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    background: Background,
+    releases: Arc<Releases>,
+}
+
+impl Limiter {
+    /// Nothing counted yet; at most `keys_max` keys while the store is away. Leases are renewed and
+    /// slots given back until the limiter is dropped.
+    pub fn open(
+        store: &Arc<Store>,
+        metrics: &Arc<Metrics>,
+        background: &Background,
+        keys_max: usize,
+    ) -> Arc<Self> {
+        let limiter = Arc::new(Self {
+            state: State::new(keys_max),
+            store: Arc::clone(store),
+            metrics: Arc::clone(metrics),
+            background: background.clone(),
+            releases: Arc::default(),
+        });
+        tokio::spawn(renew_leases(Arc::downgrade(&limiter)));
+        tokio::spawn(send_releases(Arc::downgrade(&limiter), Arc::clone(&limiter.releases)));
+        limiter
+    }
+
+    /// Gives back the slots of `check` if its request ends before it is admitted, and what it was
+    /// admitted to when it ends.
+    pub fn guard(self: &Arc<Self>, check: &SlotCheck<'_>) -> SlotGuard {
+        SlotGuard { limiter: Arc::clone(self), held: check.held() }
+    }
+
+    /// Gives back or charges what a request turned out to cost, in the background.
+    pub fn correct(self: &Arc<Self>, correction: Option<Correction>) {
+        let Some(correction) = correction else { return };
+        let limiter = Arc::clone(self);
+        self.background.spawn("limits", async move {
+            correction.carry_out(&limiter.store, &limiter.state).await
+        });
+    }
+
+    /// The same at once. What the store does not take is counted and not tried again.
+    pub async fn correct_now(&self, correction: &Correction) {
+        if correction.carry_out(&self.store, &self.state).await.is_err() {
+            self.metrics.store_failed("limits");
+        }
+    }
+
+    /// Sends what is still to be given back, for `limit` at most: for the end of the process.
+    pub async fn finish(&self, limit: Duration) {
+        let sent = self.releases.send(&self.store, &self.metrics);
+        let _ = tokio::time::timeout(limit, sent).await;
+    }
+
+    /// What some counters have left, for operators.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn usage(&self, counters: &Counters) -> Result<Usage, StoreError> {
+        counters.usage(&self.store).await
+    }
+
+    /// Forgets what some counters have counted. Returns how many there were.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn reset(&self, counters: &Counters) -> Result<u32, StoreError> {
+        let keys = counters.distinct_keys();
+        let mut forgotten = 0;
+        for key in &keys {
+            forgotten += u32::from(self.store.delete(key).await?);
+        }
+        self.state.reset(&keys);
+        Ok(forgotten)
+    }
+
+    fn leave(&self, held: Held) {
+        if let Some(release) = self.state.slots.leave(held) {
+            self.release(release);
+        }
+    }
+
+    fn release(&self, release: Release) {
+        if !self.releases.add(release) {
+            self.metrics.store_failed("limits");
+        }
+    }
+
+    async fn renew(&self, holder: String, renewal: LeaseRenewal) {
+        let (slots, LeaseRenewal { keys, limits, .. }) = (&self.state.slots, renewal);
+        if !slots.lasts(&holder) {
+            return;
+        }
+        let leases = Leases { limits: &limits, keys: &keys, holder: &holder };
+        let renewed = self.store.lease(leases).await;
+        if renewed.is_err() {
+            // It stays due, so the next look tries again.
+            slots.doubt(&holder);
+            self.metrics.store_failed("limits");
+        }
+        let lasts = if renewed.is_ok() { slots.renewed(&holder) } else { slots.lasts(&holder) };
+        if !lasts {
+            self.release(Release { keys, limits, holder, in_doubt: true });
+        }
+    }
+}
+
+/// The slots of a request among those in flight; dropping it gives them back.
+#[derive(Debug)]
+pub struct SlotGuard {
+    limiter: Arc<Limiter>,
+    held: Held,
+}
+
+impl SlotGuard {
+    /// The store has answered, so that nothing of the question is still on its way.
+    pub fn on_reply(&mut self) {
+        if let Some(release) = &mut self.held.leased {
+            release.in_doubt = false;
+        }
+    }
+
+    /// Judges the store's answer, and takes the slots that this node counts; without an answer,
+    /// does what `outage` says. The guard gives back what was taken, also after an error.
+    ///
+    /// # Errors
+    /// A slot is missing, or the store did not answer and the request is refused then.
+    pub fn admit<'p>(
+        &mut self,
+        check: &SlotCheck<'p>,
+        reply: Option<&Reply<LeaseReply>>,
+        outage: LimitOutage,
+        notes: &mut LimitNotes<'p>,
+    ) -> Result<(), Exceeded> {
+        check.admit(reply, outage, &self.limiter.state, notes, &mut self.held)
+    }
+
+    /// Gives back and waits until the store took it; in the background if that fails.
+    pub async fn give_back(mut self) {
+        if let Some(release) = &self.held.leased
+            && self.limiter.store.release(std::slice::from_ref(release)).await.is_ok()
+        {
+            self.limiter.state.slots.leave(std::mem::take(&mut self.held));
+        }
+    }
+}
+
+impl Drop for SlotGuard {
+    fn drop(&mut self) {
+        self.limiter.leave(std::mem::take(&mut self.held));
+    }
+}
+
+/// Renews the leases of requests that take long, until the limiter is gone.
+async fn renew_leases(limiter: Weak<Limiter>) {
+    let mut ticks = tokio::time::interval(RENEWAL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(limiter) = limiter.upgrade() else { return };
+        let mut renewals = JoinSet::new();
+        for (holder, renewal) in limiter.state.slots.due() {
+            if renewals.len() >= RENEWALS_MAX {
+                renewals.join_next().await;
+            }
+            let limiter = Arc::clone(&limiter);
+            renewals.spawn(async move { limiter.renew(holder, renewal).await });
+        }
+        renewals.join_all().await;
+    }
+}
+
+/// Sends releases as they come, until the limiter is gone.
+async fn send_releases(limiter: Weak<Limiter>, releases: Arc<Releases>) {
+    loop {
+        releases.wait().await;
+        let Some(limiter) = limiter.upgrade() else { return };
+        let sent = releases.send(&limiter.store, &limiter.metrics).await;
+        drop(limiter);
+        if sent.is_err() {
+            tokio::time::sleep(releases::RETRY_PAUSE).await;
+            releases.ring();
+        }
+    }
+}

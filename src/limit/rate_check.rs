@@ -1,0 +1,245 @@
+//! Limits on rates: which windows a request charges, and what the store's answer means.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::exceeded::Exceeded;
+use super::facts::Facts;
+use super::forecast::Forecast;
+use super::headers::{self, Quota, WindowLeft};
+use super::key::principal;
+use super::notes::LimitNotes;
+use super::policy::{Limit, Policy, Rule};
+use super::receipt::{Correction, Receipt};
+use super::state::State;
+use super::timing::{after, duration};
+use crate::config::{LimitKey, LimitOutage, Over};
+use crate::store::keys::Keys;
+use crate::store::{ChargeReply, Charges, Mode, Reply, Window, WindowSet, WindowState};
+
+/// What a request charges: one key per window of every limit that counts it.
+#[derive(Debug)]
+pub struct RateCheck<'p> {
+    policy: &'p Policy,
+    /// The limit and the window of each key.
+    rules: Vec<Charged<'p>>,
+    pub(super) keys: Vec<String>,
+    set: Cow<'p, Arc<WindowSet>>,
+    asked_at: Instant,
+}
+
+/// A limit and one of its windows.
+type Charged<'p> = (&'p Limit, &'p Rule);
+
+/// The windows of some limits that the request is in, and the key of each.
+fn chargeable<'p>(
+    keys: &Keys,
+    facts: &Facts<'_>,
+    limits: &'p [Limit],
+) -> (Vec<Charged<'p>>, Vec<String>) {
+    let mut rules = Vec::with_capacity(limits.len());
+    let mut written = Vec::with_capacity(limits.len());
+    let mut last: Option<(&[LimitKey], String)> = None;
+    for limit in limits {
+        for rule in limit.rules(facts) {
+            let principal = match &last {
+                Some((key, principal)) if *key == limit.key.as_slice() => principal,
+                _ => &last.insert((&limit.key, principal(&limit.key, facts))).1,
+            };
+            let mut key = String::with_capacity(64);
+            keys.limit_into(&mut key, &limit.name, &rule.label, principal);
+            written.push(key);
+            rules.push((limit, rule));
+        }
+    }
+    (rules, written)
+}
+
+impl<'p> RateCheck<'p> {
+    /// Which shared windows the request charges; those keyed by address alone when its token is no
+    /// good. Nothing when no limit counts it.
+    pub fn of(
+        policy: &'p Policy,
+        keys: &Keys,
+        facts: &Facts<'_>,
+        identified: bool,
+    ) -> Option<Self> {
+        let limits = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
+        let (rules, keys) = chargeable(keys, facts, limits);
+        if rules.is_empty() {
+            return None;
+        }
+        let set = match &policy.fixed {
+            Some(fixed) if identified => Cow::Borrowed(&fixed.all),
+            Some(fixed) => Cow::Borrowed(&fixed.by_address),
+            None => {
+                let priced = rules.iter().map(|(limit, rule)| rule.priced(limit.cost(facts)));
+                Cow::Owned(Arc::new(WindowSet::new(priced.collect())))
+            }
+        };
+        Some(Self { policy, rules, keys, set, asked_at: Instant::now() })
+    }
+
+    /// The question for the store.
+    pub fn charges(&self) -> Charges<'_> {
+        Charges { set: &self.set, keys: &self.keys }
+    }
+
+    /// The same question, of a store that only looks.
+    pub fn peek(&self) -> WindowSet {
+        let peek = |window: &Window| Window { mode: Mode::Peek, ..*window };
+        WindowSet::new(self.set.windows.iter().map(peek).collect())
+    }
+
+    /// What the answer to [`Self::peek`] means, window by window.
+    pub fn forecast(&self, reply: &ChargeReply) -> Vec<Forecast<'p>> {
+        let windows = self.set.windows.iter().zip(&reply.windows);
+        let all = self.rules.iter().zip(&self.keys).zip(windows);
+        all.map(|(((limit, rule), key), (window, state))| {
+            Forecast::new(limit, rule, key, window, state)
+        })
+        .collect()
+    }
+
+    /// Gives everything back that was charged.
+    pub fn undo(&self, reply: &ChargeReply) -> Option<Correction> {
+        let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
+        Correction::new(charged.collect(), Vec::new(), reply.at_us, true)
+    }
+
+    /// The limit, key and window of each charge that was made.
+    fn charged(&self, reply: &ChargeReply) -> impl Iterator<Item = (&'p Limit, &str, Window)> {
+        let windows = self.set.windows.iter().zip(&reply.windows);
+        let all = self.rules.iter().zip(&self.keys).zip(windows);
+        all.filter(|(_, (window, state))| reply.allowed && window.charges(state))
+            .map(|(((limit, _), key), (window, _))| (*limit, key.as_str(), *window))
+    }
+
+    /// Refuses at once what the store refused a moment ago. Where it must say first whether there
+    /// is a session (`in_doubt`), nobody knows yet whom the limits by session count.
+    ///
+    /// # Errors
+    /// A limit is exhausted.
+    pub fn check_denied(
+        &self,
+        state: &State,
+        notes: &LimitNotes<'_>,
+        in_doubt: bool,
+    ) -> Result<(), Exceeded> {
+        self.check_denied_of(state, notes, |limit| !(in_doubt && limit.is_by_session()))
+    }
+
+    /// The same for some of the limits.
+    pub(super) fn check_denied_of(
+        &self,
+        state: &State,
+        notes: &LimitNotes<'_>,
+        chosen: impl Fn(&Limit) -> bool,
+    ) -> Result<(), Exceeded> {
+        for (index, ((limit, rule), window)) in self.rules.iter().zip(&self.set.windows).enumerate()
+        {
+            if limit.over == Over::Refuse
+                && chosen(limit)
+                && let Some(wait) = state.denied.until(&self.keys[index], window)
+            {
+                let mut quota = notes.quota.renewed();
+                quota.policy = self.policy_header();
+                let limit = rule.item.limit;
+                let left = WindowLeft { limit, remaining: 0, next: wait, full: wait };
+                quota.push(&rule.item, &left);
+                return Err(self.refuse(index, wait, &quota, state));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the store's answer; without one, does what `outage` says. The receipt is there when
+    /// the answer decides what is charged in the end.
+    ///
+    /// # Errors
+    /// A limit is exhausted, or the store did not answer and the request is refused then.
+    pub fn admit(
+        &self,
+        reply: &Reply<ChargeReply>,
+        outage: LimitOutage,
+        state: &State,
+        notes: &mut LimitNotes<'p>,
+    ) -> Result<Option<Receipt<'p>>, Exceeded> {
+        let (reply, set, shared) = match (reply, outage) {
+            (Ok(reply), _) => (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), true),
+            (Err(_), LimitOutage::Allow) => return Ok(None),
+            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error.clone())),
+            (Err(_), LimitOutage::Local) => {
+                let share = self.set.divided_by(self.policy.nodes);
+                let charges = Charges { set: &share, keys: &self.keys };
+                let reply = state.stand_in.take(charges).map_err(Exceeded::Unknown)?;
+                (Cow::Owned(reply), Cow::Owned(share), false)
+            }
+        };
+        notes.quota.policy = self.policy_header();
+        let mut worst: Option<(usize, &WindowState)> = None;
+        for (index, (window, found)) in set.windows.iter().zip(&reply.windows).enumerate() {
+            let (limit, rule) = self.rules[index];
+            if limit.is_advertised() {
+                let paid = if reply.allowed { i64::from(window.cost) } else { 0 };
+                let (next, full) = after(found, window, reply.allowed);
+                let (limit, remaining) = (window.limit, found.free - paid);
+                let left = WindowLeft { limit, remaining, next, full };
+                notes.quota.push(&rule.item, &left);
+            }
+            if found.retry_ms == 0 {
+                continue;
+            }
+            match &limit.over {
+                Over::Refuse => {
+                    if shared {
+                        let wait = duration(found.retry_ms);
+                        state.denied.deny(&self.keys[index], self.asked_at, wait, window);
+                    }
+                    if worst.is_none_or(|(_, other)| is_longer(found, other)) {
+                        worst = Some((index, found));
+                    }
+                }
+                Over::Shadow | Over::Mark(_) => notes.note_over(limit, &rule.item.name),
+            }
+        }
+        if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
+            return Err(self.refuse(index, duration(found.retry_ms), &notes.quota, state));
+        }
+        Ok(self.receipt(&reply, shared))
+    }
+
+    fn receipt(&self, reply: &ChargeReply, shared: bool) -> Option<Receipt<'p>> {
+        if !self.rules.iter().any(|(limit, _)| limit.is_corrected()) {
+            return None;
+        }
+        let corrected = self.charged(reply).filter(|(limit, ..)| limit.is_corrected());
+        let charged = corrected.map(|(limit, key, window)| (limit, key.to_owned(), window));
+        Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared })
+    }
+
+    /// The refusal by one of the windows.
+    fn refuse(&self, index: usize, wait: Duration, quota: &Quota, state: &State) -> Exceeded {
+        let (limit, rule) = self.rules[index];
+        state.refused.count(&self.keys[index]);
+        Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota).of(&self.keys[index])
+    }
+
+    /// `RateLimit-Policy` of this very request.
+    fn policy_header(&self) -> Option<HeaderValue> {
+        if self.policy.policy_header.is_some() {
+            return self.policy.policy_header.clone();
+        }
+        let advertised = self.rules.iter().filter(|(limit, _)| limit.is_advertised());
+        headers::policy_header(advertised.map(|(_, rule)| &rule.item))
+    }
+}
+
+/// Whether `found` is waited for longer than `other`; what never fits is waited for longest.
+fn is_longer(found: &WindowState, other: &WindowState) -> bool {
+    duration(found.retry_ms) > duration(other.retry_ms)
+}

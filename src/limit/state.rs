@@ -1,0 +1,57 @@
+//! What this node alone knows of limits.
+
+use super::denied::DenyCache;
+use super::local::LocalLimits;
+use super::refused::Refused;
+use super::sessions::KnownSessions;
+use super::slots::Slots;
+use crate::store::MemoryStore;
+
+/// What this node knows of limits: its own counters, what the store refused a moment ago, and the
+/// counters that stand in while the store is away.
+#[derive(Debug)]
+pub struct State {
+    pub(super) local: LocalLimits,
+    pub(super) denied: DenyCache,
+    pub(super) stand_in: MemoryStore,
+    /// Whom the limits refuse most.
+    pub refused: Refused,
+    /// Which slots the requests of this node hold.
+    pub(super) slots: Slots,
+    /// Which sessions the store has.
+    pub sessions: KnownSessions,
+}
+
+impl State {
+    /// Nothing counted yet; at most `keys_max` keys while the store is away.
+    pub fn new(keys_max: usize) -> Self {
+        Self {
+            local: LocalLimits::default(),
+            denied: DenyCache::default(),
+            stand_in: MemoryStore::new(keys_max),
+            refused: Refused::default(),
+            slots: Slots::default(),
+            sessions: KnownSessions::default(),
+        }
+    }
+
+    /// How many counters gave way to others, of those that count while the store is away.
+    pub fn evicted(&self) -> u64 {
+        self.stand_in.evicted().limits
+    }
+
+    /// These keys were reset: nothing was counted, also in the store's place.
+    pub(super) fn reset(&self, keys: &[String]) {
+        for key in keys {
+            self.stand_in.delete(key);
+        }
+        self.forget_denied(keys);
+    }
+
+    /// Some units of these keys were given back.
+    pub(super) fn forget_denied(&self, keys: &[String]) {
+        for key in keys {
+            self.denied.forget(key);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the store's milliseconds mean in time.
+
+use std::time::Duration;
+
+use crate::store::{Window, WindowState};
+
+/// The wait that never ends, in time: the longest that still prints.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// A wait as the store says it. A cost that never fits (-1) becomes [`NEVER`]: the caller cannot do
+/// better than not to retry.
+pub(super) fn duration(ms: i64) -> Duration {
+    u64::try_from(ms).map_or(NEVER, Duration::from_millis)
+}
+
+/// When units come back, and when all are back, seen from after the charge: the charge itself is
+/// the last to return.
+pub(super) fn after(state: &WindowState, window: &Window, allowed: bool) -> (Duration, Duration) {
+    let span = Duration::from_micros(window.span_us);
+    match (allowed && window.charges(state) && window.cost > 0, state.next_ms) {
+        (true, 0) => (span, span),
+        (true, next_ms) => (duration(next_ms), span),
+        (false, next_ms) => (duration(next_ms), duration(state.full_ms)),
+    }
+}

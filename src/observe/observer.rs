@@ -1,0 +1,40 @@
+//! Everything of one gateway that is seen from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::access::AccessLog;
+use super::logged_once::LoggedOnce;
+use super::metrics::Metrics;
+
+/// The metrics and logs of one gateway.
+#[derive(Debug)]
+pub struct Observer {
+    /// Counters, also of requests outside routes.
+    pub metrics: Arc<Metrics>,
+    /// Access lines.
+    pub access: AccessLog,
+    /// What the log has said once.
+    pub logged: LoggedOnce,
+    started: Instant,
+}
+
+impl Observer {
+    /// Nothing counted yet. Access lines go to stdout, or nowhere.
+    pub fn new(writes_access_log: bool) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let access = if writes_access_log {
+            AccessLog::stdout(metrics.access_dropped())
+        } else {
+            AccessLog::off()
+        };
+        Self { metrics, access, logged: LoggedOnce::default(), started: Instant::now() }
+    }
+
+    /// How long the gateway has been running.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

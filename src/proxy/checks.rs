@@ -1,0 +1,582 @@
+//! What one request asks of the store: the questions of all rooms, collected before the one wait,
+//! and judged after it in the order of precedence.
+//!
+//! The same for an operator who asks what would happen to a request: then nothing is charged, and
+//! the store is only asked to look (`Mode::Peek`).
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use http::request::Parts;
+use serde_json::Value;
+
+use super::dispatch::Fields;
+use super::forecast::{Forecasts, forecast_leases};
+use super::record::Record;
+use super::rejection::Rejection;
+use super::request::Request;
+use crate::auth::{self, Denied};
+use crate::base::facts::{Caller, Identity};
+use crate::caching::{Found, Lookup, LookupRequest, RequestView};
+use crate::config::{LimitOutage, Outage};
+use crate::limit::{self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard};
+use crate::runtime::Gateway;
+use crate::session::{self, NoSession};
+use crate::store::{
+    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, RevocationKeys, RevocationStatus,
+    SessionKey, SessionKeys, StoreError, WindowSet,
+};
+
+/// Whether the request happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It does: limits are charged, places in flight are taken.
+    Charge,
+    /// It does not: the store is only asked to look.
+    Peek,
+}
+
+/// The questions of one request, with the keys they are made of, and the answers.
+pub(super) struct Checks<'a, 'h> {
+    pub(super) request: Request<'a>,
+    head: &'h Parts,
+    mode: Mode,
+    /// Whether the caller's token is good, or none is asked for.
+    is_identified: bool,
+    /// What others learn of the limits.
+    notes: LimitNotes<'a>,
+    charges: Option<limit::RateCheck<'a>>,
+    places: Option<limit::SlotCheck<'a>>,
+    /// Gives the places back if the request ends before it is admitted.
+    held: Option<SlotGuard>,
+    /// The session's keys, when the request names a session.
+    session: Option<SessionKeys>,
+    /// The id of the session that the request names, and whether limits count by it: only while
+    /// the store has it.
+    named: Option<String>,
+    counts_session: bool,
+    cached: Option<Box<Lookup>>,
+    answers: Answers,
+    /// Whether the store did not answer a question of this request.
+    store_is_away: bool,
+    /// What limits would say; only in `Mode::Peek`, once the store has answered.
+    forecasts: Option<Box<Forecasts<'a>>>,
+}
+
+/// A request that may pass.
+#[derive(Default)]
+pub(super) struct Admitted<'a> {
+    /// What was charged, where the response may change that.
+    pub(super) receipt: Option<Receipt<'a>>,
+    /// What the client is told of the limits.
+    pub(super) quota: Quota,
+    /// What the upstream is told of the session and of the limits.
+    pub(super) added: Fields,
+}
+
+/// The same questions for a store that only looks.
+struct Peek {
+    windows: Option<WindowSet>,
+    limits: Vec<ConcurrencyLimit>,
+}
+
+impl<'a, 'h> Checks<'a, 'h> {
+    /// No questions yet.
+    pub(super) fn new(request: Request<'a>, head: &'h Parts, mode: Mode) -> Self {
+        Self {
+            request,
+            head,
+            mode,
+            is_identified: false,
+            notes: LimitNotes::new(request.plan().config.server.ratelimit_fields),
+            charges: None,
+            places: None,
+            held: None,
+            session: None,
+            named: None,
+            counts_session: false,
+            cached: None,
+            answers: Answers::default(),
+            store_is_away: false,
+            forecasts: None,
+        }
+    }
+
+    /// The fields that the client sent.
+    pub(super) fn fields(&self) -> &'h HeaderMap {
+        &self.head.headers
+    }
+
+    /// Who calls is known, or that his token is no good.
+    pub(super) fn note_caller(&mut self, caller: &'a Caller, is_identified: bool) {
+        self.request.caller = caller;
+        self.is_identified = is_identified;
+    }
+
+    /// Is the client's address blocked, or known here to be over a limit? Before the token is
+    /// looked at.
+    pub(super) fn flood(&mut self) -> Result<(), Exceeded> {
+        let Self { request, head, .. } = *self;
+        let Request { route, .. } = request;
+        if self.mode == Mode::Peek {
+            let is_blocked = route.limits.blocks(request.client().address);
+            return if is_blocked { Err(Exceeded::Blocked) } else { Ok(()) };
+        }
+        let (state, keys) = (&request.gateway().limits.state, &request.plan().keys);
+        limit::flood(&route.limits, state, keys, &request.facts(head, None), &mut self.notes)
+    }
+
+    /// Lets every room ask. A caller whose token is no good asks for its address's limits only.
+    /// What this node knows to be exhausted is refused without asking.
+    pub(super) fn collect(&mut self) -> Result<(), Exceeded> {
+        let Self { request, head, mode, is_identified, .. } = *self;
+        let Request { route, caller, .. } = request;
+        let (gateway, keys) = (request.gateway(), &request.plan().keys);
+        let state = &gateway.limits.state;
+        let policy = route.session.as_ref().filter(|_| is_identified);
+        let session_id = policy.and_then(|policy| session::id(policy, caller, &head.headers));
+        let named = session_id.as_deref().filter(|_| route.limits.uses_session());
+        let counted = named.filter(|id| state.sessions.knows(id));
+        let facts = request.facts(head, counted);
+        let charges = limit::RateCheck::of(&route.limits, keys, &facts, is_identified);
+        if mode == Mode::Charge {
+            if let Some(charges) = &charges {
+                let in_doubt = named.is_some() && counted.is_none();
+                charges.check_denied(state, &self.notes, in_doubt)?;
+            }
+            if is_identified {
+                limit::charge(&route.limits, state, keys, &facts, &mut self.notes)?;
+            }
+        }
+        if is_identified {
+            self.places = limit::SlotCheck::of(&route.limits, state, keys, &facts);
+        }
+        self.charges = charges;
+        self.hold();
+        self.counts_session = counted.is_some();
+        self.named = named.map(str::to_owned);
+        self.session = session_id.map(|id| {
+            let renews = policy.is_some_and(session::Policy::renews);
+            let end = if renews { keys.session_end(&id) } else { String::new() };
+            SessionKeys { session: keys.session(&id), end }
+        });
+        if is_identified && mode == Mode::Charge {
+            self.cached = self.lookup().map(Box::new);
+        }
+        Ok(())
+    }
+
+    /// What the cache asks, where the route has one.
+    fn lookup(&self) -> Option<Lookup> {
+        let Self { request, head, .. } = *self;
+        let Request { route, target, caller, has_body, .. } = request;
+        let cache = request.running().route_caches.get(route.index)?.as_ref()?;
+        let (client, is_debugger) = (request.client(), request.may_debug_cache());
+        let view = RequestView { method: &head.method, fields: &head.headers };
+        let request = LookupRequest { view, target, client, caller, has_body, is_debugger };
+        Some(Lookup::of(&self.request.gateway().cache, cache, &request))
+    }
+
+    /// The places that are asked for are given back unless the request is admitted.
+    fn hold(&mut self) {
+        let places = self.places.as_ref().filter(|_| self.mode == Mode::Charge);
+        self.held = places.map(|places| self.request.gateway().limits.guard(places));
+    }
+
+    /// The questions as the store takes them.
+    fn questions<'q>(&'q self, peek: Option<&'q Peek>) -> Questions<'q> {
+        let Request { route, caller, .. } = self.request;
+        let charges = self.charges.as_ref().map(limit::RateCheck::charges);
+        let leases = self.places.as_ref().and_then(limit::SlotCheck::leases);
+        Questions {
+            revocation: caller.as_deref().filter(|i| i.is_revocable()).map(revocation_keys),
+            charges: charges.map(|it| match peek.and_then(|peek| peek.windows.as_ref()) {
+                Some(set) => Charges { set, ..it },
+                None => it,
+            }),
+            leases: leases.map(|it| match peek {
+                Some(Peek { limits, .. }) => Leases { limits, ..it },
+                None => it,
+            }),
+            session: self.session.as_ref().zip(route.session.as_ref()).map(|(keys, policy)| {
+                let end = policy.asks_end().then_some(&*keys.end);
+                let ttl = policy.renews() && peek.is_none();
+                SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
+            }),
+            cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
+            overdue: &[],
+        }
+    }
+
+    fn peek(&self) -> Option<Peek> {
+        let windows = || self.charges.as_ref().map(limit::RateCheck::peek);
+        let limits = || self.places.as_ref().map(limit::SlotCheck::peek).unwrap_or_default();
+        (self.mode == Mode::Peek).then(|| Peek { windows: windows(), limits: limits() })
+    }
+
+    /// What must the store tell us? One round trip, whatever the route asks for. `away` says that
+    /// the store has just not answered this request, which does not wait for it twice.
+    pub(super) async fn ask(&mut self, away: Option<StoreError>, record: &mut Record) {
+        self.answers = match (away, self.mode) {
+            (Some(error), _) => Answers::failed(&self.questions(None), &error),
+            (None, Mode::Charge) => {
+                let questions = self.questions(None);
+                self.request.gateway().ask(&questions, record.store_time()).await
+            }
+            (None, Mode::Peek) => Box::pin(self.look_up()).await,
+        };
+        self.on_reply(record).await;
+        self.note_outage(record);
+        if self.mode == Mode::Peek {
+            self.forecasts = Some(Box::new(self.forecast()));
+        }
+    }
+
+    /// Asks a store that only looks.
+    async fn look_up(&self) -> Answers {
+        let peek = self.peek();
+        let questions = self.questions(peek.as_ref());
+        if questions.is_empty() {
+            return Answers::default();
+        }
+        self.request.gateway().store.ask(&questions).await
+    }
+
+    /// The store has answered: a place that it gave or refused comes no more, and it is known whom
+    /// the limits by session count.
+    async fn on_reply(&mut self, record: &mut Record) {
+        if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
+            lookup.on_reply(&self.request.gateway().cache, reply);
+        }
+        self.on_leases();
+        if self.is_miscounted() {
+            Box::pin(self.recount(record)).await;
+        }
+    }
+
+    fn on_leases(&mut self) {
+        if let (Some(Ok(_)), Some(held)) = (&self.answers.leases, &mut self.held) {
+            held.on_reply();
+        }
+    }
+
+    /// Whether the charges were made for another principal than the answer says: an id that the
+    /// store does not have counts for the address, one that it has for the session.
+    fn is_miscounted(&mut self) -> bool {
+        let (Some(id), Some(Ok(found))) = (&self.named, &self.answers.session) else {
+            return false;
+        };
+        let is_there = found.is_some();
+        if self.mode == Mode::Charge {
+            self.request.gateway().limits.state.sessions.note(id, is_there);
+        }
+        let was_wrong = self.counts_session != is_there;
+        self.counts_session = is_there;
+        was_wrong && self.request.route.limits.asks_by_session()
+    }
+
+    /// Gives back what was charged for the wrong principal, and asks again for the right one. It
+    /// comes to that once for each session and node, and when a session has ended.
+    async fn recount(&mut self, record: &mut Record) {
+        let Self { request, head, mode, .. } = *self;
+        let (gateway, keys) = (request.gateway(), &request.plan().keys);
+        if mode == Mode::Charge
+            && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
+            && let Some(undo) = charges.undo(taken)
+        {
+            gateway.limits.correct_now(&undo).await;
+        }
+        // The places too, before others are asked for: the request must not stand in its own way.
+        if let Some(held) = self.held.take() {
+            held.give_back().await;
+        }
+        let policy = &request.route.limits;
+        let facts = request.facts(head, counted(&self.named, self.counts_session));
+        self.charges = limit::RateCheck::of(policy, keys, &facts, true);
+        self.places = limit::SlotCheck::of(policy, &gateway.limits.state, keys, &facts);
+        self.hold();
+        let second = if mode == Mode::Charge {
+            let questions = of_limits(self.questions(None));
+            gateway.ask(&questions, record.store_time()).await
+        } else {
+            let peek = self.peek();
+            gateway.store.ask(&of_limits(self.questions(peek.as_ref()))).await
+        };
+        (self.answers.charges, self.answers.leases) = (second.charges, second.leases);
+        self.on_leases();
+    }
+
+    /// Whether the store did not answer a question of this request.
+    pub(super) fn store_is_away(&self) -> bool {
+        self.store_is_away
+    }
+
+    /// Which functions must do without the store.
+    fn failures(&self) -> [(&'static str, Option<&StoreError>); 4] {
+        let Answers { revocation, charges, leases, session, cached, .. } = &self.answers;
+        [
+            ("revocation", error(revocation)),
+            ("limits", error(charges).or(error(leases))),
+            ("session", error(session)),
+            ("cache", error(cached)),
+        ]
+    }
+
+    fn note_outage(&mut self, record: &mut Record) {
+        let failures = self.failures();
+        let is_away = failures.iter().any(|(_, error)| error.is_some());
+        if self.mode == Mode::Charge {
+            for (function, error) in failures {
+                if let Some(error) = error {
+                    self.request.gateway().observer.metrics.store_failed(function);
+                    record.note_degraded(function, error);
+                }
+            }
+        }
+        let (_, limits_failed) = failures[1];
+        let asked = self.answers.charges.is_some() || self.answers.leases.is_some();
+        let on_outage = self.request.plan().on_outage.limits;
+        record.note_limits(match (asked, limits_failed.is_some(), on_outage) {
+            (false, ..) | (true, true, LimitOutage::Allow) => "off",
+            (true, false, _) => "pass",
+            (true, true, LimitOutage::Local) => "local",
+            (true, true, LimitOutage::Refuse) => "refused",
+        });
+        self.store_is_away = is_away;
+    }
+
+    /// May the request pass? In the order of precedence: 401 and 403, revoked, 429, the session.
+    /// `slot` gets its place among those in flight.
+    pub(super) fn judge(
+        &mut self,
+        denied: Option<Denied>,
+        slot: &mut Option<SlotGuard>,
+        record: &mut Record,
+    ) -> Result<Admitted<'a>, Rejection> {
+        if let Some(forecasts) = &self.forecasts {
+            forecasts.room.clone()?;
+        }
+        if let Some(denied) = denied {
+            let (receipt, _) = self.admit()?;
+            return Err(self.refuse(receipt, denied.into()));
+        }
+        self.confirm()?;
+        self.charge_by_session()?;
+        let (receipt, taken) = self.admit()?;
+        *slot = taken;
+        record.note_over(&self.notes.over, self.request.running());
+        match self.attach() {
+            Ok(mut added) => {
+                added.append(&mut self.notes.marks);
+                Ok(Admitted { receipt, quota: std::mem::take(&mut self.notes.quota), added })
+            }
+            Err(no_session) => Err(self.refuse(receipt, no_session.into())),
+        }
+    }
+
+    /// Refuses a request that the limits have charged.
+    fn refuse(&self, receipt: Option<Receipt<'_>>, rejection: Rejection) -> Rejection {
+        settle(&self.request, receipt, &refused(&rejection));
+        rejection
+    }
+
+    /// Is the token revoked? What its request took from the limits is given back then. Without an
+    /// answer it is judged by what this node last knew, if that is trusted.
+    fn confirm(&mut self) -> Result<(), Rejection> {
+        let Request { caller, .. } = self.request;
+        let (gateway, plan) = (self.request.gateway(), self.request.plan());
+        let (Some(identity), Some(reply)) = (caller, self.answers.revocation.take()) else {
+            return Ok(());
+        };
+        // What the store says itself counts on; what this node only knew may be known again.
+        let is_news = reply.is_ok() && self.mode == Mode::Charge;
+        match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
+            Ok(status) => {
+                let verdict = auth::confirm(identity, status);
+                if verdict.is_err() {
+                    if is_news
+                        && let Some(record) = &identity.record_key
+                        && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
+                    {
+                        gateway.auth.forget_record(verifier, record);
+                    }
+                    self.undo();
+                    self.held = None;
+                }
+                Ok(verdict?)
+            }
+            Err(error) if plan.on_outage.revocation == Outage::Refuse => {
+                self.undo();
+                Err(Rejection::RevocationUnknown(error))
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Do this node's own limits by session allow it?
+    fn charge_by_session(&mut self) -> Result<(), Exceeded> {
+        let Self { request, head, mode, .. } = *self;
+        let policy = &request.route.limits;
+        if mode == Mode::Peek || !policy.uses_session() {
+            return Ok(());
+        }
+        let (state, keys) = (&request.gateway().limits.state, &request.plan().keys);
+        let facts = request.facts(head, counted(&self.named, self.counts_session));
+        let charged = limit::charge_by_session(policy, state, keys, &facts, &mut self.notes);
+        if charged.is_err() {
+            self.undo();
+            self.held = None;
+        }
+        charged
+    }
+
+    /// Gives back what the store charged for a request that ends here.
+    fn undo(&self) {
+        if self.mode == Mode::Charge
+            && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
+        {
+            self.request.gateway().limits.correct(charges.undo(taken));
+        }
+    }
+
+    /// Do the limits allow it? What they charged may change with the answer, and a place among the
+    /// requests in flight is held until the response has ended.
+    fn admit(&mut self) -> Result<(Option<Receipt<'a>>, Option<SlotGuard>), Exceeded> {
+        let outage = self.request.plan().on_outage.limits;
+        if let Some(forecasts) = &self.forecasts {
+            forecasts.admit(outage)?;
+            return Ok((None, None));
+        }
+        let state = &self.request.gateway().limits.state;
+        let receipt = match (&self.charges, &self.answers.charges) {
+            (Some(charges), Some(reply)) => charges.admit(reply, outage, state, &mut self.notes)?,
+            _ => None,
+        };
+        let mut slot = self.held.take();
+        if let (Some(places), Some(slot)) = (&self.places, &mut slot) {
+            let reply = self.answers.leases.as_ref();
+            let admitted = slot.admit(places, reply, outage, &mut self.notes);
+            if let Err(exceeded) = admitted {
+                self.undo();
+                return Err(exceeded);
+            }
+        }
+        Ok((receipt, slot))
+    }
+
+    /// The session for the upstream, whose life is prolonged where that is due.
+    fn attach(&mut self) -> Result<Fields, NoSession> {
+        let found = (self.answers.session.take(), self.answers.session_end.take());
+        let policy = self.request.route.session.as_ref();
+        let session = session::attach(policy, found, SystemTime::now())?;
+        if self.mode == Mode::Charge {
+            self.request.gateway().renew(self.session.as_ref(), session.renew);
+        }
+        Ok(session.headers)
+    }
+
+    /// Is there a stored response that answers the request? Nothing where the route has no cache.
+    pub(super) async fn look(&mut self) -> Option<Found> {
+        let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
+        let view = RequestView { method: &self.head.method, fields: &self.head.headers };
+        Some(Box::pin(lookup.judge(&self.request.gateway().cache, reply, view)).await)
+    }
+
+    /// Whether the request names a session that the route uses.
+    pub(super) fn names_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// What limits would say, as operators read it, once the store was asked to look.
+    pub(super) fn shown(&self) -> Option<&[Value]> {
+        self.forecasts.as_ref().map(|forecasts| &*forecasts.shown)
+    }
+
+    /// What the answers of a store that only looked mean.
+    fn forecast(&mut self) -> Forecasts<'a> {
+        let Self { request, head, .. } = *self;
+        let Request { route, .. } = request;
+        let (plan, state) = (request.plan(), &request.gateway().limits.state);
+        let (keys, outage) = (&plan.keys, plan.on_outage.limits);
+        let windows = self.charges.as_ref().zip(self.answers.charges.take());
+        let windows = windows.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
+        let mut shown = match &windows {
+            None => Vec::new(),
+            Some(Ok(windows)) => windows.iter().map(Forecast::to_json).collect(),
+            Some(Err(error)) => vec![serde_json::json!({
+                "unknown": error.to_string(),
+                "on_outage": format!("{outage:?}").to_lowercase(),
+            })],
+        };
+        let facts = request.facts(head, counted(&self.named, self.counts_session));
+        let (local, room) =
+            limit::forecast_local(&route.limits, state, keys, &facts, self.is_identified);
+        shown.extend(local);
+        let mut places = Ok(());
+        if let Some(wanted) = &self.places {
+            let (local, here) = wanted.forecast_local(state);
+            shown.extend(local);
+            let shared = self.answers.leases.take();
+            let (leased, there) = forecast_leases(wanted, shared, outage);
+            shown.extend(leased);
+            places = there.and(here);
+        }
+        Forecasts { windows, room, places, shown }
+    }
+}
+
+/// The id by which limits count a session.
+fn counted(named: &Option<String>, counts_session: bool) -> Option<&str> {
+    named.as_deref().filter(|_| counts_session)
+}
+
+/// Of the questions, those of limits.
+fn of_limits(all: Questions<'_>) -> Questions<'_> {
+    Questions { charges: all.charges, leases: all.leases, ..Questions::default() }
+}
+
+fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
+    reply.as_ref().and_then(|reply| reply.as_ref().err())
+}
+
+/// What the store said of a token's revocation; while it is away, what this node last knew.
+fn recalled(
+    gateway: &Gateway,
+    identity: &Identity,
+    reply: Reply<RevocationStatus>,
+    max_stale: Duration,
+) -> Reply<RevocationStatus> {
+    reply.or_else(|error| match error {
+        StoreError::Unavailable | StoreError::Timeout => {
+            gateway.store.recall(revocation_keys(identity), max_stale).ok_or(error)
+        }
+        // An answer that cannot be used is no outage: what it says may be news.
+        StoreError::Refused(_) | StoreError::Full(_) => Err(error),
+    })
+}
+
+/// The revocation keys of a token or API key.
+fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
+    RevocationKeys {
+        blacklist: &identity.blacklist_keys,
+        not_before: identity.not_before_key.as_deref(),
+        record: identity.record_key.as_deref(),
+    }
+}
+
+/// However a request ended, its end decides what stays charged to the limits that look at it.
+pub(super) fn settle(request: &Request<'_>, receipt: Option<Receipt<'_>>, outcome: &Outcome<'_>) {
+    if let Some(receipt) = receipt {
+        request.gateway().limits.correct(receipt.settle(outcome));
+    }
+}
+
+/// The end of a request that was refused.
+pub(super) fn refused(rejection: &Rejection) -> Outcome<'static> {
+    Outcome {
+        status: rejection.status(),
+        headers: None,
+        failed: matches!(rejection, Rejection::Upstream(_)),
+        cached: false,
+    }
+}

@@ -1,0 +1,96 @@
+//! The only way to a client: which fields of a response pass, and what the gateway adds to it. What
+//! it answers itself, refusals above all, goes the same way.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+
+use super::body::Content;
+use super::record::Record;
+use super::rejection::Rejection;
+use super::request::{Received, Request, Resolved};
+use crate::cache;
+use crate::caching::CacheNotes;
+use crate::forwarding::fields::{self, X_REQUEST_ID};
+use crate::limit::Quota;
+use crate::plan::Route;
+
+/// A response that the gateway did not make itself.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Content>,
+    /// Whether it was stored before the request came.
+    pub(super) is_stored: bool,
+}
+
+impl Answer {
+    /// From the upstream, also where the cache had a part in it.
+    pub(super) fn fetched(response: Response<Content>) -> Self {
+        Self { response, is_stored: false }
+    }
+
+    /// From the cache alone.
+    pub(super) fn stored(response: Response<Content>) -> Self {
+        Self { response, is_stored: true }
+    }
+}
+
+/// Delivers a response, with what the cache did and what the limits have left.
+pub(super) fn answer(
+    request: &Request<'_>,
+    answer: Answer,
+    cache: Option<&CacheNotes>,
+    quota: &Quota,
+) -> Response<Content> {
+    let Answer { mut response, is_stored } = answer;
+    let headers = response.headers_mut();
+    if !is_stored {
+        // What is stored was stored without these.
+        fields::returning(headers);
+        if request.route.cache.is_some() {
+            cache::strip_tags(headers);
+        }
+    }
+    if let Some(notes) = cache {
+        notes.append_to(headers);
+    }
+    quota.stamp(headers, SystemTime::now());
+    finish(headers, request.received, Some(request.route));
+    response
+}
+
+/// Refuses a request, and tells its record why. There is no route where none was found.
+pub(super) fn refusal(
+    rejection: &Rejection,
+    received: &Received,
+    resolved: &Resolved,
+    route: Option<&Route>,
+    record: &mut Record,
+) -> Response<Content> {
+    record.note_refusal(rejection, received, resolved);
+    let request_id = received.ids.request.to_str().unwrap_or_default();
+    let mut response = rejection.response(received.is_grpc, request_id);
+    let headers = response.headers_mut();
+    if received.version != Version::HTTP_2 && rejection.spoils_connection() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    finish(headers, received, route);
+    response.map(Content::Bytes)
+}
+
+/// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
+pub(super) fn server_options(received: &Received) -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+    response.headers_mut().insert(ALLOW, allow);
+    finish(response.headers_mut(), received, None);
+    response
+}
+
+/// What every response gets, whoever made it. Rules of the route for its responses belong here.
+fn finish(headers: &mut HeaderMap, received: &Received, _route: Option<&Route>) {
+    headers.insert(X_REQUEST_ID, received.ids.request.clone());
+}

@@ -1,0 +1,231 @@
+//! The only way to an upstream: the head that it gets, the interim responses that come back, the
+//! body that waits to be asked for, and how long all of it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{EXPECT, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::body::Content;
+use super::connection::Snapshot;
+use super::invalidation::Invalidation;
+use super::record::Record;
+use super::rejection::Rejection;
+use super::request::Request;
+use crate::base::body::{Inbound, Progress, Upload};
+use crate::base::expect::Gate;
+use crate::base::facts::ClientAddr;
+use crate::base::interim::Interim;
+use crate::caching::Transport;
+use crate::forwarding::fields;
+use crate::upstream::{Download, Failure, OnInterim, Upstream};
+use crate::{auth, session};
+
+/// Fields that the gateway adds to a request for its upstream.
+pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// Sends requests of one client to one upstream. It owns what it needs, so that a response may also
+/// be fetched when its client has gone.
+#[derive(Debug, Clone)]
+pub(super) struct Dispatch {
+    running: Snapshot,
+    /// Index of the upstream.
+    upstream: usize,
+    /// Whose share of the upstream is taken.
+    client: ClientAddr,
+    /// Where interim responses go.
+    interim: Option<Arc<Interim>>,
+    /// What holds the request's body back until the upstream asks for it.
+    gate: Option<Arc<Gate>>,
+}
+
+impl Dispatch {
+    /// For a client that waits for the response.
+    pub(super) fn new(request: &Request<'_>) -> Self {
+        let most = request.plan().config.server.limits.interim_responses;
+        let Request { received, .. } = request;
+        let interim = received.connection.open_interim(received.version, most);
+        Self { interim, ..Self::in_background(request) }
+    }
+
+    /// For a response that no client waits for.
+    pub(super) fn in_background(request: &Request<'_>) -> Self {
+        Self {
+            running: Arc::clone(&request.received.running),
+            upstream: request.route.upstream,
+            client: request.client().address,
+            interim: None,
+            gate: None,
+        }
+    }
+
+    fn upstream(&self) -> &Upstream {
+        &self.running.upstreams[self.upstream]
+    }
+
+    /// Sends a request, and returns once the head of its response is there. `took` says how long
+    /// that was, also of a failure.
+    ///
+    /// # Errors
+    /// See [`Upstream::send`].
+    pub(super) async fn send(
+        &self,
+        request: http::Request<()>,
+        upload: Upload,
+        took: &mut Option<Duration>,
+    ) -> Result<Response<Download>, Failure> {
+        let sent_at = Instant::now();
+        let on_interim = on_interim(self.interim.clone(), self.gate.clone());
+        let sent = self.upstream().send(self.client, request, upload, on_interim);
+        let response = sent.await;
+        *took = Some(sent_at.elapsed());
+        response
+    }
+}
+
+/// The way of the cache's requests to the upstream.
+pub(super) struct CacheTransport<'t> {
+    pub(super) dispatch: Dispatch,
+    /// Where it is written how long the upstream took.
+    pub(super) took: Option<&'t mut Option<Duration>>,
+}
+
+impl Transport for CacheTransport<'_> {
+    async fn send(&mut self, request: http::Request<()>) -> Result<Response<Download>, Failure> {
+        let mut unheeded = None;
+        let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
+        self.dispatch.send(request, Upload::none(), took).await
+    }
+}
+
+/// Passes interim responses on to a client; a 100 lets its body go, where that is held back.
+fn on_interim(interim: Option<Arc<Interim>>, gate: Option<Arc<Gate>>) -> Option<impl OnInterim> {
+    let is_wanted = interim.is_some() || gate.is_some();
+    let offer = move |status, fields: &HeaderMap| {
+        if let (StatusCode::CONTINUE, Some(gate)) = (status, &gate) {
+            gate.open();
+        }
+        if let Some(interim) = interim.as_ref().filter(|interim| interim.is_open())
+            && let Some(head) = fields::interim(status, fields)
+        {
+            interim.offer(&head);
+        }
+    };
+    is_wanted.then_some(offer)
+}
+
+/// The head that the upstream gets. `added` are the fields of the session and of limits; those of
+/// the caller's claims come from the request.
+pub(super) fn outbound_head(
+    request: &Request<'_>,
+    mut head: Parts,
+    added: Fields,
+) -> http::Request<()> {
+    let Request { received, route, target, caller, .. } = *request;
+    if let Some(policy) = &route.auth {
+        auth::strip(policy, &mut head.headers);
+    }
+    if let Some(policy) = &route.session {
+        session::strip(policy, &mut head.headers);
+    }
+    let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
+    let between = (&received.connection.peer, request.client());
+    let added = claims.chain(added);
+    fields::outgoing(&request.plan().headers, head, target, between, &received.ids, added)
+}
+
+/// A request as it is sent on, with its body.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    head: http::Request<()>,
+    upload: Upload,
+    progress: Arc<Progress>,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Outbound {
+    /// The client's request for its upstream.
+    pub(super) fn new(request: &Request<'_>, head: Parts, body: Inbound, added: Fields) -> Self {
+        let Request { received, .. } = *request;
+        note_upgrade(request, &head);
+        // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
+        let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
+        let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
+        let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
+        let gate = held_back(&head, &mut upload, timeout);
+        let mut head = outbound_head(request, head, added);
+        if gate.is_some() {
+            head.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        Self { head, upload, progress, gate }
+    }
+}
+
+/// Leaves the body with a client that waits to be asked for it, until the upstream asks. Not over
+/// HTTP/2, where hyper asks nobody: its clients send when they have waited long enough.
+fn held_back(head: &Parts, upload: &mut Upload, timeout: Duration) -> Option<Arc<Gate>> {
+    let waits =
+        head.version == Version::HTTP_11 && !timeout.is_zero() && head.headers.contains_key(EXPECT);
+    if waits { upload.hold_back(timeout) } else { None }
+}
+
+/// Sends a request on, and makes stale what it changes. `store_is_away`: the store has just not
+/// answered this request, and is not waited for again.
+///
+/// # Errors
+/// The upstream's failure, or the client's own where its body was the reason.
+pub(super) async fn forward(
+    request: &Request<'_>,
+    outbound: Outbound,
+    store_is_away: bool,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
+    let Outbound { head, upload, progress, gate } = outbound;
+    let dispatch = Dispatch { gate, ..Dispatch::new(request) };
+    // From here on the upstream may act; a client that leaves now must not leave stale copies
+    // behind.
+    let mut invalidation = Invalidation::arm(request, store_is_away);
+    match dispatch.send(head, upload, record.upstream_time()).await {
+        Ok(response) => {
+            invalidation.carry_out(Some((response.status(), response.headers()))).await;
+            Ok(response.map(|download| Content::Download(Box::new(download))))
+        }
+        Err(failure) => {
+            if failure.may_have_acted() {
+                invalidation.carry_out(None).await;
+            } else {
+                invalidation.disarm();
+            }
+            // When the client's own body was the reason, the upstream is not to blame.
+            Err(match progress.fault() {
+                Some(fault) => fault.into(),
+                None => failure.into(),
+            })
+        }
+    }
+}
+
+/// Says once for each route that an upgrade was asked for: its upstream gets a plain request, and
+/// answers something that explains nothing.
+pub(super) fn note_upgrade(request: &Request<'_>, head: &Parts) {
+    let Some(wanted) = head.headers.get(UPGRADE).map(HeaderValue::as_bytes) else { return };
+    // Offered by clients that can do without: HTTP/1.0 has none, `h2c` is an HTTP of its own.
+    let is = |protocol: &[u8]| wanted.trim_ascii().eq_ignore_ascii_case(protocol);
+    if head.version != Version::HTTP_11 || is(b"h2c") {
+        return;
+    }
+    let protocol = if is(b"websocket") { "a WebSocket" } else { "another protocol" };
+    let route = &request.route.name;
+    if request.gateway().observer.logged.first(protocol, route) {
+        tracing::warn!(
+            "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
+             plain {} without it: tunnels are not built yet; this is said once for each \
+             route\n    help: let such clients reach the upstream past the gateway, or use \
+             server-sent events or long polling",
+            head.method
+        );
+    }
+}

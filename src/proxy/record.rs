@@ -1,0 +1,237 @@
+//! The record of one request: what was learned about it, for the log line and the metrics. It is
+//! written only: nothing is decided from it, so nothing here can be read from outside.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::rejection::Rejection;
+use super::request::{Received, Resolved};
+use super::why::Why;
+use crate::auth::Denied;
+use crate::base::facts::Caller;
+use crate::limit::Exceeded;
+use crate::observe::RouteMeter;
+use crate::observe::access::Line;
+use crate::runtime::Running;
+use crate::store::StoreError;
+
+/// Status in the log of a request whose client left before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// What the log and the metrics tell of one request, beside what it brought.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Who called, where his claims did not suffice.
+    refused: Option<String>,
+    status: u16,
+    reason: Option<&'static str>,
+    error: Option<String>,
+    /// What else the log tells of a refusal.
+    why: Option<Box<Why>>,
+    limits: &'static str,
+    /// The functions that did without the store.
+    degraded: Vec<&'static str>,
+    store_time: Option<Duration>,
+    upstream_time: Option<Duration>,
+    /// Bytes of the response's body that were handed over.
+    bytes: u64,
+    /// Whether the last byte was handed over.
+    completed: bool,
+}
+
+/// What the record is written with, when its request has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub(super) received: &'a Received,
+    pub(super) resolved: &'a Resolved,
+    pub(super) caller: &'a Caller,
+    /// What the cache did.
+    pub(super) cache: Option<&'static str>,
+}
+
+impl Record {
+    /// The record of a request of which nothing is known yet.
+    pub(super) fn new() -> Self {
+        Self {
+            refused: None,
+            status: CLIENT_GONE,
+            reason: None,
+            error: None,
+            why: None,
+            limits: "off",
+            degraded: Vec::new(),
+            store_time: None,
+            upstream_time: None,
+            bytes: 0,
+            completed: false,
+        }
+    }
+
+    /// Whoever calls may not pass; where his claims did not suffice, it is known who he is.
+    pub(super) fn note_denied(&mut self, denied: &Denied) {
+        if let Denied::Insufficient { unmet, .. } = denied {
+            self.refused.clone_from(&unmet.subject);
+        }
+    }
+
+    /// A function must do without the store.
+    pub(super) fn note_degraded(&mut self, function: &'static str, error: &StoreError) {
+        self.degraded.push(function);
+        self.error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// What limits did: the word for the log.
+    pub(super) fn note_limits(&mut self, limits: &'static str) {
+        self.limits = limits;
+    }
+
+    /// The limits that the request is over all the same, and what they do about it.
+    pub(super) fn note_over(&mut self, over: &[(&str, &'static str)], running: &Running) {
+        for (limit, action) in over {
+            count_over(limit, running);
+            self.limits = action;
+        }
+    }
+
+    /// Where whoever asks the store writes how long that took.
+    pub(super) fn store_time(&mut self) -> &mut Option<Duration> {
+        &mut self.store_time
+    }
+
+    /// Where whoever asks the upstream writes how long that took.
+    pub(super) fn upstream_time(&mut self) -> &mut Option<Duration> {
+        &mut self.upstream_time
+    }
+
+    /// The gateway itself ends the request.
+    pub(super) fn note_refusal(
+        &mut self,
+        rejection: &Rejection,
+        received: &Received,
+        resolved: &Resolved,
+    ) {
+        self.reason = Some(rejection.code());
+        self.meter(received, resolved).rejection(rejection.code());
+        if let Rejection::Exceeded(Exceeded::Limit { limit, .. }) = rejection {
+            count_over(limit, &received.running);
+            // Where nothing was asked of the store, this node knew.
+            let was_asked = self.store_time.is_some();
+            self.limits = if was_asked { "refused" } else { "denied-locally" };
+        }
+        self.why = Some(Box::new(Why::of(rejection, received, resolved)));
+        if let Some(error) = rejection.internal() {
+            self.error = Some(error);
+        }
+    }
+
+    /// The head of the response goes out.
+    pub(super) fn note_status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Bytes of the response's body were handed over.
+    pub(super) fn note_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// The response's body ended early; `bound` is the key of `gateway.toml` that bounds it.
+    pub(super) fn note_cut_off(
+        &mut self,
+        reason: &'static str,
+        error: String,
+        bound: Option<String>,
+    ) {
+        self.reason = Some(reason);
+        self.error = Some(error);
+        if let Some(bound) = bound {
+            self.why = Some(Box::new(Why::bounded_by(bound)));
+        }
+    }
+
+    /// The last byte was handed over.
+    pub(super) fn note_complete(&mut self) {
+        self.completed = true;
+    }
+
+    /// The request has ended: counts it, and writes its line.
+    pub(super) fn close(&mut self, ended: Ended<'_>) {
+        let Ended { received, resolved, cache, .. } = ended;
+        let bodiless = received.method == Method::HEAD || matches!(self.status, 204 | 304);
+        if !self.completed && !bodiless && self.reason.is_none() {
+            self.reason = Some("client_gone");
+        }
+        let duration = received.started.elapsed();
+        let meter = self.meter(received, resolved);
+        meter.request(self.status, duration, self.upstream_time);
+        if let Some(verdict) = cache {
+            meter.cache(verdict);
+            if matches!(verdict, "hit" | "stale" | "revalidated") {
+                meter.cache_sent(self.bytes);
+            }
+        }
+        if received.connection.gateway.observer.access.is_on() {
+            self.write_line(ended, duration);
+        }
+    }
+
+    /// The counters of the request's route.
+    fn meter<'r>(&self, received: &'r Received, resolved: &Resolved) -> &'r RouteMeter {
+        let metrics = &received.connection.gateway.observer.metrics;
+        match resolved.route {
+            Some(route) => &received.running.meters[route],
+            // `OPTIONS *` has no target, and nothing is wrong with it.
+            None if resolved.target.is_none() && self.reason.is_some() => &metrics.malformed,
+            None => &metrics.unmatched,
+        }
+    }
+
+    fn write_line(&self, ended: Ended<'_>, duration: Duration) {
+        let Ended { received, resolved, caller, cache } = ended;
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let now = jiff::Timestamp::now();
+        let started =
+            jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_sub(d).ok());
+        let (host, path) = match &resolved.target {
+            Some(target) => (target.authority.host(), target.path()),
+            None => ("-", "-"),
+        };
+        let was_sent = self.upstream_time.is_some()
+            || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
+        let subject = caller.as_ref().and_then(|identity| identity.subject.as_deref());
+        let mut line = Line {
+            time: format!("{:.3}", started.unwrap_or(now)),
+            request_id: received.ids.request.to_str().unwrap_or_default(),
+            trace_id: received.ids.trace_id(),
+            client: resolved.client.address.to_string(),
+            method: received.method.as_str(),
+            host,
+            path,
+            route: resolved.route_name(received.plan()),
+            status: self.status,
+            reason: self.reason,
+            error: self.error.as_deref(),
+            subject: subject.or(self.refused.as_deref()),
+            limits: self.limits,
+            cache,
+            upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
+            degraded: &self.degraded,
+            bytes: self.bytes,
+            duration_ms: ms(duration),
+            store_ms: self.store_time.map(ms),
+            upstream_ms: self.upstream_time.map(ms),
+            ..Line::default()
+        };
+        if let Some(why) = &self.why {
+            why.tell(&mut line);
+        }
+        received.connection.gateway.observer.access.write(&line);
+    }
+}
+
+/// Counts a request over a limit, refused or not.
+fn count_over(limit: &str, running: &Running) {
+    if let Some(meter) = running.over_limit.get(limit) {
+        meter.over();
+    }
+}

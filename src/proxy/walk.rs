@@ -1,0 +1,186 @@
+//! The way of one request through the gateway: admitted, served, delivered. Read `answer` from top
+//! to bottom; `admit` is shared with `explain`, which asks what would happen.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Response};
+
+use super::body::{Body, Content};
+use super::checks::{Admitted, Checks, Mode, refused, settle};
+use super::connection::Connection;
+use super::deliver::{self, Answer};
+use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
+use super::record::Record;
+use super::rejection::Rejection;
+use super::request::Request;
+use super::transaction::Transaction;
+use crate::base::body::Inbound;
+use crate::base::facts::Caller;
+use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
+use crate::limit::{Outcome, SlotGuard};
+
+/// Answers one request. There is always a response: whatever goes wrong becomes one.
+pub async fn handle(
+    connection: &Arc<Connection>,
+    request: http::Request<impl Into<Inbound>>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let mut transaction = Transaction::open(connection, &head);
+    let response = answer(&mut transaction, head, body.into()).await;
+    Body::attach(response, transaction)
+}
+
+async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
+    let Transaction { received, resolved, caller, cache, record, slot } = transaction;
+    let has_body = !http_body::Body::is_end_stream(&body);
+    let request = match Request::resolve(received, resolved, &head, has_body) {
+        Ok(Some(request)) => request,
+        Ok(None) => return deliver::server_options(received),
+        Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
+    };
+
+    // Admit: who calls, and may the request pass? One question to the store, whatever the route
+    // asks for.
+    let mut checks = Checks::new(request, &head, Mode::Charge);
+    let admitted = admit(&mut checks, caller, record, slot).await;
+
+    // Serve: what is stored answers it, or its upstream does.
+    let (admitted, found) = match admitted {
+        Ok(admitted) => (admitted, Ok(checks.look().await)),
+        Err(rejection) => (Admitted::default(), Err(rejection)),
+    };
+    let (request, store_is_away) = (checks.request, checks.store_is_away());
+    let Admitted { receipt, quota, added } = admitted;
+    let outcome = match found {
+        Err(rejection) => Err(rejection),
+        Ok(Some(Found::OnlyIfCached)) => Err(Rejection::OnlyIfCached),
+        Ok(Some(Found::Hit(served, stale))) => {
+            refresh(&request, head, added, stale);
+            Ok(Answer::stored(take_notes(served, cache)))
+        }
+        Ok(Some(Found::Miss(miss))) => {
+            dispatch::note_upgrade(&request, &head);
+            let outbound = ForCache::new(&request, head, added);
+            // Large: boxed, it takes no room in the request of a route without a cache.
+            Box::pin(fetch(&request, outbound, miss, cache, record)).await.map(Answer::fetched)
+        }
+        Ok(passed) => {
+            if let Some(Found::Pass(notes)) = passed {
+                *cache = Some(notes);
+            }
+            let outbound = Outbound::new(&request, head, body, added);
+            let sent = dispatch::forward(&request, outbound, store_is_away, record).await;
+            sent.map(Answer::fetched)
+        }
+    };
+
+    // Deliver: the response, or why there is none.
+    settle(&request, receipt, &ended(&outcome));
+    match outcome {
+        Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
+        Err(rejection) => {
+            let Request { received, resolved, route, .. } = request;
+            deliver::refusal(&rejection, received, resolved, Some(route), record)
+        }
+    }
+}
+
+/// Says who calls, asks the store what all rooms want to know, and judges the answers.
+///
+/// # Errors
+/// The request may not pass.
+pub(super) async fn admit<'a>(
+    checks: &mut Checks<'a, '_>,
+    caller: &'a mut Caller,
+    record: &mut Record,
+    slot: &mut Option<SlotGuard>,
+) -> Result<Admitted<'a>, Rejection> {
+    checks.flood()?;
+    // A bad token is refused only after its address was charged: guessing must cost something. Only
+    // a token whose key is new here waits, for one fetch from its issuer, and an API key whose
+    // record is, for the store.
+    let Request { route, asked, .. } = checks.request;
+    let (gateway, running) = (checks.request.gateway(), checks.request.running());
+    let identified = gateway.identify(running, route, asked, checks.fields()).await;
+    let denied = match identified.caller {
+        Ok(known) => {
+            *caller = known;
+            None
+        }
+        Err(denied) => {
+            record.note_denied(&denied);
+            Some(denied)
+        }
+    };
+    checks.note_caller(caller, denied.is_none());
+    checks.collect()?;
+    checks.ask(identified.outage, record).await;
+    checks.judge(denied, slot, record)
+}
+
+/// Fetches a response by the rules of the cache.
+///
+/// # Errors
+/// The upstream failed, and nothing stored may stand in for it.
+async fn fetch(
+    request: &Request<'_>,
+    outbound: ForCache,
+    miss: Box<Miss>,
+    cache: &mut Option<CacheNotes>,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
+    let (dispatch, took) = (Dispatch::new(request), Some(record.upstream_time()));
+    let transport = CacheTransport { dispatch, took };
+    match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
+        Ok(served) => Ok(take_notes(served, cache)),
+        Err(NotFetched::Upstream(failure)) => Err(failure.into()),
+        Err(NotFetched::BodyLost { verdict }) => {
+            *cache = Some(CacheNotes { verdict, ..CacheNotes::default() });
+            Err(Rejection::CacheLost)
+        }
+    }
+}
+
+/// Fetches a stored response anew, behind the client's back, if that is to be.
+fn refresh(request: &Request<'_>, head: Parts, added: Fields, refresh: Option<Box<Refresh>>) {
+    let Some(refresh) = refresh else { return };
+    let ForCache { head, fields } = ForCache::new(request, head, added);
+    let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
+    tokio::spawn(caching::refresh(refresh, head, fields, transport));
+}
+
+/// A request as the cache sends it on.
+struct ForCache {
+    /// The head that the upstream would get without a cache.
+    head: http::Request<()>,
+    /// The client's own fields: what `Vary` selects from.
+    fields: Arc<HeaderMap>,
+}
+
+impl ForCache {
+    fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
+        let fields = Arc::new(head.headers.clone());
+        Self { head: dispatch::outbound_head(request, head, added), fields }
+    }
+}
+
+/// What the cache answers, and what is told of it.
+fn take_notes(served: Served, cache: &mut Option<CacheNotes>) -> Response<Content> {
+    let Served { response, notes } = served;
+    *cache = Some(notes);
+    response.map(Content::from)
+}
+
+/// How a request ended, as far as limits look at that.
+fn ended(outcome: &Result<Answer, Rejection>) -> Outcome<'_> {
+    match outcome {
+        Ok(Answer { response, is_stored }) => Outcome {
+            status: response.status(),
+            headers: Some(response.headers()),
+            failed: response.status().is_server_error(),
+            cached: *is_stored,
+        },
+        Err(rejection) => refused(rejection),
+    }
+}

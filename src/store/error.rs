@@ -1,0 +1,29 @@
+//! Why the store did not answer. What that means for a request is policy, decided elsewhere.
+
+/// Why the store did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no connection now; nothing was waited for.
+    #[error("no connection to the store")]
+    Unavailable,
+    /// No answer within `store.timeout`.
+    #[error("no answer from the store within store.timeout")]
+    Timeout,
+    /// The store answered with an error, or with something else than asked.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// The embedded store has no room for more of this kind; names the key of the bound.
+    #[error("the embedded store is full; raise store.{0} or use Redis")]
+    Full(&'static str),
+}
+
+impl StoreError {
+    /// Whether the store has no memory for a write. It may still delete then.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
+            Self::Unavailable | Self::Timeout => false,
+        }
+    }
+}

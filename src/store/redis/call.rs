@@ -1,0 +1,92 @@
+//! Commands as they are sent: those of the cache, which a question and the cache's own exchanges
+//! share. It must not know connections.
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline};
+
+use super::millis;
+use crate::store::cached::{nonce, others};
+use crate::store::keys::Keys;
+use crate::store::purged::{self, NOTES_BYTES_MAX as MOST};
+use crate::store::{EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY, WantedLock};
+
+/// A command with room for what a request usually says, so that its arguments are written without
+/// growing it step by step.
+pub(super) fn start(verb: &str) -> Cmd {
+    const ARGUMENTS: usize = 8;
+    const BYTES: usize = 256;
+    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
+    command.arg(verb);
+    command
+}
+
+/// The commands that change epochs, all at once.
+pub(super) fn change(pipeline: &mut Pipeline, purges: &[Purge]) -> Result<(), StoreError> {
+    pipeline.cmd("MULTI");
+    for Purge { key, soft } in purges {
+        pipeline.add_command(if let Some(notes) = Keys::tags_purged(key) {
+            let names = purged::names(others(purges, key));
+            move_clock(key, &notes, &names, Epoch::fresh()?)
+        } else if *soft {
+            soften(key, nonce()?, Epoch::fresh()?)
+        } else {
+            set_epoch(key, Epoch::fresh()?)
+        });
+    }
+    pipeline.cmd("EXEC");
+    Ok(())
+}
+
+/// The command that moves the clock of tags and notes what for. The script travels with the call,
+/// as that of [`soften`] does.
+fn move_clock(clock: &str, notes: &str, names: &[u8], epoch: Epoch) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(include_str!("../scripts/tagged.lua")).arg(2).arg(clock).arg(notes);
+    command.arg(&epoch.to_bytes()[..]).arg(millis(EPOCH_TTL)).arg(names);
+    command.arg(MOST);
+    command
+}
+
+/// The command that reads so many bytes of notes of purges, the newest ones.
+pub(super) fn notes_call(notes: &str, bytes: usize) -> Cmd {
+    let mut command = start("GETRANGE");
+    command.arg(notes).arg(-i64::try_from(bytes).unwrap_or(i64::MAX)).arg(-1);
+    command
+}
+
+/// The command that writes an epoch.
+pub(super) fn set_epoch(key: &str, epoch: Epoch) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(key).arg(&epoch.to_bytes()[..]).arg("PX").arg(millis(EPOCH_TTL));
+    command
+}
+
+/// The command that changes the soft half of an epoch; `whole` stands in for what is none. The
+/// script travels with the call: it is rare, and a transaction cannot repeat it.
+fn soften(key: &str, soft: [u8; 8], whole: Epoch) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(include_str!("../scripts/soften.lua")).arg(1).arg(key);
+    command.arg(&soft[..]).arg(millis(EPOCH_TTL)).arg(&whole.to_bytes()[..]);
+    command
+}
+
+pub(super) fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
+    let mut command = start("SET");
+    command.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(ttl));
+    command
+}
+
+/// The command that takes a lock, and says who has it if somebody does.
+pub(super) fn take_call(WantedLock { lock, ttl }: WantedLock<'_>) -> Cmd {
+    let mut command = lock_call(lock, ttl);
+    command.arg("GET");
+    command
+}
+
+/// The command that reads variants of an entry.
+pub(super) fn variants_call(key: &str, variants: &[String]) -> Cmd {
+    let mut command = start("HMGET");
+    command.arg(key).arg(VARY).arg(variants);
+    command
+}

@@ -1,0 +1,67 @@
+//! The connection in service, if there is one, and how it is given up.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use super::misses::Misses;
+
+/// A connection that answered its probe.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) connection: Connection,
+    pub(super) misses: Misses,
+    /// Set when the connection is closed, also while nobody asks.
+    pub(super) closed: Arc<AtomicBool>,
+}
+
+/// What one exchange said about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It answered.
+    Good,
+    /// It did not answer in time.
+    Silent,
+    /// It cannot be used any more.
+    Broken,
+}
+
+/// Where requests find the connection.
+#[derive(Debug)]
+pub(super) struct Slot {
+    current: ArcSwapOption<Published>,
+    /// Wakes the supervisor: the current connection was given up.
+    pub(super) lost: Notify,
+}
+
+impl Slot {
+    /// No connection yet.
+    pub(super) fn new() -> Self {
+        Self { current: ArcSwapOption::empty(), lost: Notify::new() }
+    }
+
+    /// The connection, if there is one.
+    pub(super) fn get(&self) -> Option<Arc<Published>> {
+        self.current.load_full()
+    }
+
+    /// Puts a connection into service.
+    pub(super) fn put(&self, published: &Arc<Published>) {
+        self.current.store(Some(Arc::clone(published)));
+    }
+
+    /// Whether this is the connection in service.
+    pub(super) fn holds(&self, published: &Arc<Published>) -> bool {
+        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, published))
+    }
+
+    /// Takes a connection out of service. True when it was in service; the supervisor is not told
+    /// yet.
+    pub(super) fn take(&self, published: &Arc<Published>) -> bool {
+        let previous = self.current.compare_and_swap(published, None);
+        previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, published))
+    }
+}

@@ -1,0 +1,87 @@
+//! Replies as they come: those of the cache, and errors. A value may be a user's data, so no error
+//! shows it.
+
+use bytes::Bytes;
+use redis::Value;
+
+use crate::store::cached::living;
+use crate::store::{CachedEntry, CachedReply, Reply, StoreError};
+
+/// A command's own error.
+pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
+    match reply {
+        Value::ServerError(error) if error.code() == "NOSCRIPT" => {
+            Some(StoreError::Refused("NoScript".to_owned()))
+        }
+        Value::ServerError(error) => Some(StoreError::Refused(error.to_string())),
+        _ => None,
+    }
+}
+
+/// A reply of another type than the command gives. The value itself may be a user's data, so only
+/// its kind is told.
+pub(super) fn unexpected(reply: &Value) -> StoreError {
+    server_error(reply).unwrap_or_else(|| {
+        let kind = match reply {
+            Value::Nil => "nothing",
+            Value::Int(_) => "a number",
+            Value::BulkString(_) => "a string",
+            Value::Array(_) => "an array",
+            _ => "another type",
+        };
+        StoreError::Refused(format!("unexpected reply: {kind}"))
+    })
+}
+
+/// Reads the epochs and, where it was asked for, the entry.
+pub(super) fn cached(
+    epochs: Value,
+    wanted: Option<(Value, Value, CachedEntry<'_>)>,
+    now_ms: u64,
+) -> Reply<CachedReply> {
+    let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
+    let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
+    let mut reply = CachedReply::of_epochs(&epochs);
+    if let Some((taken, fields, CachedEntry { variants, lock, .. })) = wanted {
+        reply.holder = match (taken, lock) {
+            // Nobody had it.
+            (Value::Nil, Some(wanted)) => Some(wanted.lock.token.clone().into()),
+            // A server that takes no writes now has no lock to give; what was read is good.
+            (taken, _) => value(taken),
+        };
+        (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
+    }
+    Ok(reply)
+}
+
+/// The sets of field names, and as many variants as were asked for.
+pub(super) fn entry(
+    reply: Value,
+    variants: usize,
+    now_ms: u64,
+) -> Reply<(Option<Bytes>, Vec<Option<Bytes>>)> {
+    // What an application wrote under our key is no entry.
+    if matches!(&reply, Value::ServerError(error) if error.code() == "WRONGTYPE") {
+        return Ok((None, vec![None; variants]));
+    }
+    let mut fields = values(reply, variants + 1)?.into_iter();
+    let vary = fields.next().flatten();
+    Ok((vary, fields.map(|framed| living(framed?, now_ms)).collect()))
+}
+
+pub(super) fn values(reply: Value, expected: usize) -> Reply<Vec<Option<Bytes>>> {
+    match reply {
+        Value::Array(parts) if parts.len() == expected => {
+            Ok(parts.into_iter().map(value).collect())
+        }
+        Value::Array(_) => Err(StoreError::Refused("a list of another length".to_owned())),
+        other => Err(server_error(&other).unwrap_or_else(|| unexpected(&other))),
+    }
+}
+
+pub(super) fn value(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        _ => None,
+    }
+}

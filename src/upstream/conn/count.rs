@@ -1,0 +1,51 @@
+//! How many connections of an upstream are open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Connections of one upstream, in use and unused. They pass `max_connections` only for the moment
+/// in which several are made at once. A thread prefers to make a connection of its own; only when
+/// the bound is met does it take one that another thread made.
+#[derive(Debug)]
+pub(in crate::upstream) struct ConnectionCount {
+    max: usize,
+    open: AtomicUsize,
+}
+
+/// One connection, counted for as long as this lives.
+#[derive(Debug)]
+pub(in crate::upstream) struct Counted(Arc<ConnectionCount>);
+
+impl ConnectionCount {
+    /// None yet, and `max` at most.
+    pub(in crate::upstream) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, open: AtomicUsize::new(0) })
+    }
+
+    /// How many there may be.
+    pub(in crate::upstream) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How many there are.
+    pub(in crate::upstream) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether no more may be made.
+    pub(in crate::upstream) fn is_full(&self) -> bool {
+        self.open() >= self.max
+    }
+
+    /// Counts one more, which is about to be made.
+    pub(in crate::upstream) fn add(self: &Arc<Self>) -> Counted {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

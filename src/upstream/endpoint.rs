@@ -1,0 +1,90 @@
+//! One server: where it is, how busy and how healthy it is, and its unused connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::balance::Load;
+use super::conn::{Connection, Counted, Pool};
+use super::health::Health;
+use crate::config;
+
+/// A server.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    host: String,
+    port: u16,
+    weight: usize,
+    busy: AtomicUsize,
+    health: Health,
+    pool: Pool,
+}
+
+/// One request in progress at a server, which counts as busy with it for as long as this lives.
+#[derive(Debug)]
+pub(super) struct BusyGuard(Arc<Endpoint>);
+
+impl Endpoint {
+    /// A server without connections yet.
+    pub(super) fn new(server: &config::Endpoint, settings: &config::Upstream) -> Self {
+        Self {
+            host: server.host.trim_matches(['[', ']']).to_owned(),
+            port: server.port,
+            weight: server.weight.max(1) as usize,
+            busy: AtomicUsize::new(0),
+            health: Health::new(settings.fail_timeout),
+            pool: Pool::new(),
+        }
+    }
+
+    /// How much it has to do.
+    pub(super) fn load(&self) -> Load {
+        Load { busy: self.busy.load(Ordering::Relaxed), weight: self.weight }
+    }
+
+    /// Its share relative to the others, at least 1.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Whether it is to be used.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Its unused connections.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Makes a new connection.
+    ///
+    /// # Errors
+    /// The operating system's, and those of looking the name up.
+    pub(super) async fn dial(
+        &self,
+        settings: &config::Upstream,
+        counted: Counted,
+    ) -> std::io::Result<Box<Connection>> {
+        Connection::dial(&self.host, self.port, settings, counted).await
+    }
+
+    /// Counts a request in.
+    pub(super) fn enter(self: &Arc<Self>) -> BusyGuard {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        BusyGuard(Arc::clone(self))
+    }
+}
+
+impl std::ops::Deref for BusyGuard {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.0
+    }
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
