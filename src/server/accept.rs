@@ -77,7 +77,7 @@ impl Acceptor {
                 let _ = stream.set_nodelay(true);
                 let token = self.context.drain.token();
                 if let Ok(stream) = stream.into_std() {
-                    self.workers.take(Admitted { stream, client, place, token });
+                    self.workers.take(Admitted { stream, place, token });
                 }
             }
             Err(full) => self.refuse(stream, client, full),

@@ -19,6 +19,7 @@ use super::body::{Tracked, Watch};
 use super::clock::{Alarm, Clock, Expired, InProgress};
 use super::drain::{Drain, Signals};
 use super::park::{self, Parked, Reclaim, Released};
+use super::places::Place;
 use super::protocol::Protocol;
 use super::socket::ClientIo;
 use crate::base::facts::{ClientAddr, Peer};
@@ -61,15 +62,15 @@ type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 pub(super) fn serve(
     context: &Context,
-    client: &ClientAddr,
+    place: &Place,
     stream: std::net::TcpStream,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let mut parked = Box::pin(begin(context, *client, stream)).await;
+        let mut parked = Box::pin(begin(context, place.client(), stream)).await;
         while let Some(waiting) = &parked {
             let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
             let Some(stream) = parked.take().map(Parked::into_stream) else { return };
-            parked = Box::pin(resume(context, *client, stream, bytes)).await;
+            parked = Box::pin(resume(context, place.client(), stream, bytes)).await;
         }
     }
 }

@@ -30,29 +30,35 @@ pub(super) enum Full {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    address: IpAddr,
+    client: ClientAddr,
+}
+
+impl Place {
+    /// Who has it.
+    pub(super) fn client(&self) -> ClientAddr {
+        self.client
+    }
 }
 
 impl Places {
     /// Takes a place, unless the bounds are met. `exempt` addresses count only in all.
     pub(super) fn take(
         self: &Arc<Self>,
-        address: ClientAddr,
+        client: ClientAddr,
         limits: &ClientLimits,
         exempt: bool,
     ) -> Result<Place, Full> {
-        let address = address.principal();
         let mut counts = self.lock();
         if counts.total >= limits.connections {
             return Err(Full::Total);
         }
-        let mine = counts.by_address.entry(address).or_default();
+        let mine = counts.by_address.entry(client.principal()).or_default();
         if !exempt && *mine >= limits.connections_per_address {
             return Err(Full::Address);
         }
         *mine += 1;
         counts.total += 1;
-        Ok(Place { places: Arc::clone(self), address })
+        Ok(Place { places: Arc::clone(self), client })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -62,12 +68,13 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let address = self.client.principal();
         let mut counts = self.places.lock();
         counts.total -= 1;
-        if let Some(mine) = counts.by_address.get_mut(&self.address) {
+        if let Some(mine) = counts.by_address.get_mut(&address) {
             *mine -= 1;
             if *mine == 0 {
-                counts.by_address.remove(&self.address);
+                counts.by_address.remove(&address);
             }
         }
     }

@@ -14,7 +14,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::{self, Context};
 use super::places::Place;
-use crate::base::facts::ClientAddr;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
@@ -22,7 +21,6 @@ const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// A client that was admitted. Its number is bounded by `server.limits.connections`.
 pub(super) struct Admitted {
     pub(super) stream: std::net::TcpStream,
-    pub(super) client: ClientAddr,
     /// Its place among all, until it ends.
     pub(super) place: Place,
     /// Keeps the drain waiting.
@@ -109,7 +107,7 @@ fn serve_one(counted: Counted, admitted: Admitted) -> impl Future<Output = ()> +
         // Without the bound the kernel takes megabytes for a client that reads nothing, all at once
         // and at the cost of the others. A system without the option goes without.
         let _ = socket2::SockRef::from(&admitted.stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        connection::serve(&counted.context, &admitted.client, admitted.stream).await;
+        connection::serve(&counted.context, &admitted.place, admitted.stream).await;
         drop((counted, admitted.place, admitted.token));
     }
 }
@@ -145,6 +143,7 @@ mod tests {
     #[test]
     fn the_task_of_a_connection_is_small() {
         let size = size(serve_one);
-        assert!(size <= 432, "{size} bytes: each idle connection keeps them");
+        // With what tokio adds, 512 bytes.
+        assert!(size <= 408, "{size} bytes: each idle connection keeps them");
     }
 }
