@@ -1,9 +1,7 @@
 //! One route as meant: what is done with its requests. It must not know how the file says it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use crate::base::facts::Caller;
 use crate::{auth, config, limit, session};
 
 /// What is done with the requests of one route.
@@ -34,26 +32,4 @@ pub struct Scope {
     pub path: String,
     /// Whether it ended in `/*`.
     pub and_below: bool,
-}
-
-impl Route {
-    /// Who calls, and whether the caller's claims suffice. A public route does not look.
-    pub fn identify(
-        &self,
-        places: auth::Places<'_>,
-        tokens: &auth::TokenMemory,
-    ) -> Result<Caller, auth::Unidentified<'_>> {
-        let Some(policy) = &self.auth else { return Ok(None) };
-        let caller = auth::identify(policy, places, tokens, SystemTime::now())?;
-        self.permit(&caller)?;
-        Ok(caller)
-    }
-
-    /// Whether the caller's claims suffice.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn permit(&self, caller: &Caller) -> Result<(), auth::Denied> {
-        self.auth.as_ref().map_or(Ok(()), |policy| auth::permit(policy, caller))
-    }
 }
