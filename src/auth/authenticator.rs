@@ -102,22 +102,40 @@ impl Authenticator {
         Identified { caller, outage }
     }
 
-    async fn identify_after_fetch(
+    async fn identify_after_fetch<'p>(
         &self,
-        policy: &Policy,
+        policy: &'p Policy,
         places: Places<'_>,
-        missing: Missing<'_>,
+        mut missing: Missing<'p>,
         fetch_keys: impl AsyncFnOnce(&str) -> bool,
     ) -> Result<Caller, Denied> {
+        // A fetch may have ended since the key was looked for: what it brought needs no other one.
+        if missing.may_have_come() {
+            missing = match self.identify_again(policy, places) {
+                Ok(identified) => return identified,
+                Err(missing) => missing,
+            };
+        }
         let is_failing = fetch_keys(missing.verifier()).await;
         if !missing.may_have_come() {
             return Err(missing.denied(is_failing));
         }
-        self.identify_now(policy, places).map_err(|unidentified| match unidentified {
-            Unidentified::Denied(denied) => denied,
-            Unidentified::KeyUnknown(missing) => missing.denied(is_failing),
+        self.identify_again(policy, places)
+            .unwrap_or_else(|missing| Err(missing.denied(is_failing)))
+    }
+
+    /// Who calls, by keys that came meanwhile; what is missing still, where they are not enough.
+    fn identify_again<'p>(
+        &self,
+        policy: &'p Policy,
+        places: Places<'_>,
+    ) -> Result<Result<Caller, Denied>, Missing<'p>> {
+        match self.identify_now(policy, places) {
+            Ok(caller) => Ok(Ok(caller)),
+            Err(Unidentified::Denied(denied)) => Ok(Err(denied)),
+            Err(Unidentified::KeyUnknown(missing)) => Err(missing),
             // A request with a token has no API key.
-            Unidentified::KeyUnread(_) => Denied::Several,
-        })
+            Err(Unidentified::KeyUnread(_)) => Ok(Err(Denied::Several)),
+        }
     }
 }
