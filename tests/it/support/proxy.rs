@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +53,8 @@ impl TcpProxy {
         format!("redis://{}", self.address)
     }
 
-    /// How many batches of requests came: reads from the client that follow an answer, or the start
-    /// of their connection. What the gateway looks at from time to time is not among them: when it
-    /// comes depends on how long a test takes.
+    /// How many batches of commands came: each ends with a PING of its own words. What the gateway
+    /// looks at from time to time is not among them: when it comes depends on how long a test runs.
     pub(crate) fn batches(&self) -> usize {
         self.shared.batches.load(Ordering::SeqCst)
     }
@@ -102,39 +101,83 @@ impl Drop for TcpProxy {
 
 /// Moves bytes between the two, in threads of their own.
 fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
-    let answered = Arc::new(AtomicBool::new(true));
-    for (from, to, from_client) in [(client, server, true), (server, client, false)] {
+    for (from, to, mut batches) in
+        [(client, server, Some(Batches::default())), (server, client, None)]
+    {
         let _ = from.set_nodelay(true);
         let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone())
         else {
             return;
         };
         shared.streams.lock().unwrap().push(kept);
-        let (shared, answered) = (Arc::clone(shared), Arc::clone(&answered));
+        let shared = Arc::clone(shared);
         std::thread::spawn(move || {
-            let seen = |bytes: &[u8]| {
-                if from_client && is_a_look(bytes) {
-                    return;
+            let counted = Arc::clone(&shared);
+            pump(&from, &to, &shared, |bytes| {
+                if let Some(batches) = &mut batches {
+                    counted.batches.fetch_add(batches.ended_by(bytes), Ordering::SeqCst);
                 }
-                if answered.swap(!from_client, Ordering::SeqCst) && from_client {
-                    shared.batches.fetch_add(1, Ordering::SeqCst);
-                }
-            };
-            pump(&from, &to, &shared, &seen);
+            });
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
         });
     }
 }
 
-/// The server's clock, and whether it evicts: asked for by timers.
-fn is_a_look(bytes: &[u8]) -> bool {
-    [b"*1\r\n$4\r\nTIME\r\n".as_slice(), b"*2\r\n$4\r\nINFO\r\n"]
-        .iter()
-        .any(|look| bytes.starts_with(look))
+/// Finds the ends of batches in what a client sends, however it is cut into reads.
+#[derive(Default)]
+struct Batches {
+    bytes: Vec<u8>,
+    /// The batch that has begun looks at the server's clock, or whether it evicts: by timers.
+    is_look: bool,
+    has_begun: bool,
 }
 
-fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, seen: &dyn Fn(&[u8])) {
+impl Batches {
+    fn ended_by(&mut self, bytes: &[u8]) -> usize {
+        self.bytes.extend_from_slice(bytes);
+        let (mut ended, mut used) = (0, 0);
+        while let Some((name, words, length)) = command(&self.bytes[used..]) {
+            used += length;
+            if !std::mem::replace(&mut self.has_begun, true) {
+                self.is_look = name == b"TIME" || name == b"INFO";
+            }
+            // A PING of the link's own, which asks whether somebody is there, has no words.
+            if name == b"PING" && words == 2 {
+                ended += usize::from(!self.is_look);
+                self.has_begun = false;
+            }
+        }
+        self.bytes.drain(..used);
+        ended
+    }
+}
+
+/// The name, the number of words and the length in bytes of the command that is whole at the start.
+fn command(bytes: &[u8]) -> Option<(Vec<u8>, usize, usize)> {
+    let (words, mut at) = number(bytes, 0, b'*')?;
+    let mut name = Vec::new();
+    for index in 0..words {
+        let (length, start) = number(bytes, at, b'$')?;
+        let word = bytes.get(start..start + length)?;
+        if index == 0 {
+            name = word.to_ascii_uppercase();
+        }
+        at = start + length + 2;
+    }
+    (at <= bytes.len()).then_some((name, words, at))
+}
+
+/// The number that stands at `at` after this mark, and where its line ends.
+fn number(bytes: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
+    let rest = bytes.get(at..)?;
+    let end = rest.windows(2).position(|two| two == b"\r\n")?;
+    assert_eq!(rest[0], mark, "a command in another form: {:?}", String::from_utf8_lossy(rest));
+    let number = std::str::from_utf8(&rest[1..end]).unwrap().parse().expect("a length");
+    Some((number, at + end + 2))
+}
+
+fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, mut seen: impl FnMut(&[u8])) {
     let mut buffer = [0; 64 * 1024];
     loop {
         let count = match from.read(&mut buffer) {
