@@ -2,14 +2,12 @@
 //! canonical, once, before anything else looks at it: the [`Target`] is what is matched,
 //! authorised, limited, cached and forwarded.
 
-use std::net::SocketAddr;
-
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
 
-use crate::base::facts::Target;
+use crate::base::facts::{Peer, Target};
 use crate::base::http::authority::Authority;
 use crate::base::http::path::canonical;
 
@@ -68,8 +66,9 @@ pub enum Inspected {
     ServerOptions,
 }
 
-/// Checks a request head. `local` is the listener's address: its port needs no mention in a `Host`.
-pub fn inspect(policy: &Policy, local: SocketAddr, head: &Parts) -> Result<Inspected, Malformed> {
+/// Checks a request head. The ports of the peer's scheme and of its listener need no mention in a
+/// `Host`.
+pub fn inspect(policy: &Policy, peer: &Peer, head: &Parts) -> Result<Inspected, Malformed> {
     if head.headers.len() > policy.headers_max {
         return Err(Malformed::TooManyHeaders);
     }
@@ -77,7 +76,7 @@ pub fn inspect(policy: &Policy, local: SocketAddr, head: &Parts) -> Result<Inspe
         return Err(Malformed::MethodRefused);
     }
     framing(policy, head)?;
-    let authority = authority_of(head)?.with_local_port(local.port());
+    let authority = authority_of(peer, head)?.with_default_ports(peer.scheme(), peer.local.port());
     if head.uri.path() == "*" || head.uri.path_and_query().is_some_and(|p| p.as_str() == "*") {
         return if head.method == Method::OPTIONS {
             Ok(Inspected::ServerOptions)
@@ -154,7 +153,7 @@ fn lacks_path(head: &Parts) -> bool {
 
 /// One authority: an absolute-form target's, whatever `Host` says (RFC 9112 §3.2.2), or `Host`'s.
 /// In HTTP/2 they must agree where both are given (RFC 9113 §8.3.1).
-fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
+fn authority_of(peer: &Peer, head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(Authority::of_header(host).ok_or(Malformed::Host)?),
@@ -165,7 +164,7 @@ fn authority_of(head: &Parts) -> Result<Authority, Malformed> {
     let http2 = head.version == Version::HTTP_2;
     let target = match (uri.scheme_str(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
-            if scheme != "http" && !(http2 && scheme == "https") {
+            if scheme != peer.scheme() && !(http2 && scheme == "https") {
                 return Err(Malformed::TargetForm);
             }
             Some(Authority::parse(authority.as_str().as_bytes()).ok_or(Malformed::Host)?)

@@ -52,6 +52,8 @@ pub struct Peer {
     pub address: ClientAddr,
     /// Our end; its port is the one that needs no mention in a `Host`.
     pub local: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
     /// The address as `X-Forwarded-For` tells it.
     pub forwarded_for: HeaderValue,
     /// The element of `Forwarded` that the last request got.
@@ -78,11 +80,16 @@ impl Remembered {
 
 impl Peer {
     /// Everything that stays the same for all requests of a connection.
-    pub fn new(address: ClientAddr, local: SocketAddr) -> Self {
+    pub fn new(address: ClientAddr, local: SocketAddr, secure: bool) -> Self {
         let text = address.to_string();
         let unknown = || HeaderValue::from_static("unknown");
         let forwarded_for = HeaderValue::try_from(text).unwrap_or_else(|_| unknown());
-        Self { address, local, forwarded_for, forwarded: Remembered::default() }
+        Self { address, local, secure, forwarded_for, forwarded: Remembered::default() }
+    }
+
+    /// `http` or `https`, as its requests are sent.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 }
 

@@ -12,4 +12,5 @@ pub mod http;
 pub mod interim;
 pub mod pace;
 pub mod shard;
+pub mod socket;
 pub mod units;

@@ -33,7 +33,7 @@ impl Policy {
 /// about itself, and the scheme and the host that stand beside it.
 pub fn identify(policy: &Policy, peer: &Peer, headers: &HeaderMap) -> Client {
     if policy.trusted.is_empty() || !policy.trusts(peer.address.ip()) {
-        return Client { address: peer.address, scheme: "http", via: None };
+        return Client { address: peer.address, scheme: peer.scheme(), via: None };
     }
     let chain = match policy.fields {
         ForwardingFields::XForwarded => x_forwarded(policy, peer, headers),
@@ -41,7 +41,7 @@ pub fn identify(policy: &Policy, peer: &Peer, headers: &HeaderMap) -> Client {
     };
     let Chain { address, scheme, host, proxies } = chain;
     let via = Via { fields: policy.fields, host, proxies };
-    Client { address, scheme: scheme.unwrap_or("http"), via: Some(Box::new(via)) }
+    Client { address, scheme: scheme.unwrap_or(peer.scheme()), via: Some(Box::new(via)) }
 }
 
 /// The way of a request through trusted proxies, as far as it is known.
@@ -113,7 +113,7 @@ mod tests {
     fn named(fields: ForwardingFields, peer: &str, headers: &[(&'static str, &str)]) -> String {
         let policy = Policy { trusted: vec!["10.0.0.0/8".parse().unwrap()], fields };
         let address = ClientAddr::new(peer.parse().unwrap());
-        let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap());
+        let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), false);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

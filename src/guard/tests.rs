@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use http::uri::PathAndQuery;
 
 use super::*;
+use crate::base::facts::ClientAddr;
 
 fn head(request_line: &str, headers: &[(&'static str, &str)]) -> Parts {
     let mut parts = request_line.split(' ');
@@ -23,9 +24,19 @@ fn head(request_line: &str, headers: &[(&'static str, &str)]) -> Parts {
 }
 
 fn inspected(request_line: &str, headers: &[(&'static str, &str)]) -> Result<String, Malformed> {
+    inspected_at("127.0.0.1:8080", false, request_line, headers)
+}
+
+fn inspected_at(
+    local: &str,
+    secure: bool,
+    request_line: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<String, Malformed> {
     let policy = Policy { headers_max: 5, body_bytes_max: 100, encoded_slash: false };
-    let local = "127.0.0.1:8080".parse().unwrap();
-    match inspect(&policy, local, &head(request_line, headers))? {
+    let local = local.parse().unwrap();
+    let peer = Peer::new(ClientAddr::new([192, 0, 2, 1].into()), local, secure);
+    match inspect(&policy, &peer, &head(request_line, headers))? {
         Inspected::Route(target) => {
             Ok(format!("{} {}", target.authority.site(), target.path_and_query))
         }
@@ -85,6 +96,23 @@ fn one_authority() {
     ] {
         let hosts: Vec<_> = hosts.into_iter().map(|host| ("host", host)).collect();
         assert_eq!(inspected(line, &hosts), expected.map(String::from), "{line} {hosts:?}");
+    }
+}
+
+#[test]
+fn over_tls_the_scheme_and_its_port_are_others() {
+    for (line, host, expected) in [
+        ("GET /", "a", Ok("a /")),
+        ("GET /", "a:443", Ok("a /")),
+        ("GET /", "a:8443", Ok("a /")),
+        ("GET /", "a:80", Ok("a:80 /")),
+        ("GET https://a/x", "b", Ok("a /x")),
+        ("GET http://a/x", "a", Err(Malformed::TargetForm)),
+        ("GET https://a/x HTTP/2", "a", Ok("a /x")),
+        ("GET http://a/x HTTP/2", "a", Err(Malformed::TargetForm)),
+    ] {
+        let result = inspected_at("127.0.0.1:8443", true, line, &[("host", host)]);
+        assert_eq!(result, expected.map(String::from), "{line} {host}");
     }
 }
 

@@ -58,7 +58,7 @@ async fn walk(
     let head = head_of(described);
     let local = gateway.running().plan.config.server.listen.first().copied();
     let local = local.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 80)));
-    let connection = Connection::new(gateway, Peer::new(address, local));
+    let connection = Connection::new(gateway, Peer::new(address, local, false));
     let received = Received::new(&connection, &head);
     let mut resolved = Resolved::new(&connection);
     let Some(request) = Request::resolve(&received, &mut resolved, &head, false)? else {

@@ -70,7 +70,8 @@ pub(super) struct Resolved {
 impl Resolved {
     /// Nothing yet but the peer.
     pub(super) fn new(connection: &Connection) -> Self {
-        let client = Client { address: connection.address(), scheme: "http", via: None };
+        let client =
+            Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
         Self { client, target: None, forwarded: None, route: None, upstream: None }
     }
 
@@ -115,7 +116,7 @@ impl<'a> Request<'a> {
     ) -> Result<Option<Self>, Rejection> {
         let (plan, peer) = (received.plan(), &received.connection.peer);
         resolved.client = client::identify(&plan.client, peer, &head.headers);
-        resolved.target = match guard::inspect(&plan.guard, peer.local, head)? {
+        resolved.target = match guard::inspect(&plan.guard, peer, head)? {
             Inspected::Route(target) => Some(target),
             Inspected::ServerOptions => None,
         };

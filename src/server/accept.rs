@@ -94,7 +94,7 @@ impl Acceptor {
         gateway.observer.metrics.connection_refused(unparsed.code());
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             // The others get no answer, and are counted alone.
-            proxy::log_turned_away(gateway, &Peer::new(client, local), unparsed);
+            proxy::log_turned_away(gateway, &Peer::new(client, local, false), unparsed);
             let token = drain.token();
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;

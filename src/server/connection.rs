@@ -23,6 +23,7 @@ use super::places::Place;
 use super::protocol::Protocol;
 use super::socket::ClientIo;
 use crate::base::facts::{ClientAddr, Peer};
+use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
 use crate::proxy::{self, Unparsed};
 use crate::runtime::Gateway;
@@ -67,10 +68,10 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let mut parked = Box::pin(begin(context, place.client(), stream)).await;
-        while let Some(waiting) = &parked {
+        while let Some(waiting) = &mut parked {
             let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
-            let Some(stream) = parked.take().map(Parked::into_stream) else { return };
-            parked = Box::pin(resume(context, place.client(), stream, bytes)).await;
+            let Some(socket) = parked.take().map(Parked::into_socket) else { return };
+            parked = Box::pin(resume(context, place.client(), socket, bytes)).await;
         }
     }
 }
@@ -81,10 +82,10 @@ async fn begin(
     client: ClientAddr,
     stream: std::net::TcpStream,
 ) -> Option<Parked<'_>> {
-    let stream = TcpStream::from_std(stream).ok()?;
-    let session = Session::new(context, client, &stream, Clock::start)?;
+    let socket = Socket::Plain(TcpStream::from_std(stream).ok()?);
+    let session = Session::new(context, client, &socket, Clock::start)?;
     let Session { client, clock, signals, .. } = &session;
-    let mut io = ClientIo::new(stream, clock, client.interim());
+    let mut io = ClientIo::new(socket, clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
         expired = clock.expired(Protocol::Http1) => {
@@ -108,12 +109,12 @@ async fn begin(
 async fn resume(
     context: &Context,
     client: ClientAddr,
-    stream: TcpStream,
+    socket: Socket,
     bytes: Bytes,
 ) -> Option<Parked<'_>> {
-    let session = Session::new(context, client, &stream, Clock::resume)?;
+    let session = Session::new(context, client, &socket, Clock::resume)?;
     session.clock.received(bytes.len());
-    let mut io = ClientIo::new(stream, &session.clock, session.client.interim());
+    let mut io = ClientIo::new(socket, &session.clock, session.client.interim());
     io.unread(bytes);
     session.serve_http1(io).await
 }
@@ -132,12 +133,12 @@ impl<'a> Session<'a> {
     fn new(
         context: &'a Context,
         client: ClientAddr,
-        stream: &TcpStream,
+        socket: &Socket,
         clock: impl FnOnce(&Server) -> Arc<Clock>,
     ) -> Option<Self> {
         let running = context.gateway.running();
         let config = &running.plan.config.server;
-        let peer = Peer::new(client, stream.local_addr().ok()?);
+        let peer = Peer::new(client, socket.tcp().local_addr().ok()?, socket.is_secure());
         Some(Self {
             context,
             client: proxy::Connection::new(&context.gateway, peer),
@@ -189,17 +190,17 @@ impl<'a> Session<'a> {
                 io.unread(parts.read_buf);
             }
             if io.is_bare() {
-                return Some(self.park(io.into_stream()));
+                return Some(self.park(io.into_socket()));
             }
             connection = builder.serve_connection(TokioIo::new(io), parts.service);
         }
     }
 
-    fn park(&self, stream: TcpStream) -> Parked<'a> {
+    fn park(&self, socket: Socket) -> Parked<'a> {
         let Context { gateway, reclaim, .. } = self.context;
         reclaim.parked();
         Parked::new(
-            stream,
+            socket,
             self.clock.idle_deadline(),
             &gateway.observer.metrics.connections_parked,
         )

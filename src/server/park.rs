@@ -17,10 +17,14 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::base::socket::Socket;
 
 /// Most bytes of a head that are read before hyper is there; it reads the rest itself.
 const FIRST_BYTES_MAX: usize = 4 * 1024;
@@ -62,7 +66,7 @@ where
 
 /// A connection that is parked.
 pub(super) struct Parked<'a> {
-    stream: TcpStream,
+    socket: Socket,
     deadline: Instant,
     _count: Count<'a>,
 }
@@ -78,13 +82,9 @@ impl Drop for Count<'_> {
 
 impl<'a> Parked<'a> {
     /// Parks a connection until `deadline`.
-    pub(super) fn new(
-        stream: TcpStream,
-        deadline: Instant,
-        gauge: &'a Gauge<i64, AtomicI64>,
-    ) -> Self {
+    pub(super) fn new(socket: Socket, deadline: Instant, gauge: &'a Gauge<i64, AtomicI64>) -> Self {
         gauge.inc();
-        Self { stream, deadline, _count: Count(gauge) }
+        Self { socket, deadline, _count: Count(gauge) }
     }
 
     /// Waits for the next request's first bytes. Nothing when there are none: the client has closed
@@ -94,7 +94,7 @@ impl<'a> Parked<'a> {
     /// future of its own for the socket, and nothing that was moved and left its room behind.
     #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
     pub(super) fn first_bytes(
-        &self,
+        &mut self,
         stop: &CancellationToken,
     ) -> impl Future<Output = Option<Bytes>> + Send {
         async move {
@@ -114,12 +114,20 @@ impl<'a> Parked<'a> {
         }
     }
 
-    fn poll_first_bytes(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let tcp = match &mut self.socket {
+            Socket::Plain(tcp) => tcp,
+            // What comes may be no byte of a request: a key update, say (RFC 8446 §4.6.3).
+            Socket::Tls(tls) => {
+                let bytes = ready!(poll_decrypted(tls, cx));
+                return Poll::Ready(bytes.ok().filter(|bytes| !bytes.is_empty()));
+            }
+        };
         loop {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() {
+            if ready!(tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(None);
             }
-            match read(&self.stream) {
+            match read(tcp) {
                 Ok(bytes) => return Poll::Ready(Some(bytes).filter(|bytes| !bytes.is_empty())),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 // A client that goes away between two requests breaks nothing.
@@ -129,8 +137,8 @@ impl<'a> Parked<'a> {
     }
 
     /// The socket; the connection is not parked any more.
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
     }
 }
 
@@ -139,6 +147,17 @@ fn read(stream: &TcpStream) -> std::io::Result<Bytes> {
     let mut buffer = [0; FIRST_BYTES_MAX];
     let length = stream.try_read(&mut buffer)?;
     Ok(Bytes::copy_from_slice(&buffer[..length]))
+}
+
+/// See [`read`].
+fn poll_decrypted(
+    stream: &mut TlsStream<TcpStream>,
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<Bytes>> {
+    let mut buffer = [0; FIRST_BYTES_MAX];
+    let mut buffer = ReadBuf::new(&mut buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
 /// Gives memory back to the system after connections were parked.
@@ -252,23 +271,26 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (client, Parked::new(stream, Instant::now() + Duration::from_secs(10), gauge))
+        (
+            client,
+            Parked::new(Socket::Plain(stream), Instant::now() + Duration::from_secs(10), gauge),
+        )
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_end_the_rest_and_come_first() {
         let gauge = Gauge::default();
-        let (mut client, parked) = parked(&gauge).await;
+        let (mut client, mut parked) = parked(&gauge).await;
         assert_eq!(gauge.get(), 1);
         client.write_all(REQUEST).await.unwrap();
         let stop = CancellationToken::new();
         let cancelled = CancellationToken::new();
         cancelled.cancel();
-        parked.stream.readable().await.unwrap();
+        parked.socket.tcp().readable().await.unwrap();
         assert_eq!(parked.first_bytes(&cancelled).await.unwrap(), REQUEST, "before the drain");
         client.write_all(b"more").await.unwrap();
         assert_eq!(parked.first_bytes(&stop).await.unwrap(), "more");
-        let stream = parked.into_stream();
+        let stream = parked.into_socket();
         assert_eq!(gauge.get(), 0);
         drop(stream);
     }
@@ -277,18 +299,18 @@ mod tests {
     async fn a_parked_connection_ends_by_its_deadline_its_client_or_the_drain() {
         let gauge = Gauge::default();
         let stop = CancellationToken::new();
-        let (client, waiting) = parked(&gauge).await;
+        let (client, mut waiting) = parked(&gauge).await;
         let began = Instant::now();
         assert_eq!(waiting.first_bytes(&stop).await, None);
         assert!(began.elapsed() >= Duration::from_secs(9), "it had ten seconds");
         drop((client, waiting));
 
-        let (mut client, waiting) = parked(&gauge).await;
+        let (mut client, mut waiting) = parked(&gauge).await;
         client.shutdown().await.unwrap();
         assert_eq!(waiting.first_bytes(&stop).await, None, "the client says no more");
         drop(waiting);
 
-        let (client, waiting) = parked(&gauge).await;
+        let (client, mut waiting) = parked(&gauge).await;
         let began = Instant::now();
         stop.cancel();
         assert_eq!(waiting.first_bytes(&stop).await, None);
@@ -300,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn a_parked_connection_is_small() {
         let gauge = Gauge::default();
-        let (_client, parked) = parked(&gauge).await;
+        let (_client, mut parked) = parked(&gauge).await;
         let stop = CancellationToken::new();
         let waiting = parked.first_bytes(&stop);
         assert!(size_of_val(&waiting) <= 256, "{} bytes", size_of_val(&waiting));

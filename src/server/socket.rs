@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::clock::Clock;
 use super::protocol::Protocol;
 use crate::base::interim::Interim;
+use crate::base::socket::Socket;
 
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
@@ -24,7 +25,7 @@ const TLS_ALERT: &[u8] = &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28];
 /// A client's socket.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Socket,
     /// Read, and not yet given to hyper.
     prefix: Bytes,
     clock: Arc<Clock>,
@@ -36,7 +37,7 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, clock: &Arc<Clock>, interim: &Arc<Interim>) -> Self {
+    pub(super) fn new(stream: Socket, clock: &Arc<Clock>, interim: &Arc<Interim>) -> Self {
         Self {
             stream,
             prefix: Bytes::new(),
@@ -84,18 +85,22 @@ impl ClientIo {
     }
 
     /// The socket; see [`Self::is_bare`].
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_socket(self) -> Socket {
         self.stream
     }
 
     /// Ends the connection as its clock says: with a 408, with a reset, or just so.
-    pub(super) fn close(self) {
+    pub(super) fn close(mut self) {
         if self.clock.owes_reset() {
-            let _ = self.stream.set_zero_linger();
+            let _ = self.stream.tcp().set_zero_linger();
         }
         if self.clock.owes_408() {
             // As much as fits: a client that does not read gets no answer.
-            let _ = self.stream.try_write(TIMED_OUT);
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let stream = Pin::new(&mut self.stream);
+            if stream.poll_write(cx, TIMED_OUT).is_ready() {
+                let _ = Pin::new(&mut self.stream).poll_flush(cx);
+            }
         }
     }
 
@@ -186,9 +191,13 @@ impl AsyncWrite for ClientIo {
             ready!(self.poll_heads(cx))?;
         }
         self.written = 0;
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.clock.flushed();
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
+        match flushed {
+            Poll::Ready(()) => self.clock.flushed(),
+            // TLS has taken bytes that the kernel has no room for.
+            Poll::Pending => self.clock.blocked(),
+        }
+        flushed.map(Ok)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -198,11 +207,11 @@ impl AsyncWrite for ClientIo {
 
 /// Tells a client that there is no place for it, and lets it read that: closing a socket with
 /// unread bytes would throw the answer away.
-pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
-    say_and_close(&mut stream, REFUSED).await
+pub(super) async fn refuse(stream: TcpStream) -> std::io::Result<()> {
+    say_and_close(&mut Socket::Plain(stream), REFUSED).await
 }
 
-async fn say_and_close(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn say_and_close(stream: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     let mut sink = [0u8; 1024];
@@ -238,7 +247,8 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let clock = Clock::start(&crate::config::Server::default());
         let interim = Arc::<Interim>::default();
-        let mut io = ClientIo::new(listener.accept().await.unwrap().0, &clock, &interim);
+        let mut io =
+            ClientIo::new(Socket::Plain(listener.accept().await.unwrap().0), &clock, &interim);
         let earlier = vec![b'.'; 1 << 20];
         let mut length = 0;
         while let Poll::Ready(wrote) = once(|cx| Pin::new(&mut io).poll_write(cx, &earlier)) {

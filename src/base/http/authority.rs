@@ -77,9 +77,10 @@ impl Authority {
         }
     }
 
-    /// Notes that the port the client connected to needs no mention.
-    pub fn with_local_port(mut self, local: u16) -> Self {
-        self.port_is_default |= self.port == Some(local);
+    /// Notes that the scheme's port needs no mention, nor the one that the client connected to.
+    pub fn with_default_ports(mut self, scheme: &str, local: u16) -> Self {
+        let of_scheme = if scheme == "https" { 443 } else { 80 };
+        self.port_is_default = self.port.is_none_or(|port| port == of_scheme || port == local);
         self
     }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::count::Counted;
 use crate::base::body::Upload;
+use crate::base::socket::Socket;
 use crate::config;
 
 /// How many fields hyper reads without allocating for it.
@@ -28,7 +29,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// A connection and its handle.
 pub(in crate::upstream) struct Connection {
     sender: SendRequest<Upload>,
-    io: http1::Connection<TokioIo<TcpStream>, Upload>,
+    io: http1::Connection<TokioIo<Socket>, Upload>,
     /// Why the connection ended, once it has.
     ended: Option<Result<(), hyper::Error>>,
     resting_since: Option<Instant>,
@@ -83,8 +84,10 @@ impl Connection {
         if settings.headers != FIELDS_INLINE {
             builder.max_headers(settings.headers);
         }
-        let (sender, io) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (sender, io) = builder
+            .handshake(TokioIo::new(Socket::Plain(stream)))
+            .await
+            .map_err(std::io::Error::other)?;
         let alarm = Box::pin(tokio::time::sleep(settings.response_timeout));
         Ok(Box::new(Self {
             sender,
