@@ -12,6 +12,7 @@ mod jwks;
 mod limit;
 mod load;
 mod log;
+mod pem;
 mod problem;
 mod query;
 mod reader;
@@ -20,6 +21,7 @@ mod server;
 mod session;
 mod store;
 mod upstream;
+mod upstream_tls;
 mod value;
 mod warm;
 
@@ -42,6 +44,7 @@ pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use upstream::{Balance, ClientShare, Endpoint, Upstream};
+pub use upstream_tls::{Identity, UpstreamTls};
 pub use warm::Warm;
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the

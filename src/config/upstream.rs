@@ -1,10 +1,13 @@
 //! `[upstreams.NAME]`: the services behind the gateway.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::upstream_tls::{self, UpstreamTls};
 use super::value::{
     KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
     string,
@@ -16,6 +19,8 @@ use crate::base::http::path::Reading;
 pub struct Upstream {
     /// The servers, at least one.
     pub servers: Vec<Endpoint>,
+    /// What holds for those behind `https://`, where there are any.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// How one is chosen.
     pub balance: Balance,
     /// Longest wait for a connection, and for a free place under `max_connections`.
@@ -71,6 +76,8 @@ pub struct Endpoint {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Behind `https://`, the name that it must prove; none for clear HTTP.
+    pub tls: Option<ServerName<'static>>,
     /// Share of requests relative to the others.
     pub weight: u32,
 }
@@ -85,12 +92,11 @@ pub enum Balance {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 18] = [
+const PLANNED: [(&str, &str); 17] = [
     ("health", "no server would be probed"),
     ("breaker", "a failing server would keep its share of requests"),
     ("retry", "no request would be sent twice"),
     ("eject", "a failing server would keep its share of requests"),
-    ("tls", "the upstream would be spoken to in clear"),
     ("protocol", "the upstream would be spoken to over HTTP/1.1"),
     ("max_requests", "max_connections would be the only bound"),
     ("slow_start", "a new server would get its whole share at once"),
@@ -111,13 +117,12 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     for (key, without) in PLANNED {
         upstream.not_built(key, without);
     }
+    let example = "[\"http://127.0.0.1:3000\"]";
+    let mut servers = upstream.need_list_of_either("servers", example, endpoint, read_weighted);
+    let written = upstream.section("tls", upstream_tls::read);
     Upstream {
-        servers: upstream.need_list_of_either(
-            "servers",
-            "[\"http://127.0.0.1:3000\"]",
-            endpoint,
-            read_weighted,
-        ),
+        tls: tls(upstream, written, &mut servers),
+        servers,
         balance: upstream.or("balance", Balance::P2c, balance),
         connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
         response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),
@@ -131,6 +136,21 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         headers: upstream.or("headers", 100, count(1..=10_000)),
         paths: read_paths(upstream),
     }
+}
+
+/// What holds for the servers behind `https://`; nothing where there are none.
+fn tls(
+    upstream: &Section<'_>,
+    written: upstream_tls::Written,
+    servers: &mut [Endpoint],
+) -> Option<Arc<UpstreamTls>> {
+    let is_clear = !servers.is_empty() && servers.iter().all(|server| server.tls.is_none());
+    if is_clear && upstream.has("tls") {
+        let what = "no server of this upstream is https://, so all would be asked in clear";
+        upstream.problem("tls", what, "write https:// in servers, or remove this table");
+    }
+    let names: Vec<_> = servers.iter_mut().filter_map(|server| server.tls.as_mut()).collect();
+    (!names.is_empty()).then(|| upstream_tls::settle(upstream, written, names))
 }
 
 /// `paths = ["any-case", "trailing-slash", "parameters"]`
@@ -151,8 +171,8 @@ fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
     endpoint.map(|endpoint| Endpoint { weight, ..endpoint })
 }
 
-/// `http://host:port`, with port 80 when it is left out. A url with a user or a password is not
-/// echoed.
+/// `http://host:port` or `https://host:port`, with port 80 or 443 when it is left out. A url with a
+/// user or a password is not echoed.
 fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     const EXAMPLE: &str = "write scheme, host and port alone: \"http://127.0.0.1:3000\"";
     let text = string(value, "it in quotes, such as \"http://127.0.0.1:3000\"")?;
@@ -161,19 +181,21 @@ fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
         let remedy = "name each server by host and port: \"http://127.0.0.1:3000\"";
         return Err(Mistake::not_built(&format!("{scheme} (servers from SRV records)"), remedy));
     }
-    if text.starts_with("https://") {
-        let remedy = "use http:// on a trusted network, or a TLS tunnel on this host";
-        return Err(Mistake::not_built("https:// to an upstream", remedy));
-    }
     if text.contains('@') {
         let what = "has a user or a password inside the url";
         return Err(Mistake::new(what, EXAMPLE));
     }
-    text.strip_prefix("http://")
-        .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
-        .and_then(|authority| host_and_port(authority, 80))
-        .map(|(host, port)| Endpoint { host, port, weight: 1 })
-        .ok_or_else(|| Mistake::new(format!("{} is not a server", echo(text)), EXAMPLE))
+    let wrong = || Mistake::new(format!("{} is not a server", echo(text)), EXAMPLE);
+    let (secure, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        _ => return Err(wrong()),
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let port = if secure { 443 } else { 80 };
+    let (host, port) = host_and_port(authority, port).ok_or_else(wrong)?;
+    let tls = secure.then(|| upstream_tls::name(&host).ok_or_else(wrong)).transpose()?;
+    Ok(Endpoint { host, port, tls, weight: 1 })
 }
 
 /// A whole percentage in quotes, or a number.

@@ -20,6 +20,7 @@ pub(super) fn warnings(config: &Config) -> Problems {
     wide_exemptions(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
+    super::upstream_tls::warn(config, &mut warnings);
     warnings
 }
 

@@ -111,6 +111,7 @@ impl Rejection {
                 Failure::Timeout | Failure::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
                 Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 Failure::Connect(_)
+                | Failure::Tls(_)
                 | Failure::Broken(_)
                 | Failure::CutOff(_)
                 | Failure::HeadTooLarge
@@ -161,6 +162,7 @@ impl Rejection {
             Self::Upstream(failure) => match failure {
                 Failure::Connect(_) => "upstream_unreachable",
                 Failure::ConnectTimeout => "upstream_connect_timeout",
+                Failure::Tls(_) => "upstream_tls",
                 Failure::Busy => "upstream_busy",
                 Failure::Timeout => "upstream_timeout",
                 Failure::Broken(_) => "upstream_broken",
@@ -198,6 +200,7 @@ impl Rejection {
                 }
                 Failure::Busy => "The service behind the gateway is busy. Retry shortly.".into(),
                 Failure::Connect(_)
+                | Failure::Tls(_)
                 | Failure::Broken(_)
                 | Failure::CutOff(_)
                 | Failure::HeadTooLarge

@@ -121,7 +121,7 @@ fn bound(rejection: &Rejection, plan: &Plan, resolved: &Resolved) -> Option<Cow<
         Rejection::Upstream(failure) => match failure {
             Failure::Busy => of_upstream("max_connections").into(),
             Failure::Timeout => of_upstream("response_timeout").into(),
-            Failure::ConnectTimeout => of_upstream("connect_timeout").into(),
+            failure if failure.has_waited_to_connect() => of_upstream("connect_timeout").into(),
             Failure::HeadTooLarge => of_upstream("header_bytes").into(),
             _ => return None,
         },

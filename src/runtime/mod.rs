@@ -244,14 +244,15 @@ impl Gateway {
 
 impl Running {
     fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
-        let upstreams = plan.upstreams.iter().map(|(name, settings)| {
+        let described = plan.upstreams.iter().zip(&plan.upstream_tls);
+        let upstreams = described.map(|((name, settings), tls)| {
             // An upstream that did not change keeps its connections.
             let kept = current.and_then(|current| {
                 let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
                 let upstream = &current.upstreams[index];
                 upstream.is_described_by(settings).then(|| Arc::clone(upstream))
             });
-            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings)))
+            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings, tls.as_ref())))
         });
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())

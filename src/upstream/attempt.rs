@@ -128,7 +128,7 @@ impl Tries {
         failure: &Failure,
     ) -> Option<usize> {
         self.refused.push(at);
-        if matches!(failure, Failure::ConnectTimeout) {
+        if failure.has_waited_to_connect() {
             // One that does not even refuse has used the time up; there is as much for one more.
             if std::mem::replace(&mut self.has_waited, true) {
                 return None;

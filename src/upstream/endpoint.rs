@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::ClientConfig;
+
 use super::balance::Load;
-use super::conn::{Connection, Counted, Pool};
+use super::conn::{Pool, Transport};
 use super::health::Health;
 use crate::config;
 
 /// A server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    host: String,
-    port: u16,
+    transport: Transport,
     weight: usize,
     busy: AtomicUsize,
     health: Health,
@@ -25,10 +26,13 @@ pub(super) struct BusyGuard(Arc<Endpoint>);
 
 impl Endpoint {
     /// A server without connections yet.
-    pub(super) fn new(server: &config::Endpoint, settings: &config::Upstream) -> Self {
+    pub(super) fn new(
+        server: &config::Endpoint,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
         Self {
-            host: server.host.trim_matches(['[', ']']).to_owned(),
-            port: server.port,
+            transport: Transport::new(server, tls),
             weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
             health: Health::new(settings.fail_timeout),
@@ -56,16 +60,9 @@ impl Endpoint {
         &self.pool
     }
 
-    /// Makes a new connection.
-    ///
-    /// # Errors
-    /// The operating system's, and those of looking the name up.
-    pub(super) async fn dial(
-        &self,
-        settings: &config::Upstream,
-        counted: Counted,
-    ) -> std::io::Result<Box<Connection>> {
-        Connection::dial(&self.host, self.port, settings, counted).await
+    /// The way to it.
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// Counts a request in.

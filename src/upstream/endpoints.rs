@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::balance;
@@ -23,8 +24,9 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     /// Servers without connections yet.
-    pub(super) fn new(settings: &config::Upstream) -> Self {
-        let all = settings.servers.iter().map(|server| Arc::new(Endpoint::new(server, settings)));
+    pub(super) fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let all = settings.servers.iter();
+        let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls)));
         Self {
             all: all.collect(),
             turn: AtomicUsize::new(0),
@@ -83,7 +85,7 @@ impl Endpoints {
     /// A new connection.
     ///
     /// # Errors
-    /// [`Failure::Connect`] and, after the deadline, [`Failure::ConnectTimeout`].
+    /// [`Failure::Connect`], [`Failure::Tls`] and, after the deadline, [`Failure::ConnectTimeout`].
     pub(super) async fn dial(
         &self,
         endpoint: &Endpoint,
@@ -94,12 +96,9 @@ impl Endpoints {
             // requests in progress are fewer than the connections.
             drop(self.all.iter().find_map(|endpoint| endpoint.pool().take_any()));
         }
-        let dial = endpoint.dial(&self.settings, self.connections.add());
-        match tokio::time::timeout_at(deadline, dial).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Failure::Connect(error)),
-            Err(_) => Err(Failure::ConnectTimeout),
-        }
+        let counted = self.connections.add();
+        let socket = endpoint.transport().connect(deadline).await?;
+        Connection::over(socket, &self.settings, counted).await.map_err(Failure::Connect)
     }
 
     /// Closes unused connections that the server closed or that nobody used for `idle_timeout`.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use rustls::ClientConfig;
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
@@ -32,7 +33,7 @@ use crate::observe::Occupancy;
 use capacity::{Capacity, Permit};
 pub use download::Download;
 use endpoints::Endpoints;
-pub use failure::{DownloadFault, Failure};
+pub use failure::{DownloadFault, Failure, TlsFault};
 pub use outgoing::OnInterim;
 use outgoing::Outgoing;
 
@@ -45,10 +46,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream without connections yet.
-    pub fn new(settings: &config::Upstream) -> Self {
+    /// `tls` speaks with its servers behind `https://`.
+    pub fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
         let max = settings.max_connections;
         let capacity = Capacity::new(max, settings.client_share.of(max));
-        Self { endpoints: Endpoints::new(settings), capacity }
+        Self { endpoints: Endpoints::new(settings, tls), capacity }
     }
 
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.

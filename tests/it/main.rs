@@ -94,3 +94,5 @@ mod streaming;
 mod target;
 /// Upstreams of several servers, of which some are dead.
 mod two_servers;
+/// TLS towards upstreams: whom the gateway believes, and who it says it is.
+mod upstream_tls;

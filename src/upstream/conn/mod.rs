@@ -1,7 +1,7 @@
-//! Connections to servers: HTTP/1.1 on clear TCP (`h1`), what of a response's head and body is
-//! about the connection, and the unused ones (`pool`).
+//! Connections to servers: TCP and TLS (`transport`), HTTP/1.1 on them (`h1`), what of a response's
+//! head and body is about the connection, and the unused ones (`pool`).
 //!
-//! Knows neither permits nor which server is chosen. HTTP/2 and TLS to upstreams belong here.
+//! Knows neither permits nor which server is chosen. HTTP/2 to upstreams belongs here.
 
 mod body;
 mod content_length;
@@ -10,9 +10,11 @@ mod exchange;
 mod h1;
 mod head;
 mod pool;
+mod transport;
 
 pub(super) use body::Body;
-pub(super) use count::{ConnectionCount, Counted};
+pub(super) use count::ConnectionCount;
 pub(super) use exchange::exchange;
 pub(super) use h1::{Connection, Unanswered};
 pub(super) use pool::Pool;
+pub(super) use transport::Transport;
