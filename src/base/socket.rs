@@ -24,6 +24,14 @@ impl Socket {
         matches!(self, Self::Tls(_))
     }
 
+    /// The protocol that both sides agreed upon under TLS (ALPN, RFC 7301), where they did.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// The connection below TLS.
     pub fn tcp(&self) -> &TcpStream {
         match self {

@@ -43,7 +43,7 @@ pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
-pub use upstream::{Balance, ClientShare, Endpoint, Upstream};
+pub use upstream::{Balance, ClientShare, Endpoint, Protocol, Upstream};
 pub use upstream_tls::{Identity, UpstreamTls};
 pub use warm::Warm;
 

@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::{ClientConfig, Error};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::config::{Config, Identity, Problems, UpstreamTls};
+use crate::config::{Config, Identity, Problems, Protocol, UpstreamTls};
 use crate::net;
 
 /// One for each upstream, in their order; nothing for those that are asked in clear alone.
 pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Arc<ClientConfig>>> {
     let mut all = Vec::with_capacity(config.upstreams.len());
     for (name, upstream) in &config.upstreams {
-        let made = upstream.tls.as_deref().map(client).transpose();
+        let made = upstream.tls.as_deref().map(|tls| client(tls, upstream.protocol)).transpose();
         all.push(made.unwrap_or_else(|error| {
             let path = format!("upstreams.{name}.tls.client_key");
             match error {
@@ -38,11 +38,16 @@ pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Ar
     all
 }
 
-/// Offers HTTP/1.1.
-fn client(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, Error> {
+/// Offers what the servers may speak (ALPN), what is preferred first.
+fn client(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>, Error> {
     let identity = tls.identity.as_ref().map(|identity| (&*identity.chain, &identity.key));
     let mut client = net::client_config(&tls.authorities, identity)?;
-    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Auto => &[b"h2", b"http/1.1"],
+    };
+    client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(client))
 }
 

@@ -113,6 +113,7 @@ impl Rejection {
                 Failure::Connect(_)
                 | Failure::Tls(_)
                 | Failure::Broken(_)
+                | Failure::TurnedAway(_)
                 | Failure::CutOff(_)
                 | Failure::HeadTooLarge
                 | Failure::Shared
@@ -165,7 +166,7 @@ impl Rejection {
                 Failure::Tls(_) => "upstream_tls",
                 Failure::Busy => "upstream_busy",
                 Failure::Timeout => "upstream_timeout",
-                Failure::Broken(_) => "upstream_broken",
+                Failure::Broken(_) | Failure::TurnedAway(_) => "upstream_broken",
                 Failure::CutOff(_) => "upstream_cut_off",
                 Failure::HeadTooLarge => "upstream_head_too_large",
                 Failure::Shared => "upstream_failed_before",
@@ -202,6 +203,7 @@ impl Rejection {
                 Failure::Connect(_)
                 | Failure::Tls(_)
                 | Failure::Broken(_)
+                | Failure::TurnedAway(_)
                 | Failure::CutOff(_)
                 | Failure::HeadTooLarge
                 | Failure::Shared

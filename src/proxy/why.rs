@@ -119,7 +119,7 @@ fn bound(rejection: &Rejection, plan: &Plan, resolved: &Resolved) -> Option<Cow<
             _ => return None,
         },
         Rejection::Upstream(failure) => match failure {
-            Failure::Busy => of_upstream("max_connections").into(),
+            Failure::Busy => of_upstream(bound_of_requests(plan, resolved)).into(),
             Failure::Timeout => of_upstream("response_timeout").into(),
             failure if failure.has_waited_to_connect() => of_upstream("connect_timeout").into(),
             Failure::HeadTooLarge => of_upstream("header_bytes").into(),
@@ -127,6 +127,13 @@ fn bound(rejection: &Rejection, plan: &Plan, resolved: &Resolved) -> Option<Cow<
         },
         _ => return None,
     })
+}
+
+/// Over HTTP/1.1, which has one request on each connection, mostly nobody writes `max_requests`.
+fn bound_of_requests(plan: &Plan, resolved: &Resolved) -> &'static str {
+    let upstream = plan.config.upstreams.get(resolved.upstream_name(plan));
+    let is_one_each = upstream.is_some_and(|it| it.max_requests == it.max_connections);
+    if is_one_each { "max_connections" } else { "max_requests" }
 }
 
 /// The limit of the route that blocks the client's address.

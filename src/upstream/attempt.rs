@@ -9,7 +9,8 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::capacity::Permit;
-use super::conn::{self, Body, Connection, Unanswered};
+use super::conn::{self, Body, Carrier, Unanswered};
+use super::connection_error::ConnectionError;
 use super::download::Download;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
@@ -19,6 +20,8 @@ use super::outgoing::{OnInterim, Outgoing};
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_MAX: usize = 4;
+/// How often one request may be turned away before that is its end.
+const TURNED_AWAY_MAX: usize = 4;
 
 /// Why an attempt brought no response.
 #[derive(Debug)]
@@ -36,8 +39,11 @@ impl From<NoAnswer> for Failure {
         match no_answer {
             NoAnswer::Unconnected(failure) => failure,
             NoAnswer::OnUsed(why) | NoAnswer::OnNew(why) => match why {
-                Unanswered::Unsent => Self::Broken(None),
+                Unanswered::Unsent | Unanswered::Withdrawn => Self::Broken(None),
+                Unanswered::TurnedAway(error) => Self::TurnedAway(error),
                 Unanswered::Lost(error) => Self::lost(error),
+                Unanswered::Reset(error) => Self::Broken(Some(error)),
+                Unanswered::TooLarge => Self::HeadTooLarge,
                 Unanswered::TimedOut => Self::Timeout,
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
@@ -65,6 +71,8 @@ enum Next {
     Repeat,
     /// The request, which nobody has read, on a connection to another server.
     OtherServer,
+    /// The request, which nobody has read, to another server or else to the same.
+    Anywhere,
 }
 
 /// What the end of an attempt means. A request that a server may have acted on goes to no other
@@ -73,25 +81,32 @@ enum Next {
 fn classify<T>(end: &Result<T, NoAnswer>, is_repeatable: bool) -> Class {
     let (report, next) = match end {
         Ok(_) => (Report::Answered, Next::Done),
-        Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
+        Err(NoAnswer::Unconnected(failure))
+            if failure.is_our_own() || matches!(failure, Failure::Busy) =>
+        {
             (Report::Nothing, Next::OtherServer)
         }
         Err(NoAnswer::Unconnected(_) | NoAnswer::OnNew(Unanswered::Unsent)) => {
             (Report::Refused, Next::OtherServer)
         }
+        // Whoever says so lives, and is about to restart or has too much to do.
+        Err(NoAnswer::OnUsed(Unanswered::TurnedAway(_)))
+        | Err(NoAnswer::OnNew(Unanswered::TurnedAway(_))) => (Report::Answered, Next::Anywhere),
         Err(NoAnswer::OnUsed(Unanswered::Unsent)) => (Report::Nothing, Next::SameServer),
         Err(NoAnswer::OnUsed(Unanswered::Lost(_))) if is_repeatable => {
             (Report::Nothing, Next::Repeat)
         }
         Err(NoAnswer::OnUsed(Unanswered::Lost(_))) => (Report::Nothing, Next::Done),
         Err(NoAnswer::OnNew(Unanswered::Lost(error))) => {
-            let is_too_large = error.as_ref().is_some_and(hyper::Error::is_parse_too_large);
+            let is_too_large = matches!(
+                error, Some(ConnectionError::Http1(error)) if error.is_parse_too_large()
+            );
             let report = if is_too_large { Report::Nothing } else { Report::Lost };
             (report, Next::Done)
         }
         Err(NoAnswer::OnUsed(why) | NoAnswer::OnNew(why)) => match why {
             // A slow answer may be the fault of what was asked.
-            Unanswered::TimedOut => (Report::Nothing, Next::Done),
+            Unanswered::TimedOut | Unanswered::Withdrawn => (Report::Nothing, Next::Done),
             // Whatever it was, it came from a server that lives.
             _ => (Report::Answered, Next::Done),
         },
@@ -104,6 +119,8 @@ fn classify<T>(end: &Result<T, NoAnswer>, is_repeatable: bool) -> Class {
 struct Tries {
     /// How many unused connections turned out to be closed.
     stale: usize,
+    /// How often a server has said that it has not read the request.
+    turned_away: usize,
     /// Whether only a new connection will do: the pooled ones are as old as one that failed.
     wants_new: bool,
     /// The servers that took nothing of it, by their index.
@@ -167,6 +184,17 @@ pub(super) async fn send(
                 outgoing.repeat();
                 tries.wants_new = true;
             }
+            (Next::Anywhere, Err(no_answer)) => {
+                tries.turned_away += 1;
+                if tries.turned_away > TURNED_AWAY_MAX || !outgoing.is_whole() {
+                    return Err(no_answer.into());
+                }
+                if let Some(next) = endpoints.pick(&[&*tries.refused, &[at]].concat())
+                    && let Some(entered) = endpoints.enter(next)
+                {
+                    (at, endpoint) = (next, entered);
+                }
+            }
             (Next::OtherServer, Err(no_answer)) => {
                 let failure = Failure::from(no_answer);
                 let next = tries.next_server(endpoints, at, &failure);
@@ -186,24 +214,25 @@ async fn attempt(
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
     let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };
-    let connection = match unused {
-        Some(connection) => connection,
+    let carrier = match unused {
+        Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
         None => Box::pin(dial(endpoints, endpoint, tries)).await.map_err(NoAnswer::Unconnected)?,
     };
-    let of = if connection.is_reused() { NoAnswer::OnUsed } else { NoAnswer::OnNew };
+    let of = if carrier.is_reused() { NoAnswer::OnUsed } else { NoAnswer::OnNew };
     let timeout = endpoints.settings().response_timeout;
-    conn::exchange(connection, outgoing.request(), timeout).await.map_err(of)
+    let (request, on_interim) = outgoing.parts();
+    conn::exchange(carrier, request, on_interim, timeout).await.map_err(of)
 }
 
 async fn dial(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     tries: &mut Tries,
-) -> Result<Box<Connection>, Failure> {
+) -> Result<Carrier, Failure> {
     let patience = endpoints.settings().connect_timeout;
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    endpoints.dial(endpoint, deadline).await
+    endpoints.dial(endpoint, deadline, !tries.may_reuse()).await
 }
 
 #[cfg(test)]
@@ -223,7 +252,8 @@ mod tests {
     #[test]
     fn every_end_means_something() {
         use NoAnswer::{OnNew, OnUsed, Unconnected};
-        use Unanswered::{Lost, Malformed, TimedOut, Unsent};
+        use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
+        let lost = || ConnectionError::PingLost;
         for (end, report, next, if_repeatable) in [
             (Ok(()), Report::Answered, Next::Done, Next::Done),
             (
@@ -249,6 +279,15 @@ mod tests {
             (no(OnUsed(Unsent)), Report::Nothing, Next::SameServer, Next::SameServer),
             (no(OnNew(Lost(None))), Report::Lost, Next::Done, Next::Done),
             (no(OnUsed(Lost(None))), Report::Nothing, Next::Done, Next::Repeat),
+            // Over HTTP/2: nobody has looked at it, or somebody may have acted.
+            (no(OnNew(TurnedAway(lost()))), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (no(OnUsed(TurnedAway(lost()))), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (no(OnUsed(Lost(Some(lost())))), Report::Nothing, Next::Done, Next::Repeat),
+            (no(OnNew(Reset(lost()))), Report::Answered, Next::Done, Next::Done),
+            (no(OnUsed(Reset(lost()))), Report::Answered, Next::Done, Next::Done),
+            // The client's fault.
+            (no(OnNew(Withdrawn)), Report::Nothing, Next::Done, Next::Done),
+            (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
             (no(OnNew(TimedOut)), Report::Nothing, Next::Done, Next::Done),
             (no(OnUsed(TimedOut)), Report::Nothing, Next::Done, Next::Done),
             (no(OnNew(Malformed(""))), Report::Answered, Next::Done, Next::Done),

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::ClientConfig;
 
 use super::balance::Load;
-use super::conn::{Pool, Transport};
+use super::conn::{Pool, Transport, Trunks};
 use super::health::Health;
-use crate::config;
+use crate::config::{self, Protocol};
 
 /// A server.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Endpoint {
     busy: AtomicUsize,
     health: Health,
     pool: Pool,
+    /// None where it speaks HTTP/1.1 alone.
+    trunks: Option<Box<Trunks>>,
 }
 
 /// One request in progress at a server, which counts as busy with it for as long as this lives.
@@ -31,12 +33,18 @@ impl Endpoint {
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
     ) -> Self {
+        let may_be_http2 = match settings.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => server.tls.is_some(),
+        };
         Self {
             transport: Transport::new(server, tls),
             weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
             health: Health::new(settings.fail_timeout),
             pool: Pool::new(),
+            trunks: may_be_http2.then(|| Box::new(Trunks::new())),
         }
     }
 
@@ -58,6 +66,11 @@ impl Endpoint {
     /// Its unused connections.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Its HTTP/2 connections; none where it speaks HTTP/1.1 alone.
+    pub(super) fn trunks(&self) -> Option<&Trunks> {
+        self.trunks.as_deref()
     }
 
     /// The way to it.

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
+use super::connection_error::ConnectionError;
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -17,15 +19,18 @@ pub enum Failure {
     /// No TLS with a server; nothing was sent to it.
     #[error("there is no TLS with the upstream")]
     Tls(#[source] Box<TlsFault>),
-    /// All `max_connections` are busy.
-    #[error("all connections to the upstream are busy; max_connections bounds them")]
+    /// All `max_requests` are in progress, or all `max_connections` are busy.
+    #[error("all places at the upstream are taken; max_requests and max_connections bound them")]
     Busy,
     /// No response head within `response_timeout`.
     #[error("the upstream did not answer within response_timeout")]
     Timeout,
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
-    Broken(#[source] Option<hyper::Error>),
+    Broken(#[source] Option<ConnectionError>),
+    /// Every server that was asked says that it has not looked at the request.
+    #[error("the upstream turned the request away")]
+    TurnedAway(#[source] ConnectionError),
     /// The body was announced, and broke off before its first byte.
     #[error("the upstream ended the exchange before the first byte of the response's body")]
     CutOff(#[source] DownloadFault),
@@ -45,9 +50,9 @@ pub enum Failure {
 
 impl Failure {
     /// Of an exchange whose connection ended.
-    pub(super) fn lost(error: Option<hyper::Error>) -> Self {
+    pub(super) fn lost(error: Option<ConnectionError>) -> Self {
         match error {
-            Some(error) if error.is_parse_too_large() => Self::HeadTooLarge,
+            Some(ConnectionError::Http1(error)) if error.is_parse_too_large() => Self::HeadTooLarge,
             error => match error.as_ref().and_then(TlsFault::of_exchange) {
                 Some(fault) => Self::Tls(Box::new(fault)),
                 None => Self::Broken(error),
@@ -58,6 +63,22 @@ impl Failure {
     /// Of a TLS handshake that did not end in time.
     pub(super) fn silent() -> Self {
         Self::Tls(Box::new(TlsFault::Silent))
+    }
+
+    /// Of a server that speaks another HTTP than the one that it must.
+    pub(super) fn not_http2() -> Self {
+        Self::Tls(Box::new(TlsFault::NotHttp2))
+    }
+
+    /// Of a server with which HTTP/2 did not begin.
+    pub(super) fn without_http2(error: h2::Error) -> Self {
+        let error = ConnectionError::from(error);
+        match TlsFault::of_exchange(&error) {
+            Some(fault) => Self::Tls(Box::new(fault)),
+            None => Self::Connect(io::Error::other(format!(
+                "the server did not begin HTTP/2; does it speak it? ({error})"
+            ))),
+        }
     }
 
     /// Of a TLS handshake that failed.
@@ -90,9 +111,12 @@ impl Failure {
             | Self::CutOff(_)
             | Self::HeadTooLarge
             | Self::Malformed(_) => true,
-            Self::Connect(_) | Self::ConnectTimeout | Self::Tls(_) | Self::Busy | Self::Shared => {
-                false
-            }
+            Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Tls(_)
+            | Self::TurnedAway(_)
+            | Self::Busy
+            | Self::Shared => false,
         }
     }
 }
@@ -109,6 +133,9 @@ pub enum TlsFault {
     /// It has not proved who it is.
     #[error("{0}; {help}", help = help(.0))]
     Unproved(TlsError),
+    /// It does not speak HTTP/2 under TLS, and nothing else was offered.
+    #[error("the server does not choose HTTP/2 (ALPN); see protocol")]
+    NotHttp2,
     /// It does not take the gateway's certificate, or wants one.
     #[error("the server refuses the gateway ({0:?}); see tls.client_cert")]
     Refused(AlertDescription),
@@ -136,6 +163,9 @@ impl TlsFault {
         match said {
             Some(error @ TlsError::InvalidMessage(_)) => Self::Foreign(error.clone()),
             Some(error @ TlsError::InvalidCertificate(_)) => Self::Unproved(error.clone()),
+            Some(TlsError::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                Self::NotHttp2
+            }
             Some(TlsError::AlertReceived(alert)) if is_about_us(*alert) => Self::Refused(*alert),
             _ => Self::Broken(error),
         }
@@ -144,8 +174,17 @@ impl TlsFault {
     /// Of an exchange, where the server ended TLS because of the gateway's certificate. In TLS 1.3
     /// it looks at that after the handshake is over for the client (RFC 8446 §4.4.2.4), and before
     /// it reads a request.
-    fn of_exchange(error: &hyper::Error) -> Option<Self> {
-        let error = error.source()?.downcast_ref::<io::Error>()?;
+    fn of_exchange(error: &ConnectionError) -> Option<Self> {
+        let error = match error {
+            ConnectionError::Http1(error) => error.source()?.downcast_ref::<io::Error>()?,
+            // h2 keeps the text alone.
+            ConnectionError::Http2(error) => {
+                let text = error.get_io()?.to_string();
+                let is_alert = text.starts_with("received fatal alert: ");
+                return is_alert.then(|| Self::Broken(io::Error::other(text)));
+            }
+            ConnectionError::PingLost => return None,
+        };
         match error.get_ref()?.downcast_ref::<TlsError>()? {
             TlsError::AlertReceived(alert) if is_about_us(*alert) => Some(Self::Refused(*alert)),
             _ => None,
@@ -173,7 +212,7 @@ fn is_about_us(alert: AlertDescription) -> bool {
 pub enum DownloadFault {
     /// The upstream cut it off or broke its framing.
     #[error("the upstream cut the response off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ConnectionError),
     /// It paused for longer than `read_timeout`.
     #[error("the upstream paused for longer than read_timeout")]
     Stalled,

@@ -15,11 +15,7 @@ pub(super) struct Outgoing<I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
-    spare: Option<Spare<I>>,
-}
-
-struct Spare<I> {
-    request: Request<()>,
+    spare: Option<Request<()>>,
     on_interim: Option<I>,
 }
 
@@ -28,16 +24,23 @@ impl<I: OnInterim> Outgoing<I> {
     /// its method is idempotent (RFC 9110 §9.2.2).
     pub(super) fn new(request: Request<()>, body: Upload, on_interim: Option<I>) -> Self {
         let is_repeatable = body.is_none() && is_idempotent(request.method());
-        let spare = is_repeatable
-            .then(|| Spare { request: request.clone(), on_interim: on_interim.clone() });
+        let mut request = request;
+        *request.version_mut() = Version::HTTP_11;
+        let spare = is_repeatable.then(|| request.clone());
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(finished(request, on_interim)), spare }
+        Self { request: Some(request), spare, on_interim }
     }
 
-    /// The request, for a connection to take. It puts back what it did not write.
-    pub(super) fn request(&mut self) -> &mut Option<Request<Upload>> {
-        &mut self.request
+    /// The request, for a connection to take, and what hears of interim responses. A connection
+    /// puts back what nobody has read.
+    pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
+        (&mut self.request, self.on_interim.as_ref())
+    }
+
+    /// Whether all of it is still here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.request.is_some()
     }
 
     /// Whether it may be sent a second time though a server may have read it.
@@ -48,21 +51,10 @@ impl<I: OnInterim> Outgoing<I> {
     /// Makes the request anew that a connection took and a server may have read. That happens once:
     /// afterwards it is not repeatable.
     pub(super) fn repeat(&mut self) {
-        if let Some(Spare { request, on_interim }) = self.spare.take() {
-            self.request = Some(finished(request.map(|()| Upload::none()), on_interim));
+        if let Some(request) = self.spare.take() {
+            self.request = Some(request.map(|()| Upload::none()));
         }
     }
-}
-
-/// Has hyper report interim responses, which it drops otherwise.
-fn finished(mut request: Request<Upload>, on_interim: Option<impl OnInterim>) -> Request<Upload> {
-    *request.version_mut() = Version::HTTP_11;
-    if let Some(on_interim) = on_interim {
-        hyper::ext::on_informational(&mut request, move |interim| {
-            on_interim(interim.status(), interim.headers());
-        });
-    }
-    request
 }
 
 /// Says how the body is framed, where there is one: left to itself, hyper sends none with a GET of

@@ -48,6 +48,8 @@ mod forwarding;
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
+/// HTTP/2 to upstreams.
+mod http2_upstream;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
 /// Interim responses (1xx) of an upstream.

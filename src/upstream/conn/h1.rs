@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep};
 
 use super::count::Counted;
+use super::unanswered::Unanswered;
 use crate::base::body::Upload;
 use crate::base::socket::Socket;
 use crate::config;
@@ -44,21 +45,6 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
     }
-}
-
-/// Why there is no response.
-#[derive(Debug)]
-pub(in crate::upstream) enum Unanswered {
-    /// Nothing of the request was written.
-    Unsent,
-    /// It was written, and the connection ended.
-    Lost(Option<hyper::Error>),
-    /// No head in time.
-    TimedOut,
-    /// The head could be read in two ways.
-    Malformed(&'static str),
-    /// The body broke off before its first byte.
-    CutOff(hyper::Error),
 }
 
 impl Connection {
@@ -181,7 +167,7 @@ impl Connection {
                 }
                 // How the connection ended says more.
                 let end = self.ended.replace(Ok(())).and_then(Result::err);
-                Err(Unanswered::Lost(end.or(Some(error.into_error()))))
+                Err(Unanswered::Lost(Some(end.unwrap_or_else(|| error.into_error()).into())))
             }
         }
     }
