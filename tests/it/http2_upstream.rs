@@ -258,9 +258,14 @@ fn what_a_server_turns_away_is_asked_again() {
 /// Whoever resets a stream may have acted, and the connection goes on.
 #[test]
 fn what_a_server_resets_is_not_asked_again() {
-    let upstream = Http2Upstream::new(|head| match head.uri().path() {
+    let resets = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&resets);
+    let upstream = Http2Upstream::new(move |head| match head.uri().path() {
         "/half" => Act::CutOff,
-        "/reset" => Act::Reset(Reason::INTERNAL_ERROR),
+        "/reset" => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Act::Reset(Reason::INTERNAL_ERROR)
+        }
         _ => fine(),
     });
     let gateway = before(upstream.url(), "fail_timeout = \"1h\"");
@@ -274,6 +279,7 @@ fn what_a_server_resets_is_not_asked_again() {
         assert!(half.as_ref().map_or(true, |reply| reply.status == 502), "{half:?}");
     }
     assert_eq!(session.get("/").send().status, 200);
+    assert_eq!(resets.load(Ordering::SeqCst), 2);
     // At most one for each thread.
     let threads = std::thread::available_parallelism().unwrap().get();
     assert!(upstream.connections() <= threads, "{}", upstream.connections());
