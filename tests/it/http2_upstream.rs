@@ -10,8 +10,8 @@ use h2::Reason;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::{
-    Act, Authority, Client, Folder, Gateway, GoingAway, Http2Upstream, Session, TlsFront, Upstream,
-    eventually, raw, response, status,
+    Act, Authority, Client, Folder, Gateway, GoingAway, Http2Upstream, PATIENCE, Session, TlsFront,
+    Upstream, eventually, raw, response, status,
 };
 
 const ROUTE: &str = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n";
@@ -298,6 +298,7 @@ fn a_stalled_client_stalls_nobody_else() {
     });
     let gateway = before(upstream.url(), "");
     let mut stalled = TcpStream::connect(gateway.public).unwrap();
+    stalled.set_read_timeout(Some(PATIENCE)).unwrap();
     stalled.write_all(b"GET /large HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
     eventually("it is in progress", || upstream.asked().len() == 1);
     for _ in 0..50 {
