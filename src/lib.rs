@@ -16,6 +16,7 @@
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 2 | `store`, `net` | the outside world: one question, one answer; this node as a client |
+//! | 2 | `tls` | certificates for clients, by name |
 //! | 2 | `background` | work that no request waits for |
 //! | 1 | `config` | configuration as written |
 //! | 1 | `observe` | metrics and logs |
@@ -56,6 +57,7 @@ pub mod upstream;
 pub mod background;
 pub mod net;
 pub mod store;
+pub mod tls;
 
 pub mod config;
 pub mod observe;

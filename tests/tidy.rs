@@ -547,12 +547,14 @@ fn shown_keys() -> BTreeSet<String> {
     let mut table = String::new();
     for line in text.lines() {
         let line = line.strip_prefix("# ").unwrap_or(line);
-        if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            let mut parts: Vec<&str> = header.split('.').collect();
+        if line.starts_with('[') && line.ends_with(']') {
+            let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
             if matches!(parts[0], "auth" | "limits" | "upstreams" | "routes") && parts.len() > 1 {
                 parts[1] = "NAME";
             }
             table = parts.join(".");
+            // A list of tables is itself a key.
+            shown.insert(table.clone());
         } else if let Some((key, value)) = line.split_once(" = ") {
             shown.insert(format!("{table}.{key}"));
             for part in value.split(['{', ',']).filter_map(|part| part.split_once(" = ")) {

@@ -152,7 +152,8 @@ fn adas_session(keys: &Keys) -> SessionWrite {
 
 async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Result<(), String> {
     let (server, admin) = startup::bind(gateway).await?;
-    let public = server.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let public =
+        server.addresses().first().map(|(address, _)| address.to_string()).unwrap_or_default();
     let operations = admin.address().map(|address| address.to_string()).unwrap_or_default();
     let ada = token(secret, &json!({ "sub": "42", "sid": SESSION_ID, "role": "user" }))?;
     let bob = token(secret, &json!({ "sub": "7", "role": "user" }))?;

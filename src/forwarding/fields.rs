@@ -137,6 +137,9 @@ pub fn outgoing(
     if let Some(state) = state.flatten() {
         headers.insert(TRACESTATE, state);
     }
+    if let Some(certificate) = peer.encryption.as_ref().and_then(|it| it.client.as_ref()) {
+        headers.extend(certificate.headers.iter().cloned());
+    }
     for (name, value) in identity {
         headers.insert(name, value);
     }

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, CONNECTION, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
@@ -90,7 +90,22 @@ pub(super) fn server_options(received: &Received) -> Response<Content> {
     response
 }
 
+/// The answer to a request in clear for what is served over TLS alone. It is the same request
+/// there, body and all (RFC 9110 §15.4.9).
+pub(super) fn redirect(received: &Received, location: HeaderValue) -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    finish(response.headers_mut(), received, None);
+    response
+}
+
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.
 fn finish(headers: &mut HeaderMap, received: &Received, _route: Option<&Route>) {
     headers.insert(X_REQUEST_ID, received.ids.request.clone());
+    if let Some(hsts) = &received.plan().edge.hsts
+        && received.connection.encryption().is_some()
+    {
+        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
 }

@@ -33,6 +33,9 @@ pub enum Rejection {
     /// No route.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// The connection is for hosts whose clients must show something else (RFC 9110 §15.5.20).
+    #[error("the host's clients must show other certificates than this connection was asked for")]
+    Misdirected,
     /// Not permitted.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -86,6 +89,7 @@ impl Rejection {
             },
             Self::NoRoute(NoRoute::NotFound) => StatusCode::NOT_FOUND,
             Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Denied(denied) => denied.status(),
             Self::Exceeded(Exceeded::Limit { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Exceeded(Exceeded::Blocked) => StatusCode::FORBIDDEN,
@@ -137,6 +141,7 @@ impl Rejection {
             },
             Self::NoRoute(NoRoute::NotFound) => "route_not_found",
             Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => "method_not_allowed",
+            Self::Misdirected => "misdirected",
             Self::Denied(denied) => denied.code(),
             Self::RevocationUnknown(_) => "revocation_unknown",
             Self::Exceeded(Exceeded::Limit { .. }) => "limit_exceeded",
@@ -181,6 +186,10 @@ impl Rejection {
             Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
                 format!("This path accepts {allow}.").into()
             }
+            Self::Misdirected => {
+                "Ask for this host on a connection of its own: its clients show certificates."
+                    .into()
+            }
             Self::Denied(denied) => denied.public().into(),
             Self::Exceeded(Exceeded::Limit { limit, retry_after, .. }) => {
                 let wait = whole_seconds(*retry_after);
@@ -215,6 +224,7 @@ impl Rejection {
             Self::Denied(Denied::KeyUnread(_)) => Fault::Store,
             Self::Malformed(_)
             | Self::NoRoute(_)
+            | Self::Misdirected
             | Self::Denied(_)
             | Self::Exceeded(Exceeded::Limit { .. } | Exceeded::Blocked)
             | Self::NoSession(
@@ -318,6 +328,7 @@ impl Rejection {
             }
             Self::Malformed(_)
             | Self::NoRoute(_)
+            | Self::Misdirected
             | Self::RevocationUnknown(_)
             | Self::Exceeded(_)
             | Self::NoSession(_)
@@ -336,6 +347,7 @@ impl Rejection {
         match self {
             Self::Malformed(_) | Self::Upload(_) => true,
             Self::NoRoute(_)
+            | Self::Misdirected
             | Self::Denied(_)
             | Self::RevocationUnknown(_)
             | Self::Exceeded(_)

@@ -13,7 +13,7 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::Request;
+use super::request::{Request, Resolution};
 use super::transaction::Transaction;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
@@ -35,8 +35,9 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
     let request = match Request::resolve(received, resolved, &head, has_body) {
-        Ok(Some(request)) => request,
-        Ok(None) => return deliver::server_options(received),
+        Ok(Resolution::Route(request)) => request,
+        Ok(Resolution::ServerOptions) => return deliver::server_options(received),
+        Ok(Resolution::Redirect(location)) => return deliver::redirect(received, location),
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
 

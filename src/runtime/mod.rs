@@ -1,6 +1,8 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod certificates;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use crate::observe::{
 };
 use crate::plan::{Plan, Route};
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
+use crate::tls;
 use crate::upstream::Upstream;
 
 /// How often unused upstream connections are looked at.
@@ -67,6 +70,8 @@ pub struct Running {
     pub caches: bool,
     /// Whose keys are fetched.
     pub issuers: Issuers,
+    /// Certificates for clients, as their files are now; nothing where all is in clear.
+    pub tls: Option<Arc<tls::Live>>,
 }
 
 impl Gateway {
@@ -99,6 +104,7 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -111,6 +117,7 @@ impl Gateway {
         let mut problems = Problems::default();
         let fixed = [
             ("server.listen", old.server.listen == new.server.listen),
+            ("server.tls", tls_identity(&old.server) == tls_identity(&new.server)),
             ("admin", old.admin == new.admin),
             ("log", old.log == new.log),
             ("store", store_identity(&old.store) == store_identity(&new.store)),
@@ -201,6 +208,7 @@ impl Gateway {
                 issuers: issuers.collect(),
                 upstreams: upstreams.collect(),
                 connections_max: plan.config.server.limits.connections,
+                certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
             },
         };
         self.observer.metrics.render(format, snapshot)
@@ -272,8 +280,22 @@ impl Running {
             }
         }
         let upstreams = upstreams.collect();
-        Self { upstreams, meters, route_caches, over_limit, caches, issuers, plan }
+        let tls = tls_of(&plan, current);
+        Self { upstreams, tls, meters, route_caches, over_limit, caches, issuers, plan }
     }
+}
+
+/// Certificates that did not change keep their tickets.
+fn tls_of(plan: &Plan, current: Option<&Running>) -> Option<Arc<tls::Live>> {
+    let (written, table) = (plan.config.server.tls.as_ref()?, plan.tls.as_ref()?);
+    let kept = current.filter(|current| current.plan.config.server.tls == plan.config.server.tls);
+    let kept = kept.and_then(|current| current.tls.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(tls::Live::new(written, Arc::clone(table)))))
+}
+
+/// What of `[server.tls]` is fixed while its listeners stand.
+fn tls_identity(server: &config::Server) -> Option<(&[SocketAddr], usize)> {
+    server.tls.as_ref().map(|tls| (&*tls.listen, tls.handshakes))
 }
 
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
@@ -301,6 +323,18 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { return };
         for upstream in &gateway.running().upstreams {
             upstream.sweep();
+        }
+    }
+}
+
+/// Looks at the files of the certificates in force, until the gateway is gone.
+async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
+    let mut ticks = tokio::time::interval(certificates::PERIOD);
+    loop {
+        ticks.tick().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        if let Some(live) = &gateway.running().tls {
+            certificates::look(live, &gateway.observer.metrics.tls).await;
         }
     }
 }

@@ -48,14 +48,14 @@ impl Acceptor {
     }
 
     /// Accepts until the drain begins.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, speaks_tls: bool) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.context.drain.stop().cancelled() => return,
             };
             match accepted {
-                Ok((stream, address)) => self.admit(stream, address),
+                Ok((stream, address)) => self.admit(stream, address, speaks_tls),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     self.context.gateway.observer.metrics.connection_refused("accept_failed");
@@ -66,7 +66,7 @@ impl Acceptor {
     }
 
     /// Starts a connection's task, or turns the client away.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    fn admit(&self, stream: TcpStream, address: SocketAddr, speaks_tls: bool) {
         let client = ClientAddr::new(address.ip());
         let running = self.context.gateway.running();
         let limits = &running.plan.config.server.limits;
@@ -77,14 +77,15 @@ impl Acceptor {
                 let _ = stream.set_nodelay(true);
                 let token = self.context.drain.token();
                 if let Ok(stream) = stream.into_std() {
+                    let place = place.at(speaks_tls);
                     self.workers.take(Admitted { stream, place, token });
                 }
             }
-            Err(full) => self.refuse(stream, client, full),
+            Err(full) => self.refuse(stream, client, full, speaks_tls),
         }
     }
 
-    fn refuse(&self, stream: TcpStream, client: ClientAddr, full: Full) {
+    fn refuse(&self, stream: TcpStream, client: ClientAddr, full: Full, speaks_tls: bool) {
         let Ok(local) = stream.local_addr() else { return };
         let unparsed = match full {
             Full::Total => Unparsed::ConnectionsFull,
@@ -92,9 +93,14 @@ impl Acceptor {
         };
         let Context { gateway, drain, .. } = &*self.context;
         gateway.observer.metrics.connection_refused(unparsed.code());
+        if speaks_tls {
+            // An answer in clear would be noise to it, and a handshake costs what there is no room
+            // for.
+            return;
+        }
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             // The others get no answer, and are counted alone.
-            proxy::log_turned_away(gateway, &Peer::new(client, local, false), unparsed);
+            proxy::log_turned_away(gateway, &Peer::new(client, local, None), unparsed);
             let token = drain.token();
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;

@@ -22,6 +22,7 @@ use super::park::{self, Parked, Reclaim, Released};
 use super::places::Place;
 use super::protocol::Protocol;
 use super::socket::ClientIo;
+use super::tls::{Handshakes, Shaken};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
@@ -46,13 +47,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub(super) struct Context {
     pub(super) gateway: Arc<Gateway>,
     pub(super) drain: Drain,
+    pub(super) handshakes: Handshakes,
     pub(super) reclaim: Reclaim,
 }
 
 impl Context {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
         let (drain, reclaim) = (Drain::default(), Reclaim::default());
-        Self { gateway: Arc::clone(gateway), drain, reclaim }
+        let handshakes = Handshakes::new(gateway.running().plan.config.server.tls.as_deref());
+        Self { gateway: Arc::clone(gateway), drain, handshakes, reclaim }
     }
 }
 
@@ -67,22 +70,29 @@ pub(super) fn serve(
     stream: std::net::TcpStream,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let mut parked = Box::pin(begin(context, place.client(), stream)).await;
+        let mut parked = Box::pin(begin(context, place, stream)).await;
         while let Some(waiting) = &mut parked {
-            let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
+            let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { break };
             let Some(socket) = parked.take().map(Parked::into_socket) else { return };
             parked = Box::pin(resume(context, place.client(), socket, bytes)).await;
+        }
+        if let Some(parked) = parked {
+            parked.close();
         }
     }
 }
 
 /// Serves a new connection; returns it when it is idle.
-async fn begin(
-    context: &Context,
-    client: ClientAddr,
+async fn begin<'c>(
+    context: &'c Context,
+    place: &Place,
     stream: std::net::TcpStream,
-) -> Option<Parked<'_>> {
-    let socket = Socket::Plain(TcpStream::from_std(stream).ok()?);
+) -> Option<Parked<'c>> {
+    let (client, stream) = (place.client(), TcpStream::from_std(stream).ok()?);
+    if place.speaks_tls() {
+        return begin_tls(context, client, stream).await;
+    }
+    let socket = Socket::Plain(stream);
     let session = Session::new(context, client, &socket, Clock::start)?;
     let Session { client, clock, signals, .. } = &session;
     let mut io = ClientIo::new(socket, clock, client.interim());
@@ -103,6 +113,25 @@ async fn begin(
         Protocol::Tls => refuse_tls(&context.gateway, client, io).await,
     }
     None
+}
+
+/// The same with a handshake first, which also tells the protocol.
+async fn begin_tls(context: &Context, client: ClientAddr, stream: TcpStream) -> Option<Parked<'_>> {
+    let (running, observer) = (context.gateway.running(), &context.gateway.observer);
+    let shaken = tokio::select! {
+        shaken = Box::pin(context.handshakes.shake(stream, &running, observer)) => shaken?,
+        () = context.drain.stop().cancelled() => return None,
+    };
+    let Shaken { socket, protocol } = shaken;
+    let session = Session::new(context, client, &socket, Clock::start)?;
+    let io = ClientIo::new(socket, &session.clock, session.client.interim());
+    match protocol {
+        Protocol::Http2 => {
+            session.serve_http2(io).await;
+            None
+        }
+        Protocol::Http1 | Protocol::Tls => session.serve_http1(io).await,
+    }
 }
 
 /// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
@@ -138,7 +167,8 @@ impl<'a> Session<'a> {
     ) -> Option<Self> {
         let running = context.gateway.running();
         let config = &running.plan.config.server;
-        let peer = Peer::new(client, socket.tcp().local_addr().ok()?, socket.is_secure());
+        let local = socket.tcp().local_addr().ok()?;
+        let peer = Peer::new(client, local, socket.encryption().cloned());
         Some(Self {
             context,
             client: proxy::Connection::new(&context.gateway, peer),
@@ -268,7 +298,7 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
              is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
-             put what ends TLS in front of the gateway; [server.tls] is not built yet",
+             add [server.tls] with their certificate",
             client.address()
         );
     }

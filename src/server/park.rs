@@ -17,7 +17,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -119,7 +119,7 @@ impl<'a> Parked<'a> {
             Socket::Plain(tcp) => tcp,
             // What comes may be no byte of a request: a key update, say (RFC 8446 §4.6.3).
             Socket::Tls(tls) => {
-                let bytes = ready!(poll_decrypted(tls, cx));
+                let bytes = ready!(poll_decrypted(&mut tls.stream, cx));
                 return Poll::Ready(bytes.ok().filter(|bytes| !bytes.is_empty()));
             }
         };
@@ -139,6 +139,15 @@ impl<'a> Parked<'a> {
     /// The socket; the connection is not parked any more.
     pub(super) fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    /// Ends it. Under TLS the client is told, as far as that fits into the socket: an end without
+    /// a word could be an attacker's (RFC 8446 §6.1).
+    pub(super) fn close(mut self) {
+        if self.socket.encryption().is_some() {
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+        }
     }
 }
 

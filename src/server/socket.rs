@@ -16,6 +16,9 @@ use crate::base::socket::Socket;
 
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
+const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: text/plain\r\ncontent-length: 46\r\n\r\n\
+    This port speaks TLS: ask with https:// here.\n";
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -207,11 +210,19 @@ impl AsyncWrite for ClientIo {
 
 /// Tells a client that there is no place for it, and lets it read that: closing a socket with
 /// unread bytes would throw the answer away.
-pub(super) async fn refuse(stream: TcpStream) -> std::io::Result<()> {
-    say_and_close(&mut Socket::Plain(stream), REFUSED).await
+pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    say_and_close(&mut stream, REFUSED).await
 }
 
-async fn say_and_close(stream: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
+/// Tells a client that speaks HTTP in clear that TLS is spoken here.
+pub(super) async fn say_https(stream: &mut TcpStream) -> std::io::Result<()> {
+    say_and_close(stream, SPEAKS_TLS).await
+}
+
+async fn say_and_close(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     let mut sink = [0u8; 1024];

@@ -93,4 +93,5 @@ mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
 /// Upstreams of several servers, of which some are dead.
+mod tls;
 mod two_servers;

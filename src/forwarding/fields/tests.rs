@@ -22,7 +22,7 @@ fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
         path_and_query: PathAndQuery::from_static("/x"),
     };
     let address = ClientAddr::new("192.0.2.1".parse().unwrap());
-    let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), false);
+    let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), None);
     let is_named = via.as_ref().is_some_and(|via| !via.proxies.is_empty());
     let named = ClientAddr::new("2001:db8::7".parse().unwrap());
     let client = match is_named {

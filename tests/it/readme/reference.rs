@@ -10,8 +10,8 @@ use portcullis::config::{known_keys, parse};
 
 use super::pages::{self, ROOT};
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Issuer, Signer, Upstream, claims, eventually, response,
-    token,
+    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, Signer, Upstream,
+    claims, eventually, response, token,
 };
 
 const PAGE: &str = "docs/reference.md";
@@ -308,8 +308,17 @@ fn counting() -> (Upstream, Issuer, Gateway) {
         let _ = std::io::Write::write_all(connection, answer.as_bytes());
     });
     let issuer = Issuer::plain(&[&Signer::new("a")]);
-    let gateway = Gateway::start(&format!(
-        r#"{AUTH}{}
+    let (authority, folder) = (CertificateAuthority::new(), Folder::new());
+    let pair = authority.issue(&["shop.test"]);
+    folder.write("site.pem", &pair.cert);
+    folder.write("site.key", &pair.key);
+    let gateway = Gateway::start_in(
+        folder,
+        &format!(
+            r#"{AUTH}{}
+[server.tls]
+listen = ["127.0.0.1:0"]
+certificates = [{{ cert = "site.pem", key = "site.key" }}]
 [auth.published]
 algorithms = ["ES256"]
 jwks_url = "{}"
@@ -326,9 +335,10 @@ upstream = "shop"
 limits = ["tight"]
 cache = {{ ttl = "1h", shared = true }}
 "#,
-        upstream.table("shop"),
-        issuer.url(),
-    ));
+            upstream.table("shop"),
+            issuer.url(),
+        ),
+    );
     let good = token(claims("42"));
     for path in ["/cached", "/cached/not", "/cached", "/private"] {
         Client::get(gateway.public, path).bearer(&good).send();
