@@ -38,10 +38,6 @@ pub(super) struct Answered<'a> {
 }
 
 /// What came of a response.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and mostly the large one"
-)]
 pub(super) enum Received {
     /// This answers the client.
     Fetched(Fetched),
@@ -107,7 +103,7 @@ impl Answered<'_> {
     /// A whole response: stored while it arrives, if it may be.
     pub(super) async fn receive(
         &self,
-        response: Response<Download>,
+        response: Response<Box<Download>>,
         admission: Admission,
         leader: Option<Leader>,
     ) -> Received {
