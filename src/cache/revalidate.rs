@@ -85,12 +85,12 @@ pub fn freshened(
         // It was made now, not when the old head was (RFC 9110 §6.6.1).
         whole.remove(DATE);
     }
+    let control = ResponseControl::of(&whole);
     let outcome = if asked.intent.no_store {
         Err(WhyNot::Request)
     } else {
-        storing::assess(policy, asked, stored.status, &whole, answered_ms)
+        storing::assess(policy, asked, stored.status, (&whole, &control), answered_ms)
     };
-    let control = ResponseControl::of(&whole);
     let keep = outcome.as_ref().map(|_| ()).map_err(|why| *why);
     // An answer to this one request, even if it is not kept.
     let freshness = outcome.unwrap_or_else(|_| Freshness {

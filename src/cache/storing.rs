@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::control::{self, ResponseControl};
 use super::entry::Stored;
 use super::freshness::{Flags, Freshness, RESIDENCE_MAX_S, seconds};
+use super::kept::kept;
 use super::request::Intent;
 use super::validator::can_validate;
 use super::{date, tags, text, variant};
@@ -110,7 +111,17 @@ impl WhyNot {
     }
 }
 
-/// Decides whether an upstream's answer may be kept, from its head alone (RFC 9111 §3).
+/// An answer that may be kept.
+#[derive(Debug)]
+pub struct Storable {
+    /// How long it holds, and for which requests.
+    pub freshness: Freshness,
+    /// The fields of it that an entry keeps.
+    pub headers: HeaderMap,
+}
+
+/// Decides whether an upstream's answer may be kept, from its head alone (RFC 9111 §3), and what of
+/// that head.
 ///
 /// `headers` are the upstream's own, before anything was removed from them: a field that is
 /// nominated by Connection may still forbid storing. An answer that is stale from the start is
@@ -124,24 +135,25 @@ pub fn storable(
     status: StatusCode,
     headers: &HeaderMap,
     answered_ms: u64,
-) -> Result<Freshness, WhyNot> {
-    if asked.intent.store {
-        assess(policy, asked, status, headers, answered_ms)
-    } else {
-        Err(WhyNot::Request)
+) -> Result<Storable, WhyNot> {
+    if !asked.intent.store {
+        return Err(WhyNot::Request);
     }
+    let control = ResponseControl::of(headers);
+    let freshness = assess(policy, asked, status, (headers, &control), answered_ms)?;
+    Ok(Storable { freshness, headers: kept(headers, &control) })
 }
 
-/// The same for an answer that may be kept as far as its request goes.
+/// Decides the same of an answer that may be kept as far as its request goes. `control` is what it
+/// says of caching.
 pub(super) fn assess(
     policy: &config::Cache,
     asked: &Asked<'_>,
     status: StatusCode,
-    headers: &HeaderMap,
+    (headers, control): (&HeaderMap, &ResponseControl),
     answered_ms: u64,
 ) -> Result<Freshness, WhyNot> {
-    let control = ResponseControl::of(headers);
-    check_response(policy, asked, status, headers, &control)?;
+    check_response(policy, asked, status, headers, control)?;
     // The operator can speak for the identity that the gateway verified, not for a credential that
     // it forwards without knowing it (RFC 9111 §3.5).
     let foreign = !asked.authenticated && asked.headers.contains_key(AUTHORIZATION);
@@ -157,17 +169,17 @@ pub(super) fn assess(
     let has_cookie = asked.headers.contains_key(COOKIE);
     let is_anonymous = !foreign && !asked.authenticated && !has_cookie;
     let is_settled = is_settled && (!has_cookie || asked.ends_identity);
-    let may_assume = (is_anonymous || is_settled) && !sets_cookie(headers, &control);
+    let may_assume = (is_anonymous || is_settled) && !sets_cookie(headers, control);
     let can_validate = can_validate(headers, answered_ms / 1000);
-    let stated = stated_lifetime(&control, headers, answered_ms);
+    let stated = stated_lifetime(control, headers, answered_ms);
     let lifetime = stated
         .or_else(|| {
-            assumed_lifetime(policy, status, headers, &control, answered_ms).filter(|_| may_assume)
+            assumed_lifetime(policy, status, headers, control, answered_ms).filter(|_| may_assume)
         })
         // It is for reuse after validation only, so that it needs no lifetime.
         .or((control.no_cache && can_validate).then_some(0))
         .ok_or(if control.no_cache { WhyNot::NoCache } else { WhyNot::NoFreshness })?;
-    let (swr_s, sie_s) = stale_windows(policy, &control);
+    let (swr_s, sie_s) = stale_windows(policy, control);
 
     let age_ms = initial_age_ms(headers, asked.sent_ms, answered_ms);
     let is_fresh = lifetime.saturating_mul(1000) > age_ms;

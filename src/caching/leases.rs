@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::background::Background;
+use crate::base::http::hex;
 use crate::store::{HeldLock, Store, WantedLock};
 
 /// How long a lease outlives its last renewal: so long the others wait for a node that died.
@@ -130,7 +131,7 @@ pub(super) enum LeaseOutcome {
 impl Lease {
     /// The lease under `key`, before the store is asked for it.
     pub(super) fn wanted(leases: &Arc<Leases>, key: String) -> Self {
-        let lock = HeldLock { key, token: format!("{:032x}", fastrand::u128(..)) };
+        let lock = HeldLock { key, token: hex::encode(&fastrand::u128(..).to_be_bytes()) };
         Self { leases: Arc::clone(leases), lock: Some(lock), renewal: None }
     }
 

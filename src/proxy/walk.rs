@@ -1,6 +1,7 @@
 //! The way of one request through the gateway: admitted, served, delivered. Read `answer` from top
 //! to bottom; `admit` is shared with `explain`, which asks what would happen.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -10,7 +11,7 @@ use super::body::{Body, Content};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
+use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Request, Resolution};
@@ -161,8 +162,9 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
-        let fields = Arc::new(head.headers.clone());
-        Self { head: dispatch::outbound_head(request, head, added), fields }
+        let fields = Arc::new(head.headers);
+        let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
+        Self { head, fields }
     }
 }
 

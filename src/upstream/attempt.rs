@@ -5,7 +5,7 @@
 //! server answered, a budget for retries, and a hedge belong here: a state in [`Tries`], a rule in
 //! `classify`.
 
-use http::Response;
+use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::capacity::Permit;
@@ -146,8 +146,8 @@ impl Tries {
 pub(super) async fn send(
     endpoints: &Endpoints,
     permit: Permit,
-    outgoing: &mut Outgoing<impl OnInterim>,
-) -> Result<Response<Download>, Failure> {
+    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+) -> Result<Response<Box<Download>>, Failure> {
     let mut tries = Tries::default();
     let mut at = endpoints.pick(&tries.refused).unwrap_or_default();
     let mut endpoint = endpoints.enter(at).ok_or(Failure::Busy)?;
@@ -182,7 +182,7 @@ pub(super) async fn send(
 async fn attempt(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
-    outgoing: &mut Outgoing<impl OnInterim>,
+    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
     let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };

@@ -11,25 +11,26 @@ pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static 
 impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// A request, and what it takes to send it again.
-pub(super) struct Outgoing<I> {
+pub(super) struct Outgoing<H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
-    spare: Option<Spare<I>>,
+    spare: Option<Spare<H, I>>,
 }
 
-struct Spare<I> {
-    request: Request<()>,
+/// A request is seldom repeated, so that its head is made anew and not kept.
+struct Spare<H, I> {
+    head: H,
     on_interim: Option<I>,
 }
 
-impl<I: OnInterim> Outgoing<I> {
+impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     /// The request in the gateway's own version and framing. It is repeatable if it has no body and
     /// its method is idempotent (RFC 9110 §9.2.2).
-    pub(super) fn new(request: Request<()>, body: Upload, on_interim: Option<I>) -> Self {
+    pub(super) fn new(head: H, body: Upload, on_interim: Option<I>) -> Self {
+        let request = head();
         let is_repeatable = body.is_none() && is_idempotent(request.method());
-        let spare = is_repeatable
-            .then(|| Spare { request: request.clone(), on_interim: on_interim.clone() });
+        let spare = is_repeatable.then(|| Spare { head, on_interim: on_interim.clone() });
         let mut request = request.map(|()| body);
         frame(&mut request);
         Self { request: Some(finished(request, on_interim)), spare }
@@ -48,8 +49,8 @@ impl<I: OnInterim> Outgoing<I> {
     /// Makes the request anew that a connection took and a server may have read. That happens once:
     /// afterwards it is not repeatable.
     pub(super) fn repeat(&mut self) {
-        if let Some(Spare { request, on_interim }) = self.spare.take() {
-            self.request = Some(finished(request.map(|()| Upload::none()), on_interim));
+        if let Some(Spare { head, on_interim }) = self.spare.take() {
+            self.request = Some(finished(head().map(|()| Upload::none()), on_interim));
         }
     }
 }

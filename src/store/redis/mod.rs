@@ -11,6 +11,7 @@ mod call;
 mod connect_error;
 mod connection;
 mod dial;
+mod encode;
 mod eviction;
 mod expect;
 mod follow;
@@ -287,7 +288,8 @@ impl RedisStore {
     }
 
     async fn run_one(&self, command: Cmd) -> Result<Value, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(1);
+        // With room for the seal.
+        let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(command);
         Ok(self.run_all(&mut pipeline).await?.pop().unwrap_or_default())
     }
