@@ -162,13 +162,21 @@ impl Clock {
         })
     }
 
-    /// Bytes arrived. Between requests they begin a head.
-    pub(super) fn received(&self, bytes: usize) {
+    /// Bytes arrived. Between requests they begin a head, but for an empty line behind a body,
+    /// which belongs to nothing (RFC 9112 §2.2).
+    pub(super) fn received(&self, bytes: &[u8]) {
         if self.open.load(Ordering::Relaxed) > 0 {
             return;
         }
-        self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if self.head_since.load(Ordering::Relaxed) == 0 {
+        let is_begun = self.head_since.load(Ordering::Relaxed) != 0;
+        if !is_begun
+            && self.had_body.load(Ordering::Relaxed)
+            && bytes.iter().all(|byte| is_line_end(*byte))
+        {
+            return;
+        }
+        self.head_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if !is_begun {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -358,6 +366,11 @@ impl Clock {
     }
 }
 
+/// Whether the byte is of an empty line. A server ignores such lines before a head (RFC 9112 §2.2).
+pub(super) fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
 impl Drop for InProgress {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
@@ -400,10 +413,22 @@ mod tests {
         let clock = clock();
         drop(clock.request(false));
         tokio::time::advance(Duration::from_secs(20)).await;
-        clock.received(1);
+        clock.received(b"G");
         tokio::time::advance(Duration::from_secs(4)).await;
-        clock.received(1);
+        clock.received(b"G");
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_line_behind_a_body_is_no_head() {
+        let clock = clock();
+        drop(clock.request(true));
+        clock.received(b"\r");
+        clock.received(b"\n\r\n");
+        assert_eq!((clock.head_bytes(), rings(&clock).await), (0, (Alarm::Idle, 2)));
+        clock.received(b"\r\nG");
+        clock.received(b"\r\n");
+        assert_eq!(clock.head_bytes(), 5);
     }
 
     #[tokio::test(start_paused = true)]
@@ -413,7 +438,7 @@ mod tests {
         let other = Arc::clone(&clock);
         let begin = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            other.received(1);
+            other.received(b"G");
         });
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 11));
         begin.await.unwrap();
@@ -444,7 +469,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_goes_on_has_the_deadline_of_a_head() {
         let clock = Clock::resume(&Server::default());
-        clock.received(1);
+        clock.received(b"G");
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 10));
     }
 

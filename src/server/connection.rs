@@ -113,7 +113,7 @@ async fn resume(
     bytes: Bytes,
 ) -> Option<Parked<'_>> {
     let session = Session::new(context, client, &socket, Clock::resume)?;
-    session.clock.received(bytes.len());
+    session.clock.received(&bytes);
     let mut io = ClientIo::new(socket, &session.clock, session.client.interim());
     io.unread(bytes);
     session.serve_http1(io).await
@@ -184,11 +184,8 @@ impl<'a> Session<'a> {
                 self.report(ended);
                 return None;
             }
-            if !parts.read_buf.is_empty() {
-                // The next head was begun together with the end of the last request.
-                self.clock.received(parts.read_buf.len());
-                io.unread(parts.read_buf);
-            }
+            // The next head may have been begun together with the end of the last request.
+            io.take_back(parts.read_buf);
             if io.is_bare() {
                 return Some(self.park(io.into_socket()));
             }

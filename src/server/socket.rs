@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::clock::Clock;
+use super::clock::{Clock, is_line_end};
 use super::protocol::Protocol;
 use crate::base::interim::Interim;
 use crate::base::socket::Socket;
@@ -52,11 +52,11 @@ impl ClientIo {
     pub(super) async fn detect(&mut self) -> std::io::Result<Option<Protocol>> {
         let mut seen = BytesMut::with_capacity(256);
         let protocol = loop {
-            let read = self.stream.read_buf(&mut seen).await?;
-            if read == 0 {
+            let before = seen.len();
+            if self.stream.read_buf(&mut seen).await? == 0 {
                 return Ok(None);
             }
-            self.clock.received(read);
+            self.clock.received(&seen[before..]);
             if let Some(protocol) = Protocol::of(&seen) {
                 break protocol;
             }
@@ -68,6 +68,17 @@ impl ClientIo {
     /// Tells a client that speaks TLS that nobody does here, in its own words.
     pub(super) async fn refuse_tls(&mut self) -> std::io::Result<()> {
         say_and_close(&mut self.stream, TLS_ALERT).await
+    }
+
+    /// Takes back what hyper has read and not served. It is the beginning of a head, but for the
+    /// empty lines before it, which are nothing (RFC 9112 §2.2).
+    pub(super) fn take_back(&mut self, mut bytes: Bytes) {
+        let lines = bytes.iter().take_while(|byte| is_line_end(**byte)).count();
+        bytes.advance(lines);
+        if !bytes.is_empty() {
+            self.clock.received(&bytes);
+            self.unread(bytes);
+        }
     }
 
     /// Puts bytes that were read from the socket before those that are still to be read.
@@ -146,8 +157,7 @@ impl AsyncRead for ClientIo {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let read = buf.filled().len().saturating_sub(before);
-        if read > 0 {
+        if let Some(read) = buf.filled().get(before..).filter(|read| !read.is_empty()) {
             self.clock.received(read);
         }
         Poll::Ready(Ok(()))
