@@ -2,9 +2,10 @@
 //! slow reader; this one has, at the price of a few atomic stores per request and a timer that
 //! sleeps as long as it can.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -293,19 +294,46 @@ impl Clock {
     }
 
     /// Returns when a deadline of an HTTP/1 connection has passed, or when it can be parked.
+    ///
+    /// While a request is in progress, nothing wakes it but the deadlines. It must be polled when a
+    /// response has ended, which it is by the task that wrote that: then the time to park is due
+    /// sooner than the timer. The timer is moved forward only then, and not again before it has
+    /// fired, so requests that follow each other closely do not move it.
     pub(super) async fn alarm(&self) -> Alarm {
-        loop {
-            let (deadline, reason) = self.next_deadline(Protocol::Http1);
-            let now = Instant::now();
-            if deadline <= now {
-                return Alarm::Expired(self.expire(reason));
+        let next = match self.look() {
+            Ok(next) => next,
+            Err(alarm) => return alarm,
+        };
+        let mut timer = pin!(tokio::time::sleep_until(next));
+        std::future::poll_fn(|cx| {
+            if let Some(idle_since) = self.idle_since()
+                && idle_since + self.park_after < timer.deadline()
+            {
+                timer.as_mut().reset(idle_since + self.park_after);
             }
-            let idle_since = self.idle_since();
-            let park_at = idle_since.unwrap_or(now) + self.park_after;
-            if park_at <= now {
-                return Alarm::Idle;
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                match self.look() {
+                    Ok(next) => timer.as_mut().reset(next),
+                    Err(alarm) => return Poll::Ready(alarm),
+                }
             }
-            tokio::time::sleep_until(deadline.min(park_at).min(now + self.shortest())).await;
+        })
+        .await
+    }
+
+    /// What an HTTP/1 connection has come to, or when to look again.
+    fn look(&self) -> Result<Instant, Alarm> {
+        let (deadline, reason) = self.next_deadline(Protocol::Http1);
+        let now = Instant::now();
+        if deadline <= now {
+            return Err(Alarm::Expired(self.expire(reason)));
+        }
+        let next = deadline.min(now + self.shortest());
+        match self.idle_since().map(|since| since + self.park_after) {
+            Some(park_at) if park_at <= now => Err(Alarm::Idle),
+            Some(park_at) => Ok(next.min(park_at)),
+            None => Ok(next),
         }
     }
 
@@ -464,6 +492,41 @@ mod tests {
         drop(request);
         assert_eq!(rings(&clock).await, (Alarm::Idle, 2));
         assert_eq!(clock.idle_deadline(), began + Duration::from_secs(60 + 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_progress_wakes_nobody_to_park() {
+        let clock = clock();
+        let request = clock.request(false);
+        let mut alarm = std::pin::pin!(clock.alarm());
+        let mut polls = 0;
+        let counted = std::future::poll_fn(|cx| {
+            polls += 1;
+            alarm.as_mut().poll(cx)
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(3595), counted).await.is_err());
+        assert!(polls <= 361, "woken {polls} times in an hour, for deadlines of 10 s and more");
+        // Its end is seen by whoever looks then: the task that has written it.
+        drop(request);
+        let began = Instant::now();
+        assert_eq!(alarm.await, Alarm::Idle);
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_follow_each_other_are_not_parked_between() {
+        let clock = clock();
+        let mut alarm = std::pin::pin!(clock.alarm());
+        for _ in 0..1000 {
+            drop(clock.request(false));
+            tokio::time::advance(Duration::from_millis(10)).await;
+            let look = std::future::poll_fn(|cx| Poll::Ready(alarm.as_mut().poll(cx)));
+            assert!(look.await.is_pending());
+        }
+        let began = Instant::now();
+        assert_eq!(alarm.await, Alarm::Idle);
+        // 10 ms have passed since the last one.
+        assert_eq!(began.elapsed(), Duration::from_millis(1990));
     }
 
     #[tokio::test(start_paused = true)]
