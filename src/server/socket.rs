@@ -106,12 +106,13 @@ impl ClientIo {
             let _ = self.stream.tcp().set_zero_linger();
         }
         if self.clock.owes_408() {
-            // As much as fits: a client that does not read gets no answer.
-            let cx = &mut Context::from_waker(std::task::Waker::noop());
-            let stream = Pin::new(&mut self.stream);
-            if stream.poll_write(cx, TIMED_OUT).is_ready() {
-                let _ = Pin::new(&mut self.stream).poll_flush(cx);
-            }
+            // As much as fits: a client that does not read gets no answer. Unconstrained: a write
+            // that is put off because the task has done enough for now would never be made.
+            let said = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+                ready!(Pin::new(&mut self.stream).poll_write(cx, TIMED_OUT))?;
+                Pin::new(&mut self.stream).poll_flush(cx)
+            }));
+            let _ = std::pin::pin!(said).poll(&mut Context::from_waker(std::task::Waker::noop()));
         }
     }
 
@@ -232,6 +233,7 @@ async fn say_and_close(stream: &mut Socket, bytes: &[u8]) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::clock::Expired;
 
     fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         poll(&mut Context::from_waker(std::task::Waker::noop()))
@@ -278,6 +280,30 @@ mod tests {
             }
         }
         runs
+    }
+
+    #[tokio::test]
+    async fn a_408_is_said_by_a_task_that_has_done_enough_for_now() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut config = crate::config::Server::default();
+        config.limits.header_timeout = std::time::Duration::from_millis(1);
+        let clock = Clock::start(&config);
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.writable().await.unwrap();
+        let io = ClientIo::new(Socket::Plain(stream), &clock, &Arc::default());
+        clock.received(b"G");
+        assert_eq!(clock.expired(Protocol::Http1).await, Expired::SlowHead);
+        let mut io = Some(io);
+        std::future::poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                assert!(std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready());
+            }
+            io.take().unwrap().close();
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(drained(peer).await, TIMED_OUT);
     }
 
     #[tokio::test]
