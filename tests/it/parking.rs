@@ -122,12 +122,16 @@ fn the_idle_timeout_goes_on() {
 fn an_idle_timeout_before_parking_parks_nothing() {
     let upstream = echo();
     let gateway = Gateway::start(&format!(
-        "[server]\npark_after = \"1h\"\n[server.limits]\nidle_timeout = \"1s\"\n{}
+        "[server]\npark_after = \"1100ms\"\n[server.limits]\nidle_timeout = \"1s\"\n{}
         [routes.all]\npath = \"/*\"\nupstream = \"shop\"",
         upstream.table("shop")
     ));
     let mut session = Session::open(gateway.public);
     assert_eq!(session.get("/").send().status, 200);
+    eventually("it is closed", || {
+        assert_eq!(metric(&gateway, "connections_parked"), 0.0);
+        metric(&gateway, "connections") == 0.0
+    });
     assert_eq!(session.rest(), "");
 }
 
