@@ -25,6 +25,8 @@ const STALE_MAX: usize = 4;
 enum NoAnswer {
     /// There was no connection.
     Unconnected(Failure),
+    /// There was none in what earlier dials had left of the time for all of them.
+    OutOfTime,
     /// There was a connection, and no response on it.
     Exchanged {
         /// Whether it had served others before, and may have been closed since.
@@ -37,6 +39,7 @@ impl From<NoAnswer> for Failure {
     fn from(no_answer: NoAnswer) -> Self {
         match no_answer {
             NoAnswer::Unconnected(failure) => failure,
+            NoAnswer::OutOfTime => Self::ConnectTimeout,
             NoAnswer::Exchanged { why, .. } => match why {
                 Unanswered::Unsent => Self::Broken(None),
                 Unanswered::Lost(error) => Self::lost(error),
@@ -80,6 +83,7 @@ fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Clas
             (Report::Nothing, Next::OtherServer)
         }
         Err(NoAnswer::Unconnected(_)) => (Report::Refused, Next::OtherServer),
+        Err(NoAnswer::OutOfTime) => (Report::Nothing, Next::OtherServer),
         Err(NoAnswer::Exchanged { reused, why }) => match why {
             Unanswered::Unsent if *reused => (Report::Nothing, Next::SameServer),
             Unanswered::Unsent => (Report::Refused, Next::OtherServer),
@@ -130,7 +134,7 @@ impl Tries {
             return None;
         }
         self.refused.push(at);
-        if let Err(NoAnswer::Unconnected(Failure::ConnectTimeout)) = end {
+        if let Err(NoAnswer::Unconnected(Failure::ConnectTimeout) | NoAnswer::OutOfTime) = end {
             // One that does not even refuse has used the time up; there is as much for one more.
             if std::mem::replace(&mut self.has_waited, true) {
                 return None;
@@ -223,8 +227,18 @@ async fn dial(
     tries: &mut Tries,
 ) -> Result<Box<Connection>, NoAnswer> {
     let patience = endpoints.settings().connect_timeout;
+    let has_all_its_time = tries.deadline.is_none();
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    endpoints.dial(endpoint, deadline).await.map_err(NoAnswer::Unconnected)
+    let dialled = endpoints.dial(endpoint, deadline).await;
+    dialled.map_err(|failure| unconnected(failure, has_all_its_time))
+}
+
+/// A server that had less than all of `connect_timeout` is not to blame for that.
+fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
+    match failure {
+        Failure::ConnectTimeout if !has_all_its_time => NoAnswer::OutOfTime,
+        failure => NoAnswer::Unconnected(failure),
+    }
 }
 
 #[cfg(test)]
@@ -258,8 +272,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_not_to_blame_for_the_time_that_others_took() {
+        use NoAnswer::{OutOfTime, Unconnected};
+        let ends = [true, false].map(|all| unconnected(Failure::ConnectTimeout, all));
+        let [Unconnected(Failure::ConnectTimeout), OutOfTime] = ends else { panic!("{ends:?}") };
+        // Who refuses does so in any time.
+        let refused = unconnected(Failure::Connect(ErrorKind::ConnectionRefused.into()), false);
+        assert!(matches!(refused, Unconnected(Failure::Connect(_))));
+    }
+
+    #[test]
     fn every_end_means_something() {
-        use NoAnswer::Unconnected;
+        use NoAnswer::{OutOfTime, Unconnected};
         use Unanswered::{Lost, Malformed, TimedOut, Unsent};
         for (end, report, next, if_repeatable) in [
             (answer(200), Report::Answered, Next::Done, Next::Done),
@@ -283,6 +307,7 @@ mod tests {
                 Next::OtherServer,
                 Next::OtherServer,
             ),
+            (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
             (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
             (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
             (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
