@@ -4,18 +4,14 @@
 
 use std::borrow::Cow;
 
-use super::rejection::{Rejection, whole_seconds};
+use super::rejection::{Bound, Rejection, whole_seconds};
 use super::request::{Received, Resolved};
-use crate::auth::{Denied, KeyFault, Reason};
-use crate::base::body::UploadFault;
+use crate::auth::{Denied, Reason};
 use crate::config::Config;
-use crate::guard::Malformed;
 use crate::limit::Exceeded;
 use crate::observe::access::Line;
 use crate::plan::Plan;
-use crate::session::NoSession;
 use crate::store::keys::{hex_digest, limit_parts};
-use crate::upstream::Failure;
 
 /// Most values of one requirement that a line lists.
 const WANTED_MAX: usize = 16;
@@ -48,7 +44,8 @@ impl Why {
     /// Everything that is known of why a request was refused.
     pub(super) fn of(rejection: &Rejection, received: &Received, resolved: &Resolved) -> Self {
         let plan = received.plan();
-        let mut why = Self { bound: bound(rejection, plan, resolved), ..Self::default() };
+        let bound = rejection.bound().map(|bound| key_of(bound, plan, resolved));
+        let mut why = Self { bound, ..Self::default() };
         match rejection {
             Rejection::Denied(denied) => {
                 why.cause = denied.cause();
@@ -90,43 +87,17 @@ impl Why {
     }
 }
 
-/// The key of `gateway.toml` that says where the bound is that the request met.
-fn bound(rejection: &Rejection, plan: &Plan, resolved: &Resolved) -> Option<Cow<'static, str>> {
-    let of_upstream = |key| format!("upstreams.{}.{key}", resolved.upstream_name(plan));
-    let of_auth = |key| format!("auth.{}.{key}", verifier(plan, resolved).unwrap_or("*"));
-    Some(match rejection {
-        Rejection::Malformed(Malformed::BodyTooLarge)
-        | Rejection::Upload(UploadFault::TooLarge) => "server.limits.body_bytes".into(),
-        Rejection::Malformed(Malformed::TooManyHeaders) => "server.limits.headers".into(),
-        Rejection::Malformed(Malformed::Path(what)) if what.contains("%2F") => {
-            "server.limits.encoded_slash".into()
+/// A bound with the names of the request's route in it.
+fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<'static, str> {
+    match bound {
+        Bound::Key(key) => key.into(),
+        Bound::Auth(key) => {
+            format!("auth.{}.{key}", verifier(plan, resolved).unwrap_or("*")).into()
         }
-        Rejection::Upload(UploadFault::Stalled) => "server.limits.progress_timeout".into(),
-        Rejection::Denied(Denied::Invalid(Reason::TooLarge))
-        | Rejection::Denied(Denied::ApiKey(KeyFault::TooLarge)) => of_auth("token_bytes").into(),
-        Rejection::Denied(Denied::Invalid(Reason::MaxAge)) => of_auth("max_age").into(),
-        Rejection::Denied(Denied::KeysUnavailable(name)) => format!("auth.{name}.jwks_url").into(),
-        Rejection::RevocationUnknown(_) => "store.on_outage.revocation".into(),
-        Rejection::Exceeded(Exceeded::Unknown(_)) => "store.on_outage.limits".into(),
-        Rejection::Exceeded(Exceeded::Blocked) => blocking(plan, resolved).into(),
-        Rejection::NoSession(no_session) => match no_session {
-            NoSession::Idle => "session.idle_timeout".into(),
-            NoSession::Expired => "session.absolute_timeout".into(),
-            NoSession::NotRenewed => "session.rolling_timeout".into(),
-            NoSession::Suspended => "session.suspended_field".into(),
-            NoSession::TooLarge => "session.max_bytes".into(),
-            NoSession::Unknown(_) => "store.on_outage.session".into(),
-            _ => return None,
-        },
-        Rejection::Upstream(failure) => match failure {
-            Failure::Busy => of_upstream("max_connections").into(),
-            Failure::Timeout => of_upstream("response_timeout").into(),
-            Failure::ConnectTimeout => of_upstream("connect_timeout").into(),
-            Failure::HeadTooLarge => of_upstream("header_bytes").into(),
-            _ => return None,
-        },
-        _ => return None,
-    })
+        Bound::Jwks(verifier) => format!("auth.{verifier}.jwks_url").into(),
+        Bound::Block => blocking(plan, resolved).into(),
+        Bound::Upstream(key) => format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into(),
+    }
 }
 
 /// The limit of the route that blocks the client's address.
