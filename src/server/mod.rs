@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::Acceptor;
-use self::connection::Context;
+use self::connection::ServerState;
 use self::workers::Workers;
 use crate::runtime::Gateway;
 
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
-    context: Arc<Context>,
+    state: Arc<ServerState>,
     workers: Workers,
     listeners: Vec<TcpListener>,
     /// Ends the threads.
@@ -54,10 +54,10 @@ impl Server {
             let listener = accept::listen(*address);
             listeners.push(listener.map_err(|error| StartError::Listen(*address, error))?);
         }
-        let context = Arc::new(Context::new(gateway));
+        let state = Arc::new(ServerState::new(gateway));
         let done = CancellationToken::new();
-        let workers = Workers::start(&context, &done).await.map_err(StartError::Threads)?;
-        Ok(Self { context, workers, listeners, done })
+        let workers = Workers::start(&state, &done).await.map_err(StartError::Threads)?;
+        Ok(Self { state, workers, listeners, done })
     }
 
     /// The addresses that were bound, with the ports that the system chose for port 0.
@@ -67,21 +67,21 @@ impl Server {
 
     /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { context, workers, listeners, done } = self;
-        let drain = &context.drain;
-        let acceptor = Arc::new(Acceptor::new(&context, workers));
+        let Self { state, workers, listeners, done } = self;
+        let drain = &state.drain;
+        let acceptor = Arc::new(Acceptor::new(&state, workers));
         let loops = TaskTracker::new();
         for listener in listeners {
             loops.spawn(Arc::clone(&acceptor).run(listener));
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = context.reclaim.run() => {}
+            () = state.reclaim.run() => {}
         }
         drain.begin();
         loops.close();
         loops.wait().await;
-        drain.finish(context.gateway.running().plan.config.server.drain).await;
+        drain.finish(state.gateway.running().plan.config.server.drain).await;
         done.cancel();
     }
 }
