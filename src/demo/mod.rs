@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::http::hex;
 use crate::config::{self, Level};
 use crate::plan::Plan;
 use crate::runtime::Gateway;
@@ -130,7 +131,7 @@ async fn start(options: &Options) -> Result<(), String> {
 fn new_secret() -> Result<String, String> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system has no random bytes".to_owned())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(&bytes))
 }
 
 /// What log-in code writes: the session, and whose it is, so that a log-out everywhere finds it.

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::Acceptor;
-use self::connection::Context;
+use self::connection::ServerState;
 use self::workers::Workers;
 use crate::runtime::Gateway;
 
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
-    context: Arc<Context>,
+    state: Arc<ServerState>,
     workers: Workers,
     /// With whether TLS is spoken there.
     listeners: Vec<(TcpListener, bool)>,
@@ -57,10 +57,10 @@ impl Server {
             let listener = listener.map_err(|error| StartError::Listen(address, error))?;
             listeners.push((listener, speaks_tls));
         }
-        let context = Arc::new(Context::new(gateway));
+        let state = Arc::new(ServerState::new(gateway));
         let done = CancellationToken::new();
-        let workers = Workers::start(&context, &done).await.map_err(StartError::Threads)?;
-        Ok(Self { context, workers, listeners, done })
+        let workers = Workers::start(&state, &done).await.map_err(StartError::Threads)?;
+        Ok(Self { state, workers, listeners, done })
     }
 
     /// The addresses that were bound, with the ports that the system chose for port 0, and whether
@@ -72,21 +72,21 @@ impl Server {
 
     /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { context, workers, listeners, done } = self;
-        let drain = &context.drain;
-        let acceptor = Arc::new(Acceptor::new(&context, workers));
+        let Self { state, workers, listeners, done } = self;
+        let drain = &state.drain;
+        let acceptor = Arc::new(Acceptor::new(&state, workers));
         let loops = TaskTracker::new();
         for (listener, speaks_tls) in listeners {
             loops.spawn(Arc::clone(&acceptor).run(listener, speaks_tls));
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = context.reclaim.run() => {}
+            () = state.reclaim.run() => {}
         }
         drain.begin();
         loops.close();
         loops.wait().await;
-        drain.finish(context.gateway.running().plan.config.server.drain).await;
+        drain.finish(state.gateway.running().plan.config.server.drain).await;
         done.cancel();
     }
 }

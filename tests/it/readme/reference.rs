@@ -236,26 +236,31 @@ fn number(value: &str) -> String {
 }
 
 fn proxy_codes() -> BTreeSet<(String, String)> {
-    let mut all = pairs(&source("src/proxy/rejection.rs"));
+    let mut all = beside_statuses(&source("src/proxy/rejection.rs"));
     all.extend(pairs(&source("src/auth/challenge.rs")));
     all
 }
 
-/// What stands as a status beside a code anywhere in the admin API.
 fn admin_codes() -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir(Path::new(ROOT).join("src/admin")).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        for rest in flat.split("StatusCode::").skip(1) {
-            let Some((status, rest)) = rest.split_once(", ") else { continue };
-            let rest = rest.strip_prefix("code: ").unwrap_or(rest);
-            let code = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
-            let is_code = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            let is_status = status.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-            if let Some(code) = code.filter(|code| is_status && is_code(code)) {
-                all.insert((code.to_owned(), number(&format!("StatusCode::{status}"))));
-            }
+        all.extend(beside_statuses(&std::fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    all
+}
+
+/// The codes that stand beside a status anywhere in a source, and these statuses.
+fn beside_statuses(source: &str) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    let flat = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    for rest in flat.split("StatusCode::").skip(1) {
+        let Some((status, rest)) = rest.split_once(", ") else { continue };
+        let rest = rest.strip_prefix("code: ").unwrap_or(rest);
+        let code = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
+        let is_code = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_status = status.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        if let Some(code) = code.filter(|code| is_status && is_code(code)) {
+            all.insert((code.to_owned(), number(&format!("StatusCode::{status}"))));
         }
     }
     all
