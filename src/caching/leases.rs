@@ -50,12 +50,11 @@ impl Leases {
         Renewal { leases: Arc::clone(self), id }
     }
 
-    /// Gives a lease back, in the background. Whoever held it for longer than it lasts may take
-    /// somebody else's away, who then fetches what a third one fetches too, and no more: that is
-    /// cheaper than a script for each.
+    /// Gives a lease back, in the background, if it is this node's: nobody knows that before the
+    /// store has answered, nor of one that was held for longer than it lasts.
     fn give_back(&self, lock: HeldLock) {
-        let (store, key) = (Arc::clone(&self.store), lock.key);
-        self.background.spawn("cache", async move { store.delete(&key).await.map(|_| ()) });
+        let store = Arc::clone(&self.store);
+        self.background.spawn("cache", async move { store.unlock(&lock).await.map(|_| ()) });
     }
 
     fn due(&self) -> Vec<(u64, HeldLock)> {
