@@ -142,10 +142,14 @@ impl HttpCache {
     }
 
     /// Makes everything stored under these epochs unusable, before the answer that calls for it is
-    /// passed on.
-    pub async fn invalidate(&self, epochs: Vec<String>) {
+    /// passed on. Once begun, it is carried out in any case: later, where the store fails or the
+    /// client leaves meanwhile.
+    pub async fn invalidate(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
-        if let Err(error) = self.purge(&hard(&epochs)).await {
+        let mut invalidation = Invalidation { cache: self, epochs };
+        let purged = self.purge(&hard(&invalidation.epochs)).await;
+        let epochs = std::mem::take(&mut invalidation.epochs);
+        if let Err(error) = purged {
             tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
             self.pending.add(epochs, &self.base);
@@ -313,6 +317,22 @@ impl HttpCache {
             backlog_bytes_max: self.backlog_bytes,
             epochs_known: followed.map_or(0, |(known, _)| known),
             epochs_followed: followed.is_some_and(|(_, followed)| followed),
+        }
+    }
+}
+
+/// An invalidation whose outcome is not known yet.
+struct Invalidation<'a> {
+    cache: &'a Arc<HttpCache>,
+    /// None once it is known.
+    epochs: Vec<String>,
+}
+
+impl Drop for Invalidation<'_> {
+    /// Nobody waits for the outcome any more.
+    fn drop(&mut self) {
+        if !self.epochs.is_empty() {
+            self.cache.invalidate_later(std::mem::take(&mut self.epochs));
         }
     }
 }
