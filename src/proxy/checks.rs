@@ -19,7 +19,9 @@ use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage};
-use crate::limit::{self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard};
+use crate::limit::{
+    self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken,
+};
 use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
@@ -282,7 +284,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let (gateway, keys) = (request.gateway(), &request.plan().keys);
         if mode == Mode::Charge
             && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
-            && let Some(undo) = charges.undo(taken)
+            && let Some(undo) = charges.undo(&Taken::by_store(taken))
         {
             gateway.limits.correct_now(&undo).await;
         }
@@ -400,13 +402,12 @@ impl<'a, 'h> Checks<'a, 'h> {
                     {
                         gateway.auth.forget_record(verifier, record);
                     }
-                    self.undo();
-                    self.held = None;
+                    self.undo(self.taken());
                 }
                 Ok(verdict?)
             }
             Err(error) if plan.on_outage.revocation == Outage::Refuse => {
-                self.undo();
+                self.undo(self.taken());
                 Err(Rejection::RevocationUnknown(error))
             }
             Err(_) => Ok(()),
@@ -424,18 +425,23 @@ impl<'a, 'h> Checks<'a, 'h> {
         let facts = request.facts(head, counted(&self.named, self.counts_session));
         let charged = limit::charge_by_session(policy, state, keys, &facts, &mut self.notes);
         if charged.is_err() {
-            self.undo();
-            self.held = None;
+            self.undo(self.taken());
         }
         charged
     }
 
-    /// Gives back what the store charged for a request that ends here.
-    fn undo(&self) {
+    /// What the store charged.
+    fn taken(&self) -> Option<Taken<'_>> {
+        let reply = self.answers.charges.as_ref()?.as_ref().ok()?;
+        Some(Taken::by_store(reply))
+    }
+
+    /// Gives back what was charged for a request that ends here.
+    fn undo(&self, taken: Option<Taken<'_>>) {
         if self.mode == Mode::Charge
-            && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
+            && let (Some(charges), Some(taken)) = (&self.charges, taken)
         {
-            self.request.gateway().limits.correct(charges.undo(taken));
+            self.request.gateway().limits.correct(charges.undo(&taken));
         }
     }
 
@@ -448,7 +454,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             return Ok((None, None));
         }
         let state = &self.request.gateway().limits.state;
-        let receipt = match (&self.charges, &self.answers.charges) {
+        let taken = match (&self.charges, &self.answers.charges) {
             (Some(charges), Some(reply)) => charges.admit(reply, outage, state, &mut self.notes)?,
             _ => None,
         };
@@ -457,11 +463,12 @@ impl<'a, 'h> Checks<'a, 'h> {
             let reply = self.answers.leases.as_ref();
             let admitted = slot.admit(places, reply, outage, &mut self.notes);
             if let Err(exceeded) = admitted {
-                self.undo();
+                self.undo(taken);
                 return Err(exceeded);
             }
         }
-        Ok((receipt, slot))
+        let receipt = self.charges.as_ref().zip(taken);
+        Ok((receipt.and_then(|(charges, taken)| charges.receipt(&taken)), slot))
     }
 
     /// The session for the upstream, whose life is prolonged where that is due.
