@@ -22,7 +22,7 @@ const AT_ONCE_MAX: usize = 256;
 
 /// The leases of this node.
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(super) struct FetchLeases {
     store: Arc<Store>,
     background: Background,
     held: Mutex<HashMap<u64, (Instant, HeldLock)>>,
@@ -30,7 +30,7 @@ pub(super) struct Leases {
     next: AtomicU64,
 }
 
-impl Leases {
+impl FetchLeases {
     /// None yet. What comes is renewed until the last count of this is dropped.
     pub(super) fn open(store: &Arc<Store>, background: &Background) -> Arc<Self> {
         let leases = Arc::new(Self {
@@ -71,7 +71,7 @@ impl Leases {
 /// The renewal of one lease, until it is dropped.
 #[derive(Debug)]
 struct Renewal {
-    leases: Arc<Leases>,
+    leases: Arc<FetchLeases>,
     id: u64,
 }
 
@@ -82,7 +82,7 @@ impl Drop for Renewal {
 }
 
 /// Renews what is held, until nobody needs it any more.
-async fn renew(leases: Weak<Leases>) {
+async fn renew(leases: Weak<FetchLeases>) {
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -109,7 +109,7 @@ async fn renew(leases: Weak<Leases>) {
 /// A lease that this node has, or may have until the store has answered. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Lease {
-    leases: Arc<Leases>,
+    leases: Arc<FetchLeases>,
     lock: Option<HeldLock>,
     renewal: Option<Renewal>,
 }
@@ -128,7 +128,7 @@ pub(super) enum LeaseOutcome {
 
 impl Lease {
     /// The lease under `key`, before the store is asked for it.
-    pub(super) fn wanted(leases: &Arc<Leases>, key: String) -> Self {
+    pub(super) fn wanted(leases: &Arc<FetchLeases>, key: String) -> Self {
         let lock = HeldLock { key, token: format!("{:032x}", fastrand::u128(..)) };
         Self { leases: Arc::clone(leases), lock: Some(lock), renewal: None }
     }

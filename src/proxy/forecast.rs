@@ -12,8 +12,8 @@ pub(super) struct Forecasts<'a> {
     pub(super) windows: Option<Reply<Vec<Forecast<'a>>>>,
     /// Whether there is room in the windows that this gateway counts.
     pub(super) room: Result<(), Exceeded>,
-    /// Whether there are places in flight, among those in the store and here.
-    pub(super) places: Result<(), Exceeded>,
+    /// Whether there are slots, among those in the store and here.
+    pub(super) slots: Result<(), Exceeded>,
     /// All of them, as operators read them.
     pub(super) shown: Vec<Value>,
 }
@@ -33,11 +33,11 @@ impl Forecasts<'_> {
             }
             Some(Err(_)) | None => {}
         }
-        self.places.clone()
+        self.slots.clone()
     }
 }
 
-/// The places in flight that the store leases, and whether the request finds them.
+/// The slots that the store leases, and whether the request finds them.
 pub(super) fn forecast_leases(
     wanted: &limit::SlotCheck<'_>,
     reply: Option<Reply<LeaseReply>>,

@@ -5,7 +5,7 @@ use super::super::WhyNot::{
     TooLarge, Vary,
 };
 use super::super::{
-    Asked, Forward, Freshness, Intent, WhyNot, for_fill, lookup, storable, stored_headers,
+    Forward, Freshness, Intent, RequestContext, WhyNot, for_fill, lookup, storable, stored_headers,
 };
 use super::{NOW, fields};
 use crate::config;
@@ -75,7 +75,7 @@ impl Case<'_> {
     ) -> Result<Freshness, WhyNot> {
         let headers = fields(self.request);
         let intent = lookup(policy, method, &headers, false);
-        let asked = Asked {
+        let context = RequestContext {
             intent: &intent,
             headers: &headers,
             authenticated: self.authenticated,
@@ -83,7 +83,7 @@ impl Case<'_> {
             ends_identity: self.ends_identity,
             sent_ms: sent,
         };
-        storable(policy, &asked, self.status.try_into().unwrap(), &fields(self.response), now)
+        storable(policy, &context, self.status.try_into().unwrap(), &fields(self.response), now)
     }
 
     pub(super) fn lifetime(&self) -> Result<u32, WhyNot> {

@@ -178,7 +178,7 @@ fn what_is_not_for_all_is_for_nobody_else() {
             assert!(path == "/varies" || !is_collapsed(&reply), "{reply:?}");
         }
     }
-    // A part, and news, are the upstream's to give, one by one.
+    // A part, and a 304, are the upstream's to give, one by one.
     house.upstream.forget();
     for field in ["Range: bytes=0-1\r\n", "If-None-Match: \"a\"\r\n"] {
         asking(&house.gateway, "/varies", field).read();
