@@ -223,7 +223,9 @@ impl<'a, 'h> Checks<'a, 'h> {
             (Some(error), _) => Answers::failed(&self.questions(None), &error),
             (None, Mode::Charge) => {
                 let questions = self.questions(None);
-                self.request.gateway().ask(&questions, record.store_time()).await
+                let (answers, took) = self.request.gateway().ask(&questions).await;
+                record.note_store_time(took);
+                answers
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,
         };
@@ -299,7 +301,9 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.hold();
         let second = if mode == Mode::Charge {
             let questions = of_limits(self.questions(None));
-            gateway.ask(&questions, record.store_time()).await
+            let (answers, took) = gateway.ask(&questions).await;
+            record.note_store_time(took);
+            answers
         } else {
             let peek = self.peek();
             gateway.store.ask(&of_limits(self.questions(peek.as_ref()))).await

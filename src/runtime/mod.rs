@@ -156,17 +156,17 @@ impl Gateway {
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
 
-    /// Asks the store, by way of the cache, whose pending purges go first, and measures.
-    pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
+    /// Asks the store, by way of the cache, whose pending purges go first. Returns also how long
+    /// that took; nothing where there was nothing to ask.
+    pub async fn ask(&self, questions: &Questions<'_>) -> (Answers, Option<Duration>) {
         if questions.is_empty() {
-            return Answers::default();
+            return (Answers::default(), None);
         }
         let asked_at = Instant::now();
         let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
-        *took = Some(waited);
         self.observer.metrics.store_duration.observe(waited);
-        answers
+        (answers, Some(waited))
     }
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
