@@ -11,7 +11,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 use super::dispatch::Fields;
-use super::forecast::{Forecasts, forecast_leases};
+use super::forecast::Forecasts;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
@@ -19,9 +19,7 @@ use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage};
-use crate::limit::{
-    self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken,
-};
+use crate::limit::{self, Exceeded, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken};
 use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
@@ -505,34 +503,11 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// What the answers of a store that only looked mean.
     fn forecast(&mut self) -> Forecasts<'a> {
-        let Self { request, head, .. } = *self;
-        let Request { route, .. } = request;
-        let (plan, state) = (request.plan(), &request.gateway().limits.state);
-        let (keys, outage) = (&plan.keys, plan.on_outage.limits);
+        let Self { request, head, is_identified, .. } = *self;
         let windows = self.charges.as_ref().zip(self.answers.charges.take());
-        let windows = windows.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
-        let mut shown = match &windows {
-            None => Vec::new(),
-            Some(Ok(windows)) => windows.iter().map(Forecast::to_json).collect(),
-            Some(Err(error)) => vec![serde_json::json!({
-                "unknown": error.to_string(),
-                "on_outage": format!("{outage:?}").to_lowercase(),
-            })],
-        };
+        let slots = self.slots.as_ref().map(|slots| (slots, self.answers.leases.take()));
         let facts = request.facts(head, counted(&self.named, self.counts_session));
-        let (local, room) =
-            limit::forecast_local(&route.limits, state, keys, &facts, self.is_identified);
-        shown.extend(local);
-        let mut slots = Ok(());
-        if let Some(wanted) = &self.slots {
-            let (local, here) = wanted.forecast_local(state);
-            shown.extend(local);
-            let shared = self.answers.leases.take();
-            let (leased, there) = forecast_leases(wanted, shared, outage);
-            shown.extend(leased);
-            slots = there.and(here);
-        }
-        Forecasts { windows, room, slots, shown }
+        Forecasts::of(&request, &facts, is_identified, windows, slots)
     }
 }
 
