@@ -18,7 +18,8 @@ impl<'a> Invalidation<'a> {
     /// Armed, if the request's method is unsafe and anything is cached. `store_is_away`: this
     /// request has waited for the store in vain already, and waits no second time.
     pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Self {
-        let armed = request.running().caches && cache::invalidates(&request.received.method, None);
+        let armed =
+            cache::invalidates(&request.received.method, None) && request.running().caches();
         Self { request, armed, store_is_away }
     }
 

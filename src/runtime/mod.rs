@@ -54,7 +54,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Running {
     /// The rules.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// One per `plan.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
@@ -63,8 +63,6 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
-    /// Whether any route caches.
-    pub caches: bool,
     /// Whose keys are fetched.
     pub issuers: Issuers,
 }
@@ -95,7 +93,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             background,
         });
-        if gateway.running().caches && gateway.cache.found().await.is_err() {
+        if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
@@ -244,6 +242,7 @@ impl Gateway {
 
 impl Running {
     fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
+        let plan = Arc::new(plan);
         let upstreams = plan.upstreams.iter().map(|(name, settings)| {
             // An upstream that did not change keeps its connections.
             let kept = current.and_then(|current| {
@@ -260,7 +259,6 @@ impl Running {
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
-        let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         let mut route_caches = vec![None; meters.len()];
@@ -272,7 +270,12 @@ impl Running {
             }
         }
         let upstreams = upstreams.collect();
-        Self { upstreams, meters, route_caches, over_limit, caches, issuers, plan }
+        Self { upstreams, meters, route_caches, over_limit, issuers, plan }
+    }
+
+    /// Whether any route caches.
+    pub fn caches(&self) -> bool {
+        self.route_caches.iter().any(Option::is_some)
     }
 }
 
