@@ -56,6 +56,6 @@ pub use reply::{Piece, Reply, reply};
 pub use request::{Intent, for_fill, for_whole, is_conditional, is_partial, lookup};
 pub use revalidate::{Freshened, HeadUpdate, conditions, confirms, freshened, head_update};
 pub use status::{CacheStatus, Forward, append_status};
-pub use storing::{Asked, Storable, WhyNot, outdates, storable};
+pub use storing::{RequestContext, Storable, WhyNot, outdates, storable};
 pub use tags::{is_group, is_tag, strip_tags};
 pub use variant::{variant_name, vary_line, vary_lines, vary_set};

@@ -90,7 +90,7 @@ pub fn lookup(
     plain
 }
 
-/// Whether a request is for a part of a representation, or for news of it only.
+/// Whether a request is for a part of a representation, or conditional (RFC 9110 §13.1).
 #[must_use]
 pub fn is_partial(headers: &HeaderMap) -> bool {
     let is_condition =
@@ -98,14 +98,14 @@ pub fn is_partial(headers: &HeaderMap) -> bool {
     headers.keys().any(is_condition)
 }
 
-/// Whether a request is for news of a representation.
+/// Whether a client asks whether its copy is still good (RFC 9110 §13.1).
 #[must_use]
 pub fn is_conditional(headers: &HeaderMap) -> bool {
     headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Makes a request for the whole of a representation of a client's request for a part of it, or
-/// for news of it: what comes back can be kept, and the client's answer is made from that.
+/// Makes a request for the whole of a representation of a client's request for a part of it, or of
+/// a conditional one: what comes back can be kept, and the client's answer is made from that.
 pub fn for_fill(headers: &mut HeaderMap) {
     if is_partial(headers) {
         for_whole(headers);
@@ -114,7 +114,7 @@ pub fn for_fill(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a request for the whole of a request for a part, or for the news that it made.
+/// Makes a request for the whole of a request for a part; its conditions stay.
 pub fn for_whole(headers: &mut HeaderMap) {
     headers.remove(RANGE);
     headers.remove(IF_RANGE);

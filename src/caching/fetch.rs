@@ -234,7 +234,10 @@ impl<T: Transport> Fetch<T> {
     async fn lease(&mut self, wait_max: Duration) -> Fetcher {
         match std::mem::take(&mut self.miss.lease) {
             LeaseOutcome::Ours(lease) => Fetcher::Us { lease: Some(lease), has_waited: false },
-            known => Box::pin(lease::take(&self.miss, &self.fields, known, wait_max)).await,
+            known => {
+                let is_theirs = matches!(known, LeaseOutcome::Theirs);
+                Box::pin(lease::take(&self.miss, &self.fields, is_theirs, wait_max)).await
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::fill::{self, Filled, Filling};
 use super::miss::Miss;
 use super::shared_body::{BodyReader, SharedBody};
 use crate::cache::{
-    self, Asked, Chunked, Epochs, HeadUpdate, Storable, Stored, StoredBody, WhyNot,
+    self, Chunked, Epochs, HeadUpdate, RequestContext, Storable, Stored, StoredBody, WhyNot,
 };
 use crate::upstream::Download;
 
@@ -57,7 +57,7 @@ impl Answered<'_> {
     ) -> Fetched {
         let answered_ms = self.times.answered_ms;
         let fresh =
-            cache::freshened(stale, headers, self.miss.policy(), &self.asked(), answered_ms);
+            cache::freshened(stale, headers, self.miss.policy(), &self.context(), answered_ms);
         let route = &self.miss.key.origin.route;
         let may_store = fresh.keep.is_ok() && route.is_comparable(&fresh.stored.vary);
         let Admitted { response, is_stored } = if may_store {
@@ -83,7 +83,7 @@ impl Answered<'_> {
     /// that is confirmed is fresh again, one that is contradicted ends.
     pub(super) async fn learn(&self, stale: &Stored, status: StatusCode, headers: &HeaderMap) {
         let Miss { cache, key, .. } = self.miss;
-        let at = (&self.asked(), self.times.answered_ms);
+        let at = (&self.context(), self.times.answered_ms);
         match cache::head_update(stale, status, headers, self.miss.policy(), at) {
             HeadUpdate::Confirmed(fresh) if fresh.keep.is_ok() => {
                 let (cache, key) = (Arc::clone(cache), key.clone());
@@ -227,13 +227,13 @@ impl Answered<'_> {
     fn storable(&self, head: &Head) -> Result<Storable, WhyNot> {
         let (policy, answered_ms) = (self.miss.policy(), self.times.answered_ms);
         let storable =
-            cache::storable(policy, &self.asked(), head.status, &head.headers, answered_ms)?;
+            cache::storable(policy, &self.context(), head.status, &head.headers, answered_ms)?;
         let is_comparable = self.miss.key.origin.route.is_comparable(&storable.freshness.vary);
         if is_comparable { Ok(storable) } else { Err(WhyNot::Vary) }
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn context(&self) -> RequestContext<'_> {
+        RequestContext {
             intent: &self.miss.intent,
             headers: self.fields,
             authenticated: self.miss.authenticated,

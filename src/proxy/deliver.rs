@@ -26,8 +26,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// From the upstream, also where the cache had a part in it.
-    pub(super) fn fetched(response: Response<Content>) -> Self {
+    /// From the upstream, also where the cache had a part in it. From here on nobody reads what
+    /// belongs to the upstream's connection. What is stored was stored without that.
+    pub(super) fn fetched(mut response: Response<Content>) -> Self {
+        fields::returning(response.headers_mut());
         Self { response, is_stored: false }
     }
 
@@ -46,12 +48,9 @@ pub(super) fn answer(
 ) -> Response<Content> {
     let Answer { mut response, is_stored } = answer;
     let headers = response.headers_mut();
-    if !is_stored {
-        // What is stored was stored without these.
-        fields::returning(headers);
-        if request.route.cache.is_some() {
-            cache::strip_tags(headers);
-        }
+    // What is stored was stored without them.
+    if !is_stored && request.route.cache.is_some() {
+        cache::strip_tags(headers);
     }
     if let Some(notes) = cache {
         notes.append_to(headers);

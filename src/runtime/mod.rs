@@ -57,7 +57,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Running {
     /// The rules.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// One per `plan.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
@@ -66,8 +66,6 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
-    /// Whether any route caches.
-    pub caches: bool,
     /// Whose keys are fetched.
     pub issuers: Issuers,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
@@ -100,7 +98,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             background,
         });
-        if gateway.running().caches && gateway.cache.found().await.is_err() {
+        if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
@@ -163,17 +161,17 @@ impl Gateway {
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
 
-    /// Asks the store, by way of the cache, whose pending purges go first, and measures.
-    pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
+    /// Asks the store, by way of the cache, whose pending purges go first. Returns also how long
+    /// that took; nothing where there was nothing to ask.
+    pub async fn ask(&self, questions: &Questions<'_>) -> (Answers, Option<Duration>) {
         if questions.is_empty() {
-            return Answers::default();
+            return (Answers::default(), None);
         }
         let asked_at = Instant::now();
         let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
-        *took = Some(waited);
         self.observer.metrics.store_duration.observe(waited);
-        answers
+        (answers, Some(waited))
     }
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
@@ -252,6 +250,7 @@ impl Gateway {
 
 impl Running {
     fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
+        let plan = Arc::new(plan);
         let upstreams = plan.upstreams.iter().map(|(name, settings)| {
             // An upstream that did not change keeps its connections.
             let kept = current.and_then(|current| {
@@ -268,7 +267,6 @@ impl Running {
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
-        let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         let mut route_caches = vec![None; meters.len()];
@@ -281,7 +279,12 @@ impl Running {
         }
         let upstreams = upstreams.collect();
         let tls = tls_of(&plan, current);
-        Self { upstreams, tls, meters, route_caches, over_limit, caches, issuers, plan }
+        Self { upstreams, tls, meters, route_caches, over_limit, issuers, plan }
+    }
+
+    /// Whether any route caches.
+    pub fn caches(&self) -> bool {
+        self.route_caches.iter().any(Option::is_some)
     }
 }
 

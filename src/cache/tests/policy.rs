@@ -6,7 +6,9 @@ use super::super::WhyNot::{
 };
 use super::super::control::ResponseControl;
 use super::super::kept::kept;
-use super::super::{Asked, Forward, Freshness, Intent, WhyNot, for_fill, lookup, storable};
+use super::super::{
+    Forward, Freshness, Intent, RequestContext, WhyNot, for_fill, lookup, storable,
+};
 use super::{NOW, fields};
 use crate::config;
 use crate::config::SetCookie as Cookies;
@@ -75,7 +77,7 @@ impl Case<'_> {
     ) -> Result<Freshness, WhyNot> {
         let headers = fields(self.request);
         let intent = lookup(policy, method, &headers, false);
-        let asked = Asked {
+        let context = RequestContext {
             intent: &intent,
             headers: &headers,
             authenticated: self.authenticated,
@@ -84,7 +86,7 @@ impl Case<'_> {
             sent_ms: sent,
         };
         let (status, response) = (self.status.try_into().unwrap(), fields(self.response));
-        storable(policy, &asked, status, &response, now).map(|storable| storable.freshness)
+        storable(policy, &context, status, &response, now).map(|storable| storable.freshness)
     }
 
     pub(super) fn lifetime(&self) -> Result<u32, WhyNot> {

@@ -112,8 +112,8 @@ impl RedisStore {
         // Before anything is read, so that a change on its way is not overwritten with what was.
         let mark = questions.cached.and_then(|_| self.tracker.get()?.mark());
         let answers = self.exchange(questions).await;
-        if !questions.overdue.is_empty() {
-            self.forget(questions.overdue.iter().map(String::as_str));
+        if !questions.pending_purges.is_empty() {
+            self.forget(questions.pending_purges.iter().map(String::as_str));
         }
         self.learn(mark, questions, &answers);
         answers
