@@ -4,9 +4,9 @@
 mod certificates;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,8 +47,6 @@ pub struct Gateway {
     pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
-    /// Where the public listener is, once it is bound.
-    public: OnceLock<SocketAddr>,
     draining: AtomicBool,
     background: Background,
 }
@@ -94,7 +92,6 @@ impl Gateway {
             limits,
             observer,
             cache,
-            public: OnceLock::new(),
             draining: AtomicBool::new(false),
             background,
         });
@@ -210,22 +207,6 @@ impl Gateway {
             },
         };
         self.observer.metrics.render(format, snapshot)
-    }
-
-    /// Says where the public listener is.
-    pub fn set_public(&self, address: SocketAddr) {
-        // The first one stays: nobody binds twice.
-        let _ = self.public.set(address);
-    }
-
-    /// Where this node reaches its own public listener; nothing before it is bound.
-    pub fn public(&self) -> Option<SocketAddr> {
-        let mut address = *self.public.get()?;
-        if address.ip().is_unspecified() {
-            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
-        }
-        Some(address)
     }
 
     /// Tells load balancers to send no more requests.
