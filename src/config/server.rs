@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::tls::{self, Tls};
 use super::value::{
     GIB, KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     size, string,
@@ -36,6 +37,18 @@ pub struct Server {
     pub cache_debuggers: Vec<IpNet>,
     /// `[server.limits]`
     pub limits: ClientLimits,
+    /// `[server.tls]`; nothing where all is in clear.
+    pub tls: Option<Box<Tls>>,
+}
+
+impl Server {
+    /// Every address to listen on, with whether TLS is spoken there.
+    pub fn listeners(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let own = self.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        let everywhere = self.tls.is_some() && own.is_empty();
+        let plain = self.listen.iter().map(move |address| (*address, everywhere));
+        plain.chain(own.iter().map(|address| (*address, true)))
+    }
 }
 
 /// `ratelimit_fields = ["ratelimit", "x-ratelimit"]`
@@ -94,6 +107,7 @@ impl Default for Server {
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             limits: ClientLimits::default(),
+            tls: None,
         }
     }
 }
@@ -120,7 +134,6 @@ impl Default for ClientLimits {
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
-    server.not_built("tls", "the gateway would serve in clear");
     server.not_built("proxy_protocol_from", "connections would count for the balancer's address");
     server.not_built("handover", "a new process would not take the listeners over");
     Server {
@@ -133,6 +146,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),
+        tls: server.optional("tls", tls::read).map(Box::new),
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Now {
     pub upstreams: Vec<(String, Occupancy)>,
     /// Most client connections.
     pub connections_max: usize,
+    /// The first name of each certificate for clients, and its end in Unix seconds.
+    pub certificates: Vec<(String, i64)>,
 }
 
 /// See the module.
@@ -183,6 +185,7 @@ impl Collector for Live {
         let most = now.connections_max as u64;
         let help = "Most client connections, server.limits.connections.";
         gauge(&mut encoder, "connections_max", help, most)?;
+        encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
         encode_upstreams(&now.upstreams, &mut encoder)
     }
@@ -205,6 +208,15 @@ impl Live {
         let help = "Time since an issuer's keys were last fetched well.";
         family(encoder, &Described::new("issuer_key_age", help).in_unit(Unit::Seconds), ages)
     }
+}
+
+fn encode_certificates(
+    certificates: &[(String, i64)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let ends = certificates.iter().map(|(name, end)| ([("name", &**name)], ConstGauge::new(*end)));
+    let help = "When a certificate for clients ends, in seconds since 1970.";
+    family(encoder, &Described::new("tls_certificate_expiry", help).in_unit(Unit::Seconds), ends)
 }
 
 fn encode_upstreams(

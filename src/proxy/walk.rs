@@ -1,6 +1,7 @@
 //! The way of one request through the gateway: admitted, served, delivered. Read `answer` from top
 //! to bottom; `admit` is shared with `explain`, which asks what would happen.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -10,10 +11,10 @@ use super::body::{Body, Content};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
+use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::Request;
+use super::request::{Request, Resolution};
 use super::transaction::Transaction;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
@@ -35,8 +36,9 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
     let request = match Request::resolve(received, resolved, &head, has_body) {
-        Ok(Some(request)) => request,
-        Ok(None) => return deliver::server_options(received),
+        Ok(Resolution::Route(request)) => request,
+        Ok(Resolution::ServerOptions) => return deliver::server_options(received),
+        Ok(Resolution::Redirect(location)) => return deliver::redirect(received, location),
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
 
@@ -160,8 +162,9 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
-        let fields = Arc::new(head.headers.clone());
-        Self { head: dispatch::outbound_head(request, head, added), fields }
+        let fields = Arc::new(head.headers);
+        let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
+        Self { head, fields }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::{Context, REFUSAL_TIME};
+use super::connection::{REFUSAL_TIME, ServerState};
 use super::places::{Full, Places};
 use super::socket;
 use super::workers::{Admitted, Workers};
@@ -31,16 +31,16 @@ pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Takes connections and hands them to the serving threads.
 pub(super) struct Acceptor {
-    context: Arc<Context>,
+    server: Arc<ServerState>,
     workers: Workers,
     places: Arc<Places>,
     refusals: Arc<Semaphore>,
 }
 
 impl Acceptor {
-    pub(super) fn new(context: &Arc<Context>, workers: Workers) -> Self {
+    pub(super) fn new(server: &Arc<ServerState>, workers: Workers) -> Self {
         Self {
-            context: Arc::clone(context),
+            server: Arc::clone(server),
             workers,
             places: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -48,17 +48,17 @@ impl Acceptor {
     }
 
     /// Accepts until the drain begins.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, speaks_tls: bool) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.context.drain.stop().cancelled() => return,
+                () = self.server.drain.stop().cancelled() => return,
             };
             match accepted {
-                Ok((stream, address)) => self.admit(stream, address),
+                Ok((stream, address)) => self.admit(stream, address, speaks_tls),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    self.context.gateway.observer.metrics.connection_refused("accept_failed");
+                    self.server.gateway.observer.metrics.connection_refused("accept_failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -66,35 +66,41 @@ impl Acceptor {
     }
 
     /// Starts a connection's task, or turns the client away.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    fn admit(&self, stream: TcpStream, address: SocketAddr, speaks_tls: bool) {
         let client = ClientAddr::new(address.ip());
-        let running = self.context.gateway.running();
+        let running = self.server.gateway.running();
         let limits = &running.plan.config.server.limits;
         let exempt = running.plan.client.trusts(client.ip());
         match self.places.take(client, limits, exempt) {
             Ok(place) => {
                 // Without this, a small response waits for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
-                let token = self.context.drain.token();
+                let token = self.server.drain.token();
                 if let Ok(stream) = stream.into_std() {
+                    let place = place.at(speaks_tls);
                     self.workers.take(Admitted { stream, place, token });
                 }
             }
-            Err(full) => self.refuse(stream, client, full),
+            Err(full) => self.refuse(stream, client, full, speaks_tls),
         }
     }
 
-    fn refuse(&self, stream: TcpStream, client: ClientAddr, full: Full) {
+    fn refuse(&self, stream: TcpStream, client: ClientAddr, full: Full, speaks_tls: bool) {
         let Ok(local) = stream.local_addr() else { return };
         let unparsed = match full {
             Full::Total => Unparsed::ConnectionsFull,
             Full::Address => Unparsed::AddressFull,
         };
-        let Context { gateway, drain, .. } = &*self.context;
+        let ServerState { gateway, drain, .. } = &*self.server;
         gateway.observer.metrics.connection_refused(unparsed.code());
+        if speaks_tls {
+            // An answer in clear would be noise to it, and a handshake costs what there is no room
+            // for.
+            return;
+        }
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             // The others get no answer, and are counted alone.
-            proxy::log_turned_away(gateway, &Peer::new(client, local, false), unparsed);
+            proxy::log_turned_away(gateway, &Peer::new(client, local, None), unparsed);
             let token = drain.token();
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;

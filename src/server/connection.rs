@@ -22,6 +22,7 @@ use super::park::{self, Parked, Reclaim, Released};
 use super::places::Place;
 use super::protocol::Protocol;
 use super::socket::ClientIo;
+use super::tls::{Handshakes, Shaken};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
@@ -42,17 +43,19 @@ const STREAM_SEND_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// What every connection needs.
-pub(super) struct Context {
+/// The state of the server that all its connections share.
+pub(super) struct ServerState {
     pub(super) gateway: Arc<Gateway>,
     pub(super) drain: Drain,
+    pub(super) handshakes: Handshakes,
     pub(super) reclaim: Reclaim,
 }
 
-impl Context {
+impl ServerState {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
         let (drain, reclaim) = (Drain::default(), Reclaim::default());
-        Self { gateway: Arc::clone(gateway), drain, reclaim }
+        let handshakes = Handshakes::new(gateway.running().plan.config.server.tls.as_deref());
+        Self { gateway: Arc::clone(gateway), drain, handshakes, reclaim }
     }
 }
 
@@ -62,29 +65,36 @@ type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
 /// connection is parked, so that the task is small then.
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 pub(super) fn serve(
-    context: &Context,
+    server: &ServerState,
     place: &Place,
     stream: std::net::TcpStream,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let mut parked = Box::pin(begin(context, place.client(), stream)).await;
+        let mut parked = Box::pin(begin(server, place, stream)).await;
         while let Some(waiting) = &mut parked {
-            let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
+            let Some(bytes) = waiting.first_bytes(server.drain.stop()).await else { break };
             let Some(socket) = parked.take().map(Parked::into_socket) else { return };
-            parked = Box::pin(resume(context, place.client(), socket, bytes)).await;
+            parked = Box::pin(resume(server, place.client(), socket, bytes)).await;
+        }
+        if let Some(parked) = parked {
+            parked.close();
         }
     }
 }
 
 /// Serves a new connection; returns it when it is idle.
-async fn begin(
-    context: &Context,
-    client: ClientAddr,
+async fn begin<'c>(
+    server: &'c ServerState,
+    place: &Place,
     stream: std::net::TcpStream,
-) -> Option<Parked<'_>> {
-    let socket = Socket::Plain(TcpStream::from_std(stream).ok()?);
-    let session = Session::new(context, client, &socket, Clock::start)?;
-    let Session { client, clock, signals, .. } = &session;
+) -> Option<Parked<'c>> {
+    let (client, stream) = (place.client(), TcpStream::from_std(stream).ok()?);
+    if place.speaks_tls() {
+        return begin_tls(server, client, stream).await;
+    }
+    let socket = Socket::Plain(stream);
+    let served = ServedConnection::new(server, client, &socket, Clock::start)?;
+    let ServedConnection { client, clock, signals, .. } = &served;
     let mut io = ClientIo::new(socket, clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
@@ -98,53 +108,77 @@ async fn begin(
         () = signals.stop.cancelled() => return None,
     };
     match detected.ok().flatten()? {
-        Protocol::Http1 => return session.serve_http1(io).await,
-        Protocol::Http2 => session.serve_http2(io).await,
-        Protocol::Tls => refuse_tls(&context.gateway, client, io).await,
+        Protocol::Http1 => return served.serve_http1(io).await,
+        Protocol::Http2 => served.serve_http2(io).await,
+        Protocol::Tls => refuse_tls(&server.gateway, client, io).await,
     }
     None
 }
 
+/// The same with a handshake first, which also tells the protocol.
+async fn begin_tls(
+    server: &ServerState,
+    client: ClientAddr,
+    stream: TcpStream,
+) -> Option<Parked<'_>> {
+    let (running, observer) = (server.gateway.running(), &server.gateway.observer);
+    let shaken = tokio::select! {
+        shaken = Box::pin(server.handshakes.shake(stream, &running, observer)) => shaken?,
+        () = server.drain.stop().cancelled() => return None,
+    };
+    let Shaken { socket, protocol } = shaken;
+    let served = ServedConnection::new(server, client, &socket, Clock::start)?;
+    let io = ClientIo::new(socket, &served.clock, served.client.interim());
+    match protocol {
+        Protocol::Http2 => {
+            served.serve_http2(io).await;
+            None
+        }
+        Protocol::Http1 | Protocol::Tls => served.serve_http1(io).await,
+    }
+}
+
 /// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
 async fn resume(
-    context: &Context,
+    server: &ServerState,
     client: ClientAddr,
     socket: Socket,
     bytes: Bytes,
 ) -> Option<Parked<'_>> {
-    let session = Session::new(context, client, &socket, Clock::resume)?;
-    session.clock.received(bytes.len());
-    let mut io = ClientIo::new(socket, &session.clock, session.client.interim());
+    let served = ServedConnection::new(server, client, &socket, Clock::resume)?;
+    served.clock.received(&bytes);
+    let mut io = ClientIo::new(socket, &served.clock, served.client.interim());
     io.unread(bytes);
-    session.serve_http1(io).await
+    served.serve_http1(io).await
 }
 
 /// A connection while it is served.
-struct Session<'a> {
-    context: &'a Context,
+struct ServedConnection<'a> {
+    server: &'a ServerState,
     client: Arc<proxy::Connection>,
     clock: Arc<Clock>,
     limits: ClientLimits,
     signals: Signals,
 }
 
-impl<'a> Session<'a> {
+impl<'a> ServedConnection<'a> {
     /// Nothing when the client is gone already.
     fn new(
-        context: &'a Context,
+        server: &'a ServerState,
         client: ClientAddr,
         socket: &Socket,
         clock: impl FnOnce(&Server) -> Arc<Clock>,
     ) -> Option<Self> {
-        let running = context.gateway.running();
+        let running = server.gateway.running();
         let config = &running.plan.config.server;
-        let peer = Peer::new(client, socket.tcp().local_addr().ok()?, socket.is_secure());
+        let local = socket.tcp().local_addr().ok()?;
+        let peer = Peer::new(client, local, socket.encryption().cloned());
         Some(Self {
-            context,
-            client: proxy::Connection::new(&context.gateway, peer),
+            server,
+            client: proxy::Connection::new(&server.gateway, peer),
             clock: clock(config),
             limits: config.limits.clone(),
-            signals: context.drain.signals(),
+            signals: server.drain.signals(),
         })
     }
 
@@ -184,11 +218,8 @@ impl<'a> Session<'a> {
                 self.report(ended);
                 return None;
             }
-            if !parts.read_buf.is_empty() {
-                // The next head was begun together with the end of the last request.
-                self.clock.received(parts.read_buf.len());
-                io.unread(parts.read_buf);
-            }
+            // The next head may have been begun together with the end of the last request.
+            io.take_back(parts.read_buf);
             if io.is_bare() {
                 return Some(self.park(io.into_socket()));
             }
@@ -197,7 +228,7 @@ impl<'a> Session<'a> {
     }
 
     fn park(&self, socket: Socket) -> Parked<'a> {
-        let Context { gateway, reclaim, .. } = self.context;
+        let ServerState { gateway, reclaim, .. } = self.server;
         reclaim.parked();
         Parked::new(
             socket,
@@ -268,7 +299,7 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
              is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
-             put what ends TLS in front of the gateway; [server.tls] is not built yet",
+             add [server.tls] with their certificate",
             client.address()
         );
     }

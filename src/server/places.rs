@@ -31,9 +31,23 @@ pub(super) enum Full {
 pub(super) struct Place {
     places: Arc<Places>,
     client: ClientAddr,
+    /// Here it costs nothing: the task of an idle connection keeps every byte.
+    speaks_tls: bool,
 }
 
 impl Place {
+    /// The same at a listener that speaks TLS, or at one in clear.
+    pub(super) fn at(self, speaks_tls: bool) -> Self {
+        let mut place = self;
+        place.speaks_tls = speaks_tls;
+        place
+    }
+
+    /// Whether the connection begins with a handshake.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.speaks_tls
+    }
+
     /// Who has it.
     pub(super) fn client(&self) -> ClientAddr {
         self.client
@@ -58,7 +72,7 @@ impl Places {
         }
         *mine += 1;
         counts.total += 1;
-        Ok(Place { places: Arc::clone(self), client })
+        Ok(Place { places: Arc::clone(self), client, speaks_tls: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {

@@ -83,7 +83,8 @@ impl Upstream {
         }
     }
 
-    /// Sends a request of this client and returns once the response head is there.
+    /// Sends a request of this client and returns once the response head is there. `head` makes the
+    /// request's, and makes it anew should it be repeated.
     ///
     /// What was never sent is sent again on another connection, to another server where this one
     /// takes none. A request that a pooled connection took and did not answer is repeated once, on
@@ -95,12 +96,12 @@ impl Upstream {
     pub fn send<'a>(
         &'a self,
         client: ClientAddr,
-        request: Request<()>,
+        head: impl Fn() -> Request<()> + Send + 'a,
         body: Upload,
         on_interim: Option<impl OnInterim>,
-    ) -> impl Future<Output = Result<Response<Download>, Failure>> + Send + 'a {
+    ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let mut outgoing = Outgoing::new(request, body, on_interim);
+        let mut outgoing = Outgoing::new(head, body, on_interim);
         async move {
             let permit = self.permit(client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await

@@ -11,22 +11,23 @@ pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static 
 impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// A request, and what it takes to send it again.
-pub(super) struct Outgoing<I> {
+pub(super) struct Outgoing<H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
-    spare: Option<Request<()>>,
+    spare: Option<H>,
     on_interim: Option<I>,
 }
 
-impl<I: OnInterim> Outgoing<I> {
+impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     /// The request in the gateway's own version and framing. It is repeatable if it has no body and
     /// its method is idempotent (RFC 9110 §9.2.2).
-    pub(super) fn new(request: Request<()>, body: Upload, on_interim: Option<I>) -> Self {
+    pub(super) fn new(head: H, body: Upload, on_interim: Option<I>) -> Self {
+        let request = head();
         let is_repeatable = body.is_none() && is_idempotent(request.method());
         let mut request = request;
         *request.version_mut() = Version::HTTP_11;
-        let spare = is_repeatable.then(|| request.clone());
+        let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
         Self { request: Some(request), spare, on_interim }
@@ -51,8 +52,10 @@ impl<I: OnInterim> Outgoing<I> {
     /// Makes the request anew that a connection took and a server may have read. That happens once:
     /// afterwards it is not repeatable.
     pub(super) fn repeat(&mut self) {
-        if let Some(request) = self.spare.take() {
-            self.request = Some(request.map(|()| Upload::none()));
+        if let Some(head) = self.spare.take() {
+            let mut request = head().map(|()| Upload::none());
+            *request.version_mut() = Version::HTTP_11;
+            self.request = Some(request);
         }
     }
 }

@@ -95,6 +95,7 @@ mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
 /// Upstreams of several servers, of which some are dead.
+mod tls;
 mod two_servers;
 /// TLS towards upstreams: whom the gateway believes, and who it says it is.
 mod upstream_tls;

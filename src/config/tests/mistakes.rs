@@ -238,7 +238,6 @@ fn what_is_said_of_tokens_is_a_mistake_beside_api_keys() {
 
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("[server]", "tls = { client_auth = 'required' }", "serve in clear"),
     ("[server]", "proxy_protocol_from = []", "balancer's address"),
     ("[server]", "handover = true", "take the listeners over"),
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),

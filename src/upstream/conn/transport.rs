@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::base::socket::Socket;
+use crate::base::socket::{Encrypted, Socket};
 use crate::config;
 use crate::upstream::failure::Failure;
 
@@ -61,7 +61,7 @@ impl Transport {
         let connector = TlsConnector::from(Arc::clone(&tls.client));
         let shaken = timeout_at(deadline, connector.connect(tls.name.clone(), tcp)).await;
         let stream = shaken.map_err(|_| Failure::silent())?.map_err(Failure::unshaken)?;
-        Ok(Socket::Tls(Box::new(stream.into())))
+        Ok(Socket::Tls(Box::new(Encrypted { stream: stream.into(), says: None })))
     }
 
     async fn tcp(&self) -> io::Result<TcpStream> {
