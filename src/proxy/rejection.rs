@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
+use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS};
 use crate::guard::Malformed;
 use crate::limit::{Exceeded, Quota};
 use crate::route::NoRoute;
@@ -181,10 +182,8 @@ impl<'a> Row<'a> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
-        if let Ok(message) = HeaderValue::try_from(public) {
-            headers.insert("grpc-message", message);
-        }
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(self.grpc_status())));
+        headers.insert(GRPC_MESSAGE, grpc::encode_message(public));
         response
     }
 

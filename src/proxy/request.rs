@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
 use super::rejection::Rejection;
-use crate::base::facts::{Caller, Client, Target, is_grpc};
+use crate::base::facts::{Caller, Client, Target};
+use crate::base::grpc::is_grpc;
 use crate::forwarding::client;
 use crate::forwarding::fields::Ids;
 use crate::guard::{self, Inspected};
