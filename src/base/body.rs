@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::expect::{Gate, Wait};
+use super::grpc::Messages;
 use super::pace::Pace;
 
 /// Why a client's body could not be read to its end.
@@ -22,6 +23,9 @@ pub enum UploadFault {
     /// It is longer than `server.limits.body_bytes`.
     #[error("the request body is longer than the limit")]
     TooLarge,
+    /// A message of a gRPC call is longer than the route's `grpc.message_bytes`.
+    #[error("a message of the call is longer than the limit")]
+    MessageTooLarge,
     /// It moved by less than `progress_bytes` in `progress_timeout` of waiting.
     #[error("the request body came too slowly")]
     Stalled,
@@ -117,6 +121,8 @@ struct Stream {
     /// A streaming call may rest as long as its connection lives.
     may_rest: bool,
     left: u64,
+    /// The messages of a gRPC call, which are bounded each, and not together.
+    messages: Option<Messages>,
     progress: Arc<Progress>,
     watch: Option<Watch>,
     /// What a client that expects a 100 waits for.
@@ -150,6 +156,7 @@ impl Upload {
             limits,
             may_rest,
             left: limits.bytes_max,
+            messages: None,
             progress: Arc::clone(&progress),
             watch: None,
             wait: None,
@@ -170,6 +177,14 @@ impl Upload {
         let (wait, gate) = Wait::new(timeout);
         stream.wait = Some(wait);
         Some(gate)
+    }
+
+    /// Bounds each message of a gRPC call by so many bytes, and not all of them together.
+    pub fn bound_messages(&mut self, bytes_max: u64) {
+        if let Some(stream) = &mut self.0 {
+            stream.left = u64::MAX;
+            stream.messages = Some(Messages::new(bytes_max));
+        }
     }
 
     /// Puts back all that was read of it, in order: whoever reads next begins anew.
@@ -220,6 +235,9 @@ impl Stream {
                 return Poll::Ready(Some(Err(self.fail(UploadFault::TooLarge))));
             }
             self.left -= length;
+            if self.messages.as_mut().is_some_and(|messages| messages.read(&data).is_err()) {
+                return Poll::Ready(Some(Err(self.fail(UploadFault::MessageTooLarge))));
+            }
             if let Some(watch) = &mut self.watch {
                 watch.pace.arrived(length, Instant::now);
             }

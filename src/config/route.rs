@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::grpc::{self, Grpc};
 use super::reader::Section;
 use super::value::{Mistake, Read, echo, field_name, flag, method, text};
 
@@ -29,6 +30,8 @@ pub struct Route {
     pub session: SessionUse,
     /// Whether responses are cached.
     pub cache: Option<Cache>,
+    /// What bounds gRPC calls; `None`: what bounds every request.
+    pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
 }
@@ -54,7 +57,7 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 16] = [
+const PLANNED: [(&str, &str); 15] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
@@ -62,7 +65,6 @@ const PLANNED: [(&str, &str); 16] = [
     ("mirror", "no request would be sent twice"),
     ("upgrade", "upgrades would be removed from requests"),
     ("tunnel", "upgrades would be removed from requests"),
-    ("grpc", "gRPC would pass as HTTP does"),
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
     ("rewrite", "paths would be forwarded as they come"),
@@ -95,6 +97,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         limits: route.list_or_empty("limits", text),
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
+        grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
     }
 }

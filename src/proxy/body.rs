@@ -1,6 +1,7 @@
 //! The body of a response on its way to the client. It carries the record of its request, which is
 //! closed when the last byte has left or when the client has gone.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,7 +9,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 
+use super::grpc::{Call, Cut};
+use super::rejection::Bound;
 use super::transaction::Transaction;
+use super::why::key_of;
+use crate::base::grpc;
 use crate::caching::{self, BodyFault, CacheBody};
 use crate::upstream::{Download, DownloadFault};
 
@@ -19,6 +24,8 @@ pub(super) enum Content {
     Bytes(Bytes),
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
+    /// The answer to a gRPC call, which always ends with a status.
+    Call(Box<Call>),
     /// What the cache puts together.
     Parts(Box<caching::Parts>),
 }
@@ -49,6 +56,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Download(download) => http_body::Body::is_end_stream(&**download),
+            Self::Call(call) => call.is_over(),
             Self::Parts(parts) => parts.is_over(),
         }
     }
@@ -68,6 +76,9 @@ impl Body {
         mut transaction: Box<Transaction>,
     ) -> Response<Self> {
         transaction.record.note_status(response.status().as_u16());
+        if transaction.received.is_grpc {
+            transaction.record.note_grpc_status(grpc::status(response.headers()));
+        }
         // Nobody asks for the body of a response that has none.
         if response.body().is_end_stream() {
             transaction.record.note_complete();
@@ -89,6 +100,24 @@ impl Body {
     }
 }
 
+/// Tells the record why a gRPC call was cut short.
+fn note_cut(transaction: &mut Transaction, cut: &Cut) {
+    let Transaction { received, resolved, record, .. } = transaction;
+    let plan = received.plan();
+    let (reason, error, bound) = match cut {
+        Cut::Rejected(rejection) => {
+            let bound = rejection.bound().map(|bound| key_of(bound, plan, resolved));
+            (rejection.code(), rejection.to_string(), bound)
+        }
+        Cut::Broken(fault) => ("upstream_cut_off", fault.to_string(), None),
+        Cut::Stalled(fault) => {
+            let bound = key_of(Bound::Route("grpc.idle_timeout"), plan, resolved);
+            ("upstream_stalled", fault.to_string(), Some(bound))
+        }
+    };
+    record.note_cut_off(reason, error, bound.map(Cow::into_owned));
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Fault;
@@ -105,6 +134,13 @@ impl http_body::Body for Body {
                 let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
                 frame.map(|frame| frame.map_err(Fault::Download))
             }
+            Content::Call(call) => {
+                let frame = std::task::ready!(call.poll_frame(cx));
+                if let Some(cut) = call.take_cut() {
+                    note_cut(&mut this.transaction, &cut);
+                }
+                frame.map(Ok)
+            }
             Content::Parts(parts) => {
                 let next = std::task::ready!(parts.poll_next(cx));
                 next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
@@ -114,6 +150,9 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 this.transaction.record.note_bytes(bytes);
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.transaction.record.note_grpc_status(grpc::status(trailers));
+                }
             }
             Some(Err(fault)) => this.note_cut_off(fault),
             None => {}
@@ -132,6 +171,8 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Download(download) => download.size_hint(),
+            Content::Call(call) if call.is_over() => SizeHint::with_exact(0),
+            Content::Call(_) => SizeHint::default(),
             Content::Parts(parts) => {
                 parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }

@@ -46,7 +46,12 @@ pub(super) fn answer(
     cache: Option<&CacheNotes>,
     quota: &Quota,
 ) -> Response<Content> {
-    let Answer { mut response, is_stored } = answer;
+    let Answer { response, is_stored } = answer;
+    let (mut head, mut content) = response.into_parts();
+    if let Content::Call(call) = &mut content {
+        call.settle(&mut head);
+    }
+    let mut response = Response::from_parts(head, content);
     let headers = response.headers_mut();
     // What is stored was stored without them.
     if !is_stored && request.route.cache.is_some() {

@@ -8,6 +8,7 @@ mod deliver;
 mod dispatch;
 mod explain;
 mod forecast;
+mod grpc;
 mod invalidation;
 mod record;
 mod rejection;

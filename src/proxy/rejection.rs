@@ -59,6 +59,15 @@ pub enum Rejection {
     /// The client's body.
     #[error(transparent)]
     Upload(#[from] UploadFault),
+    /// The time of a gRPC call is over.
+    #[error("the call took longer than its client waits, or its route allows")]
+    DeadlineExceeded {
+        /// Whether the client's own time was the shorter one.
+        is_clients: bool,
+    },
+    /// Nothing of a gRPC call has moved for the route's `grpc.idle_timeout`.
+    #[error("nothing of the call moved within idle_timeout")]
+    CallIdle,
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
@@ -108,6 +117,8 @@ pub(super) enum Bound<'a> {
     Jwks(&'a str),
     /// `block` of the limit that names the client's address.
     Block,
+    /// A key of the route.
+    Route(&'static str),
     /// A key of the route's upstream.
     Upstream(&'static str),
     /// The key of the route's upstream that bounds the requests in progress there.
@@ -260,6 +271,10 @@ impl Rejection {
                 Row::new(StatusCode::BAD_GATEWAY, "cache_chunk_lost", Store, text)
             }
             Self::Upload(fault) => upload_row(fault).spoils_connection(),
+            Self::DeadlineExceeded { is_clients } => deadline_row(*is_clients),
+            Self::CallIdle => {
+                upstream_row(&Failure::Timeout).bound(Bound::Route("grpc.idle_timeout"))
+            }
             Self::Upstream(failure) => upstream_row(failure),
         }
     }
@@ -301,6 +316,15 @@ impl Rejection {
     pub(super) fn internal(&self) -> Option<String> {
         let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
         (has_cause || self.row().fault != Fault::Client).then(|| with_sources(self))
+    }
+
+    /// The same in the trailers of a gRPC call whose head has gone.
+    pub(super) fn trailers(&self) -> HeaderMap {
+        let row = self.row();
+        let mut fields = HeaderMap::new();
+        fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(row.grpc_status())));
+        fields.insert(GRPC_MESSAGE, grpc::encode_message(&self.public(&row.public)));
+        fields
     }
 
     /// The response. `request_id` is where its reader finds it in the log.
@@ -417,11 +441,20 @@ fn upload_row(fault: &UploadFault) -> Row<'static> {
         UploadFault::TooLarge => {
             row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
         }
+        UploadFault::MessageTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large")
+            .bound(Bound::Route("grpc.message_bytes")),
         UploadFault::Stalled => {
             row(StatusCode::REQUEST_TIMEOUT, "body_stalled").key("server.limits.progress_timeout")
         }
         UploadFault::Broken => row(StatusCode::BAD_REQUEST, "body_malformed"),
     }
+}
+
+fn deadline_row(is_clients: bool) -> Row<'static> {
+    let row = |status, code, text| Row::new(status, code, Fault::Upstream, Public::Text(text));
+    let late = "The call took longer than it may.";
+    let row = row(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", late);
+    if is_clients { row } else { row.bound(Bound::Route("grpc.deadline")) }
 }
 
 fn upstream_row(failure: &Failure) -> Row<'static> {

@@ -62,7 +62,10 @@ impl Download {
         }
         let timeout = self.read_timeout;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        pause.as_mut().poll(cx).map(|()| DownloadFault::Stalled)
+        std::task::ready!(pause.as_mut().poll(cx));
+        // Whoever reads on all the same, waits anew.
+        self.pause = None;
+        Poll::Ready(DownloadFault::Stalled)
     }
 }
 

@@ -1,5 +1,7 @@
 //! A request as it is sent, once or several times.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 
@@ -17,6 +19,8 @@ pub(super) struct Outgoing<H, I> {
     /// None where it may not be repeated.
     spare: Option<H>,
     on_interim: Option<I>,
+    /// How long the server may rest, where that is not as the upstream says.
+    idle_timeout: Option<Duration>,
 }
 
 impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
@@ -30,13 +34,23 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, on_interim }
+        Self { request: Some(request), spare, on_interim, idle_timeout: None }
     }
 
     /// The request, for a connection to take, and what hears of interim responses. A connection
     /// puts back what nobody has read.
     pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
         (&mut self.request, self.on_interim.as_ref())
+    }
+
+    /// Lets the server rest for so long, before its response and within it.
+    pub(super) fn rest(&mut self, idle_timeout: Option<Duration>) {
+        self.idle_timeout = idle_timeout;
+    }
+
+    /// How long the server may rest, where that is not as the upstream says.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
     }
 
     /// Whether all of it is still here.

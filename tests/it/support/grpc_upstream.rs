@@ -157,6 +157,12 @@ impl GrpcClient {
 }
 
 impl Call {
+    /// The head of the answer, and the way for more messages.
+    pub(crate) async fn head(self) -> (SendStream<Bytes>, Response<RecvStream>) {
+        let head = tokio::time::timeout(PATIENCE, self.answer).await.expect("a head in time");
+        (self.upload, head.expect("a head"))
+    }
+
     /// The rest of the answer.
     pub(crate) async fn end(self) -> Result<Ended, h2::Error> {
         // The request stays open meanwhile, where it is.
