@@ -1,5 +1,6 @@
 //! gRPC as its clients and servers see it through the gateway.
 
+mod both_ways;
 mod bounds;
 mod deadline;
 mod metadata;

@@ -89,8 +89,10 @@ impl Source {
 
     /// Nothing more will come of it.
     fn ended(&mut self) {
-        if let Self::Branch(received) = self {
-            *received = None;
+        if let Self::Branch(received) = self
+            && let Some(received) = received.take()
+        {
+            received.finish();
         }
     }
 
