@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::expect::{Gate, Wait};
 use super::grpc::Messages;
+use super::grpc_web::Decoder;
 use super::pace::Pace;
 
 /// Why a client's body could not be read to its end.
@@ -123,6 +124,8 @@ struct Stream {
     left: u64,
     /// The messages of a gRPC call, which are bounded each, and not together.
     messages: Option<Messages>,
+    /// What undoes the base64 of gRPC-Web.
+    decoder: Option<Decoder>,
     progress: Arc<Progress>,
     watch: Option<Watch>,
     /// What a client that expects a 100 waits for.
@@ -157,6 +160,7 @@ impl Upload {
             may_rest,
             left: limits.bytes_max,
             messages: None,
+            decoder: None,
             progress: Arc::clone(&progress),
             watch: None,
             wait: None,
@@ -184,6 +188,13 @@ impl Upload {
         if let Some(stream) = &mut self.0 {
             stream.left = u64::MAX;
             stream.messages = Some(Messages::new(bytes_max));
+        }
+    }
+
+    /// Undoes the base64 of a call of gRPC-Web.
+    pub fn decode(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            stream.decoder = Some(Decoder::default());
         }
     }
 
@@ -221,6 +232,9 @@ impl Stream {
             };
             self.progress.moved.store(true, Ordering::Relaxed);
             let data = match frame {
+                None if self.decoder.as_ref().is_some_and(Decoder::is_amid) => {
+                    return Poll::Ready(Some(Err(self.fail(UploadFault::Broken))));
+                }
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
                 // Trailers of a request reach no upstream: they could smuggle an identity past the
@@ -231,6 +245,14 @@ impl Stream {
                 },
             };
             let length = data.len() as u64;
+            let data = match &mut self.decoder {
+                None => data,
+                Some(decoder) => match decoder.read(&data) {
+                    Some(data) if data.is_empty() => continue,
+                    Some(data) => data,
+                    None => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
+                },
+            };
             if length > self.left {
                 return Poll::Ready(Some(Err(self.fail(UploadFault::TooLarge))));
             }
@@ -290,6 +312,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             None => SizeHint::with_exact(0),
+            Some(stream) if stream.decoder.is_some() => SizeHint::default(),
             Some(stream) => {
                 let rest = stream.inbound.size_hint();
                 let ahead: u64 = stream.ahead.iter().map(|data| data.len() as u64).sum();

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod file;
 pub mod forwarded;
 pub mod grpc;
+pub mod grpc_web;
 pub mod http;
 pub mod interim;
 pub mod pace;

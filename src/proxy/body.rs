@@ -76,7 +76,7 @@ impl Body {
         mut transaction: Box<Transaction>,
     ) -> Response<Self> {
         transaction.record.note_status(response.status().as_u16());
-        if transaction.received.is_grpc {
+        if transaction.received.is_grpc || matches!(response.body(), Content::Call(_)) {
             transaction.record.note_grpc_status(grpc::status(response.headers()));
         }
         // Nobody asks for the body of a response that has none.
@@ -139,6 +139,7 @@ impl http_body::Body for Body {
                 if let Some(cut) = call.take_cut() {
                     note_cut(&mut this.transaction, &cut);
                 }
+                this.transaction.record.note_grpc_status(call.ended());
                 frame.map(Ok)
             }
             Content::Parts(parts) => {

@@ -75,8 +75,12 @@ pub(super) fn refusal(
 ) -> Response<Content> {
     record.note_refusal(rejection, received, resolved);
     let request_id = received.ids.request.to_str().unwrap_or_default();
-    let mut response = rejection.response(received.is_grpc, request_id);
+    let web = route.and_then(|route| received.web(route));
+    let mut response = rejection.response(received.is_grpc || web.is_some(), request_id);
     let headers = response.headers_mut();
+    if let Some(web) = web {
+        web.settle(headers);
+    }
     if received.version != Version::HTTP_2 && rejection.spoils_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -19,6 +19,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
+use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
@@ -181,6 +182,9 @@ impl<'a> Outbound<'a> {
         let terms = Terms::of(request, &head.headers);
         if let Some(terms) = &terms {
             upload.bound_messages(terms.policy.message_bytes);
+            if terms.web.is_some_and(Web::is_text) {
+                upload.decode();
+            }
         }
         let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
         let gate = held_back(&head, &mut upload, timeout);

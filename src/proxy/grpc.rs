@@ -17,6 +17,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Progress, UploadFault};
 use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Messages};
+use crate::base::grpc_web::Web;
 use crate::config;
 use crate::upstream::{Download, DownloadFault};
 
@@ -26,6 +27,8 @@ pub(super) struct Terms<'a> {
     pub(super) policy: &'a config::Grpc,
     /// When it is over; nothing where neither side bounds it.
     pub(super) deadline: Option<Deadline>,
+    /// What it is translated from.
+    pub(super) web: Option<&'a Web>,
 }
 
 /// When a call is over.
@@ -49,10 +52,9 @@ impl<'a> Terms<'a> {
     pub(super) fn of(request: &Request<'a>, fields: &HeaderMap) -> Option<Self> {
         let policy = request.route.grpc.as_deref()?;
         let received = request.received;
-        let is_call = received.is_grpc
-            && received.version == Version::HTTP_2
-            && received.method == Method::POST;
-        if !is_call {
+        let web = received.web(request.route);
+        let is_native = received.is_grpc && received.version == Version::HTTP_2;
+        if received.method != Method::POST || !is_native && web.is_none() {
             return None;
         }
         let clients = fields.get(GRPC_TIMEOUT).and_then(grpc::parse_timeout);
@@ -61,11 +63,14 @@ impl<'a> Terms<'a> {
         let shorter = if is_clients { clients } else { routes };
         let deadline =
             shorter.map(|time: Duration| Deadline { at: received.started + time, is_clients });
-        Some(Self { policy, deadline })
+        Some(Self { policy, deadline, web })
     }
 
-    /// Tells the upstream how long it has.
+    /// Tells the upstream how long it has, and speaks to it of gRPC.
     pub(super) fn stamp(&self, head: &mut HeaderMap) {
+        if let Some(web) = self.web {
+            web.translate(head);
+        }
         match self.deadline {
             Some(deadline) => {
                 let left = deadline.at.saturating_duration_since(Instant::now());
@@ -123,6 +128,10 @@ pub(super) struct Call {
     status: StatusCode,
     /// Whether the head told the call's status, so that no trailers are needed.
     is_told: bool,
+    /// How its client reads it.
+    web: Option<Web>,
+    /// The status, once trailers have told it.
+    ended: Option<u16>,
     cut: Option<Cut>,
 }
 
@@ -137,6 +146,8 @@ impl Call {
             late: terms.deadline.map(sleep),
             status: StatusCode::OK,
             is_told: false,
+            web: terms.web.cloned(),
+            ended: None,
             cut: None,
         }
     }
@@ -144,6 +155,13 @@ impl Call {
     /// Makes the head of the answer one of gRPC: what the upstream said in HTTP's words becomes a
     /// status, and its body goes nowhere.
     pub(super) fn settle(&mut self, head: &mut Parts) {
+        self.settle_native(head);
+        if let Some(web) = &self.web {
+            web.settle(&mut head.headers);
+        }
+    }
+
+    fn settle_native(&mut self, head: &mut Parts) {
         self.status = head.status;
         self.is_told = head.headers.contains_key(GRPC_STATUS);
         if !self.is_told && !grpc::is_grpc(&head.headers) {
@@ -172,8 +190,25 @@ impl Call {
         self.cut.take()
     }
 
+    /// The status, once trailers have told it.
+    pub(super) fn ended(&self) -> Option<u16> {
+        self.ended
+    }
+
     /// The next frame; the last one has the status. It never fails: what goes wrong is a status.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let Some(frame) = ready!(self.poll_native(cx)) else { return Poll::Ready(None) };
+        if let Some(trailers) = frame.trailers_ref() {
+            self.ended = grpc::status(trailers);
+        }
+        let Some(web) = &self.web else { return Poll::Ready(Some(frame)) };
+        Poll::Ready(Some(Frame::data(match frame.into_data() {
+            Ok(data) => web.encode(data),
+            Err(frame) => web.trailers(&frame.into_trailers().unwrap_or_default()),
+        })))
+    }
+
+    fn poll_native(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         let Some(download) = &mut self.download else { return Poll::Ready(None) };
         if let Some((deadline, sleep)) = &mut self.late
             && sleep.as_mut().poll(cx).is_ready()

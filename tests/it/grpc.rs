@@ -5,6 +5,7 @@ mod bounds;
 mod deadline;
 mod metadata;
 mod status;
+mod web;
 
 use bytes::Bytes;
 use serde_json::Value;

@@ -41,14 +41,14 @@ async fn a_route_without_bounds_adds_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_ends_a_call_before_and_after_its_head() {
     let more = "response_timeout = \"1ms\"\nread_timeout = \"1ms\"";
-    let keys = "grpc = { deadline = \"100ms\" }";
+    let keys = "grpc = { deadline = \"1s\" }";
     let late = [vec![Step::Rest], vec![GRPC, Step::Data(message(b"one")), Step::Rest]];
     for (at, steps) in late.into_iter().enumerate() {
         let (upstream, gateway) = before_with(steps, keys, more);
         let mut client = GrpcClient::connect(gateway.public).await;
         for (number, (timeout, bound)) in [
             (&[][..], Value::from("routes.all.grpc.deadline")),
-            (&[("grpc-timeout", "50m")], Value::Null),
+            (&[("grpc-timeout", "900m")], Value::Null),
         ]
         .into_iter()
         .enumerate()
@@ -71,7 +71,7 @@ async fn a_call_in_which_nothing_moves_ends() {
         (vec![GRPC, Step::Data(message(b"one")), Step::Rest], "upstream_stalled"),
     ];
     for (steps, reason) in idle {
-        let keys = "grpc = { deadline = \"0s\", idle_timeout = \"50ms\" }";
+        let keys = "grpc = { deadline = \"0s\", idle_timeout = \"1s\" }";
         let (upstream, gateway) = before(steps, keys);
         let mut client = GrpcClient::connect(gateway.public).await;
         let ended = client.call("/shop.Products/Get", &[], message(b"x")).await;
