@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::cache::{self, Cache};
 use super::reader::Section;
+use super::tunnel::{self, Tunnel};
 use super::value::{Mistake, Read, echo, field_name, flag, method, text};
 
 /// `[routes.NAME]`.
@@ -31,6 +32,8 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
+    /// What bounds its tunnels; `None`: no upgrade is allowed.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// `auth = "users"`, `auth = ["users", "partners"]` or `auth = { by = …, optional = true }`.
@@ -54,14 +57,12 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 16] = [
+const PLANNED: [(&str, &str); 14] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
     ("rollback", "a bad version would keep its share of requests"),
     ("mirror", "no request would be sent twice"),
-    ("upgrade", "upgrades would be removed from requests"),
-    ("tunnel", "upgrades would be removed from requests"),
     ("grpc", "gRPC would pass as HTTP does"),
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
@@ -96,6 +97,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         invalidates: route.list_or_empty("invalidates", text),
+        tunnel: tunnel::read(route),
     }
 }
 

@@ -147,6 +147,7 @@ fn compile_routes(
         });
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
+        check::upgrade(written, at, problems);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -161,6 +162,7 @@ fn compile_routes(
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
             upstream,
             invalidates,
+            tunnel: written.tunnel.clone().map(Arc::new),
         };
         routes.push((matcher, Arc::new(route)));
     }

@@ -23,6 +23,8 @@ pub struct Route {
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<Scope>,
+    /// What bounds its tunnels; `None`: an upgrade is not passed on.
+    pub tunnel: Option<Arc<config::Tunnel>>,
 }
 
 /// A literal path, and whether everything below it is meant too.

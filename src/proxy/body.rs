@@ -9,6 +9,7 @@ use http::Response;
 use http_body::{Frame, SizeHint};
 
 use super::transaction::Transaction;
+use super::tunnel::{Opened, Tunnel};
 use crate::caching::{self, BodyFault, CacheBody};
 use crate::upstream::{Download, DownloadFault};
 
@@ -21,6 +22,8 @@ pub(super) enum Content {
     Download(Box<Download>),
     /// What the cache puts together.
     Parts(Box<caching::Parts>),
+    /// None: the connection has changed to WebSocket, and this is its upstream end.
+    Switched(Box<Opened>),
 }
 
 /// Why a response body ended early. The client sees a cut-off message, never a clean end.
@@ -50,6 +53,7 @@ impl Content {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Download(download) => http_body::Body::is_end_stream(&**download),
             Self::Parts(parts) => parts.is_over(),
+            Self::Switched(_) => true,
         }
     }
 }
@@ -58,7 +62,8 @@ impl Content {
 #[derive(Debug)]
 pub struct Body {
     content: Content,
-    transaction: Box<Transaction>,
+    /// None where a tunnel has it.
+    transaction: Option<Box<Transaction>>,
 }
 
 impl Body {
@@ -72,11 +77,25 @@ impl Body {
         if response.body().is_end_stream() {
             transaction.record.note_complete();
         }
-        response.map(|content| Self { content, transaction })
+        response.map(|content| Self { content, transaction: Some(transaction) })
+    }
+
+    /// The tunnel that the connection is from here on, where that is the response.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        if !matches!(self.content, Content::Switched(_)) {
+            return None;
+        }
+        let content = std::mem::replace(&mut self.content, Content::Bytes(Bytes::new()));
+        let (Content::Switched(opened), Some(transaction)) = (content, self.transaction.take())
+        else {
+            return None;
+        };
+        Some(Box::new(Tunnel::new(opened, transaction)))
     }
 
     fn note_cut_off(&mut self, fault: &Fault) {
-        let Transaction { received, resolved, record, .. } = &mut *self.transaction;
+        let Some(transaction) = &mut self.transaction else { return };
+        let Transaction { received, resolved, record, .. } = &mut **transaction;
         let (reason, key) = match fault {
             Fault::Download(DownloadFault::Broken(_)) => ("upstream_cut_off", None),
             Fault::Download(DownloadFault::Stalled) => ("upstream_stalled", Some("read_timeout")),
@@ -109,17 +128,22 @@ impl http_body::Body for Body {
                 let next = std::task::ready!(parts.poll_next(cx));
                 next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
             }
+            Content::Switched(_) => None,
         };
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.transaction.record.note_bytes(bytes);
+                if let Some(transaction) = &mut this.transaction {
+                    transaction.record.note_bytes(bytes);
+                }
             }
             Some(Err(fault)) => this.note_cut_off(fault),
             None => {}
         }
-        if frame.is_none() || this.is_end_stream() {
-            this.transaction.record.note_complete();
+        if (frame.is_none() || this.is_end_stream())
+            && let Some(transaction) = &mut this.transaction
+        {
+            transaction.record.note_complete();
         }
         Poll::Ready(frame)
     }
@@ -135,6 +159,7 @@ impl http_body::Body for Body {
             Content::Parts(parts) => {
                 parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+            Content::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

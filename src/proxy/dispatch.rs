@@ -84,6 +84,21 @@ impl Dispatch {
         *took = Some(sent_at.elapsed());
         response
     }
+
+    /// Asks for another protocol; as [`Self::send`].
+    ///
+    /// # Errors
+    /// See [`Upstream::upgrade`].
+    pub(super) async fn upgrade(
+        &self,
+        request: http::Request<()>,
+        took: &mut Option<Duration>,
+    ) -> Result<Response<Download>, Failure> {
+        let sent_at = Instant::now();
+        let response = self.upstream().upgrade(self.client, request).await;
+        *took = Some(sent_at.elapsed());
+        response
+    }
 }
 
 /// The way of the cache's requests to the upstream.
@@ -222,10 +237,14 @@ pub(super) fn note_upgrade(request: &Request<'_>, head: &Parts) {
     if request.gateway().observer.logged.first(protocol, route) {
         tracing::warn!(
             "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
-             plain {} without it: tunnels are not built yet; this is said once for each \
-             route\n    help: let such clients reach the upstream past the gateway, or use \
-             server-sent events or long polling",
-            head.method
+             plain {} without it; this is said once for each route\n    help: {}",
+            head.method,
+            if is(b"websocket") {
+                "set upgrade = [\"websocket\"] on the route, if its upstream speaks it"
+            } else {
+                "let such clients reach the upstream past the gateway: WebSocket is the only \
+                 protocol that a route can change to"
+            }
         );
     }
 }

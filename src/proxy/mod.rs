@@ -13,7 +13,9 @@ mod record;
 mod rejection;
 mod request;
 mod transaction;
+mod tunnel;
 mod unparsed;
+mod upgrade;
 mod walk;
 mod why;
 
@@ -21,6 +23,7 @@ pub use self::body::{Body, Fault as BodyFault};
 pub use self::connection::Connection;
 pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
+pub use self::tunnel::Tunnel;
 pub use self::unparsed::{Unparsed, log_turned_away, log_unparsed};
 pub use self::walk::handle;
 pub use self::why::without_credentials;

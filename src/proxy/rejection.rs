@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::auth::{Denied, REALM};
 use crate::base::body::UploadFault;
-use crate::guard::Malformed;
+use crate::guard::{BadHandshake, Malformed, WEBSOCKET_VERSION};
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
 use crate::session::NoSession;
@@ -23,6 +23,9 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// What a stranger reads of an outage.
 const UNREACHABLE: &str = "A part of the service is not reachable at the moment. Retry shortly.";
+
+/// What a stranger reads of an upstream's failure.
+const UNUSABLE: &str = "The service behind the gateway did not give a usable answer.";
 
 /// Why a request ends here.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,12 @@ pub enum Rejection {
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
+    /// The client's handshake.
+    #[error(transparent)]
+    Handshake(#[from] BadHandshake),
+    /// The upstream said that it speaks WebSocket from here on, and does not.
+    #[error("the upstream's answer to the WebSocket handshake is wrong: {0}")]
+    UpgradeRefused(&'static str),
 }
 
 /// Who can mend it.
@@ -117,6 +126,12 @@ impl Rejection {
                 | Failure::Shared
                 | Failure::Malformed(_) => StatusCode::BAD_GATEWAY,
             },
+            Self::Handshake(bad) => match bad {
+                BadHandshake::Malformed(_) => StatusCode::BAD_REQUEST,
+                BadHandshake::Version => StatusCode::UPGRADE_REQUIRED,
+                BadHandshake::Origin => StatusCode::FORBIDDEN,
+            },
+            Self::UpgradeRefused(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -169,6 +184,12 @@ impl Rejection {
                 Failure::Shared => "upstream_failed_before",
                 Failure::Malformed(_) => "upstream_malformed",
             },
+            Self::Handshake(bad) => match bad {
+                BadHandshake::Malformed(_) => "upgrade_malformed",
+                BadHandshake::Version => "upgrade_version",
+                BadHandshake::Origin => "origin_refused",
+            },
+            Self::UpgradeRefused(_) => "upgrade_refused",
         }
     }
 
@@ -202,10 +223,10 @@ impl Rejection {
                 | Failure::CutOff(_)
                 | Failure::HeadTooLarge
                 | Failure::Shared
-                | Failure::Malformed(_) => {
-                    "The service behind the gateway did not give a usable answer.".into()
-                }
+                | Failure::Malformed(_) => UNUSABLE.into(),
             },
+            Self::Handshake(bad) => bad.to_string().into(),
+            Self::UpgradeRefused(_) => UNUSABLE.into(),
         }
     }
 
@@ -225,7 +246,8 @@ impl Rejection {
                 | NoSession::Suspended,
             )
             | Self::OnlyIfCached
-            | Self::Upload(_) => Fault::Client,
+            | Self::Upload(_)
+            | Self::Handshake(_) => Fault::Client,
             Self::NoSession(
                 NoSession::Undated { .. } | NoSession::TooLarge | NoSession::Unreadable,
             ) => Fault::Gateway,
@@ -233,7 +255,7 @@ impl Rejection {
             | Self::Exceeded(Exceeded::Unknown(_))
             | Self::NoSession(NoSession::Unknown(_))
             | Self::CacheLost => Fault::Store,
-            Self::Upstream(_) => Fault::Upstream,
+            Self::Upstream(_) | Self::UpgradeRefused(_) => Fault::Upstream,
         }
     }
 
@@ -316,6 +338,10 @@ impl Rejection {
                 quota.stamp(headers, std::time::SystemTime::now());
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*retry_after)));
             }
+            Self::Handshake(BadHandshake::Version) => {
+                let version = HeaderValue::from_static(WEBSOCKET_VERSION);
+                headers.insert(SEC_WEBSOCKET_VERSION, version);
+            }
             Self::Malformed(_)
             | Self::NoRoute(_)
             | Self::RevocationUnknown(_)
@@ -324,7 +350,9 @@ impl Rejection {
             | Self::OnlyIfCached
             | Self::CacheLost
             | Self::Upload(_)
-            | Self::Upstream(_) => {}
+            | Self::Upstream(_)
+            | Self::Handshake(_)
+            | Self::UpgradeRefused(_) => {}
         }
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
@@ -334,7 +362,9 @@ impl Rejection {
     /// Whether what follows on the connection cannot be trusted or is not worth reading.
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
-            Self::Malformed(_) | Self::Upload(_) => true,
+            Self::Malformed(_) | Self::Upload(_) | Self::Handshake(_) | Self::UpgradeRefused(_) => {
+                true
+            }
             Self::NoRoute(_)
             | Self::Denied(_)
             | Self::RevocationUnknown(_)

@@ -15,6 +15,7 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use super::transaction::Transaction;
+use super::upgrade;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
@@ -39,6 +40,15 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         Ok(None) => return deliver::server_options(received),
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
+
+    let handshake = match upgrade::asked(&request, &head) {
+        Ok(handshake) => handshake,
+        Err(rejection) => {
+            let Request { received, resolved, route, .. } = request;
+            return deliver::refusal(&rejection, received, resolved, Some(route), record);
+        }
+    };
+    let is_handshake = handshake.is_some();
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
@@ -69,21 +79,28 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             if let Some(Found::Pass(notes)) = passed {
                 *cache = Some(notes);
             }
-            let outbound = Outbound::new(&request, head, body, added);
-            let sent = dispatch::forward(&request, outbound, store_is_away, record).await;
+            let sent = match handshake {
+                None => {
+                    let outbound = Outbound::new(&request, head, body, added);
+                    dispatch::forward(&request, outbound, store_is_away, record).await
+                }
+                // Rare: boxed, it takes no room in the other requests.
+                Some(asked) => Box::pin(upgrade::open(&request, head, added, &asked, record)).await,
+            };
             sent.map(Answer::fetched)
         }
     };
 
     // Deliver: the response, or why there is none.
     settle(&request, receipt, &ended(&outcome));
-    match outcome {
+    let response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
             let Request { received, resolved, route, .. } = request;
             deliver::refusal(&rejection, received, resolved, Some(route), record)
         }
-    }
+    };
+    if is_handshake { upgrade::end_unless_switched(response) } else { response }
 }
 
 /// Says who calls, asks the store what all rooms want to know, and judges the answers.

@@ -27,6 +27,7 @@ use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
 use crate::proxy::{self, Unparsed};
 use crate::runtime::Gateway;
+use crate::tunnel::Begun;
 
 /// How long a refused client may take to read its answer.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(1);
@@ -179,6 +180,11 @@ impl<'a> Session<'a> {
             let ended = drive_http1(&mut connection, &self.clock, &self.signals).await;
             let parts = connection.into_parts();
             let mut io = parts.io.into_inner();
+            if let Some(tunnel) = self.clock.take_tunnel() {
+                io.unread(parts.read_buf);
+                Box::pin(self.serve_tunnel(ended, io, tunnel)).await;
+                return None;
+            }
             if !matches!(ended, Ended::Idle) {
                 io.close();
                 self.report(ended);
@@ -194,6 +200,18 @@ impl<'a> Session<'a> {
             }
             connection = builder.serve_connection(TokioIo::new(io), parts.service);
         }
+    }
+
+    /// Serves a connection that has changed to WebSocket.
+    async fn serve_tunnel(self, ended: Ended, io: ClientIo, tunnel: Box<proxy::Tunnel>) {
+        // What hyper could not write of the 101 went with it.
+        if !matches!(ended, Ended::Over(Ok(()))) || self.clock.is_blocked() {
+            tunnel.abandon();
+            io.close();
+            return self.report(ended);
+        }
+        let (carrier, early) = io.into_parts();
+        tunnel.run(Begun { carrier, early }, &self.signals.cut).await;
     }
 
     fn park(&self, socket: Socket) -> Parked<'a> {
@@ -281,8 +299,11 @@ async fn answer(
     in_progress: InProgress,
     watch: Watch,
 ) -> Response<Tracked> {
-    let response = proxy::handle(client, request).await;
+    let mut response = proxy::handle(client, request).await;
     client.interim().close().await;
+    if let Some(tunnel) = response.body_mut().take_tunnel() {
+        in_progress.clock().leave_tunnel(tunnel);
+    }
     Tracked::of(response, watch, in_progress)
 }
 

@@ -89,6 +89,11 @@ impl ClientIo {
         self.stream
     }
 
+    /// The socket, and what was read from it and not served.
+    pub(super) fn into_parts(self) -> (Socket, Bytes) {
+        (self.stream, self.prefix)
+    }
+
     /// Ends the connection as its clock says: with a 408, with a reset, or just so.
     pub(super) fn close(mut self) {
         if self.clock.owes_reset() {
@@ -101,6 +106,11 @@ impl ClientIo {
             if stream.poll_write(cx, TIMED_OUT).is_ready() {
                 let _ = Pin::new(&mut self.stream).poll_flush(cx);
             }
+        }
+        if self.stream.is_secure() && !self.clock.owes_reset() {
+            // hyper does so, but not on a connection that an upgrade was asked for on.
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         }
     }
 

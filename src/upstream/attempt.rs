@@ -193,7 +193,8 @@ async fn attempt(
     };
     let of = if connection.is_reused() { NoAnswer::OnUsed } else { NoAnswer::OnNew };
     let timeout = endpoints.settings().response_timeout;
-    conn::exchange(connection, outgoing.request(), timeout).await.map_err(of)
+    let upgrades = outgoing.upgrades();
+    conn::exchange(connection, outgoing.request(), timeout, upgrades).await.map_err(of)
 }
 
 async fn dial(

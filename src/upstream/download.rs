@@ -10,9 +10,10 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::capacity::Permit;
-use super::conn::Body;
+use super::conn::{Body, Counted};
 use super::endpoint::BusyGuard;
 use super::failure::DownloadFault;
+use crate::base::socket::Socket;
 
 /// A response body.
 #[derive(Debug)]
@@ -25,11 +26,25 @@ pub struct Download {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a body keeps others from.
+/// A connection that has changed to another protocol. It counts as one request in progress for as
+/// long as this lives.
 #[derive(Debug)]
-struct Held {
+pub struct Switched {
+    /// The connection.
+    pub socket: Socket,
+    /// What was read from it behind the response's head.
+    pub early: Bytes,
+    /// What it keeps others from.
+    pub held: Held,
+}
+
+/// What a body, or a connection, keeps others from.
+#[derive(Debug)]
+pub struct Held {
     endpoint: BusyGuard,
     _permit: Permit,
+    /// The connection, where nothing else counts it.
+    _counted: Option<Counted>,
 }
 
 impl Download {
@@ -40,10 +55,17 @@ impl Download {
         endpoint: BusyGuard,
         read_timeout: Duration,
     ) -> Self {
-        let held = Some(Held { endpoint, _permit: permit });
+        let held = Some(Held { endpoint, _permit: permit, _counted: None });
         let mut download = Self { body, held, read_timeout, pause: None };
         download.release_at_end();
         download
+    }
+
+    /// The connection below a response that has changed its protocol.
+    pub fn into_switched(self) -> Option<Switched> {
+        let held = self.held?;
+        let (socket, early, counted) = self.body.into_connection()?.into_socket();
+        Some(Switched { socket, early, held: Held { _counted: Some(counted), ..held } })
     }
 
     /// Lets go of everything as soon as the last byte is here.

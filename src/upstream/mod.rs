@@ -22,7 +22,7 @@ mod outgoing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
@@ -30,7 +30,7 @@ use crate::config;
 use crate::observe::Occupancy;
 
 use capacity::{Capacity, Permit};
-pub use download::Download;
+pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure};
 pub use outgoing::OnInterim;
@@ -92,6 +92,22 @@ impl Upstream {
             let permit = self.permit(client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await
         }
+    }
+
+    /// Asks a server to change to the protocol that the request names in `Upgrade`. As
+    /// [`Self::send`], but a 101 is a response then: see [`Download::into_switched`].
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no response that may be passed on.
+    pub async fn upgrade(
+        &self,
+        client: ClientAddr,
+        request: Request<()>,
+    ) -> Result<Response<Download>, Failure> {
+        let nobody = None::<fn(StatusCode, &HeaderMap)>;
+        let mut outgoing = Outgoing::new(request, Upload::none(), nobody).upgrading();
+        let permit = self.permit(client).await?;
+        attempt::send(&self.endpoints, permit, &mut outgoing).await
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.

@@ -16,6 +16,8 @@ pub(super) struct Outgoing<I> {
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
     spare: Option<Spare<I>>,
+    /// Whether it asks the server to change to another protocol.
+    upgrades: bool,
 }
 
 struct Spare<I> {
@@ -32,7 +34,17 @@ impl<I: OnInterim> Outgoing<I> {
             .then(|| Spare { request: request.clone(), on_interim: on_interim.clone() });
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(finished(request, on_interim)), spare }
+        Self { request: Some(finished(request, on_interim)), spare, upgrades: false }
+    }
+
+    /// The same, with `Upgrade` among its fields.
+    pub(super) fn upgrading(self) -> Self {
+        Self { upgrades: true, ..self }
+    }
+
+    /// Whether it asks the server to change to another protocol.
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
     }
 
     /// The request, for a connection to take. It puts back what it did not write.

@@ -37,6 +37,17 @@ impl Body {
         Self { incoming, connection: Some(connection), trailers, has_ended, first: None }
     }
 
+    /// No body: the connection has changed to another protocol, and no request follows on it.
+    pub(super) fn switched(incoming: Incoming, connection: Box<Connection>) -> Self {
+        let connection = Some(connection);
+        Self { incoming, connection, trailers: false, has_ended: false, first: None }
+    }
+
+    /// The connection, whatever was read of the body.
+    pub(in crate::upstream) fn into_connection(self) -> Option<Box<Connection>> {
+        self.connection
+    }
+
     /// Takes what is here of the body, and waits for nothing. A body that has broken off before its
     /// first byte is found out while the client can still be told.
     ///

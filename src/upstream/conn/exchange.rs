@@ -4,7 +4,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::h1::{Connection, Unanswered};
@@ -12,7 +12,7 @@ use super::head;
 use crate::base::body::Upload;
 
 /// Sends the request and returns once the head of its response is there. The body brings the
-/// connection along.
+/// connection along. `upgrades`: the request asks for another protocol, so a 101 is an answer.
 ///
 /// # Errors
 /// [`Unanswered`]; the connection is closed then. Of what was not written, the request is put back.
@@ -20,9 +20,13 @@ pub(in crate::upstream) async fn exchange(
     mut connection: Box<Connection>,
     request: &mut Option<Request<Upload>>,
     timeout: Duration,
+    upgrades: bool,
 ) -> Result<Response<Body>, Unanswered> {
     let is_head = request.as_ref().is_some_and(|request| *request.method() == Method::HEAD);
     let mut response = connection.send(request, timeout).await?;
+    if upgrades && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response.map(|incoming| Body::switched(incoming, connection)));
+    }
     let said = head::settle(&mut response).map_err(Unanswered::Malformed)?;
     if said.is_http_10 {
         connection.is_of_an_old_server();

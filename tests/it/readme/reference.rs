@@ -98,11 +98,15 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let (servers, each) = (vec!["servers = [\"http://127.0.0.1:3000\"]"], "upstreams.NAME.servers");
     let servers = if path.starts_with(&format!("{each}.")) { vec![] } else { servers };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
+    let mut route = vec!["path = \"/*\"", "upstream = \"NAME\""];
+    if path.starts_with("routes.NAME.tunnel.") {
+        route.push("upgrade = [\"websocket\"]");
+    }
     let mut tables = vec![
         ("auth.NAME", keys),
         ("limits.NAME", limit),
         ("upstreams.NAME", servers),
-        ("routes.NAME", vec!["path = \"/*\"", "upstream = \"NAME\""]),
+        ("routes.NAME", route),
     ];
     let optional = [
         ("session", vec!["id_from = [\"cookie:sid\"]"]),

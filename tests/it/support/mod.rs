@@ -11,6 +11,7 @@ mod proxy;
 mod redis;
 mod token;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 use std::time::Duration;
