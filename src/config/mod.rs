@@ -42,7 +42,7 @@ pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
-pub use tunnel::{Origin, Tunnel};
+pub use tunnel::{EndOn, Origin, Tunnel};
 pub use upstream::{Balance, ClientShare, Endpoint, Upstream};
 pub use warm::Warm;
 

@@ -15,6 +15,7 @@ use prometheus_client::registry::Unit;
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
+use super::tunnels::TunnelMeter;
 use crate::base::shard::Counters;
 
 /// What one limit, or one of its windows, counts.
@@ -68,6 +69,8 @@ pub struct Now {
     pub upstreams: Vec<(String, Occupancy)>,
     /// Most client connections.
     pub connections_max: usize,
+    /// How many tunnels are open on each route that may have some.
+    pub tunnels: Vec<(String, usize)>,
 }
 
 /// See the module.
@@ -79,6 +82,7 @@ pub(super) struct Live {
     issuers: Mutex<Vec<Weak<IssuerMeter>>>,
     /// Requests that have begun, and those that have ended.
     requests: Counters<2>,
+    pub(super) tunnels: TunnelMeter,
     now: Mutex<Now>,
 }
 
@@ -175,7 +179,8 @@ impl Collector for Live {
         let help = "Most client connections, server.limits.connections.";
         gauge(&mut encoder, "connections_max", help, most)?;
         self.encode_issuers(&now, &mut encoder)?;
-        encode_upstreams(&now.upstreams, &mut encoder)
+        encode_upstreams(&now.upstreams, &mut encoder)?;
+        self.tunnels.encode(&now.tunnels, &mut encoder)
     }
 }
 

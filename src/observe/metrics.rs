@@ -18,6 +18,7 @@ use super::histogram::Histogram;
 use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
+use super::tunnels::TunnelMeter;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
 const UNMATCHED: &str = "unmatched";
@@ -215,6 +216,11 @@ impl Metrics {
         items: impl Iterator<Item = (&'n str, &'static str)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         self.live.limits(items)
+    }
+
+    /// What tunnels count.
+    pub fn tunnels(&self) -> &TunnelMeter {
+        &self.live.tunnels
     }
 
     /// A request has begun.

@@ -16,6 +16,7 @@ mod observer;
 mod process;
 mod route;
 mod series;
+mod tunnels;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
@@ -27,3 +28,4 @@ pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
 pub use route::RouteMeter;
+pub use tunnels::TunnelMeter;

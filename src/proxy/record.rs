@@ -172,7 +172,7 @@ impl Record {
     /// The tunnel has ended that the request has opened, which took so long.
     pub(super) fn note_tunnel(&mut self, report: tunnel::Report, opened_after: Duration) {
         self.bytes = report.sent;
-        self.reason = report.refused.map(tunnel::Refusal::code);
+        self.reason = report.reason();
         self.tunnel = Some(Box::new(TunnelNotes { report, opened_after }));
     }
 

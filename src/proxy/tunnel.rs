@@ -2,14 +2,18 @@
 //! `crate::tunnel`, in the task of the client's connection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::transaction::Transaction;
-use crate::config;
-use crate::tunnel::{Begun, Carrier, End, Pump, Report};
+use crate::base::facts::Identity;
+use crate::plan::{Plan, Route};
+use crate::runtime::Terms;
+use crate::store::SessionKeys;
+use crate::tunnel::{Begun, Carrier, End, Pump, Report, Rules};
 use crate::upstream::{Held, Switched};
 
 /// A tunnel that its upstream has agreed to.
@@ -17,9 +21,11 @@ use crate::upstream::{Held, Switched};
 pub(super) struct Opened {
     /// The upstream's end.
     pub(super) upstream: Switched,
-    pub(super) rules: Arc<config::Tunnel>,
+    pub(super) route: Arc<Route>,
     /// What the client's own key is answered with.
     pub(super) accept: HeaderValue,
+    /// The session that was attached.
+    pub(super) session: Option<SessionKeys>,
 }
 
 /// A request whose connection has changed to WebSocket: its record, and its place among those in
@@ -47,12 +53,30 @@ impl Tunnel {
     /// Moves bytes until the tunnel has ended, or `cut` is cancelled; then its record is written.
     pub async fn run<C: Carrier>(self, client: Begun<C>, cut: &CancellationToken) {
         let Self { opened, mut transaction, opened_after } = self;
-        let Opened { upstream: Switched { socket, early, held }, rules, .. } = *opened;
+        let Opened { upstream: Switched { socket, early, held }, route, session, .. } = *opened;
         // Until its end it is a request in progress for its upstream.
         let _held: Held = held;
-        let progress_timeout = transaction.received.plan().upload.progress_timeout;
-        let upstream = Begun { carrier: socket, early };
-        let mut pump = Pump::new(client, upstream, &rules, progress_timeout);
+        let gateway = Arc::clone(&transaction.received.connection.gateway);
+        let Transaction { resolved, caller, .. } = &*transaction;
+        let terms = Terms {
+            route: Arc::clone(&route),
+            client: resolved.client.address,
+            caller: caller.clone(),
+            session,
+        };
+        let open = gateway.tunnels.open(terms);
+        let meter = gateway.observer.metrics.tunnels();
+        let plan = transaction.received.plan();
+        let tunnel = route.tunnel.clone().unwrap_or_default();
+        let caller = transaction.caller.as_deref().filter(|_| tunnel.end_on.expiry);
+        let rules = Rules {
+            tunnel: &tunnel,
+            progress_timeout: plan.upload.progress_timeout,
+            expires_at: caller.and_then(|identity| expires_at(plan, identity)),
+            control: &open.control,
+            meter,
+        };
+        let mut pump = Pump::new(client, Begun { carrier: socket, early }, &rules);
         tokio::select! {
             biased;
             () = pump.run() => {}
@@ -61,6 +85,18 @@ impl Tunnel {
         let report = pump.report();
         // The sockets first: whoever reads the line finds them closed.
         drop(pump);
+        drop(open);
+        meter.ended(report.end.word());
         transaction.record.note_tunnel(report, opened_after);
     }
+}
+
+/// When a caller's token expires, with the leeway that it was admitted with; nothing for one that
+/// does not.
+fn expires_at(plan: &Plan, identity: &Identity) -> Option<Instant> {
+    let seconds = u64::try_from(identity.expires_at).ok().filter(|at| *at < i64::MAX as u64)?;
+    let leeway = plan.config.auth.get(&*identity.verifier).map(|verifier| verifier.leeway);
+    let at = Duration::from_secs(seconds) + leeway.unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::now().checked_add(at.saturating_sub(now))
 }

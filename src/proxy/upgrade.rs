@@ -1,5 +1,7 @@
 //! The handshake of a WebSocket on both sides: the client's, and the gateway's own to the upstream.
 
+use std::sync::Arc;
+
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -14,24 +16,26 @@ use super::request::Request;
 use super::tunnel::Opened;
 use crate::base::http::fields::connection_options;
 use crate::guard::{self, Handshake, WEBSOCKET_VERSION};
+use crate::store::SessionKeys;
 use crate::tunnel;
 use crate::upstream::Download;
+
+/// What a client asks for who wants a WebSocket.
+#[derive(Debug)]
+pub(super) struct Asked {
+    handshake: Handshake,
+    /// The session that was attached to the request.
+    pub(super) session: Option<SessionKeys>,
+}
 
 /// The handshake that a request is, where its route allows one.
 ///
 /// # Errors
 /// It is none as it must be, or its page may not.
-pub(super) fn asked(
-    request: &Request<'_>,
-    head: &Parts,
-) -> Result<Option<Box<Handshake>>, Rejection> {
-    match &request.route.tunnel {
-        None => Ok(None),
-        Some(tunnel) => {
-            let asked = guard::handshake(&tunnel.origins, head, request.has_body)?;
-            Ok(asked.map(Box::new))
-        }
-    }
+pub(super) fn asked(request: &Request<'_>, head: &Parts) -> Result<Option<Box<Asked>>, Rejection> {
+    let Some(tunnel) = &request.route.tunnel else { return Ok(None) };
+    let handshake = guard::handshake(&tunnel.origins, head, request.has_body)?;
+    Ok(handshake.map(|handshake| Box::new(Asked { handshake, session: None })))
 }
 
 /// Asks the upstream for a WebSocket. Whatever else it answers is passed on.
@@ -42,7 +46,7 @@ pub(super) async fn open(
     request: &Request<'_>,
     head: Parts,
     added: Fields,
-    handshake: &Handshake,
+    asked: Asked,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let key = tunnel::fresh_key();
@@ -60,9 +64,9 @@ pub(super) async fn open(
     let (head, download) = response.into_parts();
     let broken = Rejection::UpgradeRefused("its connection has ended");
     let upstream = download.into_switched().ok_or(broken)?;
-    let rules = request.route.tunnel.clone().unwrap_or_default();
-    let accept = tunnel::accept(&handshake.key);
-    let opened = Opened { upstream, rules, accept };
+    let accept = tunnel::accept(&asked.handshake.key);
+    let route = Arc::clone(request.route);
+    let opened = Opened { upstream, route, accept, session: asked.session };
     Ok(Response::from_parts(head, Content::Switched(Box::new(opened))))
 }
 

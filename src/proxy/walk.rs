@@ -41,14 +41,14 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
 
-    let handshake = match upgrade::asked(&request, &head) {
-        Ok(handshake) => handshake,
+    let mut asked = match upgrade::asked(&request, &head) {
+        Ok(asked) => asked,
         Err(rejection) => {
             let Request { received, resolved, route, .. } = request;
             return deliver::refusal(&rejection, received, resolved, Some(route), record);
         }
     };
-    let is_handshake = handshake.is_some();
+    let is_handshake = asked.is_some();
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
@@ -60,6 +60,9 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         Ok(admitted) => (admitted, Ok(checks.look().await)),
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
+    if let Some(asked) = &mut asked {
+        asked.session = checks.attached_session();
+    }
     let (request, store_is_away) = (checks.request, checks.store_is_away());
     let Admitted { receipt, quota, added } = admitted;
     let outcome = match found {
@@ -79,13 +82,13 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             if let Some(Found::Pass(notes)) = passed {
                 *cache = Some(notes);
             }
-            let sent = match handshake {
+            let sent = match asked {
                 None => {
                     let outbound = Outbound::new(&request, head, body, added);
                     dispatch::forward(&request, outbound, store_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
-                Some(asked) => Box::pin(upgrade::open(&request, head, added, &asked, record)).await,
+                Some(asked) => Box::pin(upgrade::open(&request, head, added, *asked, record)).await,
             };
             sent.map(Answer::fetched)
         }

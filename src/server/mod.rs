@@ -24,6 +24,9 @@ use self::connection::Context;
 use self::workers::Workers;
 use crate::runtime::Gateway;
 
+/// The part of `server.drain` over which tunnels are told to end; the rest is for their answers.
+const TUNNELS_SHARE: f64 = 0.8;
+
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
     context: Arc<Context>,
@@ -81,7 +84,15 @@ impl Server {
         drain.begin();
         loops.close();
         loops.wait().await;
-        drain.finish(context.gateway.running().plan.config.server.drain).await;
+        let limit = context.gateway.running().plan.config.server.drain;
+        let tunnels = async {
+            context.gateway.tunnels.drain(limit.mul_f64(TUNNELS_SHARE)).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = drain.finish(limit) => {}
+            () = tunnels => {}
+        }
         done.cancel();
     }
 }

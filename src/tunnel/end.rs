@@ -13,13 +13,40 @@ pub enum End {
     Idle,
     /// It was open for `max_age`.
     Age,
+    /// The token has expired.
+    Expired,
+    /// The token was revoked, or the API key.
+    Revoked,
+    /// The session has ended.
+    Session,
     /// A message of the client was beyond a limit.
     Limit,
+    /// A reload has taken its route away.
+    RouteGone,
+    /// The gateway is about to stop.
+    Drain,
+    /// An operator wanted it.
+    Operator,
     /// A peer took nothing for `progress_timeout`, or the drain was over.
     Cut,
 }
 
 impl End {
+    /// The words for the log and the metrics.
+    pub const WORDS: [&str; 11] = [
+        "client",
+        "upstream",
+        "idle",
+        "age",
+        "expired",
+        "revoked",
+        "session",
+        "limit",
+        "route_gone",
+        "drain",
+        "cut",
+    ];
+
     /// The word for the log and the metrics.
     pub fn word(self) -> &'static str {
         match self {
@@ -27,8 +54,13 @@ impl End {
             Self::Upstream => "upstream",
             Self::Idle => "idle",
             Self::Age => "age",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Session => "session",
             Self::Limit => "limit",
-            Self::Cut => "cut",
+            Self::RouteGone => "route_gone",
+            Self::Drain => "drain",
+            Self::Operator | Self::Cut => "cut",
         }
     }
 
@@ -38,7 +70,13 @@ impl End {
             Self::Client | Self::Upstream | Self::Cut => (1001, ""),
             Self::Idle => (1001, "idle for too long"),
             Self::Age => (1001, "open for too long"),
+            Self::Expired => (1008, "token expired"),
+            Self::Revoked => (1008, "token revoked"),
+            Self::Session => (1008, "session ended"),
             Self::Limit => (1008, "too many messages"),
+            Self::RouteGone => (1001, "route removed"),
+            Self::Drain => (1001, "going away"),
+            Self::Operator => (1008, "closed by an operator"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! read before it reads more. Payloads are not looked at; the headers of frames are (`flow`), so
 //! that messages can be counted and a Close of our own stands between two frames.
 
+mod control;
 mod end;
 mod flow;
 mod frame;
@@ -13,7 +14,8 @@ mod pace;
 mod pipe;
 mod pump;
 
+pub use control::Control;
 pub use end::End;
 pub use flow::Refusal;
 pub use key::{accept, fresh as fresh_key};
-pub use pump::{Begun, Carrier, Pump, Report};
+pub use pump::{Begun, Carrier, Pump, Report, Rules};

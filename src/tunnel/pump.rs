@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::control::Control;
 use super::end::End;
 use super::flow::{FlowRules, Refusal};
 use super::frame;
 use super::pipe::{Fault, Pipe};
 use crate::base::socket::Socket;
 use crate::config;
+use crate::observe::TunnelMeter;
 
 /// How long the peers have to answer a Close before they are cut off.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -54,6 +56,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// The code of what was refused, or of who wanted the end, for the log.
+    pub fn reason(&self) -> Option<&'static str> {
+        let operator = (self.end == End::Operator).then_some("closed_by_operator");
+        self.refused.map(Refusal::code).or(operator)
+    }
+
     /// Of a tunnel that nothing has passed.
     pub fn unused(end: End) -> Self {
         Self { end, refused: None, sent: 0, received: 0, messages: 0 }
@@ -64,18 +72,38 @@ impl Report {
 #[derive(Debug)]
 struct Times {
     idle_timeout: Duration,
-    /// How long a peer may take nothing.
     progress_timeout: Duration,
     ends_at: Instant,
+    /// What its end is then.
+    at_end: End,
     /// When a byte last came.
     active: Instant,
 }
 
+/// What a tunnel must keep to.
+#[derive(Debug)]
+pub struct Rules<'a> {
+    /// What its route says.
+    pub tunnel: &'a config::Tunnel,
+    /// How long a peer may take nothing.
+    pub progress_timeout: Duration,
+    /// When its token expires.
+    pub expires_at: Option<Instant>,
+    /// How others end it.
+    pub control: &'a Control,
+    /// What counts its bytes.
+    pub meter: &'a TunnelMeter,
+}
+
 /// A tunnel.
 #[derive(Debug)]
-pub struct Pump<C, U> {
+pub struct Pump<'a, C, U> {
     client: C,
     upstream: U,
+    control: &'a Control,
+    meter: &'a TunnelMeter,
+    /// What was counted.
+    counted: [u64; 3],
     /// From the client to the upstream.
     up: Pipe,
     down: Pipe,
@@ -87,26 +115,26 @@ pub struct Pump<C, U> {
     cut_at: Option<Instant>,
 }
 
-impl<C: Carrier, U: Carrier> Pump<C, U> {
-    /// A tunnel that begins now. `progress_timeout`: how long a peer may take nothing.
-    pub fn new(
-        client: Begun<C>,
-        upstream: Begun<U>,
-        tunnel: &config::Tunnel,
-        progress_timeout: Duration,
-    ) -> Self {
+impl<'a, C: Carrier, U: Carrier> Pump<'a, C, U> {
+    /// A tunnel that begins now.
+    pub fn new(client: Begun<C>, upstream: Begun<U>, rules: &Rules<'a>) -> Self {
+        let Rules { tunnel, progress_timeout, expires_at, control, meter } = *rules;
         let now = Instant::now();
-        let times = Times {
-            idle_timeout: tunnel.idle_timeout,
-            progress_timeout,
-            ends_at: now + tunnel.max_age,
-            active: now,
+        let too_old_at = now + tunnel.max_age;
+        let (ends_at, at_end) = match expires_at {
+            Some(at) if at < too_old_at => (at, End::Expired),
+            _ => (too_old_at, End::Age),
         };
+        let idle_timeout = tunnel.idle_timeout;
+        let times = Times { idle_timeout, progress_timeout, ends_at, at_end, active: now };
         Self {
             up: Pipe::new(FlowRules::of_client(tunnel), &client.early),
             down: Pipe::new(FlowRules::default(), &upstream.early),
             client: client.carrier,
             upstream: upstream.carrier,
+            control,
+            meter,
+            counted: [0; 3],
             alarm: Box::pin(tokio::time::sleep_until(times.deadline())),
             times,
             end: None,
@@ -151,10 +179,13 @@ impl<C: Carrier, U: Carrier> Pump<C, U> {
         loop {
             let now = Instant::now();
             let was_open = self.cut_at.is_none();
-            if self.poll_pipes(cx, now).is_ready() {
+            let polled = self.poll_pipes(cx, now);
+            self.count();
+            if polled.is_ready() {
                 return Poll::Ready(());
             }
-            if let Some(end) = self.over(now) {
+            let asked = if was_open { self.control.poll(cx) } else { None };
+            if let Some(end) = asked.or_else(|| self.over(now)) {
                 if end == End::Cut {
                     self.cut();
                     return Poll::Ready(());
@@ -219,6 +250,13 @@ impl<C: Carrier, U: Carrier> Pump<C, U> {
         Poll::Pending
     }
 
+    /// Counts what has passed since the last time.
+    fn count(&mut self) {
+        let now = [self.up.bytes(), self.down.bytes(), self.up.messages() + self.down.messages()];
+        let before = std::mem::replace(&mut self.counted, now);
+        self.meter.passed(now[0] - before[0], now[1] - before[1], now[2] - before[2]);
+    }
+
     /// Has both peers told that it ends. They have [`CLOSE_TIME`] to answer.
     fn close(&mut self, end: End, (code, reason): (u16, &str), now: Instant) {
         self.end.get_or_insert(end);
@@ -236,9 +274,9 @@ impl<C: Carrier, U: Carrier> Pump<C, U> {
         if self.cut_at.is_some() {
             return None;
         }
-        let Times { ends_at, active, idle_timeout, .. } = self.times;
+        let Times { ends_at, at_end, active, idle_timeout, .. } = self.times;
         if ends_at <= now {
-            Some(End::Age)
+            Some(at_end)
         } else if active + idle_timeout <= now {
             Some(End::Idle)
         } else {

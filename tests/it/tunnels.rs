@@ -1,6 +1,7 @@
 //! WebSockets through the gateway: who may open one, what passes, what bounds it, what ends it.
 
 mod bounds;
+mod ends;
 mod opening;
 mod passing;
 

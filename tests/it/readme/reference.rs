@@ -329,6 +329,10 @@ path = "/cached/*"
 upstream = "shop"
 limits = ["tight"]
 cache = {{ ttl = "1h", shared = true }}
+[routes.live]
+path = "/live"
+upstream = "shop"
+upgrade = ["websocket"]
 "#,
         upstream.table("shop"),
         issuer.url(),
