@@ -9,7 +9,9 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
 
-pub use upgrade::{BadHandshake, Handshake, WEBSOCKET_VERSION, handshake};
+pub use upgrade::{
+    BadHandshake, Handshake, WEBSOCKET_VERSION, handshake, is_connect, settle_connect,
+};
 
 use crate::base::facts::{Peer, Target};
 use crate::base::http::authority::Authority;

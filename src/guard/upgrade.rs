@@ -3,6 +3,7 @@
 use http::header::{ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use hyper::ext::Protocol;
 
 use crate::base::http::fields::connection_options;
 use crate::config::Origin;
@@ -27,8 +28,22 @@ pub enum BadHandshake {
 /// A well-formed handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
-    /// What the client wants to be answered for.
-    pub key: HeaderValue,
+    /// What the client wants to be answered for; nothing over HTTP/2, which needs no proof.
+    pub key: Option<HeaderValue>,
+}
+
+/// Makes a GET of the one CONNECT that is permitted: that of a WebSocket over HTTP/2 (RFC 8441 §4).
+/// It is a handshake like any other from here on, see [`is_connect`].
+pub fn settle_connect(head: &mut Parts) {
+    let websocket = |protocol: &Protocol| protocol.as_str().eq_ignore_ascii_case("websocket");
+    if head.version == Version::HTTP_2 && head.extensions.get::<Protocol>().is_some_and(websocket) {
+        head.method = Method::GET;
+    }
+}
+
+/// Whether a request came as a CONNECT for another protocol (RFC 8441 §4).
+pub fn is_connect(head: &Parts) -> bool {
+    head.version == Version::HTTP_2 && head.extensions.get::<Protocol>().is_some()
 }
 
 /// The handshake that a request is; nothing for any other request. An HTTP/1.0 client's `Upgrade`
@@ -42,30 +57,38 @@ pub fn handshake(
     has_body: bool,
 ) -> Result<Option<Handshake>, BadHandshake> {
     let headers = &head.headers;
-    if head.version != Version::HTTP_11 || !names_websocket(headers) {
-        return Ok(None);
-    }
     let malformed = |what| Err(BadHandshake::Malformed(what));
-    if head.method != Method::GET {
-        return malformed("its method is not GET");
-    }
-    let mut options = connection_options(headers);
-    if !options.any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
-        return malformed("its Connection does not say upgrade");
-    }
+    let key = if is_connect(head) {
+        let mut versions = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
+        // It may be left out: some browsers do.
+        if versions.any(|version| version != WEBSOCKET_VERSION) {
+            return Err(BadHandshake::Version);
+        }
+        None
+    } else if head.version == Version::HTTP_11 && names_websocket(headers) {
+        if head.method != Method::GET {
+            return malformed("its method is not GET");
+        }
+        if !connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+            return malformed("its Connection does not say upgrade");
+        }
+        let version = only(headers, &SEC_WEBSOCKET_VERSION).map_err(BadHandshake::Malformed)?;
+        if version != WEBSOCKET_VERSION {
+            return Err(BadHandshake::Version);
+        }
+        let key = only(headers, &SEC_WEBSOCKET_KEY).map_err(BadHandshake::Malformed)?;
+        if !is_sixteen_bytes(key.as_bytes()) {
+            return malformed("its Sec-WebSocket-Key is not 16 bytes in base64");
+        }
+        Some(key.clone())
+    } else {
+        return Ok(None);
+    };
     if has_body {
         return malformed("it has a body");
     }
-    let version = only(headers, &SEC_WEBSOCKET_VERSION).map_err(BadHandshake::Malformed)?;
-    if version != WEBSOCKET_VERSION {
-        return Err(BadHandshake::Version);
-    }
-    let key = only(headers, &SEC_WEBSOCKET_KEY).map_err(BadHandshake::Malformed)?;
-    if !is_sixteen_bytes(key.as_bytes()) {
-        return malformed("its Sec-WebSocket-Key is not 16 bytes in base64");
-    }
     check_origin(origins, headers)?;
-    Ok(Some(Handshake { key: key.clone() }))
+    Ok(Some(Handshake { key }))
 }
 
 /// May the page that this is opened from? Who names none is no browser, and could name any.

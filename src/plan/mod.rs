@@ -52,6 +52,8 @@ pub struct Plan {
     pub upstreams: Vec<(String, config::Upstream)>,
     /// The routes' names, by index.
     pub route_names: Vec<String>,
+    /// Whether any route allows an upgrade.
+    pub upgrades: bool,
 }
 
 impl Plan {
@@ -116,6 +118,7 @@ impl Plan {
             key_verifiers: verifiers.api_keys,
             upstreams: config.upstreams.clone().into_iter().collect(),
             route_names: config.routes.keys().cloned().collect(),
+            upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             routes: Table::new(routes),
             warnings: warn::warnings(&config),
             config,

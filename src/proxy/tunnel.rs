@@ -22,8 +22,8 @@ pub(super) struct Opened {
     /// The upstream's end.
     pub(super) upstream: Switched,
     pub(super) route: Arc<Route>,
-    /// What the client's own key is answered with.
-    pub(super) accept: HeaderValue,
+    /// What the client's own key is answered with; nothing over HTTP/2.
+    pub(super) accept: Option<HeaderValue>,
     /// The session that was attached.
     pub(super) session: Option<SessionKeys>,
 }

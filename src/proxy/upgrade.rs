@@ -6,7 +6,7 @@ use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
 use super::dispatch::{self, Dispatch, Fields};
@@ -15,7 +15,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use super::tunnel::Opened;
 use crate::base::http::fields::connection_options;
-use crate::guard::{self, Handshake, WEBSOCKET_VERSION};
+use crate::guard::{self, Handshake, Malformed, WEBSOCKET_VERSION};
 use crate::store::SessionKeys;
 use crate::tunnel;
 use crate::upstream::Download;
@@ -33,7 +33,11 @@ pub(super) struct Asked {
 /// # Errors
 /// It is none as it must be, or its page may not.
 pub(super) fn asked(request: &Request<'_>, head: &Parts) -> Result<Option<Box<Asked>>, Rejection> {
-    let Some(tunnel) = &request.route.tunnel else { return Ok(None) };
+    let Some(tunnel) = &request.route.tunnel else {
+        // As a GET it would be answered, and the answer taken for the beginning of a tunnel.
+        let refused = guard::is_connect(head);
+        return if refused { Err(Malformed::MethodRefused.into()) } else { Ok(None) };
+    };
     let handshake = guard::handshake(&tunnel.origins, head, request.has_body)?;
     Ok(handshake.map(|handshake| Box::new(Asked { handshake, session: None })))
 }
@@ -58,13 +62,17 @@ pub(super) async fn open(
     let dispatch = Dispatch::in_background(request);
     let response = dispatch.upgrade(outbound, record.upstream_time()).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if asked.handshake.key.is_none() && response.status().is_success() {
+            // Over HTTP/2 that would be the beginning of a tunnel.
+            return Err(Rejection::UpgradeRefused("it did not switch"));
+        }
         return Ok(response.map(|download| Content::Download(Box::new(download))));
     }
     confirm(&response, &key)?;
     let (head, download) = response.into_parts();
     let broken = Rejection::UpgradeRefused("its connection has ended");
     let upstream = download.into_switched().ok_or(broken)?;
-    let accept = tunnel::accept(&asked.handshake.key);
+    let accept = asked.handshake.key.as_ref().map(tunnel::accept);
     let route = Arc::clone(request.route);
     let opened = Opened { upstream, route, accept, session: asked.session };
     Ok(Response::from_parts(head, Content::Switched(Box::new(opened))))
@@ -92,16 +100,25 @@ pub(super) fn stamp(mut response: Response<Content>) -> Response<Content> {
     if let Content::Switched(opened) = response.body() {
         let accept = opened.accept.clone();
         let headers = response.headers_mut();
-        offer(headers);
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        headers.remove(SEC_WEBSOCKET_ACCEPT);
+        match accept {
+            Some(accept) => {
+                offer(headers);
+                headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+            }
+            None => *response.status_mut() = StatusCode::OK,
+        }
     }
     response
 }
 
-/// Ends the connection behind the answer to a handshake, unless it has changed: what follows may be
-/// frames, and must not be read as a request.
-pub(super) fn end_unless_switched(mut response: Response<Content>) -> Response<Content> {
-    if !matches!(response.body(), Content::Switched(_)) {
+/// Ends an HTTP/1.1 connection behind the answer to a handshake, unless it has changed: what
+/// follows may be frames, and must not be read as a request.
+pub(super) fn end_unless_switched(
+    mut response: Response<Content>,
+    version: Version,
+) -> Response<Content> {
+    if version != Version::HTTP_2 && !matches!(response.body(), Content::Switched(_)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 
 use super::body::{Body, Content};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
@@ -19,6 +19,7 @@ use super::upgrade;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
+use crate::guard;
 use crate::limit::{Outcome, SlotGuard};
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
@@ -26,7 +27,10 @@ pub async fn handle(
     connection: &Arc<Connection>,
     request: http::Request<impl Into<Inbound>>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if head.method == Method::CONNECT {
+        guard::settle_connect(&mut head);
+    }
     let mut transaction = Transaction::open(connection, &head);
     let response = answer(&mut transaction, head, body.into()).await;
     Body::attach(response, transaction)
@@ -103,7 +107,11 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             deliver::refusal(&rejection, received, resolved, Some(route), record)
         }
     };
-    if is_handshake { upgrade::end_unless_switched(response) } else { response }
+    if is_handshake {
+        upgrade::end_unless_switched(response, request.received.version)
+    } else {
+        response
+    }
 }
 
 /// Says who calls, asks the store what all rooms want to know, and judges the answers.

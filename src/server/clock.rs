@@ -129,6 +129,12 @@ impl InProgress {
     pub(super) fn clock(&self) -> &Clock {
         &self.0
     }
+
+    /// One more, for what goes on behind the response.
+    pub(super) fn another(&self) -> Self {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl Clock {

@@ -10,6 +10,7 @@ mod park;
 mod places;
 mod protocol;
 mod socket;
+mod stream_tunnel;
 mod workers;
 
 use std::net::SocketAddr;

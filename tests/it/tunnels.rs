@@ -2,6 +2,7 @@
 
 mod bounds;
 mod ends;
+mod http2;
 mod opening;
 mod passing;
 
