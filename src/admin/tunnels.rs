@@ -58,6 +58,7 @@ pub(super) fn list(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
     let shown = all.iter().take(LISTED_MAX).map(|entry| {
         json!({
             "id": entry.id,
+            "kind": entry.kind().word(),
             "route": entry.route_name(),
             "client": entry.client().to_string(),
             "subject": entry.subject(),

@@ -235,6 +235,16 @@ pub fn is_grpc(headers: &http::HeaderMap) -> bool {
     })
 }
 
+/// Whether a message is a stream of events (HTML Living Standard, server-sent events): it may pause
+/// for long, and has no end of its own.
+pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
+}
+
 /// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a
 /// header (RFC 9110 §6.5.1).
 pub fn keep_allowed_trailers(fields: &mut http::HeaderMap) {

@@ -1,13 +1,14 @@
 //! `[routes.NAME]`: what is matched and what is done with it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
 use super::reader::Section;
 use super::tunnel::{self, Tunnel};
-use super::value::{Mistake, Read, echo, field_name, flag, method, text};
+use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
 
 /// `[routes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
+    /// Longest pause within a stream of events.
+    pub stream_timeout: Duration,
     /// What bounds its tunnels; `None`: no upgrade is allowed.
     pub tunnel: Option<Tunnel>,
 }
@@ -97,6 +100,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         invalidates: route.list_or_empty("invalidates", text),
+        stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
         tunnel: tunnel::read(route),
     }
 }

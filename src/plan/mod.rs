@@ -165,6 +165,7 @@ fn compile_routes(
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
             upstream,
             invalidates,
+            stream_timeout: written.stream_timeout,
             tunnel: written.tunnel.clone().map(Arc::new),
         };
         routes.push((matcher, Arc::new(route)));

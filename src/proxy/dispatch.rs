@@ -17,7 +17,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
-use crate::base::facts::ClientAddr;
+use crate::base::facts::{ClientAddr, is_event_stream};
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
@@ -40,6 +40,8 @@ pub(super) struct Dispatch {
     interim: Option<Arc<Interim>>,
     /// What holds the request's body back until the upstream asks for it.
     gate: Option<Arc<Gate>>,
+    /// How long a stream of events may pause.
+    stream_timeout: Duration,
 }
 
 impl Dispatch {
@@ -59,6 +61,7 @@ impl Dispatch {
             client: request.client().address,
             interim: None,
             gate: None,
+            stream_timeout: request.route.stream_timeout,
         }
     }
 
@@ -80,8 +83,13 @@ impl Dispatch {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let sent = self.upstream().send(self.client, request, upload, on_interim);
-        let response = sent.await;
+        let mut response = sent.await;
         *took = Some(sent_at.elapsed());
+        if let Ok(response) = &mut response
+            && is_event_stream(response.headers())
+        {
+            response.body_mut().set_stream(self.stream_timeout);
+        }
         response
     }
 

@@ -6,6 +6,7 @@ mod checks;
 mod connection;
 mod deliver;
 mod dispatch;
+mod events;
 mod explain;
 mod forecast;
 mod invalidation;

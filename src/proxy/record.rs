@@ -164,6 +164,11 @@ impl Record {
         }
     }
 
+    /// The gateway has ended the response's body before its upstream did, and cleanly.
+    pub(super) fn note_ended(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
     /// The last byte was handed over.
     pub(super) fn note_complete(&mut self) {
         self.completed = true;

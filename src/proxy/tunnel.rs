@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::transaction::Transaction;
 use crate::base::facts::Identity;
 use crate::plan::{Plan, Route};
-use crate::runtime::Terms;
+use crate::runtime::{Kind, Terms};
 use crate::store::SessionKeys;
 use crate::tunnel::{Begun, Carrier, End, Pump, Report, Rules};
 use crate::upstream::{Held, Switched};
@@ -59,6 +59,7 @@ impl Tunnel {
         let gateway = Arc::clone(&transaction.received.connection.gateway);
         let Transaction { resolved, caller, .. } = &*transaction;
         let terms = Terms {
+            kind: Kind::WebSocket,
             route: Arc::clone(&route),
             client: resolved.client.address,
             caller: caller.clone(),
@@ -93,7 +94,7 @@ impl Tunnel {
 
 /// When a caller's token expires, with the leeway that it was admitted with; nothing for one that
 /// does not.
-fn expires_at(plan: &Plan, identity: &Identity) -> Option<Instant> {
+pub(super) fn expires_at(plan: &Plan, identity: &Identity) -> Option<Instant> {
     let seconds = u64::try_from(identity.expires_at).ok().filter(|at| *at < i64::MAX as u64)?;
     let leeway = plan.config.auth.get(&*identity.verifier).map(|verifier| verifier.leeway);
     let at = Duration::from_secs(seconds) + leeway.unwrap_or_default();

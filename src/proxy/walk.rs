@@ -13,9 +13,9 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::Request;
+use super::request::{Received, Request, Resolved};
 use super::transaction::Transaction;
-use super::upgrade;
+use super::upgrade::{self, Asked};
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
@@ -39,18 +39,10 @@ pub async fn handle(
 async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
-    let request = match Request::resolve(received, resolved, &head, has_body) {
-        Ok(Some(request)) => request,
+    let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
+        Ok(Some(found)) => found,
         Ok(None) => return deliver::server_options(received),
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
-    };
-
-    let mut asked = match upgrade::asked(&request, &head) {
-        Ok(asked) => asked,
-        Err(rejection) => {
-            let Request { received, resolved, route, .. } = request;
-            return deliver::refusal(&rejection, received, resolved, Some(route), record);
-        }
     };
     let is_handshake = asked.is_some();
 
@@ -112,6 +104,26 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     } else {
         response
     }
+}
+
+/// A request that has found its route, and the WebSocket that it asks for.
+type Routed<'a> = (Request<'a>, Option<Box<Asked>>);
+
+/// Finds what a request is about, and whether it asks for a WebSocket.
+///
+/// # Errors
+/// It is not well formed, or no route takes it.
+fn resolve<'a>(
+    received: &'a Received,
+    resolved: &'a mut Resolved,
+    head: &Parts,
+    has_body: bool,
+) -> Result<Option<Routed<'a>>, Rejection> {
+    let Some(request) = Request::resolve(received, resolved, head, has_body)? else {
+        return Ok(None);
+    };
+    let asked = upgrade::asked(&request, head)?;
+    Ok(Some((request, asked)))
 }
 
 /// Says who calls, asks the store what all rooms want to know, and judges the answers.

@@ -1,5 +1,5 @@
-//! The tunnels that are open on this node, and who may end them: a revocation, the end of a
-//! session, a reload that takes their route away, the drain, an operator.
+//! The tunnels and streams that are open on this node, and who may end them: a revocation, the end
+//! of a session, a reload that takes their route away, the drain, an operator.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,9 +33,30 @@ struct Open {
     is_draining: bool,
 }
 
+/// What goes on behind a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A tunnel.
+    WebSocket,
+    /// A stream of events.
+    Events,
+}
+
+impl Kind {
+    /// The word for operators.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Events => "events",
+        }
+    }
+}
+
 /// Whose tunnel it is, and what it goes on for.
 #[derive(Debug)]
 pub struct Terms {
+    /// What it is.
+    pub kind: Kind,
     /// Its route, as it was when it was opened.
     pub route: Arc<Route>,
     /// Who has opened it.
@@ -110,7 +131,7 @@ impl Tunnels {
         let routes = plan.routes.policies().filter(|route| route.tunnel.is_some());
         let mut counts: BTreeMap<String, usize> =
             routes.map(|route| (route.name.clone(), 0)).collect();
-        for entry in self.all() {
+        for entry in self.all().iter().filter(|entry| entry.kind() == Kind::WebSocket) {
             *counts.entry(entry.route_name().to_owned()).or_default() += 1;
         }
         counts.into_iter().collect()
@@ -120,7 +141,9 @@ impl Tunnels {
     pub(super) fn adopt(&self, plan: &Plan) {
         for entry in self.all() {
             let name = entry.route_name();
-            let is_left = |route: &Arc<Route>| route.name == name && route.tunnel.is_some();
+            let is_events = entry.kind() == Kind::Events;
+            let is_left =
+                |route: &Arc<Route>| route.name == name && (is_events || route.tunnel.is_some());
             if !plan.routes.policies().any(is_left) {
                 entry.control.end(End::RouteGone);
             }
@@ -162,6 +185,11 @@ pub(super) enum Look {
 }
 
 impl Entry {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.terms.kind
+    }
+
     /// The name of its route.
     pub fn route_name(&self) -> &str {
         &self.terms.route.name
@@ -180,7 +208,8 @@ impl Entry {
     /// The caller, and those of his revocation keys that end the tunnel.
     fn revocable(&self) -> Option<(&Identity, RevocationKeys<'_>)> {
         let identity = self.terms.caller.as_deref()?;
-        let end_on = self.terms.route.tunnel.as_ref()?.end_on;
+        let tunnel = self.terms.route.tunnel.as_ref();
+        let end_on = tunnel.map(|tunnel| tunnel.end_on).unwrap_or_default();
         Some((identity, revocation_keys(identity, end_on)))
     }
 

@@ -27,7 +27,7 @@ impl Control {
     }
 
     /// The reason, if its end was asked for; `cx` is woken then.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Option<End> {
+    pub fn poll(&self, cx: &Context<'_>) -> Option<End> {
         let mut asked = self.lock();
         if asked.end.is_none() && !asked.waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
             asked.waker = Some(cx.waker().clone());

@@ -22,6 +22,8 @@ pub struct Download {
     /// Until the body has ended.
     held: Option<Held>,
     read_timeout: Duration,
+    /// Whether it is a stream of events, which pauses as a rule.
+    is_stream: bool,
     /// Runs while the upstream pauses.
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -56,9 +58,19 @@ impl Download {
         read_timeout: Duration,
     ) -> Self {
         let held = Some(Held { endpoint, _permit: permit, _counted: None });
-        let mut download = Self { body, held, read_timeout, pause: None };
+        let mut download = Self { body, held, read_timeout, is_stream: false, pause: None };
         download.release_at_end();
         download
+    }
+
+    /// It is a stream of events: it may pause for so long.
+    pub fn set_stream(&mut self, timeout: Duration) {
+        (self.is_stream, self.read_timeout) = (true, timeout);
+    }
+
+    /// Whether it is a stream of events.
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
     }
 
     /// The connection below a response that has changed its protocol.
@@ -84,7 +96,8 @@ impl Download {
         }
         let timeout = self.read_timeout;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        pause.as_mut().poll(cx).map(|()| DownloadFault::Stalled)
+        let fault = || if self.is_stream { DownloadFault::Silent } else { DownloadFault::Stalled };
+        pause.as_mut().poll(cx).map(|()| fault())
     }
 }
 

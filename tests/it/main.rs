@@ -92,7 +92,7 @@ mod sessions;
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
-/// WebSockets: opened, passed through, bounded and ended.
+/// WebSockets and streams of events: opened, passed through, bounded and ended.
 mod tunnels;
 /// Upstreams of several servers, of which some are dead.
 mod two_servers;

@@ -1,7 +1,9 @@
-//! WebSockets through the gateway: who may open one, what passes, what bounds it, what ends it.
+//! WebSockets and streams of events through the gateway: who may open one, what passes, what bounds
+//! it, what ends it.
 
 mod bounds;
 mod ends;
+mod events;
 mod http2;
 mod opening;
 mod passing;
