@@ -188,13 +188,17 @@ async fn it_is_offered_only_where_some_route_wants_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_a_tunnel_is_not_idle() {
     let (upstream, _) = upstream(echo);
-    let gateway = Gateway::start(&config(&upstream, "idle_timeout = \"1s\"", ""));
+    // The one before a first request, the other behind the last.
+    let limits = "header_timeout = \"1s\"\nidle_timeout = \"1s\"";
+    let gateway = Gateway::start(&config(&upstream, limits, ""));
     let mut client = connect(gateway.public).await;
     let mut stream = Stream::open(&mut client, "/live/1").await;
     // One that is idle is closed meanwhile.
-    let idle = connect_plainly(gateway.public).await;
-    let closed = async move { while idle.clone().ready().await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, closed).await.expect("an idle connection is closed");
+    let idle = tokio::net::TcpStream::connect(gateway.public).await.expect("a connection");
+    let begun = h2::client::handshake(idle).await.expect("a handshake");
+    let (_client, idle): (SendRequest<Bytes>, _) = begun;
+    let closed = tokio::time::timeout(PATIENCE, idle).await;
+    assert!(closed.is_ok(), "an idle connection is closed");
     stream.assert_open().await;
 }
 
