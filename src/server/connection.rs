@@ -210,8 +210,9 @@ async fn begin_tls<'c>(
     stream: TcpStream,
 ) -> Option<Parked<'c>> {
     let (running, observer) = (server.gateway.running(), &server.gateway.observer);
+    let shaking = server.handshakes.shake(stream, place.client(), &running, observer);
     let shaken = tokio::select! {
-        shaken = Box::pin(server.handshakes.shake(stream, place.client(), &running, observer)) => shaken?,
+        shaken = Box::pin(shaking) => shaken?,
         () = server.drain.stop().cancelled() => return None,
     };
     let Shaken { socket, protocol } = shaken;

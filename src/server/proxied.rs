@@ -65,8 +65,8 @@ impl Failure {
     }
 }
 
-/// Reads the header that a connection begins with, and not one byte more. Nothing where the socket's
-/// own addresses are the right ones.
+/// Reads the header that a connection begins with, and not one byte more. Nothing where the
+/// socket's own addresses are the right ones.
 ///
 /// # Errors
 /// There is no header that is whole and well formed before `deadline`.
@@ -243,4 +243,242 @@ fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
             if sum & 1 == 1 { (sum >> 1) ^ POLYNOMIAL } else { sum >> 1 }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn told(source: &str, destination_port: u16) -> Option<Told> {
+        Some(Told { source: source.parse().unwrap(), destination_port })
+    }
+
+    /// A header of version 2.
+    fn v2(version_and_command: u8, family: u8, block: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(block.len()).unwrap().to_be_bytes();
+        [V2_SIGNATURE, &[version_and_command, family], &length, block].concat()
+    }
+
+    /// From 192.0.2.1 port 1 to 192.0.2.2 port 443, with these TLVs.
+    fn ipv4(tlvs: &[u8]) -> Vec<u8> {
+        let addresses = [192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 443_u16.to_be_bytes()[0], 187];
+        v2(0x21, 0x11, &[&addresses[..], tlvs].concat())
+    }
+
+    /// The same with a right checksum, which is followed by an empty TLV.
+    fn ipv4_with_checksum() -> Vec<u8> {
+        let mut header = ipv4(&[TLV_CRC32C, 0, 4, 0, 0, 0, 0, 4, 0, 0]);
+        let sum = crc32c(header.iter().copied());
+        let at = header.len() - 7;
+        header[at..at + 4].copy_from_slice(&sum.to_be_bytes());
+        header
+    }
+
+    fn ipv6() -> Vec<u8> {
+        let source: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let block = [&source.octets()[..], &[0; 16], &[0, 1, 31, 144], &[0xee, 0, 1, 7]].concat();
+        v2(0x21, 0x21, &block)
+    }
+
+    /// Headers, and whom they name.
+    fn good() -> Vec<(Vec<u8>, Option<Told>)> {
+        let v1 = |line: &str| format!("PROXY {line}\r\n").into_bytes();
+        let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let longest = format!("UNKNOWN {longest} {longest} 65535 65535");
+        assert_eq!(v1(&longest).len(), V1_BYTES_MAX);
+        vec![
+            (v1("TCP4 192.0.2.1 10.0.0.1 56324 443"), told("192.0.2.1", 443)),
+            (v1("TCP4 255.255.255.255 0.0.0.0 0 65535"), told("255.255.255.255", 65535)),
+            (v1("TCP6 2001:db8::1 2001:DB8::A 1 8080"), told("2001:db8::1", 8080)),
+            (v1("TCP6 2001:0db8:0:0:0:0:0:0001 ::ffff:1.2.3.4 1 1"), told("2001:db8::1", 1)),
+            (v1("UNKNOWN"), None),
+            (v1("UNKNOWN \u{ff}\r anything  at all \n"), None),
+            (v1(&longest), None),
+            (ipv4(b""), told("192.0.2.1", 443)),
+            (ipv4_with_checksum(), told("192.0.2.1", 443)),
+            (ipv6(), told("2001:db8::1", 8080)),
+            (v2(0x21, 0x12, &[1; 12]), told("1.1.1.1", 0x0101)),
+            (v2(0x21, 0x22, &[0; 36]), told("::", 0)),
+            (v2(0x21, 0x31, &[b'/'; 216]), None),
+            (v2(0x21, 0x00, b""), None),
+            (v2(0x21, 0x00, b"whatever"), None),
+            (v2(0x20, 0x00, b""), None),
+            (v2(0x20, 0xff, b"whatever"), None),
+            (v2(0x20, 0x11, &[0xff; V2_BYTES_MAX - V2_FIXED_BYTES]), None),
+        ]
+    }
+
+    #[test]
+    fn a_header_is_whole_at_its_last_byte() {
+        for (header, told) in good() {
+            for end in 0..header.len() {
+                assert_eq!(parse(&header[..end]), Ok(None), "{end} of {header:?}");
+            }
+            let whole = Ok(Some(Header { length: header.len(), told }));
+            assert_eq!(parse(&header), whole, "{header:?}");
+            for rest in [&b"GET / HTTP/1.1\r\n"[..], &header, b"\x16\x03\x01"] {
+                assert_eq!(parse(&[&header[..], rest].concat()), whole, "{header:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_lines_of_version_1_are_refused() {
+        for line in [
+            "TCP4 192.0.2.1 10.0.0.1 1",
+            "TCP4 192.0.2.1 10.0.0.1 1 2 ",
+            "TCP4 192.0.2.1 10.0.0.1 1 2 3",
+            "TCP4  192.0.2.1 10.0.0.1 1 2",
+            " TCP4 192.0.2.1 10.0.0.1 1 2",
+            "TCP4\t192.0.2.1 10.0.0.1 1 2",
+            "tcp4 192.0.2.1 10.0.0.1 1 2",
+            "TCP5 192.0.2.1 10.0.0.1 1 2",
+            "TCP4 192.0.2.01 10.0.0.1 1 2",
+            "TCP4 192.0.2.256 10.0.0.1 1 2",
+            "TCP4 192.0.2 10.0.0.1 1 2",
+            "TCP4 192.0.2.1 ::1 1 2",
+            "TCP4 ::1 ::1 1 2",
+            "TCP4 0xc0.0.2.1 10.0.0.1 1 2",
+            "TCP6 192.0.2.1 10.0.0.1 1 2",
+            "TCP6 ::1 10.0.0.1 1 2",
+            "TCP6 ::1%eth0 ::1 1 2",
+            "TCP6 [::1] ::1 1 2",
+            "TCP6 12345::1 ::1 1 2",
+            "TCP4 192.0.2.1 10.0.0.1 01 2",
+            "TCP4 192.0.2.1 10.0.0.1 1 00",
+            "TCP4 192.0.2.1 10.0.0.1 1 +2",
+            "TCP4 192.0.2.1 10.0.0.1 -1 2",
+            "TCP4 192.0.2.1 10.0.0.1 1 65536",
+            "TCP4 192.0.2.1 10.0.0.1 1 f",
+            "TCP4 192.0.2.1 10.0.0.1 1 2\n",
+            "TCP4 192.0.2.1 10.0.0.1 1 2\0",
+            "TCP4 192.0.2.\u{661} 10.0.0.1 1 2",
+            "UNKNOWNS",
+            "unknown",
+            "",
+        ] {
+            let parsed = parse(format!("PROXY {line}\r\n").as_bytes());
+            assert!(matches!(parsed, Err(Failure::Malformed(_))), "{line:?}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        let mut wrong_sum = ipv4_with_checksum();
+        wrong_sum[16] ^= 1;
+        let long = (V2_BYTES_MAX - V2_FIXED_BYTES + 1).to_be_bytes();
+        for header in [
+            [b"PROXY UNKNOWN ", &[b' '; 93][..]].concat(),
+            wrong_sum,
+            ipv4(&[TLV_CRC32C, 0, 3, 0, 0, 0]),
+            ipv4(&[TLV_CRC32C, 0, 0]),
+            ipv4(&[1]),
+            ipv4(&[1, 0]),
+            ipv4(&[1, 0, 1]),
+            ipv4(&[1, 0, 1, 7, 1, 0xff, 0xff]),
+            v2(0x21, 0x11, b""),
+            v2(0x21, 0x11, &[0; 11]),
+            v2(0x21, 0x21, &[0; 35]),
+            v2(0x21, 0x31, &[0; 215]),
+            v2(0x21, 0x10, &[0; 12]),
+            v2(0x21, 0x13, &[0; 12]),
+            v2(0x21, 0x41, &[0; 12]),
+            v2(0x22, 0x11, &[0; 12]),
+            v2(0x11, 0x11, &[0; 12]),
+            v2(0x31, 0x11, &[0; 12]),
+            // Refused by its length alone.
+            [V2_SIGNATURE, &[0x20, 0], &long[6..]].concat(),
+        ] {
+            let parsed = parse(&header);
+            assert!(matches!(parsed, Err(Failure::Malformed(_))), "{header:?}: {parsed:?}");
+        }
+        for other in
+            [&b"GET / HTTP/1.1\r\n"[..], b"PROXY\t", b"proxy ", b"PRI", b"\x16\x03", b"\r\nG"]
+        {
+            assert_eq!(parse(other), Err(Failure::Missing), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_the_standards() {
+        // The check value of CRC-32C, and RFC 3720 B.4.
+        assert_eq!(crc32c(b"123456789".iter().copied()), 0xe306_9283);
+        assert_eq!(crc32c([0; 32].into_iter()), 0x8a91_36aa);
+    }
+
+    /// Bytes that begin like a header, or are one with some of them changed.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let begun = prop_oneof![
+            Just(V1_SIGNATURE.to_vec()),
+            Just(b"PROXY TCP4 ".to_vec()),
+            Just([V2_SIGNATURE, &[0x21, 0x11, 0]].concat()),
+            Just(V2_SIGNATURE.to_vec()),
+        ];
+        let more = prop_oneof![
+            vec(any::<u8>(), 0..300),
+            vec(prop::sample::select(b"01: .\r\nT".to_vec()), 0..120)
+        ];
+        let random = (begun, more).prop_map(|(begun, more)| [begun, more].concat());
+        let headers: Vec<Vec<u8>> = good().into_iter().map(|(header, _)| header).collect();
+        let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
+        let changed = (prop::sample::select(headers), changes).prop_map(|(mut header, changes)| {
+            for (at, byte) in changes {
+                let at = at.index(header.len());
+                header[at] = byte;
+            }
+            header
+        });
+        prop_oneof![random, changed]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_decided_stays_so(bytes in hostile()) {
+            let mut decided = None;
+            for end in 0..=bytes.len() {
+                let parsed = parse(&bytes[..end]);
+                if let Ok(Some(header)) = &parsed {
+                    prop_assert!(header.length <= end && header.length <= V2_BYTES_MAX);
+                }
+                match &decided {
+                    Some(decided) => prop_assert_eq!(decided, &parsed),
+                    None if parsed == Ok(None) => prop_assert!(end < V2_BYTES_MAX),
+                    None => {
+                        // A whole header is known at its last byte, so nothing behind it is read.
+                        if let Ok(Some(header)) = &parsed {
+                            prop_assert_eq!(header.length, end);
+                        }
+                        decided = Some(parsed);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn every_client_is_read(
+            v4: u32, v6: u128, from: u16, to: u16, tlv in vec(any::<u8>(), 0..40),
+        ) {
+            for source in [IpAddr::from(Ipv4Addr::from(v4)), IpAddr::from(Ipv6Addr::from(v6))] {
+                let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+                let line = format!("PROXY {family} {source} {source} {from} {to}\r\n");
+                let octets = match source {
+                    IpAddr::V4(v4) => v4.octets().to_vec(),
+                    IpAddr::V6(v6) => v6.octets().to_vec(),
+                };
+                let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
+                let mut block = [&octets[..], &octets, &ports].concat();
+                block.extend([0xe0, 0, u8::try_from(tlv.len()).unwrap()]);
+                block.extend(&tlv);
+                let family = if source.is_ipv4() { 0x11 } else { 0x21 };
+                for header in [line.into_bytes(), v2(0x21, family, &block)] {
+                    let told = Some(Told { source, destination_port: to });
+                    let whole = Header { length: header.len(), told };
+                    prop_assert_eq!(parse(&header), Ok(Some(whole)));
+                }
+            }
+        }
+    }
 }

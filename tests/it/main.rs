@@ -72,6 +72,8 @@ mod outage;
 mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// Balancers that say whose a connection is, before its first byte.
+mod proxy_protocol;
 /// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
