@@ -22,6 +22,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     balancers_everywhere(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
+    super::upstream_tls::warn(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     warnings
 }

@@ -48,6 +48,8 @@ mod forwarding;
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
+/// HTTP/2 to upstreams.
+mod http2_upstream;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
 /// Interim responses (1xx) of an upstream.
@@ -97,3 +99,5 @@ mod target;
 /// Upstreams of several servers, of which some are dead.
 mod tls;
 mod two_servers;
+/// TLS towards upstreams: whom the gateway believes, and who it says it is.
+mod upstream_tls;
