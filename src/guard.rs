@@ -4,7 +4,7 @@
 
 mod upgrade;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
@@ -113,6 +113,11 @@ pub fn inspect(policy: &Policy, peer: &Peer, head: &Parts) -> Result<Inspected, 
 /// front proxy might have read in another way than hyper did.
 fn framing(policy: &Policy, head: &Parts) -> Result<(), Malformed> {
     let headers = &head.headers;
+    let says = |name: &HeaderName| matches!(*name, TRANSFER_ENCODING | CONTENT_LENGTH | EXPECT);
+    // Most requests say nothing of it, and one look over the names is cheaper than asking for each.
+    if !headers.keys().any(says) {
+        return Ok(());
+    }
     if headers.contains_key(TRANSFER_ENCODING) {
         let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
         let chunked = lines.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));

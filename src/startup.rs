@@ -49,12 +49,10 @@ pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
             "cannot listen on {address}: {error}; is another process using it? change admin.listen"
         )
     })?;
-    if let Some(address) = server.addresses().first() {
-        gateway.set_public(*address);
-        tokio::spawn(warm::keep(Arc::downgrade(gateway)));
-    }
-    for public in server.addresses() {
-        tracing::info!("listening public={public}");
+    tokio::spawn(warm::keep(Arc::downgrade(gateway)));
+    for (public, speaks_tls) in server.addresses() {
+        let kind = if speaks_tls { "tls" } else { "public" };
+        tracing::info!("listening {kind}={public}");
     }
     if let Ok(address) = admin.address() {
         tracing::info!("listening admin={address}");

@@ -72,7 +72,7 @@ fn cache(gateway: &Gateway) -> Value {
     }
     json!({
         "routes": routes,
-        "fetching": state.flights,
+        "fetching": state.fetches,
         "backlog_bytes": state.backlog_bytes,
         "epochs_known": state.epochs_known,
         "epochs_followed": state.epochs_followed,

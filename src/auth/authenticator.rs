@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::carrier::Places;
 use super::challenge::Denied;
-use super::identify::{Unidentified, identify, judge_key};
+use super::identify::{Unidentified, identify};
 use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::TokenMemory;
 use super::verifier::Missing;
@@ -97,7 +97,8 @@ impl Authenticator {
             Err(error @ (StoreError::Unavailable | StoreError::Timeout)) => Some(error.clone()),
             _ => None,
         };
-        let caller = judge_key(unread, reply, &self.memory);
+        let memory = &self.memory.api_keys;
+        let caller = unread.judge(reply, memory, SystemTime::now(), Instant::now()).map(Some);
         let caller = caller.and_then(|caller| permit(policy, &caller).map(|()| caller));
         Identified { caller, outage }
     }

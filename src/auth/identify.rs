@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::carrier::{self, Form, Places, Raw};
@@ -16,7 +15,6 @@ use super::rules::unix_seconds;
 use super::verifier::{Missing, Unverified, Verifier};
 use super::{Policy, token};
 use crate::base::facts::{Caller, Identity};
-use crate::store::StoreError;
 
 /// Why it is not known who calls.
 #[derive(Debug)]
@@ -93,18 +91,6 @@ fn find_key<'p, 'h>(
         }
     }
     Ok(found)
-}
-
-/// Who presents an API key, by what the store said of its record.
-///
-/// # Errors
-/// The key is not good, or nobody can say.
-pub(super) fn judge_key(
-    unread: Unread<'_>,
-    reply: Result<Option<Bytes>, StoreError>,
-    memory: &TokenMemory,
-) -> Result<Caller, Denied> {
-    unread.judge(reply, &memory.api_keys, SystemTime::now(), Instant::now()).map(Some)
 }
 
 /// The same where several verifiers may have issued the token. Its `iss`, which nothing vouches for

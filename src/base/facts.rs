@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 
 use super::claim::{Exact, Found};
 use super::http::authority::Authority;
@@ -52,12 +52,45 @@ pub struct Peer {
     pub address: ClientAddr,
     /// Our end; its port is the one that needs no mention in a `Host`.
     pub local: SocketAddr,
-    /// Whether the connection is encrypted.
-    pub secure: bool,
+    /// What its encryption says; nothing in clear.
+    pub encryption: Option<Arc<Encryption>>,
     /// The address as `X-Forwarded-For` tells it.
     pub forwarded_for: HeaderValue,
     /// The element of `Forwarded` that the last request got.
     pub forwarded: Remembered,
+}
+
+/// What the TLS of one client connection says.
+#[derive(Debug, Clone)]
+pub struct Encryption {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// What was asked of clients under the name that this one asked for (SNI); equal numbers are
+    /// equal demands.
+    pub client_policy: u64,
+    /// The client's certificate, which was verified; nothing where it showed none.
+    pub client: Option<ClientCertificate>,
+}
+
+/// What a client's certificate says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The common name, or else the first alternative name.
+    pub subject: Option<String>,
+    /// The distinguished name (RFC 4514).
+    pub dn: String,
+    /// DNS names, mail addresses, URIs and IP addresses.
+    pub san: Vec<String>,
+    /// The serial number in upper-case hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate in lower-case hexadecimal.
+    pub sha256: String,
+    /// The same in base64url, as `cnf.x5t#S256` has it (RFC 8705 §3.1).
+    pub thumbprint: String,
+    /// The fields that tell an upstream of it: `Client-Cert` (RFC 9440 §2) and ours.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its end, in Unix seconds.
+    pub not_after: i64,
 }
 
 /// A value made for one authority, and made again only for another: the requests of one connection
@@ -80,16 +113,20 @@ impl Remembered {
 
 impl Peer {
     /// Everything that stays the same for all requests of a connection.
-    pub fn new(address: ClientAddr, local: SocketAddr, secure: bool) -> Self {
+    pub fn new(
+        address: ClientAddr,
+        local: SocketAddr,
+        encryption: Option<Arc<Encryption>>,
+    ) -> Self {
         let text = address.to_string();
         let unknown = || HeaderValue::from_static("unknown");
         let forwarded_for = HeaderValue::try_from(text).unwrap_or_else(|_| unknown());
-        Self { address, local, secure, forwarded_for, forwarded: Remembered::default() }
+        Self { address, local, encryption, forwarded_for, forwarded: Remembered::default() }
     }
 
     /// `http` or `https`, as its requests are sent.
     pub fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        if self.encryption.is_some() { "https" } else { "http" }
     }
 }
 
@@ -188,7 +225,7 @@ pub struct Identity {
     /// counted or kept by a claim is then told apart by it.
     pub qualifier: Option<Arc<str>>,
     /// The headers that carry claims to the upstream, ready to send.
-    pub headers: Vec<(http::HeaderName, HeaderValue)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Identity {

@@ -12,6 +12,8 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use super::date;
 use super::text::{self, DELTA_MAX, Malformed, delta_seconds, is};
 
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
 /// The directives of a request that this cache obeys, RFC 9111 §5.2.1 and RFC 5861 §4.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestControl {
@@ -52,6 +54,11 @@ impl RequestControl {
     /// Reads a request. `Pragma: no-cache` counts where there is no Cache-Control (RFC 9111 §5.4).
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut control = Self::default();
+        let is_asked = |name: &HeaderName| matches!(*name, CACHE_CONTROL | PRAGMA);
+        // Most requests have neither.
+        if !headers.keys().any(is_asked) {
+            return control;
+        }
         for line in headers.get_all(CACHE_CONTROL) {
             if text::directives(line.as_bytes(), |name, value| control.apply(name, value)).is_err()
             {
@@ -155,7 +162,7 @@ impl ResponseControl {
     /// CDN-Cache-Control, unless it is absent, empty or damaged, which are the same
     /// (RFC 9213 §2.1).
     fn targeted(headers: &HeaderMap) -> Option<Self> {
-        let text = text::combined(headers, "cdn-cache-control")?;
+        let text = text::combined(headers, CDN_CACHE_CONTROL)?;
         let fields: Dictionary = Parser::new(&text).parse().ok()?;
         if fields.is_empty() {
             return None;

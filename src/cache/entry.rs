@@ -18,7 +18,7 @@ const VALIDATOR_KEEP_S: u32 = 60 * 60;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub status: StatusCode,
-    /// As [`stored_headers`](super::stored_headers) left them.
+    /// As [`Storable`](super::Storable) has them.
     pub headers: HeaderMap,
     pub body: StoredBody,
     /// The instant at which its age was zero, in Unix milliseconds.
@@ -109,7 +109,7 @@ impl StoredBody {
 }
 
 impl Stored {
-    /// Puts an entry together. `headers` come from [`stored_headers`](super::stored_headers).
+    /// Puts an entry together. `headers` come from [`Storable`](super::Storable).
     ///
     /// A response without Date gets the time of its arrival, once, so that every later reader
     /// counts from the same moment (RFC 9110 §6.6.1).

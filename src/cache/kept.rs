@@ -14,11 +14,6 @@ use crate::base::http::fields::{connection_options, is_of_connection};
 /// entry keeps as the moment of birth, Content-Length, which follows from the body, and tags, which
 /// an entry keeps on its own. A cookie is kept: a response whose cookie is nobody else's does not
 /// become an entry. So is what caches and proxies before this one reported (RFC 9211 §2).
-#[must_use]
-pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
-    kept(headers, &ResponseControl::of(headers))
-}
-
 pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap {
     let nominated: Vec<&[u8]> = connection_options(headers).collect();
     let is_nominated = |name: &HeaderName| {
@@ -27,7 +22,11 @@ pub(super) fn kept(headers: &HeaderMap, control: &ResponseControl) -> HeaderMap 
     let is_kept = |(name, _): &(&HeaderName, _)| {
         !belongs_to_exchange(name) && !is_nominated(name) && !control.omit.contains(name)
     };
-    headers.iter().filter(is_kept).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let mut kept = HeaderMap::with_capacity(headers.len() + 1);
+    for (name, value) in headers.iter().filter(is_kept) {
+        kept.append(name.clone(), value.clone());
+    }
+    kept
 }
 
 fn belongs_to_exchange(name: &HeaderName) -> bool {

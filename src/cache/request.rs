@@ -8,12 +8,13 @@ use super::control::RequestControl;
 use super::status::Forward;
 use crate::config;
 
-/// Fields by which some frameworks replace the method. A GET that carries one may be a DELETE.
-const METHOD_OVERRIDES: [&str; 3] =
-    ["x-http-method-override", "x-http-method", "x-method-override"];
-
-/// What makes a request's answer a part of a response, or none.
-const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+/// Whether a field makes the answer to a GET another one than that to the plain request: by a
+/// condition, or because some frameworks replace the method by it, so that it may be a DELETE.
+fn is_special(name: &HeaderName) -> bool {
+    let overrides =
+        |name| matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override");
+    matches!(*name, IF_MATCH | IF_UNMODIFIED_SINCE) || overrides(name.as_str())
+}
 
 /// What a request allows the cache to do, RFC 9111 §4 and §5.2.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +74,7 @@ pub fn lookup(
     if method != Method::GET && method != Method::HEAD {
         return Intent { only_if_cached: false, ..aside(Forward::Method) };
     }
-    let is_special = has_body
-        || [IF_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
-        || METHOD_OVERRIDES.iter().any(|name| headers.contains_key(*name));
-    if is_special {
+    if has_body || headers.keys().any(is_special) {
         return aside(Forward::Bypass);
     }
     if policy.ignore_request_directives {
@@ -92,27 +90,31 @@ pub fn lookup(
     plain
 }
 
-/// Whether a request is for a part of a representation, or for news of it only.
+/// Whether a request is for a part of a representation, or conditional (RFC 9110 §13.1).
 #[must_use]
 pub fn is_partial(headers: &HeaderMap) -> bool {
-    CONDITIONS.iter().any(|name| headers.contains_key(name))
+    let is_condition =
+        |name: &HeaderName| matches!(*name, IF_NONE_MATCH | IF_MODIFIED_SINCE | IF_RANGE | RANGE);
+    headers.keys().any(is_condition)
 }
 
-/// Whether a request is for news of a representation.
+/// Whether a client asks whether its copy is still good (RFC 9110 §13.1).
 #[must_use]
 pub fn is_conditional(headers: &HeaderMap) -> bool {
     headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Makes a request for the whole of a representation of a client's request for a part of it, or
-/// for news of it: what comes back can be kept, and the client's answer is made from that.
+/// Makes a request for the whole of a representation of a client's request for a part of it, or of
+/// a conditional one: what comes back can be kept, and the client's answer is made from that.
 pub fn for_fill(headers: &mut HeaderMap) {
-    for_whole(headers);
-    headers.remove(IF_NONE_MATCH);
-    headers.remove(IF_MODIFIED_SINCE);
+    if is_partial(headers) {
+        for_whole(headers);
+        headers.remove(IF_NONE_MATCH);
+        headers.remove(IF_MODIFIED_SINCE);
+    }
 }
 
-/// Makes a request for the whole of a request for a part, or for the news that it made.
+/// Makes a request for the whole of a request for a part; its conditions stay.
 pub fn for_whole(headers: &mut HeaderMap) {
     headers.remove(RANGE);
     headers.remove(IF_RANGE);

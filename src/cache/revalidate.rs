@@ -10,7 +10,7 @@ use http::header::{
 use super::control::ResponseControl;
 use super::entry::Stored;
 use super::freshness::Freshness;
-use super::storing::{self, Asked, WhyNot};
+use super::storing::{self, RequestContext, WhyNot};
 use super::validator::Tag;
 use super::{date, kept, tags, text};
 use crate::config;
@@ -77,7 +77,7 @@ pub fn freshened(
     stored: &Stored,
     headers: &HeaderMap,
     policy: &config::Cache,
-    asked: &Asked<'_>,
+    request: &RequestContext<'_>,
     answered_ms: u64,
 ) -> Freshened {
     let mut whole = merged(&stored.headers, headers);
@@ -85,12 +85,12 @@ pub fn freshened(
         // It was made now, not when the old head was (RFC 9110 §6.6.1).
         whole.remove(DATE);
     }
-    let outcome = if asked.intent.no_store {
+    let control = ResponseControl::of(&whole);
+    let outcome = if request.intent.no_store {
         Err(WhyNot::Request)
     } else {
-        storing::assess(policy, asked, stored.status, &whole, answered_ms)
+        storing::assess(policy, request, stored.status, (&whole, &control), answered_ms)
     };
-    let control = ResponseControl::of(&whole);
     let keep = outcome.as_ref().map(|_| ()).map_err(|why| *why);
     // An answer to this one request, even if it is not kept.
     let freshness = outcome.unwrap_or_else(|_| Freshness {
@@ -152,7 +152,7 @@ pub fn head_update(
     status: http::StatusCode,
     headers: &HeaderMap,
     policy: &config::Cache,
-    (asked, answered_ms): (&Asked<'_>, u64),
+    (request, answered_ms): (&RequestContext<'_>, u64),
 ) -> HeadUpdate {
     if status != http::StatusCode::OK {
         return HeadUpdate::None;
@@ -166,7 +166,7 @@ pub fn head_update(
     let same_length = !headers.contains_key(CONTENT_LENGTH)
         || text::only(headers, CONTENT_LENGTH) == Some(length.as_bytes());
     if same_tag && same_date && same_length && stored.status == status {
-        let fresh = freshened(stored, headers, policy, asked, answered_ms);
+        let fresh = freshened(stored, headers, policy, request, answered_ms);
         HeadUpdate::Confirmed(Box::new(fresh))
     } else {
         HeadUpdate::Outdated

@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The largest structured-field integer, RFC 9651 §3.3.1.
 const INTEGER_MAX: i64 = 999_999_999_999_999;
@@ -67,12 +69,13 @@ impl CacheStatus<'_> {
     /// The member that this gateway appends to Cache-Status, RFC 9211 §2.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
-        let mut text = String::from("portcullis; ");
+        let mut text = String::with_capacity(64);
+        text.push_str("portcullis; ");
+        match self.forward {
+            None => text.push_str("hit"),
+            Some(why) => text.extend(["fwd=", why.token()]),
+        }
         // Writing to a String cannot fail.
-        let _ = match self.forward {
-            None => write!(text, "hit"),
-            Some(why) => write!(text, "fwd={}", why.token()),
-        };
         if let (Some(_), Some(status)) = (self.forward, self.forward_status) {
             let _ = write!(text, "; fwd-status={status}");
         }
@@ -137,5 +140,5 @@ impl Forward {
 
 /// Appends this gateway's member to whatever caches nearer to the origin said (RFC 9211 §2).
 pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
-    headers.append("cache-status", status.header());
+    headers.append(CACHE_STATUS, status.header());
 }

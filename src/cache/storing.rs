@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::control::{self, ResponseControl};
 use super::entry::Stored;
 use super::freshness::{Flags, Freshness, RESIDENCE_MAX_S, seconds};
+use super::kept::kept;
 use super::request::Intent;
 use super::validator::can_validate;
 use super::{date, tags, text, variant};
@@ -22,7 +23,7 @@ const HEURISTIC_MAX_S: u64 = 24 * 60 * 60;
 
 /// The request whose answer is to be kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RequestContext<'a> {
     /// What [`lookup`](super::lookup) made of it.
     pub intent: &'a Intent,
     /// Its fields as the client sent them; the values that Vary selects come from here.
@@ -111,7 +112,17 @@ impl WhyNot {
     }
 }
 
-/// Decides whether an upstream's answer may be kept, from its head alone (RFC 9111 §3).
+/// An answer that may be kept.
+#[derive(Debug)]
+pub struct Storable {
+    /// How long it holds, and for which requests.
+    pub freshness: Freshness,
+    /// The fields of it that an entry keeps.
+    pub headers: HeaderMap,
+}
+
+/// Decides whether an upstream's answer may be kept, from its head alone (RFC 9111 §3), and what of
+/// that head.
 ///
 /// `headers` are the upstream's own, before anything was removed from them: a field that is
 /// nominated by Connection may still forbid storing. An answer that is stale from the start is
@@ -121,56 +132,57 @@ impl WhyNot {
 /// The first rule that forbids it.
 pub fn storable(
     policy: &config::Cache,
-    asked: &Asked<'_>,
+    request: &RequestContext<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     answered_ms: u64,
-) -> Result<Freshness, WhyNot> {
-    if asked.intent.store {
-        assess(policy, asked, status, headers, answered_ms)
-    } else {
-        Err(WhyNot::Request)
+) -> Result<Storable, WhyNot> {
+    if !request.intent.store {
+        return Err(WhyNot::Request);
     }
+    let control = ResponseControl::of(headers);
+    let freshness = assess(policy, request, status, (headers, &control), answered_ms)?;
+    Ok(Storable { freshness, headers: kept(headers, &control) })
 }
 
-/// The same for an answer that may be kept as far as its request goes.
+/// Decides the same of an answer that may be kept as far as its request goes. `control` is what it
+/// says of caching.
 pub(super) fn assess(
     policy: &config::Cache,
-    asked: &Asked<'_>,
+    request: &RequestContext<'_>,
     status: StatusCode,
-    headers: &HeaderMap,
+    (headers, control): (&HeaderMap, &ResponseControl),
     answered_ms: u64,
 ) -> Result<Freshness, WhyNot> {
-    let control = ResponseControl::of(headers);
-    check_response(policy, asked, status, headers, &control)?;
+    check_response(policy, request, status, headers, control)?;
     // The operator can speak for the identity that the gateway verified, not for a credential that
     // it forwards without knowing it (RFC 9111 §3.5).
-    let foreign = !asked.authenticated && asked.headers.contains_key(AUTHORIZATION);
+    let foreign = !request.authenticated && request.headers.contains_key(AUTHORIZATION);
     let is_settled = policy.settles_identity() && !foreign;
-    if (foreign || asked.authenticated) && !control.opens_to_others() && !is_settled {
+    if (foreign || request.authenticated) && !control.opens_to_others() && !is_settled {
         return Err(WhyNot::Authenticated);
     }
-    let vary = variant::vary_set(asked.headers, headers).ok_or(WhyNot::Vary)?;
+    let vary = variant::vary_set(request.headers, headers).ok_or(WhyNot::Vary)?;
     let (Some(tags), Some(groups)) = (tags::tags(headers), tags::groups(headers)) else {
         return Err(WhyNot::Tags);
     };
 
-    let has_cookie = asked.headers.contains_key(COOKIE);
-    let is_anonymous = !foreign && !asked.authenticated && !has_cookie;
-    let is_settled = is_settled && (!has_cookie || asked.ends_identity);
-    let may_assume = (is_anonymous || is_settled) && !sets_cookie(headers, &control);
+    let has_cookie = request.headers.contains_key(COOKIE);
+    let is_anonymous = !foreign && !request.authenticated && !has_cookie;
+    let is_settled = is_settled && (!has_cookie || request.ends_identity);
+    let may_assume = (is_anonymous || is_settled) && !sets_cookie(headers, control);
     let can_validate = can_validate(headers, answered_ms / 1000);
-    let stated = stated_lifetime(&control, headers, answered_ms);
+    let stated = stated_lifetime(control, headers, answered_ms);
     let lifetime = stated
         .or_else(|| {
-            assumed_lifetime(policy, status, headers, &control, answered_ms).filter(|_| may_assume)
+            assumed_lifetime(policy, status, headers, control, answered_ms).filter(|_| may_assume)
         })
         // It is for reuse after validation only, so that it needs no lifetime.
         .or((control.no_cache && can_validate).then_some(0))
         .ok_or(if control.no_cache { WhyNot::NoCache } else { WhyNot::NoFreshness })?;
-    let (swr_s, sie_s) = stale_windows(policy, &control);
+    let (swr_s, sie_s) = stale_windows(policy, control);
 
-    let age_ms = initial_age_ms(headers, asked.sent_ms, answered_ms);
+    let age_ms = initial_age_ms(headers, request.sent_ms, answered_ms);
     let is_fresh = lifetime.saturating_mul(1000) > age_ms;
     if control.no_cache && !can_validate {
         return Err(WhyNot::NoCache);
@@ -189,7 +201,7 @@ pub(super) fn assess(
             never_stale: control.forbids_stale(),
             immutable: control.immutable,
         },
-        vary: variant::values(vary, asked.headers),
+        vary: variant::values(vary, request.headers),
         tags,
         groups,
     })
@@ -227,7 +239,7 @@ fn capped(policy: &config::Cache, status: StatusCode, lifetime: u64, age_ms: u64
 /// The rules that need no time: status, framing, directives, cookies, size.
 fn check_response(
     policy: &config::Cache,
-    asked: &Asked<'_>,
+    request: &RequestContext<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     control: &ResponseControl,
@@ -236,7 +248,7 @@ fn check_response(
     let understood = is_understood(code);
     // RFC 9111 §5.2.2.3: a cache that understands the status leaves no-store aside.
     let no_store = control.no_store && !(control.must_understand && understood);
-    let is_private = control.private && !asked.per_user;
+    let is_private = control.private && !request.per_user;
     let no_cookie = match policy.set_cookie {
         SetCookie::Store => false,
         SetCookie::Never => true,

@@ -5,6 +5,7 @@
 //! names would leave it in place.
 
 use http::HeaderMap;
+use http::header::HeaderName;
 use sfv::{List, ListEntry, Parser};
 
 use super::text;
@@ -18,13 +19,22 @@ pub(super) const NAME_BYTES_MAX: usize = 256;
 type Parting = fn(&u8) -> bool;
 
 /// Fields that name tags, and what parts their members.
-const TAG_FIELDS: [(&str, Parting); 3] =
-    [("surrogate-key", is_space), ("xkey", is_space), ("cache-tag", is_comma)];
+const TAG_FIELDS: [(HeaderName, Parting); 3] = [
+    (HeaderName::from_static("surrogate-key"), is_space),
+    (HeaderName::from_static("xkey"), is_space),
+    (HeaderName::from_static("cache-tag"), is_comma),
+];
+
+const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// The tags of a response in Surrogate-Key, xkey and Cache-Tag, sorted and without repeats; none
 /// if there are more, or longer ones, than are kept.
 pub(super) fn tags(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut tags = Vec::new();
+    if !has_tags(headers) {
+        return Some(tags);
+    }
     for (field, parts) in TAG_FIELDS {
         for line in headers.get_all(field) {
             let members = line.as_bytes().split(parts).map(<[u8]>::trim_ascii);
@@ -39,9 +49,9 @@ pub(super) fn tags(headers: &HeaderMap) -> Option<Vec<String>> {
     bounded(tags)
 }
 
-/// Whether a response names tags at all.
+/// Whether a response names tags at all. One look over the names is cheaper than asking for each.
 pub(super) fn has_tags(headers: &HeaderMap) -> bool {
-    TAG_FIELDS.iter().any(|(field, _)| headers.contains_key(*field))
+    headers.keys().any(|name| is_tag_field(name.as_str()))
 }
 
 /// Whether a response can have this tag: whatever its field, no member of it holds both what parts
@@ -66,26 +76,28 @@ fn is_control(byte: u8) -> bool {
 
 /// Whether a field names tags, which are for this cache and not for its clients.
 pub(super) fn is_tag_field(name: &str) -> bool {
-    TAG_FIELDS.iter().any(|(field, _)| *field == name)
+    TAG_FIELDS.iter().any(|(field, _)| field.as_str() == name)
 }
 
 /// Takes the tags out of a response on its way to the client: they tell how the origin is built.
 pub fn strip_tags(headers: &mut HeaderMap) {
-    for (field, _) in TAG_FIELDS {
-        headers.remove(field);
+    if has_tags(headers) {
+        for (field, _) in TAG_FIELDS {
+            headers.remove(field);
+        }
     }
 }
 
 /// The groups of a response, Cache-Groups of RFC 9875 §2; none if there are more, or longer ones,
 /// than are kept. A field that cannot be read names none.
 pub(super) fn groups(headers: &HeaderMap) -> Option<Vec<String>> {
-    bounded(strings(headers, "cache-groups"))
+    bounded(strings(headers, CACHE_GROUPS))
 }
 
 /// The groups that an answer withdraws, Cache-Group-Invalidation of RFC 9875 §3: no more than are
 /// kept of any response.
 pub(super) fn withdrawn_groups(headers: &HeaderMap) -> Vec<String> {
-    let mut groups = strings(headers, "cache-group-invalidation");
+    let mut groups = strings(headers, CACHE_GROUP_INVALIDATION);
     groups.retain(|group| group.len() <= NAME_BYTES_MAX);
     groups.sort_unstable();
     groups.dedup();
@@ -94,7 +106,7 @@ pub(super) fn withdrawn_groups(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// A list of strings (RFC 9651 §3.1), its parameters left aside; nothing if it is anything else.
-fn strings(headers: &HeaderMap, field: &str) -> Vec<String> {
+fn strings(headers: &HeaderMap, field: HeaderName) -> Vec<String> {
     let Some(text) = text::combined(headers, field) else {
         return Vec::new();
     };

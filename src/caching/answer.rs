@@ -104,7 +104,7 @@ pub(super) enum Fetched {
     /// The same, of somebody else's request.
     Followed(Arc<Stored>, Arc<SharedBody>),
     /// The response is the client's alone; with why it was not stored, where that was decided.
-    Through(Response<Download>, Option<WhyNot>),
+    Through(Response<Box<Download>>, Option<WhyNot>),
 }
 
 /// A response that is stored while it arrives.
@@ -205,7 +205,7 @@ pub(super) async fn from_fetch(
             if let Some(why_not) = why_not {
                 notes.detail(why_not.code());
             }
-            response.map(|download| CacheBody::Download(Box::new(download)))
+            response.map(CacheBody::Download)
         }
     })
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,12 +69,12 @@ enum Progress {
 
 /// The moment of a request for which the epochs are not known: how many invalidations had passed
 /// this node then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EpochsUnknown(u64);
 
 /// What names one fetch that many may want: a response, with nothing invalidated between them. A
 /// read that begins after a write must not get what was fetched before it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FetchKey {
     /// The entry and the variant.
     pub(super) response: String,
@@ -81,6 +82,13 @@ pub(super) struct FetchKey {
     pub(super) epochs: Arc<[Epoch]>,
     /// Stands in for the epochs where they are not known.
     pub(super) epochs_unknown: Option<EpochsUnknown>,
+}
+
+impl Hash for FetchKey {
+    /// Of the response alone: at one moment there is seldom more than one fetch of it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.response.hash(state);
+    }
 }
 
 type Fetches = HashMap<FetchKey, watch::Receiver<Progress>, foldhash::fast::RandomState>;

@@ -34,7 +34,7 @@ impl KeyWithEpochs {
     }
 
     async fn tags(&self, cache: &HttpCache, keys: Vec<String>) -> Option<Vec<Epoch>> {
-        let clock = self.origin.route.keys.cache_tags_clock();
+        let clock = self.origin.route.keys().cache_tags_clock();
         let since = self.key.tags_clock(&self.epochs);
         cache.store.tags(&keys, &clock, since).await.ok()?
     }

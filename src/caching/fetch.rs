@@ -27,7 +27,7 @@ pub trait Transport: Send {
     fn send(
         &mut self,
         request: Request<()>,
-    ) -> impl Future<Output = Result<Response<Download>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send;
 }
 
 /// Why a miss has no answer.
@@ -107,10 +107,6 @@ struct Fetch<T> {
 }
 
 /// What a follower does after its wait.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and mostly the large one"
-)]
 enum Next {
     /// It has an answer.
     Answer(Result<Fetched, Failure>),
@@ -121,12 +117,8 @@ enum Next {
 }
 
 /// What came of sending a request, with the conditions of what is stored.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and mostly the large one"
-)]
 enum Sent {
-    Answered(Response<Download>, Times),
+    Answered(Response<Box<Download>>, Times),
     Failed(Failure),
     /// A 304 to a request without conditions.
     Senseless,
@@ -242,7 +234,10 @@ impl<T: Transport> Fetch<T> {
     async fn lease(&mut self, wait_max: Duration) -> Fetcher {
         match std::mem::take(&mut self.miss.lease) {
             LeaseOutcome::Ours(lease) => Fetcher::Us { lease: Some(lease), has_waited: false },
-            known => Box::pin(lease::take(&self.miss, &self.fields, known, wait_max)).await,
+            known => {
+                let is_theirs = matches!(known, LeaseOutcome::Theirs);
+                Box::pin(lease::take(&self.miss, &self.fields, is_theirs, wait_max)).await
+            }
         }
     }
 
@@ -350,7 +345,7 @@ impl<T: Transport> Fetch<T> {
         &mut self,
         conditions: &[(HeaderName, HeaderValue)],
         forwards: bool,
-    ) -> Result<(Response<Download>, Times), Failure> {
+    ) -> Result<(Response<Box<Download>>, Times), Failure> {
         self.note_sent();
         // It is sent again where a 304 speaks of something else, and where the client wants a part
         // of what cannot be stored.

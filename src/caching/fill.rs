@@ -30,7 +30,7 @@ pub(super) struct Filling {
     /// Those who wait for the response, until it is decided. The first to be dropped: nobody joins
     /// what was cut off.
     pub(super) leader: Option<Leader>,
-    pub(super) download: Download,
+    pub(super) download: Box<Download>,
     pub(super) writer: BodyWriter,
     /// The length that the response announced, in bytes.
     pub(super) announced: Option<u64>,

@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::coalesce::Coalescer;
-use super::leases::Leases;
+use super::leases::FetchLeases;
 use super::near::NearCache;
 use super::pending_purges::PendingPurges;
 use crate::background::Background;
@@ -58,7 +58,7 @@ pub struct HttpCache {
     /// Fetches that requests may share.
     pub(super) coalescer: Arc<Coalescer>,
     /// The fleet's leases on fetches that this node holds.
-    pub(super) leases: Arc<Leases>,
+    pub(super) leases: Arc<FetchLeases>,
     /// Room for responses on their way to the store.
     backlog: Arc<Semaphore>,
     backlog_bytes: u64,
@@ -95,7 +95,7 @@ impl HttpCache {
             near: NearCache::new(settings.near_cache_bytes),
             near_bytes_max: settings.near_cache_bytes,
             coalescer: Arc::default(),
-            leases: Leases::open(store, background),
+            leases: FetchLeases::open(store, background),
             backlog: room(settings.backlog_bytes),
             backlog_bytes: settings.backlog_bytes,
             filling: room(settings.fill_bytes),
@@ -118,8 +118,8 @@ impl HttpCache {
             return self.store.ask(questions).await;
         }
         let settling = self.pending.begin();
-        let overdue = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
-        let mut questions = Questions { overdue, ..*questions };
+        let pending_purges = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
+        let mut questions = Questions { pending_purges, ..*questions };
         if let Some(entry) = questions.cached.as_mut().and_then(|cached| cached.entry.as_mut()) {
             // The answer may come to nothing, and nobody would give the lock back.
             entry.lock = None;
@@ -142,10 +142,14 @@ impl HttpCache {
     }
 
     /// Makes everything stored under these epochs unusable, before the answer that calls for it is
-    /// passed on.
-    pub async fn invalidate(&self, epochs: Vec<String>) {
+    /// passed on. Once begun, it is carried out in any case: later, where the store fails or the
+    /// client leaves meanwhile.
+    pub async fn invalidate(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
-        if let Err(error) = self.purge(&hard(&epochs)).await {
+        let mut invalidation = Invalidation { cache: self, epochs };
+        let purged = self.purge(&hard(&invalidation.epochs)).await;
+        let epochs = std::mem::take(&mut invalidation.epochs);
+        if let Err(error) = purged {
             tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
             self.pending.add(epochs, &self.base);
@@ -308,11 +312,27 @@ impl HttpCache {
         CacheState {
             near_bytes: self.near.bytes(),
             near_bytes_max: self.near_bytes_max,
-            flights: self.coalescer.len(),
+            fetches: self.coalescer.len(),
             backlog_bytes: usize::try_from(waiting).unwrap_or(usize::MAX),
             backlog_bytes_max: self.backlog_bytes,
             epochs_known: followed.map_or(0, |(known, _)| known),
             epochs_followed: followed.is_some_and(|(_, followed)| followed),
+        }
+    }
+}
+
+/// An invalidation whose outcome is not known yet.
+struct Invalidation<'a> {
+    cache: &'a Arc<HttpCache>,
+    /// None once it is known.
+    epochs: Vec<String>,
+}
+
+impl Drop for Invalidation<'_> {
+    /// Nobody waits for the outcome any more.
+    fn drop(&mut self) {
+        if !self.epochs.is_empty() {
+            self.cache.invalidate_later(std::mem::take(&mut self.epochs));
         }
     }
 }

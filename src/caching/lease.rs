@@ -34,18 +34,18 @@ pub(super) enum Fetcher {
 }
 
 /// Takes the lease on a fetch, or waits for what the node that has it stores, for `wait_max` at
-/// most. Each variant has a lease of its own, and so has what is read after a write: neither must
-/// wait for what it cannot use.
+/// most. `is_theirs`: another node had it a moment ago, so there is no use in asking at once. Each
+/// variant has a lease of its own, and so has what is read after a write: neither must wait for
+/// what it cannot use.
 pub(super) async fn take(
     miss: &Miss,
     fields: &HeaderMap,
-    known: LeaseOutcome,
+    is_theirs: bool,
     wait_max: Duration,
 ) -> Fetcher {
     let Miss { cache, key, variant, .. } = miss;
     let begun = Instant::now();
-    // Who has just heard that another node fetches need not ask at once.
-    let mut pause = matches!(known, LeaseOutcome::Theirs).then_some(PAUSE);
+    let mut pause = is_theirs.then_some(PAUSE);
     let mut variants = vec![PLAIN.to_owned()];
     if variant != PLAIN {
         variants.push(variant.clone());

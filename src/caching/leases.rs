@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::background::Background;
+use crate::base::http::hex;
 use crate::store::{HeldLock, Store, WantedLock};
 
 /// How long a lease outlives its last renewal: so long the others wait for a node that died.
@@ -22,7 +23,7 @@ const AT_ONCE_MAX: usize = 256;
 
 /// The leases of this node.
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(super) struct FetchLeases {
     store: Arc<Store>,
     background: Background,
     held: Mutex<HashMap<u64, (Instant, HeldLock)>>,
@@ -30,7 +31,7 @@ pub(super) struct Leases {
     next: AtomicU64,
 }
 
-impl Leases {
+impl FetchLeases {
     /// None yet. What comes is renewed until the last count of this is dropped.
     pub(super) fn open(store: &Arc<Store>, background: &Background) -> Arc<Self> {
         let leases = Arc::new(Self {
@@ -50,12 +51,11 @@ impl Leases {
         Renewal { leases: Arc::clone(self), id }
     }
 
-    /// Gives a lease back, in the background. Whoever held it for longer than it lasts may take
-    /// somebody else's away, who then fetches what a third one fetches too, and no more: that is
-    /// cheaper than a script for each.
+    /// Gives a lease back, in the background, if it is this node's: nobody knows that before the
+    /// store has answered, nor of one that was held for longer than it lasts.
     fn give_back(&self, lock: HeldLock) {
-        let (store, key) = (Arc::clone(&self.store), lock.key);
-        self.background.spawn("cache", async move { store.delete(&key).await.map(|_| ()) });
+        let store = Arc::clone(&self.store);
+        self.background.spawn("cache", async move { store.unlock(&lock).await.map(|_| ()) });
     }
 
     fn due(&self) -> Vec<(u64, HeldLock)> {
@@ -72,7 +72,7 @@ impl Leases {
 /// The renewal of one lease, until it is dropped.
 #[derive(Debug)]
 struct Renewal {
-    leases: Arc<Leases>,
+    leases: Arc<FetchLeases>,
     id: u64,
 }
 
@@ -83,7 +83,7 @@ impl Drop for Renewal {
 }
 
 /// Renews what is held, until nobody needs it any more.
-async fn renew(leases: Weak<Leases>) {
+async fn renew(leases: Weak<FetchLeases>) {
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -110,7 +110,7 @@ async fn renew(leases: Weak<Leases>) {
 /// A lease that this node has, or may have until the store has answered. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Lease {
-    leases: Arc<Leases>,
+    leases: Arc<FetchLeases>,
     lock: Option<HeldLock>,
     renewal: Option<Renewal>,
 }
@@ -129,8 +129,8 @@ pub(super) enum LeaseOutcome {
 
 impl Lease {
     /// The lease under `key`, before the store is asked for it.
-    pub(super) fn wanted(leases: &Arc<Leases>, key: String) -> Self {
-        let lock = HeldLock { key, token: format!("{:032x}", fastrand::u128(..)) };
+    pub(super) fn wanted(leases: &Arc<FetchLeases>, key: String) -> Self {
+        let lock = HeldLock { key, token: hex::encode(&fastrand::u128(..).to_be_bytes()) };
         Self { leases: Arc::clone(leases), lock: Some(lock), renewal: None }
     }
 

@@ -435,12 +435,12 @@ fn find_near(
         Cow::Owned(format!("{};@{}", route.upstream, authority.as_str()))
     };
     let source = Source { route: route.name(), upstream: &upstream, scheme: client.scheme };
-    let entry = CacheKey::entry(&route.keys, &route.policy, source, target, caller);
+    let entry = CacheKey::entry(route.keys(), &route.policy, source, target, caller);
     let near = if intent.read { cache.near.get(&entry) } else { None };
     let key = match &near {
         Some(near) => Arc::clone(&near.key),
         None => {
-            let key = CacheKey::of(&route.keys, entry, route.name(), target, route.reading);
+            let key = CacheKey::of(route.keys(), entry, route.name(), target, route.reading);
             Arc::new(key)
         }
     };

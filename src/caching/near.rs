@@ -11,9 +11,9 @@ use crate::cache::{CacheKey, Stored, may_replace};
 
 /// Copies held at first; the map grows with its weight.
 const ENTRIES_ESTIMATE: usize = 4096;
-/// Most variants of one response that are entry; the store has more.
+/// Most variants of one response that are held; the store has more.
 const VARIANTS_MAX: usize = 8;
-/// Longest body that is entry in memory, in bytes: a few large ones must not evict all others.
+/// Longest body that is held in memory, in bytes: a few large ones must not evict all others.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// All that this node holds of one response.

@@ -16,7 +16,7 @@ use super::fill::{self, Filled, Filling};
 use super::miss::Miss;
 use super::shared_body::{BodyReader, SharedBody};
 use crate::cache::{
-    self, Asked, Chunked, Epochs, Freshness, HeadUpdate, Stored, StoredBody, WhyNot,
+    self, Chunked, Epochs, HeadUpdate, RequestContext, Storable, Stored, StoredBody, WhyNot,
 };
 use crate::upstream::Download;
 
@@ -38,10 +38,6 @@ pub(super) struct Answered<'a> {
 }
 
 /// What came of a response.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and mostly the large one"
-)]
 pub(super) enum Received {
     /// This answers the client.
     Fetched(Fetched),
@@ -61,7 +57,7 @@ impl Answered<'_> {
     ) -> Fetched {
         let answered_ms = self.times.answered_ms;
         let fresh =
-            cache::freshened(stale, headers, self.miss.policy(), &self.asked(), answered_ms);
+            cache::freshened(stale, headers, self.miss.policy(), &self.context(), answered_ms);
         let route = &self.miss.key.origin.route;
         let may_store = fresh.keep.is_ok() && route.is_comparable(&fresh.stored.vary);
         let Admitted { response, is_stored } = if may_store {
@@ -87,7 +83,7 @@ impl Answered<'_> {
     /// that is confirmed is fresh again, one that is contradicted ends.
     pub(super) async fn learn(&self, stale: &Stored, status: StatusCode, headers: &HeaderMap) {
         let Miss { cache, key, .. } = self.miss;
-        let at = (&self.asked(), self.times.answered_ms);
+        let at = (&self.context(), self.times.answered_ms);
         match cache::head_update(stale, status, headers, self.miss.policy(), at) {
             HeadUpdate::Confirmed(fresh) if fresh.keep.is_ok() => {
                 let (cache, key) = (Arc::clone(cache), key.clone());
@@ -107,13 +103,13 @@ impl Answered<'_> {
     /// A whole response: stored while it arrives, if it may be.
     pub(super) async fn receive(
         &self,
-        response: Response<Download>,
+        response: Response<Box<Download>>,
         admission: Admission,
         leader: Option<Leader>,
     ) -> Received {
         let (head, download) = response.into_parts();
-        let freshness = match self.storable(&head) {
-            Ok(freshness) => freshness,
+        let Storable { freshness, headers } = match self.storable(&head) {
+            Ok(storable) => storable,
             Err(why) => {
                 Box::pin(self.doubt(&head, admission.replaces.as_deref(), why)).await;
                 match leader {
@@ -142,7 +138,7 @@ impl Answered<'_> {
             self.miss.key.key.entry.clone(),
             Epochs::default(),
             head.status,
-            cache::stored_headers(&head.headers),
+            headers,
             freshness,
             StoredBody::Inline(Bytes::new()),
         );
@@ -228,16 +224,16 @@ impl Answered<'_> {
         is_whole && self.miss.intent.store && self.request.headers().contains_key(RANGE)
     }
 
-    fn storable(&self, head: &Head) -> Result<Freshness, WhyNot> {
+    fn storable(&self, head: &Head) -> Result<Storable, WhyNot> {
         let (policy, answered_ms) = (self.miss.policy(), self.times.answered_ms);
-        let freshness =
-            cache::storable(policy, &self.asked(), head.status, &head.headers, answered_ms)?;
-        let is_comparable = self.miss.key.origin.route.is_comparable(&freshness.vary);
-        if is_comparable { Ok(freshness) } else { Err(WhyNot::Vary) }
+        let storable =
+            cache::storable(policy, &self.context(), head.status, &head.headers, answered_ms)?;
+        let is_comparable = self.miss.key.origin.route.is_comparable(&storable.freshness.vary);
+        if is_comparable { Ok(storable) } else { Err(WhyNot::Vary) }
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn context(&self) -> RequestContext<'_> {
+        RequestContext {
             intent: &self.miss.intent,
             headers: self.fields,
             authenticated: self.miss.authenticated,

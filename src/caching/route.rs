@@ -20,7 +20,6 @@ pub struct RouteCache {
     pub(super) policy: Arc<config::Cache>,
     /// The route's counters.
     pub(super) meter: Arc<RouteMeter>,
-    pub(super) keys: Keys,
     /// How long a request waits for what another node fetches.
     pub(super) lease_wait: Duration,
     /// The name of its upstream.
@@ -28,29 +27,33 @@ pub struct RouteCache {
     /// How its upstream reads paths.
     pub(super) reading: Reading,
     route: Arc<Route>,
-    headers: fields::Policy,
+    plan: Arc<Plan>,
 }
 
 impl RouteCache {
     /// The cache of a route, if it has one.
-    pub fn of(plan: &Plan, route: &Arc<Route>, meter: &Arc<RouteMeter>) -> Option<Arc<Self>> {
+    pub fn of(plan: &Arc<Plan>, route: &Arc<Route>, meter: &Arc<RouteMeter>) -> Option<Arc<Self>> {
         let policy = Arc::clone(route.cache.as_ref()?);
         let upstream = plan.upstreams.get(route.upstream);
         Some(Arc::new(Self {
             policy,
             meter: Arc::clone(meter),
-            keys: plan.keys.clone(),
             lease_wait: plan.config.store.cache_wait,
             upstream: upstream.map(|(name, _)| name.clone()).unwrap_or_default(),
             reading: upstream.map(|(_, upstream)| upstream.paths).unwrap_or_default(),
             route: Arc::clone(route),
-            headers: plan.headers.clone(),
+            plan: Arc::clone(plan),
         }))
     }
 
     /// The route's name.
     pub(super) fn name(&self) -> &str {
         &self.route.name
+    }
+
+    /// Formats store keys.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.plan.keys
     }
 
     /// Whether the gateway knows callers on this route, by tokens or sessions.
@@ -63,7 +66,7 @@ impl RouteCache {
     pub(super) fn is_comparable<V>(&self, vary: &[(HeaderName, V)]) -> bool {
         let auth = self.route.auth.as_ref();
         !vary.iter().any(|(name, _)| {
-            fields::is_set_by_gateway(&self.headers, name)
+            fields::is_set_by_gateway(&self.plan.headers, name)
                 || auth.is_some_and(|auth| auth.reads(name))
         })
     }
@@ -88,7 +91,7 @@ impl Origin {
 
     /// The keys of the epochs of a response's tags and groups.
     pub(super) fn epochs(&self, stored: &Stored) -> Vec<String> {
-        let (keys, site) = (&self.route.keys, &*self.route.upstream);
+        let (keys, site) = (self.route.keys(), &*self.route.upstream);
         let tag = |tag: &String| Scope::Tag { site, tag: tag.as_bytes() }.epoch(keys);
         let (scheme, site) = (self.scheme, &*self.site);
         let group =

@@ -64,8 +64,8 @@ impl WriteJob {
 
     async fn run(mut self) -> Result<(), StoreError> {
         let fresh = Duration::from_millis(self.response.remaining_ms(self.cache.now_ms()));
-        let lock = self.lease.as_mut().and_then(Lease::take_lock);
-        let outcome = self.write(lock.clone()).await;
+        let mut lock = self.lease.as_mut().and_then(Lease::take_lock);
+        let outcome = self.write(&mut lock).await;
         // The renewal ends before the lock is given back.
         self.lease = None;
         match outcome {
@@ -84,7 +84,8 @@ impl WriteJob {
         outcome.map(|_| ())
     }
 
-    async fn write(&mut self, lock: Option<HeldLock>) -> Result<Remembered, StoreError> {
+    /// Writes under the lock, which the store gives back where it stores the response.
+    async fn write(&mut self, lock: &mut Option<HeldLock>) -> Result<Remembered, StoreError> {
         let Self { cache, response, key, ttl, .. } = &*self;
         let compressed = cache.compresses && cache::is_compressible(&response.headers);
         let value = match &response.body {
@@ -118,9 +119,11 @@ impl WriteJob {
             ttl: self.ttl,
             path_epoch_key: self.key.path_epoch().to_owned(),
             path_epoch: std::mem::take(&mut self.path_epoch),
-            lock,
+            lock: lock.take(),
         };
-        self.cache.store.remember(&entry).await
+        let outcome = self.cache.store.remember(&entry).await;
+        *lock = entry.lock;
+        outcome
     }
 
     /// Writes a body in pieces, before the entry that names them.

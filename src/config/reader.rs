@@ -11,6 +11,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
 use super::value::{Mistake, Read, echo, string};
 use crate::base::file::{self, FILE_BYTES_MAX};
@@ -335,6 +336,38 @@ impl<'a> Section<'a> {
                 Mistake::new(what, "name a file in PEM or JSON")
             })
         })
+    }
+
+    /// A file in PEM that a key names.
+    pub(super) fn pem_file(&mut self, key: &'static str) -> Option<PemFile> {
+        let field = self.field(key)?;
+        field.read(|value| {
+            let name = string(value, "the path of a file in quotes")?;
+            let content = Secret::new(field.reader.file(name)?);
+            Ok(PemFile { path: field.reader.folder.join(name), content })
+        })
+    }
+
+    /// The same; an absent key is a problem, and `example` its remedy.
+    pub(super) fn need_pem_file(&mut self, key: &'static str, example: &str) -> Option<PemFile> {
+        self.require(key, example);
+        self.pem_file(key)
+    }
+
+    /// A list of at least one table; an absent key is a problem, and `example` its remedy.
+    pub(super) fn need_tables<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl Fn(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        self.require(key, example);
+        self.survey_table(key, &read);
+        let read_one = |item: &Field<'_>| {
+            let table = item.read_table()?;
+            Section::new(item.reader, item.path.clone(), Some(table)).read(&read)
+        };
+        self.field(key).and_then(|field| field.list(read_one)).unwrap_or_default()
     }
 
     /// A table that has defaults.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::tls::{self, Tls};
 use super::value::{
     GIB, KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     size, string,
@@ -21,7 +22,9 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which of these fields.
+    /// Networks of balancers, whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// In which fields `trusted_proxies` name the client.
     pub forwarded: ForwardingFields,
     /// How long requests in flight may take to finish when the drain has begun.
     pub drain: Duration,
@@ -36,6 +39,23 @@ pub struct Server {
     pub cache_debuggers: Vec<IpNet>,
     /// `[server.limits]`
     pub limits: ClientLimits,
+    /// `[server.tls]`; nothing where all is in clear.
+    pub tls: Option<Box<Tls>>,
+}
+
+impl Server {
+    /// Every address to listen on, with whether TLS is spoken there.
+    pub fn listeners(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let own = self.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        let everywhere = self.tls.is_some() && own.is_empty();
+        let plain = self.listen.iter().map(move |address| (*address, everywhere));
+        plain.chain(own.iter().map(|address| (*address, true)))
+    }
+
+    /// Whether connections from this address begin with a header of the PROXY protocol.
+    pub fn is_proxied(&self, address: IpAddr) -> bool {
+        self.proxy_protocol_from.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// `ratelimit_fields = ["ratelimit", "x-ratelimit"]`
@@ -87,6 +107,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
@@ -94,6 +115,7 @@ impl Default for Server {
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             limits: ClientLimits::default(),
+            tls: None,
         }
     }
 }
@@ -120,12 +142,11 @@ impl Default for ClientLimits {
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
-    server.not_built("tls", "the gateway would serve in clear");
-    server.not_built("proxy_protocol_from", "connections would count for the balancer's address");
     server.not_built("handover", "a new process would not take the listeners over");
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
+        proxy_protocol_from: server.list_or_empty("proxy_protocol_from", network),
         forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
@@ -133,6 +154,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         limits: server.section("limits", read_limits),
+        tls: server.optional("tls", tls::read).map(Box::new),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod reference;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::http::hex;
 use crate::config::{self, Level};
 use crate::plan::Plan;
 use crate::runtime::Gateway;
@@ -130,7 +131,7 @@ async fn start(options: &Options) -> Result<(), String> {
 fn new_secret() -> Result<String, String> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system has no random bytes".to_owned())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(&bytes))
 }
 
 /// What log-in code writes: the session, and whose it is, so that a log-out everywhere finds it.
@@ -152,7 +153,8 @@ fn adas_session(keys: &Keys) -> SessionWrite {
 
 async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Result<(), String> {
     let (server, admin) = startup::bind(gateway).await?;
-    let public = server.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let public =
+        server.addresses().first().map(|(address, _)| address.to_string()).unwrap_or_default();
     let operations = admin.address().map(|address| address.to_string()).unwrap_or_default();
     let ada = token(secret, &json!({ "sub": "42", "sid": SESSION_ID, "role": "user" }))?;
     let bob = token(secret, &json!({ "sub": "7", "role": "user" }))?;

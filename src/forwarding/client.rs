@@ -113,7 +113,7 @@ mod tests {
     fn named(fields: ForwardingFields, peer: &str, headers: &[(&'static str, &str)]) -> String {
         let policy = Policy { trusted: vec!["10.0.0.0/8".parse().unwrap()], fields };
         let address = ClientAddr::new(peer.parse().unwrap());
-        let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), false);
+        let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), None);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

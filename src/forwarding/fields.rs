@@ -9,12 +9,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::request::Parts;
+use http::{Method, StatusCode};
 
-use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target, is_grpc};
+use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target};
 use crate::base::forwarded::elements;
 use crate::base::http::fields::{
     connection_options, is_framing, is_misleading, is_of_another_edge, is_of_connection,
@@ -56,8 +55,17 @@ pub struct Ids {
 impl Ids {
     /// Keeps the client's ids where they are well formed, makes new ones otherwise.
     pub fn of(headers: &HeaderMap) -> Self {
-        let request = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes()));
-        let trace = trace::parent(headers);
+        let (mut request, mut has_trace) = (None, false);
+        // One look over the names is cheaper than asking for each.
+        for (name, value) in headers {
+            if *name == X_REQUEST_ID {
+                request = request.or(Some(value));
+            } else if *name == TRACEPARENT {
+                has_trace = true;
+            }
+        }
+        let request = request.filter(|id| is_request_id(id.as_bytes()));
+        let trace = if has_trace { trace::parent(headers) } else { None };
         let is_continued = trace.is_some();
         if let (Some(request), Some(trace)) = (request, &trace) {
             return Self { request: request.clone(), trace: trace.clone(), is_continued };
@@ -89,39 +97,51 @@ fn is_request_id(id: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
 }
 
+/// A client's request, as far as its upstream is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Where it goes.
+    pub target: &'a Target,
+    /// Its fields.
+    pub fields: &'a HeaderMap,
+    /// Whether it is a gRPC call.
+    pub is_grpc: bool,
+}
+
 /// The request head for the upstream, without a body. `identity` are the claim and session headers
 /// of this request.
-#[expect(clippy::too_many_arguments, reason = "each is told to the upstream")]
 pub fn outgoing(
     policy: &Policy,
-    head: Parts,
-    target: &Target,
+    incoming: Incoming<'_>,
     (peer, client): (&Peer, &Client),
     ids: &Ids,
     identity: impl Iterator<Item = (HeaderName, HeaderValue)>,
 ) -> http::Request<()> {
-    let nominated = nominated(&head.headers);
-    let grpc = is_grpc(&head.headers);
-    let (for_value, forwarded) = forwarding(&head.headers, target, peer, client);
+    let Incoming { method, target, fields, is_grpc } = incoming;
+    let nominated = nominated(fields);
+    let (for_value, forwarded) = forwarding(fields, target, peer, client);
     let may_pass = |name: &HeaderName| !nominated.contains(name);
-    let state = (ids.is_continued && may_pass(&TRACESTATE)).then(|| trace::state(&head.headers));
-    let baggage =
-        client.via.is_some() && may_pass(&BAGGAGE) && trace::is_fit_baggage(&head.headers);
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 12);
+    let state = (ids.is_continued && may_pass(&TRACESTATE)).then(|| trace::state(fields));
+    let baggage = client.via.is_some() && may_pass(&BAGGAGE) && trace::is_fit_baggage(fields);
+    let mut request = http::Request::new(());
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = http::Uri::from(target.path_and_query.clone());
+    let headers = request.headers_mut();
+    headers.reserve(fields.len() + 12);
     headers.insert(HOST, target.authority.to_header());
-    let mut last: Option<HeaderName> = None;
-    for (name, value) in head.headers {
-        // The iterator names a repeated field only once.
-        if name.is_some() {
-            last = name;
-        }
-        let Some(name) = &last else { continue };
+    let mut cookies = 0;
+    for (name, value) in fields {
         if passes(policy, name, &nominated) || baggage && *name == BAGGAGE {
-            headers.append(name.clone(), value);
+            headers.append(name.clone(), value.clone());
+            cookies += usize::from(*name == COOKIE);
         }
     }
-    join_cookies(&mut headers);
-    if grpc {
+    if cookies > 1 {
+        join_cookies(headers);
+    }
+    if is_grpc {
         // A gRPC server refuses calls whose client seems unable to read trailers.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -137,13 +157,12 @@ pub fn outgoing(
     if let Some(state) = state.flatten() {
         headers.insert(TRACESTATE, state);
     }
+    if let Some(certificate) = peer.encryption.as_ref().and_then(|it| it.client.as_ref()) {
+        headers.extend(certificate.headers.iter().cloned());
+    }
     for (name, value) in identity {
         headers.insert(name, value);
     }
-    let mut request = http::Request::new(());
-    *request.method_mut() = head.method;
-    *request.uri_mut() = http::Uri::from(target.path_and_query.clone());
-    *request.headers_mut() = headers;
     request
 }
 
@@ -184,6 +203,10 @@ fn is_gateways_own(name: &str) -> bool {
 /// The names that ALL `Connection` lines list.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
+    // One look over the names is cheaper than asking for one.
+    if !headers.keys().any(|name| *name == CONNECTION) {
+        return names;
+    }
     for name in connection_options(headers) {
         if !(name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive"))
             && let Ok(name) = HeaderName::from_bytes(name)
@@ -204,16 +227,9 @@ pub fn nominates(headers: &HeaderMap) -> bool {
 /// HTTP/2 clients may send cookies in crumbs; RFC 9113 §8.2.3 has them joined before they leave
 /// HTTP/2.
 fn join_cookies(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(COOKIE).iter();
-    if let (Some(first), Some(_)) = (lines.next(), lines.next()) {
-        let mut joined = first.as_bytes().to_vec();
-        for crumb in headers.get_all(COOKIE).iter().skip(1) {
-            joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(crumb.as_bytes());
-        }
-        if let Ok(value) = HeaderValue::try_from(joined) {
-            headers.insert(COOKIE, value);
-        }
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(value) = HeaderValue::try_from(lines.join(&b"; "[..])) {
+        headers.insert(COOKIE, value);
     }
 }
 
@@ -299,13 +315,6 @@ fn value_or_unknown(text: String) -> HeaderValue {
 /// Removes from an upstream's response what belongs to its connection, and what the gateway says
 /// itself.
 pub fn returning(headers: &mut HeaderMap) {
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: Transfer-Encoding overrides, so a length beside it is not one.
-        headers.remove(CONTENT_LENGTH);
-    }
     // Most responses have none of these, so one look over the names is cheaper than asking for
     // each.
     let spoken_for: Vec<HeaderName> = headers
@@ -313,6 +322,16 @@ pub fn returning(headers: &mut HeaderMap) {
         .filter(|name| is_of_connection(name.as_str()) || **name == X_REQUEST_ID)
         .cloned()
         .collect();
+    if spoken_for.is_empty() {
+        return;
+    }
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: Transfer-Encoding overrides, so a length beside it is not one.
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in spoken_for {
         headers.remove(name);
     }

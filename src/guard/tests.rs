@@ -1,11 +1,13 @@
 //! Tables of request heads and what the guard makes of them.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use http::uri::PathAndQuery;
 
 use super::*;
-use crate::base::facts::ClientAddr;
+use crate::base::facts::{ClientAddr, Encryption};
 
 fn head(request_line: &str, headers: &[(&'static str, &str)]) -> Parts {
     let mut parts = request_line.split(' ');
@@ -35,7 +37,9 @@ fn inspected_at(
 ) -> Result<String, Malformed> {
     let policy = Policy { headers_max: 5, body_bytes_max: 100, encoded_slash: false };
     let local = local.parse().unwrap();
-    let peer = Peer::new(ClientAddr::new([192, 0, 2, 1].into()), local, secure);
+    let encryption =
+        secure.then(|| Encryption { version: "TLSv1.3", client_policy: 0, client: None });
+    let peer = Peer::new(ClientAddr::new([192, 0, 2, 1].into()), local, encryption.map(Arc::new));
     match inspect(&policy, &peer, &head(request_line, headers))? {
         Inspected::Route(target) => {
             Ok(format!("{} {}", target.authority.site(), target.path_and_query))

@@ -13,7 +13,7 @@ use super::notes::LimitNotes;
 use super::receipt::Correction;
 use super::releases::{self, Releases};
 use super::slot_check::SlotCheck;
-use super::slots::{Held, LeaseRenewal};
+use super::slots::{HeldSlots, LeaseRenewal};
 use super::state::State;
 use crate::background::Background;
 use crate::config::LimitOutage;
@@ -107,7 +107,7 @@ impl Limiter {
         Ok(forgotten)
     }
 
-    fn leave(&self, held: Held) {
+    fn leave(&self, held: HeldSlots) {
         if let Some(release) = self.state.slots.leave(held) {
             self.release(release);
         }
@@ -142,7 +142,7 @@ impl Limiter {
 #[derive(Debug)]
 pub struct SlotGuard {
     limiter: Arc<Limiter>,
-    held: Held,
+    held: HeldSlots,
 }
 
 impl SlotGuard {

@@ -36,7 +36,7 @@ pub use limiter::{Limiter, SlotGuard};
 pub use local_check::{charge, charge_by_session, flood};
 pub use notes::LimitNotes;
 pub use policy::Policy;
-pub use rate_check::RateCheck;
+pub use rate_check::{RateCheck, Taken};
 pub use receipt::{Correction, Outcome, Receipt};
 pub use refused::Refused;
 pub use sessions::KnownSessions;

@@ -32,6 +32,21 @@ pub struct RateCheck<'p> {
     asked_at: Instant,
 }
 
+/// What was charged for a request that the limits allow, and where.
+#[derive(Debug)]
+pub struct Taken<'r> {
+    reply: Cow<'r, ChargeReply>,
+    /// Whether the store counted, and not this node in its place.
+    shared: bool,
+}
+
+impl<'r> Taken<'r> {
+    /// What the store charged.
+    pub fn by_store(reply: &'r ChargeReply) -> Self {
+        Self { reply: Cow::Borrowed(reply), shared: true }
+    }
+}
+
 /// A limit and one of its windows.
 type Charged<'p> = (&'p Limit, &'p Rule);
 
@@ -106,9 +121,10 @@ impl<'p> RateCheck<'p> {
     }
 
     /// Gives everything back that was charged.
-    pub fn undo(&self, reply: &ChargeReply) -> Option<Correction> {
+    pub fn undo(&self, taken: &Taken<'_>) -> Option<Correction> {
+        let Taken { reply, shared } = taken;
         let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
-        Correction::new(charged.collect(), Vec::new(), reply.at_us, true)
+        Correction::new(charged.collect(), Vec::new(), reply.at_us, *shared)
     }
 
     /// The limit, key and window of each charge that was made.
@@ -157,18 +173,17 @@ impl<'p> RateCheck<'p> {
         Ok(())
     }
 
-    /// Judges the store's answer; without one, does what `outage` says. The receipt is there when
-    /// the answer decides what is charged in the end.
+    /// Judges the store's answer; without one, does what `outage` says. Returns what was charged.
     ///
     /// # Errors
     /// A limit is exhausted, or the store did not answer and the request is refused then.
-    pub fn admit(
+    pub fn admit<'r>(
         &self,
-        reply: &Reply<ChargeReply>,
+        reply: &'r Reply<ChargeReply>,
         outage: LimitOutage,
         state: &State,
         notes: &mut LimitNotes<'p>,
-    ) -> Result<Option<Receipt<'p>>, Exceeded> {
+    ) -> Result<Option<Taken<'r>>, Exceeded> {
         let (reply, set, shared) = match (reply, outage) {
             (Ok(reply), _) => (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), true),
             (Err(_), LimitOutage::Allow) => return Ok(None),
@@ -210,16 +225,18 @@ impl<'p> RateCheck<'p> {
         if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
             return Err(self.refuse(index, duration(found.retry_ms), &notes.quota, state));
         }
-        Ok(self.receipt(&reply, shared))
+        Ok(Some(Taken { reply, shared }))
     }
 
-    fn receipt(&self, reply: &ChargeReply, shared: bool) -> Option<Receipt<'p>> {
+    /// The receipt for what was charged, where the answer decides what stays charged in the end.
+    pub fn receipt(&self, taken: &Taken<'_>) -> Option<Receipt<'p>> {
+        let Taken { reply, shared } = taken;
         if !self.rules.iter().any(|(limit, _)| limit.is_corrected()) {
             return None;
         }
         let corrected = self.charged(reply).filter(|(limit, ..)| limit.is_corrected());
         let charged = corrected.map(|(limit, key, window)| (limit, key.to_owned(), window));
-        Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared })
+        Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared: *shared })
     }
 
     /// The refusal by one of the windows.

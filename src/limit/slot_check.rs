@@ -11,7 +11,7 @@ use super::headers::Quota;
 use super::key::principal;
 use super::notes::LimitNotes;
 use super::policy::{Concurrent, Policy};
-use super::slots::Held;
+use super::slots::HeldSlots;
 use super::state::State;
 use crate::config::LimitOutage;
 use crate::store::keys::{Keys, limit_parts};
@@ -83,10 +83,10 @@ impl<'p> SlotCheck<'p> {
 
     /// What is given back if the request ends before anybody knows what the store gave: also slots
     /// that it gives later, because the question was late.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> HeldSlots {
         let Wanted { keys, limits, .. } = &self.shared;
         let leased = (!keys.is_empty()).then(|| self.release(keys.clone(), limits.clone(), true));
-        Held { local: Vec::new(), leased }
+        HeldSlots { local: Vec::new(), leased }
     }
 
     fn release(&self, keys: Vec<String>, limits: Vec<ConcurrencyLimit>, in_doubt: bool) -> Release {
@@ -105,7 +105,7 @@ impl<'p> SlotCheck<'p> {
         outage: LimitOutage,
         state: &State,
         notes: &mut LimitNotes<'p>,
-        held: &mut Held,
+        held: &mut HeldSlots,
     ) -> Result<(), Exceeded> {
         match (reply, outage) {
             (Some(Ok(reply)), _) => {

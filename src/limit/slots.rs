@@ -17,7 +17,7 @@ const RENEWAL_PARTS: u32 = 3;
 
 /// The slots that one request holds, or may hold.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSlots {
     /// Keys that this node counts.
     pub(super) local: Vec<String>,
     /// Slots in the store.
@@ -103,7 +103,7 @@ impl Slots {
 
     /// Gives back what this node counts, and renews the rest no more: it is returned, for the
     /// store.
-    pub(super) fn leave(&self, held: Held) -> Option<Release> {
+    pub(super) fn leave(&self, held: HeldSlots) -> Option<Release> {
         let mut counts = lock(&self.local);
         for key in &held.local {
             if let Some(count) = counts.get_mut(key) {

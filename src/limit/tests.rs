@@ -131,7 +131,8 @@ fn judged(
     let mut notes = LimitNotes::default();
     let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
     let verdict = check.admit(&reply, outage, &here, &mut notes);
-    (verdict.map(|receipt| receipt.is_some()), notes.quota, here)
+    let receipt = verdict.map(|taken| taken.and_then(|taken| check.receipt(&taken)));
+    (receipt.map(|receipt| receipt.is_some()), notes.quota, here)
 }
 
 #[test]

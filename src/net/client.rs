@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use super::fault::Fault;
 
 /// Largest head of a response that most errands need, in bytes.
-pub const HEAD_BYTES_MAX: usize = 400 * 1024;
+const HEAD_BYTES_MAX: usize = 400 * 1024;
 
 /// A connection to one server, which ends with this.
 #[derive(Debug)]

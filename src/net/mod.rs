@@ -6,6 +6,6 @@ mod client;
 mod fault;
 mod tls;
 
-pub use self::client::{Connection, HEAD_BYTES_MAX, collect};
+pub use self::client::{Connection, collect};
 pub use self::fault::Fault;
-pub use self::tls::encrypt;
+pub use self::tls::{Identity, client_config, encrypt};

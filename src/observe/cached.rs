@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct CacheGauges {
     near: Gauge<i64, AtomicI64>,
     near_max: Gauge<i64, AtomicI64>,
-    flights: Gauge<i64, AtomicI64>,
+    fetches: Gauge<i64, AtomicI64>,
     backlog: Gauge<i64, AtomicI64>,
     backlog_max: Gauge<i64, AtomicI64>,
     epochs_known: Gauge<i64, AtomicI64>,
@@ -29,7 +29,7 @@ pub struct CacheState {
     /// Most of them, `store.near_cache_bytes`.
     pub near_bytes_max: u64,
     /// Answers that are being fetched.
-    pub flights: usize,
+    pub fetches: usize,
     /// Bytes of responses on their way to the store.
     pub backlog_bytes: usize,
     /// Most of them, `store.backlog_bytes`.
@@ -47,7 +47,7 @@ impl CacheGauges {
         let help = "Most bytes of responses in this node's memory, store.near_cache_bytes";
         registry.register_with_unit("cache_near_max", help, Unit::Bytes, self.near_max.clone());
         let help = "Answers that are being fetched for the cache";
-        registry.register("cache_flights", help, self.flights.clone());
+        registry.register("cache_flights", help, self.fetches.clone());
         let help = "Responses on their way to the store";
         registry.register_with_unit("cache_backlog", help, Unit::Bytes, self.backlog.clone());
         let help = "Most bytes of responses on their way to the store, store.backlog_bytes";
@@ -69,7 +69,7 @@ impl CacheGauges {
         self.near.set(bytes(state.near_bytes));
         self.near_max.set(bytes(state.near_bytes_max));
         self.backlog_max.set(bytes(state.backlog_bytes_max));
-        self.flights.set(count(state.flights));
+        self.fetches.set(count(state.fetches));
         self.backlog.set(count(state.backlog_bytes));
         self.epochs_known.set(count(state.epochs_known));
         self.epochs_followed.set(state.epochs_followed.into());

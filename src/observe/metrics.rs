@@ -18,6 +18,7 @@ use super::histogram::Histogram;
 use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
+use super::tls::TlsMeter;
 use super::tunnels::TunnelMeter;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
@@ -101,6 +102,8 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Open client connections that are parked.
     pub connections_parked: Gauge<i64, AtomicI64>,
+    /// TLS with clients.
+    pub tls: TlsMeter,
     connections_refused: Family<Reason, Counter>,
     connection_errors: Family<Reason, Counter>,
     reloads: Family<Outcome, Counter>,
@@ -127,6 +130,7 @@ impl Default for Metrics {
             store_evicted: Family::default(),
             connections: Gauge::default(),
             connections_parked: Gauge::default(),
+            tls: TlsMeter::default(),
             connections_refused: Family::default(),
             connection_errors: Family::default(),
             reloads: Family::default(),
@@ -155,7 +159,17 @@ impl Metrics {
         for reason in ["accept_failed", "connections", "connections_per_address"] {
             self.connections_refused.get_or_create(&Reason { reason }).inc_by(0);
         }
-        let heads = ["head_malformed", "head_timeout", "head_too_large", "tls_on_clear_port"];
+        let heads = [
+            "head_malformed",
+            "head_timeout",
+            "head_too_large",
+            "tls_on_clear_port",
+            "clear_on_tls_port",
+            "proxy_header_cut_off",
+            "proxy_header_malformed",
+            "proxy_header_missing",
+            "proxy_header_timeout",
+        ];
         for reason in ["broken", "cut_at_drain", "slow_reader"].into_iter().chain(heads) {
             self.connection_errors.get_or_create(&Reason { reason }).inc_by(0);
         }
@@ -190,6 +204,7 @@ impl Metrics {
         r.register("connections_refused", help, self.connections_refused.clone());
         let help = "Client connections that ended with an error, by reason";
         r.register("connection_errors", help, self.connection_errors.clone());
+        self.tls.register(r);
         r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
         let help = "Access lines lost because the writer was behind";
         r.register("access_lines_dropped", help, self.access_dropped.clone());

@@ -16,6 +16,7 @@ mod observer;
 mod process;
 mod route;
 mod series;
+mod tls;
 mod tunnels;
 
 pub use access::AccessLog;
@@ -28,4 +29,5 @@ pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
 pub use route::RouteMeter;
+pub use tls::TlsMeter;
 pub use tunnels::TunnelMeter;

@@ -234,6 +234,29 @@ pub(super) fn listeners(config: &Config, problems: &mut Problems) {
         let what = "the admin listener is the same as a public one".to_owned();
         problems.push("admin.listen".to_owned(), what, "give it a port of its own".to_owned());
     }
+    if let Some(tls) = &config.server.tls {
+        if tls
+            .listen
+            .iter()
+            .any(|address| config.server.listen.contains(address) && address.port() != 0)
+        {
+            let what = "an address cannot be in clear and speak TLS".to_owned();
+            let remedy = "give one of server.listen and server.tls.listen another port, or leave \
+                          server.tls.listen out: then server.listen speaks TLS";
+            problems.push("server.tls.listen".to_owned(), what, remedy);
+        }
+        if tls.listen.iter().any(same) {
+            let what = "the admin listener is the same as a public one".to_owned();
+            problems.push("admin.listen".to_owned(), what, "give it a port of its own".to_owned());
+        }
+        if tls.redirect && tls.listen.is_empty() {
+            let what =
+                "there is no listener in clear whose requests could be redirected".to_owned();
+            let remedy =
+                "add server.tls.listen = [\"0.0.0.0:8443\"], or remove redirect".to_owned();
+            problems.push("server.tls.redirect".to_owned(), what, remedy);
+        }
+    }
     if config.routes.is_empty() {
         let what = "there are no routes, so every request would be a 404".to_owned();
         let remedy = "add a [routes.NAME] table with path and upstream".to_owned();

@@ -1,16 +1,22 @@
 //! Configuration as meant: names resolved, patterns and keys parsed, header names and values built.
-//! Pure and immutable: no I/O, no clock, no task. Compiling reports every problem at once.
+//! Pure and immutable: no I/O, no task, no clock but for the dates of certificates. Compiling
+//! reports every problem at once.
 
 mod access;
 mod check;
+mod edge;
 mod loose;
 mod route;
+mod upstream_tls;
 mod warn;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+
+pub use self::edge::Edge;
 pub use self::route::{Route, Scope};
 
 use self::access::Verifiers;
@@ -21,7 +27,7 @@ use crate::config::{self, Config, OnOutage, Problems};
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, PathPattern, Table};
 use crate::store::keys::Keys;
-use crate::{cache, guard, limit, session};
+use crate::{cache, guard, limit, session, tls};
 
 /// Everything that a request needs to know of the configuration.
 #[derive(Debug)]
@@ -30,6 +36,10 @@ pub struct Plan {
     pub config: Config,
     /// What in it deserves a second look.
     pub warnings: Problems,
+    /// Certificates for clients; nothing where all is in clear.
+    pub tls: Option<Arc<tls::Table>>,
+    /// What TLS means for answers.
+    pub edge: Edge,
     /// Who is believed.
     pub client: client::Policy,
     /// What is well formed.
@@ -50,6 +60,8 @@ pub struct Plan {
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use.
     pub upstreams: Vec<(String, config::Upstream)>,
+    /// What speaks TLS with each, by the same index; nothing with those in clear.
+    pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
     /// The routes' names, by index.
     pub route_names: Vec<String>,
     /// Whether any route allows an upgrade.
@@ -91,12 +103,17 @@ impl Plan {
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
         check::listeners(&config, &mut problems);
+        let upstream_tls = upstream_tls::compile(&config, &mut problems);
+        let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
         let limits = &config.server.limits;
         let owned = owned_headers(&config, &verifiers);
         Ok(Self {
+            warnings: warn::warnings(&config, tls.as_ref()),
+            tls: tls.map(Arc::new),
+            edge: Edge::of(&config.server),
             client: client::Policy {
                 trusted: config.server.trusted_proxies.clone(),
                 fields: config.server.forwarded,
@@ -117,12 +134,25 @@ impl Plan {
             verifiers: verifiers.tokens,
             key_verifiers: verifiers.api_keys,
             upstreams: config.upstreams.clone().into_iter().collect(),
+            upstream_tls,
             route_names: config.routes.keys().cloned().collect(),
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             routes: Table::new(routes),
-            warnings: warn::warnings(&config),
             config,
         })
+    }
+}
+
+fn compile_tls(config: &Config, problems: &mut Problems) -> Option<tls::Table> {
+    let written = config.server.tls.as_ref()?;
+    match tls::Table::compile(written, None) {
+        Ok(table) => Some(table),
+        Err(flaws) => {
+            for flaw in flaws {
+                problems.push(format!("server.tls.{}", flaw.key), flaw.what, flaw.remedy);
+            }
+            None
+        }
     }
 }
 
@@ -275,6 +305,9 @@ fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
         config::Over::Refuse | config::Over::Shadow => None,
     });
     owned.extend(marks);
+    if config.server.tls.is_some() {
+        owned.extend(tls::FIELDS.map(str::to_owned));
+    }
     for name in &mut owned {
         *name = name.to_ascii_lowercase().replace(['_', '.'], "-");
     }

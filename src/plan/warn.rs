@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::config::{Config, KeySource, Problems};
+use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
 const EXAMPLE_SECRET: &[u8] = b"example-only-replace-me-with-32-random-bytes";
@@ -13,14 +14,43 @@ const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 const EXEMPT_PREFIX_MIN: (u8, u8) = (17, 48);
 
 /// Everything in the file that deserves a second look.
-pub(super) fn warnings(config: &Config) -> Problems {
+pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     let mut warnings = Problems::default();
     example_secrets(config, &mut warnings);
     weak_admin_token(config, &mut warnings);
     wide_exemptions(config, &mut warnings);
+    balancers_everywhere(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
+    super::upstream_tls::warn(config, &mut warnings);
+    certificates(config, tls, &mut warnings);
     warnings
+}
+
+/// Certificates that are over or not yet good, and hosts of routes that none has.
+fn certificates(config: &Config, tls: Option<&Table>, warnings: &mut Problems) {
+    let Some(table) = tls else { return };
+    let now = jiff::Timestamp::now().as_second();
+    for (index, (name, not_before, not_after)) in table.dates().enumerate() {
+        let what = if not_after < now {
+            format!("the certificate of {name} has expired: clients refuse it")
+        } else if not_before > now {
+            format!("the certificate of {name} is not good yet: clients refuse it")
+        } else {
+            continue;
+        };
+        let remedy = "put a new certificate and its key into the files; they are read anew";
+        warnings.push(format!("server.tls.certificates[{index}].cert"), what, remedy);
+    }
+    for (name, route) in &config.routes {
+        let host = route.host.as_deref().filter(|host| !host.starts_with("*."));
+        if let Some(host) = host.filter(|host| !table.covers(host)) {
+            let what =
+                format!("no certificate is for {host}: its clients come in clear or not at all");
+            let remedy = "add one to server.tls.certificates, or mark one default = true";
+            warnings.push(format!("routes.{name}.host"), what, remedy);
+        }
+    }
 }
 
 fn bodies_without_room(config: &Config, warnings: &mut Problems) {
@@ -64,6 +94,16 @@ fn weak_admin_token(config: &Config, warnings: &mut Problems) {
              prints"
         );
         warnings.push("admin.token", what, remedy);
+    }
+}
+
+/// Where everybody may send a PROXY header, everybody may say whose a connection is.
+fn balancers_everywhere(config: &Config, warnings: &mut Problems) {
+    let networks = config.server.proxy_protocol_from.iter();
+    for network in networks.filter(|network| network.prefix_len() == 0) {
+        let what = format!("everybody in {network} may name any address as the client's");
+        let remedy = "name the addresses of your balancers alone";
+        warnings.push("server.proxy_protocol_from", what, remedy);
     }
 }
 

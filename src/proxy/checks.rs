@@ -11,7 +11,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 use super::dispatch::Fields;
-use super::forecast::{Forecasts, forecast_leases};
+use super::forecast::Forecasts;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
@@ -19,7 +19,7 @@ use crate::auth::{self, Denied};
 use crate::base::facts::{Caller, Identity};
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage};
-use crate::limit::{self, Exceeded, Forecast, LimitNotes, Outcome, Quota, Receipt, SlotGuard};
+use crate::limit::{self, Exceeded, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken};
 use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
@@ -30,7 +30,7 @@ use crate::store::{
 /// Whether the request happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// It does: limits are charged, places in flight are taken.
+    /// It does: limits are charged, slots are taken.
     Charge,
     /// It does not: the store is only asked to look.
     Peek,
@@ -46,9 +46,9 @@ pub(super) struct Checks<'a, 'h> {
     /// What others learn of the limits.
     notes: LimitNotes<'a>,
     charges: Option<limit::RateCheck<'a>>,
-    places: Option<limit::SlotCheck<'a>>,
-    /// Gives the places back if the request ends before it is admitted.
-    held: Option<SlotGuard>,
+    slots: Option<limit::SlotCheck<'a>>,
+    /// Gives the slots back if the request ends before it is admitted.
+    guard: Option<SlotGuard>,
     /// The session's keys, when the request names a session.
     session: Option<SessionKeys>,
     /// Whether it is there, as far as the store has said.
@@ -92,8 +92,8 @@ impl<'a, 'h> Checks<'a, 'h> {
             is_identified: false,
             notes: LimitNotes::new(request.plan().config.server.ratelimit_fields),
             charges: None,
-            places: None,
-            held: None,
+            slots: None,
+            guard: None,
             session: None,
             has_session: false,
             named: None,
@@ -152,7 +152,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }
         }
         if is_identified {
-            self.places = limit::SlotCheck::of(&route.limits, state, keys, &facts);
+            self.slots = limit::SlotCheck::of(&route.limits, state, keys, &facts);
         }
         self.charges = charges;
         self.hold();
@@ -180,17 +180,17 @@ impl<'a, 'h> Checks<'a, 'h> {
         Some(Lookup::of(&self.request.gateway().cache, cache, &request))
     }
 
-    /// The places that are asked for are given back unless the request is admitted.
+    /// The slots that are asked for are given back unless the request is admitted.
     fn hold(&mut self) {
-        let places = self.places.as_ref().filter(|_| self.mode == Mode::Charge);
-        self.held = places.map(|places| self.request.gateway().limits.guard(places));
+        let slots = self.slots.as_ref().filter(|_| self.mode == Mode::Charge);
+        self.guard = slots.map(|slots| self.request.gateway().limits.guard(slots));
     }
 
     /// The questions as the store takes them.
     fn questions<'q>(&'q self, peek: Option<&'q Peek>) -> Questions<'q> {
         let Request { route, caller, .. } = self.request;
         let charges = self.charges.as_ref().map(limit::RateCheck::charges);
-        let leases = self.places.as_ref().and_then(limit::SlotCheck::leases);
+        let leases = self.slots.as_ref().and_then(limit::SlotCheck::leases);
         Questions {
             revocation: caller.as_deref().filter(|i| i.is_revocable()).map(revocation_keys),
             charges: charges.map(|it| match peek.and_then(|peek| peek.windows.as_ref()) {
@@ -207,13 +207,13 @@ impl<'a, 'h> Checks<'a, 'h> {
                 SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
-            overdue: &[],
+            pending_purges: &[],
         }
     }
 
     fn peek(&self) -> Option<Peek> {
         let windows = || self.charges.as_ref().map(limit::RateCheck::peek);
-        let limits = || self.places.as_ref().map(limit::SlotCheck::peek).unwrap_or_default();
+        let limits = || self.slots.as_ref().map(limit::SlotCheck::peek).unwrap_or_default();
         (self.mode == Mode::Peek).then(|| Peek { windows: windows(), limits: limits() })
     }
 
@@ -224,7 +224,9 @@ impl<'a, 'h> Checks<'a, 'h> {
             (Some(error), _) => Answers::failed(&self.questions(None), &error),
             (None, Mode::Charge) => {
                 let questions = self.questions(None);
-                self.request.gateway().ask(&questions, record.store_time()).await
+                let (answers, took) = self.request.gateway().ask(&questions).await;
+                record.note_store_time(took);
+                answers
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,
         };
@@ -245,7 +247,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.request.gateway().store.ask(&questions).await
     }
 
-    /// The store has answered: a place that it gave or refused comes no more, and it is known whom
+    /// The store has answered: a slot that it gave or refused comes no more, and it is known whom
     /// the limits by session count.
     async fn on_reply(&mut self, record: &mut Record) {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
@@ -258,8 +260,8 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     fn on_leases(&mut self) {
-        if let (Some(Ok(_)), Some(held)) = (&self.answers.leases, &mut self.held) {
-            held.on_reply();
+        if let (Some(Ok(_)), Some(guard)) = (&self.answers.leases, &mut self.guard) {
+            guard.on_reply();
         }
     }
 
@@ -285,22 +287,24 @@ impl<'a, 'h> Checks<'a, 'h> {
         let (gateway, keys) = (request.gateway(), &request.plan().keys);
         if mode == Mode::Charge
             && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
-            && let Some(undo) = charges.undo(taken)
+            && let Some(undo) = charges.undo(&Taken::by_store(taken))
         {
             gateway.limits.correct_now(&undo).await;
         }
-        // The places too, before others are asked for: the request must not stand in its own way.
-        if let Some(held) = self.held.take() {
-            held.give_back().await;
+        // The slots too, before others are asked for: the request must not stand in its own way.
+        if let Some(guard) = self.guard.take() {
+            guard.give_back().await;
         }
         let policy = &request.route.limits;
         let facts = request.facts(head, counted(&self.named, self.counts_session));
         self.charges = limit::RateCheck::of(policy, keys, &facts, true);
-        self.places = limit::SlotCheck::of(policy, &gateway.limits.state, keys, &facts);
+        self.slots = limit::SlotCheck::of(policy, &gateway.limits.state, keys, &facts);
         self.hold();
         let second = if mode == Mode::Charge {
             let questions = of_limits(self.questions(None));
-            gateway.ask(&questions, record.store_time()).await
+            let (answers, took) = gateway.ask(&questions).await;
+            record.note_store_time(took);
+            answers
         } else {
             let peek = self.peek();
             gateway.store.ask(&of_limits(self.questions(peek.as_ref()))).await
@@ -349,7 +353,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// May the request pass? In the order of precedence: 401 and 403, revoked, 429, the session.
-    /// `slot` gets its place among those in flight.
+    /// `slot` gets its slots.
     pub(super) fn judge(
         &mut self,
         denied: Option<Denied>,
@@ -392,24 +396,23 @@ impl<'a, 'h> Checks<'a, 'h> {
             return Ok(());
         };
         // What the store says itself counts on; what this node only knew may be known again.
-        let is_news = reply.is_ok() && self.mode == Mode::Charge;
+        let is_current = reply.is_ok() && self.mode == Mode::Charge;
         match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
             Ok(status) => {
                 let verdict = auth::confirm(identity, status);
                 if verdict.is_err() {
-                    if is_news
+                    if is_current
                         && let Some(record) = &identity.record_key
                         && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
                     {
                         gateway.auth.forget_record(verifier, record);
                     }
-                    self.undo();
-                    self.held = None;
+                    self.undo(self.taken());
                 }
                 Ok(verdict?)
             }
             Err(error) if plan.on_outage.revocation == Outage::Refuse => {
-                self.undo();
+                self.undo(self.taken());
                 Err(Rejection::RevocationUnknown(error))
             }
             Err(_) => Ok(()),
@@ -427,23 +430,28 @@ impl<'a, 'h> Checks<'a, 'h> {
         let facts = request.facts(head, counted(&self.named, self.counts_session));
         let charged = limit::charge_by_session(policy, state, keys, &facts, &mut self.notes);
         if charged.is_err() {
-            self.undo();
-            self.held = None;
+            self.undo(self.taken());
         }
         charged
     }
 
-    /// Gives back what the store charged for a request that ends here.
-    fn undo(&self) {
+    /// What the store charged.
+    fn taken(&self) -> Option<Taken<'_>> {
+        let reply = self.answers.charges.as_ref()?.as_ref().ok()?;
+        Some(Taken::by_store(reply))
+    }
+
+    /// Gives back what was charged for a request that ends here.
+    fn undo(&self, taken: Option<Taken<'_>>) {
         if self.mode == Mode::Charge
-            && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
+            && let (Some(charges), Some(taken)) = (&self.charges, taken)
         {
-            self.request.gateway().limits.correct(charges.undo(taken));
+            self.request.gateway().limits.correct(charges.undo(&taken));
         }
     }
 
-    /// Do the limits allow it? What they charged may change with the answer, and a place among the
-    /// requests in flight is held until the response has ended.
+    /// Do the limits allow it? What they charged may change with the answer, and its slots are held
+    /// until the response has ended.
     fn admit(&mut self) -> Result<(Option<Receipt<'a>>, Option<SlotGuard>), Exceeded> {
         let outage = self.request.plan().on_outage.limits;
         if let Some(forecasts) = &self.forecasts {
@@ -451,20 +459,21 @@ impl<'a, 'h> Checks<'a, 'h> {
             return Ok((None, None));
         }
         let state = &self.request.gateway().limits.state;
-        let receipt = match (&self.charges, &self.answers.charges) {
+        let taken = match (&self.charges, &self.answers.charges) {
             (Some(charges), Some(reply)) => charges.admit(reply, outage, state, &mut self.notes)?,
             _ => None,
         };
-        let mut slot = self.held.take();
-        if let (Some(places), Some(slot)) = (&self.places, &mut slot) {
+        let mut guard = self.guard.take();
+        if let (Some(slots), Some(guard)) = (&self.slots, &mut guard) {
             let reply = self.answers.leases.as_ref();
-            let admitted = slot.admit(places, reply, outage, &mut self.notes);
+            let admitted = guard.admit(slots, reply, outage, &mut self.notes);
             if let Err(exceeded) = admitted {
-                self.undo();
+                self.undo(taken);
                 return Err(exceeded);
             }
         }
-        Ok((receipt, slot))
+        let receipt = self.charges.as_ref().zip(taken);
+        Ok((receipt.and_then(|(charges, taken)| charges.receipt(&taken)), guard))
     }
 
     /// The session for the upstream, whose life is prolonged where that is due.
@@ -503,34 +512,11 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// What the answers of a store that only looked mean.
     fn forecast(&mut self) -> Forecasts<'a> {
-        let Self { request, head, .. } = *self;
-        let Request { route, .. } = request;
-        let (plan, state) = (request.plan(), &request.gateway().limits.state);
-        let (keys, outage) = (&plan.keys, plan.on_outage.limits);
+        let Self { request, head, is_identified, .. } = *self;
         let windows = self.charges.as_ref().zip(self.answers.charges.take());
-        let windows = windows.map(|(asked, reply)| reply.map(|reply| asked.forecast(&reply)));
-        let mut shown = match &windows {
-            None => Vec::new(),
-            Some(Ok(windows)) => windows.iter().map(Forecast::to_json).collect(),
-            Some(Err(error)) => vec![serde_json::json!({
-                "unknown": error.to_string(),
-                "on_outage": format!("{outage:?}").to_lowercase(),
-            })],
-        };
+        let slots = self.slots.as_ref().map(|slots| (slots, self.answers.leases.take()));
         let facts = request.facts(head, counted(&self.named, self.counts_session));
-        let (local, room) =
-            limit::forecast_local(&route.limits, state, keys, &facts, self.is_identified);
-        shown.extend(local);
-        let mut places = Ok(());
-        if let Some(wanted) = &self.places {
-            let (local, here) = wanted.forecast_local(state);
-            shown.extend(local);
-            let shared = self.answers.leases.take();
-            let (leased, there) = forecast_leases(wanted, shared, outage);
-            shown.extend(leased);
-            places = there.and(here);
-        }
-        Forecasts { windows, room, places, shown }
+        Forecasts::of(&request, &facts, is_identified, windows, slots)
     }
 }
 
@@ -559,7 +545,7 @@ fn recalled(
         StoreError::Unavailable | StoreError::Timeout => {
             gateway.store.recall(revocation_keys(identity), max_stale).ok_or(error)
         }
-        // An answer that cannot be used is no outage: what it says may be news.
+        // An answer that cannot be used is no outage: it may mean a revocation of now.
         StoreError::Refused(_) | StoreError::Full(_) => Err(error),
     })
 }

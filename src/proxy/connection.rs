@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Version;
 
-use crate::base::facts::{ClientAddr, Peer};
+use crate::base::facts::{ClientAddr, Encryption, Peer};
 use crate::base::interim::Interim;
 use crate::runtime::{Gateway, Running};
 
@@ -37,6 +37,11 @@ impl Connection {
     /// The gateway that serves it.
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
+    }
+
+    /// What its encryption says; nothing in clear.
+    pub fn encryption(&self) -> Option<&Arc<Encryption>> {
+        self.peer.encryption.as_ref()
     }
 
     /// The client's end of the socket.

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, CONNECTION, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
@@ -27,8 +27,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// From the upstream, also where the cache had a part in it.
-    pub(super) fn fetched(response: Response<Content>) -> Self {
+    /// From the upstream, also where the cache had a part in it. From here on nobody reads what
+    /// belongs to the upstream's connection. What is stored was stored without that.
+    pub(super) fn fetched(mut response: Response<Content>) -> Self {
+        fields::returning(response.headers_mut());
         Self { response, is_stored: false }
     }
 
@@ -47,12 +49,9 @@ pub(super) fn answer(
 ) -> Response<Content> {
     let Answer { mut response, is_stored } = answer;
     let headers = response.headers_mut();
-    if !is_stored {
-        // What is stored was stored without these.
-        fields::returning(headers);
-        if request.route.cache.is_some() {
-            cache::strip_tags(headers);
-        }
+    // What is stored was stored without them.
+    if !is_stored && request.route.cache.is_some() {
+        cache::strip_tags(headers);
     }
     if let Some(notes) = cache {
         notes.append_to(headers);
@@ -91,7 +90,22 @@ pub(super) fn server_options(received: &Received) -> Response<Content> {
     response
 }
 
+/// The answer to a request in clear for what is served over TLS alone. It is the same request
+/// there, body and all (RFC 9110 §15.4.9).
+pub(super) fn redirect(received: &Received, location: HeaderValue) -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    finish(response.headers_mut(), received, None);
+    response
+}
+
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.
 fn finish(headers: &mut HeaderMap, received: &Received, _route: Option<&Route>) {
     headers.insert(X_REQUEST_ID, received.ids.request.clone());
+    if let Some(hsts) = &received.plan().edge.hsts
+        && received.connection.encryption().is_some()
+    {
+        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
 }

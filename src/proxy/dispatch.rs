@@ -1,6 +1,7 @@
 //! The only way to an upstream: the head that it gets, the interim responses that come back, the
 //! body that waits to be asked for, and how long all of it takes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,20 +70,20 @@ impl Dispatch {
         &self.running.upstreams[self.upstream]
     }
 
-    /// Sends a request, and returns once the head of its response is there. `took` says how long
-    /// that was, also of a failure.
+    /// Sends a request, and returns once the head of its response is there. `head` makes the
+    /// request's as often as it is sent. `took` says how long that was, also of a failure.
     ///
     /// # Errors
     /// See [`Upstream::send`].
     pub(super) async fn send(
         &self,
-        request: http::Request<()>,
+        head: impl Fn() -> http::Request<()> + Send,
         upload: Upload,
         took: &mut Option<Duration>,
-    ) -> Result<Response<Download>, Failure> {
+    ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(self.client, request, upload, on_interim);
+        let sent = self.upstream().send(self.client, head, upload, on_interim);
         let mut response = sent.await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
@@ -99,11 +100,11 @@ impl Dispatch {
     /// See [`Upstream::upgrade`].
     pub(super) async fn upgrade(
         &self,
-        request: http::Request<()>,
+        head: impl Fn() -> http::Request<()> + Send,
         took: &mut Option<Duration>,
-    ) -> Result<Response<Download>, Failure> {
+    ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.client, request).await;
+        let response = self.upstream().upgrade(self.client, head).await;
         *took = Some(sent_at.elapsed());
         response
     }
@@ -117,10 +118,13 @@ pub(super) struct CacheTransport<'t> {
 }
 
 impl Transport for CacheTransport<'_> {
-    async fn send(&mut self, request: http::Request<()>) -> Result<Response<Download>, Failure> {
+    async fn send(
+        &mut self,
+        request: http::Request<()>,
+    ) -> Result<Response<Box<Download>>, Failure> {
         let mut unheeded = None;
         let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
-        self.dispatch.send(request, Upload::none(), took).await
+        self.dispatch.send(|| request.clone(), Upload::none(), took).await
     }
 }
 
@@ -140,38 +144,57 @@ fn on_interim(interim: Option<Arc<Interim>>, gate: Option<Arc<Gate>>) -> Option<
     is_wanted.then_some(offer)
 }
 
-/// The head that the upstream gets. `added` are the fields of the session and of limits; those of
-/// the caller's claims come from the request.
-pub(super) fn outbound_head(
-    request: &Request<'_>,
-    mut head: Parts,
+/// What the head that the upstream gets is made of.
+#[derive(Debug)]
+pub(super) struct Outline<'a> {
+    request: Request<'a>,
+    /// The client's own, without what is for the gateway alone.
+    fields: Cow<'a, HeaderMap>,
     added: Fields,
-) -> http::Request<()> {
-    let Request { received, route, target, caller, .. } = *request;
-    if let Some(policy) = &route.auth {
-        auth::strip(policy, &mut head.headers);
+}
+
+impl<'a> Outline<'a> {
+    /// `fields` are those that the client sent, `added` those of the session and of limits; those
+    /// of the caller's claims come from the request.
+    pub(super) fn new(
+        request: &Request<'a>,
+        mut fields: Cow<'a, HeaderMap>,
+        added: Fields,
+    ) -> Self {
+        if let Some(policy) = &request.route.auth {
+            auth::strip(policy, fields.to_mut());
+        }
+        if let Some(policy) = &request.route.session {
+            session::strip(policy, fields.to_mut());
+        }
+        Self { request: *request, fields, added }
     }
-    if let Some(policy) = &route.session {
-        session::strip(policy, &mut head.headers);
+
+    /// The head.
+    pub(super) fn head(&self) -> http::Request<()> {
+        let Request { received, target, caller, .. } = self.request;
+        let (method, is_grpc) = (&received.method, received.is_grpc);
+        let incoming = fields::Incoming { method, target, fields: &self.fields, is_grpc };
+        let between = (&received.connection.peer, self.request.client());
+        let claims = caller.iter().flat_map(|identity| &identity.headers);
+        let added = claims.chain(&self.added).cloned();
+        let policy = &self.request.plan().headers;
+        fields::outgoing(policy, incoming, between, &received.ids, added)
     }
-    let claims = caller.iter().flat_map(|identity| identity.headers.iter().cloned());
-    let between = (&received.connection.peer, request.client());
-    let added = claims.chain(added);
-    fields::outgoing(&request.plan().headers, head, target, between, &received.ids, added)
 }
 
 /// A request as it is sent on, with its body.
 #[derive(Debug)]
-pub(super) struct Outbound {
-    head: http::Request<()>,
+pub(super) struct Outbound<'a> {
+    outline: Outline<'a>,
     upload: Upload,
     progress: Arc<Progress>,
     gate: Option<Arc<Gate>>,
 }
 
-impl Outbound {
+impl<'a> Outbound<'a> {
     /// The client's request for its upstream.
-    pub(super) fn new(request: &Request<'_>, head: Parts, body: Inbound, added: Fields) -> Self {
+    pub(super) fn new(request: &Request<'a>, head: Parts, body: Inbound, added: Fields) -> Self {
         let Request { received, .. } = *request;
         note_upgrade(request, &head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
@@ -179,20 +202,16 @@ impl Outbound {
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
         let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
         let gate = held_back(&head, &mut upload, timeout);
-        let mut head = outbound_head(request, head, added);
-        if gate.is_some() {
-            head.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
-        }
-        Self { head, upload, progress, gate }
+        let outline = Outline::new(request, Cow::Owned(head.headers), added);
+        Self { outline, upload, progress, gate }
     }
 }
 
 /// Leaves the body with a client that waits to be asked for it, until the upstream asks. Not over
 /// HTTP/2, where hyper asks nobody: its clients send when they have waited long enough.
 fn held_back(head: &Parts, upload: &mut Upload, timeout: Duration) -> Option<Arc<Gate>> {
-    let waits =
-        head.version == Version::HTTP_11 && !timeout.is_zero() && head.headers.contains_key(EXPECT);
-    if waits { upload.hold_back(timeout) } else { None }
+    let may_wait = head.version == Version::HTTP_11 && !timeout.is_zero() && !upload.is_none();
+    if may_wait && head.headers.contains_key(EXPECT) { upload.hold_back(timeout) } else { None }
 }
 
 /// Sends a request on, and makes stale what it changes. `store_is_away`: the store has just not
@@ -202,19 +221,27 @@ fn held_back(head: &Parts, upload: &mut Upload, timeout: Duration) -> Option<Arc
 /// The upstream's failure, or the client's own where its body was the reason.
 pub(super) async fn forward(
     request: &Request<'_>,
-    outbound: Outbound,
+    outbound: Outbound<'_>,
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { head, upload, progress, gate } = outbound;
+    let Outbound { outline, upload, progress, gate } = outbound;
+    let is_held_back = gate.is_some();
     let dispatch = Dispatch { gate, ..Dispatch::new(request) };
+    let head = || {
+        let mut head = outline.head();
+        if is_held_back {
+            head.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        head
+    };
     // From here on the upstream may act; a client that leaves now must not leave stale copies
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
     match dispatch.send(head, upload, record.upstream_time()).await {
         Ok(response) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
-            Ok(response.map(|download| Content::Download(Box::new(download))))
+            Ok(response.map(Content::Download))
         }
         Err(failure) => {
             if failure.may_have_acted() {

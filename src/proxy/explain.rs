@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::dispatch::Fields;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Received, Request, Resolved};
+use super::request::{Received, Request, Resolution, Resolved};
 use super::walk::admit;
 use crate::base::facts::{Caller, ClientAddr, Peer};
 use crate::plan::Route;
@@ -58,11 +58,12 @@ async fn walk(
     let head = head_of(described);
     let local = gateway.running().plan.config.server.listen.first().copied();
     let local = local.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 80)));
-    let connection = Connection::new(gateway, Peer::new(address, local, false));
+    let connection = Connection::new(gateway, Peer::new(address, local, None));
     let received = Received::new(&connection, &head);
     let mut resolved = Resolved::new(&connection);
-    let Some(request) = Request::resolve(&received, &mut resolved, &head, false)? else {
-        return Ok("-".to_owned());
+    let request = match Request::resolve(&received, &mut resolved, &head, false)? {
+        Resolution::Route(request) => request,
+        Resolution::ServerOptions | Resolution::Redirect(_) => return Ok("-".to_owned()),
     };
     report.insert("route".to_owned(), json!(request.route.name));
     report.insert("path".to_owned(), json!(request.asked.path()));

@@ -10,8 +10,6 @@ use crate::cache::{self, Scope};
 pub(super) struct Invalidation<'a> {
     request: &'a Request<'a>,
     armed: bool,
-    /// What is being carried out, should the client leave meanwhile.
-    pending: Vec<String>,
     /// This request has waited for the store in vain already, and waits no second time.
     store_is_away: bool,
 }
@@ -20,8 +18,9 @@ impl<'a> Invalidation<'a> {
     /// Armed, if the request's method is unsafe and anything is cached. `store_is_away`: this
     /// request has waited for the store in vain already, and waits no second time.
     pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Self {
-        let armed = request.running().caches && cache::invalidates(&request.received.method, None);
-        Self { request, armed, pending: Vec::new(), store_is_away }
+        let armed =
+            cache::invalidates(&request.received.method, None) && request.running().caches();
+        Self { request, armed, store_is_away }
     }
 
     /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
@@ -55,19 +54,18 @@ impl<'a> Invalidation<'a> {
 
     /// Makes copies stale when the outcome calls for it, before the answer is passed on.
     pub(super) async fn carry_out(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
-        if self.armed {
-            let epochs = self.epochs(answer);
-            if epochs.is_empty() {
-                // It failed, and changed nothing.
-            } else if self.store_is_away {
-                self.request.gateway().cache.invalidate_later(epochs);
-            } else {
-                self.pending.clone_from(&epochs);
-                Box::pin(self.request.gateway().cache.invalidate(epochs)).await;
-                self.pending.clear();
-            }
+        if !std::mem::take(&mut self.armed) {
+            return;
         }
-        self.armed = false;
+        let (cache, epochs) = (&self.request.gateway().cache, self.epochs(answer));
+        if epochs.is_empty() {
+            // It failed, and changed nothing.
+        } else if self.store_is_away {
+            cache.invalidate_later(epochs);
+        } else {
+            // Also where the client leaves meanwhile.
+            Box::pin(cache.invalidate(epochs)).await;
+        }
     }
 
     /// The request was never sent, so it changed nothing.
@@ -79,9 +77,7 @@ impl<'a> Invalidation<'a> {
 impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
-        if !self.pending.is_empty() {
-            self.request.gateway().cache.invalidate_later(std::mem::take(&mut self.pending));
-        } else if self.armed {
+        if self.armed {
             self.request.gateway().cache.invalidate_later(self.epochs(None));
         }
     }

@@ -106,9 +106,9 @@ impl Record {
         }
     }
 
-    /// Where whoever asks the store writes how long that took.
-    pub(super) fn store_time(&mut self) -> &mut Option<Duration> {
-        &mut self.store_time
+    /// The store was asked, and took so long; nothing where there was nothing to ask.
+    pub(super) fn note_store_time(&mut self, took: Option<Duration>) {
+        self.store_time = took.or(self.store_time);
     }
 
     /// Where whoever asks the upstream writes how long that took.

@@ -1,5 +1,6 @@
-//! Every way in which the gateway itself ends a request: status, stable code, public text, whose
-//! fault it was. One exhaustive table; a new kind of refusal does not compile until it stands here.
+//! Every way in which the gateway itself ends a request, in one table ([`Rejection::row`]): status,
+//! stable code, whose fault it was, what the client reads, the key that bounds it. A new kind of
+//! refusal does not compile until it has a row.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use crate::auth::{Denied, REALM};
+use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
 use crate::guard::{BadHandshake, Malformed, WEBSOCKET_VERSION};
-use crate::limit::Exceeded;
+use crate::limit::{Exceeded, Quota};
 use crate::route::NoRoute;
 use crate::session::NoSession;
 use crate::store::StoreError;
@@ -36,6 +37,9 @@ pub enum Rejection {
     /// No route.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// The connection is for hosts whose clients must show something else (RFC 9110 §15.5.20).
+    #[error("the host's clients must show other certificates than this connection was asked for")]
+    Misdirected,
     /// Not permitted.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -70,7 +74,7 @@ pub enum Rejection {
 
 /// Who can mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+enum Fault {
     Client,
     Gateway,
     Store,
@@ -78,190 +82,85 @@ pub(super) enum Fault {
     Upstream,
 }
 
-impl Rejection {
-    pub(super) fn status(&self) -> StatusCode {
-        match self {
-            Self::Malformed(malformed) => match malformed {
-                Malformed::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                Malformed::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                Malformed::Expectation => StatusCode::EXPECTATION_FAILED,
-                Malformed::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
-                Malformed::Host
-                | Malformed::Authority
-                | Malformed::TargetForm
-                | Malformed::Path(_)
-                | Malformed::TransferEncoding
-                | Malformed::ContentLength => StatusCode::BAD_REQUEST,
-            },
-            Self::NoRoute(NoRoute::NotFound) => StatusCode::NOT_FOUND,
-            Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Denied(denied) => denied.status(),
-            Self::Exceeded(Exceeded::Limit { .. }) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Exceeded(Exceeded::Blocked) => StatusCode::FORBIDDEN,
-            Self::NoSession(no_session) => match no_session {
-                NoSession::Required
-                | NoSession::Idle
-                | NoSession::Expired
-                | NoSession::NotRenewed
-                | NoSession::Undated { .. } => StatusCode::UNAUTHORIZED,
-                NoSession::Suspended => StatusCode::FORBIDDEN,
-                NoSession::TooLarge | NoSession::Unreadable => StatusCode::BAD_GATEWAY,
-                NoSession::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
-            },
-            Self::RevocationUnknown(_) | Self::Exceeded(Exceeded::Unknown(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::CacheLost => StatusCode::BAD_GATEWAY,
-            Self::Upload(UploadFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Upload(UploadFault::Stalled) => StatusCode::REQUEST_TIMEOUT,
-            Self::Upload(UploadFault::Broken) => StatusCode::BAD_REQUEST,
-            Self::Upstream(failure) => match failure {
-                Failure::Timeout | Failure::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
-                Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
-                Failure::Connect(_)
-                | Failure::Broken(_)
-                | Failure::CutOff(_)
-                | Failure::HeadTooLarge
-                | Failure::Shared
-                | Failure::Malformed(_) => StatusCode::BAD_GATEWAY,
-            },
-            Self::Handshake(bad) => match bad {
-                BadHandshake::Malformed(_) => StatusCode::BAD_REQUEST,
-                BadHandshake::Version => StatusCode::UPGRADE_REQUIRED,
-                BadHandshake::Origin => StatusCode::FORBIDDEN,
-            },
-            Self::UpgradeRefused(_) => StatusCode::BAD_GATEWAY,
-        }
+/// One row of the table.
+struct Row<'a> {
+    status: StatusCode,
+    code: &'static str,
+    fault: Fault,
+    public: Public<'a>,
+    bound: Option<Bound<'a>>,
+    adds: Adds<'a>,
+    spoils_connection: bool,
+}
+
+/// What a stranger may read: what happened and what to do. Never addresses, keys or internal
+/// errors.
+enum Public<'a> {
+    Text(&'static str),
+    /// What the refusal itself says, which is written for strangers.
+    Itself,
+    /// The methods that the path accepts.
+    Accepts(&'a str),
+    /// The limit, and when a retry would pass.
+    RetryIn(&'a str, Duration),
+}
+
+/// The key of `gateway.toml` that says where the bound is that the request met.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound<'a> {
+    /// This one.
+    Key(&'static str),
+    /// A key of the route's verifier.
+    Auth(&'static str),
+    /// `jwks_url` of this verifier.
+    Jwks(&'a str),
+    /// `block` of the limit that names the client's address.
+    Block,
+    /// A key of the route's upstream.
+    Upstream(&'static str),
+    /// The key of the route's upstream that bounds the requests in progress there.
+    UpstreamRequests,
+}
+
+/// Fields of the response beside those that all refusals have.
+enum Adds<'a> {
+    Nothing,
+    Challenge(&'a Denied),
+    Allow(&'a str),
+    Quota(&'a Quota, Duration),
+    /// The version of WebSocket that is spoken (RFC 6455 §4.4).
+    WebSocketVersion,
+}
+
+impl<'a> Row<'a> {
+    /// Of a refusal that adds no field and leaves the connection as it is.
+    fn new(status: StatusCode, code: &'static str, fault: Fault, public: Public<'a>) -> Self {
+        let (bound, adds) = (None, Adds::Nothing);
+        Self { status, code, fault, public, bound, adds, spoils_connection: false }
     }
 
-    /// A stable name: part of the body, of the access line and of a metric's label.
-    pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::Malformed(malformed) => match malformed {
-                Malformed::Host => "host_invalid",
-                Malformed::Authority => "authority_mismatch",
-                Malformed::TargetForm => "target_invalid",
-                Malformed::Path(_) => "path_invalid",
-                Malformed::TransferEncoding => "transfer_encoding_invalid",
-                Malformed::ContentLength => "content_length_invalid",
-                Malformed::Expectation => "expectation_failed",
-                Malformed::TooManyHeaders => "headers_too_many",
-                Malformed::BodyTooLarge => "body_too_large",
-                Malformed::MethodRefused => "method_refused",
-            },
-            Self::NoRoute(NoRoute::NotFound) => "route_not_found",
-            Self::NoRoute(NoRoute::MethodNotAllowed { .. }) => "method_not_allowed",
-            Self::Denied(denied) => denied.code(),
-            Self::RevocationUnknown(_) => "revocation_unknown",
-            Self::Exceeded(Exceeded::Limit { .. }) => "limit_exceeded",
-            Self::Exceeded(Exceeded::Blocked) => "address_blocked",
-            Self::Exceeded(Exceeded::Unknown(_)) => "limit_unknown",
-            Self::NoSession(no_session) => match no_session {
-                NoSession::Required => "session_missing",
-                NoSession::Idle => "session_idle",
-                NoSession::Expired => "session_expired",
-                NoSession::NotRenewed => "session_not_renewed",
-                NoSession::Undated { .. } => "session_undated",
-                NoSession::Suspended => "session_suspended",
-                NoSession::TooLarge => "session_too_large",
-                NoSession::Unreadable => "session_unreadable",
-                NoSession::Unknown(_) => "session_unknown",
-            },
-            Self::OnlyIfCached => "not_cached",
-            Self::CacheLost => "cache_chunk_lost",
-            Self::Upload(UploadFault::TooLarge) => "body_too_large",
-            Self::Upload(UploadFault::Stalled) => "body_stalled",
-            Self::Upload(UploadFault::Broken) => "body_malformed",
-            Self::Upstream(failure) => match failure {
-                Failure::Connect(_) => "upstream_unreachable",
-                Failure::ConnectTimeout => "upstream_connect_timeout",
-                Failure::Busy => "upstream_busy",
-                Failure::Timeout => "upstream_timeout",
-                Failure::Broken(_) => "upstream_broken",
-                Failure::CutOff(_) => "upstream_cut_off",
-                Failure::HeadTooLarge => "upstream_head_too_large",
-                Failure::Shared => "upstream_failed_before",
-                Failure::Malformed(_) => "upstream_malformed",
-            },
-            Self::Handshake(bad) => match bad {
-                BadHandshake::Malformed(_) => "upgrade_malformed",
-                BadHandshake::Version => "upgrade_version",
-                BadHandshake::Origin => "origin_refused",
-            },
-            Self::UpgradeRefused(_) => "upgrade_refused",
-        }
+    fn bound(self, bound: Bound<'a>) -> Self {
+        Self { bound: Some(bound), ..self }
     }
 
-    /// What a stranger may read: what happened and what to do. Never addresses, keys or internal
-    /// errors.
-    fn public(&self) -> Cow<'static, str> {
-        match self {
-            Self::Malformed(malformed) => malformed.to_string().into(),
-            Self::NoRoute(NoRoute::NotFound) => "Nothing is served at this host and path.".into(),
-            Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
-                format!("This path accepts {allow}.").into()
-            }
-            Self::Denied(denied) => denied.public().into(),
-            Self::Exceeded(Exceeded::Limit { limit, retry_after, .. }) => {
-                let wait = whole_seconds(*retry_after);
-                format!("The limit `{limit}` is exhausted. Retry in {wait} s.").into()
-            }
-            Self::Exceeded(Exceeded::Blocked) => "This address may not use the service.".into(),
-            Self::NoSession(no_session) => public_session(no_session).into(),
-            Self::RevocationUnknown(_) | Self::Exceeded(Exceeded::Unknown(_)) => UNREACHABLE.into(),
-            Self::OnlyIfCached => "No cached response; retry without only-if-cached.".into(),
-            Self::CacheLost => "A stored response was evicted while it was used. Retry.".into(),
-            Self::Upload(fault) => fault.to_string().into(),
-            Self::Upstream(failure) => match failure {
-                Failure::Timeout | Failure::ConnectTimeout => {
-                    "The service behind the gateway did not answer in time.".into()
-                }
-                Failure::Busy => "The service behind the gateway is busy. Retry shortly.".into(),
-                Failure::Connect(_)
-                | Failure::Broken(_)
-                | Failure::CutOff(_)
-                | Failure::HeadTooLarge
-                | Failure::Shared
-                | Failure::Malformed(_) => UNUSABLE.into(),
-            },
-            Self::Handshake(bad) => bad.to_string().into(),
-            Self::UpgradeRefused(_) => UNUSABLE.into(),
-        }
+    /// What decides is this key.
+    fn key(self, key: &'static str) -> Self {
+        self.bound(Bound::Key(key))
     }
 
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Denied(Denied::KeysUnavailable(_)) => Fault::Issuer,
-            Self::Denied(Denied::KeyUnread(_)) => Fault::Store,
-            Self::Malformed(_)
-            | Self::NoRoute(_)
-            | Self::Denied(_)
-            | Self::Exceeded(Exceeded::Limit { .. } | Exceeded::Blocked)
-            | Self::NoSession(
-                NoSession::Required
-                | NoSession::Idle
-                | NoSession::Expired
-                | NoSession::NotRenewed
-                | NoSession::Suspended,
-            )
-            | Self::OnlyIfCached
-            | Self::Upload(_)
-            | Self::Handshake(_) => Fault::Client,
-            Self::NoSession(
-                NoSession::Undated { .. } | NoSession::TooLarge | NoSession::Unreadable,
-            ) => Fault::Gateway,
-            Self::RevocationUnknown(_)
-            | Self::Exceeded(Exceeded::Unknown(_))
-            | Self::NoSession(NoSession::Unknown(_))
-            | Self::CacheLost => Fault::Store,
-            Self::Upstream(_) | Self::UpgradeRefused(_) => Fault::Upstream,
-        }
+    fn adds(self, adds: Adds<'a>) -> Self {
+        Self { adds, ..self }
+    }
+
+    /// Of a request whose end is in doubt: what follows on the connection cannot be trusted, or is
+    /// not worth reading.
+    fn spoils_connection(self) -> Self {
+        Self { spoils_connection: true, ..self }
     }
 
     /// The status of the same thing in gRPC (codes.md of the gRPC project).
     fn grpc_status(&self) -> u8 {
-        match self.status() {
+        match self.status {
             StatusCode::UNAUTHORIZED => 16,
             StatusCode::FORBIDDEN => 7,
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
@@ -272,123 +171,320 @@ impl Rejection {
         }
     }
 
-    /// What the log tells of it and nobody else: why credentials were refused, and what went wrong
-    /// where the client is not to blame.
-    pub(super) fn internal(&self) -> Option<String> {
-        let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
-        (has_cause || self.fault() != Fault::Client).then(|| with_sources(self))
-    }
-
-    /// The response. `request_id` is where its reader finds it in the log.
-    pub(super) fn response(&self, is_grpc: bool, request_id: &str) -> Response<Bytes> {
-        let mut response = if is_grpc { self.grpc() } else { self.problem(request_id) };
-        self.add_headers(response.headers_mut());
-        response
-    }
-
     /// `application/problem+json` (RFC 9457).
-    fn problem(&self, request_id: &str) -> Response<Bytes> {
-        let status = self.status();
+    fn problem(&self, public: &str, request_id: &str) -> Response<Bytes> {
         let problem = serde_json::json!({
-            "type": format!("urn:portcullis:problem:{}", self.code()),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "detail": self.public(),
+            "type": format!("urn:portcullis:problem:{}", self.code),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": public,
             "request_id": request_id,
         });
         let mut response = Response::new(Bytes::from(problem.to_string()));
-        *response.status_mut() = status;
+        *response.status_mut() = self.status;
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         response
     }
 
     /// A trailers-only response: gRPC clients look at nothing else.
-    fn grpc(&self) -> Response<Bytes> {
+    fn grpc(&self, public: &str) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
-        if let Ok(message) = HeaderValue::try_from(self.public().as_ref()) {
+        if let Ok(message) = HeaderValue::try_from(public) {
             headers.insert("grpc-message", message);
         }
         response
     }
 
     fn add_headers(&self, headers: &mut HeaderMap) {
-        match self {
-            // No credentials would help.
-            Self::Denied(Denied::KeysUnavailable(_) | Denied::KeyUnread(_)) => {}
-            Self::Denied(denied) => {
+        match self.adds {
+            Adds::Nothing => {}
+            Adds::Challenge(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
             }
-            Self::NoSession(_) if self.status() == StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, Denied::NoToken.challenge(REALM));
-            }
-            Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
-                if let Ok(allow) = HeaderValue::try_from(allow.as_str()) {
+            Adds::Allow(allow) => {
+                if let Ok(allow) = HeaderValue::try_from(allow) {
                     headers.insert(ALLOW, allow);
                 }
             }
-            Self::Malformed(Malformed::MethodRefused) => {
-                let allow = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
-                headers.insert(ALLOW, HeaderValue::from_static(allow));
-            }
-            Self::Exceeded(Exceeded::Limit { retry_after, quota, .. }) => {
-                quota.stamp(headers, std::time::SystemTime::now());
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*retry_after)));
-            }
-            Self::Handshake(BadHandshake::Version) => {
+            Adds::WebSocketVersion => {
                 let version = HeaderValue::from_static(WEBSOCKET_VERSION);
                 headers.insert(SEC_WEBSOCKET_VERSION, version);
             }
-            Self::Malformed(_)
-            | Self::NoRoute(_)
-            | Self::RevocationUnknown(_)
-            | Self::Exceeded(_)
-            | Self::NoSession(_)
-            | Self::OnlyIfCached
-            | Self::CacheLost
-            | Self::Upload(_)
-            | Self::Upstream(_)
-            | Self::Handshake(_)
-            | Self::UpgradeRefused(_) => {}
-        }
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
-        }
-    }
-
-    /// Whether what follows on the connection cannot be trusted or is not worth reading.
-    pub(super) fn spoils_connection(&self) -> bool {
-        match self {
-            Self::Malformed(_) | Self::Upload(_) | Self::Handshake(_) | Self::UpgradeRefused(_) => {
-                true
+            Adds::Quota(quota, retry_after) => {
+                quota.stamp(headers, std::time::SystemTime::now());
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
             }
-            Self::NoRoute(_)
-            | Self::Denied(_)
-            | Self::RevocationUnknown(_)
-            | Self::Exceeded(_)
-            | Self::NoSession(_)
-            | Self::OnlyIfCached
-            | Self::CacheLost
-            | Self::Upstream(_) => false,
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
         }
     }
 }
 
-fn public_session(no_session: &NoSession) -> &'static str {
-    match no_session {
-        NoSession::Required => "This needs a session: log in again.",
-        NoSession::Idle => "The session ended because it was not used: log in again.",
-        NoSession::Expired => "The session has reached its greatest age: log in again.",
-        NoSession::NotRenewed => "The session was not renewed in time: log in again.",
-        NoSession::Undated { .. } => "The session does not say how old it is: log in again.",
-        NoSession::Suspended => "The session is suspended.",
-        NoSession::TooLarge | NoSession::Unreadable => {
-            "The session cannot be used; the operator can see why in the log."
+impl Rejection {
+    /// The table. What is wrong with a token or an API key has one of its own in `auth`.
+    fn row(&self) -> Row<'_> {
+        use Fault::{Client, Store};
+        use Public::{Accepts, RetryIn, Text};
+        match self {
+            Self::Malformed(malformed) => malformed_row(*malformed).spoils_connection(),
+            Self::NoRoute(NoRoute::NotFound) => {
+                let text = Text("Nothing is served at this host and path.");
+                Row::new(StatusCode::NOT_FOUND, "route_not_found", Client, text)
+            }
+            Self::NoRoute(NoRoute::MethodNotAllowed { allow }) => {
+                let text = Accepts(allow);
+                Row::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Client, text)
+                    .adds(Adds::Allow(allow))
+            }
+            Self::Misdirected => {
+                const TEXT: &str =
+                    "Ask for this host on a connection of its own: its clients show certificates.";
+                Row::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", Client, Text(TEXT))
+            }
+            Self::Denied(denied) => denied_row(denied),
+            Self::RevocationUnknown(_) => {
+                let text = Text(UNREACHABLE);
+                Row::new(StatusCode::SERVICE_UNAVAILABLE, "revocation_unknown", Store, text)
+                    .key("store.on_outage.revocation")
+            }
+            Self::Exceeded(Exceeded::Limit { limit, retry_after, quota, .. }) => {
+                let text = RetryIn(limit, *retry_after);
+                Row::new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", Client, text)
+                    .adds(Adds::Quota(quota, *retry_after))
+            }
+            Self::Exceeded(Exceeded::Blocked) => {
+                let text = Text("This address may not use the service.");
+                Row::new(StatusCode::FORBIDDEN, "address_blocked", Client, text).bound(Bound::Block)
+            }
+            Self::Exceeded(Exceeded::Unknown(_)) => {
+                let text = Text(UNREACHABLE);
+                Row::new(StatusCode::SERVICE_UNAVAILABLE, "limit_unknown", Store, text)
+                    .key("store.on_outage.limits")
+            }
+            Self::NoSession(no_session) => session_row(no_session),
+            Self::OnlyIfCached => {
+                let text = Text("No cached response; retry without only-if-cached.");
+                Row::new(StatusCode::GATEWAY_TIMEOUT, "not_cached", Client, text)
+            }
+            Self::CacheLost => {
+                let text = Text("A stored response was evicted while it was used. Retry.");
+                Row::new(StatusCode::BAD_GATEWAY, "cache_chunk_lost", Store, text)
+            }
+            Self::Upload(fault) => upload_row(fault).spoils_connection(),
+            Self::Upstream(failure) => upstream_row(failure),
+            Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
+            Self::UpgradeRefused(_) => {
+                let text = Text(UNUSABLE);
+                Row::new(StatusCode::BAD_GATEWAY, "upgrade_refused", Fault::Upstream, text)
+                    .spoils_connection()
+            }
         }
-        NoSession::Unknown(_) => UNREACHABLE,
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    /// A stable name: part of the body, of the access line and of a metric's label.
+    pub(super) fn code(&self) -> &'static str {
+        self.row().code
+    }
+
+    /// The key of `gateway.toml` that decided it, where one did.
+    pub(super) fn bound(&self) -> Option<Bound<'_>> {
+        self.row().bound
+    }
+
+    /// Whether what follows on the connection cannot be trusted or is not worth reading.
+    pub(super) fn spoils_connection(&self) -> bool {
+        self.row().spoils_connection
+    }
+
+    /// What a stranger reads of it.
+    fn public(&self, public: &Public<'_>) -> Cow<'static, str> {
+        match public {
+            Public::Text(text) => (*text).into(),
+            Public::Itself => self.to_string().into(),
+            Public::Accepts(allow) => format!("This path accepts {allow}.").into(),
+            Public::RetryIn(limit, wait) => {
+                let wait = whole_seconds(*wait);
+                format!("The limit `{limit}` is exhausted. Retry in {wait} s.").into()
+            }
+        }
+    }
+
+    /// What the log tells of it and nobody else: why credentials were refused, and what went wrong
+    /// where the client is not to blame.
+    pub(super) fn internal(&self) -> Option<String> {
+        let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
+        (has_cause || self.row().fault != Fault::Client).then(|| with_sources(self))
+    }
+
+    /// The response. `request_id` is where its reader finds it in the log.
+    pub(super) fn response(&self, is_grpc: bool, request_id: &str) -> Response<Bytes> {
+        let row = self.row();
+        let public = self.public(&row.public);
+        let mut response =
+            if is_grpc { row.grpc(&public) } else { row.problem(&public, request_id) };
+        row.add_headers(response.headers_mut());
+        response
+    }
+}
+
+fn malformed_row(malformed: Malformed) -> Row<'static> {
+    let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
+    match malformed {
+        Malformed::Host => row(StatusCode::BAD_REQUEST, "host_invalid"),
+        Malformed::Authority => row(StatusCode::BAD_REQUEST, "authority_mismatch"),
+        Malformed::TargetForm => row(StatusCode::BAD_REQUEST, "target_invalid"),
+        Malformed::Path(what) => {
+            let row = row(StatusCode::BAD_REQUEST, "path_invalid");
+            if what.contains("%2F") { row.key("server.limits.encoded_slash") } else { row }
+        }
+        Malformed::TransferEncoding => row(StatusCode::BAD_REQUEST, "transfer_encoding_invalid"),
+        Malformed::ContentLength => row(StatusCode::BAD_REQUEST, "content_length_invalid"),
+        Malformed::Expectation => row(StatusCode::EXPECTATION_FAILED, "expectation_failed"),
+        Malformed::TooManyHeaders => {
+            row(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_many")
+                .key("server.limits.headers")
+        }
+        Malformed::BodyTooLarge => {
+            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
+        }
+        Malformed::MethodRefused => row(StatusCode::METHOD_NOT_ALLOWED, "method_refused")
+            .adds(Adds::Allow("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")),
+    }
+}
+
+fn denied_row(denied: &Denied) -> Row<'_> {
+    let text = denied.public();
+    let row = |fault| Row::new(denied.status(), denied.code(), fault, Public::Text(text));
+    let refused = row(Fault::Client).adds(Adds::Challenge(denied));
+    match denied {
+        // No credentials would help.
+        Denied::KeysUnavailable(name) => row(Fault::Issuer).bound(Bound::Jwks(name)),
+        Denied::KeyUnread(_) => row(Fault::Store),
+        Denied::Invalid(Reason::TooLarge) | Denied::ApiKey(KeyFault::TooLarge) => {
+            refused.bound(Bound::Auth("token_bytes"))
+        }
+        Denied::Invalid(Reason::MaxAge) => refused.bound(Bound::Auth("max_age")),
+        Denied::NoToken
+        | Denied::Malformed
+        | Denied::Several
+        | Denied::Invalid(_)
+        | Denied::Revoked(_)
+        | Denied::NoApiKey
+        | Denied::ApiKey(_)
+        | Denied::Insufficient { .. } => refused,
+    }
+}
+
+fn session_row(no_session: &NoSession) -> Row<'static> {
+    use Fault::{Client, Gateway, Store};
+    let row = |status, code, fault, text| {
+        let row = Row::new(status, code, fault, Public::Text(text));
+        // Logging in helps.
+        let helps = status == StatusCode::UNAUTHORIZED;
+        if helps { row.adds(Adds::Challenge(&Denied::NoToken)) } else { row }
+    };
+    let unusable = "The session cannot be used; the operator can see why in the log.";
+    match no_session {
+        NoSession::Required => {
+            let text = "This needs a session: log in again.";
+            row(StatusCode::UNAUTHORIZED, "session_missing", Client, text)
+        }
+        NoSession::Idle => {
+            let text = "The session ended because it was not used: log in again.";
+            row(StatusCode::UNAUTHORIZED, "session_idle", Client, text).key("session.idle_timeout")
+        }
+        NoSession::Expired => {
+            let text = "The session has reached its greatest age: log in again.";
+            row(StatusCode::UNAUTHORIZED, "session_expired", Client, text)
+                .key("session.absolute_timeout")
+        }
+        NoSession::NotRenewed => {
+            let text = "The session was not renewed in time: log in again.";
+            row(StatusCode::UNAUTHORIZED, "session_not_renewed", Client, text)
+                .key("session.rolling_timeout")
+        }
+        NoSession::Undated { .. } => {
+            let text = "The session does not say how old it is: log in again.";
+            row(StatusCode::UNAUTHORIZED, "session_undated", Gateway, text)
+        }
+        NoSession::Suspended => {
+            let text = "The session is suspended.";
+            row(StatusCode::FORBIDDEN, "session_suspended", Client, text)
+                .key("session.suspended_field")
+        }
+        NoSession::TooLarge => row(StatusCode::BAD_GATEWAY, "session_too_large", Gateway, unusable)
+            .key("session.max_bytes"),
+        NoSession::Unreadable => {
+            row(StatusCode::BAD_GATEWAY, "session_unreadable", Gateway, unusable)
+        }
+        NoSession::Unknown(_) => {
+            row(StatusCode::SERVICE_UNAVAILABLE, "session_unknown", Store, UNREACHABLE)
+                .key("store.on_outage.session")
+        }
+    }
+}
+
+fn upload_row(fault: &UploadFault) -> Row<'static> {
+    let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
+    match fault {
+        UploadFault::TooLarge => {
+            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
+        }
+        UploadFault::Stalled => {
+            row(StatusCode::REQUEST_TIMEOUT, "body_stalled").key("server.limits.progress_timeout")
+        }
+        UploadFault::Broken => row(StatusCode::BAD_REQUEST, "body_malformed"),
+    }
+}
+
+fn handshake_row(bad: BadHandshake) -> Row<'static> {
+    let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
+    match bad {
+        BadHandshake::Malformed(_) => row(StatusCode::BAD_REQUEST, "upgrade_malformed"),
+        BadHandshake::Version => {
+            row(StatusCode::UPGRADE_REQUIRED, "upgrade_version").adds(Adds::WebSocketVersion)
+        }
+        BadHandshake::Origin => row(StatusCode::FORBIDDEN, "origin_refused"),
+    }
+}
+
+fn upstream_row(failure: &Failure) -> Row<'static> {
+    let row = |status, code, text| Row::new(status, code, Fault::Upstream, Public::Text(text));
+    let late = "The service behind the gateway did not answer in time.";
+    let busy = "The service behind the gateway is busy. Retry shortly.";
+    let bad = UNUSABLE;
+    match failure {
+        Failure::Connect(_) => row(StatusCode::BAD_GATEWAY, "upstream_unreachable", bad),
+        Failure::ConnectTimeout => {
+            row(StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout", late)
+                .bound(Bound::Upstream("connect_timeout"))
+        }
+        Failure::Tls(_) if failure.has_waited_to_connect() => {
+            row(StatusCode::BAD_GATEWAY, "upstream_tls", bad)
+                .bound(Bound::Upstream("connect_timeout"))
+        }
+        Failure::Tls(_) => row(StatusCode::BAD_GATEWAY, "upstream_tls", bad),
+        Failure::Busy => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_busy", busy)
+            .bound(Bound::UpstreamRequests),
+        Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
+            .bound(Bound::Upstream("response_timeout")),
+        Failure::Broken(_) | Failure::TurnedAway(_) => {
+            row(StatusCode::BAD_GATEWAY, "upstream_broken", bad)
+        }
+        Failure::CutOff(_) => row(StatusCode::BAD_GATEWAY, "upstream_cut_off", bad),
+        Failure::HeadTooLarge => row(StatusCode::BAD_GATEWAY, "upstream_head_too_large", bad)
+            .bound(Bound::Upstream("header_bytes")),
+        Failure::Shared => row(StatusCode::BAD_GATEWAY, "upstream_failed_before", bad),
+        Failure::Malformed(_) => row(StatusCode::BAD_GATEWAY, "upstream_malformed", bad),
     }
 }
 

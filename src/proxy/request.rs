@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
@@ -17,7 +17,7 @@ use crate::forwarding::fields::Ids;
 use crate::guard::{self, Inspected};
 use crate::plan::{Plan, Route};
 use crate::runtime::{Gateway, Running};
-use crate::{auth, cache, limit};
+use crate::{auth, cache, limit, tls};
 
 /// What a request brought, and the rules that it keeps to the last byte of its response.
 #[derive(Debug)]
@@ -86,6 +86,16 @@ impl Resolved {
     }
 }
 
+/// What a well-formed head asks for.
+pub(super) enum Resolution<'a> {
+    /// Something on a route.
+    Route(Request<'a>),
+    /// What the gateway itself can do (`OPTIONS *`).
+    ServerOptions,
+    /// Something that is only served over TLS, at this place.
+    Redirect(HeaderValue),
+}
+
 /// A request that has found its route. The head is not part of it: it moves on to the upstream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
@@ -103,8 +113,7 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the head: who asks for what, on which route. Nothing for a question to the gateway
-    /// itself (`OPTIONS *`).
+    /// Reads the head: who asks for what, on which route.
     ///
     /// # Errors
     /// It is not well formed, or no route takes it.
@@ -113,14 +122,27 @@ impl<'a> Request<'a> {
         resolved: &'a mut Resolved,
         head: &Parts,
         has_body: bool,
-    ) -> Result<Option<Self>, Rejection> {
+    ) -> Result<Resolution<'a>, Rejection> {
         let (plan, peer) = (received.plan(), &received.connection.peer);
         resolved.client = client::identify(&plan.client, peer, &head.headers);
         resolved.target = match guard::inspect(&plan.guard, peer, head)? {
             Inspected::Route(target) => Some(target),
             Inspected::ServerOptions => None,
         };
-        let Some(asked) = &resolved.target else { return Ok(None) };
+        let Some(asked) = &resolved.target else { return Ok(Resolution::ServerOptions) };
+        if let Some(encryption) = &peer.encryption {
+            let live = received.running.tls.as_ref();
+            let suits = |live: &tls::Live| {
+                live.table().suits(encryption.client_policy, asked.authority.host())
+            };
+            if !live.is_none_or(|live| suits(live)) {
+                return Err(Rejection::Misdirected);
+            }
+        } else if resolved.client.scheme == "http"
+            && let Some(location) = plan.edge.redirect(peer, asked)
+        {
+            return Ok(Resolution::Redirect(location));
+        }
         let route = plan.routes.find(asked.authority.host(), asked.path(), &head.method)?;
         (resolved.route, resolved.upstream) = (Some(route.index), Some(route.upstream));
         let forwarded = auth::forwarded(route.auth.as_ref(), asked);
@@ -131,7 +153,9 @@ impl<'a> Request<'a> {
         };
         let resolved = &*resolved;
         let target = resolved.forwarded.as_deref().unwrap_or(asked);
-        Ok(Some(Self { received, resolved, route, asked, target, caller: &None, has_body }))
+        let caller = &None;
+        let request = Self { received, resolved, route, asked, target, caller, has_body };
+        Ok(Resolution::Route(request))
     }
 
     /// The gateway that serves it.

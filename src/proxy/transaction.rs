@@ -22,7 +22,7 @@ pub(super) struct Transaction {
     /// What the cache did, where it had a part in the request.
     pub(super) cache: Option<CacheNotes>,
     pub(super) record: Record,
-    /// The request's place among those in flight, given back with the last byte.
+    /// The request's slots among those in flight, given back with the last byte.
     pub(super) slot: Option<SlotGuard>,
 }
 

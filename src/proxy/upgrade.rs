@@ -1,5 +1,6 @@
 //! The handshake of a WebSocket on both sides: the client's, and the gateway's own to the upstream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
@@ -9,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
-use super::dispatch::{self, Dispatch, Fields};
+use super::dispatch::{Dispatch, Fields, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
@@ -54,11 +55,15 @@ pub(super) async fn open(
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let key = tunnel::fresh_key();
-    let mut outbound = dispatch::outbound_head(request, head, added);
-    let headers = outbound.headers_mut();
-    offer(headers);
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(WEBSOCKET_VERSION));
-    headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+    let outline = Outline::new(request, Cow::Owned(head.headers), added);
+    let outbound = || {
+        let mut outbound = outline.head();
+        let headers = outbound.headers_mut();
+        offer(headers);
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(WEBSOCKET_VERSION));
+        headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+        outbound
+    };
     let dispatch = Dispatch::in_background(request);
     let response = dispatch.upgrade(outbound, record.upstream_time()).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -66,7 +71,7 @@ pub(super) async fn open(
             // Over HTTP/2 that would be the beginning of a tunnel.
             return Err(Rejection::UpgradeRefused("it did not switch"));
         }
-        return Ok(response.map(|download| Content::Download(Box::new(download))));
+        return Ok(response.map(Content::Download));
     }
     confirm(&response, &key)?;
     let (head, download) = response.into_parts();
@@ -79,7 +84,7 @@ pub(super) async fn open(
 }
 
 /// Is it the answer to this key (RFC 6455 §4.1)?
-fn confirm(response: &Response<Download>, key: &HeaderValue) -> Result<(), Rejection> {
+fn confirm(response: &Response<Box<Download>>, key: &HeaderValue) -> Result<(), Rejection> {
     let headers = response.headers();
     let wrong = |what| Err(Rejection::UpgradeRefused(what));
     let is = |option: &[u8]| option.eq_ignore_ascii_case(b"upgrade");

@@ -1,6 +1,7 @@
 //! The way of one request through the gateway: admitted, served, delivered. Read `answer` from top
 //! to bottom; `admit` is shared with `explain`, which asks what would happen.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -10,10 +11,10 @@ use super::body::{Body, Content};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound};
+use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Received, Request, Resolved};
+use super::request::{Received, Request, Resolution, Resolved};
 use super::transaction::Transaction;
 use super::upgrade::{self, Asked};
 use crate::base::body::Inbound;
@@ -40,8 +41,8 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
     let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
-        Ok(Some(found)) => found,
-        Ok(None) => return deliver::server_options(received),
+        Ok(Sought::Route(request, asked)) => (request, asked),
+        Ok(Sought::Answer(response)) => return response,
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
     let is_handshake = asked.is_some();
@@ -106,10 +107,15 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
     }
 }
 
-/// A request that has found its route, and the WebSocket that it asks for.
-type Routed<'a> = (Request<'a>, Option<Box<Asked>>);
+/// What a request is about.
+enum Sought<'a> {
+    /// Something on a route, and whether it asks for a WebSocket.
+    Route(Request<'a>, Option<Box<Asked>>),
+    /// Something that the gateway answers itself.
+    Answer(Response<Content>),
+}
 
-/// Finds what a request is about, and whether it asks for a WebSocket.
+/// Finds what a request is about.
 ///
 /// # Errors
 /// It is not well formed, or no route takes it.
@@ -118,12 +124,15 @@ fn resolve<'a>(
     resolved: &'a mut Resolved,
     head: &Parts,
     has_body: bool,
-) -> Result<Option<Routed<'a>>, Rejection> {
-    let Some(request) = Request::resolve(received, resolved, head, has_body)? else {
-        return Ok(None);
-    };
-    let asked = upgrade::asked(&request, head)?;
-    Ok(Some((request, asked)))
+) -> Result<Sought<'a>, Rejection> {
+    Ok(match Request::resolve(received, resolved, head, has_body)? {
+        Resolution::Route(request) => {
+            let asked = upgrade::asked(&request, head)?;
+            Sought::Route(request, asked)
+        }
+        Resolution::ServerOptions => Sought::Answer(deliver::server_options(received)),
+        Resolution::Redirect(location) => Sought::Answer(deliver::redirect(received, location)),
+    })
 }
 
 /// Says who calls, asks the store what all rooms want to know, and judges the answers.
@@ -200,8 +209,9 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
-        let fields = Arc::new(head.headers.clone());
-        Self { head: dispatch::outbound_head(request, head, added), fields }
+        let fields = Arc::new(head.headers);
+        let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
+        Self { head, fields }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod certificates;
 mod tunnels;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,6 +26,7 @@ use crate::observe::{
 };
 use crate::plan::{Plan, Route};
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
+use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::Upstream;
 
@@ -56,8 +58,6 @@ pub struct Gateway {
     pub cache: Arc<HttpCache>,
     /// WebSockets that are open.
     pub tunnels: Arc<Tunnels>,
-    /// Where the public listener is, once it is bound.
-    public: OnceLock<SocketAddr>,
     draining: AtomicBool,
     background: Background,
 }
@@ -66,7 +66,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Running {
     /// The rules.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// One per `plan.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
@@ -75,10 +75,10 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
-    /// Whether any route caches.
-    pub caches: bool,
     /// Whose keys are fetched.
     pub issuers: Issuers,
+    /// Certificates for clients, as their files are now; nothing where all is in clear.
+    pub tls: Option<Arc<tls::Live>>,
 }
 
 impl Gateway {
@@ -105,14 +105,14 @@ impl Gateway {
             observer,
             cache,
             tunnels: Arc::default(),
-            public: OnceLock::new(),
             draining: AtomicBool::new(false),
             background,
         });
-        if gateway.running().caches && gateway.cache.found().await.is_err() {
+        if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
         gateway.running().issuers.first_fetches().await;
         gateway
@@ -126,6 +126,7 @@ impl Gateway {
         let mut problems = Problems::default();
         let fixed = [
             ("server.listen", old.server.listen == new.server.listen),
+            ("server.tls", tls_identity(&old.server) == tls_identity(&new.server)),
             ("admin", old.admin == new.admin),
             ("log", old.log == new.log),
             ("store", store_identity(&old.store) == store_identity(&new.store)),
@@ -172,17 +173,17 @@ impl Gateway {
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
 
-    /// Asks the store, by way of the cache, whose pending purges go first, and measures.
-    pub async fn ask(&self, questions: &Questions<'_>, took: &mut Option<Duration>) -> Answers {
+    /// Asks the store, by way of the cache, whose pending purges go first. Returns also how long
+    /// that took; nothing where there was nothing to ask.
+    pub async fn ask(&self, questions: &Questions<'_>) -> (Answers, Option<Duration>) {
         if questions.is_empty() {
-            return Answers::default();
+            return (Answers::default(), None);
         }
         let asked_at = Instant::now();
         let answers = self.cache.ask(questions).await;
         let waited = asked_at.elapsed();
-        *took = Some(waited);
         self.observer.metrics.store_duration.observe(waited);
-        answers
+        (answers, Some(waited))
     }
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was
@@ -217,26 +218,11 @@ impl Gateway {
                 issuers: issuers.collect(),
                 upstreams: upstreams.collect(),
                 connections_max: plan.config.server.limits.connections,
+                certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
             },
         };
         self.observer.metrics.render(format, snapshot)
-    }
-
-    /// Says where the public listener is.
-    pub fn set_public(&self, address: SocketAddr) {
-        // The first one stays: nobody binds twice.
-        let _ = self.public.set(address);
-    }
-
-    /// Where this node reaches its own public listener; nothing before it is bound.
-    pub fn public(&self) -> Option<SocketAddr> {
-        let mut address = *self.public.get()?;
-        if address.ip().is_unspecified() {
-            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
-        }
-        Some(address)
     }
 
     /// Tells load balancers to send no more requests.
@@ -261,14 +247,16 @@ impl Gateway {
 
 impl Running {
     fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
-        let upstreams = plan.upstreams.iter().map(|(name, settings)| {
+        let plan = Arc::new(plan);
+        let described = plan.upstreams.iter().zip(&plan.upstream_tls);
+        let upstreams = described.map(|((name, settings), tls)| {
             // An upstream that did not change keeps its connections.
             let kept = current.and_then(|current| {
                 let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
                 let upstream = &current.upstreams[index];
                 upstream.is_described_by(settings).then(|| Arc::clone(upstream))
             });
-            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings)))
+            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings, tls.as_ref())))
         });
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
@@ -277,7 +265,6 @@ impl Running {
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
-        let caches = plan.routes.policies().any(|route| route.cache.is_some());
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         let mut route_caches = vec![None; meters.len()];
@@ -289,8 +276,27 @@ impl Running {
             }
         }
         let upstreams = upstreams.collect();
-        Self { upstreams, meters, route_caches, over_limit, caches, issuers, plan }
+        let tls = tls_of(&plan, current);
+        Self { upstreams, tls, meters, route_caches, over_limit, issuers, plan }
     }
+
+    /// Whether any route caches.
+    pub fn caches(&self) -> bool {
+        self.route_caches.iter().any(Option::is_some)
+    }
+}
+
+/// Certificates that did not change keep their tickets.
+fn tls_of(plan: &Plan, current: Option<&Running>) -> Option<Arc<tls::Live>> {
+    let (written, table) = (plan.config.server.tls.as_ref()?, plan.tls.as_ref()?);
+    let kept = current.filter(|current| current.plan.config.server.tls == plan.config.server.tls);
+    let kept = kept.and_then(|current| current.tls.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(tls::Live::new(written, Arc::clone(table)))))
+}
+
+/// What of `[server.tls]` is fixed while its listeners stand.
+fn tls_identity(server: &config::Server) -> Option<(&[SocketAddr], usize)> {
+    server.tls.as_ref().map(|tls| (&*tls.listen, tls.handshakes))
 }
 
 /// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
@@ -340,5 +346,17 @@ async fn watch_tunnels(gateway: std::sync::Weak<Gateway>) {
         gateway.tunnels.look(&gateway.store, outage, look).await;
         drop(gateway);
         tokio::time::sleep(TUNNELS_PAUSE).await;
+    }
+}
+
+/// Looks at the files of the certificates in force, until the gateway is gone.
+async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
+    let mut ticks = tokio::time::interval(certificates::PERIOD);
+    loop {
+        ticks.tick().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        if let Some(live) = &gateway.running().tls {
+            certificates::look(live, &gateway.observer.metrics.tls).await;
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! slow reader; this one has, at the price of a few atomic stores per request and a timer that
 //! sleeps as long as it can. And what the connection becomes, where that is a tunnel.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -140,18 +141,23 @@ impl InProgress {
 impl Clock {
     /// The clock of a connection that begins now.
     pub(super) fn start(config: &Server) -> Arc<Self> {
-        Self::new(config, false)
+        Self::since(Instant::now(), config)
+    }
+
+    /// The clock of a connection that began then, and has sent nothing of a request yet.
+    pub(super) fn since(began: Instant, config: &Server) -> Arc<Self> {
+        Self::new(began, config, false)
     }
 
     /// The clock of a connection that was parked and goes on now.
     pub(super) fn resume(config: &Server) -> Arc<Self> {
-        Self::new(config, true)
+        Self::new(Instant::now(), config, true)
     }
 
-    fn new(config: &Server, served: bool) -> Arc<Self> {
+    fn new(began: Instant, config: &Server, served: bool) -> Arc<Self> {
         let limits = &config.limits;
         Arc::new(Self {
-            began: Instant::now(),
+            began,
             park_after: config.park_after,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
@@ -172,13 +178,21 @@ impl Clock {
         })
     }
 
-    /// Bytes arrived. Between requests they begin a head.
-    pub(super) fn received(&self, bytes: usize) {
+    /// Bytes arrived. Between requests they begin a head, but for an empty line behind a body,
+    /// which belongs to nothing (RFC 9112 §2.2).
+    pub(super) fn received(&self, bytes: &[u8]) {
         if self.open.load(Ordering::Relaxed) > 0 {
             return;
         }
-        self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if self.head_since.load(Ordering::Relaxed) == 0 {
+        let is_begun = self.head_since.load(Ordering::Relaxed) != 0;
+        if !is_begun
+            && self.had_body.load(Ordering::Relaxed)
+            && bytes.iter().all(|byte| is_line_end(*byte))
+        {
+            return;
+        }
+        self.head_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if !is_begun {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -310,19 +324,46 @@ impl Clock {
     }
 
     /// Returns when a deadline of an HTTP/1 connection has passed, or when it can be parked.
+    ///
+    /// While a request is in progress, nothing wakes it but the deadlines. It must be polled when a
+    /// response has ended, which it is by the task that wrote that: then the time to park is due
+    /// sooner than the timer. The timer is moved forward only then, and not again before it has
+    /// fired, so requests that follow each other closely do not move it.
     pub(super) async fn alarm(&self) -> Alarm {
-        loop {
-            let (deadline, reason) = self.next_deadline(Protocol::Http1);
-            let now = Instant::now();
-            if deadline <= now {
-                return Alarm::Expired(self.expire(reason));
+        let next = match self.look() {
+            Ok(next) => next,
+            Err(alarm) => return alarm,
+        };
+        let mut timer = pin!(tokio::time::sleep_until(next));
+        std::future::poll_fn(|cx| {
+            if let Some(idle_since) = self.idle_since()
+                && idle_since + self.park_after < timer.deadline()
+            {
+                timer.as_mut().reset(idle_since + self.park_after);
             }
-            let idle_since = self.idle_since();
-            let park_at = idle_since.unwrap_or(now) + self.park_after;
-            if park_at <= now {
-                return Alarm::Idle;
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                match self.look() {
+                    Ok(next) => timer.as_mut().reset(next),
+                    Err(alarm) => return Poll::Ready(alarm),
+                }
             }
-            tokio::time::sleep_until(deadline.min(park_at).min(now + self.shortest())).await;
+        })
+        .await
+    }
+
+    /// What an HTTP/1 connection has come to, or when to look again.
+    fn look(&self) -> Result<Instant, Alarm> {
+        let (deadline, reason) = self.next_deadline(Protocol::Http1);
+        let now = Instant::now();
+        if deadline <= now {
+            return Err(Alarm::Expired(self.expire(reason)));
+        }
+        let next = deadline.min(now + self.shortest());
+        match self.idle_since().map(|since| since + self.park_after) {
+            Some(park_at) if park_at <= now => Err(Alarm::Idle),
+            Some(park_at) => Ok(next.min(park_at)),
+            None => Ok(next),
         }
     }
 
@@ -383,6 +424,11 @@ impl Clock {
     }
 }
 
+/// Whether the byte is of an empty line. A server ignores such lines before a head (RFC 9112 §2.2).
+pub(super) fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
 impl Drop for InProgress {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
@@ -425,10 +471,22 @@ mod tests {
         let clock = clock();
         drop(clock.request(false));
         tokio::time::advance(Duration::from_secs(20)).await;
-        clock.received(1);
+        clock.received(b"G");
         tokio::time::advance(Duration::from_secs(4)).await;
-        clock.received(1);
+        clock.received(b"G");
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_line_behind_a_body_is_no_head() {
+        let clock = clock();
+        drop(clock.request(true));
+        clock.received(b"\r");
+        clock.received(b"\n\r\n");
+        assert_eq!((clock.head_bytes(), rings(&clock).await), (0, (Alarm::Idle, 2)));
+        clock.received(b"\r\nG");
+        clock.received(b"\r\n");
+        assert_eq!(clock.head_bytes(), 5);
     }
 
     #[tokio::test(start_paused = true)]
@@ -438,7 +496,7 @@ mod tests {
         let other = Arc::clone(&clock);
         let begin = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            other.received(1);
+            other.received(b"G");
         });
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 11));
         begin.await.unwrap();
@@ -467,9 +525,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_request_in_progress_wakes_nobody_to_park() {
+        let clock = clock();
+        let request = clock.request(false);
+        let mut alarm = std::pin::pin!(clock.alarm());
+        let mut polls = 0;
+        let counted = std::future::poll_fn(|cx| {
+            polls += 1;
+            alarm.as_mut().poll(cx)
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(3595), counted).await.is_err());
+        assert!(polls <= 361, "woken {polls} times in an hour, for deadlines of 10 s and more");
+        // Its end is seen by whoever looks then: the task that has written it.
+        drop(request);
+        let began = Instant::now();
+        assert_eq!(alarm.await, Alarm::Idle);
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_follow_each_other_are_not_parked_between() {
+        let clock = clock();
+        let mut alarm = std::pin::pin!(clock.alarm());
+        for _ in 0..1000 {
+            drop(clock.request(false));
+            tokio::time::advance(Duration::from_millis(10)).await;
+            let look = std::future::poll_fn(|cx| Poll::Ready(alarm.as_mut().poll(cx)));
+            assert!(look.await.is_pending());
+        }
+        let began = Instant::now();
+        assert_eq!(alarm.await, Alarm::Idle);
+        // 10 ms have passed since the last one.
+        assert_eq!(began.elapsed(), Duration::from_millis(1990));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_goes_on_has_the_deadline_of_a_head() {
         let clock = Clock::resume(&Server::default());
-        clock.received(1);
+        clock.received(b"G");
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 10));
     }
 

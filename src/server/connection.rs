@@ -13,16 +13,20 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Tracked, Watch};
 use super::clock::{Alarm, Clock, Expired, InProgress};
 use super::drain::{Drain, Signals};
 use super::park::{self, Parked, Reclaim, Released};
-use super::places::Place;
+use super::places::{Full, Place};
 use super::protocol::Protocol;
-use super::socket::ClientIo;
+use super::proxied::{self, Failure};
+use super::socket::{self, ClientIo};
 use super::stream_tunnel::StreamTunnels;
+use super::tls::{Handshakes, Shaken};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
@@ -31,7 +35,9 @@ use crate::runtime::Gateway;
 use crate::tunnel::Begun;
 
 /// How long a refused client may take to read its answer.
-pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(1);
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// Refused clients that are served a 503 at a time; the others are just closed.
+const REFUSALS_MAX: usize = 128;
 /// Room in hyper's read buffer beside the head, in bytes.
 const BODY_BUFFER_BYTES: usize = 8 * 1024;
 /// Resets that an HTTP/2 client may have pending (RUSTSEC-2023-0034).
@@ -44,17 +50,50 @@ const STREAM_SEND_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// What every connection needs.
-pub(super) struct Context {
+/// The state of the server that all its connections share.
+pub(super) struct ServerState {
     pub(super) gateway: Arc<Gateway>,
     pub(super) drain: Drain,
+    pub(super) handshakes: Handshakes,
     pub(super) reclaim: Reclaim,
+    refusals: Arc<Semaphore>,
 }
 
-impl Context {
+impl ServerState {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
         let (drain, reclaim) = (Drain::default(), Reclaim::default());
-        Self { gateway: Arc::clone(gateway), drain, reclaim }
+        let handshakes = Handshakes::new(gateway.running().plan.config.server.tls.as_deref());
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { gateway: Arc::clone(gateway), drain, handshakes, reclaim, refusals }
+    }
+
+    /// Counts a client that there is no place for. Returns what is left to do: to tell it, unless
+    /// too many others are being told.
+    pub(super) fn turn_away(
+        &self,
+        stream: TcpStream,
+        client: ClientAddr,
+        full: Full,
+        speaks_tls: bool,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let local = stream.local_addr().ok()?;
+        let unparsed = match full {
+            Full::Total => Unparsed::ConnectionsFull,
+            Full::Address => Unparsed::AddressFull,
+        };
+        self.gateway.observer.metrics.connection_refused(unparsed.code());
+        if speaks_tls {
+            // An answer in clear would be noise to it, and a handshake costs what there is no room
+            // for.
+            return None;
+        }
+        let permit = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
+        // The others get no answer, and are counted alone.
+        proxy::log_turned_away(&self.gateway, &Peer::new(client, local, None), unparsed);
+        Some(async move {
+            let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;
+            drop(permit);
+        })
     }
 }
 
@@ -64,29 +103,40 @@ type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
 /// connection is parked, so that the task is small then.
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 pub(super) fn serve(
-    context: &Context,
-    place: &Place,
+    server: &ServerState,
+    place: &mut Place,
     stream: std::net::TcpStream,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let mut parked = Box::pin(begin(context, place.client(), stream)).await;
+        let mut parked = Box::pin(begin(server, place, stream)).await;
         while let Some(waiting) = &mut parked {
-            let Some(bytes) = waiting.first_bytes(context.drain.stop()).await else { return };
+            let Some(bytes) = waiting.first_bytes(server.drain.stop()).await else { break };
             let Some(socket) = parked.take().map(Parked::into_socket) else { return };
-            parked = Box::pin(resume(context, place.client(), socket, bytes)).await;
+            parked = Box::pin(resume(server, place, socket, bytes)).await;
+        }
+        if let Some(parked) = parked {
+            parked.close();
         }
     }
 }
 
 /// Serves a new connection; returns it when it is idle.
-async fn begin(
-    context: &Context,
-    client: ClientAddr,
+async fn begin<'c>(
+    server: &'c ServerState,
+    place: &mut Place,
     stream: std::net::TcpStream,
-) -> Option<Parked<'_>> {
-    let socket = Socket::Plain(TcpStream::from_std(stream).ok()?);
-    let session = Session::new(context, client, &socket, Clock::start)?;
-    let Session { client, clock, signals, .. } = &session;
+) -> Option<Parked<'c>> {
+    let (began, mut stream) = (Instant::now(), TcpStream::from_std(stream).ok()?);
+    if server.gateway.running().plan.config.server.is_proxied(place.client().ip()) {
+        stream = Box::pin(introduce(server, place, stream, began)).await?;
+    }
+    if place.speaks_tls() {
+        return begin_tls(server, place, stream).await;
+    }
+    let socket = Socket::Plain(stream);
+    let clock = |config: &Server| Clock::since(began, config);
+    let served = ServedConnection::new(server, place, &socket, clock)?;
+    let ServedConnection { client, clock, signals, .. } = &served;
     let mut io = ClientIo::new(socket, clock, client.interim());
     let detected = tokio::select! {
         detected = io.detect() => detected,
@@ -100,53 +150,126 @@ async fn begin(
         () = signals.stop.cancelled() => return None,
     };
     match detected.ok().flatten()? {
-        Protocol::Http1 => return session.serve_http1(io).await,
-        Protocol::Http2 => session.serve_http2(io).await,
-        Protocol::Tls => refuse_tls(&context.gateway, client, io).await,
+        Protocol::Http1 => return served.serve_http1(io).await,
+        Protocol::Http2 => served.serve_http2(io).await,
+        Protocol::Tls => refuse_tls(&server.gateway, client, io).await,
     }
     None
 }
 
+/// Reads the PROXY header of a connection that began then, and hands its place over to the client
+/// that it names. Nothing where the connection is over: without a header nobody knows whose it is.
+async fn introduce(
+    server: &ServerState,
+    place: &mut Place,
+    mut stream: TcpStream,
+    began: Instant,
+) -> Option<TcpStream> {
+    let running = server.gateway.running();
+    let limits = &running.plan.config.server.limits;
+    let received = tokio::select! {
+        received = proxied::receive(&mut stream, began + limits.header_timeout) => received,
+        () = server.drain.stop().cancelled() => return None,
+    };
+    let told = match received {
+        Ok(Some(told)) => told,
+        Ok(None) => return Some(stream),
+        Err(failure) => {
+            report_header(&server.gateway, place.client(), &failure);
+            return None;
+        }
+    };
+    let client = ClientAddr::new(told.source);
+    let exempt = running.plan.client.trusts(client.ip());
+    match place.hand_over(client, told.destination_port, limits, exempt) {
+        Ok(()) => Some(stream),
+        Err(full) => {
+            server.turn_away(stream, client, full, place.speaks_tls())?.await;
+            None
+        }
+    }
+}
+
+/// Writes down why there is no PROXY header; one that was left out is also said once.
+fn report_header(gateway: &Gateway, peer: ClientAddr, failure: &Failure) {
+    tracing::debug!(%peer, %failure, "a connection was closed");
+    let Some(reason) = failure.reason() else { return };
+    gateway.observer.metrics.connection_failed(reason);
+    if *failure == Failure::Missing && gateway.observer.logged.first(reason, "") {
+        tracing::warn!(
+            "a connection from {peer}, which is in server.proxy_protocol_from, does not begin with \
+             a PROXY header, and was closed; this is said once, {reason} counts them\n    help: \
+             let the balancer send it (send-proxy-v2 in HAProxy, proxy_protocol on in nginx), or \
+             take its address out of server.proxy_protocol_from"
+        );
+    }
+}
+
+/// Begins with a handshake, which also tells the protocol.
+async fn begin_tls<'c>(
+    server: &'c ServerState,
+    place: &Place,
+    stream: TcpStream,
+) -> Option<Parked<'c>> {
+    let (running, observer) = (server.gateway.running(), &server.gateway.observer);
+    let shaking = server.handshakes.shake(stream, place.client(), &running, observer);
+    let shaken = tokio::select! {
+        shaken = Box::pin(shaking) => shaken?,
+        () = server.drain.stop().cancelled() => return None,
+    };
+    let Shaken { socket, protocol } = shaken;
+    let served = ServedConnection::new(server, place, &socket, Clock::start)?;
+    let io = ClientIo::new(socket, &served.clock, served.client.interim());
+    match protocol {
+        Protocol::Http2 => {
+            served.serve_http2(io).await;
+            None
+        }
+        Protocol::Http1 | Protocol::Tls => served.serve_http1(io).await,
+    }
+}
+
 /// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
-async fn resume(
-    context: &Context,
-    client: ClientAddr,
+async fn resume<'c>(
+    server: &'c ServerState,
+    place: &Place,
     socket: Socket,
     bytes: Bytes,
-) -> Option<Parked<'_>> {
-    let session = Session::new(context, client, &socket, Clock::resume)?;
-    session.clock.received(bytes.len());
-    let mut io = ClientIo::new(socket, &session.clock, session.client.interim());
+) -> Option<Parked<'c>> {
+    let served = ServedConnection::new(server, place, &socket, Clock::resume)?;
+    served.clock.received(&bytes);
+    let mut io = ClientIo::new(socket, &served.clock, served.client.interim());
     io.unread(bytes);
-    session.serve_http1(io).await
+    served.serve_http1(io).await
 }
 
 /// A connection while it is served.
-struct Session<'a> {
-    context: &'a Context,
+struct ServedConnection<'a> {
+    server: &'a ServerState,
     client: Arc<proxy::Connection>,
     clock: Arc<Clock>,
     limits: ClientLimits,
     signals: Signals,
 }
 
-impl<'a> Session<'a> {
+impl<'a> ServedConnection<'a> {
     /// Nothing when the client is gone already.
     fn new(
-        context: &'a Context,
-        client: ClientAddr,
+        server: &'a ServerState,
+        place: &Place,
         socket: &Socket,
         clock: impl FnOnce(&Server) -> Arc<Clock>,
     ) -> Option<Self> {
-        let running = context.gateway.running();
+        let running = server.gateway.running();
         let config = &running.plan.config.server;
-        let peer = Peer::new(client, socket.tcp().local_addr().ok()?, socket.is_secure());
+        let local = place.local(socket.tcp().local_addr().ok()?);
+        let peer = Peer::new(place.client(), local, socket.encryption().cloned());
         Some(Self {
-            context,
-            client: proxy::Connection::new(&context.gateway, peer),
+            server,
+            client: proxy::Connection::new(&server.gateway, peer),
             clock: clock(config),
             limits: config.limits.clone(),
-            signals: context.drain.signals(),
+            signals: server.drain.signals(),
         })
     }
 
@@ -192,11 +315,8 @@ impl<'a> Session<'a> {
                 self.report(ended);
                 return None;
             }
-            if !parts.read_buf.is_empty() {
-                // The next head was begun together with the end of the last request.
-                self.clock.received(parts.read_buf.len());
-                io.unread(parts.read_buf);
-            }
+            // The next head may have been begun together with the end of the last request.
+            io.take_back(parts.read_buf);
             if io.is_bare() {
                 return Some(self.park(io.into_socket()));
             }
@@ -217,7 +337,7 @@ impl<'a> Session<'a> {
     }
 
     fn park(&self, socket: Socket) -> Parked<'a> {
-        let Context { gateway, reclaim, .. } = self.context;
+        let ServerState { gateway, reclaim, .. } = self.server;
         reclaim.parked();
         Parked::new(
             socket,
@@ -231,7 +351,7 @@ impl<'a> Session<'a> {
         // Who offers tunnels is asked for them.
         let streams = self.client.gateway().running().plan.upgrades.then(|| {
             builder.enable_connect_protocol();
-            let (token, cut) = (self.context.drain.token(), self.signals.cut.clone());
+            let (token, cut) = (self.server.drain.token(), self.signals.cut.clone());
             Arc::new(StreamTunnels { token, cut })
         });
         let connection = builder.serve_connection(TokioIo::new(io), self.service(streams));
@@ -295,7 +415,7 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
         tracing::warn!(
             "a client ({}) speaks TLS to a listener of server.listen, which serves in clear; this \
              is said once, tls_on_clear_port counts them\n    help: let clients use http://, or \
-             put what ends TLS in front of the gateway; [server.tls] is not built yet",
+             add [server.tls] with their certificate",
             client.address()
         );
     }

@@ -9,8 +9,10 @@ mod drain;
 mod park;
 mod places;
 mod protocol;
+mod proxied;
 mod socket;
 mod stream_tunnel;
+mod tls;
 mod workers;
 
 use std::net::SocketAddr;
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::Acceptor;
-use self::connection::Context;
+use self::connection::ServerState;
 use self::workers::Workers;
 use crate::runtime::Gateway;
 
@@ -30,9 +32,10 @@ const TUNNELS_SHARE: f64 = 0.8;
 
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
-    context: Arc<Context>,
+    state: Arc<ServerState>,
     workers: Workers,
-    listeners: Vec<TcpListener>,
+    /// With whether TLS is spoken there.
+    listeners: Vec<(TcpListener, bool)>,
     /// Ends the threads.
     done: CancellationToken,
 }
@@ -53,41 +56,44 @@ impl Server {
     pub async fn bind(gateway: &Arc<Gateway>) -> Result<Self, StartError> {
         let running = gateway.running();
         let config = &running.plan.config.server;
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        for address in &config.listen {
-            let listener = accept::listen(*address);
-            listeners.push(listener.map_err(|error| StartError::Listen(*address, error))?);
+        let mut listeners = Vec::new();
+        for (address, speaks_tls) in config.listeners() {
+            let listener = accept::listen(address);
+            let listener = listener.map_err(|error| StartError::Listen(address, error))?;
+            listeners.push((listener, speaks_tls));
         }
-        let context = Arc::new(Context::new(gateway));
+        let state = Arc::new(ServerState::new(gateway));
         let done = CancellationToken::new();
-        let workers = Workers::start(&context, &done).await.map_err(StartError::Threads)?;
-        Ok(Self { context, workers, listeners, done })
+        let workers = Workers::start(&state, &done).await.map_err(StartError::Threads)?;
+        Ok(Self { state, workers, listeners, done })
     }
 
-    /// The addresses that were bound, with the ports that the system chose for port 0.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    /// The addresses that were bound, with the ports that the system chose for port 0, and whether
+    /// TLS is spoken there.
+    pub fn addresses(&self) -> Vec<(SocketAddr, bool)> {
+        let bound = self.listeners.iter();
+        bound.filter_map(|(listener, tls)| Some((listener.local_addr().ok()?, *tls))).collect()
     }
 
     /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { context, workers, listeners, done } = self;
-        let drain = &context.drain;
-        let acceptor = Arc::new(Acceptor::new(&context, workers));
+        let Self { state, workers, listeners, done } = self;
+        let drain = &state.drain;
+        let acceptor = Arc::new(Acceptor::new(&state, workers));
         let loops = TaskTracker::new();
-        for listener in listeners {
-            loops.spawn(Arc::clone(&acceptor).run(listener));
+        for (listener, speaks_tls) in listeners {
+            loops.spawn(Arc::clone(&acceptor).run(listener, speaks_tls));
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = context.reclaim.run() => {}
+            () = state.reclaim.run() => {}
         }
         drain.begin();
         loops.close();
         loops.wait().await;
-        let limit = context.gateway.running().plan.config.server.drain;
+        let limit = state.gateway.running().plan.config.server.drain;
         let tunnels = async {
-            context.gateway.tunnels.drain(limit.mul_f64(TUNNELS_SHARE)).await;
+            state.gateway.tunnels.drain(limit.mul_f64(TUNNELS_SHARE)).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {

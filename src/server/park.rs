@@ -17,7 +17,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -119,7 +119,7 @@ impl<'a> Parked<'a> {
             Socket::Plain(tcp) => tcp,
             // What comes may be no byte of a request: a key update, say (RFC 8446 §4.6.3).
             Socket::Tls(tls) => {
-                let bytes = ready!(poll_decrypted(tls, cx));
+                let bytes = ready!(poll_decrypted(&mut tls.stream, cx));
                 return Poll::Ready(bytes.ok().filter(|bytes| !bytes.is_empty()));
             }
         };
@@ -139,6 +139,15 @@ impl<'a> Parked<'a> {
     /// The socket; the connection is not parked any more.
     pub(super) fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    /// Ends it. Under TLS the client is told, as far as that fits into the socket: an end without
+    /// a word could be an attacker's (RFC 8446 §6.1).
+    pub(super) fn close(mut self) {
+        if self.socket.encryption().is_some() {
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+        }
     }
 }
 
@@ -186,6 +195,8 @@ impl Reclaim {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{Request, Response};
     use http_body_util::Full;
     use hyper::service::service_fn;
@@ -193,21 +204,18 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
+    use crate::server::clock::Clock;
+    use crate::server::socket::ClientIo;
 
     const REQUEST: &[u8] = b"GET /next HTTP/1.1\r\nhost: shop.test\r\n\r\n";
 
     type Text = Full<Bytes>;
     type Served<S> = http1::Connection<TokioIo<DuplexStream>, S>;
 
-    /// The client's end of a connection to hyper, which answers each request with its path.
-    fn served() -> (
-        DuplexStream,
-        Served<
-            impl Unpin + HttpService<Incoming, ResBody = Text, Error = Infallible, Future: Unpin>,
-        >,
-    ) {
-        let (client, server) = tokio::io::duplex(4096);
-        let service = service_fn(|request: Request<Incoming>| {
+    /// Answers each request with its path.
+    fn service()
+    -> impl Unpin + HttpService<Incoming, ResBody = Text, Error = Infallible, Future: Unpin> {
+        service_fn(|request: Request<Incoming>| {
             let path = Bytes::copy_from_slice(request.uri().path().as_bytes());
             Box::pin(async move {
                 if path == "/never" {
@@ -215,8 +223,18 @@ mod tests {
                 }
                 Ok::<_, Infallible>(Response::new(Full::new(path)))
             })
-        });
-        (client, http1::Builder::new().serve_connection(TokioIo::new(server), service))
+        })
+    }
+
+    /// The client's end of a connection to hyper.
+    fn served() -> (
+        DuplexStream,
+        Served<
+            impl Unpin + HttpService<Incoming, ResBody = Text, Error = Infallible, Future: Unpin>,
+        >,
+    ) {
+        let (client, server) = tokio::io::duplex(4096);
+        (client, http1::Builder::new().serve_connection(TokioIo::new(server), service()))
     }
 
     /// Lets hyper do what it can with what has come.
@@ -258,6 +276,52 @@ mod tests {
         }
     }
 
+    /// The two ends of a connection over TCP.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn no_byte_is_lost_between_our_socket_and_hyper() {
+        let first = b"GET /first HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+        for (lines, seen) in [0, 2]
+            .into_iter()
+            .flat_map(|lines| (0..lines + REQUEST.len()).map(move |seen| (lines, seen)))
+        {
+            let next = [&b"\r\n"[..lines], REQUEST].concat();
+            let (mut client, stream) = connected().await;
+            let clock = Clock::start(&crate::config::Server::default());
+            let io = ClientIo::new(Socket::Plain(stream), &clock, &Arc::default());
+            let mut connection =
+                http1::Builder::new().serve_connection(TokioIo::new(io), service());
+            // What comes while hyper still looks.
+            client.write_all(first).await.unwrap();
+            client.write_all(&next[..seen]).await.unwrap();
+            std::future::poll_fn(|cx| {
+                assert!(Pin::new(&mut connection).poll(cx).is_pending());
+                // Nobody tells this clock of requests, so it counts all that was read.
+                let is_read = clock.head_bytes() == (first.len() + seen) as u64;
+                if is_read { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            client.write_all(&next[seen..]).await.unwrap();
+            assert!(matches!(release(&mut connection).await, Released::Free), "{lines} {seen}");
+            let parts = connection.into_parts();
+            let mut io = parts.io.into_inner();
+            io.take_back(parts.read_buf);
+            assert_eq!(io.is_bare(), seen <= lines, "{lines} {seen}");
+            let mut bytes = vec![0; next.len() - seen.min(lines)];
+            if io.is_bare() {
+                io.into_socket().read_exact(&mut bytes).await.unwrap();
+            } else {
+                io.read_exact(&mut bytes).await.unwrap();
+            }
+            assert_eq!(bytes, next[seen.min(lines)..], "{lines} {seen}");
+        }
+    }
+
     #[tokio::test]
     async fn a_connection_with_a_request_in_progress_is_not_let_go() {
         let (mut client, mut connection) = served();
@@ -268,9 +332,7 @@ mod tests {
 
     /// A client, and its connection, which is parked for ten seconds.
     async fn parked(gauge: &Gauge<i64, AtomicI64>) -> (TcpStream, Parked<'_>) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (client, stream) = connected().await;
         (
             client,
             Parked::new(Socket::Plain(stream), Instant::now() + Duration::from_secs(10), gauge),

@@ -1,5 +1,7 @@
 //! What the first bytes of a connection tell.
 
+use tokio::net::TcpStream;
+
 /// What begins an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What begins a TLS connection: a handshake record of any version (RFC 8446 §5.1).
@@ -29,6 +31,14 @@ impl Protocol {
         }
         (length == PREFACE.len()).then_some(Self::Http2)
     }
+}
+
+/// Whether a connection begins with the letters of an HTTP method, and not with a record of TLS.
+/// Waits for the first byte, and leaves it where it is.
+pub(super) async fn speaks_clear(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0];
+    let length = stream.peek(&mut first).await?;
+    Ok(length == 1 && first[0].is_ascii_alphabetic())
 }
 
 #[cfg(test)]

@@ -9,13 +9,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::clock::Clock;
+use super::clock::{Clock, is_line_end};
 use super::protocol::Protocol;
 use crate::base::interim::Interim;
 use crate::base::socket::Socket;
 
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 0\r\n\r\n";
+const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: text/plain\r\ncontent-length: 46\r\n\r\n\
+    This port speaks TLS: ask with https:// here.\n";
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -52,11 +55,11 @@ impl ClientIo {
     pub(super) async fn detect(&mut self) -> std::io::Result<Option<Protocol>> {
         let mut seen = BytesMut::with_capacity(256);
         let protocol = loop {
-            let read = self.stream.read_buf(&mut seen).await?;
-            if read == 0 {
+            let before = seen.len();
+            if self.stream.read_buf(&mut seen).await? == 0 {
                 return Ok(None);
             }
-            self.clock.received(read);
+            self.clock.received(&seen[before..]);
             if let Some(protocol) = Protocol::of(&seen) {
                 break protocol;
             }
@@ -68,6 +71,17 @@ impl ClientIo {
     /// Tells a client that speaks TLS that nobody does here, in its own words.
     pub(super) async fn refuse_tls(&mut self) -> std::io::Result<()> {
         say_and_close(&mut self.stream, TLS_ALERT).await
+    }
+
+    /// Takes back what hyper has read and not served. It is the beginning of a head, but for the
+    /// empty lines before it, which are nothing (RFC 9112 §2.2).
+    pub(super) fn take_back(&mut self, mut bytes: Bytes) {
+        let lines = bytes.iter().take_while(|byte| is_line_end(**byte)).count();
+        bytes.advance(lines);
+        if !bytes.is_empty() {
+            self.clock.received(&bytes);
+            self.unread(bytes);
+        }
     }
 
     /// Puts bytes that were read from the socket before those that are still to be read.
@@ -100,12 +114,13 @@ impl ClientIo {
             let _ = self.stream.tcp().set_zero_linger();
         }
         if self.clock.owes_408() {
-            // As much as fits: a client that does not read gets no answer.
-            let cx = &mut Context::from_waker(std::task::Waker::noop());
-            let stream = Pin::new(&mut self.stream);
-            if stream.poll_write(cx, TIMED_OUT).is_ready() {
-                let _ = Pin::new(&mut self.stream).poll_flush(cx);
-            }
+            // As much as fits: a client that does not read gets no answer. Unconstrained: a write
+            // that is put off because the task has done enough for now would never be made.
+            let said = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+                ready!(Pin::new(&mut self.stream).poll_write(cx, TIMED_OUT))?;
+                Pin::new(&mut self.stream).poll_flush(cx)
+            }));
+            let _ = std::pin::pin!(said).poll(&mut Context::from_waker(std::task::Waker::noop()));
         }
         if self.stream.is_secure() && !self.clock.owes_reset() {
             // hyper does so, but not on a connection that an upgrade was asked for on.
@@ -156,8 +171,7 @@ impl AsyncRead for ClientIo {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let read = buf.filled().len().saturating_sub(before);
-        if read > 0 {
+        if let Some(read) = buf.filled().get(before..).filter(|read| !read.is_empty()) {
             self.clock.received(read);
         }
         Poll::Ready(Ok(()))
@@ -217,11 +231,19 @@ impl AsyncWrite for ClientIo {
 
 /// Tells a client that there is no place for it, and lets it read that: closing a socket with
 /// unread bytes would throw the answer away.
-pub(super) async fn refuse(stream: TcpStream) -> std::io::Result<()> {
-    say_and_close(&mut Socket::Plain(stream), REFUSED).await
+pub(super) async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    say_and_close(&mut stream, REFUSED).await
 }
 
-async fn say_and_close(stream: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
+/// Tells a client that speaks HTTP in clear that TLS is spoken here.
+pub(super) async fn say_https(stream: &mut TcpStream) -> std::io::Result<()> {
+    say_and_close(stream, SPEAKS_TLS).await
+}
+
+async fn say_and_close(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     let mut sink = [0u8; 1024];
@@ -232,6 +254,7 @@ async fn say_and_close(stream: &mut Socket, bytes: &[u8]) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::clock::Expired;
 
     fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         poll(&mut Context::from_waker(std::task::Waker::noop()))
@@ -278,6 +301,30 @@ mod tests {
             }
         }
         runs
+    }
+
+    #[tokio::test]
+    async fn a_408_is_said_by_a_task_that_has_done_enough_for_now() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut config = crate::config::Server::default();
+        config.limits.header_timeout = std::time::Duration::from_millis(1);
+        let clock = Clock::start(&config);
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.writable().await.unwrap();
+        let io = ClientIo::new(Socket::Plain(stream), &clock, &Arc::default());
+        clock.received(b"G");
+        assert_eq!(clock.expired(Protocol::Http1).await, Expired::SlowHead);
+        let mut io = Some(io);
+        std::future::poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                assert!(std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready());
+            }
+            io.take().unwrap().close();
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(drained(peer).await, TIMED_OUT);
     }
 
     #[tokio::test]

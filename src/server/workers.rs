@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::connection::{self, Context};
+use super::connection::{self, ServerState};
 use super::places::Place;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
@@ -41,7 +41,7 @@ impl Workers {
     /// Starts one thread per core and waits until each has its connection to the store, or has
     /// given that up for now. They end after `done`.
     pub(super) async fn start(
-        context: &Arc<Context>,
+        server: &Arc<ServerState>,
         done: &CancellationToken,
     ) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -52,13 +52,13 @@ impl Workers {
             let (admitted, arriving) = unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
             let (is_ready, wait) = tokio::sync::oneshot::channel();
-            let context = Arc::clone(context);
+            let server = Arc::clone(server);
             let (counted, done) = (Arc::clone(&open), done.clone());
             let serve = async move {
-                context.gateway.store.join().await;
+                server.gateway.store.join().await;
                 // Nobody waits any more when the start was given up.
                 let _ = is_ready.send(());
-                serve(context, arriving, counted, done).await;
+                serve(server, arriving, counted, done).await;
             };
             ready.push(wait);
             std::thread::Builder::new()
@@ -85,7 +85,7 @@ impl Workers {
 }
 
 async fn serve(
-    context: Arc<Context>,
+    server: Arc<ServerState>,
     mut arriving: UnboundedReceiver<Admitted>,
     open: Arc<AtomicUsize>,
     done: CancellationToken,
@@ -96,38 +96,38 @@ async fn serve(
             () = done.cancelled() => return,
         };
         let Some(admitted) = admitted else { return done.cancelled().await };
-        tokio::spawn(serve_one(Counted::new(&context, &open), admitted));
+        tokio::spawn(serve_one(Counted::new(&server, &open), admitted));
     }
 }
 
 /// The task of one connection: no larger than what an idle one must keep.
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
-fn serve_one(counted: Counted, admitted: Admitted) -> impl Future<Output = ()> + Send {
+fn serve_one(counted: Counted, mut admitted: Admitted) -> impl Future<Output = ()> + Send {
     async move {
         // Without the bound the kernel takes megabytes for a client that reads nothing, all at once
         // and at the cost of the others. A system without the option goes without.
         let _ = socket2::SockRef::from(&admitted.stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        connection::serve(&counted.context, &admitted.place, admitted.stream).await;
+        connection::serve(&counted.server, &mut admitted.place, admitted.stream).await;
         drop((counted, admitted.place, admitted.token));
     }
 }
 
 /// One connection in the counts; dropping it takes it out, also when its task has panicked.
 struct Counted {
-    context: Arc<Context>,
+    server: Arc<ServerState>,
     open: Arc<AtomicUsize>,
 }
 
 impl Counted {
-    fn new(context: &Arc<Context>, open: &Arc<AtomicUsize>) -> Self {
-        context.gateway.observer.metrics.connections.inc();
-        Self { context: Arc::clone(context), open: Arc::clone(open) }
+    fn new(server: &Arc<ServerState>, open: &Arc<AtomicUsize>) -> Self {
+        server.gateway.observer.metrics.connections.inc();
+        Self { server: Arc::clone(server), open: Arc::clone(open) }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.context.gateway.observer.metrics.connections.dec();
+        self.server.gateway.observer.metrics.connections.dec();
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

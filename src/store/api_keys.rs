@@ -10,6 +10,10 @@ use super::keys::Keys;
 /// Most keys of one owner that are listed.
 pub const API_KEYS_LISTED_MAX: usize = 100;
 
+/// Most bytes of one value that are of use, as of a record. Of a longer one, one byte more is read,
+/// which shows that it is too long.
+pub(super) const GET_BYTES_MAX: usize = 8 * 1024;
+
 /// Where one API key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyKeys {

@@ -198,7 +198,8 @@ impl MemoryStore {
 
     /// See [`super::Store::ask`].
     pub fn ask(&self, questions: &Questions<'_>) -> Answers {
-        let settled = !questions.overdue.is_empty() && self.settle(questions.overdue).is_ok();
+        let settled =
+            !questions.pending_purges.is_empty() && self.settle(questions.pending_purges).is_ok();
         let session = questions.session.map(|asked| self.session(asked.key));
         let ended = questions.session.filter(|_| session == Some(None));
         Answers {

@@ -314,7 +314,8 @@ impl Store {
 
 // API keys beyond being asked for.
 impl Store {
-    /// One string, or nothing when there is none.
+    /// One string, or nothing when there is none, or an empty one. Of a string of more than 8 KiB,
+    /// the first 8,193 bytes: whoever reads it takes none of more.
     ///
     /// # Errors
     /// The store did not answer, or the key holds something else.

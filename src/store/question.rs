@@ -26,7 +26,7 @@ pub struct Questions<'a> {
     /// The stored response and the epochs under which it would be valid.
     pub cached: Option<Cached<'a>>,
     /// Epochs that an earlier request could not change; they are changed before anything is read.
-    pub overdue: &'a [String],
+    pub pending_purges: &'a [String],
 }
 
 /// The revocation keys of one token or API key.
@@ -97,7 +97,7 @@ pub struct Answers {
     pub session_end: Option<SessionEnd>,
     /// See [`Questions::cached`].
     pub cached: Option<Reply<CachedReply>>,
-    /// Whether `overdue` was carried out.
+    /// Whether `pending_purges` were carried out.
     pub settled: bool,
 }
 
@@ -119,7 +119,7 @@ impl Answers {
 impl Questions<'_> {
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        let Self { revocation, charges, leases, session, cached, overdue: _ } = self;
+        let Self { revocation, charges, leases, session, cached, pending_purges: _ } = self;
         revocation.is_none()
             && charges.is_none()
             && leases.is_none()

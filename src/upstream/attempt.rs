@@ -5,11 +5,12 @@
 //! server answered, a budget for retries, and a hedge belong here: a state in [`Tries`], a rule in
 //! `classify`.
 
-use http::Response;
+use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::capacity::Permit;
-use super::conn::{self, Body, Connection, Unanswered};
+use super::conn::{self, Body, Carrier, Unanswered};
+use super::connection_error::ConnectionError;
 use super::download::Download;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
@@ -19,25 +20,35 @@ use super::outgoing::{OnInterim, Outgoing};
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_MAX: usize = 4;
+/// How often one request may be turned away before that is its end.
+const TURNED_AWAY_MAX: usize = 4;
 
 /// Why an attempt brought no response.
 #[derive(Debug)]
 enum NoAnswer {
     /// There was no connection.
     Unconnected(Failure),
-    /// On a connection that had served others before, and may have been closed since.
-    OnUsed(Unanswered),
-    /// On a connection that was made for this request.
-    OnNew(Unanswered),
+    /// There was none in what earlier dials had left of the time for all of them.
+    OutOfTime,
+    /// There was a connection, and no response on it.
+    Exchanged {
+        /// Whether it had served others before, and may have been closed since.
+        reused: bool,
+        why: Unanswered,
+    },
 }
 
 impl From<NoAnswer> for Failure {
     fn from(no_answer: NoAnswer) -> Self {
         match no_answer {
             NoAnswer::Unconnected(failure) => failure,
-            NoAnswer::OnUsed(why) | NoAnswer::OnNew(why) => match why {
-                Unanswered::Unsent => Self::Broken(None),
+            NoAnswer::OutOfTime => Self::ConnectTimeout,
+            NoAnswer::Exchanged { why, .. } => match why {
+                Unanswered::Unsent | Unanswered::Withdrawn => Self::Broken(None),
+                Unanswered::TurnedAway(error) => Self::TurnedAway(error),
                 Unanswered::Lost(error) => Self::lost(error),
+                Unanswered::Reset(error) => Self::Broken(Some(error)),
+                Unanswered::TooLarge => Self::HeadTooLarge,
                 Unanswered::TimedOut => Self::Timeout,
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
@@ -63,49 +74,62 @@ enum Next {
     SameServer,
     /// The request once more, which the server may have read, on a new connection to it.
     Repeat,
-    /// The request, which nobody has read, on a connection to another server.
+    /// The request, which nobody has read or of which another answer is wanted, on a connection to
+    /// another server.
     OtherServer,
+    /// The request, which nobody has read, to another server or else to the same.
+    Anywhere,
 }
 
 /// What the end of an attempt means. A request that a server may have acted on goes to no other
 /// one; to the same one only if `is_repeatable`, and only where it probably met a connection that
-/// was being closed (RFC 9112 §9.3.1).
-fn classify<T>(end: &Result<T, NoAnswer>, is_repeatable: bool) -> Class {
+/// was being closed (RFC 9112 §9.3.1). No answer is a reason to try again, whatever its status.
+fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Class {
     let (report, next) = match end {
         Ok(_) => (Report::Answered, Next::Done),
-        Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
+        Err(NoAnswer::Unconnected(failure))
+            if failure.is_our_own() || matches!(failure, Failure::Busy) =>
+        {
             (Report::Nothing, Next::OtherServer)
         }
-        Err(NoAnswer::Unconnected(_) | NoAnswer::OnNew(Unanswered::Unsent)) => {
-            (Report::Refused, Next::OtherServer)
-        }
-        Err(NoAnswer::OnUsed(Unanswered::Unsent)) => (Report::Nothing, Next::SameServer),
-        Err(NoAnswer::OnUsed(Unanswered::Lost(_))) if is_repeatable => {
-            (Report::Nothing, Next::Repeat)
-        }
-        Err(NoAnswer::OnUsed(Unanswered::Lost(_))) => (Report::Nothing, Next::Done),
-        Err(NoAnswer::OnNew(Unanswered::Lost(error))) => {
-            let is_too_large = error.as_ref().is_some_and(hyper::Error::is_parse_too_large);
-            let report = if is_too_large { Report::Nothing } else { Report::Lost };
-            (report, Next::Done)
-        }
-        Err(NoAnswer::OnUsed(why) | NoAnswer::OnNew(why)) => match why {
-            // A slow answer may be the fault of what was asked.
-            Unanswered::TimedOut => (Report::Nothing, Next::Done),
+        Err(NoAnswer::Unconnected(_)) => (Report::Refused, Next::OtherServer),
+        Err(NoAnswer::OutOfTime) => (Report::Nothing, Next::OtherServer),
+        Err(NoAnswer::Exchanged { reused, why }) => match why {
+            Unanswered::Unsent if *reused => (Report::Nothing, Next::SameServer),
+            Unanswered::Unsent => (Report::Refused, Next::OtherServer),
+            Unanswered::Lost(_) if *reused && is_repeatable => (Report::Nothing, Next::Repeat),
+            Unanswered::Lost(_) if *reused => (Report::Nothing, Next::Done),
+            Unanswered::Lost(Some(ConnectionError::Http1(error))) if error.is_parse_too_large() => {
+                (Report::Nothing, Next::Done)
+            }
+            Unanswered::Lost(_) => (Report::Lost, Next::Done),
+            // Whoever says so lives, and is about to restart or has too much to do.
+            Unanswered::TurnedAway(_) => (Report::Answered, Next::Anywhere),
+            // A slow answer may be the fault of what was asked, and a body its client's.
+            Unanswered::TimedOut | Unanswered::Withdrawn => (Report::Nothing, Next::Done),
             // Whatever it was, it came from a server that lives.
-            _ => (Report::Answered, Next::Done),
+            Unanswered::Malformed(_)
+            | Unanswered::CutOff(_)
+            | Unanswered::Reset(_)
+            | Unanswered::TooLarge => (Report::Answered, Next::Done),
         },
     };
     Class { report, next }
 }
+
+/// How an attempt ended.
+type End = Result<Response<Body>, NoAnswer>;
 
 /// What one request has tried so far.
 #[derive(Debug, Default)]
 struct Tries {
     /// How many unused connections turned out to be closed.
     stale: usize,
-    /// Whether only a new connection will do: the pooled ones are as old as one that failed.
-    wants_new: bool,
+    /// How often a server has said that it has not read the request.
+    turned_away: usize,
+    /// The end of the attempt after which it was sent once more: a server may have read it, and
+    /// acted on it. Only a new connection will do then, as pooled ones are as old as that one.
+    read: Option<Box<End>>,
     /// The servers that took nothing of it, by their index.
     refused: Vec<usize>,
     /// When all dials together have taken too long.
@@ -116,19 +140,23 @@ struct Tries {
 
 impl Tries {
     fn may_reuse(&self) -> bool {
-        !self.wants_new && self.stale < STALE_MAX
+        self.read.is_none() && self.stale < STALE_MAX
     }
 
-    /// The next server, where this one took nothing: each is tried once. None where there is no
-    /// other one, or no more time.
-    fn next_server(
-        &mut self,
-        endpoints: &Endpoints,
-        at: usize,
-        failure: &Failure,
-    ) -> Option<usize> {
+    /// The next server, where this one took nothing or has answered something that is a reason to
+    /// ask another one: each is tried once. None where there is no other one, or no more time.
+    fn next_server(&mut self, endpoints: &Endpoints, at: usize, end: &End) -> Option<usize> {
+        // Nor where one may have read it and did not say so.
+        if matches!(self.read.as_deref(), Some(Err(_))) {
+            return None;
+        }
         self.refused.push(at);
-        if matches!(failure, Failure::ConnectTimeout) {
+        let has_waited = match end {
+            Err(NoAnswer::Unconnected(failure)) => failure.has_waited_to_connect(),
+            Err(NoAnswer::OutOfTime) => true,
+            _ => false,
+        };
+        if has_waited {
             // One that does not even refuse has used the time up; there is as much for one more.
             if std::mem::replace(&mut self.has_waited, true) {
                 return None;
@@ -137,74 +165,130 @@ impl Tries {
         }
         endpoints.pick(&self.refused)
     }
+
+    /// Another server for a request that this one has not read, or else the same. None where that
+    /// has happened too often.
+    fn elsewhere(&mut self, endpoints: &Endpoints, at: usize) -> Option<usize> {
+        self.turned_away += 1;
+        if self.turned_away > TURNED_AWAY_MAX {
+            return None;
+        }
+        // Where one may have read it before, it goes to no other one.
+        if self.read.is_some() {
+            return Some(at);
+        }
+        endpoints.pick(&[&*self.refused, &[at]].concat()).or(Some(at))
+    }
+
+    /// The request is sent once more, after this end.
+    fn repeat(
+        &mut self,
+        end: End,
+        outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+    ) {
+        outgoing.repeat();
+        self.read = Some(Box::new(end));
+    }
+
+    /// How the request ends: as its last attempt did, or as the one before, where a server may have
+    /// read that one and none this.
+    fn close(self, last: End) -> Result<Response<Body>, Failure> {
+        let failure = match last {
+            Ok(response) => return Ok(response),
+            Err(no_answer) => Failure::from(no_answer),
+        };
+        match self.read {
+            Some(read) if !failure.may_have_acted() => read.map_err(Failure::from),
+            _ => Err(failure),
+        }
+    }
 }
 
 /// Sends a request until there is a response, or a failure that is final.
 ///
 /// # Errors
-/// The failure of the last attempt.
+/// The failure of the last attempt that a server may have read, or else of the last one.
 pub(super) async fn send(
     endpoints: &Endpoints,
     permit: Permit,
-    outgoing: &mut Outgoing<impl OnInterim>,
-) -> Result<Response<Download>, Failure> {
+    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+) -> Result<Response<Box<Download>>, Failure> {
     let mut tries = Tries::default();
     let mut at = endpoints.pick(&tries.refused).unwrap_or_default();
     let mut endpoint = endpoints.enter(at).ok_or(Failure::Busy)?;
-    loop {
+    let (end, endpoint) = loop {
         let end = attempt(endpoints, &endpoint, outgoing, &mut tries).await;
         let class = classify(&end, outgoing.is_repeatable());
         endpoint.health().note(class.report);
-        match (class.next, end) {
-            (_, Ok(response)) => {
-                let read_timeout = endpoints.settings().read_timeout;
-                let held = |body| Download::new(body, permit, endpoint, read_timeout);
-                return Ok(response.map(held));
+        match class.next {
+            Next::Done => break (end, endpoint),
+            Next::SameServer => tries.stale += 1,
+            Next::Repeat => tries.repeat(end, outgoing),
+            Next::Anywhere => {
+                let next = tries.elsewhere(endpoints, at).filter(|_| outgoing.is_whole());
+                let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
+                else {
+                    break (end, endpoint);
+                };
+                (at, endpoint) = (next, entered);
             }
-            (Next::Done, Err(no_answer)) => return Err(no_answer.into()),
-            (Next::SameServer, Err(_)) => tries.stale += 1,
-            (Next::Repeat, Err(_)) => {
-                outgoing.repeat();
-                tries.wants_new = true;
-            }
-            (Next::OtherServer, Err(no_answer)) => {
-                let failure = Failure::from(no_answer);
-                let next = tries.next_server(endpoints, at, &failure);
-                let Some(next) = next else { return Err(failure) };
-                let Some(entered) = endpoints.enter(next) else { return Err(failure) };
+            Next::OtherServer => {
+                let next = tries.next_server(endpoints, at, &end);
+                let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
+                else {
+                    break (end, endpoint);
+                };
+                if end.is_ok() {
+                    tries.repeat(end, outgoing);
+                }
                 (at, endpoint) = (next, entered);
             }
         }
-    }
+    };
+    let read_timeout = endpoints.settings().read_timeout;
+    let held = |body| Download::new(body, permit, endpoint, read_timeout);
+    tries.close(end).map(|response| response.map(held))
 }
 
 /// One attempt at one server.
 async fn attempt(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
-    outgoing: &mut Outgoing<impl OnInterim>,
+    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
     tries: &mut Tries,
-) -> Result<Response<Body>, NoAnswer> {
+) -> End {
     let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };
-    let connection = match unused {
-        Some(connection) => connection,
+    let carrier = match unused {
+        Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
-        None => Box::pin(dial(endpoints, endpoint, tries)).await.map_err(NoAnswer::Unconnected)?,
+        None => Box::pin(dial(endpoints, endpoint, tries)).await?,
     };
-    let of = if connection.is_reused() { NoAnswer::OnUsed } else { NoAnswer::OnNew };
+    let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let upgrades = outgoing.upgrades();
-    conn::exchange(connection, outgoing.request(), timeout, upgrades).await.map_err(of)
+    let (request, on_interim) = outgoing.parts();
+    let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
+    exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
 }
 
 async fn dial(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     tries: &mut Tries,
-) -> Result<Box<Connection>, Failure> {
+) -> Result<Carrier, NoAnswer> {
     let patience = endpoints.settings().connect_timeout;
+    let has_all_its_time = tries.deadline.is_none();
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    endpoints.dial(endpoint, deadline).await
+    let dialled = endpoints.dial(endpoint, deadline, !tries.may_reuse()).await;
+    dialled.map_err(|failure| unconnected(failure, has_all_its_time))
+}
+
+/// A server that had less than all of `connect_timeout` is not to blame for that.
+fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
+    match failure {
+        failure if failure.has_waited_to_connect() && !has_all_its_time => NoAnswer::OutOfTime,
+        failure => NoAnswer::Unconnected(failure),
+    }
 }
 
 #[cfg(test)]
@@ -213,20 +297,48 @@ mod tests {
 
     use super::*;
 
-    fn no(no_answer: NoAnswer) -> Result<(), NoAnswer> {
+    type End = Result<Response<()>, NoAnswer>;
+
+    fn no(no_answer: NoAnswer) -> End {
         Err(no_answer)
     }
 
-    fn refused(kind: ErrorKind) -> Result<(), NoAnswer> {
+    fn on_new(why: Unanswered) -> End {
+        no(NoAnswer::Exchanged { reused: false, why })
+    }
+
+    fn on_used(why: Unanswered) -> End {
+        no(NoAnswer::Exchanged { reused: true, why })
+    }
+
+    fn refused(kind: ErrorKind) -> End {
         no(NoAnswer::Unconnected(Failure::Connect(Error::from(kind))))
+    }
+
+    fn answer(status: u16) -> End {
+        let mut response = Response::new(());
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        Ok(response)
+    }
+
+    #[test]
+    fn a_server_is_not_to_blame_for_the_time_that_others_took() {
+        use NoAnswer::{OutOfTime, Unconnected};
+        let ends = [true, false].map(|all| unconnected(Failure::ConnectTimeout, all));
+        let [Unconnected(Failure::ConnectTimeout), OutOfTime] = ends else { panic!("{ends:?}") };
+        // Who refuses does so in any time.
+        let refused = unconnected(Failure::Connect(ErrorKind::ConnectionRefused.into()), false);
+        assert!(matches!(refused, Unconnected(Failure::Connect(_))));
     }
 
     #[test]
     fn every_end_means_something() {
-        use NoAnswer::{OnNew, OnUsed, Unconnected};
-        use Unanswered::{Lost, Malformed, TimedOut, Unsent};
+        use NoAnswer::{OutOfTime, Unconnected};
+        use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
+        let lost = || ConnectionError::PingLost;
         for (end, report, next, if_repeatable) in [
-            (Ok(()), Report::Answered, Next::Done, Next::Done),
+            (answer(200), Report::Answered, Next::Done, Next::Done),
+            (answer(503), Report::Answered, Next::Done, Next::Done),
             (
                 refused(ErrorKind::ConnectionRefused),
                 Report::Refused,
@@ -246,14 +358,24 @@ mod tests {
                 Next::OtherServer,
                 Next::OtherServer,
             ),
-            (no(OnNew(Unsent)), Report::Refused, Next::OtherServer, Next::OtherServer),
-            (no(OnUsed(Unsent)), Report::Nothing, Next::SameServer, Next::SameServer),
-            (no(OnNew(Lost(None))), Report::Lost, Next::Done, Next::Done),
-            (no(OnUsed(Lost(None))), Report::Nothing, Next::Done, Next::Repeat),
-            (no(OnNew(TimedOut)), Report::Nothing, Next::Done, Next::Done),
-            (no(OnUsed(TimedOut)), Report::Nothing, Next::Done, Next::Done),
-            (no(OnNew(Malformed(""))), Report::Answered, Next::Done, Next::Done),
-            (no(OnUsed(Malformed(""))), Report::Answered, Next::Done, Next::Done),
+            (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
+            (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
+            (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
+            (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
+            (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
+            // Over HTTP/2: nobody has looked at it, or somebody may have acted.
+            (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (on_used(Lost(Some(lost()))), Report::Nothing, Next::Done, Next::Repeat),
+            (on_new(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+            (on_used(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+            // The client's fault.
+            (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
+            (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
+            (on_new(TimedOut), Report::Nothing, Next::Done, Next::Done),
+            (on_used(TimedOut), Report::Nothing, Next::Done, Next::Done),
+            (on_new(Malformed("")), Report::Answered, Next::Done, Next::Done),
+            (on_used(Malformed("")), Report::Answered, Next::Done, Next::Done),
         ] {
             assert_eq!(classify(&end, false), Class { report, next }, "{end:?}");
             let class = Class { report, next: if_repeatable };

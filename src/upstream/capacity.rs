@@ -1,4 +1,4 @@
-//! Who may use an upstream now: `max_connections` requests in all, and of these a share that one
+//! Who may use an upstream now: `max_requests` requests in all, and of these a share that one
 //! client cannot take from the others.
 //!
 //! The last share of the permits is for clients that hold less than a share. Whoever comes first
@@ -39,6 +39,9 @@ struct State {
     holders: Vec<Option<IpAddr>>,
     /// Where in `holders` there is none.
     vacant: Vec<usize>,
+    /// The number of the last turn or of the last one who waits. It outlives the ledger: one who
+    /// waited may still leave by a number of an earlier one.
+    number: u64,
     /// Only while permits are scarce.
     ledger: Option<Box<Ledger>>,
 }
@@ -49,8 +52,6 @@ struct Ledger {
     accounts: HashMap<IpAddr, Account, foldhash::fast::RandomState>,
     /// The clients that wait, by turns.
     turns: BTreeMap<u64, IpAddr>,
-    /// The next number of a turn or of one who waits.
-    next: u64,
 }
 
 #[derive(Debug, Default)]
@@ -113,7 +114,9 @@ impl Capacity {
     }
 
     fn queue(&self, client: IpAddr, sender: oneshot::Sender<Permit>) -> Waiting<'_> {
-        let number = self.lock().ledger().queue(client, sender);
+        let mut state = self.lock();
+        let (number, turn) = (state.number(), state.number());
+        state.ledger().queue(client, (number, sender), turn);
         Waiting { capacity: self, client, number }
     }
 
@@ -181,8 +184,9 @@ impl Capacity {
         if taken >= self.max {
             return None;
         }
+        let new_turn = state.number();
         let ledger = state.ledger.as_mut()?;
-        let (client, sender) = ledger.next(|held| self.may_take(taken, held))?;
+        let (client, sender) = ledger.next(|held| self.may_take(taken, held), new_turn)?;
         Some((self.grant(&mut state, client), sender))
     }
 
@@ -194,6 +198,11 @@ impl Capacity {
 impl State {
     fn taken(&self) -> usize {
         self.holders.len() - self.vacant.len()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
     /// The sums, which are made where there are none.
@@ -218,28 +227,33 @@ impl Ledger {
         waiting.map(|account| account.waiting.len()).sum()
     }
 
-    /// Lets one more wait, by the number that is returned.
-    fn queue(&mut self, client: IpAddr, sender: oneshot::Sender<Permit>) -> u64 {
-        let (number, turn) = (self.number(), self.number());
+    /// Lets one more wait, by this number; his client's turn comes after all others, if it waits
+    /// for none yet.
+    fn queue(
+        &mut self,
+        client: IpAddr,
+        (number, sender): (u64, oneshot::Sender<Permit>),
+        turn: u64,
+    ) {
         let account = self.accounts.entry(client).or_default();
         if account.waiting.is_empty() {
             account.turn = turn;
             self.turns.insert(turn, client);
         }
         account.waiting.insert(number, sender);
-        number
     }
 
-    /// The first in turn who `may_take` one more with what he holds; his next turn is the last.
+    /// The first in turn who `may_take` one more with what he holds; his next turn is `new_turn`,
+    /// the last.
     fn next(
         &mut self,
         may_take: impl Fn(usize) -> bool,
+        new_turn: u64,
     ) -> Option<(IpAddr, oneshot::Sender<Permit>)> {
         let mut turns = self.turns.iter();
         let (turn, client) =
             turns.find(|(_, client)| may_take(self.held(**client))).map(|(t, c)| (*t, *c))?;
         self.turns.remove(&turn);
-        let new_turn = self.number();
         let account = self.accounts.get_mut(&client)?;
         let (_, sender) = account.waiting.pop_first()?;
         if !account.waiting.is_empty() {
@@ -258,11 +272,6 @@ impl Ledger {
             self.turns.remove(&account.turn);
         }
         self.forget_if_idle(client);
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
     }
 
     /// Nothing is kept of a client that neither holds nor wants anything.
@@ -394,6 +403,25 @@ mod tests {
         drop(waits);
         let state = permits.lock();
         assert_eq!((state.taken(), state.ledger.is_none()), (0, true));
+    }
+
+    #[test]
+    fn one_who_looks_late_takes_nobodys_place() {
+        let permits = Capacity::new(2, 0);
+        let (a, b) = (client("192.0.2.1"), client("192.0.2.2"));
+        let held = all(&permits, b);
+        let mut late: Pending<'_> = Box::pin(permits.take(a));
+        assert!(once(&mut late).is_none());
+        // It was handed a permit and has not looked; the sums are forgotten, and made again.
+        drop(held);
+        assert!(permits.lock().ledger.is_none());
+        let held = permits.try_take(b).unwrap();
+        let mut waits: Pending<'_> = Box::pin(permits.take(a));
+        assert!(once(&mut waits).is_none());
+        let granted = once(&mut late).expect("what it was handed");
+        drop(held);
+        drop(once(&mut waits).expect("it still waits"));
+        drop(granted);
     }
 
     #[test]

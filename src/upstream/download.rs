@@ -50,15 +50,16 @@ pub struct Held {
 }
 
 impl Download {
-    /// A body that may pause for `read_timeout`.
+    /// A body that may pause for `read_timeout`. Boxed, because it moves along with its response.
     pub(super) fn new(
         body: Body,
         permit: Permit,
         endpoint: BusyGuard,
         read_timeout: Duration,
-    ) -> Self {
+    ) -> Box<Self> {
         let held = Some(Held { endpoint, _permit: permit, _counted: None });
-        let mut download = Self { body, held, read_timeout, is_stream: false, pause: None };
+        let mut download =
+            Box::new(Self { body, held, read_timeout, is_stream: false, pause: None });
         download.release_at_end();
         download
     }

@@ -2,8 +2,9 @@
 //! answer.
 //!
 //! An avoided server gets one request per `fail_timeout`, and all of its share again once it has
-//! answered. Breakers, outlier detection and probes belong here, too: what they need to know is
-//! what [`Health::note`] is told.
+//! answered. Outlier detection and probes belong here, too: what they need to know is what
+//! [`Health::note`] is told. None of it refuses a request, which is a breaker's part: that is asked
+//! in `Upstream::send`, as a single server is used whatever is known of it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

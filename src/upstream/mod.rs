@@ -12,6 +12,7 @@ mod attempt;
 mod balance;
 mod capacity;
 mod conn;
+mod connection_error;
 mod download;
 mod endpoint;
 mod endpoints;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
+use rustls::ClientConfig;
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
@@ -30,9 +32,10 @@ use crate::config;
 use crate::observe::Occupancy;
 
 use capacity::{Capacity, Permit};
+pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
-pub use failure::{DownloadFault, Failure};
+pub use failure::{DownloadFault, Failure, TlsFault};
 pub use outgoing::OnInterim;
 use outgoing::Outgoing;
 
@@ -45,10 +48,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream without connections yet.
-    pub fn new(settings: &config::Upstream) -> Self {
-        let max = settings.max_connections;
+    /// `tls` speaks with its servers behind `https://`.
+    pub fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let max = settings.max_requests;
         let capacity = Capacity::new(max, settings.client_share.of(max));
-        Self { endpoints: Endpoints::new(settings), capacity }
+        Self { endpoints: Endpoints::new(settings, tls), capacity }
     }
 
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.
@@ -67,10 +71,20 @@ impl Upstream {
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.capacity.count();
         let connections = self.endpoints.connections();
-        Occupancy { busy, open: connections.open(), waiting, max: connections.max() }
+        Occupancy {
+            busy,
+            open: connections.open(),
+            waiting,
+            max: self.endpoints.settings().max_connections,
+            requests_max: self.endpoints.settings().max_requests,
+            trunks: self.endpoints.trunks(),
+            streams: self.endpoints.streams(),
+            goaways: connections.goaways(),
+        }
     }
 
-    /// Sends a request of this client and returns once the response head is there.
+    /// Sends a request of this client and returns once the response head is there. `head` makes the
+    /// request's, and makes it anew should it be repeated.
     ///
     /// What was never sent is sent again on another connection, to another server where this one
     /// takes none. A request that a pooled connection took and did not answer is repeated once, on
@@ -82,12 +96,12 @@ impl Upstream {
     pub fn send<'a>(
         &'a self,
         client: ClientAddr,
-        request: Request<()>,
+        head: impl Fn() -> Request<()> + Send + 'a,
         body: Upload,
         on_interim: Option<impl OnInterim>,
-    ) -> impl Future<Output = Result<Response<Download>, Failure>> + Send + 'a {
+    ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let mut outgoing = Outgoing::new(request, body, on_interim);
+        let mut outgoing = Outgoing::new(head, body, on_interim);
         async move {
             let permit = self.permit(client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await
@@ -102,10 +116,10 @@ impl Upstream {
     pub async fn upgrade(
         &self,
         client: ClientAddr,
-        request: Request<()>,
-    ) -> Result<Response<Download>, Failure> {
+        head: impl Fn() -> Request<()> + Send,
+    ) -> Result<Response<Box<Download>>, Failure> {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
-        let mut outgoing = Outgoing::new(request, Upload::none(), nobody).upgrading();
+        let mut outgoing = Outgoing::new(head, Upload::none(), nobody).upgrading();
         let permit = self.permit(client).await?;
         attempt::send(&self.endpoints, permit, &mut outgoing).await
     }

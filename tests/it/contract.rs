@@ -234,7 +234,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
         cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
-        overdue: &words(&[PATH]),
+        pending_purges: &words(&[PATH]),
     };
     assert!(!questions.is_empty());
     let answers = it.store.ask(&questions).await;

@@ -122,12 +122,16 @@ fn the_idle_timeout_goes_on() {
 fn an_idle_timeout_before_parking_parks_nothing() {
     let upstream = echo();
     let gateway = Gateway::start(&format!(
-        "[server]\npark_after = \"1h\"\n[server.limits]\nidle_timeout = \"1s\"\n{}
+        "[server]\npark_after = \"1100ms\"\n[server.limits]\nidle_timeout = \"1s\"\n{}
         [routes.all]\npath = \"/*\"\nupstream = \"shop\"",
         upstream.table("shop")
     ));
     let mut session = Session::open(gateway.public);
     assert_eq!(session.get("/").send().status, 200);
+    eventually("it is closed", || {
+        assert_eq!(metric(&gateway, "connections_parked"), 0.0);
+        metric(&gateway, "connections") == 0.0
+    });
     assert_eq!(session.rest(), "");
 }
 
@@ -166,6 +170,31 @@ fn a_slow_head_on_a_parked_connection_is_due_in_time() {
     assert_eq!(session.request("POST", "/").body("over").send().status, 200);
     wait_parked(&gateway, 1.0);
     session.write("GET /");
+    assert_eq!(status(&session.rest()), 408);
+}
+
+#[test]
+fn empty_lines_behind_a_request_are_no_next_one() {
+    let upstream = echo();
+    let gateway = parking("[server.limits]\nheader_timeout = \"2s\"", &upstream);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n\r\n\n\r\n",
+        // As old browsers did it.
+        "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 2\r\n\r\nhi\r\n",
+    ] {
+        let mut session = Session::open(gateway.public);
+        session.write(request);
+        assert_eq!(session.read().status, 200, "{request:?}");
+        wait_parked(&gateway, 1.0);
+        assert_eq!(session.get("/").send().status, 200, "{request:?}");
+        drop(session);
+        wait_parked(&gateway, 0.0);
+    }
+    // What comes behind them is one.
+    let mut session = Session::open(gateway.public);
+    session.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n\r\nG");
+    assert_eq!(session.read().status, 200);
     assert_eq!(status(&session.rest()), 408);
 }
 

@@ -46,6 +46,36 @@ fn a_head_that_is_not_well_formed_is_refused_by_name() {
 }
 
 #[test]
+fn what_no_route_takes_is_refused_by_name() {
+    let upstream = Upstream::replying(response("200 OK", "never"));
+    let gateway = Gateway::start(&format!(
+        "[server.limits]\nbody_bytes = \"1KiB\"\n{}
+        [routes.some]\npath = \"/some\"\nmethods = [\"POST\", \"GET\"]\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    let send = |method: &str, path: &str, fields: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n");
+        let answer = raw(gateway.public, request);
+        (status(&answer), code(&answer).to_owned(), answer.to_ascii_lowercase())
+    };
+    let (status, code, _) = send("GET", "/none", "");
+    assert_eq!((status, &*code), (404, "route_not_found"));
+    let (status, code, answer) = send("DELETE", "/some", "");
+    assert_eq!((status, &*code), (405, "method_not_allowed"));
+    let allowed = answer.lines().find_map(|line| line.strip_prefix("allow: "));
+    assert_eq!(allowed, Some("get, head, post"), "{answer}");
+    let (status, code, answer) = send("TRACE", "/some", "");
+    assert_eq!((status, &*code), (405, "method_refused"), "{answer}");
+    // Announced, and found out while it comes.
+    let (status, code, answer) = send("POST", "/some", "Content-Length: 1025\r\n");
+    assert_eq!((status, &*code), (413, "body_too_large"), "{answer}");
+    let chunk = format!("Transfer-Encoding: chunked\r\n\r\n401\r\n{}\r\n0\r\n", "x".repeat(1025));
+    let (status, code, answer) = send("POST", "/some", &chunk);
+    assert_eq!((status, &*code), (413, "body_too_large"), "{answer}");
+    assert_eq!(upstream.seen(), 0);
+}
+
+#[test]
 fn a_body_that_is_no_body_or_stops_is_refused_by_name() {
     let upstream = Upstream::replying(response("200 OK", "never"));
     let gateway = before(&upstream, "progress_timeout = \"1s\"");

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{Client, Gateway, Session, Upstream, eventually, raw, response, status};
@@ -136,6 +137,116 @@ fn what_a_server_has_read_goes_to_no_other_server() {
             assert_eq!(hung.seen() + alive.seen(), at + 1, "{balance} {method}");
         }
         assert!(hung.seen() > 0, "{balance}");
+    }
+}
+
+/// A server that leaves with the first DELETE: it has acted on it, refuses connections from then
+/// on, and closes the one that it came on.
+struct Leaving {
+    address: SocketAddr,
+    /// The request lines, behind the number of their connection.
+    seen: Arc<Mutex<Vec<(usize, String)>>>,
+}
+
+impl Leaving {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<(usize, String)>>>::default();
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let listener = Arc::new(listener);
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                let (listener, log) = (Arc::clone(&listener), Arc::clone(&log));
+                std::thread::spawn(move || serve_until_delete(number, stream, &listener, &log));
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The connections on which it has seen requests of this method.
+    fn connections(&self, method: &str) -> Vec<usize> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|(_, line)| line.starts_with(method)).map(|(at, _)| *at).collect()
+    }
+}
+
+fn serve_until_delete(
+    number: usize,
+    mut stream: TcpStream,
+    listener: &TcpListener,
+    log: &Mutex<Vec<(usize, String)>>,
+) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+        if !head.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+        head.clear();
+        let is_delete = line.starts_with("DELETE ");
+        log.lock().unwrap().push((number, line));
+        if is_delete {
+            socket2::SockRef::from(listener).shutdown(Shutdown::Both).unwrap();
+            return;
+        }
+        stream.write_all(response("200 OK", "leaving").as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn what_a_server_that_leaves_has_read_makes_stale() {
+    let leaving = Leaving::new();
+    let gateway = Gateway::start(&format!(
+        "[upstreams.shop]\nservers = [\"{}\"]\n
+        [routes.all]\npath = \"/*\"\nupstream = \"shop\"\ncache = {{ ttl = \"60s\" }}",
+        leaving.url()
+    ));
+    // One connection, because the thread that serves it keeps the upstream's at rest.
+    let mut session = Session::open(gateway.public);
+    for _ in 0..2 {
+        assert_eq!(session.get("/x").send().status, 200);
+    }
+    assert_eq!(leaving.connections("GET"), [0], "the second one was stored");
+    let deleted = session.request("DELETE", "/x").send();
+    assert_eq!(leaving.connections("DELETE"), [0], "on the connection that was at rest");
+    assert_eq!(deleted.status, 502);
+    eventually("both have lines", || gateway.access_lines().len() == 3);
+    // Not that there was no connection: the server may have acted.
+    assert_eq!(gateway.access_lines()[2]["reason"], "upstream_broken");
+    let after = session.get("/x").send();
+    assert_eq!(after.status, 502, "what was stored may be gone: {after:?}");
+}
+
+#[test]
+fn what_a_server_that_leaves_has_read_goes_to_no_other_server() {
+    for balance in BALANCES {
+        let (leaving, alive) = (Leaving::new(), fine());
+        let gateway = before(
+            &format!("\"{}\", \"{}\"", leaving.url(), alive.url()),
+            &format!("balance = \"{balance}\""),
+        );
+        let mut session = Session::open(gateway.public);
+        eventually("both are in use", || {
+            assert_eq!(session.get("/").send().status, 200);
+            !leaving.connections("GET").is_empty() && alive.seen() > 0
+        });
+        alive.forget();
+        let mut statuses = Vec::new();
+        eventually("it is asked to", || {
+            statuses.push(session.request("DELETE", "/").send().status);
+            !leaving.connections("DELETE").is_empty()
+        });
+        assert_eq!(leaving.connections("DELETE"), [0], "on the connection that was at rest");
+        assert_eq!(statuses.pop(), Some(502), "{balance}");
+        assert!(statuses.iter().all(|status| *status == 200), "{balance}: {statuses:?}");
+        assert_eq!(alive.seen(), statuses.len(), "{balance}: each one was sent to one server");
     }
 }
 

@@ -84,6 +84,11 @@ impl Authority {
         self
     }
 
+    /// Whether a port was given.
+    pub fn names_port(&self) -> bool {
+        self.port.is_some()
+    }
+
     /// The host alone; what routes match.
     pub fn host(&self) -> &str {
         self.as_str().get(..self.host_bytes).unwrap_or_default()

@@ -12,8 +12,12 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// Appends the digits of bytes.
 pub fn push(out: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    let mut digits = [0; 64];
+    for bytes in bytes.chunks(digits.len() / 2) {
+        write(&mut digits, bytes);
+        // Digits are text.
+        out.push_str(std::str::from_utf8(&digits[..2 * bytes.len()]).unwrap_or_default());
+    }
 }
 
 /// Writes the digits of bytes over what is there, two for each byte, as far as both reach.

@@ -4,13 +4,15 @@ use super::super::WhyNot::{
     Expired, NoCache, NoFreshness, NoStore, Partial, Private, Request, SetCookie, Status, Tags,
     TooLarge, Vary,
 };
+use super::super::control::ResponseControl;
+use super::super::kept::kept;
 use super::super::{
-    Asked, Forward, Freshness, Intent, WhyNot, for_fill, lookup, storable, stored_headers,
+    Forward, Freshness, Intent, RequestContext, WhyNot, for_fill, lookup, storable,
 };
 use super::{NOW, fields};
 use crate::config;
 use crate::config::SetCookie as Cookies;
-use http::Method;
+use http::{HeaderMap, Method};
 use std::time::Duration;
 
 /// One exchange; `Default` is a plain GET on a route without a ttl.
@@ -75,7 +77,7 @@ impl Case<'_> {
     ) -> Result<Freshness, WhyNot> {
         let headers = fields(self.request);
         let intent = lookup(policy, method, &headers, false);
-        let asked = Asked {
+        let context = RequestContext {
             intent: &intent,
             headers: &headers,
             authenticated: self.authenticated,
@@ -83,7 +85,8 @@ impl Case<'_> {
             ends_identity: self.ends_identity,
             sent_ms: sent,
         };
-        storable(policy, &asked, self.status.try_into().unwrap(), &fields(self.response), now)
+        let (status, response) = (self.status.try_into().unwrap(), fields(self.response));
+        storable(policy, &context, status, &response, now).map(|storable| storable.freshness)
     }
 
     pub(super) fn lifetime(&self) -> Result<u32, WhyNot> {
@@ -296,6 +299,10 @@ fn a_response_can_refuse() {
         let response = format!("cache-control: max-age=60\n{meaningless}");
         assert!(Case { response: &response, ..PLAIN }.outcome().is_ok(), "{meaningless}");
     }
+}
+
+fn stored_headers(headers: &HeaderMap) -> HeaderMap {
+    kept(headers, &ResponseControl::of(headers))
 }
 
 #[test]

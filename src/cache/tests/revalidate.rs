@@ -1,17 +1,20 @@
 //! Validation: what is asked, which answers count, and what an entry is afterwards.
 
 use super::super::{
-    Asked, Freshened, HeadUpdate, Stored, WhyNot, conditions, confirms, freshened, head_update,
-    lookup,
+    Freshened, HeadUpdate, RequestContext, Stored, WhyNot, conditions, confirms, freshened,
+    head_update, lookup,
 };
 use super::{DATE, MINUTE_BEFORE, MINUTE_LATER, NOW, entry, fields};
 use crate::config;
 use http::{HeaderMap, Method, StatusCode};
 
-fn with_asked<T>(request: &str, use_it: impl FnOnce(&config::Cache, &Asked<'_>) -> T) -> T {
+fn with_request<T>(
+    request: &str,
+    use_it: impl FnOnce(&config::Cache, &RequestContext<'_>) -> T,
+) -> T {
     let (policy, headers) = (config::Cache::default(), fields(request));
     let intent = lookup(&policy, &Method::GET, &headers, false);
-    let asked = Asked {
+    let context = RequestContext {
         intent: &intent,
         headers: &headers,
         authenticated: false,
@@ -19,13 +22,13 @@ fn with_asked<T>(request: &str, use_it: impl FnOnce(&config::Cache, &Asked<'_>) 
         ends_identity: false,
         sent_ms: NOW + 90_000,
     };
-    use_it(&policy, &asked)
+    use_it(&policy, &context)
 }
 
 /// The entry after a 304 a minute and a half later.
 fn after(stored: &Stored, request: &str, headers: &str) -> Freshened {
-    with_asked(request, |policy, asked| {
-        freshened(stored, &fields(headers), policy, asked, NOW + 90_000)
+    with_request(request, |policy, request| {
+        freshened(stored, &fields(headers), policy, request, NOW + 90_000)
     })
 }
 
@@ -149,14 +152,16 @@ fn tags_stay_unless_they_are_told_anew() {
 fn a_head_confirms_or_outdates() {
     let stored =
         entry(200, &format!("cache-control: max-age=60\netag: \"a\"\nlast-modified: {DATE}"));
-    let news = |status: u16, headers: &str| {
-        with_asked("", |policy, asked| {
+    let learned = |status: u16, headers: &str| {
+        with_request("", |policy, request| {
             let status = StatusCode::from_u16(status).unwrap();
-            head_update(&stored, status, &fields(headers), policy, (asked, NOW + 90_000))
+            head_update(&stored, status, &fields(headers), policy, (request, NOW + 90_000))
         })
     };
     let good = format!("etag: \"a\"\nlast-modified: {DATE}\ncontent-length: 4\nx: 1");
-    let HeadUpdate::Confirmed(fresh) = news(200, &good) else { panic!("{:?}", news(200, &good)) };
+    let HeadUpdate::Confirmed(fresh) = learned(200, &good) else {
+        panic!("{:?}", learned(200, &good))
+    };
     assert_eq!(fresh.stored.headers["x"], "1");
     assert_eq!(fresh.stored.answered_ms, NOW + 90_000);
     for other in [
@@ -166,9 +171,9 @@ fn a_head_confirms_or_outdates() {
         "etag: \"a\"\ncontent-length: 3",
         &format!("etag: \"a\"\nlast-modified: {MINUTE_LATER}"),
     ] {
-        assert_eq!(news(200, other), HeadUpdate::Outdated, "{other}");
+        assert_eq!(learned(200, other), HeadUpdate::Outdated, "{other}");
     }
     for status in [304, 404, 500, 301] {
-        assert_eq!(news(status, "etag: \"b\""), HeadUpdate::None, "{status}");
+        assert_eq!(learned(status, "etag: \"b\""), HeadUpdate::None, "{status}");
     }
 }

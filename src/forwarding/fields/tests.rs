@@ -4,7 +4,7 @@ use http::uri::PathAndQuery;
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::facts::Via;
+use crate::base::facts::{Via, is_grpc};
 use crate::base::http::authority::Authority;
 
 fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
@@ -22,7 +22,7 @@ fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
         path_and_query: PathAndQuery::from_static("/x"),
     };
     let address = ClientAddr::new("192.0.2.1".parse().unwrap());
-    let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), false);
+    let peer = Peer::new(address, "127.0.0.1:80".parse().unwrap(), None);
     let is_named = via.as_ref().is_some_and(|via| !via.proxies.is_empty());
     let named = ClientAddr::new("2001:db8::7".parse().unwrap());
     let client = match is_named {
@@ -32,7 +32,10 @@ fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
     let ids = Ids::of(&head.headers);
     let policy = Policy { owned: vec!["x-user-id".into()] };
     let identity = [(HeaderName::from_static("x-user-id"), HeaderValue::from_static("42"))];
-    outgoing(&policy, head, &target, (&peer, &client), &ids, identity.into_iter()).headers().clone()
+    let (method, fields) = (&head.method, &head.headers);
+    let incoming = Incoming { method, target: &target, fields, is_grpc: is_grpc(fields) };
+    let identity = identity.into_iter();
+    outgoing(&policy, incoming, (&peer, &client), &ids, identity).headers().clone()
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl Bench {
             None => Ok(None),
             Some(check) => {
                 let reply = self.store.take(check.charges()).await;
-                check.admit(&reply, LimitOutage::Refuse, &self.here, &mut notes)
+                let taken = check.admit(&reply, LimitOutage::Refuse, &self.here, &mut notes);
+                taken.map(|taken| taken.and_then(|taken| check.receipt(&taken)))
             }
         };
         let mut headers = HeaderMap::new();

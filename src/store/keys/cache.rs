@@ -80,7 +80,7 @@ impl Keys {
 
     /// The lock of one fetch of an entry: of one variant, at one moment.
     pub fn cache_lock(entry: &str, fetch: u128) -> String {
-        let (tag, variant) = entry.split_once(ENTRY).unwrap_or((entry, ""));
+        let (tag, variant) = parts(entry);
         let mut key = String::with_capacity(entry.len() + 40);
         key.extend([tag, "}:lock:", variant, ":"]);
         hex::push(&mut key, &fetch.to_be_bytes());
@@ -95,7 +95,7 @@ impl Keys {
     /// One part of the body of an object, stored apart from its entry. The object's id is random,
     /// so no two bodies share a part.
     pub fn cache_body(entry: &str, object: &[u8; 16], index: u32) -> String {
-        let (tag, _) = entry.split_once(ENTRY).unwrap_or((entry, ""));
+        let (tag, _) = parts(entry);
         format!("{tag}}}:body:{:032x}:{index}", u128::from_be_bytes(*object))
     }
 
@@ -116,6 +116,12 @@ impl Keys {
             self.epoch(&[&target(host, path)])
         }
     }
+}
+
+/// What stands before and behind [`ENTRY`] in an entry's key: the first brace that closes is its.
+fn parts(entry: &str) -> (&str, &str) {
+    let (tag, rest) = entry.split_once('}').unwrap_or((entry, ""));
+    (tag, rest.strip_prefix(&ENTRY[1..]).unwrap_or_default())
 }
 
 /// A name that may not end the hash tag.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{MemoryStore, Values, lock};
-use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys};
+use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys, GET_BYTES_MAX};
 use crate::store::{ApiKeyList, ApiKeyWrite, Revocation, SessionValue, StoreError};
 
 impl MemoryStore {
@@ -86,7 +86,11 @@ impl Values {
     fn string(&mut self, key: &str) -> Result<Option<Bytes>, StoreError> {
         match self.live(key).map(|found| &found.value) {
             None => Ok(None),
-            Some(SessionValue::Text(text)) => Ok(Some(text.clone())),
+            // An empty one is as good as none, as in Redis.
+            Some(SessionValue::Text(text)) if text.is_empty() => Ok(None),
+            Some(SessionValue::Text(text)) => {
+                Ok(Some(text.slice(..text.len().min(GET_BYTES_MAX + 1))))
+            }
             Some(SessionValue::Fields(_)) => {
                 Err(StoreError::Refused("WRONGTYPE: this key holds a hash".to_owned()))
             }

@@ -178,8 +178,8 @@ impl MemoryStore {
     }
 
     /// Changes epochs that an earlier request could not change.
-    pub(super) fn settle(&self, overdue: &[String]) -> Result<(), StoreError> {
-        let purges: Vec<Purge> = overdue.iter().cloned().map(Purge::hard).collect();
+    pub(super) fn settle(&self, pending: &[String]) -> Result<(), StoreError> {
+        let purges: Vec<Purge> = pending.iter().cloned().map(Purge::hard).collect();
         self.purge(&purges)
     }
 

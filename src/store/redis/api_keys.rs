@@ -9,16 +9,13 @@ use redis::Value;
 use super::reply::unexpected;
 use super::stream::Told;
 use super::{RedisStore, millis};
-use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys};
+use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys, GET_BYTES_MAX};
 use crate::store::{ApiKeyList, ApiKeyWrite, Reply, Revocation, StoreError};
-
-/// Most bytes that are read of one value, which is one more than a record may have.
-const GET_BYTES_MAX: usize = 8 * 1024;
 
 impl RedisStore {
     /// See [`crate::store::Store::get`].
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        // No more than shows that it is too long; an empty one is none.
+        // An empty one is none.
         let mut command = redis::cmd("GETRANGE");
         command.arg(key).arg(0).arg(GET_BYTES_MAX);
         let value = bytes(self.run_one(command).await?)?;

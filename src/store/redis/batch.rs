@@ -33,7 +33,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Encodes the questions, overdue invalidations first, so that what is read is read after them.
+    /// Encodes the questions, pending purges first, so that what is read is read after them.
     /// Sessions are read by plain commands, which cost the server a fraction of a script, unless
     /// `by_script` says that the application keeps hashes.
     pub(super) fn new(
@@ -42,9 +42,10 @@ impl Batch {
         by_script: bool,
     ) -> Result<Self, StoreError> {
         let mut pipeline = Pipeline::with_capacity(8);
-        if !questions.overdue.is_empty() {
-            let overdue: Vec<Purge> = questions.overdue.iter().cloned().map(Purge::hard).collect();
-            change(&mut pipeline, &overdue)?;
+        if !questions.pending_purges.is_empty() {
+            let purges: Vec<Purge> =
+                questions.pending_purges.iter().cloned().map(Purge::hard).collect();
+            change(&mut pipeline, &purges)?;
         }
         let revocation = pipeline.len();
         if let Some(asked) = questions.revocation {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::call::{change, lock_call, notes_call, set_epoch, start, variants_call};
+use super::call::{change, lock_call, notes_call, set_epoch, start, start_with, variants_call};
 use super::link::{self, Script};
 use super::reply::{entry, unexpected, value, values};
 use super::track::{Mark, Tracker};
@@ -78,7 +78,7 @@ impl RedisStore {
         let ttl_ms = millis(life(entry.ttl));
         let value = with_deadline(&entry.value, self.now_ms().saturating_add(ttl_ms));
         let script = &self.link().scripts.remember;
-        let reply = self.call(script, |call| {
+        let reply = self.call(script, value.len(), |call| {
             call.arg(2 + usize::from(entry.lock.is_some())).arg(&entry.key);
             call.arg(&entry.path_epoch_key).arg(entry.lock.as_ref().map(|lock| &lock.key));
             call.arg(entry.path_epoch.as_ref()).arg(&entry.variant).arg(value.as_ref());
@@ -168,7 +168,7 @@ impl RedisStore {
 
     async fn relock(&self, lock: &HeldLock, ttl_ms: u64) -> Result<bool, StoreError> {
         let script = &self.link().scripts.relock;
-        let reply = self.call(script, |call| {
+        let reply = self.call(script, 0, |call| {
             call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
         });
         Ok(matches!(reply.await?, Value::Int(1)))
@@ -251,14 +251,16 @@ impl RedisStore {
         u64::try_from(now_ms).unwrap_or_default()
     }
 
-    /// Runs a script by its name, and by its text where the server forgot it.
+    /// Runs a script by its name, and by its text where the server forgot it. `bytes` is the length
+    /// of what is long among its arguments.
     async fn call(
         &self,
         script: &Script,
+        bytes: usize,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, StoreError> {
         let call = |verb: &str, script: &str| {
-            let mut call = redis::cmd(verb);
+            let mut call = start_with(verb, bytes);
             call.arg(script);
             arguments(&mut call);
             call

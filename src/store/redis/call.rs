@@ -14,9 +14,14 @@ use crate::store::{EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY, WantedLo
 /// A command with room for what a request usually says, so that its arguments are written without
 /// growing it step by step.
 pub(super) fn start(verb: &str) -> Cmd {
-    const ARGUMENTS: usize = 8;
-    const BYTES: usize = 256;
-    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
+    start_with(verb, 0)
+}
+
+/// The same with room for so many bytes more.
+pub(super) fn start_with(verb: &str, more: usize) -> Cmd {
+    const ARGUMENTS: usize = 16;
+    const BYTES: usize = 512;
+    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES + more);
     command.arg(verb);
     command
 }

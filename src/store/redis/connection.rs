@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::encode::encode;
 use super::resp::{Decoder, Fault, LINE_BYTES_MAX, Message};
 use super::says::{Condition, Says};
 
@@ -73,7 +74,7 @@ impl Connection {
     /// Sends commands: one reply for each, errors of single commands among them. The caller has a
     /// deadline around it.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        self.exchange(pipeline.get_packed_pipeline(), pipeline.len()).await
+        self.exchange(encode(pipeline), pipeline.len()).await
     }
 
     /// Sends one command: its reply, or its error.

@@ -11,6 +11,7 @@ mod call;
 mod connect_error;
 mod connection;
 mod dial;
+mod encode;
 mod eviction;
 mod expect;
 mod follow;
@@ -114,8 +115,8 @@ impl RedisStore {
         // Before anything is read, so that a change on its way is not overwritten with what was.
         let mark = questions.cached.and_then(|_| self.tracker.get()?.mark());
         let answers = self.exchange(questions).await;
-        if !questions.overdue.is_empty() {
-            self.forget(questions.overdue.iter().map(String::as_str));
+        if !questions.pending_purges.is_empty() {
+            self.forget(questions.pending_purges.iter().map(String::as_str));
         }
         self.learn(mark, questions, &answers);
         answers
@@ -297,7 +298,8 @@ impl RedisStore {
     }
 
     async fn run_one(&self, command: Cmd) -> Result<Value, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(1);
+        // With room for the seal.
+        let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(command);
         Ok(self.run_all(&mut pipeline).await?.pop().unwrap_or_default())
     }

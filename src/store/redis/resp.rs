@@ -114,12 +114,10 @@ impl Decoder {
         let element = match kind {
             b'$' | b'=' | b'!' => return self.begin_string(kind, line, bytes, used),
             b'*' | b'%' | b'~' | b'>' => self.begin_aggregate(kind, line)?,
-            b':' => {
-                let digits = line.strip_prefix(b"+").unwrap_or(line);
-                Some(Value::Int(number(digits).ok_or(Fault::Garbled)?))
-            }
+            b':' => Some(Value::Int(signed(line).ok_or(Fault::Garbled)?)),
             b'+' if line == b"OK" => Some(Value::Okay),
-            b'_' => Some(Value::Nil),
+            b'_' if line.is_empty() => Some(Value::Nil),
+            b'_' => return Err(Fault::Garbled),
             // Seldom, and an error can only be made by the library.
             _ => Some(parse(bytes.get(..used).unwrap_or_default())?),
         };
@@ -252,6 +250,15 @@ fn push(elements: Vec<Value>) -> Result<PushInfo, Fault> {
 /// One scalar, whole, as the library reads it.
 fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     redis::parse_redis_value(bytes).map_err(|_| Fault::Garbled)
+}
+
+/// A number that may have a plus sign: nothing but digits follows that.
+fn signed(line: &[u8]) -> Option<i64> {
+    match line.strip_prefix(b"+") {
+        Some([b'-', ..]) => None,
+        Some(digits) => number(digits),
+        None => number(line),
+    }
 }
 
 /// A number, which has no plus sign where it is a length.
@@ -424,6 +431,12 @@ mod tests {
             "=-1\r\n",
             "$1\r\nab\r\n",
             ":1x\r\n",
+            ":+-7\r\n",
+            ":++7\r\n",
+            ":-+7\r\n",
+            ":+\r\n",
+            "_junk\r\n",
+            "*2\r\n_ \r\n:1\r\n",
             ">0\r\n",
             "*1\r\n>1\r\n+invalidate\r\n",
         ] {

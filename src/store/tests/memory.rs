@@ -43,12 +43,13 @@ fn revocation(
     answers.revocation.expect("an answer").expect("no failure")
 }
 
-fn cached(store: &MemoryStore, overdue: &[&str]) -> (CachedReply, bool) {
-    let (epochs, overdue) = (words(&["base", "path"]), words(overdue));
+fn cached(store: &MemoryStore, pending: &[&str]) -> (CachedReply, bool) {
+    let (epochs, pending) = (words(&["base", "path"]), words(pending));
     let variants = words(&["-"]);
     let entry = CachedEntry { key: "entry", variants: &variants, lock: None };
     let cached = Some(Cached { epochs: &epochs, entry: Some(entry) });
-    let answers = store.ask(&Questions { cached, overdue: &overdue, ..Questions::default() });
+    let answers =
+        store.ask(&Questions { cached, pending_purges: &pending, ..Questions::default() });
     (answers.cached.expect("an answer").expect("no failure"), answers.settled)
 }
 
@@ -193,7 +194,7 @@ async fn a_response_is_kept_only_under_the_epoch_it_was_fetched_under() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overdue_epochs_are_changed_before_anything_is_read() {
+async fn pending_purges_are_carried_out_before_anything_is_read() {
     let store = MemoryStore::new(10);
     store.found("base").unwrap();
     let (before, settled) = cached(&store, &[]);

@@ -144,6 +144,25 @@ fn an_explanation_foretells_the_answer_and_charges_nothing() {
     }
 }
 
+/// As it is of a request: the forwarding fields of a trusted proxy count, and no one else's.
+#[test]
+fn an_explanation_believes_the_forwarding_fields_of_a_trusted_proxy() {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let config = AUTH.to_owned() + &upstream.table("shop") + CONFIG;
+    let server = "[server]\ntrusted_proxies = [\"192.0.2.1\"]\n";
+    let gateway = Gateway::start(&(server.to_owned() + &config));
+    for (address, key) in
+        [("192.0.2.1", "address=198.51.100.7"), ("192.0.2.9", "address=192.0.2.9")]
+    {
+        let fields = json!({ "x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https" });
+        let question = json!({
+            "path": "/open/x", "host": "shop.test", "address": address, "headers": fields,
+        });
+        let explained = explain(&gateway, &question);
+        assert_eq!(explained["limits"][0]["key"], key, "{explained}");
+    }
+}
+
 #[test]
 fn an_explanation_shows_what_is_left_of_each_limit() {
     let (redis, _upstream, gateway) = started();

@@ -2,6 +2,7 @@
 //! the same time ask the upstream once.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Gate, ROUTES, asking, counting_writes, is_hit};
 use crate::support::{
@@ -18,11 +19,17 @@ struct CutOff {
 
 impl CutOff {
     fn start(upstream: Upstream) -> Self {
+        let house = Self::not_yet(upstream, "");
+        house.proxy.refuse();
+        house
+    }
+
+    /// One that is still connected; `store` is what else `[store]` says.
+    fn not_yet(upstream: Upstream, store: &str) -> Self {
         let redis = Redis::start();
         let proxy = TcpProxy::start(redis.address());
-        let store = format!("[store]\nurl = \"{}\"\n", proxy.url());
+        let store = format!("[store]\nurl = \"{}\"\n{store}", proxy.url());
         let gateway = Gateway::start(&(store + &upstream.table("shop") + ROUTES));
-        proxy.refuse();
         Self { redis, proxy, upstream, gateway }
     }
 
@@ -171,7 +178,7 @@ fn what_is_not_for_all_is_for_nobody_else() {
             assert!(path == "/varies" || !is_collapsed(&reply), "{reply:?}");
         }
     }
-    // A part, and news, are the upstream's to give, one by one.
+    // A part, and a 304, are the upstream's to give, one by one.
     house.upstream.forget();
     for field in ["Range: bytes=0-1\r\n", "If-None-Match: \"a\"\r\n"] {
         asking(&house.gateway, "/varies", field).read();
@@ -179,4 +186,40 @@ fn what_is_not_for_all_is_for_nobody_else() {
         let asked = house.upstream.recorded().pop().expect("a request");
         assert_eq!(asked.header(name), Some(value));
     }
+}
+
+/// The upstream says that a stored answer is not to be kept any more. Its purge is lost on the way
+/// to the store, after the client has left.
+#[test]
+fn a_purge_of_the_caches_own_is_carried_out_though_its_client_left() {
+    let (gate, asked) = (Gate::shut(), AtomicUsize::new(0));
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |_, connection| {
+        let text = if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            response("200 OK\r\nCache-Control: max-age=600", "old")
+        } else {
+            shut.pass();
+            response("200 OK\r\nCache-Control: no-store", "new")
+        };
+        let _ = connection.write_all(text.as_bytes());
+    });
+    let house = CutOff::not_yet(upstream, "timeout = \"60s\"\n");
+    let get = || Client::get(house.gateway.public, "/p").send();
+    assert_eq!(get().text(), "old");
+    eventually("it is kept", || is_hit(&get()));
+    let client = asking(&house.gateway, "/p", "Cache-Control: no-cache\r\n");
+    eventually("the upstream is asked again", || house.upstream.seen() == 2);
+    house.proxy.swallow();
+    house.proxy.reset_count();
+    gate.open();
+    eventually("the store is told", || house.proxy.batches() == 1);
+    drop(client);
+    eventually("the client has left", || {
+        house.gateway.access_lines().iter().any(|line| line["status"] == 499)
+    });
+    house.proxy.refuse();
+    house.wait_until_store_is(false);
+    house.proxy.pass();
+    house.wait_until_store_is(true);
+    assert_eq!(get().text(), "new");
 }

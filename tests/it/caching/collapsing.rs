@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Gate, House, ROUTES, asking, counting_writes, is_hit, speaking, store};
-use crate::support::{Client, Gateway, Redis, Session, Upstream, eventually, response};
+use crate::support::{Client, Gateway, Redis, Session, TcpProxy, Upstream, eventually, response};
 
 /// Answers everything alike once the gate is open.
 fn gated(gate: &Gate, head: &'static str) -> Upstream {
@@ -220,6 +220,36 @@ fn a_lease_is_renewed_while_its_fetch_goes_on_and_ends_with_it() {
     gate.open();
     assert_eq!(session.read().text(), "hello");
     eventually("it is given back", || key().is_empty());
+}
+
+/// Whoever leaves while his question is on its way does not know whose lease it is.
+#[test]
+fn who_leaves_before_the_store_has_answered_ends_no_lease_of_another_gateway() {
+    let (gate, redis) = (Gate::shut(), Redis::start());
+    let (upstream, proxy) = (gated(&gate, "200 OK"), TcpProxy::start(redis.address()));
+    // Nobody gives up here: neither on the store, nor on the one who fetches.
+    let patience = "timeout = \"60s\"\ncache_wait = \"60s\"\n";
+    let [first, second] = [redis.url(), proxy.url()].map(|url| {
+        let store = format!("[store]\nurl = \"{url}\"\n{patience}");
+        Gateway::start(&(store + &upstream.table("shop") + ROUTES))
+    });
+    let mut leader = asking(&first, "/p", "");
+    eventually("the upstream is asked", || upstream.seen() == 1);
+    proxy.swallow();
+    proxy.reset_count();
+    let leaver = asking(&second, "/p", "");
+    eventually("the store is asked", || proxy.batches() == 1);
+    drop(leaver);
+    eventually("he has left", || second.access_lines().iter().any(|line| line["status"] == 499));
+    proxy.pass();
+    let mut follower = asking(&second, "/p", "");
+    // It looks again and again while it waits for the other gateway.
+    eventually("it waits", || proxy.batches() > 6 || upstream.seen() > 1);
+    gate.open();
+    for session in [&mut leader, &mut follower] {
+        assert_eq!(session.read().text(), "hello");
+    }
+    assert_eq!(upstream.seen(), 1);
 }
 
 #[test]

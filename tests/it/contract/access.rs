@@ -79,7 +79,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                     end: Some(&end),
                 }),
                 cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
-                overdue: &epochs,
+                pending_purges: &epochs,
             };
             // The second round finds no scripts.
             for _ in 0..2 {

@@ -14,6 +14,7 @@ over_both_stores![
     a_key_ends_with_its_id_its_place_and_a_revocation,
     an_index_lives_as_long_as_the_longest_key,
     a_record_that_is_gone_is_told_of,
+    of_a_record_that_is_too_long_no_more_than_shows_it_is_read,
 ];
 
 fn write(id: &str, ttl: Option<Duration>, created_s: u64) -> ApiKeyWrite {
@@ -109,4 +110,17 @@ async fn a_record_that_is_gone_is_told_of(it: Subject) {
     it.store.write_api_key(&one).await.unwrap();
     let reply = revocation(Some(&one.keys.record)).await;
     assert!(!reply.gone && !reply.listed);
+}
+
+async fn of_a_record_that_is_too_long_no_more_than_shows_it_is_read(it: Subject) {
+    let long = "x".repeat(20_000);
+    let length = async |key: &str| it.store.get(key).await.unwrap().map(|value| value.len());
+    for (bytes, read) in
+        [(1, Some(1)), (8192, Some(8192)), (8193, Some(8193)), (20_000, Some(8193))]
+    {
+        it.write("app:auth:key:long", &long[..bytes]);
+        assert_eq!(length("app:auth:key:long").await, read, "{bytes}");
+    }
+    it.write("app:auth:key:empty", "");
+    assert_eq!(length("app:auth:key:empty").await, None, "an empty one is none");
 }

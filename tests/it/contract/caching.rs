@@ -19,7 +19,7 @@ over_both_stores![
     the_newest_sets_of_names_are_remembered,
     the_number_of_variants_is_bounded,
     a_response_fetched_before_a_purge_is_not_kept,
-    overdue_epochs_are_changed_before_the_cache_is_read,
+    pending_purges_are_carried_out_before_the_cache_is_read,
     a_base_epoch_is_made_once,
     a_purge_is_hard_or_soft,
     a_soft_purge_of_nothing_makes_nothing_invalid,
@@ -66,12 +66,12 @@ fn soft(key: &str) -> Purge {
 }
 
 impl Subject {
-    /// The epochs of a base and a path, the variant `-`, and whether `overdue` was settled.
-    async fn cached(&self, overdue: &[&str]) -> (CachedReply, bool) {
-        let (epochs, overdue) = (words(&[BASE, OTHER, PATH]), words(overdue));
+    /// The epochs of a base and a path, the variant `-`, and whether what was pending was settled.
+    async fn cached(&self, pending: &[&str]) -> (CachedReply, bool) {
+        let (epochs, pending) = (words(&[BASE, OTHER, PATH]), words(pending));
         let entry = Some(CachedEntry { key: ENTRY, variants: &words(&["-"]), lock: None });
         let cached = Some(Cached { epochs: &epochs, entry });
-        let questions = Questions { cached, overdue: &overdue, ..Questions::default() };
+        let questions = Questions { cached, pending_purges: &pending, ..Questions::default() };
         let answers = self.store.ask(&questions).await;
         (answers.cached.expect("an answer").expect("no failure"), answers.settled)
     }
@@ -191,7 +191,7 @@ async fn a_response_fetched_before_a_purge_is_not_kept(it: Subject) {
     assert_eq!(it.remember_since(&after.path_epoch, "old").await, Remembered::Outdated);
 }
 
-async fn overdue_epochs_are_changed_before_the_cache_is_read(it: Subject) {
+async fn pending_purges_are_carried_out_before_the_cache_is_read(it: Subject) {
     it.store.found(BASE).await.unwrap();
     let (before, settled) = it.cached(&[]).await;
     assert!(!settled);
@@ -253,7 +253,7 @@ async fn several_epochs_are_changed_by_one_purge(it: Subject) {
     assert_eq!(it.store.epochs(&[]).await.unwrap(), []);
 }
 
-/// By a purge, hard or soft, or by one that was overdue.
+/// By a purge, hard or soft, or by one that was pending.
 async fn the_epochs_of_tags_are_told_unless_one_was_purged(it: Subject) {
     const CLOCK: &str = "app:cache-epoch:{tags-clock}";
     let [a, b, c] = ["a", "b", "c"].map(|tag| format!("app:cache-epoch:{{tag=u={tag}}}"));
@@ -280,7 +280,7 @@ async fn the_epochs_of_tags_are_told_unless_one_was_purged(it: Subject) {
     assert_eq!(since(third).await, Some(vec![it.epoch(&a).await, it.epoch(&b).await]));
     let (_, is_settled) = it.cached(&[CLOCK, &a]).await;
     assert!(is_settled);
-    assert_eq!(since(third).await, None, "it was overdue");
+    assert_eq!(since(third).await, None, "it was pending");
     // More than are looked at.
     let fourth = it.epoch(CLOCK).await;
     let several: Vec<Purge> = std::iter::once(hard(CLOCK))

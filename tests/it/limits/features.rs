@@ -109,6 +109,32 @@ fn the_upstream_says_what_a_request_did_cost_and_all_gateways_charge_it() {
     assert_eq!(Client::get(gateways[1].public, "/").send().status, 429);
 }
 
+/// A field that `Connection` names is for the gateway and not part of the response (RFC 9110
+/// §7.6.1).
+#[test]
+fn a_cost_that_belongs_to_the_connection_is_not_charged() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|request, connection| {
+        let fields = match request.target() {
+            "/hop" => "Connection: x-cost\r\nx-cost: 50",
+            _ => "x-cost: 3",
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 0\r\n\r\n");
+        let _ = std::io::Write::write_all(connection, answer.as_bytes());
+    });
+    let limit =
+        "key = [\"address\"]\nallow = [\"100/1h\"]\nresponse_cost = { header = \"x-cost\" }";
+    let [gateway, _] = gateways(&redis, &upstream, limit, "");
+    for path in ["/hop", "/end"] {
+        assert_eq!(Client::get(gateway.public, path).send().status, 200);
+    }
+    // The later correction comes after anything that the first answer could cost.
+    eventually("one and three are charged", || {
+        let path = "/v1/limits?policy=p&key=address=127.0.0.1";
+        operate(&gateway, "GET", path, "").json()["windows"][0]["remaining"] == 96
+    });
+}
+
 #[test]
 fn a_client_that_leaves_before_the_answer_pays_what_it_was_charged() {
     let redis = Redis::start();

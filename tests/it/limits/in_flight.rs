@@ -199,3 +199,29 @@ fn a_request_that_a_window_refuses_holds_no_place_and_the_other_way_round() {
             && redis.cli(&["EXISTS", "app:ratelimit:{address=127.0.0.1}:api:1h"]) == "0"
     });
 }
+
+/// Also where this gateway counts in the store's place.
+#[test]
+fn what_is_refused_for_want_of_a_place_costs_nothing_while_the_store_is_away() {
+    let (mut redis, gate) = (Redis::start(), Gate::default());
+    let upstream = gate.upstream();
+    let limits = "concurrent = 1\n[limits.api]\nkey = [\"address\"]\nallow = [\"10/1h\"]";
+    let config = config(&redis, &upstream, limits)
+        .replace("limits = [\"slow\"]", "limits = [\"slow\", \"api\"]");
+    let gateway = Gateway::start(&(config + "[store.on_outage]\nlimits = \"local\"\n"));
+    redis.kill();
+    let mut held = begin(&gateway);
+    eventually("it is forwarded", || upstream.seen() == 1);
+    let refused = || {
+        let reply = Client::get(gateway.public, "/").send();
+        assert_eq!((reply.status, &*code(&reply)), (429, "limit_exceeded"));
+        reply.header("x-ratelimit-remaining").map(str::to_owned)
+    };
+    for _ in 0..9 {
+        refused();
+    }
+    // One for the request in flight, and one that this very request gets back.
+    eventually("all is given back", || refused().as_deref() == Some("8"));
+    gate.open();
+    assert_eq!(held.read().status, 200);
+}

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::pages::{self, ROOT};
 use super::{BINARY, Demo};
-use crate::support::{Folder, Redis, run};
+use crate::support::{CertificateAuthority, Folder, Redis, run};
 
 /// Stands between the outputs of two commands.
 const MARK: &str = "=== the next block ===";
@@ -130,7 +130,7 @@ fn run_pages(paths: &[&str]) {
     let demo = text.contains("beside `portcullis demo").then(|| Demo::on(&store));
 
     let mut ports: Vec<(String, String)> = Vec::new();
-    for port in ["8080", "9901", "6379", "3000", "8081", "9902"] {
+    for port in ["8080", "9901", "6379", "3000", "8081", "9902", "8443"] {
         let port_of = |address: String| address.rsplit(':').next().unwrap().to_owned();
         let used = match (port, &demo, &redis) {
             ("8080", Some(demo), _) => port_of(demo.address("a gateway on http://")),
@@ -268,6 +268,8 @@ const REST: [(&str, &str); 6] = [
 #[test]
 fn every_configuration_is_one() {
     let mut checked = 0;
+    let authority = CertificateAuthority::new();
+    let site = authority.issue(&["shop.test"]);
     for block in pages::all().iter().flat_map(pages::Page::blocks) {
         if block.language != "toml" {
             continue;
@@ -281,6 +283,9 @@ fn every_configuration_is_one() {
         }
         let folder = Folder::new();
         folder.write("gateway.toml", &config);
+        folder.write("site.pem", &site.cert);
+        folder.write("site.key", &site.key);
+        folder.write("clients.pem", &authority.pem);
         let ran = run(&folder, &["check"]);
         assert_eq!(ran.code, Some(0), "{}:\n{}\n{config}", block.at, ran.stderr);
         checked += 1;

@@ -10,8 +10,8 @@ use portcullis::config::{known_keys, parse};
 
 use super::pages::{self, ROOT};
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Issuer, Signer, Upstream, claims, eventually, response,
-    token,
+    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, Signer, Upstream,
+    claims, eventually, response, token,
 };
 
 const PAGE: &str = "docs/reference.md";
@@ -96,7 +96,13 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         _ => vec!["key = [\"address\"]", "allow = [\"5/15m\"]"],
     };
     let (servers, each) = (vec!["servers = [\"http://127.0.0.1:3000\"]"], "upstreams.NAME.servers");
-    let servers = if path.starts_with(&format!("{each}.")) { vec![] } else { servers };
+    let servers = match path {
+        _ if path.starts_with(&format!("{each}.")) => vec![],
+        _ if path.starts_with("upstreams.NAME.tls.") => {
+            vec!["servers = [\"https://127.0.0.1:3000\"]"]
+        }
+        _ => servers,
+    };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
     let mut route = vec!["path = \"/*\"", "upstream = \"NAME\""];
     if path.starts_with("routes.NAME.tunnel.") {
@@ -240,26 +246,31 @@ fn number(value: &str) -> String {
 }
 
 fn proxy_codes() -> BTreeSet<(String, String)> {
-    let mut all = pairs(&source("src/proxy/rejection.rs"));
+    let mut all = beside_statuses(&source("src/proxy/rejection.rs"));
     all.extend(pairs(&source("src/auth/challenge.rs")));
     all
 }
 
-/// What stands as a status beside a code anywhere in the admin API.
 fn admin_codes() -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir(Path::new(ROOT).join("src/admin")).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        for rest in flat.split("StatusCode::").skip(1) {
-            let Some((status, rest)) = rest.split_once(", ") else { continue };
-            let rest = rest.strip_prefix("code: ").unwrap_or(rest);
-            let code = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
-            let is_code = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            let is_status = status.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-            if let Some(code) = code.filter(|code| is_status && is_code(code)) {
-                all.insert((code.to_owned(), number(&format!("StatusCode::{status}"))));
-            }
+        all.extend(beside_statuses(&std::fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    all
+}
+
+/// The codes that stand beside a status anywhere in a source, and these statuses.
+fn beside_statuses(source: &str) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    let flat = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    for rest in flat.split("StatusCode::").skip(1) {
+        let Some((status, rest)) = rest.split_once(", ") else { continue };
+        let rest = rest.strip_prefix("code: ").unwrap_or(rest);
+        let code = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
+        let is_code = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_status = status.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        if let Some(code) = code.filter(|code| is_status && is_code(code)) {
+            all.insert((code.to_owned(), number(&format!("StatusCode::{status}"))));
         }
     }
     all
@@ -312,8 +323,17 @@ fn counting() -> (Upstream, Issuer, Gateway) {
         let _ = std::io::Write::write_all(connection, answer.as_bytes());
     });
     let issuer = Issuer::plain(&[&Signer::new("a")]);
-    let gateway = Gateway::start(&format!(
-        r#"{AUTH}{}
+    let (authority, folder) = (CertificateAuthority::new(), Folder::new());
+    let pair = authority.issue(&["shop.test"]);
+    folder.write("site.pem", &pair.cert);
+    folder.write("site.key", &pair.key);
+    let gateway = Gateway::start_in(
+        folder,
+        &format!(
+            r#"{AUTH}{}
+[server.tls]
+listen = ["127.0.0.1:0"]
+certificates = [{{ cert = "site.pem", key = "site.key" }}]
 [auth.published]
 algorithms = ["ES256"]
 jwks_url = "{}"
@@ -334,9 +354,10 @@ path = "/live"
 upstream = "shop"
 upgrade = ["websocket"]
 "#,
-        upstream.table("shop"),
-        issuer.url(),
-    ));
+            upstream.table("shop"),
+            issuer.url(),
+        ),
+    );
     let good = token(claims("42"));
     for path in ["/cached", "/cached/not", "/cached", "/private"] {
         Client::get(gateway.public, path).bearer(&good).send();

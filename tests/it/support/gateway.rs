@@ -77,7 +77,8 @@ impl Gateway {
                 panic!("the gateway did not start: {status}\n{}", gateway.stderr());
             }
             let log = gateway.stderr();
-            match (listener(&log, "public"), listener(&log, "admin")) {
+            let public = listener(&log, "public").or_else(|| listener(&log, "tls"));
+            match (public, listener(&log, "admin")) {
                 (Some(public), Some(admin)) => {
                     (gateway.public, gateway.admin) = (public, admin);
                     true
@@ -93,6 +94,16 @@ impl Gateway {
         let folder = Folder::new();
         folder.write("gateway.toml", config);
         run(&folder, &["run", "--config", "gateway.toml"])
+    }
+
+    /// Where it listens as this: `public`, `tls` or `admin`.
+    pub(crate) fn listening(&self, name: &str) -> SocketAddr {
+        let mut address = None;
+        eventually("the listener is told", || {
+            address = listener(&self.stderr(), name);
+            address.is_some()
+        });
+        address.expect("an address")
     }
 
     /// The folder of `gateway.toml`.

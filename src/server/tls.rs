@@ -1,0 +1,202 @@
+//! The handshake with a client: its certificate is chosen by the name that it asks for, and what
+//! is spoken above TLS is agreed on.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use rustls::server::Acceptor;
+use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConnection};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+use super::protocol::{Protocol, speaks_clear};
+use super::socket;
+use crate::base::facts::{ClientAddr, Encryption};
+use crate::base::socket::{Encrypted, Socket};
+use crate::config;
+use crate::observe::Observer;
+use crate::runtime::Running;
+use crate::tls::{self, Entry};
+
+/// A fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6).
+const UNRECOGNIZED_NAME: &[u8] = &[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
+/// Bytes that one record of TLS holds at most (RFC 8446 §5.1).
+const RECORD_BYTES: usize = 16 * 1024;
+/// Most bytes that wait in TLS for a client, however slow it may be.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Handshakes at a time: each takes up to a millisecond of a core.
+#[derive(Debug)]
+pub(super) struct Handshakes(Semaphore);
+
+/// A connection whose handshake is over.
+pub(super) struct Shaken {
+    pub(super) socket: Socket,
+    pub(super) protocol: Protocol,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("all of server.tls.handshakes were busy for the whole handshake_timeout")]
+    Busy,
+    #[error("it took longer than handshake_timeout")]
+    TimedOut,
+    #[error("the client speaks HTTP in clear, and was told so")]
+    Clear,
+    #[error("no certificate is for {0:?}")]
+    UnknownName(String),
+    #[error("the certificate of a resumed session is good no more")]
+    NoLongerTrusted,
+    #[error("{0}")]
+    Broken(std::io::Error),
+}
+
+impl Failure {
+    /// The name in the metrics.
+    fn result(&self) -> &'static str {
+        match self {
+            Self::Busy => "tls_busy",
+            Self::TimedOut => "timeout",
+            Self::Clear => "clear",
+            Self::UnknownName(_) => "unknown_name",
+            Self::NoLongerTrusted => "client_certificate",
+            Self::Broken(error) => match tls_error(error) {
+                Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
+                    "client_certificate"
+                }
+                Some(Error::AlertReceived(_)) => "refused_by_client",
+                Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => "incompatible",
+                Some(_) => "malformed",
+                None => "closed",
+            },
+        }
+    }
+}
+
+fn tls_error(error: &std::io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+impl Handshakes {
+    /// At most so many at a time.
+    pub(super) fn new(written: Option<&config::Tls>) -> Self {
+        Self(Semaphore::new(written.map_or(1, |tls| tls.handshakes)))
+    }
+
+    /// Shakes hands on a connection that began just now. Nothing where that failed; metrics and
+    /// diagnostics know why.
+    pub(super) async fn shake(
+        &self,
+        stream: TcpStream,
+        client: ClientAddr,
+        running: &Running,
+        observer: &Observer,
+    ) -> Option<Shaken> {
+        let began = Instant::now();
+        let (written, live) = (running.plan.config.server.tls.as_ref()?, running.tls.as_ref()?);
+        let shaking =
+            self.try_shake(stream, live, running.plan.config.server.limits.progress_bytes);
+        let shaken = match tokio::time::timeout_at(began + written.handshake_timeout, shaking).await
+        {
+            Ok(shaken) => shaken,
+            Err(_) if self.0.available_permits() == 0 => Err(Failure::Busy),
+            Err(_) => Err(Failure::TimedOut),
+        };
+        match shaken {
+            Ok((shaken, is_resumed)) => {
+                let version = shaken.socket.encryption().map_or("-", |it| it.version);
+                observer.metrics.tls.shaken(began.elapsed(), version, is_resumed);
+                Some(shaken)
+            }
+            Err(failure) => {
+                observer.metrics.tls.failed(failure.result());
+                tracing::debug!(%client, %failure, "a TLS handshake failed");
+                if matches!(failure, Failure::Clear) {
+                    note_clear(observer);
+                }
+                None
+            }
+        }
+    }
+
+    async fn try_shake(
+        &self,
+        mut stream: TcpStream,
+        live: &tls::Live,
+        progress_bytes: u64,
+    ) -> Result<(Shaken, bool), Failure> {
+        if speaks_clear(&stream).await.map_err(Failure::Broken)? {
+            let _ = socket::say_https(&mut stream).await;
+            return Err(Failure::Clear);
+        }
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let hello = hello.await.map_err(Failure::Broken)?;
+        // What is read until here costs nothing much; from here on it costs a signature.
+        let Ok(_permit) = self.0.acquire().await else { return Err(Failure::Busy) };
+        let entry = match live.table().find(hello.client_hello().server_name()) {
+            Some(entry) => Arc::clone(entry),
+            None => return Err(unknown_name(hello).await),
+        };
+        // A pace of progress is asked of slow readers: what waits here must not hide it.
+        let buffer = usize::try_from(progress_bytes).unwrap_or(BUFFER_BYTES_MAX);
+        let buffer = buffer.clamp(RECORD_BYTES, BUFFER_BYTES_MAX);
+        let limited = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(buffer));
+        let config = Arc::clone(entry.config());
+        let stream = hello.into_stream_with(config, limited).await.map_err(Failure::Broken)?;
+        agreed(stream, &entry)
+    }
+}
+
+/// Ends a handshake for a name that no certificate has.
+async fn unknown_name(hello: StartHandshake<TcpStream>) -> Failure {
+    let name = hello.client_hello().server_name().unwrap_or("-").to_owned();
+    let mut stream = hello.io;
+    let _ = stream.write_all(UNRECOGNIZED_NAME).await;
+    let _ = stream.shutdown().await;
+    Failure::UnknownName(name)
+}
+
+/// What a handshake has agreed on, and whether it resumed a session.
+fn agreed(stream: TlsStream<TcpStream>, entry: &Entry) -> Result<(Shaken, bool), Failure> {
+    let connection = stream.get_ref().1;
+    let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+    let certificates = connection.peer_certificates().unwrap_or_default();
+    // A ticket restores them without a look at their dates or at who vouches for them now.
+    if is_resumed && !entry.still_trusts(certificates) {
+        return Err(Failure::NoLongerTrusted);
+    }
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLSv1.3",
+    };
+    let protocol = match connection.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let client = certificates.first().and_then(|certificate| tls::facts(certificate));
+    if client.is_none() && !certificates.is_empty() {
+        let unreadable = Error::General("the client's certificate cannot be read".to_owned());
+        return Err(Failure::Broken(std::io::Error::new(ErrorKind::InvalidData, unreadable)));
+    }
+    let says = Encryption { version, client_policy: entry.client_policy(), client };
+    let encrypted = Encrypted { stream: stream.into(), says: Some(Arc::new(says)) };
+    Ok((Shaken { socket: Socket::Tls(Box::new(encrypted)), protocol }, is_resumed))
+}
+
+/// Says once what to do about clients that speak clear HTTP to a listener with TLS.
+fn note_clear(observer: &Observer) {
+    const REASON: &str = "clear_on_tls_port";
+    observer.metrics.connection_failed(REASON);
+    if observer.logged.first(REASON, "") {
+        tracing::warn!(
+            "a client speaks HTTP in clear to a listener with TLS, and was told 400; this is said \
+             once, {REASON} counts them\n    help: let clients use https://, or add an address in \
+             clear: server.listen beside server.tls.listen, with server.tls.redirect = true"
+        );
+    }
+}

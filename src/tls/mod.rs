@@ -1,0 +1,22 @@
+//! TLS to clients: which certificate a name gets, what a client must show, and both anew when their
+//! files change. Knows no connection and no request.
+
+mod certificate;
+mod client_auth;
+mod flaw;
+mod live;
+mod table;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use certificate::{FIELDS, facts};
+pub use flaw::Flaw;
+pub use live::{Live, Looked};
+pub use table::{Entry, Table};
+
+/// The cryptography of all TLS here.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

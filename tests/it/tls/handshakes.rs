@@ -1,0 +1,93 @@
+//! Handshakes that are slow, broken or none, and what becomes of connections under TLS.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::House;
+use crate::support::tls::{self, answer, get};
+use crate::support::{Client, PATIENCE, TlsClient, eventually, raw_until_close};
+
+#[test]
+fn a_handshake_that_never_ends_does() {
+    let house = House::start("handshake_timeout = '300ms'");
+    // Nothing, a part of a record, a record of a greeting that goes on for ever.
+    for begun in [&b""[..], b"\x16\x03", b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03"] {
+        let mut stream = TcpStream::connect(house.tls).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(begun).unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"HTTP"), "no clear answer in TLS");
+    }
+    house.counts("portcullis_tls_handshakes_total", ("result", "timeout"), 3.0);
+    assert!(TlsClient::new(&house.authority).get(house.tls, "shop.test", "/", "").is_ok());
+}
+
+#[test]
+fn a_greeting_in_pieces_is_read() {
+    let house = House::start("");
+    let client = TlsClient::new(&house.authority);
+    let mut stream = client.connect_in_pieces(house.tls, "shop.test").unwrap();
+    let request = get("shop.test", "/", "Connection: close\r\n");
+    assert!(tls::exchange(&mut stream, &request).unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn what_is_no_tls_is_answered_once_and_clearly() {
+    let house = House::start("");
+    let answer = raw_until_close(house.tls, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+    house.counts("portcullis_connection_errors_total", ("reason", "clear_on_tls_port"), 1.0);
+    eventually("it is said once", || {
+        house.gateway.stderr().contains("speaks HTTP in clear to a listener with TLS")
+    });
+    for junk in
+        [&[0xff_u8; 64][..], &[0x16, 0x03, 0x01, 0xff, 0xff], &[0x80, 0x2e, 0x01, 0x00, 0x02]]
+    {
+        let mut stream = TcpStream::connect(house.tls).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(junk).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty() || rest[0] == 0x15, "an alert or nothing: {rest:?}");
+    }
+    // TLS to a listener in clear is told in its own words, as before.
+    let client = TlsClient::new(&house.authority);
+    assert!(client.connect(house.gateway.public, "shop.test").is_err());
+    assert_eq!(Client::get(house.gateway.public, "/").send().status, 200);
+    assert_eq!(house.upstream.seen(), 1);
+}
+
+#[test]
+fn an_idle_connection_is_parked_under_tls_and_ends_with_a_word() {
+    let house = House::start("[server]\npark_after = '100ms'\nlimits.idle_timeout = '1s'");
+    let client = TlsClient::new(&house.authority);
+    let mut stream = client.connect(house.tls, "shop.test").unwrap();
+    for path in ["/a", "/b"] {
+        let reply = answer(&mut stream, &get("shop.test", path, ""));
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        crate::support::eventually("it is parked", || {
+            let text = Client::get(house.gateway.admin, "/metrics").send().text();
+            crate::support::Exposition::text(&text).value("portcullis_connections_parked", &[])
+                == Some(1.0)
+        });
+    }
+    let seen = house.upstream.recorded();
+    assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == Some("https")));
+    let mut rest = Vec::new();
+    // Without the alert `close_notify` this is an error.
+    stream.read_to_end(&mut rest).expect("a clean end");
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_slow_head_is_told_so_under_tls() {
+    let house = House::start("[server]\nlimits.header_timeout = '300ms'");
+    let client = TlsClient::new(&house.authority);
+    let mut stream = client.connect(house.tls, "shop.test").unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
+    let mut told = [0; 12];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 408");
+}
