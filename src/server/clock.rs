@@ -567,6 +567,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_comes_before_the_first_head_is_within_its_time() {
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let clock = Clock::since(began, &Server::default());
+        assert_eq!(expires(&clock).await, (Expired::Silent, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_due_before_parking_comes_first() {
         let mut config = Server::default();
         config.limits.idle_timeout = config.park_after;
