@@ -67,7 +67,7 @@ fn an_idle_connection_is_parked_under_tls_and_ends_with_a_word() {
     for path in ["/a", "/b"] {
         let reply = answer(&mut stream, &get("shop.test", path, ""));
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-        crate::support::eventually("it is parked", || {
+        eventually("it is parked", || {
             let text = Client::get(house.gateway.admin, "/metrics").send().text();
             crate::support::Exposition::text(&text).value("portcullis_connections_parked", &[])
                 == Some(1.0)
