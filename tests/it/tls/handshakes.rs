@@ -20,7 +20,9 @@ fn a_handshake_that_never_ends_does() {
         assert!(!rest.starts_with(b"HTTP"), "no clear answer in TLS");
     }
     house.counts("portcullis_tls_handshakes_total", ("result", "timeout"), 3.0);
-    assert!(TlsClient::new(&house.authority).get(house.tls, "shop.test", "/", "").is_ok());
+    // A busy machine may be slower than that, too.
+    let client = TlsClient::new(&house.authority);
+    eventually("others are served", || client.get(house.tls, "shop.test", "/", "").is_ok());
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn what_is_no_tls_is_answered_once_and_clearly() {
 
 #[test]
 fn an_idle_connection_is_parked_under_tls_and_ends_with_a_word() {
-    let house = House::start("[server]\npark_after = '100ms'\nlimits.idle_timeout = '1s'");
+    let house = House::start("[server]\npark_after = '100ms'\nlimits.idle_timeout = '4s'");
     let client = TlsClient::new(&house.authority);
     let mut stream = client.connect(house.tls, "shop.test").unwrap();
     for path in ["/a", "/b"] {
