@@ -12,7 +12,6 @@ mod jwks;
 mod limit;
 mod load;
 mod log;
-mod pem;
 mod pem_file;
 mod problem;
 mod query;

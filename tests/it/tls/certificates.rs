@@ -201,9 +201,9 @@ fn what_is_wrong_with_certificates_is_told_before_they_are_served() {
     let folder = house.gateway.folder();
     for (certificate, key, more, expected) in [
         ("site.pem", "other.key", "", "the key is not that of the certificate"),
-        ("junk.pem", "site.key", "", "there is no certificate in it"),
-        ("site.pem", "site.pem", "", "there is no private key in it"),
-        ("site.pem", "site.key", "client_ca = 'junk.pem'", "there is no certificate in it"),
+        ("junk.pem", "site.key", "", "holds no certificate"),
+        ("site.pem", "site.pem", "", "holds no private key"),
+        ("site.pem", "site.key", "client_ca = 'junk.pem'", "holds no certificate"),
         ("site.pem", "site.key", "redirect = true", "no listener in clear"),
         ("over.pem", "over.key", "", "has expired"),
     ] {
