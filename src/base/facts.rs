@@ -262,3 +262,13 @@ pub fn scalar(value: &serde_json::Value) -> Option<std::borrow::Cow<'_, str>> {
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
+
+/// Whether a message is a stream of events (HTML Living Standard, server-sent events): it may pause
+/// for long, and has no end of its own.
+pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
+}

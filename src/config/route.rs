@@ -1,13 +1,15 @@
 //! `[routes.NAME]`: what is matched and what is done with it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
 use super::grpc::{self, Grpc};
 use super::reader::Section;
-use super::value::{Mistake, Read, echo, field_name, flag, method, text};
+use super::tunnel::{self, Tunnel};
+use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
 
 /// `[routes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct Route {
     pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
+    /// Longest pause within a stream of events.
+    pub stream_timeout: Duration,
+    /// What bounds its tunnels; `None`: no upgrade is allowed.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// `auth = "users"`, `auth = ["users", "partners"]` or `auth = { by = …, optional = true }`.
@@ -57,14 +63,12 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 15] = [
+const PLANNED: [(&str, &str); 13] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
     ("rollback", "a bad version would keep its share of requests"),
     ("mirror", "no request would be sent twice"),
-    ("upgrade", "upgrades would be removed from requests"),
-    ("tunnel", "upgrades would be removed from requests"),
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
     ("rewrite", "paths would be forwarded as they come"),
@@ -99,6 +103,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         cache: route.optional("cache", cache::read),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
+        stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
+        tunnel: tunnel::read(route),
     }
 }
 

@@ -19,6 +19,7 @@ use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
 use super::tls::TlsMeter;
+use super::tunnels::TunnelMeter;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
 const UNMATCHED: &str = "unmatched";
@@ -164,6 +165,10 @@ impl Metrics {
             "head_too_large",
             "tls_on_clear_port",
             "clear_on_tls_port",
+            "proxy_header_cut_off",
+            "proxy_header_malformed",
+            "proxy_header_missing",
+            "proxy_header_timeout",
         ];
         for reason in ["broken", "cut_at_drain", "slow_reader"].into_iter().chain(heads) {
             self.connection_errors.get_or_create(&Reason { reason }).inc_by(0);
@@ -226,6 +231,11 @@ impl Metrics {
         items: impl Iterator<Item = (&'n str, &'static str)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         self.live.limits(items)
+    }
+
+    /// What tunnels count.
+    pub fn tunnels(&self) -> &TunnelMeter {
+        &self.live.tunnels
     }
 
     /// A request has begun.

@@ -219,7 +219,8 @@ impl Call {
         let frame = loop {
             match ready!(Pin::new(&mut **download).poll_frame(cx)) {
                 // The other direction moves.
-                Some(Err(DownloadFault::Stalled)) if self.progress.has_moved() => {}
+                Some(Err(DownloadFault::Stalled | DownloadFault::Silent))
+                    if self.progress.has_moved() => {}
                 frame => break frame,
             }
         };
@@ -257,7 +258,7 @@ impl Call {
             return self.reject(fault.into());
         }
         match fault {
-            DownloadFault::Stalled => {
+            DownloadFault::Stalled | DownloadFault::Silent => {
                 let trailers = told(DEADLINE_EXCEEDED, "nothing moved within idle_timeout");
                 self.end(Some(Cut::Stalled(fault)), trailers)
             }

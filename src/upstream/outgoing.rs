@@ -18,6 +18,8 @@ pub(super) struct Outgoing<H, I> {
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
     spare: Option<H>,
+    /// Whether it asks the server to change to another protocol.
+    upgrades: bool,
     on_interim: Option<I>,
     /// How long the server may rest, where that is not as the upstream says.
     idle_timeout: Option<Duration>,
@@ -34,7 +36,17 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, on_interim, idle_timeout: None }
+        Self { request: Some(request), spare, upgrades: false, on_interim, idle_timeout: None }
+    }
+
+    /// The same, with `Upgrade` among its fields.
+    pub(super) fn upgrading(self) -> Self {
+        Self { upgrades: true, ..self }
+    }
+
+    /// Whether it asks the server to change to another protocol.
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
     }
 
     /// The request, for a connection to take, and what hears of interim responses. A connection
