@@ -68,16 +68,24 @@ def free_ports(count):
 
 def raise_open_files(wanted):
     """Raises this process's limit of open files (children inherit it)."""
+    if (limit := most_open_files(wanted)) < wanted:
+        stop(f"{wanted} open files are needed, the limit is {limit}: raise it (ulimit -Hn), "
+             "or run as root")
+
+
+def most_open_files(wanted):
+    """The same, as far as that is allowed; returns the limit."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
-        return
+        return soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+        return wanted
     except (ValueError, OSError):
-        stop(f"{wanted} open files are needed, the limit is {hard}: raise it (ulimit -Hn), "
-             "or run as root")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
 
 
 class Children:
