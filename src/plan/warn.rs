@@ -22,7 +22,31 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
     certificates(config, tls, &mut warnings);
+    authorities(config, &mut warnings);
     warnings
+}
+
+/// Routes whose callers could be vouched for by any of several authorities: each could give a
+/// client of its own the name of another's.
+fn authorities(config: &Config, warnings: &mut Problems) {
+    let certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
+    let mut asked = certificates.filter_map(|certificate| certificate.client.as_ref());
+    let first = asked.next();
+    if first.is_none_or(|first| asked.all(|other| other.ca == first.ca)) {
+        return;
+    }
+    let takes = |name: &String| {
+        let written = config.auth.get(name);
+        written.is_some_and(|it| matches!(it.keys, Some(KeySource::Certificates)))
+    };
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.host.is_none()) {
+        if route.auth.as_ref().is_some_and(|auth| auth.by.iter().any(takes)) {
+            let what = "clients of several client_ca pass here, and one authority could give the \
+                        name of another's client";
+            let remedy = "give the route a host whose certificate has the client_ca that is meant";
+            warnings.push(format!("routes.{name}.auth"), what, remedy);
+        }
+    }
 }
 
 /// Certificates that are over or not yet good, and hosts of routes that none has.
