@@ -245,6 +245,19 @@ fn a_verifier_of_certificates_needs_clients_that_are_asked_and_stands_beside_oth
 }
 
 #[test]
+fn a_cache_for_everybody_behind_an_upstream_that_is_told_of_certificates_deserves_a_look() {
+    for (tls, more, warned) in [
+        (ASKED, "cache = { ttl = '1m' }", 1),
+        (ASKED, "cache = { ttl = '1m', shared = true }", 0),
+        (ASKED, "", 0),
+    ] {
+        let plan = with_certificates(tls, "", &format!("'users'\n{more}")).unwrap();
+        let of_route = plan.warnings.iter().filter(|it| it.path == "routes.r.cache");
+        assert_eq!(of_route.count(), warned, "{tls} {more}");
+    }
+}
+
+#[test]
 fn two_authorities_that_vouch_for_one_routes_callers_deserve_a_second_look() {
     let two = format!("{ASKED}{ALSO}");
     for (tls, auth, warned) in [

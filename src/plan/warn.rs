@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems};
+use crate::config::{Config, KeySource, Problems, Route};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -23,7 +23,27 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     bodies_without_room(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     authorities(config, &mut warnings);
+    told_and_cached(config, &mut warnings);
     warnings
+}
+
+/// Routes that cache for everybody what an upstream answers that is told of certificates. Where a
+/// verifier takes certificates that is a problem; elsewhere the upstream may not look at them.
+fn told_and_cached(config: &Config, warnings: &mut Problems) {
+    let mut certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
+    if certificates.all(|certificate| certificate.client.is_none()) {
+        return;
+    }
+    let for_all = |route: &Route| {
+        route.cache.as_ref().is_some_and(|it| !it.shared && it.partition.is_empty())
+    };
+    for (name, _) in config.routes.iter().filter(|(_, route)| for_all(route)) {
+        let what = "the upstream is told of a client's certificate, and what it answers is stored \
+                    for everybody";
+        let remedy = "say cache.shared = true (the upstream ignores certificates), or add auth by \
+                      certificates and cache.partition = [\"claim:sha256\"]";
+        warnings.push(format!("routes.{name}.cache"), what, remedy);
+    }
 }
 
 /// Routes whose callers could be vouched for by any of several authorities: each could give a

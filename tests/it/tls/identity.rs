@@ -37,6 +37,10 @@ upstream = "shop"
 path = "/devices"
 upstream = "shop"
 auth = "devices"
+[routes.users]
+path = "/users"
+upstream = "shop"
+auth = "users"
 [routes.limited]
 path = "/limited"
 upstream = "shop"
@@ -390,7 +394,7 @@ fn a_certificate_costs_one_question() {
     assert_eq!(proxy.batches(), 1, "its revocation and its limit");
     let lines = bearer(&bound(&ann));
     for _ in 0..3 {
-        assert_eq!(told(&answer(&mut stream, &get("shop.test", "/devices", &lines))), ok());
+        assert_eq!(told(&answer(&mut stream, &get("shop.test", "/users", &lines))), ok());
     }
     assert_eq!(proxy.batches(), 4);
     assert_eq!(fleet.ask(&node, None, "/devices", "").0, 401);
