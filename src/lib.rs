@@ -2,13 +2,13 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
-//! | 12 | `main` | the binary |
-//! | 11 | `cli` | commands |
-//! | 10 | `demo` | `portcullis demo` |
-//! | 9 | `startup` | what every command that serves does first |
-//! | 8 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 13 | `main` | the binary |
+//! | 12 | `cli` | commands |
+//! | 11 | `demo` | `portcullis demo` |
+//! | 10 | `startup` | what every command that serves does first |
+//! | 9 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 8 | `warm` | fetches ahead of need |
 //! | 7 | `proxy` | the only place that knows the order of things |
-//! | 7 | `warm` | fetches ahead of need |
 //! | 6 | `runtime` | the running state |
 //! | 5 | `caching` | the cache at work |
 //! | 4 | `plan` | configuration as meant |

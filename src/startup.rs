@@ -49,11 +49,7 @@ pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
             "cannot listen on {address}: {error}; is another process using it? change admin.listen"
         )
     })?;
-    // It is asked in clear.
-    if let Some((address, _)) = server.addresses().iter().find(|(_, speaks_tls)| !speaks_tls) {
-        gateway.set_public(*address);
-        tokio::spawn(warm::keep(Arc::downgrade(gateway)));
-    }
+    tokio::spawn(warm::keep(Arc::downgrade(gateway)));
     for (public, speaks_tls) in server.addresses() {
         let kind = if speaks_tls { "tls" } else { "public" };
         tracing::info!("listening {kind}={public}");

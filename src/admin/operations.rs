@@ -62,7 +62,7 @@ async fn warm(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
             code: "warming_busy",
             detail: format!("{refused}; it ends by itself."),
         },
-        Refused::Sitemap(_) | Refused::NotServing => Fault::Problem {
+        Refused::Sitemap(_) => Fault::Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "warming_failed",
             detail: format!("{refused}."),

@@ -1,6 +1,7 @@
 //! The request body on its way to the upstream: counted, watched for progress, stripped of
 //! trailers.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -120,6 +121,8 @@ struct Stream {
     watch: Option<Watch>,
     /// What a client that expects a 100 waits for.
     wait: Option<Wait>,
+    /// What was read before, and comes first again.
+    ahead: VecDeque<Bytes>,
 }
 
 /// The clock of a body that is being waited for.
@@ -150,6 +153,7 @@ impl Upload {
             progress: Arc::clone(&progress),
             watch: None,
             wait: None,
+            ahead: VecDeque::new(),
         };
         (Self(Some(Box::new(stream))), progress)
     }
@@ -168,6 +172,13 @@ impl Upload {
         Some(gate)
     }
 
+    /// Puts back all that was read of it, in order: whoever reads next begins anew.
+    pub fn put_back(&mut self, read: Vec<Bytes>) {
+        if let Some(stream) = &mut self.0 {
+            stream.ahead = read.into();
+        }
+    }
+
     /// Whether there is a body at all.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
@@ -182,6 +193,9 @@ impl Stream {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        if let Some(data) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(data)));
+        }
         if let Some(wait) = &mut self.wait {
             ready!(wait.poll(cx));
             self.wait = None;
@@ -251,13 +265,18 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|stream| stream.inbound.is_end_stream())
+        let has_ended = |stream: &Stream| stream.ahead.is_empty() && stream.inbound.is_end_stream();
+        self.0.as_deref().is_none_or(has_ended)
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             None => SizeHint::with_exact(0),
-            Some(stream) => stream.inbound.size_hint(),
+            Some(stream) => {
+                let rest = stream.inbound.size_hint();
+                let ahead: u64 = stream.ahead.iter().map(|data| data.len() as u64).sum();
+                rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest.saturating_add(ahead)))
+            }
         }
     }
 }
@@ -279,6 +298,28 @@ mod tests {
             }
         }
         sent
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_first_and_is_counted_once() {
+        let limits = UploadLimits {
+            bytes_max: 3,
+            progress_timeout: Duration::from_secs(1),
+            progress_bytes: 1,
+        };
+        let (mut upload, _) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        let next = async |upload: &mut Upload| {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *upload).poll_frame(cx)).await;
+            frame.map(|frame| frame.unwrap().into_data().unwrap())
+        };
+        let read = next(&mut upload).await.unwrap();
+        assert!(upload.is_end_stream());
+        upload.put_back(vec![read]);
+        assert!(!upload.is_end_stream());
+        assert_eq!(upload.size_hint().exact(), Some(3));
+        assert_eq!(next(&mut upload).await, Some(Bytes::from("abc")));
+        assert_eq!(next(&mut upload).await, None);
+        assert!(upload.is_end_stream());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! other modules.
 
 pub mod algorithm;
+pub mod authorities;
 pub mod body;
 pub mod claim;
 pub mod expect;

@@ -31,11 +31,24 @@ pub struct Encrypted {
 }
 
 impl Socket {
+    /// Whether it is encrypted.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// What its encryption says of a client; nothing in clear.
     pub fn encryption(&self) -> Option<&Arc<Encryption>> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(tls) => tls.says.as_ref(),
+        }
+    }
+
+    /// The protocol that both sides agreed upon under TLS (ALPN, RFC 7301), where they did.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.stream.get_ref().1.alpn_protocol(),
         }
     }
 

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use toml::de::DeValue;
 
+use super::pem;
 use super::reader::Section;
 use super::value::{KIB, MIB, Mistake, Read, duration, echo, flag, host_and_port, size, string};
 
@@ -102,7 +101,7 @@ impl Bounds {
 
 /// Reads `[auth.NAME.jwks]`.
 pub(super) fn read(jwks: &mut Section<'_>) -> Bounds {
-    let authorities = jwks.file("ca_file").map(|pem| authorities(&pem));
+    let authorities = jwks.file("ca_file").map(|text| pem::authorities(&text));
     Bounds {
         refresh: jwks.or("refresh", Duration::from_secs(10 * 60), pause),
         cooldown: jwks.or("cooldown", Duration::from_secs(30), pause),
@@ -135,24 +134,6 @@ fn timeout(value: &DeValue<'_>) -> Read<Duration> {
         return Err(Mistake::new(what, "write at most 1m"));
     }
     Ok(timeout)
-}
-
-/// The certificates of a PEM text, each of which can be an authority. A file without one must not
-/// mean the system's authorities instead.
-fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("is not PEM: {error}"))?;
-    if certificates.is_empty() {
-        return Err("holds no certificate".to_owned());
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in &certificates {
-        roots
-            .add(certificate.clone())
-            .map_err(|error| format!("holds a certificate that is no authority: {error}"))?;
-    }
-    Ok(certificates)
 }
 
 /// Reads `jwks_url`. A URL with a user or a password is not echoed. `allow_http`: keys may be

@@ -13,6 +13,7 @@ mod limit;
 mod load;
 mod log;
 mod pem;
+mod pem_file;
 mod problem;
 mod query;
 mod reader;
@@ -22,6 +23,7 @@ mod session;
 mod store;
 mod tls;
 mod upstream;
+mod upstream_tls;
 mod value;
 mod warm;
 
@@ -37,7 +39,7 @@ pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse};
 pub use log::{AccessLog, Level, Log};
-pub use pem::PemFile;
+pub use pem_file::PemFile;
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
 pub use route::{Auth, Route, SessionUse};
@@ -45,7 +47,8 @@ pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use tls::{Certificate, ClientAuth, Tickets, Tls};
-pub use upstream::{Balance, ClientShare, Endpoint, Upstream};
+pub use upstream::{Balance, ClientShare, Endpoint, Protocol, Upstream};
+pub use upstream_tls::{Identity, UpstreamTls};
 pub use warm::Warm;
 
 /// The whole file. Named tables are sorted by name, so that nothing depends on the order in the

@@ -1,27 +1,47 @@
-//! Files that are read anew while the gateway runs.
+//! Certificates and keys in PEM (RFC 7468). The texts of errors go behind the name of a key of the
+//! configuration, and hold nothing of the file.
 
-use std::path::PathBuf;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::base::file::{self, FILE_BYTES_MAX, FileFault};
-use crate::base::units::Secret;
-
-/// A file in PEM that is read anew when it changes. Private keys are among them, so no content is
-/// ever printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PemFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What it held when it was read.
-    pub content: Secret,
+/// The certificates of a PEM text, each of which can be an authority. A file without one must not
+/// mean the system's authorities instead.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = chain(pem)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("holds a certificate that is no authority: {error}"))?;
+    }
+    Ok(certificates)
 }
 
-impl PemFile {
-    /// The same file as it is now.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn reread(&self) -> Result<Self, FileFault> {
-        let content = Secret::new(file::read(&self.path, FILE_BYTES_MAX)?);
-        Ok(Self { path: self.path.clone(), content })
+/// The certificates of a PEM text, at least one.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("is not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no certificate".to_owned());
     }
+    Ok(certificates)
+}
+
+/// The first private key of a PEM text: PKCS#8, PKCS#1 or SEC1, without a password.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| match error {
+        Error::NoItemsFound => "holds no private key without a password".to_owned(),
+        error => format!("is not PEM: {error}"),
+    })
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::pem::PemFile;
+use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
 use super::value::{Mistake, Read, echo, string};
 use crate::base::file::{self, FILE_BYTES_MAX};

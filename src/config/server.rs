@@ -22,7 +22,9 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which of these fields.
+    /// Networks of balancers, whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// In which fields `trusted_proxies` name the client.
     pub forwarded: ForwardingFields,
     /// How long requests in flight may take to finish when the drain has begun.
     pub drain: Duration,
@@ -48,6 +50,11 @@ impl Server {
         let everywhere = self.tls.is_some() && own.is_empty();
         let plain = self.listen.iter().map(move |address| (*address, everywhere));
         plain.chain(own.iter().map(|address| (*address, true)))
+    }
+
+    /// Whether connections from this address begin with a header of the PROXY protocol.
+    pub fn is_proxied(&self, address: IpAddr) -> bool {
+        self.proxy_protocol_from.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -100,6 +107,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))],
             trusted_proxies: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
@@ -134,11 +142,11 @@ impl Default for ClientLimits {
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
-    server.not_built("proxy_protocol_from", "connections would count for the balancer's address");
     server.not_built("handover", "a new process would not take the listeners over");
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
+        proxy_protocol_from: server.list_or_empty("proxy_protocol_from", network),
         forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::pem::PemFile;
+use super::pem_file::PemFile;
 use super::reader::Section;
 use super::value::{address, choice, count, duration, duration_or_zero, flag};
 use crate::base::file::FileFault;

@@ -164,6 +164,10 @@ impl Metrics {
             "head_too_large",
             "tls_on_clear_port",
             "clear_on_tls_port",
+            "proxy_header_cut_off",
+            "proxy_header_malformed",
+            "proxy_header_missing",
+            "proxy_header_timeout",
         ];
         for reason in ["broken", "cut_at_drain", "slow_reader"].into_iter().chain(heads) {
             self.connection_errors.get_or_create(&Reason { reason }).inc_by(0);

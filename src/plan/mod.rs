@@ -1,16 +1,20 @@
 //! Configuration as meant: names resolved, patterns and keys parsed, header names and values built.
-//! Pure and immutable: no I/O, no clock, no task. Compiling reports every problem at once.
+//! Pure and immutable: no I/O, no task, no clock but for the dates of certificates. Compiling
+//! reports every problem at once.
 
 mod access;
 mod check;
 mod edge;
 mod loose;
 mod route;
+mod upstream_tls;
 mod warn;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use rustls::ClientConfig;
 
 pub use self::edge::Edge;
 pub use self::route::{Route, Scope};
@@ -58,6 +62,8 @@ pub struct Plan {
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use.
     pub upstreams: Vec<(String, config::Upstream)>,
+    /// What speaks TLS with each, by the same index; nothing with those in clear.
+    pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
     /// The routes' names, by index.
     pub route_names: Vec<String>,
 }
@@ -107,6 +113,7 @@ impl Plan {
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
         check::listeners(&config, &mut problems);
+        let upstream_tls = upstream_tls::compile(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
@@ -138,6 +145,7 @@ impl Plan {
             key_verifiers: verifiers.api_keys,
             certificate_verifiers: verifiers.certificates,
             upstreams: config.upstreams.clone().into_iter().collect(),
+            upstream_tls,
             route_names: config.routes.keys().cloned().collect(),
             routes: Table::new(routes),
             config,

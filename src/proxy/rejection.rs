@@ -109,6 +109,8 @@ pub(super) enum Bound<'a> {
     Block,
     /// A key of the route's upstream.
     Upstream(&'static str),
+    /// The key of the route's upstream that bounds the requests in progress there.
+    UpstreamRequests,
 }
 
 /// Fields of the response beside those that all refusals have.
@@ -437,11 +439,18 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
             row(StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout", late)
                 .bound(Bound::Upstream("connect_timeout"))
         }
+        Failure::Tls(_) if failure.has_waited_to_connect() => {
+            row(StatusCode::BAD_GATEWAY, "upstream_tls", bad)
+                .bound(Bound::Upstream("connect_timeout"))
+        }
+        Failure::Tls(_) => row(StatusCode::BAD_GATEWAY, "upstream_tls", bad),
         Failure::Busy => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_busy", busy)
-            .bound(Bound::Upstream("max_connections")),
+            .bound(Bound::UpstreamRequests),
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
             .bound(Bound::Upstream("response_timeout")),
-        Failure::Broken(_) => row(StatusCode::BAD_GATEWAY, "upstream_broken", bad),
+        Failure::Broken(_) | Failure::TurnedAway(_) => {
+            row(StatusCode::BAD_GATEWAY, "upstream_broken", bad)
+        }
         Failure::CutOff(_) => row(StatusCode::BAD_GATEWAY, "upstream_cut_off", bad),
         Failure::HeadTooLarge => row(StatusCode::BAD_GATEWAY, "upstream_head_too_large", bad)
             .bound(Bound::Upstream("header_bytes")),

@@ -94,7 +94,18 @@ fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<'static, st
         Bound::Jwks(verifier) => format!("auth.{verifier}.jwks_url").into(),
         Bound::Block => blocking(plan, resolved).into(),
         Bound::Upstream(key) => format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into(),
+        Bound::UpstreamRequests => {
+            let key = bound_of_requests(plan, resolved);
+            format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into()
+        }
     }
+}
+
+/// Over HTTP/1.1, which has one request on each connection, mostly nobody writes `max_requests`.
+fn bound_of_requests(plan: &Plan, resolved: &Resolved) -> &'static str {
+    let upstream = plan.config.upstreams.get(resolved.upstream_name(plan));
+    let is_one_each = upstream.is_some_and(|it| it.max_requests == it.max_connections);
+    if is_one_each { "max_connections" } else { "max_requests" }
 }
 
 /// The limit of the route that blocks the client's address.

@@ -4,9 +4,9 @@
 mod certificates;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,8 +45,6 @@ pub struct Gateway {
     pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
-    /// Where the public listener is, once it is bound.
-    public: OnceLock<SocketAddr>,
     draining: AtomicBool,
     background: Background,
 }
@@ -92,7 +90,6 @@ impl Gateway {
             limits,
             observer,
             cache,
-            public: OnceLock::new(),
             draining: AtomicBool::new(false),
             background,
         });
@@ -208,22 +205,6 @@ impl Gateway {
         self.observer.metrics.render(format, snapshot)
     }
 
-    /// Says where the public listener is.
-    pub fn set_public(&self, address: SocketAddr) {
-        // The first one stays: nobody binds twice.
-        let _ = self.public.set(address);
-    }
-
-    /// Where this node reaches its own public listener; nothing before it is bound.
-    pub fn public(&self) -> Option<SocketAddr> {
-        let mut address = *self.public.get()?;
-        if address.ip().is_unspecified() {
-            let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-            address.set_ip(if address.is_ipv4() { v4 } else { v6 });
-        }
-        Some(address)
-    }
-
     /// Tells load balancers to send no more requests.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -247,14 +228,15 @@ impl Gateway {
 impl Running {
     fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
         let plan = Arc::new(plan);
-        let upstreams = plan.upstreams.iter().map(|(name, settings)| {
+        let described = plan.upstreams.iter().zip(&plan.upstream_tls);
+        let upstreams = described.map(|((name, settings), tls)| {
             // An upstream that did not change keeps its connections.
             let kept = current.and_then(|current| {
                 let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
                 let upstream = &current.upstreams[index];
                 upstream.is_described_by(settings).then(|| Arc::clone(upstream))
             });
-            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings)))
+            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings, tls.as_ref())))
         });
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())

@@ -132,18 +132,23 @@ impl InProgress {
 impl Clock {
     /// The clock of a connection that begins now.
     pub(super) fn start(config: &Server) -> Arc<Self> {
-        Self::new(config, false)
+        Self::since(Instant::now(), config)
+    }
+
+    /// The clock of a connection that began then, and has sent nothing of a request yet.
+    pub(super) fn since(began: Instant, config: &Server) -> Arc<Self> {
+        Self::new(began, config, false)
     }
 
     /// The clock of a connection that was parked and goes on now.
     pub(super) fn resume(config: &Server) -> Arc<Self> {
-        Self::new(config, true)
+        Self::new(Instant::now(), config, true)
     }
 
-    fn new(config: &Server, served: bool) -> Arc<Self> {
+    fn new(began: Instant, config: &Server, served: bool) -> Arc<Self> {
         let limits = &config.limits;
         Arc::new(Self {
-            began: Instant::now(),
+            began,
             park_after: config.park_after,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,

@@ -13,15 +13,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Tracked, Watch};
 use super::clock::{Alarm, Clock, Expired, InProgress};
 use super::drain::{Drain, Signals};
 use super::park::{self, Parked, Reclaim, Released};
-use super::places::Place;
+use super::places::{Full, Place};
 use super::protocol::Protocol;
-use super::socket::ClientIo;
+use super::proxied::{self, Failure};
+use super::socket::{self, ClientIo};
 use super::tls::{Handshakes, Shaken};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
@@ -30,7 +33,9 @@ use crate::proxy::{self, Unparsed};
 use crate::runtime::Gateway;
 
 /// How long a refused client may take to read its answer.
-pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(1);
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// Refused clients that are served a 503 at a time; the others are just closed.
+const REFUSALS_MAX: usize = 128;
 /// Room in hyper's read buffer beside the head, in bytes.
 const BODY_BUFFER_BYTES: usize = 8 * 1024;
 /// Resets that an HTTP/2 client may have pending (RUSTSEC-2023-0034).
@@ -49,13 +54,44 @@ pub(super) struct ServerState {
     pub(super) drain: Drain,
     pub(super) handshakes: Handshakes,
     pub(super) reclaim: Reclaim,
+    refusals: Arc<Semaphore>,
 }
 
 impl ServerState {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
         let (drain, reclaim) = (Drain::default(), Reclaim::default());
         let handshakes = Handshakes::new(gateway.running().plan.config.server.tls.as_deref());
-        Self { gateway: Arc::clone(gateway), drain, handshakes, reclaim }
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { gateway: Arc::clone(gateway), drain, handshakes, reclaim, refusals }
+    }
+
+    /// Counts a client that there is no place for. Returns what is left to do: to tell it, unless
+    /// too many others are being told.
+    pub(super) fn turn_away(
+        &self,
+        stream: TcpStream,
+        client: ClientAddr,
+        full: Full,
+        speaks_tls: bool,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let local = stream.local_addr().ok()?;
+        let unparsed = match full {
+            Full::Total => Unparsed::ConnectionsFull,
+            Full::Address => Unparsed::AddressFull,
+        };
+        self.gateway.observer.metrics.connection_refused(unparsed.code());
+        if speaks_tls {
+            // An answer in clear would be noise to it, and a handshake costs what there is no room
+            // for.
+            return None;
+        }
+        let permit = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
+        // The others get no answer, and are counted alone.
+        proxy::log_turned_away(&self.gateway, &Peer::new(client, local, None), unparsed);
+        Some(async move {
+            let _ = tokio::time::timeout(REFUSAL_TIME, socket::refuse(stream)).await;
+            drop(permit);
+        })
     }
 }
 
@@ -66,7 +102,7 @@ type Http1<S> = http1::Connection<TokioIo<ClientIo>, S>;
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 pub(super) fn serve(
     server: &ServerState,
-    place: &Place,
+    place: &mut Place,
     stream: std::net::TcpStream,
 ) -> impl Future<Output = ()> + Send {
     async move {
@@ -74,7 +110,7 @@ pub(super) fn serve(
         while let Some(waiting) = &mut parked {
             let Some(bytes) = waiting.first_bytes(server.drain.stop()).await else { break };
             let Some(socket) = parked.take().map(Parked::into_socket) else { return };
-            parked = Box::pin(resume(server, place.client(), socket, bytes)).await;
+            parked = Box::pin(resume(server, place, socket, bytes)).await;
         }
         if let Some(parked) = parked {
             parked.close();
@@ -85,15 +121,19 @@ pub(super) fn serve(
 /// Serves a new connection; returns it when it is idle.
 async fn begin<'c>(
     server: &'c ServerState,
-    place: &Place,
+    place: &mut Place,
     stream: std::net::TcpStream,
 ) -> Option<Parked<'c>> {
-    let (client, stream) = (place.client(), TcpStream::from_std(stream).ok()?);
+    let (began, mut stream) = (Instant::now(), TcpStream::from_std(stream).ok()?);
+    if server.gateway.running().plan.config.server.is_proxied(place.client().ip()) {
+        stream = Box::pin(introduce(server, place, stream, began)).await?;
+    }
     if place.speaks_tls() {
-        return begin_tls(server, client, stream).await;
+        return begin_tls(server, place, stream).await;
     }
     let socket = Socket::Plain(stream);
-    let served = ServedConnection::new(server, client, &socket, Clock::start)?;
+    let clock = |config: &Server| Clock::since(began, config);
+    let served = ServedConnection::new(server, place, &socket, clock)?;
     let ServedConnection { client, clock, signals, .. } = &served;
     let mut io = ClientIo::new(socket, clock, client.interim());
     let detected = tokio::select! {
@@ -115,19 +155,68 @@ async fn begin<'c>(
     None
 }
 
-/// The same with a handshake first, which also tells the protocol.
-async fn begin_tls(
+/// Reads the PROXY header of a connection that began then, and hands its place over to the client
+/// that it names. Nothing where the connection is over: without a header nobody knows whose it is.
+async fn introduce(
     server: &ServerState,
-    client: ClientAddr,
+    place: &mut Place,
+    mut stream: TcpStream,
+    began: Instant,
+) -> Option<TcpStream> {
+    let running = server.gateway.running();
+    let limits = &running.plan.config.server.limits;
+    let received = tokio::select! {
+        received = proxied::receive(&mut stream, began + limits.header_timeout) => received,
+        () = server.drain.stop().cancelled() => return None,
+    };
+    let told = match received {
+        Ok(Some(told)) => told,
+        Ok(None) => return Some(stream),
+        Err(failure) => {
+            report_header(&server.gateway, place.client(), &failure);
+            return None;
+        }
+    };
+    let client = ClientAddr::new(told.source);
+    let exempt = running.plan.client.trusts(client.ip());
+    match place.hand_over(client, told.destination_port, limits, exempt) {
+        Ok(()) => Some(stream),
+        Err(full) => {
+            server.turn_away(stream, client, full, place.speaks_tls())?.await;
+            None
+        }
+    }
+}
+
+/// Writes down why there is no PROXY header; one that was left out is also said once.
+fn report_header(gateway: &Gateway, peer: ClientAddr, failure: &Failure) {
+    tracing::debug!(%peer, %failure, "a connection was closed");
+    let Some(reason) = failure.reason() else { return };
+    gateway.observer.metrics.connection_failed(reason);
+    if *failure == Failure::Missing && gateway.observer.logged.first(reason, "") {
+        tracing::warn!(
+            "a connection from {peer}, which is in server.proxy_protocol_from, does not begin with \
+             a PROXY header, and was closed; this is said once, {reason} counts them\n    help: \
+             let the balancer send it (send-proxy-v2 in HAProxy, proxy_protocol on in nginx), or \
+             take its address out of server.proxy_protocol_from"
+        );
+    }
+}
+
+/// Begins with a handshake, which also tells the protocol.
+async fn begin_tls<'c>(
+    server: &'c ServerState,
+    place: &Place,
     stream: TcpStream,
-) -> Option<Parked<'_>> {
+) -> Option<Parked<'c>> {
     let (running, observer) = (server.gateway.running(), &server.gateway.observer);
+    let shaking = server.handshakes.shake(stream, place.client(), &running, observer);
     let shaken = tokio::select! {
-        shaken = Box::pin(server.handshakes.shake(stream, &running, observer)) => shaken?,
+        shaken = Box::pin(shaking) => shaken?,
         () = server.drain.stop().cancelled() => return None,
     };
     let Shaken { socket, protocol } = shaken;
-    let served = ServedConnection::new(server, client, &socket, Clock::start)?;
+    let served = ServedConnection::new(server, place, &socket, Clock::start)?;
     let io = ClientIo::new(socket, &served.clock, served.client.interim());
     match protocol {
         Protocol::Http2 => {
@@ -139,13 +228,13 @@ async fn begin_tls(
 }
 
 /// Serves a connection that was parked and has sent `bytes`; returns it when it is idle again.
-async fn resume(
-    server: &ServerState,
-    client: ClientAddr,
+async fn resume<'c>(
+    server: &'c ServerState,
+    place: &Place,
     socket: Socket,
     bytes: Bytes,
-) -> Option<Parked<'_>> {
-    let served = ServedConnection::new(server, client, &socket, Clock::resume)?;
+) -> Option<Parked<'c>> {
+    let served = ServedConnection::new(server, place, &socket, Clock::resume)?;
     served.clock.received(&bytes);
     let mut io = ClientIo::new(socket, &served.clock, served.client.interim());
     io.unread(bytes);
@@ -165,14 +254,14 @@ impl<'a> ServedConnection<'a> {
     /// Nothing when the client is gone already.
     fn new(
         server: &'a ServerState,
-        client: ClientAddr,
+        place: &Place,
         socket: &Socket,
         clock: impl FnOnce(&Server) -> Arc<Clock>,
     ) -> Option<Self> {
         let running = server.gateway.running();
         let config = &running.plan.config.server;
-        let local = socket.tcp().local_addr().ok()?;
-        let peer = Peer::new(client, local, socket.encryption().cloned());
+        let local = place.local(socket.tcp().local_addr().ok()?);
+        let peer = Peer::new(place.client(), local, socket.encryption().cloned());
         Some(Self {
             server,
             client: proxy::Connection::new(&server.gateway, peer),

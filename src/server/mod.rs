@@ -9,6 +9,7 @@ mod drain;
 mod park;
 mod places;
 mod protocol;
+mod proxied;
 mod socket;
 mod tls;
 mod workers;

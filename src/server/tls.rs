@@ -15,7 +15,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::protocol::{Protocol, speaks_clear};
 use super::socket;
-use crate::base::facts::Encryption;
+use crate::base::facts::{ClientAddr, Encryption};
 use crate::base::socket::{Encrypted, Socket};
 use crate::config;
 use crate::observe::Observer;
@@ -93,12 +93,12 @@ impl Handshakes {
     pub(super) async fn shake(
         &self,
         stream: TcpStream,
+        client: ClientAddr,
         running: &Running,
         observer: &Observer,
     ) -> Option<Shaken> {
         let began = Instant::now();
         let (written, live) = (running.plan.config.server.tls.as_ref()?, running.tls.as_ref()?);
-        let peer = stream.peer_addr();
         let shaking =
             self.try_shake(stream, live, running.plan.config.server.limits.progress_bytes);
         let shaken = match tokio::time::timeout_at(began + written.handshake_timeout, shaking).await
@@ -115,8 +115,7 @@ impl Handshakes {
             }
             Err(failure) => {
                 observer.metrics.tls.failed(failure.result());
-                let client = peer.map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
-                tracing::debug!(client, %failure, "a TLS handshake failed");
+                tracing::debug!(%client, %failure, "a TLS handshake failed");
                 if matches!(failure, Failure::Clear) {
                     note_clear(observer);
                 }

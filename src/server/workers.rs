@@ -102,12 +102,12 @@ async fn serve(
 
 /// The task of one connection: no larger than what an idle one must keep.
 #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
-fn serve_one(counted: Counted, admitted: Admitted) -> impl Future<Output = ()> + Send {
+fn serve_one(counted: Counted, mut admitted: Admitted) -> impl Future<Output = ()> + Send {
     async move {
         // Without the bound the kernel takes megabytes for a client that reads nothing, all at once
         // and at the cost of the others. A system without the option goes without.
         let _ = socket2::SockRef::from(&admitted.stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        connection::serve(&counted.server, &admitted.place, admitted.stream).await;
+        connection::serve(&counted.server, &mut admitted.place, admitted.stream).await;
         drop((counted, admitted.place, admitted.token));
     }
 }

@@ -9,7 +9,8 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::capacity::Permit;
-use super::conn::{self, Body, Connection, Unanswered};
+use super::conn::{self, Body, Carrier, Unanswered};
+use super::connection_error::ConnectionError;
 use super::download::Download;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
@@ -19,6 +20,8 @@ use super::outgoing::{OnInterim, Outgoing};
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_MAX: usize = 4;
+/// How often one request may be turned away before that is its end.
+const TURNED_AWAY_MAX: usize = 4;
 
 /// Why an attempt brought no response.
 #[derive(Debug)]
@@ -41,8 +44,11 @@ impl From<NoAnswer> for Failure {
             NoAnswer::Unconnected(failure) => failure,
             NoAnswer::OutOfTime => Self::ConnectTimeout,
             NoAnswer::Exchanged { why, .. } => match why {
-                Unanswered::Unsent => Self::Broken(None),
+                Unanswered::Unsent | Unanswered::Withdrawn => Self::Broken(None),
+                Unanswered::TurnedAway(error) => Self::TurnedAway(error),
                 Unanswered::Lost(error) => Self::lost(error),
+                Unanswered::Reset(error) => Self::Broken(Some(error)),
+                Unanswered::TooLarge => Self::HeadTooLarge,
                 Unanswered::TimedOut => Self::Timeout,
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
@@ -71,6 +77,8 @@ enum Next {
     /// The request, which nobody has read or of which another answer is wanted, on a connection to
     /// another server.
     OtherServer,
+    /// The request, which nobody has read, to another server or else to the same.
+    Anywhere,
 }
 
 /// What the end of an attempt means. A request that a server may have acted on goes to no other
@@ -79,7 +87,9 @@ enum Next {
 fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Class {
     let (report, next) = match end {
         Ok(_) => (Report::Answered, Next::Done),
-        Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
+        Err(NoAnswer::Unconnected(failure))
+            if failure.is_our_own() || matches!(failure, Failure::Busy) =>
+        {
             (Report::Nothing, Next::OtherServer)
         }
         Err(NoAnswer::Unconnected(_)) => (Report::Refused, Next::OtherServer),
@@ -89,14 +99,19 @@ fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Clas
             Unanswered::Unsent => (Report::Refused, Next::OtherServer),
             Unanswered::Lost(_) if *reused && is_repeatable => (Report::Nothing, Next::Repeat),
             Unanswered::Lost(_) if *reused => (Report::Nothing, Next::Done),
-            Unanswered::Lost(Some(error)) if error.is_parse_too_large() => {
+            Unanswered::Lost(Some(ConnectionError::Http1(error))) if error.is_parse_too_large() => {
                 (Report::Nothing, Next::Done)
             }
             Unanswered::Lost(_) => (Report::Lost, Next::Done),
-            // A slow answer may be the fault of what was asked.
-            Unanswered::TimedOut => (Report::Nothing, Next::Done),
+            // Whoever says so lives, and is about to restart or has too much to do.
+            Unanswered::TurnedAway(_) => (Report::Answered, Next::Anywhere),
+            // A slow answer may be the fault of what was asked, and a body its client's.
+            Unanswered::TimedOut | Unanswered::Withdrawn => (Report::Nothing, Next::Done),
             // Whatever it was, it came from a server that lives.
-            Unanswered::Malformed(_) | Unanswered::CutOff(_) => (Report::Answered, Next::Done),
+            Unanswered::Malformed(_)
+            | Unanswered::CutOff(_)
+            | Unanswered::Reset(_)
+            | Unanswered::TooLarge => (Report::Answered, Next::Done),
         },
     };
     Class { report, next }
@@ -110,6 +125,8 @@ type End = Result<Response<Body>, NoAnswer>;
 struct Tries {
     /// How many unused connections turned out to be closed.
     stale: usize,
+    /// How often a server has said that it has not read the request.
+    turned_away: usize,
     /// The end of the attempt after which it was sent once more: a server may have read it, and
     /// acted on it. Only a new connection will do then, as pooled ones are as old as that one.
     read: Option<Box<End>>,
@@ -134,7 +151,12 @@ impl Tries {
             return None;
         }
         self.refused.push(at);
-        if let Err(NoAnswer::Unconnected(Failure::ConnectTimeout) | NoAnswer::OutOfTime) = end {
+        let has_waited = match end {
+            Err(NoAnswer::Unconnected(failure)) => failure.has_waited_to_connect(),
+            Err(NoAnswer::OutOfTime) => true,
+            _ => false,
+        };
+        if has_waited {
             // One that does not even refuse has used the time up; there is as much for one more.
             if std::mem::replace(&mut self.has_waited, true) {
                 return None;
@@ -142,6 +164,20 @@ impl Tries {
             self.deadline = None;
         }
         endpoints.pick(&self.refused)
+    }
+
+    /// Another server for a request that this one has not read, or else the same. None where that
+    /// has happened too often.
+    fn elsewhere(&mut self, endpoints: &Endpoints, at: usize) -> Option<usize> {
+        self.turned_away += 1;
+        if self.turned_away > TURNED_AWAY_MAX {
+            return None;
+        }
+        // Where one may have read it before, it goes to no other one.
+        if self.read.is_some() {
+            return Some(at);
+        }
+        endpoints.pick(&[&*self.refused, &[at]].concat()).or(Some(at))
     }
 
     /// The request is sent once more, after this end.
@@ -188,6 +224,14 @@ pub(super) async fn send(
             Next::Done => break (end, endpoint),
             Next::SameServer => tries.stale += 1,
             Next::Repeat => tries.repeat(end, outgoing),
+            Next::Anywhere => {
+                let next = tries.elsewhere(endpoints, at).filter(|_| outgoing.is_whole());
+                let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
+                else {
+                    break (end, endpoint);
+                };
+                (at, endpoint) = (next, entered);
+            }
             Next::OtherServer => {
                 let next = tries.next_server(endpoints, at, &end);
                 let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
@@ -214,14 +258,15 @@ async fn attempt(
     tries: &mut Tries,
 ) -> End {
     let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };
-    let connection = match unused {
-        Some(connection) => connection,
+    let carrier = match unused {
+        Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
         None => Box::pin(dial(endpoints, endpoint, tries)).await?,
     };
-    let reused = connection.is_reused();
+    let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
-    let exchanged = conn::exchange(connection, outgoing.request(), timeout).await;
+    let (request, on_interim) = outgoing.parts();
+    let exchanged = conn::exchange(carrier, request, on_interim, timeout).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
 }
 
@@ -229,18 +274,18 @@ async fn dial(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     tries: &mut Tries,
-) -> Result<Box<Connection>, NoAnswer> {
+) -> Result<Carrier, NoAnswer> {
     let patience = endpoints.settings().connect_timeout;
     let has_all_its_time = tries.deadline.is_none();
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    let dialled = endpoints.dial(endpoint, deadline).await;
+    let dialled = endpoints.dial(endpoint, deadline, !tries.may_reuse()).await;
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
 }
 
 /// A server that had less than all of `connect_timeout` is not to blame for that.
 fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
     match failure {
-        Failure::ConnectTimeout if !has_all_its_time => NoAnswer::OutOfTime,
+        failure if failure.has_waited_to_connect() && !has_all_its_time => NoAnswer::OutOfTime,
         failure => NoAnswer::Unconnected(failure),
     }
 }
@@ -288,7 +333,8 @@ mod tests {
     #[test]
     fn every_end_means_something() {
         use NoAnswer::{OutOfTime, Unconnected};
-        use Unanswered::{Lost, Malformed, TimedOut, Unsent};
+        use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
+        let lost = || ConnectionError::PingLost;
         for (end, report, next, if_repeatable) in [
             (answer(200), Report::Answered, Next::Done, Next::Done),
             (answer(503), Report::Answered, Next::Done, Next::Done),
@@ -316,6 +362,15 @@ mod tests {
             (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
             (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
             (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
+            // Over HTTP/2: nobody has looked at it, or somebody may have acted.
+            (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+            (on_used(Lost(Some(lost()))), Report::Nothing, Next::Done, Next::Repeat),
+            (on_new(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+            (on_used(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+            // The client's fault.
+            (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
+            (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
             (on_new(TimedOut), Report::Nothing, Next::Done, Next::Done),
             (on_used(TimedOut), Report::Nothing, Next::Done, Next::Done),
             (on_new(Malformed("")), Report::Answered, Next::Done, Next::Done),

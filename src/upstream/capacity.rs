@@ -1,4 +1,4 @@
-//! Who may use an upstream now: `max_connections` requests in all, and of these a share that one
+//! Who may use an upstream now: `max_requests` requests in all, and of these a share that one
 //! client cannot take from the others.
 //!
 //! The last share of the permits is for clients that hold less than a share. Whoever comes first

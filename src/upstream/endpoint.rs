@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::ClientConfig;
+
 use super::balance::Load;
-use super::conn::{Connection, Counted, Pool};
+use super::conn::{Pool, Transport, Trunks};
 use super::health::Health;
-use crate::config;
+use crate::config::{self, Protocol};
 
 /// A server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    host: String,
-    port: u16,
+    transport: Transport,
     weight: usize,
     busy: AtomicUsize,
     health: Health,
     pool: Pool,
+    /// None where it speaks HTTP/1.1 alone.
+    trunks: Option<Box<Trunks>>,
 }
 
 /// One request in progress at a server, which counts as busy with it for as long as this lives.
@@ -25,14 +28,23 @@ pub(super) struct BusyGuard(Arc<Endpoint>);
 
 impl Endpoint {
     /// A server without connections yet.
-    pub(super) fn new(server: &config::Endpoint, settings: &config::Upstream) -> Self {
+    pub(super) fn new(
+        server: &config::Endpoint,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
+        let may_be_http2 = match settings.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => server.tls.is_some(),
+        };
         Self {
-            host: server.host.trim_matches(['[', ']']).to_owned(),
-            port: server.port,
+            transport: Transport::new(server, tls),
             weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
             health: Health::new(settings.fail_timeout),
             pool: Pool::new(),
+            trunks: may_be_http2.then(|| Box::new(Trunks::new())),
         }
     }
 
@@ -56,16 +68,14 @@ impl Endpoint {
         &self.pool
     }
 
-    /// Makes a new connection.
-    ///
-    /// # Errors
-    /// The operating system's, and those of looking the name up.
-    pub(super) async fn dial(
-        &self,
-        settings: &config::Upstream,
-        counted: Counted,
-    ) -> std::io::Result<Box<Connection>> {
-        Connection::dial(&self.host, self.port, settings, counted).await
+    /// Its HTTP/2 connections; none where it speaks HTTP/1.1 alone.
+    pub(super) fn trunks(&self) -> Option<&Trunks> {
+        self.trunks.as_deref()
+    }
+
+    /// The way to it.
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// Counts a request in.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::time::Instant;
+use rustls::ClientConfig;
+use tokio::time::{Instant, timeout_at};
 
 use super::balance;
-use super::conn::{Connection, ConnectionCount};
+use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::{BusyGuard, Endpoint};
 use super::failure::Failure;
-use crate::config::{self, Balance};
+use crate::base::socket::Socket;
+use crate::config::{self, Balance, Protocol};
 
 /// All servers of one upstream.
 #[derive(Debug)]
@@ -23,8 +25,9 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     /// Servers without connections yet.
-    pub(super) fn new(settings: &config::Upstream) -> Self {
-        let all = settings.servers.iter().map(|server| Arc::new(Endpoint::new(server, settings)));
+    pub(super) fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let all = settings.servers.iter();
+        let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls)));
         Self {
             all: all.collect(),
             turn: AtomicUsize::new(0),
@@ -74,38 +77,100 @@ impl Endpoints {
         untried.get(chosen).copied()
     }
 
-    /// An unused connection of this thread's, or of any when no more may be made.
-    pub(super) fn unused(&self, endpoint: &Endpoint) -> Option<Box<Connection>> {
+    /// A place on a connection of this thread's that stands, or on any thread's when no more may be
+    /// made.
+    pub(super) fn unused(&self, endpoint: &Endpoint) -> Option<Carrier> {
+        if let Some(trunks) = endpoint.trunks()
+            && let Some(seat) = trunks.mine()
+        {
+            return Some(Carrier::Branch(seat));
+        }
         let any = || if self.connections.is_full() { endpoint.pool().take_any() } else { None };
-        endpoint.pool().take_mine().or_else(any)
+        endpoint.pool().take_mine().or_else(any).map(Carrier::Link)
     }
 
-    /// A new connection.
+    /// A new connection; over HTTP/2 also a place on one that another request has just made, unless
+    /// it `must_be_new`.
     ///
     /// # Errors
-    /// [`Failure::Connect`] and, after the deadline, [`Failure::ConnectTimeout`].
+    /// [`Failure::Connect`], [`Failure::Tls`], [`Failure::Busy`] where there may be no more, and,
+    /// after the deadline, [`Failure::ConnectTimeout`].
     pub(super) async fn dial(
         &self,
         endpoint: &Endpoint,
         deadline: Instant,
-    ) -> Result<Box<Connection>, Failure> {
+        must_be_new: bool,
+    ) -> Result<Carrier, Failure> {
+        let Some(trunks) = endpoint.trunks() else {
+            self.make_room();
+            let counted = self.connections.add();
+            let socket = endpoint.transport().connect(deadline).await?;
+            return self.link(socket, counted).await;
+        };
+        let turn = timeout_at(deadline, trunks.turn()).await;
+        let _turn = turn.map_err(|_| Failure::ConnectTimeout)?;
+        if !must_be_new && let Some(seat) = Self::shared(trunks) {
+            return Ok(Carrier::Branch(seat));
+        }
+        self.make_room();
         if self.connections.is_full() {
-            // Room is made by closing an unused connection, to whichever server. There is one: the
-            // requests in progress are fewer than the connections.
+            return trunks.any().map(Carrier::Branch).ok_or(Failure::Busy);
+        }
+        let counted = self.connections.add();
+        let socket = endpoint.transport().connect(deadline).await?;
+        let has_prior_knowledge = self.settings.protocol == Protocol::Http2 && !socket.is_secure();
+        let is_http2 = has_prior_knowledge || socket.protocol() == Some(b"h2");
+        trunks.note_choice(!is_http2);
+        if is_http2 {
+            let trunk = timeout_at(deadline, Trunk::over(socket, &self.settings, counted)).await;
+            let trunk = trunk.map_err(|_| Failure::ConnectTimeout)?;
+            let trunk = trunk.map_err(Failure::without_http2)?;
+            let seat = trunk.seat().ok_or(Failure::Busy)?;
+            trunks.add(trunk);
+            return Ok(Carrier::Branch(seat));
+        }
+        match self.settings.protocol {
+            Protocol::Http2 => Err(Failure::not_http2()),
+            Protocol::Http1 | Protocol::Auto => self.link(socket, counted).await,
+        }
+    }
+
+    /// A place on a connection that stands by now.
+    fn shared(trunks: &Trunks) -> Option<Seat> {
+        trunks.mine().or_else(|| if trunks.has_enough() { trunks.any() } else { None })
+    }
+
+    /// Makes room for one more connection by closing an unused one, to whichever server. Over
+    /// HTTP/1.1 alone there is one: the requests in progress are fewer than the connections.
+    fn make_room(&self) {
+        if self.connections.is_full() {
             drop(self.all.iter().find_map(|endpoint| endpoint.pool().take_any()));
         }
-        let dial = endpoint.dial(&self.settings, self.connections.add());
-        match tokio::time::timeout_at(deadline, dial).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Failure::Connect(error)),
-            Err(_) => Err(Failure::ConnectTimeout),
-        }
+    }
+
+    async fn link(&self, socket: Socket, counted: Counted) -> Result<Carrier, Failure> {
+        let connection = Connection::over(socket, &self.settings, counted).await;
+        connection.map(Carrier::Link).map_err(Failure::Connect)
+    }
+
+    /// How many HTTP/2 connections there are, and how many of them are in use.
+    pub(super) fn trunks(&self) -> (usize, usize) {
+        let counts = self.all.iter().filter_map(|endpoint| endpoint.trunks()).map(Trunks::count);
+        counts.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+    }
+
+    /// Streams in progress over HTTP/2.
+    pub(super) fn streams(&self) -> usize {
+        self.all.iter().filter_map(|endpoint| endpoint.trunks()).map(Trunks::streams).sum()
     }
 
     /// Closes unused connections that the server closed or that nobody used for `idle_timeout`.
     pub(super) fn sweep(&self) {
         for endpoint in &self.all {
             endpoint.pool().sweep(self.settings.idle_timeout);
+            if let Some(trunks) = endpoint.trunks() {
+                trunks.sweep(self.settings.idle_timeout);
+            }
         }
     }
 

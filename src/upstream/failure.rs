@@ -1,25 +1,36 @@
 //! Why there is no response, or not all of it.
 
-use std::io::ErrorKind;
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+use super::connection_error::ConnectionError;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No connection could be made.
     #[error("cannot connect to the upstream")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     /// No connection within `connect_timeout`.
     #[error("the upstream did not accept a connection within connect_timeout")]
     ConnectTimeout,
-    /// All `max_connections` are busy.
-    #[error("all connections to the upstream are busy; max_connections bounds them")]
+    /// No TLS with a server; nothing was sent to it.
+    #[error("there is no TLS with the upstream")]
+    Tls(#[source] Box<TlsFault>),
+    /// All `max_requests` are in progress, or all `max_connections` are busy.
+    #[error("all places at the upstream are taken; max_requests and max_connections bound them")]
     Busy,
     /// No response head within `response_timeout`.
     #[error("the upstream did not answer within response_timeout")]
     Timeout,
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
-    Broken(#[source] Option<hyper::Error>),
+    Broken(#[source] Option<ConnectionError>),
+    /// Every server that was asked says that it has not looked at the request.
+    #[error("the upstream turned the request away")]
+    TurnedAway(#[source] ConnectionError),
     /// The body was announced, and broke off before its first byte.
     #[error("the upstream ended the exchange before the first byte of the response's body")]
     CutOff(#[source] DownloadFault),
@@ -39,10 +50,48 @@ pub enum Failure {
 
 impl Failure {
     /// Of an exchange whose connection ended.
-    pub(super) fn lost(error: Option<hyper::Error>) -> Self {
+    pub(super) fn lost(error: Option<ConnectionError>) -> Self {
         match error {
-            Some(error) if error.is_parse_too_large() => Self::HeadTooLarge,
-            error => Self::Broken(error),
+            Some(ConnectionError::Http1(error)) if error.is_parse_too_large() => Self::HeadTooLarge,
+            error => match error.as_ref().and_then(TlsFault::of_exchange) {
+                Some(fault) => Self::Tls(Box::new(fault)),
+                None => Self::Broken(error),
+            },
+        }
+    }
+
+    /// Of a TLS handshake that did not end in time.
+    pub(super) fn silent() -> Self {
+        Self::Tls(Box::new(TlsFault::Silent))
+    }
+
+    /// Of a server that speaks another HTTP than the one that it must.
+    pub(super) fn not_http2() -> Self {
+        Self::Tls(Box::new(TlsFault::NotHttp2))
+    }
+
+    /// Of a server with which HTTP/2 did not begin.
+    pub(super) fn without_http2(error: h2::Error) -> Self {
+        let error = ConnectionError::from(error);
+        match TlsFault::of_exchange(&error) {
+            Some(fault) => Self::Tls(Box::new(fault)),
+            None => Self::Connect(io::Error::other(format!(
+                "the server did not begin HTTP/2; does it speak it? ({error})"
+            ))),
+        }
+    }
+
+    /// Of a TLS handshake that failed.
+    pub(super) fn unshaken(error: io::Error) -> Self {
+        Self::Tls(Box::new(TlsFault::of_handshake(error)))
+    }
+
+    /// Whether a server has taken up all the time that there was for a connection.
+    pub fn has_waited_to_connect(&self) -> bool {
+        match self {
+            Self::ConnectTimeout => true,
+            Self::Tls(fault) => matches!(**fault, TlsFault::Silent),
+            _ => false,
         }
     }
 
@@ -62,9 +111,100 @@ impl Failure {
             | Self::CutOff(_)
             | Self::HeadTooLarge
             | Self::Malformed(_) => true,
-            Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Shared => false,
+            Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Tls(_)
+            | Self::TurnedAway(_)
+            | Self::Busy
+            | Self::Shared => false,
         }
     }
+}
+
+/// Why there is no TLS with a server.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFault {
+    /// It has not answered the handshake in time.
+    #[error("the handshake did not end within connect_timeout; does the server speak TLS?")]
+    Silent,
+    /// It has answered something else: it may speak in clear, or another protocol.
+    #[error("the server does not speak TLS there ({0})")]
+    Foreign(TlsError),
+    /// It has not proved who it is.
+    #[error("{0}; {help}", help = help(.0))]
+    Unproved(TlsError),
+    /// It does not speak HTTP/2 under TLS, and nothing else was offered.
+    #[error("the server does not choose HTTP/2 (ALPN); see protocol")]
+    NotHttp2,
+    /// It does not take the gateway's certificate, or wants one.
+    #[error("the server refuses the gateway ({0:?}); see tls.client_cert")]
+    Refused(AlertDescription),
+    /// Anything else.
+    #[error("{0}")]
+    Broken(io::Error),
+}
+
+fn help(error: &TlsError) -> &'static str {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "a private authority must be named as tls.ca_file"
+        }
+        TlsError::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the name in the certificate must be the host of the url, or tls.server_name",
+        _ => "the server needs another certificate",
+    }
+}
+
+impl TlsFault {
+    /// Of a handshake that failed.
+    fn of_handshake(error: io::Error) -> Self {
+        let said = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        match said {
+            Some(error @ TlsError::InvalidMessage(_)) => Self::Foreign(error.clone()),
+            Some(error @ TlsError::InvalidCertificate(_)) => Self::Unproved(error.clone()),
+            Some(TlsError::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                Self::NotHttp2
+            }
+            Some(TlsError::AlertReceived(alert)) if is_about_us(*alert) => Self::Refused(*alert),
+            _ => Self::Broken(error),
+        }
+    }
+
+    /// Of an exchange, where the server ended TLS because of the gateway's certificate. In TLS 1.3
+    /// it looks at that after the handshake is over for the client (RFC 8446 §4.4.2.4), and before
+    /// it reads a request.
+    fn of_exchange(error: &ConnectionError) -> Option<Self> {
+        let error = match error {
+            ConnectionError::Http1(error) => error.source()?.downcast_ref::<io::Error>()?,
+            // h2 keeps the text alone.
+            ConnectionError::Http2(error) => {
+                let text = error.get_io()?.to_string();
+                let is_alert = text.starts_with("received fatal alert: ");
+                return is_alert.then(|| Self::Broken(io::Error::other(text)));
+            }
+            ConnectionError::PingLost => return None,
+        };
+        match error.get_ref()?.downcast_ref::<TlsError>()? {
+            TlsError::AlertReceived(alert) if is_about_us(*alert) => Some(Self::Refused(*alert)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether an alert is about the certificate of whoever gets it (RFC 8446 §6.2).
+fn is_about_us(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
 }
 
 /// Why a response body ended early. The client sees a cut-off message, never a clean end.
@@ -72,7 +212,7 @@ impl Failure {
 pub enum DownloadFault {
     /// The upstream cut it off or broke its framing.
     #[error("the upstream cut the response off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ConnectionError),
     /// It paused for longer than `read_timeout`.
     #[error("the upstream paused for longer than read_timeout")]
     Stalled,

@@ -12,6 +12,7 @@ mod attempt;
 mod balance;
 mod capacity;
 mod conn;
+mod connection_error;
 mod download;
 mod endpoint;
 mod endpoints;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use rustls::ClientConfig;
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
@@ -30,9 +32,10 @@ use crate::config;
 use crate::observe::Occupancy;
 
 use capacity::{Capacity, Permit};
+pub use connection_error::ConnectionError;
 pub use download::Download;
 use endpoints::Endpoints;
-pub use failure::{DownloadFault, Failure};
+pub use failure::{DownloadFault, Failure, TlsFault};
 pub use outgoing::OnInterim;
 use outgoing::Outgoing;
 
@@ -45,10 +48,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream without connections yet.
-    pub fn new(settings: &config::Upstream) -> Self {
-        let max = settings.max_connections;
+    /// `tls` speaks with its servers behind `https://`.
+    pub fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let max = settings.max_requests;
         let capacity = Capacity::new(max, settings.client_share.of(max));
-        Self { endpoints: Endpoints::new(settings), capacity }
+        Self { endpoints: Endpoints::new(settings, tls), capacity }
     }
 
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.
@@ -67,7 +71,16 @@ impl Upstream {
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.capacity.count();
         let connections = self.endpoints.connections();
-        Occupancy { busy, open: connections.open(), waiting, max: connections.max() }
+        Occupancy {
+            busy,
+            open: connections.open(),
+            waiting,
+            max: self.endpoints.settings().max_connections,
+            requests_max: self.endpoints.settings().max_requests,
+            trunks: self.endpoints.trunks(),
+            streams: self.endpoints.streams(),
+            goaways: connections.goaways(),
+        }
     }
 
     /// Sends a request of this client and returns once the response head is there. `head` makes the

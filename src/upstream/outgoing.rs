@@ -15,12 +15,7 @@ pub(super) struct Outgoing<H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
-    spare: Option<Spare<H, I>>,
-}
-
-/// A request is seldom repeated, so that its head is made anew and not kept.
-struct Spare<H, I> {
-    head: H,
+    spare: Option<H>,
     on_interim: Option<I>,
 }
 
@@ -30,15 +25,23 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     pub(super) fn new(head: H, body: Upload, on_interim: Option<I>) -> Self {
         let request = head();
         let is_repeatable = body.is_none() && is_idempotent(request.method());
-        let spare = is_repeatable.then(|| Spare { head, on_interim: on_interim.clone() });
+        let mut request = request;
+        *request.version_mut() = Version::HTTP_11;
+        let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(finished(request, on_interim)), spare }
+        Self { request: Some(request), spare, on_interim }
     }
 
-    /// The request, for a connection to take. It puts back what it did not write.
-    pub(super) fn request(&mut self) -> &mut Option<Request<Upload>> {
-        &mut self.request
+    /// The request, for a connection to take, and what hears of interim responses. A connection
+    /// puts back what nobody has read.
+    pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
+        (&mut self.request, self.on_interim.as_ref())
+    }
+
+    /// Whether all of it is still here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.request.is_some()
     }
 
     /// Whether it may be sent a second time though a server may have read it.
@@ -49,21 +52,12 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     /// Makes the request anew that a connection took and a server may have read. That happens once:
     /// afterwards it is not repeatable.
     pub(super) fn repeat(&mut self) {
-        if let Some(Spare { head, on_interim }) = self.spare.take() {
-            self.request = Some(finished(head().map(|()| Upload::none()), on_interim));
+        if let Some(head) = self.spare.take() {
+            let mut request = head().map(|()| Upload::none());
+            *request.version_mut() = Version::HTTP_11;
+            self.request = Some(request);
         }
     }
-}
-
-/// Has hyper report interim responses, which it drops otherwise.
-fn finished(mut request: Request<Upload>, on_interim: Option<impl OnInterim>) -> Request<Upload> {
-    *request.version_mut() = Version::HTTP_11;
-    if let Some(on_interim) = on_interim {
-        hyper::ext::on_informational(&mut request, move |interim| {
-            on_interim(interim.status(), interim.headers());
-        });
-    }
-    request
 }
 
 /// Says how the body is framed, where there is one: left to itself, hyper sends none with a GET of

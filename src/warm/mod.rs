@@ -1,8 +1,8 @@
 //! Warming: responses are fetched before anybody asks for them, when the gateway starts, from time
 //! to time, and on demand.
 //!
-//! It is a client like any other: it sends requests to this node's own public listener, so what it
-//! leaves behind is what a client's request would. What is fresh already costs the upstream
+//! It is a client like any other, but for a socket: its requests go the way of all requests, so
+//! what it leaves behind is what a client's request would. What is fresh already costs the upstream
 //! nothing. One node of a fleet does it.
 
 mod client;
@@ -69,9 +69,6 @@ pub enum Refused {
     /// The sitemap could not be read.
     #[error("the sitemap cannot be read: {0}")]
     Sitemap(String),
-    /// The gateway does not listen yet, or does no longer.
-    #[error("the gateway is not serving")]
-    NotServing,
     /// The lock could not be taken.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -104,7 +101,7 @@ pub async fn keep(gateway: Weak<Gateway>) {
                 // The one who does it does it for all.
                 Err(Refused::Busy) => warm.every,
                 // The store may be on its way: soon again.
-                Err(Refused::Store(_) | Refused::NotServing) => Some(TICK),
+                Err(Refused::Store(_)) => Some(TICK),
                 Err(error) => {
                     tracing::warn!(route = name, %error, "not warmed");
                     Some(RETRY)
@@ -160,10 +157,10 @@ async fn run(
     warm: &Warm,
     authority: &Authority,
 ) -> Result<Report, Refused> {
-    let address = gateway.public().ok_or(Refused::NotServing)?;
+    let client = Client::new(gateway, running, authority);
     let mut paths = warm.urls.clone();
     if let Some(sitemap) = &warm.sitemap {
-        let text = Client::new(address, authority).text(sitemap).await;
+        let text = client.text(sitemap).await;
         let text = text.map_err(Refused::Sitemap)?;
         paths.extend(sitemap::paths(&text, authority.host()).take(PAGES_MAX));
     }
@@ -183,7 +180,7 @@ async fn run(
     let mut set = JoinSet::new();
     for _ in 0..warm.concurrency {
         let (gateway, work) = (Arc::clone(gateway), Arc::clone(&work));
-        set.spawn(work_off(gateway, work, Client::new(address, authority), pause));
+        set.spawn(work_off(gateway, work, client.clone(), pause));
     }
     let mut report = Report { elsewhere, ..Report::default() };
     while let Some(part) = set.join_next().await {
@@ -207,7 +204,7 @@ struct Work {
 async fn work_off(
     gateway: Arc<Gateway>,
     work: Arc<Work>,
-    mut client: Client,
+    client: Client,
     pause: Duration,
 ) -> Report {
     let mut report = Report::default();

@@ -48,6 +48,8 @@ mod forwarding;
 mod framing;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
+/// HTTP/2 to upstreams.
+mod http2_upstream;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
 /// Interim responses (1xx) of an upstream.
@@ -72,6 +74,8 @@ mod outage;
 mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// Balancers that say whose a connection is, before its first byte.
+mod proxy_protocol;
 /// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
@@ -95,3 +99,5 @@ mod target;
 /// Upstreams of several servers, of which some are dead.
 mod tls;
 mod two_servers;
+/// TLS towards upstreams: whom the gateway believes, and who it says it is.
+mod upstream_tls;

@@ -177,8 +177,13 @@ fn what_is_used_stands_beside_its_bound() {
         ("portcullis_cache_near_max_bytes", &[], 3.0 * mib),
         ("portcullis_cache_backlog_max_bytes", &[], 5.0 * mib),
         ("portcullis_revocations_max", &[], 4321.0),
-        ("portcullis_upstream_connections", &[("upstream", "shop"), ("state", "busy")], 1.0),
+        (
+            "portcullis_upstream_connections",
+            &[("upstream", "shop"), ("state", "busy"), ("protocol", "http1")],
+            1.0,
+        ),
         ("portcullis_upstream_connections_max", &[("upstream", "shop")], 7.0),
+        ("portcullis_upstream_requests_max", &[("upstream", "shop")], 7.0),
         ("portcullis_upstream_requests_waiting", &[("upstream", "shop")], 0.0),
         ("portcullis_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
     ] {

@@ -1,4 +1,4 @@
-//! The body of a response: the connection moves along with it, and is driven by whoever reads it.
+//! The body of a response: what carries it moves along, and is driven by whoever reads.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -9,18 +9,34 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::h1::Connection;
+use super::received::Received;
+use crate::upstream::connection_error::ConnectionError;
 
-/// A response body and its connection.
+/// A response body and what carries it.
 #[derive(Debug)]
 pub(in crate::upstream) struct Body {
-    incoming: Incoming,
-    /// None once the body has ended and somebody took it, or it has broken off.
-    connection: Option<Box<Connection>>,
+    source: Source,
     /// Whether trailers that carry a gRPC status are passed on.
     trailers: bool,
     has_ended: bool,
     /// What was here along with the head.
     first: Option<First>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    Link(Link),
+    /// None once it has ended: the stream is another exchange's then.
+    Branch(Option<Box<Received>>),
+}
+
+/// An HTTP/1.1 connection, which is driven by whoever reads.
+#[derive(Debug)]
+struct Link {
+    incoming: Incoming,
+    /// None once the body has ended and somebody took it, or it has broken off.
+    connection: Option<Box<Connection>>,
 }
 
 /// A frame that came along with the head; small, because most responses have one and move.
@@ -30,21 +46,90 @@ enum First {
     Trailers(Box<HeaderMap>),
 }
 
+impl Link {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for them.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
+        if frame.is_pending()
+            && let Some(connection) = &mut self.connection
+        {
+            // The body wants more: let the connection read, then look again.
+            connection.drive(cx);
+            return Pin::new(&mut self.incoming).poll_frame(&mut nobody);
+        }
+        frame
+    }
+}
+
+impl Source {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
+        match self {
+            Self::Link(link) => {
+                link.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Self::Branch(Some(received)) => received.poll_frame(cx),
+            Self::Branch(None) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Link(link) => link.incoming.is_end_stream(),
+            Self::Branch(received) => received.as_ref().is_none_or(|it| it.is_end_stream()),
+        }
+    }
+
+    /// Nothing more will come of it.
+    fn ended(&mut self) {
+        if let Self::Branch(received) = self {
+            *received = None;
+        }
+    }
+
+    /// It is of no use any more.
+    fn broke(&mut self) {
+        match self {
+            Self::Link(link) => link.connection = None,
+            Self::Branch(received) => *received = None,
+        }
+    }
+}
+
 impl Body {
-    /// A body of which nothing was read yet.
-    pub(super) fn new(incoming: Incoming, connection: Box<Connection>, trailers: bool) -> Self {
-        let has_ended = incoming.is_end_stream();
-        Self { incoming, connection: Some(connection), trailers, has_ended, first: None }
+    /// A body of an HTTP/1.1 connection, of which nothing was read yet.
+    pub(super) fn link(incoming: Incoming, connection: Box<Connection>, trailers: bool) -> Self {
+        let link = Link { incoming, connection: Some(connection) };
+        Self::new(Source::Link(link), trailers)
+    }
+
+    /// A body of an HTTP/2 stream, of which nothing was read yet.
+    pub(super) fn branch(received: Box<Received>, trailers: bool) -> Self {
+        Self::new(Source::Branch(Some(received)), trailers)
+    }
+
+    fn new(mut source: Source, trailers: bool) -> Self {
+        let has_ended = source.is_end_stream();
+        if has_ended {
+            source.ended();
+        }
+        Self { source, trailers, has_ended, first: None }
     }
 
     /// Takes what is here of the body, and waits for nothing. A body that has broken off before its
     /// first byte is found out while the client can still be told.
     ///
     /// # Errors
-    /// hyper's, when it has broken off.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), hyper::Error> {
+    /// The connection's, when it has broken off.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
         if !self.has_ended
-            && let Poll::Ready(Some(first)) = self.poll_incoming(cx)
+            && let Poll::Ready(Some(first)) = self.poll_source(cx)
         {
             self.first = match first?.into_data() {
                 Ok(data) => Some(First::Data(data)),
@@ -62,18 +147,21 @@ impl Body {
         self.has_ended
     }
 
-    /// The connection of a body that has ended, for the next request.
+    /// The HTTP/1.1 connection of a body that has ended, for the next request.
     pub(in crate::upstream) fn take_connection(&mut self) -> Option<Box<Connection>> {
-        if self.has_ended { self.connection.take() } else { None }
+        match &mut self.source {
+            Source::Link(link) if self.has_ended => link.connection.take(),
+            _ => None,
+        }
     }
 
     /// The next frame.
     pub(in crate::upstream) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
         match self.first.take() {
-            None => self.poll_incoming(cx),
+            None => self.poll_source(cx),
             Some(First::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
             Some(First::Trailers(fields)) => Poll::Ready(Some(Ok(Frame::trailers(*fields)))),
         }
@@ -81,7 +169,7 @@ impl Body {
 
     /// Whether every frame was read.
     pub(in crate::upstream) fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.incoming.is_end_stream()
+        self.first.is_none() && self.source.is_end_stream()
     }
 
     /// What is left.
@@ -90,37 +178,35 @@ impl Body {
             Some(First::Data(data)) => data.len() as u64,
             Some(First::Trailers(_)) | None => 0,
         };
-        let rest = self.incoming.size_hint();
+        let rest = match &self.source {
+            Source::Link(link) => link.incoming.size_hint(),
+            Source::Branch(Some(received)) => received.size_hint(),
+            Source::Branch(None) => SizeHint::with_exact(0),
+        };
         rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest.saturating_add(first)))
     }
 
-    fn poll_incoming(
+    fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
         loop {
-            // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for
-            // them.
-            let mut nobody = Context::from_waker(Waker::noop());
-            let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
-            if frame.is_pending()
-                && let Some(connection) = &mut self.connection
-            {
-                // The body wants more: let the connection read, then look again.
-                connection.drive(cx);
-                frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
-            }
-            match std::task::ready!(frame) {
+            match std::task::ready!(self.source.poll_frame(cx)) {
                 None => {
                     self.has_ended = true;
+                    self.source.ended();
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
-                    (self.has_ended, self.connection) = (true, None);
+                    self.has_ended = true;
+                    self.source.broke();
                     return Poll::Ready(Some(Err(error)));
                 }
                 Some(Ok(frame)) => {
-                    self.has_ended = self.incoming.is_end_stream();
+                    self.has_ended = self.source.is_end_stream();
+                    if self.has_ended {
+                        self.source.ended();
+                    }
                     match frame.into_data() {
                         Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                         Err(frame) => {

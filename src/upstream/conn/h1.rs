@@ -13,10 +13,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::count::Counted;
+use super::unanswered::Unanswered;
 use crate::base::body::Upload;
 use crate::base::socket::Socket;
 use crate::config;
@@ -47,34 +47,16 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Why there is no response.
-#[derive(Debug)]
-pub(in crate::upstream) enum Unanswered {
-    /// Nothing of the request was written.
-    Unsent,
-    /// It was written, and the connection ended.
-    Lost(Option<hyper::Error>),
-    /// No head in time.
-    TimedOut,
-    /// The head could be read in two ways.
-    Malformed(&'static str),
-    /// The body broke off before its first byte.
-    CutOff(hyper::Error),
-}
-
 impl Connection {
-    /// Connects to a server.
+    /// Speaks HTTP/1.1 with a server.
     ///
     /// # Errors
-    /// The operating system's, and those of looking the name up.
-    pub(in crate::upstream) async fn dial(
-        host: &str,
-        port: u16,
+    /// hyper's.
+    pub(in crate::upstream) async fn over(
+        socket: Socket,
         settings: &config::Upstream,
         counted: Counted,
     ) -> std::io::Result<Box<Self>> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
         let header_bytes = usize::try_from(settings.header_bytes).unwrap_or(BUFFER_BYTES);
         let mut builder = http1::Builder::new();
         builder.max_header_size(header_bytes);
@@ -84,10 +66,8 @@ impl Connection {
         if settings.headers != FIELDS_INLINE {
             builder.max_headers(settings.headers);
         }
-        let (sender, io) = builder
-            .handshake(TokioIo::new(Socket::Plain(stream)))
-            .await
-            .map_err(std::io::Error::other)?;
+        let (sender, io) =
+            builder.handshake(TokioIo::new(socket)).await.map_err(std::io::Error::other)?;
         let alarm = Box::pin(tokio::time::sleep(settings.response_timeout));
         Ok(Box::new(Self {
             sender,
@@ -187,7 +167,7 @@ impl Connection {
                 }
                 // How the connection ended says more.
                 let end = self.ended.replace(Ok(())).and_then(Result::err);
-                Err(Unanswered::Lost(end.or(Some(error.into_error()))))
+                Err(Unanswered::Lost(Some(end.unwrap_or_else(|| error.into_error()).into())))
             }
         }
     }

@@ -96,7 +96,13 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         _ => vec!["key = [\"address\"]", "allow = [\"5/15m\"]"],
     };
     let (servers, each) = (vec!["servers = [\"http://127.0.0.1:3000\"]"], "upstreams.NAME.servers");
-    let servers = if path.starts_with(&format!("{each}.")) { vec![] } else { servers };
+    let servers = match path {
+        _ if path.starts_with(&format!("{each}.")) => vec![],
+        _ if path.starts_with("upstreams.NAME.tls.") => {
+            vec!["servers = [\"https://127.0.0.1:3000\"]"]
+        }
+        _ => servers,
+    };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
     let mut tables = vec![
         ("auth.NAME", keys),

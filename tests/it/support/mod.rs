@@ -1,30 +1,36 @@
 //! The language that the tests are written in. Everything blocks and runs on plain threads: what is
 //! tested is the gateway, so nothing here shares its runtime, its parser or its HTTP library.
 
+mod certificates;
 mod client;
 mod edge;
 mod exposition;
 mod folder;
 mod gateway;
+mod http2_upstream;
 mod issuer;
 mod proxy;
 mod redis;
 pub(crate) mod tls;
+mod tls_front;
 mod token;
 mod upstream;
 mod wire;
 
 use std::time::Duration;
 
+pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
 pub(crate) use exposition::Exposition;
 pub(crate) use folder::Folder;
 pub(crate) use gateway::{Gateway, Refused, operate, run};
+pub(crate) use http2_upstream::{Act, GoingAway, Http2Upstream};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};
 pub(crate) use proxy::TcpProxy;
 pub(crate) use redis::Redis;
 pub(crate) use tls::{CertificateAuthority, Pair, TlsClient};
+pub(crate) use tls_front::{Handshake, TlsFront};
 pub(crate) use token::{AUTH, SECRET, claims, token};
 pub(crate) use upstream::{Recorded, Upstream};
 pub(crate) use wire::{Chunks, response};

@@ -153,9 +153,26 @@ impl TlsClient {
     /// # Errors
     /// The handshake failed.
     pub(crate) fn over(&self, tcp: TcpStream, name: &str) -> Result<TlsStream, String> {
+        self.behind(b"", tcp, name)
+    }
+
+    /// The same; the greeting leaves together with `before`, in one piece.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub(crate) fn behind(
+        &self,
+        before: &[u8],
+        mut tcp: TcpStream,
+        name: &str,
+    ) -> Result<TlsStream, String> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.config), name);
-        self.finish(StreamOwned::new(connection.expect("a connection"), tcp))
+        let mut connection = connection.expect("a connection");
+        let mut first = before.to_vec();
+        connection.write_tls(&mut first).expect("a greeting");
+        tcp.write_all(&first).map_err(|error| error.to_string())?;
+        self.finish(StreamOwned::new(connection, tcp))
     }
 
     fn finish(&self, mut stream: TlsStream) -> Result<TlsStream, String> {

@@ -125,6 +125,11 @@ impl Upstream {
         format!("http://{}", self.address)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The table `[upstreams.NAME]` that names it.
     pub(crate) fn table(&self, name: &str) -> String {
         format!("\n[upstreams.{name}]\nservers = [\"{}\"]\n", self.url())

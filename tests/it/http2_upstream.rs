@@ -1,0 +1,350 @@
+//! HTTP/2 to upstreams: exchanges, how many there are at a time, and how they end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::Reason;
+use rustls::version::{TLS12, TLS13};
+
+use crate::support::{
+    Act, Authority, Client, Folder, Gateway, GoingAway, Http2Upstream, PATIENCE, Session, TlsFront,
+    Upstream, eventually, raw, response, status,
+};
+
+const ROUTE: &str = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n";
+
+fn config(servers: &[String], more: &str) -> String {
+    format!("[upstreams.shop]\nservers = {servers:?}\n{more}\n{ROUTE}")
+}
+
+fn before(url: String, more: &str) -> Gateway {
+    Gateway::start(&config(&[url], &format!("protocol = \"h2\"\n{more}")))
+}
+
+fn fine() -> Act {
+    Act::Answer(Bytes::from_static(b"fine"))
+}
+
+/// Waits for a refusal with this code, and returns its error as the log has it.
+fn error(gateway: &Gateway, code: &str) -> String {
+    let mut error = String::new();
+    eventually("it is logged", || {
+        let lines = gateway.access_lines();
+        let line = lines.iter().find(|line| line["reason"] == code);
+        line.map(|line| error = line["error"].as_str().unwrap_or_default().to_owned()).is_some()
+    });
+    error
+}
+
+#[test]
+fn a_request_is_whole_in_both_directions() {
+    let upstream = Http2Upstream::new(|head| match head.uri().path() {
+        "/echo" => Act::Echo,
+        "/empty" => Act::Answer(Bytes::new()),
+        _ => fine(),
+    });
+    let gateway = before(upstream.url(), "");
+    let mut session = Session::open(gateway.public);
+    let reply = session.request("PUT", "/a?b=c").header("x-a", "b").body("an order").send();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "fine"));
+    assert_eq!(reply.header("connection"), None);
+    let asked = upstream.asked().remove(0);
+    assert_eq!((asked.method.as_str(), asked.uri.as_str()), ("PUT", "http://shop.test/a?b=c"));
+    assert_eq!(asked.body, b"an order");
+    assert_eq!(asked.headers["x-a"], "b");
+    assert_eq!(asked.headers["content-length"], "8");
+    for name in ["host", "connection", "transfer-encoding"] {
+        assert!(!asked.headers.contains_key(name), "{name}: {:?}", asked.headers);
+    }
+    assert_eq!(session.get("/empty").send().text(), "");
+    assert_eq!(session.request("HEAD", "/empty").send().status, 200);
+    // Larger than all windows, both ways at once.
+    let body = "0123456789abcdef".repeat(64 << 10);
+    let chunked = format!(
+        "POST /echo HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+        body.len()
+    );
+    let mut stream = session.stream().try_clone().unwrap();
+    let upload = body.clone();
+    let writes = std::thread::spawn(move || {
+        stream.write_all(chunked.as_bytes()).unwrap();
+        stream.write_all(upload.as_bytes()).unwrap();
+        stream.write_all(b"\r\n0\r\n\r\n").unwrap();
+    });
+    let reply = session.read();
+    writes.join().unwrap();
+    assert_eq!((reply.status, reply.text() == body), (200, true));
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn interim_responses_and_trailers_pass() {
+    let upstream = Http2Upstream::new(|head| match head.uri().path() {
+        "/grpc" => Act::Grpc(Bytes::from_static(b"fine")),
+        _ => Act::AfterHints(Bytes::from_static(b"fine")),
+    });
+    let gateway = before(upstream.url(), "");
+    let answer = raw(gateway.public, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 103 Early Hints\r\n"), "{answer}");
+    assert!(answer.contains("rel=preload") && status(&answer) == 200, "{answer}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let trailers = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let call = http::Request::get("http://shop.test/grpc").header("te", "trailers");
+        let mut client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(call.body(()).unwrap(), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "fine");
+        body.trailers().await.unwrap().unwrap()
+    });
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[test]
+fn a_server_under_tls_chooses_and_what_it_must_speak_it_must() {
+    let authority = Authority::new();
+    let certificate = authority.certificate(&["localhost"]);
+    let folder = || {
+        let folder = Folder::new();
+        folder.write("ca.pem", authority.pem());
+        folder
+    };
+    let tls = "[upstreams.shop.tls]\nca_file = \"ca.pem\"\n";
+    let start = |url: String, protocol: &str| {
+        let more = format!("protocol = \"{protocol}\"\n{tls}");
+        Gateway::start_in(folder(), &config(&[url], &more))
+    };
+    let new = || certificate.server(&[&TLS13, &TLS12], None);
+    let http2 = Http2Upstream::with(Some(new()), 100, |_| fine());
+    for protocol in ["h2", "auto"] {
+        let gateway = start(http2.url(), protocol);
+        let mut session = Session::open(gateway.public);
+        for _ in 0..3 {
+            assert_eq!(session.get("/").send().text(), "fine");
+        }
+    }
+    assert_eq!(http2.connections(), 2);
+    assert!(http2.asked().iter().all(|asked| asked.uri == "https://shop.test/"));
+
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    for offers in [vec![], vec![b"http/1.1".to_vec()]] {
+        let mut server = new();
+        server.alpn_protocols = offers;
+        let front = TlsFront::new(server, upstream.address());
+        let gateway = start(front.url("localhost"), "auto");
+        let mut session = Session::open(gateway.public);
+        for _ in 0..3 {
+            assert_eq!(session.get("/").send().text(), "fine");
+        }
+        assert_eq!(front.handshakes().len(), 1, "its connection is kept");
+        let gateway = start(front.url("localhost"), "h2");
+        assert_eq!(Client::get(gateway.public, "/").send().status, 502);
+        let why = error(&gateway, "upstream_tls");
+        assert!(why.contains("does not choose HTTP/2"), "{why}");
+    }
+    // In clear, there is no choice.
+    let gateway = Gateway::start(&config(&[upstream.url()], "protocol = \"auto\""));
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "fine");
+}
+
+/// A hundred on each connection, as the server says, and none waits for ever.
+#[test]
+fn there_are_more_streams_than_one_connection_takes() {
+    const CALLS: usize = 250;
+    for limit in [100, 30] {
+        let upstream = Http2Upstream::with(None, limit, |_| Act::Hold);
+        let gateway = before(upstream.url(), "client_share = \"100%\"");
+        let calls: Vec<_> = (0..CALLS)
+            .map(|_| {
+                let mut call = Session::open(gateway.public);
+                call.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+                call
+            })
+            .collect();
+        eventually("all are in progress", || upstream.open() == CALLS);
+        let least = CALLS.div_ceil(limit as usize);
+        assert!(upstream.connections() >= least, "{}", upstream.connections());
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        assert!(metrics.contains("portcullis_upstream_streams_open{upstream=\"shop\"} 250"));
+        upstream.release();
+        for mut call in calls {
+            assert_eq!(call.read().text(), "fine");
+        }
+        eventually("all are over", || upstream.open() == 0);
+    }
+}
+
+#[test]
+fn requests_beyond_max_requests_wait_and_are_refused() {
+    let upstream = Http2Upstream::new(|_| Act::Hold);
+    let gateway = before(
+        upstream.url(),
+        "max_requests = 2\nclient_share = \"100%\"\nconnect_timeout = \"100ms\"",
+    );
+    let mut calls: Vec<Session> = (0..2).map(|_| Session::open(gateway.public)).collect();
+    for call in &mut calls {
+        call.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    }
+    eventually("both are in progress", || upstream.open() == 2);
+    let reply = Client::get(gateway.public, "/").send();
+    assert_eq!(
+        (reply.status, reply.json()["type"].as_str().unwrap()),
+        (503, "urn:portcullis:problem:upstream_busy")
+    );
+}
+
+/// A server that says GOAWAY all the time acts on each request once, and no client notices.
+#[test]
+fn goaway_costs_no_request_and_repeats_none() {
+    const CLIENTS: usize = 8;
+    const ORDERS: usize = 50;
+    let upstream = GoingAway::after(7);
+    let gateway = before(upstream.url(), "fail_timeout = \"1h\"");
+    let public = gateway.public;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            std::thread::spawn(move || {
+                let mut session = Session::open(public);
+                for order in 0..ORDERS {
+                    let body = format!("{client}/{order}");
+                    let reply = session.request("POST", "/").body(&body).send();
+                    assert_eq!(reply.status, 200, "{body}: {}", reply.text());
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    let mut bodies = upstream.bodies();
+    bodies.sort();
+    let mut expected: Vec<String> = (0..CLIENTS)
+        .flat_map(|client| (0..ORDERS).map(move |order| format!("{client}/{order}")))
+        .collect();
+    expected.sort();
+    assert_eq!(bodies, expected);
+    assert!(upstream.connections() > CLIENTS * ORDERS / 7, "{}", upstream.connections());
+}
+
+#[test]
+fn what_a_server_turns_away_is_asked_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let upstream = Http2Upstream::new(move |_| {
+        let is_refused = count.fetch_add(1, Ordering::SeqCst) % 3 != 2;
+        if is_refused { Act::Reset(Reason::REFUSED_STREAM) } else { fine() }
+    });
+    let gateway = before(upstream.url(), "");
+    for number in 1..=4 {
+        let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "fine"));
+        assert_eq!(asked.load(Ordering::SeqCst), 3 * number);
+    }
+    assert!(upstream.asked().iter().all(|asked| asked.body == b"an order"));
+
+    // Not for ever.
+    let upstream = Http2Upstream::new(|_| Act::Reset(Reason::REFUSED_STREAM));
+    let gateway = before(upstream.url(), "");
+    assert_eq!(Client::get(gateway.public, "/").send().status, 502);
+    let why = error(&gateway, "upstream_broken");
+    assert!(why.contains("turned the request away"), "{why}");
+}
+
+/// Whoever resets a stream may have acted, and the connection goes on.
+#[test]
+fn what_a_server_resets_is_not_asked_again() {
+    let resets = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&resets);
+    let upstream = Http2Upstream::new(move |head| match head.uri().path() {
+        "/half" => Act::CutOff,
+        "/reset" => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Act::Reset(Reason::INTERNAL_ERROR)
+        }
+        _ => fine(),
+    });
+    let gateway = before(upstream.url(), "fail_timeout = \"1h\"");
+    let mut session = Session::open(gateway.public);
+    assert_eq!(session.get("/").send().status, 200);
+    for method in ["GET", "POST"] {
+        let reply = session.request(method, "/reset").send();
+        assert_eq!(reply.status, 502, "{}", reply.text());
+        // Cut off, or refused where not even the first byte came.
+        let half = Client::request(gateway.public, method, "/half").try_send();
+        assert!(half.as_ref().map_or(true, |reply| reply.status == 502), "{half:?}");
+    }
+    assert_eq!(session.get("/").send().status, 200);
+    assert_eq!(resets.load(Ordering::SeqCst), 2);
+    // At most one for each thread.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    assert!(upstream.connections() <= threads, "{}", upstream.connections());
+    let asked = upstream.asked();
+    let half = asked.iter().filter(|asked| asked.uri.ends_with("/half")).count();
+    assert_eq!((asked.len(), half), (4, 2));
+}
+
+/// A client that reads nothing of a large answer holds up no other stream of its connection.
+#[test]
+fn a_stalled_client_stalls_nobody_else() {
+    let large = Bytes::from(vec![b'x'; 64 << 20]);
+    let upstream = Http2Upstream::new(move |head| match head.uri().path() {
+        "/large" => Act::Answer(large.clone()),
+        _ => fine(),
+    });
+    let gateway = before(upstream.url(), "");
+    let mut stalled = TcpStream::connect(gateway.public).unwrap();
+    stalled.set_read_timeout(Some(PATIENCE)).unwrap();
+    stalled.write_all(b"GET /large HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
+    eventually("it is in progress", || upstream.asked().len() == 1);
+    for _ in 0..50 {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "fine");
+    }
+    assert_eq!(upstream.open(), 1, "the large answer still waits");
+    // Once it reads, it gets all of it.
+    let mut read = 0;
+    let mut some = vec![0; 1 << 20];
+    while read < 64 << 20 {
+        let count = stalled.read(&mut some).unwrap();
+        assert!(count > 0, "cut off at {read}");
+        read += count;
+    }
+}
+
+/// A client that leaves takes its stream with it, and no other.
+#[test]
+fn a_client_that_leaves_cancels_its_stream() {
+    let upstream = Http2Upstream::new(|_| Act::Hold);
+    let gateway = before(upstream.url(), "");
+    let call = || {
+        let mut call = Session::open(gateway.public);
+        call.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+        call
+    };
+    let (left, mut stays) = (call(), call());
+    eventually("both are in progress", || upstream.open() == 2);
+    drop(left);
+    eventually("one is cancelled", || upstream.open() == 1);
+    upstream.release();
+    assert_eq!(stays.read().text(), "fine");
+}
+
+/// It is found out before a request is sent.
+#[test]
+fn a_server_without_http2_is_not_asked() {
+    let upstream = Upstream::raw(|mut stream| {
+        let _ = stream.write_all(response("400 Bad Request", "what?").as_bytes());
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        assert!(!heard.windows(5).any(|five| five == b"order"));
+    });
+    let gateway = before(upstream.url(), "");
+    let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+    assert_eq!(reply.status, 502, "{}", reply.text());
+    let why = error(&gateway, "upstream_unreachable");
+    assert!(why.contains("did not begin HTTP/2"), "{why}");
+}
