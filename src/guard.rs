@@ -2,10 +2,16 @@
 //! canonical, once, before anything else looks at it: the [`Target`] is what is matched,
 //! authorised, limited, cached and forwarded.
 
+mod upgrade;
+
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
+
+pub use upgrade::{
+    BadHandshake, Handshake, WEBSOCKET_VERSION, handshake, is_connect, settle_connect,
+};
 
 use crate::base::facts::{Peer, Target};
 use crate::base::http::authority::Authority;

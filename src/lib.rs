@@ -15,6 +15,7 @@
 //! | 4 | `issuer` | fetches the keys that issuers publish |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 3 | `tunnel` | connections that changed to WebSocket |
 //! | 2 | `store`, `net` | the outside world: one question, one answer; this node as a client |
 //! | 2 | `tls` | certificates for clients, by name |
 //! | 2 | `background` | work that no request waits for |
@@ -52,6 +53,7 @@ pub mod guard;
 pub mod limit;
 pub mod route;
 pub mod session;
+pub mod tunnel;
 pub mod upstream;
 
 pub mod background;

@@ -14,6 +14,7 @@ mod reply;
 mod revocations;
 mod sessions;
 mod status;
+mod tunnels;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -41,10 +41,10 @@ pub(super) fn identity(
         let keys = &rules.store_keys;
         let by_digest = || keys.blacklist_digest(signing_input.as_bytes());
         blacklist_keys.push(token_id.map_or_else(by_digest, |jti| keys.blacklist(jti)));
-        blacklist_keys.extend(session.map(|sid| keys.blacklist_session(sid)));
         // Whoever revokes a certificate means what is only good with it, too.
         let certificate = bound_to.as_ref().map(|it| keys.blacklist_certificate(&it.sha256));
         blacklist_keys.extend(certificate);
+        blacklist_keys.extend(session.map(|sid| keys.blacklist_session(sid)));
         not_before_key = subject.map(|sub| keys.not_before(sub));
     }
     let subject = subject.map(str::to_owned);

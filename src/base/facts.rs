@@ -264,6 +264,15 @@ impl Identity {
         }
     }
 
+    /// How many of `blacklist_keys` are of the credential itself, and not of its session.
+    pub fn own_keys(&self) -> usize {
+        let own = match &self.credential {
+            Credential::Token { bound_to } => 1 + usize::from(bound_to.is_some()),
+            Credential::ApiKey { .. } | Credential::Certificate => 1,
+        };
+        own.min(self.blacklist_keys.len())
+    }
+
     /// A claim, also a nested one (`realm.roles`): a dotted name that is no claim itself walks into
     /// nested objects.
     pub fn find(&self, name: &str) -> Option<Found<'_>> {
@@ -297,6 +306,16 @@ pub fn is_grpc(headers: &http::HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
         value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/grpc")
+    })
+}
+
+/// Whether a message is a stream of events (HTML Living Standard, server-sent events): it may pause
+/// for long, and has no end of its own.
+pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     })
 }
 

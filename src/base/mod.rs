@@ -12,6 +12,7 @@ pub mod forwarded;
 pub mod http;
 pub mod interim;
 pub mod pace;
+pub mod pem;
 pub mod shard;
 pub mod socket;
 pub mod units;

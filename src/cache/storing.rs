@@ -15,6 +15,7 @@ use super::kept::kept;
 use super::request::Intent;
 use super::validator::can_validate;
 use super::{date, tags, text, variant};
+use crate::base::facts::is_event_stream;
 use crate::config::{self, SetCookie};
 
 /// The longest lifetime that is guessed, RFC 9111 §4.2.2.
@@ -323,6 +324,10 @@ fn assumed_lifetime(
     let code = status.as_u16();
     if let Some(ttl) = policy.negative.get(&code) {
         return Some(ttl.as_secs());
+    }
+    if is_event_stream(headers) {
+        // It ends when its client goes: nobody else is to wait for its next event.
+        return None;
     }
     if code < 400 && is_heuristic(code) && policy.ttl.is_some() {
         return policy.ttl.map(|ttl| ttl.as_secs());

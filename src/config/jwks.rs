@@ -9,9 +9,9 @@ use http::uri::PathAndQuery;
 use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 
-use super::pem;
 use super::reader::Section;
 use super::value::{KIB, MIB, Mistake, Read, duration, echo, flag, host_and_port, size, string};
+use crate::base::pem;
 
 /// Shortest `refresh` and `cooldown`: below it, one gateway would be a burden for the issuer.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Bounds {
 
 /// Reads `[auth.NAME.jwks]`.
 pub(super) fn read(jwks: &mut Section<'_>) -> Bounds {
-    let authorities = jwks.file("ca_file").map(|text| pem::authorities(&text));
+    let authorities = jwks.file("ca_file").map(|text| pem::authorities(text.as_bytes()));
     Bounds {
         refresh: jwks.or("refresh", Duration::from_secs(10 * 60), pause),
         cooldown: jwks.or("cooldown", Duration::from_secs(30), pause),

@@ -305,7 +305,7 @@ fn report_duplicates(limit: &Section<'_>, key: &[LimitKey], allow: &[Rate]) {
     }
 }
 
-fn rate(value: &DeValue<'_>) -> Read<Rate> {
+pub(super) fn rate(value: &DeValue<'_>) -> Read<Rate> {
     let text = string(value, "a number and a window in quotes, such as \"100/15m\"")?;
     text.parse()
         .map_err(|remedy: String| Mistake::new(format!("{} is not a limit", echo(text)), remedy))

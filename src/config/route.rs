@@ -1,12 +1,14 @@
 //! `[routes.NAME]`: what is matched and what is done with it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
 use super::reader::Section;
-use super::value::{Mistake, Read, echo, field_name, flag, method, text};
+use super::tunnel::{self, Tunnel};
+use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
 
 /// `[routes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
+    /// Longest pause within a stream of events.
+    pub stream_timeout: Duration,
+    /// What bounds its tunnels; `None`: no upgrade is allowed.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// `auth = "users"`, `auth = ["users", "partners"]` or `auth = { by = …, optional = true }`.
@@ -54,14 +60,12 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 16] = [
+const PLANNED: [(&str, &str); 14] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
     ("rollback", "a bad version would keep its share of requests"),
     ("mirror", "no request would be sent twice"),
-    ("upgrade", "upgrades would be removed from requests"),
-    ("tunnel", "upgrades would be removed from requests"),
     ("grpc", "gRPC would pass as HTTP does"),
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
@@ -96,6 +100,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         invalidates: route.list_or_empty("invalidates", text),
+        stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
+        tunnel: tunnel::read(route),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use toml::de::DeValue;
 
-use super::pem;
 use super::reader::Section;
 use super::value::{Mistake, Read, echo, string};
 use crate::base::authorities;
+use crate::base::pem;
 
 /// TLS towards the servers of an upstream.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,9 +62,9 @@ fn read_pem<T>(
     tls: &mut Section<'_>,
     key: &'static str,
     remedy: &str,
-    read: impl Fn(&str) -> Result<T, String>,
+    read: impl Fn(&[u8]) -> Result<T, String>,
 ) -> Option<T> {
-    match read(&tls.file(key)?) {
+    match read(tls.file(key)?.as_bytes()) {
         Ok(content) => Some(content),
         Err(what) => {
             tls.problem(key, what, remedy);

@@ -81,6 +81,15 @@ pub struct Line<'a> {
     pub degraded: &'a [&'static str],
     /// Body bytes sent.
     pub bytes: u64,
+    /// Bytes that came through a tunnel from its client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// Messages that went through a tunnel, in both directions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u64>,
+    /// Why a tunnel has ended, in one stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_end: Option<&'static str>,
     /// Milliseconds to the last byte.
     pub duration_ms: f64,
     /// Milliseconds waited for the store.

@@ -45,6 +45,11 @@ impl Words {
         counter.inc();
     }
 
+    /// A word that was not counted yet.
+    pub(super) fn make(&self, word: &'static str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(word).or_default();
+    }
+
     /// How often a word was counted.
     pub(super) fn get(&self, word: &'static str) -> u64 {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).map_or(0, Tally::get)

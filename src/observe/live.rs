@@ -16,6 +16,7 @@ use prometheus_client::registry::Unit;
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
+use super::tunnels::TunnelMeter;
 use crate::base::shard::Counters;
 
 /// What one limit, or one of its windows, counts.
@@ -77,6 +78,8 @@ pub struct Now {
     pub upstreams: Vec<(String, Occupancy)>,
     /// Most client connections.
     pub connections_max: usize,
+    /// How many tunnels are open on each route that may have some.
+    pub tunnels: Vec<(String, usize)>,
     /// The first name of each certificate for clients, and its end in Unix seconds.
     pub certificates: Vec<(String, i64)>,
 }
@@ -90,6 +93,7 @@ pub(super) struct Live {
     issuers: Mutex<Vec<Weak<IssuerMeter>>>,
     /// Requests that have begun, and those that have ended.
     requests: Counters<2>,
+    pub(super) tunnels: TunnelMeter,
     now: Mutex<Now>,
 }
 
@@ -187,7 +191,8 @@ impl Collector for Live {
         gauge(&mut encoder, "connections_max", help, most)?;
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
-        encode_upstreams(&now.upstreams, &mut encoder)
+        encode_upstreams(&now.upstreams, &mut encoder)?;
+        self.tunnels.encode(&now.tunnels, &mut encoder)
     }
 }
 

@@ -19,6 +19,7 @@ use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
 use super::tls::TlsMeter;
+use super::tunnels::TunnelMeter;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
 const UNMATCHED: &str = "unmatched";
@@ -230,6 +231,11 @@ impl Metrics {
         items: impl Iterator<Item = (&'n str, &'static str)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         self.live.limits(items)
+    }
+
+    /// What tunnels count.
+    pub fn tunnels(&self) -> &TunnelMeter {
+        &self.live.tunnels
     }
 
     /// A request has begun.

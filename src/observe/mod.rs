@@ -17,6 +17,7 @@ mod process;
 mod route;
 mod series;
 mod tls;
+mod tunnels;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
@@ -29,3 +30,4 @@ pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
 pub use route::RouteMeter;
 pub use tls::TlsMeter;
+pub use tunnels::TunnelMeter;

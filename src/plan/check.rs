@@ -40,6 +40,26 @@ pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut 
     }
 }
 
+/// Upgrades on routes that nobody can open one on.
+pub(super) fn upgrade(
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    if written.tunnel.is_none() {
+        return;
+    }
+    if written.cache.is_some() {
+        let what = "a handshake is not answered from a cache, and this route has one".to_owned();
+        let remedy = "give the WebSocket a route of its own, or remove cache".to_owned();
+        problems.push(at("upgrade"), what, remedy);
+    }
+    if !written.methods.is_empty() && !written.methods.contains(&http::Method::GET) {
+        let what = "a WebSocket is opened by a GET, which this route does not accept".to_owned();
+        problems.push(at("methods"), what, "add \"GET\", or remove upgrade".to_owned());
+    }
+}
+
 /// Sessions that are used but not described, and caches that could hand one caller's response to
 /// another.
 pub(super) fn session_and_cache(

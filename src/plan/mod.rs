@@ -66,6 +66,8 @@ pub struct Plan {
     pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
     /// The routes' names, by index.
     pub route_names: Vec<String>,
+    /// Whether any route allows an upgrade.
+    pub upgrades: bool,
 }
 
 impl Plan {
@@ -147,6 +149,7 @@ impl Plan {
             upstreams: config.upstreams.clone().into_iter().collect(),
             upstream_tls,
             route_names: config.routes.keys().cloned().collect(),
+            upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             routes: Table::new(routes),
             config,
         })
@@ -190,6 +193,7 @@ fn compile_routes(
         });
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
+        check::upgrade(written, at, problems);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -204,6 +208,8 @@ fn compile_routes(
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
             upstream,
             invalidates,
+            stream_timeout: written.stream_timeout,
+            tunnel: written.tunnel.clone().map(Arc::new),
         };
         routes.push((matcher, Arc::new(route)));
     }

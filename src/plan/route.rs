@@ -1,6 +1,7 @@
 //! One route as meant: what is done with its requests. It must not know how the file says it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{auth, config, limit, session};
 
@@ -23,6 +24,10 @@ pub struct Route {
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<Scope>,
+    /// Longest pause within a stream of events.
+    pub stream_timeout: Duration,
+    /// What bounds its tunnels; `None`: an upgrade is not passed on.
+    pub tunnel: Option<Arc<config::Tunnel>>,
 }
 
 /// A literal path, and whether everything below it is meant too.

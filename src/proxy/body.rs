@@ -8,8 +8,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 
+use super::events::{self, Events, Next};
 use super::transaction::Transaction;
+use super::tunnel::{Opened, Tunnel};
 use crate::caching::{self, BodyFault, CacheBody};
+use crate::tunnel::End;
 use crate::upstream::{Download, DownloadFault};
 
 /// What a response consists of, before its record is attached.
@@ -19,8 +22,12 @@ pub(super) enum Content {
     Bytes(Bytes),
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
+    /// The same, without an end of its own.
+    Events(Box<Events>),
     /// What the cache puts together.
     Parts(Box<caching::Parts>),
+    /// None: the connection has changed to WebSocket, and this is its upstream end.
+    Switched(Box<Opened>),
 }
 
 /// Why a response body ended early. The client sees a cut-off message, never a clean end.
@@ -32,6 +39,9 @@ pub enum Fault {
     /// What the cache put together did.
     #[error(transparent)]
     Cached(#[from] BodyFault),
+    /// A stream of events was ended by others.
+    #[error("the stream of events was ended: {}", .0.word())]
+    Ended(End),
 }
 
 impl From<CacheBody> for Content {
@@ -49,7 +59,9 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Download(download) => http_body::Body::is_end_stream(&**download),
+            Self::Events(events) => events.is_end_stream(),
             Self::Parts(parts) => parts.is_over(),
+            Self::Switched(_) => true,
         }
     }
 }
@@ -58,7 +70,8 @@ impl Content {
 #[derive(Debug)]
 pub struct Body {
     content: Content,
-    transaction: Box<Transaction>,
+    /// None where a tunnel has it.
+    transaction: Option<Box<Transaction>>,
 }
 
 impl Body {
@@ -72,19 +85,48 @@ impl Body {
         if response.body().is_end_stream() {
             transaction.record.note_complete();
         }
-        response.map(|content| Self { content, transaction })
+        response.map(|content| {
+            let content = match content {
+                Content::Download(download) if download.is_stream() => {
+                    let events = Events::open(download, &transaction);
+                    events.map_or_else(Content::Download, |it| Content::Events(Box::new(it)))
+                }
+                other => other,
+            };
+            Self { content, transaction: Some(transaction) }
+        })
+    }
+
+    /// The tunnel that the connection is from here on, where that is the response.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        if !matches!(self.content, Content::Switched(_)) {
+            return None;
+        }
+        let content = std::mem::replace(&mut self.content, Content::Bytes(Bytes::new()));
+        let (Content::Switched(opened), Some(transaction)) = (content, self.transaction.take())
+        else {
+            return None;
+        };
+        Some(Box::new(Tunnel::new(opened, transaction)))
     }
 
     fn note_cut_off(&mut self, fault: &Fault) {
-        let Transaction { received, resolved, record, .. } = &mut *self.transaction;
-        let (reason, key) = match fault {
+        let Some(transaction) = &mut self.transaction else { return };
+        let Transaction { received, resolved, record, .. } = &mut **transaction;
+        let (reason, bound) = match fault {
             Fault::Download(DownloadFault::Broken(_)) => ("upstream_cut_off", None),
-            Fault::Download(DownloadFault::Stalled) => ("upstream_stalled", Some("read_timeout")),
+            Fault::Download(DownloadFault::Stalled) => {
+                let upstream = resolved.upstream_name(received.plan());
+                ("upstream_stalled", Some(format!("upstreams.{upstream}.read_timeout")))
+            }
+            Fault::Download(DownloadFault::Silent) => {
+                let route = resolved.route_name(received.plan());
+                ("upstream_stalled", Some(format!("routes.{route}.stream_timeout")))
+            }
             Fault::Cached(BodyFault::Shared) => ("shared_cut_off", None),
             Fault::Cached(BodyFault::Lost) => ("cache_chunk_lost", None),
+            Fault::Ended(end) => (events::reason(*end), None),
         };
-        let upstream = resolved.upstream_name(received.plan());
-        let bound = key.map(|key| format!("upstreams.{upstream}.{key}"));
         record.note_cut_off(reason, fault.to_string(), bound);
     }
 }
@@ -105,21 +147,36 @@ impl http_body::Body for Body {
                 let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
                 frame.map(|frame| frame.map_err(Fault::Download))
             }
+            Content::Events(events) => match std::task::ready!(events.poll_next(cx)) {
+                Next::Frame(frame) => frame.map(|frame| frame.map_err(Fault::Download)),
+                Next::CutOff(end) => Some(Err(Fault::Ended(end))),
+                Next::Over(end) => {
+                    if let Some(transaction) = &mut this.transaction {
+                        transaction.record.note_ended(events::reason(end));
+                    }
+                    None
+                }
+            },
             Content::Parts(parts) => {
                 let next = std::task::ready!(parts.poll_next(cx));
                 next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
             }
+            Content::Switched(_) => None,
         };
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.transaction.record.note_bytes(bytes);
+                if let Some(transaction) = &mut this.transaction {
+                    transaction.record.note_bytes(bytes);
+                }
             }
             Some(Err(fault)) => this.note_cut_off(fault),
             None => {}
         }
-        if frame.is_none() || this.is_end_stream() {
-            this.transaction.record.note_complete();
+        if (frame.is_none() || this.is_end_stream())
+            && let Some(transaction) = &mut this.transaction
+        {
+            transaction.record.note_complete();
         }
         Poll::Ready(frame)
     }
@@ -132,9 +189,11 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Download(download) => download.size_hint(),
+            Content::Events(events) => events.size_hint(),
             Content::Parts(parts) => {
                 parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+            Content::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

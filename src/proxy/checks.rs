@@ -51,6 +51,8 @@ pub(super) struct Checks<'a, 'h> {
     guard: Option<SlotGuard>,
     /// The session's keys, when the request names a session.
     session: Option<SessionKeys>,
+    /// Whether it is there, as far as the store has said.
+    has_session: bool,
     /// The id of the session that the request names, and whether limits count by it: only while
     /// the store has it.
     named: Option<String>,
@@ -93,6 +95,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             slots: None,
             guard: None,
             session: None,
+            has_session: false,
             named: None,
             counts_session: false,
             cached: None,
@@ -476,6 +479,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// The session for the upstream, whose life is prolonged where that is due.
     fn attach(&mut self) -> Result<Fields, NoSession> {
         let found = (self.answers.session.take(), self.answers.session_end.take());
+        self.has_session = !matches!(found.0, None | Some(Ok(None)));
         let policy = self.request.route.session.as_ref();
         let session = session::attach(policy, found, SystemTime::now())?;
         if self.mode == Mode::Charge {
@@ -489,6 +493,11 @@ impl<'a, 'h> Checks<'a, 'h> {
         let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
         let view = RequestView { method: &self.head.method, fields: &self.head.headers };
         Some(Box::pin(lookup.judge(&self.request.gateway().cache, reply, view)).await)
+    }
+
+    /// The keys of the session that the request goes on with.
+    pub(super) fn attached_session(&self) -> Option<SessionKeys> {
+        self.session.clone().filter(|_| self.has_session)
     }
 
     /// Whether the request names a session that the route uses.

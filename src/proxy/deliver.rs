@@ -11,6 +11,7 @@ use super::body::Content;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
+use super::upgrade;
 use crate::cache;
 use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
@@ -57,7 +58,7 @@ pub(super) fn answer(
     }
     quota.stamp(headers, SystemTime::now());
     finish(headers, request.received, Some(request.route));
-    response
+    upgrade::stamp(response)
 }
 
 /// Refuses a request, and tells its record why. There is no route where none was found.

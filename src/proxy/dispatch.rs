@@ -18,7 +18,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
-use crate::base::facts::ClientAddr;
+use crate::base::facts::{ClientAddr, is_event_stream};
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
@@ -41,6 +41,8 @@ pub(super) struct Dispatch {
     interim: Option<Arc<Interim>>,
     /// What holds the request's body back until the upstream asks for it.
     gate: Option<Arc<Gate>>,
+    /// How long a stream of events may pause.
+    stream_timeout: Duration,
 }
 
 impl Dispatch {
@@ -60,6 +62,7 @@ impl Dispatch {
             client: request.client().address,
             interim: None,
             gate: None,
+            stream_timeout: request.route.stream_timeout,
         }
     }
 
@@ -81,7 +84,27 @@ impl Dispatch {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let sent = self.upstream().send(self.client, head, upload, on_interim);
-        let response = sent.await;
+        let mut response = sent.await;
+        *took = Some(sent_at.elapsed());
+        if let Ok(response) = &mut response
+            && is_event_stream(response.headers())
+        {
+            response.body_mut().set_stream(self.stream_timeout);
+        }
+        response
+    }
+
+    /// Asks for another protocol; as [`Self::send`].
+    ///
+    /// # Errors
+    /// See [`Upstream::upgrade`].
+    pub(super) async fn upgrade(
+        &self,
+        head: impl Fn() -> http::Request<()> + Send,
+        took: &mut Option<Duration>,
+    ) -> Result<Response<Box<Download>>, Failure> {
+        let sent_at = Instant::now();
+        let response = self.upstream().upgrade(self.client, head).await;
         *took = Some(sent_at.elapsed());
         response
     }
@@ -249,10 +272,14 @@ pub(super) fn note_upgrade(request: &Request<'_>, head: &Parts) {
     if request.gateway().observer.logged.first(protocol, route) {
         tracing::warn!(
             "routes.{route}: a client asked for {protocol} (Upgrade), and the upstream got a \
-             plain {} without it: tunnels are not built yet; this is said once for each \
-             route\n    help: let such clients reach the upstream past the gateway, or use \
-             server-sent events or long polling",
-            head.method
+             plain {} without it; this is said once for each route\n    help: {}",
+            head.method,
+            if is(b"websocket") {
+                "set upgrade = [\"websocket\"] on the route, if its upstream speaks it"
+            } else {
+                "let such clients reach the upstream past the gateway: WebSocket is the only \
+                 protocol that a route can change to"
+            }
         );
     }
 }

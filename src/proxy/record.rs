@@ -15,6 +15,7 @@ use crate::observe::RouteMeter;
 use crate::observe::access::Line;
 use crate::runtime::Running;
 use crate::store::StoreError;
+use crate::tunnel;
 
 /// Status in the log of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -38,6 +39,16 @@ pub(super) struct Record {
     bytes: u64,
     /// Whether the last byte was handed over.
     completed: bool,
+    /// What became of the tunnel that the request has opened.
+    tunnel: Option<Box<TunnelNotes>>,
+}
+
+/// What the log and the metrics tell of a tunnel.
+#[derive(Debug)]
+struct TunnelNotes {
+    report: tunnel::Report,
+    /// How long the request took that opened it.
+    opened_after: Duration,
 }
 
 /// What the record is written with, when its request has ended.
@@ -65,6 +76,7 @@ impl Record {
             upstream_time: None,
             bytes: 0,
             completed: false,
+            tunnel: None,
         }
     }
 
@@ -152,9 +164,21 @@ impl Record {
         }
     }
 
+    /// The gateway has ended the response's body before its upstream did, and cleanly.
+    pub(super) fn note_ended(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
     /// The last byte was handed over.
     pub(super) fn note_complete(&mut self) {
         self.completed = true;
+    }
+
+    /// The tunnel has ended that the request has opened, which took so long.
+    pub(super) fn note_tunnel(&mut self, report: tunnel::Report, opened_after: Duration) {
+        self.bytes = report.sent;
+        self.reason = report.reason();
+        self.tunnel = Some(Box::new(TunnelNotes { report, opened_after }));
     }
 
     /// The request has ended: counts it, and writes its line.
@@ -166,7 +190,8 @@ impl Record {
         }
         let duration = received.started.elapsed();
         let meter = self.meter(received, resolved);
-        meter.request(self.status, duration, self.upstream_time);
+        let answered_after = self.tunnel.as_ref().map_or(duration, |tunnel| tunnel.opened_after);
+        meter.request(self.status, answered_after, self.upstream_time);
         if let Some(verdict) = cache {
             meter.cache(verdict);
             if matches!(verdict, "hit" | "stale" | "revalidated") {
@@ -227,6 +252,11 @@ impl Record {
         };
         if let Some(why) = &self.why {
             why.tell(&mut line);
+        }
+        if let Some(TunnelNotes { report, .. }) = self.tunnel.as_deref() {
+            line.received = Some(report.received);
+            line.messages = Some(report.messages);
+            line.tunnel_end = Some(report.end.word());
         }
         received.connection.gateway.observer.access.write(&line);
     }

@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
-use crate::guard::Malformed;
+use crate::guard::{BadHandshake, Malformed, WEBSOCKET_VERSION};
 use crate::limit::{Exceeded, Quota};
 use crate::route::NoRoute;
 use crate::session::NoSession;
@@ -24,6 +24,9 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// What a stranger reads of an outage.
 const UNREACHABLE: &str = "A part of the service is not reachable at the moment. Retry shortly.";
+
+/// What a stranger reads of an upstream's failure.
+const UNUSABLE: &str = "The service behind the gateway did not give a usable answer.";
 
 /// Why a request ends here.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,12 @@ pub enum Rejection {
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
+    /// The client's handshake.
+    #[error(transparent)]
+    Handshake(#[from] BadHandshake),
+    /// The upstream said that it speaks WebSocket from here on, and does not.
+    #[error("the upstream's answer to the WebSocket handshake is wrong: {0}")]
+    UpgradeRefused(&'static str),
 }
 
 /// Who can mend it.
@@ -119,6 +128,8 @@ enum Adds<'a> {
     Challenge(&'a Denied),
     Allow(&'a str),
     Quota(&'a Quota, Duration),
+    /// The version of WebSocket that is spoken (RFC 6455 §4.4).
+    WebSocketVersion,
 }
 
 impl<'a> Row<'a> {
@@ -199,6 +210,10 @@ impl<'a> Row<'a> {
                     headers.insert(ALLOW, allow);
                 }
             }
+            Adds::WebSocketVersion => {
+                let version = HeaderValue::from_static(WEBSOCKET_VERSION);
+                headers.insert(SEC_WEBSOCKET_VERSION, version);
+            }
             Adds::Quota(quota, retry_after) => {
                 quota.stamp(headers, std::time::SystemTime::now());
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
@@ -262,6 +277,12 @@ impl Rejection {
             }
             Self::Upload(fault) => upload_row(fault).spoils_connection(),
             Self::Upstream(failure) => upstream_row(failure),
+            Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
+            Self::UpgradeRefused(_) => {
+                let text = Text(UNUSABLE);
+                Row::new(StatusCode::BAD_GATEWAY, "upgrade_refused", Fault::Upstream, text)
+                    .spoils_connection()
+            }
         }
     }
 
@@ -428,11 +449,22 @@ fn upload_row(fault: &UploadFault) -> Row<'static> {
     }
 }
 
+fn handshake_row(bad: BadHandshake) -> Row<'static> {
+    let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
+    match bad {
+        BadHandshake::Malformed(_) => row(StatusCode::BAD_REQUEST, "upgrade_malformed"),
+        BadHandshake::Version => {
+            row(StatusCode::UPGRADE_REQUIRED, "upgrade_version").adds(Adds::WebSocketVersion)
+        }
+        BadHandshake::Origin => row(StatusCode::FORBIDDEN, "origin_refused"),
+    }
+}
+
 fn upstream_row(failure: &Failure) -> Row<'static> {
     let row = |status, code, text| Row::new(status, code, Fault::Upstream, Public::Text(text));
     let late = "The service behind the gateway did not answer in time.";
     let busy = "The service behind the gateway is busy. Retry shortly.";
-    let bad = "The service behind the gateway did not give a usable answer.";
+    let bad = UNUSABLE;
     match failure {
         Failure::Connect(_) => row(StatusCode::BAD_GATEWAY, "upstream_unreachable", bad),
         Failure::ConnectTimeout => {

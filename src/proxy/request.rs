@@ -101,7 +101,7 @@ pub(super) enum Resolution<'a> {
 pub(super) struct Request<'a> {
     pub(super) received: &'a Received,
     pub(super) resolved: &'a Resolved,
-    pub(super) route: &'a Route,
+    pub(super) route: &'a Arc<Route>,
     /// The target as the client asked for it, with a token in its query.
     pub(super) asked: &'a Target,
     /// The target as it is keyed and sent on.

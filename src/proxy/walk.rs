@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 
 use super::body::{Body, Content};
 use super::checks::{Admitted, Checks, Mode, refused, settle};
@@ -14,12 +14,14 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Request, Resolution};
+use super::request::{Received, Request, Resolution, Resolved};
 use super::transaction::Transaction;
+use super::upgrade::{self, Asked};
 use crate::auth::Places;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
+use crate::guard;
 use crate::limit::{Outcome, SlotGuard};
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
@@ -27,7 +29,10 @@ pub async fn handle(
     connection: &Arc<Connection>,
     request: http::Request<impl Into<Inbound>>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if head.method == Method::CONNECT {
+        guard::settle_connect(&mut head);
+    }
     let mut transaction = Transaction::open(connection, &head);
     let response = answer(&mut transaction, head, body.into()).await;
     Body::attach(response, transaction)
@@ -36,12 +41,12 @@ pub async fn handle(
 async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
-    let request = match Request::resolve(received, resolved, &head, has_body) {
-        Ok(Resolution::Route(request)) => request,
-        Ok(Resolution::ServerOptions) => return deliver::server_options(received),
-        Ok(Resolution::Redirect(location)) => return deliver::redirect(received, location),
+    let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
+        Ok(Sought::Route(request, asked)) => (request, asked),
+        Ok(Sought::Answer(response)) => return response,
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
     };
+    let is_handshake = asked.is_some();
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
@@ -53,6 +58,9 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         Ok(admitted) => (admitted, Ok(checks.look().await)),
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
+    if let Some(asked) = &mut asked {
+        asked.session = checks.attached_session();
+    }
     let (request, store_is_away) = (checks.request, checks.store_is_away());
     let Admitted { receipt, quota, added } = admitted;
     let outcome = match found {
@@ -72,21 +80,60 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             if let Some(Found::Pass(notes)) = passed {
                 *cache = Some(notes);
             }
-            let outbound = Outbound::new(&request, head, body, added);
-            let sent = dispatch::forward(&request, outbound, store_is_away, record).await;
+            let sent = match asked {
+                None => {
+                    let outbound = Outbound::new(&request, head, body, added);
+                    dispatch::forward(&request, outbound, store_is_away, record).await
+                }
+                // Rare: boxed, it takes no room in the other requests.
+                Some(asked) => Box::pin(upgrade::open(&request, head, added, *asked, record)).await,
+            };
             sent.map(Answer::fetched)
         }
     };
 
     // Deliver: the response, or why there is none.
     settle(&request, receipt, &ended(&outcome));
-    match outcome {
+    let response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
             let Request { received, resolved, route, .. } = request;
             deliver::refusal(&rejection, received, resolved, Some(route), record)
         }
+    };
+    if is_handshake {
+        upgrade::end_unless_switched(response, request.received.version)
+    } else {
+        response
     }
+}
+
+/// What a request is about.
+enum Sought<'a> {
+    /// Something on a route, and whether it asks for a WebSocket.
+    Route(Request<'a>, Option<Box<Asked>>),
+    /// Something that the gateway answers itself.
+    Answer(Response<Content>),
+}
+
+/// Finds what a request is about.
+///
+/// # Errors
+/// It is not well formed, or no route takes it.
+fn resolve<'a>(
+    received: &'a Received,
+    resolved: &'a mut Resolved,
+    head: &Parts,
+    has_body: bool,
+) -> Result<Sought<'a>, Rejection> {
+    Ok(match Request::resolve(received, resolved, head, has_body)? {
+        Resolution::Route(request) => {
+            let asked = upgrade::asked(&request, head)?;
+            Sought::Route(request, asked)
+        }
+        Resolution::ServerOptions => Sought::Answer(deliver::server_options(received)),
+        Resolution::Redirect(location) => Sought::Answer(deliver::redirect(received, location)),
+    })
 }
 
 /// Says who calls, asks the store what all rooms want to know, and judges the answers.

@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod tunnels;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,8 +25,16 @@ use crate::observe::{
 use crate::plan::{Plan, Route};
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::tls;
+use crate::tunnel::End;
 use crate::upstream::Upstream;
 
+use self::tunnels::Look;
+pub use self::tunnels::{Entry, Kind, OpenTunnel, Terms, Tunnels};
+
+/// How often the store is asked about each tunnel.
+const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);
+/// Shortest time between two looks at all tunnels: news come in crowds.
+const TUNNELS_PAUSE: Duration = Duration::from_millis(100);
 /// How often unused upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -45,6 +54,8 @@ pub struct Gateway {
     pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
+    /// WebSockets that are open.
+    pub tunnels: Arc<Tunnels>,
     draining: AtomicBool,
     background: Background,
 }
@@ -77,6 +88,7 @@ impl Gateway {
         let store = Arc::new(Store::open(config).await);
         let observer = Observer::new(config.log.access == config::AccessLog::Json);
         let metrics = &observer.metrics;
+        metrics.tunnels().begin_at_zero(&End::WORDS);
         let background = Background::new(metrics);
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
@@ -90,6 +102,7 @@ impl Gateway {
             limits,
             observer,
             cache,
+            tunnels: Arc::default(),
             draining: AtomicBool::new(false),
             background,
         });
@@ -98,6 +111,7 @@ impl Gateway {
         }
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
+        tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -128,6 +142,7 @@ impl Gateway {
         warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
         let running = Running::new(plan, Some(&current), &self.observer.metrics);
+        self.tunnels.adopt(&running.plan);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -200,6 +215,7 @@ impl Gateway {
                 upstreams: upstreams.collect(),
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
+                tunnels: self.tunnels.by_route(plan),
             },
         };
         self.observer.metrics.render(format, snapshot)
@@ -305,6 +321,27 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         for upstream in &gateway.running().upstreams {
             upstream.sweep();
         }
+    }
+}
+
+/// Looks after tunnels until the gateway is gone: at once where there is news, and regularly.
+async fn watch_tunnels(gateway: std::sync::Weak<Gateway>) {
+    let Some(news) = gateway.upgrade().map(|gateway| gateway.store.news()) else { return };
+    let mut ask_at = Instant::now() + TUNNELS_INTERVAL;
+    loop {
+        let look = tokio::select! {
+            () = news.revoked.notified() => Look::Told,
+            () = news.changed.notified() => Look::Ask,
+            () = tokio::time::sleep_until(ask_at) => {
+                ask_at = Instant::now() + TUNNELS_INTERVAL;
+                Look::Ask
+            }
+        };
+        let Some(gateway) = gateway.upgrade() else { return };
+        let outage = gateway.running().plan.on_outage;
+        gateway.tunnels.look(&gateway.store, outage, look).await;
+        drop(gateway);
+        tokio::time::sleep(TUNNELS_PAUSE).await;
     }
 }
 

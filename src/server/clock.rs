@@ -1,6 +1,6 @@
 //! The deadlines of one connection. hyper has no clock before the first byte, for a body or for a
 //! slow reader; this one has, at the price of a few atomic stores per request and a timer that
-//! sleeps as long as it can.
+//! sleeps as long as it can. And what the connection becomes, where that is a tunnel.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::protocol::Protocol;
 use crate::config::Server;
+use crate::proxy::Tunnel;
 
 /// What the clock of a connection says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(super) struct Clock {
     /// Since when the client has taken less than `progress_bytes` while there was something to
     /// send.
     blocked_since: AtomicU64,
+    /// The tunnel that the connection becomes when hyper lets go of it.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
 }
 
 /// The pieces of one HTTP/2 response that were handed over.
@@ -127,6 +130,12 @@ impl InProgress {
     pub(super) fn clock(&self) -> &Clock {
         &self.0
     }
+
+    /// One more, for what goes on behind the response.
+    pub(super) fn another(&self) -> Self {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl Clock {
@@ -165,6 +174,7 @@ impl Clock {
             head_bytes: AtomicU64::new(0),
             idle_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
+            tunnel: Mutex::default(),
         })
     }
 
@@ -207,6 +217,21 @@ impl Clock {
         if self.blocked_since.load(Ordering::Relaxed) == 0 {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// Leaves a tunnel for whoever gets the socket out of hyper.
+    pub(super) fn leave_tunnel(&self, tunnel: Box<Tunnel>) {
+        *lock(&self.tunnel) = Some(tunnel);
+    }
+
+    /// The tunnel that was left, if one was.
+    pub(super) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        lock(&self.tunnel).take()
+    }
+
+    /// Whether something waits that the client does not take.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.load(Ordering::Relaxed) != 0
     }
 
     /// The client has taken enough, or everything.
@@ -539,6 +564,14 @@ mod tests {
         let clock = Clock::resume(&Server::default());
         clock.received(b"G");
         assert_eq!(expires(&clock).await, (Expired::SlowHead, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_the_first_head_is_within_its_time() {
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let clock = Clock::since(began, &Server::default());
+        assert_eq!(expires(&clock).await, (Expired::Silent, 6));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -25,12 +25,14 @@ use super::places::{Full, Place};
 use super::protocol::Protocol;
 use super::proxied::{self, Failure};
 use super::socket::{self, ClientIo};
+use super::stream_tunnel::StreamTunnels;
 use super::tls::{Handshakes, Shaken};
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
 use crate::proxy::{self, Unparsed};
 use crate::runtime::Gateway;
+use crate::tunnel::Begun;
 
 /// How long a refused client may take to read its answer.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
@@ -271,9 +273,10 @@ impl<'a> ServedConnection<'a> {
         })
     }
 
-    /// What hyper calls for each request.
+    /// What hyper calls for each request. `streams`: where tunnels over HTTP/2 are started.
     fn service(
         &self,
+        streams: Option<Arc<StreamTunnels>>,
     ) -> impl HttpService<
         Incoming,
         ResBody = Tracked,
@@ -283,13 +286,13 @@ impl<'a> ServedConnection<'a> {
     + use<> {
         let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
         service_fn(move |request: Request<Incoming>| {
-            let client = Arc::clone(&client);
+            let (client, streams) = (Arc::clone(&client), streams.clone());
             let in_progress = clock.request(!request.body().is_end_stream());
             let watch = Watch::of(&clock, request.version());
             // hyper keeps room for this future as long as it has the connection: boxed, it is small
             // between two requests.
             Box::pin(async move {
-                Ok::<_, Infallible>(answer(&client, request, in_progress, watch).await)
+                Ok::<_, Infallible>(answer(&client, request, in_progress, watch, streams).await)
             })
         })
     }
@@ -297,11 +300,16 @@ impl<'a> ServedConnection<'a> {
     /// Serves HTTP/1; returns the connection when it is idle.
     async fn serve_http1(self, io: ClientIo) -> Option<Parked<'a>> {
         let builder = http1(&self.limits);
-        let mut connection = builder.serve_connection(TokioIo::new(io), self.service());
+        let mut connection = builder.serve_connection(TokioIo::new(io), self.service(None));
         loop {
             let ended = drive_http1(&mut connection, &self.clock, &self.signals).await;
             let parts = connection.into_parts();
             let mut io = parts.io.into_inner();
+            if let Some(tunnel) = self.clock.take_tunnel() {
+                io.unread(parts.read_buf);
+                Box::pin(self.serve_tunnel(ended, io, tunnel)).await;
+                return None;
+            }
             if !matches!(ended, Ended::Idle) {
                 io.close();
                 self.report(ended);
@@ -316,6 +324,18 @@ impl<'a> ServedConnection<'a> {
         }
     }
 
+    /// Serves a connection that has changed to WebSocket.
+    async fn serve_tunnel(self, ended: Ended, io: ClientIo, tunnel: Box<proxy::Tunnel>) {
+        // What hyper could not write of the 101 went with it.
+        if !matches!(ended, Ended::Over(Ok(()))) || self.clock.is_blocked() {
+            tunnel.abandon();
+            io.close();
+            return self.report(ended);
+        }
+        let (carrier, early) = io.into_parts();
+        tunnel.run(Begun { carrier, early }, &self.signals.cut).await;
+    }
+
     fn park(&self, socket: Socket) -> Parked<'a> {
         let ServerState { gateway, reclaim, .. } = self.server;
         reclaim.parked();
@@ -327,7 +347,14 @@ impl<'a> ServedConnection<'a> {
     }
 
     async fn serve_http2(&self, io: ClientIo) {
-        let connection = http2(&self.limits).serve_connection(TokioIo::new(io), self.service());
+        let mut builder = http2(&self.limits);
+        // Who offers tunnels is asked for them.
+        let streams = self.client.gateway().running().plan.upgrades.then(|| {
+            builder.enable_connect_protocol();
+            let (token, cut) = (self.server.drain.token(), self.signals.cut.clone());
+            Arc::new(StreamTunnels { token, cut })
+        });
+        let connection = builder.serve_connection(TokioIo::new(io), self.service(streams));
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             biased;
@@ -397,12 +424,21 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
 
 async fn answer(
     client: &Arc<proxy::Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     in_progress: InProgress,
     watch: Watch,
+    streams: Option<Arc<StreamTunnels>>,
 ) -> Response<Tracked> {
-    let response = proxy::handle(client, request).await;
+    let streams = streams.filter(|_| *request.method() == Method::CONNECT);
+    let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
+    let mut response = proxy::handle(client, request).await;
     client.interim().close().await;
+    if let Some(tunnel) = response.body_mut().take_tunnel() {
+        match upgrade {
+            Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),
+            None => in_progress.clock().leave_tunnel(tunnel),
+        }
+    }
     Tracked::of(response, watch, in_progress)
 }
 

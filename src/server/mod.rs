@@ -11,6 +11,7 @@ mod places;
 mod protocol;
 mod proxied;
 mod socket;
+mod stream_tunnel;
 mod tls;
 mod workers;
 
@@ -25,6 +26,9 @@ use self::accept::Acceptor;
 use self::connection::ServerState;
 use self::workers::Workers;
 use crate::runtime::Gateway;
+
+/// The part of `server.drain` over which tunnels are told to end; the rest is for their answers.
+const TUNNELS_SHARE: f64 = 0.8;
 
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
@@ -87,7 +91,15 @@ impl Server {
         drain.begin();
         loops.close();
         loops.wait().await;
-        drain.finish(state.gateway.running().plan.config.server.drain).await;
+        let limit = state.gateway.running().plan.config.server.drain;
+        let tunnels = async {
+            state.gateway.tunnels.drain(limit.mul_f64(TUNNELS_SHARE)).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = drain.finish(limit) => {}
+            () = tunnels => {}
+        }
         done.cancel();
     }
 }

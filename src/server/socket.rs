@@ -103,6 +103,11 @@ impl ClientIo {
         self.stream
     }
 
+    /// The socket, and what was read from it and not served.
+    pub(super) fn into_parts(self) -> (Socket, Bytes) {
+        (self.stream, self.prefix)
+    }
+
     /// Ends the connection as its clock says: with a 408, with a reset, or just so.
     pub(super) fn close(mut self) {
         if self.clock.owes_reset() {
@@ -116,6 +121,11 @@ impl ClientIo {
                 Pin::new(&mut self.stream).poll_flush(cx)
             }));
             let _ = std::pin::pin!(said).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+        if self.stream.is_secure() && !self.clock.owes_reset() {
+            // hyper does so, but not on a connection that an upgrade was asked for on.
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         }
     }
 

@@ -13,7 +13,7 @@ mod sessions;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::question::NOT_BEFORE_BYTES_MAX;
 use super::sessions::ENDS;
 use super::window::WindowLog;
 use super::{
-    Answers, ChargeReply, Charges, LeaseReply, Leases, Questions, Release, RevocationKeys,
+    Answers, ChargeReply, Charges, LeaseReply, Leases, News, Questions, Release, RevocationKeys,
     RevocationStatus, SessionEnd, SessionReply, SessionValue, StoreError, Window,
 };
 
@@ -111,6 +111,7 @@ pub struct MemoryStore {
     windows: Mutex<Windows>,
     holders: Mutex<Holders>,
     values: Mutex<Values>,
+    news: Arc<News>,
 }
 
 #[derive(Debug, Default)]
@@ -157,7 +158,13 @@ impl MemoryStore {
             windows: Mutex::default(),
             holders: Mutex::default(),
             values: Mutex::new(Values::new(bounds)),
+            news: Arc::default(),
         }
+    }
+
+    /// See [`super::Store::news`].
+    pub fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     /// How many keys have holders of slots, the dead among them.

@@ -12,6 +12,7 @@ pub mod keys;
 mod known;
 mod lease;
 pub mod memory;
+mod news;
 mod purged;
 mod question;
 pub mod redis;
@@ -19,6 +20,7 @@ pub mod revoked;
 pub mod sessions;
 pub mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +39,7 @@ pub use self::error::StoreError;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
+pub use self::news::News;
 pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
@@ -125,10 +128,20 @@ impl Store {
     /// Writes a revocation and tells every gateway of it, in one step.
     pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
         match self {
-            Self::Redis(store) => store.revoke(revocation).await,
+            Self::Redis(store) => store.revoke(revocation).await?,
             Self::Memory(store) => {
-                store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))
+                store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))?;
             }
+        }
+        self.news().changed.notify_one();
+        Ok(())
+    }
+
+    /// What has changed.
+    pub fn news(&self) -> Arc<News> {
+        match self {
+            Self::Redis(store) => store.news(),
+            Self::Memory(store) => store.news(),
         }
     }
 
@@ -140,7 +153,8 @@ impl Store {
         }
     }
 
-    /// Begins to follow the stream of revocations, if `config` wants to know them during an outage.
+    /// Begins to follow the stream of revocations, if `config` wants to know them during an outage,
+    /// or has tunnels that they end.
     /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
     pub fn follow_revocations(&self, config: &Config) {
         match self {
@@ -250,10 +264,12 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.end_session(keys, part).await,
-            Self::Memory(store) => Ok(store.end_session(keys, part)),
-        }
+        let was_there = match self {
+            Self::Redis(store) => store.end_session(keys, part).await?,
+            Self::Memory(store) => store.end_session(keys, part),
+        };
+        self.news().changed.notify_one();
+        Ok(was_there)
     }
 
     /// The sessions in an index. What is gone is taken out of it.
@@ -288,6 +304,7 @@ impl Store {
             };
             ended += now;
             if left == 0 {
+                self.news().changed.notify_one();
                 return Ok(ended);
             }
         }

@@ -9,8 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -21,6 +20,7 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 use super::flaw::Flaw;
 use crate::base::facts::ClientCertificate;
 use crate::base::http::hex;
+use crate::base::pem;
 use crate::config;
 
 /// `Client-Cert` (RFC 9440 §2.1)
@@ -72,9 +72,8 @@ pub(super) fn server(
                       `BEGIN PRIVATE KEY`";
         Flaw::new(format!("{at}.key"), what, remedy)
     };
-    let chain = chain(written.cert.content.expose()).map_err(of_cert)?;
-    let key = PrivateKeyDer::from_pem_slice(written.key.content.expose())
-        .map_err(|error| of_key(format!("there is no private key in it: {error}")))?;
+    let chain = pem::chain(written.cert.content.expose()).map_err(of_cert)?;
+    let key = pem::private_key(written.key.content.expose()).map_err(of_key)?;
     let (names, not_before, not_after) = chain
         .first()
         .ok_or_else(|| "it is empty".to_owned())
@@ -87,19 +86,6 @@ pub(super) fn server(
         error => of_key(format!("it cannot be used: {error}")),
     })?;
     Ok(ServerCertificate { key: Arc::new(key), names, not_before, not_after })
-}
-
-/// The certificates of a file in PEM; at least one.
-///
-/// # Errors
-/// Why there is none.
-pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err("there is no certificate in it".to_owned()),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("it is not PEM: {error}")),
-    }
 }
 
 /// The names and the dates of a server's certificate.

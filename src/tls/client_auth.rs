@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
-use super::certificate::chain;
 use super::flaw::Flaw;
+use crate::base::pem;
 use crate::config::{ClientAuth, Tickets};
 
 /// What is asked of the clients of some names. Names with the same policy share tickets, others
@@ -84,10 +84,8 @@ fn verifier(
         Flaw::new(format!("{at}client_ca"), what, remedy)
     };
     let mut roots = RootCertStore::empty();
-    for authority in chain(written.ca.content.expose()).map_err(of_ca)? {
-        roots
-            .add(authority)
-            .map_err(|error| of_ca(format!("an authority in it is no good: {error}")))?;
+    for authority in pem::authorities(written.ca.content.expose()).map_err(of_ca)? {
+        roots.add(authority).map_err(|error| of_ca(error.to_string()))?;
     }
     let mut revoked = Vec::new();
     if let Some(crl) = &written.crl {

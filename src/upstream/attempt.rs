@@ -265,8 +265,9 @@ async fn attempt(
     };
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
+    let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
-    let exchanged = conn::exchange(carrier, request, on_interim, timeout).await;
+    let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
 }
 

@@ -10,9 +10,10 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::capacity::Permit;
-use super::conn::Body;
+use super::conn::{Body, Counted};
 use super::endpoint::BusyGuard;
 use super::failure::DownloadFault;
+use crate::base::socket::Socket;
 
 /// A response body.
 #[derive(Debug)]
@@ -21,15 +22,31 @@ pub struct Download {
     /// Until the body has ended.
     held: Option<Held>,
     read_timeout: Duration,
+    /// Whether it is a stream of events, which pauses as a rule.
+    is_stream: bool,
     /// Runs while the upstream pauses.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a body keeps others from.
+/// A connection that has changed to another protocol. It counts as one request in progress for as
+/// long as this lives.
 #[derive(Debug)]
-struct Held {
+pub struct Switched {
+    /// The connection.
+    pub socket: Socket,
+    /// What was read from it behind the response's head.
+    pub early: Bytes,
+    /// What it keeps others from.
+    pub held: Held,
+}
+
+/// What a body, or a connection, keeps others from.
+#[derive(Debug)]
+pub struct Held {
     endpoint: BusyGuard,
     _permit: Permit,
+    /// The connection, where nothing else counts it.
+    _counted: Option<Counted>,
 }
 
 impl Download {
@@ -40,10 +57,28 @@ impl Download {
         endpoint: BusyGuard,
         read_timeout: Duration,
     ) -> Box<Self> {
-        let held = Some(Held { endpoint, _permit: permit });
-        let mut download = Box::new(Self { body, held, read_timeout, pause: None });
+        let held = Some(Held { endpoint, _permit: permit, _counted: None });
+        let mut download =
+            Box::new(Self { body, held, read_timeout, is_stream: false, pause: None });
         download.release_at_end();
         download
+    }
+
+    /// It is a stream of events: it may pause for so long.
+    pub fn set_stream(&mut self, timeout: Duration) {
+        (self.is_stream, self.read_timeout) = (true, timeout);
+    }
+
+    /// Whether it is a stream of events.
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// The connection below a response that has changed its protocol.
+    pub fn into_switched(self) -> Option<Switched> {
+        let held = self.held?;
+        let (socket, early, counted) = self.body.into_connection()?.into_socket();
+        Some(Switched { socket, early, held: Held { _counted: Some(counted), ..held } })
     }
 
     /// Lets go of everything as soon as the last byte is here.
@@ -62,7 +97,8 @@ impl Download {
         }
         let timeout = self.read_timeout;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        pause.as_mut().poll(cx).map(|()| DownloadFault::Stalled)
+        let fault = || if self.is_stream { DownloadFault::Silent } else { DownloadFault::Stalled };
+        pause.as_mut().poll(cx).map(|()| fault())
     }
 }
 

@@ -216,4 +216,7 @@ pub enum DownloadFault {
     /// It paused for longer than `read_timeout`.
     #[error("the upstream paused for longer than read_timeout")]
     Stalled,
+    /// Its stream of events paused for longer than `stream_timeout`.
+    #[error("the upstream's stream of events paused for longer than stream_timeout")]
+    Silent,
 }

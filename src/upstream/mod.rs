@@ -23,7 +23,7 @@ mod outgoing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
 
 use crate::base::body::Upload;
@@ -33,7 +33,7 @@ use crate::observe::Occupancy;
 
 use capacity::{Capacity, Permit};
 pub use connection_error::ConnectionError;
-pub use download::Download;
+pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
 pub use outgoing::OnInterim;
@@ -106,6 +106,22 @@ impl Upstream {
             let permit = self.permit(client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await
         }
+    }
+
+    /// Asks a server to change to the protocol that the request names in `Upgrade`. As
+    /// [`Self::send`], but a 101 is a response then: see [`Download::into_switched`].
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no response that may be passed on.
+    pub async fn upgrade(
+        &self,
+        client: ClientAddr,
+        head: impl Fn() -> Request<()> + Send,
+    ) -> Result<Response<Box<Download>>, Failure> {
+        let nobody = None::<fn(StatusCode, &HeaderMap)>;
+        let mut outgoing = Outgoing::new(head, Upload::none(), nobody).upgrading();
+        let permit = self.permit(client).await?;
+        attempt::send(&self.endpoints, permit, &mut outgoing).await
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.

@@ -16,6 +16,8 @@ pub(super) struct Outgoing<H, I> {
     request: Option<Request<Upload>>,
     /// None where it may not be repeated.
     spare: Option<H>,
+    /// Whether it asks the server to change to another protocol.
+    upgrades: bool,
     on_interim: Option<I>,
 }
 
@@ -30,7 +32,17 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, on_interim }
+        Self { request: Some(request), spare, on_interim, upgrades: false }
+    }
+
+    /// The same, with `Upgrade` among its fields.
+    pub(super) fn upgrading(self) -> Self {
+        Self { upgrades: true, ..self }
+    }
+
+    /// Whether it asks the server to change to another protocol.
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
     }
 
     /// The request, for a connection to take, and what hears of interim responses. A connection

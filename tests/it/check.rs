@@ -182,6 +182,11 @@ fn each_warning_has_its_line_and_its_remedy() {
     };
     for (line, what, remedy) in [
         ("[admin]\ntoken = \"fifteen-bytes-x\"".to_owned(), "admin.token: 15 bytes", "16 random"),
+        (
+            "[server]\nproxy_protocol_from = [\"0.0.0.0/0\"]".to_owned(),
+            "everybody in 0.0.0.0/0 may name",
+            "balancers alone",
+        ),
         (limit("\"10.0.0.0/8\""), "everybody who comes from 10.0.0.0/8", "single machines"),
         (limit("\"192.168.0.0/16\""), "everybody who comes from 192.168.0.0/16", "balancer"),
         (limit("\"::/0\""), "everybody who comes from ::/0", "balancer"),

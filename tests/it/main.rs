@@ -96,8 +96,11 @@ mod sessions;
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.
 mod target;
-/// Upstreams of several servers, of which some are dead.
+/// TLS to clients: certificates by name, what clients must show, handshakes.
 mod tls;
+/// WebSockets and streams of events: opened, passed through, bounded and ended.
+mod tunnels;
+/// Upstreams of several servers, of which some are dead.
 mod two_servers;
 /// TLS towards upstreams: whom the gateway believes, and who it says it is.
 mod upstream_tls;

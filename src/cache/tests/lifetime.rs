@@ -31,6 +31,25 @@ fn what_is_stale_from_the_start_is_kept_to_be_validated() {
 }
 
 #[test]
+fn a_stream_of_events_is_given_no_lifetime() {
+    let ttl = Some(Duration::from_secs(60));
+    let route = config::Cache { ttl, heuristic: true, ..config::Cache::default() };
+    let old = "last-modified: Thu, 01 Jan 2015 00:00:00 GMT";
+    for (kind, expected) in [
+        ("text/event-stream", Err(NoFreshness)),
+        ("Text/Event-Stream ; charset=utf-8", Err(NoFreshness)),
+        ("text/event-stream\ncache-control: max-age=5", Ok(5)),
+        ("text/event-streams", Ok(60)),
+        ("text/plain", Ok(60)),
+    ] {
+        let response = format!("{old}\ncontent-type: {kind}");
+        let case = Case { response: &response, ..PLAIN };
+        let outcome = case.outcome_of(&route, &Method::GET, NOW, NOW);
+        assert_eq!(outcome.map(|f| f.lifetime_s), expected, "{kind}");
+    }
+}
+
+#[test]
 fn staleness_is_what_the_response_says_and_else_the_route() {
     let route = config::Cache {
         stale_while_revalidate: Some(Duration::from_secs(30)),

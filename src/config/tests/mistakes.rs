@@ -272,7 +272,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[store.on_outage]", "reconcile = true", "stay on this node"),
     ("[upstreams.u]", "balance = 'ewma'", "\"p2c\""),
     ("[upstreams.u]", "servers = ['srv+http://a']", "by host and port"),
-    ("[routes.r]", "upgrade = ['websocket']", "removed from requests"),
     ("[routes.r]", "cors = {}", "go to the upstream"),
     ("[upstreams.u]", "health.path = '/'", "probed"),
     ("[upstreams.u]", "breaker = {}", "share of requests"),

@@ -22,7 +22,7 @@ use super::stream::{End, Look, Place};
 use crate::config;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
-use crate::store::{RevocationKeys, RevocationStatus};
+use crate::store::{News, RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
@@ -50,6 +50,8 @@ pub(super) struct Follower {
     keys: Keys,
     /// How long anything may be revoked: `admin.revocation_ttl`, longer than any token lives.
     lifetime: Duration,
+    /// Who is told of entries.
+    news: Arc<News>,
 }
 
 impl Follower {
@@ -59,6 +61,7 @@ impl Follower {
         settings: &config::Store,
         lifetime: Duration,
         says: &Arc<Says>,
+        news: &Arc<News>,
     ) -> Arc<Self> {
         let follower = Arc::new(Self {
             revoked: RwLock::new(Revoked::new(settings.revocations)),
@@ -66,6 +69,7 @@ impl Follower {
             complained: AtomicBool::new(false),
             keys: Keys::new(&settings.prefix),
             lifetime,
+            news: Arc::clone(news),
         });
         tokio::spawn(supervise(Arc::downgrade(&follower), settings.clone(), Arc::clone(says)));
         follower
@@ -115,6 +119,9 @@ impl Follower {
         revoked.heard(asked_at);
         let incomplete = !revoked.is_complete(now);
         drop(revoked);
+        if !look.entries.is_empty() {
+            self.news.revoked.notify_one();
+        }
         if self.complained.swap(incomplete, Ordering::AcqRel) != incomplete {
             if incomplete {
                 tracing::warn!(

@@ -47,7 +47,8 @@ use self::stream::{Told, executed, millis};
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    Answers, Charges, Questions, Release, Revocation, RevocationKeys, RevocationStatus, StoreError,
+    Answers, Charges, News, Questions, Release, Revocation, RevocationKeys, RevocationStatus,
+    StoreError,
 };
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -63,6 +64,7 @@ pub struct RedisStore {
     follower: OnceLock<Arc<Follower>>,
     /// Who hears of changed epochs.
     tracker: OnceLock<Tracker>,
+    news: Arc<News>,
     settings: config::Store,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
@@ -82,6 +84,7 @@ impl RedisStore {
             joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
+            news: Arc::default(),
             settings: settings.clone(),
             hashes: AtomicBool::new(false),
         }
@@ -252,11 +255,18 @@ impl RedisStore {
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
     pub fn follow_revocations(&self, config: &config::Config) {
-        if !config.store.on_outage.revocation_max_stale.is_zero() {
+        let has_tunnels =
+            config.routes.values().any(|route| route.tunnel.is_some() && route.auth.is_some());
+        if has_tunnels || !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
-            let says = &self.node.says;
-            self.follower.get_or_init(|| Follower::start(&self.settings, lifetime, says));
+            let (says, news) = (&self.node.says, &self.news);
+            self.follower.get_or_init(|| Follower::start(&self.settings, lifetime, says, news));
         }
+    }
+
+    /// See [`super::Store::news`].
+    pub fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     /// See [`super::Store::recall`].

@@ -122,6 +122,20 @@ impl Body {
         Self { source, trailers, has_ended, first: None }
     }
 
+    /// No body: the connection has changed to another protocol, and no request follows on it.
+    pub(super) fn switched(incoming: Incoming, connection: Box<Connection>) -> Self {
+        let source = Source::Link(Link { incoming, connection: Some(connection) });
+        Self { source, trailers: false, has_ended: false, first: None }
+    }
+
+    /// The HTTP/1.1 connection, whatever was read of the body.
+    pub(in crate::upstream) fn into_connection(self) -> Option<Box<Connection>> {
+        match self.source {
+            Source::Link(link) => link.connection,
+            Source::Branch(_) => None,
+        }
+    }
+
     /// Takes what is here of the body, and waits for nothing. A body that has broken off before its
     /// first byte is found out while the client can still be told.
     ///

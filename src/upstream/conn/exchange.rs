@@ -4,7 +4,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::branch;
@@ -35,7 +35,7 @@ impl Carrier {
 }
 
 /// Sends the request and returns once the head of its response is there. The body brings the
-/// connection along.
+/// connection along. `upgrades`: the request asks for another protocol, so a 101 is an answer.
 ///
 /// # Errors
 /// [`Unanswered`]; an HTTP/1.1 connection is closed then. Of what nobody has read, the request is
@@ -45,6 +45,7 @@ pub(in crate::upstream) async fn exchange(
     request: &mut Option<Request<Upload>>,
     on_interim: Option<&impl OnInterim>,
     timeout: Duration,
+    upgrades: bool,
 ) -> Result<Response<Body>, Unanswered> {
     let mut connection = match carrier {
         Carrier::Link(connection) => connection,
@@ -61,6 +62,9 @@ pub(in crate::upstream) async fn exchange(
         });
     }
     let mut response = connection.send(request, timeout).await?;
+    if upgrades && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response.map(|incoming| Body::switched(incoming, connection)));
+    }
     let said = head::settle(&mut response).map_err(Unanswered::Malformed)?;
     if said.is_http_10 {
         connection.is_of_an_old_server();

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -38,7 +39,7 @@ pub(in crate::upstream) struct Connection {
     /// Fires no later than the current exchange's deadline. Kept from one exchange to the next,
     /// because moving a timer costs more than letting it fire early once in a while.
     alarm: Pin<Box<Sleep>>,
-    _counted: Counted,
+    counted: Counted,
 }
 
 impl std::fmt::Debug for Connection {
@@ -76,7 +77,7 @@ impl Connection {
             resting_since: None,
             is_old: false,
             alarm,
-            _counted: counted,
+            counted,
         }))
     }
 
@@ -110,6 +111,12 @@ impl Connection {
     /// its `Connection` says: hyper would send it in HTTP/1.0, and drop a body of unknown length.
     pub(super) fn is_of_an_old_server(&mut self) {
         self.is_old = true;
+    }
+
+    /// The socket, what was read from it and not used, and the connection's place in the count.
+    pub(in crate::upstream) fn into_socket(self) -> (Socket, Bytes, Counted) {
+        let parts = self.io.into_parts();
+        (parts.io.into_inner(), parts.read_buf, self.counted)
     }
 
     /// Does what I/O there is to do.

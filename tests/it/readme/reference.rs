@@ -104,11 +104,15 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         _ => servers,
     };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
+    let mut route = vec!["path = \"/*\"", "upstream = \"NAME\""];
+    if path.starts_with("routes.NAME.tunnel.") {
+        route.push("upgrade = [\"websocket\"]");
+    }
     let mut tables = vec![
         ("auth.NAME", keys),
         ("limits.NAME", limit),
         ("upstreams.NAME", servers),
-        ("routes.NAME", vec!["path = \"/*\"", "upstream = \"NAME\""]),
+        ("routes.NAME", route),
     ];
     let optional = [
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
@@ -345,6 +349,10 @@ path = "/cached/*"
 upstream = "shop"
 limits = ["tight"]
 cache = {{ ttl = "1h", shared = true }}
+[routes.live]
+path = "/live"
+upstream = "shop"
+upgrade = ["websocket"]
 "#,
             upstream.table("shop"),
             issuer.url(),

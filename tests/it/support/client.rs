@@ -7,7 +7,7 @@ use super::PATIENCE;
 use super::wire::{Chunks, Fields, Framing, framing, head, values};
 
 /// A connection whose reads end, with an error, after [`PATIENCE`].
-fn connect(address: SocketAddr) -> TcpStream {
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");

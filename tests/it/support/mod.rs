@@ -15,6 +15,7 @@ pub(crate) mod tls;
 mod tls_front;
 mod token;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 use std::time::Duration;

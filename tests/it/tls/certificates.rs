@@ -109,7 +109,7 @@ fn files_that_change_are_read_anew_and_what_cannot_be_used_is_not() {
     // Another key, and no certificate of it yet: the former stay.
     std::fs::write(folder.join("site.key"), &new.key).unwrap();
     house.counts("portcullis_tls_reloads_total", ("result", "refused"), 1.0);
-    assert!(house.gateway.stderr().contains("not that of the certificate"));
+    eventually("it is said why", || house.gateway.stderr().contains("not that of the certificate"));
     assert!(TlsClient::new(&house.authority).connect(house.tls, "shop.test").is_ok());
     std::fs::write(folder.join("site.pem"), &new.cert).unwrap();
     eventually_shows(&house, &new);
@@ -201,9 +201,9 @@ fn what_is_wrong_with_certificates_is_told_before_they_are_served() {
     let folder = house.gateway.folder();
     for (certificate, key, more, expected) in [
         ("site.pem", "other.key", "", "the key is not that of the certificate"),
-        ("junk.pem", "site.key", "", "there is no certificate in it"),
-        ("site.pem", "site.pem", "", "there is no private key in it"),
-        ("site.pem", "site.key", "client_ca = 'junk.pem'", "there is no certificate in it"),
+        ("junk.pem", "site.key", "", "holds no certificate"),
+        ("site.pem", "site.pem", "", "holds no private key"),
+        ("site.pem", "site.key", "client_ca = 'junk.pem'", "holds no certificate"),
         ("site.pem", "site.key", "redirect = true", "no listener in clear"),
         ("over.pem", "over.key", "", "has expired"),
     ] {

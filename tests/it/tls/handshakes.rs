@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use super::House;
 use crate::support::tls::{self, answer, get};
-use crate::support::{Client, PATIENCE, TlsClient, raw_until_close};
+use crate::support::{Client, PATIENCE, TlsClient, eventually, raw_until_close};
 
 #[test]
 fn a_handshake_that_never_ends_does() {
@@ -20,7 +20,9 @@ fn a_handshake_that_never_ends_does() {
         assert!(!rest.starts_with(b"HTTP"), "no clear answer in TLS");
     }
     house.counts("portcullis_tls_handshakes_total", ("result", "timeout"), 3.0);
-    assert!(TlsClient::new(&house.authority).get(house.tls, "shop.test", "/", "").is_ok());
+    // A busy machine may be slower than that, too.
+    let client = TlsClient::new(&house.authority);
+    eventually("others are served", || client.get(house.tls, "shop.test", "/", "").is_ok());
 }
 
 #[test]
@@ -38,7 +40,9 @@ fn what_is_no_tls_is_answered_once_and_clearly() {
     let answer = raw_until_close(house.tls, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
     house.counts("portcullis_connection_errors_total", ("reason", "clear_on_tls_port"), 1.0);
-    assert!(house.gateway.stderr().contains("speaks HTTP in clear to a listener with TLS"));
+    eventually("it is said once", || {
+        house.gateway.stderr().contains("speaks HTTP in clear to a listener with TLS")
+    });
     for junk in
         [&[0xff_u8; 64][..], &[0x16, 0x03, 0x01, 0xff, 0xff], &[0x80, 0x2e, 0x01, 0x00, 0x02]]
     {
@@ -59,13 +63,13 @@ fn what_is_no_tls_is_answered_once_and_clearly() {
 
 #[test]
 fn an_idle_connection_is_parked_under_tls_and_ends_with_a_word() {
-    let house = House::start("[server]\npark_after = '100ms'\nlimits.idle_timeout = '1s'");
+    let house = House::start("[server]\npark_after = '100ms'\nlimits.idle_timeout = '4s'");
     let client = TlsClient::new(&house.authority);
     let mut stream = client.connect(house.tls, "shop.test").unwrap();
     for path in ["/a", "/b"] {
         let reply = answer(&mut stream, &get("shop.test", path, ""));
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-        crate::support::eventually("it is parked", || {
+        eventually("it is parked", || {
             let text = Client::get(house.gateway.admin, "/metrics").send().text();
             crate::support::Exposition::text(&text).value("portcullis_connections_parked", &[])
                 == Some(1.0)

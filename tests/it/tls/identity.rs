@@ -1,6 +1,7 @@
 //! Clients with certificates as callers: who they are to limits, caches, sessions and upstreams,
 //! how they are revoked, and tokens that are good with one certificate alone.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use crate::auth::with;
 use crate::support::tls::{TlsStream, answer, get, try_answer};
 use crate::support::{
     AUTH, CertificateAuthority, Client, Folder, Gateway, Pair, Redis, TcpProxy, TlsClient,
-    Upstream, claims, eventually, operate, response, run, token,
+    Upstream, claims, eventually, operate, response, run, token, websocket,
 };
 
 const TABLES: &str = r#"
@@ -60,6 +61,12 @@ path = "/both"
 upstream = "shop"
 auth = { by = ["users", "devices"] }
 limits = ["device"]
+[routes.live]
+path = "/live"
+upstream = "shop"
+auth = { by = ["users", "devices"] }
+upgrade = ["websocket"]
+tunnel = { end_on = ["jti"] }
 [routes.cached]
 path = "/cached"
 upstream = "shop"
@@ -180,7 +187,7 @@ fn bearer(token: &str) -> String {
 /// A token that is good with this certificate alone.
 fn bound(own: &Pair) -> String {
     let thumbprint = URL_SAFE_NO_PAD.encode(sha256(own));
-    token(with(json!({ "cnf": { "x5t#S256": thumbprint } })))
+    token(with(json!({ "sid": "s1", "cnf": { "x5t#S256": thumbprint } })))
 }
 
 fn revoke(node: &Node, what: &Value) -> Value {
@@ -425,6 +432,33 @@ fn a_bound_token_is_good_with_its_own_certificate_alone() {
         let malformed = bearer(&token(with(json!({ "cnf": cnf }))));
         let answer = fleet.ask(&node, Some(&bob), "/both", &malformed);
         assert_eq!(answer, refused(401, "token_invalid"), "{cnf}");
+    }
+}
+
+#[test]
+fn a_web_socket_ends_with_the_certificate_that_opened_it() {
+    let fleet = Fleet { upstream: websocket::upstream(websocket::echo).0, ..Fleet::open() };
+    let node = fleet.node("");
+    eventually("revocations are followed", || {
+        node.gateway.stderr().contains("revocations are followed")
+    });
+    for (name, as_bound) in [("ann", false), ("bob", true)] {
+        let own = fleet.clients.client(name);
+        // `end_on` leaves the session out here, and not what the token is good with.
+        let lines = if as_bound { bearer(&bound(&own)) } else { String::new() };
+        let mut stream = fleet.connect(&node, Some(&own));
+        stream.write_all(websocket::handshake("/live", &lines).as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        let mut until = |end: &[u8]| {
+            let mut byte = [0];
+            while !seen.ends_with(end) {
+                stream.read_exact(&mut byte).unwrap();
+                seen.push(byte[0]);
+            }
+        };
+        until(b"\r\n\r\n");
+        revoke(&node, &json!({ "cert": hex(&sha256(&own)) }));
+        until(&websocket::frame(websocket::CLOSE, false, websocket::reason(1008, "token revoked")));
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = chain(pem)?;
     let mut roots = RootCertStore::empty();
     for certificate in &certificates {
@@ -25,8 +25,8 @@ pub(super) fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, Str
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+pub fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("is not PEM: {error}"))?;
     if certificates.is_empty() {
@@ -39,8 +39,8 @@ pub(super) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| match error {
+pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         Error::NoItemsFound => "holds no private key without a password".to_owned(),
         error => format!("is not PEM: {error}"),
     })

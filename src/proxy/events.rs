@@ -1,0 +1,97 @@
+//! A stream of events (`text/event-stream`) on its way to the client. It has no end of its own, so
+//! others end it: cleanly where its client is to come again (the drain, a route that is gone), or
+//! by cutting it off where its client may not (its token).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::transaction::Transaction;
+use super::tunnel::expires_at;
+use crate::runtime::{Kind, OpenTunnel, Terms};
+use crate::tunnel::End;
+use crate::upstream::{Download, DownloadFault};
+
+/// Why a stream of events ended.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The upstream has ended it, or it goes on.
+    Frame(Option<Result<Frame<Bytes>, DownloadFault>>),
+    /// Somebody else has; its client may come again.
+    Over(End),
+    /// Somebody else has, and its client is to see that.
+    CutOff(End),
+}
+
+/// A stream of events.
+#[derive(Debug)]
+pub(super) struct Events {
+    download: Box<Download>,
+    open: OpenTunnel,
+    /// Runs until the caller's token expires.
+    expiry: Option<Pin<Box<Sleep>>>,
+    is_over: bool,
+}
+
+impl Events {
+    /// The stream that `download` is. Nothing where its request has no route.
+    pub(super) fn open(
+        download: Box<Download>,
+        transaction: &Transaction,
+    ) -> Result<Self, Box<Download>> {
+        let Transaction { received, resolved, caller, .. } = transaction;
+        let plan = received.plan();
+        let mut routes = plan.routes.policies();
+        let Some(route) = routes.find(|route| Some(route.index) == resolved.route) else {
+            return Err(download);
+        };
+        let terms = Terms {
+            kind: Kind::Events,
+            route: Arc::clone(route),
+            client: resolved.client.address,
+            caller: caller.clone(),
+            session: None,
+        };
+        let expires_at = caller.as_deref().and_then(|identity| expires_at(plan, identity));
+        let expiry = expires_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        let open = received.connection.gateway.tunnels.open(terms);
+        Ok(Self { download, open, expiry, is_over: false })
+    }
+
+    /// What comes next.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let expired =
+            self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready());
+        let end = self.open.control.poll(cx).or(expired.then_some(End::Expired));
+        if let Some(end) = end {
+            let may_come_again = matches!(end, End::Drain | End::RouteGone);
+            // A length that was announced has no other end.
+            self.is_over = may_come_again && self.download.size_hint().exact().is_none();
+            return Poll::Ready(if self.is_over { Next::Over(end) } else { Next::CutOff(end) });
+        }
+        Pin::new(&mut *self.download).poll_frame(cx).map(Next::Frame)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.is_over || self.download.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.download.size_hint()
+    }
+}
+
+/// The reason for the log.
+pub(super) fn reason(end: End) -> &'static str {
+    match end {
+        End::Expired => "stream_expired",
+        End::Revoked => "stream_revoked",
+        End::Drain => "stream_drained",
+        End::RouteGone => "stream_route_gone",
+        _ => "closed_by_operator",
+    }
+}

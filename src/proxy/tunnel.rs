@@ -1,0 +1,103 @@
+//! What is left of a request once its connection has changed to WebSocket. The bytes are moved by
+//! `crate::tunnel`, in the task of the client's connection.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::transaction::Transaction;
+use crate::base::facts::Identity;
+use crate::plan::{Plan, Route};
+use crate::runtime::{Kind, Terms};
+use crate::store::SessionKeys;
+use crate::tunnel::{Begun, Carrier, End, Pump, Report, Rules};
+use crate::upstream::{Held, Switched};
+
+/// A tunnel that its upstream has agreed to.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The upstream's end.
+    pub(super) upstream: Switched,
+    pub(super) route: Arc<Route>,
+    /// What the client's own key is answered with; nothing over HTTP/2.
+    pub(super) accept: Option<HeaderValue>,
+    /// The session that was attached.
+    pub(super) session: Option<SessionKeys>,
+}
+
+/// A request whose connection has changed to WebSocket: its record, and its place among those in
+/// flight, last as long as the tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    opened: Box<Opened>,
+    transaction: Box<Transaction>,
+    /// How long it took to open it.
+    opened_after: Duration,
+}
+
+impl Tunnel {
+    /// A tunnel that nothing has passed yet.
+    pub(super) fn new(opened: Box<Opened>, transaction: Box<Transaction>) -> Self {
+        let opened_after = transaction.received.started.elapsed();
+        Self { opened, transaction, opened_after }
+    }
+
+    /// The connection has ended before the client could know of it.
+    pub fn abandon(mut self) {
+        self.transaction.record.note_tunnel(Report::unused(End::Client), self.opened_after);
+    }
+
+    /// Moves bytes until the tunnel has ended, or `cut` is cancelled; then its record is written.
+    pub async fn run<C: Carrier>(self, client: Begun<C>, cut: &CancellationToken) {
+        let Self { opened, mut transaction, opened_after } = self;
+        let Opened { upstream: Switched { socket, early, held }, route, session, .. } = *opened;
+        // Until its end it is a request in progress for its upstream.
+        let _held: Held = held;
+        let gateway = Arc::clone(&transaction.received.connection.gateway);
+        let Transaction { resolved, caller, .. } = &*transaction;
+        let terms = Terms {
+            kind: Kind::WebSocket,
+            route: Arc::clone(&route),
+            client: resolved.client.address,
+            caller: caller.clone(),
+            session,
+        };
+        let open = gateway.tunnels.open(terms);
+        let meter = gateway.observer.metrics.tunnels();
+        let plan = transaction.received.plan();
+        let tunnel = route.tunnel.clone().unwrap_or_default();
+        let caller = transaction.caller.as_deref().filter(|_| tunnel.end_on.expiry);
+        let rules = Rules {
+            tunnel: &tunnel,
+            progress_timeout: plan.upload.progress_timeout,
+            expires_at: caller.and_then(|identity| expires_at(plan, identity)),
+            control: &open.control,
+            meter,
+        };
+        let mut pump = Pump::new(client, Begun { carrier: socket, early }, &rules);
+        tokio::select! {
+            biased;
+            () = pump.run() => {}
+            () = cut.cancelled() => pump.cut(),
+        }
+        let report = pump.report();
+        // The sockets first: whoever reads the line finds them closed.
+        drop(pump);
+        drop(open);
+        meter.ended(report.end.word());
+        transaction.record.note_tunnel(report, opened_after);
+    }
+}
+
+/// When a caller's token expires, with the leeway that it was admitted with; nothing for one that
+/// does not.
+pub(super) fn expires_at(plan: &Plan, identity: &Identity) -> Option<Instant> {
+    let seconds = u64::try_from(identity.expires_at).ok().filter(|at| *at < i64::MAX as u64)?;
+    let leeway = plan.config.auth.get(&*identity.verifier).map(|verifier| verifier.leeway);
+    let at = Duration::from_secs(seconds) + leeway.unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::now().checked_add(at.saturating_sub(now))
+}
