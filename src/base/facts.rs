@@ -300,15 +300,6 @@ pub fn scalar(value: &serde_json::Value) -> Option<std::borrow::Cow<'_, str>> {
     }
 }
 
-/// Whether a message is a gRPC call: those need trailers, may rest, and get their errors as
-/// `grpc-status`.
-pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/grpc")
-    })
-}
-
 /// Whether a message is a stream of events (HTML Living Standard, server-sent events): it may pause
 /// for long, and has no end of its own.
 pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
@@ -317,17 +308,4 @@ pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
         let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     })
-}
-
-/// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a
-/// header (RFC 9110 §6.5.1).
-pub fn keep_allowed_trailers(fields: &mut http::HeaderMap) {
-    const ALLOWED: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
-    let mut kept = http::HeaderMap::new();
-    for name in ALLOWED {
-        for value in fields.get_all(name) {
-            kept.append(name, value.clone());
-        }
-    }
-    *fields = kept;
 }

@@ -8,6 +8,7 @@
 mod admin;
 mod auth;
 mod cache;
+mod grpc;
 mod jwks;
 mod limit;
 mod load;
@@ -35,6 +36,7 @@ use std::collections::BTreeMap;
 pub use admin::Admin;
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use cache::{Cache, SetCookie};
+pub use grpc::Grpc;
 pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse};

@@ -206,6 +206,7 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
+            grpc: written.grpc.clone().map(Box::new),
             upstream,
             invalidates,
             stream_timeout: written.stream_timeout,

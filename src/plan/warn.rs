@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, Route};
+use crate::config::{Config, KeySource, Problems, Protocol, Route};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -22,6 +22,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     balancers_everywhere(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
+    grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     authorities(config, &mut warnings);
@@ -93,6 +94,21 @@ fn certificates(config: &Config, tls: Option<&Table>, warnings: &mut Problems) {
                 format!("no certificate is for {host}: its clients come in clear or not at all");
             let remedy = "add one to server.tls.certificates, or mark one default = true";
             warnings.push(format!("routes.{name}.host"), what, remedy);
+        }
+    }
+}
+
+/// gRPC servers speak HTTP/2 alone.
+fn grpc_over_http1(config: &Config, warnings: &mut Problems) {
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.grpc.is_some()) {
+        let upstream = config.upstreams.get(&route.upstream);
+        if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
+            let what = format!(
+                "the upstream {} is spoken to over HTTP/1.1, and gRPC servers speak HTTP/2",
+                route.upstream
+            );
+            let remedy = format!("write protocol = \"h2\" in [upstreams.{}]", route.upstream);
+            warnings.push(format!("routes.{name}.grpc"), what, remedy);
         }
     }
 }
