@@ -18,7 +18,8 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// How long a handshake may take, from the connection's start.
     pub handshake_timeout: Duration,
-    /// Handshakes at a time; others wait within `handshake_timeout`.
+    /// Handshakes that are computed at a time; others wait within `handshake_timeout`. Those that
+    /// wait for their client do not count.
     pub handshakes: usize,
     /// Whether sessions are resumed by tickets, where the file says so.
     pub tickets: Option<Tickets>,

@@ -2,7 +2,9 @@
 //! is spoken above TLS is agreed on.
 
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls::server::Acceptor;
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConnection};
@@ -29,7 +31,7 @@ const RECORD_BYTES: usize = 16 * 1024;
 /// Most bytes that wait in TLS for a client, however slow it may be.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Handshakes at a time: each takes up to a millisecond of a core.
+/// Handshakes that are computed at a time: each takes up to a millisecond of a core.
 #[derive(Debug)]
 pub(super) struct Handshakes(Semaphore);
 
@@ -136,8 +138,6 @@ impl Handshakes {
         }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let hello = hello.await.map_err(Failure::Broken)?;
-        // What is read until here costs nothing much; from here on it costs a signature.
-        let Ok(_permit) = self.0.acquire().await else { return Err(Failure::Busy) };
         let entry = match live.table().find(hello.client_hello().server_name()) {
             Some(entry) => Arc::clone(entry),
             None => return Err(unknown_name(hello).await),
@@ -147,8 +147,17 @@ impl Handshakes {
         let buffer = buffer.clamp(RECORD_BYTES, BUFFER_BYTES_MAX);
         let limited = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(buffer));
         let config = Arc::clone(entry.config());
-        let stream = hello.into_stream_with(config, limited).await.map_err(Failure::Broken)?;
-        agreed(stream, &entry)
+        // What is read until here costs nothing much; from here on it costs a signature.
+        let Ok(permit) = self.0.acquire().await else { return Err(Failure::Busy) };
+        let mut shaking = pin!(hello.into_stream_with(config, limited));
+        let begun = std::future::poll_fn(|cx| Poll::Ready(shaking.as_mut().poll(cx))).await;
+        // It is made. Clients that say no more would keep all others from their turn.
+        drop(permit);
+        let stream = match begun {
+            Poll::Ready(stream) => stream,
+            Poll::Pending => shaking.await,
+        };
+        agreed(stream.map_err(Failure::Broken)?, &entry)
     }
 }
 

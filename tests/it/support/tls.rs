@@ -166,13 +166,18 @@ impl TlsClient {
         mut tcp: TcpStream,
         name: &str,
     ) -> Result<TlsStream, String> {
+        let (connection, greeting) = self.greeting(name);
+        tcp.write_all(&[before, &greeting].concat()).map_err(|error| error.to_string())?;
+        self.finish(StreamOwned::new(connection, tcp))
+    }
+
+    /// A handshake that begins, and its greeting.
+    pub(crate) fn greeting(&self, name: &str) -> (ClientConnection, Vec<u8>) {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.config), name);
-        let mut connection = connection.expect("a connection");
-        let mut first = before.to_vec();
-        connection.write_tls(&mut first).expect("a greeting");
-        tcp.write_all(&first).map_err(|error| error.to_string())?;
-        self.finish(StreamOwned::new(connection, tcp))
+        let (mut connection, mut greeting) = (connection.expect("a connection"), Vec::new());
+        connection.write_tls(&mut greeting).expect("a greeting");
+        (connection, greeting)
     }
 
     fn finish(&self, mut stream: TlsStream) -> Result<TlsStream, String> {
@@ -195,11 +200,7 @@ impl TlsClient {
     ) -> Result<TlsStream, String> {
         let mut tcp = TcpStream::connect(address).map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).expect("an option");
-        let server = ServerName::try_from(name.to_owned()).expect("a name");
-        let connection = ClientConnection::new(Arc::clone(&self.config), server);
-        let mut connection = connection.expect("a connection");
-        let mut greeting = Vec::new();
-        connection.write_tls(&mut greeting).expect("a greeting");
+        let (connection, greeting) = self.greeting(name);
         for byte in greeting {
             tcp.write_all(&[byte]).map_err(|error| error.to_string())?;
         }

@@ -35,6 +35,23 @@ fn a_greeting_in_pieces_is_read() {
 }
 
 #[test]
+fn clients_that_say_no_more_keep_nobody_from_shaking_hands() {
+    let house = House::start("handshakes = 1\nhandshake_timeout = '10m'");
+    let client = TlsClient::new(&house.authority);
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(house.tls).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&client.greeting("shop.test").1).unwrap();
+        // The gateway has had its turn, and waits.
+        stream.read_exact(&mut [0]).unwrap();
+        silent.push(stream);
+    }
+    let answer = client.get(house.tls, "shop.test", "/", "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
 fn what_is_no_tls_is_answered_once_and_clearly() {
     let house = House::start("");
     let answer = raw_until_close(house.tls, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
