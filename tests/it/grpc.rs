@@ -3,6 +3,7 @@
 mod both_ways;
 mod bounds;
 mod deadline;
+mod ends;
 mod metadata;
 mod status;
 mod web;
