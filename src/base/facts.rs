@@ -69,7 +69,7 @@ pub struct Encryption {
     /// equal demands.
     pub client_policy: u64,
     /// The client's certificate, which was verified; nothing where it showed none.
-    pub client: Option<ClientCertificate>,
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 /// What a client's certificate says of it.
@@ -89,7 +89,9 @@ pub struct ClientCertificate {
     pub thumbprint: String,
     /// The fields that tell an upstream of it: `Client-Cert` (RFC 9440 §2) and ours.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its end, in Unix seconds.
+    /// Its dates, in Unix seconds; it is good at both of them (RFC 5280 §4.1.2.5).
+    pub not_before: i64,
+    /// See `not_before`.
     pub not_after: i64,
 }
 
@@ -195,11 +197,29 @@ impl Target {
     }
 }
 
-/// Who calls, as far as a verified token says.
+/// Who calls, as far as that was verified.
 pub type Caller = Option<Arc<Identity>>;
 
-/// What a verified token, or the record of an API key, says. Built once and shared by all requests
-/// that carry it.
+/// By what a caller is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A token.
+    Token {
+        /// SHA-256 of the certificate that its sender must show, in base64url (RFC 8705 §3.1);
+        /// nothing where it is good for whoever has it.
+        bound_to: Option<Box<str>>,
+    },
+    /// An API key.
+    ApiKey {
+        /// Store key of its record, which must exist; nothing when revocation is off.
+        record: Option<String>,
+    },
+    /// The certificate of its connection.
+    Certificate,
+}
+
+/// What a verified token, the record of an API key, or a client's certificate says. Built once and
+/// shared by all requests that carry it.
 #[derive(Debug)]
 pub struct Identity {
     /// The whole claims object.
@@ -208,17 +228,17 @@ pub struct Identity {
     pub exact: Exact,
     /// `sub`
     pub subject: Option<String>,
-    /// `iat`, Unix seconds.
+    /// `iat`, or the begin of a certificate, Unix seconds.
     pub issued_at: Option<i64>,
-    /// `exp`, Unix seconds; `i64::MAX` for an API key that does not expire.
+    /// `exp`, or the end of a certificate, Unix seconds; `i64::MAX` for an API key that does not
+    /// expire.
     pub expires_at: i64,
-    /// Store keys whose existence revokes the token; empty when revocation is off.
+    /// By what it is known.
+    pub credential: Credential,
+    /// Store keys whose existence revokes it; empty when revocation is off.
     pub blacklist_keys: Vec<String>,
     /// Store key of the subject's not-before time, when revocation is on.
     pub not_before_key: Option<String>,
-    /// Store key of an API key's record, which must exist; nothing for tokens, and when revocation
-    /// is off.
-    pub record_key: Option<String>,
     /// The name of the verifier that vouches for all this.
     pub verifier: Arc<str>,
     /// The verifier's name, where its callers could be confused with another verifier's: what is
@@ -229,11 +249,28 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the store can know of a revocation of this token.
+    /// Whether the store can know of a revocation of this credential.
     pub fn is_revocable(&self) -> bool {
         !self.blacklist_keys.is_empty()
             || self.not_before_key.is_some()
-            || self.record_key.is_some()
+            || self.record_key().is_some()
+    }
+
+    /// Store key of an API key's record, where it must exist.
+    pub fn record_key(&self) -> Option<&str> {
+        match &self.credential {
+            Credential::ApiKey { record } => record.as_deref(),
+            Credential::Token { .. } | Credential::Certificate => None,
+        }
+    }
+
+    /// How many of `blacklist_keys` are of the credential itself, and not of its session.
+    pub fn own_keys(&self) -> usize {
+        let own = match &self.credential {
+            Credential::Token { bound_to } => 1 + usize::from(bound_to.is_some()),
+            Credential::ApiKey { .. } | Credential::Certificate => 1,
+        };
+        own.min(self.blacklist_keys.len())
     }
 
     /// A claim, also a nested one (`realm.roles`): a dotted name that is no claim itself walks into

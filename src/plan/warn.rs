@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, Protocol};
+use crate::config::{Config, KeySource, Problems, Protocol, Route};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -25,7 +25,51 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
     certificates(config, tls, &mut warnings);
+    authorities(config, &mut warnings);
+    told_and_cached(config, &mut warnings);
     warnings
+}
+
+/// Routes that cache for everybody what an upstream answers that is told of certificates. Where a
+/// verifier takes certificates that is a problem; elsewhere the upstream may not look at them.
+fn told_and_cached(config: &Config, warnings: &mut Problems) {
+    let mut certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
+    if certificates.all(|certificate| certificate.client.is_none()) {
+        return;
+    }
+    let for_all = |route: &Route| {
+        route.cache.as_ref().is_some_and(|it| !it.shared && it.partition.is_empty())
+    };
+    for (name, _) in config.routes.iter().filter(|(_, route)| for_all(route)) {
+        let what = "the upstream is told of a client's certificate, and what it answers is stored \
+                    for everybody";
+        let remedy = "say cache.shared = true (the upstream ignores certificates), or add auth by \
+                      certificates and cache.partition = [\"claim:sha256\"]";
+        warnings.push(format!("routes.{name}.cache"), what, remedy);
+    }
+}
+
+/// Routes whose callers could be vouched for by any of several authorities: each could give a
+/// client of its own the name of another's.
+fn authorities(config: &Config, warnings: &mut Problems) {
+    let certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
+    let mut asked = certificates.filter_map(|certificate| certificate.client.as_ref());
+    let first = asked.next();
+    if first.is_none_or(|first| asked.all(|other| other.ca == first.ca)) {
+        return;
+    }
+    let takes = |name: &String| {
+        let written = config.auth.get(name);
+        written.is_some_and(|it| matches!(it.keys, Some(KeySource::Certificates)))
+    };
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.host.is_none()) {
+        if route.auth.as_ref().is_some_and(|auth| auth.by.iter().any(takes)) {
+            let what = "clients of several client_ca pass here, and one authority could give the \
+                        name of another's client";
+            let remedy = "give the route a host whose certificate has the client_ca that is meant";
+            warnings.push(format!("routes.{name}.auth"), what, remedy);
+        }
+    }
 }
 
 /// Certificates that are over or not yet good, and hosts of routes that none has.

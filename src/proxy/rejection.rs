@@ -420,6 +420,9 @@ fn denied_row(denied: &Denied) -> Row<'_> {
         | Denied::Revoked(_)
         | Denied::NoApiKey
         | Denied::ApiKey(_)
+        | Denied::NoCertificate
+        | Denied::Certificate(_)
+        | Denied::Unbound
         | Denied::Insufficient { .. } => refused,
     }
 }

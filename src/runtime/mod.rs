@@ -11,12 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
-use crate::base::facts::Target;
 use crate::caching::{HttpCache, RouteCache};
 use crate::config::{self, Problems};
 use crate::issuer::Issuers;
@@ -165,10 +163,8 @@ impl Gateway {
         &'a self,
         running: &'a Running,
         route: &'a Route,
-        target: &'a Target,
-        headers: &'a HeaderMap,
+        places: Places<'a>,
     ) -> impl Future<Output = Identified> {
-        let places = Places { headers, query: target.query() };
         let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
@@ -309,7 +305,7 @@ fn store_identity(store: &config::Store) -> config::Store {
 fn warn_of_qualified(former: &Plan, plan: &Plan) {
     for name in plan.newly_qualified(former) {
         tracing::warn!(
-            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+            "auth.{name} shares a route with another verifier now: its callers are \
              revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
              what was revoked by jti, sid or sub before"
         );

@@ -240,7 +240,15 @@ pub(crate) fn exchange(stream: &mut TlsStream, request: &str) -> Result<String, 
 
 /// Sends this, and returns one answer with a `Content-Length`.
 pub(crate) fn answer(stream: &mut TlsStream, request: &str) -> String {
-    stream.write_all(request.as_bytes()).expect("the request leaves");
+    try_answer(stream, request).expect("an answer")
+}
+
+/// The same.
+///
+/// # Errors
+/// The other side took no request, or ended the connection.
+pub(crate) fn try_answer(stream: &mut TlsStream, request: &str) -> Result<String, String> {
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     let mut some = [0; 4096];
     loop {
@@ -250,11 +258,13 @@ pub(crate) fn answer(stream: &mut TlsStream, request: &str) -> String {
             let length = length.split("content-length: ").nth(1).expect("a length");
             let length: usize = length.lines().next().unwrap().trim().parse().unwrap();
             if body.len() >= length {
-                return text;
+                return Ok(text);
             }
         }
-        let count = stream.read(&mut some).expect("an answer");
-        assert!(count > 0, "the connection ended: {text}");
+        let count = stream.read(&mut some).map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Err(format!("the connection ended: {text}"));
+        }
         bytes.extend_from_slice(&some[..count]);
     }
 }
