@@ -2,6 +2,7 @@
 
 mod both_ways;
 mod bounds;
+mod crowds;
 mod deadline;
 mod ends;
 mod metadata;
