@@ -1,15 +1,17 @@
 //! The admin listener: health, metrics and operations. Never the public listener.
 //!
-//! `/healthz`, `/readyz` and `/metrics` answer everybody who reaches the listener. Everything under
-//! `/v1/` wants the token of `admin.token`, or a loopback address where there is none, and refuses
-//! what a web page of another site could send.
+//! `/healthz`, `/readyz`, `/metrics` and the health checks of gRPC answer everybody who reaches the
+//! listener. Everything under `/v1/` wants the token of `admin.token`, or a loopback address where
+//! there is none, and refuses what a web page of another site could send.
 
 mod api_keys;
 mod audit;
+mod grpc_health;
 mod limits;
 mod operations;
 mod purge;
 mod query;
+mod readiness;
 mod reply;
 mod revocations;
 mod sessions;
@@ -30,7 +32,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::audit::reloaded;
@@ -38,7 +40,6 @@ pub use self::audit::reloaded;
 use self::audit::Audit;
 use self::reply::{Reply, not_allowed, problem, text};
 use crate::base::http::authority::Authority;
-use crate::config::{LimitOutage, Outage};
 use crate::observe::Format;
 use crate::runtime::Gateway;
 
@@ -86,23 +87,31 @@ impl Admin {
             let gateway = Arc::clone(&self.gateway);
             let stop = stop.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let gateway = Arc::clone(&gateway);
-                    async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(REQUEST_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
-                    // A broken admin connection is the client's affair.
-                    _ = connection => {}
+                    () = serve(&gateway, peer, stream) => {}
                     () = stop.cancelled() => {}
                 }
                 drop(place);
             });
         }
     }
+}
+
+/// Serves a connection until it ends. HTTP/2 is for the health checks of gRPC alone.
+async fn serve(gateway: &Arc<Gateway>, peer: SocketAddr, stream: TcpStream) {
+    if grpc_health::is_asked(&stream).await {
+        return grpc_health::serve(gateway, stream).await;
+    }
+    let service = service_fn(|request| {
+        let gateway = Arc::clone(gateway);
+        async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A broken admin connection is the client's affair.
+    let _ = connection.await;
 }
 
 async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
@@ -119,7 +128,7 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
     }
     match (&head.method, path) {
         (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
-        (&Method::GET | &Method::HEAD, "/readyz") => ready(gateway),
+        (&Method::GET | &Method::HEAD, "/readyz") => readiness::ready(gateway),
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway, &head.headers),
         (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
         _ => problem(
@@ -222,29 +231,6 @@ fn refuse(
 
 /// Ready: the configuration is applied, and either the store answers or its absence lets requests
 /// pass.
-fn ready(gateway: &Gateway) -> Reply {
-    if gateway.is_draining() {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining",
-            "The gateway is about to stop.",
-        );
-    }
-    let running = gateway.running();
-    let outage = running.plan.on_outage;
-    let followed = gateway.store.followed(outage.revocation_max_stale);
-    let passes = (outage.revocation != Outage::Refuse || followed.is_some_and(|it| it.trusted))
-        && outage.session != Outage::Refuse
-        && outage.limits != LimitOutage::Refuse;
-    if gateway.store.is_connected() || passes {
-        text(StatusCode::OK, "ready\n")
-    } else {
-        let detail =
-            "The store does not answer, and store.on_outage refuses requests that need it.";
-        problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", detail)
-    }
-}
-
 fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let format = Format::accepted(accept);

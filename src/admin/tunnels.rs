@@ -1,4 +1,5 @@
-//! `/v1/tunnels`: the WebSockets that are open on this gateway, and their end.
+//! `/v1/tunnels`: the WebSockets, streams of events and gRPC calls that are open on this gateway,
+//! and their end.
 
 use std::sync::Arc;
 

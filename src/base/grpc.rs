@@ -13,6 +13,8 @@ pub const GRPC_STATUS: &str = "grpc-status";
 pub const GRPC_MESSAGE: &str = "grpc-message";
 /// The field with the time that a client gives a call.
 pub const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// The field that says when a call may be made again, in milliseconds (A6 of the gRPC project).
+pub const GRPC_RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Length of what stands before each message: a flag and the message's length, in bytes.
 const PREFIX_BYTES: u8 = 5;
@@ -90,6 +92,22 @@ pub fn status_of_http(status: StatusCode) -> u16 {
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => 14,
         _ => 2,
+    }
+}
+
+/// The status of a call whose HTTP/2 stream was reset with this code (PROTOCOL-HTTP2.md of the gRPC
+/// project; RFC 9113 §7).
+pub fn status_of_reset(code: u32) -> u16 {
+    const REFUSED_STREAM: u32 = 7;
+    const CANCEL: u32 = 8;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    const INADEQUATE_SECURITY: u32 = 12;
+    match code {
+        REFUSED_STREAM => 14,
+        CANCEL => 1,
+        ENHANCE_YOUR_CALM => 8,
+        INADEQUATE_SECURITY => 7,
+        _ => 13,
     }
 }
 

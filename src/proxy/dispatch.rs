@@ -24,6 +24,7 @@ use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
+use crate::store::SessionKeys;
 use crate::upstream::{Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
 
@@ -197,13 +198,20 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     /// The client's request for its upstream.
-    pub(super) fn new(request: &Request<'a>, head: Parts, body: Inbound, added: Fields) -> Self {
+    /// `session` is what its caller may need to go on.
+    pub(super) fn new(
+        request: &Request<'a>,
+        head: Parts,
+        body: Inbound,
+        added: Fields,
+        session: Option<SessionKeys>,
+    ) -> Self {
         let Request { received, .. } = *request;
         note_upgrade(request, &head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
-        let terms = Terms::of(request, &head.headers);
+        let terms = Terms::of(request, &head.headers, session);
         if let Some(terms) = &terms {
             upload.bound_messages(terms.policy.message_bytes);
             if terms.web.is_some_and(Web::is_text) {
@@ -235,7 +243,8 @@ pub(super) async fn forward(
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { outline, upload, progress, gate, terms } = outbound;
+    let Outbound { outline, upload, progress, gate, mut terms } = outbound;
+    let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch { gate, ..Dispatch::new(request) };
     dispatch.sender.idle_timeout = terms.as_ref().map(|terms| terms.policy.idle_timeout);
@@ -253,18 +262,22 @@ pub(super) async fn forward(
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
     let sent = dispatch.send(head, upload, record.upstream_time());
-    match within(sent, terms.as_ref().and_then(|terms| terms.deadline)).await {
+    let deadline = terms.as_ref().and_then(|terms| terms.deadline);
+    match within(sent, deadline, &mut standing).await {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
-            Ok(response.map(|download| match &terms {
+            Ok(response.map(|download| match terms {
                 None => Content::Download(download),
-                Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
+                Some(terms) => {
+                    let terms = Terms { standing, ..terms };
+                    Content::Call(Box::new(Call::new(download, progress, terms)))
+                }
             }))
         }
-        Err(deadline) => {
+        Err(ended) => {
             record.upstream_time().get_or_insert(request.received.started.elapsed());
             invalidation.carry_out(None).await;
-            Err(deadline.exceeded())
+            Err(ended)
         }
         Ok(Err(failure)) => {
             if failure.may_have_acted() {

@@ -8,11 +8,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
 
+use super::standing::Standing;
 use super::transaction::Transaction;
-use super::tunnel::expires_at;
-use crate::runtime::{Kind, OpenTunnel, Terms};
+use crate::runtime::{Kind, Terms};
 use crate::tunnel::End;
 use crate::upstream::{Download, DownloadFault};
 
@@ -31,9 +30,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Events {
     download: Box<Download>,
-    open: OpenTunnel,
-    /// Runs until the caller's token expires.
-    expiry: Option<Pin<Box<Sleep>>>,
+    standing: Standing,
     is_over: bool,
 }
 
@@ -56,18 +53,13 @@ impl Events {
             caller: caller.clone(),
             session: None,
         };
-        let expires_at = caller.as_deref().and_then(|identity| expires_at(plan, identity));
-        let expiry = expires_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        let open = received.connection.gateway.tunnels.open(terms);
-        Ok(Self { download, open, expiry, is_over: false })
+        let standing = Standing::new(received, terms);
+        Ok(Self { download, standing, is_over: false })
     }
 
     /// What comes next.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let expired =
-            self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready());
-        let end = self.open.control.poll(cx).or(expired.then_some(End::Expired));
-        if let Some(end) = end {
+        if let Poll::Ready(end) = self.standing.poll(cx) {
             let may_come_again = matches!(end, End::Drain | End::RouteGone);
             // A length that was announced has no other end.
             self.is_over = may_come_again && self.download.size_hint().exact().is_none();

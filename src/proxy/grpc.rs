@@ -15,10 +15,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::rejection::Rejection;
 use super::request::Request;
+use super::standing::Standing;
 use crate::base::body::{Progress, UploadFault};
 use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Messages};
 use crate::base::grpc_web::Web;
 use crate::config;
+use crate::runtime::{self, Kind};
+use crate::store::SessionKeys;
 use crate::upstream::{Download, DownloadFault};
 
 /// What one call keeps to.
@@ -29,6 +32,8 @@ pub(super) struct Terms<'a> {
     pub(super) deadline: Option<Deadline>,
     /// What it is translated from.
     pub(super) web: Option<&'a Web>,
+    /// What let its caller in; nothing where nothing did that could end.
+    pub(super) standing: Option<Box<Standing>>,
 }
 
 /// When a call is over.
@@ -48,8 +53,13 @@ impl Deadline {
 
 impl<'a> Terms<'a> {
     /// Of a request with these fields; nothing where it is no gRPC call, or the route has no rules
-    /// for them. There are none over HTTP/1.1, whatever the content type says.
-    pub(super) fn of(request: &Request<'a>, fields: &HeaderMap) -> Option<Self> {
+    /// for them. There are none over HTTP/1.1, whatever the content type says. `session` is the one
+    /// that was attached.
+    pub(super) fn of(
+        request: &Request<'a>,
+        fields: &HeaderMap,
+        session: Option<SessionKeys>,
+    ) -> Option<Self> {
         let policy = request.route.grpc.as_deref()?;
         let received = request.received;
         let web = received.web(request.route);
@@ -63,7 +73,7 @@ impl<'a> Terms<'a> {
         let shorter = if is_clients { clients } else { routes };
         let deadline =
             shorter.map(|time: Duration| Deadline { at: received.started + time, is_clients });
-        Some(Self { policy, deadline, web })
+        Some(Self { policy, deadline, web, standing: standing(request, session) })
     }
 
     /// Tells the upstream how long it has, and speaks to it of gRPC.
@@ -82,22 +92,44 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// What `sent` returns, unless the deadline comes first.
+/// What let the caller in, where that can end before the call.
+fn standing(request: &Request<'_>, session: Option<SessionKeys>) -> Option<Box<Standing>> {
+    let caller = request.caller.clone();
+    if caller.is_none() && session.is_none() {
+        return None;
+    }
+    let terms = runtime::Terms {
+        kind: Kind::Call,
+        route: Arc::clone(request.route),
+        client: request.client().address,
+        caller,
+        session,
+    };
+    Some(Box::new(Standing::new(request.received, terms)))
+}
+
+/// What `sent` returns, unless the deadline comes first, or the end of what let the caller in.
 ///
 /// # Errors
-/// The deadline; `sent` is dropped by then, which cancels it.
+/// What came first; `sent` is dropped by then, which cancels it.
 pub(super) async fn within<T>(
     sent: impl Future<Output = T>,
     deadline: Option<Deadline>,
-) -> Result<T, Deadline> {
+    standing: &mut Option<Box<Standing>>,
+) -> Result<T, Rejection> {
     let mut late = deadline.map(|it| (it, Box::pin(tokio::time::sleep_until(it.at))));
     let mut sent = std::pin::pin!(sent);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
+        if let Some(standing) = standing
+            && let Poll::Ready(end) = standing.poll(cx)
+        {
+            return Poll::Ready(Err(Rejection::CallEnded(end)));
+        }
         match &mut late {
-            Some((deadline, sleep)) => sleep.as_mut().poll(cx).map(|()| Err(*deadline)),
+            Some((deadline, sleep)) => sleep.as_mut().poll(cx).map(|()| Err(deadline.exceeded())),
             None => Poll::Pending,
         }
     })
@@ -124,6 +156,8 @@ pub(super) struct Call {
     progress: Arc<Progress>,
     messages: Messages,
     late: Option<(Deadline, Pin<Box<Sleep>>)>,
+    /// What let its caller in.
+    standing: Option<Box<Standing>>,
     /// What the head said, as HTTP has it.
     status: StatusCode,
     /// Whether the head told the call's status, so that no trailers are needed.
@@ -137,13 +171,14 @@ pub(super) struct Call {
 
 impl Call {
     /// The answer of which the head is there.
-    pub(super) fn new(download: Box<Download>, progress: Arc<Progress>, terms: &Terms<'_>) -> Self {
+    pub(super) fn new(download: Box<Download>, progress: Arc<Progress>, terms: Terms<'_>) -> Self {
         let sleep = |it: Deadline| (it, Box::pin(tokio::time::sleep_until(it.at)));
         Self {
             download: Some(download),
             progress,
             messages: Messages::new(terms.policy.message_bytes),
             late: terms.deadline.map(sleep),
+            standing: terms.standing,
             status: StatusCode::OK,
             is_told: false,
             web: terms.web.cloned(),
@@ -216,6 +251,11 @@ impl Call {
             let exceeded = deadline.exceeded();
             return Poll::Ready(Some(self.reject(exceeded)));
         }
+        if let Some(standing) = &mut self.standing
+            && let Poll::Ready(end) = standing.poll(cx)
+        {
+            return Poll::Ready(Some(self.reject(Rejection::CallEnded(end))));
+        }
         let frame = loop {
             match ready!(Pin::new(&mut **download).poll_frame(cx)) {
                 // The other direction moves.
@@ -263,7 +303,8 @@ impl Call {
                 self.end(Some(Cut::Stalled(fault)), trailers)
             }
             DownloadFault::Broken(_) => {
-                let status = grpc::status_of_http(self.status);
+                let reset = fault.reset_code().map(grpc::status_of_reset);
+                let status = reset.unwrap_or_else(|| grpc::status_of_http(self.status));
                 let trailers = told(status, "the answer broke off");
                 self.end(Some(Cut::Broken(fault)), trailers)
             }

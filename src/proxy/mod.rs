@@ -14,6 +14,7 @@ mod invalidation;
 mod record;
 mod rejection;
 mod request;
+mod standing;
 mod transaction;
 mod tunnel;
 mod unparsed;

@@ -11,12 +11,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
-use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS};
+use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_RETRY_PUSHBACK, GRPC_STATUS};
 use crate::guard::{BadHandshake, Malformed, WEBSOCKET_VERSION};
 use crate::limit::{Exceeded, Quota};
 use crate::route::NoRoute;
 use crate::session::NoSession;
 use crate::store::StoreError;
+use crate::tunnel::End;
 use crate::upstream::Failure;
 
 /// What a client should wait after a 503 whose cause usually passes within the store's or
@@ -71,6 +72,9 @@ pub enum Rejection {
     /// Nothing of a gRPC call has moved for the route's `grpc.idle_timeout`.
     #[error("nothing of the call moved within idle_timeout")]
     CallIdle,
+    /// What let the caller of a gRPC call in has ended before the call.
+    #[error("the call was ended: {}", .0.word())]
+    CallEnded(End),
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
@@ -101,6 +105,8 @@ struct Row<'a> {
     bound: Option<Bound<'a>>,
     adds: Adds<'a>,
     spoils_connection: bool,
+    /// The status in gRPC, where it does not follow from the one in HTTP.
+    in_grpc: Option<u16>,
 }
 
 /// What a stranger may read: what happened and what to do. Never addresses, keys or internal
@@ -148,7 +154,7 @@ impl<'a> Row<'a> {
     /// Of a refusal that adds no field and leaves the connection as it is.
     fn new(status: StatusCode, code: &'static str, fault: Fault, public: Public<'a>) -> Self {
         let (bound, adds) = (None, Adds::Nothing);
-        Self { status, code, fault, public, bound, adds, spoils_connection: false }
+        Self { status, code, fault, public, bound, adds, spoils_connection: false, in_grpc: None }
     }
 
     fn bound(self, bound: Bound<'a>) -> Self {
@@ -170,8 +176,16 @@ impl<'a> Row<'a> {
         Self { spoils_connection: true, ..self }
     }
 
+    /// In gRPC it has this status, where there is one.
+    fn in_grpc(self, status: Option<u16>) -> Self {
+        Self { in_grpc: status, ..self }
+    }
+
     /// The status of the same thing in gRPC (codes.md of the gRPC project).
-    fn grpc_status(&self) -> u8 {
+    fn grpc_status(&self) -> u16 {
+        if let Some(status) = self.in_grpc {
+            return status;
+        }
         match self.status {
             StatusCode::UNAUTHORIZED => 16,
             StatusCode::FORBIDDEN => 7,
@@ -204,8 +218,12 @@ impl<'a> Row<'a> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(self.grpc_status())));
+        headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         headers.insert(GRPC_MESSAGE, grpc::encode_message(public));
+        if let Adds::Quota(_, retry_after) = self.adds {
+            let pushback = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(GRPC_RETRY_PUSHBACK, HeaderValue::from(pushback));
+        }
         response
     }
 
@@ -287,9 +305,8 @@ impl Rejection {
             }
             Self::Upload(fault) => upload_row(fault).spoils_connection(),
             Self::DeadlineExceeded { is_clients } => deadline_row(*is_clients),
-            Self::CallIdle => {
-                upstream_row(&Failure::Timeout).bound(Bound::Route("grpc.idle_timeout"))
-            }
+            Self::CallIdle => idle_row(),
+            Self::CallEnded(end) => ended_row(*end),
             Self::Upstream(failure) => upstream_row(failure),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
@@ -343,7 +360,7 @@ impl Rejection {
     pub(super) fn trailers(&self) -> HeaderMap {
         let row = self.row();
         let mut fields = HeaderMap::new();
-        fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(row.grpc_status())));
+        fields.insert(GRPC_STATUS, HeaderValue::from(row.grpc_status()));
         fields.insert(GRPC_MESSAGE, grpc::encode_message(&self.public(&row.public)));
         fields
     }
@@ -481,6 +498,26 @@ fn deadline_row(is_clients: bool) -> Row<'static> {
     if is_clients { row } else { row.bound(Bound::Route("grpc.deadline")) }
 }
 
+fn idle_row() -> Row<'static> {
+    upstream_row(&Failure::Timeout).bound(Bound::Route("grpc.idle_timeout"))
+}
+
+fn ended_row(end: End) -> Row<'static> {
+    let row = |status, code, text| Row::new(status, code, Fault::Client, Public::Text(text));
+    match end {
+        End::Expired => row(StatusCode::UNAUTHORIZED, "stream_expired", "The token has expired."),
+        End::Revoked => row(StatusCode::UNAUTHORIZED, "stream_revoked", "The token was revoked."),
+        End::Session => {
+            let text = "The session has ended: log in again.";
+            row(StatusCode::UNAUTHORIZED, "stream_session_ended", text)
+        }
+        _ => {
+            let text = "An operator has ended the call.";
+            row(StatusCode::FORBIDDEN, "closed_by_operator", text)
+        }
+    }
+}
+
 fn handshake_row(bad: BadHandshake) -> Row<'static> {
     let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
     match bad {
@@ -497,6 +534,7 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
     let late = "The service behind the gateway did not answer in time.";
     let busy = "The service behind the gateway is busy. Retry shortly.";
     let bad = UNUSABLE;
+    let reset = failure.reset_code().map(grpc::status_of_reset);
     match failure {
         Failure::Connect(_) => row(StatusCode::BAD_GATEWAY, "upstream_unreachable", bad),
         Failure::ConnectTimeout => {
@@ -513,9 +551,9 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
             .bound(Bound::Upstream("response_timeout")),
         Failure::Broken(_) | Failure::TurnedAway(_) => {
-            row(StatusCode::BAD_GATEWAY, "upstream_broken", bad)
+            row(StatusCode::BAD_GATEWAY, "upstream_broken", bad).in_grpc(reset)
         }
-        Failure::CutOff(_) => row(StatusCode::BAD_GATEWAY, "upstream_cut_off", bad),
+        Failure::CutOff(_) => row(StatusCode::BAD_GATEWAY, "upstream_cut_off", bad).in_grpc(reset),
         Failure::HeadTooLarge => row(StatusCode::BAD_GATEWAY, "upstream_head_too_large", bad)
             .bound(Bound::Upstream("header_bytes")),
         Failure::Shared => row(StatusCode::BAD_GATEWAY, "upstream_failed_before", bad),

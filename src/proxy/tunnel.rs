@@ -2,15 +2,14 @@
 //! `crate::tunnel`, in the task of the client's connection.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::standing::expires_at;
 use super::transaction::Transaction;
-use crate::base::facts::Identity;
-use crate::plan::{Plan, Route};
+use crate::plan::Route;
 use crate::runtime::{Kind, Terms};
 use crate::store::SessionKeys;
 use crate::tunnel::{Begun, Carrier, End, Pump, Report, Rules};
@@ -90,14 +89,4 @@ impl Tunnel {
         meter.ended(report.end.word());
         transaction.record.note_tunnel(report, opened_after);
     }
-}
-
-/// When a caller's token expires, with the leeway that it was admitted with; nothing for one that
-/// does not.
-pub(super) fn expires_at(plan: &Plan, identity: &Identity) -> Option<Instant> {
-    let seconds = u64::try_from(identity.expires_at).ok().filter(|at| *at < i64::MAX as u64)?;
-    let leeway = plan.config.auth.get(&*identity.verifier).map(|verifier| verifier.leeway);
-    let at = Duration::from_secs(seconds) + leeway.unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Instant::now().checked_add(at.saturating_sub(now))
 }

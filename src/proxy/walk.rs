@@ -41,7 +41,7 @@ pub async fn handle(
 async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
-    let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
+    let (request, asked) = match resolve(received, resolved, &head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
@@ -58,10 +58,8 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         Ok(admitted) => (admitted, Ok(checks.look().await)),
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
-    if let Some(asked) = &mut asked {
-        asked.session = checks.attached_session();
-    }
-    let (request, store_is_away) = (checks.request, checks.store_is_away());
+    let (request, session) = (checks.request, checks.attached_session());
+    let store_is_away = checks.store_is_away();
     let Admitted { receipt, quota, added } = admitted;
     let outcome = match found {
         Err(rejection) => Err(rejection),
@@ -82,11 +80,14 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             }
             let sent = match asked {
                 None => {
-                    let outbound = Outbound::new(&request, head, body, added);
+                    let outbound = Outbound::new(&request, head, body, added, session);
                     dispatch::forward(&request, outbound, store_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
-                Some(asked) => Box::pin(upgrade::open(&request, head, added, *asked, record)).await,
+                Some(mut asked) => {
+                    asked.session = session;
+                    Box::pin(upgrade::open(&request, head, added, *asked, record)).await
+                }
             };
             sent.map(Answer::fetched)
         }
@@ -101,11 +102,10 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             deliver::refusal(&rejection, received, resolved, Some(route), record)
         }
     };
-    if is_handshake {
-        upgrade::end_unless_switched(response, request.received.version)
-    } else {
-        response
+    if !is_handshake {
+        return response;
     }
+    upgrade::end_unless_switched(response, request.received.version)
 }
 
 /// What a request is about.

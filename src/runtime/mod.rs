@@ -54,7 +54,7 @@ pub struct Gateway {
     pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
-    /// WebSockets that are open.
+    /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
     draining: AtomicBool,
     background: Background,

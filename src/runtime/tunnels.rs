@@ -1,5 +1,5 @@
-//! The tunnels and streams that are open on this node, and who may end them: a revocation, the end
-//! of a session, a reload that takes their route away, the drain, an operator.
+//! The tunnels, streams and calls that are open on this node, and who may end them: a revocation,
+//! the end of a session, a reload that takes their route away, the drain, an operator.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +40,8 @@ pub enum Kind {
     WebSocket,
     /// A stream of events.
     Events,
+    /// A gRPC call. It ends by itself: only what let its caller in ends it before, or an operator.
+    Call,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
         match self {
             Self::WebSocket => "websocket",
             Self::Events => "events",
+            Self::Call => "grpc",
         }
     }
 }
@@ -113,7 +116,7 @@ impl Tunnels {
             unanswered: AtomicU64::new(0),
         });
         let mut open = self.lock();
-        if open.is_draining {
+        if open.is_draining && entry.kind() != Kind::Call {
             entry.control.end(End::Drain);
         }
         open.entries.insert(entry.id, Arc::clone(&entry));
@@ -139,7 +142,7 @@ impl Tunnels {
 
     /// Ends those whose route another plan does not have, or not for tunnels.
     pub(super) fn adopt(&self, plan: &Plan) {
-        for entry in self.all() {
+        for entry in self.all().iter().filter(|entry| entry.kind() != Kind::Call) {
             let name = entry.route_name();
             let is_events = entry.kind() == Kind::Events;
             let is_left =
@@ -153,7 +156,8 @@ impl Tunnels {
     /// Ends all, evenly spread over this time, and those that are opened from now on at once.
     pub async fn drain(&self, over: Duration) {
         self.lock().is_draining = true;
-        let all = self.all();
+        let mut all = self.all();
+        all.retain(|entry| entry.kind() != Kind::Call);
         let step = over / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
         for entry in all {
             entry.control.end(End::Drain);

@@ -14,6 +14,15 @@ pub enum ConnectionError {
     PingLost,
 }
 
+impl ConnectionError {
+    /// The code with which the server has reset a stream of HTTP/2 (RFC 9113 §7).
+    pub(super) fn reset_code(&self) -> Option<u32> {
+        let Self::Http2(error) = self else { return None };
+        let error = Some(error).filter(|error| error.is_reset() && error.is_remote());
+        error.and_then(|error| error.reason()).map(Into::into)
+    }
+}
+
 impl From<h2::Error> for ConnectionError {
     fn from(error: h2::Error) -> Self {
         Self::Http2(Box::new(error))

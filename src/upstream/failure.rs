@@ -103,6 +103,15 @@ impl Failure {
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
 
+    /// The code with which the server has reset the stream of HTTP/2.
+    pub fn reset_code(&self) -> Option<u32> {
+        match self {
+            Self::Broken(Some(error)) | Self::TurnedAway(error) => error.reset_code(),
+            Self::CutOff(fault) => fault.reset_code(),
+            _ => None,
+        }
+    }
+
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
         match self {
@@ -219,4 +228,12 @@ pub enum DownloadFault {
     /// Its stream of events paused for longer than `stream_timeout`.
     #[error("the upstream's stream of events paused for longer than stream_timeout")]
     Silent,
+}
+
+impl DownloadFault {
+    /// The code with which the server has reset the stream of HTTP/2.
+    pub fn reset_code(&self) -> Option<u32> {
+        let Self::Broken(error) = self else { return None };
+        error.reset_code()
+    }
 }

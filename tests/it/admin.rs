@@ -1,6 +1,7 @@
 //! The gateway seen from outside: health, metrics, status, who may operate it, and the access log.
 
 mod commands;
+mod health;
 mod limits;
 mod log;
 

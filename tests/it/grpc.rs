@@ -2,7 +2,9 @@
 
 mod both_ways;
 mod bounds;
+mod crowds;
 mod deadline;
+mod ends;
 mod metadata;
 mod status;
 mod web;

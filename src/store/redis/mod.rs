@@ -255,9 +255,9 @@ impl RedisStore {
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
     pub fn follow_revocations(&self, config: &config::Config) {
-        let has_tunnels =
-            config.routes.values().any(|route| route.tunnel.is_some() && route.auth.is_some());
-        if has_tunnels || !config.store.on_outage.revocation_max_stale.is_zero() {
+        let lasts = |route: &config::Route| route.tunnel.is_some() || route.grpc.is_some();
+        let is_followed = config.routes.values().any(|route| lasts(route) && route.auth.is_some());
+        if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
             let (says, news) = (&self.node.says, &self.news);
             self.follower.get_or_init(|| Follower::start(&self.settings, lifetime, says, news));

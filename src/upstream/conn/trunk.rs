@@ -33,8 +33,10 @@ const UNSAID: usize = 0;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// The same of all responses on one connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Overhead of small DATA frames that wait for their readers, in bytes.
-const DATA_FRAME_BUDGET: usize = 4 << 20;
+/// Overhead of small DATA frames that wait for their readers, in bytes. Beyond it, h2 calls them
+/// an attack and ends the connection with all its streams. It must hold some streams whose clients
+/// read nothing, and whose servers fill [`STREAM_WINDOW_BYTES`] with small messages.
+const DATA_FRAME_BUDGET: usize = 32 << 20;
 /// How often a server with streams in progress is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long it may take to say so.

@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::PATIENCE;
 
+/// What small frames may cost a client that does not read them, in bytes.
+const SMALL_FRAMES_BYTES: usize = 64 << 20;
+
 /// Names and values of fields.
 pub(crate) type Fields = &'static [(&'static str, &'static str)];
 
@@ -126,7 +129,9 @@ impl GrpcClient {
     /// In clear, with prior knowledge.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        let mut builder = h2::client::Builder::new();
+        builder.data_frame_budget(SMALL_FRAMES_BYTES);
+        let (client, connection) = builder.handshake(stream).await.expect("a handshake");
         tokio::spawn(connection);
         Self(client.ready().await.expect("a place for a stream"))
     }

@@ -52,6 +52,8 @@ pub(crate) struct Asked {
 struct Log {
     asked: Mutex<Vec<Asked>>,
     connections: AtomicUsize,
+    /// Streams that were begun.
+    begun: AtomicUsize,
     /// Streams in progress.
     open: AtomicUsize,
     is_released: AtomicBool,
@@ -136,6 +138,11 @@ impl Http2Upstream {
         self.log.connections.load(Ordering::SeqCst)
     }
 
+    /// Streams that were begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.log.begun.load(Ordering::SeqCst)
+    }
+
     /// Streams in progress.
     pub(crate) fn open(&self) -> usize {
         self.log.open.load(Ordering::SeqCst)
@@ -164,6 +171,7 @@ where
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (log, act) = (Arc::clone(&log), Arc::clone(&act));
         tokio::spawn(async move {
+            log.begun.fetch_add(1, Ordering::SeqCst);
             log.open.fetch_add(1, Ordering::SeqCst);
             let (head, body) = request.into_parts();
             let head = Request::from_parts(head, ());
