@@ -19,6 +19,7 @@
 //! | 2 | `store`, `net` | the outside world: one question, one answer; this node as a client |
 //! | 2 | `tls` | certificates for clients, by name |
 //! | 2 | `background` | work that no request waits for |
+//! | 2 | `capture` | bodies that stream while a copy is kept |
 //! | 1 | `config` | configuration as written |
 //! | 1 | `observe` | metrics and logs |
 //! | 0 | `base` | words everybody uses |
@@ -57,6 +58,7 @@ pub mod tunnel;
 pub mod upstream;
 
 pub mod background;
+pub mod capture;
 pub mod net;
 pub mod store;
 pub mod tls;

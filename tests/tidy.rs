@@ -308,6 +308,22 @@ fn only_the_cache_asks_the_store_about_the_cache() {
 }
 
 #[test]
+fn only_the_topology_chooses_connections_to_redis() {
+    let mut found = BTreeSet::new();
+    for (path, text) in sources(&["src/store/redis"]) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // What the topology itself is asked for does not count.
+        let code = without_tests(&path, &text).replace("topology.dial(", "");
+        if ["Link::start(", " dial("].iter().any(|call| code.contains(call)) {
+            found.insert(name);
+        }
+    }
+    // A link makes its connections anew by itself.
+    let expected = ["link", "topology"].map(str::to_owned);
+    assert_eq!(found, BTreeSet::from(expected), "who chooses connections to Redis");
+}
+
+#[test]
 fn paths_and_imports_are_read_in_every_form() {
     let file = File::read(
         "use a::b;\npub(super) use c::{self, d::{E as F, G}};\n// use no;\n\

@@ -14,6 +14,7 @@ pub mod grpc_web;
 pub mod http;
 pub mod interim;
 pub mod pace;
+pub mod packed;
 pub mod pem;
 pub mod shard;
 pub mod socket;

@@ -8,8 +8,8 @@ use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::body::{CacheBody, Parts, StoredRange};
 use super::http_cache::HttpCache;
-use super::shared_body::{BodyReader, SharedBody};
 use crate::cache::{self, CacheStatus, Forward, Piece, Reply, Stored, StoredBody, WhyNot};
+use crate::capture::{BodyReader, SharedBody};
 use crate::upstream::Download;
 
 /// The request, as far as an answer from the cache depends on it.
@@ -224,9 +224,7 @@ fn of_streaming(streaming: Streaming, view: RequestView<'_>, now_ms: u64) -> Res
             respond(status, headers, CacheBody::Bytes(bytes.clone()))
         }
         (None, StoredBody::Chunked(_)) => {
-            let mut parts = Parts::new();
-            parts.shared(reader);
-            respond(status, headers, CacheBody::Parts(Box::new(parts)))
+            respond(status, headers, CacheBody::Shared(Box::new(reader)))
         }
     }
 }

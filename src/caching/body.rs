@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::http_cache::HttpCache;
-use super::shared_body::BodyReader;
 use crate::cache::{self, Chunked, Stored, StoredBody};
+use crate::capture::{BodyReader, CutOff};
 use crate::store::keys::Keys;
 use crate::upstream::Download;
 
@@ -20,6 +20,8 @@ use crate::upstream::Download;
 pub enum CacheBody {
     /// Bytes at hand.
     Bytes(Bytes),
+    /// A body that still arrives.
+    Shared(Box<BodyReader>),
     /// What is put together of several sources.
     Parts(Box<Parts>),
     /// Bytes as they come from the upstream: a response that is this client's alone.
@@ -31,8 +33,8 @@ pub enum CacheBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
     /// The body that was shared with another request was cut off.
-    #[error("the response that another request fetched was cut off")]
-    Shared,
+    #[error(transparent)]
+    Shared(#[from] CutOff),
     /// A part of a stored body is gone.
     #[error("a part of the stored response is gone from the store")]
     Lost,
@@ -77,12 +79,12 @@ impl Parts {
 
     /// Adds a range of a body that still arrives.
     pub(super) fn shared(&mut self, reader: BodyReader) {
-        let range = reader.range();
-        if *range == BodyReader::ALL {
-            self.left = None;
-            self.parts.push_back(Part::Shared(reader));
-        } else {
-            self.add(range.end.saturating_sub(range.start), Part::Shared(reader));
+        match reader.left() {
+            Some(left) => self.add(left, Part::Shared(reader)),
+            None => {
+                self.left = None;
+                self.parts.push_back(Part::Shared(reader));
+            }
         }
     }
 
@@ -119,7 +121,7 @@ impl Parts {
             let next = match part {
                 Part::Bytes(bytes) => Some(Ok(std::mem::take(bytes))).filter(is_some_bytes),
                 Part::Shared(reader) => {
-                    ready!(reader.poll_next(cx)).map(|next| next.map_err(|_| BodyFault::Shared))
+                    ready!(reader.poll_next(cx)).map(|next| next.map_err(BodyFault::Shared))
                 }
                 Part::Stored(stored) => ready!(stored.poll_next(cx)),
             };

@@ -17,8 +17,8 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::shared_body::SharedBody;
 use crate::cache::Stored;
+use crate::capture::SharedBody;
 use crate::store::Epoch;
 
 /// How long a response that could not be shared keeps its requests from waiting for one another.

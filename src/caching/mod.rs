@@ -22,8 +22,9 @@
 //! A miss goes downwards through these files, each of which knows only those below it:
 //! `lookup → miss`, then `fetch → receive → fill → admission → write_job`. Beside them stand
 //! `coalesce` (this node fetches once), `lease` and `leases` (the fleet does), `candidates` (what
-//! is stored and valid), `answer` and `body` (what the client gets), `shared_body`, `near` (the
-//! copies of this node), `pending_purges`, and `http_cache`: the state that all requests share.
+//! is stored and valid), `answer` and `body` (what the client gets), `near` (the copies of this
+//! node), `pending_purges`, and `http_cache`: the state that all requests share. How a body is read
+//! for its client and for the cache at once is the affair of `capture`.
 
 mod admission;
 mod answer;
@@ -42,7 +43,6 @@ mod near;
 mod pending_purges;
 mod receive;
 mod route;
-mod shared_body;
 mod write_job;
 
 pub use self::answer::{CacheDebug, CacheNotes, RequestView, Served};

@@ -12,12 +12,12 @@ use http_body::Body as _;
 use super::admission::{Admission, Admitted};
 use super::answer::{Fetched, How, Streaming};
 use super::coalesce::Leader;
-use super::fill::{self, Filled, Filling};
+use super::fill::Filling;
 use super::miss::Miss;
-use super::shared_body::{BodyReader, SharedBody};
 use crate::cache::{
     self, Chunked, Epochs, HeadUpdate, RequestContext, Storable, Stored, StoredBody, WhyNot,
 };
+use crate::capture::{BodyReader, Capture, Captured, SharedBody};
 use crate::upstream::Download;
 
 /// When a request was sent and its answer began, in Unix milliseconds.
@@ -144,26 +144,30 @@ impl Answered<'_> {
         );
         let (body, writer) = SharedBody::begin();
         writer.keep_room(room.flatten());
-        let filling = Filling {
-            leader,
-            download,
+        let fields = Arc::clone(self.fields);
+        let capture = Capture {
+            keeper: Filling { leader, entry: Arc::new(entry), fields, admission },
+            source: download,
             writer,
             announced,
-            entry: Arc::new(entry),
-            fields: Arc::clone(self.fields),
-            admission,
-            is_whole: Arc::default(),
+            bytes_max: self.miss.policy().max_bytes,
         };
-        Received::Fetched(self.stream(head, filling, body).await)
+        Received::Fetched(self.stream(head, capture, body).await)
     }
 
     /// Reads what is here of a response that is to be stored, and lets followers read along.
-    async fn stream(&self, head: Head, mut filling: Filling, body: Arc<SharedBody>) -> Fetched {
+    async fn stream(
+        &self,
+        head: Head,
+        mut capture: Capture<Box<Download>, Filling>,
+        body: Arc<SharedBody>,
+    ) -> Fetched {
         let answered_ms = self.times.answered_ms;
         let reader = body.read(BodyReader::ALL);
-        let has_length = filling.announced.is_some();
-        let promised = Arc::new(promise(&filling.entry, filling.announced));
-        filling.leader = match filling.leader {
+        let (filling, announced) = (&mut capture.keeper, capture.announced);
+        let has_length = announced.is_some();
+        let promised = Arc::new(promise(&filling.entry, announced));
+        filling.leader = match filling.leader.take() {
             Some(leader) if !filling.entry.is_shareable(answered_ms) => {
                 leader.hit_for_pass();
                 None
@@ -177,10 +181,10 @@ impl Answered<'_> {
         let good = filling.admission.replaces.as_deref();
         let may_store = self.miss.epochs_unknown.is_none()
             && cache::may_replace(head.status, good, answered_ms);
-        let (response, has_length, is_stored) = match fill::begin(filling).await {
-            Filled::Complete(Admitted { response, is_stored }) => (response, true, is_stored),
-            Filled::Discarded => (promised, has_length, false),
-            Filled::Pending(rest) => {
+        let (response, has_length, is_stored) = match capture.begin().await {
+            Captured::Complete(Admitted { response, is_stored }) => (response, true, is_stored),
+            Captured::Discarded => (promised, has_length, false),
+            Captured::Pending(rest) => {
                 tokio::spawn(rest);
                 // Of one whose length is known and allowed, only a cut would be in the way.
                 (promised, has_length, has_length && may_store)

@@ -124,7 +124,7 @@ impl<'p> RateCheck<'p> {
     pub fn undo(&self, taken: &Taken<'_>) -> Option<Correction> {
         let Taken { reply, shared } = taken;
         let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
-        Correction::new(charged.collect(), Vec::new(), reply.at_us, *shared)
+        Correction::new(charged.collect(), Vec::new(), reply.at.clone(), *shared)
     }
 
     /// The limit, key and window of each charge that was made.
@@ -236,7 +236,7 @@ impl<'p> RateCheck<'p> {
         }
         let corrected = self.charged(reply).filter(|(limit, ..)| limit.is_corrected());
         let charged = corrected.map(|(limit, key, window)| (limit, key.to_owned(), window));
-        Some(Receipt { charged: charged.collect(), at_us: reply.at_us, shared: *shared })
+        Some(Receipt { charged: charged.collect(), at: reply.at.clone(), shared: *shared })
     }
 
     /// The refusal by one of the windows.

@@ -10,13 +10,13 @@ use http::{HeaderMap, StatusCode};
 use super::policy::{Limit, units};
 use super::state::State;
 use crate::config::Refund;
-use crate::store::{Charges, Mode, Store, StoreError, Window, WindowSet};
+use crate::store::{ChargedAt, Charges, Mode, Store, StoreError, Window, WindowSet};
 
 /// The charges of a request that its answer may change.
 #[derive(Debug)]
 pub struct Receipt<'p> {
     pub(super) charged: Vec<(&'p Limit, String, Window)>,
-    pub(super) at_us: u64,
+    pub(super) at: ChargedAt,
     /// Whether the store counted, and not this node in its place.
     pub(super) shared: bool,
 }
@@ -39,7 +39,7 @@ pub struct Outcome<'a> {
 pub struct Correction {
     refunds: Changes,
     dues: Changes,
-    at_us: u64,
+    at: ChargedAt,
     shared: bool,
 }
 
@@ -63,7 +63,7 @@ impl Receipt<'_> {
                 dues.push((key, Window { cost: cost - window.cost, mode, ..window }));
             }
         }
-        Correction::new(refunds, dues, self.at_us, self.shared)
+        Correction::new(refunds, dues, self.at, self.shared)
     }
 }
 
@@ -92,13 +92,13 @@ impl Correction {
     pub(super) fn new(
         refunds: Vec<(String, Window)>,
         dues: Vec<(String, Window)>,
-        at_us: u64,
+        at: ChargedAt,
         shared: bool,
     ) -> Option<Self> {
         if refunds.is_empty() && dues.is_empty() {
             return None;
         }
-        Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at_us, shared })
+        Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at, shared })
     }
 
     /// Carries it out where the charges were made.
@@ -110,9 +110,9 @@ impl Correction {
         let (refunds, dues) = (self.refunds.charges(), self.dues.charges());
         if !refunds.keys.is_empty() {
             if self.shared {
-                store.refund(refunds, self.at_us).await?;
+                store.refund(refunds, &self.at).await?;
             } else {
-                state.stand_in.refund(refunds, self.at_us);
+                state.stand_in.refund(refunds, &self.at);
             }
             state.forget_denied(&self.refunds.keys);
         }

@@ -11,7 +11,7 @@ use super::*;
 use crate::base::facts::{Caller, ClientAddr, Credential, Identity};
 use crate::config::{self, LimitKey, LimitOutage, Over, Scope};
 use crate::store::keys::Keys;
-use crate::store::{ChargeReply, MemoryStore, StoreError, Window, WindowState};
+use crate::store::{ChargeReply, ChargedAt, MemoryStore, StoreError, Window, WindowState};
 
 mod features;
 
@@ -129,7 +129,7 @@ fn judged(
     let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
     let here = State::new(100);
     let mut notes = LimitNotes::default();
-    let reply = Ok(ChargeReply { allowed, at_us: 0, windows: vec![state] });
+    let reply = Ok(ChargeReply { allowed, at: ChargedAt::default(), windows: vec![state] });
     let verdict = check.admit(&reply, outage, &here, &mut notes);
     let receipt = verdict.map(|taken| taken.and_then(|taken| check.receipt(&taken)));
     (receipt.map(|receipt| receipt.is_some()), notes.quota, here)
@@ -237,7 +237,7 @@ fn who_may_be_exempt_is_not_refused_before_anybody_knows_who_calls() {
     let stranger = facts("192.0.2.1", &None, &headers);
     let check = RateCheck::of(&policy, &keys, &stranger, true).unwrap();
     let state = WindowState { free: 0, retry_ms: 900, next_ms: 900, full_ms: 900 };
-    let reply = Ok(ChargeReply { allowed: false, at_us: 0, windows: vec![state] });
+    let reply = Ok(ChargeReply { allowed: false, at: ChargedAt::default(), windows: vec![state] });
     assert!(check.admit(&reply, LimitOutage::Refuse, &here, &mut LimitNotes::default()).is_err());
     assert!(
         check.check_denied(&here, &LimitNotes::default(), false).is_err(),

@@ -17,6 +17,7 @@ use super::tunnel::{Opened, Tunnel};
 use super::why::key_of;
 use crate::base::grpc;
 use crate::caching::{self, BodyFault, CacheBody};
+use crate::capture::{BodyReader, CutOff};
 use crate::tunnel::End;
 use crate::upstream::{Download, DownloadFault};
 
@@ -31,6 +32,8 @@ pub(super) enum Content {
     Call(Box<Call>),
     /// The same, without an end of its own.
     Events(Box<Events>),
+    /// A body of which a copy is kept, or that others read along.
+    Shared(Box<BodyReader>),
     /// What the cache puts together.
     Parts(Box<caching::Parts>),
     /// None: the connection has changed to WebSocket, and this is its upstream end.
@@ -46,6 +49,9 @@ pub enum Fault {
     /// What the cache put together did.
     #[error(transparent)]
     Cached(#[from] BodyFault),
+    /// A body that is captured, or that another request fetches, did.
+    #[error(transparent)]
+    Shared(#[from] CutOff),
     /// A stream of events was ended by others.
     #[error("the stream of events was ended: {}", .0.word())]
     Ended(End),
@@ -55,6 +61,7 @@ impl From<CacheBody> for Content {
     fn from(body: CacheBody) -> Self {
         match body {
             CacheBody::Bytes(bytes) => Self::Bytes(bytes),
+            CacheBody::Shared(reader) => Self::Shared(reader),
             CacheBody::Parts(parts) => Self::Parts(parts),
             CacheBody::Download(download) => Self::Download(download),
         }
@@ -68,6 +75,7 @@ impl Content {
             Self::Download(download) => http_body::Body::is_end_stream(&**download),
             Self::Call(call) => call.is_over(),
             Self::Events(events) => events.is_end_stream(),
+            Self::Shared(reader) => reader.is_over(),
             Self::Parts(parts) => parts.is_over(),
             Self::Switched(_) => true,
         }
@@ -134,7 +142,7 @@ impl Body {
                 let route = resolved.route_name(received.plan());
                 ("upstream_stalled", Some(format!("routes.{route}.stream_timeout")))
             }
-            Fault::Cached(BodyFault::Shared) => ("shared_cut_off", None),
+            Fault::Shared(_) | Fault::Cached(BodyFault::Shared(_)) => ("shared_cut_off", None),
             Fault::Cached(BodyFault::Lost) => ("cache_chunk_lost", None),
             Fault::Ended(end) => (events::reason(*end), None),
         };
@@ -201,6 +209,10 @@ impl http_body::Body for Body {
                     None
                 }
             },
+            Content::Shared(reader) => {
+                let next = std::task::ready!(reader.poll_next(cx));
+                next.map(|next| next.map(Frame::data).map_err(Fault::Shared))
+            }
             Content::Parts(parts) => {
                 let next = std::task::ready!(parts.poll_next(cx));
                 next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
@@ -239,6 +251,9 @@ impl http_body::Body for Body {
             Content::Call(call) if call.is_over() => SizeHint::with_exact(0),
             Content::Call(_) => SizeHint::default(),
             Content::Events(events) => events.size_hint(),
+            Content::Shared(reader) => {
+                reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Content::Parts(parts) => {
                 parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }

@@ -106,7 +106,7 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.sender.client, head).await;
+        let response = self.upstream().upgrade(self.sender, head).await;
         *took = Some(sent_at.elapsed());
         response
     }

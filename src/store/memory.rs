@@ -26,8 +26,8 @@ use super::question::NOT_BEFORE_BYTES_MAX;
 use super::sessions::ENDS;
 use super::window::WindowLog;
 use super::{
-    Answers, ChargeReply, Charges, LeaseReply, Leases, News, Questions, Release, RevocationKeys,
-    RevocationStatus, SessionEnd, SessionReply, SessionValue, StoreError, Window,
+    Answers, ChargeReply, ChargedAt, Charges, LeaseReply, Leases, News, Questions, Release,
+    RevocationKeys, RevocationStatus, SessionEnd, SessionReply, SessionValue, StoreError, Window,
 };
 
 /// Pause between two sweeps of everything.
@@ -243,7 +243,7 @@ impl MemoryStore {
                 }
             }
         }
-        Ok(ChargeReply { allowed, at_us: now_us, windows })
+        Ok(ChargeReply { allowed, at: ChargedAt::of(now_us), windows })
     }
 
     /// See [`super::Store::lease`].
@@ -257,11 +257,11 @@ impl MemoryStore {
     }
 
     /// See [`super::Store::refund`].
-    pub fn refund(&self, charges: Charges<'_>, at_us: u64) {
+    pub fn refund(&self, charges: Charges<'_>, at: &ChargedAt) {
         let mut logs = lock(&self.windows);
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             if let Some((_, log)) = logs.room.get_mut(key) {
-                log.refund(window, at_us, window.cost);
+                log.refund(window, at.micros(), window.cost);
             }
         }
     }

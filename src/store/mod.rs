@@ -41,7 +41,7 @@ pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::news::News;
 pub use self::question::{
-    Answers, Cached, CachedEntry, CachedReply, ChargeReply, Charges, Questions, Reply,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{Followed, RedisStore};
@@ -65,18 +65,15 @@ impl Store {
     /// `store.connect_timeout` at most, then does without until there is one.
     pub async fn open(config: &Config) -> Self {
         let settings = &config.store;
-        let store = match settings.url {
-            StoreUrl::Memory => {
-                let bounds = MemoryBounds::of(settings);
-                Self::Memory(Box::new(MemoryStore::bounded(bounds)))
+        let store = if settings.url == StoreUrl::Memory {
+            let bounds = MemoryBounds::of(settings);
+            Self::Memory(Box::new(MemoryStore::bounded(bounds)))
+        } else {
+            let redis = RedisStore::open(settings);
+            if !redis.first_connection(settings.connect_timeout).await {
+                tracing::warn!("starting without the store");
             }
-            StoreUrl::Redis { .. } | StoreUrl::Unix { .. } => {
-                let redis = RedisStore::open(settings);
-                if !redis.first_connection(settings.connect_timeout).await {
-                    tracing::warn!("starting without the store");
-                }
-                Self::Redis(Box::new(redis))
-            }
+            Self::Redis(Box::new(redis))
         };
         store.follow_revocations(config);
         store.follow_epochs();
@@ -115,11 +112,11 @@ impl Store {
     }
 
     /// Gives back what a charge took: the cost of each window in `charges`.
-    pub async fn refund(&self, charges: Charges<'_>, at_us: u64) -> Result<(), StoreError> {
+    pub async fn refund(&self, charges: Charges<'_>, at: &ChargedAt) -> Result<(), StoreError> {
         match self {
-            Self::Redis(store) => store.refund(charges, at_us).await,
+            Self::Redis(store) => store.refund(charges, at).await,
             Self::Memory(store) => {
-                store.refund(charges, at_us);
+                store.refund(charges, at);
                 Ok(())
             }
         }

@@ -142,14 +142,30 @@ pub struct RevocationStatus {
     pub gone: bool,
 }
 
+/// When windows were charged, on the clock of the store that did it. Whoever gives a charge back
+/// hands it on as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChargedAt(u64);
+
+impl ChargedAt {
+    /// So many microseconds, modulo 2^48.
+    pub fn of(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// In microseconds, modulo 2^48.
+    pub fn micros(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The verdict on a set of charges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeReply {
     /// Whether no window stood in the way; only then was anything charged.
     pub allowed: bool,
-    /// The store's clock at the decision, in microseconds modulo 2^48; names the charge for a
-    /// refund.
-    pub at_us: u64,
+    /// Names the charge for a refund.
+    pub at: ChargedAt,
     /// One state per window, as it was before the charge.
     pub windows: Vec<WindowState>,
 }

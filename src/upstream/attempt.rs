@@ -217,6 +217,8 @@ pub(super) async fn send(
     let mut at = endpoints.pick(&tries.refused).unwrap_or_default();
     let mut endpoint = endpoints.enter(at).ok_or(Failure::Busy)?;
     let (end, endpoint) = loop {
+        // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
+        // span, a count) is told here, to whom `outgoing.sender()` names.
         let end = attempt(endpoints, &endpoint, outgoing, &mut tries).await;
         let class = classify(&end, outgoing.is_repeatable());
         endpoint.health().note(class.report);
@@ -246,7 +248,7 @@ pub(super) async fn send(
         }
     };
     let read_timeout = endpoints.settings().read_timeout;
-    let read_timeout = outgoing.idle_timeout().unwrap_or(read_timeout);
+    let read_timeout = outgoing.sender().idle_timeout.unwrap_or(read_timeout);
     let held = |body| Download::new(body, permit, endpoint, read_timeout);
     tries.close(end).map(|response| response.map(held))
 }
@@ -266,7 +268,7 @@ async fn attempt(
     };
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
-    let timeout = outgoing.idle_timeout().unwrap_or(timeout);
+    let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
     let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;

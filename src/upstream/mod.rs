@@ -36,17 +36,8 @@ pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
-pub use outgoing::OnInterim;
 use outgoing::Outgoing;
-
-/// Who sends a request, and how patiently.
-#[derive(Debug, Clone, Copy)]
-pub struct Sender {
-    /// Whose share of the upstream is taken.
-    pub client: ClientAddr,
-    /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
-    pub idle_timeout: Option<Duration>,
-}
+pub use outgoing::{OnInterim, Sender};
 
 /// One upstream: its servers and their connections.
 #[derive(Debug)]
@@ -110,8 +101,7 @@ impl Upstream {
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let mut outgoing = Outgoing::new(head, body, on_interim);
-        outgoing.rest(sender.idle_timeout);
+        let mut outgoing = Outgoing::new(sender, head, body, on_interim);
         async move {
             let permit = self.permit(sender.client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await
@@ -125,12 +115,12 @@ impl Upstream {
     /// [`Failure`] when there is no response that may be passed on.
     pub async fn upgrade(
         &self,
-        client: ClientAddr,
+        sender: Sender,
         head: impl Fn() -> Request<()> + Send,
     ) -> Result<Response<Box<Download>>, Failure> {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
-        let mut outgoing = Outgoing::new(head, Upload::none(), nobody).upgrading();
-        let permit = self.permit(client).await?;
+        let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody).upgrading();
+        let permit = self.permit(sender.client).await?;
         attempt::send(&self.endpoints, permit, &mut outgoing).await
     }
 

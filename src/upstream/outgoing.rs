@@ -6,6 +6,16 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 
 use crate::base::body::Upload;
+use crate::base::facts::ClientAddr;
+
+/// Who sends a request, and how patiently.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// Whose share of the upstream is taken.
+    pub client: ClientAddr,
+    /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
+    pub idle_timeout: Option<Duration>,
+}
 
 /// What to do with an interim response (RFC 9110 §15.2).
 pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static {}
@@ -21,14 +31,13 @@ pub(super) struct Outgoing<H, I> {
     /// Whether it asks the server to change to another protocol.
     upgrades: bool,
     on_interim: Option<I>,
-    /// How long the server may rest, where that is not as the upstream says.
-    idle_timeout: Option<Duration>,
+    sender: Sender,
 }
 
 impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     /// The request in the gateway's own version and framing. It is repeatable if it has no body and
     /// its method is idempotent (RFC 9110 §9.2.2).
-    pub(super) fn new(head: H, body: Upload, on_interim: Option<I>) -> Self {
+    pub(super) fn new(sender: Sender, head: H, body: Upload, on_interim: Option<I>) -> Self {
         let request = head();
         let is_repeatable = body.is_none() && is_idempotent(request.method());
         let mut request = request;
@@ -36,7 +45,7 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, upgrades: false, on_interim, idle_timeout: None }
+        Self { request: Some(request), spare, upgrades: false, on_interim, sender }
     }
 
     /// The same, with `Upgrade` among its fields.
@@ -55,14 +64,9 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         (&mut self.request, self.on_interim.as_ref())
     }
 
-    /// Lets the server rest for so long, before its response and within it.
-    pub(super) fn rest(&mut self, idle_timeout: Option<Duration>) {
-        self.idle_timeout = idle_timeout;
-    }
-
-    /// How long the server may rest, where that is not as the upstream says.
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
+    /// Who sends it.
+    pub(super) fn sender(&self) -> Sender {
+        self.sender
     }
 
     /// Whether all of it is still here.

@@ -83,7 +83,7 @@ impl RedisStore {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let told = Told::of(&revocation, now.as_secs());
         let stream_ttl = revocation.stream_ttl.max(revocation.ttl);
-        let replies = self.tell(&[delete, forget, take_out, revoke], told, stream_ttl).await?;
+        let replies = self.tell(vec![delete, forget, take_out, revoke], told, stream_ttl).await?;
         Ok(matches!(replies.first(), Some(Value::Int(1))))
     }
 }

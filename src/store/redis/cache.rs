@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 
-use super::call::{change, lock_call, notes_call, set_epoch, start, start_with, variants_call};
-use super::link::{self, Script};
+use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
+use super::link;
 use super::reply::{entry, unexpected, value, values};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
@@ -56,8 +56,8 @@ impl RedisStore {
 
     /// See [`crate::store::Store::follow_epochs`]. Must be called within a tokio runtime.
     pub fn follow_epochs(&self) {
-        if self.settings.cache_epochs == CacheEpochs::Follow {
-            self.tracker.get_or_init(|| Tracker::start(&self.settings, &self.node.says));
+        if self.topology.settings.cache_epochs == CacheEpochs::Follow {
+            self.tracker.get_or_init(|| Tracker::start(&self.topology));
         }
     }
 
@@ -77,15 +77,14 @@ impl RedisStore {
     pub async fn remember(&self, entry: &Entry) -> Result<Remembered, StoreError> {
         let ttl_ms = millis(life(entry.ttl));
         let value = with_deadline(&entry.value, self.now_ms().saturating_add(ttl_ms));
-        let script = &self.link().scripts.remember;
-        let reply = self.call(script, value.len(), |call| {
-            call.arg(2 + usize::from(entry.lock.is_some())).arg(&entry.key);
-            call.arg(&entry.path_epoch_key).arg(entry.lock.as_ref().map(|lock| &lock.key));
-            call.arg(entry.path_epoch.as_ref()).arg(&entry.variant).arg(value.as_ref());
-            call.arg(&entry.vary).arg(ttl_ms).arg(VARIANTS_MAX).arg(VARY_SETS_MAX);
-            call.arg(entry.lock.as_ref().map(|lock| &lock.token));
-        });
-        match reply.await? {
+        let mut call = start_with("EVALSHA", value.len());
+        call.arg(&self.topology.scripts.remember.sha);
+        call.arg(2 + usize::from(entry.lock.is_some())).arg(&entry.key);
+        call.arg(&entry.path_epoch_key).arg(entry.lock.as_ref().map(|lock| &lock.key));
+        call.arg(entry.path_epoch.as_ref()).arg(&entry.variant).arg(value.as_ref());
+        call.arg(&entry.vary).arg(ttl_ms).arg(VARIANTS_MAX).arg(VARY_SETS_MAX);
+        call.arg(entry.lock.as_ref().map(|lock| &lock.token));
+        match self.run_one(call).await? {
             Value::Int(1) => Ok(Remembered::Stored),
             Value::Int(0) => Ok(Remembered::Outdated),
             Value::Int(-1) => Ok(Remembered::Overtaken),
@@ -167,18 +166,15 @@ impl RedisStore {
     }
 
     async fn relock(&self, lock: &HeldLock, ttl_ms: u64) -> Result<bool, StoreError> {
-        let script = &self.link().scripts.relock;
-        let reply = self.call(script, 0, |call| {
-            call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
-        });
-        Ok(matches!(reply.await?, Value::Int(1)))
+        let mut call = start("EVALSHA");
+        call.arg(&self.topology.scripts.relock.sha);
+        call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
+        Ok(matches!(self.run_one(call).await?, Value::Int(1)))
     }
 
     /// See [`crate::store::Store::purge`].
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::with_capacity(purges.len() + 2);
-        change(&mut pipeline, purges)?;
-        let done = self.transact(&mut pipeline).await;
+        let done = self.topology.transact(changes(purges)?).await;
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
@@ -242,34 +238,12 @@ impl RedisStore {
 
     /// See [`crate::store::Store::clock_offset_ms`].
     pub fn clock_offset_ms(&self) -> i64 {
-        self.home.clock_offset_ms()
+        self.topology.clock_offset_ms()
     }
 
     /// The time of the server's clock, in Unix milliseconds.
     pub(super) fn now_ms(&self) -> u64 {
         let now_ms = link::now_ms().saturating_add(self.clock_offset_ms());
         u64::try_from(now_ms).unwrap_or_default()
-    }
-
-    /// Runs a script by its name, and by its text where the server forgot it. `bytes` is the length
-    /// of what is long among its arguments.
-    async fn call(
-        &self,
-        script: &Script,
-        bytes: usize,
-        arguments: impl Fn(&mut Cmd),
-    ) -> Result<Value, StoreError> {
-        let call = |verb: &str, script: &str| {
-            let mut call = start_with(verb, bytes);
-            call.arg(script);
-            arguments(&mut call);
-            call
-        };
-        match self.run_one(call("EVALSHA", &script.sha)).await {
-            Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
-                self.run_one(call("EVAL", script.code)).await
-            }
-            other => other,
-        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline};
+use redis::Cmd;
 
 use super::millis;
 use crate::store::cached::{nonce, others};
@@ -26,21 +26,19 @@ pub(super) fn start_with(verb: &str, more: usize) -> Cmd {
     command
 }
 
-/// The commands that change epochs, all at once.
-pub(super) fn change(pipeline: &mut Pipeline, purges: &[Purge]) -> Result<(), StoreError> {
-    pipeline.cmd("MULTI");
-    for Purge { key, soft } in purges {
-        pipeline.add_command(if let Some(notes) = Keys::tags_purged(key) {
+/// The commands that change epochs.
+pub(super) fn changes(purges: &[Purge]) -> Result<Vec<Cmd>, StoreError> {
+    let change = |Purge { key, soft }: &Purge| {
+        Ok(if let Some(notes) = Keys::tags_purged(key) {
             let names = purged::names(others(purges, key));
             move_clock(key, &notes, &names, Epoch::fresh()?)
         } else if *soft {
             soften(key, nonce()?, Epoch::fresh()?)
         } else {
             set_epoch(key, Epoch::fresh()?)
-        });
-    }
-    pipeline.cmd("EXEC");
-    Ok(())
+        })
+    };
+    purges.iter().map(change).collect()
 }
 
 /// The command that moves the clock of tags and notes what for. The script travels with the call,

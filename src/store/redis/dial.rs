@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
+use super::node::Node;
 use super::says::Says;
 use crate::config::{self, StoreUrl};
 
@@ -17,17 +18,18 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Who logs in with a password alone.
 const DEFAULT_USER: &str = "default";
 
-/// Connects to the server of `settings` and logs in. `on_push` is as in [`Connection::start`]. The
-/// caller has a deadline around it. Must be called within a tokio runtime.
+/// Connects to a server and logs in, as `settings` say. `on_push` is as in [`Connection::start`].
+/// The caller has a deadline around it. Must be called within a tokio runtime.
 pub(super) async fn dial<F>(
     settings: &config::Store,
-    says: &Arc<Says>,
+    node: &Node,
     on_push: F,
 ) -> Result<Connection, ConnectError>
 where
     F: FnMut(PushInfo) + Send + 'static,
 {
-    match &settings.url {
+    let says = &node.says;
+    match node.address() {
         StoreUrl::Unix { path } => {
             let stream = UnixStream::connect(path).await.map_err(redis::RedisError::from)?;
             log_in(stream, settings, 0, says, on_push).await
@@ -40,7 +42,8 @@ where
             let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
             log_in(stream, settings, *db, says, on_push).await
         }
-        StoreUrl::Memory => Err(ConnectError::Timeout),
+        // No server.
+        _ => Err(ConnectError::Timeout),
     }
 }
 

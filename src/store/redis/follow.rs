@@ -15,11 +15,9 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::dial::dial;
 use super::link::BACKOFF_MIN;
-use super::says::Says;
 use super::stream::{End, Look, Place};
-use crate::config;
+use super::topology::Topology;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Notice, Revoked};
 use crate::store::{News, RevocationKeys, RevocationStatus};
@@ -58,11 +56,11 @@ impl Follower {
     /// Starts the task; it ends when the follower is dropped. Must be called within a tokio
     /// runtime.
     pub(super) fn start(
-        settings: &config::Store,
+        topology: &Arc<Topology>,
         lifetime: Duration,
-        says: &Arc<Says>,
         news: &Arc<News>,
     ) -> Arc<Self> {
+        let settings = &topology.settings;
         let follower = Arc::new(Self {
             revoked: RwLock::new(Revoked::new(settings.revocations)),
             connected: AtomicBool::new(false),
@@ -71,7 +69,7 @@ impl Follower {
             lifetime,
             news: Arc::clone(news),
         });
-        tokio::spawn(supervise(Arc::downgrade(&follower), settings.clone(), Arc::clone(says)));
+        tokio::spawn(supervise(Arc::downgrade(&follower), Arc::clone(topology)));
         follower
     }
 
@@ -145,15 +143,12 @@ impl Follower {
 }
 
 /// Connects, follows until something fails, and again. Ends when the follower is dropped.
-async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<Says>) {
+async fn supervise(follower: Weak<Follower>, topology: Arc<Topology>) {
     let mut place = Place::default();
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     loop {
-        let ended = match connect(&settings, &says).await {
-            Ok(connection) => follow(&follower, &connection, &mut place, &settings).await,
-            Err(fault) => Err(fault),
-        };
+        let ended = follow(&follower, &topology, &mut place).await;
         let Some(strong) = follower.upgrade() else { return };
         if strong.connected.swap(false, Ordering::AcqRel) {
             backoff = BACKOFF_MIN;
@@ -172,21 +167,21 @@ async fn supervise(follower: Weak<Follower>, settings: config::Store, says: Arc<
         }
         // Jitter keeps a fleet from knocking in step.
         tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        backoff = (backoff * 2).min(settings.reconnect_backoff);
+        backoff = (backoff * 2).min(topology.settings.reconnect_backoff);
     }
 }
 
-/// Looks and waits in turn. Ends without a fault when the follower was dropped.
+/// Connects, looks and waits in turn. Ends without a fault when the follower was dropped.
 async fn follow(
     follower: &Weak<Follower>,
-    connection: &Connection,
+    topology: &Topology,
     place: &mut Place,
-    settings: &config::Store,
 ) -> Result<(), Fault> {
     let Some(stream) = follower.upgrade().map(|strong| strong.keys.revocations()) else {
         return Ok(());
     };
-    let patience = settings.connect_timeout;
+    let connection = &topology.dial(&stream, |_| {}).await?;
+    let patience = topology.settings.connect_timeout;
     loop {
         let asked_at = Instant::now();
         let replies = exchange(connection, &place.look(&stream), patience).await?;
@@ -204,14 +199,6 @@ async fn follow(
                 return Err(Fault::Refused(error.to_string()));
             }
         }
-    }
-}
-
-async fn connect(settings: &config::Store, says: &Arc<Says>) -> Result<Connection, Fault> {
-    let attempt = dial(settings, says, |_| {});
-    match tokio::time::timeout(settings.connect_timeout, attempt).await {
-        Ok(connection) => Ok(connection?),
-        Err(_) => Err(Fault::Connect(ConnectError::Timeout)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The connection to Redis, and the supervisor that replaces it.
+//! A connection to Redis, and the supervisor that replaces it.
 //!
 //! The request path only ever loads a pointer: either there is a connection that answered a probe,
 //! or there is none. A connection is given up when it breaks, when the server says that it cannot
@@ -11,18 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{PushInfo, PushKind, RedisError, Value};
+use redis::{Pipeline, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::dial;
+use super::expect::{self, Seal};
 use super::misses::Misses;
 use super::node::Node;
 use super::published::{Health, Published, Slot};
+use super::reply::server_error;
 use super::says::Condition;
+use super::scripts::Scripts;
 use crate::config;
+use crate::store::StoreError;
 
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
@@ -31,35 +35,9 @@ const CLOCK_PAUSE: Duration = Duration::from_secs(30);
 /// How long a connection must have served for the next one to be made without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// A script and its name in the server's cache.
-#[derive(Debug)]
-pub(super) struct Script {
-    pub(super) code: &'static str,
-    pub(super) sha: String,
-}
-
-impl Script {
-    fn new(code: &'static str) -> Self {
-        Self { code, sha: redis::Script::new(code).get_hash().to_owned() }
-    }
-}
-
-/// The scripts of the request path.
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) take: Script,
-    pub(super) refund: Script,
-    pub(super) lease: Script,
-    pub(super) release: Script,
-    pub(super) session: Script,
-    pub(super) renew: Script,
-    pub(super) remember: Script,
-    pub(super) relock: Script,
-}
-
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) scripts: Scripts,
+    scripts: Arc<Scripts>,
     node: Arc<Node>,
     slot: Arc<Slot>,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
@@ -69,18 +47,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn start(settings: &config::Store, node: &Arc<Node>) -> Arc<Self> {
+    /// Begins to connect to a server. Must be called within a tokio runtime.
+    pub(super) fn start(
+        settings: &config::Store,
+        node: &Arc<Node>,
+        scripts: &Arc<Scripts>,
+    ) -> Arc<Self> {
         let link = Arc::new(Self {
-            scripts: Scripts {
-                take: Script::new(include_str!("../scripts/take.lua")),
-                refund: Script::new(include_str!("../scripts/refund.lua")),
-                lease: Script::new(include_str!("../scripts/lease.lua")),
-                release: Script::new(include_str!("../scripts/release.lua")),
-                session: Script::new(include_str!("../scripts/session.lua")),
-                renew: Script::new(include_str!("../scripts/session_renew.lua")),
-                remember: Script::new(include_str!("../scripts/remember.lua")),
-                relock: Script::new(include_str!("../scripts/relock.lua")),
-            },
+            scripts: Arc::clone(scripts),
             node: Arc::clone(node),
             slot: Arc::new(Slot::new()),
             clock_offset_ms: AtomicI64::new(0),
@@ -121,8 +95,67 @@ impl Link {
         Ok(())
     }
 
+    /// One round trip before `deadline`. Errors of single commands stand in the replies. The
+    /// pipeline is sealed, so that no other one's replies are taken for its own.
+    ///
+    /// # Errors
+    /// There is no connection, or no answer in time, or none that can be one to these commands.
+    pub(super) async fn exchange(
+        &self,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        let Some(published) = self.get() else { return Err(StoreError::Unavailable) };
+        let seal = Seal::put(pipeline);
+        let sent = published.connection.send(pipeline);
+        match tokio::time::timeout_at(deadline, sent).await {
+            Ok(Ok(replies)) => self.unseal(&published, seal, pipeline, replies),
+            Ok(Err(error)) => {
+                self.report(&published, Health::Broken);
+                tracing::debug!(%error, "the store connection failed");
+                Err(StoreError::Unavailable)
+            }
+            Err(_) => {
+                self.report(&published, Health::Silent);
+                Err(StoreError::Timeout)
+            }
+        }
+    }
+
+    /// The replies to a pipeline without its seal, where they are that.
+    fn unseal(
+        &self,
+        published: &Arc<Published>,
+        seal: Seal,
+        pipeline: &Pipeline,
+        mut replies: Vec<Value>,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.node.says.note_replies(&replies);
+        let last = replies.pop().unwrap_or_default();
+        let is_whole = seal.is_whole(&last) && replies.len() + 1 == pipeline.len();
+        if is_whole && expect::possible(pipeline, &replies) {
+            self.report(published, Health::of(&replies));
+            return Ok(replies);
+        }
+        match server_error(&last) {
+            // A server that now answers nothing but errors refuses the seal too.
+            Some(error) => {
+                replies.push(last);
+                self.report(published, Health::of(&replies));
+                replies.pop();
+                let refused = replies.iter().all(|it| server_error(it).is_some());
+                if refused { Ok(replies) } else { Err(error) }
+            }
+            None => {
+                self.report(published, Health::Broken);
+                self.node.says.note(Condition::ForeignReply);
+                Err(StoreError::Unavailable)
+            }
+        }
+    }
+
     /// Takes note of how an exchange on `published` went.
-    pub(super) fn report(&self, published: &Arc<Published>, health: Health) {
+    fn report(&self, published: &Arc<Published>, health: Health) {
         match health {
             Health::Good => {
                 published.misses.forget();
@@ -240,16 +273,14 @@ async fn connect(
     };
     let says = &link.node.says;
     let attempt = async {
-        let connection = dial(settings, says, on_push).await?;
+        let connection = dial(settings, &link.node, on_push).await?;
         // A replica loads scripts and reads sessions, and refuses only what writes.
         if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }
         let mut probe = redis::pipe();
-        let scripts = &link.scripts;
-        let Scripts { take, lease, session, renew, remember, relock, .. } = scripts;
-        for script in [take, lease, session, renew, remember, relock] {
+        for script in link.scripts.named() {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         for reply in connection.send(&probe).await? {

@@ -8,10 +8,12 @@ use super::connect_error::ConnectError;
 use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::says::Says;
+use crate::config::StoreUrl;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Node {
+    address: StoreUrl,
     pub(super) says: Arc<Says>,
     misses: Misses,
     slots: Mutex<Vec<Weak<Slot>>>,
@@ -22,6 +24,23 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// A server of which nothing is known yet but where it is.
+    pub(super) fn new(address: &StoreUrl) -> Self {
+        Self {
+            address: address.clone(),
+            says: Arc::default(),
+            misses: Misses::default(),
+            slots: Mutex::default(),
+            is_up: AtomicBool::new(false),
+            is_unreachable: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the next connection is made to.
+    pub(super) fn address(&self) -> &StoreUrl {
+        &self.address
+    }
+
     /// Adds a connection to those that the breaker opens.
     pub(super) fn add(&self, slot: &Arc<Slot>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwapOption;
+use redis::Value;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
@@ -27,6 +28,19 @@ pub(super) enum Health {
     Silent,
     /// It cannot be used any more.
     Broken,
+}
+
+impl Health {
+    /// What the replies say about the server: some errors mean that this connection will not do any
+    /// more. Those that any connection would get, and those that hold for writes alone, do not:
+    /// another connection would fare no better, and what can be read is read.
+    pub(super) fn of(replies: &[Value]) -> Self {
+        let unusable = |reply: &Value| {
+            matches!(reply, Value::ServerError(error)
+                if matches!(error.code(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"))
+        };
+        if replies.iter().any(unusable) { Self::Broken } else { Self::Good }
+    }
 }
 
 /// Where requests find the connection.

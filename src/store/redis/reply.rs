@@ -4,18 +4,25 @@
 use bytes::Bytes;
 use redis::Value;
 
+use super::published::Health;
 use crate::store::cached::living;
-use crate::store::{CachedEntry, CachedReply, Reply, StoreError};
+use crate::store::{Reply, StoreError};
 
 /// A command's own error.
 pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
     match reply {
-        Value::ServerError(error) if error.code() == "NOSCRIPT" => {
-            Some(StoreError::Refused("NoScript".to_owned()))
-        }
         Value::ServerError(error) => Some(StoreError::Refused(error.to_string())),
         _ => None,
     }
+}
+
+/// Whether the server takes no writes now, and may take them later.
+pub(super) fn refuses_writes(replies: &[Value]) -> bool {
+    let refuses = |reply: &Value| {
+        matches!(reply, Value::ServerError(error)
+            if matches!(error.code(), "OOM" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "BUSY"))
+    };
+    Health::of(replies) == Health::Broken || replies.iter().any(refuses)
 }
 
 /// A reply of another type than the command gives. The value itself may be a user's data, so only
@@ -31,27 +38,6 @@ pub(super) fn unexpected(reply: &Value) -> StoreError {
         };
         StoreError::Refused(format!("unexpected reply: {kind}"))
     })
-}
-
-/// Reads the epochs and, where it was asked for, the entry.
-pub(super) fn cached(
-    epochs: Value,
-    wanted: Option<(Value, Value, CachedEntry<'_>)>,
-    now_ms: u64,
-) -> Reply<CachedReply> {
-    let Value::Array(epochs) = epochs else { return Err(unexpected(&epochs)) };
-    let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
-    let mut reply = CachedReply::of_epochs(&epochs);
-    if let Some((taken, fields, CachedEntry { variants, lock, .. })) = wanted {
-        reply.holder = match (taken, lock) {
-            // Nobody had it.
-            (Value::Nil, Some(wanted)) => Some(wanted.lock.token.clone().into()),
-            // A server that takes no writes now has no lock to give; what was read is good.
-            (taken, _) => value(taken),
-        };
-        (reply.vary, reply.variants) = entry(fields, variants.len(), now_ms)?;
-    }
-    Ok(reply)
 }
 
 /// The sets of field names, and as many variants as were asked for.

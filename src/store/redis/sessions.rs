@@ -14,24 +14,15 @@ use crate::store::{
 impl RedisStore {
     /// See [`crate::store::Store::renew`].
     pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
-        let call = |verb: &str, script: &str| {
-            let mut call = eval(verb, script, &[&keys.session, &keys.end]);
-            call.arg(millis(renewal.ttl));
-            match renewal.until_ms {
-                Some(until) => call.arg(until),
-                None => call.arg(""),
-            };
-            call.arg(millis(renewal.kept));
-            call
+        let mut call =
+            eval("EVALSHA", &self.topology.scripts.renew.sha, &[&keys.session, &keys.end]);
+        call.arg(millis(renewal.ttl));
+        match renewal.until_ms {
+            Some(until) => call.arg(until),
+            None => call.arg(""),
         };
-        let script = &self.link().scripts.renew;
-        match self.run_one(call("EVALSHA", &script.sha)).await {
-            Err(StoreError::Refused(text)) if text.starts_with("NoScript") => {
-                self.run_one(call("EVAL", script.code)).await
-            }
-            other => other,
-        }
-        .map(|_| ())
+        call.arg(millis(renewal.kept));
+        self.run_one(call).await.map(|_| ())
     }
 
     // What operators do is rare, and must not fail because the server forgot a script: the script

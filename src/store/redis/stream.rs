@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use crate::store::Revocation;
 use crate::store::keys::{REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
@@ -28,34 +28,33 @@ impl Id {
     }
 }
 
-/// The commands that write a revocation, or take one back, and tell every gateway. The key first:
-/// whoever reads of it in the stream must find it in force.
+/// The commands that tell every gateway of a change, behind those that make it: whoever reads of it
+/// in the stream must find it in force.
 ///
-/// One transaction, because all of them must happen or none, and because the stream must never be
-/// without a TTL. Redis Cluster, where the two keys have different slots, would need two steps.
+/// They are for one transaction, because all of them must happen or none, and because the stream
+/// must never be without a TTL. Where the keys lie on different servers, their order is what is
+/// left.
 pub(super) fn write(
     stream: &str,
     entries_max: usize,
-    changes: &[redis::Cmd],
+    mut changes: Vec<Cmd>,
     told: Told<'_>,
     stream_ttl: Duration,
-) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(5 + changes.len());
-    pipeline.cmd("MULTI");
-    for change in changes {
-        pipeline.add_command(change.clone());
-    }
-    let add = pipeline.cmd("XADD").arg(stream).arg("MAXLEN").arg("~").arg(entries_max).arg("*");
+) -> Vec<Cmd> {
+    let mut add = redis::cmd("XADD");
+    add.arg(stream).arg("MAXLEN").arg("~").arg(entries_max).arg("*");
     add.arg(REVOKED_KEY).arg(told.key).arg(REVOKED_UNTIL).arg(told.until);
     if let Some(not_before) = told.not_before {
         add.arg(REVOKED_NOT_BEFORE).arg(not_before);
     }
+    changes.push(add);
     // GT takes a key without an expiry for one that never ends, so NX gives such a key its first.
     for condition in ["NX", "GT"] {
-        pipeline.cmd("PEXPIRE").arg(stream).arg(millis(stream_ttl)).arg(condition);
+        let mut extend = redis::cmd("PEXPIRE");
+        extend.arg(stream).arg(millis(stream_ttl)).arg(condition);
+        changes.push(extend);
     }
-    pipeline.cmd("EXEC");
-    pipeline
+    changes
 }
 
 /// What an entry says.

@@ -14,10 +14,8 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::dial::dial;
 use super::link::BACKOFF_MIN;
-use super::says::Says;
-use crate::config;
+use super::topology::Topology;
 use crate::store::Epoch;
 use crate::store::keys::Keys;
 use crate::store::known::KnownEpochs;
@@ -35,9 +33,9 @@ pub(super) struct Tracker {
 
 impl Tracker {
     /// Starts the task. Must be called within a tokio runtime.
-    pub(super) fn start(settings: &config::Store, says: &Arc<Says>) -> Self {
-        let known = Arc::new(KnownEpochs::new(settings.known_epochs));
-        tokio::spawn(supervise(Arc::downgrade(&known), settings.clone(), Arc::clone(says)));
+    pub(super) fn start(topology: &Arc<Topology>) -> Self {
+        let known = Arc::new(KnownEpochs::new(topology.settings.known_epochs));
+        tokio::spawn(supervise(Arc::downgrade(&known), Arc::clone(topology)));
         Self { known }
     }
 
@@ -72,12 +70,12 @@ struct Ear {
 }
 
 /// Connects, listens until the connection is lost, and again. Ends when the table is dropped.
-async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<Says>) {
+async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     for number in 0.. {
         let ear = Arc::new(Ear { number, closed: AtomicBool::new(false), lost: Notify::new() });
-        let ended = listen(&known, &ear, &settings, &says).await;
+        let ended = listen(&known, &ear, &topology).await;
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
         drop(strong);
@@ -99,7 +97,7 @@ async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<
         }
         // Jitter keeps a fleet from knocking in step.
         tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        backoff = (backoff * 2).min(settings.reconnect_backoff);
+        backoff = (backoff * 2).min(topology.settings.reconnect_backoff);
     }
 }
 
@@ -107,12 +105,11 @@ async fn supervise(known: Weak<KnownEpochs>, settings: config::Store, says: Arc<
 async fn listen(
     known: &Weak<KnownEpochs>,
     ear: &Arc<Ear>,
-    settings: &config::Store,
-    says: &Arc<Says>,
+    topology: &Topology,
 ) -> Result<(), ConnectError> {
-    let patience = settings.connect_timeout;
+    let patience = topology.settings.connect_timeout;
     let at = Instant::now();
-    let attempt = connect(known, ear, settings, says);
+    let attempt = connect(known, ear, topology);
     let connection =
         tokio::time::timeout(patience, attempt).await.map_err(|_| ConnectError::Timeout)??;
     let Some(table) = known.upgrade() else { return Ok(()) };
@@ -139,15 +136,14 @@ async fn listen(
 async fn connect(
     known: &Weak<KnownEpochs>,
     ear: &Arc<Ear>,
-    settings: &config::Store,
-    says: &Arc<Says>,
+    topology: &Topology,
 ) -> Result<Connection, ConnectError> {
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
     let on_push = move |push: PushInfo| hear(&known, &heard_by, &push);
-    let connection = dial(settings, says, on_push).await?;
+    let epochs = Keys::new(&topology.settings.prefix).cache_epochs();
+    let connection = topology.dial(&epochs, on_push).await?;
     let mut tracking = redis::cmd("CLIENT");
-    tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX");
-    tracking.arg(Keys::new(&settings.prefix).cache_epochs());
+    tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(epochs);
     connection.run(&tracking).await?;
     Ok(connection)
 }

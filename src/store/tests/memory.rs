@@ -133,7 +133,7 @@ async fn a_refund_frees_what_was_charged_in_every_window() {
     let set = windows(&[1, 1]);
     let taken = take(&store, &set, &["a", "b"]);
     assert!(!take(&store, &set, &["a", "b"]).allowed);
-    store.refund(Charges { set: &set, keys: &words(&["a", "b"]) }, taken.at_us);
+    store.refund(Charges { set: &set, keys: &words(&["a", "b"]) }, &taken.at);
     assert!(take(&store, &set, &["a", "b"]).allowed);
 }
 

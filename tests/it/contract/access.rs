@@ -95,7 +95,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
                 store
-                    .refund(Charges { set: &set, keys: &keys }, taken.at_us)
+                    .refund(Charges { set: &set, keys: &keys }, &taken.at)
                     .await
                     .expect("a refund");
                 redis.cli(&["SCRIPT", "FLUSH"]);

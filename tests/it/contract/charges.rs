@@ -62,17 +62,14 @@ async fn a_refund_gives_back_exactly_one_charge(it: Subject) {
     let first = take(&it.store, &set, &keys).await.unwrap();
     let second = take(&it.store, &set, &keys).await.unwrap();
     take(&it.store, &set, &keys).await.unwrap();
-    it.store.refund(Charges { set: &set, keys: &keys }, second.at_us).await.unwrap();
+    it.store.refund(Charges { set: &set, keys: &keys }, &second.at).await.unwrap();
     let reply = take(&it.store, &set, &keys).await.unwrap();
     assert_eq!((reply.allowed, frees(&reply)), (true, vec![1, 198]));
     assert!(!take(&it.store, &set, &keys).await.unwrap().allowed);
-    it.store.refund(Charges { set: &set, keys: &keys }, first.at_us).await.unwrap();
+    it.store.refund(Charges { set: &set, keys: &keys }, &first.at).await.unwrap();
     let reply = take(&it.store, &set, &keys).await.unwrap();
     assert_eq!((reply.allowed, frees(&reply)), (true, vec![1, 198]));
-    it.store
-        .refund(Charges { set: &set, keys: &words(&["{p}:nobody"]) }, first.at_us)
-        .await
-        .unwrap();
+    it.store.refund(Charges { set: &set, keys: &words(&["{p}:nobody"]) }, &first.at).await.unwrap();
     assert!(!take(&it.store, &set, &keys).await.unwrap().allowed);
 }
 
@@ -94,9 +91,9 @@ async fn a_refund_after_the_window_gives_nothing_back(it: Subject) {
                 break second;
             }
         };
-        it.store.refund(Charges { set: &set, keys: &keys }, first.at_us).await.unwrap();
+        it.store.refund(Charges { set: &set, keys: &keys }, &first.at).await.unwrap();
         let third = take(&it.store, &set, &keys).await.unwrap();
-        let apart = Duration::from_micros(third.at_us - second.at_us);
+        let apart = Duration::from_micros(third.at.micros() - second.at.micros());
         if apart < span {
             assert!(!third.allowed, "two charges {apart:?} apart in a window of {span:?}");
             return;
@@ -204,7 +201,7 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
         redis.cli(&["SCRIPT", "FLUSH"]);
         let taken = take(&it.store, &wide, &keys[1..]).await.unwrap();
         redis.cli(&["SCRIPT", "FLUSH"]);
-        it.store.refund(Charges { set: &wide, keys: &keys[1..] }, taken.at_us).await.unwrap();
+        it.store.refund(Charges { set: &wide, keys: &keys[1..] }, &taken.at).await.unwrap();
         assert_eq!(take(&it.store, &wide, &keys[1..]).await.unwrap().windows[0].free, 9);
         redis.cli(&["SCRIPT", "FLUSH"]);
         assert_eq!(it.store.remember(&entry("-", "", "kept")).await, Ok(Remembered::Stored));
@@ -255,7 +252,7 @@ fn every_key_that_is_written_has_a_ttl() {
         for _ in 0..3 {
             let taken = take(&it.store, &set, &keys).await.unwrap();
             take(&it.store, &set, &keys).await.unwrap();
-            it.store.refund(Charges { set: &set, keys: &keys }, taken.at_us).await.unwrap();
+            it.store.refund(Charges { set: &set, keys: &keys }, &taken.at).await.unwrap();
         }
         it.store.found("base").await.unwrap();
         let [hard, soft] = [false, true].map(|soft| Purge { key: format!("epoch-{soft}"), soft });
@@ -287,8 +284,8 @@ fn a_key_of_any_limit_fits_in_a_kibibyte() {
             let reply = take(&it.store, &set, &keys).await.unwrap();
             let size: u32 = it.redis.as_ref().unwrap().cli(&["STRLEN", "{p}:a"]).parse().unwrap();
             assert!(size <= 1024, "{size} bytes");
-            let begin = *begin.get_or_insert(reply.at_us);
-            if Duration::from_micros(reply.at_us - begin) > 3 * span {
+            let begin = *begin.get_or_insert(reply.at.micros());
+            if Duration::from_micros(reply.at.micros() - begin) > 3 * span {
                 return;
             }
             assert!(Instant::now() < patience_ends, "no charges over three windows");

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use portcullis::store::{ChargeReply, Charges, Mode, Store, Window, WindowSet, WindowState};
+use portcullis::store::{
+    ChargeReply, ChargedAt, Charges, Mode, Store, Window, WindowSet, WindowState,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -151,7 +153,7 @@ async fn play(store: &Store, windows: &[Window], steps: &[Step]) -> Result<(), T
         let reply: ChargeReply = take(store, &set, &charged).await.map_err(failed)?;
         prop_assert_eq!(reply.windows.len(), chosen.len());
         for ((n, window), said) in chosen.iter().zip(&set.windows).zip(&reply.windows) {
-            logs[*n].check(window, reply.at_us, said)?;
+            logs[*n].check(window, reply.at.micros(), said)?;
         }
         let fits = |said: &WindowState| said.retry_ms == 0;
         let free_pass = matches!(mode, Mode::Observe | Mode::Force);
@@ -164,7 +166,7 @@ async fn play(store: &Store, windows: &[Window], steps: &[Step]) -> Result<(), T
                 Mode::Peek => false,
             };
             if counted && *cost > 0 {
-                let now = logs[*n].now(reply.at_us);
+                let now = logs[*n].now(reply.at.micros());
                 logs[*n].charged.push((now, *cost));
                 let live = logs[*n].sum_within(window.span_us, now);
                 let bounded = *mode != Mode::Force && fits(said);
@@ -191,12 +193,12 @@ async fn give_back(
     // the moment of its arrival; those that end soon are left alone.
     let peek = WindowSet::new(vec![Window { cost: 0, mode: Mode::Peek, ..*window }]);
     let keys = [key.to_owned()];
-    let now = take(store, &peek, &keys).await.map_err(failed)?.at_us;
+    let now = take(store, &peek, &keys).await.map_err(failed)?.at.micros();
     if log.now(now) - at >= window.span_us / 4 || window.span_us < 8000 {
         return Ok(());
     }
     let set = WindowSet::new(vec![Window { cost, ..*window }]);
-    store.refund(Charges { set: &set, keys: &keys }, at).await.map_err(failed)?;
+    store.refund(Charges { set: &set, keys: &keys }, &ChargedAt::of(at)).await.map_err(failed)?;
     if let Some(gone) = log.charged.iter().position(|charge| *charge == (at, cost)) {
         log.charged.remove(gone);
     }

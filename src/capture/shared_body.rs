@@ -19,12 +19,12 @@ const WINDOW_BYTES: u64 = 256 * 1024;
 /// The body ended before its end: an upstream that broke off, a writer that was dropped. A reader
 /// must never take it for complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the shared response was cut off")]
-pub(super) struct CutOff;
+#[error("the response was cut off while it was read for several")]
+pub struct CutOff;
 
 /// The body, as writer and readers see it.
 #[derive(Debug, Default)]
-pub(super) struct SharedBody {
+pub struct SharedBody {
     state: Mutex<State>,
 }
 
@@ -56,7 +56,7 @@ impl State {
 
 impl SharedBody {
     /// An empty body and its one writer.
-    pub(super) fn begin() -> (Arc<Self>, BodyWriter) {
+    pub fn begin() -> (Arc<Self>, BodyWriter) {
         let body = Arc::new(Self::default());
         body.lock().kept = true;
         (Arc::clone(&body), BodyWriter(body))
@@ -64,7 +64,7 @@ impl SharedBody {
 
     /// A reader of the bytes in `range`, from the beginning of the body; to its end where the range
     /// is [`ALL`](BodyReader::ALL).
-    pub(super) fn read(self: &Arc<Self>, range: Range<u64>) -> BodyReader {
+    pub fn read(self: &Arc<Self>, range: Range<u64>) -> BodyReader {
         self.lock().readers += 1;
         BodyReader { body: Arc::clone(self), next: 0, at: 0, range, is_done: false }
     }
@@ -76,11 +76,11 @@ impl SharedBody {
 
 /// Puts the body there. Dropping it without [`BodyWriter::complete`] cuts the body off.
 #[derive(Debug)]
-pub(super) struct BodyWriter(Arc<SharedBody>);
+pub struct BodyWriter(Arc<SharedBody>);
 
 impl BodyWriter {
     /// Adds a piece.
-    pub(super) fn push(&self, piece: Bytes) {
+    pub fn push(&self, piece: Bytes) {
         let mut state = self.0.lock();
         state.end += piece.len() as u64;
         state.pieces.push_back(piece);
@@ -88,7 +88,7 @@ impl BodyWriter {
     }
 
     /// Holds on to room for the body until its last reader is done.
-    pub(super) fn keep_room(&self, room: Option<OwnedSemaphorePermit>) {
+    pub fn keep_room(&self, room: Option<OwnedSemaphorePermit>) {
         let mut state = self.0.lock();
         match (&mut state.room, room) {
             (Some(held), Some(more)) => held.merge(more),
@@ -98,7 +98,7 @@ impl BodyWriter {
     }
 
     /// Gives up keeping the body whole. What is read from now on is let go.
-    pub(super) fn let_go(&self) {
+    pub fn let_go(&self) {
         self.0.lock().kept = false;
     }
 
@@ -106,7 +106,7 @@ impl BodyWriter {
     ///
     /// # Errors
     /// Nobody reads any more what is not kept.
-    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), CutOff>> {
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), CutOff>> {
         let mut state = self.0.lock();
         if state.kept {
             return Poll::Ready(Ok(()));
@@ -122,13 +122,13 @@ impl BodyWriter {
     }
 
     /// Requests that read the body.
-    pub(super) fn readers(&self) -> usize {
+    pub fn readers(&self) -> usize {
         self.0.lock().readers
     }
 
     /// The body so far and what is still held back, in one piece. Only meaningful while the body is
     /// kept.
-    pub(super) fn collect(&self, held_back: &[u8]) -> Bytes {
+    pub fn collect(&self, held_back: &[u8]) -> Bytes {
         // Copied outside the lock: the readers go on meanwhile.
         let (pieces, end) = {
             let state = self.0.lock();
@@ -145,7 +145,7 @@ impl BodyWriter {
     }
 
     /// The body is complete.
-    pub(super) fn complete(self) {
+    pub fn complete(self) {
         self.end(Ok(()));
     }
 
@@ -164,7 +164,7 @@ impl Drop for BodyWriter {
 
 /// Reads the body, or a part of it, at its own pace.
 #[derive(Debug)]
-pub(super) struct BodyReader {
+pub struct BodyReader {
     body: Arc<SharedBody>,
     /// Number of the next piece, counted from the first that ever arrived, and its offset.
     next: usize,
@@ -175,20 +175,26 @@ pub(super) struct BodyReader {
 
 impl BodyReader {
     /// The whole body, however long it will be.
-    pub(super) const ALL: Range<u64> = 0..u64::MAX;
+    pub const ALL: Range<u64> = 0..u64::MAX;
 
     /// Bytes that are still to come, where that is known.
-    pub(super) fn range(&self) -> &Range<u64> {
-        &self.range
+    pub fn left(&self) -> Option<u64> {
+        let from = self.at.max(self.range.start);
+        (self.range.end != Self::ALL.end).then(|| self.range.end.saturating_sub(from))
+    }
+
+    /// Whether nothing is to come.
+    pub fn is_over(&self) -> bool {
+        self.is_done || self.at >= self.range.end
     }
 
     /// The next bytes; none at the end of the range or of the body.
     ///
     /// # Errors
     /// [`CutOff`] when the body ended before its end.
-    pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
+    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, CutOff>>> {
         loop {
-            if self.is_done || self.at >= self.range.end {
+            if self.is_over() {
                 self.is_done = true;
                 return Poll::Ready(None);
             }

@@ -1,0 +1,314 @@
+//! What each part of a question reads, and which slots of a Redis Cluster its keys lie in.
+
+use std::time::Duration;
+
+use redis::Arg;
+
+use super::*;
+use crate::store::keys::Keys;
+use crate::store::{
+    Cached, ConcurrencyLimit, HeldLock, Mode, RevocationKeys, WantedLock, Window, WindowSet,
+};
+
+/// The slot of a key in a Redis Cluster: CRC16 of its hash tag, if it has one, or else of all of it
+/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>).
+fn slot(key: &[u8]) -> u16 {
+    let tag = || {
+        let open = key.iter().position(|byte| *byte == b'{')? + 1;
+        let length = key[open..].iter().position(|byte| *byte == b'}')?;
+        (length > 0).then(|| &key[open..open + length])
+    };
+    let crc = tag().unwrap_or(key).iter().fold(0u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    });
+    crc % 16_384
+}
+
+/// The keys that a command names.
+fn keys(command: &redis::Cmd) -> Vec<Vec<u8>> {
+    let arguments: Vec<Vec<u8>> = command
+        .args_iter()
+        .filter_map(|argument| match argument {
+            Arg::Simple(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        })
+        .collect();
+    let number = |at: usize| std::str::from_utf8(&arguments[at]).unwrap().parse::<usize>().unwrap();
+    match arguments[0].as_slice() {
+        b"MULTI" | b"EXEC" => Vec::new(),
+        b"EVAL" | b"EVALSHA" => arguments[3..3 + number(2)].to_vec(),
+        b"EXISTS" | b"MGET" => arguments[1..].to_vec(),
+        _ => arguments[1..2].to_vec(),
+    }
+}
+
+fn texts(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+/// All that a question can ask, under the keys of the contract.
+struct Asked {
+    purges: Vec<String>,
+    blacklist: Vec<String>,
+    not_before: String,
+    record: String,
+    session: [String; 2],
+    windows: WindowSet,
+    charged: Vec<String>,
+    limits: Vec<ConcurrencyLimit>,
+    leased: Vec<String>,
+    epochs: Vec<String>,
+    entry: String,
+    variants: Vec<String>,
+    lock: HeldLock,
+}
+
+impl Asked {
+    /// The limits count by this one and that one.
+    fn of(principals: [&str; 2]) -> Self {
+        let keys = Keys::new("app");
+        let limit = |principal: &&str| {
+            let mut key = String::new();
+            keys.limit_into(&mut key, "api", "15m", principal);
+            key
+        };
+        let window = Window::new(10, Duration::from_secs(60));
+        let bound =
+            ConcurrencyLimit { most: 1, lease: Duration::from_secs(1), mode: Mode::Enforce };
+        let entry = keys.cache_entry("h", "/p", "r");
+        Self {
+            purges: vec![keys.cache_path("h", "/p"), keys.cache_prefix("/p")],
+            blacklist: vec![keys.blacklist("j1"), keys.blacklist_session("s1")],
+            not_before: keys.not_before("42"),
+            record: keys.api_key("0f"),
+            session: [keys.session("s1"), keys.session_end("s1")],
+            windows: WindowSet::new(vec![window; 2]),
+            charged: principals.iter().map(limit).collect(),
+            limits: vec![bound; 2],
+            leased: principals.iter().map(|principal| keys.in_flight("slow", principal)).collect(),
+            epochs: vec![keys.cache_base(), keys.cache_route("r"), keys.cache_path("h", "/p")],
+            variants: texts(&["v"]),
+            lock: HeldLock { key: Keys::cache_lock(&entry, 7), token: "t".to_owned() },
+            entry,
+        }
+    }
+
+    fn questions(&self) -> Questions<'_> {
+        let [key, end] = &self.session;
+        let lock = WantedLock { lock: &self.lock, ttl: Duration::from_secs(1) };
+        Questions {
+            revocation: Some(RevocationKeys {
+                blacklist: &self.blacklist,
+                not_before: Some(&self.not_before),
+                record: Some(&self.record),
+            }),
+            session: Some(SessionKey { key, ttl: true, bytes_max: 99, end: Some(end) }),
+            charges: Some(Charges { set: &self.windows, keys: &self.charged }),
+            leases: Some(Leases { limits: &self.limits, keys: &self.leased, holder: "me" }),
+            cached: Some(Cached {
+                epochs: &self.epochs,
+                entry: Some(CachedEntry {
+                    key: &self.entry,
+                    variants: &self.variants,
+                    lock: Some(lock),
+                }),
+            }),
+            pending_purges: &self.purges,
+        }
+    }
+}
+
+/// The commands of one part.
+fn commands(part: &Part<'_>) -> Vec<redis::Cmd> {
+    let mut pipeline = Pipeline::new();
+    part.write(&mut pipeline, &Scripts::new()).unwrap();
+    pipeline.cmd_iter().cloned().collect()
+}
+
+fn name(part: &Part<'_>) -> String {
+    let text = format!("{part:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn slots_are_those_of_redis() {
+    for (key, expected) in [
+        ("123456789", 12_739),
+        ("foo", 12_182),
+        ("app:session:s1", 14_753),
+        ("app:session-end:{app:session:s1}", 14_753),
+        ("a{}b", slot(b"a{}b")),
+    ] {
+        assert_eq!(slot(key.as_bytes()), expected, "{key}");
+    }
+    assert_eq!(slot(b"a{foo}b{bar}"), slot(b"foo"));
+}
+
+/// Which parts a Redis Cluster could be asked as they are, and which would have to be cut. What is
+/// said of this in ARCHITECTURE.md is said here.
+#[test]
+fn parts_that_lie_in_one_slot_and_parts_that_must_be_cut() {
+    let spread = |principals| -> Vec<String> {
+        let asked = Asked::of(principals);
+        let parts = Part::of(&asked.questions(), false);
+        assert_eq!(parts.len(), 10);
+        let is_spread = |part: &&Part<'_>| {
+            let keys: Vec<_> = commands(part).iter().flat_map(keys).collect();
+            assert!(keys.contains(&part.key().as_bytes().to_vec()), "{part:?}");
+            keys.iter().any(|key| slot(key) != slot(&keys[0]))
+        };
+        parts.iter().filter(is_spread).map(name).collect()
+    };
+    assert_eq!(spread(["claim:sub=42"; 2]), ["Purges", "Blacklist", "Epochs"]);
+    assert_eq!(
+        spread(["claim:sub=42", "route=r"]),
+        ["Purges", "Blacklist", "Charges", "Leases", "Epochs"]
+    );
+}
+
+fn text(text: &[u8]) -> Value {
+    Value::BulkString(text.to_vec())
+}
+
+/// A reply for each command of a part.
+fn replies(part: &Part<'_>) -> Vec<Value> {
+    match part {
+        Part::Purges(_) => {
+            let queued = || Value::SimpleString("QUEUED".to_owned());
+            let done = Value::Array(vec![Value::Okay, Value::Okay]);
+            vec![Value::Okay, queued(), queued(), done]
+        }
+        Part::Blacklist(_) => vec![Value::Int(1)],
+        Part::NotBefore(_) => vec![text(b"17")],
+        Part::Record(_) => vec![Value::Int(0)],
+        Part::Session(_) => vec![text(b"{}"), Value::Int(9000)],
+        Part::AnySession(_) => vec![Value::Array(vec![text(b"{}"), Value::Int(9000)])],
+        Part::EndLength(_) => vec![Value::Int(20)],
+        Part::End(_) => vec![Value::Nil],
+        Part::Charges(_) => vec![text(&[[1; 7].as_slice(), &[0; 56]].concat())],
+        Part::Leases(_) => vec![Value::Array(vec![Value::Int(1), Value::Int(0), Value::Int(3)])],
+        Part::Epochs(_) => vec![Value::Array(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
+        Part::Entry(_) => vec![Value::Nil, Value::Array(vec![text(b"accept"), Value::Nil])],
+    }
+}
+
+#[test]
+fn each_part_reads_its_own_replies_and_nothing_else() {
+    let asked = Asked::of(["claim:sub=42", "route=r"]);
+    let parts = Part::of(&asked.questions(), false);
+    let mut answers = Answers::default();
+    for part in &parts {
+        let mut own = replies(part);
+        assert_eq!(own.len(), commands(part).len(), "{part:?}");
+        assert_eq!(own.len(), part.commands(), "{part:?}");
+        assert!(part.fits(&own), "{part:?}");
+        part.read(&mut own, 0, &mut answers);
+    }
+    assert!(answers.settled);
+    let status = RevocationStatus { listed: true, not_before: Some(17), gone: true };
+    assert_eq!(answers.revocation, Some(Ok(status)));
+    let session = answers.session.as_ref().unwrap().as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(session.ttl, Some(Duration::from_secs(9)));
+    let charges = answers.charges.as_ref().unwrap().as_ref().unwrap();
+    assert!(charges.allowed && charges.windows.len() == 2);
+    let leases = answers.leases.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(leases.held, [0, 3]);
+    let cached = answers.cached.as_ref().unwrap().as_ref().unwrap();
+    assert!(cached.based && cached.epochs.len() == 3);
+    assert_eq!(cached.holder.as_deref(), Some(b"t".as_slice()));
+    assert_eq!(cached.vary.as_deref(), Some(b"accept".as_slice()));
+}
+
+#[test]
+fn parts_that_are_cut_add_up_to_the_same_answer() {
+    let asked = Asked::of(["claim:sub=42", "route=r"]);
+    let questions = asked.questions();
+    let (leases, set) = (questions.leases.unwrap(), WindowSet::new(vec![asked.windows.windows[0]]));
+    let (mine, others) = asked.charged.split_at(1);
+    let parts = [
+        (Part::Blacklist(&asked.blacklist[..1]), Value::Int(1)),
+        (Part::Blacklist(&asked.blacklist[1..]), Value::Int(0)),
+        (
+            Part::Charges(Charges { set: &set, keys: mine }),
+            text(&[[1; 7].as_slice(), &[1; 28]].concat()),
+        ),
+        (
+            Part::Charges(Charges { set: &set, keys: others }),
+            text(&[[0; 7].as_slice(), &[0; 28]].concat()),
+        ),
+        (
+            Part::Leases(Leases { keys: &leases.keys[..1], limits: &leases.limits[..1], ..leases }),
+            Value::Array(vec![Value::Int(1), Value::Int(5)]),
+        ),
+        (
+            Part::Leases(Leases { keys: &leases.keys[1..], limits: &leases.limits[1..], ..leases }),
+            Value::Array(vec![Value::Int(1), Value::Int(6)]),
+        ),
+        (Part::Epochs(&asked.epochs[..2]), Value::Array(vec![text(&[7; 16]), Value::Nil])),
+        (Part::Epochs(&asked.epochs[2..]), Value::Array(vec![text(&[9; 16])])),
+    ];
+    let mut answers = Answers::default();
+    for (part, reply) in parts {
+        assert!(part.fits(std::slice::from_ref(&reply)), "{part:?}");
+        part.read(&mut [reply], 0, &mut answers);
+    }
+    assert!(answers.revocation.unwrap().unwrap().listed);
+    let charges = answers.charges.unwrap().unwrap();
+    assert!(!charges.allowed && charges.windows.len() == 2);
+    assert_ne!(charges.windows[0], charges.windows[1]);
+    let leases = answers.leases.unwrap().unwrap();
+    assert_eq!((leases.allowed, leases.held), (true, vec![5, 6]));
+    let whole = epochs(Value::Array(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])]));
+    assert_eq!(answers.cached, Some(whole));
+}
+
+#[test]
+fn a_part_that_fails_fails_its_own_answer_alone() {
+    let asked = Asked::of(["claim:sub=42"; 2]);
+    let parts = Part::of(&asked.questions(), false);
+    for failing in 0..parts.len() {
+        let mut answers = Answers::default();
+        for (at, part) in parts.iter().enumerate() {
+            if at == failing {
+                part.fail(&StoreError::Timeout, &mut answers);
+            } else {
+                part.read(&mut replies(part), 0, &mut answers);
+            }
+        }
+        let failed = [
+            ("Blacklist NotBefore Record", answers.revocation.map(|it| it.is_err())),
+            ("Session", answers.session.map(|it| it.is_err())),
+            ("Charges", answers.charges.map(|it| it.is_err())),
+            ("Leases", answers.leases.map(|it| it.is_err())),
+            ("Epochs Entry", answers.cached.map(|it| it.is_err())),
+        ];
+        let part = name(&parts[failing]);
+        for (of, has_failed) in failed {
+            let is_own = of.split(' ').any(|name| name == part);
+            assert_eq!(has_failed, Some(is_own), "{of} without {part}");
+        }
+        assert_eq!(answers.settled, part != "Purges");
+    }
+}
+
+#[test]
+fn what_its_replies_leave_open_is_asked_behind_a_part() {
+    let asked = Asked::of(["claim:sub=42"; 2]);
+    let parts = Part::of(&asked.questions(), false);
+    let find = |wanted: &str| parts.iter().find(|part| name(part) == wanted).unwrap();
+    let wrong_type = redis::parse_redis_value(b"-WRONGTYPE no string\r\n").unwrap();
+    let next = |part: &Part<'_>, reply: Value| part.next(&[reply]).map(|next| name(&next));
+    assert_eq!(next(find("Session"), wrong_type).as_deref(), Some("AnySession"));
+    assert_eq!(next(find("Session"), text(b"{}")), None);
+    assert_eq!(next(find("EndLength"), Value::Int(64)).as_deref(), Some("End"));
+    for bytes in [0, 65] {
+        assert_eq!(next(find("EndLength"), Value::Int(bytes)), None);
+    }
+    let end = Part::End("e");
+    let mut answers = Answers { session: Some(Ok(None)), ..Answers::default() };
+    assert!(end.is_open(&answers));
+    answers.session = Some(Err(StoreError::Timeout));
+    assert!(!end.is_open(&answers) && find("Session").is_open(&answers));
+}
