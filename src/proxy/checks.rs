@@ -496,8 +496,8 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// The keys of the session that the request goes on with.
-    pub(super) fn attached_session(&self) -> Option<SessionKeys> {
-        self.session.clone().filter(|_| self.has_session)
+    pub(super) fn take_attached_session(&mut self) -> Option<SessionKeys> {
+        self.session.take().filter(|_| self.has_session)
     }
 
     /// Whether the request names a session that the route uses.

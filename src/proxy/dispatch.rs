@@ -197,9 +197,14 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     /// The client's request for its upstream.
-    pub(super) fn new(request: &Request<'a>, head: Parts, body: Inbound, added: Fields) -> Self {
+    pub(super) fn new(
+        request: &Request<'a>,
+        head: &mut Parts,
+        body: Inbound,
+        added: Fields,
+    ) -> Self {
         let Request { received, .. } = *request;
-        note_upgrade(request, &head);
+        note_upgrade(request, head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
@@ -211,8 +216,9 @@ impl<'a> Outbound<'a> {
             }
         }
         let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
-        let gate = held_back(&head, &mut upload, timeout);
-        let outline = Outline::new(request, Cow::Owned(head.headers), added);
+        let gate = held_back(head, &mut upload, timeout);
+        let fields = Cow::Owned(std::mem::take(&mut head.headers));
+        let outline = Outline::new(request, fields, added);
         Self { outline, upload, progress, gate, terms }
     }
 }
