@@ -136,6 +136,10 @@ async fn check<'a>(
     record: &mut Record,
     slot: &mut Option<SlotGuard>,
 ) -> Checked<'a> {
+    if request.route.is_open() {
+        let (admitted, found) = (Admitted::default(), Ok(None));
+        return Checked { request, admitted, found, session: None, store_is_away: false };
+    }
     let mut checks = Checks::new(request, head, Mode::Charge);
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
         Ok(admitted) => (admitted, Ok(checks.look().await)),
