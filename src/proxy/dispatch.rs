@@ -258,8 +258,12 @@ pub(super) async fn forward(
     // From here on the upstream may act; a client that leaves now must not leave stale copies
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
-    let sent = dispatch.send(head, upload, record.upstream_time());
-    match within(sent, terms.as_ref().and_then(|terms| terms.deadline)).await {
+    let deadline = terms.as_ref().and_then(|terms| terms.deadline);
+    let sent = {
+        let sent = std::pin::pin!(dispatch.send(head, upload, record.upstream_time()));
+        within(sent, deadline).await
+    };
+    match sent {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
             Ok(response.map(|download| match &terms {

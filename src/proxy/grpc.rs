@@ -82,16 +82,16 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// What `sent` returns, unless the deadline comes first.
+/// What `sent` returns, unless the deadline comes first. Pinned by the caller: it is large, and
+/// would be moved and kept room for twice.
 ///
 /// # Errors
-/// The deadline; `sent` is dropped by then, which cancels it.
+/// The deadline; dropping `sent` cancels it then.
 pub(super) async fn within<T>(
-    sent: impl Future<Output = T>,
+    mut sent: Pin<&mut impl Future<Output = T>>,
     deadline: Option<Deadline>,
 ) -> Result<T, Deadline> {
     let mut late = deadline.map(|it| (it, Box::pin(tokio::time::sleep_until(it.at))));
-    let mut sent = std::pin::pin!(sent);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
