@@ -167,7 +167,10 @@ fn lacks_path(head: &Parts) -> bool {
 fn authority_of(peer: &Peer, head: &Parts) -> Result<Authority, Malformed> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(Authority::of_header(host).ok_or(Malformed::Host)?),
+        (Some(host), None) => {
+            let authority = peer.host.of(host, || Authority::of_header(host));
+            Some(authority.ok_or(Malformed::Host)?)
+        }
         (None, _) => None,
         (Some(_), Some(_)) => return Err(Malformed::Host),
     };

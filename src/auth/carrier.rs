@@ -184,9 +184,11 @@ fn is_named(parameter: &str, name: &str) -> bool {
 /// is not passed over.
 fn after_scheme<'v>(value: &'v [u8], name: &[u8]) -> Option<&'v [u8]> {
     let (scheme, rest) = value.split_at_checked(name.len())?;
-    let goes_on = rest
-        .first()
-        .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
+    let goes_on = matches!(
+        rest.first(),
+        Some(b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-')
+            | Some(b'.' | b'^'..=b'`' | b'|' | b'~')
+    );
     (scheme.eq_ignore_ascii_case(name) && !goes_on).then_some(rest)
 }
 

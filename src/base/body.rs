@@ -75,6 +75,13 @@ pub enum Inbound {
     Bytes(Bytes),
 }
 
+impl Inbound {
+    /// The body; what is left is none.
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Bytes(Bytes::new()))
+    }
+}
+
 impl From<Incoming> for Inbound {
     fn from(incoming: Incoming) -> Self {
         Self::Hyper(incoming)

@@ -56,8 +56,10 @@ pub struct Peer {
     pub encryption: Option<Arc<Encryption>>,
     /// The address as `X-Forwarded-For` tells it.
     pub forwarded_for: HeaderValue,
+    /// What the last `Host` was read as.
+    pub host: Remembered<Authority>,
     /// The element of `Forwarded` that the last request got.
-    pub forwarded: Remembered,
+    pub forwarded: Remembered<HeaderValue>,
 }
 
 /// What the TLS of one client connection says.
@@ -95,20 +97,24 @@ pub struct ClientCertificate {
     pub not_after: i64,
 }
 
-/// A value made for one authority, and made again only for another: the requests of one connection
+/// What was made of one host, and is made again only of another: the requests of one connection
 /// mostly name the same one.
-#[derive(Debug, Clone, Default)]
-pub struct Remembered(Arc<Mutex<Option<(HeaderValue, HeaderValue)>>>);
+#[derive(Debug, Clone)]
+pub struct Remembered<T>(Arc<Mutex<Option<(HeaderValue, T)>>>);
 
-impl Remembered {
-    /// The value for `authority`.
-    pub fn of(&self, authority: &Authority, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+impl<T> Default for Remembered<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone> Remembered<T> {
+    /// What `make` makes of `host`; nothing where it makes nothing of it.
+    pub fn of(&self, host: &HeaderValue, make: impl FnOnce() -> Option<T>) -> Option<T> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((known, value)) if known.as_bytes() == authority.as_str().as_bytes() => {
-                value.clone()
-            }
-            _ => last.insert((authority.to_header(), make())).1.clone(),
+            Some((known, made)) if known == host => Some(made.clone()),
+            _ => Some(last.insert((host.clone(), make()?)).1.clone()),
         }
     }
 }
@@ -123,7 +129,8 @@ impl Peer {
         let text = address.to_string();
         let unknown = || HeaderValue::from_static("unknown");
         let forwarded_for = HeaderValue::try_from(text).unwrap_or_else(|_| unknown());
-        Self { address, local, encryption, forwarded_for, forwarded: Remembered::default() }
+        let (host, forwarded) = (Remembered::default(), Remembered::default());
+        Self { address, local, encryption, forwarded_for, host, forwarded }
     }
 
     /// `http` or `https`, as its requests are sent.

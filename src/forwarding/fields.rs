@@ -148,7 +148,7 @@ pub fn outgoing(
     headers.insert(X_FORWARDED_FOR, for_value);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
     let authority = client.authority(target);
-    if !authority.host().is_empty() {
+    if !authority.is_none() {
         headers.insert(X_FORWARDED_HOST, authority.to_header());
     }
     headers.insert(FORWARDED, forwarded);
@@ -243,7 +243,11 @@ fn forwarding(
 ) -> (HeaderValue, HeaderValue) {
     let ours = || chain(target, peer, client);
     match &client.via {
-        None => (peer.forwarded_for.clone(), peer.forwarded.of(&target.authority, ours)),
+        None => {
+            let host = target.authority.to_header();
+            let forwarded = peer.forwarded.of(&host, || Some(ours())).unwrap_or_else(ours);
+            (peer.forwarded_for.clone(), forwarded)
+        }
         Some(via) if via.fields == ForwardingFields::XForwarded => {
             (extended(headers, peer), ours())
         }

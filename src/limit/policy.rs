@@ -163,6 +163,12 @@ impl Policy {
         windows.chain(in_flight.map(|it| (it.limit.name.as_str(), it.limit.action())))
     }
 
+    /// Whether there is no limit, and nobody is refused.
+    pub fn is_empty(&self) -> bool {
+        let Self { shared, local, concurrent, blocked, .. } = self;
+        shared.is_empty() && local.is_empty() && concurrent.is_empty() && blocked.is_empty()
+    }
+
     /// Whether the route refuses this client, whatever it asks.
     pub fn blocks(&self, address: ClientAddr) -> bool {
         !self.blocked.is_empty() && contains(&self.blocked, address)

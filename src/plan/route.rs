@@ -32,6 +32,15 @@ pub struct Route {
     pub tunnel: Option<Arc<config::Tunnel>>,
 }
 
+impl Route {
+    /// Whether everybody may pass, as often as he likes, and nothing is attached or kept: there is
+    /// nothing to check.
+    pub fn is_open(&self) -> bool {
+        let is_public = self.auth.is_none() && self.session.is_none();
+        is_public && self.cache.is_none() && self.limits.is_empty()
+    }
+}
+
 /// A literal path, and whether everything below it is meant too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {

@@ -496,10 +496,10 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// The keys of the session that the request goes on with.
-    pub(super) fn attached_session(&self) -> Option<SessionKeys> {
+    pub(super) fn take_attached_session(&mut self) -> Option<SessionKeys> {
         let route = self.request.route;
         let may_last = route.tunnel.is_some() || route.grpc.is_some();
-        self.session.as_ref().filter(|_| may_last && self.has_session).cloned()
+        self.session.take().filter(|_| may_last && self.has_session)
     }
 
     /// Whether the request names a session that the route uses.

@@ -201,13 +201,13 @@ impl<'a> Outbound<'a> {
     /// `session` is what its caller may need to go on.
     pub(super) fn new(
         request: &Request<'a>,
-        head: Parts,
+        head: &mut Parts,
         body: Inbound,
         added: Fields,
         session: Option<SessionKeys>,
     ) -> Self {
         let Request { received, .. } = *request;
-        note_upgrade(request, &head);
+        note_upgrade(request, head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
@@ -219,8 +219,9 @@ impl<'a> Outbound<'a> {
             }
         }
         let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
-        let gate = held_back(&head, &mut upload, timeout);
-        let outline = Outline::new(request, Cow::Owned(head.headers), added);
+        let gate = held_back(head, &mut upload, timeout);
+        let fields = Cow::Owned(std::mem::take(&mut head.headers));
+        let outline = Outline::new(request, fields, added);
         Self { outline, upload, progress, gate, terms }
     }
 }
@@ -261,9 +262,12 @@ pub(super) async fn forward(
     // From here on the upstream may act; a client that leaves now must not leave stale copies
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
-    let sent = dispatch.send(head, upload, record.upstream_time());
     let deadline = terms.as_ref().and_then(|terms| terms.deadline);
-    match within(sent, deadline, &mut standing).await {
+    let sent = {
+        let sent = std::pin::pin!(dispatch.send(head, upload, record.upstream_time()));
+        within(sent, deadline, &mut standing).await
+    };
+    match sent {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
             Ok(response.map(|download| match terms {

@@ -109,16 +109,16 @@ fn standing(request: &Request<'_>, session: Option<SessionKeys>) -> Option<Box<S
 }
 
 /// What `sent` returns, unless the deadline comes first, or the end of what let the caller in.
+/// Pinned by the caller: it is large, and would be moved and kept room for twice.
 ///
 /// # Errors
-/// What came first; `sent` is dropped by then, which cancels it.
+/// What came first; dropping `sent` cancels it then.
 pub(super) async fn within<T>(
-    sent: impl Future<Output = T>,
+    mut sent: Pin<&mut impl Future<Output = T>>,
     deadline: Option<Deadline>,
     standing: &mut Option<Box<Standing>>,
 ) -> Result<T, Rejection> {
     let mut late = deadline.map(|it| (it, Box::pin(tokio::time::sleep_until(it.at))));
-    let mut sent = std::pin::pin!(sent);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));

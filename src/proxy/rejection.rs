@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde::Serialize;
 
 use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
@@ -150,6 +151,17 @@ enum Adds<'a> {
     WebSocketVersion,
 }
 
+/// The body of a refusal (RFC 9457 §3.1).
+#[derive(Serialize)]
+struct Problem<'a> {
+    detail: &'a str,
+    request_id: &'a str,
+    status: u16,
+    title: &'a str,
+    #[serde(rename = "type")]
+    name: String,
+}
+
 impl<'a> Row<'a> {
     /// Of a refusal that adds no field and leaves the connection as it is.
     fn new(status: StatusCode, code: &'static str, fault: Fault, public: Public<'a>) -> Self {
@@ -199,14 +211,15 @@ impl<'a> Row<'a> {
 
     /// `application/problem+json` (RFC 9457).
     fn problem(&self, public: &str, request_id: &str) -> Response<Bytes> {
-        let problem = serde_json::json!({
-            "type": format!("urn:portcullis:problem:{}", self.code),
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": public,
-            "request_id": request_id,
-        });
-        let mut response = Response::new(Bytes::from(problem.to_string()));
+        let problem = Problem {
+            detail: public,
+            request_id,
+            status: self.status.as_u16(),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            name: ["urn:portcullis:problem:", self.code].concat(),
+        };
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, json);

@@ -49,13 +49,14 @@ pub(super) fn asked(request: &Request<'_>, head: &Parts) -> Result<Option<Box<As
 /// The upstream's failure, or a 101 that is none.
 pub(super) async fn open(
     request: &Request<'_>,
-    head: Parts,
+    head: &mut Parts,
     added: Fields,
     asked: Asked,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let key = tunnel::fresh_key();
-    let outline = Outline::new(request, Cow::Owned(head.headers), added);
+    let fields = Cow::Owned(std::mem::take(&mut head.headers));
+    let outline = Outline::new(request, fields, added);
     let outbound = || {
         let mut outbound = outline.head();
         let headers = outbound.headers_mut();

@@ -23,25 +23,37 @@ use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
 use crate::guard;
 use crate::limit::{Outcome, SlotGuard};
+use crate::store::SessionKeys;
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
-pub async fn handle(
+///
+/// No `async fn`, which would have room for the request beside that for its parts.
+pub fn handle<B: Into<Inbound>>(
     connection: &Arc<Connection>,
-    request: http::Request<impl Into<Inbound>>,
-) -> Response<Body> {
+    request: http::Request<B>,
+) -> impl Future<Output = Response<Body>> + Send + use<B> {
     let (mut head, body) = request.into_parts();
     if head.method == Method::CONNECT {
         guard::settle_connect(&mut head);
     }
     let mut transaction = Transaction::open(connection, &head);
-    let response = answer(&mut transaction, head, body.into()).await;
-    Body::attach(response, transaction)
+    let mut body = body.into();
+    async move {
+        let response = answer(&mut transaction, &mut head, &mut body).await;
+        Body::attach(response, transaction)
+    }
 }
 
-async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
+/// `head` and `body` are lent, so that nobody else has room for them; whoever sends the request on
+/// takes what it needs.
+async fn answer(
+    transaction: &mut Transaction,
+    head: &mut Parts,
+    body: &mut Inbound,
+) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
-    let has_body = !http_body::Body::is_end_stream(&body);
-    let (request, asked) = match resolve(received, resolved, &head, has_body) {
+    let has_body = !http_body::Body::is_end_stream(&*body);
+    let (request, asked) = match resolve(received, resolved, head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,
         Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
@@ -50,17 +62,11 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
-    let mut checks = Checks::new(request, &head, Mode::Charge);
-    let admitted = admit(&mut checks, caller, record, slot).await;
+    let checked = check(request, head, caller, record, slot).await;
+    let Checked { request, admitted, found, session, store_is_away } = checked;
+    let Admitted { receipt, quota, added } = admitted;
 
     // Serve: what is stored answers it, or its upstream does.
-    let (admitted, found) = match admitted {
-        Ok(admitted) => (admitted, Ok(checks.look().await)),
-        Err(rejection) => (Admitted::default(), Err(rejection)),
-    };
-    let (request, session) = (checks.request, checks.attached_session());
-    let store_is_away = checks.store_is_away();
-    let Admitted { receipt, quota, added } = admitted;
     let outcome = match found {
         Err(rejection) => Err(rejection),
         Ok(Some(Found::OnlyIfCached)) => Err(Rejection::OnlyIfCached),
@@ -69,7 +75,7 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             Ok(Answer::stored(take_notes(served, cache)))
         }
         Ok(Some(Found::Miss(miss))) => {
-            dispatch::note_upgrade(&request, &head);
+            dispatch::note_upgrade(&request, head);
             let outbound = ForCache::new(&request, head, added);
             // Large: boxed, it takes no room in the request of a route without a cache.
             Box::pin(fetch(&request, outbound, miss, cache, record)).await.map(Answer::fetched)
@@ -80,7 +86,7 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
             }
             let sent = match asked {
                 None => {
-                    let outbound = Outbound::new(&request, head, body, added, session);
+                    let outbound = Outbound::new(&request, head, body.take(), added, session);
                     dispatch::forward(&request, outbound, store_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
@@ -106,6 +112,40 @@ async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Re
         return response;
     }
     upgrade::end_unless_switched(response, request.received.version)
+}
+
+/// What came of the checks.
+struct Checked<'a> {
+    /// The request, with its caller.
+    request: Request<'a>,
+    admitted: Admitted<'a>,
+    /// What the cache has for it, or why it may not pass.
+    found: Result<Option<Found>, Rejection>,
+    /// The session that is attached to it.
+    session: Option<SessionKeys>,
+    store_is_away: bool,
+}
+
+/// Asks whether the request may pass, and whether what is stored answers it. A function of its own,
+/// so that nobody keeps room for the checks while the upstream is asked.
+async fn check<'a>(
+    request: Request<'a>,
+    head: &Parts,
+    caller: &'a mut Caller,
+    record: &mut Record,
+    slot: &mut Option<SlotGuard>,
+) -> Checked<'a> {
+    if request.route.is_open() {
+        let (admitted, found) = (Admitted::default(), Ok(None));
+        return Checked { request, admitted, found, session: None, store_is_away: false };
+    }
+    let mut checks = Checks::new(request, head, Mode::Charge);
+    let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
+        Ok(admitted) => (admitted, Ok(checks.look().await)),
+        Err(rejection) => (Admitted::default(), Err(rejection)),
+    };
+    let (request, store_is_away) = (checks.request, checks.store_is_away());
+    Checked { request, admitted, found, session: checks.take_attached_session(), store_is_away }
 }
 
 /// What a request is about.
@@ -195,7 +235,7 @@ async fn fetch(
 }
 
 /// Fetches a stored response anew, behind the client's back, if that is to be.
-fn refresh(request: &Request<'_>, head: Parts, added: Fields, refresh: Option<Box<Refresh>>) {
+fn refresh(request: &Request<'_>, head: &mut Parts, added: Fields, refresh: Option<Box<Refresh>>) {
     let Some(refresh) = refresh else { return };
     let ForCache { head, fields } = ForCache::new(request, head, added);
     let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
@@ -211,8 +251,8 @@ struct ForCache {
 }
 
 impl ForCache {
-    fn new(request: &Request<'_>, head: Parts, added: Fields) -> Self {
-        let fields = Arc::new(head.headers);
+    fn new(request: &Request<'_>, head: &mut Parts, added: Fields) -> Self {
+        let fields = Arc::new(std::mem::take(&mut head.headers));
         let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
         Self { head, fields }
     }

@@ -10,6 +10,7 @@ mod pattern;
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
@@ -149,7 +150,7 @@ pub enum NoRoute {
 pub struct Table<P> {
     routes: Vec<(Matcher, P)>,
     /// Candidates by the literal first segment of the request's path, in order of specificity.
-    by_segment: HashMap<String, Vec<usize>>,
+    by_segment: HashMap<String, Vec<usize>, RandomState>,
     /// Candidates for all other first segments.
     rest: Vec<usize>,
     /// All of them, where some route's upstream reads paths loosely: the first segment decides
@@ -166,7 +167,7 @@ impl<P> Table<P> {
             let texts = || b.path.texts().cmp(a.path.texts());
             order.then_with(texts).then_with(|| b.methods.len().cmp(&a.methods.len()))
         });
-        let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_segment: HashMap<String, Vec<usize>, RandomState> = HashMap::default();
         for (matcher, _) in &routes {
             if let Some(segment) = matcher.path.first_literal() {
                 by_segment.entry(segment.to_owned()).or_default();
@@ -204,7 +205,7 @@ impl<P> Table<P> {
             }
             if !matcher.accepts(method) {
                 found_other_method = true;
-            } else if matcher.path.matches(path) {
+            } else if matcher.reading.is_exact() || matcher.path.matches(path) {
                 return Ok(policy);
             } else {
                 read = read.or(Some(candidate));

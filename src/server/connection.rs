@@ -286,14 +286,11 @@ impl<'a> ServedConnection<'a> {
     + use<> {
         let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
         service_fn(move |request: Request<Incoming>| {
-            let (client, streams) = (Arc::clone(&client), streams.clone());
             let in_progress = clock.request(!request.body().is_end_stream());
             let watch = Watch::of(&clock, request.version());
             // hyper keeps room for this future as long as it has the connection: boxed, it is small
             // between two requests.
-            Box::pin(async move {
-                Ok::<_, Infallible>(answer(&client, request, in_progress, watch, streams).await)
-            })
+            Box::pin(answer(&client, request, in_progress, watch, streams.as_ref()))
         })
     }
 
@@ -422,24 +419,28 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
     let _ = tokio::time::timeout(REFUSAL_TIME, io.refuse_tls()).await;
 }
 
-async fn answer(
+/// Answers one request. No `async fn`, which would have room for what it is given twice.
+fn answer(
     client: &Arc<proxy::Connection>,
     mut request: Request<Incoming>,
     in_progress: InProgress,
     watch: Watch,
-    streams: Option<Arc<StreamTunnels>>,
-) -> Response<Tracked> {
-    let streams = streams.filter(|_| *request.method() == Method::CONNECT);
+    streams: Option<&Arc<StreamTunnels>>,
+) -> impl Future<Output = Result<Response<Tracked>, Infallible>> + Send + use<> {
+    let streams = streams.filter(|_| *request.method() == Method::CONNECT).map(Arc::clone);
     let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
-    let mut response = proxy::handle(client, request).await;
-    client.interim().close().await;
-    if let Some(tunnel) = response.body_mut().take_tunnel() {
-        match upgrade {
-            Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),
-            None => in_progress.clock().leave_tunnel(tunnel),
+    let client = Arc::clone(client);
+    async move {
+        let mut response = proxy::handle(&client, request).await;
+        client.interim().close().await;
+        if let Some(tunnel) = response.body_mut().take_tunnel() {
+            match upgrade {
+                Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),
+                None => in_progress.clock().leave_tunnel(tunnel),
+            }
         }
+        Ok(Tracked::of(response, watch, in_progress))
     }
-    Tracked::of(response, watch, in_progress)
 }
 
 fn http1(limits: &ClientLimits) -> http1::Builder {

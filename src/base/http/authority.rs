@@ -77,6 +77,11 @@ impl Authority {
         }
     }
 
+    /// Whether there is none; see [`Self::none`].
+    pub fn is_none(&self) -> bool {
+        self.host_bytes == 0
+    }
+
     /// Notes that the scheme's port needs no mention, nor the one that the client connected to.
     pub fn with_default_ports(mut self, scheme: &str, local: u16) -> Self {
         let of_scheme = if scheme == "https" { 443 } else { 80 };

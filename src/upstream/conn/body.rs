@@ -52,17 +52,16 @@ impl Link {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { incoming, connection } = self;
         // Frames come out of `drive` and from nowhere else, so nobody needs to be woken for them.
         let mut nobody = Context::from_waker(Waker::noop());
-        let frame = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
-        if frame.is_pending()
-            && let Some(connection) = &mut self.connection
-        {
+        let mut look = || Pin::new(&mut *incoming).poll_frame(&mut nobody);
+        let frame = look();
+        match connection {
             // The body wants more: let the connection read, then look again.
-            connection.drive(cx);
-            return Pin::new(&mut self.incoming).poll_frame(&mut nobody);
+            Some(connection) if frame.is_pending() => connection.drive_until(cx, look),
+            _ => frame,
         }
-        frame
     }
 }
 

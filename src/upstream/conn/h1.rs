@@ -102,9 +102,11 @@ impl Connection {
         self.ended.is_none() && !self.sender.is_closed()
     }
 
-    /// Lets the connection notice that an exchange is over. True when it can take another.
+    /// Lets the connection notice that an exchange is over, which it mostly has with the last byte.
+    /// True when it can take another.
     pub(super) fn settle(&mut self) -> bool {
-        !self.is_old && self.is_open() && self.sender.is_ready()
+        let is_settled = self.sender.is_ready() || self.is_open() && self.sender.is_ready();
+        is_settled && self.ended.is_none() && !self.is_old
     }
 
     /// The server has answered in HTTP/1.0. There is no next request on the connection, whatever
@@ -128,6 +130,25 @@ impl Connection {
         }
     }
 
+    /// Does what I/O there is to do until `look` finds something.
+    ///
+    /// When we take what hyper has made, it wakes whoever it was driven for: this very task, which
+    /// would be polled once more for nothing. So it is driven for nobody first, and for the task
+    /// where there is something left to wait for.
+    pub(super) fn drive_until<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut() -> Poll<T>,
+    ) -> Poll<T> {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        let found = look();
+        if found.is_ready() {
+            return found;
+        }
+        self.drive(cx);
+        look()
+    }
+
     /// Sends a request and waits for the head of its response. Of what was not written, the request
     /// is put back.
     ///
@@ -147,12 +168,20 @@ impl Connection {
         // Unconstrained: a poll that is put off for fairness would count on a wake-up.
         let answer = tokio::task::unconstrained(self.sender.try_send_request(outgoing));
         let mut answer = std::pin::pin!(answer);
+        let mut is_written = false;
         let answered = std::future::poll_fn(|cx| {
             // The answer comes out of `drive` and from nowhere else, so nobody needs to be woken
             // for it.
             let mut nobody = Context::from_waker(Waker::noop());
-            self.drive(cx);
-            match answer.as_mut().poll(&mut nobody) {
+            let mut look = || answer.as_mut().poll(&mut nobody);
+            let answered = if std::mem::replace(&mut is_written, true) {
+                self.drive_until(cx, look)
+            } else {
+                // There is no answer yet.
+                self.drive(cx);
+                look()
+            };
+            match answered {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
                 Poll::Pending => loop {
                     std::task::ready!(self.poll_deadline(cx, deadline));
