@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod audit;
+mod certificates;
 mod limits;
 mod operations;
 mod purge;

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
 use super::body::{Body, Content};
+use super::challenge;
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
@@ -40,6 +41,11 @@ pub async fn handle(
 async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
+    if let Some(token) = challenge::token(received, &head)
+        && let Some(response) = Box::pin(challenge::answer(received, token)).await
+    {
+        return response;
+    }
     let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,

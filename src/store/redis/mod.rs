@@ -8,6 +8,7 @@ mod api_keys;
 mod batch;
 mod cache;
 mod call;
+mod certificates;
 mod connect_error;
 mod connection;
 mod dial;
