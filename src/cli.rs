@@ -347,6 +347,10 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
         let name = &options.auth;
         return Err(format!("auth.{name} takes API keys, no tokens: use portcullis keys create"));
     }
+    if matches!(verifier.keys, Some(KeySource::Certificates)) {
+        let name = &options.auth;
+        return Err(format!("auth.{name} takes client certificates, no tokens"));
+    }
     let algorithm = *verifier.algorithms.first().ok_or("the verifier has no algorithms")?;
     let key = match (&options.private_key, &verifier.keys) {
         (Some(file), _) => private_key(file, algorithm)?,

@@ -99,6 +99,11 @@ impl Acme {
         written.acme.as_deref() == Some(&self.settings) && written.secret == self.secret
     }
 
+    /// Takes the certificates of the same names from who ordered before.
+    pub fn inherit(&self, former: &Self) {
+        self.served.inherit(&former.served);
+    }
+
     /// Shows its certificates in the handshakes of `live` from now on.
     pub fn show_in(&self, live: &Arc<tls::Live>) {
         self.served.show_in(live);

@@ -16,7 +16,7 @@ use super::records;
 use super::served::Served;
 use super::vault::{Vault, bytes};
 use crate::config::{self, Challenge};
-use crate::store::{Charges, HeldLock, Window, WindowSet};
+use crate::store::{Charges, HeldLock, Store, Window, WindowSet};
 
 /// How long an order in progress is remembered. Authorities keep them for days.
 const ORDER_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -30,6 +30,51 @@ pub(super) struct Obtained {
     pub(super) chain: String,
     /// In PKCS#8.
     pub(super) key: Vec<u8>,
+}
+
+/// An order that the authority has taken.
+struct Begun {
+    order: Order,
+    /// Of its certificate, in PKCS#8.
+    key: Vec<u8>,
+    /// When it was charged.
+    charged_us: u64,
+}
+
+/// What an order is charged to.
+#[derive(Debug, Clone, Copy)]
+enum Budget {
+    /// `orders`
+    All,
+    /// `same_orders`
+    Same,
+}
+
+/// One order's share of some budgets.
+struct Charge {
+    keys: Vec<String>,
+    set: WindowSet,
+    budgets: Vec<Budget>,
+}
+
+impl Charge {
+    /// Takes it, or says which budget is used up; when it was taken.
+    async fn take(&self, store: &Store) -> Result<u64, Failure> {
+        let reply = store.take(Charges { set: &self.set, keys: &self.keys }).await?;
+        if reply.allowed {
+            return Ok(reply.at_us);
+        }
+        let over = reply.windows.iter().position(|state| state.retry_ms > 0);
+        Err(Failure::Budget(match over.and_then(|at| self.budgets.get(at)) {
+            Some(Budget::Same) => "same_orders",
+            _ => "orders",
+        }))
+    }
+
+    /// Gives back what came to nothing. Where the store is away it is lost.
+    async fn give_back(&self, store: &Store, at_us: u64) {
+        let _ = store.refund(Charges { set: &self.set, keys: &self.keys }, at_us).await;
+    }
 }
 
 /// Where an order is made.
@@ -63,7 +108,7 @@ impl Desk<'_> {
     /// # Errors
     /// See [`Failure`]. An order that may still come to a good end is taken up again the next time.
     pub(super) async fn obtain(&self) -> Result<Obtained, Failure> {
-        let (mut order, key) = match self.begun_before().await? {
+        let Begun { mut order, key, charged_us } = match self.begun_before().await? {
             Some(begun) => begun,
             None => self.begin().await?,
         };
@@ -74,13 +119,16 @@ impl Desk<'_> {
         }
         let is_over = matches!(order.state().status, OrderStatus::Invalid | OrderStatus::Valid);
         if is_over && chain.is_err() {
+            // No certificate came of it, and only those count for the same names.
+            let charge = self.charge_of(&[Budget::Same]);
+            charge.give_back(&self.vault.store, charged_us).await;
             let _ = self.vault.store.delete(&self.place()).await;
         }
         Ok(Obtained { chain: chain?, key })
     }
 
-    /// An order that a gateway began and did not finish, and its certificate's key.
-    async fn begun_before(&self) -> Result<Option<(Order, Vec<u8>)>, Failure> {
+    /// An order that a gateway began and did not finish.
+    async fn begun_before(&self) -> Result<Option<Begun>, Failure> {
         let place = self.place();
         let Some(record) = self.vault.read::<records::Order>(&place).await? else {
             return Ok(None);
@@ -91,7 +139,7 @@ impl Desk<'_> {
         let Some(key) = self.vault.unwrap(&place, &record.key).ok().filter(|_| is_ours) else {
             return Ok(None);
         };
-        let mut order = match self.account.order(record.url).await {
+        let mut order = match self.account.order(record.url.clone()).await {
             Ok(order) => order,
             // The authority does not know it.
             Err(Error::Api(_)) => return Ok(None),
@@ -101,21 +149,27 @@ impl Desk<'_> {
             return Ok(None);
         }
         self.served.note(self.at, "ordered", "an order that was begun before goes on");
-        Ok(Some((order, key)))
+        Ok(Some(Begun { order, key, charged_us: record.charged_us }))
     }
 
-    async fn begin(&self) -> Result<(Order, Vec<u8>), Failure> {
-        self.charge().await?;
+    async fn begin(&self) -> Result<Begun, Failure> {
+        let charge = self.charge_of(&[Budget::All, Budget::Same]);
+        let charged_us = charge.take(&self.vault.store).await?;
         let key = KeyPair::generate().map_err(|_| Failure::Crypto("making a key"))?;
         let key = key.serialize_der();
         let identifiers: Vec<Identifier> =
             self.names.iter().map(|name| Identifier::Dns(name.clone())).collect();
-        let order = match self.place_order(&identifiers, self.replaces.clone()).await {
+        let mut placed = self.place_order(&identifiers, self.replaces.clone()).await;
+        if self.replaces.is_some() && matches!(placed, Err(Error::Api(_))) {
             // It was replaced already, or the authority does not know it: a plain order will do.
-            Err(Error::Api(_)) if self.replaces.is_some() => {
-                self.place_order(&identifiers, None).await?
+            placed = self.place_order(&identifiers, None).await;
+        }
+        let order = match placed {
+            Ok(order) => order,
+            Err(error) => {
+                charge.give_back(&self.vault.store, charged_us).await;
+                return Err(error.into());
             }
-            placed => placed?,
         };
         let place = self.place();
         let record = records::Order {
@@ -123,11 +177,12 @@ impl Desk<'_> {
             directory: self.settings.directory.clone(),
             account: self.account.id().to_owned(),
             url: order.url().to_owned(),
+            charged_us,
             key: self.vault.wrap(&place, &key)?,
         };
         self.vault.put_fenced(self.lease, &[(place, bytes(&record), ORDER_TTL)]).await?;
         self.served.note(self.at, "ordered", "the authority has taken the order");
-        Ok((order, key))
+        Ok(Begun { order, key, charged_us })
     }
 
     async fn place_order(
@@ -145,21 +200,16 @@ impl Desk<'_> {
         self.account.new_order(&new).await
     }
 
-    /// Charges the fleet's budget: authorities count too, and lock out for longer.
-    async fn charge(&self) -> Result<(), Failure> {
-        let (all, same) = (self.settings.orders, self.settings.same_orders);
+    /// What an order costs of the fleet's budgets: authorities count too, and lock out for longer.
+    fn charge_of(&self, budgets: &[Budget]) -> Charge {
         let keys = &self.vault.keys;
-        let keys = [keys.tls_orders(), keys.tls_same_orders(self.name())];
-        let set = WindowSet::new(vec![
-            Window::new(all.limit, all.window),
-            Window::new(same.limit, same.window),
-        ]);
-        let reply = self.vault.store.take(Charges { set: &set, keys: &keys }).await?;
-        if reply.allowed {
-            return Ok(());
-        }
-        let is_over = |at: usize| reply.windows.get(at).is_some_and(|state| state.retry_ms > 0);
-        Err(Failure::Budget(if is_over(0) { "orders" } else { "same_orders" }))
+        let of = |budget: &Budget| match budget {
+            Budget::All => (keys.tls_orders(), self.settings.orders),
+            Budget::Same => (keys.tls_same_orders(self.name()), self.settings.same_orders),
+        };
+        let (keys, rates): (Vec<_>, Vec<_>) = budgets.iter().map(of).unzip();
+        let windows = rates.iter().map(|rate| Window::new(rate.limit, rate.window)).collect();
+        Charge { keys, set: WindowSet::new(windows), budgets: budgets.to_vec() }
     }
 
     /// Takes an order from wherever it is to its certificate.

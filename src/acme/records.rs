@@ -39,6 +39,8 @@ pub(super) struct Order {
     /// The account that ordered.
     pub(super) account: String,
     pub(super) url: String,
+    /// When it was charged, on the store's clock of windows, in microseconds.
+    pub(super) charged_us: u64,
     /// The certificate's key in PKCS#8, wrapped.
     pub(super) key: String,
 }

@@ -60,6 +60,15 @@ impl Served {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes what another one has of the same names, so that nothing is missing in between.
+    pub(super) fn inherit(&self, other: &Self) {
+        let others = other.slots();
+        for slot in self.slots().iter_mut() {
+            let known = others.iter().find(|it| it.names.first() == slot.names.first());
+            slot.held = known.and_then(|known| known.held.clone());
+        }
+    }
+
     /// Shows them in the handshakes of `live` from now on.
     pub(super) fn show_in(&self, live: &Arc<Live>) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(live));

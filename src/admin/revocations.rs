@@ -1,5 +1,6 @@
 //! `/v1/revocations`: makes a revocation, and takes one back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ use crate::store::keys::Keys;
 /// Added to a revocation's life beyond the token's expiry, for clocks that differ.
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`; `expires_in` where the token
+/// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`, `cert`; `expires_in` where the token
 /// itself does not say how long; `auth` names the verifier whose callers are meant.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +32,7 @@ struct RevocationRequest {
     sid: Option<String>,
     sub: Option<String>,
     key_id: Option<String>,
+    cert: Option<String>,
     expires_in: Option<String>,
     auth: Option<String>,
 }
@@ -49,13 +51,8 @@ impl RevocationRequest {
     fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
         let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
         let of = |keys| Meant { keys, is_user: false, expires_at: None };
-        if let Some(id) = &self.key_id {
-            let others = [&self.jti, &self.token, &self.sid, &self.sub, &self.auth];
-            if others.into_iter().any(Option::is_some) {
-                let detail = "Name the key_id alone: no two API keys have the same.";
-                return Err(Fault::Invalid(detail.to_owned()));
-            }
-            return Ok(of(vec![plan.keys.blacklist_listed_key(id)]));
+        if self.key_id.is_some() || self.cert.is_some() {
+            return Ok(of(vec![self.unqualified(plan)?]));
         }
         match (&self.jti, &self.token, &self.sid, &self.sub) {
             (Some(jti), None, None, None) => {
@@ -66,7 +63,7 @@ impl RevocationRequest {
                 Ok(of(keys.iter().map(|keys| keys.blacklist_session(sid)).collect()))
             }
             (None, None, None, Some(sub)) => {
-                let keys = whose(Issuer::Unsaid)?;
+                let keys = whose(Issuer::OfSubject)?;
                 let keys = keys.iter().map(|keys| keys.not_before(sub)).collect();
                 Ok(Meant { is_user: true, ..of(keys) })
             }
@@ -83,13 +80,43 @@ impl RevocationRequest {
                 Ok(Meant { expires_at: facts.expires_at, ..of(keys) })
             }
             _ => Err(Fault::Invalid(format!(
-                "Name exactly one of the five kinds. Example: {example}"
+                "Name exactly one of the six kinds. Example: {example}"
             ))),
+        }
+    }
+
+    /// The key of an API key or a certificate, which is the same for all verifiers.
+    fn unqualified(&self, plan: &Plan) -> Result<String, Fault> {
+        let others = [&self.jti, &self.token, &self.sid, &self.sub, &self.auth];
+        let is_alone = others.into_iter().all(Option::is_none);
+        match (&self.key_id, &self.cert) {
+            (Some(id), None) if is_alone => Ok(plan.keys.blacklist_listed_key(id)),
+            (None, Some(cert)) if is_alone => {
+                let wrong = "cert: write the SHA-256 of the certificate, 64 hexadecimal digits, as \
+                             `openssl x509 -noout -fingerprint -sha256 -in client.pem` tells it";
+                let sha256 = fingerprint(cert).ok_or_else(|| Fault::Invalid(wrong.to_owned()))?;
+                Ok(plan.keys.blacklist_certificate(&sha256))
+            }
+            (_, Some(_)) => {
+                let detail = "Name the cert alone: no two certificates have the same digest.";
+                Err(Fault::Invalid(detail.to_owned()))
+            }
+            _ => {
+                let detail = "Name the key_id alone: no two API keys have the same.";
+                Err(Fault::Invalid(detail.to_owned()))
+            }
         }
     }
 }
 
-const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub, key_id in place of jti; with \
+/// The SHA-256 of a certificate as keys have it; tools write it in capitals and with colons.
+fn fingerprint(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|it| *it != ':').collect();
+    let is_digest = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_digest.then(|| digits.to_ascii_lowercase())
+}
+
+const EXAMPLE: &str = "{\"jti\": \"…\"}, or token, sid, sub, key_id, cert in place of jti; with \
                        \"auth\": \"users\", \"expires_in\": \"24h\"";
 
 /// What a revocation did.
@@ -147,6 +174,10 @@ async fn carry_out(gateway: &Gateway, asked: &RevocationRequest) -> Result<Done,
         let life = api_keys::life(gateway, id).await?;
         ttl = life.map_or(DURATION_MAX, |left| left.saturating_add(REVOCATION_MARGIN));
         ttl = ttl.min(DURATION_MAX);
+    }
+    if asked.cert.is_some() && asked.expires_in.is_none() {
+        // Nobody here knows when it ends, and its revocation must not end before it.
+        ttl = DURATION_MAX;
     }
     if let Some(at) = meant.expires_at {
         let left = Duration::from_secs(at.saturating_sub(now));
@@ -223,7 +254,7 @@ pub(super) async fn take_back(
     let keys = keys.join(" or ");
     let detail = format!(
         "Nothing is revoked under {keys}: it has ended or was taken back, or it was made by \
-         another of jti, token, sid, sub and key_id."
+         another of jti, token, sid, sub, key_id and cert."
     );
     Err(Fault::Problem { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
 }
@@ -238,6 +269,7 @@ fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
             "sid" => &mut asked.sid,
             "sub" => &mut asked.sub,
             "key_id" => &mut asked.key_id,
+            "cert" => &mut asked.cert,
             "auth" => &mut asked.auth,
             _ => return Err(wrong()),
         };
@@ -251,7 +283,10 @@ fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
 /// What a revocation says about who issued what it revokes.
 #[derive(Clone, Copy)]
 enum Issuer<'t> {
+    /// Nothing, of a token.
     Unsaid,
+    /// Nothing, of whatever has this `sub`: tokens or certificates.
+    OfSubject,
     /// The token's own `iss`.
     Said(Option<&'t str>),
 }
@@ -259,14 +294,23 @@ enum Issuer<'t> {
 /// The keys under which a revocation is written: those of the verifier that it names, or of all
 /// that a token could come from; never of one that was guessed.
 fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec<Keys>, Fault> {
-    let names = || plan.verifiers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let certificates = match issuer {
+        Issuer::OfSubject => Some(&plan.certificate_verifiers),
+        Issuer::Unsaid | Issuer::Said(_) => None,
+    };
+    let of_tokens = plan.verifiers.iter().map(|(name, it)| (name, it.store_keys()));
+    let of_certificates = certificates.into_iter().flatten();
+    let of_certificates = of_certificates.map(|(name, it)| (name, it.store_keys()));
+    let known: BTreeMap<&String, &Keys> = of_tokens.chain(of_certificates).collect();
+    let names = || known.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = auth {
-        let verifier = plan.verifiers.get(name).ok_or_else(|| {
+        let keys = known.iter().find(|(known, _)| known.as_str() == name).map(|(_, keys)| *keys);
+        let keys = keys.ok_or_else(|| {
             Fault::Invalid(format!("No verifier is named {name:?}. Name one of: {}.", names()))
         })?;
-        return Ok(vec![verifier.store_keys().clone()]);
+        return Ok(vec![keys.clone()]);
     }
-    if plan.verifiers.values().all(|verifier| *verifier.store_keys() == plan.keys) {
+    if known.values().all(|keys| **keys == plan.keys) {
         return Ok(vec![plan.keys.clone()]);
     }
     let Issuer::Said(issuer) = issuer else {
@@ -334,6 +378,18 @@ fn token_facts(token: &str) -> Result<TokenFacts, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificates_digest_is_taken_as_tools_write_it() {
+        let plain = "0f".repeat(32);
+        let with_colons = ["0F"; 32].join(":");
+        for text in [&plain, &with_colons, &plain.to_ascii_uppercase()] {
+            assert_eq!(fingerprint(text).as_ref(), Some(&plain));
+        }
+        for bad in ["", "0f", &plain[1..], &"0g".repeat(32), &format!("{plain}00")] {
+            assert_eq!(fingerprint(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_token_is_read_whatever_numbers_it_holds() {

@@ -7,17 +7,20 @@ use config::TokenSource;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::certificate::ShownCertificate;
 use super::challenge::Denied;
 use crate::base::http::{cookie, percent};
 use crate::config;
 
-/// What of a request may carry a token.
+/// What of a request, or of its connection, may say who calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'r> {
     /// The header fields.
     pub headers: &'r HeaderMap,
     /// The query, without its question mark.
     pub query: Option<&'r str>,
+    /// What the client has shown on its connection.
+    pub certificate: Option<&'r ShownCertificate>,
 }
 
 /// A token as it stands in the request, not looked at yet: most are found in memory by their bytes

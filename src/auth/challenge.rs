@@ -41,6 +41,16 @@ pub enum Denied {
     /// The API key is not acceptable.
     #[error("API key refused: {0}")]
     ApiKey(KeyFault),
+    /// The client has shown no certificate, and nothing else would do.
+    #[error("no client certificate")]
+    NoCertificate,
+    /// The client's certificate is not acceptable.
+    #[error("client certificate refused: {0}")]
+    Certificate(#[from] CertificateFault),
+    /// The token is good, and only together with a certificate that the client has not shown (RFC
+    /// 8705 §3).
+    #[error("the token is bound to a certificate that the client has not shown")]
+    Unbound,
     /// The API key's record could not be read, so nobody can say whether the key is good.
     #[error("the record of an API key could not be read: {0}")]
     KeyUnread(StoreError),
@@ -85,6 +95,24 @@ pub enum KeyFault {
     /// It was revoked, or its record was deleted since it was read.
     #[error("revoked")]
     Revoked,
+}
+
+/// What is wrong with a client's certificate, which TLS has verified. For the log; the client
+/// learns only whether it expired or was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// Its end has passed since the handshake.
+    #[error("expired")]
+    Expired,
+    /// It was revoked, or all that its subject had.
+    #[error("revoked")]
+    Revoked,
+    /// The subject holds control characters.
+    #[error("its subject is not what it must be")]
+    Subject,
+    /// A claim that travels as a header is larger than a header may be.
+    #[error("a claim is too large for its header")]
+    ClaimTooLarge,
 }
 
 /// What is wrong with a token. For the log; the client learns only whether the token expired.
@@ -168,6 +196,17 @@ impl KeyFault {
     }
 }
 
+impl CertificateFault {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Subject => "claim",
+            Self::ClaimTooLarge => "claim_too_large",
+        }
+    }
+}
+
 impl Reason {
     fn cause(self) -> &'static str {
         match self {
@@ -213,7 +252,10 @@ impl Denied {
             | Self::Invalid(_)
             | Self::Revoked(_)
             | Self::NoApiKey
-            | Self::ApiKey(_) => StatusCode::UNAUTHORIZED,
+            | Self::ApiKey(_)
+            | Self::NoCertificate
+            | Self::Certificate(_)
+            | Self::Unbound => StatusCode::UNAUTHORIZED,
             Self::KeysUnavailable(_) | Self::KeyUnread(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Insufficient { .. } => StatusCode::FORBIDDEN,
         }
@@ -231,6 +273,11 @@ impl Denied {
             Self::ApiKey(KeyFault::Expired) => "api_key_expired",
             Self::ApiKey(KeyFault::Revoked) => "api_key_revoked",
             Self::ApiKey(_) => "api_key_invalid",
+            Self::NoCertificate => "certificate_missing",
+            Self::Certificate(CertificateFault::Expired) => "certificate_expired",
+            Self::Certificate(CertificateFault::Revoked) => "certificate_revoked",
+            Self::Certificate(_) => "certificate_invalid",
+            Self::Unbound => "token_binding",
             Self::Revoked(_) => "token_revoked",
             Self::Insufficient { scope: Some(_), .. } => "scope_insufficient",
             Self::Insufficient { scope: None, .. } => "claims_insufficient",
@@ -243,13 +290,15 @@ impl Denied {
         match self {
             Self::Invalid(reason) => Some(reason.cause()),
             Self::ApiKey(fault) => Some(fault.cause()),
+            Self::Certificate(fault) => Some(fault.cause()),
+            Self::Unbound => Some("certificate"),
             Self::Revoked(by) => Some(by),
             Self::Malformed => Some("form"),
             Self::Several => Some("several"),
             Self::Insufficient { .. } => Some("claim"),
             Self::KeysUnavailable(_) => Some("issuer"),
             Self::KeyUnread(_) => Some("store"),
-            Self::NoToken | Self::NoApiKey => None,
+            Self::NoToken | Self::NoApiKey | Self::NoCertificate => None,
         }
     }
 
@@ -257,6 +306,8 @@ impl Denied {
     pub fn claim(&self) -> Option<&str> {
         match self {
             Self::Invalid(reason) => reason.claim(),
+            Self::Certificate(CertificateFault::Subject) => Some("sub"),
+            Self::Unbound => Some("cnf"),
             Self::Insufficient { unmet, .. } => Some(&unmet.claim),
             _ => None,
         }
@@ -280,6 +331,17 @@ impl Denied {
             Self::ApiKey(KeyFault::Expired) => "The API key has expired: get a new one.",
             Self::ApiKey(KeyFault::Revoked) => "The API key was revoked: get a new one.",
             Self::ApiKey(_) => "The API key is not valid.",
+            Self::NoCertificate => "A client certificate is needed.",
+            Self::Certificate(CertificateFault::Expired) => {
+                "The client certificate has expired: get a new one."
+            }
+            Self::Certificate(CertificateFault::Revoked) => {
+                "The client certificate was revoked: get a new one."
+            }
+            Self::Certificate(_) => "The client certificate cannot be used here.",
+            Self::Unbound => {
+                "The access token is bound to a client certificate: show it on the connection."
+            }
             Self::KeyUnread(_) => "Whether the API key is valid cannot be told now. Retry shortly.",
             Self::Insufficient { .. } => "The access token does not permit this request.",
         }
@@ -293,6 +355,11 @@ impl Denied {
             // No scheme is registered for API keys, and RFC 9110 §11.6.1 wants a challenge.
             let text = format!("ApiKey realm=\"{realm}\"");
             return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("ApiKey"));
+        }
+        if matches!(self, Self::NoCertificate | Self::Certificate(_)) {
+            // The same: certificates belong to the connection, and HTTP has no scheme for them.
+            let text = format!("Certificate realm=\"{realm}\"");
+            return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Certificate"));
         }
         let mut text = format!("Bearer realm=\"{realm}\"");
         if let Some(error) = self.error() {
@@ -314,9 +381,11 @@ impl Denied {
             | Self::KeysUnavailable(_)
             | Self::NoApiKey
             | Self::ApiKey(_)
+            | Self::NoCertificate
+            | Self::Certificate(_)
             | Self::KeyUnread(_) => None,
             Self::Malformed | Self::Several => Some("invalid_request"),
-            Self::Invalid(_) | Self::Revoked(_) => Some("invalid_token"),
+            Self::Invalid(_) | Self::Revoked(_) | Self::Unbound => Some("invalid_token"),
             Self::Insufficient { .. } => Some("insufficient_scope"),
         }
     }

@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::challenge::Reason;
 use super::header_value;
 use super::rules::Rules;
 use crate::base::claim::Exact;
-use crate::base::facts::Identity;
+use crate::base::facts::{Credential, Identity};
+use crate::base::http::hex;
 use crate::config::AudienceMatch;
 
 /// Largest magnitude of a time: beyond it a JSON number is not exact (RFC 8259 §6).
@@ -30,12 +34,16 @@ pub(super) fn identity(
     let subject = text(&claims, "sub")?;
     let token_id = text(&claims, "jti")?;
     let session = text(&claims, "sid")?;
+    let bound_to = binding(&claims)?;
     let mut blacklist_keys = Vec::new();
     let mut not_before_key = None;
     if rules.revocation {
         let keys = &rules.store_keys;
         let by_digest = || keys.blacklist_digest(signing_input.as_bytes());
         blacklist_keys.push(token_id.map_or_else(by_digest, |jti| keys.blacklist(jti)));
+        // Whoever revokes a certificate means what is only good with it, too.
+        let certificate = bound_to.as_ref().map(|it| keys.blacklist_certificate(&it.sha256));
+        blacklist_keys.extend(certificate);
         blacklist_keys.extend(session.map(|sid| keys.blacklist_session(sid)));
         not_before_key = subject.map(|sub| keys.not_before(sub));
     }
@@ -47,9 +55,9 @@ pub(super) fn identity(
         subject,
         issued_at,
         expires_at,
+        credential: Credential::Token { bound_to: bound_to.map(|it| it.thumbprint) },
         blacklist_keys,
         not_before_key,
-        record_key: None,
         verifier: Arc::clone(&rules.name),
         qualifier: rules.qualifier.clone(),
         headers,
@@ -135,6 +143,29 @@ fn check_audience(rules: &Rules, claims: &Map<String, Value>) -> Result<(), Reas
         AudienceMatch::All => rules.audience.iter().all(is_named),
     };
     if accepted { Ok(()) } else { Err(Reason::Audience) }
+}
+
+/// The one certificate with which a token is good, by its SHA-256.
+struct Binding {
+    /// In base64url, as the token has it.
+    thumbprint: Box<str>,
+    /// In lower-case hexadecimal, as store keys have it.
+    sha256: String,
+}
+
+/// The certificate to which `cnf` binds the token (RFC 8705 §3.1). Of other ways to confirm a
+/// sender (RFC 7800 §3.1) nothing is checked here.
+fn binding(claims: &Map<String, Value>) -> Result<Option<Binding>, Reason> {
+    const REFUSED: Reason = Reason::Claim("cnf");
+    let Some(confirmation) = claims.get("cnf") else { return Ok(None) };
+    let members = confirmation.as_object().ok_or(REFUSED)?;
+    let Some(thumbprint) = members.get("x5t#S256") else { return Ok(None) };
+    let text = thumbprint.as_str().ok_or(REFUSED)?;
+    let digest = URL_SAFE_NO_PAD.decode(text).map_err(|_| REFUSED)?;
+    if digest.len() != SHA256_OUTPUT_LEN {
+        return Err(REFUSED);
+    }
+    Ok(Some(Binding { thumbprint: text.into(), sha256: hex::encode(&digest) }))
 }
 
 /// A claim that identifies something: it becomes part of store keys, limits and logs, so it is

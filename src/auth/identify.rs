@@ -1,6 +1,6 @@
-//! Who calls: finds the token, chooses who verifies it, and remembers. Local: it waits for nobody.
-//! Where a key is missing that its issuer may have published since, it says so, and the caller may
-//! come again once the keys were fetched.
+//! Who calls: finds the token, key or certificate, chooses who verifies it, and remembers. Local:
+//! it waits for nobody. Where a key is missing that its issuer may have published since, it says
+//! so, and the caller may come again once the keys were fetched.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::memory::TokenMemory;
 use super::rules::unix_seconds;
 use super::verifier::{Missing, Unverified, Verifier};
 use super::{Policy, token};
-use crate::base::facts::{Caller, Identity};
+use crate::base::facts::{Caller, Credential, Identity};
 
 /// Why it is not known who calls.
 #[derive(Debug)]
@@ -62,8 +62,7 @@ pub fn identify<'p>(
     let key = find_key(policy, places)?;
     let now = unix_seconds(now);
     let token = match (token, key) {
-        (None, None) if policy.optional => return Ok(None),
-        (None, None) => return Err(policy.missing().into()),
+        (None, None) => return Ok(by_certificate(policy, places, now)?),
         // Which of them another program would believe is unknown.
         (Some(_), Some(_)) => return Err(Denied::Several.into()),
         (None, Some((verifier, key))) => {
@@ -71,9 +70,26 @@ pub fn identify<'p>(
         }
         (Some(token), None) => token,
     };
-    match policy.verifiers.as_slice() {
-        [verifier] => Ok(Some(verifier.recall_or_verify(&token, memory, now)?)),
-        several => by_issuer(several, &token, places, memory, now).map(Some),
+    let identity = match policy.verifiers.as_slice() {
+        [verifier] => verifier.recall_or_verify(&token, memory, now)?,
+        several => by_issuer(several, &token, places, memory, now)?,
+    };
+    // After the signature, and each time: what is remembered is the token, not who sends it.
+    if let Credential::Token { bound_to: Some(thumbprint) } = &identity.credential
+        && !places.certificate.is_some_and(|shown| shown.confirms(thumbprint))
+    {
+        return Err(Denied::Unbound.into());
+    }
+    Ok(Some(identity))
+}
+
+/// Who sends a request without a token or key: the client of its connection, where the route takes
+/// certificates and one was shown.
+fn by_certificate(policy: &Policy, places: Places<'_>, now: i64) -> Result<Caller, Denied> {
+    match (&policy.certificate_verifier, places.certificate) {
+        (Some(verifier), Some(shown)) => Ok(Some(shown.identify(verifier, now)?)),
+        _ if policy.optional => Ok(None),
+        _ => Err(policy.missing()),
     }
 }
 

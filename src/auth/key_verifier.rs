@@ -16,7 +16,7 @@ use super::challenge::{Denied, KeyFault};
 use super::header_value::{self, ClaimHeader};
 use super::memory::{self, Fingerprint, KeyMemory, ReadRecord, RecordId, TokenMemory};
 use super::rules::{Mistake, compile_headers, unix_seconds};
-use crate::base::facts::Identity;
+use crate::base::facts::{Credential, Identity};
 use crate::base::http::hex;
 use crate::config::{self, TokenSource};
 use crate::store::StoreError;
@@ -156,11 +156,11 @@ impl KeyVerifier {
             subject: Some(record.owner.clone()),
             issued_at: record.created,
             expires_at: record.expires.unwrap_or(i64::MAX),
+            credential: Credential::ApiKey { record: None },
             blacklist_keys: Vec::new(),
             // Whoever logs out everywhere does not mean his keys, and a not-before time ends long
             // before they do.
             not_before_key: None,
-            record_key: None,
             verifier: Arc::clone(&self.name),
             qualifier: self.qualified.then(|| Arc::clone(&self.name)),
             headers: Vec::new(),
@@ -169,7 +169,7 @@ impl KeyVerifier {
         };
         if self.revocation {
             identity.blacklist_keys.push(self.store_keys.blacklist_key(&record.id));
-            identity.record_key = Some(record_key.to_owned());
+            identity.credential = Credential::ApiKey { record: Some(record_key.to_owned()) };
         }
         identity.claims = record.into_claims();
         identity.headers = header_value::all(&self.claim_headers, &identity)

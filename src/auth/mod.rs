@@ -1,10 +1,12 @@
-//! The auth room: who calls, as far as a signed token says, and whether that suffices for a route
-//! (RFC 6750, RFC 7519). It asks the store for records of API keys alone: revocation is looked up
-//! elsewhere and only judged here. It must not know routes, nor the shape of an error answer.
+//! The auth room: who calls, as far as a signed token, an API key or a client's certificate says,
+//! and whether that suffices for a route (RFC 6750, RFC 7519, RFC 8705). It asks the store for
+//! records of API keys alone: revocation is looked up elsewhere and only judged here. It must not
+//! know routes, nor the shape of an error answer.
 
 mod api_key;
 mod authenticator;
 mod carrier;
+mod certificate;
 mod challenge;
 mod claims;
 mod flaw;
@@ -37,7 +39,8 @@ use serde_json::Value;
 pub use self::api_key::{NewKey, RECORD_BYTES_MAX, Record, generate, key_digest};
 pub use self::authenticator::{Authenticator, Identified};
 pub use self::carrier::Places;
-pub use self::challenge::{Denied, KeyFault, REALM, Reason, Unmet};
+pub use self::certificate::{CertificateVerifier, ShownCertificate};
+pub use self::challenge::{CertificateFault, Denied, KeyFault, REALM, Reason, Unmet};
 pub use self::flaw::Flaw;
 pub use self::identify::{Unidentified, identify};
 pub use self::key::Key;
@@ -50,7 +53,7 @@ pub use self::verifier::{Missing, SharedWith, Verifier};
 
 use self::carrier::Form;
 use crate::base::claim::Found;
-use crate::base::facts::{Caller, Identity, Target};
+use crate::base::facts::{Caller, Credential, Identity, Target};
 use crate::config::TokenSource;
 use crate::store::RevocationStatus;
 
@@ -67,11 +70,13 @@ pub struct Policy {
     pub verifiers: Vec<Arc<Verifier>>,
     /// Who verify API keys, in places of their own.
     pub key_verifiers: Vec<Arc<KeyVerifier>>,
+    /// Who says who calls where a request carries none of these: the one for certificates.
+    pub certificate_verifier: Option<Arc<CertificateVerifier>>,
     /// Where tokens are looked for: all places of those who verify tokens.
     pub from: Vec<TokenSource>,
     /// Whether the upstream sees the token or key.
     pub forward_token: bool,
-    /// Whether a request without a token or key passes. A bad token never does.
+    /// Whether a request without any credential passes. One with a bad one never does.
     pub optional: bool,
     /// What the token must say, all of it.
     pub require: Vec<Requirement>,
@@ -107,7 +112,7 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
 }
 
 /// Judges what the store said of the identity's keys. There is no leeway, and a token that does not
-/// say when it was issued is taken for an old one.
+/// say when it was issued is taken for an old one. A certificate is as old as its begin.
 ///
 /// # Errors
 /// It was revoked.
@@ -117,15 +122,21 @@ pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), 
     if !listed && !too_old && !gone {
         return Ok(());
     }
-    let is_key = identity.record_key.is_some();
-    let by = if listed { listed_by(identity) } else { "sub" };
-    Err(if is_key { Denied::ApiKey(KeyFault::Revoked) } else { Denied::Revoked(by) })
+    Err(match identity.credential {
+        Credential::ApiKey { .. } => Denied::ApiKey(KeyFault::Revoked),
+        Credential::Certificate => Denied::Certificate(CertificateFault::Revoked),
+        Credential::Token { .. } if !listed => Denied::Revoked("sub"),
+        Credential::Token { .. } => Denied::Revoked(listed_by(identity)),
+    })
 }
 
 /// What of a token is on the blacklist, as the log says it: the store counts the keys that it has,
 /// and does not say which.
 fn listed_by(identity: &Identity) -> &'static str {
     let has = |claim: &str| identity.claims.contains_key(claim);
+    if matches!(identity.credential, Credential::Token { bound_to: Some(_) }) {
+        return "token_or_certificate";
+    }
     match (has("jti"), has("sid")) {
         (true, false) => "jti",
         (true, true) => "jti_or_sid",
@@ -159,8 +170,8 @@ pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Tar
 }
 
 impl Policy {
-    /// A policy by these verifiers of tokens; those of API keys are added by
-    /// [`Self::with_api_keys`].
+    /// A policy by these verifiers of tokens; others are added by [`Self::with_api_keys`] and
+    /// [`Self::with_certificates`].
     pub fn new(verifiers: Vec<Arc<Verifier>>, optional: bool, require: Vec<Requirement>) -> Self {
         let mut from: Vec<TokenSource> = Vec::new();
         for source in verifiers.iter().flat_map(|verifier| &verifier.from) {
@@ -170,8 +181,16 @@ impl Policy {
         }
         // The plan sees to it that they agree; one that keeps its tokens here is enough.
         let forward_token = verifiers.iter().all(|verifier| verifier.forward_token);
-        let key_verifiers = Vec::new();
-        Self { verifiers, key_verifiers, from, forward_token, optional, require }
+        let (key_verifiers, certificate_verifier) = (Vec::new(), None);
+        Self {
+            verifiers,
+            key_verifiers,
+            certificate_verifier,
+            from,
+            forward_token,
+            optional,
+            require,
+        }
     }
 
     /// The same, also by these verifiers of API keys.
@@ -182,9 +201,20 @@ impl Policy {
         self
     }
 
+    /// The same, where a request without such credentials is judged by its client's certificate.
+    #[must_use]
+    pub fn with_certificates(mut self, verifier: Option<Arc<CertificateVerifier>>) -> Self {
+        self.certificate_verifier = verifier;
+        self
+    }
+
     /// The refusal of a request that carries nothing.
     fn missing(&self) -> Denied {
-        if self.verifiers.is_empty() { Denied::NoApiKey } else { Denied::NoToken }
+        match (self.verifiers.is_empty(), self.key_verifiers.is_empty()) {
+            (false, _) => Denied::NoToken,
+            (true, false) => Denied::NoApiKey,
+            (true, true) => Denied::NoCertificate,
+        }
     }
 
     /// Whether a header field carries credentials to this route. They are kept nowhere.

@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod carrier;
+mod certificates;
 mod challenge;
 mod claims;
 mod header;

@@ -40,9 +40,9 @@ pub struct Verifier {
 pub enum SharedWith {
     /// With nobody.
     Nobody,
-    /// With verifiers of API keys: their callers are told apart from its own, but what revokes its
-    /// tokens revokes nothing of theirs.
-    ApiKeys,
+    /// With verifiers of API keys or of certificates: their callers are told apart from its own,
+    /// but what revokes its tokens revokes nothing of theirs.
+    Others,
     /// With another verifier of tokens, whose `jti`, `sid` and `sub` may be the same.
     Tokens,
 }
@@ -124,7 +124,7 @@ impl Verifier {
         };
         let store_keys = match shared_with {
             SharedWith::Tokens => store_keys.qualified(name),
-            SharedWith::Nobody | SharedWith::ApiKeys => store_keys.clone(),
+            SharedWith::Nobody | SharedWith::Others => store_keys.clone(),
         };
         let fingerprint = fingerprint(&format!("{name} {shared_with:?}"), config, &store_keys);
         let name: Arc<str> = name.into();
@@ -288,9 +288,9 @@ fn read_keys(
             };
             ("algorithms", keys)
         }
-        KeySource::ApiKeys => {
-            let flaw = Flaw::new("API keys are no tokens", "remove it, or name keys of an issuer");
-            ("api_keys", Err(vec![flaw]))
+        KeySource::ApiKeys | KeySource::Certificates => {
+            let flaw = Flaw::new("no tokens are verified here", "name the keys of an issuer");
+            ("algorithms", Err(vec![flaw]))
         }
     }
 }
@@ -300,7 +300,13 @@ fn read_keys(
 fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fingerprint {
     let material: &[u8] = match &config.keys {
         Some(KeySource::Secret(secret) | KeySource::Jwks(secret)) => secret.expose(),
-        Some(KeySource::PublicKey(_) | KeySource::Url(_) | KeySource::ApiKeys) | None => &[],
+        Some(
+            KeySource::PublicKey(_)
+            | KeySource::Url(_)
+            | KeySource::ApiKeys
+            | KeySource::Certificates,
+        )
+        | None => &[],
     };
     let mut context = Context::new(&SHA256);
     context.update(format!("{name:?} {store_keys:?} {config:?} ").as_bytes());

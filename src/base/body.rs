@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::expect::{Gate, Wait};
+use super::grpc::Messages;
+use super::grpc_web::Decoder;
 use super::pace::Pace;
 
 /// Why a client's body could not be read to its end.
@@ -22,6 +24,9 @@ pub enum UploadFault {
     /// It is longer than `server.limits.body_bytes`.
     #[error("the request body is longer than the limit")]
     TooLarge,
+    /// A message of a gRPC call is longer than the route's `grpc.message_bytes`.
+    #[error("a message of the call is longer than the limit")]
+    MessageTooLarge,
     /// It moved by less than `progress_bytes` in `progress_timeout` of waiting.
     #[error("the request body came too slowly")]
     Stalled,
@@ -117,6 +122,10 @@ struct Stream {
     /// A streaming call may rest as long as its connection lives.
     may_rest: bool,
     left: u64,
+    /// The messages of a gRPC call, which are bounded each, and not together.
+    messages: Option<Messages>,
+    /// What undoes the base64 of gRPC-Web.
+    decoder: Option<Decoder>,
     progress: Arc<Progress>,
     watch: Option<Watch>,
     /// What a client that expects a 100 waits for.
@@ -150,6 +159,8 @@ impl Upload {
             limits,
             may_rest,
             left: limits.bytes_max,
+            messages: None,
+            decoder: None,
             progress: Arc::clone(&progress),
             watch: None,
             wait: None,
@@ -170,6 +181,21 @@ impl Upload {
         let (wait, gate) = Wait::new(timeout);
         stream.wait = Some(wait);
         Some(gate)
+    }
+
+    /// Bounds each message of a gRPC call by so many bytes, and not all of them together.
+    pub fn bound_messages(&mut self, bytes_max: u64) {
+        if let Some(stream) = &mut self.0 {
+            stream.left = u64::MAX;
+            stream.messages = Some(Messages::new(bytes_max));
+        }
+    }
+
+    /// Undoes the base64 of a call of gRPC-Web.
+    pub fn decode(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            stream.decoder = Some(Decoder::default());
+        }
     }
 
     /// Puts back all that was read of it, in order: whoever reads next begins anew.
@@ -206,6 +232,9 @@ impl Stream {
             };
             self.progress.moved.store(true, Ordering::Relaxed);
             let data = match frame {
+                None if self.decoder.as_ref().is_some_and(Decoder::is_amid) => {
+                    return Poll::Ready(Some(Err(self.fail(UploadFault::Broken))));
+                }
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
                 // Trailers of a request reach no upstream: they could smuggle an identity past the
@@ -216,10 +245,21 @@ impl Stream {
                 },
             };
             let length = data.len() as u64;
+            let data = match &mut self.decoder {
+                None => data,
+                Some(decoder) => match decoder.read(&data) {
+                    Some(data) if data.is_empty() => continue,
+                    Some(data) => data,
+                    None => return Poll::Ready(Some(Err(self.fail(UploadFault::Broken)))),
+                },
+            };
             if length > self.left {
                 return Poll::Ready(Some(Err(self.fail(UploadFault::TooLarge))));
             }
             self.left -= length;
+            if self.messages.as_mut().is_some_and(|messages| messages.read(&data).is_err()) {
+                return Poll::Ready(Some(Err(self.fail(UploadFault::MessageTooLarge))));
+            }
             if let Some(watch) = &mut self.watch {
                 watch.pace.arrived(length, Instant::now);
             }
@@ -272,6 +312,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             None => SizeHint::with_exact(0),
+            Some(stream) if stream.decoder.is_some() => SizeHint::default(),
             Some(stream) => {
                 let rest = stream.inbound.size_hint();
                 let ahead: u64 = stream.ahead.iter().map(|data| data.len() as u64).sum();

@@ -69,7 +69,7 @@ pub struct Encryption {
     /// equal demands.
     pub client_policy: u64,
     /// The client's certificate, which was verified; nothing where it showed none.
-    pub client: Option<ClientCertificate>,
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 /// What a client's certificate says of it.
@@ -89,7 +89,9 @@ pub struct ClientCertificate {
     pub thumbprint: String,
     /// The fields that tell an upstream of it: `Client-Cert` (RFC 9440 §2) and ours.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its end, in Unix seconds.
+    /// Its dates, in Unix seconds; it is good at both of them (RFC 5280 §4.1.2.5).
+    pub not_before: i64,
+    /// See `not_before`.
     pub not_after: i64,
 }
 
@@ -195,11 +197,29 @@ impl Target {
     }
 }
 
-/// Who calls, as far as a verified token says.
+/// Who calls, as far as that was verified.
 pub type Caller = Option<Arc<Identity>>;
 
-/// What a verified token, or the record of an API key, says. Built once and shared by all requests
-/// that carry it.
+/// By what a caller is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A token.
+    Token {
+        /// SHA-256 of the certificate that its sender must show, in base64url (RFC 8705 §3.1);
+        /// nothing where it is good for whoever has it.
+        bound_to: Option<Box<str>>,
+    },
+    /// An API key.
+    ApiKey {
+        /// Store key of its record, which must exist; nothing when revocation is off.
+        record: Option<String>,
+    },
+    /// The certificate of its connection.
+    Certificate,
+}
+
+/// What a verified token, the record of an API key, or a client's certificate says. Built once and
+/// shared by all requests that carry it.
 #[derive(Debug)]
 pub struct Identity {
     /// The whole claims object.
@@ -208,17 +228,17 @@ pub struct Identity {
     pub exact: Exact,
     /// `sub`
     pub subject: Option<String>,
-    /// `iat`, Unix seconds.
+    /// `iat`, or the begin of a certificate, Unix seconds.
     pub issued_at: Option<i64>,
-    /// `exp`, Unix seconds; `i64::MAX` for an API key that does not expire.
+    /// `exp`, or the end of a certificate, Unix seconds; `i64::MAX` for an API key that does not
+    /// expire.
     pub expires_at: i64,
-    /// Store keys whose existence revokes the token; empty when revocation is off.
+    /// By what it is known.
+    pub credential: Credential,
+    /// Store keys whose existence revokes it; empty when revocation is off.
     pub blacklist_keys: Vec<String>,
     /// Store key of the subject's not-before time, when revocation is on.
     pub not_before_key: Option<String>,
-    /// Store key of an API key's record, which must exist; nothing for tokens, and when revocation
-    /// is off.
-    pub record_key: Option<String>,
     /// The name of the verifier that vouches for all this.
     pub verifier: Arc<str>,
     /// The verifier's name, where its callers could be confused with another verifier's: what is
@@ -229,11 +249,28 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the store can know of a revocation of this token.
+    /// Whether the store can know of a revocation of this credential.
     pub fn is_revocable(&self) -> bool {
         !self.blacklist_keys.is_empty()
             || self.not_before_key.is_some()
-            || self.record_key.is_some()
+            || self.record_key().is_some()
+    }
+
+    /// Store key of an API key's record, where it must exist.
+    pub fn record_key(&self) -> Option<&str> {
+        match &self.credential {
+            Credential::ApiKey { record } => record.as_deref(),
+            Credential::Token { .. } | Credential::Certificate => None,
+        }
+    }
+
+    /// How many of `blacklist_keys` are of the credential itself, and not of its session.
+    pub fn own_keys(&self) -> usize {
+        let own = match &self.credential {
+            Credential::Token { bound_to } => 1 + usize::from(bound_to.is_some()),
+            Credential::ApiKey { .. } | Credential::Certificate => 1,
+        };
+        own.min(self.blacklist_keys.len())
     }
 
     /// A claim, also a nested one (`realm.roles`): a dotted name that is no claim itself walks into
@@ -263,15 +300,6 @@ pub fn scalar(value: &serde_json::Value) -> Option<std::borrow::Cow<'_, str>> {
     }
 }
 
-/// Whether a message is a gRPC call: those need trailers, may rest, and get their errors as
-/// `grpc-status`.
-pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.len() >= 16 && value[..16].eq_ignore_ascii_case(b"application/grpc")
-    })
-}
-
 /// Whether a message is a stream of events (HTML Living Standard, server-sent events): it may pause
 /// for long, and has no end of its own.
 pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
@@ -280,17 +308,4 @@ pub fn is_event_stream(headers: &http::HeaderMap) -> bool {
         let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     })
-}
-
-/// Removes all trailer fields but those that carry a gRPC status: any other could be taken for a
-/// header (RFC 9110 §6.5.1).
-pub fn keep_allowed_trailers(fields: &mut http::HeaderMap) {
-    const ALLOWED: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
-    let mut kept = http::HeaderMap::new();
-    for name in ALLOWED {
-        for value in fields.get_all(name) {
-            kept.append(name, value.clone());
-        }
-    }
-    *fields = kept;
 }

@@ -9,6 +9,8 @@ pub mod expect;
 pub mod facts;
 pub mod file;
 pub mod forwarded;
+pub mod grpc;
+pub mod grpc_web;
 pub mod http;
 pub mod interim;
 pub mod pace;

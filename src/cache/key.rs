@@ -282,7 +282,7 @@ mod tests {
                 expires_at: 0,
                 blacklist_keys: Vec::new(),
                 not_before_key: None,
-                record_key: None,
+                credential: crate::base::facts::Credential::Token { bound_to: None },
                 verifier: "users".into(),
                 qualifier: verifier.map(Into::into),
                 headers: Vec::new(),

@@ -74,6 +74,10 @@ struct Revoked {
     /// The API key with this id, until it is taken back; `keys revoke` ends it for good.
     #[arg(long, conflicts_with = "auth")]
     key_id: Option<String>,
+    /// The client certificate with this SHA-256, and every token that is bound to it, until it is
+    /// taken back: 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` tells them.
+    #[arg(long, value_name = "SHA256", conflicts_with = "auth")]
+    cert: Option<String>,
 }
 
 /// Options of `purge`.
@@ -155,13 +159,14 @@ pub(super) fn warm(options: &Warm, path: &Path) -> Result<String, Failure> {
 /// Carries out `revoke`; what to print.
 pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
-    let Revoked { jti, token, sid, sub, key_id } = &options.what;
+    let Revoked { jti, token, sid, sub, key_id, cert } = &options.what;
     let body = object([
         ("jti", jti.as_deref()),
         ("token", token.as_deref()),
         ("sid", sid.as_deref()),
         ("sub", sub.as_deref()),
         ("key_id", key_id.as_deref()),
+        ("cert", cert.as_deref()),
         ("expires_in", options.expires_in.as_deref()),
         ("auth", options.auth.as_deref()),
     ]);

@@ -66,6 +66,8 @@ pub enum KeySource {
     Url(RemoteKeys),
     /// `api_keys`: none at all; what is verified are API keys, whose records are in the store.
     ApiKeys,
+    /// `certificate`: none at all; callers are clients with certificates, which TLS verifies.
+    Certificates,
 }
 
 /// One place where a token may stand.
@@ -86,11 +88,8 @@ const LEEWAY_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `[auth.NAME]`.
 pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
-    auth.not_built("certificate", "a client certificate would name nobody");
-    let api_keys = auth.or("api_keys", false, flag);
-    if api_keys {
-        about_keys_alone(auth);
-    }
+    let takes = Takes::read(auth);
+    takes.refuse_what_says_nothing(auth);
     Verifier {
         issuer: auth.get("issuer", text),
         audience: auth.list("audience", text).unwrap_or_default(),
@@ -99,14 +98,15 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             AudienceMatch::Any,
             choice(&[("any", AudienceMatch::Any), ("all", AudienceMatch::All)]),
         ),
-        algorithms: match api_keys {
-            true => auth.list("algorithms", algorithm).unwrap_or_default(),
-            false => once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm)),
+        algorithms: match takes {
+            Takes::Tokens => once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm)),
+            _ => auth.list("algorithms", algorithm).unwrap_or_default(),
         },
-        keys: read_keys(auth, api_keys),
-        from: auth.list("from", token_source).unwrap_or_else(|| {
-            let name = if api_keys { API_KEY_HEADER } else { http::header::AUTHORIZATION };
-            vec![TokenSource::Header(name)]
+        keys: read_keys(auth, takes),
+        from: auth.list("from", token_source).unwrap_or_else(|| match takes {
+            Takes::Tokens => vec![TokenSource::Header(http::header::AUTHORIZATION)],
+            Takes::ApiKeys => vec![TokenSource::Header(API_KEY_HEADER)],
+            Takes::Certificates => Vec::new(),
         }),
         leeway: auth.or("leeway", Duration::from_secs(30), leeway),
         max_age: auth.get("max_age", duration),
@@ -124,44 +124,86 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
     }
 }
 
-/// What is said of tokens says nothing of API keys, and its writer would think that it does.
-fn about_keys_alone(auth: &Section<'_>) {
-    const OF_TOKENS: [&str; 11] = [
-        "issuer",
-        "audience",
-        "audience_match",
-        "algorithms",
-        "leeway",
-        "max_age",
-        "secret",
-        "public_key_file",
-        "jwks_file",
-        "jwks_url",
-        "jwks",
-    ];
-    for key in OF_TOKENS.into_iter().filter(|key| auth.has(key)) {
-        let what = "is about tokens, and this verifier takes API keys";
-        auth.problem(key, what, "remove it, or write a table of its own for the tokens");
+/// What a verifier knows its callers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Tokens,
+    ApiKeys,
+    Certificates,
+}
+
+impl Takes {
+    fn read(auth: &mut Section<'_>) -> Self {
+        let api_keys = auth.or("api_keys", false, flag);
+        let certificates = auth.or("certificate", false, flag);
+        if api_keys && certificates {
+            let what = "a verifier takes API keys or certificates, not both";
+            auth.problem("certificate", what, "write a table of its own for the certificates");
+        }
+        match (certificates, api_keys) {
+            (true, _) => Self::Certificates,
+            (false, true) => Self::ApiKeys,
+            (false, false) => Self::Tokens,
+        }
+    }
+
+    /// What is said of tokens says nothing of API keys or certificates, and its writer would think
+    /// that it does.
+    fn refuse_what_says_nothing(self, auth: &Section<'_>) {
+        const OF_TOKENS: [&str; 11] = [
+            "issuer",
+            "audience",
+            "audience_match",
+            "algorithms",
+            "leeway",
+            "max_age",
+            "secret",
+            "public_key_file",
+            "jwks_file",
+            "jwks_url",
+            "jwks",
+        ];
+        /// A certificate stands in no request.
+        const OF_REQUESTS: [&str; 3] = ["from", "token_bytes", "forward_token"];
+        const REMEDY: &str = "remove it, or write a table of its own for the tokens";
+        let meaningless = |keys: &'static [&'static str], what: &str| {
+            for key in keys.iter().filter(|key| auth.has(key)) {
+                auth.problem(key, what, REMEDY);
+            }
+        };
+        match self {
+            Self::Tokens => {}
+            Self::ApiKeys => {
+                meaningless(&OF_TOKENS, "is about tokens, and this verifier takes API keys");
+            }
+            Self::Certificates => {
+                let what = "is about tokens, and this verifier takes client certificates";
+                meaningless(&OF_TOKENS, what);
+                meaningless(&OF_REQUESTS, what);
+            }
+        }
     }
 }
 
 /// Exactly one source of keys: several could disagree about who may sign.
-fn read_keys(auth: &mut Section<'_>, api_keys: bool) -> Option<KeySource> {
+fn read_keys(auth: &mut Section<'_>, takes: Takes) -> Option<KeySource> {
     const SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
     let bounds = auth.section("jwks", jwks::read);
     let url = auth.get("jwks_url", |value| jwks::keys_url(value, bounds.allow_http));
-    if api_keys {
-        return Some(KeySource::ApiKeys);
+    match takes {
+        Takes::Tokens => {}
+        Takes::ApiKeys => return Some(KeySource::ApiKeys),
+        Takes::Certificates => return Some(KeySource::Certificates),
     }
     let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
     match named.as_slice() {
         [] => auth.problem(
             "",
             "has no key to verify with",
-            format!("write one of {}, or api_keys = true", SOURCES.join(", ")),
+            format!("write one of {}, or api_keys or certificate = true", SOURCES.join(", ")),
         ),
         [_] => {}
         [_, second, ..] => {

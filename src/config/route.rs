@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::grpc::{self, Grpc};
 use super::reader::Section;
 use super::tunnel::{self, Tunnel};
 use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
@@ -31,6 +32,8 @@ pub struct Route {
     pub session: SessionUse,
     /// Whether responses are cached.
     pub cache: Option<Cache>,
+    /// What bounds gRPC calls; `None`: what bounds every request.
+    pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<String>,
     /// Longest pause within a stream of events.
@@ -60,13 +63,12 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 14] = [
+const PLANNED: [(&str, &str); 13] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
     ("rollback", "a bad version would keep its share of requests"),
     ("mirror", "no request would be sent twice"),
-    ("grpc", "gRPC would pass as HTTP does"),
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
     ("rewrite", "paths would be forwarded as they come"),
@@ -99,6 +101,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         limits: route.list_or_empty("limits", text),
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
+        grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
         tunnel: tunnel::read(route),

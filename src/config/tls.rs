@@ -88,6 +88,12 @@ impl Tls {
         certificates.chain(self.client.iter().flat_map(ClientAuth::files))
     }
 
+    /// What clients of any name must show, where they must show something.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientAuth> {
+        let of_files = self.certificates.iter().filter_map(|it| it.client.as_ref());
+        of_files.chain(&self.client)
+    }
+
     /// The same with its files as they are now.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::headers::WindowLeft;
 use super::local::{self, LocalLimits};
 use super::*;
-use crate::base::facts::{Caller, ClientAddr, Identity};
+use crate::base::facts::{Caller, ClientAddr, Credential, Identity};
 use crate::config::{self, LimitKey, LimitOutage, Over, Scope};
 use crate::store::keys::Keys;
 use crate::store::{ChargeReply, MemoryStore, StoreError, Window, WindowState};
@@ -51,7 +51,7 @@ fn caller(sub: &str) -> Caller {
         expires_at: 0,
         blacklist_keys: Vec::new(),
         not_before_key: None,
-        record_key: None,
+        credential: Credential::Token { bound_to: None },
         verifier: "users".into(),
         qualifier: None,
         headers: Vec::new(),

@@ -35,6 +35,9 @@ pub struct Line<'a> {
     pub route: &'a str,
     /// Status sent; 499 when the client left before there was one.
     pub status: u16,
+    /// Status of a gRPC call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u16>,
     /// Stable code of a refusal, or of how the body ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,

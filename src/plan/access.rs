@@ -4,25 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check;
-use crate::auth::{self, KeyVerifier, Requirement, SharedWith, Verifier};
+use crate::auth::{self, CertificateVerifier, KeyVerifier, Requirement, SharedWith, Verifier};
 use crate::config::{self, Config, KeySource, Problems};
 use crate::store::keys::Keys;
 
 /// Names that mean something else in the place where a verifier's name qualifies a key.
-const RESERVED_QUALIFIERS: [&str; 3] = ["sid", "sha256", "key"];
+const RESERVED_QUALIFIERS: [&str; 4] = ["sid", "sha256", "key", "cert"];
 
 /// All verifiers, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Verifiers {
     pub(super) tokens: BTreeMap<String, Arc<Verifier>>,
     pub(super) api_keys: BTreeMap<String, Arc<KeyVerifier>>,
+    pub(super) certificates: BTreeMap<String, Arc<CertificateVerifier>>,
 }
 
 /// The keys of the store, beside which those of some verifiers are qualified by their names.
 pub(super) fn keys(config: &Config) -> Keys {
     let shared_with = shared_with(config);
     let qualified = config.auth.iter().filter(|(name, written)| {
-        !takes_api_keys(written) && shared_with.get(name.as_str()) == Some(&SharedWith::Tokens)
+        let shared_with = shared_with.get(name.as_str());
+        match written.keys {
+            Some(KeySource::ApiKeys) => false,
+            Some(KeySource::Certificates) => shared_with.is_some(),
+            _ => shared_with == Some(&SharedWith::Tokens),
+        }
     });
     Keys::new(&config.store.prefix).beside(qualified.map(|(name, _)| name.as_str()))
 }
@@ -39,14 +45,20 @@ pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -
             let remedy = "give it another name: it is on a route with several verifiers";
             problems.push(format!("auth.{name}"), what, remedy);
         }
-        let compiled = if takes_api_keys(written) {
-            KeyVerifier::compile(name, written, keys, is_qualified).map(|verifier| {
-                verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
-            })
-        } else {
-            Verifier::compile(name, written, keys, shared_with).map(|verifier| {
+        let compiled = match written.keys {
+            Some(KeySource::ApiKeys) => KeyVerifier::compile(name, written, keys, is_qualified)
+                .map(|verifier| {
+                    verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
+                }),
+            Some(KeySource::Certificates) => {
+                certificates_are_asked_for(config, name, problems);
+                CertificateVerifier::compile(name, written, keys, is_qualified).map(|verifier| {
+                    verifiers.certificates.insert(name.clone(), Arc::new(verifier));
+                })
+            }
+            _ => Verifier::compile(name, written, keys, shared_with).map(|verifier| {
                 verifiers.tokens.insert(name.clone(), Arc::new(verifier));
-            })
+            }),
         };
         for (key, what, remedy) in compiled.err().into_iter().flatten() {
             problems.push(format!("auth.{name}.{key}"), what, remedy);
@@ -60,16 +72,33 @@ fn takes_api_keys(written: &config::Verifier) -> bool {
     matches!(written.keys, Some(KeySource::ApiKeys))
 }
 
+fn takes_certificates(written: &config::Verifier) -> bool {
+    matches!(written.keys, Some(KeySource::Certificates))
+}
+
+fn takes_tokens(written: &config::Verifier) -> bool {
+    !takes_api_keys(written) && !takes_certificates(written)
+}
+
+/// Without a question for certificates nobody could ever show one.
+fn certificates_are_asked_for(config: &Config, name: &str, problems: &mut Problems) {
+    if config.server.tls.iter().all(|tls| tls.clients().next().is_none()) {
+        let what = "no client is asked for a certificate, so nobody could ever pass";
+        let remedy = "add client_auth = \"optional\" and client_ca = \"clients.pem\" to \
+                      [server.tls], or to one of its certificates";
+        problems.push(format!("auth.{name}.certificate"), what, remedy);
+    }
+}
+
 /// The verifiers that share a route with others, and with whom. Their identities are told apart on
 /// every route, so that one revocation works on all of them.
 fn shared_with(config: &Config) -> BTreeMap<&str, SharedWith> {
     let mut all = BTreeMap::new();
     for auth in config.routes.values().filter_map(|route| route.auth.as_ref()) {
-        let is_of_tokens =
-            |name: &&String| config.auth.get(*name).is_some_and(|written| !takes_api_keys(written));
+        let is_of_tokens = |name: &&String| config.auth.get(*name).is_some_and(takes_tokens);
         let found = match (auth.by.len(), auth.by.iter().filter(is_of_tokens).count()) {
             (0 | 1, _) => continue,
-            (_, 0 | 1) => SharedWith::ApiKeys,
+            (_, 0 | 1) => SharedWith::Others,
             _ => SharedWith::Tokens,
         };
         for name in &auth.by {
@@ -130,7 +159,9 @@ pub(super) fn policy(
         .iter()
         .map(|(claim, any_of)| Requirement { claim: claim.clone(), any_of: any_of.clone() });
     let named = |name: &String| {
-        verifiers.tokens.contains_key(name) || verifiers.api_keys.contains_key(name)
+        verifiers.tokens.contains_key(name)
+            || verifiers.api_keys.contains_key(name)
+            || verifiers.certificates.contains_key(name)
     };
     if !auth.by.iter().all(named) {
         return None;
@@ -138,18 +169,19 @@ pub(super) fn policy(
     let tokens = auth.by.iter().filter_map(|name| verifiers.tokens.get(name).map(Arc::clone));
     let api_keys = auth.by.iter().filter_map(|name| verifiers.api_keys.get(name).map(Arc::clone));
     let policy = auth::Policy::new(tokens.collect(), auth.optional, require.collect());
-    Some(policy.with_api_keys(api_keys.collect()))
+    let certificates = auth.by.iter().find_map(|name| verifiers.certificates.get(name));
+    Some(policy.with_api_keys(api_keys.collect()).with_certificates(certificates.cloned()))
 }
 
 /// A token's issuer must choose one verifier of tokens, a credential's place one of API keys, and
-/// where it goes must not depend on which.
+/// where it goes must not depend on which. Who carries neither has one certificate.
 fn several(
     config: &Config,
     names: &[String],
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) {
-    let is_token = |name: &&String| !config.auth.get(*name).is_some_and(takes_api_keys);
+    let is_token = |name: &&String| config.auth.get(*name).is_none_or(takes_tokens);
     let tokens = names.iter().filter(is_token).count();
     let mut seen: Vec<(&String, &config::Verifier)> = Vec::new();
     for (name, verifier) in names.iter().filter_map(|name| config.auth.get_key_value(name)) {
@@ -158,7 +190,7 @@ fn several(
             problems.push(at("auth"), what, "name each verifier once");
             continue;
         }
-        let is_chosen_by_issuer = tokens > 1 && !takes_api_keys(verifier);
+        let is_chosen_by_issuer = tokens > 1 && takes_tokens(verifier);
         if is_chosen_by_issuer && verifier.issuer.is_none() {
             let what = format!("auth.{name} has no issuer, by which a token could choose it");
             let remedy = format!("add issuer to [auth.{name}], or name it alone");
@@ -177,7 +209,13 @@ fn several(
                               verifies what stands there";
                 problems.push(at("auth"), what, remedy);
             }
-            if verifier.forward_token != known.forward_token {
+            let of_certificates = [verifier, known].map(takes_certificates);
+            if of_certificates == [true, true] {
+                let what = format!("auth.{other} and auth.{name} both take certificates");
+                let remedy = "name one of them: nothing in a request could choose between them";
+                problems.push(at("auth"), what, remedy);
+            }
+            if of_certificates == [false, false] && verifier.forward_token != known.forward_token {
                 let what = format!("auth.{other} and auth.{name} disagree about forward_token");
                 let remedy = "write the same forward_token in both, or split the route";
                 problems.push(at("auth"), what, remedy);

@@ -106,8 +106,12 @@ pub(super) fn session_and_cache(
     let Some(cache) = &written.cache else { return };
     let names = written.auth.iter().flat_map(|auth| &auth.by);
     let mut verifiers = names.filter_map(|name| config.auth.get(name));
-    let injects =
-        uses_session || verifiers.any(|v| !v.claims_to_headers.is_empty() || v.forward_token);
+    // The upstream is told of a certificate, whatever claims_to_headers says.
+    let injects = uses_session
+        || verifiers.any(|v| {
+            let is_told = matches!(v.keys, Some(config::KeySource::Certificates));
+            is_told || !v.claims_to_headers.is_empty() || v.forward_token
+        });
     if injects && !cache.shared && cache.partition.is_empty() {
         let what =
             "the route sends the caller's identity to the upstream and caches the response, \

@@ -20,7 +20,7 @@ pub use self::edge::Edge;
 pub use self::route::{Route, Scope};
 
 use self::access::Verifiers;
-use crate::auth::{KeyVerifier, Verifier};
+use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::base::http::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
@@ -56,6 +56,8 @@ pub struct Plan {
     pub verifiers: BTreeMap<String, Arc<Verifier>>,
     /// Who verify API keys, by their names.
     pub key_verifiers: BTreeMap<String, Arc<KeyVerifier>>,
+    /// Who say who clients with certificates are, by their names.
+    pub certificate_verifiers: BTreeMap<String, Arc<CertificateVerifier>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use.
@@ -69,15 +71,25 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The verifiers whose store keys carry their names now, and did not under the `former` plan: a
-    /// verifier of tokens that joins another one on a route.
+    /// The store keys that revoke the callers of a verifier of tokens or of certificates.
+    pub fn store_keys(&self, verifier: &str) -> Option<&Keys> {
+        let of_tokens = self.verifiers.get(verifier).map(|it| it.store_keys());
+        of_tokens.or_else(|| self.certificate_verifiers.get(verifier).map(|it| it.store_keys()))
+    }
+
+    /// The names of those who verify tokens or certificates.
+    pub fn names_of_verifiers(&self) -> impl Iterator<Item = &str> {
+        self.verifiers.keys().chain(self.certificate_verifiers.keys()).map(String::as_str)
+    }
+
+    /// The verifiers whose store keys carry their names now, and did not under the `former` plan:
+    /// one of tokens that joins another one on a route, or one of certificates that joins any.
     pub fn newly_qualified(&self, former: &Self) -> impl Iterator<Item = &str> {
-        let is_new = |(name, verifier): &(&String, &Arc<Verifier>)| {
-            let known = former.verifiers.get(*name);
-            let was_plain = known.is_some_and(|known| *known.store_keys() == former.keys);
-            was_plain && *verifier.store_keys() != self.keys
+        let is_new = |name: &&str| {
+            let was_plain = former.store_keys(name).is_some_and(|keys| *keys == former.keys);
+            was_plain && self.store_keys(name).is_some_and(|keys| *keys != self.keys)
         };
-        self.verifiers.iter().filter(is_new).map(|(name, _)| name.as_str())
+        self.names_of_verifiers().filter(is_new)
     }
 
     /// The names under which a path is made stale: its own, and what the upstreams that read paths
@@ -134,6 +146,7 @@ impl Plan {
             keys,
             verifiers: verifiers.tokens,
             key_verifiers: verifiers.api_keys,
+            certificate_verifiers: verifiers.certificates,
             upstreams: config.upstreams.clone().into_iter().collect(),
             upstream_tls,
             route_names: config.routes.keys().cloned().collect(),
@@ -194,6 +207,7 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
+            grpc: written.grpc.clone().map(Box::new),
             upstream,
             invalidates,
             stream_timeout: written.stream_timeout,
@@ -295,8 +309,9 @@ fn compile_scopes(
 fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
     let of_tokens = verifiers.tokens.values().flat_map(|verifier| verifier.owned_headers());
     let of_keys = verifiers.api_keys.values().flat_map(|verifier| verifier.owned_headers());
-    let mut owned: Vec<String> =
-        of_tokens.chain(of_keys).map(|name| name.as_str().to_owned()).collect();
+    let of_certificates = verifiers.certificates.values().flat_map(|it| it.owned_headers());
+    let of_verifiers = of_tokens.chain(of_keys).chain(of_certificates);
+    let mut owned: Vec<String> = of_verifiers.map(|name| name.as_str().to_owned()).collect();
     if let Some(session) = &config.session {
         owned.extend(session.header.iter().cloned());
         owned.extend(session.fields_to_headers.keys().cloned());

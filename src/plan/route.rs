@@ -20,6 +20,8 @@ pub struct Route {
     pub session: Option<session::Policy>,
     /// Whether responses are kept.
     pub cache: Option<Arc<config::Cache>>,
+    /// What bounds gRPC calls; `None`: what bounds every request.
+    pub grpc: Option<Box<config::Grpc>>,
     /// Index of the upstream.
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.

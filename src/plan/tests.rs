@@ -190,6 +190,88 @@ fn only_verifiers_that_share_a_route_are_told_apart() {
     assert_eq!(plan.verifiers["c"].qualifier(), None);
 }
 
+/// One certificate, and two; their clients show those of an authority of their own.
+const PLAIN: &str = "{ cert = 'site.pem', key = 'site.key' }";
+const ASKED: &str = "{ cert = 'site.pem', key = 'site.key', client_ca = 'site.pem' }";
+const ALSO: &str = ", { cert = 'inner.pem', key = 'inner.key', client_ca = 'inner.pem' }";
+
+/// A plan with these certificates, verifiers, and a route by `auth`; or what is wrong.
+fn with_certificates(tls: &str, more: &str, auth: &str) -> Result<Plan, Vec<String>> {
+    let folder = std::env::temp_dir().join(format!("portcullis-plan-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["site", "inner"] {
+        let made = rcgen::generate_simple_self_signed([format!("{name}.test")]).unwrap();
+        std::fs::write(folder.join(name).with_extension("pem"), made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(folder.join(name).with_extension("key"), key).unwrap();
+    }
+    let text = format!(
+        "[server.tls]\ncertificates = [{tls}]\n[auth.users]\n\
+         secret = '0123456789abcdef0123456789abcdef'\nalgorithms = ['HS256']\n\
+         [auth.devices]\ncertificate = true\n{more}\n[upstreams.u]\n\
+         servers = ['http://127.0.0.1:1']\n[routes.r]\npath = '/'\nupstream = 'u'\nauth = {auth}\n"
+    );
+    let loaded = config::parse("t.toml", &folder, &text, &|_| None).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+    Plan::compile(loaded.config)
+        .map_err(|problems| problems.iter().map(|it| format!("{}: {}", it.path, it.what)).collect())
+}
+
+#[test]
+fn a_verifier_of_certificates_needs_clients_that_are_asked_and_stands_beside_others() {
+    let key = |plan: &Plan, name: &str| plan.store_keys(name).unwrap().not_before("ann");
+    let plan = with_certificates(ASKED, "", "'devices'").unwrap();
+    assert_eq!(key(&plan, "devices"), "app:auth:not-before:ann");
+    let plan = with_certificates(ASKED, "", "['users', 'devices']").unwrap();
+    assert_eq!(key(&plan, "devices"), "app:auth:not-before:devices:ann");
+    assert_eq!(key(&plan, "users"), "app:auth:not-before:ann", "their keys stay");
+    // No `sub` of theirs imitates one of a device.
+    assert!(plan.store_keys("users").unwrap().not_before("devices:ann").contains("sha256:"));
+    let also = "[auth.cert]\ncertificate = true";
+    for (tls, more, auth, expected) in [
+        (PLAIN, "", "'devices'", "auth.devices.certificate: no client is asked"),
+        (ASKED, also, "['devices', 'cert']", "auth.devices and auth.cert both take certificates"),
+        (ASKED, also, "['users', 'cert']", "\"cert\" already means something"),
+    ] {
+        let problems = with_certificates(tls, more, auth).err().unwrap_or_default();
+        assert!(problems.iter().any(|it| it.contains(expected)), "{auth}: {problems:?}");
+    }
+    let cached = "'devices'\ncache = { ttl = '1m' }";
+    let problems = with_certificates(ASKED, "", cached).err().unwrap_or_default();
+    assert_eq!(problems.len(), 1, "the upstream is told of each certificate: {problems:?}");
+    let parted = "'devices'\ncache = { ttl = '1m', partition = ['claim:sha256'] }";
+    assert!(with_certificates(ASKED, "", parted).is_ok());
+}
+
+#[test]
+fn a_cache_for_everybody_behind_an_upstream_that_is_told_of_certificates_deserves_a_look() {
+    for (tls, more, warned) in [
+        (ASKED, "cache = { ttl = '1m' }", 1),
+        (ASKED, "cache = { ttl = '1m', shared = true }", 0),
+        (ASKED, "", 0),
+    ] {
+        let plan = with_certificates(tls, "", &format!("'users'\n{more}")).unwrap();
+        let of_route = plan.warnings.iter().filter(|it| it.path == "routes.r.cache");
+        assert_eq!(of_route.count(), warned, "{tls} {more}");
+    }
+}
+
+#[test]
+fn two_authorities_that_vouch_for_one_routes_callers_deserve_a_second_look() {
+    let two = format!("{ASKED}{ALSO}");
+    for (tls, auth, warned) in [
+        (ASKED, "'devices'", 0),
+        (&*two, "'devices'", 1),
+        (&*two, "'users'", 0),
+        (&*two, "'devices'\nhost = 'site.test'", 0),
+    ] {
+        let plan = with_certificates(tls, "", auth).unwrap();
+        let of_route = plan.warnings.iter().filter(|it| it.path == "routes.r.auth");
+        assert_eq!(of_route.count(), warned, "{tls} {auth}");
+    }
+}
+
 #[test]
 fn one_place_is_fetched_in_one_way() {
     let verifier = |name: &str, more: &str| {

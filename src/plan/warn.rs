@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, StoreUrl};
+use crate::config::{Config, KeySource, Problems, Protocol, Route, StoreUrl};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -22,10 +22,53 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     balancers_everywhere(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
+    grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     forgotten_certificates(config, &mut warnings);
+    authorities(config, &mut warnings);
+    told_and_cached(config, &mut warnings);
     warnings
+}
+
+/// Routes that cache for everybody what an upstream answers that is told of certificates. Where a
+/// verifier takes certificates that is a problem; elsewhere the upstream may not look at them.
+fn told_and_cached(config: &Config, warnings: &mut Problems) {
+    if config.server.tls.iter().all(|tls| tls.clients().next().is_none()) {
+        return;
+    }
+    let for_all = |route: &Route| {
+        route.cache.as_ref().is_some_and(|it| !it.shared && it.partition.is_empty())
+    };
+    for (name, _) in config.routes.iter().filter(|(_, route)| for_all(route)) {
+        let what = "the upstream is told of a client's certificate, and what it answers is stored \
+                    for everybody";
+        let remedy = "say cache.shared = true (the upstream ignores certificates), or add auth by \
+                      certificates and cache.partition = [\"claim:sha256\"]";
+        warnings.push(format!("routes.{name}.cache"), what, remedy);
+    }
+}
+
+/// Routes whose callers could be vouched for by any of several authorities: each could give a
+/// client of its own the name of another's.
+fn authorities(config: &Config, warnings: &mut Problems) {
+    let mut asked = config.server.tls.iter().flat_map(|tls| tls.clients());
+    let first = asked.next();
+    if first.is_none_or(|first| asked.all(|other| other.ca == first.ca)) {
+        return;
+    }
+    let takes = |name: &String| {
+        let written = config.auth.get(name);
+        written.is_some_and(|it| matches!(it.keys, Some(KeySource::Certificates)))
+    };
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.host.is_none()) {
+        if route.auth.as_ref().is_some_and(|auth| auth.by.iter().any(takes)) {
+            let what = "clients of several client_ca pass here, and one authority could give the \
+                        name of another's client";
+            let remedy = "give the route a host whose certificate has the client_ca that is meant";
+            warnings.push(format!("routes.{name}.auth"), what, remedy);
+        }
+    }
 }
 
 /// Certificates that are over or not yet good, and hosts of routes that none has.
@@ -68,6 +111,21 @@ fn forgotten_certificates(config: &Config, warnings: &mut Problems) {
                     authorities stop that after a few times";
         let remedy = "add folder = \"acme\", where they are kept, or use Redis: store.url";
         warnings.push("server.tls.acme", what, remedy);
+    }
+}
+
+/// gRPC servers speak HTTP/2 alone.
+fn grpc_over_http1(config: &Config, warnings: &mut Problems) {
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.grpc.is_some()) {
+        let upstream = config.upstreams.get(&route.upstream);
+        if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
+            let what = format!(
+                "the upstream {} is spoken to over HTTP/1.1, and gRPC servers speak HTTP/2",
+                route.upstream
+            );
+            let remedy = format!("write protocol = \"h2\" in [upstreams.{}]", route.upstream);
+            warnings.push(format!("routes.{name}.grpc"), what, remedy);
+        }
     }
 }
 

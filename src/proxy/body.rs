@@ -1,6 +1,7 @@
 //! The body of a response on its way to the client. It carries the record of its request, which is
 //! closed when the last byte has left or when the client has gone.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,8 +10,12 @@ use http::Response;
 use http_body::{Frame, SizeHint};
 
 use super::events::{self, Events, Next};
+use super::grpc::{Call, Cut};
+use super::rejection::Bound;
 use super::transaction::Transaction;
 use super::tunnel::{Opened, Tunnel};
+use super::why::key_of;
+use crate::base::grpc;
 use crate::caching::{self, BodyFault, CacheBody};
 use crate::tunnel::End;
 use crate::upstream::{Download, DownloadFault};
@@ -22,6 +27,8 @@ pub(super) enum Content {
     Bytes(Bytes),
     /// Bytes as they come from the upstream.
     Download(Box<Download>),
+    /// The answer to a gRPC call, which always ends with a status.
+    Call(Box<Call>),
     /// The same, without an end of its own.
     Events(Box<Events>),
     /// What the cache puts together.
@@ -59,6 +66,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Download(download) => http_body::Body::is_end_stream(&**download),
+            Self::Call(call) => call.is_over(),
             Self::Events(events) => events.is_end_stream(),
             Self::Parts(parts) => parts.is_over(),
             Self::Switched(_) => true,
@@ -81,6 +89,9 @@ impl Body {
         mut transaction: Box<Transaction>,
     ) -> Response<Self> {
         transaction.record.note_status(response.status().as_u16());
+        if transaction.received.is_grpc || matches!(response.body(), Content::Call(_)) {
+            transaction.record.note_grpc_status(grpc::status(response.headers()));
+        }
         // Nobody asks for the body of a response that has none.
         if response.body().is_end_stream() {
             transaction.record.note_complete();
@@ -131,6 +142,32 @@ impl Body {
     }
 }
 
+/// Tells the record how a gRPC call goes.
+fn note_call(transaction: &mut Transaction, call: &mut Call) {
+    if let Some(cut) = call.take_cut() {
+        note_cut(transaction, &cut);
+    }
+    transaction.record.note_grpc_status(call.ended());
+}
+
+/// Tells the record why a gRPC call was cut short.
+fn note_cut(transaction: &mut Transaction, cut: &Cut) {
+    let Transaction { received, resolved, record, .. } = transaction;
+    let plan = received.plan();
+    let (reason, error, bound) = match cut {
+        Cut::Rejected(rejection) => {
+            let bound = rejection.bound().map(|bound| key_of(bound, plan, resolved));
+            (rejection.code(), rejection.to_string(), bound)
+        }
+        Cut::Broken(fault) => ("upstream_cut_off", fault.to_string(), None),
+        Cut::Stalled(fault) => {
+            let bound = key_of(Bound::Route("grpc.idle_timeout"), plan, resolved);
+            ("upstream_stalled", fault.to_string(), Some(bound))
+        }
+    };
+    record.note_cut_off(reason, error, bound.map(Cow::into_owned));
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Fault;
@@ -146,6 +183,13 @@ impl http_body::Body for Body {
             Content::Download(download) => {
                 let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
                 frame.map(|frame| frame.map_err(Fault::Download))
+            }
+            Content::Call(call) => {
+                let frame = std::task::ready!(call.poll_frame(cx));
+                if let Some(transaction) = &mut this.transaction {
+                    note_call(transaction, call);
+                }
+                frame.map(Ok)
             }
             Content::Events(events) => match std::task::ready!(events.poll_next(cx)) {
                 Next::Frame(frame) => frame.map(|frame| frame.map_err(Fault::Download)),
@@ -168,6 +212,9 @@ impl http_body::Body for Body {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if let Some(transaction) = &mut this.transaction {
                     transaction.record.note_bytes(bytes);
+                    if let Some(trailers) = frame.trailers_ref() {
+                        transaction.record.note_grpc_status(grpc::status(trailers));
+                    }
                 }
             }
             Some(Err(fault)) => this.note_cut_off(fault),
@@ -189,6 +236,8 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Download(download) => download.size_hint(),
+            Content::Call(call) if call.is_over() => SizeHint::with_exact(0),
+            Content::Call(_) => SizeHint::default(),
             Content::Events(events) => events.size_hint(),
             Content::Parts(parts) => {
                 parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)

@@ -402,7 +402,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                 let verdict = auth::confirm(identity, status);
                 if verdict.is_err() {
                     if is_current
-                        && let Some(record) = &identity.record_key
+                        && let Some(record) = identity.record_key()
                         && let Some(verifier) = plan.key_verifiers.get(&*identity.verifier)
                     {
                         gateway.auth.forget_record(verifier, record);
@@ -555,7 +555,7 @@ fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
     RevocationKeys {
         blacklist: &identity.blacklist_keys,
         not_before: identity.not_before_key.as_deref(),
-        record: identity.record_key.as_deref(),
+        record: identity.record_key(),
     }
 }
 

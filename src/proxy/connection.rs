@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Version;
 
+use crate::auth::ShownCertificate;
 use crate::base::facts::{ClientAddr, Encryption, Peer};
 use crate::base::interim::Interim;
 use crate::runtime::{Gateway, Running};
@@ -17,6 +18,8 @@ pub struct Connection {
     /// The plan in force when the last request came, and its generation.
     snapshot: Mutex<(u64, Snapshot)>,
     interim: Arc<Interim>,
+    /// The client's certificate, where it has shown one.
+    certificate: Option<Box<ShownCertificate>>,
 }
 
 /// A plan in force, with a count that belongs to one connection alone.
@@ -26,7 +29,10 @@ impl Connection {
     /// A connection without requests yet.
     pub fn new(gateway: &Arc<Gateway>, peer: Peer) -> Arc<Self> {
         let snapshot = Mutex::new((gateway.generation(), Arc::new(gateway.running())));
-        Arc::new(Self { gateway: Arc::clone(gateway), peer, snapshot, interim: Arc::default() })
+        let shown = peer.encryption.as_ref().and_then(|encryption| encryption.client.as_ref());
+        let certificate = shown.map(|facts| Box::new(ShownCertificate::new(facts)));
+        let (gateway, interim) = (Arc::clone(gateway), Arc::default());
+        Arc::new(Self { gateway, peer, snapshot, interim, certificate })
     }
 
     /// Where interim responses to the client are left, which hyper cannot send.
@@ -42,6 +48,11 @@ impl Connection {
     /// What its encryption says; nothing in clear.
     pub fn encryption(&self) -> Option<&Arc<Encryption>> {
         self.peer.encryption.as_ref()
+    }
+
+    /// The certificate that the client has shown.
+    pub(super) fn certificate(&self) -> Option<&ShownCertificate> {
+        self.certificate.as_deref()
     }
 
     /// The client's end of the socket.

@@ -47,7 +47,12 @@ pub(super) fn answer(
     cache: Option<&CacheNotes>,
     quota: &Quota,
 ) -> Response<Content> {
-    let Answer { mut response, is_stored } = answer;
+    let Answer { response, is_stored } = answer;
+    let (mut head, mut content) = response.into_parts();
+    if let Content::Call(call) = &mut content {
+        call.settle(&mut head);
+    }
+    let mut response = Response::from_parts(head, content);
     let headers = response.headers_mut();
     // What is stored was stored without them.
     if !is_stored && request.route.cache.is_some() {
@@ -71,8 +76,12 @@ pub(super) fn refusal(
 ) -> Response<Content> {
     record.note_refusal(rejection, received, resolved);
     let request_id = received.ids.request.to_str().unwrap_or_default();
-    let mut response = rejection.response(received.is_grpc, request_id);
+    let web = route.and_then(|route| received.web(route));
+    let mut response = rejection.response(received.is_grpc || web.is_some(), request_id);
     let headers = response.headers_mut();
+    if let Some(web) = web {
+        web.settle(headers);
+    }
     if received.version != Version::HTTP_2 && rejection.spoils_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

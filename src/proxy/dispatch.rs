@@ -12,17 +12,19 @@ use tokio::time::Instant;
 
 use super::body::Content;
 use super::connection::Snapshot;
+use super::grpc::{Call, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
-use crate::base::facts::{ClientAddr, is_event_stream};
+use crate::base::facts::is_event_stream;
+use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
-use crate::upstream::{Download, Failure, OnInterim, Upstream};
+use crate::upstream::{Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
 
 /// Fields that the gateway adds to a request for its upstream.
@@ -35,8 +37,7 @@ pub(super) struct Dispatch {
     running: Snapshot,
     /// Index of the upstream.
     upstream: usize,
-    /// Whose share of the upstream is taken.
-    client: ClientAddr,
+    sender: Sender,
     /// Where interim responses go.
     interim: Option<Arc<Interim>>,
     /// What holds the request's body back until the upstream asks for it.
@@ -59,7 +60,7 @@ impl Dispatch {
         Self {
             running: Arc::clone(&request.received.running),
             upstream: request.route.upstream,
-            client: request.client().address,
+            sender: Sender { client: request.client().address, idle_timeout: None },
             interim: None,
             gate: None,
             stream_timeout: request.route.stream_timeout,
@@ -83,7 +84,7 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(self.client, head, upload, on_interim);
+        let sent = self.upstream().send(self.sender, head, upload, on_interim);
         let mut response = sent.await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
@@ -104,7 +105,7 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.client, head).await;
+        let response = self.upstream().upgrade(self.sender.client, head).await;
         *took = Some(sent_at.elapsed());
         response
     }
@@ -190,6 +191,8 @@ pub(super) struct Outbound<'a> {
     upload: Upload,
     progress: Arc<Progress>,
     gate: Option<Arc<Gate>>,
+    /// What a gRPC call keeps to.
+    terms: Option<Terms<'a>>,
 }
 
 impl<'a> Outbound<'a> {
@@ -200,10 +203,17 @@ impl<'a> Outbound<'a> {
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
+        let terms = Terms::of(request, &head.headers);
+        if let Some(terms) = &terms {
+            upload.bound_messages(terms.policy.message_bytes);
+            if terms.web.is_some_and(Web::is_text) {
+                upload.decode();
+            }
+        }
         let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
         let gate = held_back(&head, &mut upload, timeout);
         let outline = Outline::new(request, Cow::Owned(head.headers), added);
-        Self { outline, upload, progress, gate }
+        Self { outline, upload, progress, gate, terms }
     }
 }
 
@@ -225,34 +235,48 @@ pub(super) async fn forward(
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { outline, upload, progress, gate } = outbound;
+    let Outbound { outline, upload, progress, gate, terms } = outbound;
     let is_held_back = gate.is_some();
-    let dispatch = Dispatch { gate, ..Dispatch::new(request) };
+    let mut dispatch = Dispatch { gate, ..Dispatch::new(request) };
+    dispatch.sender.idle_timeout = terms.as_ref().map(|terms| terms.policy.idle_timeout);
     let head = || {
         let mut head = outline.head();
         if is_held_back {
             head.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        if let Some(terms) = &terms {
+            terms.stamp(head.headers_mut());
         }
         head
     };
     // From here on the upstream may act; a client that leaves now must not leave stale copies
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
-    match dispatch.send(head, upload, record.upstream_time()).await {
-        Ok(response) => {
+    let sent = dispatch.send(head, upload, record.upstream_time());
+    match within(sent, terms.as_ref().and_then(|terms| terms.deadline)).await {
+        Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
-            Ok(response.map(Content::Download))
+            Ok(response.map(|download| match &terms {
+                None => Content::Download(download),
+                Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
+            }))
         }
-        Err(failure) => {
+        Err(deadline) => {
+            record.upstream_time().get_or_insert(request.received.started.elapsed());
+            invalidation.carry_out(None).await;
+            Err(deadline.exceeded())
+        }
+        Ok(Err(failure)) => {
             if failure.may_have_acted() {
                 invalidation.carry_out(None).await;
             } else {
                 invalidation.disarm();
             }
             // When the client's own body was the reason, the upstream is not to blame.
-            Err(match progress.fault() {
-                Some(fault) => fault.into(),
-                None => failure.into(),
+            Err(match (progress.fault(), failure) {
+                (Some(fault), _) => fault.into(),
+                (None, Failure::Timeout) if terms.is_some() => Rejection::CallIdle,
+                (None, failure) => failure.into(),
             })
         }
     }

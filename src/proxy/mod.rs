@@ -10,6 +10,7 @@ mod dispatch;
 mod events;
 mod explain;
 mod forecast;
+mod grpc;
 mod invalidation;
 mod record;
 mod rejection;

@@ -26,6 +26,8 @@ pub(super) struct Record {
     /// Who called, where his claims did not suffice.
     refused: Option<String>,
     status: u16,
+    /// The status of a gRPC call.
+    grpc_status: Option<u16>,
     reason: Option<&'static str>,
     error: Option<String>,
     /// What else the log tells of a refusal.
@@ -67,6 +69,7 @@ impl Record {
         Self {
             refused: None,
             status: CLIENT_GONE,
+            grpc_status: None,
             reason: None,
             error: None,
             why: None,
@@ -143,6 +146,11 @@ impl Record {
     /// The head of the response goes out.
     pub(super) fn note_status(&mut self, status: u16) {
         self.status = status;
+    }
+
+    /// The status of a gRPC call, where the head or the trailers that go out tell it.
+    pub(super) fn note_grpc_status(&mut self, status: Option<u16>) {
+        self.grpc_status = status.or(self.grpc_status);
     }
 
     /// Bytes of the response's body were handed over.
@@ -237,6 +245,7 @@ impl Record {
             path,
             route: resolved.route_name(received.plan()),
             status: self.status,
+            grpc_status: self.grpc_status,
             reason: self.reason,
             error: self.error.as_deref(),
             subject: subject.or(self.refused.as_deref()),

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::auth::{Denied, KeyFault, REALM, Reason};
 use crate::base::body::UploadFault;
+use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS};
 use crate::guard::{BadHandshake, Malformed, WEBSOCKET_VERSION};
 use crate::limit::{Exceeded, Quota};
 use crate::route::NoRoute;
@@ -61,6 +62,15 @@ pub enum Rejection {
     /// The client's body.
     #[error(transparent)]
     Upload(#[from] UploadFault),
+    /// The time of a gRPC call is over.
+    #[error("the call took longer than its client waits, or its route allows")]
+    DeadlineExceeded {
+        /// Whether the client's own time was the shorter one.
+        is_clients: bool,
+    },
+    /// Nothing of a gRPC call has moved for the route's `grpc.idle_timeout`.
+    #[error("nothing of the call moved within idle_timeout")]
+    CallIdle,
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
@@ -116,6 +126,8 @@ pub(super) enum Bound<'a> {
     Jwks(&'a str),
     /// `block` of the limit that names the client's address.
     Block,
+    /// A key of the route.
+    Route(&'static str),
     /// A key of the route's upstream.
     Upstream(&'static str),
     /// The key of the route's upstream that bounds the requests in progress there.
@@ -192,10 +204,8 @@ impl<'a> Row<'a> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
-        if let Ok(message) = HeaderValue::try_from(public) {
-            headers.insert("grpc-message", message);
-        }
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(self.grpc_status())));
+        headers.insert(GRPC_MESSAGE, grpc::encode_message(public));
         response
     }
 
@@ -276,6 +286,10 @@ impl Rejection {
                 Row::new(StatusCode::BAD_GATEWAY, "cache_chunk_lost", Store, text)
             }
             Self::Upload(fault) => upload_row(fault).spoils_connection(),
+            Self::DeadlineExceeded { is_clients } => deadline_row(*is_clients),
+            Self::CallIdle => {
+                upstream_row(&Failure::Timeout).bound(Bound::Route("grpc.idle_timeout"))
+            }
             Self::Upstream(failure) => upstream_row(failure),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
@@ -323,6 +337,15 @@ impl Rejection {
     pub(super) fn internal(&self) -> Option<String> {
         let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
         (has_cause || self.row().fault != Fault::Client).then(|| with_sources(self))
+    }
+
+    /// The same in the trailers of a gRPC call whose head has gone.
+    pub(super) fn trailers(&self) -> HeaderMap {
+        let row = self.row();
+        let mut fields = HeaderMap::new();
+        fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(row.grpc_status())));
+        fields.insert(GRPC_MESSAGE, grpc::encode_message(&self.public(&row.public)));
+        fields
     }
 
     /// The response. `request_id` is where its reader finds it in the log.
@@ -380,6 +403,9 @@ fn denied_row(denied: &Denied) -> Row<'_> {
         | Denied::Revoked(_)
         | Denied::NoApiKey
         | Denied::ApiKey(_)
+        | Denied::NoCertificate
+        | Denied::Certificate(_)
+        | Denied::Unbound
         | Denied::Insufficient { .. } => refused,
     }
 }
@@ -439,11 +465,20 @@ fn upload_row(fault: &UploadFault) -> Row<'static> {
         UploadFault::TooLarge => {
             row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
         }
+        UploadFault::MessageTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large")
+            .bound(Bound::Route("grpc.message_bytes")),
         UploadFault::Stalled => {
             row(StatusCode::REQUEST_TIMEOUT, "body_stalled").key("server.limits.progress_timeout")
         }
         UploadFault::Broken => row(StatusCode::BAD_REQUEST, "body_malformed"),
     }
+}
+
+fn deadline_row(is_clients: bool) -> Row<'static> {
+    let row = |status, code, text| Row::new(status, code, Fault::Upstream, Public::Text(text));
+    let late = "The call took longer than it may.";
+    let row = row(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", late);
+    if is_clients { row } else { row.bound(Bound::Route("grpc.deadline")) }
 }
 
 fn handshake_row(bad: BadHandshake) -> Row<'static> {

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
 use super::rejection::Rejection;
-use crate::base::facts::{Caller, Client, Target, is_grpc};
+use crate::base::facts::{Caller, Client, Target};
+use crate::base::grpc::is_grpc;
+use crate::base::grpc_web::Web;
 use crate::forwarding::client;
 use crate::forwarding::fields::Ids;
 use crate::guard::{self, Inspected};
@@ -31,6 +33,8 @@ pub(super) struct Received {
     pub(super) version: Version,
     /// Whether errors must be told as a `grpc-status`.
     pub(super) is_grpc: bool,
+    /// Whether it is a call of gRPC-Web, and which; only routes with `grpc.web` care.
+    web: Option<Box<Web>>,
 }
 
 impl Received {
@@ -44,7 +48,13 @@ impl Received {
             method: head.method.clone(),
             version: head.version,
             is_grpc: is_grpc(&head.headers),
+            web: Web::of(&head.headers).map(Box::new),
         }
+    }
+
+    /// The kind of gRPC-Web that it is, where the route translates that.
+    pub(super) fn web(&self, route: &Route) -> Option<&Web> {
+        self.web.as_deref().filter(|_| route.grpc.as_ref().is_some_and(|grpc| grpc.web))
     }
 
     /// The configuration as it was compiled.

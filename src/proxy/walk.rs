@@ -18,6 +18,7 @@ use super::rejection::Rejection;
 use super::request::{Received, Request, Resolution, Resolved};
 use super::transaction::Transaction;
 use super::upgrade::{self, Asked};
+use crate::auth::Places;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
@@ -157,7 +158,9 @@ pub(super) async fn admit<'a>(
     // record is, for the store.
     let Request { route, asked, .. } = checks.request;
     let (gateway, running) = (checks.request.gateway(), checks.request.running());
-    let identified = gateway.identify(running, route, asked, checks.fields()).await;
+    let certificate = checks.request.received.connection.certificate();
+    let places = Places { headers: checks.fields(), query: asked.query(), certificate };
+    let identified = gateway.identify(running, route, places).await;
     let denied = match identified.caller {
         Ok(known) => {
             *caller = known;

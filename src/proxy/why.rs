@@ -85,7 +85,7 @@ impl Why {
 }
 
 /// A bound with the names of the request's route in it.
-fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<'static, str> {
+pub(super) fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<'static, str> {
     match bound {
         Bound::Key(key) => key.into(),
         Bound::Auth(key) => {
@@ -93,6 +93,7 @@ fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<'static, st
         }
         Bound::Jwks(verifier) => format!("auth.{verifier}.jwks_url").into(),
         Bound::Block => blocking(plan, resolved).into(),
+        Bound::Route(key) => format!("routes.{}.{key}", resolved.route_name(plan)).into(),
         Bound::Upstream(key) => format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into(),
         Bound::UpstreamRequests => {
             let key = bound_of_requests(plan, resolved);

@@ -11,13 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
-use crate::base::facts::Target;
 use crate::caching::{HttpCache, RouteCache};
 use crate::config::{self, Problems};
 use crate::issuer::Issuers;
@@ -172,10 +170,8 @@ impl Gateway {
         &'a self,
         running: &'a Running,
         route: &'a Route,
-        target: &'a Target,
-        headers: &'a HeaderMap,
+        places: Places<'a>,
     ) -> impl Future<Output = Identified> {
-        let places = Places { headers, query: target.query() };
         let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
@@ -318,11 +314,14 @@ fn acme_of(
 ) -> Option<Arc<Acme>> {
     let server = &plan.config.server;
     let written = server.tls.as_ref()?;
-    let kept = current.and_then(|current| current.acme.as_ref());
-    if let Some(kept) = kept.filter(|kept| kept.is_described_by(written)) {
+    let former = current.and_then(|current| current.acme.as_ref());
+    if let Some(kept) = former.filter(|kept| kept.is_described_by(written)) {
         return Some(Arc::clone(kept));
     }
     let acme = Arc::new(Acme::new(server, store, &plan.keys, metrics)?);
+    if let Some(former) = former {
+        acme.inherit(former);
+    }
     acme.begin();
     Some(acme)
 }
@@ -342,7 +341,7 @@ fn store_identity(store: &config::Store) -> config::Store {
 fn warn_of_qualified(former: &Plan, plan: &Plan) {
     for name in plan.newly_qualified(former) {
         tracing::warn!(
-            "auth.{name} shares a route with another verifier of tokens now: its callers are \
+            "auth.{name} shares a route with another verifier now: its callers are \
              revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
              what was revoked by jti, sid or sub before"
         );

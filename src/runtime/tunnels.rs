@@ -263,11 +263,10 @@ impl Entry {
     }
 }
 
-/// Of an identity's revocation keys those that `end_on` names. The first on the blacklist is the
-/// token's own, or the API key's; the second is the `sid`'s.
+/// Of an identity's revocation keys those that `end_on` names.
 fn revocation_keys(identity: &Identity, end_on: EndOn) -> RevocationKeys<'_> {
     let all = identity.blacklist_keys.as_slice();
-    let (own, sid) = all.split_at(all.len().min(1));
+    let (own, sid) = all.split_at(identity.own_keys());
     let blacklist = match (end_on.jti, end_on.sid) {
         (true, true) => all,
         (true, false) => own,
@@ -277,6 +276,6 @@ fn revocation_keys(identity: &Identity, end_on: EndOn) -> RevocationKeys<'_> {
     RevocationKeys {
         blacklist,
         not_before: identity.not_before_key.as_deref().filter(|_| end_on.sub),
-        record: identity.record_key.as_deref().filter(|_| end_on.jti),
+        record: identity.record_key().filter(|_| end_on.jti),
     }
 }

@@ -230,7 +230,7 @@ fn agreed(stream: TlsStream<TcpStream>, entry: &Entry) -> Result<(Shaken, bool),
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let client = certificates.first().and_then(|certificate| tls::facts(certificate));
+    let client = certificates.first().and_then(|certificate| tls::facts(certificate)).map(Arc::new);
     if client.is_none() && !certificates.is_empty() {
         let unreadable = Error::General("the client's certificate cannot be read".to_owned());
         return Err(Failure::Broken(std::io::Error::new(ErrorKind::InvalidData, unreadable)));

@@ -3,9 +3,9 @@
 //!
 //! A part that a user controls stands verbatim when it is 1 to 128 bytes of 0x21 to 0x7E, otherwise
 //! as `sha256:` and the hex digest of its bytes. So does one that could be read as something else:
-//! one that begins with `sha256:`, a `jti` that begins with `sid:` or `key:`, and a `jti` or `sub`
-//! that begins with the name of a verifier whose keys are qualified. Limiter and cache keys carry a
-//! hash tag, so that each script touches one slot of a cluster.
+//! one that begins with `sha256:`, a `jti` that begins with `sid:`, `key:` or `cert:`, and a `jti`
+//! or `sub` that begins with the name of a verifier whose keys are qualified. Limiter and cache
+//! keys carry a hash tag, so that each script touches one slot of a cluster.
 
 mod cache;
 mod kind;
@@ -28,7 +28,7 @@ const VERBATIM_BYTES_MAX: usize = 128;
 /// What a part begins with that stands as a digest.
 const DIGEST: &str = "sha256:";
 /// What else a key of the blacklist may go on with in place of a `jti`.
-const BLACKLISTS: [&str; 3] = ["sid", "key", "sha256"];
+const BLACKLISTS: [&str; 4] = ["sid", "key", "cert", "sha256"];
 
 /// Field of an entry of [`Keys::revocations`]: the whole key of the revocation.
 pub const REVOKED_KEY: &str = "key";
@@ -96,6 +96,12 @@ impl Keys {
     /// The same of an id that an operator names, also as it was listed.
     pub fn blacklist_listed_key(&self, id: &str) -> String {
         format!("{}:auth:blacklist:key:{}", self.prefix, listed(id))
+    }
+
+    /// Revokes the client certificate with this SHA-256, in lower-case hex, and the tokens that are
+    /// bound to it. Never qualified: no two certificates have the same.
+    pub fn blacklist_certificate(&self, sha256: &str) -> String {
+        format!("{}:auth:blacklist:cert:{sha256}", self.prefix)
     }
 
     /// The record of an API key, by the SHA-256 of the key in hex.
@@ -318,6 +324,7 @@ mod tests {
         assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
         assert_eq!(keys.revocations(), "app:auth:revocations");
         assert_eq!(keys.blacklist_key("0f"), "app:auth:blacklist:key:0f");
+        assert_eq!(keys.blacklist_certificate("0f"), "app:auth:blacklist:cert:0f");
         assert_eq!(keys.api_key("ab"), "app:auth:key:ab");
         assert_eq!(keys.api_key_id("0f"), "app:auth:key-id:0f");
         assert_eq!(keys.api_keys_of("acme"), "app:auth:keys-of:acme");

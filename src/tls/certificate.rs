@@ -120,6 +120,7 @@ pub fn facts(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
         serial,
         sha256,
         thumbprint: URL_SAFE_NO_PAD.encode(thumbprint.as_ref()),
+        not_before: parsed.validity().not_before.timestamp(),
         not_after: parsed.validity().not_after.timestamp(),
     })
 }

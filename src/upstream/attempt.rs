@@ -246,6 +246,7 @@ pub(super) async fn send(
         }
     };
     let read_timeout = endpoints.settings().read_timeout;
+    let read_timeout = outgoing.idle_timeout().unwrap_or(read_timeout);
     let held = |body| Download::new(body, permit, endpoint, read_timeout);
     tries.close(end).map(|response| response.map(held))
 }
@@ -265,6 +266,7 @@ async fn attempt(
     };
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
+    let timeout = outgoing.idle_timeout().unwrap_or(timeout);
     let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;

@@ -97,8 +97,10 @@ impl Download {
         }
         let timeout = self.read_timeout;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        let fault = || if self.is_stream { DownloadFault::Silent } else { DownloadFault::Stalled };
-        pause.as_mut().poll(cx).map(|()| fault())
+        std::task::ready!(pause.as_mut().poll(cx));
+        // Whoever reads on all the same, waits anew.
+        self.pause = None;
+        Poll::Ready(if self.is_stream { DownloadFault::Silent } else { DownloadFault::Stalled })
     }
 }
 

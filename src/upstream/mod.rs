@@ -39,6 +39,15 @@ pub use failure::{DownloadFault, Failure, TlsFault};
 pub use outgoing::OnInterim;
 use outgoing::Outgoing;
 
+/// Who sends a request, and how patiently.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// Whose share of the upstream is taken.
+    pub client: ClientAddr,
+    /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
+    pub idle_timeout: Option<Duration>,
+}
+
 /// One upstream: its servers and their connections.
 #[derive(Debug)]
 pub struct Upstream {
@@ -83,7 +92,7 @@ impl Upstream {
         }
     }
 
-    /// Sends a request of this client and returns once the response head is there. `head` makes the
+    /// Sends a request of this sender and returns once the response head is there. `head` makes the
     /// request's, and makes it anew should it be repeated.
     ///
     /// What was never sent is sent again on another connection, to another server where this one
@@ -95,15 +104,16 @@ impl Upstream {
     /// [`Failure`] when there is no response that may be passed on.
     pub fn send<'a>(
         &'a self,
-        client: ClientAddr,
+        sender: Sender,
         head: impl Fn() -> Request<()> + Send + 'a,
         body: Upload,
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
         let mut outgoing = Outgoing::new(head, body, on_interim);
+        outgoing.rest(sender.idle_timeout);
         async move {
-            let permit = self.permit(client).await?;
+            let permit = self.permit(sender.client).await?;
             attempt::send(&self.endpoints, permit, &mut outgoing).await
         }
     }

@@ -1,5 +1,7 @@
 //! A request as it is sent, once or several times.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 
@@ -19,6 +21,8 @@ pub(super) struct Outgoing<H, I> {
     /// Whether it asks the server to change to another protocol.
     upgrades: bool,
     on_interim: Option<I>,
+    /// How long the server may rest, where that is not as the upstream says.
+    idle_timeout: Option<Duration>,
 }
 
 impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
@@ -32,7 +36,7 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         let spare = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, on_interim, upgrades: false }
+        Self { request: Some(request), spare, upgrades: false, on_interim, idle_timeout: None }
     }
 
     /// The same, with `Upgrade` among its fields.
@@ -49,6 +53,16 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     /// puts back what nobody has read.
     pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
         (&mut self.request, self.on_interim.as_ref())
+    }
+
+    /// Lets the server rest for so long, before its response and within it.
+    pub(super) fn rest(&mut self, idle_timeout: Option<Duration>) {
+        self.idle_timeout = idle_timeout;
+    }
+
+    /// How long the server may rest, where that is not as the upstream says.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
     }
 
     /// Whether all of it is still here.

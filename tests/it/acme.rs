@@ -23,6 +23,7 @@ struct Node {
     /// Where TLS is spoken, and where clear HTTP.
     tls: SocketAddr,
     clear: SocketAddr,
+    config: String,
     _upstream: Upstream,
 }
 
@@ -53,7 +54,7 @@ impl Node {
         );
         let gateway = Gateway::start_in(folder, &config);
         let (tls, clear) = (gateway.listening("tls"), gateway.listening("public"));
-        Self { gateway, tls, clear, _upstream: upstream }
+        Self { gateway, tls, clear, config, _upstream: upstream }
     }
 
     /// Starts one with the embedded store, which is asked for proofs.
@@ -83,6 +84,14 @@ impl Node {
     fn shows(&self, client: &TlsClient, name: &str) -> Vec<u8> {
         let stream = self.connects(client, name);
         stream.conn.peer_certificates().expect("a certificate")[0].to_vec()
+    }
+
+    /// Has it read another configuration: with this in place of that.
+    fn reload(&self, this: &str, that: &str) {
+        assert!(self.config.contains(that), "{}", self.config);
+        self.gateway.rewrite(&self.config.replace(that, this));
+        self.gateway.signal("HUP");
+        self.counts("portcullis_reloads_total", "applied", 1.0);
     }
 
     /// Waits until a series has counted to at least this.

@@ -48,6 +48,8 @@ mod fair_share;
 mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
 mod framing;
+/// gRPC: metadata, statuses, bounds and deadlines of calls.
+mod grpc;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
 /// HTTP/2 to upstreams.

@@ -164,7 +164,7 @@ fn a_verifier_that_joins_another_one_is_told_to_have_keys_of_its_own() {
     let joined =
         format!("{auth}{partners}{table}{}", route("a", "auth = [\"users\", \"partners\"]"));
     let gateway = Gateway::start(&alone);
-    let told = "auth.users shares a route with another verifier of tokens now";
+    let told = "auth.users shares a route with another verifier now";
     let said = reload(&gateway, &joined);
     assert!(said.contains(told) && said.contains("blacklist:users:JTI"), "{said}");
     let said = reload(&gateway, &joined);

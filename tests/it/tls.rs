@@ -4,6 +4,7 @@
 mod certificates;
 mod client_auth;
 mod handshakes;
+mod identity;
 
 use std::net::SocketAddr;
 

@@ -18,7 +18,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 
 /// The token that would be verified.
 fn find(sources: &[TokenSource], headers: &HeaderMap) -> Result<Option<String>, Denied> {
-    let places = Places { headers, query: None };
+    let places = Places { headers, query: None, certificate: None };
     let found = crate::auth::carrier::find(sources, Form::Token, places)?;
     found.map(|raw| raw.text().map(str::to_owned)).transpose()
 }
@@ -135,7 +135,7 @@ fn the_token_is_removed_and_nothing_else() {
 /// The token that would be verified of a query.
 fn in_query(query: &str) -> Result<Option<String>, Denied> {
     let sources = [TokenSource::Query("access_token".to_owned())];
-    let places = Places { headers: &HeaderMap::new(), query: Some(query) };
+    let places = Places { headers: &HeaderMap::new(), query: Some(query), certificate: None };
     let found = crate::auth::carrier::find(&sources, Form::Token, places)?;
     found.map(|raw| raw.text().map(str::to_owned)).transpose()
 }
@@ -197,7 +197,7 @@ fn an_api_key_is_bare_but_in_authorization() {
         (&[("authorization", "ApiKey k"), ("x-api-key", "k")], Some("k")),
     ] {
         let mut map = headers(lines);
-        let places = Places { headers: &map, query: None };
+        let places = Places { headers: &map, query: None, certificate: None };
         let found = crate::auth::carrier::find(&sources, Form::ApiKey, places).unwrap();
         let found = found.map(|key| String::from_utf8_lossy(&key.0).into_owned());
         assert_eq!(found.as_deref(), expected, "{lines:?}");
@@ -205,7 +205,7 @@ fn an_api_key_is_bare_but_in_authorization() {
         assert_eq!(map.is_empty(), expected.is_some() || lines[0].0 == "x-api-key", "{lines:?}");
     }
     let two = headers(&[("authorization", "ApiKey k"), ("x-api-key", "l")]);
-    let places = Places { headers: &two, query: None };
+    let places = Places { headers: &two, query: None, certificate: None };
     let found = crate::auth::carrier::find(&sources, Form::ApiKey, places);
     assert_eq!(found, Err(Denied::Several));
 }

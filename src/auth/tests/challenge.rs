@@ -1,6 +1,6 @@
 //! What a caller who is turned away is told.
 
-use crate::auth::{Denied, KeyFault, REALM, Reason, Unmet};
+use crate::auth::{CertificateFault, Denied, KeyFault, REALM, Reason, Unmet};
 use crate::store::StoreError;
 
 fn insufficient(scope: Option<String>) -> Denied {
@@ -19,6 +19,7 @@ fn status_code_and_challenge_are_a_contract() {
         (Denied::Invalid(Reason::Signature), 401, "token_invalid", Some("invalid_token")),
         (Denied::Invalid(Reason::Expired), 401, "token_expired", Some("invalid_token")),
         (Denied::Revoked("jti"), 401, "token_revoked", Some("invalid_token")),
+        (Denied::Unbound, 401, "token_binding", Some("invalid_token")),
         (insufficient(scope), 403, "scope_insufficient", Some("insufficient_scope")),
         (insufficient(None), 403, "claims_insufficient", Some("insufficient_scope")),
     ] {
@@ -52,6 +53,21 @@ fn a_refusal_of_an_api_key_names_its_own_scheme() {
         if status == 401 {
             assert_eq!(denied.challenge(REALM), "ApiKey realm=\"portcullis\"");
         }
+    }
+}
+
+#[test]
+fn a_refusal_of_a_certificate_names_its_own_scheme() {
+    for (denied, code) in [
+        (Denied::NoCertificate, "certificate_missing"),
+        (Denied::Certificate(CertificateFault::Expired), "certificate_expired"),
+        (Denied::Certificate(CertificateFault::Revoked), "certificate_revoked"),
+        (Denied::Certificate(CertificateFault::Subject), "certificate_invalid"),
+        (Denied::Certificate(CertificateFault::ClaimTooLarge), "certificate_invalid"),
+    ] {
+        assert_eq!((denied.status().as_u16(), denied.code()), (401, code));
+        assert!(denied.public().contains("client certificate"), "{denied:?}");
+        assert_eq!(denied.challenge(REALM), "Certificate realm=\"portcullis\"");
     }
 }
 
@@ -91,6 +107,8 @@ fn the_log_learns_the_cause_and_the_client_does_not() {
         (Denied::Revoked("sid"), "sid", None),
         (Denied::Several, "several", None),
         (Denied::ApiKey(KeyFault::Mistyped), "mistyped", None),
+        (Denied::Certificate(CertificateFault::Subject), "claim", Some("sub")),
+        (Denied::Unbound, "certificate", Some("cnf")),
         (insufficient(None), "claim", Some("secret-claim")),
     ] {
         assert_eq!((denied.cause(), denied.claim()), (Some(cause), claim), "{denied:?}");

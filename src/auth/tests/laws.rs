@@ -66,10 +66,10 @@ proptest! {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&authorization).unwrap());
         headers.insert(COOKIE, HeaderValue::from_str(&cookie).unwrap());
-        let places = Places { headers: &headers, query: None };
+        let places = Places { headers: &headers, query: None, certificate: None };
         let _ = find(&sources, Form::Token, places);
         remove(&sources, Form::Token, &mut headers);
-        let places = Places { headers: &headers, query: None };
+        let places = Places { headers: &headers, query: None, certificate: None };
         prop_assert_eq!(find(&sources, Form::Token, places), Ok(None));
     }
 }

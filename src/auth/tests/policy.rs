@@ -25,7 +25,7 @@ fn identify(
     memory: &TokenMemory,
     now: SystemTime,
 ) -> Result<Caller, Denied> {
-    let places = Places { headers, query: None };
+    let places = Places { headers, query: None, certificate: None };
     crate::auth::identify(policy, places, memory, now).map_err(|unidentified| match unidentified {
         Unidentified::Denied(denied) => denied,
         Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),

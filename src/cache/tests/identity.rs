@@ -2,7 +2,7 @@
 
 use super::super::WhyNot::{Authenticated, NoFreshness, Private};
 use super::policy::{Case, PLAIN};
-use crate::base::facts::Identity;
+use crate::base::facts::{Credential, Identity};
 use crate::config;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn what_is_private_is_kept_for_its_user_alone() {
             expires_at: 0,
             blacklist_keys: Vec::new(),
             not_before_key: None,
-            record_key: None,
+            credential: Credential::Token { bound_to: None },
             verifier: "users".into(),
             qualifier: None,
             headers: Vec::new(),

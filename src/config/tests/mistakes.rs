@@ -237,13 +237,36 @@ fn what_is_said_of_tokens_is_a_mistake_beside_api_keys() {
     }
 }
 
+#[test]
+fn what_is_said_of_tokens_is_a_mistake_beside_certificates() {
+    let certificate = "[auth.v]\ncertificate = true\n";
+    let good = "revocation = false\nclaims_to_headers = { x-device = 'sub' }\n";
+    let loaded = read(&format!("{certificate}{good}"));
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+    assert_eq!(loaded.config.auth["v"].from, []);
+    for (line, what) in [
+        ("issuer = 'i'", "is about tokens"),
+        ("algorithms = ['HS256']", "is about tokens"),
+        ("secret = 'x'", "is about tokens"),
+        ("jwks_url = 'https://a/jwks'", "is about tokens"),
+        ("from = ['header:authorization']", "is about tokens"),
+        ("token_bytes = '1KiB'", "is about tokens"),
+        ("forward_token = true", "is about tokens"),
+        ("api_keys = true", "not both"),
+    ] {
+        let loaded = read(&format!("{certificate}{line}\n"));
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{line}: {report}");
+        assert!(report.contains(what), "{line}: {report}");
+    }
+}
+
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[server]", "handover = true", "take the listeners over"),
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),
     ("[log]", "sample = '1%'", "leave a line"),
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),
-    ("[auth.v]", "certificate = true", "name nobody"),
     ("[store]", "tls = {}", "in clear"),
     ("[store]", "limits.url = 'redis://h'", "the one store"),
     ("[store.on_outage]", "reconcile = true", "stay on this node"),

@@ -4,7 +4,8 @@ use http::uri::PathAndQuery;
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::facts::{Via, is_grpc};
+use crate::base::facts::Via;
+use crate::base::grpc::is_grpc;
 use crate::base::http::authority::Authority;
 
 fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {

@@ -58,6 +58,7 @@ mod tests {
             (keys.sessions_of("s"), Kind::Session),
             (keys.blacklist("j"), Kind::Revocation),
             (keys.blacklist_key("j"), Kind::Revocation),
+            (keys.blacklist_certificate("c"), Kind::Revocation),
             (keys.qualified("users").not_before("s"), Kind::Revocation),
             (keys.api_key("d"), Kind::ApiKey),
             (keys.api_key_id("i"), Kind::ApiKey),

@@ -16,7 +16,8 @@ use crate::upstream::connection_error::ConnectionError;
 #[derive(Debug)]
 pub(in crate::upstream) struct Body {
     source: Source,
-    /// Whether trailers that carry a gRPC status are passed on.
+    /// Whether trailers are passed on: those of gRPC alone, as others could be taken for headers
+    /// (RFC 9110 §6.5.1).
     trailers: bool,
     has_ended: bool,
     /// What was here along with the head.
@@ -88,8 +89,10 @@ impl Source {
 
     /// Nothing more will come of it.
     fn ended(&mut self) {
-        if let Self::Branch(received) = self {
-            *received = None;
+        if let Self::Branch(received) = self
+            && let Some(received) = received.take()
+        {
+            received.finish();
         }
     }
 
@@ -225,7 +228,7 @@ impl Body {
                         Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                         Err(frame) => {
                             let Ok(mut fields) = frame.into_trailers() else { continue };
-                            crate::base::facts::keep_allowed_trailers(&mut fields);
+                            crate::base::grpc::keep_metadata(&mut fields);
                             if self.trailers && !fields.is_empty() {
                                 return Poll::Ready(Some(Ok(Frame::trailers(fields))));
                             }

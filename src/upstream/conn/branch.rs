@@ -23,7 +23,7 @@ use super::received::Received;
 use super::trunk::Seat;
 use super::unanswered::Unanswered;
 use crate::base::body::{Progress, Upload};
-use crate::base::facts::is_grpc;
+use crate::base::grpc::is_grpc;
 use crate::upstream::connection_error::ConnectionError;
 use crate::upstream::outgoing::OnInterim;
 

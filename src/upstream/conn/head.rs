@@ -60,7 +60,7 @@ pub(super) fn settle<B>(response: &mut Response<B>) -> Result<Said, &'static str
     if is_http_10 && is_chunked {
         return Err("it is HTTP/1.0 and has a Transfer-Encoding");
     }
-    let has_grpc_trailers = is_chunked && crate::base::facts::is_grpc(response.headers());
+    let has_grpc_trailers = is_chunked && crate::base::grpc::is_grpc(response.headers());
     let is_settled = match found.length {
         None => true,
         Some(length) => {

@@ -106,6 +106,11 @@ impl Pump {
         }
     }
 
+    /// Ends the stream in the middle of the body, without an error.
+    pub(super) fn stop(mut self) {
+        self.stream.send_reset(Reason::NO_ERROR);
+    }
+
     /// Nobody will want the body again.
     pub(super) fn forget(&mut self) {
         self.kept = Kept { frames: Vec::new(), bytes: usize::MAX };

@@ -68,6 +68,14 @@ impl Received {
         })
     }
 
+    /// The response has ended. What is left of the request is not wanted, and nothing is wrong
+    /// with that (RFC 9113 §8.1).
+    pub(super) fn finish(self) {
+        if let Some(pump) = self.pump {
+            pump.stop();
+        }
+    }
+
     /// Whether every frame was read.
     pub(super) fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()

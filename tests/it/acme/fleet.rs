@@ -144,9 +144,13 @@ fn without_redis_what_is_there_is_shown_and_nothing_is_ordered() {
     let cold = Node::of_fleet(&pebble, &proxy.url(), NAMES, &acme);
     cold.says("state=\"store\"");
     assert!(client.connect(cold.tls, "a.test").is_err(), "it has none, and orders none");
+    // A reload takes nothing away either.
+    node.reload("names = ['a.test', 'b.test']", "names = ['a.test']");
+    assert_eq!(node.shows(&client, "a.test"), certificate);
     proxy.pass();
+    node.connects(&client, "b.test");
     assert_eq!(cold.shows(&client, "a.test"), certificate);
-    assert_eq!(pebble.orders(), 1);
+    assert_eq!(pebble.orders(), 2);
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn what_did_not_succeed_in_one_way_does_in_the_other() {
     let node = Node::start(
         &pebble,
         "['a.test']",
-        ["", "challenges = ['tls-alpn-01', 'http-01']\nretry = '1s'", ""],
+        // What failed does not count.
+        ["", "challenges = ['tls-alpn-01', 'http-01']\nretry = '1s'\nsame_orders = '1/1h'", ""],
     );
     // A firewall lets only port 80 through.
     pebble.http.to(&[node.clear]);
@@ -178,4 +179,20 @@ fn check_says_what_cannot_be_ordered() {
     assert!(!good.stderr.contains("no certificate is for a.test"), "{}", good.stderr);
     let refused = Gateway::try_start("[server.tls.acme]\nnames = ['*.a.test']\n");
     assert!(refused.stderr.contains("is a wildcard, which takes DNS-01"), "{}", refused.stderr);
+}
+
+#[test]
+fn clients_of_an_ordered_name_may_have_to_show_certificates() {
+    let pebble = Pebble::start(LONG);
+    let tls = "client_ca = 'ca.pem'\nclient_auth = 'required'";
+    let node = Node::start(&pebble, "['a.test']", [tls, "challenges = ['tls-alpn-01']", ""]);
+    // The authority shows none, and is answered.
+    pebble.tls.to(&[node.tls]);
+    let own = pebble.authority.client("ann");
+    let ann = pebble.client_showing(&own);
+    let mut stream = node.connects(&ann, "a.test");
+    let get = crate::support::tls::get("a.test", "/", "Connection: close\r\n");
+    assert!(exchange(&mut stream, &get).unwrap().ends_with("hello"));
+    let refused = pebble.client().get(node.tls, "a.test", "/", "").unwrap_err();
+    assert!(refused.contains("CertificateRequired"), "{refused}");
 }

@@ -46,6 +46,7 @@ async fn a_value_is_read_whole_or_not_at_all(it: Subject) {
     it.store.put(&key, &[b'x'; 10], MINUTE).await.unwrap();
     assert_eq!(it.store.read(&key, 10).await, Ok(Some(Bytes::from_static(&[b'x'; 10]))));
     assert!(it.store.read(&key, 9).await.is_err());
-    it.write_fields(&key, &[("a", "b")]);
-    assert!(it.store.read(&key, 10).await.is_err());
+    let hash = Keys::new("app").tls_certificate("hash.test");
+    it.write_fields(&hash, &[("a", "b")]);
+    assert!(it.store.read(&hash, 10).await.is_err(), "that is no value");
 }

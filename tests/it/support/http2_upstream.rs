@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
+use super::grpc_upstream::{Step, play};
+
 /// What the upstream does with one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
@@ -33,6 +35,8 @@ pub(crate) enum Act {
     Reset(Reason),
     /// Answers a part, and resets the stream.
     CutOff,
+    /// Does what gRPC servers do.
+    Play(Vec<Step>),
 }
 
 /// One request, as it reached the upstream.
@@ -52,6 +56,8 @@ struct Log {
     open: AtomicUsize,
     is_released: AtomicBool,
     released: Notify,
+    /// Why streams were reset that rested.
+    resets: Mutex<Vec<Reason>>,
 }
 
 /// See the module.
@@ -135,6 +141,11 @@ impl Http2Upstream {
         self.log.open.load(Ordering::SeqCst)
     }
 
+    /// Why streams were reset that rested.
+    pub(crate) fn resets(&self) -> Vec<Reason> {
+        self.log.resets.lock().unwrap().clone()
+    }
+
     /// Answers those that are held.
     pub(crate) fn release(&self) {
         self.log.is_released.store(true, Ordering::SeqCst);
@@ -184,6 +195,15 @@ async fn answer(
             }
             return send.send_data(Bytes::new(), true);
         }
+        Act::Play(steps) => {
+            let mut whole = Vec::new();
+            let reset = play(steps, &mut body, respond, &mut whole).await;
+            log.asked.lock().unwrap().push(asked(&head, whole));
+            if let Some(reason) = reset? {
+                log.resets.lock().unwrap().push(reason);
+            }
+            return Ok(());
+        }
         _ => {}
     }
     let mut whole = Vec::new();
@@ -192,13 +212,17 @@ async fn answer(
         whole.extend_from_slice(&data);
         body.flow_control().release_capacity(data.len())?;
     }
-    log.asked.lock().unwrap().push(Asked {
+    log.asked.lock().unwrap().push(asked(&head, whole));
+    answer_whole(act, respond, log).await
+}
+
+fn asked(head: &Request<()>, body: Vec<u8>) -> Asked {
+    Asked {
         method: head.method().to_string(),
         uri: head.uri().to_string(),
         headers: head.headers().clone(),
-        body: whole,
-    });
-    answer_whole(act, respond, log).await
+        body,
+    }
 }
 
 async fn answer_whole(
@@ -240,7 +264,7 @@ async fn answer_whole(
             send.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
         }
-        Act::Echo | Act::Reset(_) => Ok(()),
+        Act::Echo | Act::Reset(_) | Act::Play(_) => Ok(()),
     }
 }
 
@@ -258,7 +282,10 @@ async fn hold(mut send: h2::SendStream<Bytes>, log: &Log) -> Result<(), h2::Erro
     }
 }
 
-async fn send_all(send: &mut h2::SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+pub(super) async fn send_all(
+    send: &mut h2::SendStream<Bytes>,
+    mut data: Bytes,
+) -> Result<(), h2::Error> {
     while !data.is_empty() {
         send.reserve_capacity(data.len());
         if send.capacity() == 0 {

@@ -7,6 +7,7 @@ mod edge;
 mod exposition;
 mod folder;
 mod gateway;
+pub(crate) mod grpc_upstream;
 mod http2_upstream;
 mod issuer;
 mod pebble;

@@ -108,12 +108,22 @@ impl Pebble {
         self.client_offering(&[])
     }
 
+    /// The same; it shows this certificate.
+    pub(crate) fn client_showing(&self, own: &super::Pair) -> TlsClient {
+        TlsClient::made(&self.root(), Some(own), &[])
+    }
+
     /// The same; it offers these protocols.
     pub(crate) fn client_offering(&self, protocols: &[&str]) -> TlsClient {
+        TlsClient::made(&self.root(), None, protocols)
+    }
+
+    /// Who vouches for what is issued, in PEM.
+    fn root(&self) -> String {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.management));
         let client = TlsClient::new(&self.authority);
         let answer = client.get(address, "localhost", "/roots/0", "").expect("the root");
-        TlsClient::believing(answer.split_once("\r\n\r\n").expect("a head").1, protocols)
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
     }
 
     /// What was asked and answered so far.

@@ -121,12 +121,8 @@ impl TlsClient {
         Self::made(&authority.pem, own, protocols)
     }
 
-    /// One that trusts the authority whose certificate this is, in PEM, and offers these protocols.
-    pub(crate) fn believing(authority: &str, protocols: &[&str]) -> Self {
-        Self::made(authority, None, protocols)
-    }
-
-    fn made(authority: &str, own: Option<&Pair>, protocols: &[&str]) -> Self {
+    /// The same; it trusts the authority whose certificate this is, in PEM.
+    pub(crate) fn made(authority: &str, own: Option<&Pair>, protocols: &[&str]) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -249,7 +245,15 @@ pub(crate) fn exchange(stream: &mut TlsStream, request: &str) -> Result<String, 
 
 /// Sends this, and returns one answer with a `Content-Length`.
 pub(crate) fn answer(stream: &mut TlsStream, request: &str) -> String {
-    stream.write_all(request.as_bytes()).expect("the request leaves");
+    try_answer(stream, request).expect("an answer")
+}
+
+/// The same.
+///
+/// # Errors
+/// The other side took no request, or ended the connection.
+pub(crate) fn try_answer(stream: &mut TlsStream, request: &str) -> Result<String, String> {
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     let mut some = [0; 4096];
     loop {
@@ -259,11 +263,13 @@ pub(crate) fn answer(stream: &mut TlsStream, request: &str) -> String {
             let length = length.split("content-length: ").nth(1).expect("a length");
             let length: usize = length.lines().next().unwrap().trim().parse().unwrap();
             if body.len() >= length {
-                return text;
+                return Ok(text);
             }
         }
-        let count = stream.read(&mut some).expect("an answer");
-        assert!(count > 0, "the connection ended: {text}");
+        let count = stream.read(&mut some).map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Err(format!("the connection ended: {text}"));
+        }
         bytes.extend_from_slice(&some[..count]);
     }
 }
