@@ -35,6 +35,12 @@ pub async fn handle(
         guard::settle_connect(&mut head);
     }
     let mut transaction = Transaction::open(connection, &head);
+    // Rare: boxed, it takes no room in the other requests.
+    if let Some(token) = challenge::token(&transaction.received, &head)
+        && let Some(response) = Box::pin(challenge::answer(&transaction.received, token)).await
+    {
+        return Body::attach(response, transaction);
+    }
     let response = answer(&mut transaction, head, body.into()).await;
     Body::attach(response, transaction)
 }
@@ -42,11 +48,6 @@ pub async fn handle(
 async fn answer(transaction: &mut Transaction, head: Parts, body: Inbound) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&body);
-    if let Some(token) = challenge::token(received, &head)
-        && let Some(response) = Box::pin(challenge::answer(received, token)).await
-    {
-        return response;
-    }
     let (request, mut asked) = match resolve(received, resolved, &head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,
