@@ -121,6 +121,12 @@ pub fn main(cli: Cli) -> ExitCode {
                 eprint!("{}", source.render_warnings(&plan.warnings));
                 let routes = plan.route_names.len();
                 println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
+                let tls = plan.config.server.tls.as_ref();
+                for certificate in tls.and_then(|tls| tls.acme.as_ref()).iter().flat_map(|acme| {
+                    acme.names.iter().map(|names| (names.join(", "), &acme.directory))
+                }) {
+                    println!("{}: ordered from {}", certificate.0, certificate.1);
+                }
                 ExitCode::SUCCESS
             }
             Err(code) => code,

@@ -13,6 +13,7 @@
 //! | 5 | `caching` | the cache at work |
 //! | 4 | `plan` | configuration as meant |
 //! | 4 | `issuer` | fetches the keys that issuers publish |
+//! | 4 | `acme` | certificates that an authority issues by itself |
 //! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
 //! | 3 | `tunnel` | connections that changed to WebSocket |
@@ -44,6 +45,7 @@ pub mod runtime;
 
 pub mod caching;
 
+pub mod acme;
 pub mod issuer;
 pub mod plan;
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
-use super::{limits, purge, revocations, status, tunnels};
+use super::{certificates, limits, purge, revocations, status, tunnels};
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
@@ -28,10 +28,11 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
         (&Method::GET, "/v1/limits/refused") => Ok(limits::refused(gateway)),
+        (&Method::GET, "/v1/certificates") => Ok(certificates::list(gateway)),
         (&Method::GET, "/v1/tunnels") => tunnels::list(gateway, uri),
         (&Method::DELETE, "/v1/tunnels") => tunnels::close(gateway, uri),
         (_, "/v1/tunnels") => return not_allowed("GET, DELETE"),
-        (_, "/v1/status" | "/v1/limits/refused") => return not_allowed("GET"),
+        (_, "/v1/status" | "/v1/limits/refused" | "/v1/certificates") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
         (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
         (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/explain") => return not_allowed("POST"),
@@ -39,8 +40,8 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
             let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
                           POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/explain, \
                           GET and DELETE /v1/limits, GET /v1/limits/refused, \
-                          GET and DELETE /v1/tunnels, /v1/sessions/{id}, \
-                          /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
+                          GET and DELETE /v1/tunnels, GET /v1/certificates, \
+                          /v1/sessions/{id}, /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }
     };

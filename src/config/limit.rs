@@ -10,7 +10,7 @@ use super::reader::Section;
 use super::server::network;
 use super::value::{
     Mistake, Read, choice, count, duration, duration_or_zero, echo, field_name, flag, header_name,
-    string, text,
+    rate, string, text,
 };
 use crate::base::units::Rate;
 
@@ -303,12 +303,6 @@ fn report_duplicates(limit: &Section<'_>, key: &[LimitKey], allow: &[Rate]) {
             limit.problem("allow", what, "keep the smaller one");
         }
     }
-}
-
-pub(super) fn rate(value: &DeValue<'_>) -> Read<Rate> {
-    let text = string(value, "a number and a window in quotes, such as \"100/15m\"")?;
-    text.parse()
-        .map_err(|remedy: String| Mistake::new(format!("{} is not a limit", echo(text)), remedy))
 }
 
 fn limit_key(value: &DeValue<'_>) -> Read<LimitKey> {

@@ -5,6 +5,7 @@
 //! [`Problem`]. What the sections mean together (names that must exist, combinations that are
 //! unsafe) is the business of `plan`.
 
+mod acme;
 mod admin;
 mod auth;
 mod cache;
@@ -33,6 +34,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use acme::{Acme, Challenge};
 pub use admin::Admin;
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use cache::{Cache, SetCookie};

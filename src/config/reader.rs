@@ -7,13 +7,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
-use super::value::{Mistake, Read, echo, string};
+use super::value::{Mistake, Read, echo, string, text};
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::base::units::Secret;
 
@@ -140,6 +140,11 @@ impl<'a> Section<'a> {
     /// Whether the file gives this key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether it is only asked which keys there are.
+    pub(super) fn is_survey(&self) -> bool {
+        self.reader.survey.is_some()
     }
 
     fn find(&mut self, key: &'static str) -> Option<Field<'a>> {
@@ -336,6 +341,12 @@ impl<'a> Section<'a> {
                 Mistake::new(what, "name a file in PEM or JSON")
             })
         })
+    }
+
+    /// A path that a key names, from the folder of the file.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let field = self.field(key)?;
+        field.read(|value| text(value).map(|name| field.reader.folder.join(name)))
     }
 
     /// A file in PEM that a key names.

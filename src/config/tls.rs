@@ -4,18 +4,29 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::{self, Acme};
 use super::pem_file::PemFile;
 use super::reader::Section;
 use super::value::{address, choice, count, duration, duration_or_zero, flag};
 use crate::base::file::FileFault;
+use crate::base::units::Secret;
+
+/// Shortest `secret`, in bytes.
+const SECRET_BYTES_MIN: usize = 32;
 
 /// `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Addresses that speak TLS; empty where those of `server.listen` do.
     pub listen: Vec<SocketAddr>,
-    /// At least one.
+    /// At least one, unless others are ordered.
     pub certificates: Vec<Certificate>,
+    /// Certificates that an authority issues by itself.
+    pub acme: Option<Box<Acme>>,
+    /// What clients of names without a certificate of their own in the file must show.
+    pub client: Option<ClientAuth>,
+    /// What private keys are wrapped with in the store.
+    pub secret: Option<Secret>,
     /// How long a handshake may take, from the connection's start.
     pub handshake_timeout: Duration,
     /// Handshakes that are computed at a time; others wait within `handshake_timeout`. Those that
@@ -53,6 +64,12 @@ pub struct ClientAuth {
     pub crl: Option<PemFile>,
 }
 
+impl ClientAuth {
+    fn files(&self) -> impl Iterator<Item = &PemFile> {
+        [Some(&self.ca), self.crl.as_ref()].into_iter().flatten()
+    }
+}
+
 /// `tickets`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tickets {
@@ -65,11 +82,17 @@ pub enum Tickets {
 impl Tls {
     /// Every file that is named.
     pub fn files(&self) -> impl Iterator<Item = &PemFile> {
-        self.certificates.iter().flat_map(|certificate| {
-            let client = certificate.client.iter();
-            let client = client.flat_map(|client| [Some(&client.ca), client.crl.as_ref()]);
-            [&certificate.cert, &certificate.key].into_iter().chain(client.flatten())
-        })
+        let certificates = self.certificates.iter().flat_map(|certificate| {
+            let client = certificate.client.iter().flat_map(ClientAuth::files);
+            [&certificate.cert, &certificate.key].into_iter().chain(client)
+        });
+        certificates.chain(self.client.iter().flat_map(ClientAuth::files))
+    }
+
+    /// What clients of any name must show, where they must show something.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientAuth> {
+        let of_files = self.certificates.iter().filter_map(|it| it.client.as_ref());
+        of_files.chain(&self.client)
     }
 
     /// The same with its files as they are now.
@@ -82,10 +105,11 @@ impl Tls {
         for certificate in &mut anew.certificates {
             certificate.cert = reread(&certificate.cert)?;
             certificate.key = reread(&certificate.key)?;
-            if let Some(client) = &mut certificate.client {
-                client.ca = reread(&client.ca)?;
-                client.crl = client.crl.as_ref().map(reread).transpose()?;
-            }
+        }
+        let clients = anew.certificates.iter_mut().map(|certificate| &mut certificate.client);
+        for client in clients.chain([&mut anew.client]).flatten() {
+            client.ca = reread(&client.ca)?;
+            client.crl = client.crl.as_ref().map(reread).transpose()?;
         }
         Ok(anew)
     }
@@ -159,30 +183,48 @@ impl ClientKeys {
 pub(super) fn read(tls: &mut Section<'_>) -> Tls {
     const EXAMPLE: &str = "[{ cert = \"site.pem\", key = \"site.key\" }]";
     let timeout = Duration::from_secs(5);
-    for (key, without) in [
-        ("acme", "no certificate would be ordered"),
-        ("secret", "nothing would be wrapped with it"),
-    ] {
-        tls.not_built(key, without);
-    }
     let everywhere = ClientKeys::read(tls);
     // Said once, where it stands, and not again for each certificate.
     let own = everywhere.clone().meant(tls, None);
     let others = own.is_some().then_some(&everywhere);
-    let certificates = tls.need_tables("certificates", EXAMPLE, |table| {
+    let acme = tls.optional("acme", acme::read);
+    let orders = acme.is_some();
+    let acme = acme.flatten().map(Box::new);
+    let read_certificate = |table: &mut Section<'_>| {
         let client = ClientKeys::read(table).meant(table, others);
         let cert = table.need_pem_file("cert", "\"site.pem\"");
         let key = table.need_pem_file("key", "\"site.key\"");
         let is_default = table.or("default", false, flag);
         Some(Certificate { cert: cert?, key: key?, is_default, client })
-    });
+    };
+    let certificates = if orders && !tls.has("certificates") && !tls.is_survey() {
+        Vec::new()
+    } else {
+        tls.need_tables("certificates", EXAMPLE, read_certificate)
+    };
     Tls {
         listen: tls.list_env("listen", address).unwrap_or_default(),
         certificates,
+        client: own.filter(|_| acme.is_some()),
+        acme,
+        secret: secret(tls),
         handshake_timeout: tls.or("handshake_timeout", timeout, duration),
         handshakes: tls.or("handshakes", 256, count(1..=1_000_000)),
         tickets: tls.get("tickets", choice(&TICKETS)),
         redirect: tls.or("redirect", false, flag),
         hsts: tls.or("hsts", Duration::ZERO, duration_or_zero),
     }
+}
+
+fn secret(tls: &mut Section<'_>) -> Option<Secret> {
+    let secret = tls.secret("secret")?;
+    let bytes = secret.expose().len();
+    if bytes < SECRET_BYTES_MIN {
+        let what = format!("has {bytes} bytes, and private keys are wrapped with it");
+        let remedy = "write 32 random bytes or more into a file, such as `openssl rand -hex 32` \
+                      prints, and name it: secret = \"file:tls.key\"";
+        tls.problem("secret", what, remedy);
+        return None;
+    }
+    Some(secret)
 }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::limit::rate;
 use super::reader::Section;
-use super::value::{GIB, Mistake, Read, choice, duration, echo, size, string};
+use super::value::{GIB, Mistake, Read, choice, duration, echo, rate, size, string};
 use crate::base::http::authority::Authority;
 use crate::base::units::Rate;
 

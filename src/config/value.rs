@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
-use crate::base::units::{parse_duration, parse_positive_duration, parse_size, size_text};
+use crate::base::units::{Rate, parse_duration, parse_positive_duration, parse_size, size_text};
 
 /// Longest echo of a wrong value, in characters.
 const ECHO_CHARS_MAX: usize = 60;
@@ -259,4 +259,11 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Option<(String, u1
 fn is_host_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
+}
+
+/// A number of requests in a time, such as `100/15m`.
+pub(super) fn rate(value: &DeValue<'_>) -> Read<Rate> {
+    let text = string(value, "a number and a window in quotes, such as \"100/15m\"")?;
+    text.parse()
+        .map_err(|remedy: String| Mistake::new(format!("{} is not a limit", echo(text)), remedy))
 }

@@ -5,23 +5,30 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::Histogram;
 
 /// How a handshake can end.
-const RESULTS: [&str; 10] = [
+const RESULTS: [&str; 12] = [
     "ok",
+    "acme_challenge",
     "clear",
     "client_certificate",
     "closed",
     "incompatible",
     "malformed",
+    "no_certificate_yet",
     "refused_by_client",
     "timeout",
     "tls_busy",
     "unknown_name",
 ];
+
+/// How an order of a certificate can end.
+const ORDER_RESULTS: [&str; 8] =
+    ["issued", "put_back", "failed", "lease_lost", "over_budget", "store", "timeout", "unproved"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -41,6 +48,8 @@ pub struct TlsMeter {
     duration: Histogram,
     sessions: Family<Session, Counter>,
     reloads: Family<Outcome, Counter>,
+    orders: Family<Outcome, Counter>,
+    leader: Gauge,
 }
 
 impl TlsMeter {
@@ -56,6 +65,13 @@ impl TlsMeter {
         for result in ["applied", "refused"] {
             self.reloads.get_or_create(&Outcome { result }).inc_by(0);
         }
+        for result in ORDER_RESULTS {
+            self.orders.get_or_create(&Outcome { result }).inc_by(0);
+        }
+        let help = "Orders of certificates by ACME, by result";
+        registry.register("acme_orders", help, self.orders.clone());
+        let help = "Certificates that this gateway orders now, for the fleet";
+        registry.register("acme_leader", help, self.leader.clone());
         let help = "TLS handshakes with clients, by result";
         registry.register("tls_handshakes", help, self.handshakes.clone());
         let help = "One TLS handshake that succeeded, from the connection's start";
@@ -78,6 +94,16 @@ impl TlsMeter {
     /// A handshake failed.
     pub fn failed(&self, result: &'static str) {
         self.handshakes.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// An order of a certificate ended.
+    pub fn ordered(&self, result: &'static str) {
+        self.orders.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// This gateway orders one certificate more, or one less, for the fleet.
+    pub fn leads(&self, change: i64) {
+        self.leader.inc_by(change);
     }
 
     /// Certificates were read anew, or could not be used.

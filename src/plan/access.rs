@@ -82,8 +82,7 @@ fn takes_tokens(written: &config::Verifier) -> bool {
 
 /// Without a question for certificates nobody could ever show one.
 fn certificates_are_asked_for(config: &Config, name: &str, problems: &mut Problems) {
-    let mut certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
-    if certificates.all(|certificate| certificate.client.is_none()) {
+    if config.server.tls.iter().all(|tls| tls.clients().next().is_none()) {
         let what = "no client is asked for a certificate, so nobody could ever pass";
         let remedy = "add client_auth = \"optional\" and client_ca = \"clients.pem\" to \
                       [server.tls], or to one of its certificates";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::route::Route;
 use crate::base::http::authority::Authority;
 use crate::base::http::fields::is_reserved;
-use crate::config::{self, Config, Problems, SessionUse};
+use crate::config::{self, Challenge, Config, Problems, SessionUse, StoreUrl};
 use crate::route::{HostPattern, Matcher};
 
 /// The names that exist, for a remedy.
@@ -37,6 +37,25 @@ pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut 
                 problems.push(format!("routes.{}.path", route.name), what, remedy);
             }
         }
+    }
+}
+
+/// Certificates that are to be ordered, and cannot be.
+pub(super) fn acme(config: &Config, problems: &mut Problems) {
+    let Some(tls) = &config.server.tls else { return };
+    let Some(acme) = &tls.acme else { return };
+    let has_clear = !tls.listen.is_empty() && !config.server.listen.is_empty();
+    if !has_clear && !acme.challenges.contains(&Challenge::TlsAlpn) {
+        let what = "http-01 is asked over clear HTTP, and no listener speaks it".to_owned();
+        let remedy = "add \"tls-alpn-01\", or a clear listener: server.listen on port 80 beside \
+                      server.tls.listen on 443";
+        problems.push("server.tls.acme.challenges".to_owned(), what, remedy.to_owned());
+    }
+    if config.store.url != StoreUrl::Memory && tls.secret.is_none() {
+        let what = "private keys would lie bare in Redis".to_owned();
+        let remedy = "make a file with `openssl rand -hex 32 > tls.key`, the same on all gateways, \
+                      and add secret = \"file:tls.key\"";
+        problems.push("server.tls.secret".to_owned(), what, remedy.to_owned());
     }
 }
 

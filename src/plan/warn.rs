@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, Protocol, Route};
+use crate::config::{Config, KeySource, Problems, Protocol, Route, StoreUrl};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -25,6 +25,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
     certificates(config, tls, &mut warnings);
+    forgotten_certificates(config, &mut warnings);
     authorities(config, &mut warnings);
     told_and_cached(config, &mut warnings);
     warnings
@@ -33,8 +34,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
 /// Routes that cache for everybody what an upstream answers that is told of certificates. Where a
 /// verifier takes certificates that is a problem; elsewhere the upstream may not look at them.
 fn told_and_cached(config: &Config, warnings: &mut Problems) {
-    let mut certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
-    if certificates.all(|certificate| certificate.client.is_none()) {
+    if config.server.tls.iter().all(|tls| tls.clients().next().is_none()) {
         return;
     }
     let for_all = |route: &Route| {
@@ -52,8 +52,7 @@ fn told_and_cached(config: &Config, warnings: &mut Problems) {
 /// Routes whose callers could be vouched for by any of several authorities: each could give a
 /// client of its own the name of another's.
 fn authorities(config: &Config, warnings: &mut Problems) {
-    let certificates = config.server.tls.iter().flat_map(|tls| &tls.certificates);
-    let mut asked = certificates.filter_map(|certificate| certificate.client.as_ref());
+    let mut asked = config.server.tls.iter().flat_map(|tls| tls.clients());
     let first = asked.next();
     if first.is_none_or(|first| asked.all(|other| other.ca == first.ca)) {
         return;
@@ -87,14 +86,31 @@ fn certificates(config: &Config, tls: Option<&Table>, warnings: &mut Problems) {
         let remedy = "put a new certificate and its key into the files; they are read anew";
         warnings.push(format!("server.tls.certificates[{index}].cert"), what, remedy);
     }
+    let acme = config.server.tls.as_ref().and_then(|tls| tls.acme.as_deref());
+    let is_ordered = |host: &str| {
+        let mut names = acme.iter().flat_map(|acme| acme.names.iter().flatten());
+        names.any(|name| name.eq_ignore_ascii_case(host))
+    };
     for (name, route) in &config.routes {
         let host = route.host.as_deref().filter(|host| !host.starts_with("*."));
-        if let Some(host) = host.filter(|host| !table.covers(host)) {
+        if let Some(host) = host.filter(|host| !table.covers(host) && !is_ordered(host)) {
             let what =
                 format!("no certificate is for {host}: its clients come in clear or not at all");
             let remedy = "add one to server.tls.certificates, or mark one default = true";
             warnings.push(format!("routes.{name}.host"), what, remedy);
         }
+    }
+}
+
+/// Certificates that a gateway without Redis and without a folder orders at every start.
+fn forgotten_certificates(config: &Config, warnings: &mut Problems) {
+    let acme = config.server.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+    let is_forgetful = config.store.url == StoreUrl::Memory;
+    if acme.is_some_and(|acme| is_forgetful && acme.folder.is_none()) {
+        let what = "certificates and the account end with the process, and each start orders anew: \
+                    authorities stop that after a few times";
+        let remedy = "add folder = \"acme\", where they are kept, or use Redis: store.url";
+        warnings.push("server.tls.acme", what, remedy);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, LOCATION, STRICT_TRANSPORT_SECURITY};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::Content;
@@ -106,6 +106,15 @@ pub(super) fn redirect(received: &Received, location: HeaderValue) -> Response<C
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(LOCATION, location);
     finish(response.headers_mut(), received, None);
+    response
+}
+
+/// The answer to an authority that asks for the proof of a name (RFC 8555 §8.3).
+pub(super) fn challenge(received: &Received, answer: Bytes) -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(answer));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    finish(headers, received, None);
     response
 }
 

@@ -2,6 +2,7 @@
 //! to the response.
 
 mod body;
+mod challenge;
 mod checks;
 mod connection;
 mod deliver;

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
 use super::body::{Body, Content};
+use super::challenge;
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
 use super::deliver::{self, Answer};
@@ -39,6 +40,12 @@ pub fn handle<B: Into<Inbound>>(
     let mut transaction = Transaction::open(connection, &head);
     let mut body = body.into();
     async move {
+        // Rare: boxed, it takes no room in the other requests.
+        if let Some(token) = challenge::token(&transaction.received, &head)
+            && let Some(response) = Box::pin(challenge::answer(&transaction.received, token)).await
+        {
+            return Body::attach(response, transaction);
+        }
         let response = answer(&mut transaction, &mut head, &mut body).await;
         Body::attach(response, transaction)
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
@@ -77,6 +78,8 @@ pub struct Running {
     pub issuers: Issuers,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
     pub tls: Option<Arc<tls::Live>>,
+    /// Who orders certificates; nothing where none is ordered.
+    pub acme: Option<Arc<Acme>>,
 }
 
 impl Gateway {
@@ -93,7 +96,7 @@ impl Gateway {
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
-        let running = Running::new(plan, None, metrics);
+        let running = Running::new(plan, None, (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             generation: AtomicU64::new(0),
@@ -112,6 +115,9 @@ impl Gateway {
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
+        if let Some(acme) = &gateway.running().acme {
+            acme.load().await;
+        }
         gateway.running().issuers.first_fetches().await;
         gateway
     }
@@ -141,7 +147,8 @@ impl Gateway {
         }
         warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
-        let running = Running::new(plan, Some(&current), &self.observer.metrics);
+        let shared = (&self.store, &self.observer.metrics);
+        let running = Running::new(plan, Some(&current), shared);
         self.tunnels.adopt(&running.plan);
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
@@ -242,7 +249,11 @@ impl Gateway {
 }
 
 impl Running {
-    fn new(plan: Plan, current: Option<&Self>, metrics: &Metrics) -> Self {
+    fn new(
+        plan: Plan,
+        current: Option<&Self>,
+        (store, metrics): (&Arc<Store>, &Arc<Metrics>),
+    ) -> Self {
         let plan = Arc::new(plan);
         let described = plan.upstreams.iter().zip(&plan.upstream_tls);
         let upstreams = described.map(|((name, settings), tls)| {
@@ -273,7 +284,11 @@ impl Running {
         }
         let upstreams = upstreams.collect();
         let tls = tls_of(&plan, current);
-        Self { upstreams, tls, meters, route_caches, over_limit, issuers, plan }
+        let acme = acme_of(&plan, current, store, metrics);
+        if let (Some(acme), Some(live)) = (&acme, &tls) {
+            acme.show_in(live);
+        }
+        Self { upstreams, tls, acme, meters, route_caches, over_limit, issuers, plan }
     }
 
     /// Whether any route caches.
@@ -288,6 +303,27 @@ fn tls_of(plan: &Plan, current: Option<&Running>) -> Option<Arc<tls::Live>> {
     let kept = current.filter(|current| current.plan.config.server.tls == plan.config.server.tls);
     let kept = kept.and_then(|current| current.tls.clone());
     Some(kept.unwrap_or_else(|| Arc::new(tls::Live::new(written, Arc::clone(table)))))
+}
+
+/// Who orders certificates goes on where it orders the same.
+fn acme_of(
+    plan: &Plan,
+    current: Option<&Running>,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+) -> Option<Arc<Acme>> {
+    let server = &plan.config.server;
+    let written = server.tls.as_ref()?;
+    let former = current.and_then(|current| current.acme.as_ref());
+    if let Some(kept) = former.filter(|kept| kept.is_described_by(written)) {
+        return Some(Arc::clone(kept));
+    }
+    let acme = Arc::new(Acme::new(server, store, &plan.keys, metrics)?);
+    if let Some(former) = former {
+        acme.inherit(former);
+    }
+    acme.begin();
+    Some(acme)
 }
 
 /// What of `[server.tls]` is fixed while its listeners stand.

@@ -17,6 +17,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::protocol::{Protocol, speaks_clear};
 use super::socket;
+use crate::acme::Acme;
 use crate::base::facts::{ClientAddr, Encryption};
 use crate::base::socket::{Encrypted, Socket};
 use crate::config;
@@ -52,6 +53,8 @@ enum Failure {
     Clear,
     #[error("no certificate is for {0:?}")]
     UnknownName(String),
+    #[error("the certificate for {0:?} is ordered, and has not come yet")]
+    NoCertificateYet(String),
     #[error("the certificate of a resumed session is good no more")]
     NoLongerTrusted,
     #[error("{0}")]
@@ -66,6 +69,7 @@ impl Failure {
             Self::TimedOut => "timeout",
             Self::Clear => "clear",
             Self::UnknownName(_) => "unknown_name",
+            Self::NoCertificateYet(_) => "no_certificate_yet",
             Self::NoLongerTrusted => "client_certificate",
             Self::Broken(error) => match tls_error(error) {
                 Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
@@ -100,9 +104,8 @@ impl Handshakes {
         observer: &Observer,
     ) -> Option<Shaken> {
         let began = Instant::now();
-        let (written, live) = (running.plan.config.server.tls.as_ref()?, running.tls.as_ref()?);
-        let shaking =
-            self.try_shake(stream, live, running.plan.config.server.limits.progress_bytes);
+        let written = running.plan.config.server.tls.as_ref()?;
+        let shaking = self.try_shake(stream, running);
         let shaken = match tokio::time::timeout_at(began + written.handshake_timeout, shaking).await
         {
             Ok(shaken) => shaken,
@@ -110,7 +113,11 @@ impl Handshakes {
             Err(_) => Err(Failure::TimedOut),
         };
         match shaken {
-            Ok((shaken, is_resumed)) => {
+            Ok(None) => {
+                observer.metrics.tls.failed("acme_challenge");
+                None
+            }
+            Ok(Some((shaken, is_resumed))) => {
                 let version = shaken.socket.encryption().map_or("-", |it| it.version);
                 observer.metrics.tls.shaken(began.elapsed(), version, is_resumed);
                 Some(shaken)
@@ -118,31 +125,47 @@ impl Handshakes {
             Err(failure) => {
                 observer.metrics.tls.failed(failure.result());
                 tracing::debug!(%client, %failure, "a TLS handshake failed");
-                if matches!(failure, Failure::Clear) {
-                    note_clear(observer);
+                match failure {
+                    Failure::Clear => note_clear(observer),
+                    Failure::NoCertificateYet(name) => note_no_certificate(observer, &name),
+                    _ => {}
                 }
                 None
             }
         }
     }
 
+    /// A connection, and whether it resumes a session; nothing where an authority asked for the
+    /// proof of a name, and has it.
     async fn try_shake(
         &self,
         mut stream: TcpStream,
-        live: &tls::Live,
-        progress_bytes: u64,
-    ) -> Result<(Shaken, bool), Failure> {
+        running: &Running,
+    ) -> Result<Option<(Shaken, bool)>, Failure> {
         if speaks_clear(&stream).await.map_err(Failure::Broken)? {
             let _ = socket::say_https(&mut stream).await;
             return Err(Failure::Clear);
         }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let hello = hello.await.map_err(Failure::Broken)?;
-        let entry = match live.table().find(hello.client_hello().server_name()) {
-            Some(entry) => Arc::clone(entry),
-            None => return Err(unknown_name(hello).await),
+        let hello = match &running.acme {
+            // Rare: boxed, it takes no room in the other handshakes. It needs no turn: without an
+            // order under way for the name there is nothing to sign.
+            Some(acme) if asks_for_proof(&hello) => {
+                return Box::pin(prove(hello, acme)).await.map(|()| None);
+            }
+            _ => hello,
         };
+        let table = running.tls.as_ref().map(|live| live.table());
+        let name = hello.client_hello().server_name().map(str::to_owned);
+        let found = table.as_ref().and_then(|table| table.find(name.as_deref()));
+        let Some(entry) = found.map(Arc::clone) else {
+            drop(table);
+            return Err(unknown_name(hello, running).await);
+        };
+        drop(table);
         // A pace of progress is asked of slow readers: what waits here must not hide it.
+        let progress_bytes = running.plan.config.server.limits.progress_bytes;
         let buffer = usize::try_from(progress_bytes).unwrap_or(BUFFER_BYTES_MAX);
         let buffer = buffer.clamp(RECORD_BYTES, BUFFER_BYTES_MAX);
         let limited = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(buffer));
@@ -157,12 +180,42 @@ impl Handshakes {
             Poll::Ready(stream) => stream,
             Poll::Pending => shaking.await,
         };
-        agreed(stream.map_err(Failure::Broken)?, &entry)
+        agreed(stream.map_err(Failure::Broken)?, &entry).map(Some)
     }
 }
 
-/// Ends a handshake for a name that no certificate has.
-async fn unknown_name(hello: StartHandshake<TcpStream>) -> Failure {
+/// Whether this is an authority that asks for the proof of a name: it offers that protocol alone
+/// (RFC 8737 §3).
+fn asks_for_proof(hello: &StartHandshake<TcpStream>) -> bool {
+    let hello = hello.client_hello();
+    let Some(mut offered) = hello.alpn() else { return false };
+    offered.next() == Some(tls::ACME_TLS) && offered.next().is_none()
+}
+
+/// Shows an authority that a name is ours, and ends the connection: nothing is said on it (RFC 8737
+/// §3).
+async fn prove(hello: StartHandshake<TcpStream>, acme: &Acme) -> Result<(), Failure> {
+    let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
+    let Some(config) = acme.proof(&name).await else {
+        return Err(refuse_name(hello).await);
+    };
+    let mut stream = hello.into_stream(config).await.map_err(Failure::Broken)?;
+    let _ = stream.shutdown().await;
+    Ok(())
+}
+
+/// Ends a handshake for a name that no certificate has, or not yet.
+async fn unknown_name(hello: StartHandshake<TcpStream>, running: &Running) -> Failure {
+    match (refuse_name(hello).await, &running.acme) {
+        (Failure::UnknownName(name), Some(acme)) if acme.has_name(&name) => {
+            Failure::NoCertificateYet(name)
+        }
+        (failure, _) => failure,
+    }
+}
+
+/// Ends a handshake for a name.
+async fn refuse_name(hello: StartHandshake<TcpStream>) -> Failure {
     let name = hello.client_hello().server_name().unwrap_or("-").to_owned();
     let mut stream = hello.io;
     let _ = stream.write_all(UNRECOGNIZED_NAME).await;
@@ -195,6 +248,18 @@ fn agreed(stream: TlsStream<TcpStream>, entry: &Entry) -> Result<(Shaken, bool),
     let says = Encryption { version, client_policy: entry.client_policy(), client };
     let encrypted = Encrypted { stream: stream.into(), says: Some(Arc::new(says)) };
     Ok((Shaken { socket: Socket::Tls(Box::new(encrypted)), protocol }, is_resumed))
+}
+
+/// Says once for each name that its clients come too early. The configuration bounds the names.
+fn note_no_certificate(observer: &Observer, name: &str) {
+    const REASON: &str = "no_certificate_yet";
+    if observer.logged.first(REASON, &name.to_ascii_lowercase()) {
+        tracing::warn!(
+            name,
+            "clients ask for a certificate that is ordered and has not come yet: their handshakes \
+             fail; this is said once, {REASON} counts them"
+        );
+    }
 }
 
 /// Says once what to do about clients that speak clear HTTP to a listener with TLS.

@@ -10,6 +10,7 @@
 mod cache;
 mod kind;
 mod session;
+mod tls;
 
 pub use self::kind::{Kind, is_cache_base};
 pub use self::session::SessionKeys;

@@ -8,6 +8,7 @@
 
 mod api_keys;
 mod cache;
+mod certificates;
 mod room;
 mod sessions;
 
@@ -88,6 +89,8 @@ impl MemoryBounds {
             Kind::ApiKey => (self.api_key_keys, "memory_api_key_keys"),
             Kind::Epoch => (self.epochs, "memory_epochs"),
             Kind::Cached => (usize::MAX, "memory_cache_bytes"),
+            // The configuration's names bound them.
+            Kind::Tls => (usize::MAX, "server.tls.acme"),
         }
     }
 }
@@ -125,7 +128,7 @@ struct Values {
     /// What must not be lost, and epochs.
     map: HashMap<String, Value, foldhash::fast::RandomState>,
     /// How many of each kind the map holds, by the kind's number.
-    counts: [usize; 5],
+    counts: [usize; 6],
     cached: Room<Value>,
     /// What `cached` weighs.
     cached_bytes: usize,
@@ -177,7 +180,7 @@ impl MemoryStore {
     #[cfg(test)]
     pub(super) fn assert_counted(&self) -> usize {
         let values = lock(&self.values);
-        let mut counts = [0; 5];
+        let mut counts = [0; 6];
         values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
         assert_eq!(values.counts, counts);
         for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey] {
@@ -365,7 +368,7 @@ impl Values {
     fn new(bounds: MemoryBounds) -> Self {
         Self {
             map: HashMap::default(),
-            counts: [0; 5],
+            counts: [0; 6],
             cached: Room::default(),
             cached_bytes: 0,
             bounds,

@@ -7,6 +7,7 @@
 
 pub mod api_keys;
 mod cached;
+mod certificates;
 mod error;
 pub mod keys;
 mod known;
@@ -35,6 +36,7 @@ pub use self::cached::{
     ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
     VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
+pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};

@@ -89,7 +89,7 @@ pub(super) fn server(
 }
 
 /// The names and the dates of a server's certificate.
-fn told(certificate: &[u8]) -> Result<(Vec<String>, i64, i64), String> {
+pub(super) fn told(certificate: &[u8]) -> Result<(Vec<String>, i64, i64), String> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| format!("a certificate in it cannot be read: {error}"))?;
     let names = alternative_names(&parsed)

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
+use super::issued::Issued;
 use super::table::Table;
 use crate::config;
 
@@ -19,6 +20,10 @@ pub struct Live {
 #[derive(Debug)]
 struct Followed {
     written: config::Tls,
+    /// The table of the files alone.
+    files: Arc<Table>,
+    /// What no file holds.
+    issued: Vec<Issued>,
     stamps: Vec<Option<Stamp>>,
     /// What was said of the files last, so that it is said once.
     said: String,
@@ -47,8 +52,13 @@ impl Live {
     /// The table of a plan, compiled from `written`.
     pub fn new(written: &config::Tls, table: Arc<Table>) -> Self {
         // Nobody knows when they were read, so the first look reads them.
-        let followed =
-            Followed { written: written.clone(), stamps: Vec::new(), said: String::new() };
+        let followed = Followed {
+            written: written.clone(),
+            files: Arc::clone(&table),
+            issued: Vec::new(),
+            stamps: Vec::new(),
+            said: String::new(),
+        };
         Self { table: ArcSwap::new(table), followed: Mutex::new(followed) }
     }
 
@@ -60,6 +70,13 @@ impl Live {
     /// The first name of each certificate, and its end in Unix seconds.
     pub fn ends(&self) -> Vec<(String, i64)> {
         self.table.load().dates().map(|(name, _, end)| (name.to_owned(), end)).collect()
+    }
+
+    /// Puts certificates in force that no file holds, in place of those of before.
+    pub fn install(&self, issued: Vec<Issued>) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.store(Arc::new(followed.files.with_issued(issued.iter())));
+        followed.issued = issued;
     }
 
     /// Looks whether a file has changed, and puts the new ones in force if all of them can be used.
@@ -78,8 +95,10 @@ impl Live {
                 Looked::Same
             }
             Ok(Some((written, table))) => {
-                *followed = Followed { stamps, written, said: String::new() };
-                self.table.store(Arc::new(table));
+                self.table.store(Arc::new(table.with_issued(followed.issued.iter())));
+                let issued = std::mem::take(&mut followed.issued);
+                let (files, said) = (Arc::new(table), String::new());
+                *followed = Followed { written, files, issued, stamps, said };
                 Looked::Swapped
             }
             Err(why) => {

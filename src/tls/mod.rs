@@ -4,6 +4,7 @@
 mod certificate;
 mod client_auth;
 mod flaw;
+mod issued;
 mod live;
 mod table;
 
@@ -13,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::{FIELDS, facts};
 pub use flaw::Flaw;
+pub use issued::{ACME_TLS, Issued, proof};
 pub use live::{Live, Looked};
 pub use table::{Entry, Table};
 

@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{self, ServerCertificate};
 use super::client_auth::ClientPolicy;
 use super::flaw::Flaw;
+use super::issued::Issued;
 use super::provider;
 use crate::config;
 
@@ -19,7 +20,7 @@ use crate::config;
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The certificates by the names that clients ask for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table {
     entries: Vec<Arc<Entry>>,
     /// Indexes of entries by name; `*.name` by `name` in the second.
@@ -30,6 +31,8 @@ pub struct Table {
     /// Who answers those that ask for no name.
     nameless: Option<usize>,
     certificates: Vec<ServerCertificate>,
+    /// What is asked of clients of names whose certificates come later.
+    of_issued: Option<ClientPolicy>,
     /// Whether clients of some name must show something else than those of another.
     has_several_policies: bool,
 }
@@ -85,6 +88,16 @@ impl Table {
                 Err(flaw) => flaws.push(flaw),
             }
         }
+        let of_issued = written.acme.as_ref().map(|_| {
+            let policy =
+                ClientPolicy::compile(written.client.as_ref(), written.tickets, "", &provider)?;
+            let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
+            Ok(known.fold(policy, ClientPolicy::sharing_tickets))
+        });
+        let of_issued = of_issued.transpose().unwrap_or_else(|flaw| {
+            flaws.push(flaw);
+            None
+        });
         if written.certificates.iter().filter(|element| element.is_default).count() > 1 {
             let what = "two certificates are marked default = true";
             flaws.push(Flaw::new("certificates".to_owned(), what, "mark one of them"));
@@ -92,7 +105,32 @@ impl Table {
         if !flaws.is_empty() {
             return Err(flaws);
         }
-        Self::of(written, certificates, &policies, &provider)
+        let table = Self::of(written, certificates, &policies, &provider)?;
+        Ok(Self { of_issued, ..table })
+    }
+
+    /// The same with certificates that no file holds. A name that a file has keeps the file's.
+    #[must_use]
+    pub fn with_issued<'i>(&self, issued: impl Iterator<Item = &'i Issued>) -> Self {
+        let mut table = self.clone();
+        let Some(policy) = &self.of_issued else { return table };
+        for Issued(certificate) in issued {
+            let keys = vec![Arc::clone(&certificate.key)];
+            // It fails for no key that was read.
+            let Ok(config) = server_config(keys, policy, &provider()) else { continue };
+            let at = table.entries.len();
+            table
+                .entries
+                .push(Arc::new(Entry { config: Arc::new(config), policy: policy.clone() }));
+            for name in &certificate.names {
+                table.exact.entry(name.clone()).or_insert(at);
+            }
+            table.certificates.push(certificate.clone());
+            table.nameless = table.nameless.or((table.certificates.len() == 1).then_some(at));
+        }
+        table.has_several_policies |=
+            table.entries.iter().any(|entry| entry.policy.id != policy.id);
+        table
     }
 
     fn of(
@@ -122,11 +160,21 @@ impl Table {
         let nameless = default.or(single);
         let has_several_policies = policies.windows(2).any(|two| two[0].id != two[1].id);
         let entries = entries.finished()?;
-        Ok(Self { entries, exact, wildcard, default, nameless, certificates, has_several_policies })
+        let of_issued = None;
+        Ok(Self {
+            entries,
+            exact,
+            wildcard,
+            default,
+            nameless,
+            certificates,
+            of_issued,
+            has_several_policies,
+        })
     }
 
     fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
-        self.entries.iter().map(|entry| &entry.policy)
+        self.entries.iter().map(|entry| &entry.policy).chain(&self.of_issued)
     }
 
     /// What a name has (RFC 6125 §6.4.3: a `*` stands for one label); nothing where no certificate

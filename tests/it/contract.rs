@@ -3,6 +3,7 @@
 mod access;
 mod api_keys;
 mod caching;
+mod certificates;
 mod charges;
 mod leases;
 mod model;

@@ -14,6 +14,8 @@ mod support;
 
 /// What the access line says of a refusal, and the client is not told.
 mod access_line;
+/// Certificates that an authority issues by itself, for one gateway and for a fleet.
+mod acme;
 /// The admin listener and the log: health, metrics, operations, one line per request.
 mod admin;
 /// API keys: made, used, limited, ended; and while Redis is away.

@@ -22,7 +22,26 @@ fn each_mistake_has_its_place_and_a_remedy() {
         ("client_auth = 'yes'", "server.tls.client_auth: ", "\"optional\""),
         ("tickets = 'fleet'", "server.tls.tickets: ", "\"node\""),
         ("handshakes = 0", "server.tls.handshakes: ", "1"),
-        ("acme = {}", "server.tls.acme: is not built yet", "ordered"),
+        ("secret = 'short'", "server.tls.secret: has 5 bytes", "openssl rand"),
+        ("acme = {}", "server.tls.acme.directory: is missing", "directory = \"https://"),
+        ("acme = {}", "server.tls.acme.names: is missing", "shop.example.com"),
+        ("acme = { directory = 'http://a' }", "server.tls.acme.directory: ", "https://"),
+        ("acme = { directory = 'https://u@a' }", "server.tls.acme.directory: ", "https://"),
+        (
+            "acme = { names = [['*.a.b']] }",
+            "server.tls.acme.names[0]: \"*.a.b\" is a wildcard",
+            "server.tls.certificates",
+        ),
+        ("acme = { names = ['10.0.0.1'] }", "server.tls.acme.names[0]: ", "write a name"),
+        ("acme = { names = ['a_b.c'] }", "server.tls.acme.names[0]: ", "xn--"),
+        (
+            "acme = { names = ['a.b', ['c.d', 'A.B']] }",
+            "server.tls.acme.names: \"a.b\" stands",
+            "once",
+        ),
+        ("acme = { names = [[]] }", "server.tls.acme.names[0]: has 0 names", "1 to 100"),
+        ("acme = { contact = 'ops' }", "server.tls.acme.contact: ", "ops@example.com"),
+        ("acme = { challenges = ['dns-01'] }", "server.tls.acme.challenges[0]: ", "http-01"),
         ("certificate = []", "server.tls.certificate: unknown key", "`certificates`"),
     ] {
         let loaded = read(&format!("[server.tls]\n{line}\n"));

@@ -14,6 +14,8 @@ pub enum Kind {
     Epoch,
     /// Cached responses, pieces of their bodies, and locks of fetches.
     Cached,
+    /// Certificates and what ordering them needs: a few of each configured name.
+    Tls,
 }
 
 impl Kind {
@@ -24,6 +26,8 @@ impl Kind {
             Self::Cached
         } else if rest.starts_with("cache-epoch:") || rest.starts_with("cache-purges:") {
             Self::Epoch
+        } else if rest.starts_with("{tls}:") {
+            Self::Tls
         } else if rest.starts_with("auth:key") {
             Self::ApiKey
         } else if rest.starts_with("auth:") {
@@ -65,6 +69,8 @@ mod tests {
             (Keys::cache_lock(&entry, 1), Kind::Cached),
             (Keys::cache_body(&entry, &[0; 16], 1), Kind::Cached),
             (keys.cache_warming("r"), Kind::Cached),
+            (keys.tls_certificate("a.test"), Kind::Tls),
+            (keys.tls_version(), Kind::Tls),
             (entry, Kind::Cached),
             ("no-key".to_owned(), Kind::Session),
         ] {

@@ -9,6 +9,7 @@ mod api_keys;
 mod ask;
 mod cache;
 mod call;
+mod certificates;
 mod connect_error;
 mod connection;
 mod dial;

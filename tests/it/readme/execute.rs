@@ -286,6 +286,7 @@ fn every_configuration_is_one() {
         folder.write("site.pem", &site.cert);
         folder.write("site.key", &site.key);
         folder.write("clients.pem", &authority.pem);
+        folder.write("tls.key", "0123456789abcdef".repeat(4));
         let ran = run(&folder, &["check"]);
         assert_eq!(ran.code, Some(0), "{}:\n{}\n{config}", block.at, ran.stderr);
         checked += 1;

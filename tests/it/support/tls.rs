@@ -118,8 +118,13 @@ impl TlsClient {
         own: Option<&Pair>,
         protocols: &[&str],
     ) -> Self {
+        Self::made(&authority.pem, own, protocols)
+    }
+
+    /// The same; it trusts the authority whose certificate this is, in PEM.
+    pub(crate) fn made(authority: &str, own: Option<&Pair>, protocols: &[&str]) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

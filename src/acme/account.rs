@@ -1,0 +1,126 @@
+//! The fleet's one account with the authority. Its key is stored before the authority hears of it:
+//! whoever dies in between is followed by one who asks with the same key, and gets the same account
+//! (RFC 8555 §7.3.1).
+
+use std::fmt;
+use std::time::Duration;
+
+use instant_acme::{Account, AccountBuilder, Key};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::Mutex;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::lease::Lease;
+use super::records;
+use super::vault::{Vault, bytes};
+use crate::config;
+
+/// How long the account is kept; each certificate begins it anew.
+pub(super) const ACCOUNT_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Accounts(Mutex<Option<Account>>);
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Accounts")
+    }
+}
+
+impl Accounts {
+    /// The account; made where there is none yet.
+    ///
+    /// # Errors
+    /// The authority or the store is away, or refuses.
+    pub(super) async fn get(
+        &self,
+        settings: &config::Acme,
+        vault: &Vault,
+    ) -> Result<Account, Failure> {
+        let mut known = self.0.lock().await;
+        if let Some(account) = &*known {
+            return Ok(account.clone());
+        }
+        let account = stored_or_made(settings, vault).await?;
+        *known = Some(account.clone());
+        Ok(account)
+    }
+
+    /// Forgets an account that the authority does not know any more.
+    pub(super) async fn forget(&self, vault: &Vault) {
+        *self.0.lock().await = None;
+        let _ = vault.store.delete(&vault.keys.tls_account()).await;
+    }
+}
+
+async fn stored(
+    settings: &config::Acme,
+    vault: &Vault,
+) -> Result<Option<records::Account>, Failure> {
+    let record: Option<records::Account> = vault.read(&vault.keys.tls_account()).await?;
+    Ok(record.filter(|record| record.directory == settings.directory))
+}
+
+async fn stored_or_made(settings: &config::Acme, vault: &Vault) -> Result<Account, Failure> {
+    loop {
+        if let Some(record) = stored(settings, vault).await?
+            && let Some(id) = record.id
+        {
+            let key = vault.unwrap(&vault.keys.tls_account(), &record.key)?;
+            let key = PrivatePkcs8KeyDer::from(key);
+            let account = builder(settings).from_parts(id, key, settings.directory.clone());
+            return Ok(account.await?);
+        }
+        let key = vault.keys.tls_account_lease();
+        if let Some(lease) = Lease::take(&vault.store, key, settings.lease).await? {
+            let made = lease.during(make(settings, vault, &lease)).await;
+            lease.release().await;
+            if let Some(account) = made? {
+                return Ok(account);
+            }
+        }
+        // Another gateway makes it: the whole order's time bounds this loop.
+        tokio::time::sleep(settings.follow).await;
+    }
+}
+
+/// Makes the account; nothing where somebody did so before the lease was ours.
+async fn make(
+    settings: &config::Acme,
+    vault: &Vault,
+    lease: &Lease,
+) -> Result<Option<Account>, Failure> {
+    let place = vault.keys.tls_account();
+    let begun = stored(settings, vault).await?;
+    if begun.as_ref().is_some_and(|record| record.id.is_some()) {
+        return Ok(None);
+    }
+    let mut record = match begun {
+        Some(begun) => begun,
+        None => {
+            let (_, key) = Key::generate_pkcs8()?;
+            let key = vault.wrap(&place, key.secret_pkcs8_der())?;
+            records::Account { directory: settings.directory.clone(), key, id: None }
+        }
+    };
+    let write = |record: &records::Account| [(place.clone(), bytes(record), ACCOUNT_TTL)];
+    vault.put_fenced(&lease.lock, &write(&record)).await?;
+    let der = vault.unwrap(&place, &record.key)?;
+    let key = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from(der.as_slice()))?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der));
+    let made = builder(settings).create_from_key((key, der), settings.directory.clone());
+    let (account, _) = made.await?;
+    if let Some(contact) = &settings.contact {
+        account.update_contacts(&[contact.as_str()]).await?;
+    }
+    record.id = Some(account.id().to_owned());
+    vault.put_fenced(&lease.lock, &write(&record)).await?;
+    tracing::info!(directory = settings.directory, "an account with the authority was made");
+    Ok(Some(account))
+}
+
+fn builder(settings: &config::Acme) -> AccountBuilder {
+    Account::builder_with_http(Box::new(Client::new(settings)))
+}

@@ -1,0 +1,137 @@
+//! What the authority is answered: whichever gateway it asks, and whichever has ordered. Of an
+//! answer to a handshake the key authorization's digest is what is shown.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use crate::store::Store;
+use crate::store::keys::Keys;
+
+/// Questions to the store at a time: anybody can ask for a token.
+const LOOKS_MAX: usize = 16;
+/// Tokens that are known to be nobody's, and how long that is believed.
+const MISSES_MAX: usize = 256;
+const MISS_LIFE: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes: a token of 128 and a digest.
+const ANSWER_BYTES_MAX: usize = 512;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Answers {
+    store: Arc<Store>,
+    keys: Keys,
+    looks: Semaphore,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What this gateway has put there itself, and until when.
+    own: HashMap<String, (String, Instant)>,
+    misses: VecDeque<(String, Instant)>,
+}
+
+impl Answers {
+    pub(super) fn new(store: &Arc<Store>, keys: &Keys) -> Self {
+        let (store, keys) = (Arc::clone(store), keys.clone());
+        Self { store, keys, looks: Semaphore::new(LOOKS_MAX), known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an answer where all gateways find it. Only then may the authority be told.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub(super) async fn put(&self, of: &str, answer: &str, ttl: Duration) -> Result<(), Failure> {
+        self.store.put(&self.keys.tls_answer(of), answer.as_bytes(), ttl).await?;
+        let (now, mut known) = (Instant::now(), self.known());
+        // Of orders that were given up.
+        known.own.retain(|_, (_, until)| *until > now);
+        known.own.insert(of.to_owned(), (answer.to_owned(), now + ttl));
+        Ok(())
+    }
+
+    /// Takes an answer away, as far as that can be done: it ends by itself.
+    pub(super) async fn take_away(&self, of: &str) {
+        self.known().own.remove(of);
+        let _ = self.store.delete(&self.keys.tls_answer(of)).await;
+    }
+
+    /// The answer to a token, which may be anything that a client sends.
+    pub(super) async fn to_token(&self, token: &str) -> Option<String> {
+        {
+            let mut known = self.known();
+            if let Some((own, _)) = known.own.get(token) {
+                return Some(own.clone());
+            }
+            let now = Instant::now();
+            known.misses.retain(|(_, at)| now.duration_since(*at) < MISS_LIFE);
+            if known.misses.iter().any(|(missed, _)| missed == token) {
+                return None;
+            }
+        }
+        let found = self.look(token).await;
+        if matches!(found, Ok(None)) {
+            let mut known = self.known();
+            if known.misses.len() >= MISSES_MAX {
+                known.misses.pop_front();
+            }
+            known.misses.push_back((token.to_owned(), Instant::now()));
+        }
+        // The answer to a token begins with it (RFC 8555 §8.1); that of a name does not.
+        found.ok().flatten().filter(|it| it.split('.').next() == Some(token))
+    }
+
+    /// The answer for a name, which must be a configured one. A miss is not remembered: whoever
+    /// asked just before the authority could spoil the order.
+    pub(super) async fn to_name(&self, name: &str) -> Option<String> {
+        if let Some((own, _)) = self.known().own.get(name) {
+            return Some(own.clone());
+        }
+        self.look(name).await.ok().flatten()
+    }
+
+    /// One question to the store; an error where too many are under way, or it does not answer.
+    async fn look(&self, of: &str) -> Result<Option<String>, ()> {
+        let Ok(_permit) = self.looks.try_acquire() else { return Err(()) };
+        let found = self.store.read(&self.keys.tls_answer(of), ANSWER_BYTES_MAX).await;
+        Ok(found.map_err(|_| ())?.and_then(|it| String::from_utf8(it.to_vec()).ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_miss_is_believed_for_ten_seconds_and_bounded() {
+        let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(1000))));
+        let keys = Keys::new("app");
+        let (answers, elsewhere) = (Answers::new(&store, &keys), Answers::new(&store, &keys));
+        assert_eq!(answers.to_token("t0").await, None);
+        elsewhere.put("t0", "t0.print", Duration::from_secs(600)).await.unwrap();
+        assert_eq!(answers.to_token("t0").await, None, "remembered");
+        tokio::time::advance(MISS_LIFE).await;
+        assert_eq!(answers.to_token("t0").await.as_deref(), Some("t0.print"));
+        for number in 0..2 * MISSES_MAX {
+            assert_eq!(answers.to_token(&format!("x{number}")).await, None);
+        }
+        assert_eq!(answers.known().misses.len(), MISSES_MAX);
+        // A name's answer is not given away as a token's, and its miss is not remembered.
+        assert_eq!(answers.to_name("a.test").await, None);
+        elsewhere.put("a.test", "t1.print", Duration::from_secs(600)).await.unwrap();
+        assert_eq!(answers.to_name("a.test").await.as_deref(), Some("t1.print"));
+        assert_eq!(answers.to_token("a.test").await, None);
+        elsewhere.take_away("a.test").await;
+        assert_eq!(elsewhere.to_name("a.test").await, None);
+    }
+}

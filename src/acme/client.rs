@@ -1,0 +1,97 @@
+//! Requests to the authority, by the gateway's own small client: one connection each, every part of
+//! an answer bounded.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderValue, Request, Uri};
+use http_body_util::{BodyExt as _, Collected, Full};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+
+use crate::config;
+use crate::net::{self, Connection};
+
+/// Largest head and body of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    authorities: Vec<CertificateDer<'static>>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// One that believes whom the configuration names.
+    pub(super) fn new(settings: &config::Acme) -> Self {
+        Self { authorities: settings.authorities.clone(), timeout: settings.timeout }
+    }
+
+    async fn exchange(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
+        let (head, body) = request.into_parts();
+        let Some((host, port)) = place(&head.uri) else {
+            return Err(other(format!("{:?} is no https URL", head.uri.to_string())));
+        };
+        let target = head.uri.path_and_query().map_or("/", |it| it.as_str());
+        let Ok(body) = body.collect().await.map(Collected::to_bytes);
+        let mut request =
+            Request::builder().method(head.method).uri(target).body(Full::new(body))?;
+        *request.headers_mut() = head.headers;
+        let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+        let authority = HeaderValue::from_str(authority).map_err(http::Error::from)?;
+        let user_agent =
+            HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in [
+            (HOST, authority),
+            (CONNECTION, HeaderValue::from_static("close")),
+            (USER_AGENT, user_agent),
+        ] {
+            request.headers_mut().insert(name, value);
+        }
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(|error| other(format!("no connection to {host}: {error}")))?;
+        let _ = stream.set_nodelay(true);
+        let faulty = |fault: net::Fault| other(format!("{host}: {fault}"));
+        let stream = net::encrypt(stream, host, self.authorities.clone()).await;
+        let stream = stream.map_err(|fault| match fault {
+            net::Fault::Tls(error) => other(format!(
+                "{host}: no TLS: {error}; a private authority must be named as \
+                 server.tls.acme.ca_file"
+            )),
+            fault => faulty(fault),
+        })?;
+        let mut connection = Connection::over(stream, HEAD_BYTES_MAX).await.map_err(faulty)?;
+        let (parts, body) = connection.send(request).await.map_err(faulty)?.into_parts();
+        let body = net::collect(body, BODY_BYTES_MAX).await.map_err(faulty)?;
+        Ok(BytesResponse { parts, body: Box::new(body) })
+    }
+}
+
+/// Host, without brackets, and port of an `https` URL.
+fn place(uri: &Uri) -> Option<(&str, u16)> {
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("https"))?;
+    Some((host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(443)))
+}
+
+fn other(text: String) -> Error {
+    Error::Other(text.into())
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let exchange = tokio::time::timeout(client.timeout, client.exchange(request));
+            let late = || other("no whole answer within server.tls.acme.timeout".to_owned());
+            exchange.await.unwrap_or_else(|_| Err(late()))
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! Certificates in the embedded store: what a script does in Redis happens under one lock.
+
+use bytes::Bytes;
+
+use super::{MemoryStore, lock};
+use crate::store::{FencedWrite, SessionValue, StoreError};
+
+impl MemoryStore {
+    /// See [`crate::store::Store::read`].
+    pub fn read(&self, key: &str, bytes_max: usize) -> Result<Option<Bytes>, StoreError> {
+        match lock(&self.values).live(key).map(|found| &found.value) {
+            None => Ok(None),
+            Some(SessionValue::Text(text)) if text.len() > bytes_max => {
+                Err(StoreError::Refused(format!("a value has more than {bytes_max} bytes")))
+            }
+            Some(SessionValue::Text(text)) => Ok(Some(text.clone()).filter(|it| !it.is_empty())),
+            Some(SessionValue::Fields(_)) => {
+                Err(StoreError::Refused("WRONGTYPE: this key holds a hash".to_owned()))
+            }
+        }
+    }
+
+    /// See [`crate::store::Store::write_fenced`].
+    pub fn write_fenced(&self, write: &FencedWrite<'_>) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        if values.text(&write.lease.key).as_deref() != Some(write.lease.token.as_bytes()) {
+            return Ok(false);
+        }
+        for (key, value, ttl) in write.values {
+            let value = SessionValue::Text(Bytes::copy_from_slice(value));
+            values.insert(key, value, Some(*ttl))?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,184 @@
+//! Several gateways and one Redis: one account, one order, one certificate, whoever dies.
+
+use super::{LONG, Node, ask_all, key, record};
+use crate::support::{Pebble, Redis, TcpProxy, eventually};
+
+const NAMES: &str = "['a.test']";
+/// Short leases: who takes over waits for their end.
+const QUICK: &str = "challenges = ['http-01']\nlease = '2s'\nfollow = '100ms'\nretry = '1s'";
+
+#[test]
+fn three_gateways_get_one_certificate_each_by_one_order() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let names = "[['a.test', 'b.test'], ['c.test']]";
+    let acme = "contact = 'ops@example.com'\nlease = '5s'";
+    let nodes = [(); 3].map(|()| Node::of_fleet(&pebble, &redis.url(), names, acme));
+    ask_all(&pebble, &nodes.each_ref());
+    let client = pebble.client();
+    for name in ["a.test", "b.test", "c.test"] {
+        let shown = nodes.each_ref().map(|node| node.shows(&client, name));
+        assert_eq!((&shown[0], &shown[0]), (&shown[1], &shown[2]), "{name}");
+    }
+    assert_eq!((pebble.orders(), pebble.accounts()), (2, 1));
+    // All are in one slot, and none stays for ever.
+    let keys = redis.cli(&["KEYS", "app:{tls}:*"]);
+    for key in keys.lines() {
+        assert!(redis.cli(&["PTTL", key]).parse::<i64>().unwrap() > 0, "{key} has no end");
+    }
+    // No private key lies bare.
+    for name in ["cert:a.test", "cert:c.test", "account"] {
+        let key = record(&redis, name)["key"].clone();
+        assert!(key.as_str().unwrap().starts_with("aes-256-gcm:"), "{name}: {key}");
+    }
+}
+
+#[test]
+fn a_gateway_that_begins_later_orders_nothing() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let first = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    ask_all(&pebble, &[&first]);
+    let client = pebble.client();
+    let certificate = first.shows(&client, "a.test");
+    let later = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    // From the first handshake on.
+    let stream = client.connect(later.tls, "a.test").unwrap();
+    assert_eq!(stream.conn.peer_certificates().unwrap()[0].to_vec(), certificate);
+    assert_eq!((pebble.orders(), pebble.accounts()), (1, 1));
+}
+
+/// Kills the gateway that orders while this answer is on its way to it; another one finishes, and
+/// is the one that the authority asks.
+fn dies_before(what: &'static str, orders: usize) {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.hold("dir");
+    let mut leader = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    pebble.is_holding("dir");
+    let heir = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    heir.says("another gateway orders it");
+    pebble.http.to(&[heir.clear]);
+    pebble.hold(what);
+    pebble.is_holding(what);
+    leader.gateway.signal("KILL");
+    leader.gateway.wait();
+    pebble.release();
+    heir.connects(&pebble.client(), "a.test");
+    assert_eq!((pebble.orders(), pebble.accounts()), (orders, 1), "{:?}", pebble.asked());
+    heir.counts("portcullis_acme_orders_total", "issued", 1.0);
+}
+
+#[test]
+fn a_gateway_that_dies_when_it_has_the_lease_is_followed() {
+    dies_before("dir", 1);
+}
+
+#[test]
+fn a_gateway_that_dies_when_it_has_asked_for_the_account_leaves_one_account() {
+    dies_before("sign-me-up", 1);
+}
+
+/// The one moment in which nobody can know of the order.
+#[test]
+fn a_gateway_that_dies_when_it_has_asked_for_the_order_leaves_an_order_behind() {
+    dies_before("order-plz", 2);
+}
+
+#[test]
+fn a_gateway_that_dies_when_the_order_is_taken_is_followed_without_another() {
+    dies_before("authZ", 1);
+}
+
+#[test]
+fn a_gateway_that_dies_when_it_has_answered_is_followed_without_another() {
+    dies_before("chalZ", 1);
+}
+
+#[test]
+fn a_gateway_that_dies_while_the_authority_looks_is_followed_without_another() {
+    dies_before("my-order", 1);
+}
+
+#[test]
+fn a_gateway_that_dies_when_it_has_sent_its_request_is_followed_without_another() {
+    dies_before("finalize-order", 1);
+}
+
+#[test]
+fn a_gateway_that_dies_before_it_has_the_certificate_is_followed_without_another() {
+    dies_before("certZ", 1);
+}
+
+#[test]
+fn a_gateway_frozen_past_its_lease_writes_nothing_over_its_successors() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.hold("certZ");
+    let frozen = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    pebble.http.to(&[frozen.clear]);
+    pebble.is_holding("certZ");
+    frozen.gateway.signal("STOP");
+    let heir = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    pebble.http.to(&[heir.clear]);
+    pebble.release();
+    heir.connects(&pebble.client(), "a.test");
+    let written = record(&redis, "cert:a.test");
+    frozen.gateway.signal("CONT");
+    frozen.counts("portcullis_acme_orders_total", "lease_lost", 1.0);
+    // It takes what its successor got, and writes nothing.
+    let client = pebble.client();
+    assert_eq!(frozen.shows(&client, "a.test"), heir.shows(&client, "a.test"));
+    assert_eq!(record(&redis, "cert:a.test"), written);
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
+fn without_redis_what_is_there_is_shown_and_nothing_is_ordered() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let proxy = TcpProxy::start(redis.address());
+    let acme = format!("{QUICK}\ncheck = '100ms'");
+    let node = Node::of_fleet(&pebble, &proxy.url(), NAMES, &acme);
+    ask_all(&pebble, &[&node]);
+    let client = pebble.client();
+    let certificate = node.shows(&client, "a.test");
+    proxy.refuse();
+    node.counts("portcullis_acme_orders_total", "store", 1.0);
+    assert_eq!(node.shows(&client, "a.test"), certificate);
+    let cold = Node::of_fleet(&pebble, &proxy.url(), NAMES, &acme);
+    cold.says("state=\"store\"");
+    assert!(client.connect(cold.tls, "a.test").is_err(), "it has none, and orders none");
+    // A reload takes nothing away either.
+    node.reload("names = ['a.test', 'b.test']", "names = ['a.test']");
+    assert_eq!(node.shows(&client, "a.test"), certificate);
+    proxy.pass();
+    node.connects(&client, "b.test");
+    assert_eq!(cold.shows(&client, "a.test"), certificate);
+    assert_eq!(pebble.orders(), 2);
+}
+
+#[test]
+fn a_redis_that_lost_everything_gets_the_certificate_back() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let acme = format!("{QUICK}\ncheck = '100ms'");
+    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, &acme);
+    ask_all(&pebble, &[&node]);
+    node.connects(&pebble.client(), "a.test");
+    let was = record(&redis, "cert:a.test");
+    redis.cli(&["FLUSHALL"]);
+    eventually("the certificate is back", || record(&redis, "cert:a.test") == was);
+    node.counts("portcullis_acme_orders_total", "put_back", 1.0);
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
+fn another_secret_reads_nothing_and_orders_nothing() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    ask_all(&pebble, &[&node]);
+    node.connects(&pebble.client(), "a.test");
+    let mut record = record(&redis, "cert:a.test");
+    let other = record["key"].as_str().unwrap().replace("aes-256-gcm:A", "aes-256-gcm:B");
+    let other = other.replace("aes-256-gcm:", "aes-256-gcm:AAAA");
+    record["key"] = other.into();
+    redis.cli(&["SET", &key("cert:a.test"), &record.to_string(), "EX", "600"]);
+    let stranger = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    stranger.says("is server.tls.secret the same on all gateways?");
+    assert_eq!(pebble.orders(), 1);
+}
