@@ -41,9 +41,9 @@ async fn more_calls_both_ways_than_one_connection_takes() {
 /// with all that is on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_no_small_messages_ends_nobodys_call() {
-    const MESSAGES: usize = 40_000;
+    const MESSAGES: usize = 100_000;
     const RUNNING: usize = 50;
-    let small = message(b"0123456789");
+    let small = message(b"0");
     let every = Step::Data(small.clone());
     let upstream = Http2Upstream::new(move |head| {
         let is_many = head.uri().path().starts_with("/many.");
