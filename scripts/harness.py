@@ -1,4 +1,4 @@
-"""What scripts/bench, outage, memory, slow and cache share: building and running the gateway,
+"""What scripts/bench, outage, memory, slow, cache, clients and others share: building and running the gateway,
 free ports, tokens, processes and their figures in /proc. Standard library only."""
 
 import base64
