@@ -1,5 +1,5 @@
-"""What scripts/bench, outage, memory, slow, cache, clients and others share: building and running the gateway,
-free ports, tokens, processes and their figures in /proc. Standard library only."""
+"""What the scripts here share: building and running the gateway, free ports, tokens, processes and
+their figures in /proc. Standard library only."""
 
 import base64
 import hashlib
