@@ -118,8 +118,8 @@ impl Desk<'_> {
         for of in answered {
             self.answers.take_away(&of).await;
         }
-        let is_over = matches!(order.state().status, OrderStatus::Invalid | OrderStatus::Valid);
-        if is_over && chain.is_err() {
+        // A valid order has a certificate, also where it could not be fetched: it is fetched later.
+        if order.state().status == OrderStatus::Invalid && chain.is_err() {
             // No certificate came of it, and only those count for the same names.
             let charge = self.charge_of(&[Budget::Same]);
             charge.give_back(&self.vault.store, charged_us).await;
@@ -142,8 +142,8 @@ impl Desk<'_> {
         };
         let mut order = match self.account.order(record.url.clone()).await {
             Ok(order) => order,
-            // The authority does not know it.
-            Err(Error::Api(_)) => return Ok(None),
+            // The authority does not know it. Any other refusal is of this attempt alone.
+            Err(Error::Api(problem)) if problem.status == Some(404) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         if order.state().status == OrderStatus::Invalid {
