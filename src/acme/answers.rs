@@ -67,12 +67,11 @@ impl Answers {
 
     /// The answer to a token, which may be anything that a client sends.
     pub(super) async fn to_token(&self, token: &str) -> Option<String> {
+        if let Some(own) = self.own(token) {
+            return Some(own);
+        }
         {
-            let mut known = self.known();
-            if let Some((own, _)) = known.own.get(token) {
-                return Some(own.clone());
-            }
-            let now = Instant::now();
+            let (now, mut known) = (Instant::now(), self.known());
             known.misses.retain(|(_, at)| now.duration_since(*at) < MISS_LIFE);
             if known.misses.iter().any(|(missed, _)| missed == token) {
                 return None;
@@ -93,10 +92,18 @@ impl Answers {
     /// The answer for a name, which must be a configured one. A miss is not remembered: whoever
     /// asked just before the authority could spoil the order.
     pub(super) async fn to_name(&self, name: &str) -> Option<String> {
-        if let Some((own, _)) = self.known().own.get(name) {
-            return Some(own.clone());
+        // Another gateway may have answered for a newer order, so the store goes first.
+        match self.look(name).await {
+            Ok(found) => found,
+            Err(()) => self.own(name),
         }
-        self.look(name).await.ok().flatten()
+    }
+
+    /// What this gateway has answered itself, while that holds.
+    fn own(&self, of: &str) -> Option<String> {
+        let known = self.known();
+        let (own, until) = known.own.get(of)?;
+        (*until > Instant::now()).then(|| own.clone())
     }
 
     /// One question to the store; an error where too many are under way, or it does not answer.
@@ -133,5 +140,21 @@ mod tests {
         assert_eq!(answers.to_token("a.test").await, None);
         elsewhere.take_away("a.test").await;
         assert_eq!(elsewhere.to_name("a.test").await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_ends_and_a_newer_one_of_another_gateway_goes_first() {
+        let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(1000))));
+        let keys = Keys::new("app");
+        let (here, there) = (Answers::new(&store, &keys), Answers::new(&store, &keys));
+        let life = Duration::from_secs(60);
+        here.put("a.test", "old", life).await.unwrap();
+        there.put("a.test", "new", life).await.unwrap();
+        assert_eq!(here.to_name("a.test").await.as_deref(), Some("new"));
+        here.put("t0", "t0.print", life).await.unwrap();
+        tokio::time::advance(life).await;
+        store.delete(&keys.tls_answer("t0")).await.unwrap();
+        assert_eq!(here.to_token("t0").await, None);
+        assert_eq!(here.own("a.test"), None);
     }
 }
