@@ -42,8 +42,10 @@ impl Lease {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
-            done = work => done,
+            // Whoever was stopped for longer than the lease lasts must not go on first.
+            biased;
             () = self.lost() => Err(Failure::LeaseLost),
+            done = work => done,
         }
     }
 
