@@ -51,7 +51,7 @@ impl Accounts {
     /// Forgets an account that the authority does not know any more.
     pub(super) async fn forget(&self, vault: &Vault) {
         *self.0.lock().await = None;
-        let _ = vault.store.delete(&vault.keys.tls_account()).await;
+        vault.delete(&vault.keys.tls_account()).await;
     }
 }
 

@@ -74,6 +74,14 @@ impl Vault {
         Ok(self.store.put(key, &bytes(record), ttl).await?)
     }
 
+    /// Deletes a record, as far as that can be done.
+    pub(super) async fn delete(&self, key: &str) {
+        let _ = self.store.delete(key).await;
+        if let Some(place) = self.place(key) {
+            let _ = std::fs::remove_file(place);
+        }
+    }
+
     /// Writes what only the holder of this lease may write.
     ///
     /// # Errors
