@@ -360,6 +360,8 @@ fn plain_session(text: Value, ttl_ms: &Value) -> Reply<Option<SessionReply>> {
         other => return Err(unexpected(&other)),
     };
     let ttl = match ttl_ms {
+        // It ended between the two commands.
+        Value::Int(-2) => return Ok(None),
         Value::Int(ms) => u64::try_from(*ms).ok().map(std::time::Duration::from_millis),
         other => return Err(unexpected(other)),
     };
