@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::failure::Failure;
-use crate::store::Store;
 use crate::store::keys::Keys;
+use crate::store::{FencedWrite, HeldLock, Store};
 
 /// Questions to the store at a time: anybody can ask for a token.
 const LOOKS_MAX: usize = 16;
@@ -19,6 +19,10 @@ const MISSES_MAX: usize = 256;
 const MISS_LIFE: Duration = Duration::from_secs(10);
 /// Longest answer, in bytes: a token of 128 and a digest.
 const ANSWER_BYTES_MAX: usize = 512;
+/// What stands for a moment where an answer was taken away: a fenced write can hit no answer of
+/// another gateway, a delete could.
+const TAKEN_AWAY: &str = "";
+const TAKEN_AWAY_LIFE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -49,9 +53,15 @@ impl Answers {
     /// Puts an answer where all gateways find it. Only then may the authority be told.
     ///
     /// # Errors
-    /// The store did not take it.
-    pub(super) async fn put(&self, of: &str, answer: &str, ttl: Duration) -> Result<(), Failure> {
-        self.store.put(&self.keys.tls_answer(of), answer.as_bytes(), ttl).await?;
+    /// The lease is somebody else's now, or the store did not answer.
+    pub(super) async fn put(
+        &self,
+        lease: &HeldLock,
+        of: &str,
+        answer: &str,
+        ttl: Duration,
+    ) -> Result<(), Failure> {
+        self.write(lease, of, answer, ttl).await?;
         let (now, mut known) = (Instant::now(), self.known());
         // Of orders that were given up.
         known.own.retain(|_, (_, until)| *until > now);
@@ -60,9 +70,22 @@ impl Answers {
     }
 
     /// Takes an answer away, as far as that can be done: it ends by itself.
-    pub(super) async fn take_away(&self, of: &str) {
+    pub(super) async fn take_away(&self, lease: &HeldLock, of: &str) {
         self.known().own.remove(of);
-        let _ = self.store.delete(&self.keys.tls_answer(of)).await;
+        let _ = self.write(lease, of, TAKEN_AWAY, TAKEN_AWAY_LIFE).await;
+    }
+
+    /// Fenced: a gateway that was stopped for a while must not spoil what another one answers now.
+    async fn write(
+        &self,
+        lease: &HeldLock,
+        of: &str,
+        answer: &str,
+        ttl: Duration,
+    ) -> Result<(), Failure> {
+        let values = [(self.keys.tls_answer(of), answer.as_bytes().to_vec(), ttl)];
+        let is_ours = self.store.write_fenced(&FencedWrite { lease, values: &values }).await?;
+        if is_ours { Ok(()) } else { Err(Failure::LeaseLost) }
     }
 
     /// The answer to a token, which may be anything that a client sends.
@@ -110,7 +133,10 @@ impl Answers {
     async fn look(&self, of: &str) -> Result<Option<String>, ()> {
         let Ok(_permit) = self.looks.try_acquire() else { return Err(()) };
         let found = self.store.read(&self.keys.tls_answer(of), ANSWER_BYTES_MAX).await;
-        Ok(found.map_err(|_| ())?.and_then(|it| String::from_utf8(it.to_vec()).ok()))
+        Ok(found
+            .map_err(|_| ())?
+            .and_then(|it| String::from_utf8(it.to_vec()).ok())
+            .filter(|it| it != TAKEN_AWAY))
     }
 }
 
@@ -119,13 +145,24 @@ mod tests {
     use super::*;
     use crate::store::MemoryStore;
 
+    /// Whoever has it may answer; each has a number of its own.
+    async fn lease(store: &Store) -> HeldLock {
+        let token = super::super::lease::nonce().unwrap();
+        let lease = HeldLock { key: Keys::new("app").tls_lease(&token), token };
+        assert!(store.lock(&lease, Duration::from_secs(3600)).await.unwrap());
+        lease
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_miss_is_believed_for_ten_seconds_and_bounded() {
         let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(1000))));
         let keys = Keys::new("app");
         let (answers, elsewhere) = (Answers::new(&store, &keys), Answers::new(&store, &keys));
         assert_eq!(answers.to_token("t0").await, None);
-        elsewhere.put("t0", "t0.print", Duration::from_secs(600)).await.unwrap();
+        elsewhere
+            .put(&lease(&store).await, "t0", "t0.print", Duration::from_secs(600))
+            .await
+            .unwrap();
         assert_eq!(answers.to_token("t0").await, None, "remembered");
         tokio::time::advance(MISS_LIFE).await;
         assert_eq!(answers.to_token("t0").await.as_deref(), Some("t0.print"));
@@ -135,10 +172,13 @@ mod tests {
         assert_eq!(answers.known().misses.len(), MISSES_MAX);
         // A name's answer is not given away as a token's, and its miss is not remembered.
         assert_eq!(answers.to_name("a.test").await, None);
-        elsewhere.put("a.test", "t1.print", Duration::from_secs(600)).await.unwrap();
+        elsewhere
+            .put(&lease(&store).await, "a.test", "t1.print", Duration::from_secs(600))
+            .await
+            .unwrap();
         assert_eq!(answers.to_name("a.test").await.as_deref(), Some("t1.print"));
         assert_eq!(answers.to_token("a.test").await, None);
-        elsewhere.take_away("a.test").await;
+        elsewhere.take_away(&lease(&store).await, "a.test").await;
         assert_eq!(elsewhere.to_name("a.test").await, None);
     }
 
@@ -148,10 +188,17 @@ mod tests {
         let keys = Keys::new("app");
         let (here, there) = (Answers::new(&store, &keys), Answers::new(&store, &keys));
         let life = Duration::from_secs(60);
-        here.put("a.test", "old", life).await.unwrap();
-        there.put("a.test", "new", life).await.unwrap();
+        let mine = lease(&store).await;
+        here.put(&mine, "a.test", "old", life).await.unwrap();
+        store.unlock(&mine).await.unwrap();
+        let theirs = lease(&store).await;
+        there.put(&theirs, "a.test", "new", life).await.unwrap();
+        // Too late.
+        assert!(matches!(here.put(&mine, "a.test", "old", life).await, Err(Failure::LeaseLost)));
         assert_eq!(here.to_name("a.test").await.as_deref(), Some("new"));
-        here.put("t0", "t0.print", life).await.unwrap();
+        here.take_away(&mine, "a.test").await;
+        assert_eq!(there.to_name("a.test").await.as_deref(), Some("new"));
+        here.put(&theirs, "t0", "t0.print", life).await.unwrap();
         tokio::time::advance(life).await;
         store.delete(&keys.tls_answer("t0")).await.unwrap();
         assert_eq!(here.to_token("t0").await, None);

@@ -116,7 +116,7 @@ impl Desk<'_> {
         let mut answered = Vec::new();
         let chain = self.finish(&mut order, &key, &mut answered).await;
         for of in answered {
-            self.answers.take_away(&of).await;
+            self.answers.take_away(self.lease, &of).await;
         }
         // A valid order has a certificate, also where it could not be fetched: it is fetched later.
         if order.state().status == OrderStatus::Invalid && chain.is_err() {
@@ -272,7 +272,7 @@ impl Desk<'_> {
             };
             // The store has it before the authority is told: it may ask another gateway at once.
             let ttl = self.settings.order_timeout;
-            self.answers.put(&of, whole.as_str(), ttl).await?;
+            self.answers.put(self.lease, &of, whole.as_str(), ttl).await?;
             answered.push(of);
             self.served.note(self.at, "answered", "all gateways have the answer");
             if challenge.status == ChallengeStatus::Pending {
