@@ -81,6 +81,10 @@ pub struct BodyWriter(Arc<SharedBody>);
 impl BodyWriter {
     /// Adds a piece.
     pub fn push(&self, piece: Bytes) {
+        // It would be kept, and no bound counts it.
+        if piece.is_empty() {
+            return;
+        }
         let mut state = self.0.lock();
         state.end += piece.len() as u64;
         state.pieces.push_back(piece);

@@ -104,3 +104,12 @@ fn a_writer_that_waits_is_woken_by_its_reader() {
     let _ = drain(&mut reader);
     assert!(woken.load(std::sync::atomic::Ordering::SeqCst));
 }
+
+#[test]
+fn an_empty_piece_is_not_kept() {
+    let (shared, writer) = SharedBody::begin();
+    for piece in ["", "a", ""] {
+        writer.push(Bytes::from_static(piece.as_bytes()));
+    }
+    assert_eq!(shared.lock().pieces, ["a"]);
+}
