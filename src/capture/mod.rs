@@ -12,13 +12,13 @@ use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 pub use self::shared_body::{BodyReader, BodyWriter, CutOff, SharedBody};
 
@@ -139,11 +139,7 @@ where
         let mut arrived = 0u64;
         let mut deserted = None;
         loop {
-            let next = match self.grace(&mut deserted) {
-                None => self.next().await,
-                Some(end) => tokio::time::timeout_at(end, self.next()).await.unwrap_or(Next::Late),
-            };
-            match next {
+            match self.next_while_wanted(&mut deserted).await {
                 Next::Piece(piece) => {
                     arrived = arrived.saturating_add(piece.len() as u64);
                     if arrived > self.bytes_max {
@@ -177,13 +173,35 @@ where
         }
     }
 
-    /// Until when to go on if nobody wants the body any more.
-    fn grace(&self, deserted: &mut Option<Instant>) -> Option<Instant> {
-        if self.writer.readers() > 0 || self.keeper.is_awaited() {
-            *deserted = None;
-            return None;
-        }
-        Some(*deserted.get_or_insert_with(|| Instant::now() + DESERTED_MAX))
+    /// What comes next, unless nobody has wanted the body for too long by then. Whether its readers
+    /// have left is noticed while it waits, however quiet the source is.
+    async fn next_while_wanted(&mut self, deserted: &mut Option<Instant>) -> Next {
+        let mut look: Option<Pin<Box<Sleep>>> = None;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(next) = self.poll_next(cx) {
+                return Poll::Ready(next);
+            }
+            loop {
+                if self.writer.poll_deserted(cx).is_pending() {
+                    (*deserted, look) = (None, None);
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                let since = match self.keeper.is_awaited() {
+                    // That ends untold: it is looked for again.
+                    true => now,
+                    false => *deserted.get_or_insert(now),
+                };
+                let end = since + DESERTED_MAX;
+                if now >= end {
+                    return Poll::Ready(Next::Late);
+                }
+                let look = look.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+                ready!(look.as_mut().poll(cx));
+                look.as_mut().reset(end);
+            }
+        })
+        .await
     }
 
     /// Room for more bytes, until the last reader of the body is done.
@@ -224,7 +242,11 @@ where
     }
 
     async fn next(&mut self) -> Next {
-        match std::future::poll_fn(|cx| Pin::new(&mut self.source).poll_frame(cx)).await {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        Poll::Ready(match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
             None => Next::End,
             // Trailers cannot be kept, and what they say may change what the body means.
             Some(Ok(frame)) => frame.into_data().map_or(Next::Broken, Next::Piece),
@@ -232,7 +254,7 @@ where
                 tracing::debug!(%error, "a response that was to be kept broke off");
                 Next::Broken
             }
-        }
+        })
     }
 }
 

@@ -52,6 +52,13 @@ impl State {
             waker.wake();
         }
     }
+
+    /// Of a body that is not kept.
+    fn give_room_back(&mut self) {
+        if self.end - self.start <= WINDOW_BYTES {
+            self.room = None;
+        }
+    }
 }
 
 impl SharedBody {
@@ -101,9 +108,12 @@ impl BodyWriter {
         }
     }
 
-    /// Gives up keeping the body whole. What is read from now on is let go.
+    /// Gives up keeping the body whole. What is read from now on is let go, and the room with it as
+    /// soon as no more waits than any body's reader may leave waiting.
     pub fn let_go(&self) {
-        self.0.lock().kept = false;
+        let mut state = self.0.lock();
+        state.kept = false;
+        state.give_room_back();
     }
 
     /// Ready once there is room for more: at once, unless the body is not kept and its reader lags.
@@ -125,9 +135,14 @@ impl BodyWriter {
         Poll::Pending
     }
 
-    /// Requests that read the body.
-    pub fn readers(&self) -> usize {
-        self.0.lock().readers
+    /// Ready once nobody reads the body.
+    pub fn poll_deserted(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.readers == 0 {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// The body so far and what is still held back, in one piece. Only meaningful while the body is
@@ -229,6 +244,7 @@ impl BodyReader {
                     state.gone += 1;
                     state.start += read.len() as u64;
                 }
+                state.give_room_back();
                 if let Some(writer) = state.writer.take() {
                     writer.wake();
                 }

@@ -108,6 +108,20 @@ async fn a_copy_is_kept_though_the_client_leaves_but_not_for_ever() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_the_source_is_silent_is_missed() {
+    let Case { capture, sender, reader, why } = case(None, true);
+    let Captured::Pending(rest) = capture.begin().await else { panic!("nothing is here") };
+    let rest = tokio::spawn(rest);
+    // It waits by now, for nobody else runs.
+    tokio::task::yield_now().await;
+    drop(reader);
+    let ended = tokio::time::timeout(DESERTED_MAX * 2, rest).await;
+    assert_eq!(ended.expect("it goes on for ever").unwrap(), None);
+    assert_eq!(*why.lock().unwrap(), Some(NotKept::Deserted));
+    drop(sender);
+}
+
 #[tokio::test]
 async fn what_cannot_be_kept_is_passed_on_whole() {
     for (has_room, expected) in [(true, NotKept::TooLong), (false, NotKept::NoRoom)] {

@@ -70,16 +70,20 @@ fn ranges_are_cut_out_over_the_borders_of_pieces() {
 fn what_is_not_kept_waits_for_its_reader_and_is_let_go() {
     let (shared, writer) = SharedBody::begin();
     let mut reader = shared.read(BodyReader::ALL);
+    let room = Arc::new(tokio::sync::Semaphore::new(3));
     let piece = Bytes::from(vec![7; 100 * 1024]);
     for _ in 0..3 {
         assert!(writer.poll_room(&context()).is_ready());
+        writer.keep_room(Arc::clone(&room).try_acquire_owned().ok());
         writer.push(piece.clone());
     }
     writer.let_go();
+    assert_eq!(room.available_permits(), 0, "all of it is here yet");
     assert!(writer.poll_room(&context()).is_pending(), "300 KiB wait, 256 KiB may");
     assert!(matches!(reader.poll_next(&context()), Poll::Ready(Some(Ok(_)))));
     assert_eq!(writer.poll_room(&context()), Poll::Ready(Ok(())));
     assert_eq!(shared.lock().pieces.len(), 2);
+    assert_eq!(room.available_permits(), 3, "what waits is no more than any reader may leave");
     let mut late = shared.read(BodyReader::ALL);
     assert_eq!(drain(&mut late), (vec![], Poll::Ready(Err(CutOff))), "the beginning is gone");
     drop((reader, late));
