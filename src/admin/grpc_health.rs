@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Interval;
 
 use super::readiness::unready;
@@ -37,21 +37,39 @@ const HEAD_BYTES_MAX: u32 = 8 * 1024;
 /// What an HTTP/2 connection begins with, and no method of HTTP/1.1 (RFC 9113 §3.4).
 const PREFACE: &[u8; 3] = b"PRI";
 
+/// The key of field 1, which has a length.
+const SERVICE: u64 = 1 << 3 | 2;
+
 /// Statuses of a call (codes.md of the gRPC project).
 const OK: u16 = 0;
 const INVALID_ARGUMENT: u16 = 3;
 const NOT_FOUND: u16 = 5;
 const UNIMPLEMENTED: u16 = 12;
 
-/// Whether a connection begins as one of HTTP/2 does. Leaves its first bytes where they are.
-pub(super) async fn is_asked(stream: &TcpStream) -> bool {
-    let mut first = [0; PREFACE.len()];
-    let peeked = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(_))) && first == *PREFACE
+/// The first bytes of a connection, as many as tell whether it is one of HTTP/2. Nothing where it
+/// ends before that, or takes too long.
+pub(super) async fn beginning(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut seen = Vec::with_capacity(PREFACE.len());
+    let read = async {
+        while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
+            seen.push(stream.read_u8().await.ok()?);
+        }
+        Some(())
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, read).await.ok()??;
+    Some(seen)
+}
+
+/// Whether a connection that begins so is one of HTTP/2.
+pub(super) fn is_asked(beginning: &[u8]) -> bool {
+    beginning == PREFACE
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(gateway: &Arc<Gateway>, stream: TcpStream) {
+pub(super) async fn serve<S>(gateway: &Arc<Gateway>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(|request| {
         let gateway = Arc::clone(gateway);
         async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
@@ -93,22 +111,44 @@ async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Response<
     begun(Answer::Message(Health::of(gateway).message()))
 }
 
-/// The name in a `HealthCheckRequest`, which has one field, and not even that where the name is
-/// empty. Nothing where it is none.
+/// The name in a `HealthCheckRequest`: its field 1, which is left out where it is empty. Fields of
+/// later versions are passed over. Nothing where it is no message (encoding.md of Protocol
+/// Buffers).
 fn service_of(body: &[u8]) -> Option<&str> {
-    let (&[flag, a, b, c, d], message) = body.split_first_chunk::<5>()?;
+    let (&[flag, a, b, c, d], mut message) = body.split_first_chunk::<5>()?;
     let is_whole = u32::from_be_bytes([a, b, c, d]) as usize == message.len();
     if flag != 0 || !is_whole {
         return None;
     }
-    match message {
-        [] => Some(""),
-        // Field 1, a string of up to 127 bytes.
-        [0x0a, length @ 0..=127, name @ ..] if usize::from(*length) == name.len() => {
-            std::str::from_utf8(name).ok()
+    let mut service = "";
+    while !message.is_empty() {
+        let key = varint(&mut message)?;
+        let length = match key & 7 {
+            0 => varint(&mut message).map(|_| 0)?,
+            1 => 8,
+            2 => usize::try_from(varint(&mut message)?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        let value = message.split_off(..length)?;
+        if key == SERVICE {
+            service = std::str::from_utf8(value).ok()?;
         }
-        _ => None,
     }
+    Some(service)
+}
+
+/// The number that `bytes` begin with, which it takes off them.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// `HealthCheckResponse.ServingStatus`.
@@ -206,10 +246,37 @@ impl http_body::Body for Answer {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_tell_the_protocol_however_they_come() {
+        for (bytes, seen, is_http2) in [
+            ("PRI * HTTP/2.0", "PRI", true),
+            ("PUT / HTTP/1.1", "PU", false),
+            ("GET / HTTP/1.1", "G", false),
+        ] {
+            // Each byte comes when the one before was read.
+            let (mut client, mut server) = tokio::io::duplex(1);
+            let written = tokio::spawn(async move { client.write_all(bytes.as_bytes()).await });
+            let beginning = beginning(&mut server).await.unwrap();
+            assert_eq!((&*beginning, is_asked(&beginning)), (seen.as_bytes(), is_http2));
+            written.abort();
+        }
+        let (mut client, mut server) = tokio::io::duplex(1);
+        client.write_all(b"P").await.unwrap();
+        assert_eq!(beginning(&mut server).await, None, "it waits for no more than its time");
+        drop(client);
+        assert_eq!(beginning(&mut server).await, None, "it ended");
+    }
 
     #[test]
     fn a_request_names_a_service_or_none() {
+        let long = "a".repeat(130);
+        let mut named = b"\0\0\0\0\x85\x0a\x82\x01".to_vec();
+        named.extend_from_slice(long.as_bytes());
+        assert_eq!(service_of(&named), Some(long.as_str()));
         for (body, service) in [
             (&b"\0\0\0\0\0"[..], Some("")),
             (b"\0\0\0\0\x02\x0a\0", Some("")),
@@ -217,7 +284,16 @@ mod tests {
             (b"\0\0\0\0\x06\x0a\x05shop", None),
             (b"\0\0\0\0\x07\x0a\x04shop", None),
             (b"\x01\0\0\0\0", None),
-            (b"\0\0\0\0\x02\x08\x01", None),
+            // Fields of a later version: each kind, before and behind the name.
+            (b"\0\0\0\0\x02\x10\x01", Some("")),
+            (b"\0\0\0\0\x05\x0a\x01a\x10\x01", Some("a")),
+            (b"\0\0\0\0\x0c\x11\0\0\0\0\0\0\0\0\x0a\x01a", Some("a")),
+            (b"\0\0\0\0\x08\x15\0\0\0\0\x0a\x01a", Some("a")),
+            (b"\0\0\0\0\x06\x12\x01b\x0a\x01a", Some("a")),
+            (b"\0\0\0\0\x02\x13\0", None),
+            (b"\0\0\0\0\x02\x15\0", None),
+            (b"\0\0\0\0\x0c\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0", None),
+            (b"\0\0\0\0\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", None),
             (b"\0\0\0\0\x03\x0a\x01\xff", None),
             (b"\0\0\0\0\x01\x0a", None),
             (b"\0\0\0", None),

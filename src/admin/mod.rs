@@ -20,6 +20,7 @@ mod status;
 mod tunnels;
 
 use std::convert::Infallible;
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -99,8 +101,12 @@ impl Admin {
 }
 
 /// Serves a connection until it ends. HTTP/2 is for the health checks of gRPC alone.
-async fn serve(gateway: &Arc<Gateway>, peer: SocketAddr, stream: TcpStream) {
-    if grpc_health::is_asked(&stream).await {
+async fn serve(gateway: &Arc<Gateway>, peer: SocketAddr, mut stream: TcpStream) {
+    let Some(beginning) = grpc_health::beginning(&mut stream).await else { return };
+    let is_grpc = grpc_health::is_asked(&beginning);
+    let (reading, writing) = stream.into_split();
+    let stream = tokio::io::join(Cursor::new(beginning).chain(reading), writing);
+    if is_grpc {
         return grpc_health::serve(gateway, stream).await;
     }
     let service = service_fn(|request| {

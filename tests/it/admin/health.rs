@@ -24,7 +24,8 @@ async fn it_answers_on_the_admin_listener_alone() {
     assert_eq!((serving.field("grpc-status"), &serving.body), ("0", &status(1)));
     for (path, request, refused) in [
         (CHECK, message(SHOP), "5"),
-        (CHECK, message(b"\x08\x01"), "3"),
+        (CHECK, message(&[b"\x0a\x82\x01", &[b'a'; 130][..]].concat()), "5"),
+        (CHECK, message(b"\x0a\x09shop"), "3"),
         (CHECK, Bytes::from(vec![0; 2000]), "3"),
         ("/grpc.health.v1.Health/List", message(WHOLE), "12"),
         ("/v1/status", message(WHOLE), "12"),
