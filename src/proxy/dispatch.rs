@@ -85,7 +85,7 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(self.sender, head, upload, on_interim);
+        let sent = self.upstream().send(&self.sender, head, upload, on_interim);
         let mut response = sent.await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
@@ -106,7 +106,7 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.sender, head).await;
+        let response = self.upstream().upgrade(&self.sender, head).await;
         *took = Some(sent_at.elapsed());
         response
     }

@@ -9,7 +9,7 @@ use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
 
 /// Who sends a request, and how patiently.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Sender {
     /// Whose share of the upstream is taken.
     pub client: ClientAddr,
@@ -23,29 +23,28 @@ pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static 
 impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// A request, and what it takes to send it again.
-pub(super) struct Outgoing<H, I> {
+pub(super) struct Outgoing<'s, H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
-    /// None where it may not be repeated.
-    spare: Option<H>,
+    /// Makes its head anew. None where it may not be repeated.
+    head: Option<H>,
     /// Whether it asks the server to change to another protocol.
     upgrades: bool,
     on_interim: Option<I>,
-    sender: Sender,
+    sender: &'s Sender,
 }
 
-impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
+impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
     /// The request in the gateway's own version and framing. It is repeatable if it has no body and
     /// its method is idempotent (RFC 9110 §9.2.2).
-    pub(super) fn new(sender: Sender, head: H, body: Upload, on_interim: Option<I>) -> Self {
-        let request = head();
+    pub(super) fn new(sender: &'s Sender, head: H, body: Upload, on_interim: Option<I>) -> Self {
+        let mut request = head();
         let is_repeatable = body.is_none() && is_idempotent(request.method());
-        let mut request = request;
         *request.version_mut() = Version::HTTP_11;
-        let spare = is_repeatable.then_some(head);
+        let head = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), spare, upgrades: false, on_interim, sender }
+        Self { request: Some(request), head, upgrades: false, on_interim, sender }
     }
 
     /// The same, with `Upgrade` among its fields.
@@ -65,7 +64,7 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
     }
 
     /// Who sends it.
-    pub(super) fn sender(&self) -> Sender {
+    pub(super) fn sender(&self) -> &'s Sender {
         self.sender
     }
 
@@ -74,15 +73,15 @@ impl<H: Fn() -> Request<()>, I: OnInterim> Outgoing<H, I> {
         self.request.is_some()
     }
 
-    /// Whether it may be sent a second time though a server may have read it.
+    /// Whether it may be sent again though a server may have read it.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.spare.is_some()
+        self.head.is_some()
     }
 
-    /// Makes the request anew that a connection took and a server may have read. That happens once:
-    /// afterwards it is not repeatable.
+    /// Makes the request anew that a connection took and a server may have read, if it is
+    /// repeatable.
     pub(super) fn repeat(&mut self) {
-        if let Some(head) = self.spare.take() {
+        if let Some(head) = &self.head {
             let mut request = head().map(|()| Upload::none());
             *request.version_mut() = Version::HTTP_11;
             self.request = Some(request);
