@@ -269,10 +269,10 @@ impl<T: Transport> Fetch<T> {
                 return Err(Failure::Malformed("it answers 304 to a request without conditions"));
             }
             Sent::Failed(failure) => {
-                match (leader, &failure) {
-                    (Some(leader), Failure::Busy) => leader.crowded(),
-                    (Some(leader), _) => leader.failed(None),
-                    (None, _) => {}
+                match leader {
+                    Some(leader) if failure.is_shared() => leader.failed(None),
+                    Some(leader) => leader.crowded(),
+                    None => {}
                 }
                 let instead = self.miss.stand_in(cache::Failure::NoAnswer, stale);
                 return instead
