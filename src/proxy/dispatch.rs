@@ -61,7 +61,11 @@ impl Dispatch {
         Self {
             running: Arc::clone(&request.received.running),
             upstream: request.route.upstream,
-            sender: Sender { client: request.client().address, idle_timeout: None },
+            sender: Sender {
+                client: request.client().address,
+                trace: request.received.ids.trace,
+                idle_timeout: None,
+            },
             interim: None,
             gate: None,
             stream_timeout: request.route.stream_timeout,

@@ -302,6 +302,8 @@ async fn attempt(
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
+    // All attempts are one piece of the trace: there is no span of each.
+    outgoing.stamp(outgoing.sender().trace);
     let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;

@@ -7,12 +7,15 @@ use http::{Method, Request, StatusCode, Version};
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
+use crate::base::trace::{TRACEPARENT, Trace};
 
 /// Who sends a request, and how patiently.
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// Whose share of the upstream is taken.
     pub client: ClientAddr,
+    /// What the request is within its trace.
+    pub trace: Trace,
     /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
     pub idle_timeout: Option<Duration>,
 }
@@ -63,6 +66,13 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         (&mut self.request, self.on_interim.as_ref())
     }
 
+    /// Says to the server which piece of its trace this attempt is.
+    pub(super) fn stamp(&mut self, trace: Trace) {
+        if let Some(request) = &mut self.request {
+            request.headers_mut().insert(TRACEPARENT, trace.to_header());
+        }
+    }
+
     /// Who sends it.
     pub(super) fn sender(&self) -> &'s Sender {
         self.sender
@@ -106,4 +116,32 @@ fn frame(request: &mut Request<Upload>) {
 
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_anew_as_often_as_it_is_repeated() {
+        let client = ClientAddr::new("192.0.2.1".parse().unwrap());
+        let sender = Sender { client, trace: Trace::begin(), idle_timeout: None };
+        let nobody = None::<fn(StatusCode, &HeaderMap)>;
+        let head = || Request::get("/").body(()).unwrap();
+        let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
+        for _ in 0..3 {
+            outgoing.stamp(sender.trace);
+            outgoing.stamp(sender.trace);
+            let sent = outgoing.parts().0.take().unwrap();
+            let lines: Vec<_> = sent.headers().get_all(TRACEPARENT).iter().collect();
+            assert_eq!(lines, [&sender.trace.to_header()]);
+            assert!(outgoing.is_repeatable() && !outgoing.is_whole());
+            outgoing.repeat();
+        }
+        let head = || Request::post("/").body(()).unwrap();
+        let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
+        outgoing.parts().0.take();
+        outgoing.repeat();
+        assert!(!outgoing.is_repeatable() && !outgoing.is_whole());
+    }
 }

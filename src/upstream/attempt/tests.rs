@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::*;
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
+use crate::base::trace::Trace;
 use crate::config;
 use crate::upstream::capacity::Capacity;
 use crate::upstream::outgoing::Sender;
@@ -152,8 +153,11 @@ async fn server(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
 
 /// What a GET brings.
 async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> {
-    let sender =
-        Sender { client: ClientAddr::new("192.0.2.1".parse().unwrap()), idle_timeout: None };
+    let sender = Sender {
+        client: ClientAddr::new("192.0.2.1".parse().unwrap()),
+        trace: Trace::begin(),
+        idle_timeout: None,
+    };
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
     let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
     let nobody = None::<fn(StatusCode, &HeaderMap)>;
