@@ -89,7 +89,7 @@ impl Gateway {
         let config = &plan.config;
         let settings = &config.store;
         let store = Arc::new(Store::open(config).await);
-        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let observer = Observer::new(config);
         let metrics = &observer.metrics;
         metrics.tunnels().begin_at_zero(&End::WORDS);
         let background = Background::new(metrics);
