@@ -39,8 +39,8 @@ pub enum Rejection {
     /// No route.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
-    /// The connection is for hosts whose clients must show something else (RFC 9110 §15.5.20).
-    #[error("the host's clients must show other certificates than this connection was asked for")]
+    /// The connection is for hosts of whose clients TLS asks something else (RFC 9110 §15.5.20).
+    #[error("TLS asks something else of the host's clients than it asked on this connection")]
     Misdirected,
     /// Not permitted.
     #[error(transparent)]
@@ -287,7 +287,7 @@ impl Rejection {
             }
             Self::Misdirected => {
                 const TEXT: &str =
-                    "Ask for this host on a connection of its own: its clients show certificates.";
+                    "Ask for this host on a connection of its own: it has other rules for TLS.";
                 Row::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", Client, Text(TEXT))
             }
             Self::Denied(denied) => denied_row(denied),

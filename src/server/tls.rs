@@ -245,7 +245,7 @@ fn agreed(stream: TlsStream<TcpStream>, entry: &Entry) -> Result<(Shaken, bool),
         let unreadable = Error::General("the client's certificate cannot be read".to_owned());
         return Err(Failure::Broken(std::io::Error::new(ErrorKind::InvalidData, unreadable)));
     }
-    let says = Encryption { version, client_policy: entry.client_policy(), client };
+    let says = Encryption { version, name_policy: entry.name_policy(), client };
     let encrypted = Encrypted { stream: stream.into(), says: Some(Arc::new(says)) };
     Ok((Shaken { socket: Socket::Tls(Box::new(encrypted)), protocol }, is_resumed))
 }

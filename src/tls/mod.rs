@@ -2,10 +2,10 @@
 //! files change. Knows no connection and no request.
 
 mod certificate;
-mod client_auth;
 mod flaw;
 mod issued;
 mod live;
+mod name_policy;
 mod table;
 
 use std::sync::Arc;

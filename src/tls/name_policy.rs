@@ -1,4 +1,5 @@
-//! What clients must show: who verifies their certificates, and whether sessions are resumed.
+//! What TLS asks of the clients of a name: who verifies their certificates, and whether sessions
+//! are resumed.
 
 use std::sync::Arc;
 
@@ -12,33 +13,32 @@ use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::flaw::Flaw;
 use crate::base::pem;
-use crate::config::{ClientAuth, Tickets};
+use crate::config::{self, ClientAuth, Tickets};
 
-/// What is asked of the clients of some names. Names with the same policy share tickets, others
+/// What TLS asks of the clients of some names. Names with the same policy share tickets, others
 /// never do: a ticket restores a client's certificate without verifying it again.
 #[derive(Debug, Clone)]
-pub(super) struct ClientPolicy {
-    /// Equal for equal demands: whether, by whose word, and what was revoked.
+pub(super) struct NamePolicy {
+    /// Equal for equal demands on a connection: whether a certificate is asked for, by whose word
+    /// it is good, and what was revoked.
     pub(super) id: u64,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
-impl ClientPolicy {
-    /// Compiles what is written of an element's clients.
+impl NamePolicy {
+    /// Compiles what is written of some names. `at` is where, for what is wrong with it.
     ///
     /// # Errors
     /// The authorities or what they revoked cannot be used.
     pub(super) fn compile(
-        written: Option<&ClientAuth>,
-        tickets: Option<Tickets>,
+        written: &config::NamePolicy,
         at: &str,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Flaw> {
-        let verifier = written.map(|client| verifier(client, at, provider)).transpose()?;
-        // Where clients show certificates, tickets are a risk and save little.
-        let default = if written.is_some() { Tickets::Off } else { Tickets::Node };
-        let tickets = match tickets.unwrap_or(default) {
+        let client = written.client.as_ref();
+        let verifier = client.map(|client| verifier(client, at, provider)).transpose()?;
+        let tickets = match written.tickets() {
             Tickets::Off => None,
             Tickets::Node => rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
         };
@@ -120,9 +120,9 @@ fn of_crl(at: &str, what: String) -> Flaw {
     Flaw::new(format!("{at}client_crl"), what, remedy)
 }
 
-/// A digest of everything that decides whom a policy lets in.
-fn id(written: Option<&ClientAuth>) -> u64 {
-    let Some(written) = written else { return 0 };
+/// A digest of everything that decides which connections a policy lets in; 0 where that are all.
+fn id(written: &config::NamePolicy) -> u64 {
+    let Some(written) = &written.client else { return 0 };
     let mut digest = Context::new(&SHA256);
     digest.update(&[u8::from(written.is_required)]);
     for part in [Some(&written.ca), written.crl.as_ref()] {

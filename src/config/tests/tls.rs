@@ -76,7 +76,7 @@ fn a_certificate_may_ask_its_clients_for_more_or_less_than_the_others() {
     );
     let tls = loaded.config.server.tls.unwrap();
     let asked = tls.certificates.iter().map(|certificate| {
-        let client = certificate.client.as_ref()?;
+        let client = certificate.policy.client.as_ref()?;
         Some((client.is_required, client.ca.content.expose()))
     });
     let asked: Vec<_> = asked.collect();
