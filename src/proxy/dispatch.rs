@@ -274,12 +274,10 @@ pub(super) async fn forward(
     match sent {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
+            let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),
-                Some(terms) => {
-                    let terms = Terms { standing, ..terms };
-                    Content::Call(Box::new(Call::new(download, progress, terms)))
-                }
+                Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
             }))
         }
         Err(ended) => {
@@ -293,13 +291,17 @@ pub(super) async fn forward(
             } else {
                 invalidation.disarm();
             }
-            // When the client's own body was the reason, the upstream is not to blame.
-            Err(match (progress.fault(), failure) {
-                (Some(fault), _) => fault.into(),
-                (None, Failure::Timeout) if terms.is_some() => Rejection::CallIdle,
-                (None, failure) => failure.into(),
-            })
+            Err(refusal(failure, &progress, terms.is_some()))
         }
+    }
+}
+
+/// What a client reads of a failure. When its own body was the reason, no upstream is to blame.
+fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
+    match (progress.fault(), failure) {
+        (Some(fault), _) => fault.into(),
+        (None, Failure::Timeout) if is_call => Rejection::CallIdle,
+        (None, failure) => failure.into(),
     }
 }
 
