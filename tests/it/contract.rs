@@ -21,11 +21,12 @@ use portcullis::store::{
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
-use crate::support::{PATIENCE, Redis};
+use crate::support::{PATIENCE, Redis, RedisCluster};
 
 /// A store under test, and the hands of an application that writes into it.
 pub(crate) struct Subject {
     pub(crate) store: Arc<Store>,
+    /// A Redis, or one server of a cluster, which sends on.
     pub(crate) redis: Option<Redis>,
 }
 
@@ -42,6 +43,17 @@ macro_rules! over_both_stores {
 }
 pub(crate) use over_both_stores;
 
+/// The same, and one test over a Redis Cluster.
+macro_rules! over_all_stores {
+    ($($law:ident),* $(,)?) => {
+        $crate::contract::over_both_stores![$($law),*];
+        mod cluster {
+            $(#[test] fn $law() { $crate::contract::over_cluster(super::$law); })*
+        }
+    };
+}
+pub(crate) use over_all_stores;
+
 pub(crate) fn over_memory(law: impl AsyncFnOnce(Subject)) {
     runtime().block_on(async {
         let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(100_000))));
@@ -54,6 +66,23 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
     runtime().block_on(async {
         let store = open(redis.address(), config::Store::default()).await;
         law(Subject { store: Arc::new(store), redis: Some(redis) }).await;
+    });
+}
+
+pub(crate) fn over_cluster(law: impl AsyncFnOnce(Subject)) {
+    let mut cluster = RedisCluster::start(3);
+    runtime().block_on(async {
+        let seeds =
+            cluster.servers.iter().map(|it| (it.address().ip().to_string(), it.address().port()));
+        let store = RedisStore::open(&config::Store {
+            url: StoreUrl::Cluster { seeds: seeds.collect() },
+            timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+            ..config::Store::default()
+        });
+        assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
+        let redis = Some(cluster.servers.remove(0));
+        law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
     });
 }
 
@@ -136,7 +165,7 @@ const PATH: &str = "app:cache-epoch:{shop/p}";
 const ENTRY: &str = "app:cache:{shop/p}:entry:r:";
 const MINUTE: Duration = Duration::from_secs(60);
 
-over_both_stores![
+over_all_stores![
     a_token_is_listed_when_any_of_its_keys_exists,
     a_not_before_time_is_read_and_garbage_is_not_taken_for_none,
     a_revocation_lives_as_long_as_it_was_given,

@@ -71,6 +71,11 @@ impl Link {
         self.slot.get()
     }
 
+    /// Whether there is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.slot.is_taken()
+    }
+
     /// Returns once there is a connection.
     pub(super) async fn connected(&self) {
         let found = self.found.notified();
@@ -182,6 +187,14 @@ impl Link {
 
     fn give_up(&self, published: &Arc<Published>) {
         self.node.give_up(&self.slot, published);
+    }
+}
+
+impl Drop for Link {
+    /// Ends the connection, and the supervisor that waits for its loss.
+    fn drop(&mut self) {
+        self.slot.clear();
+        self.slot.lost.notify_one();
     }
 }
 

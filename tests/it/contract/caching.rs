@@ -10,10 +10,10 @@ use portcullis::store::{
     VARIANTS_MAX, VARY, WantedLock, hard_halves, soft_halves,
 };
 
-use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_both_stores, words};
+use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_all_stores, words};
 use crate::support::PATIENCE;
 
-over_both_stores![
+over_all_stores![
     a_variant_is_kept_and_found,
     each_variant_is_its_own,
     the_newest_sets_of_names_are_remembered,
