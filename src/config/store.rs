@@ -297,7 +297,8 @@ fn prefix(value: &DeValue<'_>) -> Read<String> {
 /// A wrong url is never echoed, because it may contain a password.
 fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
     const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\", \
-                            \"redis+unix:///run/redis.sock\" or \"redis-cluster://r1:6379,r2:6379\"";
+                            \"redis+unix:///run/redis.sock\" or \
+                            \"redis-cluster://r1:6379,r2:6379\"";
     let text = string(value, "it in quotes, such as \"redis://127.0.0.1:6379\"")?;
     let wrong = || Mistake::new("is not the address of a store", EXAMPLES);
     let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;

@@ -27,7 +27,7 @@ use crate::support::{PATIENCE, Redis, RedisCluster};
 pub(crate) struct Subject {
     pub(crate) store: Arc<Store>,
     /// A Redis, or one server of a cluster, which sends on.
-    pub(crate) redis: Option<Redis>,
+    pub(crate) redis: Option<Arc<Redis>>,
 }
 
 /// Makes of each law one test over the embedded store and one over Redis.
@@ -43,12 +43,14 @@ macro_rules! over_both_stores {
 }
 pub(crate) use over_both_stores;
 
-/// The same, and one test over a Redis Cluster.
+/// The same, and one test of all laws over a Redis Cluster, which takes its time to start.
 macro_rules! over_all_stores {
     ($($law:ident),* $(,)?) => {
         $crate::contract::over_both_stores![$($law),*];
-        mod cluster {
-            $(#[test] fn $law() { $crate::contract::over_cluster(super::$law); })*
+        #[test]
+        fn a_redis_cluster_keeps_all_of_this() {
+            let mut cluster = $crate::contract::Cluster::start();
+            $(cluster.keeps(stringify!($law), $law);)*
         }
     };
 }
@@ -65,25 +67,44 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
     let redis = Redis::start();
     runtime().block_on(async {
         let store = open(redis.address(), config::Store::default()).await;
-        law(Subject { store: Arc::new(store), redis: Some(redis) }).await;
+        law(Subject { store: Arc::new(store), redis: Some(Arc::new(redis)) }).await;
     });
 }
 
-pub(crate) fn over_cluster(law: impl AsyncFnOnce(Subject)) {
-    let mut cluster = RedisCluster::start(3);
-    runtime().block_on(async {
-        let seeds =
-            cluster.servers.iter().map(|it| (it.address().ip().to_string(), it.address().port()));
-        let store = RedisStore::open(&config::Store {
-            url: StoreUrl::Cluster { seeds: seeds.collect() },
-            timeout: PATIENCE,
-            connect_timeout: PATIENCE,
-            ..config::Store::default()
+/// A cluster that one law after another is tried on.
+pub(crate) struct Cluster {
+    url: StoreUrl,
+    servers: Vec<Arc<Redis>>,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let RedisCluster { servers, .. } = RedisCluster::start(3);
+        let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
+        let seeds = servers.iter().map(seed).collect();
+        Self {
+            url: StoreUrl::Cluster { seeds },
+            servers: servers.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    pub(crate) fn keeps(&mut self, name: &str, law: impl AsyncFnOnce(Subject)) {
+        println!("{name}");
+        for server in &self.servers {
+            assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+        }
+        runtime().block_on(async {
+            let store = RedisStore::open(&config::Store {
+                url: self.url.clone(),
+                timeout: PATIENCE,
+                connect_timeout: PATIENCE,
+                ..config::Store::default()
+            });
+            assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
+            let redis = Some(Arc::clone(&self.servers[0]));
+            law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
         });
-        assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
-        let redis = Some(cluster.servers.remove(0));
-        law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
-    });
+    }
 }
 
 /// A store on the server at `address`, with `settings` for the rest.

@@ -7,7 +7,8 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
-use super::part::{Cut, Origin, Part};
+use super::cut::Cut;
+use super::part::{Origin, Part};
 use crate::store::{Answers, Purge, Questions, Release, Reply, RevocationStatus, StoreError};
 
 impl RedisStore {

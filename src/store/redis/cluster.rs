@@ -18,13 +18,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::dial::dial;
-use super::link::Link;
 use super::node::Node;
 use super::reply::server_error;
 use super::scripts::Scripts;
 use super::server::Server;
 use super::slots::{Address, Redirect, SLOTS, View, key_of, slot};
-use super::topology::exchange;
 use crate::base::shard::{self, SHARDS};
 use crate::config::{self, StoreUrl};
 use crate::store::StoreError;
@@ -68,7 +66,8 @@ struct Map {
     /// By slot: a place among the servers, or beyond them where nobody is known to have it.
     by_slot: Box<[u16]>,
     servers: Vec<(Address, Arc<Server>)>,
-    replicas: Vec<Address>,
+    /// Connected too, so that one of them can be asked the moment it is promoted.
+    replicas: Vec<(Address, Arc<Server>)>,
 }
 
 impl Map {
@@ -86,7 +85,8 @@ impl Map {
     }
 
     fn known(&self, address: &Address) -> Option<&Arc<Server>> {
-        self.servers.iter().find(|(known, _)| known == address).map(|(_, server)| server)
+        let all = self.servers.iter().chain(&self.replicas);
+        all.into_iter().find(|(known, _)| known == address).map(|(_, server)| server)
     }
 }
 
@@ -167,9 +167,14 @@ impl Cluster {
             Unit::of(pipeline).into_iter().map(|unit| (unit, To::Owner)).collect();
         for round in 0..=REDIRECTS_MAX {
             let errands = self.errands(std::mem::take(&mut open))?;
+            if round > 0 {
+                // What was sent on may be the first to be asked there.
+                let connected = errands.iter().map(|errand| errand.server.link().connected());
+                let _ = tokio::time::timeout_at(deadline, join_all(connected)).await;
+            }
             let results = match errands.as_slice() {
                 [errand] if errand.is_all_of(pipeline) => {
-                    vec![exchange(self.link(errand), pipeline, &self.scripts, deadline).await]
+                    vec![self.server_of(errand).exchange(pipeline, &self.scripts, deadline).await]
                 }
                 _ => {
                     let send = |errand| self.send(errand, pipeline, deadline);
@@ -235,15 +240,15 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
         let mut own = errand.commands(pipeline);
-        exchange(self.link(errand), &mut own, &self.scripts, deadline).await
+        self.server_of(errand).exchange(&mut own, &self.scripts, deadline).await
     }
 
-    fn link<'a>(&self, errand: &'a Errand) -> &'a Link {
+    fn server_of<'a>(&self, errand: &'a Errand) -> &'a Server {
         if self.joined[shard::mine()].load(Ordering::Relaxed) {
             // A server may have come later than the thread.
             errand.server.join(&self.settings, &self.scripts);
         }
-        errand.server.link()
+        &errand.server
     }
 
     /// The units of an errand that must be sent once more, and where to.
@@ -280,7 +285,7 @@ impl Cluster {
         if map.at(slot) != at || at == map.servers.len() {
             let mut map = Map::clone(&map);
             if at == map.servers.len() {
-                let server = self.start(&address);
+                let server = self.known_or_new(&map, &address);
                 map.servers.push((address, server));
             }
             if let (Some(place), Ok(at)) =
@@ -307,6 +312,10 @@ impl Cluster {
         server
     }
 
+    fn known_or_new(&self, map: &Map, address: &Address) -> Arc<Server> {
+        map.known(address).map_or_else(|| self.start(address), Arc::clone)
+    }
+
     fn start(&self, address: &Address) -> Arc<Server> {
         let _home = self.home.enter();
         Arc::new(Server::start(&self.settings, node(address), &self.scripts))
@@ -320,11 +329,10 @@ impl Cluster {
         if view.ranges.is_empty() || is_older {
             return false;
         }
-        let mut map = Map { epoch: view.epoch, replicas: view.replicas.clone(), ..Map::empty() };
-        for address in view.primaries() {
-            let server = old.known(address).map_or_else(|| self.start(address), Arc::clone);
-            map.servers.push((address.clone(), server));
-        }
+        let mut map = Map { epoch: view.epoch, ..Map::empty() };
+        let with_server = |address: &Address| (address.clone(), self.known_or_new(&old, address));
+        map.servers.extend(view.primaries().into_iter().map(with_server));
+        map.replicas.extend(view.replicas.iter().map(with_server));
         for (first, last, address) in &view.ranges {
             let at = map.servers.iter().position(|(known, _)| known == address);
             let at = at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX);
@@ -349,7 +357,8 @@ impl Cluster {
         let views = up.into_iter().map(|(address, server)| self.view_of(address, server));
         let mut best = best(join_all(views).await.into_iter().flatten());
         if best.is_none() {
-            for address in map.replicas.iter().chain(&self.seeds) {
+            let replicas = map.replicas.iter().map(|(address, _)| address);
+            for address in replicas.chain(&self.seeds) {
                 best = self.view_from(address).await;
                 if best.is_some() {
                     break;

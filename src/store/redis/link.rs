@@ -287,8 +287,9 @@ async fn connect(
     let says = &link.node.says;
     let attempt = async {
         let connection = dial(settings, &link.node, on_push).await?;
-        // A replica loads scripts and reads sessions, and refuses only what writes.
-        if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
+        // A replica loads scripts and reads sessions, and refuses only what writes. One in a
+        // cluster sends on whatever it is asked.
+        if !link.node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }

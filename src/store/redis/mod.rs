@@ -13,6 +13,7 @@ mod certificates;
 mod cluster;
 mod connect_error;
 mod connection;
+mod cut;
 mod dial;
 mod encode;
 mod eviction;
@@ -42,8 +43,8 @@ use redis::{Cmd, Pipeline, Value};
 
 pub use self::follow::Followed;
 
+use self::cut::Cut;
 use self::follow::Follower;
-use self::part::Cut;
 use self::reply::server_error;
 use self::stream::{Told, millis};
 use self::topology::Topology;

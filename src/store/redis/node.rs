@@ -48,6 +48,11 @@ impl Node {
         Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address) }
     }
 
+    /// Whether it is one of a Redis Cluster's servers.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// The host that it was found at.
     pub(super) fn host(&self) -> &str {
         match &self.address {

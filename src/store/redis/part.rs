@@ -5,12 +5,8 @@
 //! ([`Part::Blacklist`], [`Part::Charges`], [`Part::Leases`], [`Part::Epochs`]) are cut by slots
 //! into parts of the same kind (`cut`): what they read adds up.
 
-mod cut;
-
 use bytes::Bytes;
 use redis::{Pipeline, Value};
-
-pub(super) use self::cut::Cut;
 
 use super::call::{changes, start, take_call, variants_call};
 use super::reply::{entry, unexpected, value};

@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use redis::{Pipeline, Value};
+use tokio::time::Instant;
+
 use super::eviction;
 use super::link::{self, Link};
 use super::node::Node;
-use super::scripts::Scripts;
+use super::scripts::{Forgotten, Scripts};
 use crate::base::shard::{self, SHARDS};
 use crate::config;
+use crate::store::StoreError;
 
 /// See the module. Its connections end with it.
 #[derive(Debug)]
@@ -41,6 +45,27 @@ impl Server {
             Some(own) if own.is_up() || !self.home.is_up() => own,
             _ => &self.home,
         }
+    }
+
+    /// One exchange on the current thread's connection, and another one for scripts that the server
+    /// has forgotten.
+    ///
+    /// # Errors
+    /// As [`Link::exchange`].
+    pub(super) async fn exchange(
+        &self,
+        pipeline: &mut Pipeline,
+        scripts: &Scripts,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        let link = self.link();
+        let mut replies = link.exchange(pipeline, deadline).await?;
+        if let Some(forgotten) = Forgotten::among(&replies) {
+            let mut again = forgotten.again(pipeline, scripts);
+            let second = Box::pin(link.exchange(&mut again, deadline)).await?;
+            forgotten.merge(&mut replies, second);
+        }
+        Ok(replies)
     }
 
     /// What no request waits for.

@@ -15,11 +15,10 @@ use super::cluster::Cluster;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::dial;
-use super::link::Link;
 use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
-use super::scripts::{Forgotten, Scripts};
+use super::scripts::Scripts;
 use super::server::Server;
 use super::slots::{key_of, slot};
 use super::stream::executed;
@@ -130,10 +129,7 @@ impl Topology {
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
         match &self.servers {
-            Servers::One(server) => {
-                let exchanged = exchange(server.link(), pipeline, &self.scripts, deadline);
-                exchanged.await
-            }
+            Servers::One(server) => server.exchange(pipeline, &self.scripts, deadline).await,
             Servers::Cluster(cluster) => Box::pin(cluster.run(pipeline, deadline)).await,
         }
     }
@@ -206,22 +202,6 @@ impl Topology {
             Servers::Cluster(cluster) => cluster.owner(slot(key.as_bytes())),
         }
     }
-}
-
-/// One exchange with one server, and another one for scripts that it has forgotten.
-pub(super) async fn exchange(
-    link: &Link,
-    pipeline: &mut Pipeline,
-    scripts: &Scripts,
-    deadline: Instant,
-) -> Result<Vec<Value>, StoreError> {
-    let mut replies = link.exchange(pipeline, deadline).await?;
-    if let Some(forgotten) = Forgotten::among(&replies) {
-        let mut again = forgotten.again(pipeline, scripts);
-        let second = Box::pin(link.exchange(&mut again, deadline)).await?;
-        forgotten.merge(&mut replies, second);
-    }
-    Ok(replies)
 }
 
 /// Adds changes that happen all at once or not at all.

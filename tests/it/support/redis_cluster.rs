@@ -67,6 +67,12 @@ impl RedisCluster {
         }
     }
 
+    /// Which primary had the key at the start.
+    pub(crate) fn owner(&self, key: &str) -> usize {
+        let slot: usize = self.servers[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().unwrap();
+        (0..self.primaries).rfind(|at| SLOTS * at / self.primaries <= slot).expect("an owner")
+    }
+
     /// For `store.url`.
     pub(crate) fn url(&self) -> String {
         let seeds: Vec<String> =

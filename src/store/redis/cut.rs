@@ -2,7 +2,7 @@
 //! one place each, and what those read is put together again. Purges are not among them: they are
 //! carried out before the question.
 
-use super::Part;
+use super::part::Part;
 use crate::store::{Answers, Charges, ConcurrencyLimit, Leases, Questions, WindowSet};
 
 /// Keys of one place, and where they stood in the question.
@@ -15,14 +15,14 @@ struct Group<T> {
 
 /// What the parts of a cut question borrow.
 #[derive(Debug)]
-pub(in super::super) struct Cut {
+pub(super) struct Cut {
     charges: Vec<Group<WindowSet>>,
     leases: Vec<Group<Vec<ConcurrencyLimit>>>,
 }
 
 impl Cut {
     /// Of a question; `place` says where a key lies.
-    pub(in super::super) fn of(questions: &Questions<'_>, place: &impl Fn(&str) -> u16) -> Self {
+    pub(super) fn of(questions: &Questions<'_>, place: &impl Fn(&str) -> u16) -> Self {
         let charges = questions.charges.map(|Charges { set, keys }| {
             let windows = groups(keys, &set.windows, place).into_iter();
             let set = |group: Group<Vec<_>>| Group {
@@ -37,7 +37,7 @@ impl Cut {
     }
 
     /// The parts, each of one place, in the order of those that they were cut from.
-    pub(in super::super) fn parts<'a>(
+    pub(super) fn parts<'a>(
         &'a self,
         whole: &[Part<'a>],
         place: &impl Fn(&str) -> u16,
@@ -62,12 +62,12 @@ impl Cut {
     }
 
     /// The charges of each place.
-    pub(in super::super) fn charges(&self) -> impl Iterator<Item = (&WindowSet, &[String])> {
+    pub(super) fn charges(&self) -> impl Iterator<Item = (&WindowSet, &[String])> {
         self.charges.iter().map(|group| (&group.with, &*group.keys))
     }
 
     /// Puts what groups read back into the order of the question.
-    pub(in super::super) fn restore(&self, answers: &mut Answers) {
+    pub(super) fn restore(&self, answers: &mut Answers) {
         if let Some(Ok(reply)) = &mut answers.charges {
             restore(&self.charges, &mut reply.windows);
         }
