@@ -318,8 +318,9 @@ fn only_the_topology_chooses_connections_to_redis() {
             found.insert(name);
         }
     }
-    // A link makes its connections anew by itself.
-    let expected = ["link", "topology"].map(str::to_owned);
+    // A link makes its connections anew by itself, a server has those of each thread, and whoever
+    // looks for a cluster asks its seeds.
+    let expected = ["cluster", "link", "server", "topology"].map(str::to_owned);
     assert_eq!(found, BTreeSet::from(expected), "who chooses connections to Redis");
 }
 
