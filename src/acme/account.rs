@@ -16,7 +16,7 @@ use super::records;
 use super::vault::{Vault, bytes};
 use crate::config;
 
-/// How long the account is kept; each certificate begins it anew.
+/// How long the account is kept; each certificate begins that time anew.
 pub(super) const ACCOUNT_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// See the module.
@@ -48,10 +48,15 @@ impl Accounts {
         Ok(account)
     }
 
-    /// Forgets an account that the authority does not know any more.
-    pub(super) async fn forget(&self, vault: &Vault) {
-        *self.0.lock().await = None;
-        vault.delete(&vault.keys.tls_account()).await;
+    /// Forgets the account of this name, which the authority does not know any more. Another
+    /// gateway, or another order of this one, may have made a new one since: that stays.
+    pub(super) async fn forget(&self, vault: &Vault, id: &str) {
+        let mut known = self.0.lock().await;
+        if known.as_ref().is_some_and(|account| account.id() == id) {
+            *known = None;
+        }
+        let has_id = |record: &records::Account| record.id.as_deref() == Some(id);
+        vault.delete_if(&vault.keys.tls_account(), has_id).await;
     }
 }
 
@@ -123,4 +128,40 @@ async fn make(
 
 fn builder(settings: &config::Acme) -> AccountBuilder {
     Account::builder_with_http(Box::new(Client::new(settings)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::keys::Keys;
+    use crate::store::{MemoryStore, Store};
+
+    fn account(id: &str) -> records::Account {
+        let (directory, key) = ("https://ca.test/dir".to_owned(), "plain:".to_owned());
+        records::Account { directory, key, id: Some(id.to_owned()) }
+    }
+
+    #[tokio::test]
+    async fn an_account_is_forgotten_by_its_name_alone() {
+        let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(100))));
+        let folder = std::env::temp_dir().join(format!("acme-{}", std::process::id()));
+        let vault = Vault::new(&store, &Keys::new("app"), None, Some(&folder));
+        let place = vault.keys.tls_account();
+        let lease = Lease::take(&vault.store, "lease".to_owned(), ACCOUNT_TTL).await.unwrap();
+        let written = [(place.clone(), bytes(&account("new")), ACCOUNT_TTL)];
+        vault.put_fenced(&lease.unwrap().lock, &written).await.unwrap();
+        let accounts = Accounts::default();
+        let id = async || vault.read::<records::Account>(&place).await.unwrap()?.id;
+        accounts.forget(&vault, "old").await;
+        assert_eq!(id().await.as_deref(), Some("new"), "another gateway has made it since");
+        // After a restart of the embedded store only the file has it.
+        store.delete(&place).await.unwrap();
+        accounts.forget(&vault, "old").await;
+        assert_eq!(id().await.as_deref(), Some("new"));
+        accounts.forget(&vault, "new").await;
+        assert_eq!(id().await, None);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

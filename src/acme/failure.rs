@@ -46,6 +46,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether the authority does not know the account (RFC 8555 §6.7).
+    pub(super) fn is_of_no_account(&self) -> bool {
+        let Self::Authority(instant_acme::Error::Api(problem)) = self else { return false };
+        problem.r#type.as_deref().is_some_and(|it| it.ends_with(":accountDoesNotExist"))
+    }
+
     /// The name in the metrics.
     pub(super) fn result(&self) -> &'static str {
         match self {

@@ -272,11 +272,6 @@ impl Acme {
         if matches!(failure, Failure::LeaseLost | Failure::Store(_) | Failure::Unreadable(_)) {
             return;
         }
-        if let Failure::Authority(Error::Api(problem)) = failure
-            && problem.r#type.as_deref().is_some_and(|it| it.ends_with(":accountDoesNotExist"))
-        {
-            self.accounts.forget(&self.vault).await;
-        }
         let key = self.vault.keys.tls_pause(self.name(at));
         let known: Option<records::Pause> = self.vault.read(&key).await.unwrap_or_default();
         let failures = known.map_or(0, |pause| pause.failures).saturating_add(1);
@@ -321,7 +316,11 @@ impl Acme {
             challenges: &challenges,
             replaces: self.replaced(at, held.as_ref()).await,
         };
-        let Obtained { chain, key } = desk.obtain().await?;
+        let obtained = desk.obtain().await;
+        if obtained.as_ref().is_err_and(Failure::is_of_no_account) {
+            self.accounts.forget(&self.vault, account.id()).await;
+        }
+        let Obtained { chain, key } = obtained?;
         self.store_issued(at, lease, (chain, &key)).await?;
         self.metrics.tls.ordered("issued");
         Ok(())
@@ -365,14 +364,14 @@ impl Acme {
         let left = u64::try_from(record.not_after.saturating_sub(now())).unwrap_or_default();
         let ttl = PAST_END.saturating_add(Duration::from_secs(left));
         let place = keys.tls_certificate(self.name(at));
-        let mut writes = vec![
+        let writes = [
             (place, bytes(&record), ttl),
             (keys.tls_version(), nonce()?.into_bytes(), VERSION_TTL),
         ];
-        if let Some(account) = self.vault.read::<records::Account>(&keys.tls_account()).await? {
-            writes.push((keys.tls_account(), bytes(&account), ACCOUNT_TTL));
-        }
-        self.vault.put_fenced(&lease.lock, &writes).await
+        self.vault.put_fenced(&lease.lock, &writes).await?;
+        // Its life alone: another gateway may have made a new one.
+        let _ = self.vault.store.expire(&keys.tls_account(), ACCOUNT_TTL).await;
+        Ok(())
     }
 
     /// When the authority wants a certificate renewed, in Unix seconds, where it says so (RFC

@@ -74,10 +74,24 @@ impl Vault {
         Ok(self.store.put(key, &bytes(record), ttl).await?)
     }
 
-    /// Deletes a record, as far as that can be done.
-    pub(super) async fn delete(&self, key: &str) {
-        let _ = self.store.delete(key).await;
-        if let Some(place) = self.place(key) {
+    /// Deletes a record that `is_it`, as far as that can be done: one that was written meanwhile
+    /// stays.
+    pub(super) async fn delete_if<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        is_it: impl Fn(&T) -> bool,
+    ) {
+        let is_text = |text: &str| serde_json::from_str(text).is_ok_and(|record| is_it(&record));
+        let found = self.store.read(key, RECORD_BYTES_MAX).await.ok().flatten();
+        let found = found.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        if let Some(text) = found.filter(|text| is_text(text)) {
+            // What deletes a lock if it is its holder's, deletes a value if it is still the same.
+            let _ = self.store.unlock(&HeldLock { key: key.to_owned(), token: text }).await;
+        }
+        let filed = self.filed(key).and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some(place) = self.place(key)
+            && filed.is_some_and(|text| is_text(&text))
+        {
             let _ = std::fs::remove_file(place);
         }
     }

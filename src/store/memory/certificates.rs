@@ -1,6 +1,9 @@
 //! Certificates in the embedded store: what a script does in Redis happens under one lock.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{MemoryStore, lock};
 use crate::store::{FencedWrite, SessionValue, StoreError};
@@ -31,5 +34,13 @@ impl MemoryStore {
             values.insert(key, value, Some(*ttl))?;
         }
         Ok(true)
+    }
+
+    /// See [`crate::store::Store::expire`].
+    pub fn expire(&self, key: &str, ttl: Duration) -> bool {
+        let mut values = lock(&self.values);
+        let Some(value) = values.live_mut(key) else { return false };
+        value.expires = Some(Instant::now() + ttl);
+        true
     }
 }

@@ -168,6 +168,23 @@ fn a_redis_that_lost_everything_gets_the_certificate_back() {
 }
 
 #[test]
+fn each_certificate_begins_the_life_of_the_account_anew() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    ask_all(&pebble, &[&node]);
+    node.connects(&pebble.client(), "a.test");
+    let was = record(&redis, "account");
+    redis.cli(&["PEXPIRE", &key("account"), "600000"]);
+    node.reload("names = ['a.test', 'b.test']", "names = ['a.test']");
+    node.connects(&pebble.client(), "b.test");
+    let year = 365 * 24 * 3_600_000;
+    eventually("it lives another year", || {
+        redis.cli(&["PTTL", &key("account")]).parse::<i64>().unwrap() > year - 600_000
+    });
+    assert_eq!(record(&redis, "account"), was);
+}
+
+#[test]
 fn another_secret_reads_nothing_and_orders_nothing() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
     let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
