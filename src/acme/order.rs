@@ -11,6 +11,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::answers::Answers;
+use super::client;
 use super::failure::Failure;
 use super::records;
 use super::served::Served;
@@ -168,7 +169,10 @@ impl Desk<'_> {
         let order = match placed {
             Ok(order) => order,
             Err(error) => {
-                charge.give_back(&self.vault.store, charged_us).await;
+                // What may stand with the authority counts there too.
+                if client::is_undone(&error) {
+                    charge.give_back(&self.vault.store, charged_us).await;
+                }
                 return Err(error.into());
             }
         };

@@ -114,6 +114,18 @@ fn what_the_fleet_may_order_is_counted_before_the_authority_is_asked() {
 }
 
 #[test]
+fn an_order_that_may_stand_with_the_authority_counts() {
+    let pebble = Pebble::start(LONG);
+    pebble.hold("order-plz");
+    let acme = "same_orders = '1/1h'\nretry = '1s'\ntimeout = '2s'\nchallenges = ['http-01']";
+    let node = Node::alone(&pebble, "['a.test']", acme);
+    pebble.is_holding("order-plz");
+    node.says("no whole answer within server.tls.acme.timeout");
+    node.says("server.tls.acme.same_orders is used up");
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
 fn a_gateway_alone_keeps_its_certificates_in_a_folder() {
     let pebble = Pebble::start(LONG);
     let kept = Folder::new();
