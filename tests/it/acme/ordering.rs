@@ -1,8 +1,8 @@
 //! One gateway: how a certificate comes, and what clients see until then.
 
-use super::{LONG, Node, SECRET};
+use super::{LONG, Node, SECRET, key};
 use crate::support::tls::exchange;
-use crate::support::{Client, Folder, Gateway, Pebble, operate, run};
+use crate::support::{Client, Folder, Gateway, Pebble, Redis, operate, run};
 
 #[test]
 fn a_certificate_comes_by_http() {
@@ -85,6 +85,23 @@ fn a_token_of_nobody_here_is_a_request_like_any_other() {
     for path in [&*path, "/.well-known/acme-challenge/short", "/.well-known/acme-challenge/"] {
         let reply = Client::get(node.clear, path).send();
         assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{path}");
+    }
+}
+
+#[test]
+fn tokens_are_looked_for_only_where_they_are_used() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.be_away(true);
+    let token = "x".repeat(43);
+    for (challenges, answer) in
+        [("http-01", format!("{token}.print")), ("tls-alpn-01", "hello".into())]
+    {
+        let acme = format!("challenges = ['{challenges}']");
+        let node = Node::of_fleet(&pebble, &redis.url(), "['a.test']", &acme);
+        let place = key(&format!("answer:{token}"));
+        redis.cli(&["SET", &place, &format!("{token}.print"), "EX", "600"]);
+        let path = format!("/.well-known/acme-challenge/{token}");
+        assert_eq!(Client::get(node.clear, &path).send().text(), answer, "{challenges}");
     }
 }
 
