@@ -17,7 +17,8 @@ use super::account::{ACCOUNT_TTL, Accounts};
 use super::answers::Answers;
 use super::failure::Failure;
 use super::lease::{Lease, nonce};
-use super::order::{Desk, Obtained, proof_digest};
+use super::order::{Desk, Obtained};
+use super::proofs::Proofs;
 use super::records;
 use super::schedule::{due_at, pause, within};
 use super::served::{Held, Served, State};
@@ -50,6 +51,7 @@ pub struct Acme {
     challenges: Vec<Challenge>,
     vault: Vault,
     answers: Answers,
+    proofs: Proofs,
     served: Served,
     accounts: Accounts,
     metrics: Arc<Metrics>,
@@ -84,6 +86,7 @@ impl Acme {
         Some(Self {
             vault: Vault::new(store, keys, secret.as_ref(), settings.folder.as_ref()),
             answers: Answers::new(store, keys),
+            proofs: Proofs::default(),
             served: Served::new(&settings.names),
             accounts: Accounts::default(),
             metrics: Arc::clone(metrics),
@@ -136,15 +139,24 @@ impl Acme {
         Some(Bytes::from(self.answers.to_token(token).await?))
     }
 
-    /// What a handshake shows that asks for the proof of a name (RFC 8737 §3).
-    pub async fn proof(&self, name: &str) -> Option<Arc<ServerConfig>> {
+    /// The key authorization by which a handshake may prove a name, as it stands now; nothing
+    /// where none is to be proved.
+    pub async fn key_authorization(&self, name: &str) -> Option<String> {
         let name = name.to_ascii_lowercase();
         if !self.served.has_name(&name) {
             return None;
         }
-        let whole = self.answers.to_name(&name).await?;
-        let made = tls::proof(&name, &proof_digest(&whole));
-        made.map_err(|error| tracing::warn!("{error}")).ok().map(Arc::new)
+        let found = self.answers.to_name(&name).await;
+        if found.is_none() {
+            self.proofs.forget(&name);
+        }
+        found
+    }
+
+    /// What a handshake shows that asks for the proof of a name (RFC 8737 §3). The first time it
+    /// takes a signature.
+    pub fn proof(&self, name: &str, key_authorization: &str) -> Option<Arc<ServerConfig>> {
+        self.proofs.of(&name.to_ascii_lowercase(), key_authorization)
     }
 
     /// Whether a certificate for this name is ordered here.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
     Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
@@ -310,9 +309,4 @@ fn kind_of(challenge: &Challenge) -> ChallengeType {
         Challenge::Http => ChallengeType::Http01,
         Challenge::TlsAlpn => ChallengeType::TlsAlpn01,
     }
-}
-
-/// What a handshake shows of a key authorization (RFC 8737 §3).
-pub(super) fn proof_digest(key_authorization: &str) -> Vec<u8> {
-    digest(&SHA256, key_authorization.as_bytes()).as_ref().to_vec()
 }
