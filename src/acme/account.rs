@@ -60,20 +60,32 @@ impl Accounts {
     }
 }
 
+/// What is stored of an account with this authority, and its key in PKCS#8. What cannot be read is
+/// as good as none: a new account costs little, and without one nothing is renewed.
 async fn stored(
     settings: &config::Acme,
     vault: &Vault,
-) -> Result<Option<records::Account>, Failure> {
-    let record: Option<records::Account> = vault.read(&vault.keys.tls_account()).await?;
-    Ok(record.filter(|record| record.directory == settings.directory))
+) -> Result<Option<(records::Account, Vec<u8>)>, Failure> {
+    let place = vault.keys.tls_account();
+    let record: Option<records::Account> = vault.read(&place).await?;
+    let Some(record) = record.filter(|record| record.directory == settings.directory) else {
+        return Ok(None);
+    };
+    match vault.unwrap(&place, &record.key) {
+        Ok(key) => Ok(Some((record, key))),
+        Err(failure) => {
+            tracing::warn!(
+                key = place,
+                "the account is not used, and a new one is made: {failure}"
+            );
+            Ok(None)
+        }
+    }
 }
 
 async fn stored_or_made(settings: &config::Acme, vault: &Vault) -> Result<Account, Failure> {
     loop {
-        if let Some(record) = stored(settings, vault).await?
-            && let Some(id) = record.id
-        {
-            let key = vault.unwrap(&vault.keys.tls_account(), &record.key)?;
+        if let Some((records::Account { id: Some(id), .. }, key)) = stored(settings, vault).await? {
             let key = PrivatePkcs8KeyDer::from(key);
             let account = builder(settings).from_parts(id, key, settings.directory.clone());
             return Ok(account.await?);
@@ -99,20 +111,20 @@ async fn make(
 ) -> Result<Option<Account>, Failure> {
     let place = vault.keys.tls_account();
     let begun = stored(settings, vault).await?;
-    if begun.as_ref().is_some_and(|record| record.id.is_some()) {
+    if begun.as_ref().is_some_and(|(record, _)| record.id.is_some()) {
         return Ok(None);
     }
-    let mut record = match begun {
+    let (mut record, der) = match begun {
         Some(begun) => begun,
         None => {
             let (_, key) = Key::generate_pkcs8()?;
-            let key = vault.wrap(&place, key.secret_pkcs8_der())?;
-            records::Account { directory: settings.directory.clone(), key, id: None }
+            let der = key.secret_pkcs8_der().to_vec();
+            let (directory, key) = (settings.directory.clone(), vault.wrap(&place, &der)?);
+            (records::Account { directory, key, id: None }, der)
         }
     };
     let write = |record: &records::Account| [(place.clone(), bytes(record), ACCOUNT_TTL)];
     vault.put_fenced(&lease.lock, &write(&record)).await?;
-    let der = vault.unwrap(&place, &record.key)?;
     let key = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from(der.as_slice()))?;
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der));
     let made = builder(settings).create_from_key((key, der), settings.directory.clone());

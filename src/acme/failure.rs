@@ -29,7 +29,7 @@ pub(super) enum Failure {
     #[error("what the authority issued cannot be used: {0}")]
     Unusable(String),
     /// Something stored cannot be read.
-    #[error("{0}; is server.tls.secret the same on all gateways?")]
+    #[error("{0} with server.tls.secret, which must be the same on all gateways")]
     Unreadable(String),
     /// The whole order took too long.
     #[error("the order took longer than server.tls.acme.order_timeout")]

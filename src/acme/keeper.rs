@@ -69,6 +69,16 @@ enum Need {
     Nothing(i64),
 }
 
+/// What the store has of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// One that is shown now.
+    Shown,
+    /// One that this gateway cannot read, such as one of another secret.
+    Unreadable,
+    Nothing,
+}
+
 impl Acme {
     /// What `[server.tls.acme]` says; nothing where it says nothing. Does nothing yet.
     pub fn new(
@@ -177,14 +187,25 @@ impl Acme {
         self.names(at).first().map_or("", String::as_str)
     }
 
-    /// Takes the certificate that is stored; whether there is one.
-    async fn adopt(&self, at: usize) -> Result<bool, Failure> {
+    /// Takes the certificate that is stored.
+    async fn adopt(&self, at: usize) -> Result<Stored, Failure> {
         let place = self.vault.keys.tls_certificate(self.name(at));
         let Some(record) = self.vault.read::<records::Certificate>(&place).await? else {
-            return Ok(false);
+            return Ok(Stored::Nothing);
         };
-        self.served.adopt(at, record, (&self.vault, &place))?;
-        Ok(true)
+        let version = record.version.clone();
+        match self.served.adopt(at, record, (&self.vault, &place)) {
+            Ok(()) => Ok(Stored::Shown),
+            Err(failure) => {
+                if self.served.is_first_refusal(at, version) {
+                    tracing::warn!(
+                        key = place,
+                        "a stored certificate is not used, as if there were none: {failure}"
+                    );
+                }
+                Ok(Stored::Unreadable)
+            }
+        }
     }
 
     /// Looks once; returns when to look again.
@@ -246,7 +267,7 @@ impl Acme {
 
     /// What a set of names needs now.
     async fn need(&self, at: usize) -> Result<Need, Failure> {
-        let is_stored = self.adopt(at).await?;
+        let stored = self.adopt(at).await?;
         let Some(held) = self.served.held(at) else {
             return Ok(Need::Order("there is none yet".to_owned()));
         };
@@ -264,10 +285,12 @@ impl Acme {
         let left = held.issued.dates().1.saturating_sub(now());
         Ok(if due <= now() {
             Need::Order(format!("it is to be renewed: it ends in {left} s"))
-        } else if is_stored {
-            Need::Nothing(due)
-        } else {
+        } else if stored == Stored::Nothing {
             Need::PutBack
+        } else {
+            // What others have written is not written over while there is no need: they may be
+            // those with the new secret.
+            Need::Nothing(due)
         })
     }
 

@@ -1,6 +1,6 @@
 //! Several gateways and one Redis: one account, one order, one certificate, whoever dies.
 
-use super::{LONG, Node, ask_all, key, record};
+use super::{LONG, Node, SECRET, ask_all, key, record};
 use crate::support::{Pebble, Redis, TcpProxy, eventually};
 
 const NAMES: &str = "['a.test']";
@@ -185,17 +185,35 @@ fn each_certificate_begins_the_life_of_the_account_anew() {
 }
 
 #[test]
-fn another_secret_reads_nothing_and_orders_nothing() {
+fn another_secret_reads_nothing_and_orders_anew() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
-    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
-    ask_all(&pebble, &[&node]);
-    node.connects(&pebble.client(), "a.test");
-    let mut record = record(&redis, "cert:a.test");
-    let other = record["key"].as_str().unwrap().replace("aes-256-gcm:A", "aes-256-gcm:B");
-    let other = other.replace("aes-256-gcm:", "aes-256-gcm:AAAA");
-    record["key"] = other.into();
-    redis.cli(&["SET", &key("cert:a.test"), &record.to_string(), "EX", "600"]);
-    let stranger = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
-    stranger.says("is server.tls.secret the same on all gateways?");
-    assert_eq!(pebble.orders(), 1);
+    let old = Node::of_fleet(&pebble, &redis.url(), NAMES, &format!("{QUICK}\ncheck = '100ms'"));
+    ask_all(&pebble, &[&old]);
+    let client = pebble.client();
+    let certificate = old.shows(&client, "a.test");
+    let secret = SECRET.replace("an example", "another secret");
+    let started = |secret: &str| {
+        let tables = format!("[store]\nurl = \"{}\"", redis.url());
+        Node::start_with(&pebble, NAMES, secret, ["", QUICK, &tables])
+    };
+    let new = started(&secret);
+    ask_all(&pebble, &[&new]);
+    let renewed = new.shows(&client, "a.test");
+    assert_ne!(renewed, certificate);
+    for what in ["a stored certificate is not used", "the account is not used"] {
+        new.says(what);
+    }
+    let said = new.gateway.stderr();
+    for key in ["cert:a.test", "account"] {
+        assert!(said.contains(&format!("the private key in {} cannot be read", self::key(key))));
+    }
+    assert!(said.contains("server.tls.secret, which must be the same"), "{said}");
+    assert_eq!((pebble.orders(), pebble.accounts()), (2, 2));
+    // Who still has the old secret goes on with what it has, and says so once.
+    old.says("a stored certificate is not used");
+    assert_eq!(old.shows(&client, "a.test"), certificate);
+    // The rest of the fleet follows, and orders nothing.
+    assert_eq!(started(&secret).shows(&client, "a.test"), renewed);
+    assert_eq!(old.gateway.stderr().matches("a stored certificate is not used").count(), 1);
+    assert_eq!(pebble.orders(), 2);
 }
