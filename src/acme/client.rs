@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::header::{CONNECTION, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Collected, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::pki_types::CertificateDer;
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::net::{self, Connection};
 
+/// Longest time that an authority may tell us to wait, in seconds: a day.
+const RETRY_AFTER_MAX: u64 = 24 * 3600;
 /// Largest head and body of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -89,7 +91,8 @@ impl Client {
         })?;
         let mut connection = Connection::over(stream, HEAD_BYTES_MAX).await.map_err(faulty)?;
         *is_sent = changes;
-        let (parts, body) = connection.send(request).await.map_err(faulty)?.into_parts();
+        let (mut parts, body) = connection.send(request).await.map_err(faulty)?.into_parts();
+        bound_retry(&mut parts.headers);
         if is_head && parts.status != StatusCode::OK {
             // Only nonces are asked for so. It goes before what is to be changed, and who asked
             // for that could not tell the one refusal from the other.
@@ -97,6 +100,15 @@ impl Client {
         }
         let body = net::collect(body, BODY_BYTES_MAX).await.map_err(faulty)?;
         Ok(BytesResponse { parts, body: Box::new(body) })
+    }
+}
+
+/// Bounds for how long an authority may tell us to wait, in seconds (RFC 9110 §10.2.3): a number
+/// that no clock can be moved by ends the task that adds it.
+fn bound_retry(headers: &mut HeaderMap) {
+    let seconds = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.trim().parse().ok());
+    if seconds.is_some_and(|seconds: u64| seconds > RETRY_AFTER_MAX) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_MAX));
     }
 }
 
@@ -146,5 +158,23 @@ mod tests {
         }
         assert!(!is_undone(&other("no whole answer".to_owned())));
         assert!(!is_undone(&Error::Str("no order URL found")));
+    }
+
+    #[test]
+    fn nobody_is_told_to_wait_for_longer_than_a_day() {
+        for (said, kept) in [
+            ("3600", "3600"),
+            ("86400", "86400"),
+            ("86401", "86400"),
+            (" 18446744073709551615", "86400"),
+            // What is no number of 64 bits is not understood, and does no harm.
+            ("18446744073709551616", "18446744073709551616"),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(said));
+            bound_retry(&mut headers);
+            assert_eq!(headers[RETRY_AFTER], kept, "{said}");
+        }
     }
 }

@@ -134,10 +134,15 @@ impl Acme {
 
     /// Begins to look after the certificates, until nobody needs this any more.
     pub fn begin(self: &Arc<Self>) {
+        let retry = self.settings.retry;
         for at in 0..self.settings.names.len() {
-            tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&self.news), at));
+            let (acme, news) = (Arc::downgrade(self), Arc::clone(&self.news));
+            let begin = move || keep(Weak::clone(&acme), Arc::clone(&news), at);
+            tokio::spawn(again_after_a_panic("looks after a certificate", retry, begin));
         }
-        tokio::spawn(follow(Arc::downgrade(self), self.settings.follow));
+        let (acme, follow_period) = (Arc::downgrade(self), self.settings.follow);
+        let begin = move || follow(Weak::clone(&acme), follow_period);
+        tokio::spawn(again_after_a_panic("follows the fleet's certificates", retry, begin));
     }
 
     /// What a token is answered over clear HTTP (RFC 8555 §8.3).
@@ -254,10 +259,10 @@ impl Acme {
             self.served.note(at, "waiting", "another gateway orders it");
             return Ok(self.settings.lease.min(self.settings.check));
         };
-        self.metrics.tls.leads(1);
+        let leads = self.metrics.tls.leads();
         let work = tokio::time::timeout(self.settings.order_timeout, self.order(at, &lease));
         let done = lease.during(async { work.await.unwrap_or(Err(Failure::TimedOut)) }).await;
-        self.metrics.tls.leads(-1);
+        drop(leads);
         if let Err(failure) = &done {
             self.failed(at, failure).await;
         }
@@ -509,5 +514,38 @@ async fn follow(acme: Weak<Acme>, period: Duration) {
         keeper.load().await;
         seen = version;
         keeper.news.notify_waiters();
+    }
+}
+
+/// Does what `begin` begins until that ends by itself. What panics begins again after a pause: it
+/// must not stand still for as long as the process lives.
+async fn again_after_a_panic<F>(what: &'static str, pause: Duration, mut begin: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(begin()).await
+        && error.is_panic()
+    {
+        tracing::error!("the task that {what} has panicked, and begins again in {pause:?}");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_panicked_begins_again_after_a_pause() {
+        let (mut turns, began) = (0, Instant::now());
+        let pause = Duration::from_secs(60);
+        let begin = || {
+            turns += 1;
+            let turn = turns;
+            async move { assert!(turn > 2, "as it was to be shown") }
+        };
+        again_after_a_panic("is tried out", pause, begin).await;
+        assert_eq!((turns, began.elapsed()), (3, 2 * pause));
     }
 }
