@@ -125,11 +125,19 @@ impl Acme {
     /// Takes what the store has, within the store's time, so that a gateway which begins anew shows
     /// its certificates from the first handshake on.
     pub async fn load(&self) {
+        self.load_all().await;
+    }
+
+    /// Whether the store has told of all of them.
+    async fn load_all(&self) -> bool {
+        let mut is_told = true;
         for at in 0..self.settings.names.len() {
             if let Err(failure) = self.adopt(at).await {
+                is_told = false;
                 self.served.note(at, "store", &failure.to_string());
             }
         }
+        is_told
     }
 
     /// Begins to look after the certificates, until nobody needs this any more.
@@ -511,7 +519,9 @@ async fn follow(acme: Weak<Acme>, period: Duration) {
         if version.is_none() || version == seen {
             continue;
         }
-        keeper.load().await;
+        if !keeper.load_all().await {
+            continue;
+        }
         seen = version;
         keeper.news.notify_waiters();
     }

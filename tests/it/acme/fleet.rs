@@ -154,6 +154,32 @@ fn without_redis_what_is_there_is_shown_and_nothing_is_ordered() {
 }
 
 #[test]
+fn a_follower_that_could_not_read_a_certificate_tries_again() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    ask_all(&pebble, &[&node]);
+    let client = pebble.client();
+    let certificate = node.shows(&client, "a.test");
+    drop(node);
+    let place = key("cert:a.test");
+    let record = redis.cli(&["GET", &place]);
+    redis.cli(&["DEL", &place]);
+    redis.cli(&["RPUSH", &place, "no text"]);
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    // Only who follows looks again within the test.
+    let follower = Node::of_fleet(&pebble, &redis.url(), NAMES, &QUICK.replace("'1s'", "'1h'"));
+    // It is read at the start, by who looks after it, and by who follows.
+    eventually("it is read in vain", || {
+        let errors = redis.cli(&["INFO", "errorstats"]);
+        let count = errors.split("errorstat_WRONGTYPE:count=").nth(1);
+        count.is_some_and(|it| it.trim_end().lines().next().unwrap().parse::<u32>().unwrap() > 2)
+    });
+    redis.cli(&["SET", &place, &record, "EX", "600"]);
+    assert_eq!(follower.shows(&client, "a.test"), certificate);
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
 fn a_redis_that_lost_everything_gets_the_certificate_back() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
     let acme = format!("{QUICK}\ncheck = '100ms'");
