@@ -71,7 +71,7 @@ async fn stored(
     let Some(record) = record.filter(|record| record.directory == settings.directory) else {
         return Ok(None);
     };
-    match vault.unwrap(&place, &record.key) {
+    match vault.wrapping.unwrap(&place, &record.key) {
         Ok(key) => Ok(Some((record, key))),
         Err(failure) => {
             tracing::warn!(
@@ -119,7 +119,7 @@ async fn make(
         None => {
             let (_, key) = Key::generate_pkcs8()?;
             let der = key.secret_pkcs8_der().to_vec();
-            let (directory, key) = (settings.directory.clone(), vault.wrap(&place, &der)?);
+            let (directory, key) = (settings.directory.clone(), vault.wrapping.wrap(&place, &der)?);
             (records::Account { directory, key, id: None }, der)
         }
     };

@@ -1,6 +1,7 @@
 //! Why there is no certificate.
 
 use crate::store::StoreError;
+use crate::tls::WrapError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,9 @@ pub(super) enum Failure {
     /// What it issued is of no use.
     #[error("what the authority issued cannot be used: {0}")]
     Unusable(String),
-    /// Something stored cannot be read.
-    #[error("{0} with server.tls.secret, which must be the same on all gateways")]
-    Unreadable(String),
+    /// A private key cannot be wrapped, or not be read again.
+    #[error(transparent)]
+    Wrapped(#[from] WrapError),
     /// The whole order took too long.
     #[error("the order took longer than server.tls.acme.order_timeout")]
     TimedOut,
@@ -55,7 +56,7 @@ impl Failure {
     /// The name in the metrics.
     pub(super) fn result(&self) -> &'static str {
         match self {
-            Self::Store(_) | Self::Unreadable(_) => "store",
+            Self::Store(_) | Self::Wrapped(_) => "store",
             Self::Authority(_) | Self::NoChallenge(_) | Self::Unusable(_) | Self::Crypto(_) => {
                 "failed"
             }

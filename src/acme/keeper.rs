@@ -233,7 +233,7 @@ impl Acme {
                 tracing::warn!(name, "an order by ACME was given up: {}", Failure::LeaseLost);
                 self.settings.lease
             }
-            Err(failure @ (Failure::Store(_) | Failure::Unreadable(_))) => {
+            Err(failure @ (Failure::Store(_) | Failure::Wrapped(_))) => {
                 self.metrics.tls.ordered(failure.result());
                 self.served.note(at, "store", &failure.to_string());
                 self.settings.retry
@@ -321,7 +321,7 @@ impl Acme {
 
     /// Tells all gateways to wait after a failed order.
     async fn failed(&self, at: usize, failure: &Failure) {
-        if matches!(failure, Failure::LeaseLost | Failure::Store(_) | Failure::Unreadable(_)) {
+        if matches!(failure, Failure::LeaseLost | Failure::Store(_) | Failure::Wrapped(_)) {
             return;
         }
         let key = self.vault.keys.tls_pause(self.name(at));
@@ -391,7 +391,7 @@ impl Acme {
         let record = records::Certificate {
             names: self.names(at).to_vec(),
             directory: self.settings.directory.clone(),
-            key: self.vault.wrap(&place, key)?,
+            key: self.vault.wrapping.wrap(&place, key)?,
             chain,
             not_before,
             not_after,

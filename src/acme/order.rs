@@ -137,7 +137,8 @@ impl Desk<'_> {
         let is_ours = record.names == self.names
             && record.directory == self.settings.directory
             && record.account == self.account.id();
-        let Some(key) = self.vault.unwrap(&place, &record.key).ok().filter(|_| is_ours) else {
+        let Some(key) = self.vault.wrapping.unwrap(&place, &record.key).ok().filter(|_| is_ours)
+        else {
             return Ok(None);
         };
         let mut order = match self.account.order(record.url.clone()).await {
@@ -182,7 +183,7 @@ impl Desk<'_> {
             account: self.account.id().to_owned(),
             url: order.url().to_owned(),
             charged_us,
-            key: self.vault.wrap(&place, &key)?,
+            key: self.vault.wrapping.wrap(&place, &key)?,
         };
         self.vault.put_fenced(self.lease, &[(place, bytes(&record), ORDER_TTL)]).await?;
         self.served.note(self.at, "ordered", "the authority has taken the order");

@@ -108,7 +108,7 @@ impl Served {
         if self.held(at).as_ref().is_some_and(is_known) {
             return Ok(());
         }
-        let key = vault.unwrap(place, &record.key)?;
+        let key = vault.wrapping.unwrap(place, &record.key)?;
         let issued = Issued::read(record.chain.as_bytes(), &key).map_err(Failure::Unusable)?;
         if let Some(slot) = self.slots().get_mut(at) {
             slot.held = Some(Held { record, issued });

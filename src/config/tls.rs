@@ -25,7 +25,7 @@ pub struct Tls {
     pub acme: Option<Box<Acme>>,
     /// What clients of names without a certificate of their own in the file must show.
     pub client: Option<ClientAuth>,
-    /// What private keys are wrapped with in the store.
+    /// What private keys, and those of tickets, are wrapped with in the store.
     pub secret: Option<Secret>,
     /// How long a handshake may take, from the connection's start.
     pub handshake_timeout: Duration,
@@ -77,6 +77,8 @@ pub enum Tickets {
     Off,
     /// Each node opens its own.
     Node,
+    /// Each node opens those of all that share its store.
+    Fleet,
 }
 
 impl Tls {
@@ -122,7 +124,8 @@ const CLIENT_AUTH: [(&str, ClientMode); 3] = [
     ("required", ClientMode::Required),
 ];
 /// What `tickets` may be.
-const TICKETS: [(&str, Tickets); 2] = [("node", Tickets::Node), ("off", Tickets::Off)];
+const TICKETS: [(&str, Tickets); 3] =
+    [("node", Tickets::Node), ("fleet", Tickets::Fleet), ("off", Tickets::Off)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientMode {

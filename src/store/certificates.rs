@@ -50,4 +50,20 @@ impl Store {
             Self::Memory(store) => Ok(store.expire(key, ttl)),
         }
     }
+
+    /// Writes one value where there is none. False when there is one.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.put_new(key, value, ttl).await,
+            Self::Memory(store) => store.put_new(key, value, ttl),
+        }
+    }
 }

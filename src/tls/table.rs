@@ -14,7 +14,8 @@ use super::client_auth::ClientPolicy;
 use super::flaw::Flaw;
 use super::issued::Issued;
 use super::provider;
-use crate::config;
+use super::tickets::TicketKeys;
+use crate::config::{self, Tickets};
 
 /// What is spoken above TLS, most wanted first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -33,6 +34,8 @@ pub struct Table {
     certificates: Vec<ServerCertificate>,
     /// What is asked of clients of names whose certificates come later.
     of_issued: Option<ClientPolicy>,
+    /// The keys of tickets, where a fleet shares them.
+    ticket_keys: Option<Arc<TicketKeys>>,
     /// Whether clients of some name must show something else than those of another.
     has_several_policies: bool,
 }
@@ -72,6 +75,13 @@ impl Table {
         let mut flaws = Vec::new();
         let mut certificates = Vec::new();
         let mut policies: Vec<ClientPolicy> = Vec::new();
+        let ticket_keys = match written.tickets {
+            Some(Tickets::Fleet) => former
+                .and_then(|table| table.ticket_keys.clone())
+                .or_else(|| TicketKeys::new().map(Arc::new)),
+            _ => None,
+        };
+        let tickets = (written.tickets, ticket_keys.as_ref());
         for (index, element) in written.certificates.iter().enumerate() {
             let at = format!("certificates[{index}]");
             match certificate::server(element, &at, &provider) {
@@ -79,7 +89,7 @@ impl Table {
                 Err(flaw) => flaws.push(flaw),
             }
             let at = if element.client.is_some() { format!("{at}.") } else { String::new() };
-            match ClientPolicy::compile(element.client.as_ref(), written.tickets, &at, &provider) {
+            match ClientPolicy::compile(element.client.as_ref(), tickets, &at, &provider) {
                 Ok(policy) => {
                     let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
                     let policy = known.fold(policy, ClientPolicy::sharing_tickets);
@@ -89,8 +99,7 @@ impl Table {
             }
         }
         let of_issued = written.acme.as_ref().map(|_| {
-            let policy =
-                ClientPolicy::compile(written.client.as_ref(), written.tickets, "", &provider)?;
+            let policy = ClientPolicy::compile(written.client.as_ref(), tickets, "", &provider)?;
             let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
             Ok(known.fold(policy, ClientPolicy::sharing_tickets))
         });
@@ -106,7 +115,7 @@ impl Table {
             return Err(flaws);
         }
         let table = Self::of(written, certificates, &policies, &provider)?;
-        Ok(Self { of_issued, ..table })
+        Ok(Self { of_issued, ticket_keys, ..table })
     }
 
     /// The same with certificates that no file holds. A name that a file has keeps the file's.
@@ -160,7 +169,7 @@ impl Table {
         let nameless = default.or(single);
         let has_several_policies = policies.windows(2).any(|two| two[0].id != two[1].id);
         let entries = entries.finished()?;
-        let of_issued = None;
+        let (of_issued, ticket_keys) = (None, None);
         Ok(Self {
             entries,
             exact,
@@ -169,8 +178,14 @@ impl Table {
             nameless,
             certificates,
             of_issued,
+            ticket_keys,
             has_several_policies,
         })
+    }
+
+    /// The keys of tickets, where a fleet shares them.
+    pub fn ticket_keys(&self) -> Option<&Arc<TicketKeys>> {
+        self.ticket_keys.as_ref()
     }
 
     fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {

@@ -43,4 +43,14 @@ impl MemoryStore {
         value.expires = Some(Instant::now() + ttl);
         true
     }
+
+    /// See [`crate::store::Store::put_new`].
+    pub fn put_new(&self, key: &str, value: &[u8], ttl: Duration) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        if values.live(key).is_some() {
+            return Ok(false);
+        }
+        let value = SessionValue::Text(Bytes::copy_from_slice(value));
+        values.insert(key, value, Some(ttl)).map(|()| true)
+    }
 }

@@ -48,4 +48,16 @@ impl RedisStore {
         command.arg(key).arg(millis(ttl));
         Ok(matches!(self.run_one(command).await?, Value::Int(1)))
     }
+
+    /// See [`crate::store::Store::put_new`].
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
+        Ok(self.run_one(command).await? != Value::Nil)
+    }
 }

@@ -231,7 +231,7 @@ fn another_secret_reads_nothing_and_orders_anew() {
     }
     let said = new.gateway.stderr();
     for key in ["cert:a.test", "account"] {
-        assert!(said.contains(&format!("the private key in {} cannot be read", self::key(key))));
+        assert!(said.contains(&format!("the secret key in {} cannot be read", self::key(key))));
     }
     assert!(said.contains("server.tls.secret, which must be the same"), "{said}");
     assert_eq!((pebble.orders(), pebble.accounts()), (2, 2));

@@ -10,6 +10,7 @@ over_both_stores![
     only_who_has_the_lease_writes,
     a_value_is_read_whole_or_not_at_all,
     a_life_begins_anew_and_the_value_stays,
+    who_comes_first_writes,
 ];
 
 fn lease(token: &str) -> HeldLock {
@@ -63,4 +64,13 @@ async fn a_life_begins_anew_and_the_value_stays(it: Subject) {
     assert_eq!(it.store.read(&key, 10).await, Ok(Some(Bytes::from_static(b"value"))));
     let ttl = it.ttl(&key).await.unwrap();
     assert!(ttl <= 10 * MINUTE && ttl > 5 * MINUTE, "{ttl:?}");
+}
+
+async fn who_comes_first_writes(it: Subject) {
+    let key = Keys::new("app").tls_tickets(1);
+    assert_eq!(it.store.put_new(&key, b"first", MINUTE).await, Ok(true));
+    assert_eq!(it.store.put_new(&key, b"second", 10 * MINUTE).await, Ok(false));
+    assert_eq!(it.store.read(&key, 10).await, Ok(Some(Bytes::from_static(b"first"))));
+    let ttl = it.ttl(&key).await.unwrap();
+    assert!(ttl <= MINUTE && ttl > MINUTE / 2, "{ttl:?}");
 }
