@@ -25,7 +25,7 @@ pub struct Tls {
     pub acme: Option<Box<Acme>>,
     /// What holds for names without a certificate of their own in the file.
     pub policy: NamePolicy,
-    /// What private keys are wrapped with in the store.
+    /// What private keys, and those of tickets, are wrapped with in the store.
     pub secret: Option<Secret>,
     /// How long a handshake may take, from the connection's start.
     pub handshake_timeout: Duration,
@@ -36,6 +36,14 @@ pub struct Tls {
     pub redirect: bool,
     /// How long browsers are told to come over TLS alone (RFC 6797); zero: they are told nothing.
     pub hsts: Duration,
+}
+
+impl Tls {
+    /// Whether the gateways of a fleet open each other's tickets.
+    pub fn shares_tickets(&self) -> bool {
+        // What is written of tickets is written once, for all names.
+        self.policy.tickets == Some(Tickets::Fleet)
+    }
 }
 
 /// One element of `certificates`.
@@ -93,6 +101,8 @@ pub enum Tickets {
     Off,
     /// Each node opens its own.
     Node,
+    /// Each node opens those of all that share its store.
+    Fleet,
 }
 
 impl Tls {
@@ -138,7 +148,8 @@ const CLIENT_AUTH: [(&str, ClientMode); 3] = [
     ("required", ClientMode::Required),
 ];
 /// What `tickets` may be.
-const TICKETS: [(&str, Tickets); 2] = [("node", Tickets::Node), ("off", Tickets::Off)];
+const TICKETS: [(&str, Tickets); 3] =
+    [("node", Tickets::Node), ("fleet", Tickets::Fleet), ("off", Tickets::Off)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientMode {

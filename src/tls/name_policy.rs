@@ -12,6 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::flaw::Flaw;
+use super::tickets::{TicketKeys, Ticketer};
 use crate::base::pem;
 use crate::config::{self, ClientAuth, Tickets};
 
@@ -27,22 +28,29 @@ pub(super) struct NamePolicy {
 }
 
 impl NamePolicy {
-    /// Compiles what is written of some names. `at` is where, for what is wrong with it.
+    /// Compiles what is written of some names; `fleet` has the keys of tickets that a fleet shares.
+    /// `at` is where it is written, for what is wrong with it.
     ///
     /// # Errors
     /// The authorities or what they revoked cannot be used.
     pub(super) fn compile(
         written: &config::NamePolicy,
+        fleet: Option<&Arc<TicketKeys>>,
         at: &str,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Flaw> {
         let client = written.client.as_ref();
         let verifier = client.map(|client| verifier(client, at, provider)).transpose()?;
-        let tickets = match written.tickets() {
-            Tickets::Off => None,
-            Tickets::Node => rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
+        let digest = client.map_or([0; 32], digest_of);
+        let tickets: Option<Arc<dyn ProducesTickets>> = match (written.tickets(), fleet) {
+            (Tickets::Fleet, Some(keys)) => Some(Arc::new(Ticketer::new(keys, digest))),
+            (Tickets::Node, _) => rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
+            (Tickets::Off | Tickets::Fleet, _) => None,
         };
-        Ok(Self { id: id(written), verifier, tickets })
+        let (first, _) = digest.as_chunks::<8>();
+        let id = first.first().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let id = if client.is_some() { id.max(1) } else { 0 };
+        Ok(Self { id, verifier, tickets })
     }
 
     /// The same with another's tickets, where both ask for the same.
@@ -120,9 +128,8 @@ fn of_crl(at: &str, what: String) -> Flaw {
     Flaw::new(format!("{at}client_crl"), what, remedy)
 }
 
-/// A digest of everything that decides which connections a policy lets in; 0 where that are all.
-fn id(written: &config::NamePolicy) -> u64 {
-    let Some(written) = &written.client else { return 0 };
+/// A digest of everything that decides whom a policy lets in.
+fn digest_of(written: &ClientAuth) -> [u8; 32] {
     let mut digest = Context::new(&SHA256);
     digest.update(&[u8::from(written.is_required)]);
     for part in [Some(&written.ca), written.crl.as_ref()] {
@@ -130,7 +137,7 @@ fn id(written: &config::NamePolicy) -> u64 {
         digest.update(&(content.len() as u64).to_be_bytes());
         digest.update(content);
     }
-    let digest = digest.finish();
-    let (first, _) = digest.as_ref().as_chunks::<8>();
-    first.first().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.finish().as_ref());
+    bytes
 }

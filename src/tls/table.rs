@@ -14,6 +14,7 @@ use super::flaw::Flaw;
 use super::issued::Issued;
 use super::name_policy::NamePolicy;
 use super::provider;
+use super::tickets::TicketKeys;
 use crate::config;
 
 /// What is spoken above TLS, most wanted first.
@@ -33,6 +34,8 @@ pub struct Table {
     certificates: Vec<ServerCertificate>,
     /// What TLS asks of clients of names whose certificates come later.
     of_issued: Option<NamePolicy>,
+    /// The keys of tickets, where a fleet shares them.
+    ticket_keys: Option<Arc<TicketKeys>>,
     /// Whether TLS asks something else of the clients of some name than of those of another.
     has_several_policies: bool,
 }
@@ -72,6 +75,13 @@ impl Table {
         let mut flaws = Vec::new();
         let mut certificates = Vec::new();
         let mut policies: Vec<NamePolicy> = Vec::new();
+        let ticket_keys = if written.shares_tickets() {
+            let former = former.and_then(|table| table.ticket_keys.clone());
+            former.or_else(|| TicketKeys::new().map(Arc::new))
+        } else {
+            None
+        };
+        let fleet = ticket_keys.as_ref();
         for (index, element) in written.certificates.iter().enumerate() {
             let at = format!("certificates[{index}]");
             match certificate::server(element, &at, &provider) {
@@ -79,7 +89,7 @@ impl Table {
                 Err(flaw) => flaws.push(flaw),
             }
             let at = format!("{at}.");
-            match NamePolicy::compile(&element.policy, &at, &provider) {
+            match NamePolicy::compile(&element.policy, fleet, &at, &provider) {
                 Ok(policy) => {
                     let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
                     let policy = known.fold(policy, NamePolicy::sharing_tickets);
@@ -89,7 +99,7 @@ impl Table {
             }
         }
         let of_issued = written.acme.as_ref().map(|_| {
-            let policy = NamePolicy::compile(&written.policy, "", &provider)?;
+            let policy = NamePolicy::compile(&written.policy, fleet, "", &provider)?;
             let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
             Ok(known.fold(policy, NamePolicy::sharing_tickets))
         });
@@ -105,7 +115,7 @@ impl Table {
             return Err(flaws);
         }
         let table = Self::of(written, certificates, &policies, &provider)?;
-        Ok(Self { of_issued, ..table })
+        Ok(Self { of_issued, ticket_keys, ..table })
     }
 
     /// The same with certificates that no file holds. A name that a file has keeps the file's.
@@ -159,7 +169,7 @@ impl Table {
         let nameless = default.or(single);
         let has_several_policies = policies.windows(2).any(|two| two[0].id != two[1].id);
         let entries = entries.finished()?;
-        let of_issued = None;
+        let (of_issued, ticket_keys) = (None, None);
         Ok(Self {
             entries,
             exact,
@@ -168,8 +178,14 @@ impl Table {
             nameless,
             certificates,
             of_issued,
+            ticket_keys,
             has_several_policies,
         })
+    }
+
+    /// The keys of tickets, where a fleet shares them.
+    pub fn ticket_keys(&self) -> Option<&Arc<TicketKeys>> {
+        self.ticket_keys.as_ref()
     }
 
     fn policies(&self) -> impl Iterator<Item = &NamePolicy> {

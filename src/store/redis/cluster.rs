@@ -269,7 +269,7 @@ impl Cluster {
                     again.push((unit, To::Asking(self.server_at(&address))));
                 }
                 Some(Redirect::TryAgain) => again.push((unit, To::OwnerLater)),
-                None if own.iter().any(|reply| is_down(reply)) => self.look.notify_one(),
+                None if own.iter().any(is_down) => self.look.notify_one(),
                 None => {}
             }
         }

@@ -269,10 +269,7 @@ impl<'a> Part<'a> {
                 };
             }
             Self::Charges(asked) => {
-                let mut found = charges(next(), asked.keys.len());
-                if let (Some(place), Ok(reply)) = (from.place, &mut found) {
-                    reply.at = std::mem::take(&mut reply.at).in_place(place);
-                }
+                let found = charges(next(), asked.keys.len(), from);
                 join(&mut answers.charges, found, |known, more| {
                     known.allowed &= more.allowed;
                     known.at.also(more.at);
@@ -431,11 +428,15 @@ fn pairs(flat: Vec<Value>) -> Reply<Vec<(Bytes, Bytes)>> {
     Ok(fields)
 }
 
-fn charges(reply: Value, expected: usize) -> Reply<ChargeReply> {
+fn charges(reply: Value, expected: usize, from: Origin) -> Reply<ChargeReply> {
     let Value::BulkString(packed) = reply else { return Err(unexpected(&reply)) };
-    decode_charges(&packed, expected).ok_or_else(|| {
+    let mut reply = decode_charges(&packed, expected).ok_or_else(|| {
         StoreError::Refused("the limiter script answered in another form".to_owned())
-    })
+    })?;
+    if let Some(place) = from.place {
+        reply.at = reply.at.in_place(place);
+    }
+    Ok(reply)
 }
 
 /// Reads what `scripts/take.lua` packed.
