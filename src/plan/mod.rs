@@ -207,11 +207,9 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
-            grpc: written.grpc.clone().map(Box::new),
             upstream,
             invalidates,
-            stream_timeout: written.stream_timeout,
-            tunnel: written.tunnel.clone().map(Arc::new),
+            written: written.clone(),
         };
         routes.push((matcher, Arc::new(route)));
     }

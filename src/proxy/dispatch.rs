@@ -64,7 +64,7 @@ impl Dispatch {
             sender: Sender { client: request.client().address, idle_timeout: None },
             interim: None,
             gate: None,
-            stream_timeout: request.route.stream_timeout,
+            stream_timeout: request.route.written.stream_timeout,
         }
     }
 

@@ -60,7 +60,7 @@ impl<'a> Terms<'a> {
         fields: &HeaderMap,
         session: Option<SessionKeys>,
     ) -> Option<Self> {
-        let policy = request.route.grpc.as_deref()?;
+        let policy = request.route.written.grpc.as_ref()?;
         let received = request.received;
         let web = received.web(request.route);
         let is_native = received.is_grpc && received.version == Version::HTTP_2;

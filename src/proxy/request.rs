@@ -54,7 +54,7 @@ impl Received {
 
     /// The kind of gRPC-Web that it is, where the route translates that.
     pub(super) fn web(&self, route: &Route) -> Option<&Web> {
-        self.web.as_deref().filter(|_| route.grpc.as_ref().is_some_and(|grpc| grpc.web))
+        self.web.as_deref().filter(|_| route.written.grpc.as_ref().is_some_and(|grpc| grpc.web))
     }
 
     /// The configuration as it was compiled.

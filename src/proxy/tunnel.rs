@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::standing::expires_at;
 use super::transaction::Transaction;
+use crate::config;
 use crate::plan::Route;
 use crate::runtime::{Kind, Terms};
 use crate::store::SessionKeys;
@@ -67,10 +68,11 @@ impl Tunnel {
         let open = gateway.tunnels.open(terms);
         let meter = gateway.observer.metrics.tunnels();
         let plan = transaction.received.plan();
-        let tunnel = route.tunnel.clone().unwrap_or_default();
+        let default = config::Tunnel::default();
+        let tunnel = route.written.tunnel.as_ref().unwrap_or(&default);
         let caller = transaction.caller.as_deref().filter(|_| tunnel.end_on.expiry);
         let rules = Rules {
-            tunnel: &tunnel,
+            tunnel,
             progress_timeout: plan.upload.progress_timeout,
             expires_at: caller.and_then(|identity| expires_at(plan, identity)),
             control: &open.control,

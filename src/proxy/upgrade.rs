@@ -34,7 +34,7 @@ pub(super) struct Asked {
 /// # Errors
 /// It is none as it must be, or its page may not.
 pub(super) fn asked(request: &Request<'_>, head: &Parts) -> Result<Option<Box<Asked>>, Rejection> {
-    let Some(tunnel) = &request.route.tunnel else {
+    let Some(tunnel) = &request.route.written.tunnel else {
         // As a GET it would be answered, and the answer taken for the beginning of a tunnel.
         let refused = guard::is_connect(head);
         return if refused { Err(Malformed::MethodRefused.into()) } else { Ok(None) };

@@ -131,7 +131,7 @@ impl Tunnels {
 
     /// How many are open on each route of a plan that has any at all.
     pub(super) fn by_route(&self, plan: &Plan) -> Vec<(String, usize)> {
-        let routes = plan.routes.policies().filter(|route| route.tunnel.is_some());
+        let routes = plan.routes.policies().filter(|route| route.written.tunnel.is_some());
         let mut counts: BTreeMap<String, usize> =
             routes.map(|route| (route.name.clone(), 0)).collect();
         for entry in self.all().iter().filter(|entry| entry.kind() == Kind::WebSocket) {
@@ -145,8 +145,9 @@ impl Tunnels {
         for entry in self.all().iter().filter(|entry| entry.kind() != Kind::Call) {
             let name = entry.route_name();
             let is_events = entry.kind() == Kind::Events;
-            let is_left =
-                |route: &Arc<Route>| route.name == name && (is_events || route.tunnel.is_some());
+            let is_left = |route: &Arc<Route>| {
+                route.name == name && (is_events || route.written.tunnel.is_some())
+            };
             if !plan.routes.policies().any(is_left) {
                 entry.control.end(End::RouteGone);
             }
@@ -212,7 +213,7 @@ impl Entry {
     /// The caller, and those of his revocation keys that end the tunnel.
     fn revocable(&self) -> Option<(&Identity, RevocationKeys<'_>)> {
         let identity = self.terms.caller.as_deref()?;
-        let tunnel = self.terms.route.tunnel.as_ref();
+        let tunnel = self.terms.route.written.tunnel.as_ref();
         let end_on = tunnel.map(|tunnel| tunnel.end_on).unwrap_or_default();
         Some((identity, revocation_keys(identity, end_on)))
     }
