@@ -41,11 +41,7 @@ impl Events {
         transaction: &Transaction,
     ) -> Result<Self, Box<Download>> {
         let Transaction { received, resolved, caller, .. } = transaction;
-        let plan = received.plan();
-        let mut routes = plan.routes.policies();
-        let Some(route) = routes.find(|route| Some(route.index) == resolved.route) else {
-            return Err(download);
-        };
+        let Some(route) = resolved.route(received.plan()) else { return Err(download) };
         let terms = Terms {
             kind: Kind::Events,
             route: Arc::clone(route),

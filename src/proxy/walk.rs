@@ -15,7 +15,8 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Received, Request, Resolution, Resolved};
+use super::request::{Received, Request, Resolved};
+use super::resolve::{Resolution, resolve};
 use super::transaction::Transaction;
 use super::upgrade::{self, Asked};
 use crate::auth::Places;
@@ -60,10 +61,10 @@ async fn answer(
 ) -> Response<Content> {
     let Transaction { received, resolved, caller, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&*body);
-    let (request, asked) = match resolve(received, resolved, head, has_body) {
+    let (request, asked) = match sought(received, resolved, head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,
-        Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
+        Err(rejection) => return deliver::refusal(&rejection, received, resolved, record),
     };
     let is_handshake = asked.is_some();
 
@@ -111,8 +112,8 @@ async fn answer(
     let response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
-            let Request { received, resolved, route, .. } = request;
-            deliver::refusal(&rejection, received, resolved, Some(route), record)
+            let Request { received, resolved, .. } = request;
+            deliver::refusal(&rejection, received, resolved, record)
         }
     };
     if !is_handshake {
@@ -163,23 +164,22 @@ enum Sought<'a> {
     Answer(Response<Content>),
 }
 
-/// Finds what a request is about.
+/// Finds what a request is about, a handshake among others.
 ///
 /// # Errors
 /// It is not well formed, or no route takes it.
-fn resolve<'a>(
+fn sought<'a>(
     received: &'a Received,
     resolved: &'a mut Resolved,
     head: &Parts,
     has_body: bool,
 ) -> Result<Sought<'a>, Rejection> {
-    Ok(match Request::resolve(received, resolved, head, has_body)? {
+    Ok(match resolve(received, resolved, head, has_body)? {
         Resolution::Route(request) => {
             let asked = upgrade::asked(&request, head)?;
             Sought::Route(request, asked)
         }
-        Resolution::ServerOptions => Sought::Answer(deliver::server_options(received)),
-        Resolution::Redirect(location) => Sought::Answer(deliver::redirect(received, location)),
+        Resolution::Answer(response) => Sought::Answer(response),
     })
 }
 

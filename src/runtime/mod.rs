@@ -268,7 +268,7 @@ impl Running {
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
         };
-        let names = plan.route_names.iter().enumerate();
+        let names = plan.route_names().enumerate();
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
