@@ -15,7 +15,8 @@ use crate::base::grpc_web::Web;
 use crate::forwarding::fields::Ids;
 use crate::limit;
 use crate::plan::{Plan, Route};
-use crate::runtime::{Gateway, Running};
+use crate::runtime::{Gateway, Grant, Running};
+use crate::store::SessionKeys;
 
 /// What a request brought, and the rules that it keeps to the last byte of its response.
 #[derive(Debug)]
@@ -108,6 +109,9 @@ pub(super) struct Request<'a> {
     pub(super) target: &'a Target,
     /// Who calls; nobody before he is identified, and where the route is public.
     pub(super) caller: &'a Caller,
+    /// The session that is attached, where what the route serves may outlast it; nothing before
+    /// the request is admitted.
+    pub(super) session: Option<&'a Arc<SessionKeys>>,
     /// Whether the request has a body, announced or not.
     pub(super) has_body: bool,
 }
@@ -131,6 +135,11 @@ impl<'a> Request<'a> {
     /// Who sends it.
     pub(super) fn client(&self) -> &'a Client {
         &self.resolved.client
+    }
+
+    /// What let it in, for what goes on behind its response.
+    pub(super) fn grant(&self) -> Grant {
+        Grant { caller: self.caller.clone(), session: self.session.cloned() }
     }
 
     /// What limits count by.

@@ -62,7 +62,8 @@ pub(super) fn resolve<'a>(
     let resolved = &*resolved;
     let target = resolved.forwarded.as_deref().unwrap_or(asked);
     let caller = &None;
-    let request = Request { received, resolved, route, asked, target, caller, has_body };
+    let session = None;
+    let request = Request { received, resolved, route, asked, target, caller, session, has_body };
     Ok(Resolution::Route(request))
 }
 

@@ -30,7 +30,7 @@ use crate::tunnel::End;
 use crate::upstream::Upstream;
 
 use self::tunnels::Look;
-pub use self::tunnels::{Entry, Kind, OpenTunnel, Terms, Tunnels};
+pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
 /// How often the store is asked about each tunnel.
 const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);

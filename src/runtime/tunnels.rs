@@ -55,6 +55,23 @@ impl Kind {
     }
 }
 
+/// What a request was let in by. What goes on behind its response ends when one of these does
+/// ([`Entry::judge`]).
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// Who called.
+    pub caller: Caller,
+    /// The session that was attached.
+    pub session: Option<Arc<SessionKeys>>,
+}
+
+impl Grant {
+    /// Whether there is nothing in it that could end.
+    pub fn is_empty(&self) -> bool {
+        self.caller.is_none() && self.session.is_none()
+    }
+}
+
 /// Whose tunnel it is, and what it goes on for.
 #[derive(Debug)]
 pub struct Terms {
@@ -64,10 +81,8 @@ pub struct Terms {
     pub route: Arc<Route>,
     /// Who has opened it.
     pub client: ClientAddr,
-    /// As whom.
-    pub caller: Caller,
-    /// The session that was attached.
-    pub session: Option<SessionKeys>,
+    /// What let him in.
+    pub grant: Grant,
 }
 
 /// One tunnel.
@@ -207,12 +222,12 @@ impl Entry {
 
     /// The caller's subject.
     pub fn subject(&self) -> Option<&str> {
-        self.terms.caller.as_ref()?.subject.as_deref()
+        self.terms.grant.caller.as_ref()?.subject.as_deref()
     }
 
     /// The caller, and those of his revocation keys that end the tunnel.
     fn revocable(&self) -> Option<(&Identity, RevocationKeys<'_>)> {
-        let identity = self.terms.caller.as_deref()?;
+        let identity = self.terms.grant.caller.as_deref()?;
         let tunnel = self.terms.route.written.tunnel.as_ref();
         let end_on = tunnel.map(|tunnel| tunnel.end_on).unwrap_or_default();
         Some((identity, revocation_keys(identity, end_on)))
@@ -228,11 +243,8 @@ impl Entry {
             }
         }
         let policy = self.terms.route.session.as_ref();
-        let session = self.terms.session.as_ref().zip(policy).map(|(keys, policy)| SessionKey {
-            key: &keys.session,
-            ttl: false,
-            bytes_max: policy.bytes_max(),
-            end: None,
+        let session = self.terms.grant.session.as_ref().zip(policy).map(|(keys, policy)| {
+            SessionKey { key: &keys.session, ttl: false, bytes_max: policy.bytes_max(), end: None }
         });
         let revocation = revocable.map(|(_, keys)| keys);
         let questions = Questions { revocation, session, ..Questions::default() };
