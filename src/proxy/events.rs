@@ -80,6 +80,15 @@ pub(super) fn reason(end: End) -> &'static str {
         End::Revoked => "stream_revoked",
         End::Drain => "stream_drained",
         End::RouteGone => "stream_route_gone",
-        _ => "closed_by_operator",
+        End::Operator => "closed_by_operator",
+        // None of these ends a stream of events: its session is not asked, and the others are ends
+        // of tunnels.
+        End::Session
+        | End::Client
+        | End::Upstream
+        | End::Idle
+        | End::Age
+        | End::Limit
+        | End::Cut => "closed_by_operator",
     }
 }

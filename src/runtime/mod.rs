@@ -91,7 +91,7 @@ impl Gateway {
         let store = Arc::new(Store::open(config).await);
         let observer = Observer::new(config.log.access == config::AccessLog::Json);
         let metrics = &observer.metrics;
-        metrics.tunnels().begin_at_zero(&End::WORDS);
+        metrics.tunnels().begin_at_zero(End::WORDS);
         let background = Background::new(metrics);
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
