@@ -238,17 +238,23 @@ pub fn limit_parts(key: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// A principal as an operator writes it, `claim:sub=ada|route=r`, in the spelling of the keys;
-/// nothing when it has another form. What a key shows as a digest is taken as that.
+/// nothing when it has another form. What a key shows as a digest is taken as that. Names are those
+/// of fields, cookies and claims: a bar in one (RFC 9110 §5.6.2) is told from the one between two
+/// parts by the `=` that it lacks.
 pub fn parse_principal(text: &str) -> Option<String> {
-    let mut out = String::new();
-    for part in text.split('|') {
-        let (kind, value) = part.split_once('=')?;
-        let plain =
-            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
-        if kind.is_empty() || !kind.bytes().all(plain) {
+    let (mut out, mut name) = (String::new(), String::new());
+    for piece in text.split('|') {
+        let Some((end, value)) = piece.split_once('=') else {
+            name.push_str(piece);
+            name.push('|');
+            continue;
+        };
+        name.push_str(end);
+        if name.is_empty() || !name.bytes().all(is_in_name) {
             return None;
         }
-        push_kind(&mut out, &[kind]);
+        push_kind(&mut out, &[&name]);
+        name.clear();
         let value = match value.strip_prefix(JSON_MARK) {
             Some(json) => {
                 out.push_str(JSON_MARK);
@@ -262,7 +268,13 @@ pub fn parse_principal(text: &str) -> Option<String> {
             push_value(&mut out, value.as_bytes());
         }
     }
-    Some(out)
+    name.is_empty().then_some(out)
+}
+
+/// Whether a byte may stand in the name of a principal's part: those of tokens (RFC 9110 §5.6.2),
+/// and what stands before and between names.
+fn is_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte)
 }
 
 /// A verifier's name before the parts of its keys. The plan admits none that is in [`BLACKLISTS`].
@@ -492,6 +504,10 @@ mod tests {
             ("address=::1|route=r", Some("address=::1|route=r".to_owned())),
             (&format!("claim:sub={digest}"), Some(format!("claim:sub={digest}"))),
             (&format!("route=r|claim:sub={digest}"), Some(format!("route=r|claim:sub={digest}"))),
+            ("cookie:$sid!#%&'*+-.^_`|~=7", Some("cookie:$sid!#%&'*+-.^_`|~=7".to_owned())),
+            ("route=r|header:a|b=7", Some("route=r|header:a|b=7".to_owned())),
+            ("route=r|header:a", None),
+            ("header:a b=7", None),
             ("42", None),
             ("=42", None),
             ("cl{im=42", None),
