@@ -10,10 +10,12 @@
 mod cache;
 mod kind;
 mod session;
+mod slot;
 mod tls;
 
 pub use self::kind::{Kind, is_cache_base};
 pub use self::session::SessionKeys;
+pub(super) use self::slot::{SLOTS, slot};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(keys.blacklist_session("s1"), "app:auth:blacklist:sid:s1");
         assert_eq!(keys.not_before("42"), "app:auth:not-before:42");
         assert_eq!(keys.session("s1"), "app:session:s1");
-        assert_eq!(keys.session_end("s1"), "app:session-end:s1");
+        assert_eq!(keys.session_end("s1"), "app:session-end:{app:session:s1}");
         assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
         assert_eq!(keys.revocations(), "app:auth:revocations");
         assert_eq!(keys.blacklist_key("0f"), "app:auth:blacklist:key:0f");
@@ -413,9 +415,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_kept_beside_a_session_lies_in_its_slot(id in "([{}a-c:1]{0,8}|.{0,140})") {
+            let SessionKeys { session, end } = Keys::new("app").session_keys(&id);
+            prop_assert_eq!(slot(end.as_bytes()), slot(session.as_bytes()), "{} {}", session, end);
+        }
+
+        #[test]
         fn what_differs_never_shares_a_key(
-            one in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}",
-            other in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}|.{0,140}",
+            one in "((sid|key|sha256|users|staff|end|-|[{}]|app|session):?){0,4}[a-z0-9:{}]{0,6}",
+            other in "((sid|key|users|staff|end|[{}]|app|session):?){0,4}[a-z0-9:{}]{0,6}|.{0,140}",
         ) {
             let keys = Keys::new("app").beside(["users", "staff"].into_iter());
             let users = keys.qualified("users");
@@ -469,15 +477,15 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_part_in_an_index() {
         let keys = Keys::new("app");
-        let [session, end] = keys.session_families();
-        for id in ["s1", "two words", ""] {
+        let families = keys.session_families();
+        for id in ["s1", "two words", "", "{tag}x", "a}b", "a{}b", "a{b"] {
             let part = Keys::session_part(id);
-            assert_eq!(format!("{session}{part}"), keys.session(id));
-            assert_eq!(format!("{end}{part}"), keys.session_end(id));
+            assert_eq!(SessionKeys::of_part(&families, &part), keys.session_keys(id));
             // An operator who names it as the index does names the same session; a client does not.
             assert_eq!(keys.listed_session(&part).session, keys.session(id));
             assert_eq!(keys.listed_session(id).end, keys.session_end(id));
-            assert_eq!(keys.session(&part) == keys.session(id), id == "s1");
+            let is_hashed = matches!(id, "two words" | "");
+            assert_eq!(keys.session(&part) == keys.session(id), !is_hashed);
         }
     }
 
