@@ -1,0 +1,283 @@
+"""Judges what happened in a row: each rule is a function that returns what it found wrong."""
+
+import bisect
+import collections
+import re
+
+import faults
+import harness
+import scene
+import traffic
+
+SLACK_MS = 50
+ADMIN_MS = 100  # longest wait for replicas (WAIT), which only answers of the admin API know
+BACK_S = 2.0
+OWN_LATE_MS = 10  # a generator that is later than this cannot judge others
+CONNECTS_PER_S = 5  # of each connection that a gateway has
+RACE_S = 0.3  # gateways do not come back in the same instant
+GOOD = {"plain": {200}, "auth": {200}, "revoked": {401}, "wide": {200}, "tight": {200, 429},
+        "two": {200, 404, 429}, "session": {200}, "api": {200}, "read": {200}, "write": {200},
+        "purge": {200}, "revoke": {200, 201}}
+# What [store.on_outage] asks for, and what the admin API says when it cannot confirm.
+CONFIGURED = {"session": {503}, "api": {503}, "purge": {503}, "revoke": {503}}
+STORELESS = {"plain"}
+TIMED = ("late", "not normal", "not back", "nothing")  # what a late generator cannot judge
+STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\S+Z) +(\w+) (.*)$")
+
+
+class Judge:
+    """The figures of a row, and what is wrong with them."""
+
+    def __init__(self, row, history):
+        self.row, self.h = row, history
+        self.answers = [a for a in history.answers if not self.is_exempt(a)]
+        self.answers.sort(key=lambda a: a.due)
+        self.acked = {a.key: a.ended for a in history.answers
+                      if a.kind == "revoke" and a.status in GOOD["revoke"]}
+        self.lateness_ms = max((1e3 * (a.sent - a.due) for a in self.answers), default=0)
+        self.problems = []
+        for rule in (self.late, self.errors, self.refusals, self.revocations, self.admissions,
+                     self.staleness, self.recovery, self.connections, self.lines, self.ends):
+            found = rule()
+            if found:
+                self.problems.append(found)
+        self.problems += history.failures
+
+    def is_exempt(self, answer):
+        """Whether the fault itself keeps this gateway from answering."""
+        return (answer.gateway in self.h.exempt and answer.ended >= self.h.start
+                and answer.due < self.h.back)
+
+    def is_good(self, answer):
+        if answer.kind == "revoked" and answer.status == 200:
+            return answer.sent < self.acked_at(answer.key)
+        if answer.kind in ("session", "api") and answer.seen != 1:
+            return False
+        return answer.status in GOOD[answer.kind]
+
+    def acked_at(self, key):
+        """When the revocation of this token was acknowledged: for the oldest, before the start."""
+        if int(key.partition(".")[2]) < traffic.OLD:
+            return self.h.begin
+        return self.acked.get(key, float("inf"))
+
+    def phase(self, answer):
+        if answer.due < self.h.start:
+            return "before"
+        return "fault" if answer.due < self.h.back or self.served_later(answer) else "after"
+
+    def served_later(self, answer):
+        """Where the server serves all along, the fault still lasts for the row's time."""
+        return self.row.served_all_along and answer.due < self.h.start + self.h.secs
+
+    # --- the rules -------------------------------------------------------------------------------
+
+    def late(self):
+        self.late_count, worst = 0, 0
+        for a in self.answers:
+            bound = scene.TIMEOUT_MS + SLACK_MS + (ADMIN_MS if a.kind in traffic.ADMIN else 0)
+            took = (a.ended - a.due) * 1e3
+            if a.status == -1 or took > bound:
+                self.late_count += 1
+                worst = max(worst, took)
+        self.plain_ms = max(((a.ended - a.due) * 1e3 for a in self.answers if a.kind == "plain"),
+                            default=0)
+        return self.late_count and (f"{self.late_count} late, up to {worst:.0f} ms "
+                                    f"(plain: {self.plain_ms:.0f} ms)")
+
+    def errors(self):
+        """5xx that the configuration does not ask for, and connections that broke."""
+        count = collections.Counter()
+        until = self.h.back + BACK_S
+        for a in self.answers:
+            allowed = CONFIGURED.get(a.kind, set())
+            if self.row.strict or not self.h.start <= a.ended or a.due > until:
+                allowed = set()
+            if a.status == 0 or a.status >= 500 and a.status not in allowed:
+                count[f"{a.kind} {a.status or 'broken'}"] += 1
+        return count and "errors: " + ", ".join(f"{k} x{n}" for k, n in sorted(count.items()))
+
+    def refusals(self):
+        count = collections.Counter(a.kind for a in self.answers
+                                    if a.status in (401, 403) and a.kind != "revoked")
+        return count and "401/403 to valid callers: " + ", ".join(
+            f"{kind} x{n}" for kind, n in sorted(count.items()))
+
+    def revocations(self):
+        passed = [a for a in self.answers if a.kind == "revoked" and a.status == 200
+                  and a.sent >= self.acked_at(a.key)]
+        self.revoked_passed = len(passed)
+        if not passed:
+            return ""
+        first, last = passed[0].sent - self.h.start, passed[-1].sent - self.h.start
+        keys = len({a.key for a in passed})
+        return f"{len(passed)} revoked passed ({keys} tokens, {first:+.1f} to {last:+.1f} s)"
+
+    def admissions(self):
+        """The most that passed within any window, over the limit, beside what is allowed."""
+        times = collections.defaultdict(list)
+        for when, _, keys in self.h.passed:
+            for key in keys:
+                times[key].append(when)
+        # A decision may take store.timeout to reach the upstream, so windows are shorter by that.
+        window = scene.WINDOW_S - scene.TIMEOUT_MS / 1e3
+        self.over, worst, self.bound = 0, None, self.row.bound
+        for key, limit in scene.LIMITS.items():
+            bound = self.bound_of(key, limit)
+            times[key].sort()
+            for n, when in enumerate(times[key]):
+                end = bisect.bisect_left(times[key], when + window)
+                over = end - n - limit
+                if worst is None or over - bound > worst[0]:
+                    worst = (over - bound, over, bound, key, when - self.h.start)
+        if worst is None:
+            return "nothing passed a limit"
+        excess, self.over, self.bound, key, when = worst
+        if self.row.bound == "none":
+            self.bound = None
+            return ""
+        return excess > 0 and (f"{key}: {self.over} over the limit of {scene.LIMITS[key]}, "
+                               f"bound {self.bound} ({when:+.1f} s)")
+
+    def bound_of(self, key, limit):
+        """(2 - 1/n) L in all; `lost` data may admit a limit once more, which `row.bound` says."""
+        share = limit - limit // scene.GATEWAYS
+        rate = traffic.RATES["two" if key not in ("even", "sticky") else "tight"] / 2
+        race = int(rate * (scene.GATEWAYS - 1) * RACE_S)
+        lag = min(limit, int(rate * scene.GATEWAYS * faults.LAG_MS / 1e3))
+        return {"none": 0, "exact": 0, "local": share + race, "lag": share + race + lag,
+                "flushed": limit + race}[self.row.bound]
+
+    def staleness(self):
+        """Answers with a version below one whose write or purge was acknowledged before they were
+        asked for."""
+        acked = collections.defaultdict(list)  # item: [(when, highest version until then)]
+        for a in sorted(self.h.answers, key=lambda a: a.ended):
+            if a.status == 200 and a.kind in ("write", "purge"):
+                item, version = (a.key, a.seen) if a.kind == "write" else a.key
+                known = acked[item]
+                known.append((a.ended, max(version, known[-1][1] if known else 0)))
+        stale = []
+        for a in self.answers:
+            if a.kind == "read" and a.status == 200 and acked[a.key]:
+                at = bisect.bisect_right(acked[a.key], (a.sent,)) - 1
+                if at >= 0 and a.seen < acked[a.key][at][1]:
+                    stale.append(a)
+        self.stale = len(stale)
+        if not stale:
+            return ""
+        items = len({a.key for a in stale})
+        first, last = stale[0].sent - self.h.start, stale[-1].sent - self.h.start
+        return f"{len(stale)} stale ({items} items, {first:+.1f} to {last:+.1f} s)"
+
+    def recovery(self):
+        """Normal again, every kind at every gateway."""
+        back = self.h.back
+        after = [a for a in self.answers if a.due >= back]
+        # A revoked token that passes is another rule's.
+        bad = [a for a in after if not self.is_good(a) and (a.kind, a.status) != ("revoked", 200)]
+        groups = {(a.kind, a.gateway) for a in after if self.is_good(a)}
+        missing = {(kind, g) for kind in traffic.KINDS for g in range(scene.GATEWAYS)} - groups
+        if missing:
+            self.normal_ms = None
+            kinds = sorted({kind for kind, _ in missing})
+            return f"not back: {', '.join(kinds)}"
+        self.normal_ms = 1e3 * max((a.ended - back for a in bad), default=0.0)
+        if not bad:
+            self.normal_ms = 1e3 * max(0.0, min(a.ended for a in after) - back)
+        slow = [a for a in bad if a.due > back + BACK_S]
+        return slow and (f"not normal {self.normal_ms / 1e3:.1f} s after the return: "
+                         f"{slow[-1].kind} {slow[-1].status}")
+
+    def connections(self):
+        """Connections are as many as before; and none is tried without end meanwhile."""
+        problems = []
+        if self.row.slow_connects:
+            seconds = self.h.back - self.h.start
+            each = (self.h.connects_fault - self.h.connects_before) / max(self.h.conns_before, 1)
+            if each / seconds > CONNECTS_PER_S:
+                problems.append(f"{each / seconds:.1f} connects/s of each connection")
+        if self.h.conns_after > self.h.conns_before:
+            problems.append(f"connections: {self.h.conns_before} before, "
+                            f"{self.h.conns_after} after")
+        return "; ".join(problems)
+
+    def lines(self):
+        """One line of the log for each change, one at least, and no panic."""
+        self.repeats = 0
+        for name, log in enumerate(self.h.logs):
+            if "panicked" in log:
+                return f"gateway {name} panicked"
+            messages = collections.Counter()
+            for line in log.splitlines():
+                found = STAMP.match(line)
+                if found and not found[3].startswith("audit "):
+                    if found[2] == "ERROR":
+                        return f"gateway {name} logged {found[3]}"
+                    messages[re.sub(r"\d+", "0", found[3])] += 1
+            for message, n in messages.items():
+                if n > self.row.changes:
+                    return f"log of gateway {name}: {n} x {message[:70]}"
+            if self.row.lasting and not messages and name not in self.h.exempt:
+                return f"the log of gateway {name} says nothing"
+            missing = [word for word in self.row.says if word not in log]
+            if missing and name not in self.h.exempt:
+                return f"the log of gateway {name} does not say {', '.join(missing)}"
+        return ""
+
+    def ends(self):
+        return self.h.dead and f"ended: {', '.join(self.h.dead)}"
+
+    # --- the table -------------------------------------------------------------------------------
+
+    def is_void(self):
+        """Whether the generator was late, and nothing else is certain."""
+        timed = all(problem.startswith(TIMED) or problem.split(" ", 1)[-1].startswith(TIMED)
+                    for problem in self.problems)
+        return self.lateness_ms > OWN_LATE_MS and timed
+
+    def detect_ms(self):
+        """From the fault to the last answer that waited for the store."""
+        waited = [a for a in self.answers if a.kind not in STORELESS | traffic.ADMIN
+                  and self.phase(a) == "fault" and (a.ended - a.due) * 1e3 > 0.8 * scene.TIMEOUT_MS]
+        return 1e3 * max((a.ended - self.h.start for a in waited), default=0.0)
+
+    def cells(self, topology):
+        """One line of the table."""
+        fault = [a for a in self.answers if self.phase(a) == "fault"]
+        times = [(a.ended - a.due) * 1e3 for a in fault if a.kind not in traffic.ADMIN]
+        count = collections.Counter(a.status for a in fault)
+        names = {0: "broken", -1: "none"}
+        statuses = " ".join(f"{names.get(s, s)}x{n}" for s, n in sorted(count.items()))
+        p50, p99, p999 = (harness.percentile(times, share) for share in (0.5, 0.99, 0.999))
+        normal = "never" if self.normal_ms is None else f"{self.normal_ms:.0f}"
+        bound = "-" if self.bound is None else self.bound
+        verdict = "; ".join(self.problems) or "ok"
+        if self.is_void():
+            verdict = f"void: the load generator was late ({self.lateness_ms:.0f} ms)"
+        return [topology, f"{self.row.id} {self.row.name}", str(len(self.answers)), statuses,
+                str(self.late_count), f"{p50:.1f}/{p99:.0f}/{p999:.0f}/{max(times, default=0):.0f}",
+                f"{self.detect_ms():.0f}", normal, f"{max(self.over, 0)}/{bound}",
+                str(self.revoked_passed), str(self.stale),
+                "-" if self.h.redirects is None else str(self.h.redirects),
+                str(self.h.connects - self.h.connects_before), str(self.h.conns_after),
+                f"{self.h.rss_mib:.0f}", f"{self.lateness_ms:.0f}", verdict]
+
+    def detail(self):
+        """Lines of latency and statuses, per kind and phase."""
+        lines = [f"  {'kind':8} {'phase':7} {'sent':>5} {'p50':>6} {'p99':>6} {'max':>6}  statuses"]
+        for kind in traffic.KINDS:
+            for phase in ("before", "fault", "after"):
+                part = [a for a in self.answers if a.kind == kind and self.phase(a) == phase]
+                times = [(a.ended - a.due) * 1e3 for a in part]
+                count = collections.Counter(a.status for a in part)
+                lines.append(
+                    f"  {kind:8} {phase:7} {len(part):5} {harness.percentile(times, 0.5):6.1f} "
+                    f"{harness.percentile(times, 0.99):6.1f} {max(times, default=0):6.1f}  "
+                    + " ".join(f"{s}x{n}" for s, n in sorted(count.items())))
+        return "\n".join(lines)
+
+
+COLUMNS = ["topology", "fault", "sent", "statuses in the fault", "late", "p50/p99/p99.9/max ms",
+           "detect ms", "normal ms", "over/bound", "revoked passed", "stale", "redirects",
+           "reconnects", "conns", "RSS MiB", "lateness ms", "verdict"]
