@@ -9,10 +9,13 @@ What passes is shaped, each way by itself ("up" to the target, "down" from it):
   delay_ms, jitter_ms   each piece waits so long; pieces keep their order
   rate                  bytes a second
   slices                the first bytes of each piece come one by one
-  hold                  nothing arrives, as if all packets were lost; what was held back arrives when
-                        the shape is lifted, as TCP would send it again
-Some things happen to connections at once: `kill` (RST), `freeze` (nothing of it arrives any more,
-not even its end; new ones are good), `garbage` (bytes nobody sent), `cut` (half a piece, RST)."""
+  hold                  nothing arrives, as if all packets were lost; what was held back arrives
+                        when the shape is lifted, as TCP would send it again
+Some things happen to connections at once:
+  kill      an RST for both sides
+  freeze    nothing comes of it any more, not even its end; the server has forgotten it
+  garbage   bytes that nobody sent come before the next piece
+  cut       half a piece, then an RST"""
 
 import asyncio
 import collections
@@ -168,9 +171,10 @@ class Link:
             if what == "kill":
                 side.end(reset)
             elif what == "freeze":
-                side.frozen = True
-                if side.other:
-                    side.other.frozen = True
+                other, side.other = side.other, None
+                if other:
+                    other.frozen, other.other = True, None
+                side.end(reset)
             else:
                 side.once = what
         if what == "kill" and share == 1:

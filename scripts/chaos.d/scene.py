@@ -15,6 +15,7 @@ import traffic
 GATEWAYS = 3
 TIMEOUT_MS = 50  # store.timeout
 BEFORE_S, AFTER_S = 2.9, 3.0
+SETTLE_S = 1.0  # the pauses between attempts to connect have grown until then
 # Two bursts of the tight limits pass before the fault, and the last one is just over: what Redis
 # granted in the last window is then the most it can be.
 WINDOW_S = 2
@@ -192,7 +193,17 @@ class Gateway:
         return harness.memory(self.child.pid, "VmRSS") / 1024
 
     def files(self):
-        return len(os.listdir(f"/proc/{self.child.pid}/fd"))
+        """Open files, without connections to the upstream: those stay for a while on purpose."""
+        origin = f":{self.scene.origin_port:04X}"
+        with open("/proc/net/tcp", encoding="ascii") as file:
+            pooled = {f"socket:[{line.split()[9]}]" for line in file if origin in line.split()[2]}
+        folder, count = f"/proc/{self.child.pid}/fd", 0
+        for name in os.listdir(folder):
+            try:
+                count += os.readlink(f"{folder}/{name}") not in pooled
+            except OSError:
+                pass  # it was closed meanwhile
+        return count
 
     def wait_connected(self):
         """Waits until its store answers it."""
@@ -278,7 +289,8 @@ class Scene:
         history.answers = self.load.end()
         self.load = None
         history.passed, history.fetches = self.told_by_origin()
-        history.logs = [g.log()[mark:] for g, mark in zip(self.gateways, marks)]
+        history.whole_logs = [gateway.log() for gateway in self.gateways]
+        history.logs = [log[mark:] for log, mark in zip(history.whole_logs, marks)]
         history.dead = [g.name for g in self.gateways if g.child.poll() is not None]
         if not history.dead:
             history.rss_mib = max(gateway.rss_mib() for gateway in self.gateways)
@@ -292,12 +304,13 @@ class Scene:
         history.start = time.monotonic()
         row.inject(self)
         end = history.start + self.secs
-        while row.each and time.monotonic() < end:
-            began = time.monotonic()
-            row.each(self, began - history.start)
-            until(min(end, began + row.every_s))
-        until(end)
-        history.connects_fault, history.lifted = self.connects(), time.monotonic()
+        while (now := time.monotonic()) < end:
+            if row.slow_connects and not history.settled and now > history.start + SETTLE_S:
+                history.settled = now, self.connects()
+            if row.each:
+                row.each(self, now - history.start)
+            until(min(end, now + row.every_s))
+        history.lifted = time.monotonic(), self.connects()
         row.lift(self)
         history.back = row.serving(self) if row.serving else self.topology.wait_serving()
         if row.served_all_along:
@@ -345,7 +358,7 @@ class Scene:
 class History:
     """What happened in a row; times are of the monotonic clock, which all processes share."""
 
-    rss_mib, redirects = 0, None
+    rss_mib, redirects, settled = 0, None, None
 
     def __init__(self):
         self.failures = []  # what the row itself found wrong

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import harness
@@ -130,6 +131,56 @@ class Single:
         server.run("REPLICAOF", "127.0.0.1", port)
         wait(lambda: server.info("replication")["master_link_status"] == "up",
              f"{server.name} replicates")
+
+
+class Tls(Single):
+    """One server that takes TLS from gateways; the kit itself speaks to it in clear."""
+
+    name, store = "tls", '\n[store.tls]\nca_file = "{folder}/ca.pem"'
+
+    def __init__(self, children, *more):
+        super().__init__(children, *more)
+        self.tls_port, = harness.free_ports(1)
+        self.folder = children.folder
+        harness.need("openssl", "openssl")
+        self.authority("ca")
+        self.authority("stranger")
+        for name, by, days in (("first", "ca", 30), ("new", "ca", 30), ("wrong", "stranger", 30),
+                               ("expired", "ca", -1)):
+            self.certificate(name, by, days)
+        self.master.arguments += ("--tls-port", self.tls_port, "--tls-auth-clients", "no",
+                                  "--tls-cert-file", self.folder / "first.pem",
+                                  "--tls-key-file", self.folder / "first.key",
+                                  "--tls-ca-cert-file", self.folder / "ca.pem")
+
+    def openssl(self, *parts):
+        done = subprocess.run(["openssl", *map(str, parts)], cwd=self.folder, capture_output=True,
+                              text=True)
+        if done.returncode:
+            harness.stop(f"openssl {parts[0]} failed:\n{done.stderr}")
+
+    def authority(self, name):
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                     "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", 30,
+                     "-subj", f"/CN={name}")
+
+    def certificate(self, name, by, days):
+        """A certificate for 127.0.0.1; with negative days it has ended already."""
+        (self.folder / "san").write_text("subjectAltName = IP:127.0.0.1\n")
+        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                     "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=redis")
+        self.openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{by}.pem", "-CAkey",
+                     f"{by}.key", "-CAcreateserial", "-out", f"{name}.pem", "-days", days,
+                     "-extfile", "san")
+
+    def url(self, host="127.0.0.1", port=None):
+        return f"rediss://{host}:{port or self.tls_port}"
+
+    def show(self, name):
+        """New connections see this certificate; those that are there end."""
+        self.master.run("CONFIG", "SET", "tls-cert-file", self.folder / f"{name}.pem",
+                        "tls-key-file", self.folder / f"{name}.key")
+        self.master.run("CLIENT", "KILL", "TYPE", "normal")
 
 
 class Sentinel(Single):
@@ -267,6 +318,12 @@ class Cluster(Single):
             ranges.setdefault(master[1], []).append((first, last))
         return [(node, ranges[node.port]) for node in self.nodes if node.port in ranges]
 
+    def master_of(self, key):
+        """The server of a key's slot."""
+        slot = self.alive()[0].run("CLUSTER", "KEYSLOT", key)
+        return next(node for node, ranges in self.masters()
+                    if any(first <= slot <= last for first, last in ranges))
+
     def replica_of(self, master):
         """A replica of this master that runs."""
         of = master.run("CLUSTER", "MYID")
@@ -293,4 +350,4 @@ class Cluster(Single):
         return wait(serves, "the cluster serves", pause=0.02)
 
 
-TOPOLOGIES = {kind.name: kind for kind in (Single, Sentinel, Cluster)}
+TOPOLOGIES = {kind.name: kind for kind in (Single, Tls, Sentinel, Cluster)}

@@ -33,7 +33,7 @@ RATES = {"plain": 10, "auth": 15, "revoked": 10, "wide": 15, "tight": 24, "two":
          "api": 15, "read": 30, "write": 4, "purge": 1, "revoke": 2}
 ADMIN = {"purge", "revoke"}
 KINDS = list(RATES)
-HANG_S = 2.0  # an answer that takes longer does not come any more
+HANG_S = 3.0  # an answer that takes longer does not come any more
 ITEMS, WRITTEN, PURGED = 12, 6, 3  # of /read: the first are written, those behind them purged
 OLD = 4  # tokens of each gateway that were revoked before the start
 
@@ -88,9 +88,9 @@ class Plan:
         return self.ask(kind, "", due, request("GET", f"/{kind}/{n % 20}", self.tokens.get(kind)))
 
     def revoked(self, kind, n, due):
-        """Half with tokens that were revoked before the start, half with those revoked last."""
-        newest = self.number["revoke"] + OLD - 1
-        key = f"r{self.me}.{n % OLD if n % 2 else newest - n // 2 % OLD}"
+        """Half with tokens that were revoked before the start, half with those revoked since."""
+        since = max(1, self.number["revoke"])
+        key = f"r{self.me}.{n % OLD if n % 2 else OLD + n // 2 % since}"
         return self.ask(kind, key, due, request("GET", "/auth/r", self.tokens["jti"](key)))
 
     def revoke(self, kind, n, due):

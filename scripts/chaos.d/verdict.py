@@ -13,7 +13,9 @@ SLACK_MS = 50
 ADMIN_MS = 100  # longest wait for replicas (WAIT), which only answers of the admin API know
 BACK_S = 2.0
 OWN_LATE_MS = 10  # a generator that is later than this cannot judge others
-CONNECTS_PER_S = 5  # of each connection that a gateway has
+# Of each connection that a gateway has: pauses of store.reconnect_backoff (250 ms) or, by their
+# jitter, down to half of it.
+CONNECTS_PER_S = 6
 RACE_S = 0.3  # gateways do not come back in the same instant
 GOOD = {"plain": {200}, "auth": {200}, "revoked": {401}, "wide": {200}, "tight": {200, 429},
         "two": {200, 404, 429}, "session": {200}, "api": {200}, "read": {200}, "write": {200},
@@ -73,29 +75,35 @@ class Judge:
     # --- the rules -------------------------------------------------------------------------------
 
     def late(self):
-        self.late_count, worst = 0, 0
+        self.late_count, worst, kinds = 0, 0, set()
         for a in self.answers:
             bound = scene.TIMEOUT_MS + SLACK_MS + (ADMIN_MS if a.kind in traffic.ADMIN else 0)
             took = (a.ended - a.due) * 1e3
             if a.status == -1 or took > bound:
                 self.late_count += 1
                 worst = max(worst, took)
+                kinds.add(a.kind)
         self.plain_ms = max(((a.ended - a.due) * 1e3 for a in self.answers if a.kind == "plain"),
                             default=0)
-        return self.late_count and (f"{self.late_count} late, up to {worst:.0f} ms "
-                                    f"(plain: {self.plain_ms:.0f} ms)")
+        return self.late_count and (
+            f"{self.late_count} late, up to {worst:.0f} ms: {', '.join(sorted(kinds))} "
+            f"(plain: {self.plain_ms:.0f} ms)")
 
     def errors(self):
         """5xx that the configuration does not ask for, and connections that broke."""
-        count = collections.Counter()
+        count, when = collections.Counter(), []
         until = self.h.back + BACK_S
         for a in self.answers:
             allowed = CONFIGURED.get(a.kind, set())
-            if self.row.strict or not self.h.start <= a.ended or a.due > until:
+            asked_for = self.h.start <= a.ended and a.due <= until
+            if self.row.strict or a.kind in self.row.untouched or not asked_for:
                 allowed = set()
             if a.status == 0 or a.status >= 500 and a.status not in allowed:
                 count[f"{a.kind} {a.status or 'broken'}"] += 1
-        return count and "errors: " + ", ".join(f"{k} x{n}" for k, n in sorted(count.items()))
+                when.append(a.due - self.h.start)
+        return count and (
+            "errors: " + ", ".join(f"{k} x{n}" for k, n in sorted(count.items()))
+            + f" ({min(when):+.1f} to {max(when):+.1f} s)")
 
     def refusals(self):
         count = collections.Counter(a.kind for a in self.answers
@@ -107,7 +115,7 @@ class Judge:
         passed = [a for a in self.answers if a.kind == "revoked" and a.status == 200
                   and a.sent >= self.acked_at(a.key)]
         self.revoked_passed = len(passed)
-        if not passed:
+        if not passed or "revoked" in self.row.unpromised:
             return ""
         first, last = passed[0].sent - self.h.start, passed[-1].sent - self.h.start
         keys = len({a.key for a in passed})
@@ -164,7 +172,7 @@ class Judge:
                 if at >= 0 and a.seen < acked[a.key][at][1]:
                     stale.append(a)
         self.stale = len(stale)
-        if not stale:
+        if not stale or "stale" in self.row.unpromised:
             return ""
         items = len({a.key for a in stale})
         first, last = stale[0].sent - self.h.start, stale[-1].sent - self.h.start
@@ -193,10 +201,10 @@ class Judge:
         """Connections are as many as before; and none is tried without end meanwhile."""
         problems = []
         if self.row.slow_connects:
-            seconds = self.h.back - self.h.start
-            each = (self.h.connects_fault - self.h.connects_before) / max(self.h.conns_before, 1)
-            if each / seconds > CONNECTS_PER_S:
-                problems.append(f"{each / seconds:.1f} connects/s of each connection")
+            (begin, before), (end, after) = self.h.settled, self.h.lifted
+            pace = (after - before) / (end - begin) / max(self.h.conns_before, 1)
+            if pace > CONNECTS_PER_S:
+                problems.append(f"{pace:.1f} connects/s of each connection")
         if self.h.conns_after > self.h.conns_before:
             problems.append(f"connections: {self.h.conns_before} before, "
                             f"{self.h.conns_after} after")
@@ -220,7 +228,7 @@ class Judge:
                     return f"log of gateway {name}: {n} x {message[:70]}"
             if self.row.lasting and not messages and name not in self.h.exempt:
                 return f"the log of gateway {name} says nothing"
-            missing = [word for word in self.row.says if word not in log]
+            missing = [word for word in self.row.says if word not in self.h.whole_logs[name]]
             if missing and name not in self.h.exempt:
                 return f"the log of gateway {name} does not say {', '.join(missing)}"
         return ""
@@ -281,3 +289,4 @@ class Judge:
 COLUMNS = ["topology", "fault", "sent", "statuses in the fault", "late", "p50/p99/p99.9/max ms",
            "detect ms", "normal ms", "over/bound", "revoked passed", "stale", "redirects",
            "reconnects", "conns", "RSS MiB", "lateness ms", "verdict"]
+WIDTHS = [8, 30, 5, 50, 4, 20, 9, 9, 10, 14, 5, 9, 10, 5, 7, 11, 0]
