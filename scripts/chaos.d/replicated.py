@@ -236,6 +236,12 @@ def resume_majority(s):
         node.resume()
 
 
+def knows_replica(node, name):
+    """Whether this node has heard that that one is a replica."""
+    return any(line.startswith(name) and "slave" in line
+               for line in node.run("CLUSTER", "NODES").splitlines())
+
+
 def roll(s):
     """Every node gives way to a new one at another address; those of the URL are gone then."""
     cluster = s.topology
@@ -252,6 +258,9 @@ def roll(s):
                          f"{node.name} follows", pause=0.1)
             servers.wait(lambda node=node: node.info("replication")["master_link_status"] == "up",
                          f"{node.name} has the data")
+        name = new[0].run("CLUSTER", "MYID")
+        servers.wait(lambda: all(knows_replica(node, name) for node in cluster.nodes),
+                     f"all know {new[0].name}", pause=0.1)
         new[0].run("CLUSTER", "FAILOVER")
         servers.wait(lambda: new[0].run("ROLE")[0] == "master", f"{new[0].name} takes over")
         of = new[0].run("CLUSTER", "MYID")

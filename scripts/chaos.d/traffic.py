@@ -5,7 +5,8 @@ changes it: a request whose answer is late delays no other. Its latency counts f
 How late it was sent in fact is noted too, since that is this generator's own delay.
 
 kind      asks of the store                       a good answer
-plain     nothing: shows the machine's noise      200
+direct    nothing, and no gateway either          200
+plain     nothing                                 200
 auth      revocation                              200
 revoked   revocation, of revoked tokens           401
 wide      a wide limit, places in flight          200
@@ -29,7 +30,7 @@ import socket
 import time
 
 # Requests a second, to each gateway.
-RATES = {"plain": 10, "auth": 15, "revoked": 10, "wide": 15, "tight": 24, "two": 12, "session": 10,
+RATES = {"direct": 20, "plain": 10, "auth": 15, "revoked": 10, "wide": 15, "tight": 24, "two": 12, "session": 10,
          "api": 15, "read": 30, "write": 4, "purge": 1, "revoke": 2}
 ADMIN = {"purge", "revoke"}
 KINDS = list(RATES)
@@ -86,6 +87,12 @@ class Plan:
 
     def simple(self, kind, n, due):
         return self.ask(kind, "", due, request("GET", f"/{kind}/{n % 20}", self.tokens.get(kind)))
+
+    def direct(self, kind, n, due):
+        """Asks the upstream itself: what is late here is the machine."""
+        ask = self.simple(kind, n, due)
+        ask.port = self.origin
+        return ask
 
     def revoked(self, kind, n, due):
         """Half with tokens that were revoked before the start, half with those revoked since."""

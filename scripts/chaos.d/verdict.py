@@ -13,17 +13,18 @@ SLACK_MS = 50
 ADMIN_MS = 100  # longest wait for replicas (WAIT), which only answers of the admin API know
 BACK_S = 2.0
 OWN_LATE_MS = 10  # a generator that is later than this cannot judge others
+NOISE_MS = 30  # nor can a machine where the upstream itself takes so long to answer
 # Of each connection that a gateway has: pauses of store.reconnect_backoff (250 ms) or, by their
 # jitter, down to half of it.
 CONNECTS_PER_S = 6
 RACE_S = 0.3  # gateways do not come back in the same instant
-GOOD = {"plain": {200}, "auth": {200}, "revoked": {401}, "wide": {200}, "tight": {200, 429},
+GOOD = {"direct": {200}, "plain": {200}, "auth": {200}, "revoked": {401}, "wide": {200}, "tight": {200, 429},
         "two": {200, 404, 429}, "session": {200}, "api": {200}, "read": {200}, "write": {200},
         "purge": {200}, "revoke": {200, 201}}
 # What [store.on_outage] asks for, and what the admin API says when it cannot confirm.
 CONFIGURED = {"session": {503}, "api": {503}, "purge": {503}, "revoke": {503}}
-STORELESS = {"plain"}
-TIMED = ("late", "not normal", "not back", "nothing")  # what a late generator cannot judge
+STORELESS = {"direct", "plain"}
+TIMED = (" late", "untimely", "not normal", "not back")  # what a late generator cannot judge
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\S+Z) +(\w+) (.*)$")
 
 
@@ -37,13 +38,18 @@ class Judge:
         self.acked = {a.key: a.ended for a in history.answers
                       if a.kind == "revoke" and a.status in GOOD["revoke"]}
         self.lateness_ms = max((1e3 * (a.sent - a.due) for a in self.answers), default=0)
+        self.noise_ms, self.plain_ms = self.longest("direct"), self.longest("plain")
         self.problems = []
-        for rule in (self.late, self.errors, self.refusals, self.revocations, self.admissions,
-                     self.staleness, self.recovery, self.connections, self.lines, self.ends):
+        for rule in (self.late, self.errors, self.untimely, self.refusals, self.revocations,
+                     self.admissions, self.staleness, self.recovery, self.connections, self.lines,
+                     self.ends):
             found = rule()
             if found:
                 self.problems.append(found)
         self.problems += history.failures
+
+    def longest(self, kind):
+        return max(((a.ended - a.due) * 1e3 for a in self.answers if a.kind == kind), default=0)
 
     def is_exempt(self, answer):
         """Whether the fault itself keeps this gateway from answering."""
@@ -83,27 +89,31 @@ class Judge:
                 self.late_count += 1
                 worst = max(worst, took)
                 kinds.add(a.kind)
-        self.plain_ms = max(((a.ended - a.due) * 1e3 for a in self.answers if a.kind == "plain"),
-                            default=0)
         return self.late_count and (
             f"{self.late_count} late, up to {worst:.0f} ms: {', '.join(sorted(kinds))} "
-            f"(plain: {self.plain_ms:.0f} ms)")
+            f"(plain: {self.plain_ms:.0f}, direct: {self.noise_ms:.0f} ms)")
 
     def errors(self):
         """5xx that the configuration does not ask for, and connections that broke."""
-        count, when = collections.Counter(), []
+        return self.count_errors("errors", lambda a: a.status == 0 or (
+            a.status >= 500 and a.status not in CONFIGURED.get(a.kind, set())))
+
+    def untimely(self):
+        """5xx that it asks for in an outage, but not then."""
         until = self.h.back + BACK_S
-        for a in self.answers:
-            allowed = CONFIGURED.get(a.kind, set())
-            asked_for = self.h.start <= a.ended and a.due <= until
-            if self.row.strict or a.kind in self.row.untouched or not asked_for:
-                allowed = set()
-            if a.status == 0 or a.status >= 500 and a.status not in allowed:
-                count[f"{a.kind} {a.status or 'broken'}"] += 1
-                when.append(a.due - self.h.start)
-        return count and (
-            "errors: " + ", ".join(f"{k} x{n}" for k, n in sorted(count.items()))
-            + f" ({min(when):+.1f} to {max(when):+.1f} s)")
+        return self.count_errors("untimely", lambda a: (
+            a.status in CONFIGURED.get(a.kind, set())
+            and (self.row.strict or a.kind in self.row.untouched
+                 or not self.h.start <= a.ended or a.due > until)))
+
+    def count_errors(self, name, wrong):
+        found = [a for a in self.answers if wrong(a)]
+        if not found:
+            return ""
+        count = collections.Counter(f"{a.kind} {a.status or 'broken'}" for a in found)
+        first, last = found[0].due - self.h.start, found[-1].due - self.h.start
+        return (f"{name}: " + ", ".join(f"{k} x{n}" for k, n in sorted(count.items()))
+                + f" ({first:+.1f} to {last:+.1f} s)")
 
     def refusals(self):
         count = collections.Counter(a.kind for a in self.answers
@@ -238,11 +248,14 @@ class Judge:
 
     # --- the table -------------------------------------------------------------------------------
 
-    def is_void(self):
-        """Whether the generator was late, and nothing else is certain."""
-        timed = all(problem.startswith(TIMED) or problem.split(" ", 1)[-1].startswith(TIMED)
-                    for problem in self.problems)
-        return self.lateness_ms > OWN_LATE_MS and timed
+    def void(self):
+        """Why this row shows nothing, unless something is certain all the same."""
+        timed = all(any(word in problem[:12] for word in TIMED) for problem in self.problems)
+        if timed and self.lateness_ms > OWN_LATE_MS:
+            return f"void: the load generator was late ({self.lateness_ms:.0f} ms)"
+        if timed and self.noise_ms > NOISE_MS:
+            return f"void: the machine was late ({self.noise_ms:.0f} ms without a gateway)"
+        return ""
 
     def detect_ms(self):
         """From the fault to the last answer that waited for the store."""
@@ -260,9 +273,7 @@ class Judge:
         p50, p99, p999 = (harness.percentile(times, share) for share in (0.5, 0.99, 0.999))
         normal = "never" if self.normal_ms is None else f"{self.normal_ms:.0f}"
         bound = "-" if self.bound is None else self.bound
-        verdict = "; ".join(self.problems) or "ok"
-        if self.is_void():
-            verdict = f"void: the load generator was late ({self.lateness_ms:.0f} ms)"
+        verdict = self.void() or "; ".join(self.problems) or "ok"
         return [topology, f"{self.row.id} {self.row.name}", str(len(self.answers)), statuses,
                 str(self.late_count), f"{p50:.1f}/{p99:.0f}/{p999:.0f}/{max(times, default=0):.0f}",
                 f"{self.detect_ms():.0f}", normal, f"{max(self.over, 0)}/{bound}",
