@@ -24,6 +24,8 @@ import random
 import socket
 import struct
 
+import origin
+
 SLICES = 48  # bytes of a piece that come one by one
 PLAIN = {"delay_ms": 0, "jitter_ms": 0, "rate": 0, "slices": False, "hold": False}
 
@@ -212,10 +214,8 @@ class Links:
     """The controller's side."""
 
     def __init__(self):
-        context = multiprocessing.get_context("fork")
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=lambda: asyncio.run(obey(far)), daemon=True)
-        self.process.start()
+        self.pipe, far = multiprocessing.Pipe()
+        self.process = origin.in_process(lambda: asyncio.run(obey(far)))
         self.names = []
 
     def ask(self, *order):

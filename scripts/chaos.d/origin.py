@@ -13,6 +13,7 @@ import asyncio
 import collections
 import json
 import multiprocessing
+import signal
 import time
 
 
@@ -70,7 +71,15 @@ async def serve(port):
 
 def start(port):
     """Runs it in a process that ends with this one."""
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: asyncio.run(serve(port)), daemon=True)
+    return in_process(lambda: asyncio.run(serve(port)))
+
+
+def in_process(work):
+    """Runs this in a process that ends with this one, and not by Ctrl-C before it."""
+    def run():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)
     process.start()
     return process

@@ -29,6 +29,8 @@ import select
 import socket
 import time
 
+import origin
+
 # Requests a second, to each gateway.
 RATES = {"direct": 20, "plain": 10, "auth": 15, "revoked": 10, "wide": 15, "tight": 24, "two": 12, "session": 10,
          "api": 15, "read": 30, "write": 4, "purge": 1, "revoke": 2}
@@ -68,8 +70,8 @@ def request(method, path, token="", body=None, fields=""):
 class Plan:
     """What is asked, one request after the other, by kind."""
 
-    def __init__(self, me, ports, admins, origin, tokens, spread_at, writes_past):
-        self.me, self.ports, self.admins, self.origin = me, ports, admins, origin
+    def __init__(self, me, ports, admins, upstream, tokens, spread_at, writes_past):
+        self.me, self.ports, self.admins, self.upstream = me, ports, admins, upstream
         self.tokens, self.spread_at = tokens, spread_at
         self.writes_past = writes_past
         self.number = collections.Counter()
@@ -91,7 +93,7 @@ class Plan:
     def direct(self, kind, n, due):
         """Asks the upstream itself: what is late here is the machine."""
         ask = self.simple(kind, n, due)
-        ask.port = self.origin
+        ask.port = self.upstream
         return ask
 
     def revoked(self, kind, n, due):
@@ -136,13 +138,13 @@ class Plan:
             return None
 
         ask = self.ask(kind, item, due, request("PUT", f"/read/{item}"), then=read_elsewhere)
-        ask.port = self.origin if self.writes_past else ask.port
+        ask.port = self.upstream if self.writes_past else ask.port
         return ask
 
     def purge(self, kind, n, due):
         """Raises the version behind the gateways' backs, then purges the path."""
         item = f"p{WRITTEN + (n + self.me) % PURGED}"
-        raised = Ask("raise", item, self.me, self.origin, request("POST", f"/raise/{item}"), due)
+        raised = Ask("raise", item, self.me, self.upstream, request("POST", f"/raise/{item}"), due)
 
         def purge(answer):
             ask = self.ask(kind, (item, answer.seen), answer.ended,
@@ -255,7 +257,7 @@ def field(head, name):
     return head[at + len(name) + 4:].split(b"\r\n", 1)[0] if at >= 0 else b""
 
 
-def work(pipe, start, arguments):
+def work(pipe, start, plan):
     try:
         # Where that is allowed, a busy machine does not keep it from its pace.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
@@ -264,7 +266,7 @@ def work(pipe, start, arguments):
     gc.collect()
     gc.freeze()
     gc.disable()
-    answers = Sender(Plan(*arguments), start, pipe).run()
+    answers = Sender(plan, start, pipe).run()
     pipe.recv()
     pipe.send(answers)
 
@@ -272,14 +274,12 @@ def work(pipe, start, arguments):
 class Load:
     """One process for each gateway."""
 
-    def __init__(self, ports, admins, origin, tokens, start, spread_at, writes_past):
-        context = multiprocessing.get_context("fork")
+    def __init__(self, ports, admins, upstream, tokens, start, spread_at, writes_past):
         self.running = []
         for me in range(len(ports)):
-            pipe, far = context.Pipe()
-            arguments = (me, ports, admins, origin, tokens, spread_at, writes_past)
-            process = context.Process(target=work, args=(far, start, arguments), daemon=True)
-            process.start()
+            pipe, far = multiprocessing.Pipe()
+            plan = Plan(me, ports, admins, upstream, tokens, spread_at, writes_past)
+            process = origin.in_process(lambda plan=plan, far=far: work(far, start, plan))
             self.running.append((process, pipe))
 
     def end(self):

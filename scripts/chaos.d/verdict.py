@@ -24,7 +24,7 @@ GOOD = {"direct": {200}, "plain": {200}, "auth": {200}, "revoked": {401}, "wide"
 # What [store.on_outage] asks for, and what the admin API says when it cannot confirm.
 CONFIGURED = {"session": {503}, "api": {503}, "purge": {503}, "revoke": {503}}
 STORELESS = {"direct", "plain"}
-TIMED = (" late", "untimely", "not normal", "not back")  # what a late generator cannot judge
+CERTAIN = ("errors: ", "401/403", "revoked passed", "panicked", " logged ", "ended: ")
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\S+Z) +(\w+) (.*)$")
 
 
@@ -248,14 +248,28 @@ class Judge:
 
     # --- the table -------------------------------------------------------------------------------
 
-    def void(self):
-        """Why this row shows nothing, unless something is certain all the same."""
-        timed = all(any(word in problem[:12] for word in TIMED) for problem in self.problems)
-        if timed and self.lateness_ms > OWN_LATE_MS:
-            return f"void: the load generator was late ({self.lateness_ms:.0f} ms)"
-        if timed and self.noise_ms > NOISE_MS:
-            return f"void: the machine was late ({self.noise_ms:.0f} ms without a gateway)"
+    def noise(self):
+        """Why times mean nothing here: what is late may be so because of the machine."""
+        if self.lateness_ms > OWN_LATE_MS:
+            return f"the load generator was late ({self.lateness_ms:.0f} ms)"
+        if self.noise_ms > NOISE_MS:
+            return f"the machine was late ({self.noise_ms:.0f} ms without a gateway)"
         return ""
+
+    def certain(self):
+        """What is wrong however late the machine was: a late machine makes a store seem away, and
+        then too each of these is forbidden."""
+        return [problem for problem in self.problems
+                if not self.noise() or any(word in problem for word in CERTAIN)]
+
+    def is_void(self):
+        return bool(self.noise()) and not self.certain()
+
+    def verdict(self):
+        noise, certain = self.noise(), "; ".join(self.certain())
+        if noise and certain:
+            return f"{certain}; the rest void: {noise}"
+        return f"void: {noise}" if noise else certain or "ok"
 
     def detect_ms(self):
         """From the fault to the last answer that waited for the store."""
@@ -273,14 +287,13 @@ class Judge:
         p50, p99, p999 = (harness.percentile(times, share) for share in (0.5, 0.99, 0.999))
         normal = "never" if self.normal_ms is None else f"{self.normal_ms:.0f}"
         bound = "-" if self.bound is None else self.bound
-        verdict = self.void() or "; ".join(self.problems) or "ok"
         return [topology, f"{self.row.id} {self.row.name}", str(len(self.answers)), statuses,
                 str(self.late_count), f"{p50:.1f}/{p99:.0f}/{p999:.0f}/{max(times, default=0):.0f}",
                 f"{self.detect_ms():.0f}", normal, f"{max(self.over, 0)}/{bound}",
                 str(self.revoked_passed), str(self.stale),
                 "-" if self.h.redirects is None else str(self.h.redirects),
                 str(self.h.connects - self.h.connects_before), str(self.h.conns_after),
-                f"{self.h.rss_mib:.0f}", f"{self.lateness_ms:.0f}", verdict]
+                f"{self.h.rss_mib:.0f}", f"{self.lateness_ms:.0f}", self.verdict()]
 
     def detail(self):
         """Lines of latency and statuses, per kind and phase."""
