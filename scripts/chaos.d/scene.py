@@ -276,7 +276,7 @@ class Scene:
         """The whole row; returns its History."""
         self.start()
         history = History()
-        history.secs, history.exempt = self.secs, self.exempt
+        history.exempt = self.exempt
         history.files = [gateway.files() for gateway in self.gateways]
         marks = [len(gateway.log()) for gateway in self.gateways]
         history.begin = time.monotonic() + 0.2

@@ -76,7 +76,7 @@ class Judge:
 
     def served_later(self, answer):
         """Where the server serves all along, the fault still lasts for the row's time."""
-        return self.row.served_all_along and answer.due < self.h.start + self.h.secs
+        return self.row.served_all_along and answer.due < self.h.lifted[0]
 
     # --- the rules -------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Judge:
                 if found and not found[3].startswith("audit "):
                     if found[2] == "ERROR":
                         return f"gateway {name} logged {found[3]}"
-                    messages[re.sub(r"\d+", "0", found[3])] += 1
+                    messages[plain(found[3])] += 1
             for message, n in messages.items():
                 if n > self.row.changes:
                     return f"log of gateway {name}: {n} x {message[:70]}"
@@ -308,6 +308,12 @@ class Judge:
                     f"{harness.percentile(times, 0.99):6.1f} {max(times, default=0):6.1f}  "
                     + " ".join(f"{s}x{n}" for s, n in sorted(count.items())))
         return "\n".join(lines)
+
+
+def plain(message):
+    """A line of a log without its figures, but with the server that it is about."""
+    text, mark, server = message.partition(" server=")
+    return re.sub(r"\d+", "0", text) + mark + server
 
 
 COLUMNS = ["topology", "fault", "sent", "statuses in the fault", "late", "p50/p99/p99.9/max ms",
