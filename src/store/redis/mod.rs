@@ -12,20 +12,25 @@ mod call;
 mod certificates;
 mod connect_error;
 mod connection;
+mod credentials;
 mod dial;
 mod encode;
 mod eviction;
 mod expect;
 mod follow;
 mod link;
+mod mismatch;
 mod misses;
 mod node;
 mod part;
 mod published;
+mod renewal;
 mod reply;
 mod resp;
+mod rights;
 mod says;
 mod scripts;
+mod selftest;
 mod sessions;
 mod stream;
 mod topology;
@@ -38,6 +43,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Cmd, Pipeline, Value};
 
 pub use self::follow::Followed;
+pub use self::rights::acl;
+pub use self::selftest::{Finding, selftest};
 
 use self::follow::Follower;
 use self::reply::server_error;
@@ -85,6 +92,11 @@ impl RedisStore {
     /// Gives the current thread a connection of its own, driven by its own runtime.
     pub async fn join(&self) {
         self.topology.join().await;
+    }
+
+    /// See [`super::Store::look_at_files`].
+    pub fn look_at_files(&self) {
+        self.topology.look_at_files();
     }
 
     /// See [`super::Store::is_connected`].

@@ -14,10 +14,12 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::dial::dial;
+use super::credentials::Credentials;
+use super::dial::{Call, Purpose};
 use super::eviction;
 use super::link::{self, Link};
 use super::node::Node;
+use super::renewal;
 use super::reply::server_error;
 use super::says::Condition;
 use super::scripts::{Forgotten, Scripts};
@@ -31,6 +33,7 @@ use crate::store::StoreError;
 pub(super) struct Topology {
     pub(super) settings: config::Store,
     pub(super) scripts: Arc<Scripts>,
+    credentials: Arc<Credentials>,
     node: Arc<Node>,
     /// For whoever asks from a thread that did not join.
     home: Arc<Link>,
@@ -41,12 +44,19 @@ impl Topology {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub(super) fn open(settings: &config::Store) -> Arc<Self> {
-        let (node, scripts) = (Arc::new(Node::new(&settings.url)), Arc::new(Scripts::new()));
+        let credentials = Credentials::of(settings);
+        let node = Arc::new(Node::new(&settings.url, &credentials));
+        let scripts = Arc::new(Scripts::new());
         let home = Link::start(settings, &node, &scripts);
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
         tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
+        if credentials.have_files() {
+            let (files, node) = (Arc::downgrade(&credentials), Arc::downgrade(&node));
+            tokio::spawn(renewal::follow(files, node, settings.clone()));
+        }
         Arc::new(Self {
             settings: settings.clone(),
+            credentials,
             scripts,
             node,
             home,
@@ -59,6 +69,11 @@ impl Topology {
         let start = || Link::start(&self.settings, &self.node, &self.scripts);
         self.joined[shard::mine()].get_or_init(start);
         self.first_connection(self.settings.connect_timeout).await;
+    }
+
+    /// Has the files of secrets looked at now.
+    pub(super) fn look_at_files(&self) {
+        self.credentials.look.notify_one();
     }
 
     /// Waits until the current thread can ask, for `timeout` at most. False when it cannot yet.
@@ -127,10 +142,13 @@ impl Topology {
     pub(super) async fn dial(
         &self,
         _key: &str,
+        purpose: Purpose,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
-        let attempt = dial(&self.settings, &self.node, on_push);
-        let dialled = tokio::time::timeout(self.settings.connect_timeout, attempt).await;
+        let (settings, node) = (&self.settings, &*self.node);
+        let material = &self.credentials.now();
+        let attempt = Call { settings, node, material, purpose }.dial(on_push);
+        let dialled = tokio::time::timeout(settings.connect_timeout, attempt).await;
         dialled.map_err(|_| ConnectError::Timeout)?
     }
 

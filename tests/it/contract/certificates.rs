@@ -4,9 +4,9 @@ use bytes::Bytes;
 use portcullis::store::keys::Keys;
 use portcullis::store::{FencedWrite, HeldLock};
 
-use super::{MINUTE, Subject, over_both_stores};
+use super::{MINUTE, Subject, over_all_stores};
 
-over_both_stores![only_who_has_the_lease_writes, a_value_is_read_whole_or_not_at_all,];
+over_all_stores![only_who_has_the_lease_writes, a_value_is_read_whole_or_not_at_all,];
 
 fn lease(token: &str) -> HeldLock {
     HeldLock { key: Keys::new("app").tls_lease("a.test"), token: token.to_owned() }

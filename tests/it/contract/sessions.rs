@@ -8,9 +8,9 @@ use portcullis::store::{
     Ending, Questions, Renewal, SessionEnd, SessionKey, SessionList, SessionWrite, SessionWritten,
 };
 
-use super::{MINUTE, Subject, over_both_stores};
+use super::{MINUTE, Subject, over_all_stores};
 
-over_both_stores![
+over_all_stores![
     renewing_never_shortens_and_gives_a_first_ttl,
     renewing_notes_when_and_why_the_session_will_end,
     renewing_never_passes_the_latest_end,
