@@ -230,12 +230,22 @@ fn set_user(redis: &Redis, words: &[&str]) {
     assert_eq!(redis.cli(&command), "OK");
 }
 
+/// Ends the load, also where the test fails: whoever sends it is waited for.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_password_is_changed_under_load_without_a_failed_request() {
     let (redis, house) = with_user("former-horse");
     house.serves();
     let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let _ended = Ended(&stop);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -262,7 +272,6 @@ fn a_password_is_changed_under_load_without_a_failed_request() {
         set_user(&redis, &["<former-horse"]);
         let seen = sent.load(Ordering::Relaxed);
         eventually("requests go on", || sent.load(Ordering::Relaxed) > seen + 10);
-        stop.store(true, Ordering::Relaxed);
     });
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     house.serves();
