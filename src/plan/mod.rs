@@ -115,7 +115,8 @@ impl Plan {
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
         check::listeners(&config, &mut problems);
-        check::acme(&config, &mut problems);
+        check::tls(&config, &mut problems);
+        check::cluster(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {

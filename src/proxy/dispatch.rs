@@ -61,7 +61,11 @@ impl Dispatch {
         Self {
             running: Arc::clone(&request.received.running),
             upstream: request.route.upstream,
-            sender: Sender { client: request.client().address, idle_timeout: None },
+            sender: Sender {
+                client: request.client().address,
+                trace: request.received.ids.trace,
+                idle_timeout: None,
+            },
             interim: None,
             gate: None,
             stream_timeout: request.route.stream_timeout,
@@ -85,7 +89,7 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(self.sender, head, upload, on_interim);
+        let sent = self.upstream().send(&self.sender, head, upload, on_interim);
         let mut response = sent.await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
@@ -106,7 +110,7 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.sender, head).await;
+        let response = self.upstream().upgrade(&self.sender, head).await;
         *took = Some(sent_at.elapsed());
         response
     }
@@ -270,12 +274,10 @@ pub(super) async fn forward(
     match sent {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
+            let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),
-                Some(terms) => {
-                    let terms = Terms { standing, ..terms };
-                    Content::Call(Box::new(Call::new(download, progress, terms)))
-                }
+                Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
             }))
         }
         Err(ended) => {
@@ -289,13 +291,17 @@ pub(super) async fn forward(
             } else {
                 invalidation.disarm();
             }
-            // When the client's own body was the reason, the upstream is not to blame.
-            Err(match (progress.fault(), failure) {
-                (Some(fault), _) => fault.into(),
-                (None, Failure::Timeout) if terms.is_some() => Rejection::CallIdle,
-                (None, failure) => failure.into(),
-            })
+            Err(refusal(failure, &progress, terms.is_some()))
         }
+    }
+}
+
+/// What a client reads of a failure. When its own body was the reason, no upstream is to blame.
+fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
+    match (progress.fault(), failure) {
+        (Some(fault), _) => fault.into(),
+        (None, Failure::Timeout) if is_call => Rejection::CallIdle,
+        (None, failure) => failure.into(),
     }
 }
 

@@ -21,8 +21,7 @@ use crate::store::StoreError;
 use crate::tunnel::End;
 use crate::upstream::Failure;
 
-/// What a client should wait after a 503 whose cause usually passes within the store's or
-/// upstream's reconnection time.
+/// What a client should wait after a 503 that does not say: the store's reconnection time.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// What a stranger reads of an outage.
@@ -40,8 +39,8 @@ pub enum Rejection {
     /// No route.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
-    /// The connection is for hosts whose clients must show something else (RFC 9110 §15.5.20).
-    #[error("the host's clients must show other certificates than this connection was asked for")]
+    /// The connection is for hosts of whose clients TLS asks something else (RFC 9110 §15.5.20).
+    #[error("TLS asks something else of the host's clients than it asked on this connection")]
     Misdirected,
     /// Not permitted.
     #[error(transparent)]
@@ -147,6 +146,7 @@ enum Adds<'a> {
     Challenge(&'a Denied),
     Allow(&'a str),
     Quota(&'a Quota, Duration),
+    RetryAfter(Duration),
     /// The version of WebSocket that is spoken (RFC 6455 §4.4).
     WebSocketVersion,
 }
@@ -259,9 +259,12 @@ impl<'a> Row<'a> {
                 quota.stamp(headers, std::time::SystemTime::now());
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
             }
+            Adds::RetryAfter(after) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+            }
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
+            headers.entry(RETRY_AFTER).or_insert(HeaderValue::from(RETRY_SOON.as_secs()));
         }
     }
 }
@@ -284,7 +287,7 @@ impl Rejection {
             }
             Self::Misdirected => {
                 const TEXT: &str =
-                    "Ask for this host on a connection of its own: its clients show certificates.";
+                    "Ask for this host on a connection of its own: it has other rules for TLS.";
                 Row::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", Client, Text(TEXT))
             }
             Self::Denied(denied) => denied_row(denied),
@@ -543,7 +546,10 @@ fn handshake_row(bad: BadHandshake) -> Row<'static> {
 }
 
 fn upstream_row(failure: &Failure) -> Row<'static> {
-    let row = |status, code, text| Row::new(status, code, Fault::Upstream, Public::Text(text));
+    let row = |status, code, text| {
+        let adds = failure.retry_after().map_or(Adds::Nothing, Adds::RetryAfter);
+        Row::new(status, code, Fault::Upstream, Public::Text(text)).adds(adds)
+    };
     let late = "The service behind the gateway did not answer in time.";
     let busy = "The service behind the gateway is busy. Retry shortly.";
     let bad = UNUSABLE;

@@ -143,7 +143,7 @@ impl<'a> Request<'a> {
         if let Some(encryption) = &peer.encryption {
             let live = received.running.tls.as_ref();
             let suits = |live: &tls::Live| {
-                live.table().suits(encryption.client_policy, asked.authority.host())
+                live.table().suits(encryption.name_policy, asked.authority.host())
             };
             if !live.is_none_or(|live| suits(live)) {
                 return Err(Rejection::Misdirected);

@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod tickets;
 mod tunnels;
 
 use std::collections::HashMap;
@@ -89,7 +90,7 @@ impl Gateway {
         let config = &plan.config;
         let settings = &config.store;
         let store = Arc::new(Store::open(config).await);
-        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let observer = Observer::new(config);
         let metrics = &observer.metrics;
         metrics.tunnels().begin_at_zero(&End::WORDS);
         let background = Background::new(metrics);
@@ -112,6 +113,7 @@ impl Gateway {
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
+        gateway.look_after_tickets().await;
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
@@ -120,6 +122,14 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway
+    }
+
+    /// Has the fleet's gateways open each other's tickets, where that is configured.
+    async fn look_after_tickets(&self) {
+        let running = self.running();
+        if let Some(live) = &running.tls {
+            tickets::look(live, &running.plan, &self.store, &self.observer.logged).await;
+        }
     }
 
     /// Puts another plan in force for the requests to come. What cannot change while running is a
@@ -302,8 +312,16 @@ impl Running {
 fn tls_of(plan: &Plan, current: Option<&Running>) -> Option<Arc<tls::Live>> {
     let (written, table) = (plan.config.server.tls.as_ref()?, plan.tls.as_ref()?);
     let kept = current.filter(|current| current.plan.config.server.tls == plan.config.server.tls);
-    let kept = kept.and_then(|current| current.tls.clone());
-    Some(kept.unwrap_or_else(|| Arc::new(tls::Live::new(written, Arc::clone(table)))))
+    if let Some(kept) = kept.and_then(|current| current.tls.clone()) {
+        return Some(kept);
+    }
+    let former = current.and_then(|current| current.tls.as_ref()).map(|live| live.table());
+    if let Some(former) = former.as_ref().and_then(|table| table.ticket_keys())
+        && let Some(keys) = table.ticket_keys()
+    {
+        keys.inherit(former);
+    }
+    Some(Arc::new(tls::Live::new(written, Arc::clone(table))))
 }
 
 /// Who orders certificates goes on where it orders the same.
@@ -377,7 +395,8 @@ async fn watch_tunnels(gateway: std::sync::Weak<Gateway>) {
     }
 }
 
-/// Looks at the files of the certificates in force, until the gateway is gone.
+/// Looks at the files of the certificates in force, and at the keys of tickets, until the gateway
+/// is gone.
 async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
     let mut ticks = tokio::time::interval(certificates::PERIOD);
     loop {
@@ -386,5 +405,6 @@ async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
         if let Some(live) = &gateway.running().tls {
             certificates::look(live, &gateway.observer.metrics.tls).await;
         }
+        gateway.look_after_tickets().await;
     }
 }

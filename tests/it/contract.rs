@@ -23,11 +23,12 @@ use portcullis::store::{
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
-use crate::support::{Authority, PATIENCE, Redis, TLS_NAMES};
+use crate::support::{Authority, PATIENCE, Redis, RedisCluster, TLS_NAMES};
 
 /// A store under test, and the hands of an application that writes into it.
 pub(crate) struct Subject {
     pub(crate) store: Arc<Store>,
+    /// A Redis, or one server of a cluster, which sends on.
     pub(crate) redis: Option<Arc<Redis>>,
 }
 
@@ -50,6 +51,11 @@ macro_rules! over_all_stores {
         fn all_over_tls_with_the_least_rights() {
             let reached = $crate::contract::Reached::by_tls();
             $(reached.over($law);)*
+        }
+        #[test]
+        fn a_redis_cluster_keeps_all_of_this() {
+            let cluster = $crate::contract::Cluster::start();
+            $(cluster.keeps($law);)*
         }
     };
 }
@@ -109,6 +115,41 @@ impl Reached {
         });
         let refused = self.redis.cli(&["ACL", "LOG"]);
         assert_eq!(refused, "", "rights are missing");
+    }
+}
+
+/// A cluster that one law after another is tried on.
+pub(crate) struct Cluster {
+    url: StoreUrl,
+    servers: Vec<Arc<Redis>>,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let RedisCluster { servers, .. } = RedisCluster::start(3);
+        let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
+        let seeds = servers.iter().map(seed).collect();
+        Self {
+            url: StoreUrl::Cluster { seeds },
+            servers: servers.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    pub(crate) fn keeps(&self, law: impl AsyncFnOnce(Subject)) {
+        for server in &self.servers {
+            assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+        }
+        runtime().block_on(async {
+            let store = RedisStore::open(&config::Store {
+                url: self.url.clone(),
+                timeout: PATIENCE,
+                connect_timeout: PATIENCE,
+                ..config::Store::default()
+            });
+            assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
+            let redis = Some(Arc::clone(&self.servers[0]));
+            law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
+        });
     }
 }
 

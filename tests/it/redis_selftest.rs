@@ -40,7 +40,8 @@ fn refuses(ran: &Refused, words: &[&str]) {
 const AS_USER: &str = "username = \"gateway\"\npassword = \"correct-horse\"";
 
 fn make_user(redis: &Redis, more: &str) {
-    let line = portcullis::store::acl("gateway", "app", false).replace("PASSWORD", "correct-horse");
+    let line =
+        portcullis::store::acl("gateway", "app", false, false).replace("PASSWORD", "correct-horse");
     let line = format!("{line} {more}");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK");

@@ -69,7 +69,7 @@ pub(super) struct Credentials {
     /// Connections are replaced one by one.
     turn: Semaphore,
     /// Asks for a look at the files before it is time.
-    pub(super) look: Notify,
+    pub(super) look: Arc<Notify>,
 }
 
 impl Credentials {
@@ -83,7 +83,7 @@ impl Credentials {
             files: Mutex::new(files),
             current: watch::Sender::new(material),
             turn: Semaphore::new(1),
-            look: Notify::new(),
+            look: Arc::default(),
         })
     }
 
@@ -112,7 +112,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(super) fn reread(&self) -> Result<Option<Change>, String> {
+    fn reread(&self) -> Result<Option<Change>, String> {
         let of_file =
             |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         let known = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -137,6 +137,27 @@ impl Credentials {
         }
         let material = Material { tls, password: files.password.clone() };
         Ok(Some(Change { files, material: Arc::new(material) }))
+    }
+
+    /// The same beside whoever serves.
+    ///
+    /// # Errors
+    /// As [`Self::reread`].
+    pub(super) async fn changed(self: &Arc<Self>) -> Result<Option<Change>, String> {
+        if !self.have_files() {
+            return Ok(None);
+        }
+        let reading = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || reading.reread()).await;
+        read.map_err(|error| error.to_string())?
+    }
+
+    /// Redis refused what is in force: what the files hold now can only be better. True when it is
+    /// something else. What is wrong with the files is said by who follows them.
+    pub(super) async fn give_way(self: &Arc<Self>) -> bool {
+        let Ok(Some(change)) = self.changed().await else { return false };
+        self.adopt(change);
+        true
     }
 
     /// Connections are made with this from now on.

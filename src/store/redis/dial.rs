@@ -35,6 +35,8 @@ pub(super) enum Purpose {
     Requests,
     Revocations,
     Epochs,
+    /// Who has which slots of a Redis Cluster.
+    Map,
     Probe,
 }
 
@@ -44,6 +46,7 @@ impl fmt::Display for Purpose {
             Self::Requests => "requests",
             Self::Revocations => "revocations",
             Self::Epochs => "epochs",
+            Self::Map => "map",
             Self::Probe => "probe",
         })
     }

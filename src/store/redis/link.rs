@@ -23,7 +23,6 @@ use super::mismatch;
 use super::misses::Misses;
 use super::node::Node;
 use super::published::{Health, Published, Slot};
-use super::renewal;
 use super::reply::server_error;
 use super::says::{Condition, ENDED_BY_A_CONNECTION};
 use super::scripts::Scripts;
@@ -75,6 +74,11 @@ impl Link {
     /// The connection, if there is one.
     pub(super) fn get(&self) -> Option<Arc<Published>> {
         self.slot.get()
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.slot.is_taken()
     }
 
     /// Returns once there is a connection.
@@ -191,6 +195,14 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    /// Ends the connection, and the supervisor that waits for its loss.
+    fn drop(&mut self) {
+        self.slot.clear();
+        self.slot.lost.notify_one();
+    }
+}
+
 /// Looks at the server's clock from time to time. Ends when the link is dropped.
 pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
     loop {
@@ -248,7 +260,7 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                 strong.node.is_out_of_reach(&error);
                 if error.is_refusal() {
                     backoff_max = backoff_max.max(REFUSED_BACKOFF_MAX);
-                    if renewal::on_refusal(&strong.node.credentials).await {
+                    if strong.node.credentials.give_way().await {
                         continue;
                     }
                 } else if strong.node.is_puzzling()
@@ -326,8 +338,9 @@ async fn connect(
         let (node, purpose) = (&*link.node, Purpose::Requests);
         let call = Call { settings, node, material: &material, purpose };
         let connection = call.dial(on_push).await?;
-        // A replica loads scripts and reads sessions, and refuses only what writes.
-        if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
+        // A replica loads scripts and reads sessions, and refuses only what writes. One in a
+        // cluster sends on whatever it is asked.
+        if !node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }

@@ -10,9 +10,11 @@ mod ask;
 mod cache;
 mod call;
 mod certificates;
+mod cluster;
 mod connect_error;
 mod connection;
 mod credentials;
+mod cut;
 mod dial;
 mod encode;
 mod eviction;
@@ -31,7 +33,9 @@ mod rights;
 mod says;
 mod scripts;
 mod selftest;
+mod server;
 mod sessions;
+mod slots;
 mod stream;
 mod topology;
 mod track;
@@ -46,6 +50,7 @@ pub use self::follow::Followed;
 pub use self::rights::acl;
 pub use self::selftest::{Finding, selftest};
 
+use self::cut::Cut;
 use self::follow::Follower;
 use self::reply::server_error;
 use self::stream::{Told, millis};
@@ -53,7 +58,8 @@ use self::topology::Topology;
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    ChargedAt, Charges, News, Release, Revocation, RevocationKeys, RevocationStatus, StoreError,
+    ChargedAt, Charges, News, Questions, Release, Revocation, RevocationKeys, RevocationStatus,
+    StoreError,
 };
 use crate::config;
 
@@ -75,8 +81,14 @@ impl RedisStore {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
+        let topology = Topology::open(settings);
+        let credentials = &topology.credentials;
+        if credentials.have_files() {
+            let look_now = Arc::clone(&credentials.look);
+            tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
+        }
         Self {
-            topology: Topology::open(settings),
+            topology,
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
             news: Arc::default(),
@@ -96,7 +108,7 @@ impl RedisStore {
 
     /// See [`super::Store::look_at_files`].
     pub fn look_at_files(&self) {
-        self.topology.look_at_files();
+        self.topology.credentials.look.notify_one();
     }
 
     /// See [`super::Store::is_connected`].
@@ -133,15 +145,21 @@ impl RedisStore {
 
     /// See [`super::Store::refund`].
     pub async fn refund(&self, charges: Charges<'_>, at: &ChargedAt) -> Result<(), StoreError> {
-        let Charges { set, keys } = charges;
-        let at = &at.micros().to_le_bytes()[..6];
+        let cut =
+            Cut::of(&Questions { charges: Some(charges), ..Questions::default() }, &|key: &str| {
+                self.topology.place(key)
+            });
         let script = &self.topology.scripts.refund;
-        let mut pipeline = Pipeline::with_capacity(1);
-        // The script travels with the call: a refund is rare, and must not fail because the server
-        // forgot it.
-        let mut call = redis::cmd("EVAL");
-        call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
-        pipeline.add_command(call);
+        let mut pipeline = Pipeline::with_capacity(2);
+        for (set, keys) in cut.charges() {
+            let place = self.topology.place(keys.first().map_or("", String::as_str));
+            let at = &at.micros_in(place).to_le_bytes()[..6];
+            // The script travels with the call: a refund is rare, and must not fail because the
+            // server forgot it.
+            let mut call = redis::cmd("EVAL");
+            call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
+            pipeline.add_command(call);
+        }
         self.run_all(&mut pipeline).await.map(|_| ())
     }
 

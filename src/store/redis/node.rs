@@ -16,6 +16,8 @@ use crate::config::StoreUrl;
 pub(super) struct Node {
     address: StoreUrl,
     pub(super) credentials: Arc<Credentials>,
+    /// Host and port, where there are several to tell apart.
+    name: Option<String>,
     pub(super) says: Arc<Says>,
     misses: Misses,
     slots: Mutex<Vec<Weak<Slot>>>,
@@ -33,12 +35,35 @@ impl Node {
         Self {
             address: address.clone(),
             credentials: Arc::clone(credentials),
+            name: None,
             says: Arc::default(),
             misses: Misses::default(),
             slots: Mutex::default(),
             is_up: AtomicBool::new(false),
             is_unreachable: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
+        }
+    }
+
+    /// The same of a server of a Redis Cluster.
+    pub(super) fn of_cluster(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
+        let name = match address {
+            StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
+            _ => None,
+        };
+        Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address, credentials) }
+    }
+
+    /// Whether it is one of a Redis Cluster's servers.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// The host that it was found at.
+    pub(super) fn host(&self) -> &str {
+        match &self.address {
+            StoreUrl::Redis { host, .. } => host,
+            _ => "",
         }
     }
 
@@ -77,7 +102,7 @@ impl Node {
         self.is_unreachable.store(false, Ordering::Relaxed);
         self.is_understood.store(true, Ordering::Relaxed);
         if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!("the store answers");
+            tracing::info!(server = self.name, "the store answers");
         }
     }
 
@@ -88,6 +113,7 @@ impl Node {
         }
         if self.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(
+                server = self.name,
                 "the store is lost; serving as store.on_outage says until it answers again"
             );
         }
@@ -110,7 +136,7 @@ impl Node {
             self.says.note_with(condition, &error.to_string());
         }
         if !self.is_unreachable.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the store cannot be reached; trying on");
+            tracing::warn!(%error, server = self.name, "the store cannot be reached; trying on");
         }
     }
 }

@@ -5,28 +5,23 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::connect_error::ConnectError;
-use super::credentials::{Change, Credentials};
 use super::dial::{Call, Purpose};
-use super::node::Node;
-use crate::config;
+use super::topology::Topology;
 
 /// Pause between two looks at the files.
 const LOOK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Looks at the files, again and again. Ends when the store is dropped.
-pub(super) async fn follow(
-    credentials: Weak<Credentials>,
-    node: Weak<Node>,
-    settings: config::Store,
-) {
+pub(super) async fn follow(topology: Weak<Topology>, look_now: Arc<Notify>) {
     let mut said = String::new();
     loop {
-        let Some(strong) = credentials.upgrade() else { return };
         // A reload has a look taken at once.
-        let _ = tokio::time::timeout(LOOK_PAUSE, strong.look.notified()).await;
-        let Some(node) = node.upgrade() else { return };
-        match look(&strong, &node, &settings).await {
+        let _ = tokio::time::timeout(LOOK_PAUSE, look_now.notified()).await;
+        let Some(topology) = topology.upgrade() else { return };
+        match look(&topology).await {
             Ok(true) => tracing::info!("the changed files of [store] are used for Redis"),
             Ok(false) => {}
             Err(why) => {
@@ -46,12 +41,10 @@ pub(super) async fn follow(
 }
 
 /// True when the files had changed, and what is in them is used from now on.
-async fn look(
-    credentials: &Arc<Credentials>,
-    node: &Arc<Node>,
-    settings: &config::Store,
-) -> Result<bool, String> {
-    let Some(change) = reread(credentials).await? else { return Ok(false) };
+async fn look(topology: &Topology) -> Result<bool, String> {
+    let (settings, credentials) = (&topology.settings, &topology.credentials);
+    let Some(change) = credentials.changed().await? else { return Ok(false) };
+    let Some(node) = &topology.any_node() else { return Err("no server is known".to_owned()) };
     let call = Call { settings, node, material: &change.material, purpose: Purpose::Probe };
     let proof = async {
         let connection = call.dial(|_| {}).await?;
@@ -65,26 +58,4 @@ async fn look(
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(ConnectError::Timeout.to_string()),
     }
-}
-
-/// Redis refused what is in force: what the files hold now can only be better. True when it is
-/// something else.
-pub(super) async fn on_refusal(credentials: &Arc<Credentials>) -> bool {
-    match reread(credentials).await {
-        Ok(Some(change)) => {
-            credentials.adopt(change);
-            true
-        }
-        // What is wrong with the files is said by who follows them.
-        Ok(None) | Err(_) => false,
-    }
-}
-
-async fn reread(credentials: &Arc<Credentials>) -> Result<Option<Change>, String> {
-    if !credentials.have_files() {
-        return Ok(None);
-    }
-    let reading = Arc::clone(credentials);
-    let read = tokio::task::spawn_blocking(move || reading.reread()).await;
-    read.map_err(|error| error.to_string())?
 }

@@ -15,11 +15,13 @@ pub(super) enum Function {
     KnownRevocations,
     /// `store.cache_epochs = "follow"`.
     KnownEpochs,
+    /// `redis-cluster://`.
+    Cluster,
 }
 
 use Function::{
-    ApiKeys, Cache, Certificates, Connections, KnownEpochs, KnownRevocations, Limits, Revocation,
-    Sessions,
+    ApiKeys, Cache, Certificates, Cluster, Connections, KnownEpochs, KnownRevocations, Limits,
+    Revocation, Sessions,
 };
 
 impl Function {
@@ -35,6 +37,7 @@ impl Function {
             Certificates => "certificates by ACME",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
+            Cluster => "finding the servers of a Redis Cluster",
         }
     }
 }
@@ -61,7 +64,7 @@ const fn right(
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 47] = [
+pub(super) const RIGHTS: [Right; 50] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -109,13 +112,20 @@ pub(super) const RIGHTS: [Right; 47] = [
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
+    right("cluster|info", &[Cluster], ""),
+    right("cluster|slots", &[Cluster], ""),
+    right("asking", &[Cluster], ""),
 ];
 
 /// The commands that a user needs, each once; `follow` is for `store.cache_epochs = "follow"`.
-pub(super) fn commands(follow: bool) -> Vec<&'static str> {
+fn commands(follow: bool, cluster: bool) -> Vec<&'static str> {
     let mut commands: Vec<&str> = Vec::new();
     for Right { command, functions, .. } in &RIGHTS {
-        let is_wanted = follow || *functions != [KnownEpochs];
+        let is_wanted = match functions {
+            [KnownEpochs] => follow,
+            [Cluster] => cluster,
+            _ => true,
+        };
         if is_wanted && !commands.contains(command) {
             commands.push(command);
         }
@@ -124,10 +134,10 @@ pub(super) fn commands(follow: bool) -> Vec<&'static str> {
 }
 
 /// The command that makes a user with these rights and no others, under a prefix of keys.
-pub fn acl(user: &str, prefix: &str, follow: bool) -> String {
+pub fn acl(user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
     let mut line =
         format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
-    for command in commands(follow) {
+    for command in commands(follow, cluster) {
         line += " +";
         line += command;
     }
@@ -140,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_command_that_is_sent_has_a_right() {
-        let known = commands(true);
+        let known = commands(true, true);
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
         let scripts = std::fs::read_dir(format!("{folder}/scripts")).unwrap();
         let mut called = 0;
@@ -158,10 +168,10 @@ mod tests {
 
     #[test]
     fn the_line_holds_each_command_once_and_tracking_by_choice() {
-        let line = acl("gateway", "shop", false);
+        let line = acl("gateway", "shop", false, false);
         assert!(line.starts_with("ACL SETUSER gateway on >PASSWORD resetkeys ~shop:* "), "{line}");
         assert_eq!(line.matches(" +pexpire ").count(), 1);
         assert!(!line.contains("client|tracking"));
-        assert_eq!(acl("gateway", "shop", true), line + " +client|tracking");
+        assert_eq!(acl("gateway", "shop", true, false), line + " +client|tracking");
     }
 }

@@ -172,7 +172,7 @@ impl Look<'_> {
             }
             "cluster" => {
                 let seen = "what answers is a node of a Redis Cluster, which sends clients on";
-                let remedy = "name a Redis outside a cluster in store.url";
+                let remedy = "write redis-cluster:// with some of its servers in store.url";
                 self.findings.push(Finding::fatal("mode", seen, remedy));
             }
             _ => {}

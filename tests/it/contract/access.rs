@@ -41,7 +41,7 @@ fn the_page_shows_the_user_that_is_printed() {
     let [line] = lines[..] else { panic!("not exactly one in docs/redis.md: {lines:?}") };
     let shown = line[line.find("ACL").unwrap()..].replace('\'', "");
     let shown: Vec<&str> = shown.split_whitespace().collect();
-    let printed = portcullis::store::acl("gateway", "app", true);
+    let printed = portcullis::store::acl("gateway", "app", true, false);
     assert_eq!(shown.join(" "), printed);
 }
 

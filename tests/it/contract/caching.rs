@@ -421,7 +421,7 @@ async fn what_an_application_wrote_under_our_keys_is_nothing(it: Subject) {
     assert_eq!(it.store.chunks(&words(&["app:cache:{c}:0"])).await, Ok(vec![None]));
     assert_eq!(it.remember(&entry("-", "", "ours")).await, Remembered::Stored);
     assert_eq!(it.variants(&["-"]).await, [Some("ours".to_owned())]);
-    let strange = "app:cache:{shop/s}:entry:r:";
+    let strange = "app:cache:{shop/p}:entry:s:";
     it.write_fields(strange, &[(VARY, "\n\n\n\n\n\n\n\n"), ("-", "x"), ("two", "")]);
     let found = it.store.variants(strange, &words(&["-", "two"])).await;
     assert_eq!(found, Ok(vec![None, None]));

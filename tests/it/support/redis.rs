@@ -27,6 +27,11 @@ impl Redis {
         Self::start_in(Folder::new(), |_| Vec::new())
     }
 
+    /// The same with more of its settings.
+    pub(crate) fn start_with(settings: &[String]) -> Self {
+        Self::start_in(Folder::new(), |_| settings.to_vec())
+    }
+
     /// The same, with a Unix socket beside its port.
     pub(crate) fn with_socket() -> Self {
         let folder = Folder::new();
@@ -109,9 +114,16 @@ impl Redis {
     }
 
     /// The answer to a command: text and numbers as they are, nil as "", lists line by line, an
-    /// error as `(error) …`.
+    /// error as `(error) …`. Goes where a server of a cluster sends it.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
-        ask(self.port, command).expect("an answer of redis-server")
+        let mut port = self.port;
+        loop {
+            let answer = ask(port, command).expect("an answer of redis-server");
+            match answer.strip_prefix("(error) MOVED ").and_then(|it| it.rsplit_once(':')) {
+                Some((_, elsewhere)) => port = elsewhere.parse().expect("a port"),
+                None => return answer,
+            }
+        }
     }
 
     /// Kills it, as `kill -9` does.
