@@ -24,7 +24,6 @@ use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
-use crate::store::SessionKeys;
 use crate::upstream::{Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
 
@@ -68,7 +67,7 @@ impl Dispatch {
             },
             interim: None,
             gate: None,
-            stream_timeout: request.route.stream_timeout,
+            stream_timeout: request.route.written.stream_timeout,
         }
     }
 
@@ -202,20 +201,18 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     /// The client's request for its upstream.
-    /// `session` is what its caller may need to go on.
     pub(super) fn new(
         request: &Request<'a>,
         head: &mut Parts,
         body: Inbound,
         added: Fields,
-        session: Option<SessionKeys>,
     ) -> Self {
         let Request { received, .. } = *request;
         note_upgrade(request, head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
-        let terms = Terms::of(request, &head.headers, session);
+        let terms = Terms::of(request, &head.headers);
         if let Some(terms) = &terms {
             upload.bound_messages(terms.policy.message_bytes);
             if terms.web.is_some_and(Web::is_text) {

@@ -31,7 +31,7 @@ use crate::tunnel::End;
 use crate::upstream::Upstream;
 
 use self::tunnels::Look;
-pub use self::tunnels::{Entry, Kind, OpenTunnel, Terms, Tunnels};
+pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
 /// How often the store is asked about each tunnel.
 const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);
@@ -92,7 +92,7 @@ impl Gateway {
         let store = Arc::new(Store::open(config).await);
         let observer = Observer::new(config);
         let metrics = &observer.metrics;
-        metrics.tunnels().begin_at_zero(&End::WORDS);
+        metrics.tunnels().begin_at_zero(End::WORDS);
         let background = Background::new(metrics);
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
@@ -279,7 +279,7 @@ impl Running {
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
         };
-        let names = plan.route_names.iter().enumerate();
+        let names = plan.route_names().enumerate();
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));

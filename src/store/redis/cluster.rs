@@ -23,10 +23,11 @@ use super::node::Node;
 use super::reply::server_error;
 use super::scripts::Scripts;
 use super::server::Server;
-use super::slots::{Address, Redirect, SLOTS, View, key_of, slot};
+use super::slots::{Address, Redirect, View, key_of};
 use crate::base::shard::{self, SHARDS};
 use crate::config::{self, StoreUrl};
 use crate::store::StoreError;
+use crate::store::keys::{SLOTS, slot};
 
 /// Most times that a command is sent on.
 const REDIRECTS_MAX: usize = 3;

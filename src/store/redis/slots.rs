@@ -1,29 +1,13 @@
-//! The slots of a Redis Cluster: which one a key lies in, and which server has it. Pure.
+//! The slots of a Redis Cluster: by which key a command is sent, and which server has what. Pure.
 //!
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
 use redis::{Arg, Cmd, Value};
 
-/// How many there are.
-pub(super) const SLOTS: u16 = 16_384;
+use crate::store::keys::SLOTS;
 
 /// Host and port.
 pub(super) type Address = (String, u16);
-
-/// The slot of a key: CRC16 of its hash tag, if it has one, or else of all of it.
-pub(super) fn slot(key: &[u8]) -> u16 {
-    let tag = || {
-        let open = key.iter().position(|byte| *byte == b'{')? + 1;
-        let length = key.get(open..)?.iter().position(|byte| *byte == b'}')?;
-        key.get(open..open + length).filter(|tag| !tag.is_empty())
-    };
-    let crc = tag().unwrap_or(key).iter().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-        })
-    });
-    crc % SLOTS
-}
 
 /// The first key that a command of ours names; nothing where it names none. All its keys lie in one
 /// slot.
@@ -184,28 +168,6 @@ mod tests {
 
     fn at(host: &str, port: u16) -> Address {
         (host.to_owned(), port)
-    }
-
-    #[test]
-    fn slots_are_those_of_redis() {
-        for (key, expected) in [
-            ("123456789", 12_739),
-            ("foo", 12_182),
-            ("app:session:s1", 14_753),
-            ("app:session-end:{app:session:s1}", 14_753),
-        ] {
-            assert_eq!(slot(key.as_bytes()), expected, "{key}");
-        }
-        assert_eq!(slot(b"a{foo}b{bar}"), slot(b"foo"));
-        // An empty tag is none, and neither is one that does not end.
-        for whole in [b"a{}b{foo}".as_slice(), b"a{foo", b"}a{", b""] {
-            let hashed = whole.iter().fold(0u16, |crc, byte| {
-                (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-                    if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-                })
-            });
-            assert_eq!(slot(whole), hashed % SLOTS);
-        }
     }
 
     #[test]

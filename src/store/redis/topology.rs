@@ -21,10 +21,11 @@ use super::reply::server_error;
 use super::says::Condition;
 use super::scripts::Scripts;
 use super::server::Server;
-use super::slots::{key_of, slot};
+use super::slots::key_of;
 use super::stream::executed;
 use crate::config::{self, StoreUrl};
 use crate::store::StoreError;
+use crate::store::keys::slot;
 
 /// See the module.
 #[derive(Debug)]

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use redis::Arg;
 
-use super::super::slots::slot;
 use super::*;
-use crate::store::keys::Keys;
+use crate::store::keys::{Keys, slot};
 use crate::store::{
     Cached, ConcurrencyLimit, HeldLock, Mode, RevocationKeys, WantedLock, Window, WindowSet,
 };
