@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`, `warm`,
-//! `explain`, `limits`. Everything here may print; nothing else does.
+//! The commands: `run`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`,
+//! `warm`, `explain`, `limits`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +14,7 @@ mod limits;
 mod operate;
 mod reload;
 mod remote;
+mod store;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -66,7 +67,15 @@ enum Command {
     /// Serve (the default).
     Run,
     /// Report every problem of the configuration at once; exit status 2 when there are any.
-    Check,
+    Check {
+        /// Look at Redis too: who it is, what its user may do, whether limits count right; exit
+        /// status 3 when it cannot be used.
+        #[arg(long)]
+        store: bool,
+    },
+    /// Print the Redis command that makes a user with all the rights that the gateway needs, and no
+    /// others.
+    Acl(store::Acl),
     /// Show what the gateway does: embedded store, a sample API, signed tokens, curl lines to try.
     Demo(crate::demo::Options),
     /// Print a signed test token for one of the verifiers.
@@ -116,7 +125,11 @@ pub fn main(cli: Cli) -> ExitCode {
     let path = cli.config.config;
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => block_on(start(path)),
-        Command::Check => match load(&path) {
+        Command::Acl(options) => match load(&path) {
+            Ok((plan, _)) => report(Ok(store::print_acl(&options, &plan.config.store))),
+            Err(code) => code,
+        },
+        Command::Check { store } => match load(&path) {
             Ok((plan, source)) => {
                 eprint!("{}", source.render_warnings(&plan.warnings));
                 let routes = plan.route_names().len();
@@ -127,7 +140,7 @@ pub fn main(cli: Cli) -> ExitCode {
                 }) {
                     println!("{}: ordered from {}", certificate.0, certificate.1);
                 }
-                ExitCode::SUCCESS
+                if store { block_on(store::check(plan.config.store)) } else { ExitCode::SUCCESS }
             }
             Err(code) => code,
         },

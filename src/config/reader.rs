@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::pem_file::PemFile;
+use super::pem_file::{PemFile, without_newline};
 use super::problem::{Problems, distance, join};
 use super::value::{Mistake, Read, echo, string, text};
 use crate::base::file::{self, FILE_BYTES_MAX};
@@ -93,12 +93,7 @@ impl<'a> Reader<'a> {
             let value = (self.env)(name).ok_or_else(missing)?;
             (value.into_bytes(), format!("the environment variable {}", echo(name)))
         } else if let Some(name) = text.strip_prefix("file:") {
-            let mut content = self.file(name)?;
-            // Editors end files with a newline that is not part of the secret.
-            if content.pop_if(|byte| *byte == b'\n').is_some() {
-                content.pop_if(|byte| *byte == b'\r');
-            }
-            (content, format!("the file {}", echo(name)))
+            (without_newline(self.file(name)?), format!("the file {}", echo(name)))
         } else {
             (text.as_bytes().to_vec(), "the secret".to_owned())
         };
@@ -329,6 +324,17 @@ impl<'a> Section<'a> {
             let text = string(value, "env:NAME or file:PATH in quotes")?;
             field.reader.secret(text)
         })
+    }
+
+    /// The same, and the file that it is in, if it is in one.
+    pub(super) fn secret_of_file(
+        &mut self,
+        key: &'static str,
+    ) -> Option<(Secret, Option<PathBuf>)> {
+        let secret = self.secret(key)?;
+        let written = self.table?.get(key)?.get_ref().as_str()?;
+        let name = written.strip_prefix("file:");
+        Some((secret, name.map(|name| self.reader.folder.join(name))))
     }
 
     /// The text of a file that a key names.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::store_tls::{self, StoreTls};
 use super::value::{
     GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
     string, text,
@@ -23,6 +24,10 @@ pub struct Store {
     pub username: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
+    /// The file that the password is read from anew when it changes.
+    pub password_file: Option<PathBuf>,
+    /// `[store.tls]`, and there behind `rediss://`.
+    pub tls: Option<StoreTls>,
     /// Longest wait for one question.
     pub timeout: Duration,
     /// Longest wait for one connection attempt.
@@ -68,7 +73,7 @@ pub struct Store {
 pub enum StoreUrl {
     /// `memory:`
     Memory,
-    /// `redis://host:port/db`
+    /// `redis://host:port/db`, and `rediss://` with [`Store::tls`]
     Redis {
         /// Host name or address.
         host: String,
@@ -149,6 +154,8 @@ impl Default for Store {
             prefix: "app".to_owned(),
             username: None,
             password: None,
+            password_file: None,
+            tls: None,
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
             reconnect_backoff: Duration::from_millis(250),
@@ -180,6 +187,24 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether a running gateway can go on with its store under `other`: what may differ is what an
+    /// outage means, and what is in the files of secrets.
+    pub fn is_served_by(&self, other: &Self) -> bool {
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some(one), Some(another)) => one.names_the_same(another),
+            (one, another) => one.is_none() && another.is_none(),
+        };
+        let fixed = |store: &Self| Self {
+            on_outage: OnOutage::default(),
+            tls: None,
+            password: store.password.clone().filter(|_| store.password_file.is_none()),
+            ..store.clone()
+        };
+        same_tls && fixed(self) == fixed(other)
+    }
+}
+
 impl Default for OnOutage {
     fn default() -> Self {
         Self {
@@ -196,8 +221,7 @@ impl Default for OnOutage {
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 9] = [
-    ("tls", "Redis would be spoken to in clear"),
+const PLANNED: [(&str, &str); 8] = [
     ("sentinel", "no fail-over would be followed"),
     ("cache", "cached responses would lie in the one store"),
     ("limits", "limits would be counted in the one store"),
@@ -216,11 +240,23 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         store.not_built(key, without);
     }
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
+    let (url, is_tls) = store.or_env("url", (default.url, false), |value| {
+        let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
+        store_url(value).map(|url| (url, is_tls))
+    });
+    let tls = store.optional("tls", store_tls::read);
+    if tls.is_some() && !is_tls && !store.is_survey() {
+        let remedy = "write rediss://host:port in url, or remove the table";
+        store.problem("tls", "is of no use where url does not begin with rediss://", remedy);
+    }
+    let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
-        url: store.or_env("url", default.url, store_url),
+        url,
         prefix: store.or("prefix", default.prefix, prefix),
         username: store.get("username", text),
-        password: store.secret("password"),
+        password,
+        password_file: password_file.flatten(),
+        tls: is_tls.then(|| tls.unwrap_or_default()),
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
@@ -297,6 +333,7 @@ fn prefix(value: &DeValue<'_>) -> Read<String> {
 /// A wrong url is never echoed, because it may contain a password.
 fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
     const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\", \
+                            \"rediss://redis.internal:6380/0\", \
                             \"redis+unix:///run/redis.sock\" or \
                             \"redis-cluster://r1:6379,r2:6379\"";
     let text = string(value, "it in quotes, such as \"redis://127.0.0.1:6379\"")?;
@@ -304,7 +341,7 @@ fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
     let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
     match scheme {
         "memory" if rest.is_empty() => Ok(StoreUrl::Memory),
-        "redis" => redis_url(rest.strip_prefix("//").ok_or_else(wrong)?),
+        "redis" | "rediss" => redis_url(rest.strip_prefix("//").ok_or_else(wrong)?),
         "redis+unix" => {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             if !path.starts_with('/') || path.contains(['?', '#']) {
@@ -315,10 +352,6 @@ fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
             }
             Ok(StoreUrl::Unix { path: PathBuf::from(path) })
         }
-        "rediss" => Err(Mistake::not_built(
-            "rediss:// (TLS to Redis)",
-            "use redis:// on a trusted network, or a TLS tunnel on this host",
-        )),
         "redis-cluster" => cluster_url(rest.strip_prefix("//").ok_or_else(wrong)?),
         "redis-sentinel" => Err(Mistake::not_built(
             "redis-sentinel://",

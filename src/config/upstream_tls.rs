@@ -97,7 +97,8 @@ pub(super) fn settle(
     Arc::new(UpstreamTls { authorities, identity: written.identity })
 }
 
-fn server_name(value: &DeValue<'_>) -> Read<ServerName<'static>> {
+/// A name that servers must prove.
+pub(super) fn server_name(value: &DeValue<'_>) -> Read<ServerName<'static>> {
     const EXAMPLE: &str = "a host name or an address, such as \"shop.internal\"";
     let text = string(value, EXAMPLE)?;
     name(text).ok_or_else(|| {

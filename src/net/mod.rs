@@ -8,4 +8,4 @@ mod tls;
 
 pub use self::client::{Connection, collect};
 pub use self::fault::Fault;
-pub use self::tls::{Identity, client_config, encrypt};
+pub use self::tls::encrypt;

@@ -4,17 +4,15 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::fault::Fault;
 use crate::base::authorities;
-
-/// A certificate with those between it and its authority, and its key.
-pub type Identity<'a> = (&'a [CertificateDer<'static>], &'a PrivateKeyDer<'static>);
+use crate::base::client_tls::client_config;
 
 /// Begins TLS on a connection to `host`, which must prove its name by one of `authorities`, or by
 /// those that this machine trusts where there are none. These are read anew each time, so that a
@@ -45,26 +43,4 @@ fn errand(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Fau
         client_config(&authorities, None).map_err(|error| Fault::Tls(io::Error::other(error)))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// A client that believes these authorities and nobody else, and shows `identity` to servers that
-/// ask for one. It offers no protocol yet (ALPN, RFC 7301). Sessions are resumed with whoever uses
-/// the same one, so each is for servers of one kind.
-///
-/// # Errors
-/// When the identity cannot be used; above all, when its key belongs to another certificate.
-pub fn client_config(
-    authorities: &[CertificateDer<'static>],
-    identity: Option<Identity<'_>>,
-) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(authorities.iter().cloned());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((chain, key)) => builder.with_client_auth_cert(chain.to_vec(), key.clone_key()),
-    }
 }

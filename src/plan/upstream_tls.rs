@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::{ClientConfig, Error};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::base::client_tls::client_config;
 use crate::config::{Config, Identity, Problems, Protocol, UpstreamTls};
-use crate::net;
 
 /// One for each upstream, in their order; nothing for those that are asked in clear alone.
 pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Arc<ClientConfig>>> {
@@ -41,7 +41,7 @@ pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Ar
 /// Offers what the servers may speak (ALPN), what is preferred first.
 fn client(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>, Error> {
     let identity = tls.identity.as_ref().map(|identity| (&*identity.chain, &identity.key));
-    let mut client = net::client_config(&tls.authorities, identity)?;
+    let mut client = client_config(&tls.authorities, identity)?;
     let offered: &[&[u8]] = match protocol {
         Protocol::Http1 => &[b"http/1.1"],
         Protocol::Http2 => &[b"h2"],

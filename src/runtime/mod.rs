@@ -143,7 +143,7 @@ impl Gateway {
             ("server.tls", tls_identity(&old.server) == tls_identity(&new.server)),
             ("admin", old.admin == new.admin),
             ("log", old.log == new.log),
-            ("store", store_identity(&old.store) == store_identity(&new.store)),
+            ("store", old.store.is_served_by(&new.store)),
         ];
         for (key, same) in fixed {
             if !same {
@@ -157,6 +157,7 @@ impl Gateway {
         }
         warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
+        self.store.look_at_files();
         let shared = (&self.store, &self.observer.metrics);
         let running = Running::new(plan, Some(&current), shared);
         self.tunnels.adopt(&running.plan);
@@ -347,11 +348,6 @@ fn acme_of(
 /// What of `[server.tls]` is fixed while its listeners stand.
 fn tls_identity(server: &config::Server) -> Option<(&[SocketAddr], usize)> {
     server.tls.as_ref().map(|tls| (&*tls.listen, tls.handshakes))
-}
-
-/// What of `[store]` is fixed while connections to it stand; `on_outage` is not.
-fn store_identity(store: &config::Store) -> config::Store {
-    config::Store { on_outage: config::Store::default().on_outage, ..store.clone() }
 }
 
 /// The store keys of a verifier that joins another one on a route carry its name from now on, and

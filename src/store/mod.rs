@@ -46,7 +46,7 @@ pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
-pub use self::redis::{Followed, RedisStore};
+pub use self::redis::{Finding, Followed, RedisStore, acl, selftest};
 pub use self::revoked::Revocation;
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
@@ -149,6 +149,14 @@ impl Store {
         match self {
             Self::Redis(store) => store.unrevoke(key, stream_ttl).await,
             Self::Memory(store) => Ok(store.delete(key)),
+        }
+    }
+
+    /// Has the files of secrets looked at now; otherwise it is done from time to time.
+    pub fn look_at_files(&self) {
+        match self {
+            Self::Redis(store) => store.look_at_files(),
+            Self::Memory(_) => {}
         }
     }
 

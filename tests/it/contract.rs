@@ -1,4 +1,5 @@
-//! What every store promises, shown once over the embedded store and once over a real Redis.
+//! What every store promises, shown over the embedded store and over a real Redis: by TCP, by a
+//! Unix socket, and by TLS as the user with the least rights.
 
 mod access;
 mod api_keys;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis::config::{self, StoreUrl};
+use portcullis::base::units::Secret;
+use portcullis::config::{self, StoreTls, StoreUrl};
 use portcullis::store::{
     Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, RevocationKeys,
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
-use crate::support::{PATIENCE, Redis, RedisCluster};
+use crate::support::{Authority, PATIENCE, Redis, RedisCluster, TLS_NAMES};
 
 /// A store under test, and the hands of an application that writes into it.
 pub(crate) struct Subject {
@@ -30,8 +32,9 @@ pub(crate) struct Subject {
     pub(crate) redis: Option<Arc<Redis>>,
 }
 
-/// Makes of each law one test over the embedded store and one over Redis.
-macro_rules! over_both_stores {
+/// Makes of each law one test over the embedded store and one over Redis, and of all of them one
+/// for each other way to reach Redis: what differs there is the connection, so one server does.
+macro_rules! over_all_stores {
     ($($law:ident),* $(,)?) => {
         mod memory {
             $(#[test] fn $law() { $crate::contract::over_memory(super::$law); })*
@@ -39,14 +42,16 @@ macro_rules! over_both_stores {
         mod redis {
             $(#[test] fn $law() { $crate::contract::over_redis(super::$law); })*
         }
-    };
-}
-pub(crate) use over_both_stores;
-
-/// The same, and one test of all laws over a Redis Cluster, which takes its time to start.
-macro_rules! over_all_stores {
-    ($($law:ident),* $(,)?) => {
-        $crate::contract::over_both_stores![$($law),*];
+        #[test]
+        fn all_over_a_unix_socket() {
+            let reached = $crate::contract::Reached::by_socket();
+            $(reached.over($law);)*
+        }
+        #[test]
+        fn all_over_tls_with_the_least_rights() {
+            let reached = $crate::contract::Reached::by_tls();
+            $(reached.over($law);)*
+        }
         #[test]
         fn a_redis_cluster_keeps_all_of_this() {
             let cluster = $crate::contract::Cluster::start();
@@ -69,6 +74,48 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
         let store = open(redis.address(), config::Store::default()).await;
         law(Subject { store: Arc::new(store), redis: Some(Arc::new(redis)) }).await;
     });
+}
+
+/// A Redis that is reached in another way than by TCP.
+pub(crate) struct Reached {
+    redis: Arc<Redis>,
+    settings: config::Store,
+}
+
+impl Reached {
+    pub(crate) fn by_socket() -> Self {
+        let redis = Redis::with_socket();
+        let url = StoreUrl::Unix { path: redis.socket() };
+        Self { redis: Arc::new(redis), settings: config::Store { url, ..config::Store::default() } }
+    }
+
+    /// As the user that `portcullis acl` prints.
+    pub(crate) fn by_tls() -> Self {
+        let authority = Authority::new();
+        let redis = Redis::with_tls(&authority.certificate(&TLS_NAMES), &authority, false);
+        access::make_user(&redis, "correct-horse");
+        let ca_file =
+            config::PemFile { path: "ca.pem".into(), content: Secret::new(authority.pem()) };
+        let settings = config::Store {
+            url: StoreUrl::Redis { host: "localhost".to_owned(), port: redis.tls_port(), db: 0 },
+            username: Some("gateway".to_owned()),
+            password: Some(Secret::new("correct-horse")),
+            tls: Some(StoreTls { ca_file: Some(ca_file), ..StoreTls::default() }),
+            ..config::Store::default()
+        };
+        Self { redis: Arc::new(redis), settings }
+    }
+
+    /// Shows a law on it, empty.
+    pub(crate) fn over(&self, law: impl AsyncFnOnce(Subject)) {
+        assert_eq!(self.redis.cli(&["FLUSHALL"]), "OK");
+        runtime().block_on(async {
+            let store = open_as(self.settings.clone()).await;
+            law(Subject { store: Arc::new(store), redis: Some(Arc::clone(&self.redis)) }).await;
+        });
+        let refused = self.redis.cli(&["ACL", "LOG"]);
+        assert_eq!(refused, "", "rights are missing");
+    }
 }
 
 /// A cluster that one law after another is tried on.
@@ -108,8 +155,12 @@ impl Cluster {
 
 /// A store on the server at `address`, with `settings` for the rest.
 async fn open(address: SocketAddr, settings: config::Store) -> Store {
+    let url = StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 };
+    open_as(config::Store { url, ..settings }).await
+}
+
+async fn open_as(settings: config::Store) -> Store {
     let store = RedisStore::open(&config::Store {
-        url: StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 },
         // Nothing here is about deadlines, and the machine may be busy.
         timeout: PATIENCE,
         connect_timeout: PATIENCE,
@@ -207,21 +258,21 @@ async fn a_token_is_listed_when_any_of_its_keys_exists(it: Subject) {
 
 async fn a_not_before_time_is_read_and_garbage_is_not_taken_for_none(it: Subject) {
     let key = "app:auth:not-before:42";
-    assert_eq!(it.revocation(&["t"], Some(key)).await.unwrap().not_before, None);
+    assert_eq!(it.revocation(&["app:auth:t"], Some(key)).await.unwrap().not_before, None);
     it.write(key, "1700000000");
     let expected =
         RevocationStatus { not_before: Some(1_700_000_000), ..RevocationStatus::default() };
-    assert_eq!(it.revocation(&["t"], Some(key)).await, Ok(expected));
+    assert_eq!(it.revocation(&["app:auth:t"], Some(key)).await, Ok(expected));
     assert_eq!(it.revocation(&[], Some(key)).await, Ok(expected));
     it.write(key, "yesterday");
-    let reply = it.revocation(&["t"], Some(key)).await;
+    let reply = it.revocation(&["app:auth:t"], Some(key)).await;
     assert!(reply.is_err(), "whoever wrote that meant to revoke: {reply:?}");
 }
 
 async fn a_revocation_lives_as_long_as_it_was_given(it: Subject) {
-    it.store.put("mark", b"1", MINUTE).await.unwrap();
-    assert!(it.revocation(&["mark"], None).await.unwrap().listed);
-    let ttl = it.ttl("mark").await.expect("an expiry");
+    it.store.put("app:auth:mark", b"1", MINUTE).await.unwrap();
+    assert!(it.revocation(&["app:auth:mark"], None).await.unwrap().listed);
+    let ttl = it.ttl("app:auth:mark").await.expect("an expiry");
     assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
 }
 
@@ -267,17 +318,17 @@ async fn of_a_session_that_is_too_long_no_more_than_shows_it_is_sent(it: Subject
 
 async fn all_questions_are_answered_at_once(it: Subject) {
     it.store.found(BASE).await.unwrap();
-    it.write("listed", "1");
+    it.write("app:auth:listed", "1");
     it.write("app:session:a", "{}");
     let set = charges::set(&[3, 7]);
     let keys = words(&["app:ratelimit:{a}:x:1m", "app:ratelimit:{a}:y:1m"]);
-    let (blacklist, epochs) = (words(&["free", "listed"]), words(&[BASE, PATH]));
+    let (blacklist, epochs) = (words(&["app:auth:free", "app:auth:listed"]), words(&[BASE, PATH]));
     let variants = words(&["-"]);
     let entry = CachedEntry { key: ENTRY, variants: &variants, lock: None };
     let questions = Questions {
         revocation: Some(RevocationKeys {
             blacklist: &blacklist,
-            not_before: Some("since"),
+            not_before: Some("app:auth:since"),
             record: None,
         }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),

@@ -87,6 +87,8 @@ mod redis_cluster;
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;
+mod redis_selftest;
+mod redis_tls;
 /// What a client is told of refusals that no other file is about.
 mod rejections;
 /// SIGHUP.

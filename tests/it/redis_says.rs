@@ -217,3 +217,28 @@ fn five_misses_of_five_threads_open_the_breaker_for_all() {
     proxy.pass();
     eventually("it is found again", || store.is_connected());
 }
+
+#[test]
+fn a_redis_that_only_seems_well_is_not_asked_without_end() {
+    const ATTEMPTS_MAX: u64 = 60;
+    let redis = Redis::start();
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let store = format!("[store]\nurl = \"{}\"\nreconnect_backoff = \"10s\"\n", redis.url());
+    let gateway = Gateway::start(&(store + AUTH + &upstream.table("shop") + CONFIG));
+    let connections = || -> u64 {
+        let stats = redis.cli(&["INFO", "stats"]);
+        let made = stats.lines().find_map(|it| it.strip_prefix("total_connections_received:"));
+        made.unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    eventually("it is seen", || {
+        Client::get(gateway.public, "/limited").send();
+        gateway.stderr().contains("READONLY")
+    });
+    let before = connections();
+    for _ in 0..500 {
+        Client::get(gateway.public, "/limited").send();
+    }
+    let made = connections() - before;
+    assert!(made <= ATTEMPTS_MAX, "{made} connections were made to it");
+}

@@ -267,7 +267,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),
     ("[log]", "sample = '1%'", "leave a line"),
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),
-    ("[store]", "tls = {}", "in clear"),
     ("[store]", "limits.url = 'redis://h'", "the one store"),
     ("[store.on_outage]", "reconcile = true", "stay on this node"),
     ("[upstreams.u]", "balance = 'ewma'", "\"p2c\""),
@@ -278,7 +277,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[upstreams.u]", "retry = 1", "twice"),
     ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
     ("[routes.r]", "split = []", "every request"),
-    ("[store]", "url = 'rediss://h'", "use redis://"),
     ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
 ];
 

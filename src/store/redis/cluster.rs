@@ -17,7 +17,8 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dial::dial;
+use super::credentials::Credentials;
+use super::dial::{Call, Purpose};
 use super::node::Node;
 use super::reply::server_error;
 use super::scripts::Scripts;
@@ -46,6 +47,7 @@ const ASKED_MAX: usize = 3;
 pub(super) struct Cluster {
     settings: config::Store,
     scripts: Arc<Scripts>,
+    credentials: Arc<Credentials>,
     seeds: Vec<Address>,
     /// Where connections live that belong to no thread.
     home: tokio::runtime::Handle,
@@ -97,11 +99,13 @@ impl Cluster {
     pub(super) fn open(
         settings: &config::Store,
         scripts: &Arc<Scripts>,
+        credentials: &Arc<Credentials>,
         seeds: Vec<Address>,
     ) -> Arc<Self> {
         let cluster = Arc::new(Self {
             settings: settings.clone(),
             scripts: Arc::clone(scripts),
+            credentials: Arc::clone(credentials),
             seeds,
             home: tokio::runtime::Handle::current(),
             map: ArcSwap::from_pointee(Map::empty()),
@@ -319,7 +323,7 @@ impl Cluster {
 
     fn start(&self, address: &Address) -> Arc<Server> {
         let _home = self.home.enter();
-        Arc::new(Server::start(&self.settings, node(address), &self.scripts))
+        Arc::new(Server::start(&self.settings, node(address, &self.credentials), &self.scripts))
     }
 
     /// Takes a view for true. False when it is what was known.
@@ -378,9 +382,10 @@ impl Cluster {
 
     /// What one says that is not.
     async fn view_from(&self, address: &Address) -> Option<View> {
-        let node = node(address);
+        let (node, material) = (&node(address, &self.credentials), &self.credentials.now());
+        let call = Call { settings: &self.settings, node, material, purpose: Purpose::Map };
         let asked = async {
-            let connection = dial(&self.settings, &node, |_| {}).await.ok()?;
+            let connection = call.dial(|_| {}).await.ok()?;
             connection.send(&questions()).await.ok()
         };
         let replies = tokio::time::timeout(self.settings.connect_timeout, asked).await.ok()??;
@@ -413,9 +418,9 @@ async fn keep_map(cluster: Weak<Cluster>, look: Arc<Notify>) {
     }
 }
 
-fn node(address: &Address) -> Node {
+fn node(address: &Address, credentials: &Arc<Credentials>) -> Node {
     let (host, port) = address.clone();
-    Node::of_cluster(&StoreUrl::Redis { host, port, db: 0 })
+    Node::of_cluster(&StoreUrl::Redis { host, port, db: 0 }, credentials)
 }
 
 fn questions() -> Pipeline {

@@ -61,6 +61,7 @@ impl Connection {
             requests: received,
             unwritten: Vec::new(),
             written: 0,
+            unflushed: false,
             buffer: vec![0; LINE_BYTES_MAX].into_boxed_slice(),
             filled: 0,
             decoder: Decoder::new(reply_bytes),
@@ -113,6 +114,8 @@ struct Driver<S, F> {
     unwritten: Vec<u8>,
     /// How many bytes of `unwritten` were written.
     written: usize,
+    /// Whether the stream may still hold something of what was written, as TLS does.
+    unflushed: bool,
     /// Holds the longest line.
     buffer: Box<[u8]>,
     /// Bytes at the beginning of `buffer` that were read and not used.
@@ -196,17 +199,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: FnMut(PushInfo)> Driver<S, F> {
             self.take_requests(cx);
             let rest = self.unwritten.get(self.written..).unwrap_or_default();
             if rest.is_empty() {
-                return Poll::Pending;
+                return match ready!(self.poll_flush(cx)) {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(error.into()),
+                };
             }
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
                 Ok(0) => return Poll::Ready(Error::from(ErrorKind::WriteZero).into()),
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.unflushed = true;
+                }
                 Err(error) => return Poll::Ready(error.into()),
             }
             if self.written == self.unwritten.len() {
                 (self.unwritten, self.written) = (Vec::new(), 0);
             }
         }
+    }
+
+    /// Over TCP this does nothing.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn take_requests(&mut self, cx: &mut Context<'_>) {

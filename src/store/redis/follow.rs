@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
+use super::dial::Purpose;
 use super::link::BACKOFF_MIN;
 use super::stream::{End, Look, Place};
 use super::topology::Topology;
@@ -180,7 +181,7 @@ async fn follow(
     let Some(stream) = follower.upgrade().map(|strong| strong.keys.revocations()) else {
         return Ok(());
     };
-    let connection = &topology.dial(&stream, |_| {}).await?;
+    let connection = &topology.dial(&stream, Purpose::Revocations, |_| {}).await?;
     let patience = topology.settings.connect_timeout;
     loop {
         let asked_at = Instant::now();

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::dial::dial;
+use super::dial::{Call, Purpose, user};
 use super::expect::{self, Seal};
+use super::mismatch;
 use super::misses::Misses;
 use super::node::Node;
 use super::published::{Health, Published, Slot};
 use super::reply::server_error;
-use super::says::Condition;
+use super::says::{Condition, ENDED_BY_A_CONNECTION};
 use super::scripts::Scripts;
 use crate::config;
 use crate::store::StoreError;
@@ -32,6 +33,10 @@ use crate::store::StoreError;
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// Pause between two looks at the server's clock.
 const CLOCK_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause between two connection attempts while Redis refuses who the gateway is.
+const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Within this, at a moment of its own, each connection is replaced by one with new certificates.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 /// How long a connection must have served for the next one to be made without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -228,37 +233,80 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     loop {
         let Some(strong) = link.upgrade() else { return };
         let slot = Arc::clone(&strong.slot);
+        let mut backoff_max = settings.reconnect_backoff;
         match connect(&strong, &settings).await {
             Ok(published) => {
-                let closed = Arc::clone(&published.closed);
-                slot.put(&published);
-                if closed.load(Ordering::Acquire) {
-                    // It closed before it was published, so nobody gave it up.
-                    strong.give_up(&published);
-                }
+                publish(&strong, &published);
                 strong.found.notify_waiters();
                 strong.node.is_found();
+                let mut changes = strong.node.credentials.changes();
                 drop((strong, published));
                 let since = Instant::now();
-                slot.lost.notified().await;
+                loop {
+                    tokio::select! {
+                        () = slot.lost.notified() => break,
+                        changed = changes.changed() => match (changed, link.upgrade()) {
+                            (Ok(()), Some(link)) => renew(&link, &settings).await,
+                            _ => return,
+                        },
+                    }
+                }
                 if since.elapsed() >= STEADY {
                     backoff = BACKOFF_MIN;
                     continue;
                 }
             }
             Err(error) => {
-                if let ConnectError::Redis(error) = &error
-                    && let Some(code) = error.code()
-                {
-                    strong.node.says.note_error(code, error.detail());
-                }
                 strong.node.is_out_of_reach(&error);
+                if error.is_refusal() {
+                    backoff_max = backoff_max.max(REFUSED_BACKOFF_MAX);
+                    if strong.node.credentials.give_way().await {
+                        continue;
+                    }
+                } else if strong.node.is_puzzling()
+                    && let Some(condition) = mismatch::find(&settings, strong.node.address()).await
+                {
+                    strong.node.says.note(condition);
+                }
                 drop(strong);
             }
         }
         // Jitter keeps a fleet from knocking in step.
         tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        backoff = (backoff * 2).min(settings.reconnect_backoff);
+        backoff = (backoff * 2).min(backoff_max);
+    }
+}
+
+fn publish(link: &Link, published: &Arc<Published>) {
+    link.slot.put(published);
+    if published.closed.load(Ordering::Acquire) {
+        // It closed before it was published, so nobody gave it up.
+        link.give_up(published);
+    }
+}
+
+/// What connections are made with has changed, and Redis accepts it. A new password is used on the
+/// connection that stands; for new certificates, another connection takes its place, and whoever
+/// waits for an answer on the old one gets it.
+async fn renew(link: &Arc<Link>, settings: &config::Store) {
+    let (Some(published), material) = (link.get(), link.node.credentials.now()) else { return };
+    if published.material.has_tls_of(&material) {
+        let Some(password) = &material.password else { return };
+        let mut login = redis::cmd("AUTH");
+        login.arg(user(settings)).arg(password.expose());
+        let login = published.connection.run(&login);
+        if let Ok(Err(error)) = tokio::time::timeout(settings.connect_timeout, login).await {
+            tracing::warn!(%error, "a connection to Redis stays with the former password");
+        }
+        return;
+    }
+    tokio::time::sleep(REPLACED_WITHIN.mul_f64(fastrand::f64())).await;
+    let Some(_turn) = link.node.credentials.turn().await else { return };
+    match connect(link, settings).await {
+        Ok(published) => publish(link, &published),
+        Err(error) => {
+            tracing::warn!(%error, "a connection to Redis stays with the former certificates");
+        }
     }
 }
 
@@ -286,10 +334,13 @@ async fn connect(
     };
     let says = &link.node.says;
     let attempt = async {
-        let connection = dial(settings, &link.node, on_push).await?;
+        let material = link.node.credentials.now();
+        let (node, purpose) = (&*link.node, Purpose::Requests);
+        let call = Call { settings, node, material: &material, purpose };
+        let connection = call.dial(on_push).await?;
         // A replica loads scripts and reads sessions, and refuses only what writes. One in a
         // cluster sends on whatever it is asked.
-        if !link.node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
+        if !node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }
@@ -302,11 +353,11 @@ async fn connect(
         }
         // It may be another server than before, with another clock.
         link.set_clock(&connection).await?;
-        for condition in [Condition::ReadOnly, Condition::Loading, Condition::PrimaryDown] {
+        for condition in ENDED_BY_A_CONNECTION {
             says.is_over(condition);
         }
         let (misses, closed) = (Misses::default(), Arc::clone(&closed));
-        Ok(Arc::new(Published { connection, misses, closed }))
+        Ok(Arc::new(Published { connection, material, misses, closed }))
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,

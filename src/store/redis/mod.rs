@@ -13,6 +13,7 @@ mod certificates;
 mod cluster;
 mod connect_error;
 mod connection;
+mod credentials;
 mod cut;
 mod dial;
 mod encode;
@@ -20,14 +21,18 @@ mod eviction;
 mod expect;
 mod follow;
 mod link;
+mod mismatch;
 mod misses;
 mod node;
 mod part;
 mod published;
+mod renewal;
 mod reply;
 mod resp;
+mod rights;
 mod says;
 mod scripts;
+mod selftest;
 mod server;
 mod sessions;
 mod slots;
@@ -42,6 +47,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Cmd, Pipeline, Value};
 
 pub use self::follow::Followed;
+pub use self::rights::acl;
+pub use self::selftest::{Finding, selftest};
 
 use self::cut::Cut;
 use self::follow::Follower;
@@ -74,8 +81,14 @@ impl RedisStore {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
+        let topology = Topology::open(settings);
+        let credentials = &topology.credentials;
+        if credentials.have_files() {
+            let look_now = Arc::clone(&credentials.look);
+            tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
+        }
         Self {
-            topology: Topology::open(settings),
+            topology,
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
             news: Arc::default(),
@@ -91,6 +104,11 @@ impl RedisStore {
     /// Gives the current thread a connection of its own, driven by its own runtime.
     pub async fn join(&self) {
         self.topology.join().await;
+    }
+
+    /// See [`super::Store::look_at_files`].
+    pub fn look_at_files(&self) {
+        self.topology.credentials.look.notify_one();
     }
 
     /// See [`super::Store::is_connected`].

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::connect_error::ConnectError;
+use super::credentials::Credentials;
 use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::says::Says;
@@ -14,6 +15,7 @@ use crate::config::StoreUrl;
 #[derive(Debug)]
 pub(super) struct Node {
     address: StoreUrl,
+    pub(super) credentials: Arc<Credentials>,
     /// Host and port, where there are several to tell apart.
     name: Option<String>,
     pub(super) says: Arc<Says>,
@@ -23,29 +25,33 @@ pub(super) struct Node {
     is_up: AtomicBool,
     /// Whether it was said that Redis cannot be reached, since it answered last.
     is_unreachable: AtomicBool,
+    /// Whether it is settled that Redis speaks as it is spoken to.
+    is_understood: AtomicBool,
 }
 
 impl Node {
     /// A server of which nothing is known yet but where it is.
-    pub(super) fn new(address: &StoreUrl) -> Self {
+    pub(super) fn new(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
         Self {
             address: address.clone(),
+            credentials: Arc::clone(credentials),
             name: None,
             says: Arc::default(),
             misses: Misses::default(),
             slots: Mutex::default(),
             is_up: AtomicBool::new(false),
             is_unreachable: AtomicBool::new(false),
+            is_understood: AtomicBool::new(false),
         }
     }
 
     /// The same of a server of a Redis Cluster.
-    pub(super) fn of_cluster(address: &StoreUrl) -> Self {
+    pub(super) fn of_cluster(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
         let name = match address {
             StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
             _ => None,
         };
-        Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address) }
+        Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address, credentials) }
     }
 
     /// Whether it is one of a Redis Cluster's servers.
@@ -94,6 +100,7 @@ impl Node {
     pub(super) fn is_found(&self) {
         self.misses.forget();
         self.is_unreachable.store(false, Ordering::Relaxed);
+        self.is_understood.store(true, Ordering::Relaxed);
         if !self.is_up.swap(true, Ordering::Relaxed) {
             tracing::info!(server = self.name, "the store answers");
         }
@@ -113,8 +120,21 @@ impl Node {
         slot.lost.notify_one();
     }
 
+    /// Whether it is to be found out now whether Redis speaks TLS or not: once, at the first
+    /// failure.
+    pub(super) fn is_puzzling(&self) -> bool {
+        !self.is_understood.swap(true, Ordering::Relaxed)
+    }
+
     /// An attempt to connect failed.
     pub(super) fn is_out_of_reach(&self, error: &ConnectError) {
+        if let ConnectError::Redis(error) = error
+            && let Some(code) = error.code()
+        {
+            self.says.note_error(code, error.detail());
+        } else if let Some(condition) = error.condition() {
+            self.says.note_with(condition, &error.to_string());
+        }
         if !self.is_unreachable.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, server = self.name, "the store cannot be reached; trying on");
         }

@@ -8,12 +8,15 @@ use redis::Value;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use super::credentials::Material;
 use super::misses::Misses;
 
 /// A connection that answered its probe.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) connection: Connection,
+    /// What it was made with.
+    pub(super) material: Arc<Material>,
     pub(super) misses: Misses,
     /// Set when the connection is closed, also while nobody asks.
     pub(super) closed: Arc<AtomicBool>,

@@ -71,3 +71,62 @@ pub(super) fn value(value: Value) -> Option<Bytes> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::says::Condition::{
+        self, Busy, CannotSave, ClusterDown, IsCluster, Loading, NoPermission, NoReplicas,
+        NotLoggedIn, OutOfMemory, PrimaryDown, ReadOnly, WrongPassword,
+    };
+    use super::*;
+
+    /// Every code of an error that Redis 7 and 8 have: what it means for the connection, whether
+    /// writes are refused for now, and what is said of it.
+    #[test]
+    fn every_code_has_its_meaning() {
+        use Health::{Broken, Good};
+        for (code, health, no_writes, said) in [
+            ("READONLY", Broken, true, Some(ReadOnly)),
+            ("LOADING", Broken, true, Some(Loading)),
+            ("MASTERDOWN", Broken, true, Some(PrimaryDown)),
+            ("NOAUTH", Broken, true, Some(NotLoggedIn)),
+            // Another connection would fare no better, and what can be read is read.
+            ("OOM", Good, true, Some(OutOfMemory)),
+            ("NOREPLICAS", Good, true, Some(NoReplicas)),
+            ("MISCONF", Good, true, Some(CannotSave)),
+            ("CLUSTERDOWN", Good, true, Some(ClusterDown)),
+            ("BUSY", Good, true, Some(Busy)),
+            // One command is refused; the connection that stands stays logged in.
+            ("NOPERM", Good, false, Some(NoPermission)),
+            ("WRONGPASS", Good, false, Some(WrongPassword)),
+            ("MOVED", Good, false, Some(IsCluster)),
+            ("ASK", Good, false, Some(IsCluster)),
+            ("TRYAGAIN", Good, false, Some(IsCluster)),
+            ("CROSSSLOT", Good, false, Some(IsCluster)),
+            // About the command alone.
+            ("ERR", Good, false, None),
+            ("WRONGTYPE", Good, false, None),
+            ("NOSCRIPT", Good, false, None),
+            ("EXECABORT", Good, false, None),
+            ("BUSYKEY", Good, false, None),
+            ("BUSYGROUP", Good, false, None),
+            ("NOGROUP", Good, false, None),
+            ("NOPROTO", Good, false, None),
+            ("NOTBUSY", Good, false, None),
+            ("UNKILLABLE", Good, false, None),
+            ("UNBLOCKED", Good, false, None),
+            ("INPROG", Good, false, None),
+            ("IOERR", Good, false, None),
+            ("NOMASTERLINK", Good, false, None),
+            ("NOGOODSLAVE", Good, false, None),
+            ("DENIED", Good, false, None),
+        ] {
+            let text = format!("-{code} some words\r\n");
+            let error = redis::parse_redis_value(text.as_bytes()).expect("an error in RESP");
+            let replies = [Value::Okay, error];
+            assert_eq!(Health::of(&replies), health, "{code}");
+            assert_eq!(refuses_writes(&replies), no_writes, "{code}");
+            assert_eq!(Condition::of_code(code), said, "{code}");
+        }
+    }
+}

@@ -29,16 +29,24 @@ pub(super) enum Condition {
     NotToldOfEviction,
     ReplyTooLong,
     ForeignReply,
+    WantsTls,
+    NoTls,
+    UnknownAuthority,
+    OtherName,
+    OutOfDate,
+    BadCertificate,
+    RefusesClient,
 }
 
 use Condition::{
-    Busy, CannotSave, ClusterDown, Evicts, ForeignReply, IsCluster, Loading, NoPermission,
-    NoReplicas, NotLoggedIn, NotToldOfEviction, OutOfMemory, PrimaryDown, ReadOnly, ReplyTooLong,
+    BadCertificate, Busy, CannotSave, ClusterDown, Evicts, ForeignReply, IsCluster, Loading,
+    NoPermission, NoReplicas, NoTls, NotLoggedIn, NotToldOfEviction, OtherName, OutOfDate,
+    OutOfMemory, PrimaryDown, ReadOnly, RefusesClient, ReplyTooLong, UnknownAuthority, WantsTls,
     WrongPassword,
 };
 
 /// Each with what is the matter, and what to do.
-const TEXTS: [(Condition, &str, &str); 16] = [
+const TEXTS: [(Condition, &str, &str); 23] = [
     (
         ReadOnly,
         "Redis is a replica and takes no writes (READONLY)",
@@ -112,10 +120,62 @@ const TEXTS: [(Condition, &str, &str); 16] = [
         "Redis sent what is no reply to what was asked; that connection was ended",
         "look at what stands between the gateway and Redis: store.url must lead to Redis itself",
     ),
+    (
+        WantsTls,
+        "Redis speaks TLS at this address, and store.url says that it does not",
+        "write rediss:// in store.url, or name Redis's port without TLS",
+    ),
+    (
+        NoTls,
+        "what answers at this address does not speak TLS, and store.url says that it does",
+        "name Redis's tls-port in store.url, or write redis:// on a network that nobody else sees",
+    ),
+    (
+        UnknownAuthority,
+        "Redis's certificate was signed by nobody that is believed here",
+        "name the certificate of who signed it as store.tls.ca_file",
+    ),
+    (
+        OtherName,
+        "Redis's certificate is for another name than the one in store.url",
+        "write a name of the certificate in store.url, or as store.tls.server_name",
+    ),
+    (
+        OutOfDate,
+        "Redis's certificate has expired, or is not valid yet",
+        "renew it, and have Redis load it (CONFIG SET tls-cert-file); look at this machine's clock",
+    ),
+    (
+        BadCertificate,
+        "Redis could not prove who it is: its certificate, or its part of the handshake, is wrong",
+        "look at the tls-cert-file, tls-key-file and tls-protocols of Redis",
+    ),
+    (
+        RefusesClient,
+        "Redis ended the TLS handshake: it wants a certificate, or does not believe this one",
+        "name one that its tls-ca-cert-file vouches for as store.tls.client_cert and client_key",
+    ),
+];
+
+/// Those of which nothing is left once a connection stands.
+pub(super) const ENDED_BY_A_CONNECTION: [Condition; 12] = [
+    ReadOnly,
+    Loading,
+    PrimaryDown,
+    NotLoggedIn,
+    WrongPassword,
+    WantsTls,
+    NoTls,
+    UnknownAuthority,
+    OtherName,
+    OutOfDate,
+    BadCertificate,
+    RefusesClient,
 ];
 
 impl Condition {
-    fn of_code(code: &str) -> Option<Self> {
+    /// What a code of an error stands for.
+    pub(super) fn of_code(code: &str) -> Option<Self> {
         Some(match code {
             "READONLY" => ReadOnly,
             "OOM" => OutOfMemory,
@@ -138,7 +198,8 @@ impl Condition {
         matches!(self, Evicts | NotToldOfEviction)
     }
 
-    fn text(self) -> (&'static str, &'static str) {
+    /// What is the matter, and what to do.
+    pub(super) fn text(self) -> (&'static str, &'static str) {
         let found = TEXTS.iter().find(|(condition, ..)| *condition == self);
         found.map_or(("", ""), |(_, what, remedy)| (*what, *remedy))
     }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::cluster::Cluster;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::dial::dial;
+use super::credentials::Credentials;
+use super::dial::{Call, Purpose};
 use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
@@ -31,6 +32,7 @@ use crate::store::keys::slot;
 pub(super) struct Topology {
     pub(super) settings: config::Store,
     pub(super) scripts: Arc<Scripts>,
+    pub(super) credentials: Arc<Credentials>,
     servers: Servers,
 }
 
@@ -44,14 +46,17 @@ impl Topology {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub(super) fn open(settings: &config::Store) -> Arc<Self> {
-        let scripts = Arc::new(Scripts::new());
+        let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(settings));
         let servers = match &settings.url {
             StoreUrl::Cluster { seeds } => {
-                Servers::Cluster(Cluster::open(settings, &scripts, seeds.clone()))
+                Servers::Cluster(Cluster::open(settings, &scripts, &credentials, seeds.clone()))
             }
-            url => Servers::One(Arc::new(Server::start(settings, Node::new(url), &scripts))),
+            url => {
+                let node = Node::new(url, &credentials);
+                Servers::One(Arc::new(Server::start(settings, node, &scripts)))
+            }
         };
-        Arc::new(Self { settings: settings.clone(), scripts, servers })
+        Arc::new(Self { settings: settings.clone(), scripts, credentials, servers })
     }
 
     /// Gives the current thread connections of its own, driven by its own runtime.
@@ -61,6 +66,11 @@ impl Topology {
             Servers::Cluster(cluster) => cluster.join(),
         }
         self.first_connection(self.settings.connect_timeout).await;
+    }
+
+    /// A server to try credentials on; nothing while none is known.
+    pub(super) fn any_node(&self) -> Option<Arc<Node>> {
+        self.owner("").map(|server| Arc::clone(&server.node))
     }
 
     /// Waits until the current thread can ask, for `timeout` at most. False when it cannot yet.
@@ -179,11 +189,14 @@ impl Topology {
     pub(super) async fn dial(
         &self,
         key: &str,
+        purpose: Purpose,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
         let server = self.owner(key).ok_or(ConnectError::Timeout)?;
-        let attempt = dial(&self.settings, &server.node, on_push);
-        let dialled = tokio::time::timeout(self.settings.connect_timeout, attempt).await;
+        let (settings, node) = (&self.settings, &*server.node);
+        let material = &self.credentials.now();
+        let attempt = Call { settings, node, material, purpose }.dial(on_push);
+        let dialled = tokio::time::timeout(settings.connect_timeout, attempt).await;
         dialled.map_err(|_| ConnectError::Timeout)?
     }
 

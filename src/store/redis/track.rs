@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
+use super::dial::Purpose;
 use super::link::BACKOFF_MIN;
 use super::topology::Topology;
 use crate::store::Epoch;
@@ -141,7 +142,7 @@ async fn connect(
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
     let on_push = move |push: PushInfo| hear(&known, &heard_by, &push);
     let epochs = Keys::new(&topology.settings.prefix).cache_epochs();
-    let connection = topology.dial(&epochs, on_push).await?;
+    let connection = topology.dial(&epochs, Purpose::Epochs, on_push).await?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(epochs);
     connection.run(&tracking).await?;

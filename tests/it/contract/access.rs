@@ -13,17 +13,36 @@ use portcullis::store::{
 };
 
 use super::{runtime, words};
-use crate::support::{Client, Gateway, PATIENCE, Redis, Upstream, eventually, response};
+use crate::support::{
+    Client, Folder, Gateway, PATIENCE, Redis, Upstream, eventually, response, run,
+};
 
-/// The command of docs/redis.md that makes the gateway's user, with this password.
-fn make_user(redis: &Redis, password: &str) {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
-    let page = page.expect("docs/redis.md").replace("\\\n", "");
-    let lines: Vec<&str> = page.lines().filter(|line| line.contains("ACL SETUSER")).collect();
-    let [line] = lines[..] else { panic!("not exactly one ACL in docs/redis.md: {lines:?}") };
-    let command = line[line.find("ACL").unwrap()..].replace('\'', "").replace("PASSWORD", password);
+/// Makes the gateway's user, with this password, by the command that `portcullis acl` prints.
+pub(super) fn make_user(redis: &Redis, password: &str) {
+    let folder = Folder::new();
+    folder.write(
+        "gateway.toml",
+        "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n[routes.all]\npath = \"/*\"\n\
+         upstream = \"shop\"\n",
+    );
+    let printed = run(&folder, &["acl", "--follow"]);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let command = printed.stdout.replace("PASSWORD", password);
     let words: Vec<&str> = command.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK", "{command}");
+}
+
+#[test]
+fn the_page_shows_the_user_that_is_printed() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
+    let page = page.expect("docs/redis.md").replace("\\\n", "");
+    let lines: Vec<&str> =
+        page.lines().filter(|line| line.contains("ACL SETUSER gateway on")).collect();
+    let [line] = lines[..] else { panic!("not exactly one in docs/redis.md: {lines:?}") };
+    let shown = line[line.find("ACL").unwrap()..].replace('\'', "");
+    let shown: Vec<&str> = shown.split_whitespace().collect();
+    let printed = portcullis::store::acl("gateway", "app", true, false);
+    assert_eq!(shown.join(" "), printed);
 }
 
 async fn open(redis: &Redis, password: &str) -> Store {
@@ -238,7 +257,7 @@ async fn revoke_and_follow(store: &Store, key: &str) {
 /// Starts a gateway as this user, whose password the configuration names by environment or file.
 fn start(redis: &Redis, password: &str) -> Gateway {
     let upstream = Upstream::replying(response("200 OK", "ok"));
-    let folder = crate::support::Folder::new();
+    let folder = Folder::new();
     folder.write("redis-password", password);
     let config = format!(
         "[store]\nurl = \"{}\"\nusername = \"gateway\"\npassword = \"file:redis-password\"\n\

@@ -386,7 +386,7 @@ async fn a_response_whose_lock_was_lost_is_not_kept(it: Subject) {
 }
 
 async fn chunks_are_kept_and_found_in_order(it: Subject) {
-    let keys = words(&["c:0", "c:1", "c:2"]);
+    let keys = words(&["app:cache:{c}:0", "app:cache:{c}:1", "app:cache:{c}:2"]);
     assert_eq!(it.store.chunks(&[]).await, Ok(vec![]));
     assert_eq!(it.store.chunks(&keys).await, Ok(vec![None; 3]));
     it.store.write_chunks(&[], MINUTE).await.expect("nothing to do");
@@ -394,7 +394,7 @@ async fn chunks_are_kept_and_found_in_order(it: Subject) {
     it.store.write_chunks(&[chunk(2, b"last"), chunk(0, b"\0\xFF")], MINUTE).await.unwrap();
     let found = it.store.chunks(&keys).await.unwrap();
     assert_eq!(found, [Some(chunk(0, b"\0\xFF").1), None, Some(chunk(2, b"last").1)]);
-    assert!(it.store.delete("c:2").await.unwrap());
+    assert!(it.store.delete("app:cache:{c}:2").await.unwrap());
     assert_eq!(it.store.chunks(&keys).await.unwrap()[2], None, "a part may be gone");
 }
 
@@ -404,19 +404,21 @@ async fn large_values_come_back_whole(it: Subject) {
     assert_eq!(it.remember(&kept).await, Remembered::Stored);
     let found = it.store.variants(ENTRY, &words(&["-"])).await.unwrap();
     assert!(found[0].as_ref() == Some(&large));
-    it.store.write_chunks(&[("chunk".to_owned(), large.clone())], MINUTE).await.unwrap();
-    assert!(it.store.chunks(&words(&["chunk"])).await.unwrap()[0].as_ref() == Some(&large));
+    it.store.write_chunks(&[("app:cache:{c}:9".to_owned(), large.clone())], MINUTE).await.unwrap();
+    assert!(
+        it.store.chunks(&words(&["app:cache:{c}:9"])).await.unwrap()[0].as_ref() == Some(&large)
+    );
 }
 
 async fn what_an_application_wrote_under_our_keys_is_nothing(it: Subject) {
     it.store.found(BASE).await.unwrap();
     it.write(ENTRY, "a string");
     it.write_fields(PATH, &[("a", "hash")]);
-    it.write_fields("c:0", &[("a", "hash")]);
+    it.write_fields("app:cache:{c}:0", &[("a", "hash")]);
     let (found, _) = it.cached(&[]).await;
     assert_eq!((found.vary, found.variants), (None, vec![None]));
     assert_eq!((found.path_epoch.len(), it.variants(&["-"]).await), (0, vec![None]));
-    assert_eq!(it.store.chunks(&words(&["c:0"])).await, Ok(vec![None]));
+    assert_eq!(it.store.chunks(&words(&["app:cache:{c}:0"])).await, Ok(vec![None]));
     assert_eq!(it.remember(&entry("-", "", "ours")).await, Remembered::Stored);
     assert_eq!(it.variants(&["-"]).await, [Some("ours".to_owned())]);
     let strange = "app:cache:{shop/p}:entry:s:";

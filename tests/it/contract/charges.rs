@@ -40,7 +40,8 @@ over_all_stores![
 
 async fn all_windows_are_charged_or_none(it: Subject) {
     let set = set(&[2, 5, 1000]);
-    let keys = words(&["{p}:narrow", "{p}:wide", "{p}:coarse"]);
+    let keys =
+        words(&["app:ratelimit:{p}:narrow", "app:ratelimit:{p}:wide", "app:ratelimit:{p}:coarse"]);
     for free in [[2, 5, 1000], [1, 4, 999]] {
         let reply = take(&it.store, &set, &keys).await.unwrap();
         assert_eq!((reply.allowed, frees(&reply)), (true, free.to_vec()));
@@ -58,7 +59,7 @@ async fn all_windows_are_charged_or_none(it: Subject) {
 }
 
 async fn a_refund_gives_back_exactly_one_charge(it: Subject) {
-    let (set, keys) = (set(&[3, 200]), words(&["{p}:a", "{p}:b"]));
+    let (set, keys) = (set(&[3, 200]), words(&["app:ratelimit:{p}:a", "app:ratelimit:{p}:b"]));
     let first = take(&it.store, &set, &keys).await.unwrap();
     let second = take(&it.store, &set, &keys).await.unwrap();
     take(&it.store, &set, &keys).await.unwrap();
@@ -69,7 +70,10 @@ async fn a_refund_gives_back_exactly_one_charge(it: Subject) {
     it.store.refund(Charges { set: &set, keys: &keys }, &first.at).await.unwrap();
     let reply = take(&it.store, &set, &keys).await.unwrap();
     assert_eq!((reply.allowed, frees(&reply)), (true, vec![1, 198]));
-    it.store.refund(Charges { set: &set, keys: &words(&["{p}:nobody"]) }, &first.at).await.unwrap();
+    it.store
+        .refund(Charges { set: &set, keys: &words(&["app:ratelimit:{p}:nobody"]) }, &first.at)
+        .await
+        .unwrap();
     assert!(!take(&it.store, &set, &keys).await.unwrap().allowed);
 }
 
@@ -78,7 +82,7 @@ async fn a_refund_gives_back_exactly_one_charge(it: Subject) {
 async fn a_refund_after_the_window_gives_nothing_back(it: Subject) {
     let span = Duration::from_millis(300);
     let set = WindowSet::new(vec![Window::new(1, span)]);
-    let keys = words(&["{p}:a"]);
+    let keys = words(&["app:ratelimit:{p}:a"]);
     let patience_ends = Instant::now() + PATIENCE;
     loop {
         let first = take(&it.store, &set, &keys).await.unwrap();
@@ -105,7 +109,10 @@ async fn a_refund_after_the_window_gives_nothing_back(it: Subject) {
 async fn concurrent_tasks_get_exactly_the_limit(it: Subject) {
     for limit in [50, 150] {
         let set = Arc::new(set(&[limit, 1000]));
-        let keys = Arc::new(vec![format!("{{p}}:{limit}"), format!("{{p}}:{limit}:wide")]);
+        let keys = Arc::new(vec![
+            format!("app:ratelimit:{{p}}:{limit}"),
+            format!("app:ratelimit:{{p}}:{limit}:wide"),
+        ]);
         let tasks: Vec<_> = (0..16)
             .map(|_| {
                 let (store, set, keys) = (it.store.clone(), set.clone(), keys.clone());
@@ -133,7 +140,7 @@ async fn concurrent_tasks_never_get_more_in_any_window(it: Subject) {
     const LIMIT: usize = 40;
     let span = Duration::from_millis(150);
     let set = Arc::new(WindowSet::new(vec![Window::new(LIMIT as u32, span)]));
-    let keys = Arc::new(words(&["{p}:a"]));
+    let keys = Arc::new(words(&["app:ratelimit:{p}:a"]));
     let patience_ends = Instant::now() + PATIENCE;
     let tasks: Vec<_> = (0..8)
         .map(|_| {
@@ -169,7 +176,7 @@ async fn concurrent_tasks_never_get_more_in_any_window(it: Subject) {
 fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
     over_redis(async |it| {
         let redis = it.redis.as_ref().unwrap();
-        let (set, keys) = (set(&[10, 20]), words(&["{p}:a", "{p}:b"]));
+        let (set, keys) = (set(&[10, 20]), words(&["app:ratelimit:{p}:a", "app:ratelimit:{p}:b"]));
         it.write("app:session:s", "{}");
         for charged in 0..15 {
             assert_eq!(redis.cli(&["SCRIPT", "FLUSH"]), "OK");
@@ -211,7 +218,7 @@ fn a_script_flush_loses_no_answer_and_charges_nobody_twice() {
 #[test]
 fn script_flushes_under_load_admit_exactly_the_limit() {
     over_redis(async |it| {
-        let (set, keys) = (Arc::new(set(&[300])), Arc::new(words(&["{p}:a"])));
+        let (set, keys) = (Arc::new(set(&[300])), Arc::new(words(&["app:ratelimit:{p}:a"])));
         let flushing = Arc::new(AtomicBool::new(true));
         let tasks: Vec<_> = (0..8)
             .map(|_| {
@@ -248,7 +255,7 @@ fn script_flushes_under_load_admit_exactly_the_limit() {
 fn every_key_that_is_written_has_a_ttl() {
     over_redis(async |it| {
         let redis = it.redis.as_ref().unwrap();
-        let (set, keys) = (set(&[10, 200]), words(&["{p}:a", "{p}:b"]));
+        let (set, keys) = (set(&[10, 200]), words(&["app:ratelimit:{p}:a", "app:ratelimit:{p}:b"]));
         for _ in 0..3 {
             let taken = take(&it.store, &set, &keys).await.unwrap();
             take(&it.store, &set, &keys).await.unwrap();
@@ -277,12 +284,13 @@ fn a_key_of_any_limit_fits_in_a_kibibyte() {
     over_redis(async |it| {
         let span = Duration::from_millis(500);
         let set = WindowSet::new(vec![Window::new(100_000, span)]);
-        let keys = words(&["{p}:a"]);
+        let keys = words(&["app:ratelimit:{p}:a"]);
         let patience_ends = Instant::now() + PATIENCE;
         let mut begin = None;
         loop {
             let reply = take(&it.store, &set, &keys).await.unwrap();
-            let size: u32 = it.redis.as_ref().unwrap().cli(&["STRLEN", "{p}:a"]).parse().unwrap();
+            let size: u32 =
+                it.redis.as_ref().unwrap().cli(&["STRLEN", "app:ratelimit:{p}:a"]).parse().unwrap();
             assert!(size <= 1024, "{size} bytes");
             let begin = *begin.get_or_insert(reply.at.micros());
             if Duration::from_micros(reply.at.micros() - begin) > 3 * span {
@@ -297,8 +305,8 @@ fn a_key_of_any_limit_fits_in_a_kibibyte() {
 fn what_is_no_limiter_state_is_an_error_and_no_admission() {
     over_redis(async |it| {
         let redis = it.redis.as_ref().unwrap();
-        redis.cli(&["LPUSH", "{p}:a", "poison"]);
-        let reply = take(&it.store, &set(&[1]), &words(&["{p}:a"])).await;
+        redis.cli(&["LPUSH", "app:ratelimit:{p}:a", "poison"]);
+        let reply = take(&it.store, &set(&[1]), &words(&["app:ratelimit:{p}:a"])).await;
         assert!(matches!(reply, Err(StoreError::Refused(_))), "{reply:?}");
         redis.cli(&["LPUSH", "app:session:s", "poison"]);
         let reply = it.session("app:session:s").await;

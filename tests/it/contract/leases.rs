@@ -43,7 +43,8 @@ fn reply(allowed: bool, held: &[u32]) -> LeaseReply {
 }
 
 async fn slots_are_taken_in_all_limits_or_none(it: Subject) {
-    let (limits, keys) = ([limit(1), limit(3)], words(&["{p}:narrow", "{p}:wide"]));
+    let (limits, keys) =
+        ([limit(1), limit(3)], words(&["app:ratelimit:{p}:narrow", "app:ratelimit:{p}:wide"]));
     assert_eq!(lease(&it.store, &limits, &keys, "a").await, reply(true, &[0, 0]));
     for _ in 0..5 {
         assert_eq!(lease(&it.store, &limits, &keys, "b").await, reply(false, &[1, 1]));
@@ -59,7 +60,7 @@ async fn slots_are_taken_in_all_limits_or_none(it: Subject) {
 
 async fn a_place_of_the_dead_is_free_when_its_lease_ends(it: Subject) {
     let short = ConcurrencyLimit { lease: Duration::from_millis(80), ..limit(1) };
-    let keys = words(&["{p}:a"]);
+    let keys = words(&["app:ratelimit:{p}:a"]);
     assert!(lease(&it.store, &[short], &keys, "dead").await.allowed);
     let patience_ends = tokio::time::Instant::now() + PATIENCE;
     while !lease(&it.store, &[limit(1)], &keys, "next").await.allowed {
@@ -72,7 +73,7 @@ async fn a_place_of_the_dead_is_free_when_its_lease_ends(it: Subject) {
 }
 
 async fn a_renewal_keeps_a_place_and_a_look_takes_none(it: Subject) {
-    let keys = words(&["{p}:a"]);
+    let keys = words(&["app:ratelimit:{p}:a"]);
     let short = ConcurrencyLimit { lease: Duration::from_millis(40), ..limit(1) };
     assert!(lease(&it.store, &[short], &keys, "a").await.allowed);
     let renewal = ConcurrencyLimit { mode: Mode::Force, ..limit(1) };
@@ -90,7 +91,7 @@ async fn a_renewal_keeps_a_place_and_a_look_takes_none(it: Subject) {
 }
 
 async fn a_holder_that_left_in_doubt_gets_no_place_when_its_question_comes_late(it: Subject) {
-    let keys = words(&["{p}:a", "{p}:b"]);
+    let keys = words(&["app:ratelimit:{p}:a", "app:ratelimit:{p}:b"]);
     let limits = [limit(1), limit(1)];
     let renewal = limits.map(|limit| ConcurrencyLimit { mode: Mode::Force, ..limit });
     // The question after the release, a renewal after both, and the release once more.
@@ -105,18 +106,18 @@ async fn a_holder_that_left_in_doubt_gets_no_place_when_its_question_comes_late(
     assert_eq!(lease(&it.store, &limits, &keys, "b").await, reply(true, &[0, 0]));
     release(&it.store, &keys, "b", false).await;
     if let Some(redis) = &it.redis {
-        let ttl: i64 = redis.cli(&["PTTL", "{p}:a"]).parse().unwrap();
+        let ttl: i64 = redis.cli(&["PTTL", "app:ratelimit:{p}:a"]).parse().unwrap();
         assert!(ttl > 0, "the key has no expiry");
         // The next that is kept out takes those away whose time is over.
-        redis.cli(&["ZADD", "{p}:a", "1000000000000001", "old"]);
-        release(&it.store, &words(&["{p}:a"]), "c", true).await;
-        assert_eq!(redis.cli(&["ZSCORE", "{p}:a", "old"]), "");
+        redis.cli(&["ZADD", "app:ratelimit:{p}:a", "1000000000000001", "old"]);
+        release(&it.store, &words(&["app:ratelimit:{p}:a"]), "c", true).await;
+        assert_eq!(redis.cli(&["ZSCORE", "app:ratelimit:{p}:a", "old"]), "");
     }
 }
 
 async fn concurrent_tasks_never_hold_more_places_than_there_are(it: Subject) {
     const MOST: u32 = 3;
-    let (keys, inside) = (Arc::new(words(&["{p}:a"])), Arc::new(AtomicU32::new(0)));
+    let (keys, inside) = (Arc::new(words(&["app:ratelimit:{p}:a"])), Arc::new(AtomicU32::new(0)));
     let admitted = Arc::new(AtomicU32::new(0));
     let tasks: Vec<_> = (0..12)
         .map(|task| {

@@ -286,6 +286,9 @@ fn every_configuration_is_one() {
         folder.write("site.pem", &site.cert);
         folder.write("site.key", &site.key);
         folder.write("clients.pem", &authority.pem);
+        folder.write("redis-ca.pem", &authority.pem);
+        folder.write("gateway.pem", &site.cert);
+        folder.write("gateway.key", &site.key);
         folder.write("tls.key", "0123456789abcdef".repeat(4));
         let ran = run(&folder, &["check"]);
         assert_eq!(ran.code, Some(0), "{}:\n{}\n{config}", block.at, ran.stderr);

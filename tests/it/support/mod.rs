@@ -33,7 +33,7 @@ pub(crate) use http2_upstream::{Act, GoingAway, Http2Upstream};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};
 pub(crate) use pebble::Pebble;
 pub(crate) use proxy::TcpProxy;
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, TLS_NAMES};
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use tls::{CertificateAuthority, Pair, TlsClient};
 pub(crate) use tls_front::{Handshake, TlsFront};

@@ -5,35 +5,102 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use super::gateway::kill;
-use super::{Folder, PATIENCE, eventually};
+use super::{Authority, Certificate, Folder, PATIENCE, eventually};
 
 /// See the module; it is killed when the test ends.
 pub(crate) struct Redis {
     port: u16,
     folder: Folder,
-    settings: Vec<String>,
     child: Child,
+    /// Arguments beyond those that all have.
+    more: Vec<String>,
 }
+
+/// Its name under TLS.
+pub(crate) const TLS_NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
+/// What its Unix socket is called, in its folder.
+const SOCKET: &str = "redis.sock";
 
 impl Redis {
     /// Starts one on a free port, without persistence.
     pub(crate) fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_in(Folder::new(), |_| Vec::new())
     }
 
     /// The same with more of its settings.
     pub(crate) fn start_with(settings: &[String]) -> Self {
-        let settings = settings.to_vec();
+        Self::start_in(Folder::new(), |_| settings.to_vec())
+    }
+
+    /// The same, with a Unix socket beside its port.
+    pub(crate) fn with_socket() -> Self {
         let folder = Folder::new();
+        let socket = folder.path().join(SOCKET).display().to_string();
+        Self::start_in(folder, |_| vec!["--unixsocket".to_owned(), socket.clone()])
+    }
+
+    /// The same, with a port for TLS beside its own: it shows `certificate` there, and wants one
+    /// from `authority` of its clients, or not.
+    pub(crate) fn with_tls(certificate: &Certificate, authority: &Authority, wants: bool) -> Self {
+        let folder = Folder::new();
+        let path = |name: &str, pem: String| folder.write(name, pem).display().to_string();
+        let (cert, key) =
+            (path("tls.pem", certificate.pem()), path("tls.key", certificate.key_pem()));
+        let ca = path("ca.pem", authority.pem());
+        let options = move |port: u16| {
+            let mut words = vec!["--tls-port".to_owned(), port.to_string()];
+            for (option, value) in [
+                ("--tls-cert-file", &*cert),
+                ("--tls-key-file", &key),
+                ("--tls-ca-cert-file", &ca),
+                ("--tls-auth-clients", if wants { "yes" } else { "no" }),
+            ] {
+                words.extend([option.to_owned(), value.to_owned()]);
+            }
+            words
+        };
+        Self::start_in(folder, options)
+    }
+
+    /// `more` is told one more free port.
+    fn start_in(folder: Folder, more: impl Fn(u16) -> Vec<String>) -> Self {
         // Between our look and its bind another process may take the port.
         for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
-            let port = free.expect("a free port").port();
-            if let Some(child) = launch(port, &folder, &settings) {
-                return Self { port, folder, settings, child };
+            let free = || {
+                let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+                (listener.local_addr().expect("its address").port(), listener)
+            };
+            let ((port, one), (another, other)) = (free(), free());
+            drop((one, other));
+            let more = more(another);
+            if let Some(child) = launch(port, &folder, &more) {
+                return Self { port, folder, child, more };
             }
         }
         panic!("redis-server does not stay up");
+    }
+
+    /// For `store.url`, under TLS.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("rediss://localhost:{}", self.tls_port())
+    }
+
+    /// Where it speaks TLS.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.more[1].parse().expect("a port")
+    }
+
+    /// Where its Unix socket is.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join(SOCKET)
+    }
+
+    /// Has it show another certificate to new connections.
+    pub(crate) fn show(&self, certificate: &Certificate) {
+        let cert = self.folder.write("tls.pem", certificate.pem()).display().to_string();
+        let key = self.folder.write("tls.key", certificate.key_pem()).display().to_string();
+        let set = ["CONFIG", "SET", "tls-cert-file", &cert, "tls-key-file", &key];
+        assert_eq!(self.cli(&set), "OK");
     }
 
     /// For `store.url`.
@@ -68,10 +135,10 @@ impl Redis {
     /// Starts it again, empty, on its port.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        let (port, folder, settings) = (self.port, &self.folder, &self.settings);
+        let (port, folder, more) = (self.port, &self.folder, &self.more);
         let mut started = None;
         eventually("redis-server is back", || {
-            started = launch(port, folder, settings);
+            started = launch(port, folder, more);
             started.is_some()
         });
         self.child = started.expect("a process");
@@ -95,12 +162,12 @@ impl Drop for Redis {
 }
 
 /// Starts it and waits until it answers; nothing when it ended at once.
-fn launch(port: u16, folder: &Folder, settings: &[String]) -> Option<Child> {
+fn launch(port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "no", "--dir"])
         .arg(folder.path())
-        .args(settings)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,0 +1,61 @@
+//! Follows the files of what connections to Redis are made with. What has changed is proved by one
+//! connection before any other is touched: the passwords of connections that stand are not looked
+//! at by Redis any more, so a mistake would only be met with at the next outage.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::connect_error::ConnectError;
+use super::dial::{Call, Purpose};
+use super::topology::Topology;
+
+/// Pause between two looks at the files.
+const LOOK_PAUSE: Duration = Duration::from_secs(30);
+
+/// Looks at the files, again and again. Ends when the store is dropped.
+pub(super) async fn follow(topology: Weak<Topology>, look_now: Arc<Notify>) {
+    let mut said = String::new();
+    loop {
+        // A reload has a look taken at once.
+        let _ = tokio::time::timeout(LOOK_PAUSE, look_now.notified()).await;
+        let Some(topology) = topology.upgrade() else { return };
+        match look(&topology).await {
+            Ok(true) => tracing::info!("the changed files of [store] are used for Redis"),
+            Ok(false) => {}
+            Err(why) => {
+                if said != why {
+                    tracing::warn!(
+                        "the changed files of [store] are not used, and connections to Redis stay \
+                         as they are: {why}\n    help: put in place what Redis accepts; it is \
+                         looked at again every {LOOK_PAUSE:?}, and at a reload"
+                    );
+                }
+                said = why;
+                continue;
+            }
+        }
+        said.clear();
+    }
+}
+
+/// True when the files had changed, and what is in them is used from now on.
+async fn look(topology: &Topology) -> Result<bool, String> {
+    let (settings, credentials) = (&topology.settings, &topology.credentials);
+    let Some(change) = credentials.changed().await? else { return Ok(false) };
+    let Some(node) = &topology.any_node() else { return Err("no server is known".to_owned()) };
+    let call = Call { settings, node, material: &change.material, purpose: Purpose::Probe };
+    let proof = async {
+        let connection = call.dial(|_| {}).await?;
+        connection.run(&redis::cmd("PING")).await.map_err(ConnectError::from)
+    };
+    match tokio::time::timeout(settings.connect_timeout, proof).await {
+        Ok(Ok(_)) => {
+            credentials.adopt(change);
+            Ok(true)
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(ConnectError::Timeout.to_string()),
+    }
+}

@@ -1,0 +1,177 @@
+//! What the gateway's user must be allowed in Redis, and what for: one table, from which come the
+//! line that makes such a user and the look whether this one has all of it.
+
+/// What rights are needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Connections,
+    Limits,
+    Revocation,
+    Sessions,
+    ApiKeys,
+    Cache,
+    Certificates,
+    /// Revocations that are known during an outage.
+    KnownRevocations,
+    /// `store.cache_epochs = "follow"`.
+    KnownEpochs,
+    /// `redis-cluster://`.
+    Cluster,
+}
+
+use Function::{
+    ApiKeys, Cache, Certificates, Cluster, Connections, KnownEpochs, KnownRevocations, Limits,
+    Revocation, Sessions,
+};
+
+impl Function {
+    /// As people call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Connections => "connections",
+            Limits => "limits",
+            Revocation => "revocation",
+            Sessions => "sessions",
+            ApiKeys => "API keys",
+            Cache => "the cache",
+            Certificates => "certificates by ACME",
+            KnownRevocations => "revocations during an outage",
+            KnownEpochs => "store.cache_epochs = \"follow\"",
+            Cluster => "finding the servers of a Redis Cluster",
+        }
+    }
+}
+
+/// A command that the gateway sends or a script of it calls.
+#[derive(Debug)]
+pub(super) struct Right {
+    /// As the rules of Redis name it.
+    pub(super) command: &'static str,
+    /// Who needs it.
+    pub(super) functions: &'static [Function],
+    /// A harmless call of it. `$string` and the like stand for keys; nothing where the connection
+    /// itself has shown it, or another call does.
+    pub(super) trial: &'static str,
+}
+
+const fn right(
+    command: &'static str,
+    functions: &'static [Function],
+    trial: &'static str,
+) -> Right {
+    Right { command, functions, trial }
+}
+
+/// In the order in which they are tried: what reads comes after what writes, and what may leave the
+/// connection inside a transaction comes last.
+pub(super) const RIGHTS: [Right; 50] = [
+    right("hello", &[Connections], ""),
+    right("auth", &[Connections], ""),
+    right("ping", &[Connections], "PING"),
+    right("select", &[Connections], ""),
+    right("info", &[Connections], "INFO server"),
+    right("time", &[Connections, Limits, Sessions], "TIME"),
+    right("script|load", &[Connections], "SCRIPT LOAD $script"),
+    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates], "EVAL $script 0"),
+    right("evalsha", &[Limits, Sessions, Cache], ""),
+    right("set", &[Limits, Revocation, Sessions, ApiKeys, Cache], "SET $string 1 PX 5000"),
+    right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
+    right("get", &[Limits, Revocation], "GET $string"),
+    right("getrange", &[Sessions, ApiKeys, Cache, Certificates], "GETRANGE $string 0 1"),
+    right("mget", &[Cache, Certificates], "MGET $string"),
+    right("exists", &[Revocation, Sessions, ApiKeys, Cache], "EXISTS $string"),
+    right("type", &[Sessions], "TYPE $string"),
+    right("pttl", &[Sessions, ApiKeys, Cache], "PTTL $string"),
+    right("persist", &[ApiKeys], "PERSIST $string"),
+    right("pexpire", &[Limits, Revocation, ApiKeys, Cache], "PEXPIRE $string 5000 NX"),
+    right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
+    right("del", &[Limits, Revocation, Sessions, ApiKeys, Cache], "DEL $string"),
+    right("hset", &[Sessions, Cache], "HSET $hash f 1"),
+    right("pexpire", &[Cache], "PEXPIRE $hash 5000"),
+    right("hget", &[Sessions, Cache], "HGET $hash f"),
+    right("hmget", &[Cache], "HMGET $hash f"),
+    right("hgetall", &[Sessions], "HGETALL $hash"),
+    right("hlen", &[Sessions, Cache], "HLEN $hash"),
+    right("hstrlen", &[Sessions], "HSTRLEN $hash f"),
+    right("hrandfield", &[Cache], "HRANDFIELD $hash"),
+    right("hdel", &[Cache], "HDEL $hash f"),
+    right("zadd", &[Limits, Sessions, ApiKeys], "ZADD $set 1 m"),
+    right("pexpire", &[Limits], "PEXPIRE $set 5000"),
+    right("zcard", &[Sessions, ApiKeys], "ZCARD $set"),
+    right("zcount", &[Limits], "ZCOUNT $set 0 1"),
+    right("zrange", &[Sessions, ApiKeys], "ZRANGE $set 0 1"),
+    right("zremrangebyscore", &[Limits], "ZREMRANGEBYSCORE $set 0 0"),
+    right("zrem", &[Limits, Sessions, ApiKeys], "ZREM $set m"),
+    right("xadd", &[Revocation, ApiKeys], "XADD $stream MAXLEN ~ 10 * f 1"),
+    right("pexpire", &[Revocation], "PEXPIRE $stream 5000"),
+    right("xread", &[KnownRevocations], "XREAD COUNT 1 STREAMS $stream 0"),
+    right("xinfo|stream", &[KnownRevocations], "XINFO STREAM $stream"),
+    right("del", &[Revocation], "DEL $stream"),
+    right("del", &[Sessions], "DEL $hash"),
+    right("del", &[Limits], "DEL $set"),
+    right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
+    right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
+    right("client|tracking", &[KnownEpochs], ""),
+    right("cluster|info", &[Cluster], ""),
+    right("cluster|slots", &[Cluster], ""),
+    right("asking", &[Cluster], ""),
+];
+
+/// The commands that a user needs, each once; `follow` is for `store.cache_epochs = "follow"`.
+fn commands(follow: bool, cluster: bool) -> Vec<&'static str> {
+    let mut commands: Vec<&str> = Vec::new();
+    for Right { command, functions, .. } in &RIGHTS {
+        let is_wanted = match functions {
+            [KnownEpochs] => follow,
+            [Cluster] => cluster,
+            _ => true,
+        };
+        if is_wanted && !commands.contains(command) {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+/// The command that makes a user with these rights and no others, under a prefix of keys.
+pub fn acl(user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
+    let mut line =
+        format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
+    for command in commands(follow, cluster) {
+        line += " +";
+        line += command;
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_is_sent_has_a_right() {
+        let known = commands(true, true);
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
+        let scripts = std::fs::read_dir(format!("{folder}/scripts")).unwrap();
+        let mut called = 0;
+        for script in scripts {
+            let text = std::fs::read_to_string(script.unwrap().path()).unwrap();
+            for call in text.split("call(").skip(1) {
+                let Some(verb) = call.trim_start().strip_prefix(['\'', '"']) else { continue };
+                let verb = verb.split(['\'', '"']).next().unwrap().to_lowercase();
+                assert!(known.contains(&verb.as_str()), "{verb}");
+                called += 1;
+            }
+        }
+        assert!(called > 50, "only {called} calls in scripts");
+    }
+
+    #[test]
+    fn the_line_holds_each_command_once_and_tracking_by_choice() {
+        let line = acl("gateway", "shop", false, false);
+        assert!(line.starts_with("ACL SETUSER gateway on >PASSWORD resetkeys ~shop:* "), "{line}");
+        assert_eq!(line.matches(" +pexpire ").count(), 1);
+        assert!(!line.contains("client|tracking"));
+        assert_eq!(acl("gateway", "shop", true, false), line + " +client|tracking");
+    }
+}

@@ -1,0 +1,392 @@
+//! Looks whether a Redis can do all that is asked of it, before anybody needs it: who it is, what
+//! its user may do, whether its scripts count right, how it is set up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{InfoDict, Pipeline, PushInfo, PushKind, Value};
+use tokio::sync::Notify;
+
+use super::connect_error::ConnectError;
+use super::connection::Connection;
+use super::credentials::Credentials;
+use super::dial::{Call, Purpose};
+use super::link::now_ms;
+use super::mismatch;
+use super::node::Node;
+use super::reply::server_error;
+use super::rights::{Function, RIGHTS, Right};
+use super::scripts::Scripts;
+use crate::config::{self, CacheEpochs};
+use crate::store::window::{Window, WindowSet};
+
+/// Life of the keys that it makes, in milliseconds.
+const KEYS_TTL_MS: u64 = 5000;
+/// The oldest Redis that has all that is used.
+const VERSION_MIN: (u32, u32) = (7, 0);
+/// How far clocks may be apart before limits on them are noticed by people, in milliseconds.
+const CLOCK_OFFSET_MAX_MS: i64 = 2000;
+/// From this part of its memory on, in percent, Redis is nearly full.
+const MEMORY_USED_MAX: u64 = 90;
+/// How long a change may take to be told of.
+const PUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether nothing can be right as it is.
+    pub is_fatal: bool,
+    /// What was looked at, in one word.
+    pub check: &'static str,
+    /// What was seen.
+    pub seen: String,
+    /// What does not work because of it.
+    pub suffers: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn fatal(check: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (seen, remedy) = (seen.into(), remedy.into());
+        Self { is_fatal: true, check, seen, suffers: "everything".to_owned(), remedy }
+    }
+
+    fn warning(
+        check: &'static str,
+        seen: impl Into<String>,
+        suffers: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let (seen, suffers, remedy) = (seen.into(), suffers.into(), remedy.into());
+        Self { is_fatal: false, check, seen, suffers, remedy }
+    }
+}
+
+/// One look.
+struct Look<'a> {
+    settings: &'a config::Store,
+    node: Node,
+    credentials: Arc<Credentials>,
+    /// Where its keys lie.
+    prefix: String,
+    findings: Vec<Finding>,
+}
+
+/// All that is not as it should be with the Redis of these settings; what is fatal ends the look.
+/// Its own keys live for 5 s. Must be called within a tokio runtime.
+pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
+    let credentials = Credentials::of(settings);
+    let node = Node::new(&settings.url, &credentials);
+    let prefix = format!("{}:selftest:{{{:016x}}}", settings.prefix, fastrand::u64(..));
+    let mut look = Look { settings, node, credentials, prefix, findings: Vec::new() };
+    if let Err(error) = look.take().await {
+        let (seen, remedy) = look.explain(&error).await;
+        look.findings.push(Finding::fatal("connection", seen, remedy));
+    }
+    look.findings
+}
+
+impl Look<'_> {
+    async fn take(&mut self) -> Result<(), ConnectError> {
+        let connection = self.dial(|_| {}).await?;
+        self.identity(&connection).await?;
+        if self.findings.iter().any(|finding| finding.is_fatal) {
+            return Ok(());
+        }
+        self.rights().await?;
+        self.limits(&connection).await?;
+        self.clock(&connection).await?;
+        self.set_up(&connection).await?;
+        if self.settings.cache_epochs == CacheEpochs::Follow {
+            self.tracking(&connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn dial(
+        &self,
+        on_push: impl FnMut(PushInfo) + Send + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let (settings, node, material) = (self.settings, &self.node, &self.credentials.now());
+        let call = Call { settings, node, material, purpose: Purpose::Probe }.dial(on_push);
+        let dialled = tokio::time::timeout(settings.connect_timeout, call).await;
+        dialled.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// What is the matter, and what to do.
+    async fn explain(&self, error: &ConnectError) -> (String, String) {
+        let condition = match error.condition() {
+            Some(condition) => Some(condition),
+            None => mismatch::find(self.settings, self.node.address()).await,
+        };
+        match condition {
+            Some(condition) => {
+                let (what, remedy) = condition.text();
+                (format!("{what}: {error}"), remedy.to_owned())
+            }
+            None => (
+                error.to_string(),
+                "see to it that Redis runs and can be reached at store.url".to_owned(),
+            ),
+        }
+    }
+
+    /// Commands within `store.connect_timeout`: nothing here is about how quick Redis is.
+    async fn send(
+        &self,
+        connection: &Connection,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, ConnectError> {
+        let sent = connection.send(pipeline);
+        match tokio::time::timeout(self.settings.connect_timeout, sent).await {
+            Ok(replies) => Ok(replies?),
+            Err(_) => Err(ConnectError::Timeout),
+        }
+    }
+
+    async fn identity(&mut self, connection: &Connection) -> Result<(), ConnectError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("HELLO");
+        let hello = self.send(connection, &pipeline).await?.pop().unwrap_or_default();
+        let hello: std::collections::HashMap<String, Value> =
+            redis::from_redis_value(hello).unwrap_or_default();
+        let text = |name: &str| {
+            let value = hello.get(name).cloned().unwrap_or_default();
+            redis::from_redis_value::<String>(value).unwrap_or_default()
+        };
+        let version = text("version");
+        if number(&version) < VERSION_MIN {
+            let seen = format!("{} {version}, which lacks commands that are used", text("server"));
+            self.findings.push(Finding::fatal(
+                "version",
+                seen,
+                "use Redis 7.0 or newer, or Valkey",
+            ));
+        }
+        match &*text("mode") {
+            "sentinel" => {
+                let seen = "what answers is a Sentinel, which keeps no data";
+                let remedy = "name the primary that it watches in store.url";
+                self.findings.push(Finding::fatal("mode", seen, remedy));
+            }
+            "cluster" => {
+                let seen = "what answers is a node of a Redis Cluster, which sends clients on";
+                let remedy = "write redis-cluster:// with some of its servers in store.url";
+                self.findings.push(Finding::fatal("mode", seen, remedy));
+            }
+            _ => {}
+        }
+        if matches!(&*text("role"), "replica" | "slave") {
+            let seen = "Redis is a replica and takes no writes";
+            let remedy = "name the primary, or an address that follows it, in store.url";
+            self.findings.push(Finding::fatal("role", seen, remedy));
+        }
+        Ok(())
+    }
+
+    /// On a connection of its own, which may end up inside a transaction.
+    async fn rights(&mut self) -> Result<(), ConnectError> {
+        let connection = &self.dial(|_| {}).await?;
+        let tried: Vec<&Right> = RIGHTS.iter().filter(|right| !right.trial.is_empty()).collect();
+        let mut pipeline = Pipeline::new();
+        for right in &tried {
+            let mut words = right.trial.split(' ');
+            let command = pipeline.cmd(words.next().unwrap_or_default());
+            for word in words {
+                match word.strip_prefix('$') {
+                    Some("script") => command.arg("return 1"),
+                    Some(kind) => command.arg(format!("{}:{kind}", self.prefix)),
+                    None => command.arg(word),
+                };
+            }
+        }
+        let replies = self.send(connection, &pipeline).await?;
+        for (right, reply) in tried.iter().zip(&replies) {
+            let Some(error) = server_error(reply) else { continue };
+            if self.findings.iter().any(|finding| finding.seen.contains(&quoted(right.command))) {
+                continue;
+            }
+            self.findings.push(self.refused(right, &error.to_string()));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, right: &Right, error: &str) -> Finding {
+        let command = quoted(right.command);
+        let suffers: Vec<&str> = right.functions.iter().map(|it| it.name()).collect();
+        let suffers = suffers.join(", ");
+        let is_of_all = matches!(right.command, "script|load" | "eval");
+        let user = self.settings.username.as_deref().unwrap_or("default");
+        let (seen, remedy) = if error.contains("access") && error.contains("key") {
+            let keys = format!("~{}:*", self.settings.prefix);
+            let seen = format!("the user {user} may not use {command} on keys of the gateway");
+            (seen, format!("ACL SETUSER {user} {keys}"))
+        } else if error.contains("NOPERM") || error.contains("no permissions") {
+            let seen = format!("the user {user} lacks the right to {command}");
+            (
+                seen,
+                format!(
+                    "ACL SETUSER {user} +{}, or all that `portcullis acl` prints",
+                    right.command
+                ),
+            )
+        } else {
+            let seen = format!("Redis does not take {command} as it is sent ({error})");
+            (seen, "use Redis 7.0 or newer, or Valkey".to_owned())
+        };
+        Finding { is_fatal: is_of_all, check: "rights", seen, suffers, remedy }
+    }
+
+    /// Whether the scripts of limits count as they should, and give back.
+    async fn limits(&mut self, connection: &Connection) -> Result<(), ConnectError> {
+        let scripts = Scripts::new();
+        let set = WindowSet::new(vec![Window::new(2, Duration::from_millis(KEYS_TTL_MS))]);
+        let key = format!("{}:limit", self.prefix);
+        let mut pipeline = Pipeline::new();
+        for _ in 0..3 {
+            let call = pipeline.cmd("EVAL").arg(scripts.take.code).arg(1).arg(&key);
+            call.arg(set.records.as_slice()).arg(&set.ttls);
+        }
+        let mut replies = self.send(connection, &pipeline).await?;
+        let at = match replies.first() {
+            Some(Value::BulkString(packed)) => packed.get(1..7).unwrap_or_default().to_vec(),
+            _ => Vec::new(),
+        };
+        let mut pipeline = Pipeline::new();
+        let refund = pipeline.cmd("EVAL").arg(scripts.refund.code).arg(1).arg(&key);
+        refund.arg(at).arg(set.records.as_slice());
+        let take = pipeline.cmd("EVAL").arg(scripts.take.code).arg(1).arg(&key);
+        take.arg(set.records.as_slice()).arg(&set.ttls);
+        replies.extend(self.send(connection, &pipeline).await?);
+        let error = replies.iter().find_map(server_error);
+        let took: Vec<Option<bool>> =
+            [0, 1, 2, 4].iter().map(|at| replies.get(*at).and_then(is_allowed)).collect();
+        let seen = match error {
+            // A missing right, which was found already.
+            Some(_) if self.findings.iter().any(|finding| finding.check == "rights") => {
+                return Ok(());
+            }
+            Some(error) => format!("the script of limits does not run: {error}"),
+            None if took == [Some(true), Some(true), Some(false), Some(true)] => return Ok(()),
+            None => {
+                format!("three charges of a limit of two, and one after a refund, gave {took:?}")
+            }
+        };
+        self.findings.push(Finding::fatal("scripts", seen, "use Redis 7.0 or newer, or Valkey"));
+        Ok(())
+    }
+
+    async fn clock(&mut self, connection: &Connection) -> Result<(), ConnectError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("TIME");
+        let before = now_ms();
+        let time = self.send(connection, &pipeline).await?.pop().unwrap_or_default();
+        if let Ok((seconds, _)) = redis::from_redis_value::<(i64, i64)>(time) {
+            let offset = seconds.saturating_mul(1000).saturating_sub(before);
+            if offset.abs() > CLOCK_OFFSET_MAX_MS {
+                self.findings.push(Finding::warning(
+                    "clock",
+                    format!("Redis's clock and this machine's are {offset} ms apart"),
+                    "tokens and sessions, whose ends are told by both",
+                    "have both follow the same time servers (NTP)",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_up(&mut self, connection: &Connection) -> Result<(), ConnectError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("INFO");
+        let info = self.send(connection, &pipeline).await?.pop().unwrap_or_default();
+        // Without the right, which was said already, nothing is known.
+        let Ok(info) = redis::from_redis_value::<InfoDict>(info) else { return Ok(()) };
+        let policy: Option<String> = info.get("maxmemory_policy");
+        if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
+            self.findings.push(Finding::warning(
+                "eviction",
+                format!("maxmemory-policy is {policy}: keys go when memory is full"),
+                "limits, revocation, sessions, the cache",
+                "CONFIG SET maxmemory-policy noeviction",
+            ));
+        }
+        let bytes = |name: &str| info.get::<u64>(name).unwrap_or_default();
+        let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
+        if most > 0 && used.saturating_mul(100) / most > MEMORY_USED_MAX {
+            self.findings.push(Finding::warning(
+                "memory",
+                format!("{used} bytes of maxmemory {most} are used"),
+                "everything that writes, once it is full",
+                "raise maxmemory, or find what fills it",
+            ));
+        }
+        if bytes("connected_slaves") > 1 && !info.contains_key(&"min_slaves_good_slaves") {
+            self.findings.push(Finding::warning(
+                "replicas",
+                "Redis takes writes also when it is cut off from all of its replicas",
+                "what is written before a fail-over: revocations, limits",
+                "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 10",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether Redis tells of a change that another connection makes.
+    async fn tracking(&mut self, connection: &Connection) -> Result<(), ConnectError> {
+        let told = Arc::new(Notify::new());
+        let tell = Arc::clone(&told);
+        let ear = self
+            .dial(move |push| {
+                if push.kind == PushKind::Invalidate {
+                    tell.notify_one();
+                }
+            })
+            .await?;
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .cmd("CLIENT")
+            .arg("TRACKING")
+            .arg("ON")
+            .arg("BCAST")
+            .arg("PREFIX")
+            .arg(&self.prefix);
+        let tracked = self.send(&ear, &pipeline).await?.pop().unwrap_or_default();
+        let mut write = Pipeline::new();
+        let key = format!("{}:epoch", self.prefix);
+        write.cmd("SET").arg(key).arg(1).arg("PX").arg(KEYS_TTL_MS);
+        self.send(connection, &write).await?;
+        let seen = match server_error(&tracked) {
+            Some(error) => error.to_string(),
+            None if tokio::time::timeout(PUSH_TIMEOUT, told.notified()).await.is_ok() => {
+                return Ok(());
+            }
+            None => format!("a change was not told of within {PUSH_TIMEOUT:?}"),
+        };
+        self.findings.push(Finding::warning(
+            "tracking",
+            format!("CLIENT TRACKING does not work: {seen}"),
+            Function::KnownEpochs.name(),
+            "ACL SETUSER … +client|tracking, or write cache_epochs = \"ask\"",
+        ));
+        Ok(())
+    }
+}
+
+/// What the script of limits says of a charge.
+fn is_allowed(reply: &Value) -> Option<bool> {
+    match reply {
+        Value::BulkString(packed) => packed.first().map(|allowed| *allowed == 1),
+        _ => None,
+    }
+}
+
+fn quoted(command: &str) -> String {
+    format!("`{command}`")
+}
+
+/// The first two numbers of a version.
+fn number(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}

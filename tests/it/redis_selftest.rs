@@ -1,0 +1,109 @@
+//! `portcullis check --store`: whether a Redis can do all that is asked of it, before anybody needs
+//! it.
+
+use crate::support::{Folder, Redis, Refused, run};
+
+/// What it says of this Redis, with more of `[store]`.
+fn check(redis: &Redis, more: &str) -> Refused {
+    let folder = Folder::new();
+    folder.write(
+        "gateway.toml",
+        format!(
+            "[store]\nurl = \"{}\"\nconnect_timeout = \"5s\"\n{more}\n[upstreams.shop]\n\
+             servers = [\"http://127.0.0.1:3000\"]\n[routes.all]\npath = \"/*\"\n\
+             upstream = \"shop\"\n",
+            redis.url()
+        ),
+    );
+    run(&folder, &["check", "--store"])
+}
+
+/// It is usable all the same, and this is said.
+fn warns(redis: &Redis, more: &str, words: &[&str]) {
+    let ran = check(redis, more);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    for word in words {
+        assert!(ran.stdout.contains(word), "{word:?} is not in\n{}", ran.stdout);
+    }
+    assert_eq!(ran.stdout.matches("store: warning").count(), 1, "{}", ran.stdout);
+}
+
+/// Nothing can be right, and this is said.
+fn refuses(ran: &Refused, words: &[&str]) {
+    assert_eq!(ran.code, Some(3), "{}{}", ran.stdout, ran.stderr);
+    for word in words {
+        assert!(ran.stdout.contains(word), "{word:?} is not in\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("store: ok"));
+}
+
+const AS_USER: &str = "username = \"gateway\"\npassword = \"correct-horse\"";
+
+fn make_user(redis: &Redis, more: &str) {
+    let line =
+        portcullis::store::acl("gateway", "app", false, false).replace("PASSWORD", "correct-horse");
+    let line = format!("{line} {more}");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(redis.cli(&words), "OK");
+}
+
+#[test]
+fn a_good_redis_is_ok_and_left_as_it_was() {
+    let redis = Redis::start();
+    make_user(&redis, "");
+    for more in [AS_USER, "cache_epochs = \"follow\""] {
+        let ran = check(&redis, more);
+        assert_eq!((ran.code, &*ran.stdout), (Some(0), "ok: 1 route\nstore: ok\n"));
+    }
+    for key in redis.cli(&["KEYS", "*"]).lines() {
+        let left: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
+        assert!((0..=10_000).contains(&left), "{key} stays for {left} ms");
+    }
+}
+
+#[test]
+fn a_missing_right_is_named_with_what_suffers() {
+    let redis = Redis::start();
+    make_user(&redis, "-hrandfield");
+    warns(&redis, AS_USER, &["lacks the right to `hrandfield`", "the cache", "+hrandfield"]);
+    make_user(&redis, "-exec");
+    warns(&redis, AS_USER, &["lacks the right to `exec`", "revocation"]);
+    let follow = format!("{AS_USER}\ncache_epochs = \"follow\"");
+    make_user(&redis, "");
+    warns(&redis, &follow, &["CLIENT TRACKING does not work", "+client|tracking"]);
+    make_user(&redis, "-eval");
+    refuses(&check(&redis, AS_USER), &["lacks the right to `eval`", "limits"]);
+}
+
+#[test]
+fn how_redis_is_set_up_is_looked_at() {
+    let redis = Redis::start();
+    let set = |name: &str, value: &str| {
+        assert_eq!(redis.cli(&["CONFIG", "SET", name, value]), "OK");
+    };
+    set("maxmemory-policy", "allkeys-lru");
+    warns(&redis, "", &["maxmemory-policy is allkeys-lru", "limits, revocation", "noeviction"]);
+    set("maxmemory-policy", "noeviction");
+    let used = redis.cli(&["INFO", "memory"]);
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim();
+    let used: u64 = used.parse().unwrap();
+    // More than nine tenths of it are used, and it is not full.
+    set("maxmemory", &(used + used / 20).to_string());
+    warns(&redis, "", &["bytes of maxmemory", "raise maxmemory"]);
+}
+
+#[test]
+fn what_cannot_serve_is_refused_with_what_to_do() {
+    let mut redis = Redis::start();
+    let primary = Redis::start();
+    let port = primary.address().port().to_string();
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    refuses(&check(&redis, ""), &["is a replica", "name the primary"]);
+    assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    assert_eq!(redis.cli(&["ACL", "SETUSER", "gateway", "on", ">other"]), "OK");
+    let ran = check(&redis, AS_USER);
+    refuses(&ran, &["does not know this user or password (WRONGPASS)", "store.password"]);
+    assert!(!ran.stdout.contains("horse"), "no password is told");
+    redis.kill();
+    refuses(&check(&redis, ""), &["Connection refused", "see to it that Redis runs"]);
+}
