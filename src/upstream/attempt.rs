@@ -13,7 +13,7 @@ use super::conn::{self, Body, Carrier, Unanswered};
 use super::connection_error::ConnectionError;
 use super::download::Download;
 use super::endpoint::Endpoint;
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, Wanted};
 use super::failure::{DownloadFault, Failure};
 use super::health::Report;
 use super::outgoing::{OnInterim, Outgoing};
@@ -87,11 +87,11 @@ enum Next {
 fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Class {
     let (report, next) = match end {
         Ok(_) => (Report::Answered, Next::Done),
-        Err(NoAnswer::Unconnected(failure))
-            if failure.is_our_own() || matches!(failure, Failure::Busy) =>
-        {
+        Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
             (Report::Nothing, Next::OtherServer)
         }
+        // It may be about to restart, or have no room on that connection alone.
+        Err(NoAnswer::Unconnected(Failure::TurnedAway(_))) => (Report::Lost, Next::Anywhere),
         Err(NoAnswer::Unconnected(_)) => (Report::Refused, Next::OtherServer),
         Err(NoAnswer::OutOfTime) => (Report::Nothing, Next::OtherServer),
         Err(NoAnswer::Exchanged { reused, why }) => match why {
@@ -260,16 +260,23 @@ async fn attempt(
     outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
     tries: &mut Tries,
 ) -> End {
-    let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };
+    let upgrades = outgoing.upgrades();
+    let wanted = if upgrades {
+        Wanted::Tunnel
+    } else if tries.may_reuse() {
+        Wanted::Any
+    } else {
+        Wanted::New
+    };
+    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
     let carrier = match unused {
         Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
-        None => Box::pin(dial(endpoints, endpoint, tries)).await?,
+        None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
     };
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
-    let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
@@ -279,11 +286,12 @@ async fn dial(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     tries: &mut Tries,
+    wanted: Wanted,
 ) -> Result<Carrier, NoAnswer> {
     let patience = endpoints.settings().connect_timeout;
     let has_all_its_time = tries.deadline.is_none();
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    let dialled = endpoints.dial(endpoint, deadline, !tries.may_reuse()).await;
+    let dialled = endpoints.dial(endpoint, deadline, wanted).await;
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
 }
 
@@ -367,6 +375,13 @@ mod tests {
             (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
             (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
             (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
+            // A server of HTTP/2 that says GOAWAY before it has read anything.
+            (
+                no(Unconnected(Failure::TurnedAway(lost()))),
+                Report::Lost,
+                Next::Anywhere,
+                Next::Anywhere,
+            ),
             // Over HTTP/2: nobody has looked at it, or somebody may have acted.
             (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
             (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
