@@ -119,7 +119,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Check => match load(&path) {
             Ok((plan, source)) => {
                 eprint!("{}", source.render_warnings(&plan.warnings));
-                let routes = plan.route_names.len();
+                let routes = plan.route_names().len();
                 println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
                 let tls = plan.config.server.tls.as_ref();
                 for certificate in tls.and_then(|tls| tls.acme.as_ref()).iter().flat_map(|acme| {

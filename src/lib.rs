@@ -2,27 +2,27 @@
 //!
 //! | rank | modules | what they are |
 //! |---|---|---|
-//! | 13 | `main` | the binary |
-//! | 12 | `cli` | commands |
-//! | 11 | `demo` | `portcullis demo` |
-//! | 10 | `startup` | what every command that serves does first |
-//! | 9 | `server`, `admin` | sockets and connections; health, metrics, operations |
-//! | 8 | `warm` | fetches ahead of need |
-//! | 7 | `proxy` | the only place that knows the order of things |
-//! | 6 | `runtime` | the running state |
-//! | 5 | `caching` | the cache at work |
-//! | 4 | `plan` | configuration as meant |
-//! | 4 | `issuer` | fetches the keys that issuers publish |
-//! | 4 | `acme` | certificates that an authority issues by itself |
-//! | 3 | `forwarding` `guard` | who calls and what crosses, is it well formed |
-//! | 3 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
-//! | 3 | `tunnel` | connections that changed to WebSocket |
-//! | 2 | `store`, `net` | the outside world: one question, one answer; this node as a client |
-//! | 2 | `tls` | certificates for clients, by name |
-//! | 2 | `background` | work that no request waits for |
-//! | 2 | `capture` | bodies that stream while a copy is kept |
+//! | 14 | `main` | the binary |
+//! | 13 | `cli` | commands |
+//! | 12 | `demo` | `portcullis demo` |
+//! | 11 | `startup` | what every command that serves does first |
+//! | 10 | `server`, `admin` | sockets and connections; health, metrics, operations |
+//! | 9 | `warm` | fetches ahead of need |
+//! | 8 | `proxy` | the only place that knows the order of things |
+//! | 7 | `runtime` | the running state |
+//! | 6 | `caching` | the cache at work |
+//! | 5 | `plan` | configuration as meant |
+//! | 5 | `issuer` | fetches the keys that issuers publish |
+//! | 5 | `acme` | certificates that an authority issues by itself |
+//! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
+//! | 4 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 4 | `tunnel` | connections that changed to WebSocket |
+//! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
+//! | 3 | `tls` | certificates for clients, by name |
+//! | 3 | `background` | work that no request waits for |
+//! | 3 | `capture` | bodies that stream while a copy is kept |
+//! | 2 | `observe` | metrics and logs |
 //! | 1 | `config` | configuration as written |
-//! | 1 | `observe` | metrics and logs |
 //! | 0 | `base` | words everybody uses |
 //!
 //! The rooms never import each other: `plan` and `proxy` wire them. `ARCHITECTURE.md` has the

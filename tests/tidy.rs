@@ -318,8 +318,9 @@ fn only_the_topology_chooses_connections_to_redis() {
             found.insert(name);
         }
     }
-    // A link makes its connections anew by itself.
-    let expected = ["link", "topology"].map(str::to_owned);
+    // A link makes its connections anew by itself, a server has those of each thread, and whoever
+    // looks for a cluster asks its seeds.
+    let expected = ["cluster", "link", "server", "topology"].map(str::to_owned);
     assert_eq!(found, BTreeSet::from(expected), "who chooses connections to Redis");
 }
 
@@ -534,7 +535,7 @@ fn every_code_of_a_refusal_is_met_in_a_test() {
     let of_requests =
         tests.filter(|(path, _)| OF_THE_ADMIN_LISTENER.iter().all(|admin| !path.ends_with(admin)));
     let met: BTreeSet<String> = of_requests.flat_map(|(_, text)| met_codes(&text)).collect();
-    for file in ["src/proxy/rejection.rs", "src/auth/challenge.rs"] {
+    for file in ["src/proxy/rejection/rows.rs", "src/auth/challenge.rs"] {
         let unmet: Vec<_> = codes(file).into_iter().filter(|code| !met.contains(code)).collect();
         assert!(unmet.is_empty(), "no test under tests/it meets {unmet:?} of {file}");
     }

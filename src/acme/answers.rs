@@ -12,8 +12,12 @@ use super::failure::Failure;
 use crate::store::keys::Keys;
 use crate::store::{FencedWrite, HeldLock, Store};
 
-/// Questions to the store at a time: anybody can ask for a token.
+/// Questions to the store at a time, of each kind: anybody can ask for a token, or shake hands for
+/// a name.
 const LOOKS_MAX: usize = 16;
+/// How long one waits for its turn, so that a crowd delays the authority and does not hide the
+/// answer from it.
+const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// Tokens that are known to be nobody's, and how long that is believed.
 const MISSES_MAX: usize = 256;
 const MISS_LIFE: Duration = Duration::from_secs(10);
@@ -29,7 +33,9 @@ const TAKEN_AWAY_LIFE: Duration = Duration::from_secs(1);
 pub(super) struct Answers {
     store: Arc<Store>,
     keys: Keys,
-    looks: Semaphore,
+    /// Who waits for one kind keeps nobody from the other.
+    tokens: Semaphore,
+    names: Semaphore,
     known: Mutex<Known>,
 }
 
@@ -43,7 +49,8 @@ struct Known {
 impl Answers {
     pub(super) fn new(store: &Arc<Store>, keys: &Keys) -> Self {
         let (store, keys) = (Arc::clone(store), keys.clone());
-        Self { store, keys, looks: Semaphore::new(LOOKS_MAX), known: Mutex::default() }
+        let [tokens, names] = [(); 2].map(|()| Semaphore::new(LOOKS_MAX));
+        Self { store, keys, tokens, names, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -100,7 +107,7 @@ impl Answers {
                 return None;
             }
         }
-        let found = self.look(token).await;
+        let found = self.look(token, &self.tokens).await;
         if matches!(found, Ok(None)) {
             let mut known = self.known();
             if known.misses.len() >= MISSES_MAX {
@@ -116,7 +123,7 @@ impl Answers {
     /// asked just before the authority could spoil the order.
     pub(super) async fn to_name(&self, name: &str) -> Option<String> {
         // Another gateway may have answered for a newer order, so the store goes first.
-        match self.look(name).await {
+        match self.look(name, &self.names).await {
             Ok(found) => found,
             Err(()) => self.own(name),
         }
@@ -129,9 +136,10 @@ impl Answers {
         (*until > Instant::now()).then(|| own.clone())
     }
 
-    /// One question to the store; an error where too many are under way, or it does not answer.
-    async fn look(&self, of: &str) -> Result<Option<String>, ()> {
-        let Ok(_permit) = self.looks.try_acquire() else { return Err(()) };
+    /// One question to the store; an error where its turn does not come, or no answer.
+    async fn look(&self, of: &str, turns: &Semaphore) -> Result<Option<String>, ()> {
+        let turn = tokio::time::timeout(LOOK_WAIT, turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(()) };
         let found = self.store.read(&self.keys.tls_answer(of), ANSWER_BYTES_MAX).await;
         Ok(found
             .map_err(|_| ())?
@@ -203,5 +211,30 @@ mod tests {
         store.delete(&keys.tls_answer("t0")).await.unwrap();
         assert_eq!(here.to_token("t0").await, None);
         assert_eq!(here.own("a.test"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_delays_the_authority_and_hides_nothing_from_it() {
+        let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(1000))));
+        let keys = Keys::new("app");
+        let (answers, elsewhere) = (Answers::new(&store, &keys), Answers::new(&store, &keys));
+        let (lease, life) = (lease(&store).await, Duration::from_secs(60));
+        elsewhere.put(&lease, "a.test", "t1.print", life).await.unwrap();
+        elsewhere.put(&lease, "t0", "t0.print", life).await.unwrap();
+        let crowd = answers.tokens.acquire_many(LOOKS_MAX.try_into().unwrap()).await.unwrap();
+        assert_eq!(answers.to_name("a.test").await.as_deref(), Some("t1.print"));
+        let asked = answers.to_token("t0");
+        let mut asked = std::pin::pin!(asked);
+        tokio::select! {
+            biased;
+            found = &mut asked => panic!("{found:?} out of turn"),
+            () = std::future::ready(()) => {}
+        }
+        drop(crowd);
+        assert_eq!(asked.await.as_deref(), Some("t0.print"));
+        let _crowd = answers.tokens.acquire_many(LOOKS_MAX.try_into().unwrap()).await.unwrap();
+        // A turn that does not come is no miss.
+        assert_eq!(answers.to_token("t0").await, None);
+        assert!(answers.known().misses.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Why there is no certificate.
 
 use crate::store::StoreError;
+use crate::tls::WrapError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,9 @@ pub(super) enum Failure {
     /// What it issued is of no use.
     #[error("what the authority issued cannot be used: {0}")]
     Unusable(String),
-    /// Something stored cannot be read.
-    #[error("{0}; is server.tls.secret the same on all gateways?")]
-    Unreadable(String),
+    /// A private key cannot be wrapped, or not be read again.
+    #[error(transparent)]
+    Wrapped(#[from] WrapError),
     /// The whole order took too long.
     #[error("the order took longer than server.tls.acme.order_timeout")]
     TimedOut,
@@ -46,10 +47,16 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether the authority does not know the account (RFC 8555 §6.7).
+    pub(super) fn is_of_no_account(&self) -> bool {
+        let Self::Authority(instant_acme::Error::Api(problem)) = self else { return false };
+        problem.r#type.as_deref().is_some_and(|it| it.ends_with(":accountDoesNotExist"))
+    }
+
     /// The name in the metrics.
     pub(super) fn result(&self) -> &'static str {
         match self {
-            Self::Store(_) | Self::Unreadable(_) => "store",
+            Self::Store(_) | Self::Wrapped(_) => "store",
             Self::Authority(_) | Self::NoChallenge(_) | Self::Unusable(_) | Self::Crypto(_) => {
                 "failed"
             }

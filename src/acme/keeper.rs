@@ -17,7 +17,8 @@ use super::account::{ACCOUNT_TTL, Accounts};
 use super::answers::Answers;
 use super::failure::Failure;
 use super::lease::{Lease, nonce};
-use super::order::{Desk, Obtained, proof_digest};
+use super::order::{Desk, Obtained};
+use super::proofs::Proofs;
 use super::records;
 use super::schedule::{due_at, pause, within};
 use super::served::{Held, Served, State};
@@ -50,6 +51,7 @@ pub struct Acme {
     challenges: Vec<Challenge>,
     vault: Vault,
     answers: Answers,
+    proofs: Proofs,
     served: Served,
     accounts: Accounts,
     metrics: Arc<Metrics>,
@@ -65,6 +67,16 @@ enum Need {
     PutBack,
     /// Nothing until then, in Unix seconds.
     Nothing(i64),
+}
+
+/// What the store has of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// One that is shown now.
+    Shown,
+    /// One that this gateway cannot read, such as one of another secret.
+    Unreadable,
+    Nothing,
 }
 
 impl Acme {
@@ -84,6 +96,7 @@ impl Acme {
         Some(Self {
             vault: Vault::new(store, keys, secret.as_ref(), settings.folder.as_ref()),
             answers: Answers::new(store, keys),
+            proofs: Proofs::default(),
             served: Served::new(&settings.names),
             accounts: Accounts::default(),
             metrics: Arc::clone(metrics),
@@ -112,35 +125,61 @@ impl Acme {
     /// Takes what the store has, within the store's time, so that a gateway which begins anew shows
     /// its certificates from the first handshake on.
     pub async fn load(&self) {
+        self.load_all().await;
+    }
+
+    /// Whether the store has told of all of them.
+    async fn load_all(&self) -> bool {
+        let mut is_told = true;
         for at in 0..self.settings.names.len() {
             if let Err(failure) = self.adopt(at).await {
+                is_told = false;
                 self.served.note(at, "store", &failure.to_string());
             }
         }
+        is_told
     }
 
     /// Begins to look after the certificates, until nobody needs this any more.
     pub fn begin(self: &Arc<Self>) {
+        let retry = self.settings.retry;
         for at in 0..self.settings.names.len() {
-            tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&self.news), at));
+            let (acme, news) = (Arc::downgrade(self), Arc::clone(&self.news));
+            let begin = move || keep(Weak::clone(&acme), Arc::clone(&news), at);
+            tokio::spawn(again_after_a_panic("looks after a certificate", retry, begin));
         }
-        tokio::spawn(follow(Arc::downgrade(self), self.settings.follow));
+        let (acme, follow_period) = (Arc::downgrade(self), self.settings.follow);
+        let begin = move || follow(Weak::clone(&acme), follow_period);
+        tokio::spawn(again_after_a_panic("follows the fleet's certificates", retry, begin));
     }
 
     /// What a token is answered over clear HTTP (RFC 8555 §8.3).
     pub async fn answer(&self, token: &str) -> Option<Bytes> {
+        // What nobody orders so is nobody's token, and anybody can ask.
+        if !self.challenges.contains(&Challenge::Http) {
+            return None;
+        }
         Some(Bytes::from(self.answers.to_token(token).await?))
     }
 
-    /// What a handshake shows that asks for the proof of a name (RFC 8737 §3).
-    pub async fn proof(&self, name: &str) -> Option<Arc<ServerConfig>> {
+    /// The key authorization by which a handshake may prove a name, as it stands now; nothing
+    /// where none is to be proved.
+    pub async fn key_authorization(&self, name: &str) -> Option<String> {
         let name = name.to_ascii_lowercase();
         if !self.served.has_name(&name) {
             return None;
         }
-        let whole = self.answers.to_name(&name).await?;
-        let made = tls::proof(&name, &proof_digest(&whole));
-        made.map_err(|error| tracing::warn!("{error}")).ok().map(Arc::new)
+        let found = self.answers.to_name(&name).await;
+        if found.is_none() {
+            self.proofs.forget(&name);
+        }
+        found
+    }
+
+    /// What a handshake shows that asks for the proof of a name (RFC 8737 §3). The first time it
+    /// takes a signature.
+    pub fn proof(&self, name: &str, key_authorization: &str) -> Option<Arc<ServerConfig>> {
+        self.proofs.of(&name.to_ascii_lowercase(), key_authorization)
     }
 
     /// Whether a certificate for this name is ordered here.
@@ -161,14 +200,25 @@ impl Acme {
         self.names(at).first().map_or("", String::as_str)
     }
 
-    /// Takes the certificate that is stored; whether there is one.
-    async fn adopt(&self, at: usize) -> Result<bool, Failure> {
+    /// Takes the certificate that is stored.
+    async fn adopt(&self, at: usize) -> Result<Stored, Failure> {
         let place = self.vault.keys.tls_certificate(self.name(at));
         let Some(record) = self.vault.read::<records::Certificate>(&place).await? else {
-            return Ok(false);
+            return Ok(Stored::Nothing);
         };
-        self.served.adopt(at, record, (&self.vault, &place))?;
-        Ok(true)
+        let version = record.version.clone();
+        match self.served.adopt(at, record, (&self.vault, &place)) {
+            Ok(()) => Ok(Stored::Shown),
+            Err(failure) => {
+                if self.served.is_first_refusal(at, version) {
+                    tracing::warn!(
+                        key = place,
+                        "a stored certificate is not used, as if there were none: {failure}"
+                    );
+                }
+                Ok(Stored::Unreadable)
+            }
+        }
     }
 
     /// Looks once; returns when to look again.
@@ -183,7 +233,7 @@ impl Acme {
                 tracing::warn!(name, "an order by ACME was given up: {}", Failure::LeaseLost);
                 self.settings.lease
             }
-            Err(failure @ (Failure::Store(_) | Failure::Unreadable(_))) => {
+            Err(failure @ (Failure::Store(_) | Failure::Wrapped(_))) => {
                 self.metrics.tls.ordered(failure.result());
                 self.served.note(at, "store", &failure.to_string());
                 self.settings.retry
@@ -217,10 +267,10 @@ impl Acme {
             self.served.note(at, "waiting", "another gateway orders it");
             return Ok(self.settings.lease.min(self.settings.check));
         };
-        self.metrics.tls.leads(1);
+        let leads = self.metrics.tls.leads();
         let work = tokio::time::timeout(self.settings.order_timeout, self.order(at, &lease));
         let done = lease.during(async { work.await.unwrap_or(Err(Failure::TimedOut)) }).await;
-        self.metrics.tls.leads(-1);
+        drop(leads);
         if let Err(failure) = &done {
             self.failed(at, failure).await;
         }
@@ -230,7 +280,7 @@ impl Acme {
 
     /// What a set of names needs now.
     async fn need(&self, at: usize) -> Result<Need, Failure> {
-        let is_stored = self.adopt(at).await?;
+        let stored = self.adopt(at).await?;
         let Some(held) = self.served.held(at) else {
             return Ok(Need::Order("there is none yet".to_owned()));
         };
@@ -248,10 +298,12 @@ impl Acme {
         let left = held.issued.dates().1.saturating_sub(now());
         Ok(if due <= now() {
             Need::Order(format!("it is to be renewed: it ends in {left} s"))
-        } else if is_stored {
-            Need::Nothing(due)
-        } else {
+        } else if stored == Stored::Nothing {
             Need::PutBack
+        } else {
+            // What others have written is not written over while there is no need: they may be
+            // those with the new secret.
+            Need::Nothing(due)
         })
     }
 
@@ -269,13 +321,8 @@ impl Acme {
 
     /// Tells all gateways to wait after a failed order.
     async fn failed(&self, at: usize, failure: &Failure) {
-        if matches!(failure, Failure::LeaseLost | Failure::Store(_) | Failure::Unreadable(_)) {
+        if matches!(failure, Failure::LeaseLost | Failure::Store(_) | Failure::Wrapped(_)) {
             return;
-        }
-        if let Failure::Authority(Error::Api(problem)) = failure
-            && problem.r#type.as_deref().is_some_and(|it| it.ends_with(":accountDoesNotExist"))
-        {
-            self.accounts.forget(&self.vault).await;
         }
         let key = self.vault.keys.tls_pause(self.name(at));
         let known: Option<records::Pause> = self.vault.read(&key).await.unwrap_or_default();
@@ -321,7 +368,11 @@ impl Acme {
             challenges: &challenges,
             replaces: self.replaced(at, held.as_ref()).await,
         };
-        let Obtained { chain, key } = desk.obtain().await?;
+        let obtained = desk.obtain().await;
+        if obtained.as_ref().is_err_and(Failure::is_of_no_account) {
+            self.accounts.forget(&self.vault, account.id()).await;
+        }
+        let Obtained { chain, key } = obtained?;
         self.store_issued(at, lease, (chain, &key)).await?;
         self.metrics.tls.ordered("issued");
         Ok(())
@@ -340,7 +391,7 @@ impl Acme {
         let record = records::Certificate {
             names: self.names(at).to_vec(),
             directory: self.settings.directory.clone(),
-            key: self.vault.wrap(&place, key)?,
+            key: self.vault.wrapping.wrap(&place, key)?,
             chain,
             not_before,
             not_after,
@@ -365,14 +416,14 @@ impl Acme {
         let left = u64::try_from(record.not_after.saturating_sub(now())).unwrap_or_default();
         let ttl = PAST_END.saturating_add(Duration::from_secs(left));
         let place = keys.tls_certificate(self.name(at));
-        let mut writes = vec![
+        let writes = [
             (place, bytes(&record), ttl),
             (keys.tls_version(), nonce()?.into_bytes(), VERSION_TTL),
         ];
-        if let Some(account) = self.vault.read::<records::Account>(&keys.tls_account()).await? {
-            writes.push((keys.tls_account(), bytes(&account), ACCOUNT_TTL));
-        }
-        self.vault.put_fenced(&lease.lock, &writes).await
+        self.vault.put_fenced(&lease.lock, &writes).await?;
+        // Its life alone: another gateway may have made a new one.
+        let _ = self.vault.store.expire(&keys.tls_account(), ACCOUNT_TTL).await;
+        Ok(())
     }
 
     /// When the authority wants a certificate renewed, in Unix seconds, where it says so (RFC
@@ -468,8 +519,43 @@ async fn follow(acme: Weak<Acme>, period: Duration) {
         if version.is_none() || version == seen {
             continue;
         }
-        keeper.load().await;
+        if !keeper.load_all().await {
+            continue;
+        }
         seen = version;
         keeper.news.notify_waiters();
+    }
+}
+
+/// Does what `begin` begins until that ends by itself. What panics begins again after a pause: it
+/// must not stand still for as long as the process lives.
+async fn again_after_a_panic<F>(what: &'static str, pause: Duration, mut begin: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(begin()).await
+        && error.is_panic()
+    {
+        tracing::error!("the task that {what} has panicked, and begins again in {pause:?}");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_panicked_begins_again_after_a_pause() {
+        let (mut turns, began) = (0, Instant::now());
+        let pause = Duration::from_secs(60);
+        let begin = || {
+            turns += 1;
+            let turn = turns;
+            async move { assert!(turn > 2, "as it was to be shown") }
+        };
+        again_after_a_panic("is tried out", pause, begin).await;
+        assert_eq!((turns, began.elapsed()), (3, 2 * pause));
     }
 }

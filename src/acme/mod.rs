@@ -9,6 +9,7 @@ mod failure;
 mod keeper;
 mod lease;
 mod order;
+mod proofs;
 mod records;
 mod schedule;
 mod served;

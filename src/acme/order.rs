@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
     Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
@@ -11,6 +10,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::answers::Answers;
+use super::client;
 use super::failure::Failure;
 use super::records;
 use super::served::Served;
@@ -137,7 +137,8 @@ impl Desk<'_> {
         let is_ours = record.names == self.names
             && record.directory == self.settings.directory
             && record.account == self.account.id();
-        let Some(key) = self.vault.unwrap(&place, &record.key).ok().filter(|_| is_ours) else {
+        let Some(key) = self.vault.wrapping.unwrap(&place, &record.key).ok().filter(|_| is_ours)
+        else {
             return Ok(None);
         };
         let mut order = match self.account.order(record.url.clone()).await {
@@ -168,7 +169,10 @@ impl Desk<'_> {
         let order = match placed {
             Ok(order) => order,
             Err(error) => {
-                charge.give_back(&self.vault.store, charged_us).await;
+                // What may stand with the authority counts there too.
+                if client::is_undone(&error) {
+                    charge.give_back(&self.vault.store, charged_us).await;
+                }
                 return Err(error.into());
             }
         };
@@ -179,7 +183,7 @@ impl Desk<'_> {
             account: self.account.id().to_owned(),
             url: order.url().to_owned(),
             charged_us,
-            key: self.vault.wrap(&place, &key)?,
+            key: self.vault.wrapping.wrap(&place, &key)?,
         };
         self.vault.put_fenced(self.lease, &[(place, bytes(&record), ORDER_TTL)]).await?;
         self.served.note(self.at, "ordered", "the authority has taken the order");
@@ -306,9 +310,4 @@ fn kind_of(challenge: &Challenge) -> ChallengeType {
         Challenge::Http => ChallengeType::Http01,
         Challenge::TlsAlpn => ChallengeType::TlsAlpn01,
     }
-}
-
-/// What a handshake shows of a key authorization (RFC 8737 §3).
-pub(super) fn proof_digest(key_authorization: &str) -> Vec<u8> {
-    digest(&SHA256, key_authorization.as_bytes()).as_ref().to_vec()
 }

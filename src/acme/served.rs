@@ -35,6 +35,8 @@ struct Slot {
     state: &'static str,
     why: String,
     held: Option<Held>,
+    /// The version that could not be read.
+    refused: Option<String>,
 }
 
 /// A certificate as it is stored and as it is shown.
@@ -51,6 +53,7 @@ impl Served {
             state: "starting",
             why: String::new(),
             held: None,
+            refused: None,
         };
         let slots = Mutex::new(sets.iter().map(slot).collect());
         Self { live: Mutex::default(), slots }
@@ -105,13 +108,22 @@ impl Served {
         if self.held(at).as_ref().is_some_and(is_known) {
             return Ok(());
         }
-        let key = vault.unwrap(place, &record.key)?;
+        let key = vault.wrapping.unwrap(place, &record.key)?;
         let issued = Issued::read(record.chain.as_bytes(), &key).map_err(Failure::Unusable)?;
         if let Some(slot) = self.slots().get_mut(at) {
             slot.held = Some(Held { record, issued });
         }
         self.show();
         Ok(())
+    }
+
+    /// Whether it is the first time that this stored version could not be read.
+    pub(super) fn is_first_refusal(&self, at: usize, version: String) -> bool {
+        let mut slots = self.slots();
+        let Some(slot) = slots.get_mut(at) else { return false };
+        let is_first = slot.refused.as_ref() != Some(&version);
+        slot.refused = Some(version);
+        is_first
     }
 
     /// Says how a certificate is doing, once for each change.

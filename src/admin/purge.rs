@@ -108,7 +108,7 @@ fn withdrawn(asked: &PurgeRequest, plan: &Plan) -> Result<Withdrawn, Fault> {
         return Ok(Withdrawn { epochs, what: format!("everything on {}", sites.join(" and ")) });
     }
     if let Some(route) = &asked.route {
-        known("route", route, plan.route_names.iter())?;
+        known("route", route, plan.route_names())?;
         let epochs = Scope::Route(route).epochs(&plan.keys);
         return Ok(Withdrawn { epochs, what: format!("everything of the route {route}") });
     }

@@ -40,7 +40,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "draining": gateway.is_draining(),
             "store": { "connected": gateway.store.is_connected() },
             "revocations": revocations,
-            "routes": plan.route_names,
+            "routes": plan.route_names().collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "near_cache_bytes": gateway.cache.state().near_bytes,

@@ -67,9 +67,9 @@ pub struct Peer {
 pub struct Encryption {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
-    /// What was asked of clients under the name that this one asked for (SNI); equal numbers are
+    /// What TLS asked of clients under the name that this one asked for (SNI); equal numbers are
     /// equal demands.
-    pub client_policy: u64,
+    pub name_policy: u64,
     /// The client's certificate, which was verified; nothing where it showed none.
     pub client: Option<Arc<ClientCertificate>>,
 }

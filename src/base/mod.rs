@@ -18,4 +18,5 @@ pub mod packed;
 pub mod pem;
 pub mod shard;
 pub mod socket;
+pub mod trace;
 pub mod units;

@@ -268,17 +268,7 @@ impl<T: Transport> Fetch<T> {
             Sent::Senseless => {
                 return Err(Failure::Malformed("it answers 304 to a request without conditions"));
             }
-            Sent::Failed(failure) => {
-                match (leader, &failure) {
-                    (Some(leader), Failure::Busy) => leader.crowded(),
-                    (Some(leader), _) => leader.failed(None),
-                    (None, _) => {}
-                }
-                let instead = self.miss.stand_in(cache::Failure::NoAnswer, stale);
-                return instead
-                    .map(|stale| Fetched::Stored(stale, How::Instead(None)))
-                    .ok_or(failure);
-            }
+            Sent::Failed(failure) => return self.failed(failure, leader, stale),
         };
         let admission = Admission {
             cache: Arc::clone(&self.miss.cache),
@@ -310,6 +300,23 @@ impl<T: Transport> Fetch<T> {
             Received::Fetched(fetched) => Ok(fetched),
             Received::WantsPart => Box::pin(self.through()).await,
         }
+    }
+
+    /// There is no answer: what is stored, where that may stand in for it. Those who wait for the
+    /// same fail alike, unless the failure is this request's own.
+    fn failed(
+        &self,
+        failure: Failure,
+        leader: Option<Leader>,
+        stale: Option<Arc<Stored>>,
+    ) -> Result<Fetched, Failure> {
+        match leader {
+            Some(leader) if failure.is_shared() => leader.failed(None),
+            Some(leader) => leader.crowded(),
+            None => {}
+        }
+        let instead = self.miss.stand_in(cache::Failure::NoAnswer, stale);
+        instead.map(|stale| Fetched::Stored(stale, How::Instead(None))).ok_or(failure)
     }
 
     /// Sends the request with the validators of what is stored, and without them once more where

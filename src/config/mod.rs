@@ -50,7 +50,7 @@ pub use route::{Auth, Route, SessionUse};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
-pub use tls::{Certificate, ClientAuth, Tickets, Tls};
+pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};
 pub use tunnel::{EndOn, Origin, Tunnel};
 pub use upstream::{Balance, ClientShare, Endpoint, Protocol, Upstream};
 pub use upstream_tls::{Identity, UpstreamTls};

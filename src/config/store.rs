@@ -82,6 +82,11 @@ pub enum StoreUrl {
         /// Socket path.
         path: PathBuf,
     },
+    /// `redis-cluster://host:port,host:port`
+    Cluster {
+        /// Hosts and ports of some of its servers, which tell of the others.
+        seeds: Vec<(String, u16)>,
+    },
 }
 
 /// `[store.on_outage]`.
@@ -187,6 +192,9 @@ impl Default for OnOutage {
     }
 }
 
+/// Most servers that `redis-cluster://` names.
+const CLUSTER_SEEDS_MAX: usize = 64;
+
 /// Keys that are planned, and what would silently not happen.
 const PLANNED: [(&str, &str); 9] = [
     ("tls", "Redis would be spoken to in clear"),
@@ -288,8 +296,9 @@ fn prefix(value: &DeValue<'_>) -> Read<String> {
 
 /// A wrong url is never echoed, because it may contain a password.
 fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
-    const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\" or \
-                            \"redis+unix:///run/redis.sock\"";
+    const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\", \
+                            \"redis+unix:///run/redis.sock\" or \
+                            \"redis-cluster://r1:6379,r2:6379\"";
     let text = string(value, "it in quotes, such as \"redis://127.0.0.1:6379\"")?;
     let wrong = || Mistake::new("is not the address of a store", EXAMPLES);
     let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
@@ -310,24 +319,47 @@ fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
             "rediss:// (TLS to Redis)",
             "use redis:// on a trusted network, or a TLS tunnel on this host",
         )),
-        "redis-sentinel" | "redis-cluster" => {
-            let what = format!("{scheme}://");
-            Err(Mistake::not_built(&what, "use redis:// with the address of the primary"))
-        }
+        "redis-cluster" => cluster_url(rest.strip_prefix("//").ok_or_else(wrong)?),
+        "redis-sentinel" => Err(Mistake::not_built(
+            "redis-sentinel://",
+            "use redis:// with the address of the primary",
+        )),
         _ => Err(wrong()),
     }
 }
 
-/// `host:port/db`, with port 6379 and database 0 when they are left out.
-fn redis_url(rest: &str) -> Read<StoreUrl> {
-    const EXAMPLE: &str = "write redis://host:port/database, such as \"redis://127.0.0.1:6379/0\"";
-    let wrong = || Mistake::new("is not the address of a Redis server", EXAMPLE);
+/// `host:port,host:port`, each with port 6379 when it is left out. A cluster has one database.
+fn cluster_url(rest: &str) -> Read<StoreUrl> {
+    const EXAMPLE: &str = "write some of its servers, such as \"redis-cluster://r1:6379,r2:6379\"";
+    no_credentials(rest)?;
+    let (hosts, db) = rest.split_once('/').unwrap_or((rest, ""));
+    if !matches!(db, "" | "0") {
+        return Err(Mistake::new(
+            "names a database, and a Redis Cluster has only number 0",
+            "leave out what stands behind the last `/`",
+        ));
+    }
+    let seeds = hosts.split(',').map(|host| host_and_port(host.trim(), 6379));
+    let seeds = seeds.collect::<Option<Vec<_>>>().filter(|seeds| seeds.len() <= CLUSTER_SEEDS_MAX);
+    let wrong = || Mistake::new("does not name servers of a Redis Cluster", EXAMPLE);
+    Ok(StoreUrl::Cluster { seeds: seeds.ok_or_else(wrong)? })
+}
+
+fn no_credentials(rest: &str) -> Read<()> {
     if rest.contains('@') {
         return Err(Mistake::new(
             "has a user or a password inside the url, where logs and process lists would show it",
             "remove everything up to `@`, and write the keys username and password",
         ));
     }
+    Ok(())
+}
+
+/// `host:port/db`, with port 6379 and database 0 when they are left out.
+fn redis_url(rest: &str) -> Read<StoreUrl> {
+    const EXAMPLE: &str = "write redis://host:port/database, such as \"redis://127.0.0.1:6379/0\"";
+    let wrong = || Mistake::new("is not the address of a Redis server", EXAMPLE);
+    no_credentials(rest)?;
     let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = host_and_port(authority, 6379).ok_or_else(wrong)?;
     let db = match db {

@@ -205,6 +205,10 @@ fn problems_of_others_stand_at_the_nearest_table_and_only_once() {
 #[test]
 fn store_urls() {
     let redis = |host: &str, port, db| StoreUrl::Redis { host: host.to_owned(), port, db };
+    let cluster = |seeds: &[(&str, u16)]| {
+        let seeds = seeds.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect();
+        StoreUrl::Cluster { seeds }
+    };
     for (url, expected) in [
         ("memory:", StoreUrl::Memory),
         ("redis://cache", redis("cache", 6379, 0)),
@@ -212,6 +216,8 @@ fn store_urls() {
         ("redis://[::1]:6380/3", redis("::1", 6380, 3)),
         ("redis+unix:///run/r.sock", StoreUrl::Unix { path: "/run/r.sock".into() }),
         ("redis+unix:/run/r.sock", StoreUrl::Unix { path: "/run/r.sock".into() }),
+        ("redis-cluster://a,b:7", cluster(&[("a", 6379), ("b", 7)])),
+        ("redis-cluster://[::1]:7/0", cluster(&[("::1", 7)])),
     ] {
         let loaded = read(&format!("[store]\nurl = '{url}'"));
         assert!(loaded.problems.is_empty(), "{url}");

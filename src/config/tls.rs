@@ -23,21 +23,27 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// Certificates that an authority issues by itself.
     pub acme: Option<Box<Acme>>,
-    /// What clients of names without a certificate of their own in the file must show.
-    pub client: Option<ClientAuth>,
-    /// What private keys are wrapped with in the store.
+    /// What holds for names without a certificate of their own in the file.
+    pub policy: NamePolicy,
+    /// What private keys, and those of tickets, are wrapped with in the store.
     pub secret: Option<Secret>,
     /// How long a handshake may take, from the connection's start.
     pub handshake_timeout: Duration,
     /// Handshakes that are computed at a time; others wait within `handshake_timeout`. Those that
     /// wait for their client do not count.
     pub handshakes: usize,
-    /// Whether sessions are resumed by tickets, where the file says so.
-    pub tickets: Option<Tickets>,
     /// Whether requests in clear are answered with a redirect to `https`.
     pub redirect: bool,
     /// How long browsers are told to come over TLS alone (RFC 6797); zero: they are told nothing.
     pub hsts: Duration,
+}
+
+impl Tls {
+    /// Whether the gateways of a fleet open each other's tickets.
+    pub fn shares_tickets(&self) -> bool {
+        // What is written of tickets is written once, for all names.
+        self.policy.tickets == Some(Tickets::Fleet)
+    }
 }
 
 /// One element of `certificates`.
@@ -49,8 +55,26 @@ pub struct Certificate {
     pub key: PemFile,
     /// Whether it serves names that no certificate has.
     pub is_default: bool,
-    /// What clients of its names must show.
+    /// What holds for its names.
+    pub policy: NamePolicy,
+}
+
+/// What TLS asks of the clients of some names, and offers them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePolicy {
+    /// What they must show.
     pub client: Option<ClientAuth>,
+    /// Whether sessions are resumed by tickets, where the file says so.
+    tickets: Option<Tickets>,
+}
+
+impl NamePolicy {
+    /// Whether sessions are resumed by tickets.
+    pub fn tickets(&self) -> Tickets {
+        // Where clients show certificates, tickets are a risk and save little.
+        let default = if self.client.is_some() { Tickets::Off } else { Tickets::Node };
+        self.tickets.unwrap_or(default)
+    }
 }
 
 /// What clients must show.
@@ -77,22 +101,24 @@ pub enum Tickets {
     Off,
     /// Each node opens its own.
     Node,
+    /// Each node opens those of all that share its store.
+    Fleet,
 }
 
 impl Tls {
     /// Every file that is named.
     pub fn files(&self) -> impl Iterator<Item = &PemFile> {
         let certificates = self.certificates.iter().flat_map(|certificate| {
-            let client = certificate.client.iter().flat_map(ClientAuth::files);
+            let client = certificate.policy.client.iter().flat_map(ClientAuth::files);
             [&certificate.cert, &certificate.key].into_iter().chain(client)
         });
-        certificates.chain(self.client.iter().flat_map(ClientAuth::files))
+        certificates.chain(self.policy.client.iter().flat_map(ClientAuth::files))
     }
 
     /// What clients of any name must show, where they must show something.
     pub fn clients(&self) -> impl Iterator<Item = &ClientAuth> {
-        let of_files = self.certificates.iter().filter_map(|it| it.client.as_ref());
-        of_files.chain(&self.client)
+        let of_files = self.certificates.iter().map(|certificate| &certificate.policy);
+        of_files.chain([&self.policy]).filter_map(|policy| policy.client.as_ref())
     }
 
     /// The same with its files as they are now.
@@ -106,8 +132,8 @@ impl Tls {
             certificate.cert = reread(&certificate.cert)?;
             certificate.key = reread(&certificate.key)?;
         }
-        let clients = anew.certificates.iter_mut().map(|certificate| &mut certificate.client);
-        for client in clients.chain([&mut anew.client]).flatten() {
+        let policies = anew.certificates.iter_mut().map(|certificate| &mut certificate.policy);
+        for client in policies.chain([&mut anew.policy]).filter_map(|it| it.client.as_mut()) {
             client.ca = reread(&client.ca)?;
             client.crl = client.crl.as_ref().map(reread).transpose()?;
         }
@@ -122,7 +148,8 @@ const CLIENT_AUTH: [(&str, ClientMode); 3] = [
     ("required", ClientMode::Required),
 ];
 /// What `tickets` may be.
-const TICKETS: [(&str, Tickets); 2] = [("node", Tickets::Node), ("off", Tickets::Off)];
+const TICKETS: [(&str, Tickets); 3] =
+    [("node", Tickets::Node), ("fleet", Tickets::Fleet), ("off", Tickets::Off)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientMode {
@@ -187,15 +214,17 @@ pub(super) fn read(tls: &mut Section<'_>) -> Tls {
     // Said once, where it stands, and not again for each certificate.
     let own = everywhere.clone().meant(tls, None);
     let others = own.is_some().then_some(&everywhere);
+    let tickets = tls.get("tickets", choice(&TICKETS));
     let acme = tls.optional("acme", acme::read);
     let orders = acme.is_some();
     let acme = acme.flatten().map(Box::new);
+    let policy = |client| NamePolicy { client, tickets };
     let read_certificate = |table: &mut Section<'_>| {
         let client = ClientKeys::read(table).meant(table, others);
         let cert = table.need_pem_file("cert", "\"site.pem\"");
         let key = table.need_pem_file("key", "\"site.key\"");
         let is_default = table.or("default", false, flag);
-        Some(Certificate { cert: cert?, key: key?, is_default, client })
+        Some(Certificate { cert: cert?, key: key?, is_default, policy: policy(client) })
     };
     let certificates = if orders && !tls.has("certificates") && !tls.is_survey() {
         Vec::new()
@@ -205,12 +234,11 @@ pub(super) fn read(tls: &mut Section<'_>) -> Tls {
     Tls {
         listen: tls.list_env("listen", address).unwrap_or_default(),
         certificates,
-        client: own.filter(|_| acme.is_some()),
+        policy: policy(own.filter(|_| acme.is_some())),
         acme,
         secret: secret(tls),
         handshake_timeout: tls.or("handshake_timeout", timeout, duration),
         handshakes: tls.or("handshakes", 256, count(1..=1_000_000)),
-        tickets: tls.get("tickets", choice(&TICKETS)),
         redirect: tls.or("redirect", false, flag),
         hsts: tls.or("hsts", Duration::ZERO, duration_or_zero),
     }

@@ -19,9 +19,9 @@ use crate::base::http::fields::{
     connection_options, is_framing, is_misleading, is_of_another_edge, is_of_connection,
     is_told_by_gateway,
 };
-use crate::base::http::hex;
+use crate::base::trace::{TRACEPARENT, Trace};
 
-use super::trace::{self, BAGGAGE, TRACEPARENT, TRACESTATE};
+use super::trace::{self, BAGGAGE, TRACESTATE};
 
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,8 +46,8 @@ pub struct Policy {
 pub struct Ids {
     /// `X-Request-Id`
     pub request: HeaderValue,
-    /// `traceparent` (W3C Trace Context, version 00)
-    pub trace: HeaderValue,
+    /// What is done here, as part of the trace that it came with or that begins with it.
+    pub trace: Trace,
     /// Whether the trace came with the request.
     is_continued: bool,
 }
@@ -65,30 +65,15 @@ impl Ids {
             }
         }
         let request = request.filter(|id| is_request_id(id.as_bytes()));
-        let trace = if has_trace { trace::parent(headers) } else { None };
-        let is_continued = trace.is_some();
-        if let (Some(request), Some(trace)) = (request, &trace) {
-            return Self { request: request.clone(), trace: trace.clone(), is_continued };
-        }
-        // A trace that starts here is named like its first request: two views of one buffer. Its
-        // flags say that nothing is recorded here: who samples as its parent does would take all.
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        hex::write(&mut text[3..35], &fastrand::u128(1..).to_be_bytes());
-        hex::write(&mut text[36..52], &fastrand::u64(1..).to_be_bytes());
-        let text = Bytes::copy_from_slice(&text);
-        let view = |text: Bytes| {
-            HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"))
-        };
-        Self {
-            request: request.cloned().unwrap_or_else(|| view(text.slice(3..35))),
-            trace: trace.unwrap_or_else(|| view(text)),
-            is_continued,
-        }
-    }
-
-    /// The trace id alone.
-    pub fn trace_id(&self) -> &str {
-        self.trace.to_str().ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+        let continued = if has_trace { trace::parent(headers) } else { None };
+        let trace = continued.unwrap_or_else(Trace::begin);
+        let request = request.cloned().unwrap_or_else(|| {
+            // A trace that starts here is named like its first request.
+            let named = if continued.is_some() { Trace::begin() } else { trace };
+            let digits = Bytes::copy_from_slice(&named.id_digits());
+            HeaderValue::from_maybe_shared(digits).unwrap_or(HeaderValue::from_static("none"))
+        });
+        Self { request, trace, is_continued: continued.is_some() }
     }
 }
 
@@ -111,7 +96,8 @@ pub struct Incoming<'a> {
 }
 
 /// The request head for the upstream, without a body. `identity` are the claim and session headers
-/// of this request.
+/// of this request. `traceparent` is left to whoever sends it, as each attempt is a piece of its
+/// own.
 pub fn outgoing(
     policy: &Policy,
     incoming: Incoming<'_>,
@@ -153,7 +139,6 @@ pub fn outgoing(
     }
     headers.insert(FORWARDED, forwarded);
     headers.insert(X_REQUEST_ID, ids.request.clone());
-    headers.insert(TRACEPARENT, ids.trace.clone());
     if let Some(state) = state.flatten() {
         headers.insert(TRACESTATE, state);
     }

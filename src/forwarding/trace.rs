@@ -1,22 +1,16 @@
-//! Whose trace a request belongs to, as W3C Trace Context (Level 2) and W3C Baggage write it. What
-//! is sent on is always of version 00. It must not know who is trusted.
+//! What a request says of its trace, as W3C Trace Context (Level 2) and W3C Baggage write it. It
+//! must not know who is trusted.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::base::http::hex;
+use crate::base::trace::{TRACEPARENT, Trace};
 
-/// `traceparent`
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// `baggage`
 pub(super) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
-/// Bytes of a `traceparent` of version 00, and of what is read of later ones (§3.2.2, §4).
-const TRACEPARENT_BYTES: usize = 55;
-/// The flags that version 00 knows: sampled, and random trace id (§3.2.2.5). Others are sent as 0.
-const FLAGS_KNOWN: u8 = 0b11;
 /// Longest `tracestate` that is sent on, in bytes, its lines combined (§3.3.1.5).
 const TRACESTATE_BYTES_MAX: usize = 512;
 /// Most members of a `tracestate` (§3.3.1.1).
@@ -28,44 +22,12 @@ const BAGGAGE_BYTES_MAX: usize = 8192;
 /// Most members of it.
 const BAGGAGE_MEMBERS_MAX: usize = 64;
 
-/// The trace that a request came with, as it is sent on; nothing where it came with none that is
-/// well formed. Two of them are none: nobody could say which is meant.
-pub(super) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The trace that a request came with; nothing where it came with none that is well formed. Two of
+/// them are none: nobody could say which is meant.
+pub(super) fn parent(headers: &HeaderMap) -> Option<Trace> {
     let mut lines = headers.get_all(TRACEPARENT).iter();
     let (line, None) = (lines.next()?, lines.next()) else { return None };
-    let bytes = line.as_bytes();
-    let (known, more) = bytes.split_at_checked(TRACEPARENT_BYTES)?;
-    let flags = flags(known)?;
-    let is_ours = known.starts_with(b"00");
-    // A later version may have more to say, behind another dash.
-    if !more.is_empty() && (is_ours || !more.starts_with(b"-")) {
-        return None;
-    }
-    if is_ours && flags & !FLAGS_KNOWN == 0 {
-        return Some(line.clone());
-    }
-    let mut text = [0; TRACEPARENT_BYTES];
-    text.copy_from_slice(known);
-    hex::write(&mut text[..2], &[0]);
-    hex::write(&mut text[TRACEPARENT_BYTES - 2..], &[flags & FLAGS_KNOWN]);
-    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).ok()
-}
-
-/// The flags of a `traceparent`, if its first 55 bytes are well formed.
-fn flags(text: &[u8]) -> Option<u8> {
-    let mut parts = text.split(|byte| *byte == b'-');
-    let mut part = |length: usize| parts.next().filter(|part| part.len() == length && is_hex(part));
-    let (version, trace, span, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    let is_something = |id: &[u8]| id.iter().any(|byte| *byte != b'0');
-    if version == b"ff" || !is_something(trace) || !is_something(span) {
-        return None;
-    }
-    hex::decode(flags).map(|[flags]| flags)
-}
-
-/// In lower case, which is the only one (§3.2.2.1).
-fn is_hex(part: &[u8]) -> bool {
-    part.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte))
+    Trace::parse(line.as_bytes())
 }
 
 /// The `tracestate` beside a trace that came with the request, its lines combined; nothing where it
@@ -145,7 +107,8 @@ mod tests {
     }
 
     fn sent(line: &str) -> Option<String> {
-        parent(&map(&TRACEPARENT, &[line])).map(|value| value.to_str().unwrap().to_owned())
+        let trace = parent(&map(&TRACEPARENT, &[line]));
+        trace.map(|trace| trace.to_header().to_str().unwrap().to_owned())
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn inspected_at(
     let policy = Policy { headers_max: 5, body_bytes_max: 100, encoded_slash: false };
     let local = local.parse().unwrap();
     let encryption =
-        secure.then(|| Encryption { version: "TLSv1.3", client_policy: 0, client: None });
+        secure.then(|| Encryption { version: "TLSv1.3", name_policy: 0, client: None });
     let peer = Peer::new(ClientAddr::new([192, 0, 2, 1].into()), local, encryption.map(Arc::new));
     match inspect(&policy, &peer, &head(request_line, headers))? {
         Inspected::Route(target) => {

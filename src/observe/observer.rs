@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::access::AccessLog;
 use super::logged_once::LoggedOnce;
 use super::metrics::Metrics;
+use crate::config::{self, Config};
 
 /// The metrics and logs of one gateway.
 #[derive(Debug)]
@@ -22,13 +23,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Nothing counted yet. Access lines go to stdout, or nowhere.
-    pub fn new(writes_access_log: bool) -> Self {
+    /// Nothing counted yet. Access lines go where the configuration says.
+    pub fn new(config: &Config) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let access = if writes_access_log {
-            AccessLog::stdout(metrics.access_dropped())
-        } else {
-            AccessLog::off()
+        let access = match config.log.access {
+            config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
+            config::AccessLog::Off => AccessLog::off(),
         };
         Self { metrics, access, logged: LoggedOnce::default(), started: Instant::now() }
     }

@@ -101,13 +101,24 @@ impl TlsMeter {
         self.orders.get_or_create(&Outcome { result }).inc();
     }
 
-    /// This gateway orders one certificate more, or one less, for the fleet.
-    pub fn leads(&self, change: i64) {
-        self.leader.inc_by(change);
+    /// This gateway orders one certificate more for the fleet, until what is returned is dropped.
+    pub fn leads(&self) -> Leads<'_> {
+        self.leader.inc();
+        Leads(&self.leader)
     }
 
     /// Certificates were read anew, or could not be used.
     pub fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&Outcome { result }).inc();
+    }
+}
+
+/// See [`TlsMeter::leads`].
+#[derive(Debug)]
+pub struct Leads<'m>(&'m Gauge);
+
+impl Drop for Leads<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

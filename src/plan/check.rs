@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::route::Route;
 use crate::base::http::authority::Authority;
 use crate::base::http::fields::is_reserved;
-use crate::config::{self, Challenge, Config, Problems, SessionUse, StoreUrl};
+use crate::config::{self, CacheEpochs, Challenge, Config, Problems, SessionUse, StoreUrl};
 use crate::route::{HostPattern, Matcher};
 
 /// The names that exist, for a remedy.
@@ -40,9 +40,17 @@ pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut 
     }
 }
 
-/// Certificates that are to be ordered, and cannot be.
-pub(super) fn acme(config: &Config, problems: &mut Problems) {
+/// Certificates that are to be ordered, and cannot be, and secret keys that would lie bare.
+pub(super) fn tls(config: &Config, problems: &mut Problems) {
     let Some(tls) = &config.server.tls else { return };
+    let is_bare = config.store.url != StoreUrl::Memory && tls.secret.is_none();
+    if is_bare && (tls.acme.is_some() || tls.shares_tickets()) {
+        let keys = if tls.acme.is_some() { "private keys" } else { "the keys of tickets" };
+        let what = format!("{keys} would lie bare in Redis");
+        let remedy = "make a file with `openssl rand -hex 32 > tls.key`, the same on all gateways, \
+                      and add secret = \"file:tls.key\"";
+        problems.push("server.tls.secret".to_owned(), what, remedy.to_owned());
+    }
     let Some(acme) = &tls.acme else { return };
     let has_clear = !tls.listen.is_empty() && !config.server.listen.is_empty();
     if !has_clear && !acme.challenges.contains(&Challenge::TlsAlpn) {
@@ -51,11 +59,15 @@ pub(super) fn acme(config: &Config, problems: &mut Problems) {
                       server.tls.listen on 443";
         problems.push("server.tls.acme.challenges".to_owned(), what, remedy.to_owned());
     }
-    if config.store.url != StoreUrl::Memory && tls.secret.is_none() {
-        let what = "private keys would lie bare in Redis".to_owned();
-        let remedy = "make a file with `openssl rand -hex 32 > tls.key`, the same on all gateways, \
-                      and add secret = \"file:tls.key\"";
-        problems.push("server.tls.secret".to_owned(), what, remedy.to_owned());
+}
+
+/// What a Redis Cluster cannot do yet.
+pub(super) fn cluster(config: &Config, problems: &mut Problems) {
+    let is_cluster = matches!(config.store.url, StoreUrl::Cluster { .. });
+    if is_cluster && config.store.cache_epochs == CacheEpochs::Follow {
+        let what = "changes of epochs are not followed in a Redis Cluster yet".to_owned();
+        let remedy = "write cache_epochs = \"ask\", or leave it out".to_owned();
+        problems.push("store.cache_epochs".to_owned(), what, remedy);
     }
 }
 

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::Method;
 use rustls::ClientConfig;
 
 pub use self::edge::Edge;
@@ -22,10 +23,11 @@ pub use self::route::{Route, Scope};
 use self::access::Verifiers;
 use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
+use crate::base::facts::Target;
 use crate::base::http::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
 use crate::forwarding::{client, fields};
-use crate::route::{HostPattern, Matcher, PathPattern, Table};
+use crate::route::{HostPattern, Matcher, NoRoute, PathPattern, Table};
 use crate::store::keys::Keys;
 use crate::{cache, guard, limit, session, tls};
 
@@ -64,13 +66,31 @@ pub struct Plan {
     pub upstreams: Vec<(String, config::Upstream)>,
     /// What speaks TLS with each, by the same index; nothing with those in clear.
     pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
-    /// The routes' names, by index.
-    pub route_names: Vec<String>,
+    /// The same routes, by index.
+    by_index: Vec<Arc<Route>>,
     /// Whether any route allows an upgrade.
     pub upgrades: bool,
 }
 
 impl Plan {
+    /// The route that takes a method at a target, which need not be the method of the request.
+    ///
+    /// # Errors
+    /// There is none, or none for this method.
+    pub fn find(&self, target: &Target, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        self.routes.find(target.authority.host(), target.path(), method)
+    }
+
+    /// The route of an index.
+    pub fn route(&self, index: usize) -> Option<&Arc<Route>> {
+        self.by_index.get(index)
+    }
+
+    /// The routes' names, by index.
+    pub fn route_names(&self) -> impl ExactSizeIterator<Item = &String> + Clone {
+        self.by_index.iter().map(|route| &route.name)
+    }
+
     /// The store keys that revoke the callers of a verifier of tokens or of certificates.
     pub fn store_keys(&self, verifier: &str) -> Option<&Keys> {
         let of_tokens = self.verifiers.get(verifier).map(|it| it.store_keys());
@@ -115,7 +135,8 @@ impl Plan {
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
         check::listeners(&config, &mut problems);
-        check::acme(&config, &mut problems);
+        check::tls(&config, &mut problems);
+        check::cluster(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {
@@ -149,7 +170,7 @@ impl Plan {
             certificate_verifiers: verifiers.certificates,
             upstreams: config.upstreams.clone().into_iter().collect(),
             upstream_tls,
-            route_names: config.routes.keys().cloned().collect(),
+            by_index: routes.iter().map(|(_, route)| Arc::clone(route)).collect(),
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             routes: Table::new(routes),
             config,
@@ -207,11 +228,9 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
-            grpc: written.grpc.clone().map(Box::new),
             upstream,
             invalidates,
-            stream_timeout: written.stream_timeout,
-            tunnel: written.tunnel.clone().map(Arc::new),
+            written: written.clone(),
         };
         routes.push((matcher, Arc::new(route)));
     }

@@ -1,7 +1,6 @@
 //! One route as meant: what is done with its requests. It must not know how the file says it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::{auth, config, limit, session};
 
@@ -20,16 +19,13 @@ pub struct Route {
     pub session: Option<session::Policy>,
     /// Whether responses are kept.
     pub cache: Option<Arc<config::Cache>>,
-    /// What bounds gRPC calls; `None`: what bounds every request.
-    pub grpc: Option<Box<config::Grpc>>,
     /// Index of the upstream.
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<Scope>,
-    /// Longest pause within a stream of events.
-    pub stream_timeout: Duration,
-    /// What bounds its tunnels; `None`: an upgrade is not passed on.
-    pub tunnel: Option<Arc<config::Tunnel>>,
+    /// The route as the file says it: what is meant as it is written is read from here, such as
+    /// `grpc`, `tunnel` and `stream_timeout`. What has a field of its own above is read from that.
+    pub written: config::Route,
 }
 
 impl Route {

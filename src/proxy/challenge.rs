@@ -2,8 +2,9 @@
 //! before redirects, routes and their limits. What nobody here has ordered is a request like any
 //! other: an upstream may have a client of its own.
 
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response};
 
 use super::body::Content;
 use super::deliver;
@@ -36,5 +37,8 @@ pub(super) fn token(received: &Received, head: &Parts) -> Option<String> {
 /// The answer to a token; nothing where it is nobody's.
 pub(super) async fn answer(received: &Received, token: String) -> Option<Response<Content>> {
     let answer = received.running.acme.as_ref()?.answer(&token).await?;
-    Some(deliver::challenge(received, answer))
+    let mut response = Response::new(Content::Bytes(answer));
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, octets);
+    Some(deliver::own(response, received, None))
 }

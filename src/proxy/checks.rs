@@ -498,7 +498,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// The keys of the session that the request goes on with.
     pub(super) fn take_attached_session(&mut self) -> Option<SessionKeys> {
         let route = self.request.route;
-        let may_last = route.tunnel.is_some() || route.grpc.is_some();
+        let may_last = route.written.tunnel.is_some() || route.written.grpc.is_some();
         self.session.take().filter(|_| may_last && self.has_session)
     }
 

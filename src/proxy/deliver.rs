@@ -3,9 +3,8 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderMap, HeaderValue, Response, Version};
 
 use super::body::Content;
 use super::record::Record;
@@ -66,16 +65,16 @@ pub(super) fn answer(
     upgrade::stamp(response)
 }
 
-/// Refuses a request, and tells its record why. There is no route where none was found.
+/// Refuses a request, and tells its record why.
 pub(super) fn refusal(
     rejection: &Rejection,
     received: &Received,
     resolved: &Resolved,
-    route: Option<&Route>,
     record: &mut Record,
 ) -> Response<Content> {
     record.note_refusal(rejection, received, resolved);
     let request_id = received.ids.request.to_str().unwrap_or_default();
+    let route = resolved.route(received.plan()).map(|route| &**route);
     let web = route.and_then(|route| received.web(route));
     let mut response = rejection.response(received.is_grpc || web.is_some(), request_id);
     let headers = response.headers_mut();
@@ -89,32 +88,13 @@ pub(super) fn refusal(
     response.map(Content::Bytes)
 }
 
-/// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
-pub(super) fn server_options(received: &Received) -> Response<Content> {
-    let mut response = Response::new(Content::Bytes(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
-    response.headers_mut().insert(ALLOW, allow);
-    finish(response.headers_mut(), received, None);
-    response
-}
-
-/// The answer to a request in clear for what is served over TLS alone. It is the same request
-/// there, body and all (RFC 9110 §15.4.9).
-pub(super) fn redirect(received: &Received, location: HeaderValue) -> Response<Content> {
-    let mut response = Response::new(Content::Bytes(Bytes::new()));
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    response.headers_mut().insert(LOCATION, location);
-    finish(response.headers_mut(), received, None);
-    response
-}
-
-/// The answer to an authority that asks for the proof of a name (RFC 8555 §8.3).
-pub(super) fn challenge(received: &Received, answer: Bytes) -> Response<Content> {
-    let mut response = Response::new(Content::Bytes(answer));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    finish(headers, received, None);
+/// Delivers what the gateway answers itself, on a route or on none.
+pub(super) fn own(
+    mut response: Response<Content>,
+    received: &Received,
+    route: Option<&Route>,
+) -> Response<Content> {
+    finish(response.headers_mut(), received, route);
     response
 }
 

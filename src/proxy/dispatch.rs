@@ -24,7 +24,6 @@ use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
-use crate::store::SessionKeys;
 use crate::upstream::{Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
 
@@ -61,10 +60,14 @@ impl Dispatch {
         Self {
             running: Arc::clone(&request.received.running),
             upstream: request.route.upstream,
-            sender: Sender { client: request.client().address, idle_timeout: None },
+            sender: Sender {
+                client: request.client().address,
+                trace: request.received.ids.trace,
+                idle_timeout: None,
+            },
             interim: None,
             gate: None,
-            stream_timeout: request.route.stream_timeout,
+            stream_timeout: request.route.written.stream_timeout,
         }
     }
 
@@ -85,7 +88,7 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(self.sender, head, upload, on_interim);
+        let sent = self.upstream().send(&self.sender, head, upload, on_interim);
         let mut response = sent.await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
@@ -106,7 +109,7 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(self.sender, head).await;
+        let response = self.upstream().upgrade(&self.sender, head).await;
         *took = Some(sent_at.elapsed());
         response
     }
@@ -198,20 +201,18 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     /// The client's request for its upstream.
-    /// `session` is what its caller may need to go on.
     pub(super) fn new(
         request: &Request<'a>,
         head: &mut Parts,
         body: Inbound,
         added: Fields,
-        session: Option<SessionKeys>,
     ) -> Self {
         let Request { received, .. } = *request;
         note_upgrade(request, head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
         let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
-        let terms = Terms::of(request, &head.headers, session);
+        let terms = Terms::of(request, &head.headers);
         if let Some(terms) = &terms {
             upload.bound_messages(terms.policy.message_bytes);
             if terms.web.is_some_and(Web::is_text) {
@@ -270,12 +271,10 @@ pub(super) async fn forward(
     match sent {
         Ok(Ok(response)) => {
             invalidation.carry_out(Some((response.status(), response.headers()))).await;
+            let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),
-                Some(terms) => {
-                    let terms = Terms { standing, ..terms };
-                    Content::Call(Box::new(Call::new(download, progress, terms)))
-                }
+                Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
             }))
         }
         Err(ended) => {
@@ -289,13 +288,17 @@ pub(super) async fn forward(
             } else {
                 invalidation.disarm();
             }
-            // When the client's own body was the reason, the upstream is not to blame.
-            Err(match (progress.fault(), failure) {
-                (Some(fault), _) => fault.into(),
-                (None, Failure::Timeout) if terms.is_some() => Rejection::CallIdle,
-                (None, failure) => failure.into(),
-            })
+            Err(refusal(failure, &progress, terms.is_some()))
         }
+    }
+}
+
+/// What a client reads of a failure. When its own body was the reason, no upstream is to blame.
+fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
+    match (progress.fault(), failure) {
+        (Some(fault), _) => fault.into(),
+        (None, Failure::Timeout) if is_call => Rejection::CallIdle,
+        (None, failure) => failure.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::standing::Standing;
 use super::transaction::Transaction;
-use crate::runtime::{Kind, Terms};
+use crate::runtime::{Grant, Kind, Terms};
 use crate::tunnel::End;
 use crate::upstream::{Download, DownloadFault};
 
@@ -40,18 +40,14 @@ impl Events {
         download: Box<Download>,
         transaction: &Transaction,
     ) -> Result<Self, Box<Download>> {
-        let Transaction { received, resolved, caller, .. } = transaction;
-        let plan = received.plan();
-        let mut routes = plan.routes.policies();
-        let Some(route) = routes.find(|route| Some(route.index) == resolved.route) else {
-            return Err(download);
-        };
+        let Transaction { received, resolved, grant, .. } = transaction;
+        let Some(route) = resolved.route(received.plan()) else { return Err(download) };
         let terms = Terms {
             kind: Kind::Events,
             route: Arc::clone(route),
             client: resolved.client.address,
-            caller: caller.clone(),
-            session: None,
+            // The end of its session ends no stream of events.
+            grant: Grant { session: None, ..grant.clone() },
         };
         let standing = Standing::new(received, terms);
         Ok(Self { download, standing, is_over: false })
@@ -84,6 +80,15 @@ pub(super) fn reason(end: End) -> &'static str {
         End::Revoked => "stream_revoked",
         End::Drain => "stream_drained",
         End::RouteGone => "stream_route_gone",
-        _ => "closed_by_operator",
+        End::Operator => "closed_by_operator",
+        // None of these ends a stream of events: its session is not asked, and the others are ends
+        // of tunnels.
+        End::Session
+        | End::Client
+        | End::Upstream
+        | End::Idle
+        | End::Age
+        | End::Limit
+        | End::Cut => "closed_by_operator",
     }
 }

@@ -13,7 +13,8 @@ use super::connection::Connection;
 use super::dispatch::Fields;
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Received, Request, Resolution, Resolved};
+use super::request::{Received, Request, Resolved};
+use super::resolve::{Resolution, resolve};
 use super::walk::admit;
 use crate::base::facts::{Caller, ClientAddr, Peer};
 use crate::plan::Route;
@@ -61,9 +62,9 @@ async fn walk(
     let connection = Connection::new(gateway, Peer::new(address, local, None));
     let received = Received::new(&connection, &head);
     let mut resolved = Resolved::new(&connection);
-    let request = match Request::resolve(&received, &mut resolved, &head, false)? {
+    let request = match resolve(&received, &mut resolved, &head, false)? {
         Resolution::Route(request) => request,
-        Resolution::ServerOptions | Resolution::Redirect(_) => return Ok("-".to_owned()),
+        Resolution::Answer(_) => return Ok("-".to_owned()),
     };
     report.insert("route".to_owned(), json!(request.route.name));
     report.insert("path".to_owned(), json!(request.asked.path()));

@@ -21,7 +21,6 @@ use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Messages}
 use crate::base::grpc_web::Web;
 use crate::config;
 use crate::runtime::{self, Kind};
-use crate::store::SessionKeys;
 use crate::upstream::{Download, DownloadFault};
 
 /// What one call keeps to.
@@ -53,14 +52,9 @@ impl Deadline {
 
 impl<'a> Terms<'a> {
     /// Of a request with these fields; nothing where it is no gRPC call, or the route has no rules
-    /// for them. There are none over HTTP/1.1, whatever the content type says. `session` is the one
-    /// that was attached.
-    pub(super) fn of(
-        request: &Request<'a>,
-        fields: &HeaderMap,
-        session: Option<SessionKeys>,
-    ) -> Option<Self> {
-        let policy = request.route.grpc.as_deref()?;
+    /// for them. There are none over HTTP/1.1, whatever the content type says.
+    pub(super) fn of(request: &Request<'a>, fields: &HeaderMap) -> Option<Self> {
+        let policy = request.route.written.grpc.as_ref()?;
         let received = request.received;
         let web = received.web(request.route);
         let is_native = received.is_grpc && received.version == Version::HTTP_2;
@@ -73,7 +67,7 @@ impl<'a> Terms<'a> {
         let shorter = if is_clients { clients } else { routes };
         let deadline =
             shorter.map(|time: Duration| Deadline { at: received.started + time, is_clients });
-        Some(Self { policy, deadline, web, standing: standing(request, session) })
+        Some(Self { policy, deadline, web, standing: standing(request) })
     }
 
     /// Tells the upstream how long it has, and speaks to it of gRPC.
@@ -93,17 +87,16 @@ impl<'a> Terms<'a> {
 }
 
 /// What let the caller in, where that can end before the call.
-fn standing(request: &Request<'_>, session: Option<SessionKeys>) -> Option<Box<Standing>> {
-    let caller = request.caller.clone();
-    if caller.is_none() && session.is_none() {
+fn standing(request: &Request<'_>) -> Option<Box<Standing>> {
+    let grant = request.grant();
+    if grant.is_empty() {
         return None;
     }
     let terms = runtime::Terms {
         kind: Kind::Call,
         route: Arc::clone(request.route),
         client: request.client().address,
-        caller,
-        session,
+        grant,
     };
     Some(Box::new(Standing::new(request.received, terms)))
 }

@@ -15,6 +15,7 @@ mod invalidation;
 mod record;
 mod rejection;
 mod request;
+mod resolve;
 mod standing;
 mod transaction;
 mod tunnel;

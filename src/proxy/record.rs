@@ -235,10 +235,11 @@ impl Record {
         let was_sent = self.upstream_time.is_some()
             || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
         let subject = caller.as_ref().and_then(|identity| identity.subject.as_deref());
+        let trace_id = received.ids.trace.id_digits();
         let mut line = Line {
             time: format!("{:.3}", started.unwrap_or(now)),
             request_id: received.ids.request.to_str().unwrap_or_default(),
-            trace_id: received.ids.trace_id(),
+            trace_id: std::str::from_utf8(&trace_id).unwrap_or_default(),
             client: resolved.client.address.to_string(),
             method: received.method.as_str(),
             host,

@@ -2,24 +2,21 @@
 //! (`Resolved`), and both together once it has a route (`Request`), which is the context that every
 //! later step takes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
-use super::rejection::Rejection;
 use crate::base::facts::{Caller, Client, Target};
 use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
-use crate::forwarding::client;
 use crate::forwarding::fields::Ids;
-use crate::guard::{self, Inspected};
+use crate::limit;
 use crate::plan::{Plan, Route};
-use crate::runtime::{Gateway, Running};
-use crate::{auth, cache, limit, tls};
+use crate::runtime::{Gateway, Grant, Running};
+use crate::store::SessionKeys;
 
 /// What a request brought, and the rules that it keeps to the last byte of its response.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Received {
 
     /// The kind of gRPC-Web that it is, where the route translates that.
     pub(super) fn web(&self, route: &Route) -> Option<&Web> {
-        self.web.as_deref().filter(|_| route.grpc.as_ref().is_some_and(|grpc| grpc.web))
+        self.web.as_deref().filter(|_| route.written.grpc.as_ref().is_some_and(|grpc| grpc.web))
     }
 
     /// The configuration as it was compiled.
@@ -70,11 +67,9 @@ pub(super) struct Resolved {
     pub(super) client: Client,
     pub(super) target: Option<Target>,
     /// The target that is sent on, where it is another one.
-    forwarded: Option<Box<Target>>,
-    /// Index of the route.
+    pub(super) forwarded: Option<Box<Target>>,
+    /// Index of the route. To count a reference would cost other threads the same line.
     pub(super) route: Option<usize>,
-    /// Index of the route's upstream.
-    upstream: Option<usize>,
 }
 
 impl Resolved {
@@ -82,28 +77,24 @@ impl Resolved {
     pub(super) fn new(connection: &Connection) -> Self {
         let client =
             Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
-        Self { client, target: None, forwarded: None, route: None, upstream: None }
+        Self { client, target: None, forwarded: None, route: None }
+    }
+
+    /// The route, by the plan that the request keeps.
+    pub(super) fn route<'p>(&self, plan: &'p Plan) -> Option<&'p Arc<Route>> {
+        plan.route(self.route?)
     }
 
     /// The route's name, or `-`.
     pub(super) fn route_name<'p>(&self, plan: &'p Plan) -> &'p str {
-        self.route.and_then(|route| plan.route_names.get(route)).map_or("-", String::as_str)
+        self.route(plan).map_or("-", |route| &route.name)
     }
 
     /// The name of the route's upstream, or `-`.
     pub(super) fn upstream_name<'p>(&self, plan: &'p Plan) -> &'p str {
-        self.upstream.and_then(|index| plan.upstreams.get(index)).map_or("-", |(name, _)| name)
+        let upstream = self.route(plan).and_then(|route| plan.upstreams.get(route.upstream));
+        upstream.map_or("-", |(name, _)| name)
     }
-}
-
-/// What a well-formed head asks for.
-pub(super) enum Resolution<'a> {
-    /// Something on a route.
-    Route(Request<'a>),
-    /// What the gateway itself can do (`OPTIONS *`).
-    ServerOptions,
-    /// Something that is only served over TLS, at this place.
-    Redirect(HeaderValue),
 }
 
 /// A request that has found its route. The head is not part of it: it moves on to the upstream.
@@ -118,56 +109,14 @@ pub(super) struct Request<'a> {
     pub(super) target: &'a Target,
     /// Who calls; nobody before he is identified, and where the route is public.
     pub(super) caller: &'a Caller,
+    /// The session that is attached, where what the route serves may outlast it; nothing before
+    /// the request is admitted.
+    pub(super) session: Option<&'a Arc<SessionKeys>>,
     /// Whether the request has a body, announced or not.
     pub(super) has_body: bool,
 }
 
 impl<'a> Request<'a> {
-    /// Reads the head: who asks for what, on which route.
-    ///
-    /// # Errors
-    /// It is not well formed, or no route takes it.
-    pub(super) fn resolve(
-        received: &'a Received,
-        resolved: &'a mut Resolved,
-        head: &Parts,
-        has_body: bool,
-    ) -> Result<Resolution<'a>, Rejection> {
-        let (plan, peer) = (received.plan(), &received.connection.peer);
-        resolved.client = client::identify(&plan.client, peer, &head.headers);
-        resolved.target = match guard::inspect(&plan.guard, peer, head)? {
-            Inspected::Route(target) => Some(target),
-            Inspected::ServerOptions => None,
-        };
-        let Some(asked) = &resolved.target else { return Ok(Resolution::ServerOptions) };
-        if let Some(encryption) = &peer.encryption {
-            let live = received.running.tls.as_ref();
-            let suits = |live: &tls::Live| {
-                live.table().suits(encryption.client_policy, asked.authority.host())
-            };
-            if !live.is_none_or(|live| suits(live)) {
-                return Err(Rejection::Misdirected);
-            }
-        } else if resolved.client.scheme == "http"
-            && let Some(location) = plan.edge.redirect(peer, asked)
-        {
-            return Ok(Resolution::Redirect(location));
-        }
-        let route = plan.routes.find(asked.authority.host(), asked.path(), &head.method)?;
-        (resolved.route, resolved.upstream) = (Some(route.index), Some(route.upstream));
-        let forwarded = auth::forwarded(route.auth.as_ref(), asked);
-        resolved.forwarded = match cache::forwarded(route.cache.as_deref(), &head.method, forwarded)
-        {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(target) => Some(Box::new(target)),
-        };
-        let resolved = &*resolved;
-        let target = resolved.forwarded.as_deref().unwrap_or(asked);
-        let caller = &None;
-        let request = Self { received, resolved, route, asked, target, caller, has_body };
-        Ok(Resolution::Route(request))
-    }
-
     /// The gateway that serves it.
     pub(super) fn gateway(&self) -> &'a Arc<Gateway> {
         &self.received.connection.gateway
@@ -186,6 +135,11 @@ impl<'a> Request<'a> {
     /// Who sends it.
     pub(super) fn client(&self) -> &'a Client {
         &self.resolved.client
+    }
+
+    /// What let it in, for what goes on behind its response.
+    pub(super) fn grant(&self) -> Grant {
+        Grant { caller: self.caller.clone(), session: self.session.cloned() }
     }
 
     /// What limits count by.

@@ -23,7 +23,7 @@ pub(super) struct Standing {
 impl Standing {
     /// Of what goes on from here on.
     pub(super) fn new(received: &Received, terms: Terms) -> Self {
-        let caller = terms.caller.as_deref();
+        let caller = terms.grant.caller.as_deref();
         let expires_at = caller.and_then(|identity| expires_at(received.plan(), identity));
         let expiry = expires_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         Self { open: received.connection.gateway.tunnels.open(terms), expiry }

@@ -8,9 +8,9 @@ use http::request::Parts;
 use super::connection::Connection;
 use super::record::{Ended, Record};
 use super::request::{Received, Resolved};
-use crate::base::facts::Caller;
 use crate::caching::CacheNotes;
 use crate::limit::SlotGuard;
+use crate::runtime::Grant;
 
 /// What one request owns. Dropping it writes its record, also when the client has left before there
 /// was a response.
@@ -18,7 +18,8 @@ use crate::limit::SlotGuard;
 pub(super) struct Transaction {
     pub(super) received: Received,
     pub(super) resolved: Resolved,
-    pub(super) caller: Caller,
+    /// What let it in, as far as that is known.
+    pub(super) grant: Grant,
     /// What the cache did, where it had a part in the request.
     pub(super) cache: Option<CacheNotes>,
     pub(super) record: Record,
@@ -33,7 +34,7 @@ impl Transaction {
         Box::new(Self {
             received: Received::new(connection, head),
             resolved: Resolved::new(connection),
-            caller: None,
+            grant: Grant::default(),
             cache: None,
             record: Record::new(),
             slot: None,
@@ -43,7 +44,8 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let Self { received, resolved, caller, cache, record, .. } = self;
+        let Self { received, resolved, grant, cache, record, .. } = self;
+        let caller = &grant.caller;
         let cache = cache.as_ref().and_then(|notes| notes.verdict);
         record.close(Ended { received, resolved, caller, cache });
         received.connection.gateway.observer.metrics.request_ended();

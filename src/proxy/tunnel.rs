@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::standing::expires_at;
 use super::transaction::Transaction;
+use crate::config;
 use crate::plan::Route;
 use crate::runtime::{Kind, Terms};
-use crate::store::SessionKeys;
 use crate::tunnel::{Begun, Carrier, End, Pump, Report, Rules};
 use crate::upstream::{Held, Switched};
 
@@ -23,8 +23,6 @@ pub(super) struct Opened {
     pub(super) route: Arc<Route>,
     /// What the client's own key is answered with; nothing over HTTP/2.
     pub(super) accept: Option<HeaderValue>,
-    /// The session that was attached.
-    pub(super) session: Option<SessionKeys>,
 }
 
 /// A request whose connection has changed to WebSocket: its record, and its place among those in
@@ -52,25 +50,25 @@ impl Tunnel {
     /// Moves bytes until the tunnel has ended, or `cut` is cancelled; then its record is written.
     pub async fn run<C: Carrier>(self, client: Begun<C>, cut: &CancellationToken) {
         let Self { opened, mut transaction, opened_after } = self;
-        let Opened { upstream: Switched { socket, early, held }, route, session, .. } = *opened;
+        let Opened { upstream: Switched { socket, early, held }, route, .. } = *opened;
         // Until its end it is a request in progress for its upstream.
         let _held: Held = held;
         let gateway = Arc::clone(&transaction.received.connection.gateway);
-        let Transaction { resolved, caller, .. } = &*transaction;
+        let Transaction { resolved, grant, .. } = &*transaction;
         let terms = Terms {
             kind: Kind::WebSocket,
             route: Arc::clone(&route),
             client: resolved.client.address,
-            caller: caller.clone(),
-            session,
+            grant: grant.clone(),
         };
         let open = gateway.tunnels.open(terms);
         let meter = gateway.observer.metrics.tunnels();
         let plan = transaction.received.plan();
-        let tunnel = route.tunnel.clone().unwrap_or_default();
-        let caller = transaction.caller.as_deref().filter(|_| tunnel.end_on.expiry);
+        let default = config::Tunnel::default();
+        let tunnel = route.written.tunnel.as_ref().unwrap_or(&default);
+        let caller = transaction.grant.caller.as_deref().filter(|_| tunnel.end_on.expiry);
         let rules = Rules {
-            tunnel: &tunnel,
+            tunnel,
             progress_timeout: plan.upload.progress_timeout,
             expires_at: caller.and_then(|identity| expires_at(plan, identity)),
             control: &open.control,

@@ -17,30 +17,24 @@ use super::request::Request;
 use super::tunnel::Opened;
 use crate::base::http::fields::connection_options;
 use crate::guard::{self, Handshake, Malformed, WEBSOCKET_VERSION};
-use crate::store::SessionKeys;
 use crate::tunnel;
 use crate::upstream::Download;
-
-/// What a client asks for who wants a WebSocket.
-#[derive(Debug)]
-pub(super) struct Asked {
-    handshake: Handshake,
-    /// The session that was attached to the request.
-    pub(super) session: Option<SessionKeys>,
-}
 
 /// The handshake that a request is, where its route allows one.
 ///
 /// # Errors
 /// It is none as it must be, or its page may not.
-pub(super) fn asked(request: &Request<'_>, head: &Parts) -> Result<Option<Box<Asked>>, Rejection> {
-    let Some(tunnel) = &request.route.tunnel else {
+pub(super) fn asked(
+    request: &Request<'_>,
+    head: &Parts,
+) -> Result<Option<Box<Handshake>>, Rejection> {
+    let Some(tunnel) = &request.route.written.tunnel else {
         // As a GET it would be answered, and the answer taken for the beginning of a tunnel.
         let refused = guard::is_connect(head);
         return if refused { Err(Malformed::MethodRefused.into()) } else { Ok(None) };
     };
     let handshake = guard::handshake(&tunnel.origins, head, request.has_body)?;
-    Ok(handshake.map(|handshake| Box::new(Asked { handshake, session: None })))
+    Ok(handshake.map(Box::new))
 }
 
 /// Asks the upstream for a WebSocket. Whatever else it answers is passed on.
@@ -51,7 +45,7 @@ pub(super) async fn open(
     request: &Request<'_>,
     head: &mut Parts,
     added: Fields,
-    asked: Asked,
+    handshake: Handshake,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let key = tunnel::fresh_key();
@@ -68,7 +62,7 @@ pub(super) async fn open(
     let dispatch = Dispatch::in_background(request);
     let response = dispatch.upgrade(outbound, record.upstream_time()).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if asked.handshake.key.is_none() && response.status().is_success() {
+        if handshake.key.is_none() && response.status().is_success() {
             // Over HTTP/2 that would be the beginning of a tunnel.
             return Err(Rejection::UpgradeRefused("it did not switch"));
         }
@@ -78,9 +72,9 @@ pub(super) async fn open(
     let (head, download) = response.into_parts();
     let broken = Rejection::UpgradeRefused("its connection has ended");
     let upstream = download.into_switched().ok_or(broken)?;
-    let accept = asked.handshake.key.as_ref().map(tunnel::accept);
+    let accept = handshake.key.as_ref().map(tunnel::accept);
     let route = Arc::clone(request.route);
-    let opened = Opened { upstream, route, accept, session: asked.session };
+    let opened = Opened { upstream, route, accept };
     Ok(Response::from_parts(head, Content::Switched(Box::new(opened))))
 }
 

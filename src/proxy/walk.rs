@@ -15,16 +15,17 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
 use super::rejection::Rejection;
-use super::request::{Received, Request, Resolution, Resolved};
+use super::request::{Received, Request, Resolved};
+use super::resolve::{Resolution, resolve};
 use super::transaction::Transaction;
-use super::upgrade::{self, Asked};
+use super::upgrade;
 use crate::auth::Places;
 use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
-use crate::guard;
+use crate::guard::{self, Handshake};
 use crate::limit::{Outcome, SlotGuard};
-use crate::store::SessionKeys;
+use crate::runtime::Grant;
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
 ///
@@ -58,19 +59,19 @@ async fn answer(
     head: &mut Parts,
     body: &mut Inbound,
 ) -> Response<Content> {
-    let Transaction { received, resolved, caller, cache, record, slot } = transaction;
+    let Transaction { received, resolved, grant, cache, record, slot } = transaction;
     let has_body = !http_body::Body::is_end_stream(&*body);
-    let (request, asked) = match resolve(received, resolved, head, has_body) {
+    let (request, asked) = match sought(received, resolved, head, has_body) {
         Ok(Sought::Route(request, asked)) => (request, asked),
         Ok(Sought::Answer(response)) => return response,
-        Err(rejection) => return deliver::refusal(&rejection, received, resolved, None, record),
+        Err(rejection) => return deliver::refusal(&rejection, received, resolved, record),
     };
     let is_handshake = asked.is_some();
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
-    let checked = check(request, head, caller, record, slot).await;
-    let Checked { request, admitted, found, session, store_is_away } = checked;
+    let checked = check(request, head, grant, record, slot).await;
+    let Checked { request, admitted, found, store_is_away } = checked;
     let Admitted { receipt, quota, added } = admitted;
 
     // Serve: what is stored answers it, or its upstream does.
@@ -93,13 +94,12 @@ async fn answer(
             }
             let sent = match asked {
                 None => {
-                    let outbound = Outbound::new(&request, head, body.take(), added, session);
+                    let outbound = Outbound::new(&request, head, body.take(), added);
                     dispatch::forward(&request, outbound, store_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
-                Some(mut asked) => {
-                    asked.session = session;
-                    Box::pin(upgrade::open(&request, head, added, *asked, record)).await
+                Some(handshake) => {
+                    Box::pin(upgrade::open(&request, head, added, *handshake, record)).await
                 }
             };
             sent.map(Answer::fetched)
@@ -111,8 +111,8 @@ async fn answer(
     let response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
-            let Request { received, resolved, route, .. } = request;
-            deliver::refusal(&rejection, received, resolved, Some(route), record)
+            let Request { received, resolved, .. } = request;
+            deliver::refusal(&rejection, received, resolved, record)
         }
     };
     if !is_handshake {
@@ -123,13 +123,11 @@ async fn answer(
 
 /// What came of the checks.
 struct Checked<'a> {
-    /// The request, with its caller.
+    /// The request, with what let it in.
     request: Request<'a>,
     admitted: Admitted<'a>,
     /// What the cache has for it, or why it may not pass.
     found: Result<Option<Found>, Rejection>,
-    /// The session that is attached to it.
-    session: Option<SessionKeys>,
     store_is_away: bool,
 }
 
@@ -138,48 +136,50 @@ struct Checked<'a> {
 async fn check<'a>(
     request: Request<'a>,
     head: &Parts,
-    caller: &'a mut Caller,
+    grant: &'a mut Grant,
     record: &mut Record,
     slot: &mut Option<SlotGuard>,
 ) -> Checked<'a> {
     if request.route.is_open() {
         let (admitted, found) = (Admitted::default(), Ok(None));
-        return Checked { request, admitted, found, session: None, store_is_away: false };
+        return Checked { request, admitted, found, store_is_away: false };
     }
+    let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
         Ok(admitted) => (admitted, Ok(checks.look().await)),
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
-    let (request, store_is_away) = (checks.request, checks.store_is_away());
-    Checked { request, admitted, found, session: checks.take_attached_session(), store_is_away }
+    *session = checks.take_attached_session().map(Arc::new);
+    let store_is_away = checks.store_is_away();
+    let request = Request { session: session.as_ref(), ..checks.request };
+    Checked { request, admitted, found, store_is_away }
 }
 
 /// What a request is about.
 enum Sought<'a> {
     /// Something on a route, and whether it asks for a WebSocket.
-    Route(Request<'a>, Option<Box<Asked>>),
+    Route(Request<'a>, Option<Box<Handshake>>),
     /// Something that the gateway answers itself.
     Answer(Response<Content>),
 }
 
-/// Finds what a request is about.
+/// Finds what a request is about, a handshake among others.
 ///
 /// # Errors
 /// It is not well formed, or no route takes it.
-fn resolve<'a>(
+fn sought<'a>(
     received: &'a Received,
     resolved: &'a mut Resolved,
     head: &Parts,
     has_body: bool,
 ) -> Result<Sought<'a>, Rejection> {
-    Ok(match Request::resolve(received, resolved, head, has_body)? {
+    Ok(match resolve(received, resolved, head, has_body)? {
         Resolution::Route(request) => {
             let asked = upgrade::asked(&request, head)?;
             Sought::Route(request, asked)
         }
-        Resolution::ServerOptions => Sought::Answer(deliver::server_options(received)),
-        Resolution::Redirect(location) => Sought::Answer(deliver::redirect(received, location)),
+        Resolution::Answer(response) => Sought::Answer(response),
     })
 }
 

@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod tickets;
 mod tunnels;
 
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ use crate::tunnel::End;
 use crate::upstream::Upstream;
 
 use self::tunnels::Look;
-pub use self::tunnels::{Entry, Kind, OpenTunnel, Terms, Tunnels};
+pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
 /// How often the store is asked about each tunnel.
 const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);
@@ -89,9 +90,9 @@ impl Gateway {
         let config = &plan.config;
         let settings = &config.store;
         let store = Arc::new(Store::open(config).await);
-        let observer = Observer::new(config.log.access == config::AccessLog::Json);
+        let observer = Observer::new(config);
         let metrics = &observer.metrics;
-        metrics.tunnels().begin_at_zero(&End::WORDS);
+        metrics.tunnels().begin_at_zero(End::WORDS);
         let background = Background::new(metrics);
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
@@ -112,6 +113,7 @@ impl Gateway {
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
+        gateway.look_after_tickets().await;
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
@@ -120,6 +122,14 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway
+    }
+
+    /// Has the fleet's gateways open each other's tickets, where that is configured.
+    async fn look_after_tickets(&self) {
+        let running = self.running();
+        if let Some(live) = &running.tls {
+            tickets::look(live, &running.plan, &self.store, &self.observer.logged).await;
+        }
     }
 
     /// Puts another plan in force for the requests to come. What cannot change while running is a
@@ -268,7 +278,7 @@ impl Running {
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
         };
-        let names = plan.route_names.iter().enumerate();
+        let names = plan.route_names().enumerate();
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let over_limit =
             metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
@@ -301,8 +311,16 @@ impl Running {
 fn tls_of(plan: &Plan, current: Option<&Running>) -> Option<Arc<tls::Live>> {
     let (written, table) = (plan.config.server.tls.as_ref()?, plan.tls.as_ref()?);
     let kept = current.filter(|current| current.plan.config.server.tls == plan.config.server.tls);
-    let kept = kept.and_then(|current| current.tls.clone());
-    Some(kept.unwrap_or_else(|| Arc::new(tls::Live::new(written, Arc::clone(table)))))
+    if let Some(kept) = kept.and_then(|current| current.tls.clone()) {
+        return Some(kept);
+    }
+    let former = current.and_then(|current| current.tls.as_ref()).map(|live| live.table());
+    if let Some(former) = former.as_ref().and_then(|table| table.ticket_keys())
+        && let Some(keys) = table.ticket_keys()
+    {
+        keys.inherit(former);
+    }
+    Some(Arc::new(tls::Live::new(written, Arc::clone(table))))
 }
 
 /// Who orders certificates goes on where it orders the same.
@@ -381,7 +399,8 @@ async fn watch_tunnels(gateway: std::sync::Weak<Gateway>) {
     }
 }
 
-/// Looks at the files of the certificates in force, until the gateway is gone.
+/// Looks at the files of the certificates in force, and at the keys of tickets, until the gateway
+/// is gone.
 async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
     let mut ticks = tokio::time::interval(certificates::PERIOD);
     loop {
@@ -390,5 +409,6 @@ async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
         if let Some(live) = &gateway.running().tls {
             certificates::look(live, &gateway.observer.metrics.tls).await;
         }
+        gateway.look_after_tickets().await;
     }
 }

@@ -55,6 +55,23 @@ impl Kind {
     }
 }
 
+/// What a request was let in by. What goes on behind its response ends when one of these does
+/// ([`Entry::judge`]).
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// Who called.
+    pub caller: Caller,
+    /// The session that was attached.
+    pub session: Option<Arc<SessionKeys>>,
+}
+
+impl Grant {
+    /// Whether there is nothing in it that could end.
+    pub fn is_empty(&self) -> bool {
+        self.caller.is_none() && self.session.is_none()
+    }
+}
+
 /// Whose tunnel it is, and what it goes on for.
 #[derive(Debug)]
 pub struct Terms {
@@ -64,10 +81,8 @@ pub struct Terms {
     pub route: Arc<Route>,
     /// Who has opened it.
     pub client: ClientAddr,
-    /// As whom.
-    pub caller: Caller,
-    /// The session that was attached.
-    pub session: Option<SessionKeys>,
+    /// What let him in.
+    pub grant: Grant,
 }
 
 /// One tunnel.
@@ -131,7 +146,7 @@ impl Tunnels {
 
     /// How many are open on each route of a plan that has any at all.
     pub(super) fn by_route(&self, plan: &Plan) -> Vec<(String, usize)> {
-        let routes = plan.routes.policies().filter(|route| route.tunnel.is_some());
+        let routes = plan.routes.policies().filter(|route| route.written.tunnel.is_some());
         let mut counts: BTreeMap<String, usize> =
             routes.map(|route| (route.name.clone(), 0)).collect();
         for entry in self.all().iter().filter(|entry| entry.kind() == Kind::WebSocket) {
@@ -145,8 +160,9 @@ impl Tunnels {
         for entry in self.all().iter().filter(|entry| entry.kind() != Kind::Call) {
             let name = entry.route_name();
             let is_events = entry.kind() == Kind::Events;
-            let is_left =
-                |route: &Arc<Route>| route.name == name && (is_events || route.tunnel.is_some());
+            let is_left = |route: &Arc<Route>| {
+                route.name == name && (is_events || route.written.tunnel.is_some())
+            };
             if !plan.routes.policies().any(is_left) {
                 entry.control.end(End::RouteGone);
             }
@@ -206,13 +222,13 @@ impl Entry {
 
     /// The caller's subject.
     pub fn subject(&self) -> Option<&str> {
-        self.terms.caller.as_ref()?.subject.as_deref()
+        self.terms.grant.caller.as_ref()?.subject.as_deref()
     }
 
     /// The caller, and those of his revocation keys that end the tunnel.
     fn revocable(&self) -> Option<(&Identity, RevocationKeys<'_>)> {
-        let identity = self.terms.caller.as_deref()?;
-        let tunnel = self.terms.route.tunnel.as_ref();
+        let identity = self.terms.grant.caller.as_deref()?;
+        let tunnel = self.terms.route.written.tunnel.as_ref();
         let end_on = tunnel.map(|tunnel| tunnel.end_on).unwrap_or_default();
         Some((identity, revocation_keys(identity, end_on)))
     }
@@ -227,11 +243,8 @@ impl Entry {
             }
         }
         let policy = self.terms.route.session.as_ref();
-        let session = self.terms.session.as_ref().zip(policy).map(|(keys, policy)| SessionKey {
-            key: &keys.session,
-            ttl: false,
-            bytes_max: policy.bytes_max(),
-            end: None,
+        let session = self.terms.grant.session.as_ref().zip(policy).map(|(keys, policy)| {
+            SessionKey { key: &keys.session, ttl: false, bytes_max: policy.bytes_max(), end: None }
         });
         let revocation = revocable.map(|(_, keys)| keys);
         let questions = Questions { revocation, session, ..Questions::default() };

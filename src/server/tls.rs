@@ -10,7 +10,7 @@ use rustls::server::Acceptor;
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
@@ -149,10 +149,9 @@ impl Handshakes {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let hello = hello.await.map_err(Failure::Broken)?;
         let hello = match &running.acme {
-            // Rare: boxed, it takes no room in the other handshakes. It needs no turn: without an
-            // order under way for the name there is nothing to sign.
+            // Rare: boxed, it takes no room in the other handshakes.
             Some(acme) if asks_for_proof(&hello) => {
-                return Box::pin(prove(hello, acme)).await.map(|()| None);
+                return Box::pin(self.prove(hello, acme)).await.map(|()| None);
             }
             _ => hello,
         };
@@ -171,17 +170,49 @@ impl Handshakes {
         let limited = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(buffer));
         let config = Arc::clone(entry.config());
         // What is read until here costs nothing much; from here on it costs a signature.
-        let Ok(permit) = self.0.acquire().await else { return Err(Failure::Busy) };
-        let mut shaking = pin!(hello.into_stream_with(config, limited));
-        let begun = std::future::poll_fn(|cx| Poll::Ready(shaking.as_mut().poll(cx))).await;
-        // It is made. Clients that say no more would keep all others from their turn.
-        drop(permit);
-        let stream = match begun {
-            Poll::Ready(stream) => stream,
-            Poll::Pending => shaking.await,
-        };
-        agreed(stream.map_err(Failure::Broken)?, &entry).map(Some)
+        let turn = self.turn().await?;
+        let stream = signed(turn, hello.into_stream_with(config, limited)).await?;
+        agreed(stream, &entry).map(Some)
     }
+
+    /// Waits until it may be computed.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.0.acquire().await.map_err(|_| Failure::Busy)
+    }
+
+    /// Shows an authority that a name is ours, and ends the connection: nothing is said on it (RFC
+    /// 8737 §3).
+    async fn prove(&self, hello: StartHandshake<TcpStream>, acme: &Acme) -> Result<(), Failure> {
+        let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
+        let Some(key_authorization) = acme.key_authorization(&name).await else {
+            return Err(refuse_name(hello).await);
+        };
+        // Anybody can ask for it, and the first one has a certificate made.
+        let turn = self.turn().await?;
+        let Some(config) = acme.proof(&name, &key_authorization) else {
+            drop(turn);
+            return Err(refuse_name(hello).await);
+        };
+        let mut stream = signed(turn, hello.into_stream(config)).await?;
+        let _ = stream.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Ends a handshake that has its turn.
+async fn signed<S>(
+    turn: SemaphorePermit<'_>,
+    shaking: impl Future<Output = std::io::Result<S>>,
+) -> Result<S, Failure> {
+    let mut shaking = pin!(shaking);
+    let begun = std::future::poll_fn(|cx| Poll::Ready(shaking.as_mut().poll(cx))).await;
+    // It is signed. Clients that say no more would keep all others from their turn.
+    drop(turn);
+    let stream = match begun {
+        Poll::Ready(stream) => stream,
+        Poll::Pending => shaking.await,
+    };
+    stream.map_err(Failure::Broken)
 }
 
 /// Whether this is an authority that asks for the proof of a name: it offers that protocol alone
@@ -190,18 +221,6 @@ fn asks_for_proof(hello: &StartHandshake<TcpStream>) -> bool {
     let hello = hello.client_hello();
     let Some(mut offered) = hello.alpn() else { return false };
     offered.next() == Some(tls::ACME_TLS) && offered.next().is_none()
-}
-
-/// Shows an authority that a name is ours, and ends the connection: nothing is said on it (RFC 8737
-/// §3).
-async fn prove(hello: StartHandshake<TcpStream>, acme: &Acme) -> Result<(), Failure> {
-    let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
-    let Some(config) = acme.proof(&name).await else {
-        return Err(refuse_name(hello).await);
-    };
-    let mut stream = hello.into_stream(config).await.map_err(Failure::Broken)?;
-    let _ = stream.shutdown().await;
-    Ok(())
 }
 
 /// Ends a handshake for a name that no certificate has, or not yet.
@@ -245,7 +264,7 @@ fn agreed(stream: TlsStream<TcpStream>, entry: &Entry) -> Result<(Shaken, bool),
         let unreadable = Error::General("the client's certificate cannot be read".to_owned());
         return Err(Failure::Broken(std::io::Error::new(ErrorKind::InvalidData, unreadable)));
     }
-    let says = Encryption { version, client_policy: entry.client_policy(), client };
+    let says = Encryption { version, name_policy: entry.name_policy(), client };
     let encrypted = Encrypted { stream: stream.into(), says: Some(Arc::new(says)) };
     Ok((Shaken { socket: Socket::Tls(Box::new(encrypted)), protocol }, is_resumed))
 }
@@ -272,5 +291,59 @@ fn note_clear(observer: &Observer) {
              once, {REASON} counts them\n    help: let clients use https://, or add an address in \
              clear: server.listen beside server.tls.listen, with server.tls.redirect = true"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::Metrics;
+    use crate::store::keys::Keys;
+    use crate::store::{MemoryStore, Store};
+
+    const FILE: &str = "[server]\nlisten = ['127.0.0.1:0']\n[server.tls.acme]\n\
+                        directory = 'https://ca.test/dir'\nnames = ['a.test']\n";
+
+    /// A greeting by which an authority asks for the proof of a name.
+    async fn asked_for(name: &'static str) -> StartHandshake<TcpStream> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![tls::ACME_TLS.to_vec()];
+        tokio::spawn(async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            connector.connect(name.try_into().unwrap(), stream).await
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        LazyConfigAcceptor::new(Acceptor::default(), stream).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_proof_waits_for_its_turn_and_a_name_without_one_does_not() {
+        let loaded = config::parse("t.toml", std::path::Path::new("."), FILE, &|_| None);
+        let config = loaded.unwrap().config;
+        let (store, keys) = (MemoryStore::new(100), Keys::new("app"));
+        let store = Arc::new(Store::Memory(Box::new(store)));
+        let acme = Acme::new(&config.server, &store, &keys, &Arc::new(Metrics::default()));
+        let acme = acme.unwrap();
+        let nobodys_turn = Handshakes(Semaphore::new(0));
+        nobodys_turn.0.close();
+        let refused = nobodys_turn.prove(asked_for("a.test").await, &acme).await;
+        assert!(matches!(refused, Err(Failure::UnknownName(_))), "there is nothing to sign");
+        let (place, life) = (keys.tls_answer("a.test"), Duration::from_secs(60));
+        store.put(&place, b"t0.print", life).await.unwrap();
+        let busy = nobodys_turn.prove(asked_for("a.test").await, &acme).await;
+        assert!(matches!(busy, Err(Failure::Busy)), "{busy:?}");
+        let shown = Handshakes(Semaphore::new(1)).prove(asked_for("a.test").await, &acme).await;
+        // It is shown; the client believes nobody.
+        assert!(matches!(shown, Err(Failure::Broken(_))), "{shown:?}");
     }
 }

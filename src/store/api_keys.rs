@@ -54,8 +54,7 @@ pub struct ApiKeyList {
 }
 
 impl Keys {
-    /// Where an API key stands. Redis Cluster, where these have different slots, would need a hash
-    /// tag in all three.
+    /// Where an API key stands.
     pub fn api_key_keys(&self, digest: &str, id: &str, owner: &str) -> ApiKeyKeys {
         ApiKeyKeys {
             record: self.api_key(digest),

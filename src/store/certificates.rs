@@ -1,5 +1,5 @@
-//! What certificates of a fleet need of the store: values read whole, and writes that a lease
-//! guards.
+//! What certificates of a fleet need of the store: values read whole, writes that a lease guards,
+//! and lives that begin anew.
 
 use std::time::Duration;
 
@@ -37,6 +37,33 @@ impl Store {
         match self {
             Self::Redis(store) => store.write_fenced(write).await,
             Self::Memory(store) => store.write_fenced(write),
+        }
+    }
+
+    /// Begins a value's life anew, whatever it is. False when there is none.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn expire(&self, key: &str, ttl: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.expire(key, ttl).await,
+            Self::Memory(store) => Ok(store.expire(key, ttl)),
+        }
+    }
+
+    /// Writes one value where there is none. False when there is one.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Redis(store) => store.put_new(key, value, ttl).await,
+            Self::Memory(store) => store.put_new(key, value, ttl),
         }
     }
 }

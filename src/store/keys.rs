@@ -10,10 +10,12 @@
 mod cache;
 mod kind;
 mod session;
+mod slot;
 mod tls;
 
 pub use self::kind::{Kind, is_cache_base};
 pub use self::session::SessionKeys;
+pub(super) use self::slot::{SLOTS, slot};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -238,17 +240,23 @@ pub fn limit_parts(key: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// A principal as an operator writes it, `claim:sub=ada|route=r`, in the spelling of the keys;
-/// nothing when it has another form. What a key shows as a digest is taken as that.
+/// nothing when it has another form. What a key shows as a digest is taken as that. Names are those
+/// of fields, cookies and claims: a bar in one (RFC 9110 §5.6.2) is told from the one between two
+/// parts by the `=` that it lacks.
 pub fn parse_principal(text: &str) -> Option<String> {
-    let mut out = String::new();
-    for part in text.split('|') {
-        let (kind, value) = part.split_once('=')?;
-        let plain =
-            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
-        if kind.is_empty() || !kind.bytes().all(plain) {
+    let (mut out, mut name) = (String::new(), String::new());
+    for piece in text.split('|') {
+        let Some((end, value)) = piece.split_once('=') else {
+            name.push_str(piece);
+            name.push('|');
+            continue;
+        };
+        name.push_str(end);
+        if name.is_empty() || !name.bytes().all(is_in_name) {
             return None;
         }
-        push_kind(&mut out, &[kind]);
+        push_kind(&mut out, &[&name]);
+        name.clear();
         let value = match value.strip_prefix(JSON_MARK) {
             Some(json) => {
                 out.push_str(JSON_MARK);
@@ -262,7 +270,13 @@ pub fn parse_principal(text: &str) -> Option<String> {
             push_value(&mut out, value.as_bytes());
         }
     }
-    Some(out)
+    name.is_empty().then_some(out)
+}
+
+/// Whether a byte may stand in the name of a principal's part: those of tokens (RFC 9110 §5.6.2),
+/// and what stands before and between names.
+fn is_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte)
 }
 
 /// A verifier's name before the parts of its keys. The plan admits none that is in [`BLACKLISTS`].
@@ -320,7 +334,7 @@ mod tests {
         assert_eq!(keys.blacklist_session("s1"), "app:auth:blacklist:sid:s1");
         assert_eq!(keys.not_before("42"), "app:auth:not-before:42");
         assert_eq!(keys.session("s1"), "app:session:s1");
-        assert_eq!(keys.session_end("s1"), "app:session-end:s1");
+        assert_eq!(keys.session_end("s1"), "app:session-end:{app:session:s1}");
         assert_eq!(keys.sessions_of("42"), "app:sessions-of:42");
         assert_eq!(keys.revocations(), "app:auth:revocations");
         assert_eq!(keys.blacklist_key("0f"), "app:auth:blacklist:key:0f");
@@ -401,9 +415,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_kept_beside_a_session_lies_in_its_slot(id in "([{}a-c:1]{0,8}|.{0,140})") {
+            let SessionKeys { session, end } = Keys::new("app").session_keys(&id);
+            prop_assert_eq!(slot(end.as_bytes()), slot(session.as_bytes()), "{} {}", session, end);
+        }
+
+        #[test]
         fn what_differs_never_shares_a_key(
-            one in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}",
-            other in "((sid|key|sha256|users|staff|end|-):?){0,3}[a-z0-9:]{0,6}|.{0,140}",
+            one in "((sid|key|sha256|users|staff|end|-|[{}]|app|session):?){0,4}[a-z0-9:{}]{0,6}",
+            other in "((sid|key|users|staff|end|[{}]|app|session):?){0,4}[a-z0-9:{}]{0,6}|.{0,140}",
         ) {
             let keys = Keys::new("app").beside(["users", "staff"].into_iter());
             let users = keys.qualified("users");
@@ -457,15 +477,15 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_part_in_an_index() {
         let keys = Keys::new("app");
-        let [session, end] = keys.session_families();
-        for id in ["s1", "two words", ""] {
+        let families = keys.session_families();
+        for id in ["s1", "two words", "", "{tag}x", "a}b", "a{}b", "a{b"] {
             let part = Keys::session_part(id);
-            assert_eq!(format!("{session}{part}"), keys.session(id));
-            assert_eq!(format!("{end}{part}"), keys.session_end(id));
+            assert_eq!(SessionKeys::of_part(&families, &part), keys.session_keys(id));
             // An operator who names it as the index does names the same session; a client does not.
             assert_eq!(keys.listed_session(&part).session, keys.session(id));
             assert_eq!(keys.listed_session(id).end, keys.session_end(id));
-            assert_eq!(keys.session(&part) == keys.session(id), id == "s1");
+            let is_hashed = matches!(id, "two words" | "");
+            assert_eq!(keys.session(&part) == keys.session(id), !is_hashed);
         }
     }
 
@@ -492,6 +512,10 @@ mod tests {
             ("address=::1|route=r", Some("address=::1|route=r".to_owned())),
             (&format!("claim:sub={digest}"), Some(format!("claim:sub={digest}"))),
             (&format!("route=r|claim:sub={digest}"), Some(format!("route=r|claim:sub={digest}"))),
+            ("cookie:$sid!#%&'*+-.^_`|~=7", Some("cookie:$sid!#%&'*+-.^_`|~=7".to_owned())),
+            ("route=r|header:a|b=7", Some("route=r|header:a|b=7".to_owned())),
+            ("route=r|header:a", None),
+            ("header:a b=7", None),
             ("42", None),
             ("=42", None),
             ("cl{im=42", None),

@@ -43,16 +43,24 @@ const CACHED_OVERHEAD_BYTES: usize = 200;
 pub struct MemoryBounds {
     /// Most counters of limits.
     pub limit_keys: usize,
-    /// Most keys of sessions: a session has up to three.
-    pub session_keys: usize,
-    /// Most revocations.
-    pub revocations: usize,
-    /// Most keys of API keys: each has two, and each owner one.
-    pub api_key_keys: usize,
-    /// Most epochs of the cache.
-    pub epochs: usize,
     /// Most bytes of cached responses.
     pub cache_bytes: usize,
+    /// Most keys of each kind, and the name of that bound, by the kind's number.
+    pub keys: [(usize, &'static str); Kind::ALL.len()],
+}
+
+/// The most keys of a kind, and the name of that bound.
+fn most_keys(kind: Kind, settings: &crate::config::Store) -> (usize, &'static str) {
+    match kind {
+        Kind::Session => (settings.memory_session_keys, "memory_session_keys"),
+        Kind::Revocation => (settings.memory_revocations, "memory_revocations"),
+        Kind::ApiKey => (settings.memory_api_key_keys, "memory_api_key_keys"),
+        Kind::Epoch => (settings.memory_epochs, "memory_epochs"),
+        // Their bytes are bounded.
+        Kind::Cached => (usize::MAX, "memory_cache_bytes"),
+        // The configuration's names bound them.
+        Kind::Tls => (usize::MAX, "server.tls.acme"),
+    }
 }
 
 impl MemoryBounds {
@@ -60,38 +68,25 @@ impl MemoryBounds {
     pub fn of(settings: &crate::config::Store) -> Self {
         Self {
             limit_keys: settings.memory_limit_keys,
-            session_keys: settings.memory_session_keys,
-            revocations: settings.memory_revocations,
-            api_key_keys: settings.memory_api_key_keys,
-            epochs: settings.memory_epochs,
             cache_bytes: usize::try_from(settings.memory_cache_bytes).unwrap_or(usize::MAX),
+            keys: Kind::ALL.map(|kind| most_keys(kind, settings)),
         }
     }
 
-    /// The same number of keys of each kind, and as many cached bytes as by default.
+    /// The same number of keys of each kind that is bounded by their number, and as many cached
+    /// bytes as by default.
     pub fn keys(most: usize) -> Self {
         let default = Self::of(&crate::config::Store::default());
-        Self {
-            limit_keys: most,
-            session_keys: most,
-            revocations: most,
-            api_key_keys: most,
-            epochs: most,
-            ..default
-        }
+        let keys = default.keys.map(|(bound, name)| match bound {
+            usize::MAX => (bound, name),
+            _ => (most, name),
+        });
+        Self { limit_keys: most, keys, ..default }
     }
 
-    /// The most keys of a kind and the name of that bound; cached responses have none.
+    /// The most keys of a kind and the name of that bound.
     fn most(&self, kind: Kind) -> (usize, &'static str) {
-        match kind {
-            Kind::Session => (self.session_keys, "memory_session_keys"),
-            Kind::Revocation => (self.revocations, "memory_revocations"),
-            Kind::ApiKey => (self.api_key_keys, "memory_api_key_keys"),
-            Kind::Epoch => (self.epochs, "memory_epochs"),
-            Kind::Cached => (usize::MAX, "memory_cache_bytes"),
-            // The configuration's names bound them.
-            Kind::Tls => (usize::MAX, "server.tls.acme"),
-        }
+        self.keys[kind as usize]
     }
 }
 
@@ -128,7 +123,7 @@ struct Values {
     /// What must not be lost, and epochs.
     map: HashMap<String, Value, foldhash::fast::RandomState>,
     /// How many of each kind the map holds, by the kind's number.
-    counts: [usize; 6],
+    counts: [usize; Kind::ALL.len()],
     cached: Room<Value>,
     /// What `cached` weighs.
     cached_bytes: usize,
@@ -180,14 +175,14 @@ impl MemoryStore {
     #[cfg(test)]
     pub(super) fn assert_counted(&self) -> usize {
         let values = lock(&self.values);
-        let mut counts = [0; 6];
+        let mut counts = [0; Kind::ALL.len()];
         values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
         assert_eq!(values.counts, counts);
         for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey] {
             assert!(values.count(kind) <= values.bounds.most(kind).0, "{kind:?}");
         }
         // The notes of purges are one more.
-        assert!(values.count(Kind::Epoch) <= values.bounds.epochs + 1);
+        assert!(values.count(Kind::Epoch) <= values.bounds.most(Kind::Epoch).0 + 1);
         let weights = values.cached.iter().map(|(key, value)| weight(key, value));
         assert_eq!(values.cached_bytes, weights.sum::<usize>());
         assert!(values.cached_bytes <= values.bounds.cache_bytes);
@@ -368,7 +363,7 @@ impl Values {
     fn new(bounds: MemoryBounds) -> Self {
         Self {
             map: HashMap::default(),
-            counts: [0; 6],
+            counts: [0; Kind::ALL.len()],
             cached: Room::default(),
             cached_bytes: 0,
             bounds,

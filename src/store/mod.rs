@@ -325,7 +325,7 @@ impl Store {
         }
     }
 
-    /// Writes the record of an API key, its id and its place in its owner's index, in one step.
+    /// Writes the record of an API key, its id and its place in its owner's index.
     ///
     /// # Errors
     /// The store did not answer, or refused.
@@ -366,8 +366,7 @@ impl Store {
         }
     }
 
-    /// Deletes an API key, revokes its id and tells every gateway, in one step. True when there was
-    /// a record.
+    /// Revokes an API key's id, deletes it and tells every gateway. True when there was a record.
     ///
     /// # Errors
     /// The store did not answer, or refused.

@@ -142,20 +142,40 @@ pub struct RevocationStatus {
     pub gone: bool,
 }
 
-/// When windows were charged, on the clock of the store that did it. Whoever gives a charge back
+/// When windows were charged, on the clock of the server that did it. Whoever gives a charge back
 /// hands it on as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ChargedAt(u64);
+pub struct ChargedAt {
+    micros: u64,
+    /// Where the windows lay in several places of a Redis Cluster, the time of each place.
+    by_place: Vec<(u16, u64)>,
+}
 
 impl ChargedAt {
     /// So many microseconds, modulo 2^48.
     pub fn of(micros: u64) -> Self {
-        Self(micros)
+        Self { micros, by_place: Vec::new() }
     }
 
     /// In microseconds, modulo 2^48.
     pub fn micros(&self) -> u64 {
-        self.0
+        self.micros
+    }
+
+    /// The same of windows that lay in this place.
+    pub(crate) fn micros_in(&self, place: u16) -> u64 {
+        let found = self.by_place.iter().find(|(known, _)| *known == place);
+        found.map_or(self.micros, |(_, micros)| *micros)
+    }
+
+    /// Says for which place this time stands.
+    pub(crate) fn in_place(self, place: u16) -> Self {
+        Self { by_place: vec![(place, self.micros)], ..self }
+    }
+
+    /// Adds the times of other places.
+    pub(crate) fn also(&mut self, other: Self) {
+        self.by_place.extend(other.by_place);
     }
 }
 

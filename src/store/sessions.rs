@@ -1,10 +1,9 @@
 //! Sessions beyond being read: prolonged by use, written, ended and listed by operators.
 //!
 //! Three keys belong together: the session, a hash beside it (when and why it ends, when it was
-//! last seen, whose it is), and the index of its user's sessions. Whatever changes more than one of
-//! them is one atomic step of the store. In a Redis Cluster the three would lie in different slots,
-//! which no script may span: their keys would need a common hash tag (the user), or each script
-//! would become a step per slot, the index first when a session is written and last when it ends.
+//! last seen, whose it is), and the index of its user's sessions. The first two change in one step
+//! of the store. The index is a hint: a session stands in it before it is there, and who reads it
+//! drops what is gone.
 
 use std::time::Duration;
 

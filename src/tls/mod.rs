@@ -2,11 +2,13 @@
 //! files change. Knows no connection and no request.
 
 mod certificate;
-mod client_auth;
 mod flaw;
 mod issued;
 mod live;
+mod name_policy;
 mod table;
+mod tickets;
+mod wrapping;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ pub use flaw::Flaw;
 pub use issued::{ACME_TLS, Issued, proof};
 pub use live::{Live, Looked};
 pub use table::{Entry, Table};
+pub use tickets::{TicketKey, TicketKeys, epoch_at, key_ttl};
+pub use wrapping::{WrapError, Wrapping};
 
 /// The cryptography of all TLS here.
 fn provider() -> Arc<CryptoProvider> {

@@ -10,10 +10,11 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificate::{self, ServerCertificate};
-use super::client_auth::ClientPolicy;
 use super::flaw::Flaw;
 use super::issued::Issued;
+use super::name_policy::NamePolicy;
 use super::provider;
+use super::tickets::TicketKeys;
 use crate::config;
 
 /// What is spoken above TLS, most wanted first.
@@ -31,9 +32,11 @@ pub struct Table {
     /// Who answers those that ask for no name.
     nameless: Option<usize>,
     certificates: Vec<ServerCertificate>,
-    /// What is asked of clients of names whose certificates come later.
-    of_issued: Option<ClientPolicy>,
-    /// Whether clients of some name must show something else than those of another.
+    /// What TLS asks of clients of names whose certificates come later.
+    of_issued: Option<NamePolicy>,
+    /// The keys of tickets, where a fleet shares them.
+    ticket_keys: Option<Arc<TicketKeys>>,
+    /// Whether TLS asks something else of the clients of some name than of those of another.
     has_several_policies: bool,
 }
 
@@ -41,7 +44,7 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Entry {
     config: Arc<ServerConfig>,
-    policy: ClientPolicy,
+    policy: NamePolicy,
 }
 
 impl Entry {
@@ -50,8 +53,8 @@ impl Entry {
         &self.config
     }
 
-    /// What is asked of clients; equal numbers are equal demands.
-    pub fn client_policy(&self) -> u64 {
+    /// What TLS asks of clients; equal numbers are equal demands.
+    pub fn name_policy(&self) -> u64 {
         self.policy.id
     }
 
@@ -71,28 +74,34 @@ impl Table {
         let provider = provider();
         let mut flaws = Vec::new();
         let mut certificates = Vec::new();
-        let mut policies: Vec<ClientPolicy> = Vec::new();
+        let mut policies: Vec<NamePolicy> = Vec::new();
+        let ticket_keys = if written.shares_tickets() {
+            let former = former.and_then(|table| table.ticket_keys.clone());
+            former.or_else(|| TicketKeys::new().map(Arc::new))
+        } else {
+            None
+        };
+        let fleet = ticket_keys.as_ref();
         for (index, element) in written.certificates.iter().enumerate() {
             let at = format!("certificates[{index}]");
             match certificate::server(element, &at, &provider) {
                 Ok(certificate) => certificates.push(certificate),
                 Err(flaw) => flaws.push(flaw),
             }
-            let at = if element.client.is_some() { format!("{at}.") } else { String::new() };
-            match ClientPolicy::compile(element.client.as_ref(), written.tickets, &at, &provider) {
+            let at = format!("{at}.");
+            match NamePolicy::compile(&element.policy, fleet, &at, &provider) {
                 Ok(policy) => {
                     let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
-                    let policy = known.fold(policy, ClientPolicy::sharing_tickets);
+                    let policy = known.fold(policy, NamePolicy::sharing_tickets);
                     policies.push(policy);
                 }
                 Err(flaw) => flaws.push(flaw),
             }
         }
         let of_issued = written.acme.as_ref().map(|_| {
-            let policy =
-                ClientPolicy::compile(written.client.as_ref(), written.tickets, "", &provider)?;
+            let policy = NamePolicy::compile(&written.policy, fleet, "", &provider)?;
             let known = former.iter().flat_map(|table| table.policies()).chain(&policies);
-            Ok(known.fold(policy, ClientPolicy::sharing_tickets))
+            Ok(known.fold(policy, NamePolicy::sharing_tickets))
         });
         let of_issued = of_issued.transpose().unwrap_or_else(|flaw| {
             flaws.push(flaw);
@@ -106,7 +115,7 @@ impl Table {
             return Err(flaws);
         }
         let table = Self::of(written, certificates, &policies, &provider)?;
-        Ok(Self { of_issued, ..table })
+        Ok(Self { of_issued, ticket_keys, ..table })
     }
 
     /// The same with certificates that no file holds. A name that a file has keeps the file's.
@@ -136,7 +145,7 @@ impl Table {
     fn of(
         written: &config::Tls,
         certificates: Vec<ServerCertificate>,
-        policies: &[ClientPolicy],
+        policies: &[NamePolicy],
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Vec<Flaw>> {
         let mut sharing: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -160,7 +169,7 @@ impl Table {
         let nameless = default.or(single);
         let has_several_policies = policies.windows(2).any(|two| two[0].id != two[1].id);
         let entries = entries.finished()?;
-        let of_issued = None;
+        let (of_issued, ticket_keys) = (None, None);
         Ok(Self {
             entries,
             exact,
@@ -169,11 +178,17 @@ impl Table {
             nameless,
             certificates,
             of_issued,
+            ticket_keys,
             has_several_policies,
         })
     }
 
-    fn policies(&self) -> impl Iterator<Item = &ClientPolicy> {
+    /// The keys of tickets, where a fleet shares them.
+    pub fn ticket_keys(&self) -> Option<&Arc<TicketKeys>> {
+        self.ticket_keys.as_ref()
+    }
+
+    fn policies(&self) -> impl Iterator<Item = &NamePolicy> {
         self.entries.iter().map(|entry| &entry.policy).chain(&self.of_issued)
     }
 
@@ -199,11 +214,11 @@ impl Table {
         self.exact.get(name).or_else(of_wildcard).copied().or(self.default)
     }
 
-    /// Whether a connection whose clients were asked for `client_policy` may carry a request for
-    /// this host (RFC 9110 §15.5.20): not where its clients must show something else.
-    pub fn suits(&self, client_policy: u64, host: &str) -> bool {
+    /// Whether a connection under `name_policy` may carry a request for this host
+    /// (RFC 9110 §15.5.20): not where TLS asks something else of its clients.
+    pub fn suits(&self, name_policy: u64, host: &str) -> bool {
         !self.has_several_policies
-            || self.find(Some(host)).is_none_or(|entry| entry.client_policy() == client_policy)
+            || self.find(Some(host)).is_none_or(|entry| entry.name_policy() == name_policy)
     }
 
     /// The first name of each certificate, and its dates in Unix seconds.
@@ -223,7 +238,7 @@ impl Table {
 /// Entries in the making: one for each set of certificates that share a name.
 struct Entries<'a> {
     certificates: &'a [ServerCertificate],
-    policies: &'a [ClientPolicy],
+    policies: &'a [NamePolicy],
     provider: &'a Arc<CryptoProvider>,
     made: HashMap<Vec<usize>, usize>,
     entries: Vec<Arc<Entry>>,
@@ -233,7 +248,7 @@ struct Entries<'a> {
 impl<'a> Entries<'a> {
     fn new(
         certificates: &'a [ServerCertificate],
-        policies: &'a [ClientPolicy],
+        policies: &'a [NamePolicy],
         provider: &'a Arc<CryptoProvider>,
     ) -> Self {
         let (made, entries, flaws) = (HashMap::new(), Vec::new(), Vec::new());
@@ -274,7 +289,7 @@ impl<'a> Entries<'a> {
 
 fn server_config(
     keys: Vec<Arc<CertifiedKey>>,
-    policy: &ClientPolicy,
+    policy: &NamePolicy,
     provider: &Arc<CryptoProvider>,
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))

@@ -2,82 +2,76 @@
 
 use super::flow::Refusal;
 
-/// Why a tunnel has ended, or is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+/// What the peers and the log are told of an end.
+struct Row {
+    /// For the log and the metrics.
+    word: &'static str,
+    /// The code and the reason of the Close that the client gets (RFC 6455 §7.4.1).
+    close: (u16, &'static str),
+}
+
+const fn row(word: &'static str, code: u16, reason: &'static str) -> Row {
+    Row { word, close: (code, reason) }
+}
+
+/// Makes the enum and all that is said of its variants from one table, so that none is forgotten.
+macro_rules! ends {
+    ($($(#[$doc:meta])* $end:ident => $row:expr,)*) => {
+        /// Why a tunnel has ended, or is to end.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum End {
+            $($(#[$doc])* $end,)*
+        }
+
+        impl End {
+            /// The words of all, for the log and the metrics.
+            pub const WORDS: &[&'static str] = &[$(Self::$end.row().word,)*];
+
+            const fn row(self) -> Row {
+                match self {
+                    $(Self::$end => $row,)*
+                }
+            }
+        }
+    };
+}
+
+ends! {
     /// The client ended it, or broke the protocol.
-    Client,
+    Client => row("client", 1001, ""),
     /// The upstream ended it.
-    Upstream,
+    Upstream => row("upstream", 1001, ""),
     /// No byte came in either direction for `idle_timeout`.
-    Idle,
+    Idle => row("idle", 1001, "idle for too long"),
     /// It was open for `max_age`.
-    Age,
+    Age => row("age", 1001, "open for too long"),
     /// The token has expired.
-    Expired,
+    Expired => row("expired", 1008, "token expired"),
     /// The token was revoked, or the API key.
-    Revoked,
+    Revoked => row("revoked", 1008, "token revoked"),
     /// The session has ended.
-    Session,
+    Session => row("session", 1008, "session ended"),
     /// A message of the client was beyond a limit.
-    Limit,
+    Limit => row("limit", 1008, "too many messages"),
     /// A reload has taken its route away.
-    RouteGone,
+    RouteGone => row("route_gone", 1001, "route removed"),
     /// The gateway is about to stop.
-    Drain,
+    Drain => row("drain", 1001, "going away"),
     /// An operator wanted it.
-    Operator,
+    Operator => row("cut", 1008, "closed by an operator"),
     /// A peer took nothing for `progress_timeout`, or the drain was over.
-    Cut,
+    Cut => row("cut", 1001, ""),
 }
 
 impl End {
-    /// The words for the log and the metrics.
-    pub const WORDS: [&str; 11] = [
-        "client",
-        "upstream",
-        "idle",
-        "age",
-        "expired",
-        "revoked",
-        "session",
-        "limit",
-        "route_gone",
-        "drain",
-        "cut",
-    ];
-
     /// The word for the log and the metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Upstream => "upstream",
-            Self::Idle => "idle",
-            Self::Age => "age",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::Session => "session",
-            Self::Limit => "limit",
-            Self::RouteGone => "route_gone",
-            Self::Drain => "drain",
-            Self::Operator | Self::Cut => "cut",
-        }
+    pub const fn word(self) -> &'static str {
+        self.row().word
     }
 
-    /// The code and the reason of the Close that the client gets (RFC 6455 §7.4.1).
-    pub(super) fn close(self) -> (u16, &'static str) {
-        match self {
-            Self::Client | Self::Upstream | Self::Cut => (1001, ""),
-            Self::Idle => (1001, "idle for too long"),
-            Self::Age => (1001, "open for too long"),
-            Self::Expired => (1008, "token expired"),
-            Self::Revoked => (1008, "token revoked"),
-            Self::Session => (1008, "session ended"),
-            Self::Limit => (1008, "too many messages"),
-            Self::RouteGone => (1001, "route removed"),
-            Self::Drain => (1001, "going away"),
-            Self::Operator => (1008, "closed by an operator"),
-        }
+    /// The code and the reason of the Close that the client gets.
+    pub(super) const fn close(self) -> (u16, &'static str) {
+        self.row().close
     }
 }
 

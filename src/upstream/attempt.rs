@@ -1,9 +1,9 @@
 //! The way of one request to a server: pick one, get a connection, exchange; and what follows from
 //! how that ended.
 //!
-//! Every attempt ends in one place, where [`classify`] says what its end means. A retry of what a
-//! server answered, a budget for retries, and a hedge belong here: a state in [`Tries`], a rule in
-//! `classify`.
+//! Every attempt ends in one place, where [`classify`] says what its end means. What a server may
+//! have read is sent again as the [`RetryPolicy`] says, and counted in [`Tries`]. A hedge belongs
+//! here, too.
 
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -12,11 +12,12 @@ use super::capacity::Permit;
 use super::conn::{self, Body, Carrier, Unanswered};
 use super::connection_error::ConnectionError;
 use super::download::Download;
-use super::endpoint::Endpoint;
+use super::endpoint::{BusyGuard, Endpoint};
 use super::endpoints::{Endpoints, Wanted};
 use super::failure::{DownloadFault, Failure};
 use super::health::Report;
 use super::outgoing::{OnInterim, Outgoing};
+use super::retry_policy::RetryPolicy;
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_MAX: usize = 4;
@@ -81,11 +82,19 @@ enum Next {
     Anywhere,
 }
 
-/// What the end of an attempt means. A request that a server may have acted on goes to no other
-/// one; to the same one only if `is_repeatable`, and only where it probably met a connection that
-/// was being closed (RFC 9112 §9.3.1). No answer is a reason to try again, whatever its status.
-fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Class {
+/// What the end of an attempt means. A request that a server may have acted on, and that has no
+/// answer, goes to no other one; to the same one only if it `may_repeat`, and only where it
+/// probably met a connection that was being closed (RFC 9112 §9.3.1). After which answers another
+/// server is asked is the policy's.
+fn classify<B>(
+    end: &Result<Response<B>, NoAnswer>,
+    policy: &RetryPolicy,
+    may_repeat: bool,
+) -> Class {
     let (report, next) = match end {
+        Ok(response) if may_repeat && policy.retries(response.status()) => {
+            (Report::Answered, Next::OtherServer)
+        }
         Ok(_) => (Report::Answered, Next::Done),
         Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
             (Report::Nothing, Next::OtherServer)
@@ -97,7 +106,7 @@ fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Clas
         Err(NoAnswer::Exchanged { reused, why }) => match why {
             Unanswered::Unsent if *reused => (Report::Nothing, Next::SameServer),
             Unanswered::Unsent => (Report::Refused, Next::OtherServer),
-            Unanswered::Lost(_) if *reused && is_repeatable => (Report::Nothing, Next::Repeat),
+            Unanswered::Lost(_) if *reused && may_repeat => (Report::Nothing, Next::Repeat),
             Unanswered::Lost(_) if *reused => (Report::Nothing, Next::Done),
             Unanswered::Lost(Some(ConnectionError::Http1(error))) if error.is_parse_too_large() => {
                 (Report::Nothing, Next::Done)
@@ -117,8 +126,20 @@ fn classify<B>(end: &Result<Response<B>, NoAnswer>, is_repeatable: bool) -> Clas
     Class { report, next }
 }
 
+/// What a server answered. The body holds a connection of that server, which returns to its pool.
+#[derive(Debug)]
+struct Answered {
+    response: Response<Body>,
+    endpoint: BusyGuard,
+}
+
 /// How an attempt ended.
-type End = Result<Response<Body>, NoAnswer>;
+type End = Result<Answered, NoAnswer>;
+
+/// The end of an attempt at this server.
+fn end_at(endpoint: BusyGuard, end: Result<Response<Body>, NoAnswer>) -> End {
+    end.map(|response| Answered { response, endpoint })
+}
 
 /// What one request has tried so far.
 #[derive(Debug, Default)]
@@ -127,6 +148,8 @@ struct Tries {
     stale: usize,
     /// How often a server has said that it has not read the request.
     turned_away: usize,
+    /// How often the request was sent again though a server may have read it.
+    repeats: usize,
     /// The end of the attempt after which it was sent once more: a server may have read it, and
     /// acted on it. Only a new connection will do then, as pooled ones are as old as that one.
     read: Option<Box<End>>,
@@ -145,7 +168,12 @@ impl Tries {
 
     /// The next server, where this one took nothing or has answered something that is a reason to
     /// ask another one: each is tried once. None where there is no other one, or no more time.
-    fn next_server(&mut self, endpoints: &Endpoints, at: usize, end: &End) -> Option<usize> {
+    fn next_server<B>(
+        &mut self,
+        endpoints: &Endpoints,
+        at: usize,
+        end: &Result<B, NoAnswer>,
+    ) -> Option<usize> {
         // Nor where one may have read it and did not say so.
         if matches!(self.read.as_deref(), Some(Err(_))) {
             return None;
@@ -180,21 +208,32 @@ impl Tries {
         endpoints.pick(&[&*self.refused, &[at]].concat()).or(Some(at))
     }
 
+    /// Whether the request may be sent once more though a server may have read it. A budget is
+    /// asked here.
+    fn may_repeat(
+        &self,
+        policy: &RetryPolicy,
+        outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    ) -> bool {
+        outgoing.is_repeatable() && self.repeats < policy.repeats_max()
+    }
+
     /// The request is sent once more, after this end.
     fn repeat(
         &mut self,
         end: End,
-        outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+        outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) {
         outgoing.repeat();
+        self.repeats += 1;
         self.read = Some(Box::new(end));
     }
 
     /// How the request ends: as its last attempt did, or as the one before, where a server may have
     /// read that one and none this.
-    fn close(self, last: End) -> Result<Response<Body>, Failure> {
+    fn close(self, last: End) -> Result<Answered, Failure> {
         let failure = match last {
-            Ok(response) => return Ok(response),
+            Ok(answered) => return Ok(answered),
             Err(no_answer) => Failure::from(no_answer),
         };
         match self.read {
@@ -211,55 +250,49 @@ impl Tries {
 pub(super) async fn send(
     endpoints: &Endpoints,
     permit: Permit,
-    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+    outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
 ) -> Result<Response<Box<Download>>, Failure> {
     let mut tries = Tries::default();
     let mut at = endpoints.pick(&tries.refused).unwrap_or_default();
     let mut endpoint = endpoints.enter(at).ok_or(Failure::Busy)?;
-    let (end, endpoint) = loop {
+    let policy = endpoints.retry_policy();
+    let last = loop {
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         let end = attempt(endpoints, &endpoint, outgoing, &mut tries).await;
-        let class = classify(&end, outgoing.is_repeatable());
+        let class = classify(&end, policy, tries.may_repeat(policy, outgoing));
         endpoint.health().note(class.report);
-        match class.next {
-            Next::Done => break (end, endpoint),
-            Next::SameServer => tries.stale += 1,
-            Next::Repeat => tries.repeat(end, outgoing),
-            Next::Anywhere => {
-                let next = tries.elsewhere(endpoints, at).filter(|_| outgoing.is_whole());
-                let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
-                else {
-                    break (end, endpoint);
-                };
-                (at, endpoint) = (next, entered);
+        let next = match class.next {
+            Next::Done => None,
+            Next::SameServer => {
+                tries.stale += 1;
+                continue;
             }
-            Next::OtherServer => {
-                let next = tries.next_server(endpoints, at, &end);
-                let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?)))
-                else {
-                    break (end, endpoint);
-                };
-                if end.is_ok() {
-                    tries.repeat(end, outgoing);
-                }
-                (at, endpoint) = (next, entered);
-            }
+            Next::Repeat => Some(at),
+            Next::Anywhere => tries.elsewhere(endpoints, at).filter(|_| outgoing.is_whole()),
+            Next::OtherServer => tries.next_server(endpoints, at, &end),
+        };
+        let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?))) else {
+            break end_at(endpoint, end);
+        };
+        if class.next == Next::Repeat || end.is_ok() {
+            tries.repeat(end_at(endpoint, end), outgoing);
         }
+        (at, endpoint) = (next, entered);
     };
+    let Answered { response, endpoint } = tries.close(last)?;
     let read_timeout = endpoints.settings().read_timeout;
     let read_timeout = outgoing.sender().idle_timeout.unwrap_or(read_timeout);
-    let held = |body| Download::new(body, permit, endpoint, read_timeout);
-    tries.close(end).map(|response| response.map(held))
+    Ok(response.map(|body| Download::new(body, permit, endpoint, read_timeout)))
 }
 
 /// One attempt at one server.
 async fn attempt(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
-    outgoing: &mut Outgoing<impl Fn() -> Request<()>, impl OnInterim>,
+    outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     tries: &mut Tries,
-) -> End {
+) -> Result<Response<Body>, NoAnswer> {
     let upgrades = outgoing.upgrades();
     let wanted = if upgrades {
         Wanted::Tunnel
@@ -277,6 +310,8 @@ async fn attempt(
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
+    // All attempts are one piece of the trace: there is no span of each.
+    outgoing.stamp(outgoing.sender().trace);
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
@@ -304,101 +339,4 @@ fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Error, ErrorKind};
-
-    use super::*;
-
-    type End = Result<Response<()>, NoAnswer>;
-
-    fn no(no_answer: NoAnswer) -> End {
-        Err(no_answer)
-    }
-
-    fn on_new(why: Unanswered) -> End {
-        no(NoAnswer::Exchanged { reused: false, why })
-    }
-
-    fn on_used(why: Unanswered) -> End {
-        no(NoAnswer::Exchanged { reused: true, why })
-    }
-
-    fn refused(kind: ErrorKind) -> End {
-        no(NoAnswer::Unconnected(Failure::Connect(Error::from(kind))))
-    }
-
-    fn answer(status: u16) -> End {
-        let mut response = Response::new(());
-        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-        Ok(response)
-    }
-
-    #[test]
-    fn a_server_is_not_to_blame_for_the_time_that_others_took() {
-        use NoAnswer::{OutOfTime, Unconnected};
-        let ends = [true, false].map(|all| unconnected(Failure::ConnectTimeout, all));
-        let [Unconnected(Failure::ConnectTimeout), OutOfTime] = ends else { panic!("{ends:?}") };
-        // Who refuses does so in any time.
-        let refused = unconnected(Failure::Connect(ErrorKind::ConnectionRefused.into()), false);
-        assert!(matches!(refused, Unconnected(Failure::Connect(_))));
-    }
-
-    #[test]
-    fn every_end_means_something() {
-        use NoAnswer::{OutOfTime, Unconnected};
-        use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
-        let lost = || ConnectionError::PingLost;
-        for (end, report, next, if_repeatable) in [
-            (answer(200), Report::Answered, Next::Done, Next::Done),
-            (answer(503), Report::Answered, Next::Done, Next::Done),
-            (
-                refused(ErrorKind::ConnectionRefused),
-                Report::Refused,
-                Next::OtherServer,
-                Next::OtherServer,
-            ),
-            // This process has no more ports: no server is to blame.
-            (
-                refused(ErrorKind::AddrNotAvailable),
-                Report::Nothing,
-                Next::OtherServer,
-                Next::OtherServer,
-            ),
-            (
-                no(Unconnected(Failure::ConnectTimeout)),
-                Report::Refused,
-                Next::OtherServer,
-                Next::OtherServer,
-            ),
-            (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
-            (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
-            (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
-            (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
-            (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
-            // A server of HTTP/2 that says GOAWAY before it has read anything.
-            (
-                no(Unconnected(Failure::TurnedAway(lost()))),
-                Report::Lost,
-                Next::Anywhere,
-                Next::Anywhere,
-            ),
-            // Over HTTP/2: nobody has looked at it, or somebody may have acted.
-            (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-            (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-            (on_used(Lost(Some(lost()))), Report::Nothing, Next::Done, Next::Repeat),
-            (on_new(Reset(lost())), Report::Answered, Next::Done, Next::Done),
-            (on_used(Reset(lost())), Report::Answered, Next::Done, Next::Done),
-            // The client's fault.
-            (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
-            (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
-            (on_new(TimedOut), Report::Nothing, Next::Done, Next::Done),
-            (on_used(TimedOut), Report::Nothing, Next::Done, Next::Done),
-            (on_new(Malformed("")), Report::Answered, Next::Done, Next::Done),
-            (on_used(Malformed("")), Report::Answered, Next::Done, Next::Done),
-        ] {
-            assert_eq!(classify(&end, false), Class { report, next }, "{end:?}");
-            let class = Class { report, next: if_repeatable };
-            assert_eq!(classify(&end, true), class, "{end:?}, repeatable");
-        }
-    }
-}
+mod tests;

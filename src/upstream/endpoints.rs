@@ -10,6 +10,7 @@ use super::balance;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::{BusyGuard, Endpoint};
 use super::failure::Failure;
+use super::retry_policy::RetryPolicy;
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
 
@@ -29,6 +30,7 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Endpoints {
     settings: config::Upstream,
+    retry_policy: RetryPolicy,
     all: Vec<Arc<Endpoint>>,
     /// Turns, for round-robin.
     turn: AtomicUsize,
@@ -44,13 +46,25 @@ impl Endpoints {
             all: all.collect(),
             turn: AtomicUsize::new(0),
             connections: ConnectionCount::new(settings.max_connections),
+            retry_policy: RetryPolicy::of(settings),
             settings: settings.clone(),
         }
+    }
+
+    /// The same with this policy.
+    #[cfg(test)]
+    pub(super) fn retrying(self, retry_policy: RetryPolicy) -> Self {
+        Self { retry_policy, ..self }
     }
 
     /// What was configured.
     pub(super) fn settings(&self) -> &config::Upstream {
         &self.settings
+    }
+
+    /// When a request is sent once more.
+    pub(super) fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry_policy
     }
 
     /// All connections, in use and unused.

@@ -2,10 +2,14 @@
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use super::connection_error::ConnectionError;
+
+/// Within which a place at a busy upstream is likely to be free again.
+const PERMIT_SOON: Duration = Duration::from_secs(1);
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -134,20 +138,47 @@ impl Failure {
 
     /// Whether the upstream may have acted on the request.
     pub fn may_have_acted(&self) -> bool {
+        self.consequence().may_have_acted
+    }
+
+    /// Whether others who ask for the same would fail alike, and need not ask themselves.
+    pub fn is_shared(&self) -> bool {
+        self.consequence().is_shared
+    }
+
+    /// How long the client is to wait before it asks again (RFC 9110 §10.2.3), where waiting is
+    /// likely to help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.consequence().retry_after
+    }
+
+    /// The one place that says what follows from each failure.
+    fn consequence(&self) -> Consequence {
+        let unread = Consequence { may_have_acted: false, is_shared: true, retry_after: None };
         match self {
             Self::Timeout
             | Self::Broken(_)
             | Self::CutOff(_)
             | Self::HeadTooLarge
-            | Self::Malformed(_) => true,
+            | Self::Malformed(_) => Consequence { may_have_acted: true, ..unread },
             Self::Connect(_)
             | Self::ConnectTimeout
             | Self::Tls(_)
             | Self::TurnedAway(_)
-            | Self::Busy
-            | Self::Shared => false,
+            | Self::Shared => unread,
+            // It may be this client alone who has used up its share.
+            Self::Busy => {
+                Consequence { is_shared: false, retry_after: Some(PERMIT_SOON), ..unread }
+            }
         }
     }
+}
+
+/// What follows from a failure.
+struct Consequence {
+    may_have_acted: bool,
+    is_shared: bool,
+    retry_after: Option<Duration>,
 }
 
 /// Why there is no TLS with a server.

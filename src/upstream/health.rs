@@ -3,8 +3,8 @@
 //!
 //! An avoided server gets one request per `fail_timeout`, and all of its share again once it has
 //! answered. Outlier detection and probes belong here, too: what they need to know is what
-//! [`Health::note`] is told. None of it refuses a request, which is a breaker's part: that is asked
-//! in `Upstream::send`, as a single server is used whatever is known of it.
+//! [`Health::note`] is told. None of it refuses a request, as a single server is used whatever is
+//! known of it: that is a breaker's part, which `AdmissionControl` asks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

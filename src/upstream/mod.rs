@@ -1,13 +1,15 @@
 //! The services behind the gateway: choosing a server, a pooled connection to it, and the exchange
 //! on it.
 //!
-//! A request takes a permit (`capacity`), and then makes attempts (`attempt`): each picks a server
-//! (`endpoints`: `balance` among those that `health` does not avoid), gets a connection (`conn`),
-//! and ends with a response or a reason, which is classified in one place.
+//! A request is admitted (`admission_control`, which has the permits of `capacity`), and then makes
+//! attempts (`attempt`): each picks a server (`endpoints`: `balance` among those that `health` does
+//! not avoid), gets a connection (`conn`), and ends with a response or a reason, which is
+//! classified in one place.
 //!
 //! A connection is driven by the task of the request that uses it (`conn::h1`), so an answer costs
 //! no hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
+mod admission_control;
 mod attempt;
 mod balance;
 mod capacity;
@@ -19,6 +21,7 @@ mod endpoints;
 mod failure;
 mod health;
 mod outgoing;
+mod retry_policy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +30,10 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
 
 use crate::base::body::Upload;
-use crate::base::facts::ClientAddr;
 use crate::config;
 use crate::observe::Occupancy;
 
-use capacity::{Capacity, Permit};
+use admission_control::AdmissionControl;
 pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
@@ -43,16 +45,15 @@ pub use outgoing::{OnInterim, Sender};
 #[derive(Debug)]
 pub struct Upstream {
     endpoints: Endpoints,
-    capacity: Arc<Capacity>,
+    admission: AdmissionControl,
 }
 
 impl Upstream {
     /// An upstream without connections yet.
     /// `tls` speaks with its servers behind `https://`.
     pub fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let max = settings.max_requests;
-        let capacity = Capacity::new(max, settings.client_share.of(max));
-        Self { endpoints: Endpoints::new(settings, tls), capacity }
+        let endpoints = Endpoints::new(settings, tls);
+        Self { endpoints, admission: AdmissionControl::new(settings) }
     }
 
     /// Whether `settings` describe this upstream, so that a reload can keep its connections.
@@ -69,7 +70,7 @@ impl Upstream {
 
     /// How busy its connections are.
     pub fn occupancy(&self) -> Occupancy {
-        let (busy, waiting) = self.capacity.count();
+        let (busy, waiting) = self.admission.count();
         let connections = self.endpoints.connections();
         Occupancy {
             busy,
@@ -95,17 +96,14 @@ impl Upstream {
     /// [`Failure`] when there is no response that may be passed on.
     pub fn send<'a>(
         &'a self,
-        sender: Sender,
+        sender: &'a Sender,
         head: impl Fn() -> Request<()> + Send + 'a,
         body: Upload,
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
         let mut outgoing = Outgoing::new(sender, head, body, on_interim);
-        async move {
-            let permit = self.permit(sender.client).await?;
-            attempt::send(&self.endpoints, permit, &mut outgoing).await
-        }
+        async move { self.exchange(&mut outgoing).await }
     }
 
     /// Asks a server to change to the protocol that the request names in `Upgrade`. As
@@ -115,13 +113,12 @@ impl Upstream {
     /// [`Failure`] when there is no response that may be passed on.
     pub async fn upgrade(
         &self,
-        sender: Sender,
+        sender: &Sender,
         head: impl Fn() -> Request<()> + Send,
     ) -> Result<Response<Box<Download>>, Failure> {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody).upgrading();
-        let permit = self.permit(sender.client).await?;
-        attempt::send(&self.endpoints, permit, &mut outgoing).await
+        self.exchange(&mut outgoing).await
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.
@@ -129,13 +126,12 @@ impl Upstream {
         self.endpoints.sweep();
     }
 
-    /// A permit for one request, which waits up to `connect_timeout` for it.
-    async fn permit(&self, client: ClientAddr) -> Result<Permit, Failure> {
-        if let Some(permit) = self.capacity.try_take(client) {
-            return Ok(permit);
-        }
-        let permit = self.capacity.take(client);
-        let waited = tokio::time::timeout(self.endpoints.settings().connect_timeout, permit);
-        Box::pin(waited).await.ok().flatten().ok_or(Failure::Busy)
+    /// The way of every request: it is admitted, and sent until it has ended.
+    async fn exchange(
+        &self,
+        outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    ) -> Result<Response<Box<Download>>, Failure> {
+        let permit = self.admission.admit(outgoing.sender()).await?;
+        attempt::send(&self.endpoints, permit, outgoing).await
     }
 }

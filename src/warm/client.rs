@@ -43,8 +43,8 @@ impl Client {
     pub(super) fn new(gateway: &Arc<Gateway>, running: &Running, authority: &Authority) -> Self {
         let encryption = running.tls.as_ref().map(|live| {
             let entry = live.table().find(Some(authority.host())).map(Arc::clone);
-            let client_policy = entry.map_or(0, |entry| entry.client_policy());
-            Arc::new(Encryption { version: "-", client_policy, client: None })
+            let name_policy = entry.map_or(0, |entry| entry.name_policy());
+            Arc::new(Encryption { version: "-", name_policy, client: None })
         });
         let address = ClientAddr::new(Ipv4Addr::LOCALHOST.into());
         let listener = running.plan.config.server.listeners();

@@ -30,14 +30,24 @@ struct Node {
 impl Node {
     /// Starts one that orders these names from `pebble`; `tls` and `acme` are more lines of their
     /// tables, `more` more tables.
-    fn start(pebble: &Pebble, names: &str, [tls, acme, more]: [&str; 3]) -> Self {
+    fn start(pebble: &Pebble, names: &str, tables: [&str; 3]) -> Self {
+        Self::start_with(pebble, names, SECRET, tables)
+    }
+
+    /// The same with another secret.
+    fn start_with(
+        pebble: &Pebble,
+        names: &str,
+        secret: &str,
+        [tls, acme, more]: [&str; 3],
+    ) -> Self {
         let folder = Folder::new();
         folder.write("ca.pem", &pebble.authority.pem);
         let upstream = Upstream::replying(response("200 OK", "hello"));
         let config = format!(
             "[server.tls]
             listen = ['127.0.0.1:0']
-            {SECRET}
+            {secret}
             {tls}
             [server.tls.acme]
             directory = \"{}\"

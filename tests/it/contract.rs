@@ -21,12 +21,13 @@ use portcullis::store::{
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
-use crate::support::{PATIENCE, Redis};
+use crate::support::{PATIENCE, Redis, RedisCluster};
 
 /// A store under test, and the hands of an application that writes into it.
 pub(crate) struct Subject {
     pub(crate) store: Arc<Store>,
-    pub(crate) redis: Option<Redis>,
+    /// A Redis, or one server of a cluster, which sends on.
+    pub(crate) redis: Option<Arc<Redis>>,
 }
 
 /// Makes of each law one test over the embedded store and one over Redis.
@@ -42,6 +43,19 @@ macro_rules! over_both_stores {
 }
 pub(crate) use over_both_stores;
 
+/// The same, and one test of all laws over a Redis Cluster, which takes its time to start.
+macro_rules! over_all_stores {
+    ($($law:ident),* $(,)?) => {
+        $crate::contract::over_both_stores![$($law),*];
+        #[test]
+        fn a_redis_cluster_keeps_all_of_this() {
+            let cluster = $crate::contract::Cluster::start();
+            $(cluster.keeps($law);)*
+        }
+    };
+}
+pub(crate) use over_all_stores;
+
 pub(crate) fn over_memory(law: impl AsyncFnOnce(Subject)) {
     runtime().block_on(async {
         let store = Arc::new(Store::Memory(Box::new(MemoryStore::new(100_000))));
@@ -53,8 +67,43 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
     let redis = Redis::start();
     runtime().block_on(async {
         let store = open(redis.address(), config::Store::default()).await;
-        law(Subject { store: Arc::new(store), redis: Some(redis) }).await;
+        law(Subject { store: Arc::new(store), redis: Some(Arc::new(redis)) }).await;
     });
+}
+
+/// A cluster that one law after another is tried on.
+pub(crate) struct Cluster {
+    url: StoreUrl,
+    servers: Vec<Arc<Redis>>,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let RedisCluster { servers, .. } = RedisCluster::start(3);
+        let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
+        let seeds = servers.iter().map(seed).collect();
+        Self {
+            url: StoreUrl::Cluster { seeds },
+            servers: servers.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    pub(crate) fn keeps(&self, law: impl AsyncFnOnce(Subject)) {
+        for server in &self.servers {
+            assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+        }
+        runtime().block_on(async {
+            let store = RedisStore::open(&config::Store {
+                url: self.url.clone(),
+                timeout: PATIENCE,
+                connect_timeout: PATIENCE,
+                ..config::Store::default()
+            });
+            assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
+            let redis = Some(Arc::clone(&self.servers[0]));
+            law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
+        });
+    }
 }
 
 /// A store on the server at `address`, with `settings` for the rest.
@@ -136,7 +185,7 @@ const PATH: &str = "app:cache-epoch:{shop/p}";
 const ENTRY: &str = "app:cache:{shop/p}:entry:r:";
 const MINUTE: Duration = Duration::from_secs(60);
 
-over_both_stores![
+over_all_stores![
     a_token_is_listed_when_any_of_its_keys_exists,
     a_not_before_time_is_read_and_garbage_is_not_taken_for_none,
     a_revocation_lives_as_long_as_it_was_given,

@@ -83,6 +83,7 @@ mod proxy_protocol;
 /// The documentation and the demo's tour, executed.
 mod readme;
 /// Replies that Redis never sends.
+mod redis_cluster;
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;

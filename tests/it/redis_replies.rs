@@ -368,8 +368,9 @@ fn a_giant_value_costs_neither_memory_nor_others() {
     giant("app:session:giant");
     // Beside a session, whether it is there or not.
     let beside = "redis.call('HSET', KEYS[1], 'ends', string.rep('x', 30000000)) return 'written'";
-    for key in ["app:session-end:giant", "app:session-end:gone", "app:session-end:ada"] {
-        assert_eq!(house.redis.cli(&["EVAL", beside, "1", key]), "written");
+    for id in ["giant", "gone", "ada"] {
+        let key = format!("app:session-end:{{app:session:{id}}}");
+        assert_eq!(house.redis.cli(&["EVAL", beside, "1", &key]), "written");
     }
     let before = house.memory_kib();
     let mut giant = claims("giant");

@@ -5,6 +5,7 @@ mod certificates;
 mod client_auth;
 mod handshakes;
 mod identity;
+mod tickets;
 
 use std::net::SocketAddr;
 

@@ -280,8 +280,22 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[routes.r]", "split = []", "every request"),
     ("[store]", "url = 'rediss://h'", "use redis://"),
     ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
-    ("[store]", "url = 'redis-cluster://h'", "use redis://"),
 ];
+
+#[test]
+fn what_names_no_cluster_says_what_to_write() {
+    for (url, word) in [
+        ("redis-cluster://", "r1:6379"),
+        ("redis-cluster:r1", "redis-cluster://r1"),
+        ("redis-cluster://r1,,r2", "r1:6379"),
+        ("redis-cluster://r1/1", "leave out"),
+        ("redis-cluster://u:p@r1", "username"),
+    ] {
+        let problems = report(&format!("[store]\nurl = '{url}'"));
+        assert!(problems.contains(word), "{url}: {problems}");
+        assert!(!problems.contains("u:p"), "{problems}");
+    }
+}
 
 #[test]
 fn each_mistake_gives_one_problem_with_its_line_and_remedy() {

@@ -20,7 +20,7 @@ fn each_mistake_has_its_place_and_a_remedy() {
         ("certificates = ['site.pem']", "server.tls.certificates[0]: ", "{"),
         ("client_auth = 'required'", "server.tls.client_auth: no authority says", "client_ca ="),
         ("client_auth = 'yes'", "server.tls.client_auth: ", "\"optional\""),
-        ("tickets = 'fleet'", "server.tls.tickets: ", "\"node\""),
+        ("tickets = 'all'", "server.tls.tickets: ", "\"fleet\""),
         ("handshakes = 0", "server.tls.handshakes: ", "1"),
         ("secret = 'short'", "server.tls.secret: has 5 bytes", "openssl rand"),
         ("acme = {}", "server.tls.acme.directory: is missing", "directory = \"https://"),
@@ -76,7 +76,7 @@ fn a_certificate_may_ask_its_clients_for_more_or_less_than_the_others() {
     );
     let tls = loaded.config.server.tls.unwrap();
     let asked = tls.certificates.iter().map(|certificate| {
-        let client = certificate.client.as_ref()?;
+        let client = certificate.policy.client.as_ref()?;
         Some((client.is_required, client.ca.content.expose()))
     });
     let asked: Vec<_> = asked.collect();

@@ -36,7 +36,11 @@ fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
     let (method, fields) = (&head.method, &head.headers);
     let incoming = Incoming { method, target: &target, fields, is_grpc: is_grpc(fields) };
     let identity = identity.into_iter();
-    outgoing(&policy, incoming, (&peer, &client), &ids, identity).headers().clone()
+    let request = outgoing(&policy, incoming, (&peer, &client), &ids, identity);
+    let mut headers = request.into_parts().0.headers;
+    // As each attempt does.
+    assert_eq!(headers.insert(TRACEPARENT, ids.trace.to_header()), None);
+    headers
 }
 
 #[test]

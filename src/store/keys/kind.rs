@@ -19,6 +19,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, each at its number.
+    pub const ALL: [Self; Self::Tls as usize + 1] =
+        [Self::Session, Self::Revocation, Self::ApiKey, Self::Epoch, Self::Cached, Self::Tls];
+
     /// The kind of a key. `store.prefix` holds no colon.
     pub fn of(key: &str) -> Self {
         let rest = key.split_once(':').map_or("", |(_, rest)| rest);
@@ -47,6 +51,13 @@ pub fn is_cache_base(key: &str) -> bool {
 mod tests {
     use super::*;
     use crate::store::keys::Keys;
+
+    #[test]
+    fn all_kinds_stand_at_their_numbers() {
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number, "{kind:?}");
+        }
+    }
 
     #[test]
     fn every_key_of_the_contract_has_its_kind() {

@@ -1,5 +1,6 @@
 //! Keys of sessions: the session, what is kept beside it, and the index of its user's sessions.
 
+use super::slot::{tag, tag_beside};
 use super::{Keys, listed, part};
 
 /// The keys of one session.
@@ -11,6 +12,25 @@ pub struct SessionKeys {
     pub end: String,
 }
 
+impl SessionKeys {
+    /// Of an id as it stands in an index; `families` are [`Keys::session_families`].
+    pub fn of_part(families: &[String; 2], part: &str) -> Self {
+        let session = [&*families[0], part].concat();
+        let end = beside(&families[1], &session);
+        Self { session, end }
+    }
+}
+
+/// The key of what is kept beside `key`, in its slot: `family` and the whole key as the hash tag.
+/// A key that has a tag of its own keeps that, behind a colon, so that no two keys have one beside
+/// them in common.
+fn beside(family: &str, key: &str) -> String {
+    if tag(key.as_bytes()).is_some() {
+        return [family, ":", key].concat();
+    }
+    [family, &tag_beside(key)].concat()
+}
+
 impl Keys {
     /// The keys of one session.
     pub fn session_keys(&self, id: &str) -> SessionKeys {
@@ -19,8 +39,10 @@ impl Keys {
 
     /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
     /// (whose it is).
+    ///
+    /// It lies in the slot of the session.
     pub fn session_end(&self, id: &str) -> String {
-        [&*self.prefix, ":session-end:", &part(id)].concat()
+        beside(&[&*self.prefix, ":session-end:"].concat(), &self.session(id))
     }
 
     /// The sessions of one user, a sorted set: ids as they stand in keys ([`Self::session_part`]),
@@ -36,12 +58,11 @@ impl Keys {
 
     /// The keys of a session whose id an operator names, also as it was listed.
     pub fn listed_session(&self, id: &str) -> SessionKeys {
-        let [session, end] = self.session_families().map(|family| family + &listed(id));
-        SessionKeys { session, end }
+        SessionKeys::of_part(&self.session_families(), &listed(id))
     }
 
     /// What stands before the id in the keys of sessions, and of what is kept beside them: for
-    /// scripts that find ids in an index.
+    /// whoever finds ids in an index ([`SessionKeys::of_part`]).
     pub fn session_families(&self) -> [String; 2] {
         [format!("{}:session:", self.prefix), format!("{}:session-end:", self.prefix)]
     }

@@ -54,6 +54,11 @@ impl Keys {
         self.tls("version", "")
     }
 
+    /// The wrapped key of the fleet's tickets in an epoch.
+    pub fn tls_tickets(&self, epoch: u64) -> String {
+        self.tls("tickets:", &epoch.to_string())
+    }
+
     /// The window of all orders.
     pub fn tls_orders(&self) -> String {
         self.tls("orders", "")
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!(keys.tls_lease("a.test"), "app:{tls}:lease:a.test");
         assert_eq!(keys.tls_answer("a.test"), "app:{tls}:answer:a.test");
         assert_eq!(keys.tls_version(), "app:{tls}:version");
+        assert_eq!(keys.tls_tickets(41_000), "app:{tls}:tickets:41000");
         assert_eq!(keys.tls_orders(), "app:{tls}:orders");
         assert_eq!(keys.tls_same_orders("a.test"), "app:{tls}:orders:a.test");
     }

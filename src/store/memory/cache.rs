@@ -211,7 +211,7 @@ impl Values {
             Kind::of(&purge.key) == Kind::Epoch && !self.map.contains_key(&purge.key)
         };
         let wanted = purges.iter().filter(is_new).count();
-        let most = self.bounds.epochs;
+        let (most, _) = self.bounds.most(Kind::Epoch);
         if wanted == 0 || self.count(Kind::Epoch) + wanted <= most {
             return Ok(());
         }

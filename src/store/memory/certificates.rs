@@ -1,6 +1,9 @@
 //! Certificates in the embedded store: what a script does in Redis happens under one lock.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{MemoryStore, lock};
 use crate::store::{FencedWrite, SessionValue, StoreError};
@@ -31,5 +34,23 @@ impl MemoryStore {
             values.insert(key, value, Some(*ttl))?;
         }
         Ok(true)
+    }
+
+    /// See [`crate::store::Store::expire`].
+    pub fn expire(&self, key: &str, ttl: Duration) -> bool {
+        let mut values = lock(&self.values);
+        let Some(value) = values.live_mut(key) else { return false };
+        value.expires = Some(Instant::now() + ttl);
+        true
+    }
+
+    /// See [`crate::store::Store::put_new`].
+    pub fn put_new(&self, key: &str, value: &[u8], ttl: Duration) -> Result<bool, StoreError> {
+        let mut values = lock(&self.values);
+        if values.live(key).is_some() {
+            return Ok(false);
+        }
+        let value = SessionValue::Text(Bytes::copy_from_slice(value));
+        values.insert(key, value, Some(ttl)).map(|()| true)
     }
 }

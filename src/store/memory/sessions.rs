@@ -130,8 +130,9 @@ impl MemoryStore {
         let now = Instant::now();
         let mut list = SessionList { count: members.len(), ..SessionList::default() };
         for (part, created) in members.into_iter().rev().take(SESSIONS_MAX) {
-            let beside = values.fields(&format!("{}{part}", families[1]))?;
-            let expires = values.live(&format!("{}{part}", families[0])).and_then(|it| it.expires);
+            let keys = SessionKeys::of_part(families, &part);
+            let beside = values.fields(&keys.end)?;
+            let expires = values.live(&keys.session).and_then(|it| it.expires);
             list.sessions.push(SessionListed {
                 part,
                 created_s: created as u64,
@@ -151,7 +152,7 @@ impl MemoryStore {
         let mut values = lock(&self.values);
         let mut ended = 0;
         for (part, _) in values.members(index)? {
-            let beside = values.fields(&format!("{}{part}", families[1]))?;
+            let beside = values.fields(&SessionKeys::of_part(families, &part).end)?;
             // An id that belongs to somebody else by now is only taken out.
             if field(&beside, INDEX).is_none_or(|owner| owner == index) {
                 ended += usize::from(values.end(families, &part));
@@ -218,10 +219,10 @@ impl Values {
 
     /// Removes a session and what is kept beside it. True when it was alive.
     fn end(&mut self, families: &[String; 2], part: &str) -> bool {
-        let session = format!("{}{part}", families[0]);
+        let SessionKeys { session, end } = SessionKeys::of_part(families, part);
         let was = self.live(&session).is_some();
         self.remove(&session);
-        self.remove(&format!("{}{part}", families[1]));
+        self.remove(&end);
         was
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
-use super::part::Part;
-use crate::store::{Answers, Questions, RevocationStatus, StoreError};
+use super::cut::Cut;
+use super::part::{Origin, Part};
+use crate::store::{Answers, Purge, Questions, Release, Reply, RevocationStatus, StoreError};
 
 impl RedisStore {
     /// See [`crate::store::Store::ask`].
@@ -28,7 +30,13 @@ impl RedisStore {
         let revocation = questions.revocation.map(|_| Ok(RevocationStatus::default()));
         let mut answers = Answers { revocation, ..Answers::default() };
         let parts = Part::of(questions, by_script);
-        let next = self.answer(&parts, deadline, &mut answers).await;
+        let cut;
+        let next = if self.topology.is_spread() {
+            cut = Cut::of(questions, &|key: &str| self.topology.place(key));
+            Box::pin(self.answer_spread(&cut, &parts, deadline, &mut answers)).await
+        } else {
+            self.answer(&parts, deadline, &mut answers).await
+        };
         for part in next {
             if let Part::AnySession(_) = part {
                 // The first hash: the next session is read by the script at once.
@@ -51,11 +59,11 @@ impl RedisStore {
     ) -> Vec<Part<'a>> {
         match self.replies(parts, deadline).await {
             Ok(mut replies) => {
-                let now_ms = self.now_ms();
+                let from = Origin { now_ms: self.now_ms(), place: None };
                 let mut next = Vec::new();
                 each(parts, &mut replies, |part, own| {
                     next.extend(part.next(own));
-                    part.read(own, now_ms, answers);
+                    part.read(own, from, answers);
                 });
                 next
             }
@@ -64,6 +72,108 @@ impl RedisStore {
                 Vec::new()
             }
         }
+    }
+
+    /// The same where keys lie on several servers: one exchange with each, all at once. A part that
+    /// is not answered leaves the others as they are.
+    async fn answer_spread<'a>(
+        &self,
+        cut: &'a Cut,
+        whole: &[Part<'a>],
+        deadline: Instant,
+        answers: &mut Answers,
+    ) -> Vec<Part<'a>> {
+        let parts = cut.parts(whole, &|key: &str| self.topology.place(key));
+        // What is read must be read behind the purges, and servers have no order among them.
+        let (purges, rest): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|part| matches!(part, Part::Purges(_)));
+        if let Some(Part::Purges(keys)) = purges.first() {
+            let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
+            answers.settled = self.change_epochs(&purges).await.is_ok();
+        }
+        let (mut next, mut taken, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let all = self.replies_spread(&rest, deadline).await;
+        for (part, replies) in rest.iter().zip(all) {
+            match replies {
+                Ok(mut own) => {
+                    let place = self.topology.place(part.key());
+                    next.extend(part.next(&own));
+                    taken.extend(part.has_taken(&own).then_some(*part));
+                    let from = Origin { now_ms: self.now_ms(), place: Some(place) };
+                    part.read(&mut own, from, answers);
+                }
+                Err(error) => failed.push((part, error)),
+            }
+        }
+        for (part, error) in failed {
+            let refuses = |status: &RevocationStatus| status.listed || status.gone;
+            let is_judged = matches!(&answers.revocation, Some(Ok(status)) if refuses(status));
+            // One key that revokes is enough, whatever the others would have said.
+            if !(part.is_of_revocation() && is_judged) {
+                part.fail(&error, answers);
+            }
+        }
+        cut.restore(answers);
+        self.give_back(&taken, answers).await;
+        next
+    }
+
+    /// Gives back what was taken in one place, where another one refused.
+    async fn give_back(&self, taken: &[Part<'_>], answers: &Answers) {
+        for part in taken {
+            // What cannot be given back ends by itself; nothing is admitted in its stead.
+            let _ = match (*part, &answers.charges, &answers.leases) {
+                (Part::Charges(asked), Some(Ok(reply)), _) if !reply.allowed => {
+                    self.refund(asked, &reply.at).await
+                }
+                (Part::Leases(asked), _, Some(Ok(reply))) if !reply.allowed => {
+                    let release = Release {
+                        keys: asked.keys.to_vec(),
+                        limits: asked.limits.to_vec(),
+                        holder: asked.holder.to_owned(),
+                        in_doubt: false,
+                    };
+                    self.release(&[release]).await
+                }
+                _ => Ok(()),
+            };
+        }
+    }
+
+    /// The replies to each part, or why there are none.
+    async fn replies_spread(
+        &self,
+        parts: &[Part<'_>],
+        deadline: Instant,
+    ) -> Vec<Reply<Vec<Value>>> {
+        let mut servers: Vec<(usize, Vec<usize>)> = Vec::new();
+        for (position, part) in parts.iter().enumerate() {
+            let server = self.topology.server(self.topology.place(part.key()));
+            match servers.iter_mut().find(|(known, _)| *known == server) {
+                Some((_, positions)) => positions.push(position),
+                None => servers.push((server, vec![position])),
+            }
+        }
+        let asked = servers.iter().map(async |(_, positions)| {
+            let own: Vec<Part<'_>> = positions.iter().map(|at| parts[*at]).collect();
+            let mut each_own = Vec::with_capacity(own.len());
+            match self.replies(&own, deadline).await {
+                Ok(mut replies) => {
+                    each(&own, &mut replies, |_, own| {
+                        each_own.push(Ok(own.iter_mut().map(std::mem::take).collect()));
+                    });
+                }
+                Err(error) => each_own.resize(own.len(), Err(error)),
+            }
+            each_own
+        });
+        let mut all = vec![Err(StoreError::Unavailable); parts.len()];
+        for ((_, positions), replies) in servers.iter().zip(join_all(asked).await) {
+            for (position, replies) in positions.iter().zip(replies) {
+                all[*position] = replies;
+            }
+        }
+        all
     }
 
     /// The replies to the commands of parts, one part after another.

@@ -114,9 +114,17 @@ impl RedisStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut command = redis::cmd("MGET");
-        command.arg(keys);
-        values(self.run_one(command).await?, keys.len())
+        let mut pipeline = Pipeline::with_capacity(2);
+        let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
+        let counts: Vec<usize> = together
+            .map(|keys| {
+                pipeline.add_command(start("MGET")).arg(keys);
+                keys.len()
+            })
+            .collect();
+        let replies = self.run_all(&mut pipeline).await?;
+        let all = replies.into_iter().zip(counts).map(|(reply, keys)| values(reply, keys));
+        Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// See [`crate::store::Store::extend_chunks`].
@@ -174,10 +182,23 @@ impl RedisStore {
 
     /// See [`crate::store::Store::purge`].
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
-        let done = self.topology.transact(changes(purges)?).await;
+        let done = self.change_epochs(purges).await;
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
+    }
+
+    /// Changes epochs: of all servers in turn, and first that of the tags' clock. One that is not
+    /// reached leaves what was changed before it, which makes nothing but misses.
+    pub(super) async fn change_epochs(&self, purges: &[Purge]) -> Result<(), StoreError> {
+        let mut changes: Vec<_> = purges.iter().zip(changes(purges)?).collect();
+        if self.topology.is_spread() {
+            changes.sort_by_key(|(purge, _)| {
+                (Keys::tags_purged(&purge.key).is_none(), self.topology.place(&purge.key))
+            });
+        }
+        let changes = changes.into_iter().map(|(_, change)| change).collect();
+        self.topology.transact(changes).await.map(|_| ())
     }
 
     /// See [`crate::store::Store::tags`].
@@ -189,13 +210,7 @@ impl RedisStore {
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         let mark = self.tracker.get().and_then(Tracker::mark);
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.add_command(start("MGET")).arg(keys).arg(clock);
-        // Read behind the epochs, so that no purge in between is missed.
-        pipeline.add_command(notes_call(&notes, USUAL));
-        let mut replies = self.run(&mut pipeline).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_default();
-        let read = values(next(), keys.len() + 1)?;
+        let (read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
         let mut epochs = CachedReply::of_epochs(&read).epochs;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
             tracker.learn(mark, keys, &epochs);
@@ -204,7 +219,7 @@ impl RedisStore {
             return Ok(Some(epochs));
         }
         let names = purged::names(keys.iter().map(String::as_str));
-        let mut noted = value(next()).unwrap_or_default();
+        let mut noted = value(noted).unwrap_or_default();
         let mut is_changed = purged::changed(&noted, USUAL, since, &names);
         if is_changed.is_none() && noted.len() == USUAL {
             // Many purges in one fetch.
@@ -213,6 +228,26 @@ impl RedisStore {
             is_changed = purged::changed(&noted, MOST, since, &names);
         }
         Ok((is_changed == Some(false)).then_some(epochs))
+    }
+
+    /// The epochs of tags and of their clock, and notes that are read behind them, so that no purge
+    /// in between is missed.
+    async fn tags_and_notes(
+        &self,
+        keys: &[String],
+        clock: &str,
+        notes: &str,
+    ) -> Result<(Vec<Option<Bytes>>, Value), StoreError> {
+        if self.topology.is_spread() {
+            let read = self.chunks(&[keys, &[clock.to_owned()]].concat()).await?;
+            return Ok((read, self.run_one(notes_call(notes, USUAL)).await?));
+        }
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.add_command(start("MGET")).arg(keys).arg(clock);
+        pipeline.add_command(notes_call(notes, USUAL));
+        let mut replies = self.run(&mut pipeline).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_default();
+        Ok((values(next(), keys.len() + 1)?, next()))
     }
 
     /// See [`crate::store::Store::withdraw_all`].

@@ -1,5 +1,7 @@
 //! Certificates in Redis. The script travels with the call: it is rare.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::Value;
 
@@ -38,5 +40,24 @@ impl RedisStore {
             Value::Int(written) => Ok(written == 1),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// See [`crate::store::Store::expire`].
+    pub async fn expire(&self, key: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(key).arg(millis(ttl));
+        Ok(matches!(self.run_one(command).await?, Value::Int(1)))
+    }
+
+    /// See [`crate::store::Store::put_new`].
+    pub async fn put_new(
+        &self,
+        key: &str,
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
+        Ok(self.run_one(command).await? != Value::Nil)
     }
 }

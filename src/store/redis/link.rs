@@ -71,6 +71,11 @@ impl Link {
         self.slot.get()
     }
 
+    /// Whether there is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.slot.is_taken()
+    }
+
     /// Returns once there is a connection.
     pub(super) async fn connected(&self) {
         let found = self.found.notified();
@@ -185,6 +190,14 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    /// Ends the connection, and the supervisor that waits for its loss.
+    fn drop(&mut self) {
+        self.slot.clear();
+        self.slot.lost.notify_one();
+    }
+}
+
 /// Looks at the server's clock from time to time. Ends when the link is dropped.
 pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
     loop {
@@ -274,8 +287,9 @@ async fn connect(
     let says = &link.node.says;
     let attempt = async {
         let connection = dial(settings, &link.node, on_push).await?;
-        // A replica loads scripts and reads sessions, and refuses only what writes.
-        if is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
+        // A replica loads scripts and reads sessions, and refuses only what writes. One in a
+        // cluster sends on whatever it is asked.
+        if !link.node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }

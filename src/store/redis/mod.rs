@@ -10,8 +10,10 @@ mod ask;
 mod cache;
 mod call;
 mod certificates;
+mod cluster;
 mod connect_error;
 mod connection;
+mod cut;
 mod dial;
 mod encode;
 mod eviction;
@@ -26,7 +28,9 @@ mod reply;
 mod resp;
 mod says;
 mod scripts;
+mod server;
 mod sessions;
+mod slots;
 mod stream;
 mod topology;
 mod track;
@@ -39,6 +43,7 @@ use redis::{Cmd, Pipeline, Value};
 
 pub use self::follow::Followed;
 
+use self::cut::Cut;
 use self::follow::Follower;
 use self::reply::server_error;
 use self::stream::{Told, millis};
@@ -46,7 +51,8 @@ use self::topology::Topology;
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    ChargedAt, Charges, News, Release, Revocation, RevocationKeys, RevocationStatus, StoreError,
+    ChargedAt, Charges, News, Questions, Release, Revocation, RevocationKeys, RevocationStatus,
+    StoreError,
 };
 use crate::config;
 
@@ -121,15 +127,21 @@ impl RedisStore {
 
     /// See [`super::Store::refund`].
     pub async fn refund(&self, charges: Charges<'_>, at: &ChargedAt) -> Result<(), StoreError> {
-        let Charges { set, keys } = charges;
-        let at = &at.micros().to_le_bytes()[..6];
+        let cut =
+            Cut::of(&Questions { charges: Some(charges), ..Questions::default() }, &|key: &str| {
+                self.topology.place(key)
+            });
         let script = &self.topology.scripts.refund;
-        let mut pipeline = Pipeline::with_capacity(1);
-        // The script travels with the call: a refund is rare, and must not fail because the server
-        // forgot it.
-        let mut call = redis::cmd("EVAL");
-        call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
-        pipeline.add_command(call);
+        let mut pipeline = Pipeline::with_capacity(2);
+        for (set, keys) in cut.charges() {
+            let place = self.topology.place(keys.first().map_or("", String::as_str));
+            let at = &at.micros_in(place).to_le_bytes()[..6];
+            // The script travels with the call: a refund is rare, and must not fail because the
+            // server forgot it.
+            let mut call = redis::cmd("EVAL");
+            call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
+            pipeline.add_command(call);
+        }
         self.run_all(&mut pipeline).await.map(|_| ())
     }
 

@@ -14,6 +14,8 @@ use crate::config::StoreUrl;
 #[derive(Debug)]
 pub(super) struct Node {
     address: StoreUrl,
+    /// Host and port, where there are several to tell apart.
+    name: Option<String>,
     pub(super) says: Arc<Says>,
     misses: Misses,
     slots: Mutex<Vec<Weak<Slot>>>,
@@ -28,11 +30,34 @@ impl Node {
     pub(super) fn new(address: &StoreUrl) -> Self {
         Self {
             address: address.clone(),
+            name: None,
             says: Arc::default(),
             misses: Misses::default(),
             slots: Mutex::default(),
             is_up: AtomicBool::new(false),
             is_unreachable: AtomicBool::new(false),
+        }
+    }
+
+    /// The same of a server of a Redis Cluster.
+    pub(super) fn of_cluster(address: &StoreUrl) -> Self {
+        let name = match address {
+            StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
+            _ => None,
+        };
+        Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address) }
+    }
+
+    /// Whether it is one of a Redis Cluster's servers.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// The host that it was found at.
+    pub(super) fn host(&self) -> &str {
+        match &self.address {
+            StoreUrl::Redis { host, .. } => host,
+            _ => "",
         }
     }
 
@@ -70,7 +95,7 @@ impl Node {
         self.misses.forget();
         self.is_unreachable.store(false, Ordering::Relaxed);
         if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!("the store answers");
+            tracing::info!(server = self.name, "the store answers");
         }
     }
 
@@ -81,6 +106,7 @@ impl Node {
         }
         if self.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(
+                server = self.name,
                 "the store is lost; serving as store.on_outage says until it answers again"
             );
         }
@@ -90,7 +116,7 @@ impl Node {
     /// An attempt to connect failed.
     pub(super) fn is_out_of_reach(&self, error: &ConnectError) {
         if !self.is_unreachable.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the store cannot be reached; trying on");
+            tracing::warn!(%error, server = self.name, "the store cannot be reached; trying on");
         }
     }
 }

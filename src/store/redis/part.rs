@@ -2,9 +2,8 @@
 //! replies to those; none knows of another. So parts can be asked apart, and one of them again.
 //!
 //! In a Redis Cluster all keys of a part must lie in one slot. Those that name several keys
-//! ([`Part::Blacklist`], [`Part::Charges`], [`Part::Leases`], [`Part::Epochs`],
-//! [`Part::Purges`]) can be cut by slots into parts of the same kind, in order: what they
-//! read adds up.
+//! ([`Part::Blacklist`], [`Part::Charges`], [`Part::Leases`], [`Part::Epochs`]) are cut by slots
+//! into parts of the same kind (`cut`): what they read adds up.
 
 use bytes::Bytes;
 use redis::{Pipeline, Value};
@@ -27,6 +26,15 @@ const ENDS_BYTES_MAX: i64 = 64;
 /// What `scripts/take.lua` packs: whether it is allowed and when that was, and each window.
 const CHARGES_HEAD_BYTES: usize = 7;
 const CHARGES_STATE_BYTES: usize = 28;
+
+/// Where replies come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// The time of the store's clock.
+    pub(super) now_ms: u64,
+    /// The place of the part's keys, where there are several places.
+    pub(super) place: Option<u16>,
+}
 
 /// One part of a question.
 #[derive(Debug, Clone, Copy)]
@@ -215,8 +223,22 @@ impl<'a> Part<'a> {
         !matches!(self, Self::End(_)) || matches!(answers.session, Some(Ok(None)))
     }
 
-    /// Takes its replies into the answers. `now_ms` is the time of the store's clock.
-    pub(super) fn read(&self, replies: &mut [Value], now_ms: u64, answers: &mut Answers) {
+    /// Whether it asks for what revokes a token.
+    pub(super) fn is_of_revocation(&self) -> bool {
+        matches!(self, Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_))
+    }
+
+    /// Whether units or slots were taken, by its replies.
+    pub(super) fn has_taken(&self, replies: &[Value]) -> bool {
+        match (self, replies) {
+            (Self::Charges(_), [Value::BulkString(packed)]) => packed.first() == Some(&1),
+            (Self::Leases(_), [Value::Array(parts)]) => parts.first() == Some(&Value::Int(1)),
+            _ => false,
+        }
+    }
+
+    /// Takes its replies into the answers.
+    pub(super) fn read(&self, replies: &mut [Value], from: Origin, answers: &mut Answers) {
         let mut replies = replies.iter_mut().map(std::mem::take);
         let mut next = || replies.next().unwrap_or_default();
         match *self {
@@ -247,8 +269,10 @@ impl<'a> Part<'a> {
                 };
             }
             Self::Charges(asked) => {
-                join(&mut answers.charges, charges(next(), asked.keys.len()), |known, more| {
+                let found = charges(next(), asked.keys.len(), from);
+                join(&mut answers.charges, found, |known, more| {
                     known.allowed &= more.allowed;
+                    known.at.also(more.at);
                     known.windows.extend(more.windows);
                 });
             }
@@ -270,7 +294,7 @@ impl<'a> Part<'a> {
                     // A server that takes no writes now has no lock to give; what was read is good.
                     taken => value(taken),
                 });
-                let found = entry(next(), asked.variants.len(), now_ms);
+                let found = entry(next(), asked.variants.len(), from.now_ms);
                 with(&mut answers.cached, found, |reply, (vary, variants)| {
                     reply.holder = holder.flatten();
                     (reply.vary, reply.variants) = (vary, variants);
@@ -404,11 +428,15 @@ fn pairs(flat: Vec<Value>) -> Reply<Vec<(Bytes, Bytes)>> {
     Ok(fields)
 }
 
-fn charges(reply: Value, expected: usize) -> Reply<ChargeReply> {
+fn charges(reply: Value, expected: usize, from: Origin) -> Reply<ChargeReply> {
     let Value::BulkString(packed) = reply else { return Err(unexpected(&reply)) };
-    decode_charges(&packed, expected).ok_or_else(|| {
+    let mut reply = decode_charges(&packed, expected).ok_or_else(|| {
         StoreError::Refused("the limiter script answered in another form".to_owned())
-    })
+    })?;
+    if let Some(place) = from.place {
+        reply.at = reply.at.in_place(place);
+    }
+    Ok(reply)
 }
 
 /// Reads what `scripts/take.lua` packed.

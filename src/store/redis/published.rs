@@ -62,6 +62,16 @@ impl Slot {
         self.current.load_full()
     }
 
+    /// Whether there is one.
+    pub(super) fn is_taken(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Takes whatever is in service out of it.
+    pub(super) fn clear(&self) {
+        self.current.store(None);
+    }
+
     /// Puts a connection into service.
     pub(super) fn put(&self, published: &Arc<Published>) {
         self.current.store(Some(Arc::clone(published)));

@@ -72,7 +72,7 @@ const TEXTS: [(Condition, &str, &str); 16] = [
     (
         IsCluster,
         "Redis is a node of a Redis Cluster, which sends clients on (MOVED, CROSSSLOT)",
-        "name a Redis outside a cluster in store.url",
+        "write redis-cluster:// in store.url",
     ),
     (
         Busy,
@@ -151,15 +151,22 @@ pub(super) struct Says {
     /// By condition: the milliseconds from the start to when it was last met with, and one more; 0
     /// while it does not hold.
     seen_ms: [AtomicU64; TEXTS.len()],
+    /// Whether being sent on is what one expects.
+    is_cluster: bool,
 }
 
 impl Default for Says {
     fn default() -> Self {
-        Self { started: Instant::now(), seen_ms: Default::default() }
+        Self { started: Instant::now(), seen_ms: Default::default(), is_cluster: false }
     }
 }
 
 impl Says {
+    /// Of a server of a Redis Cluster that is spoken to as one.
+    pub(super) fn in_cluster() -> Self {
+        Self { is_cluster: true, ..Self::default() }
+    }
+
     /// A condition was met with.
     pub(super) fn note(&self, condition: Condition) {
         self.note_with(condition, "");
@@ -190,7 +197,9 @@ impl Says {
 
     /// Takes note of an error by its code.
     pub(super) fn note_error(&self, code: &str, details: Option<&str>) {
-        if let Some(condition) = Condition::of_code(code) {
+        if let Some(condition) = Condition::of_code(code)
+            && !(self.is_cluster && condition == IsCluster)
+        {
             let command = details.filter(|_| condition == NoPermission).and_then(denied_command);
             self.note_with(condition, command.unwrap_or_default());
         }

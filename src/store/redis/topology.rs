@@ -2,78 +2,92 @@
 //! questions and of everything else, by [`Topology::run`] and [`Topology::transact`]; who listens
 //! for long has a connection of its own, by [`Topology::dial`].
 //!
-//! Today there is one server, and each thread has a connection to it. What knows several (a
-//! Cluster, by the slots of keys; Sentinel, by who is the primary now) goes behind the same face:
-//! nobody beside this file and below it knows a server or a connection.
+//! There is one server, or a Cluster of them (`cluster`), in which the slot of a command's key says
+//! whose it is. Nobody beside these files and those below them knows a server or a connection.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, PushInfo, Value};
 use tokio::time::Instant;
 
+use super::cluster::Cluster;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::dial;
-use super::eviction;
-use super::link::{self, Link};
 use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
-use super::scripts::{Forgotten, Scripts};
+use super::scripts::Scripts;
+use super::server::Server;
+use super::slots::key_of;
 use super::stream::executed;
-use crate::base::shard::{self, SHARDS};
-use crate::config;
+use crate::config::{self, StoreUrl};
 use crate::store::StoreError;
+use crate::store::keys::slot;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) settings: config::Store,
     pub(super) scripts: Arc<Scripts>,
-    node: Arc<Node>,
-    /// For whoever asks from a thread that did not join.
-    home: Arc<Link>,
-    joined: Box<[OnceLock<Arc<Link>>]>,
+    servers: Servers,
+}
+
+#[derive(Debug)]
+enum Servers {
+    One(Arc<Server>),
+    Cluster(Arc<Cluster>),
 }
 
 impl Topology {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub(super) fn open(settings: &config::Store) -> Arc<Self> {
-        let (node, scripts) = (Arc::new(Node::new(&settings.url)), Arc::new(Scripts::new()));
-        let home = Link::start(settings, &node, &scripts);
-        tokio::spawn(link::keep_time(Arc::downgrade(&home)));
-        tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
-        Arc::new(Self {
-            settings: settings.clone(),
-            scripts,
-            node,
-            home,
-            joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
-        })
+        let scripts = Arc::new(Scripts::new());
+        let servers = match &settings.url {
+            StoreUrl::Cluster { seeds } => {
+                Servers::Cluster(Cluster::open(settings, &scripts, seeds.clone()))
+            }
+            url => Servers::One(Arc::new(Server::start(settings, Node::new(url), &scripts))),
+        };
+        Arc::new(Self { settings: settings.clone(), scripts, servers })
     }
 
     /// Gives the current thread connections of its own, driven by its own runtime.
     pub(super) async fn join(&self) {
-        let start = || Link::start(&self.settings, &self.node, &self.scripts);
-        self.joined[shard::mine()].get_or_init(start);
+        match &self.servers {
+            Servers::One(server) => server.join(&self.settings, &self.scripts),
+            Servers::Cluster(cluster) => cluster.join(),
+        }
         self.first_connection(self.settings.connect_timeout).await;
     }
 
     /// Waits until the current thread can ask, for `timeout` at most. False when it cannot yet.
     pub(super) async fn first_connection(&self, timeout: Duration) -> bool {
-        tokio::time::timeout(timeout, self.link().connected()).await.is_ok()
+        let connected = async {
+            match &self.servers {
+                Servers::One(server) => server.connected().await,
+                Servers::Cluster(cluster) => cluster.connected().await,
+            }
+        };
+        tokio::time::timeout(timeout, connected).await.is_ok()
     }
 
-    /// Whether what is asked now would reach Redis.
+    /// Whether what is asked now would reach Redis; of a Cluster, any server of it.
     pub(super) fn is_connected(&self) -> bool {
-        self.home.get().is_some()
+        match &self.servers {
+            Servers::One(server) => server.home().is_up(),
+            Servers::Cluster(cluster) => cluster.is_connected(),
+        }
     }
 
     /// See [`crate::store::Store::clock_offset_ms`].
     pub(super) fn clock_offset_ms(&self) -> i64 {
-        self.home.clock_offset_ms()
+        match &self.servers {
+            Servers::One(server) => server.home().clock_offset_ms(),
+            Servers::Cluster(cluster) => cluster.clock_offset_ms(),
+        }
     }
 
     /// When what is asked now must be answered.
@@ -81,31 +95,69 @@ impl Topology {
         Instant::now() + self.settings.timeout
     }
 
+    /// Whether keys lie on several servers, so that what names several of them is cut by
+    /// [`Self::place`].
+    pub(super) fn is_spread(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
+    }
+
+    /// Keys of the same place may stand in one command; the same number for all keys where
+    /// everything lies on one server.
+    pub(super) fn place(&self, key: &str) -> u16 {
+        if self.is_spread() { slot(key.as_bytes()) } else { 0 }
+    }
+
+    /// A number that is the same for places of one server.
+    pub(super) fn server(&self, place: u16) -> usize {
+        match &self.servers {
+            Servers::One(_) => 0,
+            Servers::Cluster(cluster) => cluster.server(place),
+        }
+    }
+
     /// Runs commands: one reply for each, in their order, errors of single commands among them. One
-    /// exchange, and another one for what surely did not run and can be repeated: scripts that the
-    /// server has forgotten.
+    /// exchange with each server that they name keys of, and another one for what surely did not
+    /// run and can be repeated: scripts that a server has forgotten, and what it sent on.
+    ///
+    /// All keys of a command lie in one place, and so do those of a transaction.
     ///
     /// # Errors
-    /// There is no connection, or no answer in time, or none that can be one to these commands.
+    /// There is no connection, or no answer in time, or none that can be one to these commands; to
+    /// any of them.
     pub(super) async fn run(
         &self,
         pipeline: &mut Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
-        let mut replies = self.link().exchange(pipeline, deadline).await?;
-        if let Some(forgotten) = Forgotten::among(&replies) {
-            let mut again = forgotten.again(pipeline, &self.scripts);
-            let second = Box::pin(self.link().exchange(&mut again, deadline)).await?;
-            forgotten.merge(&mut replies, second);
+        match &self.servers {
+            Servers::One(server) => server.exchange(pipeline, &self.scripts, deadline).await,
+            Servers::Cluster(cluster) => Box::pin(cluster.run(pipeline, deadline)).await,
+        }
+    }
+
+    /// Carries out changes of which each must succeed, in their order: one reply for each. Those of
+    /// one place that stand together happen all at once.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or the first error among the replies. What stood before it has happened.
+    pub(super) async fn transact(&self, changes: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {
+        let mut replies = Vec::with_capacity(changes.len());
+        let mut changes = changes.into_iter().peekable();
+        let place = |change: &Cmd| {
+            if self.is_spread() { key_of(change).map(slot) } else { None }
+        };
+        while let Some(first) = changes.next() {
+            let here = place(&first);
+            let mut together = vec![first];
+            while let Some(next) = changes.next_if(|next| place(next) == here) {
+                together.push(next);
+            }
+            replies.extend(self.transact_at_once(together).await?);
         }
         Ok(replies)
     }
 
-    /// Carries out changes of which each must succeed, all at once: one reply for each.
-    ///
-    /// # Errors
-    /// As [`Self::run`], or the first error among the replies.
-    pub(super) async fn transact(&self, changes: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {
+    async fn transact_at_once(&self, changes: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(changes.len() + 3);
         put_transaction(&mut pipeline, changes);
         let replies = executed(self.run(&mut pipeline, self.deadline()).await?);
@@ -126,24 +178,30 @@ impl Topology {
     /// There is none.
     pub(super) async fn dial(
         &self,
-        _key: &str,
+        key: &str,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
-        let attempt = dial(&self.settings, &self.node, on_push);
+        let server = self.owner(key).ok_or(ConnectError::Timeout)?;
+        let attempt = dial(&self.settings, &server.node, on_push);
         let dialled = tokio::time::timeout(self.settings.connect_timeout, attempt).await;
         dialled.map_err(|_| ConnectError::Timeout)?
     }
 
     /// A reply about `key` had an impossible form: what comes next on that connection may be
     /// somebody else's, so it is given up.
-    pub(super) fn distrust(&self, _key: &str) -> StoreError {
-        self.link().lose();
-        self.node.says.note(Condition::ForeignReply);
+    pub(super) fn distrust(&self, key: &str) -> StoreError {
+        if let Some(server) = self.owner(key) {
+            server.link().lose();
+            server.node.says.note(Condition::ForeignReply);
+        }
         StoreError::Unavailable
     }
 
-    fn link(&self) -> &Arc<Link> {
-        self.joined[shard::mine()].get().unwrap_or(&self.home)
+    fn owner(&self, key: &str) -> Option<Arc<Server>> {
+        match &self.servers {
+            Servers::One(server) => Some(Arc::clone(server)),
+            Servers::Cluster(cluster) => cluster.owner(slot(key.as_bytes())),
+        }
     }
 }
 

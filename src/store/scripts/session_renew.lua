@@ -1,7 +1,7 @@
 -- session_renew: moves a session's expiry out, never in, and notes when and why it will end.
 -- KEYS[1]  the session      KEYS[2]  what is kept beside it
 -- ARGV[1]  its life in ms   ARGV[2]  when it ends at the latest, Unix ms, '' for never   ARGV[3]  how long its end is remembered, ms
--- reply    1, or 0 when it is gone or its time is up
+-- reply    0 when it is gone or its time is up, else {the key of the index that it stands in or '', how long that must stay, ms}
 local left = redis.call('PTTL', KEYS[1])
 if left == -2 then return 0 end
 local time = redis.call('TIME')
@@ -19,7 +19,4 @@ local why = latest and at >= latest and 'expired' or 'idle'
 local kept = string.format('%.0f', at + ARGV[3])
 redis.call('HSET', KEYS[2], 'ends', string.format('%s %.0f', why, at), 'seen', string.format('%.0f', now))
 redis.call('PEXPIREAT', KEYS[2], kept)
--- The index must outlive each of its sessions. One without an expiry is the application's, and GT leaves it so.
-local index = redis.call('HGET', KEYS[2], 'index')
-if index then redis.call('PEXPIREAT', index, kept, 'GT') end
-return 1
+return {redis.call('HGET', KEYS[2], 'index') or '', string.format('%.0f', at + ARGV[3] - now)}

@@ -1,6 +1,6 @@
 //! Several gateways and one Redis: one account, one order, one certificate, whoever dies.
 
-use super::{LONG, Node, ask_all, key, record};
+use super::{LONG, Node, SECRET, ask_all, key, record};
 use crate::support::{Pebble, Redis, TcpProxy, eventually};
 
 const NAMES: &str = "['a.test']";
@@ -154,6 +154,32 @@ fn without_redis_what_is_there_is_shown_and_nothing_is_ordered() {
 }
 
 #[test]
+fn a_follower_that_could_not_read_a_certificate_tries_again() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    ask_all(&pebble, &[&node]);
+    let client = pebble.client();
+    let certificate = node.shows(&client, "a.test");
+    drop(node);
+    let place = key("cert:a.test");
+    let record = redis.cli(&["GET", &place]);
+    redis.cli(&["DEL", &place]);
+    redis.cli(&["RPUSH", &place, "no text"]);
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    // Only who follows looks again within the test.
+    let follower = Node::of_fleet(&pebble, &redis.url(), NAMES, &QUICK.replace("'1s'", "'1h'"));
+    // It is read at the start, by who looks after it, and by who follows.
+    eventually("it is read in vain", || {
+        let errors = redis.cli(&["INFO", "errorstats"]);
+        let count = errors.split("errorstat_WRONGTYPE:count=").nth(1);
+        count.is_some_and(|it| it.trim_end().lines().next().unwrap().parse::<u32>().unwrap() > 2)
+    });
+    redis.cli(&["SET", &place, &record, "EX", "600"]);
+    assert_eq!(follower.shows(&client, "a.test"), certificate);
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
 fn a_redis_that_lost_everything_gets_the_certificate_back() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
     let acme = format!("{QUICK}\ncheck = '100ms'");
@@ -168,17 +194,52 @@ fn a_redis_that_lost_everything_gets_the_certificate_back() {
 }
 
 #[test]
-fn another_secret_reads_nothing_and_orders_nothing() {
+fn each_certificate_begins_the_life_of_the_account_anew() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
     let node = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
     ask_all(&pebble, &[&node]);
     node.connects(&pebble.client(), "a.test");
-    let mut record = record(&redis, "cert:a.test");
-    let other = record["key"].as_str().unwrap().replace("aes-256-gcm:A", "aes-256-gcm:B");
-    let other = other.replace("aes-256-gcm:", "aes-256-gcm:AAAA");
-    record["key"] = other.into();
-    redis.cli(&["SET", &key("cert:a.test"), &record.to_string(), "EX", "600"]);
-    let stranger = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
-    stranger.says("is server.tls.secret the same on all gateways?");
-    assert_eq!(pebble.orders(), 1);
+    let was = record(&redis, "account");
+    redis.cli(&["PEXPIRE", &key("account"), "600000"]);
+    node.reload("names = ['a.test', 'b.test']", "names = ['a.test']");
+    node.connects(&pebble.client(), "b.test");
+    let year = 365 * 24 * 3_600_000;
+    eventually("it lives another year", || {
+        redis.cli(&["PTTL", &key("account")]).parse::<i64>().unwrap() > year - 600_000
+    });
+    assert_eq!(record(&redis, "account"), was);
+}
+
+#[test]
+fn another_secret_reads_nothing_and_orders_anew() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let old = Node::of_fleet(&pebble, &redis.url(), NAMES, &format!("{QUICK}\ncheck = '100ms'"));
+    ask_all(&pebble, &[&old]);
+    let client = pebble.client();
+    let certificate = old.shows(&client, "a.test");
+    let secret = SECRET.replace("an example", "another secret");
+    let started = |secret: &str| {
+        let tables = format!("[store]\nurl = \"{}\"", redis.url());
+        Node::start_with(&pebble, NAMES, secret, ["", QUICK, &tables])
+    };
+    let new = started(&secret);
+    ask_all(&pebble, &[&new]);
+    let renewed = new.shows(&client, "a.test");
+    assert_ne!(renewed, certificate);
+    for what in ["a stored certificate is not used", "the account is not used"] {
+        new.says(what);
+    }
+    let said = new.gateway.stderr();
+    for key in ["cert:a.test", "account"] {
+        assert!(said.contains(&format!("the secret key in {} cannot be read", self::key(key))));
+    }
+    assert!(said.contains("server.tls.secret, which must be the same"), "{said}");
+    assert_eq!((pebble.orders(), pebble.accounts()), (2, 2));
+    // Who still has the old secret goes on with what it has, and says so once.
+    old.says("a stored certificate is not used");
+    assert_eq!(old.shows(&client, "a.test"), certificate);
+    // The rest of the fleet follows, and orders nothing.
+    assert_eq!(started(&secret).shows(&client, "a.test"), renewed);
+    assert_eq!(old.gateway.stderr().matches("a stored certificate is not used").count(), 1);
+    assert_eq!(pebble.orders(), 2);
 }

@@ -1,8 +1,8 @@
 //! One gateway: how a certificate comes, and what clients see until then.
 
-use super::{LONG, Node, SECRET};
+use super::{LONG, Node, SECRET, key};
 use crate::support::tls::exchange;
-use crate::support::{Client, Folder, Gateway, Pebble, operate, run};
+use crate::support::{Client, Folder, Gateway, Pebble, Redis, operate, run};
 
 #[test]
 fn a_certificate_comes_by_http() {
@@ -89,6 +89,23 @@ fn a_token_of_nobody_here_is_a_request_like_any_other() {
 }
 
 #[test]
+fn tokens_are_looked_for_only_where_they_are_used() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.be_away(true);
+    let token = "x".repeat(43);
+    for (challenges, answer) in
+        [("http-01", format!("{token}.print")), ("tls-alpn-01", "hello".into())]
+    {
+        let acme = format!("challenges = ['{challenges}']");
+        let node = Node::of_fleet(&pebble, &redis.url(), "['a.test']", &acme);
+        let place = key(&format!("answer:{token}"));
+        redis.cli(&["SET", &place, &format!("{token}.print"), "EX", "600"]);
+        let path = format!("/.well-known/acme-challenge/{token}");
+        assert_eq!(Client::get(node.clear, &path).send().text(), answer, "{challenges}");
+    }
+}
+
+#[test]
 fn the_authority_is_answered_before_redirects_and_limits() {
     let pebble = Pebble::start(LONG);
     let more = "[limits.none]\nkey = [\"address\"]\nallow = [\"1/1h\"]\n\
@@ -111,6 +128,18 @@ fn what_the_fleet_may_order_is_counted_before_the_authority_is_asked() {
     node.says("server.tls.acme.same_orders is used up");
     node.counts("portcullis_acme_orders_total", "over_budget", 2.0);
     assert_eq!(pebble.orders(), 2);
+}
+
+#[test]
+fn an_order_that_may_stand_with_the_authority_counts() {
+    let pebble = Pebble::start(LONG);
+    pebble.hold("order-plz");
+    let acme = "same_orders = '1/1h'\nretry = '1s'\ntimeout = '2s'\nchallenges = ['http-01']";
+    let node = Node::alone(&pebble, "['a.test']", acme);
+    pebble.is_holding("order-plz");
+    node.says("no whole answer within server.tls.acme.timeout");
+    node.says("server.tls.acme.same_orders is used up");
+    assert_eq!(pebble.orders(), 1);
 }
 
 #[test]

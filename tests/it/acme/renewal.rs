@@ -36,6 +36,18 @@ fn the_authority_chooses_the_time_and_learns_what_is_replaced() {
 }
 
 #[test]
+fn an_authority_that_says_to_wait_for_ever_stops_nobody() {
+    let pebble = Pebble::start(LONG);
+    pebble.want_renewal((1_000_000_000, 1_000_000_001));
+    pebble.want_retry_after("18446744073709551615");
+    let node = Node::alone(&pebble, "['a.test']", &format!("{QUICK}\ncheck = '1s'"));
+    let client = pebble.client();
+    let first = node.shows(&client, "a.test");
+    eventually("there is another", || node.shows(&client, "a.test") != first);
+    assert!(!node.gateway.stderr().contains("panicked"), "{}", node.gateway.stderr());
+}
+
+#[test]
 fn the_authority_may_wait_longer_than_we_would() {
     let pebble = Pebble::start(30);
     // Far beyond its end: a twentieth of its life bounds that.

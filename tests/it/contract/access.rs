@@ -63,7 +63,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let lock = Some(WantedLock { lock: &held, ttl: minute });
         let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock };
         for session in ["app:session:hash", "app:session:text", "app:session:none"] {
-            let end = session.replace("session", "session-end");
+            let end = format!("app:session-end:{{{session}}}");
             let questions = Questions {
                 revocation: Some(RevocationKeys {
                     blacklist: &blacklist,

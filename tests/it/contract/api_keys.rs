@@ -6,10 +6,10 @@ use bytes::Bytes;
 use portcullis::store::keys::Keys;
 use portcullis::store::{ApiKeyWrite, Questions, Revocation, RevocationKeys};
 
-use super::{MINUTE, Subject, over_both_stores};
+use super::{MINUTE, Subject, over_all_stores};
 use crate::support::PATIENCE;
 
-over_both_stores![
+over_all_stores![
     a_key_is_found_by_its_id_and_listed_newest_first,
     a_key_ends_with_its_id_its_place_and_a_revocation,
     an_index_lives_as_long_as_the_longest_key,

@@ -10,10 +10,10 @@ use portcullis::store::{
     VARIANTS_MAX, VARY, WantedLock, hard_halves, soft_halves,
 };
 
-use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_both_stores, words};
+use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_all_stores, words};
 use crate::support::PATIENCE;
 
-over_both_stores![
+over_all_stores![
     a_variant_is_kept_and_found,
     each_variant_is_its_own,
     the_newest_sets_of_names_are_remembered,
@@ -419,7 +419,7 @@ async fn what_an_application_wrote_under_our_keys_is_nothing(it: Subject) {
     assert_eq!(it.store.chunks(&words(&["c:0"])).await, Ok(vec![None]));
     assert_eq!(it.remember(&entry("-", "", "ours")).await, Remembered::Stored);
     assert_eq!(it.variants(&["-"]).await, [Some("ours".to_owned())]);
-    let strange = "app:cache:{shop/s}:entry:r:";
+    let strange = "app:cache:{shop/p}:entry:s:";
     it.write_fields(strange, &[(VARY, "\n\n\n\n\n\n\n\n"), ("-", "x"), ("two", "")]);
     let found = it.store.variants(strange, &words(&["-", "two"])).await;
     assert_eq!(found, Ok(vec![None, None]));

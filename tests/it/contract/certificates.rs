@@ -4,9 +4,14 @@ use bytes::Bytes;
 use portcullis::store::keys::Keys;
 use portcullis::store::{FencedWrite, HeldLock};
 
-use super::{MINUTE, Subject, over_both_stores};
+use super::{MINUTE, Subject, over_all_stores};
 
-over_both_stores![only_who_has_the_lease_writes, a_value_is_read_whole_or_not_at_all,];
+over_all_stores![
+    only_who_has_the_lease_writes,
+    a_value_is_read_whole_or_not_at_all,
+    a_life_begins_anew_and_the_value_stays,
+    who_comes_first_writes,
+];
 
 fn lease(token: &str) -> HeldLock {
     HeldLock { key: Keys::new("app").tls_lease("a.test"), token: token.to_owned() }
@@ -49,4 +54,23 @@ async fn a_value_is_read_whole_or_not_at_all(it: Subject) {
     let hash = Keys::new("app").tls_certificate("hash.test");
     it.write_fields(&hash, &[("a", "b")]);
     assert!(it.store.read(&hash, 10).await.is_err(), "that is no value");
+}
+
+async fn a_life_begins_anew_and_the_value_stays(it: Subject) {
+    let key = Keys::new("app").tls_account();
+    assert_eq!(it.store.expire(&key, MINUTE).await, Ok(false), "there is none");
+    it.store.put(&key, b"value", MINUTE).await.unwrap();
+    assert_eq!(it.store.expire(&key, 10 * MINUTE).await, Ok(true));
+    assert_eq!(it.store.read(&key, 10).await, Ok(Some(Bytes::from_static(b"value"))));
+    let ttl = it.ttl(&key).await.unwrap();
+    assert!(ttl <= 10 * MINUTE && ttl > 5 * MINUTE, "{ttl:?}");
+}
+
+async fn who_comes_first_writes(it: Subject) {
+    let key = Keys::new("app").tls_tickets(1);
+    assert_eq!(it.store.put_new(&key, b"first", MINUTE).await, Ok(true));
+    assert_eq!(it.store.put_new(&key, b"second", 10 * MINUTE).await, Ok(false));
+    assert_eq!(it.store.read(&key, 10).await, Ok(Some(Bytes::from_static(b"first"))));
+    let ttl = it.ttl(&key).await.unwrap();
+    assert!(ttl <= MINUTE && ttl > MINUTE / 2, "{ttl:?}");
 }

@@ -11,7 +11,7 @@ use portcullis::store::{
 use tokio::time::Instant;
 
 use super::caching::entry;
-use super::{Subject, over_both_stores, over_redis, words};
+use super::{Subject, over_all_stores, over_redis, words};
 use crate::support::PATIENCE;
 
 /// Windows of an hour with these limits: nothing leaves them while a test runs.
@@ -30,7 +30,7 @@ fn frees(reply: &ChargeReply) -> Vec<i64> {
     reply.windows.iter().map(|window| window.free).collect()
 }
 
-over_both_stores![
+over_all_stores![
     all_windows_are_charged_or_none,
     a_refund_gives_back_exactly_one_charge,
     a_refund_after_the_window_gives_nothing_back,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use portcullis::store::{ConcurrencyLimit, LeaseReply, Leases, Mode, Release, Store};
 
-use super::{Subject, over_both_stores, words};
+use super::{Subject, over_all_stores, words};
 use crate::support::PATIENCE;
 
-over_both_stores![
+over_all_stores![
     slots_are_taken_in_all_limits_or_none,
     a_place_of_the_dead_is_free_when_its_lease_ends,
     a_renewal_keeps_a_place_and_a_look_takes_none,

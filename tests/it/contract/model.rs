@@ -11,9 +11,9 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::charges::take;
-use super::{Subject, over_both_stores};
+use super::{Subject, over_all_stores};
 
-over_both_stores![random_windows_admit_what_a_log_of_all_events_admits];
+over_all_stores![random_windows_admit_what_a_log_of_all_events_admits];
 
 /// Every charge of one key, on the store's clock: its time and its cost.
 #[derive(Debug, Default, Clone)]

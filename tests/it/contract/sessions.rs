@@ -8,9 +8,9 @@ use portcullis::store::{
     Ending, Questions, Renewal, SessionEnd, SessionKey, SessionList, SessionWrite, SessionWritten,
 };
 
-use super::{MINUTE, Subject, over_both_stores};
+use super::{MINUTE, Subject, over_all_stores};
 
-over_both_stores![
+over_all_stores![
     renewing_never_shortens_and_gives_a_first_ttl,
     renewing_notes_when_and_why_the_session_will_end,
     renewing_never_passes_the_latest_end,
@@ -127,12 +127,12 @@ async fn renewing_notes_when_and_why_the_session_will_end(it: Subject) {
     it.write_fields("app:session:hash", &[("n", "1")]);
     assert!(it.is_there("hash").await);
     assert_eq!(it.end_of("a").await, Some(end));
-    let kept = it.ttl("app:session-end:a").await.expect("an expiry");
+    let kept = it.ttl("app:session-end:{app:session:a}").await.expect("an expiry");
     assert!(kept > 10 * MINUTE && kept <= 11 * MINUTE, "{kept:?}");
     // What is no end is none.
-    it.write_fields("app:session-end:b", &[("ends", "sometime")]);
+    it.write_fields("app:session-end:{app:session:b}", &[("ends", "sometime")]);
     assert_eq!(it.end_of("b").await, None);
-    it.write("app:session-end:c", "text");
+    it.write("app:session-end:{app:session:c}", "text");
     assert_eq!(it.end_of("c").await, None);
 }
 

@@ -246,7 +246,7 @@ fn number(value: &str) -> String {
 }
 
 fn proxy_codes() -> BTreeSet<(String, String)> {
-    let mut all = beside_statuses(&source("src/proxy/rejection.rs"));
+    let mut all = beside_statuses(&source("src/proxy/rejection/rows.rs"));
     all.extend(pairs(&source("src/auth/challenge.rs")));
     all
 }

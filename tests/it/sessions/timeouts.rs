@@ -85,7 +85,7 @@ impl House {
     fn use_one(&self, id: &str) {
         self.write(id, &json!({"created_at": now()}), 60);
         self.passes("/required", id);
-        let end = format!("app:session-end:{id}");
+        let end = format!("app:session-end:{{app:session:{id}}}");
         eventually("its end is noted", || self.redis.cli(&["EXISTS", &end]) == "1");
     }
 }
@@ -170,7 +170,7 @@ fn an_idle_end_is_told_apart_from_a_log_out_and_from_no_session() {
     let missing = (401, "session_missing".to_owned());
     assert_eq!(house.refused("/required", "never"), missing);
     house.use_one("s1");
-    let end = "app:session-end:s1";
+    let end = "app:session-end:{app:session:s1}";
     let kept = house.ttl(end);
     assert!((2300..=2400).contains(&kept), "idle_timeout and ended_for: {kept}");
     // Half an hour later: what was noted for then lies in the past, and the session is gone.
@@ -204,7 +204,7 @@ fn no_renewal_goes_beyond_the_absolute_timeout() {
     assert!((500..=600).contains(&near), "{near} s");
     let far = house.ttl("app:session:far");
     assert!((1700..=1800).contains(&far), "{far} s");
-    let noted = house.redis.cli(&["HGET", "app:session-end:near", "ends"]);
+    let noted = house.redis.cli(&["HGET", "app:session-end:{app:session:near}", "ends"]);
     assert!(noted.starts_with("expired "), "{noted}");
 }
 

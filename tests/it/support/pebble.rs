@@ -34,6 +34,8 @@ struct Front {
     released: Condvar,
     /// Unix seconds between which certificates are to be renewed.
     window: Mutex<Option<(i64, i64)>>,
+    /// What `Retry-After` says of the next look at renewals; nothing: an hour.
+    retry_after: Mutex<Option<&'static str>>,
     /// What new orders say that they replace.
     replaced: Mutex<Vec<String>>,
     is_away: AtomicBool,
@@ -177,6 +179,11 @@ impl Pebble {
         *self.front.window.lock().unwrap() = Some(window);
     }
 
+    /// Says with each answer about renewals when to ask again, in seconds.
+    pub(crate) fn want_retry_after(&self, seconds: &'static str) {
+        *self.front.retry_after.lock().unwrap() = Some(seconds);
+    }
+
     /// What new orders said that they replace.
     pub(crate) fn replaced(&self) -> Vec<String> {
         self.front.replaced.lock().unwrap().clone()
@@ -302,7 +309,9 @@ impl Front {
             let (start, end) = (*self.window.lock().unwrap())?;
             let time = |seconds| jiff::Timestamp::from_second(seconds).unwrap().to_string();
             let window = json!({ "start": time(start), "end": time(end) });
-            http(200, &json!({ "suggestedWindow": window }).to_string(), "Retry-After: 3600\r\n")
+            let after = self.retry_after.lock().unwrap().unwrap_or("3600");
+            let line = format!("Retry-After: {after}\r\n");
+            http(200, &json!({ "suggestedWindow": window }).to_string(), &line)
         } else {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let mut behind = client.connect(address, "localhost").ok()?;

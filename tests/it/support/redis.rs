@@ -11,19 +11,26 @@ use super::{Folder, PATIENCE, eventually};
 pub(crate) struct Redis {
     port: u16,
     folder: Folder,
+    settings: Vec<String>,
     child: Child,
 }
 
 impl Redis {
     /// Starts one on a free port, without persistence.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more of its settings.
+    pub(crate) fn start_with(settings: &[String]) -> Self {
+        let settings = settings.to_vec();
         let folder = Folder::new();
         // Between our look and its bind another process may take the port.
         for _ in 0..5 {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
             let port = free.expect("a free port").port();
-            if let Some(child) = launch(port, &folder) {
-                return Self { port, folder, child };
+            if let Some(child) = launch(port, &folder, &settings) {
+                return Self { port, folder, settings, child };
             }
         }
         panic!("redis-server does not stay up");
@@ -40,9 +47,16 @@ impl Redis {
     }
 
     /// The answer to a command: text and numbers as they are, nil as "", lists line by line, an
-    /// error as `(error) …`.
+    /// error as `(error) …`. Goes where a server of a cluster sends it.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
-        ask(self.port, command).expect("an answer of redis-server")
+        let mut port = self.port;
+        loop {
+            let answer = ask(port, command).expect("an answer of redis-server");
+            match answer.strip_prefix("(error) MOVED ").and_then(|it| it.rsplit_once(':')) {
+                Some((_, elsewhere)) => port = elsewhere.parse().expect("a port"),
+                None => return answer,
+            }
+        }
     }
 
     /// Kills it, as `kill -9` does.
@@ -54,10 +68,10 @@ impl Redis {
     /// Starts it again, empty, on its port.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        let (port, folder) = (self.port, &self.folder);
+        let (port, folder, settings) = (self.port, &self.folder, &self.settings);
         let mut started = None;
         eventually("redis-server is back", || {
-            started = launch(port, folder);
+            started = launch(port, folder, settings);
             started.is_some()
         });
         self.child = started.expect("a process");
@@ -81,11 +95,12 @@ impl Drop for Redis {
 }
 
 /// Starts it and waits until it answers; nothing when it ended at once.
-fn launch(port: u16, folder: &Folder) -> Option<Child> {
+fn launch(port: u16, folder: &Folder, settings: &[String]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "no", "--dir"])
         .arg(folder.path())
+        .args(settings)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
 };
 
 use super::PATIENCE;
@@ -169,13 +170,31 @@ impl TlsClient {
         Self::made(&authority.pem, own, protocols)
     }
 
+    /// The same; it speaks this version alone.
+    pub(crate) fn speaking(
+        version: &'static SupportedProtocolVersion,
+        authority: &CertificateAuthority,
+        own: Option<&Pair>,
+    ) -> Self {
+        Self::of(&[version], &authority.pem, own, &[])
+    }
+
     /// The same; it trusts the authority whose certificate this is, in PEM.
     pub(crate) fn made(authority: &str, own: Option<&Pair>, protocols: &[&str]) -> Self {
+        Self::of(rustls::DEFAULT_VERSIONS, authority, own, protocols)
+    }
+
+    fn of(
+        versions: &[&'static SupportedProtocolVersion],
+        authority: &str,
+        own: Option<&Pair>,
+        protocols: &[&str],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots);
         let mut config = match own {

@@ -5,26 +5,13 @@ use std::time::Duration;
 use redis::Arg;
 
 use super::*;
-use crate::store::keys::Keys;
+use crate::store::keys::{Keys, slot};
 use crate::store::{
     Cached, ConcurrencyLimit, HeldLock, Mode, RevocationKeys, WantedLock, Window, WindowSet,
 };
 
-/// The slot of a key in a Redis Cluster: CRC16 of its hash tag, if it has one, or else of all of it
-/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>).
-fn slot(key: &[u8]) -> u16 {
-    let tag = || {
-        let open = key.iter().position(|byte| *byte == b'{')? + 1;
-        let length = key[open..].iter().position(|byte| *byte == b'}')?;
-        (length > 0).then(|| &key[open..open + length])
-    };
-    let crc = tag().unwrap_or(key).iter().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-        })
-    });
-    crc % 16_384
-}
+/// One server.
+const HERE: Origin = Origin { now_ms: 0, place: None };
 
 /// The keys that a command names.
 fn keys(command: &redis::Cmd) -> Vec<Vec<u8>> {
@@ -132,20 +119,6 @@ fn name(part: &Part<'_>) -> String {
     text.split('(').next().unwrap_or_default().to_owned()
 }
 
-#[test]
-fn slots_are_those_of_redis() {
-    for (key, expected) in [
-        ("123456789", 12_739),
-        ("foo", 12_182),
-        ("app:session:s1", 14_753),
-        ("app:session-end:{app:session:s1}", 14_753),
-        ("a{}b", slot(b"a{}b")),
-    ] {
-        assert_eq!(slot(key.as_bytes()), expected, "{key}");
-    }
-    assert_eq!(slot(b"a{foo}b{bar}"), slot(b"foo"));
-}
-
 /// Which parts a Redis Cluster could be asked as they are, and which would have to be cut. What is
 /// said of this in ARCHITECTURE.md is said here.
 #[test]
@@ -204,7 +177,7 @@ fn each_part_reads_its_own_replies_and_nothing_else() {
         assert_eq!(own.len(), commands(part).len(), "{part:?}");
         assert_eq!(own.len(), part.commands(), "{part:?}");
         assert!(part.fits(&own), "{part:?}");
-        part.read(&mut own, 0, &mut answers);
+        part.read(&mut own, HERE, &mut answers);
     }
     assert!(answers.settled);
     let status = RevocationStatus { listed: true, not_before: Some(17), gone: true };
@@ -252,7 +225,7 @@ fn parts_that_are_cut_add_up_to_the_same_answer() {
     let mut answers = Answers::default();
     for (part, reply) in parts {
         assert!(part.fits(std::slice::from_ref(&reply)), "{part:?}");
-        part.read(&mut [reply], 0, &mut answers);
+        part.read(&mut [reply], HERE, &mut answers);
     }
     assert!(answers.revocation.unwrap().unwrap().listed);
     let charges = answers.charges.unwrap().unwrap();
@@ -274,7 +247,7 @@ fn a_part_that_fails_fails_its_own_answer_alone() {
             if at == failing {
                 part.fail(&StoreError::Timeout, &mut answers);
             } else {
-                part.read(&mut replies(part), 0, &mut answers);
+                part.read(&mut replies(part), HERE, &mut answers);
             }
         }
         let failed = [

@@ -1,4 +1,5 @@
-//! What clients must show: who verifies their certificates, and whether sessions are resumed.
+//! What TLS asks of the clients of a name: who verifies their certificates, and whether sessions
+//! are resumed.
 
 use std::sync::Arc;
 
@@ -11,38 +12,45 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::flaw::Flaw;
+use super::tickets::{TicketKeys, Ticketer};
 use crate::base::pem;
-use crate::config::{ClientAuth, Tickets};
+use crate::config::{self, ClientAuth, Tickets};
 
-/// What is asked of the clients of some names. Names with the same policy share tickets, others
+/// What TLS asks of the clients of some names. Names with the same policy share tickets, others
 /// never do: a ticket restores a client's certificate without verifying it again.
 #[derive(Debug, Clone)]
-pub(super) struct ClientPolicy {
-    /// Equal for equal demands: whether, by whose word, and what was revoked.
+pub(super) struct NamePolicy {
+    /// Equal for equal demands on a connection: whether a certificate is asked for, by whose word
+    /// it is good, and what was revoked.
     pub(super) id: u64,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
-impl ClientPolicy {
-    /// Compiles what is written of an element's clients.
+impl NamePolicy {
+    /// Compiles what is written of some names; `fleet` has the keys of tickets that a fleet shares.
+    /// `at` is where it is written, for what is wrong with it.
     ///
     /// # Errors
     /// The authorities or what they revoked cannot be used.
     pub(super) fn compile(
-        written: Option<&ClientAuth>,
-        tickets: Option<Tickets>,
+        written: &config::NamePolicy,
+        fleet: Option<&Arc<TicketKeys>>,
         at: &str,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Flaw> {
-        let verifier = written.map(|client| verifier(client, at, provider)).transpose()?;
-        // Where clients show certificates, tickets are a risk and save little.
-        let default = if written.is_some() { Tickets::Off } else { Tickets::Node };
-        let tickets = match tickets.unwrap_or(default) {
-            Tickets::Off => None,
-            Tickets::Node => rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
+        let client = written.client.as_ref();
+        let verifier = client.map(|client| verifier(client, at, provider)).transpose()?;
+        let digest = client.map_or([0; 32], digest_of);
+        let tickets: Option<Arc<dyn ProducesTickets>> = match (written.tickets(), fleet) {
+            (Tickets::Fleet, Some(keys)) => Some(Arc::new(Ticketer::new(keys, digest))),
+            (Tickets::Node, _) => rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
+            (Tickets::Off | Tickets::Fleet, _) => None,
         };
-        Ok(Self { id: id(written), verifier, tickets })
+        let (first, _) = digest.as_chunks::<8>();
+        let id = first.first().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let id = if client.is_some() { id.max(1) } else { 0 };
+        Ok(Self { id, verifier, tickets })
     }
 
     /// The same with another's tickets, where both ask for the same.
@@ -121,8 +129,7 @@ fn of_crl(at: &str, what: String) -> Flaw {
 }
 
 /// A digest of everything that decides whom a policy lets in.
-fn id(written: Option<&ClientAuth>) -> u64 {
-    let Some(written) = written else { return 0 };
+fn digest_of(written: &ClientAuth) -> [u8; 32] {
     let mut digest = Context::new(&SHA256);
     digest.update(&[u8::from(written.is_required)]);
     for part in [Some(&written.ca), written.crl.as_ref()] {
@@ -130,7 +137,7 @@ fn id(written: Option<&ClientAuth>) -> u64 {
         digest.update(&(content.len() as u64).to_be_bytes());
         digest.update(content);
     }
-    let digest = digest.finish();
-    let (first, _) = digest.as_ref().as_chunks::<8>();
-    first.first().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.finish().as_ref());
+    bytes
 }

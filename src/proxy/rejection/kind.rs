@@ -1,0 +1,67 @@
+//! Why a request ends at the gateway.
+
+use crate::auth::Denied;
+use crate::base::body::UploadFault;
+use crate::guard::{BadHandshake, Malformed};
+use crate::limit::Exceeded;
+use crate::route::NoRoute;
+use crate::session::NoSession;
+use crate::store::StoreError;
+use crate::tunnel::End;
+use crate::upstream::Failure;
+
+/// Why a request ends here.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// Not well formed.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// No route.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// The connection is for hosts of whose clients TLS asks something else (RFC 9110 §15.5.20).
+    #[error("TLS asks something else of the host's clients than it asked on this connection")]
+    Misdirected,
+    /// Not permitted.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nobody can say whether the token was revoked.
+    #[error("revocation is unknown: {0}")]
+    RevocationUnknown(#[source] StoreError),
+    /// Over a limit.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// No session.
+    #[error(transparent)]
+    NoSession(#[from] NoSession),
+    /// `only-if-cached`, and it is not.
+    #[error("the client asked for a cached response only, and there is none")]
+    OnlyIfCached,
+    /// The body of a stored response, which its origin had just confirmed, is gone.
+    #[error("the body of a stored response is gone from the store")]
+    CacheLost,
+    /// The client's body.
+    #[error(transparent)]
+    Upload(#[from] UploadFault),
+    /// The time of a gRPC call is over.
+    #[error("the call took longer than its client waits, or its route allows")]
+    DeadlineExceeded {
+        /// Whether the client's own time was the shorter one.
+        is_clients: bool,
+    },
+    /// Nothing of a gRPC call has moved for the route's `grpc.idle_timeout`.
+    #[error("nothing of the call moved within idle_timeout")]
+    CallIdle,
+    /// What let the caller of a gRPC call in has ended before the call.
+    #[error("the call was ended: {}", .0.word())]
+    CallEnded(End),
+    /// The upstream.
+    #[error(transparent)]
+    Upstream(#[from] Failure),
+    /// The client's handshake.
+    #[error(transparent)]
+    Handshake(#[from] BadHandshake),
+    /// The upstream said that it speaks WebSocket from here on, and does not.
+    #[error("the upstream's answer to the WebSocket handshake is wrong: {0}")]
+    UpgradeRefused(&'static str),
+}

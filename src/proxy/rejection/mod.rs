@@ -1,0 +1,12 @@
+//! Every way in which the gateway itself ends a request. `kind` has them. `rows` is the table of
+//! what each is: status, stable code, whose fault it was, what the client reads, the key that
+//! bounds it. `row` writes one, and `answer` is what others ask of a refusal. A new kind does not
+//! compile until it has a row.
+
+mod answer;
+mod kind;
+mod row;
+mod rows;
+
+pub use self::kind::Rejection;
+pub(super) use self::row::{Bound, whole_seconds};

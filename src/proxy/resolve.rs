@@ -1,0 +1,100 @@
+//! What a request is about: something on a route, or something that the gateway answers itself.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, LOCATION};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::Content;
+use super::deliver;
+use super::rejection::Rejection;
+use super::request::{Received, Request, Resolved};
+use crate::base::facts::Target;
+use crate::forwarding::client;
+use crate::guard::{self, Inspected};
+use crate::{auth, cache};
+
+/// What a well-formed head asks for.
+pub(super) enum Resolution<'a> {
+    /// Something on a route.
+    Route(Request<'a>),
+    /// Something that the gateway answers itself, before anybody has to be admitted.
+    Answer(Response<Content>),
+}
+
+/// Reads the head: who asks for what, on which route.
+///
+/// # Errors
+/// It is not well formed, or no route takes it.
+pub(super) fn resolve<'a>(
+    received: &'a Received,
+    resolved: &'a mut Resolved,
+    head: &Parts,
+    has_body: bool,
+) -> Result<Resolution<'a>, Rejection> {
+    let (plan, peer) = (received.plan(), &received.connection.peer);
+    resolved.client = client::identify(&plan.client, peer, &head.headers);
+    resolved.target = match guard::inspect(&plan.guard, peer, head)? {
+        Inspected::Route(target) => Some(target),
+        Inspected::ServerOptions => None,
+    };
+    let Some(asked) = &resolved.target else {
+        return Ok(Resolution::Answer(server_options(received)));
+    };
+    if is_misdirected(received, asked) {
+        return Err(Rejection::Misdirected);
+    }
+    if peer.encryption.is_none()
+        && resolved.client.scheme == "http"
+        && let Some(location) = plan.edge.redirect(peer, asked)
+    {
+        return Ok(Resolution::Answer(redirect(received, location)));
+    }
+    let route = plan.find(asked, &head.method)?;
+    resolved.route = Some(route.index);
+    let forwarded = auth::forwarded(route.auth.as_ref(), asked);
+    resolved.forwarded = match cache::forwarded(route.cache.as_deref(), &head.method, forwarded) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(target) => Some(Box::new(target)),
+    };
+    let resolved = &*resolved;
+    let target = resolved.forwarded.as_deref().unwrap_or(asked);
+    let caller = &None;
+    let session = None;
+    let request = Request { received, resolved, route, asked, target, caller, session, has_body };
+    Ok(Resolution::Route(request))
+}
+
+/// Whether TLS asks something else of the host's clients than it asked on this connection.
+fn is_misdirected(received: &Received, asked: &Target) -> bool {
+    let Some(encryption) = &received.connection.peer.encryption else { return false };
+    let host = asked.authority.host();
+    let live = received.running.tls.as_ref();
+    live.is_some_and(|live| !live.table().suits(encryption.name_policy, host))
+}
+
+/// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
+fn server_options(received: &Received) -> Response<Content> {
+    const METHODS: HeaderValue =
+        HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+    answer(received, StatusCode::NO_CONTENT, (ALLOW, METHODS))
+}
+
+/// The answer to a request in clear for what is served over TLS alone. It is the same request
+/// there, body and all (RFC 9110 §15.4.9).
+fn redirect(received: &Received, location: HeaderValue) -> Response<Content> {
+    answer(received, StatusCode::PERMANENT_REDIRECT, (LOCATION, location))
+}
+
+fn answer(
+    received: &Received,
+    status: StatusCode,
+    (name, value): (HeaderName, HeaderValue),
+) -> Response<Content> {
+    let mut response = Response::new(Content::Bytes(Bytes::new()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(name, value);
+    deliver::own(response, received, None)
+}

@@ -1,0 +1,83 @@
+//! The slot of a key in a Redis Cluster, and tags that lie in a wanted one.
+//!
+//! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
+
+use std::sync::LazyLock;
+
+/// How many slots there are.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// The slot of a key: CRC16 of its hash tag, if it has one, or else of all of it.
+pub(crate) fn slot(key: &[u8]) -> u16 {
+    let crc = tag(key).unwrap_or(key).iter().fold(0u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    });
+    crc % SLOTS
+}
+
+/// The hash tag of a key: what stands between its first brace and the next closing one, unless that
+/// is nothing.
+pub(super) fn tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|byte| *byte == b'{')? + 1;
+    let length = key.get(open..)?.iter().position(|byte| *byte == b'}')?;
+    key.get(open..open + length).filter(|tag| !tag.is_empty())
+}
+
+/// A number for each slot that lies in it.
+static NUMBERS: LazyLock<Vec<u32>> = LazyLock::new(|| {
+    let mut numbers = vec![None; usize::from(SLOTS)];
+    let mut missing = numbers.len();
+    for number in 0..u32::MAX {
+        let place = &mut numbers[usize::from(slot(number.to_string().as_bytes()))];
+        if place.is_none() {
+            *place = Some(number);
+            missing -= 1;
+            if missing == 0 {
+                break;
+            }
+        }
+    }
+    numbers.into_iter().flatten().collect()
+});
+
+/// A tag that lies where `key` does: the key itself, unless it holds what would end the tag before.
+pub(super) fn tag_beside(key: &str) -> String {
+    if key.contains('}') {
+        let number = NUMBERS.get(usize::from(slot(key.as_bytes()))).copied().unwrap_or_default();
+        format!("{{{number}}}{key}")
+    } else {
+        ["{", key, "}"].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        for (key, expected) in [
+            ("123456789", 12_739),
+            ("foo", 12_182),
+            ("app:session:s1", 14_753),
+            ("app:session-end:{app:session:s1}", 14_753),
+        ] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+        assert_eq!(slot(b"a{foo}b{bar}"), slot(b"foo"));
+        // An empty tag is none, and neither is one that does not end.
+        for whole in [b"a{}b{foo}".as_slice(), b"a{foo", b"}a{", b""] {
+            assert_eq!(tag(whole), None);
+        }
+    }
+
+    #[test]
+    fn every_slot_has_a_number() {
+        assert_eq!(NUMBERS.len(), usize::from(SLOTS));
+        for (expected, number) in NUMBERS.iter().enumerate() {
+            assert_eq!(usize::from(slot(number.to_string().as_bytes())), expected);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Whether a request may go to an upstream now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::capacity::{Capacity, Permit};
+use super::failure::Failure;
+use super::outgoing::Sender;
+use crate::config;
+
+/// Lets requests begin, or refuses them before any server was picked. What knows that an upstream
+/// is not to be asked at all, such as a circuit breaker, refuses here, before a permit is taken.
+#[derive(Debug)]
+pub(super) struct AdmissionControl {
+    capacity: Arc<Capacity>,
+    /// Longest wait for a permit.
+    patience: Duration,
+}
+
+impl AdmissionControl {
+    /// Of an upstream without requests yet.
+    pub(super) fn new(settings: &config::Upstream) -> Self {
+        let max = settings.max_requests;
+        let capacity = Capacity::new(max, settings.client_share.of(max));
+        Self { capacity, patience: settings.connect_timeout }
+    }
+
+    /// A permit for one request, which waits up to `connect_timeout` for it.
+    ///
+    /// # Errors
+    /// [`Failure::Busy`] where there was none in time.
+    pub(super) async fn admit(&self, sender: &Sender) -> Result<Permit, Failure> {
+        if let Some(permit) = self.capacity.try_take(sender.client) {
+            return Ok(permit);
+        }
+        let permit = self.capacity.take(sender.client);
+        let waited = tokio::time::timeout(self.patience, permit);
+        Box::pin(waited).await.ok().flatten().ok_or(Failure::Busy)
+    }
+
+    /// How many requests are in progress, and how many wait.
+    pub(super) fn count(&self) -> (usize, usize) {
+        self.capacity.count()
+    }
+}

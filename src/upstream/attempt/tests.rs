@@ -1,0 +1,205 @@
+//! What follows an attempt, and whose an answer is.
+
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{HeaderMap, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::*;
+use crate::base::body::Upload;
+use crate::base::facts::ClientAddr;
+use crate::base::trace::Trace;
+use crate::config;
+use crate::upstream::capacity::Capacity;
+use crate::upstream::outgoing::Sender;
+
+type End = Result<Response<()>, NoAnswer>;
+
+fn no(no_answer: NoAnswer) -> End {
+    Err(no_answer)
+}
+
+fn on_new(why: Unanswered) -> End {
+    no(NoAnswer::Exchanged { reused: false, why })
+}
+
+fn on_used(why: Unanswered) -> End {
+    no(NoAnswer::Exchanged { reused: true, why })
+}
+
+fn refused(kind: ErrorKind) -> End {
+    no(NoAnswer::Unconnected(Failure::Connect(Error::from(kind))))
+}
+
+fn answer(status: u16) -> End {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    Ok(response)
+}
+
+#[test]
+fn a_server_is_not_to_blame_for_the_time_that_others_took() {
+    use NoAnswer::{OutOfTime, Unconnected};
+    let ends = [true, false].map(|all| unconnected(Failure::ConnectTimeout, all));
+    let [Unconnected(Failure::ConnectTimeout), OutOfTime] = ends else { panic!("{ends:?}") };
+    // Who refuses does so in any time.
+    let refused = unconnected(Failure::Connect(ErrorKind::ConnectionRefused.into()), false);
+    assert!(matches!(refused, Unconnected(Failure::Connect(_))));
+}
+
+#[test]
+fn every_end_means_something() {
+    use NoAnswer::{OutOfTime, Unconnected};
+    use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
+    let lost = || ConnectionError::PingLost;
+    for (end, report, next, if_repeatable) in [
+        (answer(200), Report::Answered, Next::Done, Next::Done),
+        (answer(503), Report::Answered, Next::Done, Next::Done),
+        (
+            refused(ErrorKind::ConnectionRefused),
+            Report::Refused,
+            Next::OtherServer,
+            Next::OtherServer,
+        ),
+        // This process has no more ports: no server is to blame.
+        (
+            refused(ErrorKind::AddrNotAvailable),
+            Report::Nothing,
+            Next::OtherServer,
+            Next::OtherServer,
+        ),
+        (
+            no(Unconnected(Failure::ConnectTimeout)),
+            Report::Refused,
+            Next::OtherServer,
+            Next::OtherServer,
+        ),
+        (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
+        (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
+        (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
+        (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
+        (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
+        // A server of HTTP/2 that says GOAWAY before it has read anything.
+        (
+            no(Unconnected(Failure::TurnedAway(lost()))),
+            Report::Lost,
+            Next::Anywhere,
+            Next::Anywhere,
+        ),
+        // Over HTTP/2: nobody has looked at it, or somebody may have acted.
+        (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+        (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
+        (on_used(Lost(Some(lost()))), Report::Nothing, Next::Done, Next::Repeat),
+        (on_new(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+        (on_used(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+        // The client's fault.
+        (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
+        (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
+        (on_new(TimedOut), Report::Nothing, Next::Done, Next::Done),
+        (on_used(TimedOut), Report::Nothing, Next::Done, Next::Done),
+        (on_new(Malformed("")), Report::Answered, Next::Done, Next::Done),
+        (on_used(Malformed("")), Report::Answered, Next::Done, Next::Done),
+    ] {
+        let policy = RetryPolicy::default();
+        assert_eq!(classify(&end, &policy, false), Class { report, next }, "{end:?}");
+        let class = Class { report, next: if_repeatable };
+        assert_eq!(classify(&end, &policy, true), class, "{end:?}, repeatable");
+    }
+}
+
+#[test]
+fn only_what_is_repeatable_is_sent_again_after_an_answer() {
+    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], 1);
+    for (status, may_repeat, next) in [
+        (503, true, Next::OtherServer),
+        (503, false, Next::Done),
+        (502, true, Next::Done),
+        (200, true, Next::Done),
+    ] {
+        let class = Class { report: Report::Answered, next };
+        assert_eq!(classify(&answer(status), &policy, may_repeat), class, "{status}");
+    }
+}
+
+/// Servers that are asked in turn, the first one first, and once more after a 503.
+fn endpoints(servers: &[SocketAddr], repeats_max: usize) -> Endpoints {
+    let urls: Vec<String> = servers.iter().map(|server| format!("\"http://{server}\"")).collect();
+    let servers = urls.join(", ");
+    let text = format!("[upstreams.a]\nservers = [{servers}]\nbalance = \"round-robin\"\n");
+    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    let settings = &loaded.config.upstreams["a"];
+    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], repeats_max);
+    Endpoints::new(settings, None).retrying(policy)
+}
+
+/// A server that answers each request on one connection with this status, and counts them.
+async fn server(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, asked) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while socket.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                if head.ends_with(b"\r\n\r\n") {
+                    head.clear();
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        }
+    });
+    (at, asked)
+}
+
+/// What a GET brings.
+async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> {
+    let sender = Sender {
+        client: ClientAddr::new("192.0.2.1".parse().unwrap()),
+        trace: Trace::begin(),
+        idle_timeout: None,
+    };
+    let head = || Request::get("/").header("Host", "a").body(()).unwrap();
+    let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
+    let nobody = None::<fn(StatusCode, &HeaderMap)>;
+    let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
+    send(endpoints, permit, &mut outgoing).await
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
+    let (busy, asked) = server("503 Service Unavailable").await;
+    // Bound and not listening: it refuses, and nobody else gets its port.
+    let refuses = TcpSocket::new_v4().unwrap();
+    refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoints = endpoints(&[busy, refuses.local_addr().unwrap()], 1);
+    let response = get(&endpoints).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    let [busy, refuses] = [0, 1].map(|at| endpoints.enter(at).unwrap());
+    assert!(refuses.health().is_avoided() && !busy.health().is_avoided());
+    // Its body has ended, and its connection is in the pool of its own server.
+    assert!(refuses.pool().take_any().is_none(), "a connection of the other server");
+    assert!(busy.pool().take_any().is_some());
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_as_often_as_the_policy_says() {
+    for (repeats_max, asked) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            servers.push(server("503 Service Unavailable").await);
+        }
+        let (addresses, counts): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+        let response = get(&endpoints(&addresses, repeats_max)).await.unwrap();
+        assert_eq!(response.status(), 503);
+        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts.sum::<usize>(), asked, "{repeats_max}: each is asked once at most");
+    }
+}

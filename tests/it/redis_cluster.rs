@@ -1,0 +1,215 @@
+//! A gateway on a Redis Cluster: what lies on several servers is one answer, and whatever becomes
+//! of a server touches nothing but its share.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::support::{
+    AUTH, Client, Gateway, RedisCluster, Upstream, claims, eventually, operate, response, token,
+};
+
+/// Limits by a field, so that a test chooses where a caller's counter lies.
+const BY_USER: &str = r#"
+[limits.user]
+key = ["header:x-user"]
+allow = ["3/1h"]
+[routes.all]
+path = "/*"
+upstream = "shop"
+limits = ["user"]
+"#;
+
+fn upstream() -> Upstream {
+    Upstream::replying(response("200 OK", "hello"))
+}
+
+fn start(cluster: &RedisCluster, upstream: &Upstream, more: &str) -> Gateway {
+    // Deadlines are not the matter here, and the machine may be busy.
+    let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", cluster.url());
+    Gateway::start(&(store + &upstream.table("shop") + more))
+}
+
+/// The status of a request of this user.
+fn ask(gateway: &Gateway, user: &str) -> u16 {
+    Client::get(gateway.public, "/").header("X-User", user).send().status
+}
+
+fn counter(user: &str) -> String {
+    format!("app:ratelimit:{{header:x-user={user}}}:user:1h")
+}
+
+/// A user whose counter lies on that server.
+fn user_on(cluster: &RedisCluster, server: usize) -> String {
+    let mut users = (0..).map(|number| format!("user-{number}"));
+    users.find(|user| cluster.owner(&counter(user)) == server).expect("some user")
+}
+
+#[test]
+fn everything_works_across_servers() {
+    let (cluster, upstream) = (RedisCluster::start(3), upstream());
+    let routes = r#"
+        [session]
+        id_from = ["claim:sid"]
+        header = "x-session"
+        [limits.user]
+        key = ["claim:sub"]
+        allow = ["100/1h"]
+        [limits.address]
+        key = ["address"]
+        allow = ["100/1h"]
+        [routes.api]
+        path = "/api"
+        upstream = "shop"
+        auth = "users"
+        session = true
+        limits = ["user", "address"]
+        [routes.list]
+        path = "/list/*"
+        upstream = "shop"
+        auth = "users"
+        cache = { ttl = "1h", shared = true }
+    "#;
+    let gateway = start(&cluster, &upstream, &(AUTH.to_owned() + routes));
+    let redis = &cluster.servers[0];
+    for number in 0..9 {
+        let (user, session) = (format!("u{number}"), format!("s{number}"));
+        redis.cli(&["SET", &format!("app:session:{session}"), "{\"a\":1}", "EX", "60"]);
+        let mut claims = claims(&user);
+        claims["sid"] = session.into();
+        claims["jti"] = format!("j{number}").into();
+        let bearer = token(claims);
+        let ask = |path: &str| Client::get(gateway.public, path).bearer(&bearer).send();
+        assert_eq!(ask("/api").status, 200);
+        let seen = upstream.recorded().pop().expect("a request");
+        assert!(seen.header("x-session").is_some(), "the session of {user}");
+        let path = format!("/list/{number}");
+        let cached = |expected: &str| {
+            let reply = ask(&path);
+            let status = reply.header("cache-status").expect("Cache-Status").to_owned();
+            assert!(status.contains(expected), "{path}: {status}");
+        };
+        cached("stored");
+        cached("hit");
+        let write = Client::request(gateway.public, "POST", &path).bearer(&bearer).body("x").send();
+        assert_eq!(write.status, 200);
+        cached("stored");
+        let revoked =
+            operate(&gateway, "POST", "/v1/revocations", &format!("{{\"sub\":\"{user}\"}}"));
+        assert_eq!(revoked.status, 201, "{}", revoked.text());
+        assert_eq!(ask("/api").status, 401);
+    }
+    let status = operate(&gateway, "GET", "/v1/status", "").json();
+    assert_eq!(status["store"]["connected"], true);
+}
+
+#[test]
+fn callers_on_two_servers_are_charged_both_or_neither() {
+    let (cluster, upstream) = (RedisCluster::start(3), upstream());
+    let routes = r#"
+        [limits.user]
+        key = ["header:x-user"]
+        allow = ["2/1h"]
+        [limits.all]
+        key = ["header:x-all"]
+        allow = ["3/1h"]
+        [routes.all]
+        path = "/*"
+        upstream = "shop"
+        limits = ["all", "user"]
+    "#;
+    let gateway = start(&cluster, &upstream, routes);
+    let here = cluster.owner("{header:x-all=a}");
+    let user = user_on(&cluster, (here + 1) % 3);
+    let other = user_on(&cluster, (here + 2) % 3);
+    let ask = |user: &str| {
+        let request = Client::get(gateway.public, "/").header("X-User", user);
+        request.header("X-All", "a").send().status
+    };
+    assert_eq!([ask(&user), ask(&user), ask(&user), ask(&user)], [200, 200, 429, 429]);
+    // What was refused there was given back here.
+    assert_eq!([ask(&other), ask(&other)], [200, 429]);
+}
+
+#[test]
+fn a_server_that_dies_takes_its_share_alone() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), upstream());
+    let strict = "[store.on_outage]\nlimits = \"refuse\"\n";
+    let gateway = start(&cluster, &upstream, &(strict.to_owned() + BY_USER));
+    let users: Vec<String> = (0..3).map(|server| user_on(&cluster, server)).collect();
+    let all = |gateway: &Gateway| users.iter().map(|it| ask(gateway, it)).collect::<Vec<_>>();
+    assert_eq!(all(&gateway), [200, 200, 200]);
+    cluster.servers[1].kill();
+    eventually("its loss is known", || ask(&gateway, &users[1]) == 503);
+    assert_eq!(all(&gateway), [200, 503, 200]);
+    assert_eq!(all(&gateway), [200, 503, 200]);
+    assert_eq!(all(&gateway), [429, 503, 429], "the others count on");
+    cluster.servers[1].restart();
+    eventually("it serves again", || ask(&gateway, &users[1]) == 200);
+}
+
+#[test]
+fn a_planned_fail_over_costs_no_request() {
+    let (cluster, upstream) = (RedisCluster::start_with_replicas(3), upstream());
+    let routes = BY_USER.replace("3/1h", "1000000/1h");
+    let gateway = start(&cluster, &upstream, &routes);
+    let users: Vec<String> = (0..3).map(|server| user_on(&cluster, server)).collect();
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for user in &users {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    assert_eq!(ask(&gateway, user), 200);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let promote = |replica: usize| {
+            let server = &cluster.servers[replica];
+            assert_eq!(server.cli(&["CLUSTER", "FAILOVER"]), "OK");
+            eventually("it is promoted", || server.cli(&["ROLE"]).starts_with("master"));
+            let before = asked.load(Ordering::SeqCst);
+            eventually("requests go on", || asked.load(Ordering::SeqCst) > before + 30);
+        };
+        promote(3);
+        promote(4);
+        over.store(true, Ordering::SeqCst);
+    });
+    let lost = gateway.stderr();
+    assert!(!lost.contains("the store is lost"), "{lost}");
+}
+
+#[test]
+fn a_promoted_replica_takes_over_from_the_dead() {
+    let (mut cluster, upstream) = (RedisCluster::start_with_replicas(3), upstream());
+    let strict = "[store.on_outage]\nlimits = \"refuse\"\n";
+    let routes = strict.to_owned() + &BY_USER.replace("3/1h", "1000000/1h");
+    let gateway = start(&cluster, &upstream, &routes);
+    let users: Vec<String> = (0..3).map(|server| user_on(&cluster, server)).collect();
+    users.iter().for_each(|user| assert_eq!(ask(&gateway, user), 200));
+    cluster.servers[0].kill();
+    eventually("the replica serves", || {
+        assert_eq!([ask(&gateway, &users[1]), ask(&gateway, &users[2])], [200, 200]);
+        ask(&gateway, &users[0]) == 200
+    });
+}
+
+#[test]
+fn a_slot_that_moves_loses_no_count() {
+    let (cluster, upstream) = (RedisCluster::start(3), upstream());
+    let gateway = start(&cluster, &upstream, BY_USER);
+    let user = user_on(&cluster, 0);
+    let key = counter(&user);
+    let (from, to) = (&cluster.servers[0], &cluster.servers[1]);
+    let slot = from.cli(&["CLUSTER", "KEYSLOT", &key]);
+    let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
+    assert_eq!(ask(&gateway, &user), 200);
+    assert_eq!(to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]), "OK");
+    assert_eq!(from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]), "OK");
+    let port = to.address().port().to_string();
+    assert_eq!(from.cli(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]), "OK");
+    assert_eq!(ask(&gateway, &user), 200, "asked for there, before the slot is there");
+    for server in [to, from] {
+        assert_eq!(server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]), "OK");
+    }
+    assert_eq!(ask(&gateway, &user), 200, "sent on");
+    assert_eq!(ask(&gateway, &user), 429, "and nothing was forgotten");
+}
