@@ -73,12 +73,22 @@ pub(super) fn cluster(config: &Config, problems: &mut Problems) {
 
 /// Upgrades on routes that nobody can open one on.
 pub(super) fn upgrade(
+    config: &Config,
     written: &config::Route,
     at: impl Fn(&str) -> String,
     problems: &mut Problems,
 ) {
     if written.tunnel.is_none() {
         return;
+    }
+    let upstream = config.upstreams.get(&written.upstream);
+    if upstream.is_some_and(|upstream| upstream.protocol == config::Protocol::Http2) {
+        let what = format!(
+            "a WebSocket is opened in HTTP/1.1, and upstreams.{} speaks \"h2\" alone",
+            written.upstream
+        );
+        let remedy = "name an upstream with protocol = \"http1\" or \"auto\", or remove upgrade";
+        problems.push(at("upgrade"), what, remedy.to_owned());
     }
     if written.cache.is_some() {
         let what = "a handshake is not answered from a cache, and this route has one".to_owned();

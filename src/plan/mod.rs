@@ -215,7 +215,7 @@ fn compile_routes(
         });
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
-        check::upgrade(written, at, problems);
+        check::upgrade(config, written, at, problems);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {

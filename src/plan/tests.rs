@@ -342,3 +342,14 @@ fn short_secrets_are_found_before_they_serve() {
     let problems = Plan::compile(loaded.config).unwrap_err();
     assert!(problems.iter().any(|p| p.path == "auth.users.secret"), "{problems:?}");
 }
+
+#[test]
+fn a_tunnel_needs_an_upstream_of_http1() {
+    for (protocol, expected) in [("h2", &["routes.r.upgrade"][..]), ("auto", &[]), ("http1", &[])] {
+        let text = format!(
+            "[upstreams.other]\nservers = [\"http://127.0.0.1:1\"]\nprotocol = \"{protocol}\"\n\
+             [routes.r]\npath = \"/r\"\nupstream = \"other\"\nupgrade = [\"websocket\"]\n"
+        );
+        assert_eq!(problems(&text), expected, "{protocol}");
+    }
+}

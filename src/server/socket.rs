@@ -254,6 +254,7 @@ async fn say_and_close(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::socket::Encrypted;
     use crate::server::clock::Expired;
 
     fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
@@ -289,6 +290,57 @@ mod tests {
         }
         interim.open(8);
         (io, interim, peer, length)
+    }
+
+    /// TLS takes what the kernel has no room for, so a write that went well says nothing.
+    #[tokio::test]
+    async fn bytes_that_wait_in_tls_are_a_client_that_blocks() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, client) = shaken(listener.accept().await.unwrap().0, peer).await;
+        let clock = Clock::start(&crate::config::Server::default());
+        let encrypted = Encrypted { stream: server.into(), says: None };
+        let socket = Socket::Tls(Box::new(encrypted));
+        let mut io = ClientIo::new(socket, &clock, &Arc::default());
+        let has_room = |io: &ClientIo| match &io.stream {
+            Socket::Tls(tls) => !tls.stream.get_ref().1.wants_write(),
+            Socket::Plain(_) => unreachable!(),
+        };
+        while has_room(&io) {
+            assert!(once(|cx| Pin::new(&mut io).poll_write(cx, &[b'.'; 1000])).is_ready());
+        }
+        assert!(!clock.is_blocked());
+        assert!(once(|cx| Pin::new(&mut io).poll_flush(cx)).is_pending());
+        assert!(clock.is_blocked());
+        drop(client);
+    }
+
+    /// Both ends of a TLS connection.
+    async fn shaken(
+        server: TcpStream,
+        client: TcpStream,
+    ) -> (tokio_rustls::server::TlsStream<TcpStream>, tokio_rustls::client::TlsStream<TcpStream>)
+    {
+        let own = rcgen::generate_simple_self_signed(["shop.test".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into())
+            .unwrap();
+        let trusting = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting));
+        let name = "shop.test".try_into().unwrap();
+        tokio::try_join!(acceptor.accept(server), connector.connect(name, client)).unwrap()
     }
 
     /// What came behind the first `length` bytes, as runs of the same byte.

@@ -13,7 +13,7 @@ use super::conn::{self, Body, Carrier, Unanswered};
 use super::connection_error::ConnectionError;
 use super::download::Download;
 use super::endpoint::{BusyGuard, Endpoint};
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, Wanted};
 use super::failure::{DownloadFault, Failure};
 use super::health::Report;
 use super::outgoing::{OnInterim, Outgoing};
@@ -96,11 +96,11 @@ fn classify<B>(
             (Report::Answered, Next::OtherServer)
         }
         Ok(_) => (Report::Answered, Next::Done),
-        Err(NoAnswer::Unconnected(failure))
-            if failure.is_our_own() || matches!(failure, Failure::Busy) =>
-        {
+        Err(NoAnswer::Unconnected(failure)) if failure.is_our_own() => {
             (Report::Nothing, Next::OtherServer)
         }
+        // It may be about to restart, or have no room on that connection alone.
+        Err(NoAnswer::Unconnected(Failure::TurnedAway(_))) => (Report::Lost, Next::Anywhere),
         Err(NoAnswer::Unconnected(_)) => (Report::Refused, Next::OtherServer),
         Err(NoAnswer::OutOfTime) => (Report::Nothing, Next::OtherServer),
         Err(NoAnswer::Exchanged { reused, why }) => match why {
@@ -293,18 +293,25 @@ async fn attempt(
     outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
-    let unused = if tries.may_reuse() { endpoints.unused(endpoint) } else { None };
+    let upgrades = outgoing.upgrades();
+    let wanted = if upgrades {
+        Wanted::Tunnel
+    } else if tries.may_reuse() {
+        Wanted::Any
+    } else {
+        Wanted::New
+    };
+    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
     let carrier = match unused {
         Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
-        None => Box::pin(dial(endpoints, endpoint, tries)).await?,
+        None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
     };
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
     // All attempts are one piece of the trace: there is no span of each.
     outgoing.stamp(outgoing.sender().trace);
-    let upgrades = outgoing.upgrades();
     let (request, on_interim) = outgoing.parts();
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
@@ -314,11 +321,12 @@ async fn dial(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     tries: &mut Tries,
+    wanted: Wanted,
 ) -> Result<Carrier, NoAnswer> {
     let patience = endpoints.settings().connect_timeout;
     let has_all_its_time = tries.deadline.is_none();
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    let dialled = endpoints.dial(endpoint, deadline, !tries.may_reuse()).await;
+    let dialled = endpoints.dial(endpoint, deadline, wanted).await;
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
 }
 

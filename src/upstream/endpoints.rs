@@ -14,6 +14,18 @@ use super::retry_policy::RetryPolicy;
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
 
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A request.
+    Any,
+    /// A request that a connection as old as others has not answered.
+    New,
+    /// A tunnel: `Upgrade` is HTTP/1.1's (RFC 9110 §7.8), and HTTP/2 has no such field (RFC 9113
+    /// §8.2.2).
+    Tunnel,
+}
+
 /// All servers of one upstream.
 #[derive(Debug)]
 pub(super) struct Endpoints {
@@ -92,9 +104,10 @@ impl Endpoints {
     }
 
     /// A place on a connection of this thread's that stands, or on any thread's when no more may be
-    /// made.
-    pub(super) fn unused(&self, endpoint: &Endpoint) -> Option<Carrier> {
+    /// made; for a tunnel, on one of HTTP/1.1.
+    pub(super) fn unused(&self, endpoint: &Endpoint, wanted: Wanted) -> Option<Carrier> {
         if let Some(trunks) = endpoint.trunks()
+            && wanted != Wanted::Tunnel
             && let Some(seat) = trunks.mine()
         {
             return Some(Carrier::Branch(seat));
@@ -104,7 +117,7 @@ impl Endpoints {
     }
 
     /// A new connection; over HTTP/2 also a place on one that another request has just made, unless
-    /// it `must_be_new`.
+    /// it must be new. For a tunnel it speaks HTTP/1.1, whatever else the server may choose.
     ///
     /// # Errors
     /// [`Failure::Connect`], [`Failure::Tls`], [`Failure::Busy`] where there may be no more, and,
@@ -113,7 +126,7 @@ impl Endpoints {
         &self,
         endpoint: &Endpoint,
         deadline: Instant,
-        must_be_new: bool,
+        wanted: Wanted,
     ) -> Result<Carrier, Failure> {
         let Some(trunks) = endpoint.trunks() else {
             self.make_room();
@@ -121,9 +134,14 @@ impl Endpoints {
             let socket = endpoint.transport().connect(deadline).await?;
             return self.link(socket, counted).await;
         };
+        if wanted == Wanted::Tunnel {
+            return self.dial_for_tunnel(endpoint, deadline).await;
+        }
         let turn = timeout_at(deadline, trunks.turn()).await;
         let _turn = turn.map_err(|_| Failure::ConnectTimeout)?;
-        if !must_be_new && let Some(seat) = Self::shared(trunks) {
+        if wanted == Wanted::Any
+            && let Some(seat) = Self::shared(trunks)
+        {
             return Ok(Carrier::Branch(seat));
         }
         self.make_room();
@@ -147,6 +165,22 @@ impl Endpoints {
             Protocol::Http2 => Err(Failure::not_http2()),
             Protocol::Http1 | Protocol::Auto => self.link(socket, counted).await,
         }
+    }
+
+    /// A new connection of HTTP/1.1 to a server that may speak HTTP/2. The server is not asked for
+    /// its choice, so nothing is learned of it.
+    async fn dial_for_tunnel(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Instant,
+    ) -> Result<Carrier, Failure> {
+        self.make_room();
+        if self.connections.is_full() {
+            return Err(Failure::Busy);
+        }
+        let counted = self.connections.add();
+        let socket = endpoint.transport().connect_for_http1(deadline).await;
+        self.link(socket.map_err(Failure::of_tunnel)?, counted).await
     }
 
     /// A place on a connection that stands by now.

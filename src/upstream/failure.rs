@@ -74,8 +74,12 @@ impl Failure {
         Self::Tls(Box::new(TlsFault::NotHttp2))
     }
 
-    /// Of a server with which HTTP/2 did not begin.
+    /// Of a server with which HTTP/2 did not begin, or that said GOAWAY before the first request.
     pub(super) fn without_http2(error: h2::Error) -> Self {
+        let is_goaway = error.is_go_away() && error.is_remote();
+        if is_goaway || error.reason() == Some(h2::Reason::NO_ERROR) {
+            return Self::TurnedAway(error.into());
+        }
         let error = ConnectionError::from(error);
         match TlsFault::of_exchange(&error) {
             Some(fault) => Self::Tls(Box::new(fault)),
@@ -90,6 +94,16 @@ impl Failure {
         Self::Tls(Box::new(TlsFault::of_handshake(error)))
     }
 
+    /// Of a connection for a tunnel, to a server that may speak HTTP/2 alone.
+    pub(super) fn of_tunnel(self) -> Self {
+        match self {
+            Self::Tls(fault) if matches!(*fault, TlsFault::NoProtocol) => {
+                Self::Tls(Box::new(TlsFault::NotHttp1))
+            }
+            failure => failure,
+        }
+    }
+
     /// Whether a server has taken up all the time that there was for a connection.
     pub fn has_waited_to_connect(&self) -> bool {
         match self {
@@ -99,10 +113,16 @@ impl Failure {
         }
     }
 
-    /// Whether no server is to blame: this process has no more files, ports or memory.
+    /// Whether no server is to blame: this process has no more files, ports, memory or places, or
+    /// wanted a tunnel where there is none.
     pub(super) fn is_our_own(&self) -> bool {
         const NO_MORE_FILES: [i32; 2] = [23, 24];
-        let Self::Connect(error) = self else { return false };
+        let error = match self {
+            Self::Connect(error) => error,
+            Self::Busy => return true,
+            Self::Tls(fault) => return matches!(**fault, TlsFault::NotHttp1),
+            _ => return false,
+        };
         matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory)
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
@@ -176,6 +196,15 @@ pub enum TlsFault {
     /// It does not speak HTTP/2 under TLS, and nothing else was offered.
     #[error("the server does not choose HTTP/2 (ALPN); see protocol")]
     NotHttp2,
+    /// It speaks HTTP/2 alone, and is asked for a tunnel.
+    #[error(
+        "the server does not choose HTTP/1.1 (ALPN), which opens WebSockets; give their route an \
+         upstream that speaks it"
+    )]
+    NotHttp1,
+    /// It speaks nothing of what was offered.
+    #[error("the server chooses no HTTP that it was offered (ALPN); see protocol")]
+    NoProtocol,
     /// It does not take the gateway's certificate, or wants one.
     #[error("the server refuses the gateway ({0:?}); see tls.client_cert")]
     Refused(AlertDescription),
@@ -204,7 +233,7 @@ impl TlsFault {
             Some(error @ TlsError::InvalidMessage(_)) => Self::Foreign(error.clone()),
             Some(error @ TlsError::InvalidCertificate(_)) => Self::Unproved(error.clone()),
             Some(TlsError::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
-                Self::NotHttp2
+                Self::NoProtocol
             }
             Some(TlsError::AlertReceived(alert)) if is_about_us(*alert) => Self::Refused(*alert),
             _ => Self::Broken(error),

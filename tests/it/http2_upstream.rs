@@ -2,13 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use h2::Reason;
 use rustls::version::{TLS12, TLS13};
 
+use crate::support::grpc_upstream::Step;
 use crate::support::{
     Act, Authority, Client, Folder, Gateway, GoingAway, Http2Upstream, PATIENCE, Session, TlsFront,
     Upstream, eventually, raw, response, status,
@@ -145,7 +146,7 @@ fn a_server_under_tls_chooses_and_what_it_must_speak_it_must() {
         let gateway = start(front.url("localhost"), "h2");
         assert_eq!(Client::get(gateway.public, "/").send().status, 502);
         let why = error(&gateway, "upstream_tls");
-        assert!(why.contains("does not choose HTTP/2"), "{why}");
+        assert!(why.contains("(ALPN); see protocol"), "{why}");
     }
     // In clear, there is no choice.
     let gateway = Gateway::start(&config(&[upstream.url()], "protocol = \"auto\""));
@@ -184,7 +185,7 @@ fn requests_beyond_max_requests_wait_and_are_refused() {
     let upstream = Http2Upstream::new(|_| Act::Hold);
     let gateway = before(
         upstream.url(),
-        "max_requests = 2\nclient_share = \"100%\"\nconnect_timeout = \"100ms\"",
+        "max_requests = 2\nclient_share = \"100%\"\nconnect_timeout = \"2s\"",
     );
     let mut calls: Vec<Session> = (0..2).map(|_| Session::open(gateway.public)).collect();
     for call in &mut calls {
@@ -347,4 +348,168 @@ fn a_server_without_http2_is_not_asked() {
     assert_eq!(reply.status, 502, "{}", reply.text());
     let why = error(&gateway, "upstream_unreachable");
     assert!(why.contains("did not begin HTTP/2"), "{why}");
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn goaway(last: u32, code: Reason) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), u32::from(code).to_be_bytes()].concat())
+}
+
+/// A head with `:status: 200` (RFC 7541 Appendix A) and a body.
+fn answer(stream: u32) -> Vec<u8> {
+    [frame(HEADERS, 4, stream, &[0x88]), frame(DATA, 1, stream, b"fine")].concat()
+}
+
+/// Serves a connection of HTTP/2 frame by frame: says `first`, and to each request that is whole
+/// what `says` has for its stream, or closes.
+fn serve(mut io: TcpStream, first: &[u8], says: impl Fn(u32) -> Option<Vec<u8>>) {
+    let mut serve = || -> std::io::Result<()> {
+        io.read_exact(&mut [0; 24])?;
+        io.write_all(first)?;
+        loop {
+            let mut head = [0; 9];
+            io.read_exact(&mut head)?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            io.read_exact(&mut vec![0; length])?;
+            match (head[3], head[4] & 1) {
+                (SETTINGS, 0) => io.write_all(&frame(SETTINGS, 1, 0, &[]))?,
+                (HEADERS | DATA, 1) => match says(stream) {
+                    Some(bytes) => io.write_all(&bytes)?,
+                    None => return Ok(()),
+                },
+                _ => {}
+            }
+        }
+    };
+    let _ = serve();
+}
+
+/// Whoever has read a request may have acted on it, however the connection ends then.
+#[test]
+fn what_a_server_has_read_is_not_asked_again() {
+    for end in [None, Some(frame(SETTINGS, 0, 0, b"odd")), Some(frame(DATA, 0, 0, b"odd"))] {
+        let read = Arc::new(AtomicUsize::new(0));
+        let (count, says) = (Arc::clone(&read), end.clone());
+        let upstream = Upstream::raw(move |io| {
+            serve(io, &frame(SETTINGS, 0, 0, &[]), |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                says.clone()
+            });
+        });
+        let gateway = before(upstream.url(), "");
+        let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+        assert_eq!((reply.status, read.load(Ordering::SeqCst)), (502, 1), "{end:?}");
+    }
+}
+
+#[test]
+fn what_one_server_turns_away_another_answers() {
+    let refuses = Http2Upstream::new(|_| Act::Reset(Reason::REFUSED_STREAM));
+    let answers = Http2Upstream::new(|_| fine());
+    let more = "protocol = \"h2\"\nbalance = \"round-robin\"\nfail_timeout = \"1h\"";
+    let gateway = Gateway::start(&config(&[refuses.url(), answers.url()], more));
+    for number in 1..=6 {
+        let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+        assert_eq!((reply.status, answers.asked().len()), (200, number));
+    }
+    assert!(refuses.begun() > 1, "whoever says so lives, and is asked again");
+
+    // A long body that has begun is here no more.
+    let steps = vec![Step::Read, Step::Reset(Reason::REFUSED_STREAM)];
+    let upstream = Http2Upstream::new(move |_| Act::Play(steps.clone()));
+    let gateway = before(upstream.url(), "");
+    let reply = Client::request(gateway.public, "POST", "/").body("x".repeat(256 << 10)).send();
+    assert_eq!((reply.status, upstream.begun()), (502, 1));
+}
+
+/// The bound of a server holds from its first word on, which may come late or never.
+#[test]
+fn a_server_that_says_late_how_many_it_takes_gets_no_more() {
+    const CALLS: usize = 20;
+    let (is_settled, is_released) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let begun = Arc::<Mutex<Vec<usize>>>::default();
+    let (settled, released, all) =
+        (Arc::clone(&is_settled), Arc::clone(&is_released), Arc::clone(&begun));
+    let upstream = Upstream::raw(move |io| {
+        eventually("it may speak", || settled.load(Ordering::SeqCst));
+        let at = {
+            let mut all = all.lock().unwrap();
+            all.push(0);
+            all.len() - 1
+        };
+        let held = Mutex::new(Vec::new());
+        let bound = [0, 3, 0, 0, 0, 2];
+        serve(io, &frame(SETTINGS, 0, 0, &bound), |stream| {
+            held.lock().unwrap().push(stream);
+            all.lock().unwrap()[at] += 1;
+            if held.lock().unwrap().len() < 2 {
+                return Some(Vec::new());
+            }
+            eventually("all are in progress", || released.load(Ordering::SeqCst));
+            Some(held.lock().unwrap().drain(..).flat_map(answer).collect())
+        });
+    });
+    let gateway = before(upstream.url(), "client_share = \"100%\"\nconnect_timeout = \"10s\"");
+    let mut calls: Vec<Session> = (0..CALLS).map(|_| Session::open(gateway.public)).collect();
+    for call in &mut calls {
+        call.write("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 2\r\n\r\nhi");
+    }
+    eventually("it is dialed", || upstream.connections() > 0);
+    is_settled.store(true, Ordering::SeqCst);
+    eventually("all are in progress", || begun.lock().unwrap().iter().sum::<usize>() == CALLS);
+    assert!(begun.lock().unwrap().iter().all(|count| *count <= 2), "{begun:?}");
+    is_released.store(true, Ordering::SeqCst);
+    for call in &mut calls {
+        assert_eq!(call.read().text(), "fine");
+    }
+
+    let silent = Upstream::raw(|mut io| drop(io.read_to_end(&mut Vec::new())));
+    let gateway = before(silent.url(), "connect_timeout = \"200ms\"");
+    let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+    assert_eq!(reply.status, 504, "{}", reply.text());
+}
+
+/// A server that says good-bye lives: no request is lost by it, and it has its share afterwards.
+#[test]
+fn a_server_that_says_good_bye_is_not_avoided() {
+    let settings = || frame(SETTINGS, 0, 0, &[]);
+    let calm = Reason::ENHANCE_YOUR_CALM;
+    for (what, first, says) in [
+        ("at once", [settings(), goaway(0, Reason::NO_ERROR)].concat(), None),
+        ("unread", settings(), Some(goaway(0, Reason::NO_ERROR))),
+        ("unread, too many", settings(), Some(goaway(0, calm))),
+        ("at rest", settings(), Some([answer(1), goaway(1, Reason::NO_ERROR)].concat())),
+    ] {
+        let connections = AtomicUsize::new(0);
+        let answered = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&answered);
+        let leaves = Upstream::raw(move |io| {
+            if connections.fetch_add(1, Ordering::SeqCst) == 0 {
+                return serve(io, &first, |_| says.clone());
+            }
+            serve(io, &frame(SETTINGS, 0, 0, &[]), |stream| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Some(answer(stream))
+            });
+        });
+        let stays = Http2Upstream::new(|_| fine());
+        let more = "protocol = \"h2\"\nbalance = \"round-robin\"\nfail_timeout = \"1h\"";
+        let gateway = Gateway::start(&config(&[leaves.url(), stays.url()], more));
+        for number in 0..8 {
+            let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
+            assert_eq!(reply.status, 200, "{what}, {number}: {}", reply.text());
+        }
+        assert!(answered.load(Ordering::SeqCst) > 1, "{what}: it is avoided");
+        assert!(!stays.asked().is_empty(), "{what}");
+    }
 }

@@ -48,7 +48,16 @@ impl House {
         let (authority, folder) = (CertificateAuthority::new(), Folder::new());
         write(&folder, "site", &authority.issue(&["shop.test"]));
         fill(&folder, &authority);
-        let upstream = Upstream::replying(response("200 OK", "hello"));
+        Self::before(Upstream::replying(response("200 OK", "hello")), authority, folder, tls)
+    }
+
+    /// In front of this upstream, with this table and the files that it names.
+    fn before(
+        upstream: Upstream,
+        authority: CertificateAuthority,
+        folder: Folder,
+        tls: &str,
+    ) -> Self {
         let routes = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n";
         let config = format!("{tls}{}{routes}", upstream.table("shop"));
         let gateway = Gateway::start_in(folder, &config);

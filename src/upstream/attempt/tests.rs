@@ -84,6 +84,13 @@ fn every_end_means_something() {
         (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
         (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
         (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
+        // A server of HTTP/2 that says GOAWAY before it has read anything.
+        (
+            no(Unconnected(Failure::TurnedAway(lost()))),
+            Report::Lost,
+            Next::Anywhere,
+            Next::Anywhere,
+        ),
         // Over HTTP/2: nobody has looked at it, or somebody may have acted.
         (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
         (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),

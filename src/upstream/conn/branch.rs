@@ -40,9 +40,14 @@ pub(super) async fn exchange(
     let Some(outgoing) = request.take() else { return Err(Unanswered::Lost(None)) };
     let (parts, upload) = outgoing.into_parts();
     let Ok(head) = head_of(&parts, &seat) else { return Err(Unanswered::Lost(None)) };
-    let Ok((response, stream)) = seat.open(head, upload.is_none()) else {
-        *request = Some(Request::from_parts(parts, upload));
-        return Err(Unanswered::Unsent);
+    let (response, stream) = match seat.open(head, upload.is_none()) {
+        Ok(opened) => opened,
+        Err(error) => {
+            *request = Some(Request::from_parts(parts, upload));
+            let is_goaway = error.is_go_away() && error.is_remote();
+            let turned_away = || Unanswered::TurnedAway(error.into());
+            return Err(if is_goaway { turned_away() } else { Unanswered::Unsent });
+        }
     };
     let mut waiting = Waiting {
         response,

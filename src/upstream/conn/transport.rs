@@ -55,11 +55,36 @@ impl Transport {
     /// # Errors
     /// [`Failure::Connect`], [`Failure::Tls`] and, after the deadline, [`Failure::ConnectTimeout`].
     pub(in crate::upstream) async fn connect(&self, deadline: Instant) -> Result<Socket, Failure> {
+        self.connect_offering(None, deadline).await
+    }
+
+    /// The same, for HTTP/1.1 alone, whatever else is offered otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(in crate::upstream) async fn connect_for_http1(
+        &self,
+        deadline: Instant,
+    ) -> Result<Socket, Failure> {
+        self.connect_offering(Some(vec![b"http/1.1".to_vec()]), deadline).await
+    }
+
+    /// `protocols`: what is offered (ALPN), where it is not what it always is.
+    async fn connect_offering(
+        &self,
+        protocols: Option<Vec<Vec<u8>>>,
+        deadline: Instant,
+    ) -> Result<Socket, Failure> {
         let tcp = timeout_at(deadline, self.tcp()).await;
         let tcp = tcp.map_err(|_| Failure::ConnectTimeout)?.map_err(Failure::Connect)?;
         let Some(tls) = &self.tls else { return Ok(Socket::Plain(tcp)) };
         let connector = TlsConnector::from(Arc::clone(&tls.client));
-        let shaken = timeout_at(deadline, connector.connect(tls.name.clone(), tcp)).await;
+        let name = tls.name.clone();
+        let handshake = match protocols {
+            None => connector.connect(name, tcp),
+            Some(protocols) => connector.with_alpn(protocols).connect(name, tcp),
+        };
+        let shaken = timeout_at(deadline, handshake).await;
         let stream = shaken.map_err(|_| Failure::silent())?.map_err(Failure::unshaken)?;
         Ok(Socket::Tls(Box::new(Encrypted { stream: stream.into(), says: None })))
     }

@@ -253,7 +253,10 @@ where
     let end = poll_fn(|cx| {
         if let Poll::Ready(end) = connection.as_mut().poll(cx) {
             if let Some(settled) = settled.take() {
-                let _ = settled.send(end.and(Err(Reason::NO_ERROR.into())));
+                // Whoever has begun HTTP/2 and ends it at once says good-bye.
+                let has_begun = connection.max_concurrent_send_streams() != UNSAID;
+                let why = if has_begun { Reason::NO_ERROR } else { Reason::CANCEL };
+                let _ = settled.send(end.and(Err(why.into())));
             }
             return Poll::Ready(DEAD);
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::grpc::{before_with, in_front_of};
+use crate::grpc::{before_with, start};
 use crate::support::grpc_upstream::{GRPC, GrpcClient, OK, Step, message};
 use crate::support::{Act, Http2Upstream, eventually};
 
@@ -51,7 +51,8 @@ async fn a_client_that_reads_no_small_messages_ends_nobodys_call() {
         let read = if is_many { vec![] } else { vec![Step::Read] };
         Act::Play([vec![GRPC], vec![every.clone(); count], read, vec![OK]].concat())
     });
-    let gateway = in_front_of(&upstream, "grpc = {}");
+    // The server has one thread, which is busy with all those messages.
+    let gateway = start(&upstream, "grpc = {}", "connect_timeout = \"10s\"");
     let mut client = GrpcClient::connect(gateway.public).await;
     let (_upload, mut stalled) = client.begin("/many.Feed/Read", &[]).head().await;
     assert_eq!(stalled.body_mut().data().await.unwrap().unwrap(), small);

@@ -106,3 +106,14 @@ async fn a_call_in_which_nothing_moves_ends() {
         assert_eq!(seen, reason);
     }
 }
+
+/// A route that says nothing of gRPC has the bounds of all others, and calls hear of them in their
+/// own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_is_a_deadline_on_a_plain_route_too() {
+    let (_upstream, gateway) = before_with(vec![Step::Rest], "", "response_timeout = \"1ms\"");
+    let mut client = GrpcClient::connect(gateway.public).await;
+    let ended = client.call("/shop.Products/Get", &[], message(b"x")).await;
+    assert_eq!((ended.head.status().as_u16(), ended.field("grpc-status")), (200, "4"), "{ended:?}");
+    assert_eq!(line(&gateway, 0)["reason"], "upstream_timeout");
+}

@@ -128,6 +128,11 @@ impl Http2Upstream {
         format!("{scheme}:{}", self.address.port())
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Every whole request, in order of its end.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.log.asked.lock().unwrap().clone()

@@ -3,17 +3,21 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa,
     Issuer as Signing, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
     date_time_ymd,
 };
-use rustls::client::Resumption;
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
 };
 
@@ -39,6 +43,10 @@ impl CertificateAuthority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A list of revoked certificates says by name who has signed it.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", NEXT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("an authority").pem();
         Self { pem, signing: Signing::new(params, key) }
@@ -105,6 +113,44 @@ pub(crate) struct TlsClient {
     config: Arc<ClientConfig>,
 }
 
+/// Shows each name the tickets of any.
+#[derive(Debug)]
+struct AnyName(ClientSessionMemoryCache);
+
+fn any_name() -> ServerName<'static> {
+    ServerName::try_from("any.test").expect("a name")
+}
+
+impl ClientSessionStore for AnyName {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(any_name(), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&any_name())
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(any_name(), value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&any_name())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&any_name());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(any_name(), value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&any_name())
+    }
+}
+
 /// A connection over TLS.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -163,6 +209,18 @@ impl TlsClient {
         config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(8);
         Self { config: Arc::new(config) }
+    }
+
+    /// The same, but it shows each name the tickets that any other has given it.
+    pub(crate) fn mixing_names(self) -> Self {
+        let mut config = (*self.config).clone();
+        config.resumption = Resumption::store(Arc::new(AnyName(ClientSessionMemoryCache::new(8))));
+        Self { config: Arc::new(config) }
+    }
+
+    /// The same for tasks.
+    pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
+        Arc::clone(&self.config).into()
     }
 
     /// Shakes hands for `name`.

@@ -41,6 +41,12 @@ pub(crate) struct TlsFront {
 impl TlsFront {
     /// In front of the server at `to`.
     pub(crate) fn new(config: ServerConfig, to: SocketAddr) -> Self {
+        Self::by_protocol(config, to, to)
+    }
+
+    /// In front of two servers: one for HTTP/2, where it was agreed upon, and one for the rest.
+    pub(crate) fn by_protocol(config: ServerConfig, http1: SocketAddr, http2: SocketAddr) -> Self {
+        let to = [http1, http2];
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a listener that does not block");
         let address = listener.local_addr().expect("its address");
@@ -79,7 +85,7 @@ impl TlsFront {
 async fn accept(
     listener: tokio::net::TcpListener,
     acceptor: TlsAcceptor,
-    to: SocketAddr,
+    to: [SocketAddr; 2],
     shared: Arc<Shared>,
 ) {
     while let Ok((tcp, _)) = listener.accept().await {
@@ -88,6 +94,8 @@ async fn accept(
         tokio::spawn(async move {
             let Ok(mut stream) = acceptor.accept(tcp).await else { return };
             shared.done.lock().unwrap().push(seen(&stream));
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let to = to[usize::from(is_http2)];
             let Ok(mut behind) = TcpStream::connect(to).await else { return };
             let _ = behind.set_nodelay(true);
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;

@@ -7,7 +7,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::{House, certificates, write};
 use crate::support::tls::{self, TlsStream};
-use crate::support::{Client, Gateway, Pair, TlsClient, eventually, run};
+use crate::support::{
+    CertificateAuthority, Client, Folder, Gateway, Pair, TlsClient, Upstream, eventually, response,
+    run,
+};
 
 /// The certificate that the server showed.
 fn shown(stream: &TlsStream) -> Vec<u8> {
@@ -219,7 +222,7 @@ fn what_is_wrong_with_certificates_is_told_before_they_are_served() {
 }
 
 fn check(gateway: &Gateway) -> String {
-    let folder = crate::support::Folder::new();
+    let folder = Folder::new();
     for entry in std::fs::read_dir(gateway.folder()).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_file() {
@@ -250,4 +253,81 @@ fn a_host_without_a_certificate_is_worth_a_warning() {
 fn the_end_of_a_certificate_is_in_the_metrics() {
     let house = House::start("");
     house.counts("portcullis_tls_certificate_expiry_seconds", ("name", "shop.test"), 1e9);
+}
+
+/// A browser asks for one host on another's connection where one certificate is for both (RFC 9113
+/// §9.1.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_of_one_certificate_share_a_connection() {
+    // One whose clients must show more, so that each request is looked at.
+    let table = "[server.tls]\nlisten = ['127.0.0.1:0']\ncertificates = [\n\
+         { cert = 'wild.pem', key = 'wild.key' },\n\
+         { cert = 'inner.pem', key = 'inner.key', client_ca = 'clients.pem' },\n]\n";
+    let house = House::with(
+        |folder, authority| {
+            write(folder, "wild", &authority.issue(&["*.shop.test"]));
+            write(folder, "inner", &authority.issue(&["inner.test"]));
+            folder.write("clients.pem", &authority.pem);
+        },
+        table,
+    );
+    let client = TlsClient::with(&house.authority, None, &["h2"]);
+    let tcp = tokio::net::TcpStream::connect(house.tls).await.unwrap();
+    let name = "a.shop.test".try_into().unwrap();
+    let stream = client.connector().connect(name, tcp).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let hosts = [("a.shop.test", 200), ("b.shop.test", 200), ("inner.test", 421)];
+    for (host, expected) in hosts {
+        let request = http::Request::get(format!("https://{host}/{host}")).body(()).unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), expected, "{host}");
+    }
+    let asked: Vec<String> =
+        house.upstream.recorded().iter().map(|it| it.target().to_owned()).collect();
+    assert_eq!(asked, ["/a.shop.test", "/b.shop.test"]);
+}
+
+#[test]
+fn who_names_no_host_is_served_with_the_default_certificate() {
+    let table = "[server.tls]\nlisten = ['127.0.0.1:0']\ncertificates = [\n\
+         { cert = 'site.pem', key = 'site.key' },\n\
+         { cert = 'rest.pem', key = 'rest.key', default = true },\n]\n";
+    let house = House::with(
+        |folder, authority| write(folder, "rest", &authority.issue(&["127.0.0.1"])),
+        table,
+    );
+    // An address is no name, so the client sends none.
+    let client = TlsClient::new(&house.authority);
+    for host in ["127.0.0.1", "shop.test"] {
+        let mut stream = client.connect(house.tls, "127.0.0.1").unwrap();
+        let request = tls::get(host, "/", "Connection: close\r\n");
+        let answer = tls::exchange(&mut stream, &request).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+}
+
+/// Warming asks as clients do, and there is no listener in clear that it could ask.
+#[test]
+fn a_cache_is_warmed_where_all_listeners_speak_tls() {
+    let (authority, folder) = (CertificateAuthority::new(), Folder::new());
+    write(&folder, "site", &authority.issue(&["shop.test"]));
+    let upstream = Upstream::replying(response("200 OK\r\nCache-Control: max-age=600", "warm"));
+    let gateway = Gateway::start_in(
+        folder,
+        &format!(
+            "[server.tls]\ncertificates = [{{ cert = 'site.pem', key = 'site.key' }}]\n{}
+            [routes.all]\npath = \"/*\"\nhost = \"shop.test\"\nupstream = \"shop\"\n\
+            cache = {{ ttl = \"1h\", warm = {{ urls = [\"/a\"] }} }}\n",
+            upstream.table("shop")
+        ),
+    );
+    let client = TlsClient::new(&authority);
+    let lines = "Cache-Control: only-if-cached\r\n";
+    eventually("it is a hit", || {
+        let answer = client.get(gateway.public, "shop.test", "/a", lines).unwrap();
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("warm")
+    });
+    assert_eq!(upstream.seen(), 1);
 }

@@ -1,5 +1,7 @@
 //! What clients show of themselves, who believes it, and what upstreams are told.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::DnType;
@@ -8,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::{House, certificates, write};
 use crate::support::tls::{self, get, is_resumed};
-use crate::support::{CertificateAuthority, Client, Pair, TlsClient};
+use crate::support::{CertificateAuthority, Client, Pair, TlsClient, eventually};
 
 /// A house whose clients are asked for certificates of this authority.
 fn house(clients: &CertificateAuthority, more: &str) -> House {
@@ -200,4 +202,86 @@ fn in_clear_the_fields_of_certificates_are_a_clients_own_where_no_tls_ends_here(
     // A terminator in front may set them; that is its operator's affair.
     Client::get(gateway.public, "/").header("Client-Cert", ":eA==:").send();
     assert_eq!(upstream.only().header("client-cert"), Some(":eA==:"));
+}
+
+/// Whether a visit was served, and resumed a session.
+fn visit(client: &TlsClient, house: &House, name: &str) -> Result<bool, String> {
+    let mut stream = client.connect(house.tls, name)?;
+    let answer = tls::exchange(&mut stream, &get(name, "/", "Connection: close\r\n"))?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    Ok(is_resumed(&stream))
+}
+
+/// Clients keep tickets by name. One that does not must not enter with another host's.
+#[test]
+fn a_ticket_of_one_host_is_nothing_to_another_whose_clients_must_show_more() {
+    let clients = CertificateAuthority::new();
+    let house = two_hosts(&clients);
+    let nobody = TlsClient::new(&house.authority).mixing_names();
+    assert_eq!(visit(&nobody, &house, "shop.test"), Ok(false));
+    assert_eq!(visit(&nobody, &house, "shop.test"), Ok(true));
+    assert_eq!(visit(&nobody, &house, "also.test"), Ok(false), "though both ask for the same");
+    assert!(visit(&nobody, &house, "inner.test").is_err());
+    house.counts("portcullis_tls_handshakes_total", ("result", "client_certificate"), 1.0);
+    let ann = TlsClient::with(&house.authority, Some(&clients.client("ann")), &[]).mixing_names();
+    assert_eq!(visit(&ann, &house, "shop.test"), Ok(false));
+    assert_eq!(visit(&ann, &house, "inner.test"), Ok(false), "its certificate is verified");
+    assert_eq!(visit(&ann, &house, "inner.test"), Ok(true));
+    assert_eq!(visit(&ann, &house, "shop.test"), Ok(false), "nor the other way round");
+}
+
+/// The date of a certificate counts on each connection, also where a ticket brings it back.
+#[test]
+fn a_resumed_certificate_whose_time_is_over_is_no_good() {
+    let clients = CertificateAuthority::new();
+    let house = house(&clients, "tickets = 'node'");
+    // A busy machine may take longer than the shortest of these lives to shake hands twice.
+    let client = [2, 4, 8].into_iter().find_map(|life| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let end = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(life);
+        let own = clients.issue_with(&["ann.test"], |params| params.not_after = end);
+        let client = TlsClient::with(&house.authority, Some(&own), &[]);
+        let is_good = |resumes| visit(&client, &house, "shop.test") == Ok(resumes);
+        (is_good(false) && is_good(true)).then_some(client)
+    });
+    let client = client.expect("a session that is resumed within the certificate's life");
+    eventually("its time is over", || match visit(&client, &house, "shop.test") {
+        Ok(resumed) => {
+            assert!(resumed, "it comes with a ticket until then");
+            false
+        }
+        Err(_) => true,
+    });
+    house.counts("portcullis_tls_handshakes_total", ("result", "client_certificate"), 1.0);
+}
+
+#[test]
+fn a_new_list_and_new_authorities_count_for_those_with_tickets() {
+    let (clients, others) = (CertificateAuthority::new(), CertificateAuthority::new());
+    let more = "client_ca = 'clients.pem'\nclient_crl = 'clients.crl'\ntickets = 'node'";
+    let house = House::with(
+        |folder, _| {
+            folder.write("clients.pem", &clients.pem);
+            folder.write("clients.crl", clients.revoke(&[7]));
+        },
+        &certificates(&["site"], more),
+    );
+    let client = |own: &Pair| TlsClient::with(&house.authority, Some(own), &[]);
+    let ann = client(&clients.client_with_serial("ann", 5));
+    let bob = client(&clients.client_with_serial("bob", 6));
+    for client in [&ann, &bob] {
+        assert_eq!([false, true].map(Ok), [(); 2].map(|()| visit(client, &house, "shop.test")));
+    }
+    let write = |name: &str, text: String| {
+        std::fs::write(house.gateway.folder().join(name), text).unwrap();
+    };
+    write("clients.crl", clients.revoke(&[6, 7]));
+    house.counts("portcullis_tls_reloads_total", ("result", "applied"), 1.0);
+    assert!(visit(&bob, &house, "shop.test").is_err(), "it was revoked");
+    assert_eq!(visit(&ann, &house, "shop.test"), Ok(false), "it is verified anew");
+    write("clients.pem", others.pem.clone());
+    house.counts("portcullis_tls_reloads_total", ("result", "applied"), 2.0);
+    assert!(visit(&ann, &house, "shop.test").is_err(), "its authority is trusted no more");
+    let eve = client(&others.client("eve"));
+    assert_eq!([false, true].map(Ok), [(); 2].map(|()| visit(&eve, &house, "shop.test")));
 }

@@ -3,9 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::House;
+use super::{House, certificates, write};
 use crate::support::tls::{self, answer, get};
-use crate::support::{Client, PATIENCE, TlsClient, eventually, raw_until_close};
+use crate::support::{
+    CertificateAuthority, Client, Folder, PATIENCE, TlsClient, Upstream, eventually,
+    raw_until_close, response,
+};
 
 #[test]
 fn a_handshake_that_never_ends_does() {
@@ -109,4 +112,68 @@ fn a_slow_head_is_told_so_under_tls() {
     let mut told = [0; 12];
     stream.read_exact(&mut told).unwrap();
     assert_eq!(&told, b"HTTP/1.1 408");
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_cut_off_under_tls() {
+    const LENGTH: usize = 64 << 20;
+    let (authority, folder) = (CertificateAuthority::new(), Folder::new());
+    write(&folder, "site", &authority.issue(&["shop.test"]));
+    let upstream = Upstream::replying(response("200 OK", &"x".repeat(LENGTH)));
+    let table = certificates(&["site"], "[server]\nlimits.progress_timeout = '1s'");
+    let house = House::before(upstream, authority, folder, &table);
+    let mut stream = TlsClient::new(&house.authority).connect(house.tls, "shop.test").unwrap();
+    stream.write_all(get("shop.test", "/", "").as_bytes()).unwrap();
+    eventually("the upstream sends", || house.upstream.seen() == 1);
+    eventually("the upstream is free again", || house.upstream.open() == 0);
+    let mut rest = Vec::new();
+    assert!(stream.read_to_end(&mut rest).is_err(), "it is cut off, and not ended");
+    assert!(rest.len() < LENGTH, "the whole response was sent to nobody");
+}
+
+#[test]
+fn a_connection_that_asked_for_another_protocol_ends_with_a_word() {
+    let house = House::start("");
+    let mut stream = TlsClient::new(&house.authority).connect(house.tls, "shop.test").unwrap();
+    let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n";
+    let first = answer(&mut stream, &get("shop.test", "/a", upgrade));
+    assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+    // Without the alert `close_notify` this is an error.
+    let last = tls::exchange(&mut stream, &get("shop.test", "/b", "Connection: close\r\n"));
+    assert!(last.expect("a clean end").starts_with("HTTP/1.1 200"));
+    assert_eq!(house.upstream.seen(), 2);
+}
+
+#[test]
+fn a_client_that_there_is_no_place_for_hears_nothing_in_clear() {
+    let house = House::start("[server]\nlimits.connections = 1");
+    let client = TlsClient::new(&house.authority);
+    let mut first = client.connect(house.tls, "shop.test").unwrap();
+    assert!(answer(&mut first, &get("shop.test", "/", "")).starts_with("HTTP/1.1 200"));
+    let mut second = TcpStream::connect(house.tls).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = second.write_all(&client.greeting("shop.test").1);
+    let mut heard = Vec::new();
+    // A reset is an end, too.
+    let _ = second.read_to_end(&mut heard);
+    assert!(heard.is_empty(), "{:?}", String::from_utf8_lossy(&heard));
+    assert!(answer(&mut first, &get("shop.test", "/", "")).starts_with("HTTP/1.1 200"));
+    // The metrics have a listener of their own.
+    house.counts("portcullis_connections_refused_total", ("reason", "connections"), 1.0);
+}
+
+/// Above TLS, HTTP/2 is what was agreed upon, or nothing (RFC 9113 §3.2).
+#[test]
+fn a_preface_that_was_not_agreed_upon_begins_no_http2() {
+    let house = House::start("");
+    for offered in [vec![], vec!["http/1.1"]] {
+        let client = TlsClient::with(&house.authority, None, &offered);
+        let mut stream = client.connect(house.tls, "shop.test").unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        let text = String::from_utf8_lossy(&heard);
+        assert!(heard.is_empty() || text.starts_with("HTTP/1.1 4"), "{offered:?}: {text:?}");
+    }
+    assert_eq!(house.upstream.seen(), 0);
 }

@@ -2,16 +2,23 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request, Response};
+use rustls::version::TLS13;
 
 use super::config;
-use crate::support::websocket::{CLOSE, TEXT, echo, frame, reason, upstream};
-use crate::support::{Chunks, Gateway, PATIENCE, Upstream, eventually, response};
+use crate::support::websocket::{
+    CLOSE, KEY, TEXT, WebSocket, accept, echo, frame, handshake, reason, upstream,
+};
+use crate::support::{
+    Act, Authority, Chunks, Client, Folder, Gateway, Http2Upstream, PATIENCE, Session, TlsFront,
+    Upstream, eventually, raw_until_close, response, status,
+};
 
 /// A connection on which extended CONNECTs are allowed.
 async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
@@ -215,4 +222,133 @@ async fn the_drain_says_good_bye() {
     drop(client);
     assert!(gateway.wait().success());
     assert_eq!(gateway.access_lines()[0]["tunnel_end"], "drain");
+}
+
+/// Servers under TLS that speak what `offers` says, for a gateway that leaves them the choice. What
+/// is HTTP/2 gets `http2`, the rest `http1`.
+struct Choosing {
+    authority: Authority,
+    fronts: Vec<TlsFront>,
+}
+
+impl Choosing {
+    fn new(offers: &[&[&str]], http1: &Upstream, http2: &Http2Upstream) -> Self {
+        let authority = Authority::new();
+        let certificate = authority.certificate(&["localhost"]);
+        let front = |offers: &&[&str]| {
+            let mut server = certificate.server(&[&TLS13], None);
+            server.alpn_protocols = offers.iter().map(|it| it.as_bytes().to_vec()).collect();
+            TlsFront::by_protocol(server, http1.address(), http2.address())
+        };
+        Self { fronts: offers.iter().map(front).collect(), authority }
+    }
+
+    fn gateway(&self) -> Gateway {
+        let folder = Folder::new();
+        folder.write("ca.pem", self.authority.pem());
+        let servers: Vec<String> = self.fronts.iter().map(|it| it.url("localhost")).collect();
+        let config = format!(
+            "[upstreams.shop]\nservers = {servers:?}\nprotocol = \"auto\"\n\
+             balance = \"round-robin\"\nfail_timeout = \"1h\"\n\
+             [upstreams.shop.tls]\nca_file = \"ca.pem\"\n\
+             [routes.live]\npath = \"/live/*\"\nupstream = \"shop\"\n\
+             upgrade = [\"websocket\"]\n\
+             [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n"
+        );
+        Gateway::start_in(folder, &config)
+    }
+}
+
+/// `Upgrade` cannot be said in HTTP/2, so a tunnel has a connection of its own, and those of HTTP/2
+/// and the server's good name are untouched by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_chooses_http2_is_asked_for_tunnels_in_http1() {
+    let (http1, handshakes) = upstream(echo);
+    let http2 = Http2Upstream::new(|head| match head.uri().path() {
+        "/held" => Act::Hold,
+        _ => Act::Answer(Bytes::from_static(b"fine")),
+    });
+    let choosing = Choosing::new(&[&["h2", "http/1.1"]], &http1, &http2);
+    let gateway = choosing.gateway();
+    let mut held = Session::open(gateway.public);
+    held.write("GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("it is in progress", || http2.open() == 1);
+    let mut client = connect(gateway.public).await;
+    for number in 1..=3 {
+        let mut socket = WebSocket::open(gateway.public, "/live/1", "");
+        socket.send(TEXT, "hello");
+        socket.expect(TEXT, "hello");
+        Stream::open(&mut client, "/live/2").await.assert_open().await;
+        assert_eq!(handshakes.lock().unwrap().len(), 2 * number);
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "fine");
+    }
+    assert_eq!(http2.open(), 1, "the other stream goes on");
+    assert!(http2.asked().iter().all(|asked| !asked.uri.contains("/live")));
+    http2.release();
+    assert_eq!(held.read().text(), "fine");
+}
+
+/// One that speaks HTTP/2 alone has no tunnel, and is as good as ever for the rest.
+#[test]
+fn a_server_without_http1_has_no_tunnels_and_is_not_avoided_for_it() {
+    let (http1, _) = upstream(echo);
+    let http2 = Http2Upstream::new(|_| Act::Answer(Bytes::from_static(b"fine")));
+    let choosing = Choosing::new(&[&["h2"]], &http1, &http2);
+    let gateway = choosing.gateway();
+    let answer = raw_until_close(gateway.public, handshake("/live/1", ""));
+    assert_eq!(status(&answer), 502, "{answer}");
+    assert!(answer.contains("urn:portcullis:problem:upstream_tls"), "{answer}");
+    eventually("it is said why", || {
+        let lines = gateway.access_lines();
+        let why = lines.first().and_then(|line| line["error"].as_str()).unwrap_or_default();
+        why.contains("does not choose HTTP/1.1")
+    });
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "fine");
+
+    let choosing = Choosing::new(&[&["h2"], &["h2", "http/1.1"]], &http1, &http2);
+    let gateway = choosing.gateway();
+    for _ in 0..4 {
+        WebSocket::open(gateway.public, "/live/1", "");
+    }
+    for _ in 0..4 {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "fine");
+    }
+    let chosen = |front: &TlsFront| {
+        let handshakes = front.handshakes();
+        handshakes.iter().any(|it| it.protocol.as_deref() == Some("h2"))
+    };
+    assert!(choosing.fronts.iter().all(chosen), "both still have their share");
+}
+
+/// Frames that come before the answer are nobody's until there is a tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_too_early_waits_for_the_answer_and_a_wrong_one_is_a_502() {
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let seen = Arc::clone(&heard);
+    let upstream = Upstream::raw(move |mut stream| {
+        let mut chunks = Chunks::of(stream.try_clone().unwrap());
+        let Ok(Some(head)) = chunks.until(b"\r\n\r\n") else { return };
+        let said = if head.starts_with(b"GET /live/403") {
+            response("403 Forbidden\r\nConnection: close", "no tunnel")
+        } else {
+            let accept = accept(KEY);
+            format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            )
+        };
+        let lower = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        assert!(lower.contains("\r\nsec-websocket-version: 13\r\n"), "{lower}");
+        let _ = stream.write_all(said.as_bytes());
+        seen.lock().unwrap().extend(chunks.rest().unwrap_or_default());
+    });
+    let gateway = Gateway::start(&config(&upstream, "", ""));
+    let mut client = connect(gateway.public).await;
+    for (path, expected) in [("/live/403", 403), ("/live/1", 502)] {
+        let (future, mut send) = ask(&mut client, path, "websocket");
+        send.send_data(frame(TEXT, true, "too early").into(), false).expect("bytes");
+        assert_eq!(answer(future).await.status(), expected, "{path}");
+        eventually("its connection is closed", || upstream.open() == 0);
+    }
+    assert_eq!(heard.lock().unwrap().len(), 0, "{heard:?}");
 }

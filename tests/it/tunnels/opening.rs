@@ -219,3 +219,17 @@ fn a_tunnel_holds_its_place_among_those_in_flight() {
         session.read_until("\r\n").starts_with("HTTP/1.1 101")
     });
 }
+
+/// An upstream that takes the handshake and says nothing is given up as one of any request.
+#[test]
+fn an_upstream_that_never_answers_the_handshake_is_a_504() {
+    let upstream = Upstream::raw(|stream| drop(Chunks::of(stream).rest()));
+    let table = upstream.table("shop") + "response_timeout = \"200ms\"\n";
+    let gateway = Gateway::start(&format!(
+        "{table}[routes.live]\npath = \"/live/*\"\nupstream = \"shop\"\n\
+         upgrade = [\"websocket\"]\n"
+    ));
+    let answer = raw_until_close(gateway.public, handshake("/live/1", ""));
+    assert_eq!((status(&answer), code(&answer)), (504, "upstream_timeout"), "{answer}");
+    eventually("its connection is closed", || upstream.open() == 0);
+}
