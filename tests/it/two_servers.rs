@@ -65,6 +65,26 @@ fn round_robin_follows_the_weights() {
     }
 }
 
+/// A body that its client breaks ends the connection to the server, who did nothing wrong.
+#[test]
+fn clients_who_break_their_uploads_have_no_server_avoided() {
+    let servers = [fine(), fine()];
+    let gateway = before(
+        &format!("\"{}\", \"{}\"", servers[0].url(), servers[1].url()),
+        "balance = \"round-robin\"\nfail_timeout = \"1h\"",
+    );
+    for _ in 0..6 {
+        let broken =
+            "POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz";
+        assert_eq!(status(&raw(gateway.public, broken.to_owned() + "\r\n")), 400);
+    }
+    servers.iter().for_each(Upstream::forget);
+    for _ in 0..6 {
+        assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+    }
+    assert_eq!(servers.each_ref().map(Upstream::seen), [3, 3]);
+}
+
 #[test]
 fn the_less_busy_server_is_chosen() {
     // It does not answer a request for `/held`.

@@ -201,6 +201,10 @@ impl Connection {
                 if request.is_some() {
                     return Err(Unanswered::Unsent);
                 }
+                // Who breaks off a body ends the connection with it, and the server is not to blame.
+                if upload.is_some_and(|upload| upload.fault().is_some()) {
+                    return Err(Unanswered::Withdrawn);
+                }
                 // How the connection ended says more.
                 let end = self.ended.replace(Ok(())).and_then(Result::err);
                 Err(Unanswered::Lost(Some(end.unwrap_or_else(|| error.into_error()).into())))
