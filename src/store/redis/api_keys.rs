@@ -36,11 +36,15 @@ impl RedisStore {
         call.arg(part).arg(write.created_s).arg(write.ttl.map_or(0, millis)).arg(TIDIED);
         let oldest = parts(self.run_one(call).await?)?;
         self.run_one(set(id, write.digest.as_bytes(), write.ttl)).await?;
-        self.run_one(set(record, &write.record, write.ttl)).await?;
+        self.tidy(index, oldest, &write.families[0]).await?;
+        self.run_one(set(record, &write.record, write.ttl)).await.map(|_| ())
+    }
 
+    /// Takes ids out of an index that are not there any more.
+    async fn tidy(&self, index: &str, oldest: Vec<String>, ids: &str) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(oldest.len() + 1);
         for other in &oldest {
-            pipeline.cmd("EXISTS").arg([&*write.families[0], other].concat());
+            pipeline.cmd("EXISTS").arg([ids, other].concat());
         }
         let found = self.run_all(&mut pipeline).await?;
         let is_gone = |found: &Value| *found == Value::Int(0);

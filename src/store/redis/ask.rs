@@ -84,15 +84,15 @@ impl RedisStore {
         answers: &mut Answers,
     ) -> Vec<Part<'a>> {
         let parts = cut.parts(whole, &|key: &str| self.topology.place(key));
+        let mut rest = parts.as_slice();
         // What is read must be read behind the purges, and servers have no order among them.
-        let (purges, rest): (Vec<_>, Vec<_>) =
-            parts.into_iter().partition(|part| matches!(part, Part::Purges(_)));
-        if let Some(Part::Purges(keys)) = purges.first() {
+        if let [Part::Purges(keys), others @ ..] = rest {
             let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
             answers.settled = self.change_epochs(&purges).await.is_ok();
+            rest = others;
         }
         let (mut next, mut taken, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        let all = self.replies_spread(&rest, deadline).await;
+        let all = self.replies_spread(rest, deadline).await;
         for (part, replies) in rest.iter().zip(all) {
             match replies {
                 Ok(mut own) => {

@@ -85,8 +85,8 @@ impl Call<'_> {
                     }
                 }
             }
-            // No server.
-            _ => Err(ConnectError::Timeout),
+            // No server, or several, each of which is called by its own address.
+            StoreUrl::Memory | StoreUrl::Cluster { .. } => Err(ConnectError::Timeout),
         }
     }
 

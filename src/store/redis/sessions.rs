@@ -97,11 +97,9 @@ impl RedisStore {
     ) -> Result<Option<SessionWritten>, StoreError> {
         // In the index first: a session that stands in none would outlive a log-out everywhere. An
         // update that finds nothing must leave nothing.
-        let early = write.index.as_deref().filter(|_| !write.only_over);
-        let mut oldest = match early {
-            Some(index) => Some(self.put_into_index(index, write).await?),
-            None => None,
-        };
+        if let Some(index) = write.index.as_deref().filter(|_| !write.only_over) {
+            self.put_into_index(index, write).await?;
+        }
         let script = include_str!("../scripts/session_put.lua");
         let mut call = eval("EVAL", script, &[&write.keys.session, &write.keys.end]);
         call.arg(write.value.as_ref()).arg(millis(write.ttl)).arg(millis(write.kept));
@@ -118,13 +116,12 @@ impl RedisStore {
         if index.is_empty() {
             return Ok(Some(written));
         }
-        if oldest.is_none() {
-            oldest = Some(self.put_into_index(index, write).await?);
-        }
+        // Once more: who read the index meanwhile took out what was not there yet.
+        let oldest = self.put_into_index(index, write).await?;
         if !known.is_empty() && known != index {
             self.take_from_index(&known, &[&write.part]).await?;
         }
-        written.ended = self.trim(index, write, oldest.unwrap_or_default()).await?;
+        written.ended = self.trim(index, write, replaced, oldest).await?;
         Ok(Some(written))
     }
 
@@ -141,21 +138,23 @@ impl RedisStore {
         array(self.run_one(call).await?)?.into_iter().map(text).collect()
     }
 
-    /// Ends the oldest others beyond the bound: those that ended. Of two that write at a time the
-    /// later one sees both, so the bound is kept. An id whose session is not there may be one that
-    /// is being written: it stays in the index, until that is read.
+    /// Ends the oldest beyond the bound: those that ended. All who write at a time agree on which
+    /// these are, so no two end each other, and the last to look sees all. A log-in that was
+    /// overtaken ends itself; a session that was there before is never ended by its own update. An
+    /// id whose session is not there may be one that is being written: it stays in the index.
     async fn trim(
         &self,
         index: &str,
         write: &SessionWrite,
+        replaced: bool,
         oldest: Vec<String>,
     ) -> Result<Vec<String>, StoreError> {
         let alive = self.alive(write, oldest).await?;
         let most = write.most.map_or(usize::MAX, |most| most as usize);
         let over = alive.len().saturating_sub(most);
-        let others = alive.iter().filter(|part| **part != write.part).take(over);
+        let may_end = |part: &&String| !(replaced && **part == write.part);
         let mut ended = Vec::with_capacity(over);
-        for part in others {
+        for part in alive.iter().filter(may_end).take(over) {
             let keys = SessionKeys::of_part(&write.families, part);
             if self.end(&keys, index).await?.0 {
                 ended.push(part.clone());

@@ -1,5 +1,6 @@
 //! Sessions prolonged, written, listed and ended: the same in both stores.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use portcullis::store::{
     Ending, Questions, Renewal, SessionEnd, SessionKey, SessionList, SessionWrite, SessionWritten,
 };
 
-use super::{MINUTE, Subject, over_all_stores};
+use super::{Cluster, MINUTE, Subject, over_all_stores};
 
 over_all_stores![
     renewing_never_shortens_and_gives_a_first_ttl,
@@ -19,6 +20,7 @@ over_all_stores![
     without_a_user_a_session_stays_whose_it_was,
     with_another_user_a_session_moves,
     the_oldest_end_beyond_the_cap,
+    of_log_ins_at_once_as_many_last_as_are_allowed,
     what_is_gone_leaves_the_index_and_does_not_count,
     ending_all_ends_what_is_the_users_alone,
     an_index_outlives_its_sessions,
@@ -234,6 +236,45 @@ async fn the_oldest_end_beyond_the_cap(it: Subject) {
     assert_eq!(it.ids("42").await, ["b"]);
     it.put("other", Some("43"), Some(1)).await;
     assert!(it.is_there("b").await, "another user's cap");
+}
+
+async fn of_log_ins_at_once_as_many_last_as_are_allowed(it: Subject) {
+    for most in [1, 3] {
+        let user = format!("user-{most}");
+        let ids: Vec<String> = (0..30).map(|number| format!("s{number}-{most}")).collect();
+        let mut log_ins = tokio::task::JoinSet::new();
+        for id in ids.clone() {
+            let (store, user) = (Arc::clone(&it.store), user.clone());
+            log_ins.spawn(async move {
+                store.write_session(&write(&id, Some(&user), Some(most))).await
+            });
+        }
+        let mut ended = Vec::new();
+        for written in log_ins.join_all().await {
+            ended.extend(written.expect("no failure").expect("it is written").ended);
+        }
+        let left = it.ids(&user).await;
+        assert_eq!(left.len(), most as usize, "{left:?}");
+        for id in &ids {
+            assert_eq!(it.is_there(id).await, left.contains(id), "{id}");
+            assert_ne!(left.contains(id), ended.contains(id), "{id} ends, and that is told");
+        }
+    }
+}
+
+/// In a cluster a log-in takes its place in the index first, and others may come to their end
+/// before it does. They agree on who is the oldest, so that no two end each other.
+#[test]
+fn in_a_cluster_a_log_in_that_was_overtaken_ends_itself() {
+    Cluster::start().keeps(async |it: Subject| {
+        let index = keys().sessions_of("42");
+        let redis = it.redis.as_ref().expect("a Redis");
+        assert_eq!(redis.cli(&["ZADD", &index, "1", "slow"]), "1");
+        assert_eq!(it.put("quick", Some("42"), Some(1)).await.ended, [""; 0]);
+        assert_eq!(it.put("slow", Some("42"), Some(1)).await.ended, ["slow"]);
+        assert_eq!(it.ids("42").await, ["quick"]);
+        assert!(it.is_there("quick").await && !it.is_there("slow").await);
+    });
 }
 
 async fn what_is_gone_leaves_the_index_and_does_not_count(it: Subject) {
