@@ -15,7 +15,7 @@
 //! | 5 | `issuer` | fetches the keys that issuers publish |
 //! | 5 | `acme` | certificates that an authority issues by itself |
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
-//! | 4 | `route` `auth` `session` `limit` `cache` `upstream` | the rooms |
+//! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
 //! | 3 | `tls` | certificates for clients, by name |
@@ -51,6 +51,7 @@ pub mod plan;
 
 pub mod auth;
 pub mod cache;
+pub mod cors;
 pub mod forwarding;
 pub mod guard;
 pub mod limit;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
 use super::reader::Section;
 use super::tunnel::{self, Tunnel};
@@ -32,6 +33,8 @@ pub struct Route {
     pub session: SessionUse,
     /// Whether responses are cached.
     pub cache: Option<Cache>,
+    /// Which pages of other origins may call it; `None`: its upstream says so.
+    pub cors: Option<Cors>,
     /// What bounds gRPC calls; `None`: what bounds every request.
     pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
@@ -63,7 +66,7 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 13] = [
+const PLANNED: [(&str, &str); 12] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
@@ -72,7 +75,6 @@ const PLANNED: [(&str, &str); 13] = [
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
     ("rewrite", "paths would be forwarded as they come"),
-    ("cors", "preflights would go to the upstream"),
     ("compress", "responses would pass as they come"),
     ("subject", "nothing would be sent over NATS"),
     ("deliver", "the caller would wait for the upstream"),
@@ -101,6 +103,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         limits: route.list_or_empty("limits", text),
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
+        cors: route.optional("cors", cors::read),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use toml::de::DeValue;
-
+use super::origin::{Origin, origin};
 use super::reader::Section;
-use super::value::{GIB, Mistake, Read, choice, duration, echo, rate, size, string};
-use crate::base::http::authority::Authority;
+use super::value::{GIB, choice, duration, rate, size};
 use crate::base::units::Rate;
 
 /// What a route's tunnels are bounded by.
@@ -58,35 +56,6 @@ impl Default for Tunnel {
     }
 }
 
-/// An origin (RFC 6454), `https://shop.example.com`, or all those of one domain,
-/// `https://*.example.com`. In lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// What comes before the `*`, or everything.
-    begin: String,
-    /// What comes behind the `*`.
-    end: Option<String>,
-}
-
-impl Origin {
-    /// Whether it covers the value of an `Origin` field.
-    pub fn covers(&self, origin: &[u8]) -> bool {
-        let origin = origin.to_ascii_lowercase();
-        let Some(rest) = origin.strip_prefix(self.begin.as_bytes()) else { return false };
-        match &self.end {
-            None => rest.is_empty(),
-            // Labels of a host alone: what stands there is no port and no path.
-            Some(end) => rest
-                .strip_suffix(end.as_bytes())
-                .is_some_and(|labels| !labels.is_empty() && labels.iter().all(is_of_labels)),
-        }
-    }
-}
-
-fn is_of_labels(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
-}
-
 /// Reads `upgrade` and `tunnel`; nothing where no upgrade is allowed.
 pub(super) fn read(route: &mut Section<'_>) -> Option<Tunnel> {
     let protocols = route.list("upgrade", choice(&[("websocket", ())]));
@@ -120,57 +89,4 @@ fn read_end_on(tunnel: &mut Section<'_>) -> EndOn {
     }
     let has = |word| named.contains(&word);
     EndOn { expiry: has(0), jti: has(1), sid: has(2), sub: has(3) }
-}
-
-/// `scheme://host` or `scheme://host:port`, as browsers send it: without a path.
-fn origin(value: &DeValue<'_>) -> Read<Origin> {
-    const EXAMPLE: &str =
-        "an origin such as \"https://shop.example.com\" or \"https://*.example.com\"";
-    let text = string(value, EXAMPLE)?.to_ascii_lowercase();
-    let wrong =
-        || Mistake::new(format!("{} is no origin", echo(&text)), format!("write {EXAMPLE}"));
-    let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
-    let is_scheme = matches!(scheme, "http" | "https");
-    let host = host.strip_prefix("*.").unwrap_or(host);
-    if !is_scheme || host.contains('*') || Authority::parse(host.as_bytes()).is_none() {
-        return Err(wrong());
-    }
-    Ok(match text.split_once('*') {
-        None => Origin { begin: text, end: None },
-        Some((begin, end)) => Origin { begin: begin.to_owned(), end: Some(end.to_owned()) },
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_origin_covers_itself_or_a_domain() {
-        let of = |text: &str| origin(&DeValue::String(text.to_owned().into()));
-        let one = of("https://Shop.example.com").unwrap();
-        let port = of("http://localhost:3000").unwrap();
-        let all = of("https://*.example.com").unwrap();
-        for (origin, given, covered) in [
-            (&one, "https://shop.example.com", true),
-            (&one, "https://SHOP.example.com", true),
-            (&one, "http://shop.example.com", false),
-            (&one, "https://shop.example.com:444", false),
-            (&one, "https://shop.example.com.evil.test", false),
-            (&port, "http://localhost:3000", true),
-            (&port, "http://localhost", false),
-            (&all, "https://a.example.com", true),
-            (&all, "https://a.b.example.com", true),
-            (&all, "https://example.com", false),
-            (&all, "https://.example.com", false),
-            (&all, "https://evil.test/.example.com", false),
-            (&all, "https://evil.test:80.example.com", false),
-            (&all, "null", false),
-        ] {
-            assert_eq!(origin.covers(given.as_bytes()), covered, "{origin:?} {given}");
-        }
-        for wrong in ["shop.example.com", "https://", "ftp://a", "https://*", "https://a/b", "*"] {
-            assert!(of(wrong).is_err(), "{wrong}");
-        }
-    }
 }

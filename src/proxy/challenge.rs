@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Response};
 
 use super::body::Content;
 use super::deliver;
-use super::request::Received;
+use super::request::{Received, Resolved};
 use crate::guard::{self, Inspected};
 
 /// Where it asks.
@@ -35,10 +35,14 @@ pub(super) fn token(received: &Received, head: &Parts) -> Option<String> {
 }
 
 /// The answer to a token; nothing where it is nobody's.
-pub(super) async fn answer(received: &Received, token: String) -> Option<Response<Content>> {
+pub(super) async fn answer(
+    received: &Received,
+    resolved: &Resolved,
+    token: String,
+) -> Option<Response<Content>> {
     let answer = received.running.acme.as_ref()?.answer(&token).await?;
     let mut response = Response::new(Content::Bytes(answer));
     let octets = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, octets);
-    Some(deliver::own(response, received, None))
+    Some(deliver::own(response, received, resolved))
 }

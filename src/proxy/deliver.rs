@@ -11,11 +11,10 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use super::upgrade;
-use crate::cache;
 use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
 use crate::limit::Quota;
-use crate::plan::Route;
+use crate::{cache, cors};
 
 /// A response that the gateway did not make itself.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub(super) fn answer(
         notes.append_to(headers);
     }
     quota.stamp(headers, SystemTime::now());
-    finish(headers, request.received, Some(request.route));
+    finish(headers, request.received, request.resolved);
     upgrade::stamp(response)
 }
 
@@ -84,7 +83,7 @@ pub(super) fn refusal(
     if received.version != Version::HTTP_2 && rejection.spoils_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    finish(headers, received, route);
+    finish(headers, received, resolved);
     response.map(Content::Bytes)
 }
 
@@ -92,18 +91,22 @@ pub(super) fn refusal(
 pub(super) fn own(
     mut response: Response<Content>,
     received: &Received,
-    route: Option<&Route>,
+    resolved: &Resolved,
 ) -> Response<Content> {
-    finish(response.headers_mut(), received, route);
+    finish(response.headers_mut(), received, resolved);
     response
 }
 
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.
-fn finish(headers: &mut HeaderMap, received: &Received, _route: Option<&Route>) {
+fn finish(headers: &mut HeaderMap, received: &Received, resolved: &Resolved) {
+    let plan = received.plan();
     headers.insert(X_REQUEST_ID, received.ids.request.clone());
-    if let Some(hsts) = &received.plan().edge.hsts
+    if let Some(hsts) = &plan.edge.hsts
         && received.connection.encryption().is_some()
     {
         headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
+    if let Some(policy) = resolved.route(plan).and_then(|route| route.written.cors.as_ref()) {
+        cors::stamp(policy, resolved.origin.as_ref(), headers);
     }
 }

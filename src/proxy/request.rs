@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
@@ -70,6 +70,8 @@ pub(super) struct Resolved {
     pub(super) forwarded: Option<Box<Target>>,
     /// Index of the route. To count a reference would cost other threads the same line.
     pub(super) route: Option<usize>,
+    /// The origin of the page that sends it, where the route looks at that.
+    pub(super) origin: Option<HeaderValue>,
 }
 
 impl Resolved {
@@ -77,7 +79,7 @@ impl Resolved {
     pub(super) fn new(connection: &Connection) -> Self {
         let client =
             Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
-        Self { client, target: None, forwarded: None, route: None }
+        Self { client, target: None, forwarded: None, route: None, origin: None }
     }
 
     /// The route, by the plan that the request keeps.

@@ -1,6 +1,7 @@
 //! What a request is about: something on a route, or something that the gateway answers itself.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
@@ -12,9 +13,12 @@ use super::deliver;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use crate::base::facts::Target;
+use crate::config::Cors;
 use crate::forwarding::client;
 use crate::guard::{self, Inspected};
-use crate::{auth, cache};
+use crate::plan::{Plan, Route};
+use crate::route::NoRoute;
+use crate::{auth, cache, cors};
 
 /// What a well-formed head asks for.
 pub(super) enum Resolution<'a> {
@@ -41,7 +45,7 @@ pub(super) fn resolve<'a>(
         Inspected::ServerOptions => None,
     };
     let Some(asked) = &resolved.target else {
-        return Ok(Resolution::Answer(server_options(received)));
+        return Ok(Resolution::Answer(server_options(received, resolved)));
     };
     if is_misdirected(received, asked) {
         return Err(Rejection::Misdirected);
@@ -50,10 +54,17 @@ pub(super) fn resolve<'a>(
         && resolved.client.scheme == "http"
         && let Some(location) = plan.edge.redirect(peer, asked)
     {
-        return Ok(Resolution::Answer(redirect(received, location)));
+        return Ok(Resolution::Answer(redirect(received, resolved, location)));
     }
-    let route = plan.find(asked, &head.method)?;
+    let (route, preflight) = find(plan, asked, head)?;
     resolved.route = Some(route.index);
+    if route.written.cors.is_some() {
+        resolved.origin = cors::origin(&head.headers).cloned();
+    }
+    if let Some(policy) = preflight {
+        let fields = cors::preflight(policy, head)?;
+        return Ok(Resolution::Answer(answer(received, resolved, StatusCode::NO_CONTENT, fields)));
+    }
     let forwarded = auth::forwarded(route.auth.as_ref(), asked);
     resolved.forwarded = match cache::forwarded(route.cache.as_deref(), &head.method, forwarded) {
         Cow::Borrowed(_) => None,
@@ -67,6 +78,22 @@ pub(super) fn resolve<'a>(
     Ok(Resolution::Route(request))
 }
 
+/// The route, by the method that a preflight asks about where the route answers those; and what it
+/// answers them by, if this is one.
+fn find<'p>(
+    plan: &'p Plan,
+    asked: &Target,
+    head: &Parts,
+) -> Result<(&'p Arc<Route>, Option<&'p Cors>), NoRoute> {
+    if let Some(method) = cors::asked(head)
+        && let Ok(route) = plan.find(asked, &method)
+        && let Some(policy) = &route.written.cors
+    {
+        return Ok((route, Some(policy)));
+    }
+    Ok((plan.find(asked, &head.method)?, None))
+}
+
 /// Whether TLS asks something else of the host's clients than it asked on this connection.
 fn is_misdirected(received: &Received, asked: &Target) -> bool {
     let Some(encryption) = &received.connection.peer.encryption else { return false };
@@ -76,25 +103,26 @@ fn is_misdirected(received: &Received, asked: &Target) -> bool {
 }
 
 /// The answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 §9.3.7).
-fn server_options(received: &Received) -> Response<Content> {
+fn server_options(received: &Received, resolved: &Resolved) -> Response<Content> {
     const METHODS: HeaderValue =
         HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
-    answer(received, StatusCode::NO_CONTENT, (ALLOW, METHODS))
+    answer(received, resolved, StatusCode::NO_CONTENT, [(ALLOW, METHODS)])
 }
 
 /// The answer to a request in clear for what is served over TLS alone. It is the same request
 /// there, body and all (RFC 9110 §15.4.9).
-fn redirect(received: &Received, location: HeaderValue) -> Response<Content> {
-    answer(received, StatusCode::PERMANENT_REDIRECT, (LOCATION, location))
+fn redirect(received: &Received, resolved: &Resolved, location: HeaderValue) -> Response<Content> {
+    answer(received, resolved, StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)])
 }
 
 fn answer(
     received: &Received,
+    resolved: &Resolved,
     status: StatusCode,
-    (name, value): (HeaderName, HeaderValue),
+    fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
 ) -> Response<Content> {
     let mut response = Response::new(Content::Bytes(Bytes::new()));
     *response.status_mut() = status;
-    response.headers_mut().insert(name, value);
-    deliver::own(response, received, None)
+    response.headers_mut().extend(fields);
+    deliver::own(response, received, resolved)
 }

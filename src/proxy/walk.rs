@@ -42,8 +42,9 @@ pub fn handle<B: Into<Inbound>>(
     let mut body = body.into();
     async move {
         // Rare: boxed, it takes no room in the other requests.
-        if let Some(token) = challenge::token(&transaction.received, &head)
-            && let Some(response) = Box::pin(challenge::answer(&transaction.received, token)).await
+        let Transaction { received, resolved, .. } = &*transaction;
+        if let Some(token) = challenge::token(received, &head)
+            && let Some(response) = Box::pin(challenge::answer(received, resolved, token)).await
         {
             return Body::attach(response, transaction);
         }

@@ -34,6 +34,8 @@ mod caching;
 mod check;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
+/// Pages of other origins.
+mod cors;
 /// Answers that break off, and what of them arrives.
 mod cut_answers;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.

@@ -2,6 +2,7 @@
 
 use crate::auth::Denied;
 use crate::base::body::UploadFault;
+use crate::cors::ForeignPage;
 use crate::guard::{BadHandshake, Malformed};
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
@@ -22,6 +23,9 @@ pub enum Rejection {
     /// The connection is for hosts of whose clients TLS asks something else (RFC 9110 §15.5.20).
     #[error("TLS asks something else of the host's clients than it asked on this connection")]
     Misdirected,
+    /// A preflight of a page that may not call the route.
+    #[error(transparent)]
+    ForeignPage(#[from] ForeignPage),
     /// Not permitted.
     #[error(transparent)]
     Denied(#[from] Denied),

@@ -33,6 +33,10 @@ impl Rejection {
                     "Ask for this host on a connection of its own: it has other rules for TLS.";
                 Row::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", Client, Text(TEXT))
             }
+            Self::ForeignPage(_) => {
+                let row = Row::new(StatusCode::FORBIDDEN, "origin_refused", Client, Public::Itself);
+                row.bound(Bound::Route("cors.origins"))
+            }
             Self::Denied(denied) => denied_row(denied),
             Self::RevocationUnknown(_) => {
                 let text = Text(UNREACHABLE);
