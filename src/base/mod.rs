@@ -18,6 +18,7 @@ pub mod interim;
 pub mod pace;
 pub mod packed;
 pub mod pem;
+pub mod room;
 pub mod shard;
 pub mod socket;
 pub mod trace;

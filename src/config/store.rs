@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::reader::Section;
 use super::store_tls::{self, StoreTls};
 use super::value::{
-    GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
-    string, text,
+    GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, flag, host_and_port,
+    size, string, text,
 };
 use crate::base::units::Secret;
 
@@ -105,8 +105,10 @@ pub struct OnOutage {
     pub limits: LimitOutage,
     /// Session unknown; `Allow` is written `without`.
     pub session: Outage,
-    /// How many gateways share the limits, for `LimitOutage::Local`.
+    /// How many gateways share the limits at least, for `LimitOutage::Local`.
     pub nodes: u32,
+    /// Whether the store is told afterwards what was counted in its place.
+    pub reconcile: bool,
 }
 
 /// How bodies of cached responses lie in the store.
@@ -213,6 +215,7 @@ impl Default for OnOutage {
             limits: LimitOutage::Local,
             session: Outage::Refuse,
             nodes: 1,
+            reconcile: true,
         }
     }
 }
@@ -302,7 +305,6 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
     ];
     let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
     outage.not_built("session_max_stale", "sessions would be unknown in an outage");
-    outage.not_built("reconcile", "what was counted in an outage would stay on this node");
     outage.not_built("idempotency", "no Idempotency-Key would be looked at");
     // The only behaviour there is: the key exists so that the file can say it.
     outage.get("cache", choice(&[("bypass", ())]));
@@ -316,6 +318,7 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
         limits: outage.or("limits", default.limits, choice(&limits)),
         session: outage.or("session", default.session, choice(&session)),
         nodes: outage.or("nodes", default.nodes, count(1..=65_535)),
+        reconcile: outage.or("reconcile", default.reconcile, flag),
     }
 }
 

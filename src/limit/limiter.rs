@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::counters::{Counters, Usage};
 use super::exceeded::Exceeded;
@@ -14,16 +15,27 @@ use super::receipt::Correction;
 use super::releases::{self, Releases};
 use super::slot_check::SlotCheck;
 use super::slots::{HeldSlots, LeaseRenewal};
+use super::stand_in::Debt;
 use super::state::State;
 use crate::background::Background;
-use crate::config::LimitOutage;
+use crate::base::instance;
+use crate::config::{self, LimitOutage};
 use crate::observe::Metrics;
+use crate::store::keys::Keys;
 use crate::store::{LeaseReply, Leases, Release, Reply, Store, StoreError};
 
 /// How often leases are looked at; the shortest lease is five times as long.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Most renewals that wait for the store at a time.
 const RENEWALS_MAX: usize = 64;
+/// How often a gateway says that it is there.
+const ANNOUNCED_EVERY: Duration = Duration::from_secs(2);
+/// How long it counts after that.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
+/// How many keys one message to the store settles after an outage.
+const SETTLED_AT_ONCE: usize = 32;
+/// How many such messages follow each other until the next look, for the store's sake.
+const SETTLED_PER_LOOK: usize = 150;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,16 +49,17 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Nothing counted yet; at most `keys_max` keys while the store is away. Leases are renewed and
-    /// slots given back until the limiter is dropped.
+    /// Nothing counted yet; at most `store.memory_limit_keys` while the store is away. Leases are
+    /// renewed, slots given back, the store told of what it missed and that this gateway is there,
+    /// until the limiter is dropped.
     pub fn open(
+        settings: &config::Store,
         store: &Arc<Store>,
         metrics: &Arc<Metrics>,
         background: &Background,
-        keys_max: usize,
     ) -> Arc<Self> {
         let limiter = Arc::new(Self {
-            state: State::new(keys_max),
+            state: State::new(settings.memory_limit_keys, store.is_shared()),
             store: Arc::clone(store),
             metrics: Arc::clone(metrics),
             background: background.clone(),
@@ -54,6 +67,8 @@ impl Limiter {
         });
         tokio::spawn(renew_leases(Arc::downgrade(&limiter)));
         tokio::spawn(send_releases(Arc::downgrade(&limiter), Arc::clone(&limiter.releases)));
+        tokio::spawn(announce(Arc::downgrade(&limiter), Keys::new(&settings.prefix).gateways()));
+        tokio::spawn(reconcile(Arc::downgrade(&limiter)));
         limiter
     }
 
@@ -77,6 +92,17 @@ impl Limiter {
         if correction.carry_out(&self.store, &self.state).await.is_err() {
             self.metrics.store_failed("limits");
         }
+    }
+
+    /// Tells the store what was counted in its place. What it does not take is owed on.
+    pub async fn pay(&self, debt: Debt) -> bool {
+        let paid = self.store.take(debt.charges()).await.is_ok();
+        if paid {
+            self.metrics.limit_reconciled_units.inc_by(debt.units());
+        } else {
+            self.state.stand_in.put_back(debt);
+        }
+        paid
     }
 
     /// Sends what is still to be given back, for `limit` at most: for the end of the process.
@@ -199,6 +225,40 @@ async fn renew_leases(limiter: Weak<Limiter>) {
             renewals.spawn(async move { limiter.renew(holder, renewal).await });
         }
         renewals.join_all().await;
+    }
+}
+
+/// Says that this gateway is there, and learns how many are, until the limiter is gone.
+async fn announce(limiter: Weak<Limiter>, gateways: String) {
+    let mut ticks = tokio::time::interval(ANNOUNCED_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(limiter) = limiter.upgrade() else { return };
+        let heard = limiter.store.announce(&gateways, instance::name(), ANNOUNCED_FOR).await;
+        if let Ok(count) = heard {
+            limiter.state.fleet.note(count);
+            limiter.metrics.gateways_seen.set(limiter.state.fleet.seen().into());
+        }
+    }
+}
+
+/// Tells the store what it missed of keys that nobody asks for, until the limiter is gone.
+async fn reconcile(limiter: Weak<Limiter>) {
+    let mut ticks = tokio::time::interval(RENEWAL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(limiter) = limiter.upgrade() else { return };
+        for _ in 0..SETTLED_PER_LOOK {
+            if !limiter.store.is_connected() {
+                break;
+            }
+            let Some(debt) = limiter.state.stand_in.any_debt(SETTLED_AT_ONCE) else { break };
+            if !limiter.pay(debt).await {
+                break;
+            }
+        }
     }
 }
 

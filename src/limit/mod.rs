@@ -9,6 +9,7 @@ mod counters;
 mod denied;
 mod exceeded;
 mod facts;
+mod fleet;
 mod forecast;
 mod headers;
 mod key;
@@ -24,6 +25,7 @@ mod releases;
 mod sessions;
 mod slot_check;
 mod slots;
+mod stand_in;
 mod state;
 mod timing;
 
@@ -41,6 +43,7 @@ pub use receipt::{Correction, Outcome, Receipt};
 pub use refused::Refused;
 pub use sessions::KnownSessions;
 pub use slot_check::SlotCheck;
+pub use stand_in::Debt;
 pub use state::State;
 
 #[cfg(test)]

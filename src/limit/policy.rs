@@ -41,6 +41,8 @@ pub struct Policy {
     blocked: Vec<IpNet>,
     /// How many gateways share the limits.
     pub(super) nodes: u32,
+    /// Whether the store is told afterwards what was counted in its place.
+    pub(super) reconcile: bool,
 }
 
 /// Windows as the store takes them, already encoded.
@@ -87,10 +89,12 @@ pub(super) struct Rule {
 }
 
 impl Policy {
-    /// Compiles the named limits of one route. `nodes` is the number of gateways that share them.
+    /// Compiles the named limits of one route. At least `nodes` gateways share them; `reconcile`
+    /// says that the store is told what they count in its place.
     pub fn compile<'a>(
         limits: impl Iterator<Item = (&'a str, &'a config::Limit)>,
         nodes: u32,
+        reconcile: bool,
     ) -> Self {
         let mut blocked = Vec::new();
         let (mut shared, mut local, mut concurrent) = (Vec::new(), Vec::new(), Vec::new());
@@ -138,6 +142,7 @@ impl Policy {
             uses_session,
             blocked,
             nodes,
+            reconcile,
         }
     }
 

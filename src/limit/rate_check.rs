@@ -14,7 +14,7 @@ use super::headers::{self, Quota, WindowLeft};
 use super::key::principal;
 use super::notes::LimitNotes;
 use super::policy::{Limit, Policy, Rule};
-use super::receipt::{Correction, Receipt};
+use super::receipt::{Correction, CountedAt, Receipt};
 use super::state::State;
 use super::timing::{after, duration};
 use crate::config::{LimitKey, LimitOutage, Over};
@@ -36,14 +36,14 @@ pub struct RateCheck<'p> {
 #[derive(Debug)]
 pub struct Taken<'r> {
     reply: Cow<'r, ChargeReply>,
-    /// Whether the store counted, and not this node in its place.
-    shared: bool,
+    at: CountedAt,
 }
 
 impl<'r> Taken<'r> {
     /// What the store charged.
     pub fn by_store(reply: &'r ChargeReply) -> Self {
-        Self { reply: Cow::Borrowed(reply), shared: true }
+        let at = CountedAt { store: Some(reply.at.clone()), ..CountedAt::default() };
+        Self { reply: Cow::Borrowed(reply), at }
     }
 }
 
@@ -99,6 +99,11 @@ impl<'p> RateCheck<'p> {
         Some(Self { policy, rules, keys, set, asked_at: Instant::now() })
     }
 
+    /// The keys of its windows.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
     /// The question for the store.
     pub fn charges(&self) -> Charges<'_> {
         Charges { set: &self.set, keys: &self.keys }
@@ -122,9 +127,9 @@ impl<'p> RateCheck<'p> {
 
     /// Gives everything back that was charged.
     pub fn undo(&self, taken: &Taken<'_>) -> Option<Correction> {
-        let Taken { reply, shared } = taken;
+        let Taken { reply, at } = taken;
         let charged = self.charged(reply).map(|(_, key, window)| (key.to_owned(), window));
-        Correction::new(charged.collect(), Vec::new(), reply.at.clone(), *shared)
+        Correction::new(charged.collect(), Vec::new(), at.clone())
     }
 
     /// The limit, key and window of each charge that was made.
@@ -173,6 +178,12 @@ impl<'p> RateCheck<'p> {
         Ok(())
     }
 
+    /// Counts here what the store has granted, where this node is to stand in for it.
+    fn note(&self, reply: &ChargeReply, outage: LimitOutage, state: &State) -> Option<u64> {
+        let is_counted = outage == LimitOutage::Local && state.counts_grants;
+        is_counted.then(|| state.stand_in.note(self.charges(), reply))
+    }
+
     /// Judges the store's answer; without one, does what `outage` says. Returns what was charged.
     ///
     /// # Errors
@@ -184,15 +195,21 @@ impl<'p> RateCheck<'p> {
         state: &State,
         notes: &mut LimitNotes<'p>,
     ) -> Result<Option<Taken<'r>>, Exceeded> {
-        let (reply, set, shared) = match (reply, outage) {
-            (Ok(reply), _) => (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), true),
+        let (reply, set, at) = match (reply, outage) {
+            (Ok(reply), _) => {
+                let here_us = self.note(reply, outage, state);
+                let at = CountedAt { store: Some(reply.at.clone()), here_us, is_owed: false };
+                (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), at)
+            }
             (Err(_), LimitOutage::Allow) => return Ok(None),
             (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error.clone())),
             (Err(_), LimitOutage::Local) => {
-                let share = self.set.divided_by(self.policy.nodes);
-                let charges = Charges { set: &share, keys: &self.keys };
-                let reply = state.stand_in.take(charges).map_err(Exceeded::Unknown)?;
-                (Cow::Owned(reply), Cow::Owned(share), false)
+                let Policy { nodes, reconcile: is_owed, .. } = *self.policy;
+                let nodes = state.fleet.nodes(nodes);
+                let (shares, reply) = state.stand_in.take(self.charges(), nodes, is_owed);
+                let here_us = Some(reply.at.micros());
+                let at = CountedAt { store: None, here_us, is_owed };
+                (Cow::Owned(reply), Cow::Owned(shares), at)
             }
         };
         notes.quota.policy = self.policy_header();
@@ -211,7 +228,7 @@ impl<'p> RateCheck<'p> {
             }
             match &limit.over {
                 Over::Refuse => {
-                    if shared {
+                    if at.store.is_some() {
                         let wait = duration(found.retry_ms);
                         state.denied.deny(&self.keys[index], self.asked_at, wait, window);
                     }
@@ -225,18 +242,18 @@ impl<'p> RateCheck<'p> {
         if let Some((index, found)) = worst.filter(|_| !reply.allowed) {
             return Err(self.refuse(index, duration(found.retry_ms), &notes.quota, state));
         }
-        Ok(Some(Taken { reply, shared }))
+        Ok(Some(Taken { reply, at }))
     }
 
     /// The receipt for what was charged, where the answer decides what stays charged in the end.
     pub fn receipt(&self, taken: &Taken<'_>) -> Option<Receipt<'p>> {
-        let Taken { reply, shared } = taken;
+        let Taken { reply, at } = taken;
         if !self.rules.iter().any(|(limit, _)| limit.is_corrected()) {
             return None;
         }
         let corrected = self.charged(reply).filter(|(limit, ..)| limit.is_corrected());
         let charged = corrected.map(|(limit, key, window)| (limit, key.to_owned(), window));
-        Some(Receipt { charged: charged.collect(), at: reply.at.clone(), shared: *shared })
+        Some(Receipt { charged: charged.collect(), at: at.clone() })
     }
 
     /// The refusal by one of the windows.

@@ -16,9 +16,18 @@ use crate::store::{ChargedAt, Charges, Mode, Store, StoreError, Window, WindowSe
 #[derive(Debug)]
 pub struct Receipt<'p> {
     pub(super) charged: Vec<(&'p Limit, String, Window)>,
-    pub(super) at: ChargedAt,
-    /// Whether the store counted, and not this node in its place.
-    pub(super) shared: bool,
+    pub(super) at: CountedAt,
+}
+
+/// Who counted a request, and when.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CountedAt {
+    /// The store; nothing where this node stood in for it.
+    pub(super) store: Option<ChargedAt>,
+    /// This node, in microseconds of its own; nothing where it does not count what the store does.
+    pub(super) here_us: Option<u64>,
+    /// Whether the store is to be told later.
+    pub(super) is_owed: bool,
 }
 
 /// How a request ended.
@@ -39,8 +48,7 @@ pub struct Outcome<'a> {
 pub struct Correction {
     refunds: Changes,
     dues: Changes,
-    at: ChargedAt,
-    shared: bool,
+    at: CountedAt,
 }
 
 /// Windows, the cost of each being what changes, and their keys.
@@ -63,7 +71,7 @@ impl Receipt<'_> {
                 dues.push((key, Window { cost: cost - window.cost, mode, ..window }));
             }
         }
-        Correction::new(refunds, dues, self.at, self.shared)
+        Correction::new(refunds, dues, self.at)
     }
 }
 
@@ -92,13 +100,12 @@ impl Correction {
     pub(super) fn new(
         refunds: Vec<(String, Window)>,
         dues: Vec<(String, Window)>,
-        at: ChargedAt,
-        shared: bool,
+        at: CountedAt,
     ) -> Option<Self> {
         if refunds.is_empty() && dues.is_empty() {
             return None;
         }
-        Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at, shared })
+        Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at })
     }
 
     /// Carries it out where the charges were made.
@@ -107,20 +114,23 @@ impl Correction {
     /// The store's own; what it did not take is not tried again, so that nothing is given back
     /// twice.
     pub async fn carry_out(&self, store: &Store, state: &State) -> Result<(), StoreError> {
+        let CountedAt { store: at, here_us, is_owed } = &self.at;
         let (refunds, dues) = (self.refunds.charges(), self.dues.charges());
         if !refunds.keys.is_empty() {
-            if self.shared {
-                store.refund(refunds, &self.at).await?;
-            } else {
-                state.stand_in.refund(refunds, &self.at);
+            if let Some(here_us) = here_us {
+                state.stand_in.refund(refunds, *here_us, *is_owed);
+            }
+            if let Some(at) = at {
+                store.refund(refunds, at).await?;
             }
             state.forget_denied(&self.refunds.keys);
         }
         if !dues.keys.is_empty() {
-            if self.shared {
+            if here_us.is_some() {
+                state.stand_in.charge(dues, *is_owed);
+            }
+            if at.is_some() {
                 store.take(dues).await?;
-            } else {
-                state.stand_in.take(dues)?;
             }
         }
         Ok(())

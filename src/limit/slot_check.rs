@@ -119,7 +119,7 @@ impl<'p> SlotCheck<'p> {
                 return Err(Exceeded::Unknown(error.clone()));
             }
             (Some(Err(_)), LimitOutage::Local) => {
-                let share = self.shared.divided_by(self.policy.nodes);
+                let share = self.shared.divided_by(state.fleet.nodes(self.policy.nodes));
                 held.local.extend(share.take_here(state, notes)?);
             }
             (Some(Err(_)), LimitOutage::Allow) | (None, _) => {}

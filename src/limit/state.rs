@@ -1,11 +1,12 @@
 //! What this node alone knows of limits.
 
 use super::denied::DenyCache;
+use super::fleet::Fleet;
 use super::local::LocalLimits;
 use super::refused::Refused;
 use super::sessions::KnownSessions;
 use super::slots::Slots;
-use crate::store::MemoryStore;
+use super::stand_in::{Debt, StandIn};
 
 /// What this node knows of limits: its own counters, what the store refused a moment ago, and the
 /// counters that stand in while the store is away.
@@ -13,7 +14,12 @@ use crate::store::MemoryStore;
 pub struct State {
     pub(super) local: LocalLimits,
     pub(super) denied: DenyCache,
-    pub(super) stand_in: MemoryStore,
+    pub(super) stand_in: StandIn,
+    /// Whether what the store grants is counted here, too: one that cannot be away needs nobody in
+    /// its place.
+    pub(super) counts_grants: bool,
+    /// How many gateways share the limits.
+    pub fleet: Fleet,
     /// Whom the limits refuse most.
     pub refused: Refused,
     /// Which slots the requests of this node hold.
@@ -23,27 +29,36 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing counted yet; at most `keys_max` keys while the store is away.
-    pub fn new(keys_max: usize) -> Self {
+    /// Nothing counted yet; at most `keys_max` keys while the store is away, which `counts_grants`
+    /// says may happen.
+    pub fn new(keys_max: usize, counts_grants: bool) -> Self {
         Self {
             local: LocalLimits::default(),
             denied: DenyCache::default(),
-            stand_in: MemoryStore::new(keys_max),
+            stand_in: StandIn::new(keys_max),
+            counts_grants,
+            fleet: Fleet::default(),
             refused: Refused::default(),
             slots: Slots::default(),
             sessions: KnownSessions::default(),
         }
     }
 
+    /// What this node counted for these keys in the store's place, and the store was not told of.
+    /// It is taken for told.
+    pub fn debt(&self, keys: &[String]) -> Option<Debt> {
+        self.stand_in.debt(keys)
+    }
+
     /// How many counters gave way to others, of those that count while the store is away.
     pub fn evicted(&self) -> u64 {
-        self.stand_in.evicted().limits
+        self.stand_in.evicted()
     }
 
     /// These keys were reset: nothing was counted, also in the store's place.
     pub(super) fn reset(&self, keys: &[String]) {
         for key in keys {
-            self.stand_in.delete(key);
+            self.stand_in.forget(key);
         }
         self.forget_denied(keys);
     }

@@ -69,7 +69,7 @@ fn keys_of(
     session: Option<&str>,
 ) -> Vec<String> {
     let limit = limit(key, &["5/1m"], Scope::Shared);
-    let policy = Policy::compile([("p", &limit)].into_iter(), 1);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 1, true);
     let mut headers = HeaderMap::new();
     headers.insert("x-key", HeaderValue::from_static("k 1"));
     let facts = Facts { session, ..facts(client, caller, &headers) };
@@ -102,7 +102,7 @@ fn a_request_without_a_good_token_charges_its_address_only() {
     let by_address = limit(vec![LimitKey::Address], &["5/1m"], Scope::Shared);
     let by_claim = limit(vec![LimitKey::Claim("sub".into())], &["5/1m", "1/1s"], Scope::Shared);
     let named = [("claims", &by_claim), ("addresses", &by_address)];
-    let policy = Policy::compile(named.into_iter(), 1);
+    let policy = Policy::compile(named.into_iter(), 1, true);
     let headers = HeaderMap::new();
     let caller = caller("ada");
     let facts = facts("192.0.2.1", &caller, &headers);
@@ -123,11 +123,11 @@ fn judged(
     outage: LimitOutage,
 ) -> (Result<bool, Exceeded>, Quota, State) {
     let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
-    let policy = Policy::compile([("p", &limit)].into_iter(), 2);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 2, true);
     let headers = HeaderMap::new();
     let facts = facts("192.0.2.1", &None, &headers);
     let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
-    let here = State::new(100);
+    let here = State::new(100, true);
     let mut notes = LimitNotes::default();
     let reply = Ok(ChargeReply { allowed, at: ChargedAt::default(), windows: vec![state] });
     let verdict = check.admit(&reply, outage, &here, &mut notes);
@@ -174,10 +174,10 @@ async fn a_refusal_is_remembered_until_the_store_would_say_otherwise_but_a_secon
 #[test]
 fn an_outage_does_what_the_configuration_says() {
     let limit = limit(vec![LimitKey::Address], &["10/1m"], Scope::Shared);
-    let policy = Policy::compile([("p", &limit)].into_iter(), 2);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 2, true);
     let headers = HeaderMap::new();
     let facts = facts("192.0.2.1", &None, &headers);
-    let here = State::new(100);
+    let here = State::new(100, true);
     let admit = |outage| {
         let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
         check
@@ -195,8 +195,8 @@ fn an_outage_does_what_the_configuration_says() {
 fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after() {
     let by_address = limit(vec![LimitKey::Address], &["2/1h"], Scope::Local);
     let by_claim = limit(vec![LimitKey::Claim("sub".into())], &["1/1h"], Scope::Local);
-    let policy = Policy::compile([("a", &by_address), ("c", &by_claim)].into_iter(), 1);
-    let here = State::new(100);
+    let policy = Policy::compile([("a", &by_address), ("c", &by_claim)].into_iter(), 1, true);
+    let here = State::new(100, true);
     let keys = Keys::new("app");
     let headers = HeaderMap::new();
     let flooded = |client: &str| {
@@ -219,7 +219,7 @@ fn limits_of_this_node_alone_are_charged_by_address_before_and_by_caller_after()
 #[test]
 fn several_windows_are_named_by_their_length() {
     let limit = limit(vec![LimitKey::Address], &["100/15m", "20/1s"], Scope::Shared);
-    let policy = Policy::compile([("api", &limit)].into_iter(), 1);
+    let policy = Policy::compile([("api", &limit)].into_iter(), 1, true);
     let header = policy.policy_header.unwrap();
     assert_eq!(header, "\"api-15m\";q=100;w=900, \"api-1s\";q=20;w=1");
 }
@@ -232,8 +232,8 @@ fn who_may_be_exempt_is_not_refused_before_anybody_knows_who_calls() {
     };
     let limit = limit(vec![LimitKey::Address], &["1/1h"], Scope::Shared);
     let limit = config::Limit { exempt, ..limit };
-    let policy = Policy::compile([("p", &limit)].into_iter(), 1);
-    let (here, keys, headers) = (State::new(100), Keys::new("app"), HeaderMap::new());
+    let policy = Policy::compile([("p", &limit)].into_iter(), 1, true);
+    let (here, keys, headers) = (State::new(100, true), Keys::new("app"), HeaderMap::new());
     let stranger = facts("192.0.2.1", &None, &headers);
     let check = RateCheck::of(&policy, &keys, &stranger, true).unwrap();
     let state = WindowState { free: 0, retry_ms: 900, next_ms: 900, full_ms: 900 };

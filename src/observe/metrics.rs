@@ -96,6 +96,12 @@ pub struct Metrics {
     pub cache_lease_wait: Histogram,
     /// Time waited for the store.
     pub store_duration: Histogram,
+    /// Requests that this node's own counters judged in the store's place.
+    pub limit_local: Counter,
+    /// Units of limits that the store was told of after an outage.
+    pub limit_reconciled_units: Counter,
+    /// Gateways that share the store.
+    pub gateways_seen: Gauge<i64, AtomicI64>,
     store_failures: Family<Function, Counter>,
     store_evicted: Family<Kind, Counter>,
     /// Open client connections.
@@ -126,6 +132,9 @@ impl Default for Metrics {
             cache_chunks_lost: Counter::default(),
             cache_lease_wait: Histogram::default(),
             store_duration: Histogram::default(),
+            limit_local: Counter::default(),
+            limit_reconciled_units: Counter::default(),
+            gateways_seen: Gauge::default(),
             store_failures: Family::default(),
             store_evicted: Family::default(),
             connections: Gauge::default(),
@@ -196,6 +205,12 @@ impl Metrics {
         r.register("store_failures", help, self.store_failures.clone());
         let help = "What gave way in this node's own store before it was over, by kind";
         r.register("store_evicted", help, self.store_evicted.clone());
+        let help = "Requests judged by this node's own counters while the store was away";
+        r.register("limit_local", help, self.limit_local.clone());
+        let help = "Units of limits that the store was told of after an outage";
+        r.register("limit_reconciled_units", help, self.limit_reconciled_units.clone());
+        let help = "Most gateways that were seen in the store within the last minute";
+        r.register("gateways_seen", help, self.gateways_seen.clone());
         r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Open client connections that are parked: idle, their buffers given back";

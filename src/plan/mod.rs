@@ -292,7 +292,8 @@ fn compile_limits(
         let remedy = "name each limit once: a request is charged once per limit".to_owned();
         problems.push(at("limits"), "a limit is named twice".to_owned(), remedy);
     }
-    limit::Policy::compile(named.into_iter(), config.store.on_outage.nodes)
+    let OnOutage { nodes, reconcile, .. } = config.store.on_outage;
+    limit::Policy::compile(named.into_iter(), nodes, reconcile)
 }
 
 /// What the route says of caching; no body is longer than the store keeps.

@@ -95,7 +95,7 @@ impl Gateway {
         metrics.tunnels().begin_at_zero(End::WORDS);
         let background = Background::new(metrics);
         let auth = Authenticator::new(&store, metrics);
-        let limits = Limiter::open(&store, metrics, &background, settings.memory_limit_keys);
+        let limits = Limiter::open(settings, &store, metrics, &background);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let running = Running::new(plan, None, (&store, metrics));
         let gateway = Arc::new(Self {

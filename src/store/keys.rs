@@ -132,6 +132,12 @@ impl Keys {
         self.others.iter().any(|other| part.starts_with(other.as_str()))
     }
 
+    /// The gateways that share the store, a sorted set: names scored by when they were heard of
+    /// last, in Unix milliseconds of the store's clock.
+    pub fn gateways(&self) -> String {
+        format!("{}:gateways", self.prefix)
+    }
+
     /// The stream that tells every gateway of revocations.
     pub fn revocations(&self) -> String {
         format!("{}:auth:revocations", self.prefix)

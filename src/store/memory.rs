@@ -9,7 +9,6 @@
 mod api_keys;
 mod cache;
 mod certificates;
-mod room;
 mod sessions;
 
 use std::cell::Cell;
@@ -20,7 +19,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::room::Room;
 use super::keys::Kind;
 use super::lease::Holders;
 use super::question::NOT_BEFORE_BYTES_MAX;
@@ -30,6 +28,7 @@ use super::{
     Answers, ChargeReply, ChargedAt, Charges, LeaseReply, Leases, News, Questions, Release,
     RevocationKeys, RevocationStatus, SessionEnd, SessionReply, SessionValue, StoreError, Window,
 };
+use crate::base::room::Room;
 
 /// Pause between two sweeps of everything.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);

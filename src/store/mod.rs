@@ -102,6 +102,23 @@ impl Store {
         self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
     }
 
+    /// Says in the set `gateways` that this one, `name`, is there. Returns how many were heard of
+    /// within `remembered`, this one among them.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn announce(
+        &self,
+        gateways: &str,
+        name: &str,
+        remembered: Duration,
+    ) -> Result<u32, StoreError> {
+        match self {
+            Self::Redis(store) => store.announce(gateways, name, remembered).await,
+            Self::Memory(_) => Ok(1),
+        }
+    }
+
     /// Gives slots back. Doing it again changes nothing.
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         match self {

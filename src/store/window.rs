@@ -95,15 +95,6 @@ impl WindowSet {
         let ttls = windows.iter().map(|w| (2 * w.span_us).div_ceil(1000).to_string()).collect();
         Self { windows, records, ttls }
     }
-
-    /// The same windows at a share of their limits, in which what is asked for fits once.
-    pub fn divided_by(&self, nodes: u32) -> Self {
-        let share = |w: &Window| Window {
-            limit: (w.limit / nodes.max(1)).max(w.cost.min(w.limit)).max(1),
-            ..*w
-        };
-        Self::new(self.windows.iter().map(share).collect())
-    }
 }
 
 /// A window as it was just before a charge.
@@ -132,14 +123,7 @@ impl WindowLog {
     /// Forgets what has left the window and reports what is left, without charging.
     /// A clock that stepped back is taken to stand still.
     pub fn state(&mut self, window: &Window, now_us: u64, cost: u32) -> WindowState {
-        let now = now_us.max(self.cells.back().map_or(0, |cell| cell.0));
-        while let Some(&(at, total)) = self.cells.front() {
-            if now - at < window.span_us {
-                break;
-            }
-            self.base = total;
-            self.cells.pop_front();
-        }
+        let now = self.forget(window, now_us);
         let left = |at: u64| ms(window.span_us - (now - at));
         let used = self.used();
         let needed = (used + u64::from(cost)).saturating_sub(u64::from(window.limit));
@@ -158,6 +142,25 @@ impl WindowLog {
             next_ms: self.cells.front().map_or(0, |cell| left(cell.0)),
             full_ms: self.cells.back().map_or(0, |cell| left(cell.0)),
         }
+    }
+
+    /// Forgets what has left the window; returns the time that it is for the log.
+    pub(crate) fn forget(&mut self, window: &Window, now_us: u64) -> u64 {
+        let now = now_us.max(self.cells.back().map_or(0, |cell| cell.0));
+        while let Some(&(at, total)) = self.cells.front() {
+            if now - at < window.span_us {
+                break;
+            }
+            self.base = total;
+            self.cells.pop_front();
+        }
+        now
+    }
+
+    /// Units that count now.
+    pub(crate) fn used_in(&mut self, window: &Window, now_us: u64) -> u32 {
+        self.forget(window, now_us);
+        u32::try_from(self.used()).unwrap_or(u32::MAX)
     }
 
     /// Charges, whether or not there is room; returns the time under which the charge was entered.

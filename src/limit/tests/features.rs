@@ -44,12 +44,12 @@ struct Answer {
 impl Bench {
     fn new(lines: &str) -> Self {
         let store = Store::Memory(Box::new(MemoryStore::new(1000)));
-        Self { limit: written(lines), store, here: State::new(1000) }
+        Self { limit: written(lines), store, here: State::new(1000, true) }
     }
 
     /// Sends one request through the limit, to its outcome.
     async fn send(&self, facts: &Facts<'_>, outcome: &Outcome<'_>) -> Answer {
-        let policy = Policy::compile([("p", &self.limit)].into_iter(), 1);
+        let policy = Policy::compile([("p", &self.limit)].into_iter(), 1, true);
         let mut notes = LimitNotes::default();
         let verdict = match RateCheck::of(&policy, &Keys::new("app"), facts, true) {
             None => Ok(None),
@@ -271,7 +271,7 @@ async fn the_exempt_are_not_counted() {
 #[test]
 fn the_blocked_are_refused_and_jitter_only_adds() {
     let limit = written("key = [\"address\"]\nallow = [\"9/1h\"]\nblock = [\"203.0.113.0/24\"]");
-    let policy = Policy::compile([("p", &limit)].into_iter(), 1);
+    let policy = Policy::compile([("p", &limit)].into_iter(), 1, true);
     for (client, blocked) in
         [("203.0.113.9", true), ("::ffff:203.0.113.9", true), ("192.0.2.1", false)]
     {

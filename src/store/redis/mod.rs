@@ -116,6 +116,26 @@ impl RedisStore {
         self.topology.is_connected()
     }
 
+    /// See [`super::Store::announce`].
+    pub async fn announce(
+        &self,
+        gateways: &str,
+        name: &str,
+        remembered: Duration,
+    ) -> Result<u32, StoreError> {
+        let now_ms = self.now_ms();
+        let since_ms = now_ms.saturating_sub(millis(remembered));
+        let mut pipeline = Pipeline::with_capacity(5);
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(gateways).arg("-inf").arg(since_ms);
+        pipeline.cmd("ZADD").arg(gateways).arg(now_ms).arg(name);
+        pipeline.cmd("PEXPIRE").arg(gateways).arg(3 * millis(remembered));
+        pipeline.cmd("ZCARD").arg(gateways);
+        match self.run_all(&mut pipeline).await?.pop() {
+            Some(Value::Int(count)) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+            _ => Err(StoreError::Unavailable),
+        }
+    }
+
     /// See [`super::Store::release`].
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         let script = &self.topology.scripts.release;

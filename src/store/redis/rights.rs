@@ -97,7 +97,7 @@ pub(super) const RIGHTS: [Right; 50] = [
     right("hdel", &[Cache], "HDEL $hash f"),
     right("zadd", &[Limits, Sessions, ApiKeys], "ZADD $set 1 m"),
     right("pexpire", &[Limits], "PEXPIRE $set 5000"),
-    right("zcard", &[Sessions, ApiKeys], "ZCARD $set"),
+    right("zcard", &[Limits, Sessions, ApiKeys], "ZCARD $set"),
     right("zcount", &[Limits], "ZCOUNT $set 0 1"),
     right("zrange", &[Sessions, ApiKeys], "ZRANGE $set 0 1"),
     right("zremrangebyscore", &[Limits], "ZREMRANGEBYSCORE $set 0 0"),

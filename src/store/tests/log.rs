@@ -251,16 +251,3 @@ fn a_set_is_encoded_as_the_script_reads_it() {
     assert_eq!(set.records, [first.concat(), second.concat()].concat());
     assert_eq!(set.ttls, ["120000", "2"]);
 }
-
-#[test]
-fn a_share_of_a_set_is_at_least_one() {
-    let second = Duration::from_secs(1);
-    let set = WindowSet::new(vec![Window::new(100, second), Window::new(2, second)]);
-    let limits = |set: &WindowSet| set.windows.iter().map(|w| w.limit).collect::<Vec<_>>();
-    assert_eq!(limits(&set.divided_by(3)), [33, 1]);
-    assert_eq!(limits(&set.divided_by(0)), [100, 2]);
-    assert_eq!(set.divided_by(3).records[..4], [33, 0, 0, 0]);
-    // What one request asks for fits in the share.
-    let dear = WindowSet::new(vec![Window { cost: 5, ..Window::new(10, second) }]);
-    assert_eq!(limits(&dear.divided_by(4)), [5]);
-}
