@@ -2,6 +2,7 @@
 //! request waits, and service is normal again when the store is.
 
 mod ladder;
+mod share;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -140,7 +140,8 @@ fn a_question_that_reaches_the_store_after_its_request_has_ended_takes_no_place(
         .replace("timeout = \"5s\"", "timeout = \"50ms\"");
     let gateway = Gateway::start(&(config + "[store.on_outage]\nlimits = \"allow\"\n"));
     let ask = || Client::get(gateway.public, "/").send().status;
-    eventually("the store answers", || ask() == 200 && redis.cli(&["DBSIZE"]) == "0");
+    let nobody = || redis.cli(&["KEYS", "*in-flight"]).is_empty();
+    eventually("the store answers", || ask() == 200 && nobody());
     for _ in 0..3 {
         proxy.swallow();
         assert_eq!([ask(), ask()], [200, 200]);

@@ -176,8 +176,10 @@ fn keys_in_redis_have_the_documented_prefix_a_hash_tag_and_a_ttl() {
     let config = store + &super::by_address(&upstream, "\"5/1h\", \"3/1m\"");
     let gateway = Gateway::start(&config);
     assert_eq!(Client::get(gateway.public, "/").send().status, 200);
-    let keys = redis.cli(&["KEYS", "*"]);
-    assert_eq!(keys.lines().count(), 2, "{keys}");
+    let all = redis.cli(&["KEYS", "*"]);
+    assert!(all.lines().all(|key| key.starts_with("shop-1:")), "{all}");
+    let keys = redis.cli(&["KEYS", "shop-1:ratelimit:*"]);
+    assert_eq!(keys.lines().count(), 2, "{all}");
     for key in keys.lines() {
         assert!(key.starts_with("shop-1:ratelimit:{"), "{key}");
         let ttl: i64 = redis.cli(&["TTL", key]).parse().unwrap();
@@ -195,5 +197,5 @@ fn a_database_number_is_obeyed() {
     let gateway = Gateway::start(&config);
     assert_eq!(Client::get(gateway.public, "/").send().status, 200);
     let databases = redis.cli(&["INFO", "keyspace"]);
-    assert!(databases.contains("db3:keys=1,") && !databases.contains("db0"), "{databases}");
+    assert!(databases.contains("db3:keys=") && !databases.contains("db0"), "{databases}");
 }
