@@ -26,7 +26,7 @@ fn make_user_for(url: &str, redis: &Redis, password: &str) {
     let folder = Folder::new();
     folder.write(
         "gateway.toml",
-        &format!(
+        format!(
             "[store]\nurl = \"{url}\"\n[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
              [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n"
         ),
