@@ -490,6 +490,8 @@ mod tests {
             // An operator who names it as the index does names the same session; a client does not.
             assert_eq!(keys.listed_session(&part).session, keys.session(id));
             assert_eq!(keys.listed_session(id).end, keys.session_end(id));
+            let former = format!("app:session-end:{part}");
+            assert_eq!(keys.session_keys(id).former_end(), former);
             let is_hashed = matches!(id, "two words" | "");
             assert_eq!(keys.session(&part) == keys.session(id), !is_hashed);
         }

@@ -268,8 +268,9 @@ impl Store {
         }
     }
 
-    /// Writes a session, its place in the index of its user, and ends the user's oldest others
-    /// beyond `most`, all in one step. Nothing when there was none and `only_over` forbids that.
+    /// Writes a session and its place in the index of its user, and ends the user's oldest others
+    /// beyond `most`, of which there are at no moment more. Nothing when there was none and
+    /// `only_over` forbids that.
     ///
     /// # Errors
     /// The store did not answer, or refused.

@@ -2,8 +2,8 @@
 //!
 //! Three keys belong together: the session, a hash beside it (when and why it ends, when it was
 //! last seen, whose it is), and the index of its user's sessions. The first two change in one step
-//! of the store. The index is a hint: a session stands in it before it is there, and who reads it
-//! drops what is gone.
+//! of the store. The index is a hint: it names every session of its user, and perhaps some that are
+//! gone or about to be written; who meets what is gone takes it out.
 
 use std::time::Duration;
 
@@ -102,7 +102,9 @@ pub struct SessionWrite {
 pub struct SessionWritten {
     /// Whether there was a session of this id.
     pub replaced: bool,
-    /// The sessions that ended so that the user has no more than allowed, the oldest first.
+    /// The sessions that ended so that the user has no more than allowed, the oldest first. The
+    /// written one is among them where it was ended before it was written, as by a log-in that
+    /// began later.
     pub ended: Vec<String>,
 }
 

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::{
-    AUTH, Client, Gateway, RedisCluster, Upstream, claims, eventually, operate, response, token,
+    AUTH, Client, Folder, Gateway, RedisCluster, Upstream, claims, eventually, operate, response,
+    token,
 };
 
 /// Limits by a field, so that a test chooses where a caller's counter lies.
@@ -212,4 +213,132 @@ fn a_slot_that_moves_loses_no_count() {
     }
     assert_eq!(ask(&gateway, &user), 200, "sent on");
     assert_eq!(ask(&gateway, &user), 429, "and nothing was forgotten");
+}
+
+/// Two limits that no request may pass both of: by a user, and by what `X-All` says.
+const BY_TWO: &str = r#"
+[limits.user]
+key = ["header:x-user"]
+allow = ["2/1h"]
+[limits.all]
+key = ["header:x-all"]
+allow = ["100/1h"]
+[routes.all]
+path = "/*"
+upstream = "shop"
+limits = ["all", "user"]
+"#;
+
+/// The status of a request that both limits count.
+fn ask_both(gateway: &Gateway, user: &str) -> u16 {
+    let request = Client::get(gateway.public, "/").header("X-User", user);
+    request.header("X-All", "a").send().status
+}
+
+#[test]
+fn one_limit_that_refuses_is_enough_while_another_ones_server_is_dead() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), upstream());
+    let open = "[store.on_outage]\nlimits = \"allow\"\n";
+    let gateway = start(&cluster, &upstream, &(open.to_owned() + BY_TWO));
+    let dead = cluster.owner("{header:x-all=a}");
+    let user = user_on(&cluster, (dead + 1) % 3);
+    cluster.servers[dead].kill();
+    assert_eq!([ask_both(&gateway, &user), ask_both(&gateway, &user)], [200, 200]);
+    assert_eq!(ask_both(&gateway, &user), 429, "what answers is not overruled by what does not");
+}
+
+#[test]
+fn what_an_outage_refuses_is_given_back() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), upstream());
+    let strict = "[store.on_outage]\nlimits = \"refuse\"\n";
+    let gateway = start(&cluster, &upstream, &(strict.to_owned() + BY_TWO));
+    let dead = cluster.owner("{header:x-all=a}");
+    let user = user_on(&cluster, (dead + 1) % 3);
+    cluster.servers[dead].kill();
+    for _ in 0..5 {
+        assert_eq!(ask_both(&gateway, &user), 503);
+    }
+    cluster.servers[dead].restart();
+    eventually("it serves again", || match ask_both(&gateway, &user) {
+        503 => false,
+        status => {
+            assert_eq!(status, 200, "refused requests were charged");
+            true
+        }
+    });
+    assert_eq!([ask_both(&gateway, &user), ask_both(&gateway, &user)], [200, 429]);
+}
+
+#[test]
+fn what_is_sent_on_to_a_dead_server_costs_its_share_alone() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), upstream());
+    let open = "[store.on_outage]\nlimits = \"allow\"\n";
+    let gateway = start(&cluster, &upstream, &(open.to_owned() + BY_TWO));
+    let here = cluster.owner("{header:x-all=a}");
+    let user = user_on(&cluster, here);
+    let gone = (here + 1) % 3;
+    let id = cluster.servers[gone].cli(&["CLUSTER", "MYID"]);
+    let all = "app:ratelimit:{header:x-all=a}:all:1h";
+    let (server, slot) =
+        (&cluster.servers[here], cluster.servers[here].cli(&["CLUSTER", "KEYSLOT", all]));
+    assert_eq!(server.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id]), "OK");
+    cluster.servers[gone].kill();
+    eventually("its loss is known", || gateway.stderr().contains("the store is lost"));
+    // Of the same exchange, the user's charge is an answer.
+    assert_eq!([ask_both(&gateway, &user), ask_both(&gateway, &user)], [200, 200]);
+    assert_eq!(ask_both(&gateway, &user), 429);
+}
+
+#[test]
+fn a_revocation_reaches_a_slot_that_is_moving() {
+    let (cluster, upstream) = (RedisCluster::start(3), upstream());
+    let route = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\nauth = \"users\"\n";
+    let gateway = start(&cluster, &upstream, &(AUTH.to_owned() + route));
+    let mut claims = claims("ada");
+    claims["jti"] = "j1".into();
+    let bearer = token(claims);
+    let status = || Client::get(gateway.public, "/").bearer(&bearer).send().status;
+    assert_eq!(status(), 200);
+    let key = "app:auth:blacklist:j1";
+    let from = cluster.owner(key);
+    let (from, to) = (&cluster.servers[from], &cluster.servers[(from + 1) % 3]);
+    let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
+    let slot = from.cli(&["CLUSTER", "KEYSLOT", key]);
+    assert_eq!(to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]), "OK");
+    assert_eq!(from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]), "OK");
+    let revoked = operate(&gateway, "POST", "/v1/revocations", r#"{"jti":"j1"}"#);
+    assert_eq!(revoked.status, 201, "{}", revoked.text());
+    assert_eq!(status(), 401);
+    for server in [to, from] {
+        assert_eq!(server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]), "OK");
+    }
+    assert_eq!(status(), 401);
+}
+
+#[test]
+fn a_changed_password_is_used_while_the_server_of_the_first_slot_is_dead() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), upstream());
+    let set_user = |cluster: &RedisCluster, servers: std::ops::Range<usize>, password: &str| {
+        for server in &cluster.servers[servers] {
+            let words = ["ACL", "SETUSER", "gateway", "on", "resetpass", "+@all", "~*", password];
+            assert_eq!(server.cli(&words), "OK");
+        }
+    };
+    set_user(&cluster, 0..3, ">former-horse");
+    let folder = Folder::new();
+    folder.write("password", "former-horse");
+    let store = format!(
+        "[store]\nurl = \"{}\"\ntimeout = \"5s\"\nusername = \"gateway\"\n\
+         password = \"file:password\"\n[store.on_outage]\nlimits = \"refuse\"\n",
+        cluster.url()
+    );
+    let gateway = Gateway::start_in(folder, &(store + &upstream.table("shop") + BY_USER));
+    let user = user_on(&cluster, 2);
+    assert_eq!(ask(&gateway, &user), 200);
+    cluster.servers[0].kill();
+    eventually("its loss is known", || gateway.stderr().contains("the store is lost"));
+    set_user(&cluster, 1..3, ">next-horse");
+    std::fs::write(gateway.folder().join("password"), "next-horse").unwrap();
+    gateway.signal("HUP");
+    eventually("it is used", || gateway.stderr().contains("are used for Redis"));
 }

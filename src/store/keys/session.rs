@@ -19,6 +19,16 @@ impl SessionKeys {
         let end = beside(&families[1], &session);
         Self { session, end }
     }
+
+    /// Where what is beside it was kept before it shared a slot. Whose it is stands there until the
+    /// session has been prolonged or written since.
+    pub fn former_end(&self) -> String {
+        // They differ behind the prefix and `:session`.
+        let bytes = self.session.bytes().zip(self.end.bytes());
+        let (family, id) =
+            self.session.split_at(bytes.take_while(|(one, other)| one == other).count());
+        [family, "-end", id].concat()
+    }
 }
 
 /// The key of what is kept beside `key`, in its slot: `family` and the whole key as the hash tag.
@@ -38,7 +48,7 @@ impl Keys {
     }
 
     /// What is kept beside a session, a hash: `ends` (why, and Unix ms), `seen` (Unix ms), `index`
-    /// (whose it is).
+    /// (whose it is), and while it is being written `writing` (until when that counts, Unix ms).
     ///
     /// It lies in the slot of the session.
     pub fn session_end(&self, id: &str) -> String {

@@ -1,64 +1,49 @@
-//! API keys in Redis. The record, its id and the index of its owner lie apart, so each change is a
-//! few steps, each of which may be repeated: the record comes last and goes first, because it alone
-//! lets anybody in. An index is a hint; who reads it drops what is gone. What operators do is rare,
-//! and must not fail because the server forgot a script: the script travels with the call.
+//! API keys in Redis. Record, id and index lie in different slots of a Redis Cluster, so that each
+//! change is made of steps. A key is in force while its record is there: when it is made, that
+//! comes last, and when it ends, it goes first, behind the revocation. What a failure leaves in
+//! between is an id that leads nowhere, or a place in the index that the next reader takes out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::reply::unexpected;
+use super::index::{From, Member, Page, bytes, eval};
 use super::stream::Told;
 use super::{RedisStore, millis};
 use crate::store::api_keys::{API_KEYS_LISTED_MAX, ApiKeyKeys, GET_BYTES_MAX};
 use crate::store::{ApiKeyList, ApiKeyWrite, Reply, Revocation, StoreError};
 
-/// How many of the oldest ids of an index are looked at in passing, so that what is gone does not
-/// stay.
+/// How many of the oldest in an index are looked at when a key is made.
 const TIDIED: usize = 10;
+/// How old a place in an index must be before it may lead nowhere: longer than the steps take that
+/// make a key.
+const BEING_WRITTEN: Duration = Duration::from_secs(60);
+/// Most bytes of what an id leads to: a digest in hex, and more than that shows that it is none.
+const DIGEST_BYTES_MAX: usize = 128;
 
 impl RedisStore {
     /// See [`crate::store::Store::get`].
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        // An empty one is none.
-        let mut command = redis::cmd("GETRANGE");
-        command.arg(key).arg(0).arg(GET_BYTES_MAX);
-        let value = bytes(self.run_one(command).await?)?;
-        Ok(Some(value).filter(|value| !value.is_empty()))
+        string(self.run_one(beginning(key, GET_BYTES_MAX)).await?)
     }
 
     /// See [`crate::store::Store::write_api_key`].
     pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
         let ApiKeyKeys { record, id, index, part } = &write.keys;
-        let mut call = redis::cmd("EVAL");
-        call.arg(include_str!("../scripts/api_key_index.lua")).arg(1).arg(index);
-        call.arg(part).arg(write.created_s).arg(write.ttl.map_or(0, millis)).arg(TIDIED);
-        let oldest = parts(self.run_one(call).await?)?;
-        self.run_one(set(id, write.digest.as_bytes(), write.ttl)).await?;
-        self.tidy(index, oldest, &write.families[0]).await?;
+        let mut place = eval(include_str!("../scripts/api_key_place.lua"), &[index]);
+        place.arg(part).arg(write.created_s).arg(write.ttl.map_or(0, millis)).arg(TIDIED);
+        let oldest = Page::read(self.run_one(place).await?)?.members;
+        // The index is kept tidy: what has expired goes, the oldest first.
+        let mut pipeline = Pipeline::with_capacity(1 + TIDIED);
+        pipeline.add_command(set(id, write.digest.as_bytes(), write.ttl));
+        for member in &oldest {
+            pipeline.cmd("EXISTS").arg([&*write.families[0], &*member.part()].concat());
+        }
+        let is_there = self.run_all(&mut pipeline).await?.into_iter().skip(1);
+        let is_there = is_there.map(|reply| reply == Value::Int(1));
+        self.tidy(index, oldest.into_iter().zip(is_there)).await?;
         self.run_one(set(record, &write.record, write.ttl)).await.map(|_| ())
-    }
-
-    /// Takes ids out of an index that are not there any more.
-    async fn tidy(&self, index: &str, oldest: Vec<String>, ids: &str) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::with_capacity(oldest.len() + 1);
-        for other in &oldest {
-            pipeline.cmd("EXISTS").arg([ids, other].concat());
-        }
-        let found = self.run_all(&mut pipeline).await?;
-        let is_gone = |found: &Value| *found == Value::Int(0);
-        let gone = oldest.into_iter().zip(&found).filter(|(_, found)| is_gone(found));
-        self.take_out(index, gone.map(|(other, _)| other).collect()).await
-    }
-
-    async fn take_out(&self, index: &str, parts: Vec<String>) -> Result<(), StoreError> {
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let mut command = redis::cmd("ZREM");
-        command.arg(index).arg(parts);
-        self.run_one(command).await.map(|_| ())
     }
 
     /// See [`crate::store::Store::find_api_key`].
@@ -67,9 +52,10 @@ impl RedisStore {
         id_key: &str,
         families: &[String; 2],
     ) -> Result<Option<(String, Bytes)>, StoreError> {
-        let Some(digest) = self.get(id_key).await? else { return Ok(None) };
+        let digest = self.run_one(beginning(id_key, DIGEST_BYTES_MAX)).await?;
+        let Some(digest) = string(digest)? else { return Ok(None) };
         let digest = String::from_utf8_lossy(&digest).into_owned();
-        let record = self.get(&[&*families[1], &digest].concat()).await?;
+        let record = self.get(&[&*families[1], &*digest].concat()).await?;
         Ok(record.map(|record| (digest, record)))
     }
 
@@ -79,36 +65,46 @@ impl RedisStore {
         index: &str,
         families: &[String; 2],
     ) -> Result<ApiKeyList, StoreError> {
-        let mut newest = redis::cmd("ZRANGE");
-        newest.arg(index).arg(0).arg(API_KEYS_LISTED_MAX - 1).arg("REV");
-        let ids = parts(self.run_one(newest).await?)?;
-        let digests = self.get_all(&families[0], &ids).await?;
-        // Of an id that is gone there is no record either.
-        let digests: Vec<String> =
-            digests.iter().map(|digest| String::from_utf8_lossy(digest).into_owned()).collect();
-        let found = self.get_all(&families[1], &digests).await?;
-        let (mut records, mut gone) = (Vec::new(), Vec::new());
-        for ((id, digest), record) in ids.into_iter().zip(digests).zip(found) {
-            if digest.is_empty() || record.is_empty() {
-                gone.push(id);
-            } else {
-                records.push(record);
-            }
+        let page = self.page(index, From::Newest, API_KEYS_LISTED_MAX).await?;
+        let digests = self.digests(&page.members, &families[0]).await?;
+        let record = |digest: &Bytes| {
+            let digest = String::from_utf8_lossy(digest);
+            beginning(&[&*families[1], &*digest].concat(), GET_BYTES_MAX)
+        };
+        let calls = digests.iter().flatten().map(record);
+        let mut records = self.run_each(calls).await?.into_iter();
+        let mut found = Vec::with_capacity(digests.len());
+        for digest in digests {
+            found.push(match digest {
+                Some(_) => string(records.next().unwrap_or_default())?,
+                None => None,
+            });
         }
-        self.take_out(index, gone).await?;
-        let mut count = redis::cmd("ZCARD");
-        count.arg(index);
-        let Value::Int(count) = self.run_one(count).await? else { return Err(other_form()) };
-        Ok(ApiKeyList { records, count: usize::try_from(count).unwrap_or_default() })
+        let records = found.iter().flatten().cloned().collect();
+        let is_there = found.iter().map(Option::is_some);
+        let gone = self.tidy(index, page.members.into_iter().zip(is_there)).await?;
+        Ok(ApiKeyList { records, count: page.count.saturating_sub(gone) })
     }
 
-    /// The strings under these ends of keys; empty where there is none.
-    async fn get_all(&self, family: &str, ends: &[String]) -> Result<Vec<Bytes>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(ends.len() + 1);
-        for end in ends {
-            pipeline.cmd("GETRANGE").arg([family, end].concat()).arg(0).arg(GET_BYTES_MAX);
+    /// What the ids in an index lead to.
+    async fn digests(&self, members: &[Member], family: &str) -> Reply<Vec<Option<Bytes>>> {
+        let key = |member: &Member| [family, &*member.part()].concat();
+        let calls = members.iter().map(|member| beginning(&key(member), DIGEST_BYTES_MAX));
+        self.run_each(calls).await?.into_iter().map(string).collect()
+    }
+
+    /// Takes out of an index what leads nowhere and is not just being written; how many lead
+    /// nowhere.
+    async fn tidy(&self, index: &str, found: impl Iterator<Item = (Member, bool)>) -> Reply<usize> {
+        let gone = found.filter(|(_, is_there)| !is_there).map(|(member, _)| member);
+        let mut gone: Vec<Member> = gone.collect();
+        let count = gone.len();
+        let written_s = self.now_ms() / 1000;
+        gone.retain(|it| it.created_s().saturating_add(BEING_WRITTEN.as_secs()) < written_s);
+        if !gone.is_empty() {
+            self.drop_members(index, &gone).await?;
         }
-        self.run_all(&mut pipeline).await?.into_iter().map(bytes).collect()
+        Ok(count)
     }
 
     /// See [`crate::store::Store::end_api_key`].
@@ -133,28 +129,24 @@ impl RedisStore {
     }
 }
 
+/// The call that writes a string with a life, if it has one.
 fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Cmd {
-    let mut command = redis::cmd("SET");
-    command.arg(key).arg(value);
+    let mut call = redis::cmd("SET");
+    call.arg(key).arg(value);
     if let Some(ttl) = ttl {
-        command.arg("PX").arg(millis(ttl));
+        call.arg("PX").arg(millis(ttl));
     }
-    command
+    call
 }
 
-fn parts(reply: Value) -> Reply<Vec<String>> {
-    let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
-    let text = |part| Ok(String::from_utf8_lossy(&bytes(part)?).into_owned());
-    parts.into_iter().map(text).collect()
+/// The call that reads a string; of a longer one than is of use, one byte more.
+fn beginning(key: &str, bytes_max: usize) -> Cmd {
+    let mut call = redis::cmd("GETRANGE");
+    call.arg(key).arg(0).arg(bytes_max);
+    call
 }
 
-fn bytes(value: Value) -> Reply<Bytes> {
-    match value {
-        Value::BulkString(text) => Ok(text.into()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn other_form() -> StoreError {
-    StoreError::Refused("an API key script answered in another form".to_owned())
+/// An empty one is none.
+fn string(value: Value) -> Reply<Option<Bytes>> {
+    bytes(value).map(|text| Some(text.into()).filter(|it: &Bytes| !it.is_empty()))
 }

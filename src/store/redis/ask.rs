@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use super::RedisStore;
 use super::cut::Cut;
 use super::part::{Origin, Part};
-use crate::store::{Answers, Purge, Questions, Release, Reply, RevocationStatus, StoreError};
+use crate::config::LimitOutage;
+use crate::store::{
+    Answers, ChargedAt, Purge, Questions, Release, Reply, RevocationStatus, StoreError,
+};
 
 impl RedisStore {
     /// See [`crate::store::Store::ask`].
@@ -93,15 +96,26 @@ impl RedisStore {
         }
         let (mut next, mut taken, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let all = self.replies_spread(rest, deadline).await;
+        let refused: Vec<Part<'_>> = rest
+            .iter()
+            .zip(&all)
+            .filter(|(part, own)| own.as_ref().is_ok_and(|own| part.has_refused(own)))
+            .map(|(part, _)| *part)
+            .collect();
         for (part, replies) in rest.iter().zip(all) {
+            let place = self.topology.place(part.key());
             match replies {
+                // One limit that refuses is enough, whatever the others would have said.
+                Ok(own) if part.is_judged_by(&refused) && own.iter().any(is_error) => {
+                    part.pass(answers);
+                }
                 Ok(mut own) => {
-                    let place = self.topology.place(part.key());
                     next.extend(part.next(&own));
-                    taken.extend(part.has_taken(&own).then_some(*part));
+                    taken.extend(part.taken_at(&own, place).map(|at| (*part, at)));
                     let from = Origin { now_ms: self.now_ms(), place: Some(place) };
                     part.read(&mut own, from, answers);
                 }
+                Err(_) if part.is_judged_by(&refused) => part.pass(answers),
                 Err(error) => failed.push((part, error)),
             }
         }
@@ -114,17 +128,23 @@ impl RedisStore {
             }
         }
         cut.restore(answers);
-        self.give_back(&taken, answers).await;
+        self.give_back(taken, answers).await;
         next
     }
 
-    /// Gives back what was taken in one place, where another one refused.
-    async fn give_back(&self, taken: &[Part<'_>], answers: &Answers) {
-        for part in taken {
+    /// Gives back what was taken in one place, where another one refused, or where the request is
+    /// refused because another one did not answer. Slots without an answer are given back by who
+    /// asked for them.
+    async fn give_back(&self, taken: Vec<(Part<'_>, ChargedAt)>, answers: &Answers) {
+        let fails_closed = self.topology.settings.on_outage.limits == LimitOutage::Refuse;
+        for (part, at) in taken {
             // What cannot be given back ends by itself; nothing is admitted in its stead.
-            let _ = match (*part, &answers.charges, &answers.leases) {
+            let _ = match (part, &answers.charges, &answers.leases) {
                 (Part::Charges(asked), Some(Ok(reply)), _) if !reply.allowed => {
-                    self.refund(asked, &reply.at).await
+                    self.refund(asked, &at).await
+                }
+                (Part::Charges(asked), Some(Err(_)), _) if fails_closed => {
+                    self.refund(asked, &at).await
                 }
                 (Part::Leases(asked), _, Some(Ok(reply))) if !reply.allowed => {
                     let release = Release {
@@ -156,16 +176,9 @@ impl RedisStore {
         }
         let asked = servers.iter().map(async |(_, positions)| {
             let own: Vec<Part<'_>> = positions.iter().map(|at| parts[*at]).collect();
-            let mut each_own = Vec::with_capacity(own.len());
-            match self.replies(&own, deadline).await {
-                Ok(mut replies) => {
-                    each(&own, &mut replies, |_, own| {
-                        each_own.push(Ok(own.iter_mut().map(std::mem::take).collect()));
-                    });
-                }
-                Err(error) => each_own.resize(own.len(), Err(error)),
-            }
-            each_own
+            self.replies_apart(&own, deadline)
+                .await
+                .unwrap_or_else(|error| vec![Err(error); own.len()])
         });
         let mut all = vec![Err(StoreError::Unavailable); parts.len()];
         for ((_, positions), replies) in servers.iter().zip(join_all(asked).await) {
@@ -176,17 +189,43 @@ impl RedisStore {
         all
     }
 
+    /// The replies to each of some parts of one server. It may send some of them on, and what
+    /// becomes of those is their affair.
+    async fn replies_apart(
+        &self,
+        parts: &[Part<'_>],
+        deadline: Instant,
+    ) -> Reply<Vec<Reply<Vec<Value>>>> {
+        let mut pipeline = self.written(parts)?;
+        let mut replies = self.topology.run_apart(&mut pipeline, deadline).await.into_iter();
+        let mut all = Vec::with_capacity(parts.len());
+        for part in parts {
+            let own: Vec<Reply<Value>> = replies.by_ref().take(part.commands()).collect();
+            let own: Reply<Vec<Value>> = own.into_iter().collect();
+            if own.as_ref().is_ok_and(|own| !part.fits(own)) {
+                return Err(self.topology.distrust(part.key()));
+            }
+            all.push(own);
+        }
+        Ok(all)
+    }
+
+    fn written(&self, parts: &[Part<'_>]) -> Reply<Pipeline> {
+        // With room for a second command of some, and the seal.
+        let mut pipeline = Pipeline::with_capacity(parts.len() + 4);
+        for part in parts {
+            part.write(&mut pipeline, &self.topology.scripts)?;
+        }
+        Ok(pipeline)
+    }
+
     /// The replies to the commands of parts, one part after another.
     async fn replies(
         &self,
         parts: &[Part<'_>],
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
-        // With room for a second command of some, and the seal.
-        let mut pipeline = Pipeline::with_capacity(parts.len() + 4);
-        for part in parts {
-            part.write(&mut pipeline, &self.topology.scripts)?;
-        }
+        let mut pipeline = self.written(parts)?;
         let mut replies = self.topology.run(&mut pipeline, deadline).await?;
         let mut foreign = None;
         each(parts, &mut replies, |part, own| {
@@ -199,6 +238,10 @@ impl RedisStore {
             None => Ok(replies),
         }
     }
+}
+
+fn is_error(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(_))
 }
 
 /// Gives each part the replies to its own commands.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,11 +24,11 @@ use super::node::Node;
 use super::reply::server_error;
 use super::scripts::Scripts;
 use super::server::Server;
-use super::slots::{Address, Redirect, View, key_of};
+use super::slots::{Address, Redirect, SERVERS_MAX, View, key_of};
 use crate::base::shard::{self, SHARDS};
 use crate::config::{self, StoreUrl};
-use crate::store::StoreError;
 use crate::store::keys::{SLOTS, slot};
+use crate::store::{Reply, StoreError};
 
 /// Most times that a command is sent on.
 const REDIRECTS_MAX: usize = 3;
@@ -151,6 +152,14 @@ impl Cluster {
         self.map.load().owner(0).map_or(0, |server| server.home().clock_offset_ms())
     }
 
+    /// A server that can be asked, if there is one.
+    pub(super) fn any(&self) -> Option<Arc<Server>> {
+        let map = self.map.load();
+        let mut servers = map.servers.iter().map(|(_, server)| server);
+        let up = servers.clone().find(|server| server.home().is_up());
+        up.or_else(|| servers.next()).map(Arc::clone)
+    }
+
     /// Who has the slot.
     pub(super) fn owner(&self, slot: u16) -> Option<Arc<Server>> {
         self.map.load().owner(slot).map(Arc::clone)
@@ -161,60 +170,43 @@ impl Cluster {
         self.map.load().at(slot)
     }
 
-    /// See [`super::topology::Topology::run`].
-    pub(super) async fn run(
+    /// See [`super::topology::Topology::run_apart`].
+    pub(super) async fn run_apart(
         &self,
         pipeline: &mut Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<Value>, StoreError> {
-        let mut replies = vec![Value::Nil; pipeline.len()];
-        let mut open: Vec<(Unit, To)> =
-            Unit::of(pipeline).into_iter().map(|unit| (unit, To::Owner)).collect();
-        for round in 0..=REDIRECTS_MAX {
-            let errands = self.errands(std::mem::take(&mut open))?;
-            if round > 0 {
-                // What was sent on may be the first to be asked there.
-                let connected = errands.iter().map(|errand| errand.server.link().connected());
-                let _ = tokio::time::timeout_at(deadline, join_all(connected)).await;
-            }
-            let results = match errands.as_slice() {
-                [errand] if errand.is_all_of(pipeline) => {
-                    vec![self.server_of(errand).exchange(pipeline, &self.scripts, deadline).await]
-                }
-                _ => {
-                    let send = |errand| self.send(errand, pipeline, deadline);
-                    join_all(errands.iter().map(send)).await
-                }
-            };
-            let mut failed = None;
-            for (errand, result) in errands.iter().zip(results) {
-                match result {
-                    Ok(values) => errand.take(values, &mut replies),
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if let Some(error) = failed {
-                self.look.notify_one();
-                return Err(error);
-            }
-            for errand in errands {
-                open.extend(self.sent_on(errand, &replies));
-            }
-            if open.is_empty() || round == REDIRECTS_MAX {
-                break;
-            }
-            if open.iter().any(|(_, to)| matches!(to, To::OwnerLater)) {
-                tokio::time::sleep_until(deadline.min(Instant::now() + TRY_AGAIN_PAUSE)).await;
-            }
+    ) -> Vec<Reply<Value>> {
+        let mut replies = vec![Ok(Value::Nil); pipeline.len()];
+        let open = Unit::of(pipeline).into_iter().map(|unit| (unit, To::Owner)).collect();
+        let mut errands = self.errands(open, 0, &mut replies);
+        // As a rule all of it goes to one server, as it stands.
+        if let Some(errand) = errands.pop_if(|errand| errand.is_all_of(pipeline)) {
+            let sent = self.server_of(&errand).exchange(pipeline, &self.scripts, deadline);
+            let result = sent.await;
+            errands = self.settle(errand, result, &mut replies);
         }
-        Ok(replies)
+        let pipeline = &*pipeline;
+        let carry_out = |errand| self.carry_out(errand, pipeline, deadline);
+        let mut under_way: FuturesUnordered<_> = errands.into_iter().map(carry_out).collect();
+        // Each for itself: one that waits for a silent server must not hold up what another one
+        // sent on.
+        while let Some((errand, result)) = under_way.next().await {
+            under_way.extend(self.settle(errand, result, &mut replies).into_iter().map(carry_out));
+        }
+        replies
     }
 
-    /// What goes to which server.
-    fn errands(&self, open: Vec<(Unit, To)>) -> Result<Vec<Errand>, StoreError> {
+    /// What goes to which server. Nobody may have the slot of a unit; that is its reply then.
+    fn errands(
+        &self,
+        open: Vec<(Unit, To)>,
+        round: usize,
+        replies: &mut [Reply<Value>],
+    ) -> Vec<Errand> {
         let map = self.map.load();
         let mut errands: Vec<Errand> = Vec::new();
         for (unit, to) in open {
+            let is_late = matches!(to, To::OwnerLater);
             let (server, is_asking) = match to {
                 To::Owner | To::OwnerLater => {
                     let server = match unit.slot {
@@ -223,7 +215,8 @@ impl Cluster {
                     };
                     let Some(server) = server else {
                         self.look.notify_one();
-                        return Err(StoreError::Unavailable);
+                        unit.fail(&StoreError::Unavailable, replies);
+                        continue;
                     };
                     (Arc::clone(server), false)
                 }
@@ -231,21 +224,55 @@ impl Cluster {
             };
             let known = errands.iter_mut().find(|errand| Arc::ptr_eq(&errand.server, &server));
             match known {
-                Some(errand) => errand.units.push((unit, is_asking)),
-                None => errands.push(Errand { server, units: vec![(unit, is_asking)] }),
+                Some(errand) => {
+                    errand.units.push((unit, is_asking));
+                    errand.is_late |= is_late;
+                }
+                None => {
+                    errands.push(Errand { server, units: vec![(unit, is_asking)], round, is_late });
+                }
             }
         }
-        Ok(errands)
+        errands
     }
 
-    async fn send(
+    async fn carry_out(
         &self,
-        errand: &Errand,
+        errand: Errand,
         pipeline: &Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<Value>, StoreError> {
+    ) -> (Errand, Reply<Vec<Value>>) {
+        if errand.is_late {
+            tokio::time::sleep_until(deadline.min(Instant::now() + TRY_AGAIN_PAUSE)).await;
+        }
+        let server = self.server_of(&errand);
+        if errand.round > 0 && !server.node.is_away() {
+            // What was sent on may be the first to be asked there.
+            let _ = tokio::time::timeout_at(deadline, server.link().connected()).await;
+        }
         let mut own = errand.commands(pipeline);
-        self.server_of(errand).exchange(&mut own, &self.scripts, deadline).await
+        let result = server.exchange(&mut own, &self.scripts, deadline).await;
+        (errand, result)
+    }
+
+    /// Takes what came of an errand: what must be sent once more.
+    fn settle(
+        &self,
+        errand: Errand,
+        result: Reply<Vec<Value>>,
+        replies: &mut [Reply<Value>],
+    ) -> Vec<Errand> {
+        match result {
+            Ok(values) => errand.take(values, replies),
+            Err(error) => {
+                self.look.notify_one();
+                errand.units.iter().for_each(|(unit, _)| unit.fail(&error, replies));
+                return Vec::new();
+            }
+        }
+        let round = errand.round + 1;
+        let again = self.sent_on(errand, replies);
+        if round > REDIRECTS_MAX { Vec::new() } else { self.errands(again, round, replies) }
     }
 
     fn server_of<'a>(&self, errand: &'a Errand) -> &'a Server {
@@ -257,24 +284,23 @@ impl Cluster {
     }
 
     /// The units of an errand that must be sent once more, and where to.
-    fn sent_on(&self, errand: Errand, replies: &[Value]) -> Vec<(Unit, To)> {
-        let host = errand.server.node.host().to_owned();
+    fn sent_on(&self, errand: Errand, replies: &[Reply<Value>]) -> Vec<(Unit, To)> {
+        let host = errand.server.node.host();
         let mut again = Vec::new();
         for (unit, _) in errand.units {
             let own = replies.get(unit.commands.clone()).unwrap_or_default();
-            let is_transaction = own.len() > 1;
-            match own.iter().find_map(|reply| Redirect::of(reply, &host)) {
+            let mut own = own.iter().filter_map(|reply| reply.as_ref().ok());
+            match own.clone().find_map(|reply| Redirect::of(reply, host)) {
                 Some(Redirect::Moved(slot, address)) => {
                     self.moved(slot, address);
                     again.push((unit, To::Owner));
                 }
-                // A transaction cannot be asked for piece by piece.
-                Some(Redirect::Ask(_)) if is_transaction => again.push((unit, To::OwnerLater)),
                 Some(Redirect::Ask(address)) => {
-                    again.push((unit, To::Asking(self.server_at(&address))));
+                    let to = self.server_at(&address).map_or(To::OwnerLater, To::Asking);
+                    again.push((unit, to));
                 }
                 Some(Redirect::TryAgain) => again.push((unit, To::OwnerLater)),
-                None if own.iter().any(is_down) => self.look.notify_one(),
+                None if own.any(is_down) => self.look.notify_one(),
                 None => {}
             }
         }
@@ -290,6 +316,9 @@ impl Cluster {
         if map.at(slot) != at || at == map.servers.len() {
             let mut map = Map::clone(&map);
             if at == map.servers.len() {
+                if at >= SERVERS_MAX {
+                    return;
+                }
                 let server = self.known_or_new(&map, &address);
                 map.servers.push((address, server));
             }
@@ -303,18 +332,21 @@ impl Cluster {
         self.look.notify_one();
     }
 
-    /// A known server, or a new one that has no slots yet.
-    fn server_at(&self, address: &Address) -> Arc<Server> {
+    /// A known server, or a new one that has no slots yet; nothing where there are too many.
+    fn server_at(&self, address: &Address) -> Option<Arc<Server>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let map = self.map.load_full();
         if let Some(server) = map.known(address) {
-            return Arc::clone(server);
+            return Some(Arc::clone(server));
+        }
+        if map.servers.len() >= SERVERS_MAX {
+            return None;
         }
         let server = self.start(address);
         let mut map = Map::clone(&map);
         map.servers.push((address.clone(), Arc::clone(&server)));
         self.map.store(Arc::new(map));
-        server
+        Some(server)
     }
 
     fn known_or_new(&self, map: &Map, address: &Address) -> Arc<Server> {
@@ -336,13 +368,11 @@ impl Cluster {
         }
         let mut map = Map { epoch: view.epoch, ..Map::empty() };
         let with_server = |address: &Address| (address.clone(), self.known_or_new(&old, address));
-        map.servers.extend(view.primaries().into_iter().map(with_server));
+        map.servers.extend(view.primaries.iter().map(with_server));
         map.replicas.extend(view.replicas.iter().map(with_server));
-        for (first, last, address) in &view.ranges {
-            let at = map.servers.iter().position(|(known, _)| known == address);
-            let at = at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX);
+        for (first, last, at) in &view.ranges {
             if let Some(slots) = map.by_slot.get_mut(usize::from(*first)..=usize::from(*last)) {
-                slots.fill(at);
+                slots.fill(*at);
             }
         }
         let names =
@@ -448,6 +478,10 @@ struct Unit {
 }
 
 impl Unit {
+    fn fail(&self, error: &StoreError, replies: &mut [Reply<Value>]) {
+        replies.get_mut(self.commands.clone()).unwrap_or_default().fill(Err(error.clone()));
+    }
+
     fn of(pipeline: &Pipeline) -> Vec<Self> {
         let mut units: Vec<Self> = Vec::with_capacity(pipeline.len());
         let mut is_open = false;
@@ -493,6 +527,10 @@ enum To {
 struct Errand {
     server: Arc<Server>,
     units: Vec<(Unit, bool)>,
+    /// How many times its units were sent on.
+    round: usize,
+    /// Whether there is a pause before it.
+    is_late: bool,
 }
 
 impl Errand {
@@ -507,6 +545,7 @@ impl Errand {
         let mut own = Pipeline::with_capacity(all + 1);
         for (unit, is_asking) in &self.units {
             if *is_asking {
+                // It holds for the next command, or all of a transaction.
                 own.cmd("ASKING");
             }
             for command in pipeline.cmd_iter().skip(unit.commands.start).take(unit.commands.len()) {
@@ -517,15 +556,18 @@ impl Errand {
     }
 
     /// Puts the replies where their commands stand.
-    fn take(&self, values: Vec<Value>, replies: &mut [Value]) {
+    fn take(&self, values: Vec<Value>, replies: &mut [Reply<Value>]) {
         let mut values = values.into_iter();
         for (unit, is_asking) in &self.units {
             if *is_asking {
                 values.next();
             }
             for reply in replies.get_mut(unit.commands.clone()).unwrap_or_default() {
-                *reply = values.next().unwrap_or_default();
+                *reply = Ok(values.next().unwrap_or_default());
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ mod encode;
 mod eviction;
 mod expect;
 mod follow;
+mod index;
 mod link;
 mod mismatch;
 mod misses;
@@ -272,6 +273,15 @@ impl RedisStore {
             Some(error) => Err(error),
             None => Ok(replies),
         }
+    }
+
+    /// Runs commands that do not depend on each other, of which each must succeed.
+    async fn run_each(&self, calls: impl Iterator<Item = Cmd>) -> Result<Vec<Value>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        calls.for_each(|call| {
+            pipeline.add_command(call);
+        });
+        if pipeline.is_empty() { Ok(Vec::new()) } else { self.run_all(&mut pipeline).await }
     }
 
     async fn run(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {

@@ -126,6 +126,11 @@ impl Node {
         !self.is_understood.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether it is known that there is no connection, nor will be one at once.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_unreachable.load(Ordering::Relaxed)
+    }
+
     /// An attempt to connect failed.
     pub(super) fn is_out_of_reach(&self, error: &ConnectError) {
         if let ConnectError::Redis(error) = error

@@ -17,7 +17,7 @@ use crate::store::sessions::ENDS;
 use crate::store::{
     Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, LeaseReply, Leases, Purge,
     Questions, Reply, RevocationStatus, SessionEnd, SessionKey, SessionReply, SessionValue,
-    StoreError, WindowState,
+    StoreError, Window, WindowState,
 };
 
 /// Most bytes of the field that says when and why a session ends: a word and a time.
@@ -228,12 +228,58 @@ impl<'a> Part<'a> {
         matches!(self, Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_))
     }
 
-    /// Whether units or slots were taken, by its replies.
-    pub(super) fn has_taken(&self, replies: &[Value]) -> bool {
+    /// When units or slots were taken, by its replies.
+    pub(super) fn taken_at(&self, replies: &[Value], place: u16) -> Option<ChargedAt> {
         match (self, replies) {
-            (Self::Charges(_), [Value::BulkString(packed)]) => packed.first() == Some(&1),
-            (Self::Leases(_), [Value::Array(parts)]) => parts.first() == Some(&Value::Int(1)),
+            (Self::Charges(asked), [Value::BulkString(packed)]) => {
+                let reply = decode_charges(packed, asked.keys.len())?;
+                reply.allowed.then(|| reply.at.in_place(place))
+            }
+            (Self::Leases(_), [Value::Array(parts)]) if parts.first() == Some(&Value::Int(1)) => {
+                Some(ChargedAt::default())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a limit refused, by its replies.
+    pub(super) fn has_refused(&self, replies: &[Value]) -> bool {
+        match (self, replies) {
+            (Self::Charges(_), [Value::BulkString(packed)]) => packed.first() == Some(&0),
+            (Self::Leases(_), [Value::Array(parts)]) => parts.first() == Some(&Value::Int(0)),
             _ => false,
+        }
+    }
+
+    /// Whether another part of its kind has refused, so that this one decides nothing.
+    pub(super) fn is_judged_by(&self, refused: &[Part<'_>]) -> bool {
+        refused.iter().any(|other| {
+            matches!(
+                (self, other),
+                (Self::Charges(_), Part::Charges(_)) | (Self::Leases(_), Part::Leases(_))
+            )
+        })
+    }
+
+    /// Takes nothing and refuses nothing: another part of its kind has decided.
+    pub(super) fn pass(&self, answers: &mut Answers) {
+        match *self {
+            Self::Charges(asked) => {
+                let free = |window: &Window| WindowState {
+                    free: i64::from(window.limit),
+                    retry_ms: 0,
+                    next_ms: 0,
+                    full_ms: 0,
+                };
+                let windows = asked.set.windows.iter().map(free).collect();
+                let at = ChargedAt::default();
+                join_charges(answers, Ok(ChargeReply { allowed: true, at, windows }));
+            }
+            Self::Leases(asked) => {
+                let held = vec![0; asked.keys.len()];
+                join_leases(answers, Ok(LeaseReply { allowed: true, held }));
+            }
+            _ => {}
         }
     }
 
@@ -269,18 +315,10 @@ impl<'a> Part<'a> {
                 };
             }
             Self::Charges(asked) => {
-                let found = charges(next(), asked.keys.len(), from);
-                join(&mut answers.charges, found, |known, more| {
-                    known.allowed &= more.allowed;
-                    known.at.also(more.at);
-                    known.windows.extend(more.windows);
-                });
+                join_charges(answers, charges(next(), asked.keys.len(), from));
             }
             Self::Leases(asked) => {
-                join(&mut answers.leases, leases(next(), asked.keys.len()), |known, more| {
-                    known.allowed &= more.allowed;
-                    known.held.extend(more.held);
-                });
+                join_leases(answers, leases(next(), asked.keys.len()));
             }
             Self::Epochs(_) => join(&mut answers.cached, epochs(next()), |known, more| {
                 known.epochs.extend(more.epochs);
@@ -334,6 +372,21 @@ fn join<T>(answer: &mut Option<Reply<T>>, found: Reply<T>, add: impl FnOnce(&mut
         None => *answer = Some(found),
         Some(_) => with(answer, found, add),
     }
+}
+
+fn join_charges(answers: &mut Answers, found: Reply<ChargeReply>) {
+    join(&mut answers.charges, found, |known, more| {
+        known.allowed &= more.allowed;
+        known.at.also(more.at);
+        known.windows.extend(more.windows);
+    });
+}
+
+fn join_leases(answers: &mut Answers, found: Reply<LeaseReply>) {
+    join(&mut answers.leases, found, |known, more| {
+        known.allowed &= more.allowed;
+        known.held.extend(more.held);
+    });
 }
 
 fn with_status<R>(

@@ -64,7 +64,7 @@ const fn right(
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 50] = [
+pub(super) const RIGHTS: [Right; 51] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -89,17 +89,18 @@ pub(super) const RIGHTS: [Right; 50] = [
     right("hset", &[Sessions, Cache], "HSET $hash f 1"),
     right("pexpire", &[Cache], "PEXPIRE $hash 5000"),
     right("hget", &[Sessions, Cache], "HGET $hash f"),
-    right("hmget", &[Cache], "HMGET $hash f"),
+    right("hmget", &[Sessions, Cache], "HMGET $hash f"),
     right("hgetall", &[Sessions], "HGETALL $hash"),
     right("hlen", &[Sessions, Cache], "HLEN $hash"),
     right("hstrlen", &[Sessions], "HSTRLEN $hash f"),
     right("hrandfield", &[Cache], "HRANDFIELD $hash"),
-    right("hdel", &[Cache], "HDEL $hash f"),
+    right("hdel", &[Sessions, Cache], "HDEL $hash f"),
     right("zadd", &[Limits, Sessions, ApiKeys], "ZADD $set 1 m"),
     right("pexpire", &[Limits], "PEXPIRE $set 5000"),
     right("zcard", &[Limits, Sessions, ApiKeys], "ZCARD $set"),
     right("zcount", &[Limits], "ZCOUNT $set 0 1"),
     right("zrange", &[Sessions, ApiKeys], "ZRANGE $set 0 1"),
+    right("zscore", &[Sessions, ApiKeys], "ZSCORE $set m"),
     right("zremrangebyscore", &[Limits], "ZREMRANGEBYSCORE $set 0 0"),
     right("zrem", &[Limits, Sessions, ApiKeys], "ZREM $set m"),
     right("xadd", &[Revocation, ApiKeys], "XADD $stream MAXLEN ~ 10 * f 1"),

@@ -139,4 +139,27 @@ mod tests {
         forgotten.merge(&mut replies, vec![Value::Okay, Value::Int(7)]);
         assert_eq!(replies, [Value::Int(1), Value::Okay, Value::Int(7)]);
     }
+
+    /// In a Redis Cluster a script may touch what it is given as a key and nothing else.
+    #[test]
+    fn no_script_makes_a_key() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/scripts");
+        let (mut calls, mut wrong) = (0, Vec::new());
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let named = ["for i, key in ipairs(KEYS)", "local key, most = KEYS[1]"];
+            for call in text.split("call(").skip(1) {
+                let mut words = call.split([',', ')']).map(str::trim);
+                let (verb, key) = (words.next().unwrap(), words.next().unwrap_or_default());
+                let is_given = key.starts_with("KEYS[") && !key.contains("..")
+                    || key == "key" && named.iter().any(|it| text.contains(it));
+                calls += 1;
+                if verb != "'TIME'" && !is_given {
+                    wrong.push(format!("{}: {verb} {key}", path.display()));
+                }
+            }
+        }
+        assert!(calls > 50 && wrong.is_empty(), "{calls}, {wrong:#?}");
+    }
 }

@@ -1,212 +1,181 @@
-//! Sessions in Redis. A session and what is kept beside it lie in one slot and change in one
-//! script. The index of its user lies elsewhere: it is a hint, written before the session and read
-//! by those who drop what is gone. So most changes are a few steps, each of which may be repeated.
+//! Sessions in Redis. A session and what is kept beside it lie in one slot of a Redis Cluster and
+//! change in one script; the index of its user lies elsewhere, and is another step. Each step can
+//! be repeated, and between any two of them the following holds.
+//!
+//! - **No session is outside of its user's index**: it is placed there before it is written, and
+//!   taken out after it has ended. So a log-out everywhere finds it.
+//! - **A user has at no moment more sessions than allowed.** Before a session is placed it is noted
+//!   that it is being written, and from then on it counts. Once placed, the oldest beyond the bound
+//!   are ended, and only then it is written. Of more than allowed, the one that was placed last saw
+//!   all others, and wrote nothing before the oldest had ended.
+//! - **What ended is not written.** Whoever ends a session also takes away the note that it is
+//!   being written, and without one a session that is not there is not written. So of log-ins at
+//!   once the last ones win, as if one had come after the other, and a log-out ends those that are
+//!   under way.
+//! - **Two log-ins never end each other**: new ones end the oldest in the order of the index, which
+//!   is the same for all, be it themselves. An update ends none that is being written, itself among
+//!   them.
 
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::reply::unexpected;
+use super::index::{From, Member, Page, bytes, eval, evalsha, integer, parts, size};
 use super::{RedisStore, millis};
-use crate::store::sessions::SESSIONS_MAX;
+use crate::store::sessions::{ROUNDS_MAX, SESSIONS_MAX};
 use crate::store::{
     Renewal, Reply, SessionKeys, SessionList, SessionListed, SessionWrite, SessionWritten,
     StoreError,
 };
 
-/// How many of the oldest ids of an index are looked at in passing, so that what is gone does not
-/// stay.
+/// How long a session that is being written counts as there: longer than the steps of it take.
+const WRITING: Duration = Duration::from_secs(60);
+/// How many of the oldest are looked at when a session without a bound is written.
 const TIDIED: usize = 100;
+
+/// What an index is told of one session.
+struct State {
+    is_there: bool,
+    is_being_written: bool,
+    /// What is left of its life, if it ends.
+    ttl: Option<Duration>,
+    seen_ms: Option<u64>,
+}
 
 impl RedisStore {
     /// See [`crate::store::Store::renew`].
     pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
-        let mut call =
-            eval("EVALSHA", &self.topology.scripts.renew.sha, &[&keys.session, &keys.end]);
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.add_command(self.renewed(keys, renewal, ""));
+        pipeline.add_command(index_at(&keys.former_end()));
+        let [renewed, former] = parts(Value::Array(self.run_all(&mut pipeline).await?))?;
+        // Gone, or its time is up.
+        let Value::Array(_) = renewed else { return Ok(()) };
+        let [kept, known] = parts(renewed)?;
+        let index = match (text_of(known), text_of(former)) {
+            (None, Some(former)) => {
+                self.run_one(self.renewed(keys, renewal, &former)).await?;
+                former
+            }
+            (Some(index), _) => index,
+            (None, None) => return Ok(()),
+        };
+        // The index must outlive each of its sessions. One without an expiry is the application's,
+        // and GT leaves it so.
+        let mut extend = redis::cmd("PEXPIREAT");
+        extend.arg(index).arg(bytes(kept)?).arg("GT");
+        self.run_one(extend).await.map(|_| ())
+    }
+
+    /// The call that renews a session, and notes whose it is where that is said.
+    fn renewed(&self, keys: &SessionKeys, renewal: Renewal, index: &str) -> Cmd {
+        let mut call = evalsha(&self.topology.scripts.renew.sha, &[&keys.session, &keys.end]);
         call.arg(millis(renewal.ttl));
         match renewal.until_ms {
             Some(until) => call.arg(until),
             None => call.arg(""),
         };
-        call.arg(millis(renewal.kept));
-        let parts = match self.run_one(call).await? {
-            // Gone, or its time is up.
-            Value::Int(_) => return Ok(()),
-            reply => array(reply)?,
-        };
-        let Ok([index, kept]) = <[Value; 2]>::try_from(parts) else { return Err(other_form()) };
-        let (index, kept) = (text(index)?, text(kept)?);
-        if !index.is_empty() {
-            // The index must outlive each of its sessions. One without an expiry is the
-            // application's, and GT leaves it so.
-            let mut extend = redis::cmd("PEXPIRE");
-            extend.arg(index).arg(kept).arg("GT");
-            self.run_one(extend).await?;
-        }
-        Ok(())
+        call.arg(millis(renewal.kept)).arg(index);
+        call
     }
-
-    // What operators do is rare, and must not fail because the server forgot a script: the script
-    // travels with the call.
 
     /// See [`crate::store::Store::write_session`].
     pub async fn write_session(
         &self,
         write: &SessionWrite,
     ) -> Result<Option<SessionWritten>, StoreError> {
-        if self.topology.is_spread() {
-            self.write_in_steps(write).await
-        } else {
-            self.write_at_once(write).await
-        }
-    }
-
-    /// On one server, so that a user has at no moment more sessions than allowed.
-    async fn write_at_once(
-        &self,
-        write: &SessionWrite,
-    ) -> Result<Option<SessionWritten>, StoreError> {
-        let mut keys = vec![&*write.keys.session, &*write.keys.end];
-        keys.extend(write.index.as_deref());
-        let mut call = eval("EVAL", include_str!("../scripts/session_write.lua"), &keys);
-        call.arg(write.value.as_ref()).arg(millis(write.ttl)).arg(millis(write.kept));
-        call.arg(write.why.word()).arg(&write.part).arg(write.most.unwrap_or(0));
-        call.arg(&write.families[0]).arg(u8::from(write.only_over));
-        let reply = match self.run_one(call).await? {
-            Value::Nil => return Ok(None),
-            reply => array(reply)?,
+        let Some((is_there, known)) = self.begin(write).await? else { return Ok(None) };
+        let index = write.index.as_ref().or(known.as_ref());
+        let mut ended = match index {
+            Some(index) => self.make_room(write, index, is_there).await?,
+            None => Vec::new(),
         };
-        let mut reply = reply.into_iter();
-        let replaced = reply.next().map(integer).transpose()? == Some(1);
-        let ended = reply.map(text).collect::<Reply<Vec<String>>>()?;
-        let mut pipeline = Pipeline::with_capacity(ended.len() + 1);
-        for part in &ended {
-            pipeline.cmd("DEL").arg(SessionKeys::of_part(&write.families, part).end);
+        let replaced = integer(self.run_one(written(write, index)).await?)?;
+        if replaced == -1 {
+            if !ended.contains(&write.part) {
+                ended.push(write.part.clone());
+            }
+            let written = SessionWritten { replaced: is_there, ended };
+            return Ok(Some(written).filter(|_| !write.only_over));
         }
-        if !ended.is_empty() {
-            self.run_all(&mut pipeline).await?;
+        if let Some(other) = known.as_ref().filter(|known| Some(*known) != index) {
+            self.run_one(out_of(other, &write.part)).await?;
         }
-        Ok(Some(SessionWritten { replaced, ended }))
+        Ok(Some(SessionWritten { replaced: replaced == 1, ended }))
     }
 
-    /// In a cluster. Log-ins of one user at a time may each be there for a moment; once they are
-    /// answered, no more are left than allowed.
-    async fn write_in_steps(
-        &self,
-        write: &SessionWrite,
-    ) -> Result<Option<SessionWritten>, StoreError> {
-        // In the index first: a session that stands in none would outlive a log-out everywhere. An
-        // update that finds nothing must leave nothing.
-        if let Some(index) = write.index.as_deref().filter(|_| !write.only_over) {
-            self.put_into_index(index, write).await?;
-        }
-        let script = include_str!("../scripts/session_put.lua");
-        let mut call = eval("EVAL", script, &[&write.keys.session, &write.keys.end]);
-        call.arg(write.value.as_ref()).arg(millis(write.ttl)).arg(millis(write.kept));
-        call.arg(write.why.word()).arg(write.index.as_deref().unwrap_or_default());
-        call.arg(u8::from(write.only_over));
-        let parts = match self.run_one(call).await? {
-            Value::Nil => return Ok(None),
-            reply => array(reply)?,
-        };
-        let Ok([was, known]) = <[Value; 2]>::try_from(parts) else { return Err(other_form()) };
-        let (replaced, known) = (integer(was)? == 1, text(known)?);
-        let mut written = SessionWritten { replaced, ended: Vec::new() };
-        let index = write.index.as_deref().unwrap_or(&known);
-        if index.is_empty() {
-            return Ok(Some(written));
-        }
-        // Once more: who read the index meanwhile took out what was not there yet.
-        let oldest = self.put_into_index(index, write).await?;
-        if !known.is_empty() && known != index {
-            self.take_from_index(&known, &[&write.part]).await?;
-        }
-        written.ended = self.trim(index, write, replaced, oldest).await?;
-        Ok(Some(written))
-    }
-
-    /// Puts a session into an index: the ids in it that are looked at.
-    async fn put_into_index(
-        &self,
-        index: &str,
-        write: &SessionWrite,
-    ) -> Result<Vec<String>, StoreError> {
-        let mut call = eval("EVAL", include_str!("../scripts/session_index.lua"), &[index]);
-        call.arg(&write.part).arg(millis(write.ttl + write.kept));
-        // Without a bound the index is only kept tidy. With one, all of it counts.
-        call.arg(if write.most.is_some() { u32::MAX as usize } else { TIDIED });
-        array(self.run_one(call).await?)?.into_iter().map(text).collect()
-    }
-
-    /// Ends the oldest beyond the bound: those that ended. All who write at a time agree on which
-    /// these are, so no two end each other, and the last to look sees all. A log-in that was
-    /// overtaken ends itself; a session that was there before is never ended by its own update. An
-    /// id whose session is not there may be one that is being written: it stays in the index.
-    async fn trim(
-        &self,
-        index: &str,
-        write: &SessionWrite,
-        replaced: bool,
-        oldest: Vec<String>,
-    ) -> Result<Vec<String>, StoreError> {
-        let alive = self.alive(write, oldest).await?;
-        let most = write.most.map_or(usize::MAX, |most| most as usize);
-        let over = alive.len().saturating_sub(most);
-        let may_end = |part: &&String| !(replaced && **part == write.part);
-        let mut ended = Vec::with_capacity(over);
-        for part in alive.iter().filter(may_end).take(over) {
-            let keys = SessionKeys::of_part(&write.families, part);
-            if self.end(&keys, index).await?.0 {
-                ended.push(part.clone());
+    /// Notes that a session is being written: whether there is one, and its user's index. Nothing
+    /// where it must not be written.
+    async fn begin(&self, write: &SessionWrite) -> Reply<Option<(bool, Option<String>)>> {
+        let SessionKeys { session, end } = &write.keys;
+        let mut begin = eval(include_str!("../scripts/session_begin.lua"), &[session, end]);
+        begin.arg(millis(WRITING)).arg(u8::from(write.only_over));
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(begin).add_command(index_at(&write.keys.former_end()));
+        let mut replies = self.run_all(&mut pipeline).await?.into_iter();
+        match replies.next().unwrap_or_default() {
+            Value::Nil => Ok(None),
+            reply => {
+                let [there, index] = parts(reply)?;
+                let is_there = integer(there)? == 1;
+                let former = || replies.next().and_then(text_of).filter(|_| is_there);
+                Ok(Some((is_there, text_of(index).or_else(former))))
             }
         }
-        let out: Vec<&str> = ended.iter().map(String::as_str).collect();
-        self.take_from_index(index, &out).await?;
-        Ok(ended)
     }
 
-    /// Which of these sessions are there.
-    async fn alive(
+    /// Gives a session its place in an index, and ends what is too many with it: the ids of those,
+    /// the oldest first.
+    async fn make_room(
         &self,
         write: &SessionWrite,
-        parts: Vec<String>,
-    ) -> Result<Vec<String>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(parts.len() + 1);
-        for part in &parts {
-            pipeline.cmd("EXISTS").arg(SessionKeys::of_part(&write.families, part).session);
+        index: &str,
+        is_there: bool,
+    ) -> Reply<Vec<String>> {
+        let looked_at = write.most.map_or(TIDIED, |_| SESSIONS_MAX);
+        let mut ended = Vec::new();
+        let mut is_new = !is_there;
+        for _ in 0..ROUNDS_MAX {
+            let mut place = eval(include_str!("../scripts/session_place.lua"), &[index]);
+            place.arg(&write.part).arg(u8::from(is_new));
+            place.arg(millis(write.ttl + write.kept)).arg(looked_at);
+            is_new = false;
+            let page = Page::read(self.run_one(place).await?)?;
+            let states = self.states(&page.members, &write.families).await?;
+            let (mut out, mut oldest) = (Vec::new(), Vec::new());
+            for (member, state) in page.members.into_iter().zip(states) {
+                if !state.is_there && !state.is_being_written {
+                    out.push(member);
+                } else if !is_there || !state.is_being_written {
+                    oldest.push(member);
+                }
+            }
+            let count = page.count - out.len().min(page.count);
+            let over = write.most.map_or(0, |most| count.saturating_sub(most as usize));
+            oldest.truncate(over);
+            self.end_each(&oldest, index, &write.families).await?;
+            ended.extend(oldest.iter().map(Member::part));
+            let is_done = oldest.len() == over || (out.is_empty() && oldest.is_empty());
+            out.extend(oldest);
+            if !out.is_empty() {
+                self.drop_members(index, &out).await?;
+            }
+            if is_done {
+                return Ok(ended);
+            }
         }
-        let mut found = self.run_all(&mut pipeline).await?.into_iter();
-        Ok(parts.into_iter().filter(|_| found.next() == Some(Value::Int(1))).collect())
-    }
-
-    async fn take_from_index(&self, index: &str, parts: &[&str]) -> Result<(), StoreError> {
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let mut command = redis::cmd("ZREM");
-        command.arg(index).arg(parts);
-        self.run_one(command).await.map(|_| ())
-    }
-
-    /// Ends a session, if it stands in this index or in none, or whichever it stands in where none
-    /// is named: whether one ended, and the index that it stood in.
-    async fn end(&self, keys: &SessionKeys, index: &str) -> Result<(bool, String), StoreError> {
-        let script = include_str!("../scripts/session_end.lua");
-        let mut call = eval("EVAL", script, &[&keys.session, &keys.end]);
-        call.arg(index);
-        let parts = array(self.run_one(call).await?)?;
-        let Ok([ended, known]) = <[Value; 2]>::try_from(parts) else { return Err(other_form()) };
-        Ok((integer(ended)? == 1, text(known)?))
+        Ok(ended)
     }
 
     /// See [`crate::store::Store::end_session`].
     pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
-        let (ended, index) = self.end(keys, "").await?;
-        if !index.is_empty() {
+        let [was_there, index] = parts(self.run_one(end_call(keys, "")).await?)?;
+        // Whatever score it has there: ids are random, and nobody writes one anew that just ended.
+        if let Some(index) = text_of(index) {
             // The session has ended. Who reads the index drops what stays in it.
-            let _ = self.take_from_index(&index, &[part]).await;
+            let _ = self.run_one(out_of(&index, part)).await;
         }
-        Ok(ended)
+        Ok(integer(was_there)? == 1)
     }
 
     /// See [`crate::store::Store::list_sessions`].
@@ -215,34 +184,26 @@ impl RedisStore {
         index: &str,
         families: &[String; 2],
     ) -> Result<SessionList, StoreError> {
-        let mut newest = redis::cmd("ZRANGE");
-        newest.arg(index).arg(0).arg(SESSIONS_MAX - 1).arg("REV").arg("WITHSCORES");
-        let members = members(self.run_one(newest).await?)?;
-        let mut pipeline = Pipeline::with_capacity(2 * members.len() + 1);
-        for (part, _) in &members {
-            let SessionKeys { session, end } = SessionKeys::of_part(families, part);
-            pipeline.cmd("PTTL").arg(session).cmd("HGET").arg(end).arg("seen");
-        }
-        let replies = self.run_all(&mut pipeline).await?;
-        let (mut sessions, mut gone) = (Vec::new(), Vec::new());
-        for ((part, created_s), told) in members.into_iter().zip(replies.chunks_exact(2)) {
-            match told {
-                [Value::Int(-2), _] => gone.push(part),
-                [Value::Int(left), seen] => sessions.push(SessionListed {
-                    part,
-                    created_s,
-                    seen_ms: match seen {
-                        Value::Nil => None,
-                        seen => text(seen.clone())?.parse().ok(),
-                    },
-                    ttl: u64::try_from(*left).ok().map(Duration::from_millis),
-                }),
-                _ => return Err(other_form()),
+        let page = self.page(index, From::Newest, SESSIONS_MAX).await?;
+        let states = self.states(&page.members, families).await?;
+        let mut list = SessionList { sessions: Vec::new(), count: page.count };
+        let mut gone = Vec::new();
+        for (member, state) in page.members.into_iter().zip(states) {
+            let State { is_there, is_being_written, ttl, seen_ms } = state;
+            if is_there {
+                let (part, created_s) = (member.part(), member.created_s());
+                list.sessions.push(SessionListed { part, created_s, seen_ms, ttl });
+                continue;
+            }
+            list.count = list.count.saturating_sub(1);
+            if !is_being_written {
+                gone.push(member);
             }
         }
-        let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
-        self.take_from_index(index, &gone).await?;
-        Ok(SessionList { sessions, count: self.count(index).await? })
+        if !gone.is_empty() {
+            self.drop_members(index, &gone).await?;
+        }
+        Ok(list)
     }
 
     /// Ends the oldest [`SESSIONS_MAX`] sessions of an index: how many there were, and how many ids
@@ -252,82 +213,95 @@ impl RedisStore {
         index: &str,
         families: &[String; 2],
     ) -> Result<(usize, usize), StoreError> {
-        let mut oldest = redis::cmd("ZRANGE");
-        oldest.arg(index).arg(0).arg(SESSIONS_MAX - 1);
-        let parts: Vec<String> =
-            array(self.run_one(oldest).await?)?.into_iter().map(text).collect::<Reply<_>>()?;
-        let mut pipeline = Pipeline::with_capacity(parts.len() + 1);
-        for part in &parts {
-            let SessionKeys { session, end } = SessionKeys::of_part(families, part);
-            let script = include_str!("../scripts/session_end.lua");
-            // An id that belongs to somebody else by now is only taken out.
-            let mut call = eval("EVAL", script, &[&session, &end]);
-            call.arg(index);
-            pipeline.add_command(call);
+        let page = self.page(index, From::Oldest, SESSIONS_MAX).await?;
+        if page.members.is_empty() {
+            return Ok((0, page.count));
         }
+        let ended = self.end_each(&page.members, index, families).await?;
+        Ok((ended, self.drop_members(index, &page.members).await?))
+    }
+
+    /// Ends sessions that are the user's whose index this is; how many there were.
+    async fn end_each(
+        &self,
+        members: &[Member],
+        index: &str,
+        families: &[String; 2],
+    ) -> Reply<usize> {
+        let calls =
+            members.iter().map(|it| end_call(&SessionKeys::of_part(families, &it.part()), index));
         let mut ended = 0;
-        for reply in self.run_all(&mut pipeline).await? {
-            ended += usize::from(array(reply)?.first() == Some(&Value::Int(1)));
+        for reply in self.run_each(calls).await? {
+            let [was_there, _] = parts(reply)?;
+            ended += size(was_there)?;
         }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        self.take_from_index(index, &parts).await?;
-        Ok((ended, self.count(index).await?))
+        Ok(ended)
     }
 
-    async fn count(&self, index: &str) -> Result<usize, StoreError> {
-        let mut count = redis::cmd("ZCARD");
-        count.arg(index);
-        Ok(size(integer(self.run_one(count).await?)?))
+    /// What is beside a session is read first: between the two reads it may be written, and must
+    /// not look like one that is gone.
+    async fn states(&self, members: &[Member], families: &[String; 2]) -> Reply<Vec<State>> {
+        let call = |member: &Member| {
+            let SessionKeys { session, end } = SessionKeys::of_part(families, &member.part());
+            let (mut beside, mut left) = (redis::cmd("HMGET"), redis::cmd("PTTL"));
+            beside.arg(end).arg("seen").arg("writing");
+            left.arg(session);
+            [beside, left]
+        };
+        let replies = self.run_each(members.iter().flat_map(call)).await?;
+        let mut replies = replies.into_iter();
+        let mut states = Vec::with_capacity(members.len());
+        while let (Some(beside), Some(left)) = (replies.next(), replies.next()) {
+            let ([seen, writing], left) = (parts(beside)?.map(number_of), integer(left)?);
+            states.push(State {
+                is_there: left != -2,
+                is_being_written: writing.is_some_and(|until| until > self.now_ms()),
+                ttl: u64::try_from(left).ok().map(Duration::from_millis),
+                seen_ms: seen,
+            });
+        }
+        Ok(states)
     }
 }
 
-/// Members with their scores in whole Unix seconds. RESP3 pairs them; a score is a number.
-fn members(reply: Value) -> Reply<Vec<(String, u64)>> {
-    let pair = |pair: Value| {
-        let Ok([part, score]) = <[Value; 2]>::try_from(array(pair)?) else {
-            return Err(other_form());
-        };
-        let seconds = match score {
-            Value::Double(seconds) => seconds as u64,
-            Value::Int(seconds) => u64::try_from(seconds).unwrap_or_default(),
-            _ => return Err(other_form()),
-        };
-        Ok((text(part)?, seconds))
-    };
-    array(reply)?.into_iter().map(pair).collect()
-}
-
-fn eval(verb: &str, script: &str, keys: &[&str]) -> Cmd {
-    let mut call = redis::cmd(verb);
-    call.arg(script).arg(keys.len()).arg(keys);
+/// The call that ends a session. It is made of many at once, but rarely.
+fn end_call(keys: &SessionKeys, index: &str) -> Cmd {
+    let mut call = eval(include_str!("../scripts/session_end.lua"), &[&keys.session, &keys.end]);
+    call.arg(index);
     call
 }
 
-fn array(reply: Value) -> Reply<Vec<Value>> {
-    match reply {
-        Value::Array(parts) => Ok(parts),
-        other => Err(unexpected(&other)),
+/// The call that writes a session.
+fn written(write: &SessionWrite, index: Option<&String>) -> Cmd {
+    let SessionKeys { session, end } = &write.keys;
+    let mut call = eval(include_str!("../scripts/session_write.lua"), &[session, end]);
+    call.arg(write.value.as_ref()).arg(millis(write.ttl)).arg(millis(write.kept));
+    call.arg(write.why.word()).arg(index.map_or("", String::as_str));
+    call.arg(u8::from(write.only_over));
+    call
+}
+
+/// The call that takes a session out of an index, whatever its score.
+fn out_of(index: &str, part: &str) -> Cmd {
+    let mut call = redis::cmd("ZREM");
+    call.arg(index).arg(part);
+    call
+}
+
+/// The call that reads whose a session is.
+fn index_at(end: &str) -> Cmd {
+    let mut call = redis::cmd("HGET");
+    call.arg(end).arg("index");
+    call
+}
+
+fn number_of(value: Value) -> Option<u64> {
+    text_of(value)?.parse().ok()
+}
+
+fn text_of(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+        _ => None,
     }
-}
-
-fn integer(reply: Value) -> Reply<i64> {
-    match reply {
-        Value::Int(number) => Ok(number),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn text(reply: Value) -> Reply<String> {
-    match reply {
-        Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn size(number: i64) -> usize {
-    usize::try_from(number).unwrap_or_default()
-}
-
-fn other_form() -> StoreError {
-    StoreError::Refused("a session script answered in another form".to_owned())
 }

@@ -2,9 +2,15 @@
 //!
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
+use std::collections::{HashMap, HashSet};
+
 use redis::{Arg, Cmd, Value};
 
 use crate::store::keys::SLOTS;
+
+/// Most servers of a cluster: beyond that an answer is a mistake, or no cluster's. Redis advises
+/// against more than half as many.
+pub(super) const SERVERS_MAX: usize = 2000;
 
 /// Host and port.
 pub(super) type Address = (String, u16);
@@ -45,7 +51,8 @@ impl Redirect {
         let place = || {
             let (slot, address) = error.details()?.split_once(' ')?;
             let (name, port) = address.rsplit_once(':')?;
-            let name = if name.is_empty() { host } else { name };
+            let name =
+                if name.is_empty() { host } else { Some(name).filter(|name| *name != "?")? };
             let slot = slot.parse().ok().filter(|slot| *slot < SLOTS)?;
             Some((slot, (name.to_owned(), port.parse().ok()?)))
         };
@@ -65,8 +72,10 @@ pub(super) struct View {
     pub(super) is_ok: bool,
     /// How new what it knows is.
     pub(super) epoch: u64,
-    /// First slot, last slot, and their primary.
-    pub(super) ranges: Vec<(u16, u16, Address)>,
+    /// First slot, last slot, and the place of their primary.
+    pub(super) ranges: Vec<(u16, u16, u16)>,
+    /// The primaries, each once.
+    pub(super) primaries: Vec<Address>,
     /// The replicas.
     pub(super) replicas: Vec<Address>,
 }
@@ -82,9 +91,11 @@ impl View {
             is_ok: field("cluster_state") == Some("ok"),
             epoch: field("cluster_current_epoch")?.parse().ok()?,
             ranges: Vec::new(),
+            primaries: Vec::new(),
             replicas: Vec::new(),
         };
         let Value::Array(ranges) = slots else { return None };
+        let (mut primaries, mut others) = (HashMap::new(), HashSet::new());
         for range in ranges {
             let Value::Array(parts) = range else { return None };
             let [Value::Int(first), Value::Int(last), primary, replicas @ ..] = parts.as_slice()
@@ -95,12 +106,19 @@ impl View {
             let (first, last) = (number(*first)?, number(*last)?);
             // One of which the node does not know where it is.
             if let Some(address) = address(primary, asked) {
-                view.ranges.push((first, last, address));
+                let at = *primaries.entry(address).or_insert_with_key(|address| {
+                    view.primaries.push(address.clone());
+                    view.primaries.len() - 1
+                });
+                view.ranges.push((first, last, u16::try_from(at).ok()?));
             }
             for replica in replicas.iter().filter_map(|replica| address(replica, asked)) {
-                if !view.replicas.contains(&replica) {
+                if others.insert(replica.clone()) {
                     view.replicas.push(replica);
                 }
+            }
+            if primaries.len() + others.len() > SERVERS_MAX {
+                return None;
             }
         }
         Some(view)
@@ -110,17 +128,6 @@ impl View {
     /// the rest answers with what was.
     pub(super) fn beats(&self, other: &Self) -> bool {
         (self.is_ok, self.epoch) > (other.is_ok, other.epoch)
-    }
-
-    /// The primaries, each once.
-    pub(super) fn primaries(&self) -> Vec<&Address> {
-        let mut primaries: Vec<&Address> = Vec::new();
-        for (.., address) in &self.ranges {
-            if !primaries.contains(&address) {
-                primaries.push(address);
-            }
-        }
-        primaries
     }
 }
 
@@ -199,8 +206,15 @@ mod tests {
         assert_eq!(of("MOVED 7 ::1:6379"), Some(Redirect::Moved(7, at("::1", 6379))));
         assert_eq!(of("ASK 7 h:1"), Some(Redirect::Ask(at("h", 1))));
         assert_eq!(of("TRYAGAIN Multiple keys"), Some(Redirect::TryAgain));
-        for odd in ["MOVED", "MOVED 7", "MOVED 16384 h:1", "MOVED 7 h:99999", "ASK x h:1", "ERR a"]
-        {
+        for odd in [
+            "MOVED",
+            "MOVED 7",
+            "MOVED 16384 h:1",
+            "MOVED 7 h:99999",
+            "MOVED 7 ?:1",
+            "ASK x h:1",
+            "ERR a",
+        ] {
             assert_eq!(of(odd), None, "{odd}");
         }
         assert_eq!(Redirect::of(&bulk("MOVED 7 h:1"), "h"), None);
@@ -224,8 +238,8 @@ mod tests {
         let view = View::read(&info, &slots, &at("asked", 9)).unwrap();
         assert_eq!((view.is_ok, view.epoch), (true, 6));
         let (a, me, too) = (at("a", 1), at("asked", 3), at("asked", 4));
-        assert_eq!(view.primaries(), [&a, &me, &too]);
-        assert_eq!(view.ranges[3], (300, 399, a));
+        assert_eq!(view.primaries, [a, me, too]);
+        assert_eq!(view.ranges[3], (300, 399, 0));
         assert_eq!(view.replicas, [at("r", 2)]);
         for odd in [Value::Nil, Value::Array(vec![Value::Int(1)]), bulk("x")] {
             assert_eq!(View::read(&info, &odd, &at("asked", 9)), None, "{odd:?}");
@@ -234,8 +248,27 @@ mod tests {
     }
 
     #[test]
+    fn a_view_of_more_servers_than_a_cluster_has_is_none() {
+        let info = bulk("cluster_state:ok\r\ncluster_current_epoch:6\r\n");
+        let read = |servers: usize| {
+            let range = |at: usize| {
+                let (slot, port) = (Value::Int(at as i64), (at % servers) as i64 + 1);
+                Value::Array(vec![slot.clone(), slot, node(bulk("h"), port)])
+            };
+            let slots = Value::Array((0..usize::from(SLOTS)).map(range).collect());
+            View::read(&info, &slots, &at("asked", 9))
+        };
+        let view = read(SERVERS_MAX).expect("a cluster in as many pieces as can be");
+        assert_eq!((view.primaries.len(), view.ranges.len()), (SERVERS_MAX, usize::from(SLOTS)));
+        assert_eq!(read(SERVERS_MAX + 1), None);
+    }
+
+    #[test]
     fn who_is_cut_off_is_not_believed() {
-        let view = |is_ok, epoch| View { is_ok, epoch, ranges: vec![], replicas: vec![] };
+        let view = |is_ok, epoch| {
+            let (primaries, replicas) = (vec![], vec![]);
+            View { is_ok, epoch, ranges: vec![], primaries, replicas }
+        };
         assert!(view(true, 1).beats(&view(false, 9)));
         assert!(view(true, 2).beats(&view(true, 1)));
         assert!(!view(true, 1).beats(&view(true, 1)));

@@ -24,8 +24,8 @@ use super::server::Server;
 use super::slots::key_of;
 use super::stream::executed;
 use crate::config::{self, StoreUrl};
-use crate::store::StoreError;
 use crate::store::keys::slot;
+use crate::store::{Reply, StoreError};
 
 /// See the module.
 #[derive(Debug)]
@@ -70,7 +70,11 @@ impl Topology {
 
     /// A server to try credentials on; nothing while none is known.
     pub(super) fn any_node(&self) -> Option<Arc<Node>> {
-        self.owner("").map(|server| Arc::clone(&server.node))
+        let server = match &self.servers {
+            Servers::One(server) => Arc::clone(server),
+            Servers::Cluster(cluster) => cluster.any()?,
+        };
+        Some(Arc::clone(&server.node))
     }
 
     /// Waits until the current thread can ask, for `timeout` at most. False when it cannot yet.
@@ -141,7 +145,27 @@ impl Topology {
     ) -> Result<Vec<Value>, StoreError> {
         match &self.servers {
             Servers::One(server) => server.exchange(pipeline, &self.scripts, deadline).await,
-            Servers::Cluster(cluster) => Box::pin(cluster.run(pipeline, deadline)).await,
+            Servers::Cluster(cluster) => {
+                Box::pin(cluster.run_apart(pipeline, deadline)).await.into_iter().collect()
+            }
+        }
+    }
+
+    /// The same, where what is not answered leaves the other commands as they are: the reply to
+    /// each, or why there is none.
+    pub(super) async fn run_apart(
+        &self,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Vec<Reply<Value>> {
+        match &self.servers {
+            Servers::One(server) => {
+                match server.exchange(pipeline, &self.scripts, deadline).await {
+                    Ok(replies) => replies.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error); pipeline.len()],
+                }
+            }
+            Servers::Cluster(cluster) => Box::pin(cluster.run_apart(pipeline, deadline)).await,
         }
     }
 

@@ -14,16 +14,22 @@ use portcullis::store::{
 
 use super::{runtime, words};
 use crate::support::{
-    Client, Folder, Gateway, PATIENCE, Redis, Upstream, eventually, response, run,
+    Client, Folder, Gateway, PATIENCE, Redis, RedisCluster, Upstream, eventually, response, run,
 };
 
 /// Makes the gateway's user, with this password, by the command that `portcullis acl` prints.
 pub(super) fn make_user(redis: &Redis, password: &str) {
+    make_user_for("redis://127.0.0.1", redis, password);
+}
+
+fn make_user_for(url: &str, redis: &Redis, password: &str) {
     let folder = Folder::new();
     folder.write(
         "gateway.toml",
-        "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n[routes.all]\npath = \"/*\"\n\
-         upstream = \"shop\"\n",
+        format!(
+            "[store]\nurl = \"{url}\"\n[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
+             [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n"
+        ),
     );
     let printed = run(&folder, &["acl", "--follow"]);
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
@@ -45,9 +51,9 @@ fn the_page_shows_the_user_that_is_printed() {
     assert_eq!(shown.join(" "), printed);
 }
 
-async fn open(redis: &Redis, password: &str) -> Store {
+async fn open(url: StoreUrl, password: &str) -> Store {
     let store = RedisStore::open(&config::Store {
-        url: StoreUrl::Redis { host: "127.0.0.1".to_owned(), port: redis.address().port(), db: 0 },
+        url,
         username: Some("gateway".to_owned()),
         password: Some(Secret::new(password)),
         timeout: PATIENCE,
@@ -60,14 +66,32 @@ async fn open(redis: &Redis, password: &str) -> Store {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "each right is used in turn")]
 fn the_documented_user_may_do_all_that_the_gateway_does() {
     let redis = Redis::start();
     make_user(&redis, "correct-horse");
-    redis.cli(&["HSET", "app:session:hash", "a", "b"]);
-    redis.cli(&["SET", "app:session:text", "{}"]);
+    let port = redis.address().port();
+    do_everything(&[redis], StoreUrl::Redis { host: "127.0.0.1".to_owned(), port, db: 0 });
+}
+
+/// A server refuses a command whose keys lie in several slots, and a script that reaches for a key
+/// of another server.
+#[test]
+fn nothing_that_the_gateway_does_names_keys_of_two_slots() {
+    let cluster = RedisCluster::start(3);
+    for server in &cluster.servers {
+        make_user_for("redis-cluster://127.0.0.1:7000", server, "correct-horse");
+    }
+    let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
+    let seeds = cluster.servers.iter().map(seed).collect();
+    do_everything(&cluster.servers, StoreUrl::Cluster { seeds });
+}
+
+#[expect(clippy::too_many_lines, reason = "each right is used in turn")]
+fn do_everything(servers: &[Redis], url: StoreUrl) {
+    servers[0].cli(&["HSET", "app:session:hash", "a", "b"]);
+    servers[0].cli(&["SET", "app:session:text", "{}"]);
     runtime().block_on(async {
-        let store = open(&redis, "correct-horse").await;
+        let store = open(url, "correct-horse").await;
         // One that is counted exactly, and one in cells, which are written in place.
         let minute = Duration::from_secs(60);
         let set = WindowSet::new(vec![Window::new(9, minute), Window::new(900, minute)]);
@@ -117,7 +141,9 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
                     .refund(Charges { set: &set, keys: &keys }, &taken.at)
                     .await
                     .expect("a refund");
-                redis.cli(&["SCRIPT", "FLUSH"]);
+                for server in servers {
+                    server.cli(&["SCRIPT", "FLUSH"]);
+                }
             }
         }
         caching(&store).await;
@@ -127,8 +153,10 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
         assert!(outside.is_err(), "the user reaches beyond its prefix");
     });
-    let refused = redis.cli(&["ACL", "LOG"]);
-    assert!(!refused.contains("command"), "commands were refused: {refused}");
+    for server in servers {
+        let refused = server.cli(&["ACL", "LOG"]);
+        assert!(!refused.contains("command"), "commands were refused: {refused}");
+    }
 }
 
 fn held_lock(key: &str) -> HeldLock {

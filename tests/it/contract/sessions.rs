@@ -9,7 +9,7 @@ use portcullis::store::{
     Ending, Questions, Renewal, SessionEnd, SessionKey, SessionList, SessionWrite, SessionWritten,
 };
 
-use super::{Cluster, MINUTE, Subject, over_all_stores};
+use super::{Cluster, MINUTE, Subject, over_all_stores, over_redis};
 
 over_all_stores![
     renewing_never_shortens_and_gives_a_first_ttl,
@@ -262,18 +262,86 @@ async fn of_log_ins_at_once_as_many_last_as_are_allowed(it: Subject) {
     }
 }
 
-/// In a cluster a log-in takes its place in the index first, and others may come to their end
-/// before it does. They agree on who is the oldest, so that no two end each other.
+/// A log-in takes its place in the index first, and others may come to their end before it does.
+/// They agree on who is the oldest, so that no two end each other.
 #[test]
 fn in_a_cluster_a_log_in_that_was_overtaken_ends_itself() {
     Cluster::start().keeps(async |it: Subject| {
+        let cli = |words: &[&str]| it.redis.as_ref().expect("a Redis").cli(words);
+        let (index, slow) = (keys().sessions_of("42"), keys().session_keys("slow"));
+        let later = (unix_ms() + 60_000).to_string();
+        cli(&["HSET", &slow.end, "writing", &later]);
+        cli(&["ZADD", &index, "1", "slow", "2", "gone"]);
+        // Who reads the index leaves it there, for it is about to be a session.
+        assert_eq!(it.list("42").await, SessionList::default());
+        assert_eq!(cli(&["ZRANGE", &index, "0", "-1"]), "slow");
+        assert_eq!(it.put("first", Some("42"), Some(2)).await.ended, [""; 0]);
+        assert_eq!(it.put("quick", Some("42"), Some(2)).await.ended, ["slow"]);
+        // Its last step, now that it is too late.
+        let script = include_str!("../../../src/store/scripts/session_write.lua");
+        let last = ["EVAL", script, "2", &slow.session, &slow.end, "{}", "60000", "1", "idle"];
+        assert_eq!(cli(&[&last[..], &[&index, "0"]].concat()), "-1");
+        assert_eq!(it.ids("42").await, ["quick", "first"]);
+        assert!(!it.is_there("slow").await);
+        // Nobody waits for one whose writer has died.
+        cli(&["HSET", &slow.end, "writing", "1"]);
+        cli(&["ZADD", &index, "3", "slow"]);
+        assert_eq!(it.put("last", Some("42"), Some(3)).await.ended, [""; 0]);
+        assert_eq!(it.ids("42").await, ["last", "quick", "first"]);
+    });
+}
+
+/// Both to end all and to make room: it is not yet noted whose it will be.
+#[test]
+fn a_session_that_is_moving_to_another_user_ends_with_either() {
+    over_redis(async |it: Subject| {
+        let cli = |words: &[&str]| it.redis.as_ref().expect("a Redis").cli(words);
+        for (id, user) in [("a", "41"), ("b", "42"), ("c", "42")] {
+            it.put(id, Some("40"), None).await;
+            // Up to the last step of its move.
+            let (index, later) = (keys().sessions_of(user), (unix_ms() + 60_000).to_string());
+            cli(&["HSET", &keys().session_end(id), "writing", &later]);
+            cli(&["ZADD", &index, "1", id]);
+        }
+        assert_eq!(it.end_all("41").await, 1);
+        assert_eq!(it.put("new", Some("42"), Some(1)).await.ended, ["b", "c"]);
+        for id in ["a", "b", "c"] {
+            assert!(!it.is_there(id).await, "{id} is left, outside of the index of its user");
+        }
+    });
+}
+
+#[test]
+fn an_update_ends_none_that_is_updated_at_the_same_time() {
+    over_redis(async |it: Subject| {
+        for id in ["a", "b", "c"] {
+            it.put(id, Some("42"), None).await;
+        }
+        let (end, later) = (keys().session_end("b"), (unix_ms() + 60_000).to_string());
+        it.redis.as_ref().expect("a Redis").cli(&["HSET", &end, "writing", &later]);
+        assert_eq!(it.put("a", Some("42"), Some(1)).await.ended, ["c"]);
+        assert_eq!(it.ids("42").await, ["b", "a"]);
+    });
+}
+
+#[test]
+fn whose_a_session_is_survives_that_what_is_beside_it_moved() {
+    over_redis(async |it: Subject| {
+        let cli = |words: &[&str]| it.redis.as_ref().expect("a Redis").cli(words);
         let index = keys().sessions_of("42");
-        let redis = it.redis.as_ref().expect("a Redis");
-        assert_eq!(redis.cli(&["ZADD", &index, "1", "slow"]), "1");
-        assert_eq!(it.put("quick", Some("42"), Some(1)).await.ended, [""; 0]);
-        assert_eq!(it.put("slow", Some("42"), Some(1)).await.ended, ["slow"]);
-        assert_eq!(it.ids("42").await, ["quick"]);
-        assert!(it.is_there("quick").await && !it.is_there("slow").await);
+        for id in ["renewed", "written"] {
+            cli(&["SET", &keys().session(id), "{}", "EX", "60"]);
+            cli(&["ZADD", &index, "1700000000", id]);
+            cli(&["HSET", &format!("app:session-end:{id}"), "index", &index]);
+        }
+        cli(&["EXPIRE", &index, "60"]);
+        let renewed = keys().session_keys("renewed");
+        it.store.renew(&renewed, renewal(10 * MINUTE)).await.unwrap();
+        assert!(it.life(&index).await.is_some_and(|life| life > 10 * MINUTE));
+        assert_eq!(cli(&["HGET", &renewed.end, "index"]), index);
+        let longer = SessionWrite { ttl: 60 * MINUTE, ..write("written", None, None) };
+        it.store.write_session(&longer).await.unwrap();
+        assert!(it.life(&index).await.is_some_and(|life| life > 60 * MINUTE));
     });
 }
 

@@ -1,0 +1,43 @@
+//! Maps that change again and again.
+
+use super::*;
+
+fn view(epoch: u64, address: &Address) -> View {
+    let (ranges, primaries) = (vec![(0, SLOTS - 1, 0)], vec![address.clone()]);
+    View { is_ok: true, epoch, ranges, primaries, replicas: Vec::new() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_have_left_leave_nothing_behind() {
+    let settings = config::Store::default();
+    let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &credentials, Vec::new());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let mut left = Vec::new();
+    for round in 0..50 {
+        // Nobody listens there.
+        let address = ("127.0.0.1".to_owned(), 1 + round);
+        assert!(cluster.adopt(&view(u64::from(round), &address)));
+        left.push(Arc::downgrade(&cluster.owner(7).expect("a server")));
+        if round == 0 {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+        }
+    }
+    let one = tasks();
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!(left.iter().filter(|server| server.upgrade().is_some()).count(), 1);
+    assert!(tasks() <= 4 && one > 4, "{} tasks of {one} are left", tasks());
+}
+
+#[tokio::test]
+async fn a_server_that_sends_on_without_end_fills_no_map() {
+    let settings = config::Store::default();
+    let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &credentials, Vec::new());
+    for number in 0..=SERVERS_MAX {
+        let address = ("h.invalid".to_owned(), u16::try_from(number + 1).expect("a port"));
+        cluster.moved(0, address.clone());
+        assert_eq!(cluster.server_at(&address).is_some(), number < SERVERS_MAX);
+    }
+    assert_eq!(cluster.map.load().servers.len(), SERVERS_MAX);
+}
