@@ -10,7 +10,7 @@ const SAMPLE: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Room<V> {
+pub(crate) struct Room<V> {
     places: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
     items: Vec<(Arc<str>, V)>,
 }
@@ -22,24 +22,24 @@ impl<V> Default for Room<V> {
 }
 
 impl<V> Room<V> {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
 
-    pub fn contains(&self, key: &str) -> bool {
+    pub(crate) fn contains(&self, key: &str) -> bool {
         self.places.contains_key(key)
     }
 
-    pub fn get(&self, key: &str) -> Option<&V> {
+    pub(crate) fn get(&self, key: &str) -> Option<&V> {
         self.items.get(*self.places.get(key)?).map(|(_, item)| item)
     }
 
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         self.items.get_mut(*self.places.get(key)?).map(|(_, item)| item)
     }
 
     /// Puts an item under a key, in place of the one that was there.
-    pub fn insert(&mut self, key: &str, item: V) {
+    pub(crate) fn insert(&mut self, key: &str, item: V) {
         if let Some(known) = self.get_mut(key) {
             *known = item;
             return;
@@ -49,13 +49,13 @@ impl<V> Room<V> {
         self.items.push((key, item));
     }
 
-    pub fn remove(&mut self, key: &str) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &str) -> Option<V> {
         let place = *self.places.get(key)?;
         self.remove_at(place).map(|(_, item)| item)
     }
 
     /// Removes the item at a place that [`Self::lowest`] or [`Self::any`] named.
-    pub fn remove_at(&mut self, place: usize) -> Option<(Arc<str>, V)> {
+    pub(crate) fn remove_at(&mut self, place: usize) -> Option<(Arc<str>, V)> {
         if place >= self.items.len() {
             return None;
         }
@@ -72,7 +72,7 @@ impl<V> Room<V> {
 
     /// The place of the item with the lowest rank among [`SAMPLE`] drawn at random, or among all
     /// where there are no more. What has no rank stays.
-    pub fn lowest<R: Ord>(&self, rank: impl Fn(&str, &V) -> Option<R>) -> Option<usize> {
+    pub(crate) fn lowest<R: Ord>(&self, rank: impl Fn(&str, &V) -> Option<R>) -> Option<usize> {
         let all = self.items.len();
         let drawn = |turn: usize| if all <= SAMPLE { turn } else { fastrand::usize(..all) };
         let ranked = |place: usize| {
@@ -83,7 +83,7 @@ impl<V> Room<V> {
     }
 
     /// The place of any item for which `is_over` holds, if the first draw finds one.
-    pub fn any(&self, is_over: impl Fn(&V) -> bool) -> Option<usize> {
+    pub(crate) fn any(&self, is_over: impl Fn(&V) -> bool) -> Option<usize> {
         if self.items.is_empty() {
             return None;
         }
@@ -92,12 +92,12 @@ impl<V> Room<V> {
     }
 
     #[cfg(test)]
-    pub fn iter(&self) -> impl Iterator<Item = &(Arc<str>, V)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<str>, V)> {
         assert_eq!(self.places.len(), self.items.len());
         self.items.iter()
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 }

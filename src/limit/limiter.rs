@@ -100,7 +100,7 @@ impl Limiter {
         if paid {
             self.metrics.limit_reconciled_units.inc_by(debt.units());
         } else {
-            self.state.stand_in.put_back(debt);
+            self.state.stand_in.put_back(&debt);
         }
         paid
     }

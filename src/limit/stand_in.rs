@@ -207,7 +207,7 @@ impl StandIn {
     }
 
     /// The store did not take it.
-    pub(super) fn put_back(&self, debt: Debt) {
+    pub(super) fn put_back(&self, debt: &Debt) {
         let mut counters = self.lock();
         for (key, window) in debt.keys.iter().zip(&debt.set.windows) {
             counters.owe(key, window.cost);

@@ -198,7 +198,7 @@ async fn what_is_given_back_is_neither_counted_nor_owed() {
     let spent = here.debt(&keys).expect("what was counted within the window");
     assert_eq!((spent.units(), spent.set.windows[0].mode), (2, Mode::Force));
     assert!(here.debt(&keys).is_none() && here.any_debt(9).is_none());
-    here.put_back(spent);
+    here.put_back(&spent);
     advance(SPAN).await;
     assert!(here.any_debt(9).is_none(), "what counts no more is not owed");
     let at = here.take(charges, 2, true).1.at;

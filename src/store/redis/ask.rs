@@ -132,18 +132,18 @@ impl RedisStore {
         next
     }
 
-    /// Gives back what was taken in one place, where another one refused, or where the request is
-    /// refused because another one did not answer. Slots without an answer are given back by who
-    /// asked for them.
+    /// Gives back what was taken in one place, where another one refused, or where another one did
+    /// not answer and the request is refused for that, or counted by this node. Slots without an
+    /// answer are given back by who asked for them.
     async fn give_back(&self, taken: Vec<(Part<'_>, ChargedAt)>, answers: &Answers) {
-        let fails_closed = self.topology.settings.on_outage.limits == LimitOutage::Refuse;
+        let is_void = self.topology.settings.on_outage.limits != LimitOutage::Allow;
         for (part, at) in taken {
             // What cannot be given back ends by itself; nothing is admitted in its stead.
             let _ = match (part, &answers.charges, &answers.leases) {
                 (Part::Charges(asked), Some(Ok(reply)), _) if !reply.allowed => {
                     self.refund(asked, &at).await
                 }
-                (Part::Charges(asked), Some(Err(_)), _) if fails_closed => {
+                (Part::Charges(asked), Some(Err(_)), _) if is_void => {
                     self.refund(asked, &at).await
                 }
                 (Part::Leases(asked), _, Some(Ok(reply))) if !reply.allowed => {
