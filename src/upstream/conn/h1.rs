@@ -201,7 +201,7 @@ impl Connection {
                 if request.is_some() {
                     return Err(Unanswered::Unsent);
                 }
-                // Who breaks off a body ends the connection with it, and the server is not to blame.
+                // Who breaks off a body ends the connection with it: the server is not to blame.
                 if upload.is_some_and(|upload| upload.fault().is_some()) {
                     return Err(Unanswered::Withdrawn);
                 }
