@@ -1,6 +1,8 @@
 //! Several gateways and one Redis: one account, one order, one certificate, whoever dies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{LONG, Node, SECRET, ask_all, key, record};
 use crate::support::{Pebble, Redis, TcpProxy, eventually};
