@@ -1,5 +1,7 @@
 //! HTTP/2 to upstreams: exchanges, how many there are at a time, and how they end.
 
+mod leaving;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -316,6 +318,49 @@ fn a_stalled_client_stalls_nobody_else() {
     }
 }
 
+/// The same on one connection on each side, with fifty calls that go to and fro meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_stream_stalls_none_beside_it() {
+    const CALLS: usize = 50;
+    let large = Bytes::from(vec![b'x'; 64 << 20]);
+    let upstream = Http2Upstream::new(move |head| match head.uri().path() {
+        "/large" => Act::Answer(large.clone()),
+        _ => Act::Echo,
+    });
+    let gateway = before(upstream.url(), "");
+    let tcp = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    // What the stalled stream holds must not be all that the client's connection takes.
+    builder.initial_connection_window_size(1 << 24);
+    let (client, connection) = builder.handshake::<_, Bytes>(tcp).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |path: &str| http::Request::post(format!("http://shop.test{path}")).body(()).unwrap();
+    let mut client = client.ready().await.unwrap();
+    let (stalled, _) = client.send_request(ask("/large"), true).unwrap();
+    let stalled = stalled.await.unwrap().into_body();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..CALLS {
+        client = client.ready().await.unwrap();
+        let (answer, mut upload) = client.send_request(ask("/echo"), false).unwrap();
+        calls.spawn(async move {
+            let mut body = answer.await.unwrap().into_body();
+            for turn in 0..20 {
+                let said = Bytes::from(format!("turn {turn}"));
+                upload.send_data(said.clone(), false).unwrap();
+                assert_eq!(body.data().await.unwrap().unwrap(), said);
+                body.flow_control().release_capacity(said.len()).unwrap();
+            }
+            upload.send_data(Bytes::new(), true).unwrap();
+        });
+    }
+    let all = tokio::time::timeout(PATIENCE, calls.join_all()).await;
+    assert_eq!(all.expect("none is held up").len(), CALLS);
+    eventually("the others are over, and the large answer still waits", || upstream.open() == 1);
+    assert_eq!(upstream.connections(), 1);
+    drop(stalled);
+    eventually("it is given up", || upstream.open() == 0);
+}
+
 /// A client that leaves takes its stream with it, and no other.
 #[test]
 fn a_client_that_leaves_cancels_its_stream() {
@@ -353,15 +398,10 @@ fn a_server_without_http2_is_not_asked() {
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-fn goaway(last: u32, code: Reason) -> Vec<u8> {
-    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), u32::from(code).to_be_bytes()].concat())
 }
 
 /// A head with `:status: 200` (RFC 7541 Appendix A) and a body.
@@ -369,9 +409,25 @@ fn answer(stream: u32) -> Vec<u8> {
     [frame(HEADERS, 4, stream, &[0x88]), frame(DATA, 1, stream, b"fine")].concat()
 }
 
+/// What came of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    Head,
+    /// All of it.
+    Whole,
+}
+
 /// Serves a connection of HTTP/2 frame by frame: says `first`, and to each request that is whole
 /// what `says` has for its stream, or closes.
-fn serve(mut io: TcpStream, first: &[u8], says: impl Fn(u32) -> Option<Vec<u8>>) {
+fn serve(io: TcpStream, first: &[u8], says: impl Fn(u32) -> Option<Vec<u8>>) {
+    serve_parts(io, first, |stream, came| match came {
+        Came::Head => Some(Vec::new()),
+        Came::Whole => says(stream),
+    });
+}
+
+/// The same; it may speak when the head has come, too.
+fn serve_parts(mut io: TcpStream, first: &[u8], says: impl Fn(u32, Came) -> Option<Vec<u8>>) {
     let mut serve = || -> std::io::Result<()> {
         io.read_exact(&mut [0; 24])?;
         io.write_all(first)?;
@@ -381,13 +437,17 @@ fn serve(mut io: TcpStream, first: &[u8], says: impl Fn(u32) -> Option<Vec<u8>>)
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             io.read_exact(&mut vec![0; length])?;
-            match (head[3], head[4] & 1) {
-                (SETTINGS, 0) => io.write_all(&frame(SETTINGS, 1, 0, &[]))?,
-                (HEADERS | DATA, 1) => match says(stream) {
+            let (kind, is_last) = (head[3], head[4] & 1 != 0);
+            if kind == SETTINGS && !is_last {
+                io.write_all(&frame(SETTINGS, 1, 0, &[]))?;
+            }
+            let begins = (kind == HEADERS).then_some(Came::Head);
+            let ends = (matches!(kind, HEADERS | DATA) && is_last).then_some(Came::Whole);
+            for came in begins.into_iter().chain(ends) {
+                match says(stream, came) {
                     Some(bytes) => io.write_all(&bytes)?,
                     None => return Ok(()),
-                },
-                _ => {}
+                }
             }
         }
     };
@@ -447,16 +507,20 @@ fn a_server_that_says_late_how_many_it_takes_gets_no_more() {
             all.push(0);
             all.len() - 1
         };
-        let held = Mutex::new(Vec::new());
+        // Each connection answers what it has, which may be one request alone.
+        let held = Arc::<Mutex<Vec<u32>>>::default();
+        let (mut answers, ready, streams) =
+            (io.try_clone().unwrap(), Arc::clone(&released), Arc::clone(&held));
+        std::thread::spawn(move || {
+            eventually("all are in progress", || ready.load(Ordering::SeqCst));
+            let all: Vec<u8> = streams.lock().unwrap().drain(..).flat_map(answer).collect();
+            let _ = answers.write_all(&all);
+        });
         let bound = [0, 3, 0, 0, 0, 2];
         serve(io, &frame(SETTINGS, 0, 0, &bound), |stream| {
             held.lock().unwrap().push(stream);
             all.lock().unwrap()[at] += 1;
-            if held.lock().unwrap().len() < 2 {
-                return Some(Vec::new());
-            }
-            eventually("all are in progress", || released.load(Ordering::SeqCst));
-            Some(held.lock().unwrap().drain(..).flat_map(answer).collect())
+            Some(Vec::new())
         });
     });
     let gateway = before(upstream.url(), "client_share = \"100%\"\nconnect_timeout = \"10s\"");
@@ -477,39 +541,4 @@ fn a_server_that_says_late_how_many_it_takes_gets_no_more() {
     let gateway = before(silent.url(), "connect_timeout = \"200ms\"");
     let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
     assert_eq!(reply.status, 504, "{}", reply.text());
-}
-
-/// A server that says good-bye lives: no request is lost by it, and it has its share afterwards.
-#[test]
-fn a_server_that_says_good_bye_is_not_avoided() {
-    let settings = || frame(SETTINGS, 0, 0, &[]);
-    let calm = Reason::ENHANCE_YOUR_CALM;
-    for (what, first, says) in [
-        ("at once", [settings(), goaway(0, Reason::NO_ERROR)].concat(), None),
-        ("unread", settings(), Some(goaway(0, Reason::NO_ERROR))),
-        ("unread, too many", settings(), Some(goaway(0, calm))),
-        ("at rest", settings(), Some([answer(1), goaway(1, Reason::NO_ERROR)].concat())),
-    ] {
-        let connections = AtomicUsize::new(0);
-        let answered = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&answered);
-        let leaves = Upstream::raw(move |io| {
-            if connections.fetch_add(1, Ordering::SeqCst) == 0 {
-                return serve(io, &first, |_| says.clone());
-            }
-            serve(io, &frame(SETTINGS, 0, 0, &[]), |stream| {
-                count.fetch_add(1, Ordering::SeqCst);
-                Some(answer(stream))
-            });
-        });
-        let stays = Http2Upstream::new(|_| fine());
-        let more = "protocol = \"h2\"\nbalance = \"round-robin\"\nfail_timeout = \"1h\"";
-        let gateway = Gateway::start(&config(&[leaves.url(), stays.url()], more));
-        for number in 0..8 {
-            let reply = Client::request(gateway.public, "POST", "/").body("an order").send();
-            assert_eq!(reply.status, 200, "{what}, {number}: {}", reply.text());
-        }
-        assert!(answered.load(Ordering::SeqCst) > 1, "{what}: it is avoided");
-        assert!(!stays.asked().is_empty(), "{what}");
-    }
 }

@@ -3,6 +3,8 @@
 
 mod certificates;
 mod client_auth;
+mod floods;
+mod greetings;
 mod handshakes;
 mod identity;
 mod tickets;

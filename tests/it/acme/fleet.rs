@@ -1,19 +1,28 @@
 //! Several gateways and one Redis: one account, one order, one certificate, whoever dies.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{LONG, Node, SECRET, ask_all, key, record};
 use crate::support::{Pebble, Redis, TcpProxy, eventually};
 
 const NAMES: &str = "['a.test']";
 /// Short leases: who takes over waits for their end.
 const QUICK: &str = "challenges = ['http-01']\nlease = '2s'\nfollow = '100ms'\nretry = '1s'";
+const LEASE: Duration = Duration::from_secs(2);
+const FOLLOW: Duration = Duration::from_millis(100);
 
 #[test]
 fn three_gateways_get_one_certificate_each_by_one_order() {
     let (pebble, redis) = (Pebble::start(LONG), Redis::start());
     let names = "[['a.test', 'b.test'], ['c.test']]";
     let acme = "contact = 'ops@example.com'\nlease = '5s'";
+    // The first orders at once, and the authority may ask any of them.
+    pebble.hold("dir");
     let nodes = [(); 3].map(|()| Node::of_fleet(&pebble, &redis.url(), names, acme));
     ask_all(&pebble, &nodes.each_ref());
+    pebble.release();
     let client = pebble.client();
     for name in ["a.test", "b.test", "c.test"] {
         let shown = nodes.each_ref().map(|node| node.shows(&client, name));
@@ -126,6 +135,104 @@ fn a_gateway_frozen_past_its_lease_writes_nothing_over_its_successors() {
     let client = pebble.client();
     assert_eq!(frozen.shows(&client, "a.test"), heir.shows(&client, "a.test"));
     assert_eq!(record(&redis, "cert:a.test"), written);
+    assert_eq!(pebble.orders(), 1);
+}
+
+/// An order takes longer than a lease lasts, which is renewed for as long as somebody works.
+#[test]
+fn an_order_longer_than_its_lease_stays_with_who_began_it() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.hold("finalize-order");
+    let leader = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    pebble.http.to(&[leader.clear]);
+    pebble.is_holding("finalize-order");
+    let heir = Node::of_fleet(&pebble, &redis.url(), NAMES, QUICK);
+    heir.says("another gateway orders it");
+    let holder = redis.cli(&["GET", &key("lease:a.test")]);
+    assert_ne!(holder, "");
+    let began = Instant::now();
+    eventually("three leases could have ended", || {
+        assert_eq!(redis.cli(&["GET", &key("lease:a.test")]), holder);
+        began.elapsed() > 3 * LEASE
+    });
+    pebble.release();
+    let client = pebble.client();
+    assert_eq!(leader.shows(&client, "a.test"), heir.shows(&client, "a.test"));
+    assert_eq!((pebble.orders(), pebble.count("finalize-order")), (1, 1), "{:?}", pebble.asked());
+    leader.counts("portcullis_acme_orders_total", "issued", 1.0);
+    for node in [&leader, &heir] {
+        assert!(!node.gateway.stderr().contains("an order by ACME was given up"));
+    }
+}
+
+/// Two gateways with nothing else in common want the account at the same time.
+#[test]
+fn who_needs_an_account_that_is_being_made_waits_for_it() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    pebble.hold("sign-me-up");
+    let quick = QUICK.replace("'2s'", "'5s'");
+    let first = Node::of_fleet(&pebble, &redis.url(), "['a.test']", &quick);
+    pebble.is_holding("sign-me-up");
+    let second = Node::of_fleet(&pebble, &redis.url(), "['b.test']", &quick);
+    ask_all(&pebble, &[&first, &second]);
+    second.says("state=\"leased\"");
+    let began = Instant::now();
+    eventually("it has looked for the account many times", || {
+        assert_eq!(pebble.count("sign-me-up"), 1, "{:?}", pebble.asked());
+        began.elapsed() > 10 * FOLLOW
+    });
+    pebble.release();
+    first.connects(&pebble.client(), "a.test");
+    second.connects(&pebble.client(), "b.test");
+    assert_eq!((pebble.count("sign-me-up"), pebble.accounts()), (1, 1), "{:?}", pebble.asked());
+    assert_eq!(pebble.orders(), 2);
+}
+
+/// The budget is that of the account, not of a name nor of a gateway.
+#[test]
+fn what_a_fleet_may_order_is_one_number() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let acme = format!("{QUICK}\norders = '2/1h'");
+    let sets = [["a.test", "b.test"], ["c.test", "d.test"]];
+    let nodes = sets.map(|[one, other]| {
+        Node::of_fleet(&pebble, &redis.url(), &format!("[['{one}'], ['{other}']]"), &acme)
+    });
+    ask_all(&pebble, &nodes.each_ref());
+    let client = pebble.client();
+    let served = || {
+        let all = nodes.iter().zip(&sets);
+        all.flat_map(|(node, names)| names.map(|name| client.connect(node.tls, name).is_ok()))
+            .filter(|is_ok| *is_ok)
+            .count()
+    };
+    eventually("two have come", || served() == 2);
+    eventually("the others were refused here", || {
+        let refused = |node: &Node| {
+            let said = node.gateway.stderr();
+            said.matches("server.tls.acme.orders is used up").count()
+        };
+        nodes.iter().map(refused).sum::<usize>() >= 4
+    });
+    assert_eq!((pebble.orders(), served()), (2, 2), "{:?}", pebble.asked());
+}
+
+/// The authority is told to look once all gateways can answer it, and not before.
+#[test]
+fn an_answer_that_could_not_be_stored_is_not_announced() {
+    let (pebble, redis) = (Pebble::start(LONG), Redis::start());
+    let proxy = TcpProxy::start(redis.address());
+    pebble.hold("authZ");
+    let node = Node::of_fleet(&pebble, &proxy.url(), NAMES, &QUICK.replace("'2s'", "'30s'"));
+    ask_all(&pebble, &[&node]);
+    pebble.is_holding("authZ");
+    proxy.refuse();
+    pebble.release();
+    node.counts("portcullis_acme_orders_total", "store", 1.0);
+    assert_eq!(pebble.count("chalZ"), 0, "{:?}", pebble.asked());
+    // The lease of the one who could not go on ends by itself, or is ended here.
+    redis.cli(&["DEL", &key("lease:a.test")]);
+    proxy.pass();
+    node.connects(&pebble.client(), "a.test");
     assert_eq!(pebble.orders(), 1);
 }
 

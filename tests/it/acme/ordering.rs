@@ -51,6 +51,7 @@ fn what_did_not_succeed_in_one_way_does_in_the_other() {
         ["", "challenges = ['tls-alpn-01', 'http-01']\nretry = '1s'\nsame_orders = '1/1h'", ""],
     );
     // A firewall lets only port 80 through.
+    pebble.tls.to(&[]);
     pebble.http.to(&[node.clear]);
     node.connects(&pebble.client(), "a.test");
     node.counts("portcullis_acme_orders_total", "unproved", 1.0);

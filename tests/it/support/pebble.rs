@@ -133,6 +133,11 @@ impl Pebble {
         self.front.asked.lock().unwrap().clone()
     }
 
+    /// How many such requests came.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.asked().iter().filter(|asked| asked.what == what).count()
+    }
+
     /// How many orders it has taken.
     pub(crate) fn orders(&self) -> usize {
         self.answered("order-plz", 201)
@@ -395,30 +400,50 @@ fn read_request(stream: &mut impl Read) -> Option<Vec<u8>> {
 pub(crate) struct Balancer {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    targets: Arc<Mutex<Vec<SocketAddr>>>,
+    targets: Arc<Targets>,
+}
+
+/// Nothing until somebody says where to: a gateway may order before its test goes on.
+#[derive(Default)]
+struct Targets {
+    known: Mutex<Option<Vec<SocketAddr>>>,
+    told: Condvar,
+}
+
+impl Targets {
+    /// Whose turn it is, once it is told.
+    fn of(&self, turn: usize) -> Option<SocketAddr> {
+        let known = self.known.lock().unwrap();
+        let known = self.told.wait_timeout_while(known, PATIENCE, |known| known.is_none());
+        let known = known.unwrap().0;
+        let targets = known.as_deref().unwrap_or_default();
+        targets.get(turn % targets.len().max(1)).copied()
+    }
 }
 
 impl Balancer {
-    /// One that turns everybody away until it is told where to.
+    /// One that lets everybody wait until it is told where to.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let targets = Arc::<Mutex<Vec<SocketAddr>>>::default();
+        let targets = Arc::<Targets>::default();
         let known = Arc::clone(&targets);
         std::thread::spawn(move || {
             for (turn, client) in listener.incoming().map_while(Result::ok).enumerate() {
-                let targets = known.lock().unwrap().clone();
-                let Some(target) = targets.get(turn % targets.len().max(1)) else { continue };
-                let Ok(server) = TcpStream::connect(target) else { continue };
-                join(&client, &server);
+                let known = Arc::clone(&known);
+                std::thread::spawn(move || {
+                    let server = known.of(turn).and_then(|to| TcpStream::connect(to).ok());
+                    server.into_iter().for_each(|server| join(&client, &server));
+                });
             }
         });
         Self { address, targets }
     }
 
-    /// Passes connections on to these servers from now on.
+    /// Passes connections on to these servers from now on; where there are none, to nobody.
     pub(crate) fn to(&self, targets: &[SocketAddr]) {
-        *self.targets.lock().unwrap() = targets.to_vec();
+        *self.targets.known.lock().unwrap() = Some(targets.to_vec());
+        self.targets.told.notify_all();
     }
 }
 

@@ -218,6 +218,13 @@ impl TlsClient {
         Self { config: Arc::new(config) }
     }
 
+    /// The same, but it would send what it has to say in its greeting, where a ticket allows it.
+    pub(crate) fn with_early_data(self) -> Self {
+        let mut config = (*self.config).clone();
+        config.enable_early_data = true;
+        Self { config: Arc::new(config) }
+    }
+
     /// The same for tasks.
     pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
         Arc::clone(&self.config).into()
@@ -264,7 +271,11 @@ impl TlsClient {
         (connection, greeting)
     }
 
-    fn finish(&self, mut stream: TlsStream) -> Result<TlsStream, String> {
+    /// Ends a handshake whose greeting has left.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(crate) fn finish(&self, mut stream: TlsStream) -> Result<TlsStream, String> {
         stream.sock.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).map_err(|error| error.to_string())?;

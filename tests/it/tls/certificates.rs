@@ -131,12 +131,22 @@ fn files_that_change_are_read_anew_and_what_cannot_be_used_is_not() {
     eventually_shows(&house, &old);
 }
 
+/// Says that it is done, also where a test fails: those who wait for it end then.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn reloads_while_clients_come_refuse_nobody() {
     let house = House::start("");
     let done = AtomicBool::new(false);
     let pairs: Vec<Pair> = (0..4).map(|_| house.authority.issue(&["shop.test"])).collect();
     std::thread::scope(|scope| {
+        let ends = Ends(&done);
         let comes = || {
             let client = TlsClient::new(&house.authority);
             let mut served = 0;
@@ -154,10 +164,61 @@ fn reloads_while_clients_come_refuse_nobody() {
             house.gateway.signal("HUP");
         }
         eventually_shows(&house, pairs.last().unwrap());
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         for client in clients {
             client.join().expect("every client was served");
         }
+    });
+}
+
+/// As certificate managers do it, a hundred times, and one of them writes half a file: whatever a
+/// look meets, all are served with the old one or the new one.
+#[test]
+fn folders_that_are_swapped_while_clients_come_refuse_nobody() {
+    let house = House::start("");
+    let folder = house.gateway.folder();
+    let pairs = [(); 2].map(|()| house.authority.issue(&["shop.test"]));
+    let half = Pair { cert: pairs[0].cert[..200].to_owned(), key: pairs[0].key.clone() };
+    for (name, pair) in [("one", &pairs[0]), ("two", &pairs[1]), ("half", &half)] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("site.pem"), &pair.cert).unwrap();
+        std::fs::write(folder.join(name).join("site.key"), &pair.key).unwrap();
+    }
+    let swap = |to: &str| {
+        std::os::unix::fs::symlink(to, folder.join("next")).unwrap();
+        std::fs::rename(folder.join("next"), folder.join("current")).unwrap();
+    };
+    swap("one");
+    for file in ["site.pem", "site.key"] {
+        std::os::unix::fs::symlink(format!("current/{file}"), folder.join("link")).unwrap();
+        std::fs::rename(folder.join("link"), folder.join(file)).unwrap();
+    }
+    let client = TlsClient::new(&house.authority);
+    let comes = || {
+        let answer = client.get(house.tls, "shop.test", "/", "").expect("a response");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = Ends(&done);
+        let other = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                comes();
+            }
+        });
+        for to in ["one", "two", "half", "two"].iter().cycle().take(100) {
+            swap(to);
+            comes();
+        }
+        swap("half");
+        house.counts("portcullis_tls_reloads_total", ("result", "refused"), 1.0);
+        comes();
+        swap("two");
+        eventually_shows(&house, &pairs[1]);
+        swap("one");
+        eventually_shows(&house, &pairs[0]);
+        drop(ends);
+        other.join().expect("every client was served");
     });
 }
 

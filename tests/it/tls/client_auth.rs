@@ -285,3 +285,37 @@ fn a_new_list_and_new_authorities_count_for_those_with_tickets() {
     let eve = client(&others.client("eve"));
     assert_eq!([false, true].map(Ok), [(); 2].map(|()| visit(&eve, &house, "shop.test")));
 }
+
+/// Without authorities, nobody could be asked for a certificate: then the former ones stay.
+#[test]
+fn authorities_that_are_gone_or_empty_are_not_read() {
+    let clients = CertificateAuthority::new();
+    let house = house(&clients, "");
+    let ann = clients.client("ann");
+    let is_unchanged = |what: &str| {
+        assert!(is_served(&ask(&house, Some(&ann), "")), "{what}");
+        let eve = CertificateAuthority::new().client("eve");
+        for own in [None, Some(&eve)] {
+            let answer = ask(&house, own, "");
+            assert!(answer.is_err(), "{what}: {answer:?}");
+        }
+    };
+    let file = house.gateway.folder().join("clients.pem");
+    let reloads = "portcullis_reloads_total";
+    for (at, what) in (1..).zip(["empty", "gone"]) {
+        match what {
+            "empty" => std::fs::write(&file, "").unwrap(),
+            _ => std::fs::remove_file(&file).unwrap(),
+        }
+        house.counts("portcullis_tls_reloads_total", ("result", "refused"), f64::from(at));
+        is_unchanged(what);
+        house.gateway.signal("HUP");
+        house.counts(reloads, ("result", "refused"), f64::from(at));
+        is_unchanged(what);
+    }
+    assert_eq!(house.upstream.seen(), 4);
+    let others = CertificateAuthority::new();
+    std::fs::write(&file, &others.pem).unwrap();
+    eventually("others are read", || is_served(&ask(&house, Some(&others.client("bob")), "")));
+    assert!(ask(&house, Some(&ann), "").is_err());
+}

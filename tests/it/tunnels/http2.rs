@@ -1,6 +1,6 @@
 //! WebSockets over HTTP/2 (RFC 8441): one stream of a connection that serves others too.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,17 @@ use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request, Response};
 use rustls::version::TLS13;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::config;
+use crate::support::tls::TlsStream;
 use crate::support::websocket::{
     CLOSE, KEY, TEXT, WebSocket, accept, echo, frame, handshake, reason, upstream,
 };
 use crate::support::{
-    Act, Authority, Chunks, Client, Folder, Gateway, Http2Upstream, PATIENCE, Session, TlsFront,
-    Upstream, eventually, raw_until_close, response, status,
+    Act, Authority, CertificateAuthority, Chunks, Client, Exposition, Folder, Gateway,
+    Http2Upstream, PATIENCE, Session, TlsClient, TlsFront, Upstream, eventually, raw_until_close,
+    response, status,
 };
 
 /// A connection on which extended CONNECTs are allowed.
@@ -29,6 +32,13 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
 
 async fn connect_plainly(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    begin(stream).await
+}
+
+async fn begin<T>(stream: T) -> SendRequest<Bytes>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
     tokio::spawn(connection);
     client.ready().await.expect("a place for a stream")
@@ -39,9 +49,17 @@ fn ask(
     path: &str,
     protocol: &'static str,
 ) -> (ResponseFuture, SendStream<Bytes>) {
+    ask_at(client, &format!("http://shop.test{path}"), protocol)
+}
+
+fn ask_at(
+    client: &mut SendRequest<Bytes>,
+    uri: &str,
+    protocol: &'static str,
+) -> (ResponseFuture, SendStream<Bytes>) {
     let request = Request::builder()
         .method(Method::CONNECT)
-        .uri(format!("http://shop.test{path}"))
+        .uri(uri)
         .extension(Protocol::from_static(protocol))
         .header("sec-websocket-protocol", "chat")
         .body(())
@@ -62,7 +80,11 @@ struct Stream {
 
 impl Stream {
     async fn open(client: &mut SendRequest<Bytes>, path: &str) -> Self {
-        let (future, send) = ask(client, path, "websocket");
+        Self::open_at(client, &format!("http://shop.test{path}")).await
+    }
+
+    async fn open_at(client: &mut SendRequest<Bytes>, uri: &str) -> Self {
+        let (future, send) = ask_at(client, uri, "websocket");
         let response = answer(future).await;
         assert_eq!(response.status(), 200, "{response:?}");
         for name in ["connection", "upgrade", "sec-websocket-accept", "content-length"] {
@@ -222,6 +244,116 @@ async fn the_drain_says_good_bye() {
     drop(client);
     assert!(gateway.wait().success());
     assert_eq!(gateway.access_lines()[0]["tunnel_end"], "drain");
+}
+
+/// An upstream's direction may end while the client's goes on, on a stream too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_may_end_its_own_direction_first() {
+    let received = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let all = Arc::clone(&received);
+    let (upstream, _) = upstream(move |mut socket| {
+        socket.send(TEXT, "before my end");
+        socket.shut_down();
+        all.lock().unwrap().push(socket.next().payload);
+    });
+    let gateway = Gateway::start(&config(&upstream, "", ""));
+    let mut client = connect(gateway.public).await;
+    let mut stream = Stream::open(&mut client, "/live/1").await;
+    stream.expect(&frame(TEXT, false, "before my end")).await;
+    assert_eq!(stream.more().await, None);
+    stream.write(frame(TEXT, true, "after your end"));
+    eventually("it has come", || *received.lock().unwrap() == [b"after your end".to_vec()]);
+}
+
+/// A browser says no version in its CONNECT (RFC 8441 §5.1), also behind a balancer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_may_stand_before_them() {
+    let (upstream, handshakes) = upstream(echo);
+    let config = config(&upstream, "", "");
+    let from = "[server]\nproxy_protocol_from = [\"127.0.0.1\"]\n[server.limits]";
+    let gateway = Gateway::start(&config.replace("[server.limits]", from));
+    let mut tcp = tokio::net::TcpStream::connect(gateway.public).await.expect("a connection");
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 40000 443\r\n";
+    tcp.write_all(header).await.expect("a header");
+    let mut client = begin(tcp).await;
+    eventually("the settings are here", || client.is_extended_connect_protocol_enabled());
+    Stream::open(&mut client, "/live/1").await.assert_open().await;
+    let stream = std::net::TcpStream::connect(gateway.public).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&stream).write_all(header).unwrap();
+    let mut socket = WebSocket::opened(stream, "/live/2", "", b"");
+    socket.send(TEXT, "hello");
+    socket.expect(TEXT, "hello");
+    for head in handshakes.lock().unwrap().iter() {
+        let head = head.to_ascii_lowercase();
+        for line in ["sec-websocket-version: 13", "x-forwarded-for: 192.0.2.7"] {
+            assert_eq!(head.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line}: {head}");
+        }
+    }
+    assert_eq!(handshakes.lock().unwrap().len(), 2);
+}
+
+/// The same WebSocket over HTTP/1.1 and TLS, frame by frame.
+fn echoes(stream: &mut TlsStream) {
+    let bytes = frame(TEXT, false, "still there?");
+    stream.write_all(&frame(TEXT, true, "still there?")).unwrap();
+    let mut heard = vec![0; bytes.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, bytes);
+}
+
+/// A reload and a new certificate are for connections to come: tunnels stand, in every form.
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_and_new_certificates_leave_tunnels_alone() {
+    let (upstream, _) = upstream(echo);
+    let (authority, folder) = (CertificateAuthority::new(), Folder::new());
+    let renew = |path: &std::path::Path| {
+        let pair = authority.issue(&["shop.test"]);
+        std::fs::write(path.join("site.pem"), pair.cert).unwrap();
+        std::fs::write(path.join("site.key"), pair.key).unwrap();
+    };
+    renew(folder.path());
+    let tls = "[server.tls]\nlisten = [\"127.0.0.1:0\"]\n\
+               certificates = [{ cert = \"site.pem\", key = \"site.key\" }]\n[server.limits]";
+    let written = config(&upstream, "", "").replace("[server.limits]", tls);
+    let gateway = Gateway::start_in(folder, &written);
+    let listener = gateway.listening("tls");
+
+    let mut clear = connect(gateway.public).await;
+    let mut over_clear = Stream::open(&mut clear, "/live/1").await;
+    let connector = TlsClient::with(&authority, None, &["h2"]).connector();
+    let tcp = tokio::net::TcpStream::connect(listener).await.expect("a connection");
+    let name = "shop.test".try_into().expect("a name");
+    let mut secure = begin(connector.connect(name, tcp).await.expect("a handshake")).await;
+    eventually("the settings are here", || secure.is_extended_connect_protocol_enabled());
+    let mut over_tls = Stream::open_at(&mut secure, "https://shop.test/live/2").await;
+    let mut wss = TlsClient::new(&authority).connect(listener, "shop.test").unwrap();
+    wss.write_all(handshake("/live/3", "").as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        wss.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+
+    for number in 1..=20 {
+        renew(gateway.folder());
+        let other = if number % 2 == 0 { "/mine/*" } else { "/yours/*" };
+        gateway.rewrite(&written.replace("/mine/*", other));
+        gateway.signal("HUP");
+        let name = "portcullis_reloads_total";
+        eventually("it is reloaded", || {
+            let text = Client::get(gateway.admin, "/metrics").send().text();
+            let count = Exposition::text(&text).value(name, &[("result", "applied")]);
+            count == Some(f64::from(number))
+        });
+        over_clear.assert_open().await;
+        over_tls.assert_open().await;
+        echoes(&mut wss);
+    }
+    assert_eq!(upstream.connections(), 3);
+    assert!(gateway.access_lines().is_empty(), "{:?}", gateway.access_lines());
 }
 
 /// Servers under TLS that speak what `offers` says, for a gateway that leaves them the choice. What

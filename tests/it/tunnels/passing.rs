@@ -87,6 +87,30 @@ fn either_side_may_end_its_own_direction_first() {
 }
 
 #[test]
+fn the_upstream_may_end_its_own_direction_first() {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&received);
+    let stage = Stage::serving(
+        move |mut socket| {
+            socket.send(TEXT, "before my end");
+            socket.shut_down();
+            // It still listens.
+            let frame = socket.next();
+            socket.ended();
+            all.lock().unwrap().push(frame.payload);
+        },
+        "",
+    );
+    let mut socket = stage.open();
+    socket.expect(TEXT, "before my end");
+    socket.ended();
+    socket.send(TEXT, "after your end");
+    socket.shut_down();
+    assert_eq!(stage.line()["tunnel_end"], "upstream");
+    eventually("it has come", || *received.lock().unwrap() == [b"after your end".to_vec()]);
+}
+
+#[test]
 fn the_upstream_may_end_it() {
     let stage = Stage::serving(
         |mut socket| {
