@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{CacheEpochs, Store, StoreUrl};
-use crate::store::{acl, selftest};
+use crate::store::{acl, selftest, sentinel_acl};
 
 /// Exit status where nothing can be right with the store.
 const STORE_UNUSABLE: u8 = 3;
@@ -25,10 +25,17 @@ pub(super) struct Acl {
     /// With what a Redis Cluster needs, whatever the configuration says.
     #[arg(long)]
     cluster: bool,
+    /// The user of the sentinels instead; that of store.sentinel.username, or "gateway".
+    #[arg(long)]
+    sentinel: bool,
 }
 
 /// The command that makes the gateway's user in Redis.
 pub(super) fn print_acl(options: &Acl, store: &Store) -> String {
+    if options.sentinel {
+        let own = store.sentinel.as_deref().and_then(|sentinel| sentinel.username.as_deref());
+        return sentinel_acl(options.user.as_deref().or(own).unwrap_or(USER));
+    }
     let user = options.user.as_deref().or(store.username.as_deref()).unwrap_or(USER);
     let follow = options.follow || store.cache_epochs == CacheEpochs::Follow;
     let cluster = options.cluster || matches!(store.url, StoreUrl::Cluster { .. });

@@ -6,10 +6,11 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::sentinel::{self, StoreSentinel};
 use super::store_tls::{self, StoreTls};
 use super::value::{
     GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, flag, host_and_port,
-    size, string, text,
+    no_credentials, size, string, text,
 };
 use crate::base::units::Secret;
 
@@ -28,6 +29,8 @@ pub struct Store {
     pub password_file: Option<PathBuf>,
     /// `[store.tls]`, and there behind `rediss://`.
     pub tls: Option<StoreTls>,
+    /// `[store.sentinel]`, and there behind `redis-sentinel://`.
+    pub sentinel: Option<Box<StoreSentinel>>,
     /// Longest wait for one question.
     pub timeout: Duration,
     /// Longest wait for one connection attempt.
@@ -91,6 +94,13 @@ pub enum StoreUrl {
     Cluster {
         /// Hosts and ports of some of its servers, which tell of the others.
         seeds: Vec<(String, u16)>,
+    },
+    /// `redis-sentinel://host:port,host:port/name`
+    Sentinel {
+        /// Hosts and ports of some sentinels, which tell of the others.
+        sentinels: Vec<(String, u16)>,
+        /// The name by which they watch the primary.
+        primary: String,
     },
 }
 
@@ -158,6 +168,7 @@ impl Default for Store {
             password: None,
             password_file: None,
             tls: None,
+            sentinel: None,
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
             reconnect_backoff: Duration::from_millis(250),
@@ -193,17 +204,19 @@ impl Store {
     /// Whether a running gateway can go on with its store under `other`: what may differ is what an
     /// outage means, and what is in the files of secrets.
     pub fn is_served_by(&self, other: &Self) -> bool {
-        let same_tls = match (&self.tls, &other.tls) {
+        let same_tls = store_tls::name_the_same(self.tls.as_ref(), other.tls.as_ref());
+        let same_sentinel = match (&self.sentinel, &other.sentinel) {
             (Some(one), Some(another)) => one.names_the_same(another),
             (one, another) => one.is_none() && another.is_none(),
         };
         let fixed = |store: &Self| Self {
             on_outage: OnOutage::default(),
             tls: None,
+            sentinel: None,
             password: store.password.clone().filter(|_| store.password_file.is_none()),
             ..store.clone()
         };
-        same_tls && fixed(self) == fixed(other)
+        same_tls && same_sentinel && fixed(self) == fixed(other)
     }
 }
 
@@ -224,8 +237,7 @@ impl Default for OnOutage {
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 8] = [
-    ("sentinel", "no fail-over would be followed"),
+const PLANNED: [(&str, &str); 7] = [
     ("cache", "cached responses would lie in the one store"),
     ("limits", "limits would be counted in the one store"),
     ("operator", "its rights would not be used"),
@@ -247,10 +259,18 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
         store_url(value).map(|url| (url, is_tls))
     });
+    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
     let tls = store.optional("tls", store_tls::read);
+    let is_tls = is_tls || (is_sentinel && tls.is_some());
     if tls.is_some() && !is_tls && !store.is_survey() {
-        let remedy = "write rediss://host:port in url, or remove the table";
-        store.problem("tls", "is of no use where url does not begin with rediss://", remedy);
+        let what = "is of no use where url does not begin with rediss:// or redis-sentinel://";
+        store.problem("tls", what, "write rediss://host:port in url, or remove the table");
+    }
+    let sentinel = store.optional("sentinel", sentinel::read);
+    if sentinel.is_some() && !is_sentinel && !store.is_survey() {
+        let what = "is of no use where url does not begin with redis-sentinel://";
+        let remedy = "write redis-sentinel://host:port/name in url, or remove the table";
+        store.problem("sentinel", what, remedy);
     }
     let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
@@ -260,6 +280,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         password,
         password_file: password_file.flatten(),
         tls: is_tls.then(|| tls.unwrap_or_default()),
+        sentinel: is_sentinel.then(|| Box::new(sentinel.unwrap_or_default())),
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
@@ -337,7 +358,8 @@ fn prefix(value: &DeValue<'_>) -> Read<String> {
 fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
     const EXAMPLES: &str = "write \"memory:\", \"redis://127.0.0.1:6379/0\", \
                             \"rediss://redis.internal:6380/0\", \
-                            \"redis+unix:///run/redis.sock\" or \
+                            \"redis+unix:///run/redis.sock\", \
+                            \"redis-sentinel://s1:26379,s2:26379/main\" or \
                             \"redis-cluster://r1:6379,r2:6379\"";
     let text = string(value, "it in quotes, such as \"redis://127.0.0.1:6379\"")?;
     let wrong = || Mistake::new("is not the address of a store", EXAMPLES);
@@ -356,10 +378,10 @@ fn store_url(value: &DeValue<'_>) -> Read<StoreUrl> {
             Ok(StoreUrl::Unix { path: PathBuf::from(path) })
         }
         "redis-cluster" => cluster_url(rest.strip_prefix("//").ok_or_else(wrong)?),
-        "redis-sentinel" => Err(Mistake::not_built(
-            "redis-sentinel://",
-            "use redis:// with the address of the primary",
-        )),
+        "redis-sentinel" => {
+            let (sentinels, primary) = sentinel::url(rest.strip_prefix("//").ok_or_else(wrong)?)?;
+            Ok(StoreUrl::Sentinel { sentinels, primary })
+        }
         _ => Err(wrong()),
     }
 }
@@ -379,16 +401,6 @@ fn cluster_url(rest: &str) -> Read<StoreUrl> {
     let seeds = seeds.collect::<Option<Vec<_>>>().filter(|seeds| seeds.len() <= CLUSTER_SEEDS_MAX);
     let wrong = || Mistake::new("does not name servers of a Redis Cluster", EXAMPLE);
     Ok(StoreUrl::Cluster { seeds: seeds.ok_or_else(wrong)? })
-}
-
-fn no_credentials(rest: &str) -> Read<()> {
-    if rest.contains('@') {
-        return Err(Mistake::new(
-            "has a user or a password inside the url, where logs and process lists would show it",
-            "remove everything up to `@`, and write the keys username and password",
-        ));
-    }
-    Ok(())
 }
 
 /// `host:port/db`, with port 6379 and database 0 when they are left out.

@@ -1,4 +1,5 @@
-//! `[store.tls]`: whom the gateway believes to be Redis behind `rediss://`, and who it says it is.
+//! `[store.tls]` and `[store.sentinel.tls]`: whom the gateway believes to be Redis, or a sentinel,
+//! and who it says it is.
 
 use std::path::PathBuf;
 
@@ -85,12 +86,20 @@ impl StoreTls {
     }
 
     /// Whether the same files are named, whatever they hold.
-    pub(super) fn names_the_same(&self, other: &Self) -> bool {
+    fn names_the_same(&self, other: &Self) -> bool {
         let paths = |it: &Self| {
             [&it.ca_file, &it.client_cert, &it.client_key]
                 .map(|file| file.as_ref().map(|file| file.path.clone()))
         };
         paths(self) == paths(other) && self.server_name == other.server_name
+    }
+}
+
+/// Whether both are off, or name the same files.
+pub(super) fn name_the_same(one: Option<&StoreTls>, another: Option<&StoreTls>) -> bool {
+    match (one, another) {
+        (Some(one), Some(another)) => one.names_the_same(another),
+        (one, another) => one.is_none() && another.is_none(),
     }
 }
 

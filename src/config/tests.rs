@@ -209,6 +209,10 @@ fn store_urls() {
         let seeds = seeds.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect();
         StoreUrl::Cluster { seeds }
     };
+    let sentinel = |sentinels: &[(&str, u16)], primary: &str| {
+        let sentinels = sentinels.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect();
+        StoreUrl::Sentinel { sentinels, primary: primary.to_owned() }
+    };
     for (url, expected) in [
         ("memory:", StoreUrl::Memory),
         ("redis://cache", redis("cache", 6379, 0)),
@@ -218,6 +222,8 @@ fn store_urls() {
         ("redis+unix:/run/r.sock", StoreUrl::Unix { path: "/run/r.sock".into() }),
         ("redis-cluster://a,b:7", cluster(&[("a", 6379), ("b", 7)])),
         ("redis-cluster://[::1]:7/0", cluster(&[("::1", 7)])),
+        ("redis-sentinel://a,b:7/main", sentinel(&[("a", 26_379), ("b", 7)], "main")),
+        ("redis-sentinel://[::1]:7/a-b.c_1", sentinel(&[("::1", 7)], "a-b.c_1")),
     ] {
         let loaded = read(&format!("[store]\nurl = '{url}'"));
         assert!(loaded.problems.is_empty(), "{url}");

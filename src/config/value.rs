@@ -255,6 +255,17 @@ pub(super) fn host_and_port(text: &str, default_port: u16) -> Option<(String, u1
     Some((host.to_owned(), port))
 }
 
+/// A password in a url would be shown.
+pub(super) fn no_credentials(rest: &str) -> Read<()> {
+    if rest.contains('@') {
+        return Err(Mistake::new(
+            "has a user or a password inside the url, where logs and process lists would show it",
+            "remove everything up to `@`, and write the keys username and password",
+        ));
+    }
+    Ok(())
+}
+
 /// Letters, digits, `.`, `-` and `_` (which container networks use): also every IPv4 address.
 fn is_host_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);

@@ -1,5 +1,5 @@
 //! What every store promises, shown over the embedded store and over a real Redis: by TCP, by a
-//! Unix socket, and by TLS as the user with the least rights.
+//! Unix socket, by TLS as the user with the least rights, by Sentinel, and over a Redis Cluster.
 
 mod access;
 mod api_keys;
@@ -23,7 +23,9 @@ use portcullis::store::{
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
-use crate::support::{Authority, PATIENCE, Redis, RedisCluster, TLS_NAMES};
+use crate::support::{
+    Authority, PATIENCE, Redis, RedisCluster, RedisSentinels, TLS_NAMES, WATCHED,
+};
 
 /// A store under test, and the hands of an application that writes into it.
 pub(crate) struct Subject {
@@ -50,6 +52,11 @@ macro_rules! over_all_stores {
         #[test]
         fn all_over_tls_with_the_least_rights() {
             let reached = $crate::contract::Reached::by_tls();
+            $(reached.over($law);)*
+        }
+        #[test]
+        fn all_over_sentinel() {
+            let reached = $crate::contract::Reached::by_sentinel();
             $(reached.over($law);)*
         }
         #[test]
@@ -80,13 +87,18 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
 pub(crate) struct Reached {
     redis: Arc<Redis>,
     settings: config::Store,
+    _sentinels: Vec<Redis>,
 }
 
 impl Reached {
     pub(crate) fn by_socket() -> Self {
         let redis = Redis::with_socket();
         let url = StoreUrl::Unix { path: redis.socket() };
-        Self { redis: Arc::new(redis), settings: config::Store { url, ..config::Store::default() } }
+        Self {
+            redis: Arc::new(redis),
+            settings: config::Store { url, ..config::Store::default() },
+            _sentinels: vec![],
+        }
     }
 
     /// As the user that `portcullis acl` prints.
@@ -103,7 +115,18 @@ impl Reached {
             tls: Some(StoreTls { ca_file: Some(ca_file), ..StoreTls::default() }),
             ..config::Store::default()
         };
-        Self { redis: Arc::new(redis), settings }
+        Self { redis: Arc::new(redis), settings, _sentinels: vec![] }
+    }
+
+    /// Where a sentinel says that it is.
+    pub(crate) fn by_sentinel() -> Self {
+        let RedisSentinels { mut servers, sentinels } = RedisSentinels::start_small();
+        let at = |it: &Redis| (it.address().ip().to_string(), it.address().port());
+        let (sentinels_at, primary) = (sentinels.iter().map(at).collect(), WATCHED.to_owned());
+        let url = StoreUrl::Sentinel { sentinels: sentinels_at, primary };
+        let settings = config::Store { url, ..config::Store::default() };
+        let redis = Arc::new(servers.remove(0));
+        Self { redis, settings, _sentinels: sentinels }
     }
 
     /// Shows a law on it, empty.

@@ -90,6 +90,8 @@ mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;
 mod redis_selftest;
+/// Redis under Sentinel: fail-overs, planned or not, and sentinels that are away, wrong or late.
+mod redis_sentinel;
 mod redis_tls;
 /// What a client is told of refusals that no other file is about.
 mod rejections;

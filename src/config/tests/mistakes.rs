@@ -285,7 +285,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[upstreams.u]", "retry = 1", "twice"),
     ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
     ("[routes.r]", "split = []", "every request"),
-    ("[store]", "url = 'redis-sentinel://h/m'", "use redis://"),
 ];
 
 #[test]
@@ -300,6 +299,34 @@ fn what_names_no_cluster_says_what_to_write() {
         let problems = report(&format!("[store]\nurl = '{url}'"));
         assert!(problems.contains(word), "{url}: {problems}");
         assert!(!problems.contains("u:p"), "{problems}");
+    }
+}
+
+#[test]
+fn what_names_no_sentinel_or_no_primary_says_what_to_write() {
+    let many = vec!["s"; 16].join(",");
+    for (url, word) in [
+        ("redis-sentinel://", "1 to 15 sentinels"),
+        ("redis-sentinel:///main", "1 to 15 sentinels"),
+        (&format!("redis-sentinel://{many}/main"), "1 to 15 sentinels"),
+        ("redis-sentinel:s1/main", "redis-sentinel://s1"),
+        ("redis-sentinel://s1,,s2/main", "s1:26379"),
+        ("redis-sentinel://s1", "by which name"),
+        ("redis-sentinel://s1/", "by which name"),
+        ("redis-sentinel://s1/main/0", "database"),
+        ("redis-sentinel://s1/ma in", "letters"),
+        ("redis-sentinel://s1/main/x", "letters"),
+        ("redis-sentinel://u:p@s1/main", "username"),
+    ] {
+        let problems = report(&format!("[store]\nurl = '{url}'"));
+        assert!(problems.contains(word), "{url}: {problems}");
+        assert!(!problems.contains("u:p"), "{problems}");
+    }
+    for url in ["redis://h", "redis-cluster://h"] {
+        for (table, word) in [("sentinel", "redis-sentinel://host"), ("tls", "rediss://host")] {
+            let problems = report(&format!("[store]\nurl = '{url}'\n[store.{table}]"));
+            assert!(problems.contains(word), "{url}: {problems}");
+        }
     }
 }
 

@@ -143,9 +143,7 @@ impl RedisStore {
                 (Part::Charges(asked), Some(Ok(reply)), _) if !reply.allowed => {
                     self.refund(asked, &at).await
                 }
-                (Part::Charges(asked), Some(Err(_)), _) if is_void => {
-                    self.refund(asked, &at).await
-                }
+                (Part::Charges(asked), Some(Err(_)), _) if is_void => self.refund(asked, &at).await,
                 (Part::Leases(asked), _, Some(Ok(reply))) if !reply.allowed => {
                     let release = Release {
                         keys: asked.keys.to_vec(),

@@ -84,6 +84,15 @@ impl Connection {
         replies.into_iter().next().unwrap_or_default().extract_error()
     }
 
+    /// Subscribes to channels, of which `on_push` is told. It is not answered but by pushes, so a
+    /// PING behind it is; its error is the error.
+    pub(super) async fn subscribe(&self, command: &Cmd) -> Result<(), RedisError> {
+        let mut bytes = command.get_packed_command();
+        redis::cmd("PING").write_packed_command(&mut bytes);
+        let replies = self.exchange(bytes, 1).await?;
+        replies.into_iter().next().unwrap_or_default().extract_error().map(|_| ())
+    }
+
     async fn exchange(&self, bytes: Vec<u8>, commands: usize) -> Result<Vec<Value>, RedisError> {
         if commands == 0 {
             return Ok(Vec::new());

@@ -37,6 +37,8 @@ pub(super) enum Purpose {
     Epochs,
     /// Who has which slots of a Redis Cluster.
     Map,
+    /// Where the primary is.
+    Sentinel,
     Probe,
 }
 
@@ -47,6 +49,7 @@ impl fmt::Display for Purpose {
             Self::Revocations => "revocations",
             Self::Epochs => "epochs",
             Self::Map => "map",
+            Self::Sentinel => "sentinel",
             Self::Probe => "probe",
         })
     }
@@ -86,7 +89,9 @@ impl Call<'_> {
                 }
             }
             // No server, or several, each of which is called by its own address.
-            StoreUrl::Memory | StoreUrl::Cluster { .. } => Err(ConnectError::Timeout),
+            StoreUrl::Memory | StoreUrl::Cluster { .. } | StoreUrl::Sentinel { .. } => {
+                Err(ConnectError::Timeout)
+            }
         }
     }
 

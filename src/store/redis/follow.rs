@@ -149,7 +149,11 @@ async fn supervise(follower: Weak<Follower>, topology: Arc<Topology>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     loop {
-        let ended = follow(&follower, &topology, &mut place).await;
+        let mut moves = topology.moves();
+        let ended = tokio::select! {
+            ended = follow(&follower, &topology, &mut place) => ended,
+            () = moves.next() => Ok(()),
+        };
         let Some(strong) = follower.upgrade() else { return };
         if strong.connected.swap(false, Ordering::AcqRel) {
             backoff = BACKOFF_MIN;

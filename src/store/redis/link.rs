@@ -366,7 +366,7 @@ async fn connect(
 }
 
 /// Whether the server said of itself, in its answer to HELLO, that it follows another one.
-fn is_replica(hello: &Value) -> bool {
+pub(super) fn is_replica(hello: &Value) -> bool {
     let text = |value: &Value, expected: &[&[u8]]| match value {
         Value::BulkString(text) => expected.contains(&text.as_slice()),
         Value::SimpleString(text) => expected.contains(&text.as_bytes()),

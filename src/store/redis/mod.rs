@@ -10,6 +10,7 @@ mod ask;
 mod cache;
 mod call;
 mod certificates;
+mod claims;
 mod cluster;
 mod connect_error;
 mod connection;
@@ -19,6 +20,7 @@ mod dial;
 mod encode;
 mod eviction;
 mod expect;
+mod finding;
 mod follow;
 mod index;
 mod link;
@@ -34,6 +36,9 @@ mod rights;
 mod says;
 mod scripts;
 mod selftest;
+mod selftest_sentinels;
+mod sentinel;
+mod sentinels;
 mod server;
 mod sessions;
 mod slots;
@@ -47,9 +52,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, Pipeline, Value};
 
+pub use self::finding::Finding;
 pub use self::follow::Followed;
-pub use self::rights::acl;
-pub use self::selftest::{Finding, selftest};
+pub use self::rights::{acl, sentinel_acl};
+pub use self::selftest::selftest;
 
 use self::cut::Cut;
 use self::follow::Follower;

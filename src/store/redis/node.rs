@@ -4,11 +4,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::{Notify, watch};
+
 use super::connect_error::ConnectError;
 use super::credentials::Credentials;
 use super::misses::Misses;
 use super::published::{Published, Slot};
-use super::says::Says;
+use super::says::{Condition, Says};
 use crate::config::StoreUrl;
 
 /// See the module.
@@ -18,6 +20,12 @@ pub(super) struct Node {
     pub(super) credentials: Arc<Credentials>,
     /// Host and port, where there are several to tell apart.
     name: Option<String>,
+    /// Whether it is one of a Redis Cluster's.
+    is_in_cluster: bool,
+    /// Whether it said of itself, when it was called last, that it is a replica.
+    is_replica: watch::Sender<bool>,
+    /// Who is told that a connection was given up.
+    lost: Option<Arc<Notify>>,
     pub(super) says: Arc<Says>,
     misses: Misses,
     slots: Mutex<Vec<Weak<Slot>>>,
@@ -36,6 +44,9 @@ impl Node {
             address: address.clone(),
             credentials: Arc::clone(credentials),
             name: None,
+            is_in_cluster: false,
+            is_replica: watch::Sender::new(false),
+            lost: None,
             says: Arc::default(),
             misses: Misses::default(),
             slots: Mutex::default(),
@@ -47,16 +58,32 @@ impl Node {
 
     /// The same of a server of a Redis Cluster.
     pub(super) fn of_cluster(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
-        let name = match address {
-            StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
-            _ => None,
-        };
-        Self { name, says: Arc::new(Says::in_cluster()), ..Self::new(address, credentials) }
+        Self {
+            name: name(address),
+            is_in_cluster: true,
+            says: Arc::new(Says::expecting(Condition::IsCluster)),
+            ..Self::new(address, credentials)
+        }
+    }
+
+    /// The same of what sentinels said to be the primary, which may become a replica. `lost` wakes
+    /// when a connection to it is given up.
+    pub(super) fn of_sentinels(
+        address: &StoreUrl,
+        credentials: &Arc<Credentials>,
+        lost: &Arc<Notify>,
+    ) -> Self {
+        Self {
+            name: name(address),
+            says: Arc::new(Says::expecting(Condition::ReadOnly)),
+            lost: Some(Arc::clone(lost)),
+            ..Self::new(address, credentials)
+        }
     }
 
     /// Whether it is one of a Redis Cluster's servers.
     pub(super) fn is_in_cluster(&self) -> bool {
-        self.name.is_some()
+        self.is_in_cluster
     }
 
     /// The host that it was found at.
@@ -87,13 +114,24 @@ impl Node {
     /// Redis did not answer in time. With the last miss of a row all connections are given up.
     pub(super) fn missed(&self) {
         if self.misses.is_last_straw() {
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for slot in slots.iter().filter_map(Weak::upgrade) {
-                if let Some(published) = slot.get() {
-                    self.give_up(&slot, &published);
-                }
+            self.give_all_up();
+        }
+    }
+
+    /// Gives all connections up.
+    pub(super) fn give_all_up(&self) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for slot in slots.iter().filter_map(Weak::upgrade) {
+            if let Some(published) = slot.get() {
+                self.give_up(&slot, &published);
             }
         }
+    }
+
+    /// Returns once the server has said that it is a replica.
+    pub(super) async fn refused_to_lead(&self) {
+        // It fails when nobody is left who could say so, and this is one.
+        let _ = self.is_replica.subscribe().wait_for(|is_replica| *is_replica).await;
     }
 
     /// A connection stands.
@@ -101,6 +139,7 @@ impl Node {
         self.misses.forget();
         self.is_unreachable.store(false, Ordering::Relaxed);
         self.is_understood.store(true, Ordering::Relaxed);
+        self.is_replica.send_replace(false);
         if !self.is_up.swap(true, Ordering::Relaxed) {
             tracing::info!(server = self.name, "the store answers");
         }
@@ -118,6 +157,9 @@ impl Node {
             );
         }
         slot.lost.notify_one();
+        if let Some(lost) = &self.lost {
+            lost.notify_one();
+        }
     }
 
     /// Whether it is to be found out now whether Redis speaks TLS or not: once, at the first
@@ -133,6 +175,7 @@ impl Node {
 
     /// An attempt to connect failed.
     pub(super) fn is_out_of_reach(&self, error: &ConnectError) {
+        self.is_replica.send_replace(matches!(error, ConnectError::Replica));
         if let ConnectError::Redis(error) = error
             && let Some(code) = error.code()
         {
@@ -143,5 +186,12 @@ impl Node {
         if !self.is_unreachable.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, server = self.name, "the store cannot be reached; trying on");
         }
+    }
+}
+
+fn name(address: &StoreUrl) -> Option<String> {
+    match address {
+        StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
+        _ => None,
     }
 }

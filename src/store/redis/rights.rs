@@ -1,6 +1,8 @@
 //! What the gateway's user must be allowed in Redis, and what for: one table, from which come the
 //! line that makes such a user and the look whether this one has all of it.
 
+use super::claims::{PROMOTED, SWITCHED};
+
 /// What rights are needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
@@ -61,6 +63,17 @@ const fn right(
 ) -> Right {
     Right { command, functions, trial }
 }
+
+/// Commands that are sent to sentinels.
+const SENTINEL_COMMANDS: [&str; 7] = [
+    "hello",
+    "auth",
+    "ping",
+    "subscribe",
+    "sentinel|master",
+    "sentinel|sentinels",
+    "sentinel|myid",
+];
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
@@ -139,6 +152,21 @@ pub fn acl(user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
     let mut line =
         format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
     for command in commands(follow, cluster) {
+        line += " +";
+        line += command;
+    }
+    line
+}
+
+/// The same for a user of sentinels, who has keys of none.
+pub fn sentinel_acl(user: &str) -> String {
+    let mut line = format!("ACL SETUSER {user} on >PASSWORD resetkeys resetchannels");
+    for channel in [SWITCHED, PROMOTED] {
+        line += " &";
+        line += channel;
+    }
+    line += " -@all";
+    for command in SENTINEL_COMMANDS {
         line += " +";
         line += command;
     }

@@ -212,20 +212,21 @@ pub(super) struct Says {
     /// By condition: the milliseconds from the start to when it was last met with, and one more; 0
     /// while it does not hold.
     seen_ms: [AtomicU64; TEXTS.len()],
-    /// Whether being sent on is what one expects.
-    is_cluster: bool,
+    /// What is no news of this server.
+    expected: Option<Condition>,
 }
 
 impl Default for Says {
     fn default() -> Self {
-        Self { started: Instant::now(), seen_ms: Default::default(), is_cluster: false }
+        Self { started: Instant::now(), seen_ms: Default::default(), expected: None }
     }
 }
 
 impl Says {
-    /// Of a server of a Redis Cluster that is spoken to as one.
-    pub(super) fn in_cluster() -> Self {
-        Self { is_cluster: true, ..Self::default() }
+    /// Of a server that may be in this condition, as one of a Redis Cluster sends on, and others
+    /// know what to do then.
+    pub(super) fn expecting(condition: Condition) -> Self {
+        Self { expected: Some(condition), ..Self::default() }
     }
 
     /// A condition was met with.
@@ -235,7 +236,7 @@ impl Says {
 
     /// The same, with a detail that holds nothing of a user's.
     pub(super) fn note_with(&self, condition: Condition, detail: &str) {
-        if self.is_news(condition) {
+        if self.expected != Some(condition) && self.is_news(condition) {
             let (what, remedy) = condition.text();
             if detail.is_empty() {
                 tracing::warn!(remedy, "{what}");
@@ -258,9 +259,7 @@ impl Says {
 
     /// Takes note of an error by its code.
     pub(super) fn note_error(&self, code: &str, details: Option<&str>) {
-        if let Some(condition) = Condition::of_code(code)
-            && !(self.is_cluster && condition == IsCluster)
-        {
+        if let Some(condition) = Condition::of_code(code) {
             let command = details.filter(|_| condition == NoPermission).and_then(denied_command);
             self.note_with(condition, command.unwrap_or_default());
         }

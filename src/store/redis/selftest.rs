@@ -11,13 +11,15 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
+use super::finding::Finding;
 use super::link::now_ms;
 use super::mismatch;
 use super::node::Node;
 use super::reply::server_error;
 use super::rights::{Function, RIGHTS, Right};
 use super::scripts::Scripts;
-use crate::config::{self, CacheEpochs};
+use super::selftest_sentinels;
+use crate::config::{self, CacheEpochs, StoreUrl};
 use crate::store::window::{Window, WindowSet};
 
 /// Life of the keys that it makes, in milliseconds.
@@ -30,38 +32,6 @@ const CLOCK_OFFSET_MAX_MS: i64 = 2000;
 const MEMORY_USED_MAX: u64 = 90;
 /// How long a change may take to be told of.
 const PUSH_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether nothing can be right as it is.
-    pub is_fatal: bool,
-    /// What was looked at, in one word.
-    pub check: &'static str,
-    /// What was seen.
-    pub seen: String,
-    /// What does not work because of it.
-    pub suffers: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl Finding {
-    fn fatal(check: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (seen, remedy) = (seen.into(), remedy.into());
-        Self { is_fatal: true, check, seen, suffers: "everything".to_owned(), remedy }
-    }
-
-    fn warning(
-        check: &'static str,
-        seen: impl Into<String>,
-        suffers: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        let (seen, suffers, remedy) = (seen.into(), suffers.into(), remedy.into());
-        Self { is_fatal: false, check, seen, suffers, remedy }
-    }
-}
 
 /// One look.
 struct Look<'a> {
@@ -76,10 +46,19 @@ struct Look<'a> {
 /// All that is not as it should be with the Redis of these settings; what is fatal ends the look.
 /// Its own keys live for 5 s. Must be called within a tokio runtime.
 pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
+    let (mut found, mut findings) = (None, Vec::new());
+    if let StoreUrl::Sentinel { sentinels, primary } = &settings.url {
+        let (address, of_sentinels) = selftest_sentinels::find(settings, sentinels, primary).await;
+        findings = of_sentinels;
+        let Some((host, port)) = address else { return findings };
+        let url = StoreUrl::Redis { host, port, db: 0 };
+        found = Some(config::Store { url, ..settings.clone() });
+    }
+    let settings = found.as_ref().unwrap_or(settings);
     let credentials = Credentials::of(settings);
     let node = Node::new(&settings.url, &credentials);
     let prefix = format!("{}:selftest:{{{:016x}}}", settings.prefix, fastrand::u64(..));
-    let mut look = Look { settings, node, credentials, prefix, findings: Vec::new() };
+    let mut look = Look { settings, node, credentials, prefix, findings };
     if let Err(error) = look.take().await {
         let (seen, remedy) = look.explain(&error).await;
         look.findings.push(Finding::fatal("connection", seen, remedy));
@@ -167,7 +146,8 @@ impl Look<'_> {
         match &*text("mode") {
             "sentinel" => {
                 let seen = "what answers is a Sentinel, which keeps no data";
-                let remedy = "name the primary that it watches in store.url";
+                let remedy = "write redis-sentinel://host:port/NAME in store.url, or name the \
+                              primary that it watches";
                 self.findings.push(Finding::fatal("mode", seen, remedy));
             }
             "cluster" => {

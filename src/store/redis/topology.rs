@@ -2,13 +2,15 @@
 //! questions and of everything else, by [`Topology::run`] and [`Topology::transact`]; who listens
 //! for long has a connection of its own, by [`Topology::dial`].
 //!
-//! There is one server, or a Cluster of them (`cluster`), in which the slot of a command's key says
-//! whose it is. Nobody beside these files and those below them knows a server or a connection.
+//! There is one server, be it the one that sentinels name (`sentinels`), or a Cluster of them
+//! (`cluster`), in which the slot of a command's key says whose it is. Nobody
+//! beside these files and those below them knows a server or a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, PushInfo, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
@@ -20,6 +22,7 @@ use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
 use super::scripts::Scripts;
+use super::sentinels::Sentinels;
 use super::server::Server;
 use super::slots::key_of;
 use super::stream::executed;
@@ -39,6 +42,7 @@ pub(super) struct Topology {
 #[derive(Debug)]
 enum Servers {
     One(Arc<Server>),
+    Sentinel(Arc<Sentinels>),
     Cluster(Arc<Cluster>),
 }
 
@@ -51,6 +55,13 @@ impl Topology {
             StoreUrl::Cluster { seeds } => {
                 Servers::Cluster(Cluster::open(settings, &scripts, &credentials, seeds.clone()))
             }
+            StoreUrl::Sentinel { sentinels, primary } => Servers::Sentinel(Sentinels::open(
+                settings,
+                &scripts,
+                &credentials,
+                sentinels,
+                primary,
+            )),
             url => {
                 let node = Node::new(url, &credentials);
                 Servers::One(Arc::new(Server::start(settings, node, &scripts)))
@@ -63,6 +74,7 @@ impl Topology {
     pub(super) async fn join(&self) {
         match &self.servers {
             Servers::One(server) => server.join(&self.settings, &self.scripts),
+            Servers::Sentinel(sentinels) => sentinels.join(),
             Servers::Cluster(cluster) => cluster.join(),
         }
         self.first_connection(self.settings.connect_timeout).await;
@@ -72,6 +84,7 @@ impl Topology {
     pub(super) fn any_node(&self) -> Option<Arc<Node>> {
         let server = match &self.servers {
             Servers::One(server) => Arc::clone(server),
+            Servers::Sentinel(sentinels) => sentinels.current()?,
             Servers::Cluster(cluster) => cluster.any()?,
         };
         Some(Arc::clone(&server.node))
@@ -82,6 +95,7 @@ impl Topology {
         let connected = async {
             match &self.servers {
                 Servers::One(server) => server.connected().await,
+                Servers::Sentinel(sentinels) => sentinels.connected().await,
                 Servers::Cluster(cluster) => cluster.connected().await,
             }
         };
@@ -92,6 +106,7 @@ impl Topology {
     pub(super) fn is_connected(&self) -> bool {
         match &self.servers {
             Servers::One(server) => server.home().is_up(),
+            Servers::Sentinel(sentinels) => sentinels.is_connected(),
             Servers::Cluster(cluster) => cluster.is_connected(),
         }
     }
@@ -100,6 +115,7 @@ impl Topology {
     pub(super) fn clock_offset_ms(&self) -> i64 {
         match &self.servers {
             Servers::One(server) => server.home().clock_offset_ms(),
+            Servers::Sentinel(sentinels) => sentinels.clock_offset_ms(),
             Servers::Cluster(cluster) => cluster.clock_offset_ms(),
         }
     }
@@ -124,7 +140,7 @@ impl Topology {
     /// A number that is the same for places of one server.
     pub(super) fn server(&self, place: u16) -> usize {
         match &self.servers {
-            Servers::One(_) => 0,
+            Servers::One(_) | Servers::Sentinel(_) => 0,
             Servers::Cluster(cluster) => cluster.server(place),
         }
     }
@@ -145,6 +161,7 @@ impl Topology {
     ) -> Result<Vec<Value>, StoreError> {
         match &self.servers {
             Servers::One(server) => server.exchange(pipeline, &self.scripts, deadline).await,
+            Servers::Sentinel(sentinels) => sentinels.run(pipeline, deadline).await,
             Servers::Cluster(cluster) => {
                 Box::pin(cluster.run_apart(pipeline, deadline)).await.into_iter().collect()
             }
@@ -159,12 +176,10 @@ impl Topology {
         deadline: Instant,
     ) -> Vec<Reply<Value>> {
         match &self.servers {
-            Servers::One(server) => {
-                match server.exchange(pipeline, &self.scripts, deadline).await {
-                    Ok(replies) => replies.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error); pipeline.len()],
-                }
-            }
+            Servers::One(_) | Servers::Sentinel(_) => match self.run(pipeline, deadline).await {
+                Ok(replies) => replies.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); pipeline.len()],
+            },
             Servers::Cluster(cluster) => Box::pin(cluster.run_apart(pipeline, deadline)).await,
         }
     }
@@ -224,6 +239,15 @@ impl Topology {
         dialled.map_err(|_| ConnectError::Timeout)?
     }
 
+    /// Tells when who listens must do so elsewhere. It is begun before [`Self::dial`], so that
+    /// nothing is missed.
+    pub(super) fn moves(&self) -> Moves {
+        Moves(match &self.servers {
+            Servers::Sentinel(sentinels) => Some(sentinels.moves()),
+            Servers::One(_) | Servers::Cluster(_) => None,
+        })
+    }
+
     /// A reply about `key` had an impossible form: what comes next on that connection may be
     /// somebody else's, so it is given up.
     pub(super) fn distrust(&self, key: &str) -> StoreError {
@@ -237,7 +261,25 @@ impl Topology {
     fn owner(&self, key: &str) -> Option<Arc<Server>> {
         match &self.servers {
             Servers::One(server) => Some(Arc::clone(server)),
+            Servers::Sentinel(sentinels) => sentinels.current(),
             Servers::Cluster(cluster) => cluster.owner(slot(key.as_bytes())),
+        }
+    }
+}
+
+/// See [`Topology::moves`].
+pub(super) struct Moves(Option<watch::Receiver<u64>>);
+
+impl Moves {
+    /// Returns when another server is the primary.
+    pub(super) async fn next(&mut self) {
+        let is_moved = match &mut self.0 {
+            Some(moves) => moves.changed().await.is_ok(),
+            None => false,
+        };
+        if !is_moved {
+            // It never does, or the store has ended, and whoever listens does too.
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -76,7 +76,11 @@ async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     let mut reported = false;
     for number in 0.. {
         let ear = Arc::new(Ear { number, closed: AtomicBool::new(false), lost: Notify::new() });
-        let ended = listen(&known, &ear, &topology).await;
+        let mut moves = topology.moves();
+        let ended = tokio::select! {
+            ended = listen(&known, &ear, &topology) => ended,
+            () = moves.next() => Ok(()),
+        };
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
         drop(strong);

@@ -274,7 +274,8 @@ fn every_configuration_is_one() {
         if block.language != "toml" {
             continue;
         }
-        let mut config = block.text.replace("env:REDIS_PASSWORD", "secret");
+        let config = block.text.replace("env:REDIS_PASSWORD", "secret");
+        let mut config = config.replace("env:SENTINEL_PASSWORD", "secret");
         for (table, lines) in REST {
             if !config.contains(table) {
                 let between = if table.ends_with(']') { "\n" } else { "" };

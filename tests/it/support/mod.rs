@@ -14,6 +14,7 @@ mod pebble;
 mod proxy;
 mod redis;
 mod redis_cluster;
+mod redis_sentinel;
 pub(crate) mod tls;
 mod tls_front;
 mod token;
@@ -35,6 +36,7 @@ pub(crate) use pebble::Pebble;
 pub(crate) use proxy::TcpProxy;
 pub(crate) use redis::{Redis, TLS_NAMES};
 pub(crate) use redis_cluster::RedisCluster;
+pub(crate) use redis_sentinel::{RedisSentinels, WATCHED, sentinel, watch};
 pub(crate) use tls::{CertificateAuthority, Pair, TlsClient};
 pub(crate) use tls_front::{Handshake, TlsFront};
 pub(crate) use token::{AUTH, SECRET, claims, token};
@@ -46,8 +48,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until `holds`, for at most [`PATIENCE`]. The only place that sleeps.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, &mut holds);
+}
+
+/// The same with another bound, for what others do in their own time.
+pub(crate) fn eventually_within(longest: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     const STEP: Duration = Duration::from_millis(5);
-    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+    for _ in 0..longest.as_millis() / STEP.as_millis() {
         if holds() {
             return;
         }

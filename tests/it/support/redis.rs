@@ -42,7 +42,15 @@ impl Redis {
     /// The same, with a port for TLS beside its own: it shows `certificate` there, and wants one
     /// from `authority` of its clients, or not.
     pub(crate) fn with_tls(certificate: &Certificate, authority: &Authority, wants: bool) -> Self {
-        let folder = Folder::new();
+        Self::start_with_tls(Folder::new(), certificate, authority, wants)
+    }
+
+    fn start_with_tls(
+        folder: Folder,
+        certificate: &Certificate,
+        authority: &Authority,
+        wants: bool,
+    ) -> Self {
         let path = |name: &str, pem: String| folder.write(name, pem).display().to_string();
         let (cert, key) =
             (path("tls.pem", certificate.pem()), path("tls.key", certificate.key_pem()));
@@ -60,6 +68,20 @@ impl Redis {
             words
         };
         Self::start_in(folder, options)
+    }
+
+    /// A sentinel that begins with the `sentinel.conf` in this folder.
+    pub(crate) fn start_sentinel(folder: Folder, settings: &[String]) -> Self {
+        Self::start_in(folder, |_| settings.to_vec())
+    }
+
+    /// The same, with a port for TLS beside its own.
+    pub(crate) fn start_sentinel_with_tls(
+        folder: Folder,
+        certificate: &Certificate,
+        authority: &Authority,
+    ) -> Self {
+        Self::start_with_tls(folder, certificate, authority, false)
     }
 
     /// `more` is told one more free port.
@@ -163,9 +185,16 @@ impl Drop for Redis {
 
 /// Starts it and waits until it answers; nothing when it ended at once.
 fn launch(port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
+    let settings = folder.path().join("sentinel.conf");
+    let first = if settings.exists() {
+        vec![settings.display().to_string(), "--sentinel".to_owned()]
+    } else {
+        let words = ["--save", "", "--appendonly", "no"];
+        words.iter().map(|word| (*word).to_owned()).collect()
+    };
     let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "no", "--dir"])
+        .args(first)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder.path())
         .args(more)
         .stdin(Stdio::null())

@@ -1,0 +1,435 @@
+//! A gateway on Redis under Sentinel: it follows the primary, whoever tells of it, and believes
+//! nobody who says what was or what is not.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+use crate::support::{
+    AUTH, Authority, Client, Folder, Gateway, Redis, RedisSentinels, TLS_NAMES, Upstream, WATCHED,
+    claims, eventually, operate, response, run, sentinel, token, watch,
+};
+
+/// A route whose every request is counted, and refused where that cannot be.
+const COUNTED: &str = r#"
+[store.on_outage]
+limits = "refuse"
+[limits.user]
+key = ["header:x-user"]
+allow = ["1000000/1h"]
+[routes.all]
+path = "/*"
+upstream = "shop"
+limits = ["user"]
+"#;
+
+fn upstream() -> Upstream {
+    Upstream::replying(response("200 OK", "hello"))
+}
+
+fn start(url: &str, upstream: &Upstream, more: &str) -> Gateway {
+    // Deadlines are not the matter here, and the machine may be busy.
+    let store = format!("[store]\nurl = \"{url}\"\ntimeout = \"2s\"\nconnect_timeout = \"2s\"\n");
+    Gateway::start(&(store + more + &upstream.table("shop")))
+}
+
+fn ask(gateway: &Gateway) -> u16 {
+    Client::get(gateway.public, "/").header("X-User", "u").send().status
+}
+
+fn serves(gateway: &Gateway) {
+    eventually("requests are counted", || ask(gateway) == 200);
+}
+
+fn says(gateway: &Gateway, what: &str) {
+    eventually(&format!("it says {what:?}"), || gateway.stderr().contains(what));
+}
+
+/// What this server has of the gateway's connections, by their purposes.
+fn connections(server: &Redis) -> Vec<String> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let names = list.lines().filter_map(|line| line.split(" name=portcullis:").nth(1));
+    let purpose = |name: &str| name.split(' ').next()?.rsplit(':').next().map(str::to_owned);
+    let mut purposes: Vec<String> = names.filter_map(purpose).collect();
+    purposes.sort();
+    purposes.dedup();
+    purposes
+}
+
+/// Requests without end, until `story` is over: how many of them got another answer than 200.
+fn under_requests(gateway: &Gateway, story: impl FnOnce(&dyn Fn())) -> usize {
+    let (is_over, asked, failed) =
+        (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    let status = ask(gateway);
+                    assert!(matches!(status, 200 | 503), "{status}");
+                    failed.fetch_add(usize::from(status != 200), Ordering::SeqCst);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let more = || {
+            let before = asked.load(Ordering::SeqCst);
+            eventually("requests go on", || asked.load(Ordering::SeqCst) > before + 30);
+        };
+        more();
+        story(&more);
+        more();
+        is_over.store(true, Ordering::SeqCst);
+    });
+    failed.load(Ordering::SeqCst)
+}
+
+#[test]
+fn everything_moves_to_who_follows_the_dead() {
+    let (mut redis, upstream) = (RedisSentinels::start(), upstream());
+    let routes = r#"
+        cache_epochs = "follow"
+        [store.on_outage]
+        revocation_max_stale = "1m"
+        [limits.user]
+        key = ["claim:sub"]
+        allow = ["3/1h"]
+        [routes.api]
+        path = "/api"
+        upstream = "shop"
+        auth = "users"
+        limits = ["user"]
+        [routes.list]
+        path = "/list"
+        upstream = "shop"
+        auth = "users"
+        cache = { ttl = "1h", shared = true }
+    "#;
+    let gateway = start(&redis.url(), &upstream, &(routes.to_owned() + AUTH));
+    // Made once: a later one is not revoked.
+    let tokens = ["ada", "eve", "bob", "dan"].map(|user| (user, token(claims(user))));
+    let bearer = |user: &str| &tokens.iter().find(|(known, _)| *known == user).expect("a token").1;
+    let api = |user: &str| Client::get(gateway.public, "/api").bearer(bearer(user)).send().status;
+    let revoke = |user: &str| {
+        let body = format!("{{\"sub\":\"{user}\"}}");
+        operate(&gateway, "POST", "/v1/revocations", &body).status
+    };
+    assert_eq!((api("ada"), api("ada")), (200, 200));
+    assert_eq!((revoke("eve"), api("eve")), (201, 401));
+    let all = ["epochs", "requests", "revocations"];
+    eventually("all are connected", || connections(&redis.servers[0]) == all);
+    eventually("the replicas know all", || {
+        let replicas = redis.servers[1..].iter();
+        replicas.map(|it| it.cli(&["DBSIZE"])).all(|size| size == redis.servers[0].cli(&["DBSIZE"]))
+    });
+    redis.servers[0].kill();
+    let successor = &redis.servers[redis.successor(0)];
+    eventually("all are connected", || connections(successor) == all);
+    assert_eq!((api("ada"), api("ada")), (200, 429), "what was counted before counts");
+    assert_eq!(api("eve"), 401, "what was revoked stays revoked");
+    assert_eq!((revoke("dan"), api("dan")), (201, 401));
+    let list = || Client::get(gateway.public, "/list").bearer(bearer("bob")).send();
+    let cached = |expected: &str| {
+        let status = list().header("cache-status").expect("Cache-Status").to_owned();
+        status.contains(expected)
+    };
+    eventually("responses are stored", || cached("hit"));
+}
+
+#[test]
+fn requests_fail_no_longer_than_nobody_is_the_primary() {
+    let (mut redis, upstream) = (RedisSentinels::start(), upstream());
+    let gateway = start(&redis.url(), &upstream, COUNTED);
+    serves(&gateway);
+    redis.servers[0].kill();
+    eventually("a replica is promoted", || {
+        redis.servers[1..].iter().any(|server| server.cli(&["ROLE"]).starts_with("master"))
+    });
+    serves(&gateway);
+    let successor = redis.successor(0);
+    assert_eq!(ask(&gateway), 200, "and so when all sentinels know");
+    assert_eq!(connections(&redis.servers[successor]), ["requests"]);
+}
+
+#[test]
+fn a_planned_fail_over_costs_no_request() {
+    let (redis, upstream) = (RedisSentinels::start(), upstream());
+    let gateway = start(&redis.url(), &upstream, COUNTED);
+    serves(&gateway);
+    let failed = under_requests(&gateway, |more| {
+        let ordered = redis.sentinels[0].cli(&["SENTINEL", "FAILOVER", WATCHED]);
+        assert_eq!(ordered, "OK");
+        let successor = redis.successor(0);
+        eventually("it is asked", || connections(&redis.servers[successor]) == ["requests"]);
+        more();
+        eventually("the former one is left", || connections(&redis.servers[0]).is_empty());
+    });
+    assert_eq!(failed, 0);
+    let said = gateway.stderr();
+    assert!(!said.contains("the store is lost"), "{said}");
+}
+
+#[test]
+fn who_was_the_primary_and_comes_back_is_not_asked() {
+    let (redis, upstream) = (RedisSentinels::start(), upstream());
+    let gateway = start(&redis.url(), &upstream, COUNTED);
+    serves(&gateway);
+    redis.servers[0].stop_signal();
+    let successor = redis.successor(0);
+    serves(&gateway);
+    redis.servers[0].cont_signal();
+    let later = start(&redis.url(), &upstream, COUNTED);
+    for gateway in [&gateway, &later] {
+        assert_eq!(ask(gateway), 200);
+    }
+    eventually("nobody is connected to it", || connections(&redis.servers[0]).is_empty());
+    for _ in 0..30 {
+        assert_eq!((ask(&gateway), ask(&later)), (200, 200));
+    }
+    assert_eq!(connections(&redis.servers[0]), [""; 0]);
+    assert_eq!(connections(&redis.servers[successor]), ["requests"]);
+}
+
+#[test]
+fn a_primary_that_says_it_is_a_replica_is_left() {
+    let (redis, upstream) = (RedisSentinels::start_small(), upstream());
+    let gateway = start(&redis.url(), &upstream, COUNTED);
+    serves(&gateway);
+    let other = Redis::start();
+    let port = other.address().port().to_string();
+    // Without a fail-over, and while nobody asks.
+    assert_eq!(redis.servers[0].cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    says(&gateway, "the store is lost");
+    assert_eq!(ask(&gateway), 503);
+    assert_eq!(redis.servers[0].cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    serves(&gateway);
+}
+
+#[test]
+fn without_sentinels_the_primary_stays() {
+    let (mut redis, upstream) = (RedisSentinels::start(), upstream());
+    let gateway = start(&redis.url(), &upstream, COUNTED);
+    serves(&gateway);
+    let failed = under_requests(&gateway, |more| {
+        redis.sentinels.iter_mut().for_each(Redis::kill);
+        says(&gateway, "no sentinel answers");
+        more();
+        redis.sentinels.iter_mut().for_each(Redis::restart);
+        says(&gateway, "sentinels answer");
+    });
+    assert_eq!(failed, 0);
+    redis.servers[0].kill();
+    redis.successor(0);
+    serves(&gateway);
+}
+
+#[test]
+fn without_any_primary_it_is_as_without_redis() {
+    let upstream = upstream();
+    let folder = Folder::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("redis-sentinel://{closed}/{WATCHED}");
+    let gateway = start(&url, &upstream, COUNTED);
+    assert_eq!(ask(&gateway), 503);
+    says(&gateway, "a sentinel does not say where the primary is");
+    drop((gateway, folder));
+
+    let redis = Redis::start();
+    let mut late = sentinel(&redis, 1, &[]);
+    late.kill();
+    let gateway =
+        start(&format!("redis-sentinel://{}/{WATCHED}", late.address()), &upstream, COUNTED);
+    assert_eq!(ask(&gateway), 503);
+    late.restart();
+    serves(&gateway);
+    // One that does not watch this name.
+    let other = format!("redis-sentinel://{}/other", late.address());
+    says(&start(&other, &upstream, COUNTED), "No such master");
+}
+
+/// Something that answers as `answer` says to each command, and counts who connects.
+fn impostor(answer: impl Fn(&[String]) -> Vec<u8> + Send + Sync + 'static) -> Impostor {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let connected = Arc::new(AtomicUsize::new(0));
+    let (count, answer) = (Arc::clone(&connected), Arc::new(answer));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || serve(&stream, &*answer));
+        }
+    });
+    Impostor { address, connected }
+}
+
+struct Impostor {
+    address: SocketAddr,
+    connected: Arc<AtomicUsize>,
+}
+
+fn serve(stream: &TcpStream, answer: &dyn Fn(&[String]) -> Vec<u8>) -> Option<()> {
+    let mut from = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).ok()?;
+        let words: usize = line.trim().strip_prefix('*')?.parse().ok()?;
+        let mut command = Vec::new();
+        for _ in 0..words {
+            line.clear();
+            from.read_line(&mut line).ok()?;
+            let mut bytes = vec![0; line.trim().strip_prefix('$')?.parse::<usize>().ok()? + 2];
+            from.read_exact(&mut bytes).ok()?;
+            bytes.truncate(bytes.len() - 2);
+            command.push(String::from_utf8_lossy(&bytes).to_uppercase());
+        }
+        let mut to: &TcpStream = stream;
+        to.write_all(&answer(&command)).ok()?;
+    }
+}
+
+/// What a sentinel answers that says this of the primary.
+fn sentinel_saying(port: u16, epoch: u64) -> impl Fn(&[String]) -> Vec<u8> {
+    let fields = format!("ip 127.0.0.1 port {port} config-epoch {epoch}");
+    let words: Vec<String> =
+        fields.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    let primary = format!("*{}\r\n{}", words.len(), words.concat());
+    move |command| {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let answer = match *words {
+            ["HELLO", ..] => "*0\r\n",
+            ["SUBSCRIBE", ..] => "",
+            ["PING", ..] => "+PONG\r\n",
+            ["SENTINEL", "MASTER", ..] => &primary,
+            _ => "*0\r\n",
+        };
+        answer.as_bytes().to_vec()
+    }
+}
+
+#[test]
+fn who_lies_or_makes_no_sense_is_not_believed() {
+    let began = Instant::now();
+    let (mut redis, upstream) = (RedisSentinels::start(), upstream());
+    let replica = redis.servers[1].address().port();
+    let liar = impostor(sentinel_saying(replica, 1_000_000));
+    let babbler = impostor(|_| b"what is it?\r\n".to_vec());
+    let mute = impostor(|_| Vec::new());
+    let giant = impostor(|_| b"$99999999999\r\n".to_vec());
+    let odd = [&liar, &babbler, &mute, &giant];
+    let all: String = odd.iter().map(|it| format!("{},", it.address)).collect();
+    let url = redis.url().replace("redis-sentinel://", &format!("redis-sentinel://{all}"));
+    let gateway = start(&url, &upstream, COUNTED);
+    serves(&gateway);
+    let failed = under_requests(&gateway, |more| more());
+    assert_eq!(failed, 0);
+    assert_eq!(connections(&redis.servers[0]), ["requests"]);
+    redis.servers[0].kill();
+    redis.successor(0);
+    serves(&gateway);
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    for it in odd {
+        let connected = it.connected.load(Ordering::SeqCst);
+        assert!(connected <= 10 + 2 * seconds, "{connected} connections in {seconds} s");
+    }
+}
+
+#[test]
+fn one_that_was_away_is_outvoted() {
+    let upstream = upstream();
+    let (current, former) = (Redis::start(), Redis::start());
+    let saying = |server: &Redis, epoch| impostor(sentinel_saying(server.address().port(), epoch));
+    let (stale, one, another) = (saying(&former, 4), saying(&current, 5), saying(&current, 5));
+    let all = [&stale, &one, &another].map(|it| it.address.to_string()).join(",");
+    let gateway = start(&format!("redis-sentinel://{all}/{WATCHED}"), &upstream, COUNTED);
+    serves(&gateway);
+    assert_eq!(connections(&current), ["requests"]);
+    assert_eq!(connections(&former), [""; 0]);
+    // Two alone: the newer one is right.
+    let all = [&stale, &one].map(|it| it.address.to_string()).join(",");
+    let gateway = start(&format!("redis-sentinel://{all}/{WATCHED}"), &upstream, COUNTED);
+    serves(&gateway);
+    assert_eq!(connections(&former), [""; 0]);
+}
+
+#[test]
+fn sentinels_have_a_user_and_certificates_of_their_own() {
+    let authority = Authority::new();
+    let (redis, upstream) = (Redis::start(), upstream());
+    let folder = Folder::new();
+    watch(&folder, &redis, 1);
+    let certificate = authority.certificate(&TLS_NAMES);
+    let sentinel = Redis::start_sentinel_with_tls(folder, &certificate, &authority);
+    let folder = Folder::new();
+    folder.write("ca.pem", authority.pem());
+    folder.write("gateway.toml", format!("{COUNTED}{}", upstream.table("shop")));
+    let printed = run(&folder, &["acl", "--sentinel", "--user", "watcher"]);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let command = printed.stdout.replace("PASSWORD", "correct-horse");
+    let words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(sentinel.cli(&words), "OK", "{command}");
+    assert_eq!(sentinel.cli(&["ACL", "SETUSER", "default", "-subscribe", "-sentinel"]), "OK");
+
+    let config = |password: &str| {
+        format!(
+            "[store]\nurl = \"redis-sentinel://localhost:{}/{WATCHED}\"\ntimeout = \"2s\"\n\
+             [store.sentinel]\nusername = \"watcher\"\npassword = \"{password}\"\n\
+             [store.sentinel.tls]\nca_file = \"ca.pem\"\n{COUNTED}{}",
+            sentinel.tls_port(),
+            upstream.table("shop")
+        )
+    };
+    folder.write("gateway.toml", config("correct-horse"));
+    let checked = run(&folder, &["check", "--store"]);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);
+    let gateway = Gateway::start_in(folder, &config("correct-horse"));
+    serves(&gateway);
+    let log = sentinel.cli(&["ACL", "LOG"]);
+    assert!(!log.contains("watcher"), "rights are missing: {log}");
+
+    let folder = Folder::new();
+    folder.write("ca.pem", authority.pem());
+    let gateway = Gateway::start_in(folder, &config("wrong"));
+    says(&gateway, "WRONGPASS");
+    assert_eq!(ask(&gateway), 503);
+}
+
+#[test]
+fn the_example_of_the_page_works() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md"));
+    let page = page.expect("docs/redis.md");
+    let example = page.split("```").find(|block| block.contains("url = \"redis-sentinel://"));
+    let example = example.and_then(|block| block.strip_prefix("toml\n")).expect("an example");
+    let url = example.lines().find(|line| line.starts_with("url")).expect("a url");
+    let (redis, upstream) = (RedisSentinels::start_small(), upstream());
+    let own = format!("url = \"{}\"", redis.url());
+    assert!(url.ends_with(&format!("/{WATCHED}\"")), "{url}");
+    let config = example.replace(url, &own) + COUNTED + &upstream.table("shop");
+    serves(&Gateway::start(&config));
+}
+
+#[test]
+fn check_looks_at_sentinels_too() {
+    let small = RedisSentinels::start_small();
+    let upstream = upstream();
+    let check = |url: &str| {
+        let folder = Folder::new();
+        let config = format!("[store]\nurl = \"{url}\"\n{COUNTED}{}", upstream.table("shop"));
+        folder.write("gateway.toml", config);
+        run(&folder, &["check", "--store"])
+    };
+    let ran = check(&small.url());
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    for words in ["there are 1 sentinels", "names one sentinel", "store: ok"] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    let ran = check(&small.url().replace(WATCHED, "other"));
+    assert_eq!(ran.code, Some(3), "{}{}", ran.stdout, ran.stderr);
+    for words in ["No such master", "no sentinel of store.url says"] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    let ran = check(&format!("redis://{}", small.sentinels[0].address()));
+    assert!(ran.stdout.contains("redis-sentinel://"), "{}", ran.stdout);
+}
