@@ -35,18 +35,31 @@ impl<V> Room<V> {
     }
 
     pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
-        self.items.get_mut(*self.places.get(key)?).map(|(_, item)| item)
+        self.at_mut(self.place(key)?)
     }
 
-    /// Puts an item under a key, in place of the one that was there.
-    pub(crate) fn insert(&mut self, key: &str, item: V) {
-        if let Some(known) = self.get_mut(key) {
-            *known = item;
-            return;
+    /// Where an item is, until one is removed.
+    pub(crate) fn place(&self, key: &str) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// The item at a place.
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<&mut V> {
+        self.items.get_mut(place).map(|(_, item)| item)
+    }
+
+    /// Puts an item under a key, in place of the one that was there. Returns its place.
+    pub(crate) fn insert(&mut self, key: &str, item: V) -> usize {
+        if let Some(place) = self.place(key) {
+            if let Some(known) = self.at_mut(place) {
+                *known = item;
+            }
+            return place;
         }
-        let key: Arc<str> = key.into();
-        self.places.insert(Arc::clone(&key), self.items.len());
+        let (key, place) = (Arc::<str>::from(key), self.items.len());
+        self.places.insert(Arc::clone(&key), place);
         self.items.push((key, item));
+        place
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<V> {
@@ -129,13 +142,17 @@ mod tests {
     #[test]
     fn the_lowest_goes_and_what_has_no_rank_stays() {
         let mut room = Room::default();
-        (0..10_u32).for_each(|number| room.insert(&number.to_string(), number));
+        (0..10_u32).for_each(|number| {
+            room.insert(&number.to_string(), number);
+        });
         let lowest = |room: &Room<u32>| room.lowest(|key, item| (key != "0").then_some(*item));
         let gone = lowest(&room).and_then(|place| room.remove_at(place));
         assert_eq!(gone.map(|(_, item)| item), Some(1));
         assert_eq!(lowest(&Room::default()), None);
         let mut large = Room::default();
-        (0..10_000_u32).for_each(|number| large.insert(&number.to_string(), number));
+        (0..10_000_u32).for_each(|number| {
+            large.insert(&number.to_string(), number);
+        });
         let mean = (0..1000)
             .filter_map(|_| large.lowest(|_, item| Some(*item)).and_then(|at| large.items.get(at)))
             .map(|(_, item)| u64::from(*item))

@@ -12,7 +12,15 @@ use super::value::{Mistake, Read, duration_or_zero, echo, flag, header_name, str
 /// Longest time for which browsers remember an answer: the longest that any of them heeds.
 const MAX_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// What scripts may read of a response, beside what they always may: what the gateway adds to it.
-const EXPOSED: [&str; 4] = ["ratelimit", "ratelimit-policy", "retry-after", "x-request-id"];
+const EXPOSED: [&str; 7] = [
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-request-id",
+];
 
 /// `cors = { … }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +71,12 @@ pub(super) fn read(cors: &mut Section<'_>) -> Cors {
     if credentials && origins == Origins::All {
         let what = "would let every page act with the cookies of its visitor";
         cors.problem("credentials", what, "name the origins, or leave credentials out");
+    }
+    for (key, names) in [("headers", &headers), ("expose", &expose)] {
+        if credentials && names.iter().any(|name| name == "*") {
+            let what = "has \"*\", which browsers read as a name where credentials come along";
+            cors.problem(key, what, "name the fields");
+        }
     }
     Cors {
         origins,

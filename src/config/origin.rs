@@ -18,15 +18,17 @@ pub struct Origin {
 impl Origin {
     /// Whether it covers the value of an `Origin` field.
     pub fn covers(&self, origin: &[u8]) -> bool {
-        let origin = origin.to_ascii_lowercase();
-        let Some(rest) = origin.strip_prefix(self.begin.as_bytes()) else { return false };
-        match &self.end {
-            None => rest.is_empty(),
-            // Labels of a host alone: what stands there is no port and no path.
-            Some(end) => rest
-                .strip_suffix(end.as_bytes())
-                .is_some_and(|labels| !labels.is_empty() && labels.iter().all(is_of_labels)),
+        let Some((begin, rest)) = origin.split_at_checked(self.begin.len()) else { return false };
+        if !begin.eq_ignore_ascii_case(self.begin.as_bytes()) {
+            return false;
         }
+        let Some(end) = &self.end else { return rest.is_empty() };
+        let labels = rest.len().saturating_sub(end.len());
+        // Labels of a host alone: what stands there is no port and no path.
+        rest.split_at_checked(labels).is_some_and(|(labels, rest)| {
+            let is_end = rest.eq_ignore_ascii_case(end.as_bytes());
+            is_end && !labels.is_empty() && labels.iter().all(is_of_labels)
+        })
     }
 }
 
@@ -46,6 +48,11 @@ pub(super) fn origin(value: &DeValue<'_>) -> Read<Origin> {
     let host = host.strip_prefix("*.").unwrap_or(host);
     if !is_scheme || host.contains('*') || Authority::parse(host.as_bytes()).is_none() {
         return Err(wrong());
+    }
+    if (scheme == "http" && host.ends_with(":80")) || (scheme == "https" && host.ends_with(":443"))
+    {
+        let what = format!("{} would never match: browsers leave that port out", echo(&text));
+        return Err(Mistake::new(what, "write it without the port"));
     }
     Ok(match text.split_once('*') {
         None => Origin { begin: text, end: None },
@@ -81,7 +88,15 @@ mod tests {
         ] {
             assert_eq!(origin.covers(given.as_bytes()), covered, "{origin:?} {given}");
         }
-        for wrong in ["shop.example.com", "https://", "ftp://a", "https://*", "https://a/b", "*"] {
+        for wrong in [
+            "shop.example.com",
+            "https://",
+            "ftp://a",
+            "https://*",
+            "https://a/b",
+            "*",
+            "https://a:443",
+        ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

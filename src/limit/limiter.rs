@@ -5,6 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -15,7 +16,7 @@ use super::receipt::Correction;
 use super::releases::{self, Releases};
 use super::slot_check::SlotCheck;
 use super::slots::{HeldSlots, LeaseRenewal};
-use super::stand_in::Debt;
+use super::stand_in::{Debt, StandIn};
 use super::state::State;
 use crate::background::Background;
 use crate::base::instance;
@@ -32,10 +33,10 @@ const RENEWALS_MAX: usize = 64;
 const ANNOUNCED_EVERY: Duration = Duration::from_secs(2);
 /// How long it counts after that.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
-/// How many keys one message to the store settles after an outage.
+/// How many keys the store is told of at once after an outage.
 const SETTLED_AT_ONCE: usize = 32;
-/// How many such messages follow each other until the next look, for the store's sake.
-const SETTLED_PER_LOOK: usize = 150;
+/// How many until the next look, for the store's sake.
+const SETTLED_PER_LOOK: usize = 5000;
 
 /// See the module.
 #[derive(Debug)]
@@ -94,21 +95,50 @@ impl Limiter {
         }
     }
 
-    /// Tells the store what was counted in its place. What it does not take is owed on.
-    pub async fn pay(&self, debt: Debt) -> bool {
-        let paid = self.store.take(debt.charges()).await.is_ok();
-        if paid {
-            self.metrics.limit_reconciled_units.inc_by(debt.units());
-        } else {
-            self.state.stand_in.put_back(&debt);
+    /// What this node counted for these keys in the store's place, where the store can be told. It
+    /// is taken for told, so it must be given to [`Self::pay`].
+    pub fn debt(&self, keys: &[String]) -> Option<Debt> {
+        let stand_in = &self.state.stand_in;
+        let can_pay = stand_in.owes() && self.store.is_connected();
+        if can_pay { stand_in.debt(keys) } else { None }
+    }
+
+    /// Tells the store what was counted in its place. What does not reach it is owed on; what it
+    /// does not answer is not, because it may be carried out yet.
+    pub async fn pay(&self, debt: Debt) {
+        let mut owing = Owing { stand_in: &self.state.stand_in, debt: Some(debt) };
+        let Some(debt) = &owing.debt else { return };
+        match self.store.take(debt.charges()).await {
+            Ok(_) => {
+                self.metrics.limit_reconciled_units.inc_by(debt.units());
+                owing.debt = None;
+            }
+            Err(StoreError::Unavailable) => {}
+            Err(_) => {
+                self.metrics.store_failed("limits");
+                owing.debt = None;
+            }
         }
-        paid
+    }
+
+    /// The same of keys that nobody asks for.
+    async fn pay_all(&self) {
+        let debtors = self.state.stand_in.debtors(SETTLED_PER_LOOK);
+        for some in debtors.chunks(SETTLED_AT_ONCE) {
+            if !self.store.is_connected() {
+                return;
+            }
+            // Each for itself: they may lie on different servers, of which one is away.
+            let debts = some.iter().filter_map(|key| self.debt(std::slice::from_ref(key)));
+            join_all(debts.map(|debt| self.pay(debt))).await;
+        }
     }
 
     /// Sends what is still to be given back, for `limit` at most: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
         let sent = self.releases.send(&self.store, &self.metrics);
-        let _ = tokio::time::timeout(limit, sent).await;
+        let told = async { tokio::join!(sent, self.pay_all()) };
+        let _ = tokio::time::timeout(limit, told).await;
     }
 
     /// What some counters have left, for operators.
@@ -210,6 +240,20 @@ impl Drop for SlotGuard {
     }
 }
 
+/// A debt on its way. Whoever stops waiting has not paid.
+struct Owing<'a> {
+    stand_in: &'a StandIn,
+    debt: Option<Debt>,
+}
+
+impl Drop for Owing<'_> {
+    fn drop(&mut self) {
+        if let Some(debt) = self.debt.take() {
+            self.stand_in.owe(debt.charges());
+        }
+    }
+}
+
 /// Renews the leases of requests that take long, until the limiter is gone.
 async fn renew_leases(limiter: Weak<Limiter>) {
     let mut ticks = tokio::time::interval(RENEWAL_INTERVAL);
@@ -230,15 +274,30 @@ async fn renew_leases(limiter: Weak<Limiter>) {
 
 /// Says that this gateway is there, and learns how many are, until the limiter is gone.
 async fn announce(limiter: Weak<Limiter>, gateways: String) {
+    // Hosts and process ids may be the same in two containers.
+    let name = format!("{}-{:08x}", instance::name(), fastrand::u32(..));
+    let mut has_warned = false;
     let mut ticks = tokio::time::interval(ANNOUNCED_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(limiter) = limiter.upgrade() else { return };
-        let heard = limiter.store.announce(&gateways, instance::name(), ANNOUNCED_FOR).await;
-        if let Ok(count) = heard {
-            limiter.state.fleet.note(count);
-            limiter.metrics.gateways_seen.set(limiter.state.fleet.seen().into());
+        match limiter.store.announce(&gateways, &name, ANNOUNCED_FOR).await {
+            Ok(count) => {
+                let State { fleet, stand_in, .. } = &limiter.state;
+                fleet.note(count);
+                stand_in.hear();
+                limiter.metrics.gateways_seen.set(fleet.seen().into());
+            }
+            Err(StoreError::Refused(why)) if !has_warned => {
+                has_warned = true;
+                tracing::warn!(
+                    "Redis does not let gateways count each other, so store.on_outage.nodes alone \
+                     says how many share a limit while it is away: {why}\n    help: give its user \
+                     the rights that `portcullis acl` prints"
+                );
+            }
+            Err(_) => {}
         }
     }
 }
@@ -250,15 +309,7 @@ async fn reconcile(limiter: Weak<Limiter>) {
     loop {
         ticks.tick().await;
         let Some(limiter) = limiter.upgrade() else { return };
-        for _ in 0..SETTLED_PER_LOOK {
-            if !limiter.store.is_connected() {
-                break;
-            }
-            let Some(debt) = limiter.state.stand_in.any_debt(SETTLED_AT_ONCE) else { break };
-            if !limiter.pay(debt).await {
-                break;
-            }
-        }
+        limiter.pay_all().await;
     }
 }
 

@@ -116,12 +116,13 @@ impl Correction {
     pub async fn carry_out(&self, store: &Store, state: &State) -> Result<(), StoreError> {
         let CountedAt { store: at, here_us, is_owed } = &self.at;
         let (refunds, dues) = (self.refunds.charges(), self.dues.charges());
+        if let Some(here_us) = here_us {
+            state.stand_in.refund(refunds, *here_us, *is_owed);
+        }
+        let mut carried_out = Ok(());
         if !refunds.keys.is_empty() {
-            if let Some(here_us) = here_us {
-                state.stand_in.refund(refunds, *here_us, *is_owed);
-            }
             if let Some(at) = at {
-                store.refund(refunds, at).await?;
+                carried_out = store.refund(refunds, at).await;
             }
             state.forget_denied(&self.refunds.keys);
         }
@@ -129,11 +130,16 @@ impl Correction {
             if here_us.is_some() {
                 state.stand_in.charge(dues, *is_owed);
             }
-            if at.is_some() {
-                store.take(dues).await?;
+            if at.is_some()
+                && let Err(error) = store.take(dues).await
+            {
+                if here_us.is_some() && error == StoreError::Unavailable {
+                    state.stand_in.owe(dues);
+                }
+                carried_out = Err(error);
             }
         }
-        Ok(())
+        carried_out
     }
 }
 

@@ -10,7 +10,7 @@
 //! asked for again: otherwise the window over the return would admit up to L once more.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ use crate::store::{ChargeReply, ChargedAt, Charges, Mode, Window, WindowSet};
 
 /// How many of the old are looked at for each new one, so that what is over does not stay.
 const LOOKS_AT_OLD: usize = 2;
+/// How many of them are looked at from time to time, so that little stays when nothing new comes.
+const LOOKS_AT_ONCE: usize = 1000;
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct StandIn {
     counters: Mutex<Counters>,
     /// Whether anything is owed: looked at for every request.
     owes: AtomicBool,
+    /// Counts how often the store was heard of: what a share was made for is over then.
+    heard: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +51,17 @@ struct Counter {
     log: WindowLog,
     /// The most that is admitted here within the window while the store is away; nothing while it
     /// answers.
-    share: Option<u32>,
+    share: Option<Share>,
+}
+
+/// A share, and what it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    units: u32,
+    /// Of which limit: callers of several tiers may have one key.
+    limit: u32,
+    /// In which outage.
+    heard: u32,
 }
 
 /// What some keys owe to the store, as charges that nobody may refuse.
@@ -81,6 +95,17 @@ impl StandIn {
             started: Instant::now(),
             counters: Mutex::default(),
             owes: AtomicBool::new(false),
+            heard: AtomicU32::new(0),
+        }
+    }
+
+    /// The store answers. Counters that are over are forgotten, a few at a time.
+    pub(super) fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        let mut counters = self.lock();
+        let now_us = self.now_us();
+        for _ in 0..LOOKS_AT_ONCE {
+            counters.forget_old(now_us);
         }
     }
 
@@ -120,24 +145,28 @@ impl StandIn {
         is_owed: bool,
     ) -> (WindowSet, ChargeReply) {
         let mut counters = self.lock();
-        let now_us = self.now_us();
+        let (now_us, heard) = (self.now_us(), self.heard.load(Ordering::Relaxed));
         let (mut shares, mut states) = (Vec::new(), Vec::new());
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             let mut unknown = Counter::new(window);
             let counter = counters.room.get_mut(key).unwrap_or(&mut unknown);
-            let share = Window { limit: counter.share_of(window, nodes, now_us), ..*window };
-            states.push(counter.log.state(&share, now_us, share.cost));
-            shares.push(share);
+            let share = counter.share_of(window, nodes, (now_us, heard));
+            // What is asked for fits into it once.
+            let limit = share.units.max(window.cost).clamp(1, window.limit.max(1));
+            let window = Window { limit, ..*window };
+            states.push(counter.log.state(&window, now_us, window.cost));
+            shares.push((window, share));
         }
         let pairs = || shares.iter().zip(&states);
-        let allowed = !pairs().any(|(share, state)| share.refuses(state));
+        let allowed = !pairs().any(|((window, _), state)| window.refuses(state));
         if allowed {
-            for ((key, window), (share, state)) in
+            for ((key, window), ((_, share), state)) in
                 charges.keys.iter().zip(&charges.set.windows).zip(pairs())
             {
-                if share.charges(state)
+                if window.charges(state)
                     && let Some(counter) = counters.of(key, window, self.keys_max, now_us)
                 {
+                    counter.share = Some(*share);
                     counter.log.charge(window, now_us, window.cost);
                     if is_owed {
                         counters.owe(key, window.cost);
@@ -147,7 +176,7 @@ impl StandIn {
             self.owes.store(!counters.owed.is_empty(), Ordering::Relaxed);
         }
         let reply = ChargeReply { allowed, at: ChargedAt::of(now_us), windows: states };
-        (WindowSet::new(shares), reply)
+        (WindowSet::new(shares.into_iter().map(|(window, _)| window).collect()), reply)
     }
 
     /// Charges what was spent already; `is_owed` says that the store is to be told of it.
@@ -170,10 +199,12 @@ impl StandIn {
     pub(super) fn refund(&self, charges: Charges<'_>, at_us: u64, is_owed: bool) {
         let mut counters = self.lock();
         for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
-            if let Some(counter) = counters.room.get_mut(key) {
-                counter.log.refund(window, at_us, window.cost);
-            }
-            if is_owed && let Some(owed) = counters.owed.get_mut(key) {
+            let counter = counters.room.get_mut(key);
+            let is_given = counter.is_some_and(|it| it.log.refund(window, at_us, window.cost));
+            if is_given
+                && is_owed
+                && let Some(owed) = counters.owed.get_mut(key)
+            {
                 *owed = owed.saturating_sub(window.cost);
             }
         }
@@ -186,9 +217,14 @@ impl StandIn {
         counters.owed.remove(key);
     }
 
-    /// What these keys owe. It is taken for paid, unless it comes back by [`Self::put_back`].
+    /// Whether any key owes something.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Relaxed)
+    }
+
+    /// What these keys owe. It is taken for paid, unless it comes back by [`Self::owe`].
     pub(super) fn debt(&self, keys: &[String]) -> Option<Debt> {
-        if !self.owes.load(Ordering::Relaxed) {
+        if !self.owes() {
             return None;
         }
         let mut counters = self.lock();
@@ -197,22 +233,18 @@ impl StandIn {
         Debt::of(owed)
     }
 
-    /// What up to `most` of all keys owe, as [`Self::debt`].
-    pub(super) fn any_debt(&self, most: usize) -> Option<Debt> {
-        if !self.owes.load(Ordering::Relaxed) {
-            return None;
-        }
-        let keys: Vec<String> = self.lock().owed.keys().take(most).cloned().collect();
-        self.debt(&keys)
+    /// Up to so many keys that owe something.
+    pub(super) fn debtors(&self, most: usize) -> Vec<String> {
+        self.lock().owed.keys().take(most).cloned().collect()
     }
 
-    /// The store did not take it.
-    pub(super) fn put_back(&self, debt: &Debt) {
+    /// The store is to be told of this later.
+    pub(super) fn owe(&self, charges: Charges<'_>) {
         let mut counters = self.lock();
-        for (key, window) in debt.keys.iter().zip(&debt.set.windows) {
+        for (key, window) in charges.keys.iter().zip(&charges.set.windows) {
             counters.owe(key, window.cost);
         }
-        self.owes.store(true, Ordering::Relaxed);
+        self.owes.store(!counters.owed.is_empty(), Ordering::Relaxed);
     }
 
     fn now_us(&self) -> u64 {
@@ -229,12 +261,17 @@ impl Counter {
         Self { window: *window, log: WindowLog::default(), share: None }
     }
 
-    /// The share of this node, one of `nodes`. It stays what it was when the store went away; what
-    /// is asked for fits into it once.
-    fn share_of(&mut self, window: &Window, nodes: u32, now_us: u64) -> u32 {
-        let used = self.log.used_in(window, now_us);
-        let share = *self.share.get_or_insert_with(|| (window.limit / nodes.max(1)).max(used));
-        share.max(window.cost).clamp(1, window.limit.max(1))
+    /// The share of this node, one of `nodes`. It stays what it was when the store went away: made
+    /// anew, it is never larger, because no more than it was used.
+    fn share_of(&mut self, window: &Window, nodes: u32, (now_us, heard): (u64, u32)) -> Share {
+        let limit = window.limit;
+        if let Some(share) = self.share.filter(|it| it.limit == limit && it.heard == heard) {
+            return share;
+        }
+        let units = (limit / nodes.max(1)).max(self.log.used_in(window, now_us));
+        let share = Share { units, limit, heard };
+        self.share = Some(share);
+        share
     }
 }
 
@@ -244,20 +281,21 @@ impl Counters {
         if window.cost == 0 {
             return None;
         }
-        if !self.room.contains(key) {
-            self.make_room(most, now_us);
-            self.room.insert(key, Counter::new(window));
-        }
-        let counter = self.room.get_mut(key)?;
+        let place = match self.room.place(key) {
+            Some(place) => place,
+            None => {
+                self.make_room(most, now_us);
+                self.room.insert(key, Counter::new(window))
+            }
+        };
+        let counter = self.room.at_mut(place)?;
         counter.window = *window;
         Some(counter)
     }
 
     fn make_room(&mut self, most: usize, now_us: u64) {
         for _ in 0..LOOKS_AT_OLD {
-            if let Some(at) = self.room.any(|it| it.log.is_idle(&it.window, now_us)) {
-                self.remove_at(at);
-            }
+            self.forget_old(now_us);
         }
         while self.room.len() >= most.max(1) {
             let rank = |_: &str, it: &Counter| Some(it.log.rank(&it.window, now_us));
@@ -267,6 +305,13 @@ impl Counters {
             {
                 self.evicted += 1;
             }
+        }
+    }
+
+    /// Looks at one of them, and forgets it if it is over.
+    fn forget_old(&mut self, now_us: u64) {
+        if let Some(at) = self.room.any(|it| it.log.is_idle(&it.window, now_us)) {
+            self.remove_at(at);
         }
     }
 

@@ -6,7 +6,7 @@ use super::local::LocalLimits;
 use super::refused::Refused;
 use super::sessions::KnownSessions;
 use super::slots::Slots;
-use super::stand_in::{Debt, StandIn};
+use super::stand_in::StandIn;
 
 /// What this node knows of limits: its own counters, what the store refused a moment ago, and the
 /// counters that stand in while the store is away.
@@ -42,12 +42,6 @@ impl State {
             slots: Slots::default(),
             sessions: KnownSessions::default(),
         }
-    }
-
-    /// What this node counted for these keys in the store's place, and the store was not told of.
-    /// It is taken for told.
-    pub fn debt(&self, keys: &[String]) -> Option<Debt> {
-        self.stand_in.debt(keys)
     }
 
     /// How many counters gave way to others, of those that count while the store is away.

@@ -225,7 +225,9 @@ impl<'a, 'h> Checks<'a, 'h> {
             (None, Mode::Charge) => {
                 let questions = self.questions(None);
                 let gateway = self.request.gateway();
-                let (answers, took) = match self.debt() {
+                let charged = self.charges.as_ref();
+                let debt = charged.and_then(|charges| gateway.limits.debt(charges.keys()));
+                let (answers, took) = match debt {
                     None => gateway.ask(&questions).await,
                     // Rare: boxed, it takes no room in the other requests. Sent first, so that the
                     // store has counted it when it judges.
@@ -244,11 +246,6 @@ impl<'a, 'h> Checks<'a, 'h> {
         if self.mode == Mode::Peek {
             self.forecasts = Some(Box::new(self.forecast()));
         }
-    }
-
-    /// What this node counted in the store's place for the keys that it asks about.
-    fn debt(&self) -> Option<limit::Debt> {
-        self.request.gateway().limits.state.debt(self.charges.as_ref()?.keys())
     }
 
     /// Asks a store that only looks.
@@ -361,7 +358,9 @@ impl<'a, 'h> Checks<'a, 'h> {
             (false, ..) | (true, true, LimitOutage::Allow) => "off",
             (true, false, _) => "pass",
             (true, true, LimitOutage::Local) => {
-                self.request.gateway().observer.metrics.limit_local.inc();
+                if self.mode == Mode::Charge && error(&self.answers.charges).is_some() {
+                    self.request.gateway().observer.metrics.limit_local.inc();
+                }
                 "local"
             }
             (true, true, LimitOutage::Refuse) => "refused",

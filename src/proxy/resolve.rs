@@ -16,6 +16,7 @@ use crate::base::facts::Target;
 use crate::config::Cors;
 use crate::forwarding::client;
 use crate::guard::{self, Inspected};
+use crate::limit::Exceeded;
 use crate::plan::{Plan, Route};
 use crate::route::NoRoute;
 use crate::{auth, cache, cors};
@@ -62,6 +63,9 @@ pub(super) fn resolve<'a>(
         resolved.origin = cors::origin(&head.headers).cloned();
     }
     if let Some(policy) = preflight {
+        if route.limits.blocks(resolved.client.address) {
+            return Err(Exceeded::Blocked.into());
+        }
         let fields = cors::preflight(policy, head)?;
         return Ok(Resolution::Answer(answer(received, resolved, StatusCode::NO_CONTENT, fields)));
     }
@@ -85,13 +89,18 @@ fn find<'p>(
     asked: &Target,
     head: &Parts,
 ) -> Result<(&'p Arc<Route>, Option<&'p Cors>), NoRoute> {
-    if let Some(method) = cors::asked(head)
-        && let Ok(route) = plan.find(asked, &method)
+    let preflight = cors::asked(head).map(|method| plan.find(asked, &method));
+    if let Some(Ok(route)) = preflight
         && let Some(policy) = &route.written.cors
     {
         return Ok((route, Some(policy)));
     }
-    Ok((plan.find(asked, &head.method)?, None))
+    let route = plan.find(asked, &head.method)?;
+    match preflight {
+        // What is asked about would be refused: that is the answer, and not the upstream's.
+        Some(Err(no_route)) if route.written.cors.is_some() => Err(no_route),
+        _ => Ok((route, None)),
+    }
 }
 
 /// Whether TLS asks something else of the host's clients than it asked on this connection.

@@ -177,15 +177,15 @@ impl WindowLog {
 
     /// Gives back `cost` from the cell that holds the charge made at `at_us`. Taking it from a
     /// newer cell would let that cell's events be forgotten too early.
-    /// A charge that has left the window gives nothing back.
-    pub fn refund(&mut self, window: &Window, at_us: u64, cost: u32) {
+    /// A charge that has left the window gives nothing back. Returns whether one did.
+    pub fn refund(&mut self, window: &Window, at_us: u64, cost: u32) -> bool {
         let cost = u64::from(cost);
         let index = self.cells.partition_point(|&(at, _)| at < at_us);
         let before = if index == 0 { self.base } else { self.cells[index - 1].1 };
-        let Some(&(newest, total)) = self.cells.get(index) else { return };
+        let Some(&(newest, total)) = self.cells.get(index) else { return false };
         let size = total - before;
         if newest / window.quantum_us != at_us / window.quantum_us || size < cost {
-            return;
+            return false;
         }
         for cell in self.cells.iter_mut().skip(index) {
             cell.1 -= cost;
@@ -195,6 +195,7 @@ impl WindowLog {
             // without bound.
             self.cells.remove(index);
         }
+        true
     }
 
     /// Whether nothing in the log counts any more.

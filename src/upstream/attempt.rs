@@ -45,7 +45,8 @@ impl From<NoAnswer> for Failure {
             NoAnswer::Unconnected(failure) => failure,
             NoAnswer::OutOfTime => Self::ConnectTimeout,
             NoAnswer::Exchanged { why, .. } => match why {
-                Unanswered::Unsent | Unanswered::Withdrawn => Self::Broken(None),
+                Unanswered::Unsent => Self::Broken(None),
+                Unanswered::Withdrawn => Self::Withdrawn,
                 Unanswered::TurnedAway(error) => Self::TurnedAway(error),
                 Unanswered::Lost(error) => Self::lost(error),
                 Unanswered::Reset(error) => Self::Broken(Some(error)),
@@ -151,7 +152,8 @@ struct Tries {
     /// How often the request was sent again though a server may have read it.
     repeats: usize,
     /// The end of the attempt after which it was sent once more: a server may have read it, and
-    /// acted on it. Only a new connection will do then, as pooled ones are as old as that one.
+    /// acted on it. Where it brought no answer only a new connection will do, as pooled ones are as
+    /// old as that one.
     read: Option<Box<End>>,
     /// The servers that took nothing of it, by their index.
     refused: Vec<usize>,
@@ -162,8 +164,10 @@ struct Tries {
 }
 
 impl Tries {
+    /// Whether a pooled connection will do; not where one as old may have lost the request.
     fn may_reuse(&self) -> bool {
-        self.read.is_none() && self.stale < STALE_MAX
+        let was_lost = matches!(self.read.as_deref(), Some(Err(_)));
+        !was_lost && self.stale < STALE_MAX
     }
 
     /// The next server, where this one took nothing or has answered something that is a reason to

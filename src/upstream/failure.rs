@@ -32,6 +32,9 @@ pub enum Failure {
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
     Broken(#[source] Option<ConnectionError>),
+    /// The body broke off, or was withdrawn, before the response: no server is to blame.
+    #[error("the request was withdrawn before the upstream answered")]
+    Withdrawn,
     /// Every server that was asked says that it has not looked at the request.
     #[error("the upstream turned the request away")]
     TurnedAway(#[source] ConnectionError),
@@ -158,6 +161,7 @@ impl Failure {
         match self {
             Self::Timeout
             | Self::Broken(_)
+            | Self::Withdrawn
             | Self::CutOff(_)
             | Self::HeadTooLarge
             | Self::Malformed(_) => Consequence { may_have_acted: true, ..unread },

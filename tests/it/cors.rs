@@ -24,6 +24,11 @@ fn stage(cors: &str) -> (Gateway, Upstream) {
          cache = {{ ttl = \"1m\" }}\n\
          [routes.scarce]\npath = \"/scarce\"\nupstream = \"shop\"\nlimits = [\"one\"]\n\
          cors = {cors}\n\
+         [limits.none]\nkey = [\"address\"]\nallow = [\"1/1h\"]\nblock = [\"127.0.0.0/8\"]\n\
+         [routes.blocked]\npath = \"/blocked\"\nupstream = \"shop\"\nlimits = [\"none\"]\n\
+         cors = {cors}\n\
+         [routes.both]\npath = \"/both\"\nmethods = [\"GET\", \"OPTIONS\"]\n\
+         upstream = \"shop\"\ncors = {cors}\n\
          [routes.other]\npath = \"/other\"\nupstream = \"shop\"\n",
         upstream.table("shop"),
     ));
@@ -68,6 +73,10 @@ fn a_preflight_is_answered_without_a_token_and_without_the_upstream() {
     // What no route takes is no preflight's business, and neither is what has no cors.
     assert_eq!(preflight(&gateway, "/api/1", SHOP, "POST").status, 405);
     assert_eq!(preflight(&gateway, "/nothing", SHOP, "GET").status, 404);
+    assert_eq!(preflight(&gateway, "/both", SHOP, "PUT").status, 405);
+    assert_eq!(preflight(&gateway, "/both", SHOP, "GET").status, 204);
+    assert_eq!(preflight(&gateway, "/blocked", SHOP, "GET").status, 403);
+    assert_eq!(upstream.seen(), 0);
     assert_eq!(preflight(&gateway, "/other", SHOP, "GET").text(), "/other");
     // Nor is an OPTIONS that asks about nothing.
     let plain = Client::request(gateway.public, "OPTIONS", "/open/1").header("Origin", SHOP).send();
@@ -127,7 +136,19 @@ fn refusals_can_be_read_by_the_page_too() {
 }
 
 #[test]
-fn what_is_stored_for_one_page_is_read_by_another_as_its_own() {
+fn what_is_stored_names_the_page_that_asks_and_no_other() {
+    let quiet = Upstream::replying(response("200 OK", "one for all"));
+    let gateway = Gateway::start(&format!(
+        "{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\ncache = {{ ttl = \"1m\" }}\n\
+         cors = {{ origins = [\"https://shop.test\", \"https://b.test\"] }}\n",
+        quiet.table("shop")
+    ));
+    for origin in [SHOP, "https://b.test", SHOP] {
+        let answer = Client::get(gateway.public, "/1").header("Origin", origin).send();
+        assert_eq!((answer.text().as_str(), allowed(&answer)), ("one for all", Some(origin)));
+    }
+    assert_eq!(quiet.seen(), 1, "one copy serves all pages");
+
     let (gateway, upstream) = stage("{ origins = [\"https://shop.test\", \"https://b.test\"] }");
     for origin in [SHOP, "https://b.test", SHOP] {
         let answer = Client::get(gateway.public, "/open/1").header("Origin", origin).send();

@@ -169,6 +169,13 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[routes.r]", "cors = { origins = ['*'], max_age = '3h' }", "browsers", "\"2h\""),
     ("[routes.r]", "cors = { origins = ['*'], headers = ['a b'] }", "header name", "x-user-id"),
     ("[routes.r]", "cors = { origins = ['*'], expose = ['*,'] }", "header name", "x-user-id"),
+    ("[routes.r]", "cors = { origins = ['https://a:443'] }", "never match", "without the"),
+    (
+        "[routes.r]",
+        "cors = { origins = ['https://a'], credentials = true, expose = ['*'] }",
+        "browsers read as a name",
+        "name the fields",
+    ),
     ("[routes.r]", "cache = true", "must be a table, is a boolean", "cache = { … }, or [routes.r."),
     ("[routes.r]", "cache = { time = '5m' }", "r.cache.time: unknown key", "ttl, "),
     ("[routes.r]", "cache = { partition = ['role'] }", "cannot part a cache", "claim:NAME"),

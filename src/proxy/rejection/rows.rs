@@ -288,7 +288,7 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
             .bound(Bound::UpstreamRequests),
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
             .bound(Bound::Upstream("response_timeout")),
-        Failure::Broken(_) | Failure::TurnedAway(_) => {
+        Failure::Broken(_) | Failure::Withdrawn | Failure::TurnedAway(_) => {
             row(StatusCode::BAD_GATEWAY, "upstream_broken", bad).in_grpc(reset)
         }
         Failure::CutOff(_) => row(StatusCode::BAD_GATEWAY, "upstream_cut_off", bad).in_grpc(reset),
