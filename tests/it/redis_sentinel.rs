@@ -374,7 +374,8 @@ fn sentinels_have_a_user_and_certificates_of_their_own() {
 
     let config = |password: &str| {
         format!(
-            "[store]\nurl = \"redis-sentinel://localhost:{}/{WATCHED}\"\ntimeout = \"2s\"\n\
+            "[store]\nurl = \"redis-sentinel://localhost:{}/{WATCHED}\"\ntimeout = \"5s\"\n\
+             connect_timeout = \"5s\"\n\
              [store.sentinel]\nusername = \"watcher\"\npassword = \"{password}\"\n\
              [store.sentinel.tls]\nca_file = \"ca.pem\"\n{COUNTED}{}",
             sentinel.tls_port(),
