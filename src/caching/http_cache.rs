@@ -150,9 +150,9 @@ impl HttpCache {
         let purged = self.purge(&hard(&invalidation.epochs)).await;
         let epochs = std::mem::take(&mut invalidation.epochs);
         if let Err(error) = purged {
-            tracing::warn!(%error, "an invalidation waits for the store");
             self.metrics.store_failed("invalidation");
             self.pending.add(epochs, &self.base);
+            self.pending.tell(&error);
         }
     }
 
@@ -231,10 +231,10 @@ impl HttpCache {
 
     /// Carries out the purges that wait.
     pub async fn settle(&self) {
-        if let Some(settling) = self.pending.begin()
-            && self.purge(&hard(&settling.epochs)).await.is_ok()
-        {
-            settling.done();
+        let Some(settling) = self.pending.begin() else { return };
+        match self.purge(&hard(&settling.epochs)).await {
+            Ok(_) => settling.done(),
+            Err(error) => self.pending.tell(&error),
         }
     }
 

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::store::StoreError;
+
 /// Most purges that wait for the store; beyond it the whole cache is purged at once.
 const PENDING_MAX: usize = 32;
 
@@ -22,6 +24,8 @@ struct Waiting {
     /// not taken for done.
     epochs: Vec<(u64, String)>,
     additions: u64,
+    /// Whether the log says that some wait.
+    is_told: bool,
 }
 
 impl PendingPurges {
@@ -43,6 +47,14 @@ impl PendingPurges {
             waiting.epochs = vec![(waiting.additions, base.to_owned())];
         }
         self.any.store(true, Ordering::Release);
+    }
+
+    /// Says once that some wait, until none does.
+    pub(super) fn tell(&self, error: &StoreError) {
+        let mut waiting = self.lock();
+        if !waiting.epochs.is_empty() && !std::mem::replace(&mut waiting.is_told, true) {
+            tracing::warn!(%error, "an invalidation waits for the store");
+        }
     }
 
     /// What waits, for the one who gets to carry it out.
@@ -72,7 +84,11 @@ impl Settling<'_> {
     pub(super) fn done(&self) {
         let mut waiting = self.pending.lock();
         waiting.epochs.retain(|(number, _)| *number > self.upto);
-        self.pending.any.store(!waiting.epochs.is_empty(), Ordering::Release);
+        let is_empty = waiting.epochs.is_empty();
+        self.pending.any.store(!is_empty, Ordering::Release);
+        if is_empty && std::mem::take(&mut waiting.is_told) {
+            tracing::info!("no invalidation waits any more");
+        }
     }
 }
 

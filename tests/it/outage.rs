@@ -170,6 +170,9 @@ fn an_invalidation_survives(break_it: fn(&TcpProxy)) {
     assert_eq!((reply.status, reply.text().as_str()), (200, "2"), "the write itself went well");
     assert!(begin.elapsed() < SAFETY);
     assert_eq!(ask(&cut_off, "/cached", &[]).text(), "2");
+    assert_eq!(Client::request(cut_off.public, "POST", "/cached").send().status, 200);
+    let said = |what: &str| cut_off.stderr().matches(what).count();
+    assert_eq!(said("an invalidation waits for the store"), 1, "once, however many wait");
     // What was on its way is lost.
     proxy.hang_up();
     proxy.pass();
@@ -178,6 +181,8 @@ fn an_invalidation_survives(break_it: fn(&TcpProxy)) {
         assert_eq!(reply.text(), "2", "what the write made stale was read: {reply:?}");
         cache_status(&reply).contains("hit")
     });
+    eventually("its end is told", || said("no invalidation waits any more") == 1);
+    assert_eq!(said("an invalidation waits for the store"), 1);
     // The node that knew of the write has told the store, so the other knows by now.
     assert_eq!(ask(&bystander, "/cached", &[]).text(), "2");
 }

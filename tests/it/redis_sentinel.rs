@@ -64,6 +64,8 @@ fn under_requests(gateway: &Gateway, story: impl FnOnce(&dyn Fn())) -> usize {
     let (is_over, asked, failed) =
         (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        // A story that fails ends the requests too.
+        let _end = Ends(&is_over);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
@@ -81,9 +83,17 @@ fn under_requests(gateway: &Gateway, story: impl FnOnce(&dyn Fn())) -> usize {
         more();
         story(&more);
         more();
-        is_over.store(true, Ordering::SeqCst);
     });
     failed.load(Ordering::SeqCst)
+}
+
+/// Sets it when dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]
@@ -212,14 +222,20 @@ fn without_sentinels_the_primary_stays() {
     let (mut redis, upstream) = (RedisSentinels::start(), upstream());
     let gateway = start(&redis.url(), &upstream, COUNTED);
     serves(&gateway);
+    let said = |what: &str| gateway.stderr().matches(what).count();
     let failed = under_requests(&gateway, |more| {
-        redis.sentinels.iter_mut().for_each(Redis::kill);
-        says(&gateway, "no sentinel answers");
+        redis.sentinels[0].kill();
+        says(&gateway, "a sentinel does not say");
+        assert_eq!(said("most sentinels do not say"), 0, "the two others do");
+        redis.sentinels[1..].iter_mut().for_each(Redis::kill);
+        says(&gateway, "most sentinels do not say");
         more();
+        assert_eq!(said("a sentinel does not say"), 1, "and of the others only that most do not");
         redis.sentinels.iter_mut().for_each(Redis::restart);
-        says(&gateway, "sentinels answer");
+        says(&gateway, "most sentinels say where");
     });
     assert_eq!(failed, 0);
+    assert_eq!((said("most sentinels do not say"), said("most sentinels say where")), (1, 1));
     redis.servers[0].kill();
     redis.successor(0);
     serves(&gateway);
@@ -228,13 +244,12 @@ fn without_sentinels_the_primary_stays() {
 #[test]
 fn without_any_primary_it_is_as_without_redis() {
     let upstream = upstream();
-    let folder = Folder::new();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("redis-sentinel://{closed}/{WATCHED}");
     let gateway = start(&url, &upstream, COUNTED);
     assert_eq!(ask(&gateway), 503);
-    says(&gateway, "a sentinel does not say where the primary is");
-    drop((gateway, folder));
+    says(&gateway, "most sentinels do not say where the primary is");
+    drop(gateway);
 
     let redis = Redis::start();
     let mut late = sentinel(&redis, 1, &[]);
@@ -288,6 +303,74 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&[String]) -> Vec<u8>) -> Option<()
         let mut to: &TcpStream = stream;
         to.write_all(&answer(&command)).ok()?;
     }
+}
+
+#[test]
+fn a_promotion_is_followed_before_most_sentinels_know() {
+    let (former, promoted, upstream) = (Redis::start(), Redis::start(), upstream());
+    let [from, to] = [&former, &promoted].map(|it| it.address().port());
+    let event = format!("slave 127.0.0.1:{to} 127.0.0.1 {to} @ {WATCHED} 127.0.0.1 {from}");
+    let words = ["message", "+promoted-slave", &event];
+    let push: String = words.iter().map(|it| format!("${}\r\n{it}\r\n", it.len())).collect();
+    let (is_promoted, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (tell, count) = (Arc::clone(&is_promoted), Arc::clone(&asked));
+    let says_former = sentinel_saying(from, 5);
+    // It goes on saying where the primary was.
+    let sentinel = impostor(move |command| {
+        let is_asked = command.get(1).is_some_and(|word| word == "MASTER");
+        count.fetch_add(usize::from(is_asked), Ordering::SeqCst);
+        let mut answer = says_former(command);
+        if is_asked && tell.swap(false, Ordering::SeqCst) {
+            answer.splice(0..0, format!(">3\r\n{push}").into_bytes());
+        }
+        answer
+    });
+    let url = format!("redis-sentinel://{}/{WATCHED}", sentinel.address);
+    let gateway = start(&url, &upstream, COUNTED);
+    serves(&gateway);
+    // It is lost, and comes back as if nothing had happened.
+    assert_eq!(former.cli(&["REPLICAOF", "127.0.0.1", &to.to_string()]), "OK");
+    says(&gateway, "the store is lost");
+    is_promoted.store(true, Ordering::SeqCst);
+    serves(&gateway);
+    assert_eq!(former.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let before = asked.load(Ordering::SeqCst);
+    eventually("it asks on", || asked.load(Ordering::SeqCst) >= before + 4);
+    assert_eq!((ask(&gateway), connections(&promoted)), (200, vec!["requests".to_owned()]));
+    assert_eq!(gateway.stderr().matches("sentinels know the primary").count(), 2);
+}
+
+#[test]
+fn every_connection_moves_from_a_former_primary_that_lives() {
+    let (former, next, upstream) = (Redis::start(), Redis::start(), upstream());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&is_over);
+    let says_former = sentinel_saying(former.address().port(), 5);
+    let says_next = sentinel_saying(next.address().port(), 6);
+    let sentinel = impostor(move |command| match tell.load(Ordering::SeqCst) {
+        false => says_former(command),
+        true => says_next(command),
+    });
+    let url = format!("redis-sentinel://{}/{WATCHED}", sentinel.address);
+    let followers = r#"
+        revocation_max_stale = "1m"
+        [routes.list]
+        path = "/list"
+        upstream = "shop"
+        auth = "users"
+        cache = { ttl = "1h", shared = true }
+        [limits.user]"#;
+    let more = COUNTED.replace("[limits.user]", followers);
+    let gateway = start(&url, &upstream, &format!("cache_epochs = \"follow\"{more}{AUTH}"));
+    let all = ["epochs", "requests", "revocations"];
+    eventually("all are connected", || connections(&former) == all);
+    let failed = under_requests(&gateway, |more| {
+        is_over.store(true, Ordering::SeqCst);
+        eventually("all move", || connections(&next) == all);
+        more();
+        eventually("the former one is left", || connections(&former).is_empty());
+    });
+    assert_eq!(failed, 0);
 }
 
 /// What a sentinel answers that says this of the primary.
@@ -347,11 +430,45 @@ fn one_that_was_away_is_outvoted() {
     serves(&gateway);
     assert_eq!(connections(&current), ["requests"]);
     assert_eq!(connections(&former), [""; 0]);
-    // Two alone: the newer one is right.
-    let all = [&stale, &one].map(|it| it.address.to_string()).join(",");
+    // Nor is one believed that claims to know of a later fail-over.
+    let liar = saying(&former, 1_000_000);
+    let all = [&liar, &one, &another].map(|it| it.address.to_string()).join(",");
     let gateway = start(&format!("redis-sentinel://{all}/{WATCHED}"), &upstream, COUNTED);
     serves(&gateway);
     assert_eq!(connections(&former), [""; 0]);
+}
+
+#[test]
+fn of_two_sentinels_alone_the_newer_one_is_right() {
+    let upstream = upstream();
+    let (current, former) = (Redis::start(), Redis::start());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, looked_at) = (Arc::clone(&asked), Arc::clone(&asked));
+    let says_former = sentinel_saying(former.address().port(), 4);
+    let says_current = sentinel_saying(current.address().port(), 5);
+    let stale = impostor(move |command| {
+        count.fetch_add(1, Ordering::SeqCst);
+        says_former(command)
+    });
+    // It answers after the other one was heard: that is when it is asked for the second time.
+    let newer = impostor(move |command| {
+        if command[0] == "SENTINEL" {
+            eventually("the other one is heard", || looked_at.load(Ordering::SeqCst) > 9);
+        }
+        says_current(command)
+    });
+    let config = format!(
+        "[store]\nurl = \"redis-sentinel://{},{}/{WATCHED}\"\nconnect_timeout = \"10s\"\n\
+         timeout = \"2s\"\n{COUNTED}{}",
+        stale.address,
+        newer.address,
+        upstream.table("shop")
+    );
+    let gateway = Gateway::start(&config);
+    serves(&gateway);
+    assert_eq!(connections(&former), [""; 0]);
+    let former = format!("server={}", former.address());
+    assert!(!gateway.stderr().contains(&former), "{}", gateway.stderr());
 }
 
 #[test]
@@ -374,7 +491,8 @@ fn sentinels_have_a_user_and_certificates_of_their_own() {
 
     let config = |password: &str| {
         format!(
-            "[store]\nurl = \"redis-sentinel://localhost:{}/{WATCHED}\"\ntimeout = \"2s\"\n\
+            "[store]\nurl = \"redis-sentinel://localhost:{}/{WATCHED}\"\ntimeout = \"5s\"\n\
+             connect_timeout = \"5s\"\n\
              [store.sentinel]\nusername = \"watcher\"\npassword = \"{password}\"\n\
              [store.sentinel.tls]\nca_file = \"ca.pem\"\n{COUNTED}{}",
             sentinel.tls_port(),
@@ -391,9 +509,10 @@ fn sentinels_have_a_user_and_certificates_of_their_own() {
 
     let folder = Folder::new();
     folder.write("ca.pem", authority.pem());
-    let gateway = Gateway::start_in(folder, &config("wrong"));
-    says(&gateway, "WRONGPASS");
-    assert_eq!(ask(&gateway), 503);
+    folder.write("gateway.toml", config("wrong"));
+    let checked = run(&folder, &["check", "--store"]);
+    assert_eq!(checked.code, Some(3), "{}{}", checked.stdout, checked.stderr);
+    assert!(checked.stdout.contains("WRONGPASS"), "{}", checked.stdout);
 }
 
 #[test]

@@ -118,8 +118,8 @@ pub(super) enum Said {
     View(View),
     /// It has promoted this one.
     Promoted(Address),
-    /// It does not answer.
-    Nothing,
+    /// It does not answer, for this reason.
+    Nothing(String),
 }
 
 /// See the module.
@@ -137,24 +137,14 @@ impl Sentinel {
     pub(super) async fn follow(mut self) {
         let node = self.speech.node(&self.address);
         let mut backoff = BACKOFF_MIN;
-        let mut is_reported = false;
         loop {
             let mut has_said = false;
             let fault = self.listen(&node, &mut has_said).await;
             if has_said {
-                (backoff, is_reported) = (BACKOFF_MIN, false);
+                backoff = BACKOFF_MIN;
             }
-            if self.say(Said::Nothing).await.is_err() {
+            if self.say(Said::Nothing(fault.to_string())).await.is_err() {
                 return;
-            }
-            if !is_reported {
-                let (host, port) = &self.address;
-                tracing::warn!(
-                    error = %fault,
-                    sentinel = %format_args!("{host}:{port}"),
-                    "a sentinel does not say where the primary is; trying on"
-                );
-                is_reported = true;
             }
             if fault.is_refusal() {
                 // What a file holds now can only be better.

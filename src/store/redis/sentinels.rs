@@ -33,6 +33,8 @@ const ROLE_PAUSE: Duration = Duration::from_secs(1);
 const REFUTED_FOR: Duration = Duration::from_millis(500);
 /// How long it is remembered that a replica was promoted.
 const PROMOTED_FOR: Duration = Duration::from_secs(10);
+/// How long one sentinel does not answer before the log says so.
+const AWAY_TOLD_AFTER: Duration = Duration::from_secs(2);
 /// What sentinels said and nobody has heard yet.
 const SAID_MAX: usize = 64;
 
@@ -86,7 +88,7 @@ impl Sentinels {
             refuted: Vec::new(),
             promoted: None,
             left: None,
-            is_alone: false,
+            is_in_doubt: false,
         };
         named.iter().for_each(|address| watcher.add(address, true));
         tokio::spawn(watcher.watch(Arc::downgrade(&sentinels), said, Arc::clone(&sentinels.lost)));
@@ -199,8 +201,8 @@ struct Known {
     address: Address,
     /// Whether `store.url` names it.
     is_named: bool,
-    /// Whether it has not answered, or answers no more.
-    is_away: bool,
+    /// That it has not answered, or answers no more.
+    away: Option<Away>,
     view: Option<View>,
     task: AbortHandle,
 }
@@ -208,8 +210,17 @@ struct Known {
 impl Known {
     /// Whether it has said nothing yet, and may still.
     fn is_awaited(&self) -> bool {
-        self.view.is_none() && !self.is_away
+        self.view.is_none() && self.away.is_none()
     }
+}
+
+/// A sentinel does not answer.
+#[derive(Debug)]
+struct Away {
+    since: Instant,
+    why: String,
+    /// Whether the log says so.
+    is_told: bool,
 }
 
 impl Drop for Known {
@@ -232,8 +243,8 @@ struct Watcher {
     promoted: Option<(Address, Instant)>,
     /// Whom a promoted replica was followed away from, before most sentinels said so.
     left: Option<Address>,
-    /// Whether it was said that no sentinel answers.
-    is_alone: bool,
+    /// Whether the log says that most sentinels do not answer.
+    is_in_doubt: bool,
 }
 
 impl Watcher {
@@ -255,6 +266,7 @@ impl Watcher {
             }
             let Some(sentinels) = sentinels.upgrade() else { return };
             if is_due {
+                self.tell_who_is_away();
                 sentinels.check_role().await;
             }
             self.follow_promotion(&sentinels).await;
@@ -273,7 +285,7 @@ impl Watcher {
         };
         let task = tokio::spawn(sentinel.follow()).abort_handle();
         let address = address.clone();
-        self.known.push(Known { address, is_named, is_away: false, view: None, task });
+        self.known.push(Known { address, is_named, away: None, view: None, task });
     }
 
     fn hear(&mut self, address: &Address, said: Said) {
@@ -286,24 +298,61 @@ impl Watcher {
                     .view
                     .as_ref()
                     .is_none_or(|old| (&old.others, &old.id) != (&view.others, &view.id));
-                known.is_away = false;
+                known.away = None;
                 known.view = Some(view);
                 if is_new {
                     self.find_others();
                 }
             }
             Said::Promoted(promoted) => self.promoted = Some((promoted, Instant::now())),
-            Said::Nothing => {
-                known.is_away = true;
+            Said::Nothing(why) => {
+                let former = known.away.take().map(|away| (away.since, away.is_told));
+                let (since, is_told) = former.unwrap_or_else(|| (Instant::now(), false));
+                known.away = Some(Away { since, why, is_told });
                 known.view = None;
             }
         }
-        let is_alone = self.known.iter().all(|known| known.is_away);
-        if std::mem::replace(&mut self.is_alone, is_alone) != is_alone {
-            if is_alone {
-                tracing::warn!("no sentinel answers; the primary stays the one that is known");
-            } else {
-                tracing::info!("sentinels answer");
+        self.tell_doubt();
+    }
+
+    /// Says once that most sentinels do not answer, and once that they do again.
+    fn tell_doubt(&mut self) {
+        let (known, away) = (self.known.len(), self.known.iter().filter_map(|it| it.away.as_ref()));
+        let is_in_doubt = known - away.clone().count() <= known / 2;
+        if std::mem::replace(&mut self.is_in_doubt, is_in_doubt) == is_in_doubt {
+            return;
+        }
+        if is_in_doubt {
+            let error = away.max_by_key(|away| away.since).map(|away| &away.why);
+            tracing::warn!(
+                error,
+                sentinels = known,
+                "most sentinels do not say where the primary is; following what is known of the \
+                 latest fail-over"
+            );
+        } else {
+            // Those that were away with them have their time to come back.
+            let away = self.known.iter_mut().filter_map(|known| known.away.as_mut());
+            away.for_each(|away| away.since = Instant::now());
+            tracing::info!("most sentinels say where the primary is");
+        }
+    }
+
+    /// Says of each sentinel once that it does not answer, unless most do not.
+    fn tell_who_is_away(&mut self) {
+        if self.is_in_doubt {
+            return;
+        }
+        for Known { address: (host, port), away, .. } in &mut self.known {
+            if let Some(away) = away.as_mut().filter(|away| !away.is_told)
+                && away.since.elapsed() >= AWAY_TOLD_AFTER
+            {
+                away.is_told = true;
+                tracing::warn!(
+                    error = away.why,
+                    sentinel = %format_args!("{host}:{port}"),
+                    "a sentinel does not say where the primary is; trying on"
+                );
             }
         }
     }
