@@ -50,7 +50,7 @@ fn says(gateway: &Gateway, what: &str) {
 
 /// What this server has of the gateway's connections, by their purposes.
 fn connections(server: &Redis) -> Vec<String> {
-    let list = server.cli(&["CLIENT", "LIST"]);
+    let list = server.look(&["CLIENT", "LIST"]);
     let names = list.lines().filter_map(|line| line.split(" name=portcullis:").nth(1));
     let purpose = |name: &str| name.split(' ').next()?.rsplit(':').next().map(str::to_owned);
     let mut purposes: Vec<String> = names.filter_map(purpose).collect();
@@ -154,9 +154,7 @@ fn requests_fail_no_longer_than_nobody_is_the_primary() {
     let gateway = start(&redis.url(), &upstream, COUNTED);
     serves(&gateway);
     redis.servers[0].kill();
-    eventually("a replica is promoted", || {
-        redis.servers[1..].iter().any(|server| server.cli(&["ROLE"]).starts_with("master"))
-    });
+    redis.wait_for_promotion();
     serves(&gateway);
     let successor = redis.successor(0);
     assert_eq!(ask(&gateway), 200, "and so when all sentinels know");

@@ -148,6 +148,17 @@ impl Redis {
         }
     }
 
+    /// The same for what only looks, on a server that may be promoted or demoted meanwhile:
+    /// sentinels then end the connections of all its clients.
+    pub(crate) fn look(&self, command: &[&str]) -> String {
+        let mut answer = None;
+        eventually("redis-server answers", || {
+            answer = ask(self.port, command).ok();
+            answer.is_some()
+        });
+        answer.expect("an answer")
+    }
+
     /// Kills it, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -61,12 +61,19 @@ impl RedisSentinels {
         self.servers.iter().position(|server| said.iter().all(|said| *said == at(server)))
     }
 
+    /// Waits until a replica is promoted, whoever knows of it.
+    pub(crate) fn wait_for_promotion(&self) {
+        eventually_within(FAIL_OVER, "a replica is promoted", || {
+            self.servers[1..].iter().any(|server| server.look(&["ROLE"]).starts_with("master"))
+        });
+    }
+
     /// Waits until that is another one than `former`, and it says so too.
     pub(crate) fn successor(&self, former: usize) -> usize {
         let mut found = None;
         eventually_within(FAIL_OVER, "another one is the primary", || {
             found = self.primary().filter(|at| *at != former);
-            found.is_some_and(|at| self.servers[at].cli(&["ROLE"]).starts_with("master"))
+            found.is_some_and(|at| self.servers[at].look(&["ROLE"]).starts_with("master"))
         });
         found.expect("a server")
     }
