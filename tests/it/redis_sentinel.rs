@@ -207,7 +207,9 @@ fn a_primary_that_says_it_is_a_replica_is_left() {
     serves(&gateway);
     let other = Redis::start();
     let port = other.address().port().to_string();
-    // Without a fail-over, and while nobody asks.
+    // Without a fail-over, while nobody asks, and though it takes what is written.
+    let writable = ["CONFIG", "SET", "replica-read-only", "no"];
+    assert_eq!(redis.servers[0].cli(&writable), "OK");
     assert_eq!(redis.servers[0].cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
     says(&gateway, "the store is lost");
     assert_eq!(ask(&gateway), 503);
