@@ -68,8 +68,11 @@ impl Limiter {
         });
         tokio::spawn(renew_leases(Arc::downgrade(&limiter)));
         tokio::spawn(send_releases(Arc::downgrade(&limiter), Arc::clone(&limiter.releases)));
-        tokio::spawn(announce(Arc::downgrade(&limiter), Keys::new(&settings.prefix).gateways()));
-        tokio::spawn(reconcile(Arc::downgrade(&limiter)));
+        if store.is_shared() {
+            let gateways = Keys::new(&settings.prefix).gateways();
+            tokio::spawn(announce(Arc::downgrade(&limiter), gateways));
+            tokio::spawn(reconcile(Arc::downgrade(&limiter)));
+        }
         limiter
     }
 

@@ -65,7 +65,7 @@ struct Share {
 }
 
 /// What some keys owe to the store, as charges that nobody may refuse.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Debt {
     set: WindowSet,
     keys: Vec<String>,

@@ -209,7 +209,7 @@ impl Metrics {
         r.register("limit_local", help, self.limit_local.clone());
         let help = "Units of limits that the store was told of after an outage";
         r.register("limit_reconciled_units", help, self.limit_reconciled_units.clone());
-        let help = "Most gateways that were seen in the store within the last minute";
+        let help = "Gateways that share the store, the most of the last 30 looks";
         r.register("gateways_seen", help, self.gateways_seen.clone());
         r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
