@@ -306,7 +306,7 @@ ROWS = [
     Row("29", "a master dies", kill_a_master, topologies=CLUSTER, secs=0, serving=another_serves,
         untouched=("session",), bound="lag"),
     Row("30", "CLUSTER FAILOVER, then TAKEOVER", fail_over, each=take_over, topologies=CLUSTER,
-        strict=True, served_all_along=True, lasting=False),
+        strict=True, served_all_along=True, lasting=False, changes=2),
     Row("31", "slots move", each=reshard, topologies=CLUSTER, strict=True, served_all_along=True,
         lasting=False, bound="exact"),
     Row("32", "slots are left open", leave_open, close_all, topologies=CLUSTER, strict=True,

@@ -81,7 +81,7 @@ class Judge:
     # --- the rules -------------------------------------------------------------------------------
 
     def late(self):
-        self.late_count, worst, kinds = 0, 0, set()
+        self.late_count, worst, kinds, dues = 0, 0, set(), []
         for a in self.answers:
             bound = scene.TIMEOUT_MS + SLACK_MS + (ADMIN_MS if a.kind in traffic.ADMIN else 0)
             took = (a.ended - a.due) * 1e3
@@ -89,9 +89,11 @@ class Judge:
                 self.late_count += 1
                 worst = max(worst, took)
                 kinds.add(a.kind)
+                dues.append(a.due - self.h.start)
         return self.late_count and (
             f"{self.late_count} late, up to {worst:.0f} ms: {', '.join(sorted(kinds))} "
-            f"(plain: {self.plain_ms:.0f}, direct: {self.noise_ms:.0f} ms)")
+            f"(due {dues[0]:+.1f} to {dues[-1]:+.1f} s; "
+            f"plain: {self.plain_ms:.0f}, direct: {self.noise_ms:.0f} ms)")
 
     def errors(self):
         """5xx that the configuration does not ask for, and connections that broke."""

@@ -94,7 +94,7 @@ impl Authenticator {
         let reply = self.store.get(unread.record_key()).await;
         self.metrics.store_duration.observe(asked_at.elapsed());
         let outage = match &reply {
-            Err(error @ (StoreError::Unavailable | StoreError::Timeout)) => Some(error.clone()),
+            Err(error) if error.is_outage() => Some(error.clone()),
             _ => None,
         };
         let memory = &self.memory.api_keys;

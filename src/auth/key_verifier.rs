@@ -196,9 +196,7 @@ impl Unread<'_> {
         let now = unix_seconds(now);
         let record = match (reply, former) {
             (Ok(record), _) => record,
-            (Err(StoreError::Unavailable | StoreError::Timeout), Some(known)) => {
-                return live(known, now);
-            }
+            (Err(error), Some(known)) if error.is_outage() => return live(known, now),
             (Err(error), _) => return Err(Denied::KeyUnread(error)),
         };
         let Some(text) = record else {

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quick_cache::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::aftermath::Aftermath;
 use super::coalesce::Coalescer;
 use super::leases::FetchLeases;
 use super::near::NearCache;
@@ -23,7 +25,9 @@ const EPOCHS_MAX: usize = 16_384;
 /// Memory is shared out in pieces of this many bytes.
 const UNIT_BYTES: u64 = 1024;
 /// How often pending purges are tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// Pause before a purge that lost the store is tried again while its answer waits.
+const PURGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,9 @@ pub struct HttpCache {
     /// Room for responses that are being read.
     filling: Arc<Semaphore>,
     pending: PendingPurges,
+    pub(super) aftermath: Aftermath,
+    /// `store.timeout`.
+    timeout: Duration,
     /// Epochs as they were last seen: what a lease is named by before they are read.
     epochs: Cache<String, Epoch>,
     /// The epoch of everything.
@@ -100,6 +107,8 @@ impl HttpCache {
             backlog_bytes: settings.backlog_bytes,
             filling: room(settings.fill_bytes),
             pending: PendingPurges::default(),
+            aftermath: Aftermath::new(settings),
+            timeout: settings.timeout,
             epochs: Cache::new(EPOCHS_MAX),
             base: plan.keys.cache_base(),
             tags_clock: plan.keys.cache_tags_clock(),
@@ -112,10 +121,13 @@ impl HttpCache {
 
     /// Asks the store all that one request needs to know. Pending purges go first where the cache
     /// is read, in the same round trip; where that fails, the cache's part has no answer, and the
-    /// others have theirs.
+    /// others have theirs. It has none soon after an outage either.
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
-        if questions.cached.is_none() || !self.pending.any() {
-            return self.store.ask(questions).await;
+        let (is_used, is_clear) = (self.aftermath.trusts_entries(), !self.pending.any());
+        if questions.cached.is_none() || (is_used && is_clear) {
+            let answers = self.store.ask(questions).await;
+            self.note_outage(&answers);
+            return answers;
         }
         let settling = self.pending.begin();
         let pending_purges = settling.as_ref().map_or(&[][..], |settling| &settling.epochs);
@@ -125,12 +137,27 @@ impl HttpCache {
             entry.lock = None;
         }
         let mut answers = self.store.ask(&questions).await;
-        match settling {
-            Some(settling) if answers.settled => settling.done(),
+        self.note_outage(&answers);
+        let is_settled = match settling {
+            Some(settling) if answers.settled => {
+                settling.done();
+                true
+            }
+            Some(_) => false,
+            None => is_clear,
+        };
+        if !(is_used && is_settled) {
             // What is stored may be what should have been purged.
-            _ => answers.cached = Some(Err(StoreError::Unavailable)),
+            answers.cached = Some(Err(StoreError::Unavailable));
         }
         answers
+    }
+
+    /// Remembers that the store did not answer.
+    pub(super) fn note_outage(&self, answers: &Answers) {
+        if let Some(Err(error)) = &answers.cached {
+            self.aftermath.note(error);
+        }
     }
 
     /// The time by which stored responses are dated, in Unix milliseconds: the store's clock, which
@@ -147,7 +174,7 @@ impl HttpCache {
     pub async fn invalidate(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
         let mut invalidation = Invalidation { cache: self, epochs };
-        let purged = self.purge(&hard(&invalidation.epochs)).await;
+        let purged = self.purge_in_time(&hard(&invalidation.epochs)).await;
         let epochs = std::mem::take(&mut invalidation.epochs);
         if let Err(error) = purged {
             self.metrics.store_failed("invalidation");
@@ -224,9 +251,29 @@ impl HttpCache {
         }
     }
 
-    /// Whether the store knows of every purge.
+    /// The same for an answer that waits, within `store.timeout`. Where the store is lost by this
+    /// very purge, other nodes may not have noticed yet, and serve what is stored: so it is tried
+    /// again until the time is over, in which they do.
+    async fn purge_in_time(&self, purges: &[Purge]) -> Result<Purged, StoreError> {
+        let deadline = Instant::now() + self.timeout;
+        let is_lost_by_this = self.store.is_connected();
+        loop {
+            let purged = match tokio::time::timeout_at(deadline, self.purge(purges)).await {
+                Ok(Err(error)) if error.is_outage() && is_lost_by_this => Err(error),
+                Ok(purged) => return purged,
+                Err(_) => Err(StoreError::Timeout),
+            };
+            let next = Instant::now() + PURGE_PAUSE;
+            if next >= deadline {
+                return purged;
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Whether the store knows of every purge, as far as this node can tell.
     pub(super) fn is_settled(&self) -> bool {
-        !self.pending.any()
+        !self.pending.any() && self.aftermath.trusts_entries()
     }
 
     /// Carries out the purges that wait.

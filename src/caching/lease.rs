@@ -34,9 +34,9 @@ pub(super) enum Fetcher {
 }
 
 /// Takes the lease on a fetch, or waits for what the node that has it stores, for `wait_max` at
-/// most. `is_theirs`: another node had it a moment ago, so there is no use in asking at once. Each
-/// variant has a lease of its own, and so has what is read after a write: neither must wait for
-/// what it cannot use.
+/// most, and not at all soon after an outage of the store. `is_theirs`: another node had it a
+/// moment ago, so there is no use in asking at once. Each variant has a lease of its own, and so
+/// has what is read after a write: neither must wait for what it cannot use.
 pub(super) async fn take(
     miss: &Miss,
     fields: &HeaderMap,
@@ -63,6 +63,7 @@ pub(super) async fn take(
         let cached = Some(Cached { epochs: &key.key.epochs, entry: Some(entry) });
         // Pending purges do not go first: what is found is not used while there are any.
         let answers = cache.store.ask(&Questions { cached, ..Questions::default() }).await;
+        cache.note_outage(&answers);
         let Some(Ok(reply)) = answers.cached else {
             return Fetcher::Us { lease: None, has_waited: pause.is_some() };
         };
@@ -77,7 +78,8 @@ pub(super) async fn take(
             None
         };
         let is_theirs = matches!(outcome, LeaseOutcome::Theirs);
-        if found.is_some() || !is_theirs || begun.elapsed() >= wait_max {
+        let is_vain = begun.elapsed() >= wait_max || !cache.aftermath.trusts_leases();
+        if found.is_some() || !is_theirs || is_vain {
             cache.metrics.cache_lease_wait.observe(begun.elapsed());
             let lease = match outcome {
                 LeaseOutcome::Ours(lease) => Some(lease),

@@ -15,7 +15,7 @@ use crate::base::http::hex;
 use crate::store::{HeldLock, Store, WantedLock};
 
 /// How long a lease outlives its last renewal: so long the others wait for a node that died.
-const LEASE: Duration = Duration::from_secs(3);
+pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// How often leases are renewed. One that is younger is not: most fetches are over before.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// Most leases that are renewed at the same time.

@@ -23,10 +23,12 @@
 //! `lookup → miss`, then `fetch → receive → fill → admission → write_job`. Beside them stand
 //! `coalesce` (this node fetches once), `lease` and `leases` (the fleet does), `candidates` (what
 //! is stored and valid), `answer` and `body` (what the client gets), `near` (the copies of this
-//! node), `pending_purges`, and `http_cache`: the state that all requests share. How a body is read
-//! for its client and for the cache at once is the affair of `capture`.
+//! node), `pending_purges` and `aftermath` (what an outage leaves behind), and `http_cache`: the
+//! state that all requests share. How a body is read for its client and for the cache at once is
+//! the affair of `capture`.
 
 mod admission;
+mod aftermath;
 mod answer;
 mod body;
 mod candidates;

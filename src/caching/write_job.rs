@@ -75,7 +75,10 @@ impl WriteJob {
             }
             Ok(Remembered::Outdated) => self.route.meter.cache_not_kept("outdated"),
             Ok(Remembered::Overtaken) => self.route.meter.cache_not_kept("overtaken"),
-            Err(_) => self.route.meter.cache_not_kept("store"),
+            Err(ref error) => {
+                self.cache.aftermath.note(error);
+                self.route.meter.cache_not_kept("store");
+            }
         }
         if let Some(lock) = lock {
             // Nobody is helped by waiting for what does not come.

@@ -116,7 +116,7 @@ impl Limiter {
                 self.metrics.limit_reconciled_units.inc_by(debt.units());
                 owing.debt = None;
             }
-            Err(StoreError::Unavailable) => {}
+            Err(StoreError::Unavailable | StoreError::NotServing(_)) => {}
             Err(_) => {
                 self.metrics.store_failed("limits");
                 owing.debt = None;

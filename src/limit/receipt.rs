@@ -133,7 +133,9 @@ impl Correction {
             if at.is_some()
                 && let Err(error) = store.take(dues).await
             {
-                if here_us.is_some() && error == StoreError::Unavailable {
+                let is_undone =
+                    matches!(error, StoreError::Unavailable | StoreError::NotServing(_));
+                if here_us.is_some() && is_undone {
                     state.stand_in.owe(dues);
                 }
                 carried_out = Err(error);

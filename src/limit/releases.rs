@@ -58,7 +58,7 @@ impl Releases {
                 Ok(()) => {}
                 Err(error) => {
                     metrics.store_failed("limits");
-                    if matches!(error, StoreError::Unavailable | StoreError::Timeout) {
+                    if error.is_outage() {
                         let back = ends.into_iter().zip(batch);
                         back.rev().for_each(|waiting| self.lock().push_front(waiting));
                         return Err(error);

@@ -559,12 +559,11 @@ fn recalled(
     reply: Reply<RevocationStatus>,
     max_stale: Duration,
 ) -> Reply<RevocationStatus> {
-    reply.or_else(|error| match error {
-        StoreError::Unavailable | StoreError::Timeout => {
-            gateway.store.recall(revocation_keys(identity), max_stale).ok_or(error)
-        }
+    reply.or_else(|error| {
         // An answer that cannot be used is no outage: it may mean a revocation of now.
-        StoreError::Refused(_) | StoreError::Full(_) => Err(error),
+        let known =
+            error.is_outage().then(|| gateway.store.recall(revocation_keys(identity), max_stale));
+        known.flatten().ok_or(error)
     })
 }
 

@@ -9,6 +9,9 @@ pub enum StoreError {
     /// No answer within `store.timeout`.
     #[error("no answer from the store within store.timeout")]
     Timeout,
+    /// The store serves nobody now, or not these keys, and has done nothing: what it said.
+    #[error("the store does not serve now: {0}")]
+    NotServing(String),
     /// The store answered with an error, or with something else than asked.
     #[error("the store refused: {0}")]
     Refused(String),
@@ -18,12 +21,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the store is away, so that `[store.on_outage]` decides. Any other answer that cannot
+    /// be used may mean anything.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable | Self::Timeout | Self::NotServing(_))
+    }
+
     /// Whether the store has no memory for a write. It may still delete then.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::Full(_) => true,
             Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
-            Self::Unavailable | Self::Timeout => false,
+            Self::Unavailable | Self::Timeout | Self::NotServing(_) => false,
         }
     }
 }

@@ -5,6 +5,9 @@ mod bounds;
 mod commands;
 mod taking_back;
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -131,6 +134,25 @@ fn what_one_gateway_revoked_another_refuses_at_once_and_after_redis_died() {
                 line["status"] == status && line["reason"] == reason && degraded
             })
         });
+    }
+}
+
+/// A server that answers everybody with the same error is as good as away.
+#[test]
+fn a_redis_that_is_held_up_is_done_without() {
+    let house = House::open();
+    let gateway = house.gateway();
+    let revoked = token(with(json!({"jti": "t-1"})));
+    let good = token(with(json!({"jti": "t-2"})));
+    revoke(&gateway, &json!({"jti": "t-1"}));
+    knows(&gateway, 1);
+    house.redis.cli(&["CONFIG", "SET", "busy-reply-threshold", "1"]);
+    let mut held_up = TcpStream::connect(house.redis.address()).expect("Redis");
+    held_up.write_all(b"EVAL 'while true do end' 0\r\n").expect("a script");
+    eventually("it is held up", || house.redis.look(&["PING"]).contains("BUSY"));
+    for _ in 0..10 {
+        house.refuses(&gateway, &revoked, "from memory");
+        house.passes(&gateway, &good, "from memory");
     }
 }
 

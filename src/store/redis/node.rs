@@ -61,7 +61,7 @@ impl Node {
         Self {
             name: name(address),
             is_in_cluster: true,
-            says: Arc::new(Says::expecting(Condition::IsCluster)),
+            says: Arc::new(Says::expecting(Condition::IsCluster, name(address))),
             ..Self::new(address, credentials)
         }
     }
@@ -75,7 +75,7 @@ impl Node {
     ) -> Self {
         Self {
             name: name(address),
-            says: Arc::new(Says::expecting(Condition::ReadOnly)),
+            says: Arc::new(Says::expecting(Condition::ReadOnly, name(address))),
             lost: Some(Arc::clone(lost)),
             ..Self::new(address, credentials)
         }

@@ -10,10 +10,13 @@ use crate::store::{Reply, StoreError};
 
 /// A command's own error.
 pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
-    match reply {
-        Value::ServerError(error) => Some(StoreError::Refused(error.to_string())),
-        _ => None,
-    }
+    let Value::ServerError(error) = reply else { return None };
+    let is_away = matches!(
+        error.code(),
+        "BUSY" | "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
+    );
+    let kind = if is_away { StoreError::NotServing } else { StoreError::Refused };
+    Some(kind(error.to_string()))
 }
 
 /// Whether the server takes no writes now, and may take them later.

@@ -214,19 +214,21 @@ pub(super) struct Says {
     seen_ms: [AtomicU64; TEXTS.len()],
     /// What is no news of this server.
     expected: Option<Condition>,
+    /// Host and port, where there are several to tell apart.
+    server: Option<String>,
 }
 
 impl Default for Says {
     fn default() -> Self {
-        Self { started: Instant::now(), seen_ms: Default::default(), expected: None }
+        Self { started: Instant::now(), seen_ms: Default::default(), expected: None, server: None }
     }
 }
 
 impl Says {
     /// Of a server that may be in this condition, as one of a Redis Cluster sends on, and others
     /// know what to do then.
-    pub(super) fn expecting(condition: Condition) -> Self {
-        Self { expected: Some(condition), ..Self::default() }
+    pub(super) fn expecting(condition: Condition, server: Option<String>) -> Self {
+        Self { expected: Some(condition), server, ..Self::default() }
     }
 
     /// A condition was met with.
@@ -238,11 +240,8 @@ impl Says {
     pub(super) fn note_with(&self, condition: Condition, detail: &str) {
         if self.expected != Some(condition) && self.is_news(condition) {
             let (what, remedy) = condition.text();
-            if detail.is_empty() {
-                tracing::warn!(remedy, "{what}");
-            } else {
-                tracing::warn!(remedy, detail, "{what}");
-            }
+            let detail = (!detail.is_empty()).then_some(detail);
+            tracing::warn!(remedy, detail, server = self.server, "{what}");
         }
     }
 

@@ -223,3 +223,81 @@ fn a_purge_of_the_caches_own_is_carried_out_though_its_client_left() {
     house.wait_until_store_is(true);
     assert_eq!(get().text(), "new");
 }
+
+/// A gateway whose way to the Redis of others can be cut.
+fn beside(redis: &Redis, upstream: &Upstream, store: &str) -> (TcpProxy, Gateway) {
+    let proxy = TcpProxy::start(redis.address());
+    // Patient: the machine is busy, and nothing here is about deadlines.
+    let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{store}", proxy.url());
+    let gateway = Gateway::start(&(store + &upstream.table("shop") + ROUTES));
+    (proxy, gateway)
+}
+
+fn store_is(gateway: &Gateway, up: bool) {
+    let line = format!("portcullis_store_up {}\n", u8::from(up));
+    eventually("the store is as it should be", || {
+        Client::get(gateway.admin, "/metrics").send().text().contains(&line)
+    });
+}
+
+/// The lease of another gateway may be nobody's then.
+#[test]
+fn nobody_is_waited_for_soon_after_an_outage() {
+    // How long leases are not trusted, without the time that a busy machine takes.
+    const SURE: std::time::Duration = std::time::Duration::from_millis(2500);
+    let gate = Gate::shut();
+    let shut = gate.clone();
+    let upstream = Upstream::with(move |request, connection| {
+        if request.target() != "/noted" {
+            shut.pass();
+        }
+        let _ = connection.write_all(response("200 OK", "hello").as_bytes());
+    });
+    let redis = Redis::start();
+    // What is stored is used at once again, so that it is the lease that decides.
+    let store = "reconnect_backoff = \"1ms\"\ncache_wait = \"1h\"\n";
+    let [(_way, first), (proxy, second)] = [(); 2].map(|()| beside(&redis, &upstream, store));
+    for path in (0..20).map(|number| format!("/{number}")) {
+        let seen = || upstream.recorded().iter().filter(|it| it.target() == path).count();
+        let _leader = asking(&first, &path, "");
+        eventually("the first gateway asks", || seen() == 1);
+        proxy.refuse();
+        store_is(&second, false);
+        let noted = std::time::Instant::now();
+        assert!(!is_hit(&Client::get(second.public, "/noted").send()));
+        proxy.pass();
+        store_is(&second, true);
+        let _other = asking(&second, &path, "");
+        eventually("the second one asks, or has come too late to know", || {
+            seen() == 2 || noted.elapsed() > SURE
+        });
+        if seen() == 2 {
+            return gate.open();
+        }
+    }
+    panic!("the second gateway waits for the first one");
+}
+
+/// Gateways come back one after the other, and one of them has yet to tell of a write.
+#[test]
+fn what_is_stored_is_not_used_soon_after_an_outage() {
+    let gate = Gate::shut();
+    gate.open();
+    let (redis, upstream) = (Redis::start(), counting_writes(&gate));
+    let [(way, first), (other_way, second)] =
+        [(); 2].map(|()| beside(&redis, &upstream, "reconnect_backoff = \"1m\"\n"));
+    let get = |gateway: &Gateway| Client::get(gateway.public, "/p").send();
+    assert_eq!(get(&first).text(), "1");
+    for gateway in [&first, &second] {
+        eventually("it is stored", || is_hit(&get(gateway)));
+    }
+    for (proxy, gateway) in [(&way, &first), (&other_way, &second)] {
+        proxy.refuse();
+        store_is(gateway, false);
+        assert!(!is_hit(&get(gateway)));
+    }
+    assert_eq!(Client::request(first.public, "POST", "/p").body("").send().status, 200);
+    other_way.pass();
+    store_is(&second, true);
+    assert_eq!(get(&second).text(), "2", "the first one could not tell");
+}
