@@ -126,7 +126,7 @@ pub fn main(cli: Cli) -> ExitCode {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => block_on(start(path)),
         Command::Acl(options) => match load(&path) {
-            Ok((plan, _)) => report(Ok(store::print_acl(&options, &plan.config.store))),
+            Ok((plan, _)) => report(store::print_acl(&options, &plan.config.store)),
             Err(code) => code,
         },
         Command::Check { store } => match load(&path) {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::failure::Failure;
 use crate::base::file;
 use crate::base::units::Secret;
+use crate::config::StoreUse;
 use crate::store::keys::Keys;
 use crate::store::{FencedWrite, HeldLock, Store};
 use crate::tls::Wrapping;
@@ -38,7 +39,7 @@ impl Vault {
         secret: Option<&Secret>,
         folder: Option<&PathBuf>,
     ) -> Self {
-        let folder = folder.filter(|_| !store.is_shared()).cloned();
+        let folder = folder.filter(|_| !store.is_shared(StoreUse::Main)).cloned();
         let (store, keys) = (Arc::clone(store), keys.clone());
         Self { store, keys, wrapping: Wrapping::new(secret), folder }
     }

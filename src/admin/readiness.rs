@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::reply::{Reply, problem, text};
-use crate::config::{LimitOutage, Outage};
+use crate::config::{LimitOutage, Outage, StoreUse};
 use crate::runtime::Gateway;
 
 /// The answer to `/readyz`.
@@ -27,9 +27,10 @@ pub(super) fn unready(gateway: &Gateway) -> Option<Reply> {
     let outage = running.plan.on_outage;
     let followed = gateway.store.followed(outage.revocation_max_stale);
     let passes = (outage.revocation != Outage::Refuse || followed.is_some_and(|it| it.trusted))
-        && outage.session != Outage::Refuse
-        && outage.limits != LimitOutage::Refuse;
-    if gateway.store.is_connected() || passes {
+        && outage.session != Outage::Refuse;
+    let counts = outage.limits != LimitOutage::Refuse;
+    let is_connected = |usage| gateway.store.is_connected(usage);
+    if (passes || is_connected(StoreUse::Main)) && (counts || is_connected(StoreUse::Limits)) {
         return None;
     }
     let detail = "The store does not answer, and store.on_outage refuses requests that need it.";

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::reply::{Reply, json as reply_json};
+use crate::config::StoreUse;
 use crate::observe::{CacheReport, CacheState};
 use crate::runtime::Gateway;
 
@@ -38,7 +39,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
-            "store": { "connected": gateway.store.is_connected() },
+            "store": stores(gateway),
             "revocations": revocations,
             "routes": plan.route_names().collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
@@ -47,6 +48,18 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "cache": cache(gateway),
         }),
     )
+}
+
+/// Whether the store answers, and those of the uses that have one of their own.
+fn stores(gateway: &Gateway) -> Value {
+    let told = |usage| json!({ "connected": gateway.store.is_connected(usage) });
+    let mut all = told(StoreUse::Main);
+    for usage in [StoreUse::Cache, StoreUse::Limits] {
+        if gateway.store.has(usage) {
+            all[usage.word()] = told(usage);
+        }
+    }
+    all
 }
 
 /// What the cache does, by route, and what to do about it.

@@ -15,7 +15,7 @@ use super::leases::FetchLeases;
 use super::near::NearCache;
 use super::pending_purges::PendingPurges;
 use crate::background::Background;
-use crate::config::CacheCompression;
+use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
 use crate::plan::Plan;
 use crate::store::{Answers, Epoch, Purge, Questions, Store, StoreError};
@@ -94,7 +94,8 @@ impl HttpCache {
     ) -> Arc<Self> {
         let settings = &plan.config.store;
         // Never in a store of this process, where requests would wait for it.
-        let compresses = settings.cache_compression == CacheCompression::Zstd && store.is_shared();
+        let compresses = settings.cache_compression == CacheCompression::Zstd
+            && store.is_shared(StoreUse::Cache);
         let cache = Arc::new(Self {
             store: Arc::clone(store),
             metrics: Arc::clone(metrics),
@@ -165,7 +166,7 @@ impl HttpCache {
     pub(super) fn now_ms(&self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        now.saturating_add_signed(self.store.clock_offset_ms())
+        now.saturating_add_signed(self.store.clock_offset_ms(StoreUse::Cache))
     }
 
     /// Makes everything stored under these epochs unusable, before the answer that calls for it is

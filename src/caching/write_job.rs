@@ -10,6 +10,7 @@ use super::http_cache::HttpCache;
 use super::leases::Lease;
 use super::route::RouteCache;
 use crate::cache::{self, CacheKey, Chunked, INLINE_BYTES_MAX, Stored, StoredBody};
+use crate::config::StoreUse;
 use crate::store::{Entry, HeldLock, Remembered, StoreError};
 
 /// Pieces of a body that are written in one go.
@@ -54,7 +55,7 @@ impl WriteJob {
             drop(backlog);
             outcome
         });
-        if cache.store.is_shared() {
+        if cache.store.is_shared(StoreUse::Cache) {
             cache.background.spawn("cache", writing);
         } else {
             // Counted by its reason.

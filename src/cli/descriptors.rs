@@ -35,8 +35,8 @@ fn shortage(config: &Config, soft: usize, hard: usize) -> Option<String> {
     let max_connections = config.upstreams.values().map(|upstream| upstream.max_connections);
     let upstreams = max_connections.fold(0, usize::saturating_add);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let is_embedded = config.store.url == StoreUrl::Memory;
-    let links = if is_embedded { 0 } else { threads.saturating_add(STORE_LINKS) };
+    let servers = config.store.all().filter(|store| store.url != StoreUrl::Memory).count();
+    let links = servers.saturating_mul(threads.saturating_add(STORE_LINKS));
     let own = links.saturating_add(threads.saturating_mul(4)).saturating_add(RESERVE);
     let needed = clients.saturating_add(upstreams).saturating_add(own);
     if needed <= soft {

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
 use super::store_tls::{self, StoreTls};
+use super::store_use::StoreUse;
 use super::value::{
     GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, flag, host_and_port,
     no_credentials, size, string, text,
@@ -69,6 +70,12 @@ pub struct Store {
     pub revocations: usize,
     /// `[store.on_outage]`
     pub on_outage: OnOutage,
+    /// What these settings are for.
+    pub usage: StoreUse,
+    /// `[store.cache]`
+    pub cache: Option<Box<Store>>,
+    /// `[store.limits]`
+    pub limits: Option<Box<Store>>,
 }
 
 /// The schemes of `store.url` that this build speaks.
@@ -188,6 +195,9 @@ impl Default for Store {
             known_epochs: 100_000,
             revocations: 100_000,
             on_outage: OnOutage::default(),
+            usage: StoreUse::Main,
+            cache: None,
+            limits: None,
         }
     }
 }
@@ -196,7 +206,8 @@ impl Store {
     /// The longest body that the store has room for, in bytes: half of what the embedded store
     /// keeps of cached responses, so that no response pushes its own parts out.
     pub fn body_bytes_max(&self) -> u64 {
-        if self.url == StoreUrl::Memory { self.memory_cache_bytes / 2 } else { u64::MAX }
+        let is_embedded = self.used_for(StoreUse::Cache).url == StoreUrl::Memory;
+        if is_embedded { self.memory_cache_bytes / 2 } else { u64::MAX }
     }
 }
 
@@ -214,9 +225,50 @@ impl Store {
             tls: None,
             sentinel: None,
             password: store.password.clone().filter(|_| store.password_file.is_none()),
+            cache: None,
+            limits: None,
             ..store.clone()
         };
-        same_tls && same_sentinel && fixed(self) == fixed(other)
+        let same_use = |one: &Option<Box<Self>>, another: &Option<Box<Self>>| match (one, another) {
+            (Some(one), Some(another)) => one.is_served_by(another),
+            (one, another) => one.is_none() && another.is_none(),
+        };
+        same_tls
+            && same_sentinel
+            && fixed(self) == fixed(other)
+            && same_use(&self.cache, &other.cache)
+            && same_use(&self.limits, &other.limits)
+    }
+}
+
+impl Store {
+    /// The settings of the store that is used for this: those of its own table, or these.
+    pub fn used_for(&self, usage: StoreUse) -> &Self {
+        let own = match usage {
+            StoreUse::Main => None,
+            StoreUse::Cache => self.cache.as_deref(),
+            StoreUse::Limits => self.limits.as_deref(),
+        };
+        own.unwrap_or(self)
+    }
+
+    /// What the store of these settings is used for: what has no store of its own.
+    pub fn uses(&self) -> impl Iterator<Item = StoreUse> {
+        let is_own = |usage: &StoreUse| match self.usage {
+            StoreUse::Main => self.used_for(*usage).usage == StoreUse::Main,
+            own => own == *usage,
+        };
+        StoreUse::ALL.into_iter().filter(is_own)
+    }
+
+    /// The settings of all stores, each once, the main one first.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.cache.as_deref(), self.limits.as_deref()].into_iter().flatten()
+    }
+
+    /// Whether it is one of several stores.
+    pub fn is_one_of_several(&self) -> bool {
+        self.usage != StoreUse::Main || self.all().nth(1).is_some()
     }
 }
 
@@ -237,9 +289,7 @@ impl Default for OnOutage {
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 7] = [
-    ("cache", "cached responses would lie in the one store"),
-    ("limits", "limits would be counted in the one store"),
+const PLANNED: [(&str, &str); 5] = [
     ("operator", "its rights would not be used"),
     ("address_map", "addresses would be used as Redis names them"),
     ("cache_reads", "all would be read from the primary"),
@@ -255,36 +305,10 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         store.not_built(key, without);
     }
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
-    let (url, is_tls) = store.or_env("url", (default.url, false), |value| {
-        let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
-        store_url(value).map(|url| (url, is_tls))
-    });
-    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
-    let tls = store.optional("tls", store_tls::read);
-    let is_tls = is_tls || (is_sentinel && tls.is_some());
-    if tls.is_some() && !is_tls && !store.is_survey() {
-        let what = "is of no use where url does not begin with rediss:// or redis-sentinel://";
-        store.problem("tls", what, "write rediss://host:port in url, or remove the table");
-    }
-    let sentinel = store.optional("sentinel", sentinel::read);
-    if sentinel.is_some() && !is_sentinel && !store.is_survey() {
-        let what = "is of no use where url does not begin with redis-sentinel://";
-        let remedy = "write redis-sentinel://host:port/name in url, or remove the table";
-        store.problem("sentinel", what, remedy);
-    }
-    let (password, password_file) = store.secret_of_file("password").unzip();
-    Store {
-        url,
+    let address = store.or_env("url", (default.url.clone(), false), url);
+    let default = read_reach(store, address, default);
+    let main = Store {
         prefix: store.or("prefix", default.prefix, prefix),
-        username: store.get("username", text),
-        password,
-        password_file: password_file.flatten(),
-        tls: is_tls.then(|| tls.unwrap_or_default()),
-        sentinel: is_sentinel.then(|| Box::new(sentinel.unwrap_or_default())),
-        timeout: store.or("timeout", default.timeout, duration),
-        connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
-        reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
-        reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
         cache_wait: store.or("cache_wait", default.cache_wait, duration),
         memory_limit_keys: store.or("memory_limit_keys", default.memory_limit_keys, keys()),
         memory_session_keys: store.or("memory_session_keys", default.memory_session_keys, keys()),
@@ -308,6 +332,59 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
         on_outage: store.section("on_outage", read_on_outage),
+        ..default
+    };
+    let mut separate =
+        |key, usage| store.optional(key, |table| read_separate(table, &main, usage)).map(Box::new);
+    let (cache, limits) =
+        (separate("cache", StoreUse::Cache), separate("limits", StoreUse::Limits));
+    Store { cache, limits, ..main }
+}
+
+/// Reads the table of a use. Who its Redis is and who the gateway is there, `url` and what belongs
+/// to it, is said in the table itself: a password is never sent to another server than the one
+/// beside which it is written. Everything else is as in `main` where it is left out.
+fn read_separate(table: &mut Section<'_>, main: &Store, usage: StoreUse) -> Store {
+    let address = table.need_env("url", "\"redis://127.0.0.1:6379\"", url);
+    let address = address.unwrap_or((StoreUrl::Memory, false));
+    let own = Store { usage, username: None, password: None, password_file: None, ..main.clone() };
+    read_reach(table, address, own)
+}
+
+/// Where a store is, and whether TLS is spoken there.
+fn url(value: &DeValue<'_>) -> Read<(StoreUrl, bool)> {
+    let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
+    store_url(value).map(|url| (url, is_tls))
+}
+
+/// Reads how a store at an address is reached, beside what `default` says.
+fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default: Store) -> Store {
+    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
+    let tls = store.optional("tls", store_tls::read);
+    let is_tls = is_tls || (is_sentinel && tls.is_some());
+    if tls.is_some() && !is_tls && !store.is_survey() {
+        let what = "is of no use where url does not begin with rediss:// or redis-sentinel://";
+        store.problem("tls", what, "write rediss://host:port in url, or remove the table");
+    }
+    let sentinel = store.optional("sentinel", sentinel::read);
+    if sentinel.is_some() && !is_sentinel && !store.is_survey() {
+        let what = "is of no use where url does not begin with redis-sentinel://";
+        let remedy = "write redis-sentinel://host:port/name in url, or remove the table";
+        store.problem("sentinel", what, remedy);
+    }
+    let (password, password_file) = store.secret_of_file("password").unzip();
+    Store {
+        url,
+        username: store.get("username", text),
+        password,
+        password_file: password_file.flatten(),
+        tls: is_tls.then(|| tls.unwrap_or_default()),
+        sentinel: is_sentinel.then(|| Box::new(sentinel.unwrap_or_default())),
+        timeout: store.or("timeout", default.timeout, duration),
+        connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
+        reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
+        reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
+        ..default
     }
 }
 

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::{
     AccessLog, Balance, KeySource, Level, LimitKey, LimitOutage, Loaded, Outage, Scope, SessionUse,
-    StoreUrl, TokenSource, known_keys, load, parse,
+    Store, StoreUrl, StoreUse, TokenSource, known_keys, load, parse,
 };
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml"));
@@ -100,6 +100,52 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert!(config.session.is_none());
     assert!(config.auth.is_empty() && config.limits.is_empty());
     assert!(config.upstreams.is_empty() && config.routes.is_empty());
+}
+
+#[test]
+fn a_separate_store_is_as_the_main_one_but_for_who_it_is() {
+    let loaded = read(
+        r#"
+        [store]
+        url = "rediss://main:6380/1"
+        prefix = "shop"
+        username = "gateway"
+        password = "secret"
+        timeout = "70ms"
+        reply_bytes = "4MiB"
+        [store.cache]
+        url = "redis-sentinel://s1,s2/cache"
+        timeout = "20ms"
+        [store.limits]
+        url = "rediss://limits:6380"
+        username = "limiter"
+        password = "env:SET"
+        [store.limits.tls]
+        server_name = "limits.internal"
+        "#,
+    );
+    assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+    let main = loaded.config.store;
+    let (cache, limits) = (main.used_for(StoreUse::Cache), main.used_for(StoreUse::Limits));
+    assert_eq!(main.used_for(StoreUse::Main), &main);
+    assert!(matches!(cache.url, StoreUrl::Sentinel { .. }) && cache.sentinel.is_some());
+    assert_eq!((&cache.username, &cache.password, &cache.tls), (&None, &None, &None));
+    assert_eq!((cache.timeout, cache.reply_bytes), (Duration::from_millis(20), 4 << 20));
+    assert_eq!((limits.timeout, &*limits.prefix), (Duration::from_millis(70), "shop"));
+    assert_eq!(limits.username.as_deref(), Some("limiter"));
+    assert!(limits.password != main.password && limits.tls != main.tls && limits.tls.is_some());
+    let uses = |store: &Store| store.uses().collect::<Vec<_>>();
+    assert_eq!(uses(&main), [StoreUse::Main]);
+    assert_eq!(uses(cache), [StoreUse::Cache]);
+    assert_eq!(main.all().count(), 3);
+    let alone = Store { cache: None, ..main.clone() };
+    assert_eq!(uses(&alone), [StoreUse::Main, StoreUse::Cache]);
+    assert!(main.is_served_by(&main) && !main.is_served_by(&alone));
+    let moved = Store { timeout: Duration::from_millis(1), ..cache.clone() };
+    assert!(!main.is_served_by(&Store { cache: Some(Box::new(moved)), ..main.clone() }));
+    let report = report("[store]\n[store.cache]\ntimeout = '1s'\nprefix = 'x'");
+    assert!(report.contains("store.cache.url: is missing"), "{report}");
+    assert!(report.contains("store.cache.prefix: unknown key"), "{report}");
 }
 
 #[test]

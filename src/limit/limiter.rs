@@ -20,7 +20,7 @@ use super::stand_in::{Debt, StandIn};
 use super::state::State;
 use crate::background::Background;
 use crate::base::instance;
-use crate::config::{self, LimitOutage};
+use crate::config::{self, LimitOutage, StoreUse};
 use crate::observe::Metrics;
 use crate::store::keys::Keys;
 use crate::store::{LeaseReply, Leases, Release, Reply, Store, StoreError};
@@ -60,7 +60,7 @@ impl Limiter {
         background: &Background,
     ) -> Arc<Self> {
         let limiter = Arc::new(Self {
-            state: State::new(settings.memory_limit_keys, store.is_shared()),
+            state: State::new(settings.memory_limit_keys, store.is_shared(StoreUse::Limits)),
             store: Arc::clone(store),
             metrics: Arc::clone(metrics),
             background: background.clone(),
@@ -68,7 +68,7 @@ impl Limiter {
         });
         tokio::spawn(renew_leases(Arc::downgrade(&limiter)));
         tokio::spawn(send_releases(Arc::downgrade(&limiter), Arc::clone(&limiter.releases)));
-        if store.is_shared() {
+        if store.is_shared(StoreUse::Limits) {
             let gateways = Keys::new(&settings.prefix).gateways();
             tokio::spawn(announce(Arc::downgrade(&limiter), gateways));
             tokio::spawn(reconcile(Arc::downgrade(&limiter)));
@@ -102,7 +102,7 @@ impl Limiter {
     /// is taken for told, so it must be given to [`Self::pay`].
     pub fn debt(&self, keys: &[String]) -> Option<Debt> {
         let stand_in = &self.state.stand_in;
-        let can_pay = stand_in.owes() && self.store.is_connected();
+        let can_pay = stand_in.owes() && self.store.is_connected(StoreUse::Limits);
         if can_pay { stand_in.debt(keys) } else { None }
     }
 
@@ -128,7 +128,7 @@ impl Limiter {
     async fn pay_all(&self) {
         let debtors = self.state.stand_in.debtors(SETTLED_PER_LOOK);
         for some in debtors.chunks(SETTLED_AT_ONCE) {
-            if !self.store.is_connected() {
+            if !self.store.is_connected(StoreUse::Limits) {
                 return;
             }
             // Each for itself: they may lie on different servers, of which one is away.
@@ -285,11 +285,16 @@ async fn announce(limiter: Weak<Limiter>, gateways: String) {
     loop {
         ticks.tick().await;
         let Some(limiter) = limiter.upgrade() else { return };
-        match limiter.store.announce(&gateways, &name, ANNOUNCED_FOR).await {
+        let State { fleet, stand_in, .. } = &limiter.state;
+        let announced = limiter.store.announce(&gateways, &name, ANNOUNCED_FOR).await;
+        // Where limits have a store of their own, it may be away while this one answers.
+        let is_heard = announced.is_ok() || limiter.store.has(StoreUse::Limits);
+        if is_heard && limiter.store.is_connected(StoreUse::Limits) {
+            stand_in.hear();
+        }
+        match announced {
             Ok(count) => {
-                let State { fleet, stand_in, .. } = &limiter.state;
                 fleet.note(count);
-                stand_in.hear();
                 limiter.metrics.gateways_seen.set(fleet.seen().into());
             }
             Err(StoreError::Refused(why)) if !has_warned => {

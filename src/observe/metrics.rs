@@ -47,6 +47,11 @@ struct Function {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabel {
+    store: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -56,6 +61,8 @@ struct Build {
 pub struct Snapshot {
     /// Whether the store answers.
     pub store_up: bool,
+    /// The same for each use of a store, which may have one of its own.
+    pub stores_up: [(&'static str, bool); 3],
     /// What is known of revocations, where they are followed.
     pub revocations: Option<RevocationState>,
     /// Most revocations that this node's memory takes, `store.revocations`.
@@ -114,6 +121,7 @@ pub struct Metrics {
     connection_errors: Family<Reason, Counter>,
     reloads: Family<Outcome, Counter>,
     store_up: Gauge<i64, AtomicI64>,
+    store_use_up: Family<StoreLabel, Gauge<i64, AtomicI64>>,
     access_dropped: Counter,
     revocations_known: Gauge<i64, AtomicI64>,
     revocations_max: Gauge<i64, AtomicI64>,
@@ -144,6 +152,7 @@ impl Default for Metrics {
             connection_errors: Family::default(),
             reloads: Family::default(),
             store_up: Gauge::default(),
+            store_use_up: Family::default(),
             access_dropped: Counter::default(),
             revocations_known: Gauge::default(),
             revocations_max: Gauge::default(),
@@ -212,6 +221,8 @@ impl Metrics {
         let help = "Gateways that share the store, the most of the last 30 looks";
         r.register("gateways_seen", help, self.gateways_seen.clone());
         r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
+        let help = "Whether the store that is used for this answers (1) or not (0)";
+        r.register("store_use_up", help, self.store_use_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Open client connections that are parked: idle, their buffers given back";
         r.register("connections_parked", help, self.connections_parked.clone());
@@ -315,6 +326,9 @@ impl Metrics {
     pub fn render(&self, format: Format, snapshot: Snapshot) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.store_up.set(i64::from(snapshot.store_up));
+        for (store, is_up) in snapshot.stores_up {
+            self.store_use_up.get_or_create(&StoreLabel { store }).set(i64::from(is_up));
+        }
         self.set_revocations(snapshot.revocations, snapshot.revocations_max);
         self.cache_gauges.set(&snapshot.cache);
         self.set_evicted(snapshot.evicted);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::route::Route;
 use crate::base::http::authority::Authority;
 use crate::base::http::fields::is_reserved;
-use crate::config::{self, CacheEpochs, Challenge, Config, Problems, SessionUse, StoreUrl};
+use crate::config::{
+    self, CacheEpochs, Challenge, Config, Problems, SessionUse, StoreUrl, StoreUse,
+};
 use crate::route::{HostPattern, Matcher};
 
 /// The names that exist, for a remedy.
@@ -63,7 +65,8 @@ pub(super) fn tls(config: &Config, problems: &mut Problems) {
 
 /// What a Redis Cluster cannot do yet.
 pub(super) fn cluster(config: &Config, problems: &mut Problems) {
-    let is_cluster = matches!(config.store.url, StoreUrl::Cluster { .. });
+    let of_cache = config.store.used_for(StoreUse::Cache);
+    let is_cluster = matches!(of_cache.url, StoreUrl::Cluster { .. });
     if is_cluster && config.store.cache_epochs == CacheEpochs::Follow {
         let what = "changes of epochs are not followed in a Redis Cluster yet".to_owned();
         let remedy = "write cache_epochs = \"ask\", or leave it out".to_owned();

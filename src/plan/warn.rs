@@ -2,7 +2,9 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, Protocol, Route, StoreUrl};
+use crate::config::{
+    Config, KeySource, Problems, Protocol, Route, Scope, SessionUse, StoreUrl, StoreUse,
+};
 use crate::tls::Table;
 
 /// The secret that `gateway.toml` shows. It is public, so whoever has read it can sign tokens.
@@ -28,6 +30,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     forgotten_certificates(config, &mut warnings);
     authorities(config, &mut warnings);
     told_and_cached(config, &mut warnings);
+    embedded_beside_redis(config, &mut warnings);
     warnings
 }
 
@@ -111,6 +114,38 @@ fn forgotten_certificates(config: &Config, warnings: &mut Problems) {
                     authorities stop that after a few times";
         let remedy = "add folder = \"acme\", where they are kept, or use Redis: store.url";
         warnings.push("server.tls.acme", what, remedy);
+    }
+}
+
+/// What each gateway has of its own, while they share the rest.
+fn embedded_beside_redis(config: &Config, warnings: &mut Problems) {
+    let is_embedded = |usage| config.store.used_for(usage).url == StoreUrl::Memory;
+    let is_one_node = StoreUse::ALL.into_iter().all(is_embedded);
+    let mut warn = |usage: StoreUse, what: &str, remedy: &str| {
+        if !is_one_node && is_embedded(usage) {
+            let table = config.store.used_for(usage).usage.table();
+            warnings.push(format!("{table}.url"), what, remedy);
+        }
+    };
+    let one = "use Redis, or let this be the only gateway";
+    if config.routes.values().any(|route| route.cache.is_some()) {
+        let what = "each gateway has a cache of its own: what a write or a purge at one makes \
+                    stale is served on by the others until it ends";
+        let remedy = "use Redis, or let this be the only gateway, or cache for seconds alone";
+        warn(StoreUse::Cache, what, remedy);
+    }
+    let is_shared = |name: &String| {
+        let limit = config.limits.get(name);
+        limit.is_some_and(|limit| limit.scope == Scope::Shared)
+    };
+    if config.routes.values().any(|route| route.limits.iter().any(is_shared)) {
+        let what = "each gateway counts for itself: a caller has each limit at every gateway";
+        warn(StoreUse::Limits, what, one);
+    }
+    if config.routes.values().any(|route| route.auth.is_some() || route.session != SessionUse::Off)
+    {
+        let what = "each gateway has sessions, revocations and API keys of its own";
+        warn(StoreUse::Main, what, one);
     }
 }
 

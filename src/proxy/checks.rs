@@ -4,7 +4,7 @@
 //! The same for an operator who asks what would happen to a request: then nothing is charged, and
 //! the store is only asked to look (`Mode::Peek`).
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -15,16 +15,16 @@ use super::forecast::Forecasts;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
+use super::without_store::{self, revocation_keys};
 use crate::auth::{self, Denied};
-use crate::base::facts::{Caller, Identity};
+use crate::base::facts::Caller;
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
-use crate::config::{LimitOutage, Outage};
+use crate::config::{LimitOutage, Outage, StoreUse};
 use crate::limit::{self, Exceeded, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken};
-use crate::runtime::Gateway;
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, RevocationKeys, RevocationStatus,
-    SessionKey, SessionKeys, StoreError, WindowSet,
+    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, SessionKey, SessionKeys,
+    StoreError, WindowSet,
 };
 
 /// Whether the request happens.
@@ -59,7 +59,7 @@ pub(super) struct Checks<'a, 'h> {
     counts_session: bool,
     cached: Option<Box<Lookup>>,
     answers: Answers,
-    /// Whether the store did not answer a question of this request.
+    /// Whether the store that the cache is in did not answer a question of this request.
     store_is_away: bool,
     /// What limits would say; only in `Mode::Peek`, once the store has answered.
     forecasts: Option<Box<Forecasts<'a>>>,
@@ -221,7 +221,12 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// the store has just not answered this request, which does not wait for it twice.
     pub(super) async fn ask(&mut self, away: Option<StoreError>, record: &mut Record) {
         self.answers = match (away, self.mode) {
-            (Some(error), _) => Answers::failed(&self.questions(None), &error),
+            // Rare: boxed.
+            (Some(error), _) => {
+                let (gateway, peek) = (self.request.gateway(), self.peek());
+                let questions = self.questions(peek.as_ref());
+                Box::pin(without_store::ask_others(gateway, &questions, &error)).await
+            }
             (None, Mode::Charge) => {
                 let questions = self.questions(None);
                 let gateway = self.request.gateway();
@@ -324,34 +329,37 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.on_leases();
     }
 
-    /// Whether the store did not answer a question of this request.
+    /// Whether the store that the cache is in did not answer a question of this request.
     pub(super) fn store_is_away(&self) -> bool {
         self.store_is_away
     }
 
-    /// Which functions must do without the store.
-    fn failures(&self) -> [(&'static str, Option<&StoreError>); 4] {
+    /// Which functions must do without the store, and which store that is.
+    fn failures(&self) -> [(&'static str, StoreUse, Option<&StoreError>); 4] {
         let Answers { revocation, charges, leases, session, cached, .. } = &self.answers;
         [
-            ("revocation", error(revocation)),
-            ("limits", error(charges).or(error(leases))),
-            ("session", error(session)),
-            ("cache", error(cached)),
+            ("revocation", StoreUse::Main, error(revocation)),
+            ("limits", StoreUse::Limits, error(charges).or(error(leases))),
+            ("session", StoreUse::Main, error(session)),
+            ("cache", StoreUse::Cache, error(cached)),
         ]
     }
 
     fn note_outage(&mut self, record: &mut Record) {
         let failures = self.failures();
-        let is_away = failures.iter().any(|(_, error)| error.is_some());
+        let store = &self.request.gateway().store;
+        let is_away = failures
+            .iter()
+            .any(|(_, usage, error)| error.is_some() && store.is_one_for(*usage, StoreUse::Cache));
         if self.mode == Mode::Charge {
-            for (function, error) in failures {
+            for (function, _, error) in failures {
                 if let Some(error) = error {
                     self.request.gateway().observer.metrics.store_failed(function);
                     record.note_degraded(function, error);
                 }
             }
         }
-        let (_, limits_failed) = failures[1];
+        let (_, _, limits_failed) = failures[1];
         let asked = self.answers.charges.is_some() || self.answers.leases.is_some();
         let on_outage = self.request.plan().on_outage.limits;
         record.note_limits(match (asked, limits_failed.is_some(), on_outage) {
@@ -413,7 +421,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         };
         // What the store says itself counts on; what this node only knew may be known again.
         let is_current = reply.is_ok() && self.mode == Mode::Charge;
-        match recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale) {
+        match without_store::recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale)
+        {
             Ok(status) => {
                 let verdict = auth::confirm(identity, status);
                 if verdict.is_err() {
@@ -550,30 +559,6 @@ fn of_limits(all: Questions<'_>) -> Questions<'_> {
 
 fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
     reply.as_ref().and_then(|reply| reply.as_ref().err())
-}
-
-/// What the store said of a token's revocation; while it is away, what this node last knew.
-fn recalled(
-    gateway: &Gateway,
-    identity: &Identity,
-    reply: Reply<RevocationStatus>,
-    max_stale: Duration,
-) -> Reply<RevocationStatus> {
-    reply.or_else(|error| {
-        // An answer that cannot be used is no outage: it may mean a revocation of now.
-        let known =
-            error.is_outage().then(|| gateway.store.recall(revocation_keys(identity), max_stale));
-        known.flatten().ok_or(error)
-    })
-}
-
-/// The revocation keys of a token or API key.
-fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
-    RevocationKeys {
-        blacklist: &identity.blacklist_keys,
-        not_before: identity.not_before_key.as_deref(),
-        record: identity.record_key(),
-    }
 }
 
 /// However a request ended, its end decides what stays charged to the limits that look at it.

@@ -23,6 +23,7 @@ mod unparsed;
 mod upgrade;
 mod walk;
 mod why;
+mod without_store;
 
 pub use self::body::{Body, Fault as BodyFault};
 pub use self::connection::Connection;

@@ -18,7 +18,7 @@ use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems};
+use crate::config::{self, Problems, StoreUse};
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
 use crate::observe::{
@@ -219,7 +219,8 @@ impl Gateway {
         let upstreams = plan.upstreams.iter().zip(&running.upstreams);
         let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
         let snapshot = Snapshot {
-            store_up: store.is_connected(),
+            store_up: store.is_connected(StoreUse::Main),
+            stores_up: StoreUse::ALL.map(|usage| (usage.word(), store.is_connected(usage))),
             revocations: followed.map(|it| RevocationState {
                 known: it.known,
                 followed: it.connected,

@@ -5,6 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::units::Secret;
+use crate::config::StoreUse;
 use crate::observe::LoggedOnce;
 use crate::plan::Plan;
 use crate::store::keys::Keys;
@@ -60,9 +61,9 @@ impl<'a> Sharing<'a> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or_default();
         // All gateways count epochs by one clock.
-        let now = now.saturating_add_signed(self.store.clock_offset_ms());
+        let now = now.saturating_add_signed(self.store.clock_offset_ms(StoreUse::Main));
         own.turn(epoch_at(now));
-        if self.store.is_shared() { self.share(own, now).await } else { Ok(()) }
+        if self.store.is_shared(StoreUse::Main) { self.share(own, now).await } else { Ok(()) }
     }
 
     async fn share(&self, own: &TicketKeys, now_ms: u64) -> Result<(), NotShared> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::separate::One;
 use super::{HeldLock, Store, StoreError};
 
 /// Values that are written only by who still has the lease: whoever was held up past its end writes
@@ -23,9 +24,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, the key holds something else, or more than `bytes_max` bytes.
     pub async fn read(&self, key: &str, bytes_max: usize) -> Result<Option<Bytes>, StoreError> {
-        match self {
-            Self::Redis(store) => store.read(key, bytes_max).await,
-            Self::Memory(store) => store.read(key, bytes_max),
+        match self.main() {
+            One::Redis(store) => store.read(key, bytes_max).await,
+            One::Memory(store) => store.read(key, bytes_max),
         }
     }
 
@@ -34,9 +35,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn write_fenced(&self, write: &FencedWrite<'_>) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.write_fenced(write).await,
-            Self::Memory(store) => store.write_fenced(write),
+        match self.main() {
+            One::Redis(store) => store.write_fenced(write).await,
+            One::Memory(store) => store.write_fenced(write),
         }
     }
 
@@ -45,9 +46,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn expire(&self, key: &str, ttl: Duration) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.expire(key, ttl).await,
-            Self::Memory(store) => Ok(store.expire(key, ttl)),
+        match self.main() {
+            One::Redis(store) => store.expire(key, ttl).await,
+            One::Memory(store) => Ok(store.expire(key, ttl)),
         }
     }
 
@@ -61,9 +62,9 @@ impl Store {
         value: &[u8],
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.put_new(key, value, ttl).await,
-            Self::Memory(store) => store.put_new(key, value, ttl),
+        match self.main() {
+            One::Redis(store) => store.put_new(key, value, ttl).await,
+            One::Memory(store) => store.put_new(key, value, ttl),
         }
     }
 }

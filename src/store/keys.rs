@@ -13,7 +13,7 @@ mod session;
 mod slot;
 mod tls;
 
-pub use self::kind::{Kind, is_cache_base};
+pub use self::kind::{Kind, is_cache_base, usage};
 pub use self::session::SessionKeys;
 pub(super) use self::slot::{SLOTS, slot};
 

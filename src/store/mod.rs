@@ -3,7 +3,7 @@
 //! A request collects what it must know in [`Questions`] and gets [`Answers`] in one round trip.
 //! What an unanswered question means is policy, decided by the rooms; this module only reports it.
 //! Two stores are a closed set, so the store is an enum: [`redis`] for fleets, [`memory`] for one
-//! node.
+//! node. Some uses may have a store of their own (`separate`): each method says which it is of.
 
 pub mod api_keys;
 mod cached;
@@ -18,7 +18,9 @@ mod purged;
 mod question;
 pub mod redis;
 pub mod revoked;
+mod separate;
 pub mod sessions;
+mod stores;
 pub mod window;
 
 use std::sync::Arc;
@@ -26,9 +28,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, StoreUse};
 
 use self::api_keys::ApiKeyKeys;
+use self::separate::One;
 use self::sessions::ROUNDS_MAX;
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
@@ -46,40 +49,52 @@ pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
-pub use self::redis::{Finding, Followed, RedisStore, acl, selftest, sentinel_acl};
+pub use self::redis::{Finding, Followed, RedisStore, acl, acl_for, selftest, sentinel_acl};
 pub use self::revoked::Revocation;
+pub use self::separate::{Backend, Separate};
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
 };
 pub use self::window::{Mode, Window, WindowSet, WindowState};
 
-/// The store, of either kind.
+/// The store, of either kind, or several.
 #[derive(Debug)]
 pub enum Store {
     /// A Redis server.
     Redis(Box<RedisStore>),
     /// The embedded store.
     Memory(Box<MemoryStore>),
+    /// One for each of some uses.
+    Separate(Box<Separate>),
 }
 
 impl Store {
-    /// The store that the configuration names. Waits for a first connection for
-    /// `store.connect_timeout` at most, then does without until there is one.
-    pub async fn open(config: &Config) -> Self {
-        let settings = &config.store;
-        let store = if settings.url == StoreUrl::Memory {
-            let bounds = MemoryBounds::of(settings);
-            Self::Memory(Box::new(MemoryStore::bounded(bounds)))
-        } else {
-            let redis = RedisStore::open(settings);
-            if !redis.first_connection(settings.connect_timeout).await {
-                tracing::warn!("starting without the store");
-            }
-            Self::Redis(Box::new(redis))
-        };
-        store.follow_revocations(config);
-        store.follow_epochs();
-        store
+    fn used_for(&self, usage: StoreUse) -> One<'_> {
+        match self {
+            Self::Redis(store) => One::Redis(store),
+            Self::Memory(store) => One::Memory(store),
+            Self::Separate(stores) => stores.used_for(usage),
+        }
+    }
+
+    fn main(&self) -> One<'_> {
+        self.used_for(StoreUse::Main)
+    }
+
+    fn cache(&self) -> One<'_> {
+        self.used_for(StoreUse::Cache)
+    }
+
+    fn limits(&self) -> One<'_> {
+        self.used_for(StoreUse::Limits)
+    }
+
+    /// Where a key lies. It is only looked at where there are several stores.
+    fn home(&self, key: &str) -> One<'_> {
+        match self {
+            Self::Separate(stores) => stores.used_for(keys::usage(key)),
+            Self::Redis(_) | Self::Memory(_) => self.main(),
+        }
     }
 
     /// Answers everything one request needs to know, in one round trip and within `store.timeout`.
@@ -87,6 +102,8 @@ impl Store {
         match self {
             Self::Redis(store) => store.ask(questions).await,
             Self::Memory(store) => store.ask(questions),
+            // Boxed, it takes no room in the requests of others.
+            Self::Separate(stores) => Box::pin(stores.ask(questions)).await,
         }
     }
 
@@ -102,28 +119,11 @@ impl Store {
         self.ask(&questions).await.leases.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Says in the set `gateways` that this one, `name`, is there. Returns how many were heard of
-    /// within `remembered`, this one among them.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn announce(
-        &self,
-        gateways: &str,
-        name: &str,
-        remembered: Duration,
-    ) -> Result<u32, StoreError> {
-        match self {
-            Self::Redis(store) => store.announce(gateways, name, remembered).await,
-            Self::Memory(_) => Ok(1),
-        }
-    }
-
     /// Gives slots back. Doing it again changes nothing.
     pub async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.release(releases).await,
-            Self::Memory(store) => {
+        match self.limits() {
+            One::Redis(store) => store.release(releases).await,
+            One::Memory(store) => {
                 releases.iter().for_each(|release| store.release(release));
                 Ok(())
             }
@@ -132,9 +132,9 @@ impl Store {
 
     /// Gives back what a charge took: the cost of each window in `charges`.
     pub async fn refund(&self, charges: Charges<'_>, at: &ChargedAt) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.refund(charges, at).await,
-            Self::Memory(store) => {
+        match self.limits() {
+            One::Redis(store) => store.refund(charges, at).await,
+            One::Memory(store) => {
                 store.refund(charges, at);
                 Ok(())
             }
@@ -143,9 +143,9 @@ impl Store {
 
     /// Writes a revocation and tells every gateway of it, in one step.
     pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.revoke(revocation).await?,
-            Self::Memory(store) => {
+        match self.main() {
+            One::Redis(store) => store.revoke(revocation).await?,
+            One::Memory(store) => {
                 store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))?;
             }
         }
@@ -155,25 +155,17 @@ impl Store {
 
     /// What has changed.
     pub fn news(&self) -> Arc<News> {
-        match self {
-            Self::Redis(store) => store.news(),
-            Self::Memory(store) => store.news(),
+        match self.main() {
+            One::Redis(store) => store.news(),
+            One::Memory(store) => store.news(),
         }
     }
 
     /// Takes a revocation back, here and with every gateway. True when there was one.
     pub async fn unrevoke(&self, key: &str, stream_ttl: Duration) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.unrevoke(key, stream_ttl).await,
-            Self::Memory(store) => Ok(store.delete(key)),
-        }
-    }
-
-    /// Has the files of secrets looked at now; otherwise it is done from time to time.
-    pub fn look_at_files(&self) {
-        match self {
-            Self::Redis(store) => store.look_at_files(),
-            Self::Memory(_) => {}
+        match self.main() {
+            One::Redis(store) => store.unrevoke(key, stream_ttl).await,
+            One::Memory(store) => Ok(store.delete(key)),
         }
     }
 
@@ -181,9 +173,9 @@ impl Store {
     /// or has tunnels that they end.
     /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
     pub fn follow_revocations(&self, config: &Config) {
-        match self {
-            Self::Redis(store) => store.follow_revocations(config),
-            Self::Memory(_) => {}
+        match self.main() {
+            One::Redis(store) => store.follow_revocations(config),
+            One::Memory(_) => {}
         }
     }
 
@@ -194,62 +186,33 @@ impl Store {
         revocation: RevocationKeys<'_>,
         max_stale: Duration,
     ) -> Option<RevocationStatus> {
-        match self {
-            Self::Redis(store) => store.recall(revocation, max_stale),
-            Self::Memory(_) => None,
+        match self.main() {
+            One::Redis(store) => store.recall(revocation, max_stale),
+            One::Memory(_) => None,
         }
     }
 
     /// What the follower of revocations knows; nothing when there is none.
     pub fn followed(&self, max_stale: Duration) -> Option<Followed> {
-        match self {
-            Self::Redis(store) => store.followed(max_stale),
-            Self::Memory(_) => None,
+        match self.main() {
+            One::Redis(store) => store.followed(max_stale),
+            One::Memory(_) => None,
         }
     }
 
     /// Writes one value with a life.
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.put(key, value, ttl).await,
-            Self::Memory(store) => store.put(key, Bytes::copy_from_slice(value), Some(ttl)),
+        match self.home(key) {
+            One::Redis(store) => store.put(key, value, ttl).await,
+            One::Memory(store) => store.put(key, Bytes::copy_from_slice(value), Some(ttl)),
         }
     }
 
     /// Deletes one key. True when it existed.
     pub async fn delete(&self, key: &str) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.delete(key).await,
-            Self::Memory(store) => Ok(store.delete(key)),
-        }
-    }
-
-    /// What gave way in the embedded store so far; what Redis evicts is its own affair.
-    pub fn evicted(&self) -> Evicted {
-        match self {
-            Self::Redis(_) => Evicted::default(),
-            Self::Memory(store) => store.evicted(),
-        }
-    }
-
-    /// Prepares the current thread for asking.
-    pub async fn join(&self) {
-        match self {
-            Self::Redis(store) => store.join().await,
-            Self::Memory(_) => {}
-        }
-    }
-
-    /// Whether other nodes ask the same store.
-    pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Redis(_))
-    }
-
-    /// Whether a question asked now would reach the store.
-    pub fn is_connected(&self) -> bool {
-        match self {
-            Self::Redis(store) => store.is_connected(),
-            Self::Memory(_) => true,
+        match self.home(key) {
+            One::Redis(store) => store.delete(key).await,
+            One::Memory(store) => Ok(store.delete(key)),
         }
     }
 }
@@ -262,9 +225,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn renew(&self, keys: &SessionKeys, renewal: Renewal) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.renew(keys, renewal).await,
-            Self::Memory(store) => store.renew(keys, renewal),
+        match self.main() {
+            One::Redis(store) => store.renew(keys, renewal).await,
+            One::Memory(store) => store.renew(keys, renewal),
         }
     }
 
@@ -278,9 +241,9 @@ impl Store {
         &self,
         write: &SessionWrite,
     ) -> Result<Option<SessionWritten>, StoreError> {
-        match self {
-            Self::Redis(store) => store.write_session(write).await,
-            Self::Memory(store) => store.write_session(write),
+        match self.main() {
+            One::Redis(store) => store.write_session(write).await,
+            One::Memory(store) => store.write_session(write),
         }
     }
 
@@ -289,9 +252,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn end_session(&self, keys: &SessionKeys, part: &str) -> Result<bool, StoreError> {
-        let was_there = match self {
-            Self::Redis(store) => store.end_session(keys, part).await?,
-            Self::Memory(store) => store.end_session(keys, part),
+        let was_there = match self.main() {
+            One::Redis(store) => store.end_session(keys, part).await?,
+            One::Memory(store) => store.end_session(keys, part),
         };
         self.news().changed.notify_one();
         Ok(was_there)
@@ -306,9 +269,9 @@ impl Store {
         index: &str,
         families: &[String; 2],
     ) -> Result<SessionList, StoreError> {
-        match self {
-            Self::Redis(store) => store.list_sessions(index, families).await,
-            Self::Memory(store) => store.list_sessions(index, families),
+        match self.main() {
+            One::Redis(store) => store.list_sessions(index, families).await,
+            One::Memory(store) => store.list_sessions(index, families),
         }
     }
 
@@ -323,9 +286,9 @@ impl Store {
     ) -> Result<usize, StoreError> {
         let mut ended = 0;
         for _ in 0..ROUNDS_MAX {
-            let (now, left) = match self {
-                Self::Redis(store) => store.end_sessions(index, families).await?,
-                Self::Memory(store) => store.end_sessions(index, families)?,
+            let (now, left) = match self.main() {
+                One::Redis(store) => store.end_sessions(index, families).await?,
+                One::Memory(store) => store.end_sessions(index, families)?,
             };
             ended += now;
             if left == 0 {
@@ -345,9 +308,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or the key holds something else.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        match self {
-            Self::Redis(store) => store.get(key).await,
-            Self::Memory(store) => store.get(key),
+        match self.main() {
+            One::Redis(store) => store.get(key).await,
+            One::Memory(store) => store.get(key),
         }
     }
 
@@ -356,9 +319,9 @@ impl Store {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.write_api_key(write).await,
-            Self::Memory(store) => store.write_api_key(write),
+        match self.main() {
+            One::Redis(store) => store.write_api_key(write).await,
+            One::Memory(store) => store.write_api_key(write),
         }
     }
 
@@ -371,9 +334,9 @@ impl Store {
         id_key: &str,
         families: &[String; 2],
     ) -> Result<Option<(String, Bytes)>, StoreError> {
-        match self {
-            Self::Redis(store) => store.find_api_key(id_key, families).await,
-            Self::Memory(store) => store.find_api_key(id_key, families),
+        match self.main() {
+            One::Redis(store) => store.find_api_key(id_key, families).await,
+            One::Memory(store) => store.find_api_key(id_key, families),
         }
     }
 
@@ -386,9 +349,9 @@ impl Store {
         index: &str,
         families: &[String; 2],
     ) -> Result<ApiKeyList, StoreError> {
-        match self {
-            Self::Redis(store) => store.list_api_keys(index, families).await,
-            Self::Memory(store) => store.list_api_keys(index, families),
+        match self.main() {
+            One::Redis(store) => store.list_api_keys(index, families).await,
+            One::Memory(store) => store.list_api_keys(index, families),
         }
     }
 
@@ -401,9 +364,9 @@ impl Store {
         keys: &ApiKeyKeys,
         revocation: Revocation<'_>,
     ) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.end_api_key(keys, revocation).await,
-            Self::Memory(store) => store.end_api_key(keys, revocation),
+        match self.main() {
+            One::Redis(store) => store.end_api_key(keys, revocation).await,
+            One::Memory(store) => store.end_api_key(keys, revocation),
         }
     }
 }
@@ -416,17 +379,17 @@ impl Store {
         key: &str,
         variants: &[String],
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        match self {
-            Self::Redis(store) => store.variants(key, variants).await,
-            Self::Memory(store) => Ok(store.variants(key, variants).1),
+        match self.cache() {
+            One::Redis(store) => store.variants(key, variants).await,
+            One::Memory(store) => Ok(store.variants(key, variants).1),
         }
     }
 
     /// Epochs of now: those of a stored response's tags and groups.
     pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
-        match self {
-            Self::Redis(store) => store.epochs(keys).await,
-            Self::Memory(store) => Ok(store.epochs(keys).epochs),
+        match self.cache() {
+            One::Redis(store) => store.epochs(keys).await,
+            One::Memory(store) => Ok(store.epochs(keys).epochs),
         }
     }
 
@@ -438,45 +401,45 @@ impl Store {
         clock: &str,
         since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
-        match self {
-            Self::Redis(store) => store.tags(keys, clock, since).await,
-            Self::Memory(store) => Ok(store.tags(keys, clock, since)),
+        match self.cache() {
+            One::Redis(store) => store.tags(keys, clock, since).await,
+            One::Memory(store) => Ok(store.tags(keys, clock, since)),
         }
     }
 
     /// The epochs as this node knows them without asking: only if it knows every one of them, and
     /// hears of each change (`store.cache_epochs = "follow"`).
     pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
-        match self {
-            Self::Redis(store) => store.known_epochs(keys),
-            Self::Memory(_) => None,
+        match self.cache() {
+            One::Redis(store) => store.known_epochs(keys),
+            One::Memory(_) => None,
         }
     }
 
     /// How many epochs this node knows, and whether it hears of their changes; nothing where it
     /// asks.
     pub fn followed_epochs(&self) -> Option<(usize, bool)> {
-        match self {
-            Self::Redis(store) => store.followed_epochs(),
-            Self::Memory(_) => None,
+        match self.cache() {
+            One::Redis(store) => store.followed_epochs(),
+            One::Memory(_) => None,
         }
     }
 
     /// Begins to follow the changes of epochs, if `store.cache_epochs` says so. Once begun, it goes
     /// on.
     pub fn follow_epochs(&self) {
-        match self {
-            Self::Redis(store) => store.follow_epochs(),
-            Self::Memory(_) => {}
+        match self.cache() {
+            One::Redis(store) => store.follow_epochs(),
+            One::Memory(_) => {}
         }
     }
 
     /// Keeps a variant of a response, unless its path was purged since the fetch began or somebody
     /// else holds its lock.
     pub async fn remember(&self, entry: &Entry) -> Result<Remembered, StoreError> {
-        match self {
-            Self::Redis(store) => store.remember(entry).await,
-            Self::Memory(store) => store.remember(entry),
+        match self.cache() {
+            One::Redis(store) => store.remember(entry).await,
+            One::Memory(store) => store.remember(entry),
         }
     }
 
@@ -486,41 +449,41 @@ impl Store {
         chunks: &[(String, Bytes)],
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.write_chunks(chunks, ttl).await,
-            Self::Memory(store) => store.write_chunks(chunks, ttl),
+        match self.cache() {
+            One::Redis(store) => store.write_chunks(chunks, ttl).await,
+            One::Memory(store) => store.write_chunks(chunks, ttl),
         }
     }
 
     /// Lets parts of a body live for at least `ttl` from now. False when one of them is gone.
     pub async fn extend_chunks(&self, keys: &[String], ttl: Duration) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.extend_chunks(keys, ttl).await,
-            Self::Memory(store) => Ok(store.extend_chunks(keys, ttl)),
+        match self.cache() {
+            One::Redis(store) => store.extend_chunks(keys, ttl).await,
+            One::Memory(store) => Ok(store.extend_chunks(keys, ttl)),
         }
     }
 
     /// Parts of a body, in order; a part may be gone.
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        match self {
-            Self::Redis(store) => store.chunks(keys).await,
-            Self::Memory(store) => Ok(store.chunks(keys)),
+        match self.cache() {
+            One::Redis(store) => store.chunks(keys).await,
+            One::Memory(store) => Ok(store.chunks(keys)),
         }
     }
 
     /// Whether all these parts of a body are there.
     pub async fn has_chunks(&self, keys: &[String]) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.has_chunks(keys).await,
-            Self::Memory(store) => Ok(store.chunks(keys).iter().all(Option::is_some)),
+        match self.cache() {
+            One::Redis(store) => store.has_chunks(keys).await,
+            One::Memory(store) => Ok(store.chunks(keys).iter().all(Option::is_some)),
         }
     }
 
     /// Removes parts of a body.
     pub async fn drop_chunks(&self, keys: &[String]) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.drop_chunks(keys).await,
-            Self::Memory(store) => {
+        match self.cache() {
+            One::Redis(store) => store.drop_chunks(keys).await,
+            One::Memory(store) => {
                 store.drop_chunks(keys);
                 Ok(())
             }
@@ -529,59 +492,50 @@ impl Store {
 
     /// Takes a lock that nobody holds, for `ttl`. True when it is the caller's now.
     pub async fn lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.lock(lock, ttl).await,
-            Self::Memory(store) => store.lock(lock, ttl),
+        match self.home(&lock.key) {
+            One::Redis(store) => store.lock(lock, ttl).await,
+            One::Memory(store) => store.lock(lock, ttl),
         }
     }
 
     /// Keeps a lock for another `ttl`. False when it is not the caller's any more.
     pub async fn extend_lock(&self, lock: &HeldLock, ttl: Duration) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.extend_lock(lock, ttl).await,
-            Self::Memory(store) => store.extend_lock(lock, ttl),
+        match self.home(&lock.key) {
+            One::Redis(store) => store.extend_lock(lock, ttl).await,
+            One::Memory(store) => store.extend_lock(lock, ttl),
         }
     }
 
     /// Releases a lock. False when it was not the caller's any more.
     pub async fn unlock(&self, lock: &HeldLock) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.unlock(lock).await,
-            Self::Memory(store) => Ok(store.unlock(lock)),
+        match self.home(&lock.key) {
+            One::Redis(store) => store.unlock(lock).await,
+            One::Memory(store) => Ok(store.unlock(lock)),
         }
     }
 
     /// Changes epochs, all at once: nobody reads some of them changed and others not.
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.purge(purges).await,
-            Self::Memory(store) => store.purge(purges),
+        match self.cache() {
+            One::Redis(store) => store.purge(purges).await,
+            One::Memory(store) => store.purge(purges),
         }
     }
 
     /// Takes the base epoch away: nothing that is stored is valid any more, nor under the next one.
     /// True when there was one.
     pub async fn withdraw_all(&self, base: &str) -> Result<bool, StoreError> {
-        match self {
-            Self::Redis(store) => store.withdraw_all(base).await,
-            Self::Memory(store) => Ok(store.delete(base)),
+        match self.cache() {
+            One::Redis(store) => store.withdraw_all(base).await,
+            One::Memory(store) => Ok(store.delete(base)),
         }
     }
 
     /// Makes the base epoch, or the clock of tags, if there is none.
     pub async fn found(&self, base: &str) -> Result<(), StoreError> {
-        match self {
-            Self::Redis(store) => store.found(base).await,
-            Self::Memory(store) => store.found(base),
-        }
-    }
-
-    /// What to add to this node's wall clock to get the store's, in milliseconds: all nodes write
-    /// and compare times on one clock.
-    pub fn clock_offset_ms(&self) -> i64 {
-        match self {
-            Self::Redis(store) => store.clock_offset_ms(),
-            Self::Memory(_) => 0,
+        match self.cache() {
+            One::Redis(store) => store.found(base).await,
+            One::Memory(store) => store.found(base),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What every store promises, shown over the embedded store and over a real Redis: by TCP, by a
-//! Unix socket, by TLS as the user with the least rights, by Sentinel, and over a Redis Cluster.
+//! Unix socket, by TLS as the user with the least rights, by Sentinel, over a Redis Cluster, and
+//! where cache and limits have a Redis of their own.
 
 mod access;
 mod api_keys;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis::base::units::Secret;
-use portcullis::config::{self, StoreTls, StoreUrl};
+use portcullis::config::{self, StoreTls, StoreUrl, StoreUse};
 use portcullis::store::{
     Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, RevocationKeys,
     RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
@@ -60,6 +61,11 @@ macro_rules! over_all_stores {
             $(reached.over($law);)*
         }
         #[test]
+        fn all_over_separate_stores() {
+            let reached = $crate::contract::Reached::separate();
+            $(reached.over($law);)*
+        }
+        #[test]
         fn a_redis_cluster_keeps_all_of_this() {
             let cluster = $crate::contract::Cluster::start();
             $(cluster.keeps($law);)*
@@ -87,6 +93,8 @@ pub(crate) fn over_redis(law: impl AsyncFnOnce(Subject)) {
 pub(crate) struct Reached {
     redis: Arc<Redis>,
     settings: config::Store,
+    /// Beside it, for some of its uses.
+    apart: Vec<Arc<Redis>>,
     _sentinels: Vec<Redis>,
 }
 
@@ -97,6 +105,7 @@ impl Reached {
         Self {
             redis: Arc::new(redis),
             settings: config::Store { url, ..config::Store::default() },
+            apart: vec![],
             _sentinels: vec![],
         }
     }
@@ -115,7 +124,36 @@ impl Reached {
             tls: Some(StoreTls { ca_file: Some(ca_file), ..StoreTls::default() }),
             ..config::Store::default()
         };
-        Self { redis: Arc::new(redis), settings, _sentinels: vec![] }
+        Self { redis: Arc::new(redis), settings, apart: vec![], _sentinels: vec![] }
+    }
+
+    /// Three of them, each with the user that `portcullis acl` prints for it.
+    pub(crate) fn separate() -> Self {
+        let [cache, limits] = [Redis::start(), Redis::start()].map(Arc::new);
+        let redis = Redis::start().beside(&cache, "app:cache").beside(&limits, "app:ratelimit:");
+        let of = |redis: &Redis, usage: StoreUse| {
+            access::make_separate_user(redis, usage, "correct-horse");
+            config::Store {
+                url: StoreUrl::Redis {
+                    host: redis.address().ip().to_string(),
+                    port: redis.address().port(),
+                    db: 0,
+                },
+                username: Some("gateway".to_owned()),
+                password: Some(Secret::new("correct-horse")),
+                timeout: PATIENCE,
+                connect_timeout: PATIENCE,
+                usage,
+                ..config::Store::default()
+            }
+        };
+        let settings = config::Store {
+            cache: Some(Box::new(of(&cache, StoreUse::Cache))),
+            limits: Some(Box::new(of(&limits, StoreUse::Limits))),
+            ..of(&redis, StoreUse::Main)
+        };
+        let apart = vec![cache, limits];
+        Self { redis: Arc::new(redis), settings, apart, _sentinels: vec![] }
     }
 
     /// Where a sentinel says that it is.
@@ -126,7 +164,7 @@ impl Reached {
         let url = StoreUrl::Sentinel { sentinels: sentinels_at, primary };
         let settings = config::Store { url, ..config::Store::default() };
         let redis = Arc::new(servers.remove(0));
-        Self { redis, settings, _sentinels: sentinels }
+        Self { redis, settings, apart: vec![], _sentinels: sentinels }
     }
 
     /// Shows a law on it, empty.
@@ -136,8 +174,9 @@ impl Reached {
             let store = open_as(self.settings.clone()).await;
             law(Subject { store: Arc::new(store), redis: Some(Arc::clone(&self.redis)) }).await;
         });
-        let refused = self.redis.cli(&["ACL", "LOG"]);
-        assert_eq!(refused, "", "rights are missing");
+        for redis in self.apart.iter().chain([&self.redis]) {
+            assert_eq!(redis.cli(&["ACL", "LOG"]), "", "rights are missing");
+        }
     }
 }
 
@@ -183,6 +222,13 @@ async fn open(address: SocketAddr, settings: config::Store) -> Store {
 }
 
 async fn open_as(settings: config::Store) -> Store {
+    if settings.is_one_of_several() {
+        let store = Store::open(&config::Config { store: settings, ..Default::default() }).await;
+        for usage in StoreUse::ALL {
+            assert!(store.has(usage) && store.is_connected(usage), "no connection for {usage:?}");
+        }
+        return store;
+    }
     let store = RedisStore::open(&config::Store {
         // Nothing here is about deadlines, and the machine may be busy.
         timeout: PATIENCE,

@@ -101,6 +101,8 @@ mod reload;
 mod responses;
 /// Revocations on their way to every node, and what a node does with them while Redis is away.
 mod revocation_push;
+/// Cache and limits in a Redis of their own.
+mod separate_stores;
 /// The application's own sessions, attached to requests.
 mod sessions;
 /// Bodies on their way, and peers that go away in the middle.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use portcullis::config::{self, StoreUrl};
+use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::{Questions, RedisStore, RevocationKeys, Store, StoreError};
 
 use crate::support::{
@@ -212,10 +212,13 @@ fn five_misses_of_five_threads_open_the_breaker_for_all() {
         step.wait();
         step.wait();
     });
-    assert!(!store.is_connected(), "the connection of those without a thread is given up too");
+    assert!(
+        !store.is_connected(StoreUse::Main),
+        "the connection of those without a thread is given up too"
+    );
     proxy.hang_up();
     proxy.pass();
-    eventually("it is found again", || store.is_connected());
+    eventually("it is found again", || store.is_connected(StoreUse::Main));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a key holds, read from the key itself: the embedded store has a budget for each kind.
 
+use crate::config::StoreUse;
+
 /// What lies under a key of the embedded store, counters of limits aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -40,6 +42,19 @@ impl Kind {
             Self::Session
         }
     }
+}
+
+/// What the store of a key is used for.
+pub fn usage(key: &str) -> StoreUse {
+    match Kind::of(key) {
+        Kind::Cached | Kind::Epoch => StoreUse::Cache,
+        Kind::Session if is_of_limits(key) => StoreUse::Limits,
+        Kind::Session | Kind::Revocation | Kind::ApiKey | Kind::Tls => StoreUse::Main,
+    }
+}
+
+fn is_of_limits(key: &str) -> bool {
+    key.split_once(':').is_some_and(|(_, rest)| rest.starts_with("ratelimit:"))
 }
 
 /// Whether a key is that of the epoch under which every cached response is stored.
@@ -88,6 +103,20 @@ mod tests {
             assert_eq!(Kind::of(&key), kind, "{key}");
         }
         assert!(is_cache_base(&keys.cache_base()));
+        let mut window = String::new();
+        keys.limit_into(&mut window, "api", "1m", "address=10.0.0.1");
+        for (key, expected) in [
+            (window, StoreUse::Limits),
+            (keys.in_flight("api", "address=10.0.0.1"), StoreUse::Limits),
+            (keys.cache_base(), StoreUse::Cache),
+            (keys.cache_warming("r"), StoreUse::Cache),
+            (keys.session("ratelimit:"), StoreUse::Main),
+            (keys.gateways(), StoreUse::Main),
+            (keys.revocations(), StoreUse::Main),
+            (keys.tls_version(), StoreUse::Main),
+        ] {
+            assert_eq!(usage(&key), expected, "{key}");
+        }
         assert!(!is_cache_base(&keys.cache_route("*")) && !is_cache_base(&keys.session("{*}")));
     }
 }

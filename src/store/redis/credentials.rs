@@ -73,6 +73,11 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
+    /// Whether there are other stores to tell this one from.
+    pub(super) fn are_of_one_of_several(&self) -> bool {
+        self.written.is_one_of_several()
+    }
+
     /// Those of the configuration as it was read.
     pub(super) fn of(written: &config::Store) -> Arc<Self> {
         let files = Files { password: written.password.clone(), tls: written.tls.clone() };

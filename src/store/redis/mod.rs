@@ -54,7 +54,7 @@ use redis::{Cmd, Pipeline, Value};
 
 pub use self::finding::Finding;
 pub use self::follow::Followed;
-pub use self::rights::{acl, sentinel_acl};
+pub use self::rights::{acl, acl_for, sentinel_acl};
 pub use self::selftest::selftest;
 
 use self::cut::Cut;

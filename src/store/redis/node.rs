@@ -43,7 +43,7 @@ impl Node {
         Self {
             address: address.clone(),
             credentials: Arc::clone(credentials),
-            name: None,
+            name: credentials.are_of_one_of_several().then(|| name(address)).flatten(),
             is_in_cluster: false,
             is_replica: watch::Sender::new(false),
             lost: None,

@@ -13,6 +13,8 @@ pub(super) enum Function {
     ApiKeys,
     Cache,
     Certificates,
+    /// How many gateways share the limits.
+    Gateways,
     /// Revocations that are known during an outage.
     KnownRevocations,
     /// `store.cache_epochs = "follow"`.
@@ -21,9 +23,10 @@ pub(super) enum Function {
     Cluster,
 }
 
+use crate::config::StoreUse;
 use Function::{
-    ApiKeys, Cache, Certificates, Cluster, Connections, KnownEpochs, KnownRevocations, Limits,
-    Revocation, Sessions,
+    ApiKeys, Cache, Certificates, Cluster, Connections, Gateways, KnownEpochs, KnownRevocations,
+    Limits, Revocation, Sessions,
 };
 
 impl Function {
@@ -37,9 +40,22 @@ impl Function {
             ApiKeys => "API keys",
             Cache => "the cache",
             Certificates => "certificates by ACME",
+            Gateways => "counting the gateways that share limits",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
             Cluster => "finding the servers of a Redis Cluster",
+        }
+    }
+
+    /// What the store is used for that has this function; nothing where each store has it.
+    fn usage(self) -> Option<StoreUse> {
+        match self {
+            Connections | Cluster => None,
+            Limits => Some(StoreUse::Limits),
+            Cache | KnownEpochs => Some(StoreUse::Cache),
+            Revocation | Sessions | ApiKeys | Certificates | Gateways | KnownRevocations => {
+                Some(StoreUse::Main)
+            }
         }
     }
 }
@@ -62,6 +78,13 @@ const fn right(
     trial: &'static str,
 ) -> Right {
     Right { command, functions, trial }
+}
+
+impl Right {
+    /// Whether a store needs it that is used for these.
+    pub(super) fn is_for(&self, uses: &[StoreUse]) -> bool {
+        self.functions.iter().any(|it| it.usage().is_none_or(|usage| uses.contains(&usage)))
+    }
 }
 
 /// Commands that are sent to sentinels.
@@ -108,13 +131,13 @@ pub(super) const RIGHTS: [Right; 51] = [
     right("hstrlen", &[Sessions], "HSTRLEN $hash f"),
     right("hrandfield", &[Cache], "HRANDFIELD $hash"),
     right("hdel", &[Sessions, Cache], "HDEL $hash f"),
-    right("zadd", &[Limits, Sessions, ApiKeys], "ZADD $set 1 m"),
-    right("pexpire", &[Limits], "PEXPIRE $set 5000"),
-    right("zcard", &[Limits, Sessions, ApiKeys], "ZCARD $set"),
+    right("zadd", &[Limits, Sessions, ApiKeys, Gateways], "ZADD $set 1 m"),
+    right("pexpire", &[Limits, Gateways], "PEXPIRE $set 5000"),
+    right("zcard", &[Limits, Sessions, ApiKeys, Gateways], "ZCARD $set"),
     right("zcount", &[Limits], "ZCOUNT $set 0 1"),
     right("zrange", &[Sessions, ApiKeys], "ZRANGE $set 0 1"),
     right("zscore", &[Sessions, ApiKeys], "ZSCORE $set m"),
-    right("zremrangebyscore", &[Limits], "ZREMRANGEBYSCORE $set 0 0"),
+    right("zremrangebyscore", &[Limits, Gateways], "ZREMRANGEBYSCORE $set 0 0"),
     right("zrem", &[Limits, Sessions, ApiKeys], "ZREM $set m"),
     right("xadd", &[Revocation, ApiKeys], "XADD $stream MAXLEN ~ 10 * f 1"),
     right("pexpire", &[Revocation], "PEXPIRE $stream 5000"),
@@ -131,17 +154,18 @@ pub(super) const RIGHTS: [Right; 51] = [
     right("asking", &[Cluster], ""),
 ];
 
-/// The commands that a user needs, each once; `follow` is for `store.cache_epochs = "follow"`.
-fn commands(follow: bool, cluster: bool) -> Vec<&'static str> {
+/// The commands that a user of a store that is used for these needs, each once; `follow` is for
+/// `store.cache_epochs = "follow"`.
+fn commands(uses: &[StoreUse], follow: bool, cluster: bool) -> Vec<&'static str> {
     let mut commands: Vec<&str> = Vec::new();
-    for Right { command, functions, .. } in &RIGHTS {
-        let is_wanted = match functions {
+    for right in RIGHTS.iter().filter(|right| right.is_for(uses)) {
+        let is_wanted = match right.functions {
             [KnownEpochs] => follow,
             [Cluster] => cluster,
             _ => true,
         };
-        if is_wanted && !commands.contains(command) {
-            commands.push(command);
+        if is_wanted && !commands.contains(&right.command) {
+            commands.push(right.command);
         }
     }
     commands
@@ -149,9 +173,14 @@ fn commands(follow: bool, cluster: bool) -> Vec<&'static str> {
 
 /// The command that makes a user with these rights and no others, under a prefix of keys.
 pub fn acl(user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
+    acl_for(&StoreUse::ALL, user, prefix, follow, cluster)
+}
+
+/// The same for a store that is used for these alone.
+pub fn acl_for(uses: &[StoreUse], user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
     let mut line =
         format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
-    for command in commands(follow, cluster) {
+    for command in commands(uses, follow, cluster) {
         line += " +";
         line += command;
     }
@@ -179,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_command_that_is_sent_has_a_right() {
-        let known = commands(true, true);
+        let known = commands(&StoreUse::ALL, true, true);
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
         let scripts = std::fs::read_dir(format!("{folder}/scripts")).unwrap();
         let mut called = 0;
@@ -202,5 +231,25 @@ mod tests {
         assert_eq!(line.matches(" +pexpire ").count(), 1);
         assert!(!line.contains("client|tracking"));
         assert_eq!(acl("gateway", "shop", true, false), line + " +client|tracking");
+    }
+
+    #[test]
+    fn a_store_of_one_use_needs_less() {
+        let of = |usage| commands(&[usage], true, false);
+        let [main, cache, limits] = StoreUse::ALL.map(of);
+        for (commands, has, lacks) in [
+            (&main, "xadd", "client|tracking"),
+            (&main, "zremrangebyscore", "setrange"),
+            (&cache, "client|tracking", "zadd"),
+            (&cache, "hmget", "xadd"),
+            (&limits, "zcount", "hmget"),
+            (&limits, "setrange", "multi"),
+        ] {
+            assert!(commands.contains(&has) && !commands.contains(&lacks), "{commands:?}");
+        }
+        for command in commands(&StoreUse::ALL, true, false) {
+            assert!([&main, &cache, &limits].iter().any(|own| own.contains(&command)), "{command}");
+        }
+        assert!([main, cache, limits].iter().all(|own| own.contains(&"script|load")));
     }
 }

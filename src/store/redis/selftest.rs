@@ -19,7 +19,7 @@ use super::reply::server_error;
 use super::rights::{Function, RIGHTS, Right};
 use super::scripts::Scripts;
 use super::selftest_sentinels;
-use crate::config::{self, CacheEpochs, StoreUrl};
+use crate::config::{self, CacheEpochs, StoreUrl, StoreUse};
 use crate::store::window::{Window, WindowSet};
 
 /// Life of the keys that it makes, in milliseconds.
@@ -74,10 +74,14 @@ impl Look<'_> {
             return Ok(());
         }
         self.rights().await?;
-        self.limits(&connection).await?;
+        let has = |usage| self.settings.uses().any(|own| own == usage);
+        let (counts, caches) = (has(StoreUse::Limits), has(StoreUse::Cache));
+        if counts {
+            self.limits(&connection).await?;
+        }
         self.clock(&connection).await?;
         self.set_up(&connection).await?;
-        if self.settings.cache_epochs == CacheEpochs::Follow {
+        if caches && self.settings.cache_epochs == CacheEpochs::Follow {
             self.tracking(&connection).await?;
         }
         Ok(())
@@ -168,7 +172,9 @@ impl Look<'_> {
     /// On a connection of its own, which may end up inside a transaction.
     async fn rights(&mut self) -> Result<(), ConnectError> {
         let connection = &self.dial(|_| {}).await?;
-        let tried: Vec<&Right> = RIGHTS.iter().filter(|right| !right.trial.is_empty()).collect();
+        let uses: Vec<StoreUse> = self.settings.uses().collect();
+        let is_tried = |right: &&Right| right.is_for(&uses) && !right.trial.is_empty();
+        let tried: Vec<&Right> = RIGHTS.iter().filter(is_tried).collect();
         let mut pipeline = Pipeline::new();
         for right in &tried {
             let mut words = right.trial.split(' ');

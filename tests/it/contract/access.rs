@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use portcullis::base::units::Secret;
-use portcullis::config::{self, StoreUrl};
+use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
     ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
@@ -22,7 +22,21 @@ pub(super) fn make_user(redis: &Redis, password: &str) {
     make_user_for("redis://127.0.0.1", redis, password);
 }
 
+/// The same for one of three stores.
+pub(super) fn make_separate_user(redis: &Redis, usage: StoreUse, password: &str) {
+    let store = "redis://127.0.0.1\"\n[store.cache]\nurl = \"redis://127.0.0.2\"\n\
+                 [store.limits]\nurl = \"redis://127.0.0.3";
+    match usage {
+        StoreUse::Main => make_user_by(store, redis, password, &[]),
+        own => make_user_by(store, redis, password, &["--for", own.word()]),
+    }
+}
+
 fn make_user_for(url: &str, redis: &Redis, password: &str) {
+    make_user_by(url, redis, password, &[]);
+}
+
+fn make_user_by(url: &str, redis: &Redis, password: &str, more: &[&str]) {
     let folder = Folder::new();
     folder.write(
         "gateway.toml",
@@ -31,7 +45,7 @@ fn make_user_for(url: &str, redis: &Redis, password: &str) {
              [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n"
         ),
     );
-    let printed = run(&folder, &["acl", "--follow"]);
+    let printed = run(&folder, &[&["acl", "--follow"], more].concat());
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     let command = printed.stdout.replace("PASSWORD", password);
     let words: Vec<&str> = command.split_whitespace().collect();

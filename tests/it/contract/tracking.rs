@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use portcullis::config::{self, CacheEpochs};
+use portcullis::config::{self, CacheEpochs, StoreUse};
 use portcullis::store::{Cached, Epoch, Purge, Questions, Store};
 
 use super::{BASE, MINUTE, PATH, open, runtime, words};
@@ -104,7 +104,8 @@ fn epochs_read_alone_are_known_too_and_what_nobody_follows_is_not() {
         asking.found(BASE).await.unwrap();
         ask(&asking).await;
         assert_eq!(known(&asking), None);
-        assert!(asking.clock_offset_ms().unsigned_abs() < PATIENCE.as_millis() as u64);
+        let offset = asking.clock_offset_ms(StoreUse::Cache);
+        assert!(offset.unsigned_abs() < PATIENCE.as_millis() as u64);
     });
 }
 
@@ -175,7 +176,7 @@ fn a_server_that_is_cut_off_is_trusted_no_more() {
         until("nothing is known", || known(&store).is_none()).await;
         redis.cli(&["SET", PATH, "sixteen bytes ab"]);
         proxy.pass();
-        until("the store is back", || store.is_connected()).await;
+        until("the store is back", || store.is_connected(StoreUse::Main)).await;
         let after = learnt(&store).await;
         assert_eq!(after[1].hard, *b"sixteen ");
     });

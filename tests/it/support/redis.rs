@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use super::gateway::kill;
 use super::{Authority, Certificate, Folder, PATIENCE, eventually};
@@ -14,6 +15,8 @@ pub(crate) struct Redis {
     child: Child,
     /// Arguments beyond those that all have.
     more: Vec<String>,
+    /// Who has the keys that begin like this.
+    apart: Vec<(&'static str, Arc<Redis>)>,
 }
 
 /// Its name under TLS.
@@ -96,10 +99,17 @@ impl Redis {
             drop((one, other));
             let more = more(another);
             if let Some(child) = launch(port, &folder, &more) {
-                return Self { port, folder, child, more };
+                return Self { port, folder, child, more, apart: Vec::new() };
             }
         }
         panic!("redis-server does not stay up");
+    }
+
+    /// The same, where another one has the keys that begin like this: what [`Self::cli`] names is
+    /// asked of who has it, and what names no keys of all.
+    pub(crate) fn beside(mut self, other: &Arc<Self>, keys: &'static str) -> Self {
+        self.apart.push((keys, Arc::clone(other)));
+        self
     }
 
     /// For `store.url`, under TLS.
@@ -138,6 +148,15 @@ impl Redis {
     /// The answer to a command: text and numbers as they are, nil as "", lists line by line, an
     /// error as `(error) …`. Goes where a server of a cluster sends it.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
+        if let [name, ..] = command
+            && matches!(*name, "FLUSHALL" | "SCRIPT")
+        {
+            self.apart.iter().for_each(|(_, other)| drop(other.cli(command)));
+        }
+        let is_of = |keys: &str| command.iter().any(|word| word.starts_with(keys));
+        if let Some((_, other)) = self.apart.iter().find(|(keys, _)| is_of(keys)) {
+            return other.cli(command);
+        }
         let mut port = self.port;
         loop {
             let answer = ask(port, command).expect("an answer of redis-server");
