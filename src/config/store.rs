@@ -39,6 +39,8 @@ pub struct Store {
     pub reconnect_backoff: Duration,
     /// Longest reply of Redis that is read, in bytes.
     pub reply_bytes: u64,
+    /// Most questions in flight on one connection; one more is not asked.
+    pub max_in_flight: usize,
     /// Longest wait for what another node fetches.
     pub cache_wait: Duration,
     /// Most counters of limits: of the embedded store, and of this node while Redis is away.
@@ -183,6 +185,7 @@ impl Default for Store {
             backlog_bytes: 64 * MIB,
             cache_wait: Duration::from_secs(2),
             reply_bytes: 8 * MIB,
+            max_in_flight: 4096,
             cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
@@ -285,6 +288,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
         reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
+        max_in_flight: store.or("max_in_flight", default.max_in_flight, count(1..=1_000_000)),
         cache_wait: store.or("cache_wait", default.cache_wait, duration),
         memory_limit_keys: store.or("memory_limit_keys", default.memory_limit_keys, keys()),
         memory_session_keys: store.or("memory_session_keys", default.memory_session_keys, keys()),

@@ -46,7 +46,9 @@ pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
-pub use self::redis::{Finding, Followed, RedisStore, acl, selftest, sentinel_acl};
+pub use self::redis::{
+    Asked, Finding, Followed, RedisStore, Rung, acl, selftest, sentinel_acl,
+};
 pub use self::revoked::Revocation;
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
