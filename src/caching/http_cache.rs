@@ -70,7 +70,7 @@ pub struct HttpCache {
     filling: Arc<Semaphore>,
     pending: PendingPurges,
     pub(super) aftermath: Aftermath,
-    /// `store.timeout`.
+    /// `store.timeout`, or `store.cache.timeout`.
     timeout: Duration,
     /// Epochs as they were last seen: what a lease is named by before they are read.
     epochs: Cache<String, Epoch>,
@@ -93,6 +93,7 @@ impl HttpCache {
         background: &Background,
     ) -> Arc<Self> {
         let settings = &plan.config.store;
+        let own = settings.used_for(StoreUse::Cache);
         // Never in a store of this process, where requests would wait for it.
         let compresses = settings.cache_compression == CacheCompression::Zstd
             && store.is_shared(StoreUse::Cache);
@@ -108,8 +109,8 @@ impl HttpCache {
             backlog_bytes: settings.backlog_bytes,
             filling: room(settings.fill_bytes),
             pending: PendingPurges::default(),
-            aftermath: Aftermath::new(settings),
-            timeout: settings.timeout,
+            aftermath: Aftermath::new(own),
+            timeout: own.timeout,
             epochs: Cache::new(EPOCHS_MAX),
             base: plan.keys.cache_base(),
             tags_clock: plan.keys.cache_tags_clock(),
@@ -257,7 +258,7 @@ impl HttpCache {
     /// again until the time is over, in which they do.
     async fn purge_in_time(&self, purges: &[Purge]) -> Result<Purged, StoreError> {
         let deadline = Instant::now() + self.timeout;
-        let is_lost_by_this = self.store.is_connected();
+        let is_lost_by_this = self.store.is_connected(StoreUse::Cache);
         loop {
             let purged = match tokio::time::timeout_at(deadline, self.purge(purges)).await {
                 Ok(Err(error)) if error.is_outage() && is_lost_by_this => Err(error),

@@ -40,6 +40,8 @@ pub struct Store {
     pub reconnect_backoff: Duration,
     /// Longest reply of Redis that is read, in bytes.
     pub reply_bytes: u64,
+    /// Most questions in flight on one connection; one more is not asked.
+    pub max_in_flight: usize,
     /// Longest wait for what another node fetches.
     pub cache_wait: Duration,
     /// Most counters of limits: of the embedded store, and of this node while Redis is away.
@@ -190,6 +192,7 @@ impl Default for Store {
             backlog_bytes: 64 * MIB,
             cache_wait: Duration::from_secs(2),
             reply_bytes: 8 * MIB,
+            max_in_flight: 4096,
             cache_compression: CacheCompression::Off,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
@@ -384,6 +387,7 @@ fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default:
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
         reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
+        max_in_flight: store.or("max_in_flight", default.max_in_flight, count(1..=1_000_000)),
         ..default
     }
 }

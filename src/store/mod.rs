@@ -49,7 +49,9 @@ pub use self::question::{
     Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
-pub use self::redis::{Finding, Followed, RedisStore, acl, acl_for, selftest, sentinel_acl};
+pub use self::redis::{
+    Asked, Finding, Followed, RedisStore, Rung, acl, acl_for, selftest, sentinel_acl,
+};
 pub use self::revoked::Revocation;
 pub use self::separate::{Backend, Separate};
 pub use self::sessions::{

@@ -18,6 +18,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::common::SentOn;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::node::Node;
@@ -144,7 +145,7 @@ impl Cluster {
 
     /// Whether any server can be asked.
     pub(super) fn is_connected(&self) -> bool {
-        self.map.load().servers.iter().any(|(_, server)| server.home().is_up())
+        self.map.load().servers.iter().any(|(_, server)| server.home().is_asked())
     }
 
     /// Of the server that has the first slot: their clocks are taken for one.
@@ -215,6 +216,7 @@ impl Cluster {
                     };
                     let Some(server) = server else {
                         self.look.notify_one();
+                        self.credentials.common.note_unowned();
                         unit.fail(&StoreError::Unavailable, replies);
                         continue;
                     };
@@ -285,21 +287,26 @@ impl Cluster {
 
     /// The units of an errand that must be sent once more, and where to.
     fn sent_on(&self, errand: Errand, replies: &[Reply<Value>]) -> Vec<(Unit, To)> {
-        let host = errand.server.node.host();
+        let (host, common) = (errand.server.node.host(), &self.credentials.common);
         let mut again = Vec::new();
         for (unit, _) in errand.units {
             let own = replies.get(unit.commands.clone()).unwrap_or_default();
             let mut own = own.iter().filter_map(|reply| reply.as_ref().ok());
             match own.clone().find_map(|reply| Redirect::of(reply, host)) {
                 Some(Redirect::Moved(slot, address)) => {
+                    common.sent_on(SentOn::Moved);
                     self.moved(slot, address);
                     again.push((unit, To::Owner));
                 }
                 Some(Redirect::Ask(address)) => {
+                    common.sent_on(SentOn::Ask);
                     let to = self.server_at(&address).map_or(To::OwnerLater, To::Asking);
                     again.push((unit, to));
                 }
-                Some(Redirect::TryAgain) => again.push((unit, To::OwnerLater)),
+                Some(Redirect::TryAgain) => {
+                    common.sent_on(SentOn::TryAgain);
+                    again.push((unit, To::OwnerLater));
+                }
                 None if own.any(is_down) => self.look.notify_one(),
                 None => {}
             }
@@ -406,7 +413,7 @@ impl Cluster {
     /// What a server that is connected says.
     async fn view_of(&self, address: &Address, server: &Server) -> Option<View> {
         let deadline = Instant::now() + self.settings.connect_timeout;
-        let replies = server.home().exchange(&mut questions(), deadline).await.ok()?;
+        let replies = server.home().examine(&mut questions(), deadline).await.ok()?;
         View::read(replies.first()?, replies.get(1)?, address)
     }
 

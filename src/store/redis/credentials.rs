@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
+use super::common::Common;
 use crate::base::units::Secret;
 use crate::config::{self, StoreTls, reread_secret};
 
@@ -70,6 +71,8 @@ pub(super) struct Credentials {
     turn: Semaphore,
     /// Asks for a look at the files before it is time.
     pub(super) look: Arc<Notify>,
+    /// What goes with them to every server of the store.
+    pub(super) common: Arc<Common>,
 }
 
 impl Credentials {
@@ -89,7 +92,13 @@ impl Credentials {
             current: watch::Sender::new(material),
             turn: Semaphore::new(1),
             look: Arc::default(),
+            common: Arc::default(),
         })
+    }
+
+    /// `store.max_in_flight`
+    pub(super) fn max_in_flight(&self) -> usize {
+        self.written.max_in_flight
     }
 
     /// What the next connection is made with.

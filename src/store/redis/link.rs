@@ -4,11 +4,12 @@
 //! or there is none. A connection is given up when it breaks, when the server says that it cannot
 //! serve writes, or after `SILENT_REPLIES_MAX` deadlines in a row, on it or on all connections of
 //! the process (`node`). A probe brings the next one into service: it is a primary's, and the
-//! scripts are loaded. One that is lost soon after that is replaced after a pause, so that a server
-//! which only seems well is not asked without end.
+//! scripts are loaded. Where the server was open, it takes some probes more (`rung`). One that is
+//! lost soon after that is replaced after a pause, so that a server which only seems well is not
+//! asked without end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Pipeline, PushInfo, PushKind, RedisError, Value};
@@ -24,13 +25,17 @@ use super::misses::Misses;
 use super::node::Node;
 use super::published::{Health, Published, Slot};
 use super::reply::server_error;
+use super::rung::{Cause, PROBE_PAUSE};
 use super::says::{Condition, ENDED_BY_A_CONNECTION};
 use super::scripts::Scripts;
+use super::tally::Place;
 use crate::config;
 use crate::store::StoreError;
 
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
+/// Pause before the next probe of a server that did not answer the last one in time.
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Pause between two looks at the server's clock.
 const CLOCK_PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause between two connection attempts while Redis refuses who the gateway is.
@@ -45,6 +50,8 @@ pub(super) struct Link {
     scripts: Arc<Scripts>,
     node: Arc<Node>,
     slot: Arc<Slot>,
+    /// Half of what a question may take: what takes longer is late.
+    half: Duration,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
     /// Wakes those who wait for the first connection.
@@ -61,7 +68,8 @@ impl Link {
         let link = Arc::new(Self {
             scripts: Arc::clone(scripts),
             node: Arc::clone(node),
-            slot: Arc::new(Slot::new()),
+            slot: Arc::new(Slot::new(node.credentials.common.tallies.add())),
+            half: settings.timeout / 2,
             clock_offset_ms: AtomicI64::new(0),
             found: Notify::new(),
         });
@@ -79,6 +87,11 @@ impl Link {
     /// Whether there is a connection.
     pub(super) fn is_up(&self) -> bool {
         self.slot.is_taken()
+    }
+
+    /// Whether what is asked now would be sent.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_up() && !self.node.breaker.is_open()
     }
 
     /// Returns once there is a connection.
@@ -115,17 +128,49 @@ impl Link {
         pipeline: &mut Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
-        let Some(published) = self.get() else { return Err(StoreError::Unavailable) };
+        self.exchange_with(self.node.breaker.most(), pipeline, deadline).await
+    }
+
+    /// The same with a server that is open, if there is a connection: to learn how it is, not to be
+    /// served.
+    ///
+    /// # Errors
+    /// As [`Self::exchange`].
+    pub(super) async fn examine(
+        &self,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.exchange_with(u64::MAX, pipeline, deadline).await
+    }
+
+    async fn exchange_with(
+        &self,
+        most: u64,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        let tally = &self.slot.tally;
+        let Some(published) = self.get() else {
+            tally.note_open();
+            return Err(StoreError::Unavailable);
+        };
+        let place: Place<'_> = tally.enter(most).ok_or(StoreError::Unavailable)?;
         let seal = Seal::put(pipeline);
         let sent = published.connection.send(pipeline);
         match tokio::time::timeout_at(deadline, sent).await {
-            Ok(Ok(replies)) => self.unseal(&published, seal, pipeline, replies),
+            Ok(Ok(replies)) => {
+                place.answered(Instant::now() + self.half > deadline);
+                self.unseal(&published, seal, pipeline, replies)
+            }
             Ok(Err(error)) => {
+                place.failed();
                 self.report(&published, Health::Broken);
                 tracing::debug!(%error, "the store connection failed");
                 Err(StoreError::Unavailable)
             }
             Err(_) => {
+                place.missed();
                 self.report(&published, Health::Silent);
                 Err(StoreError::Timeout)
             }
@@ -157,7 +202,7 @@ impl Link {
                 if refused { Ok(replies) } else { Err(error) }
             }
             None => {
-                self.report(published, Health::Broken);
+                self.give_up(published, Cause::Foreign);
                 self.node.says.note(Condition::ForeignReply);
                 Err(StoreError::Unavailable)
             }
@@ -174,24 +219,49 @@ impl Link {
             // What was sent before the last loss says nothing of what is now.
             Health::Silent if self.slot.holds(published) => {
                 if published.misses.is_last_straw() {
-                    self.give_up(published);
+                    self.give_up(published, Cause::Silent);
                 }
                 self.node.missed();
             }
             Health::Silent => {}
-            Health::Broken => self.give_up(published),
+            Health::Broken => self.give_up(published, Cause::Lost),
+            Health::LoggedOut => self.give_up(published, Cause::Refused("NOAUTH")),
+            Health::Refused(code) if self.slot.holds(published) => {
+                self.node.give_all_up(Cause::Refused(code));
+            }
+            Health::Refused(code) => self.give_up(published, Cause::Refused(code)),
+            Health::Down => self.node.shut(Cause::Refused("CLUSTERDOWN")),
         }
+    }
+
+    /// Asks a server that is open whether it serves, on the connection that stands all the same.
+    pub(super) async fn probe(&self, settings: &config::Store) {
+        let Some(published) = self.get() else { return };
+        match probe(self, settings, &published).await {
+            Ok(true) => self.node.note_probe(),
+            Ok(false) => self.node.breaker.fail_probe(),
+            Err(error) => {
+                tracing::debug!(%error, "a probe of the store failed");
+                self.node.breaker.fail_probe();
+                self.give_up(&published, Cause::Lost);
+            }
+        }
+    }
+
+    /// The server at its other end.
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
     }
 
     /// Gives up whatever connection there is.
     pub(super) fn lose(&self) {
         if let Some(published) = self.get() {
-            self.give_up(&published);
+            self.give_up(&published, Cause::Foreign);
         }
     }
 
-    fn give_up(&self, published: &Arc<Published>) {
-        self.node.give_up(&self.slot, published);
+    fn give_up(&self, published: &Arc<Published>, cause: Cause) {
+        self.node.give_up(&self.slot, published, cause);
     }
 }
 
@@ -204,7 +274,7 @@ impl Drop for Link {
 }
 
 /// Looks at the server's clock from time to time. Ends when the link is dropped.
-pub(super) async fn keep_time(link: std::sync::Weak<Link>) {
+pub(super) async fn keep_time(link: Weak<Link>) {
     loop {
         tokio::time::sleep(CLOCK_PAUSE).await;
         let Some(link) = link.upgrade() else { return };
@@ -228,19 +298,25 @@ fn offset_ms(before: i64, after: i64, seconds: i64, micros: i64) -> i64 {
 }
 
 /// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
-async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
+async fn supervise(link: Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let Some(strong) = link.upgrade() else { return };
         let slot = Arc::clone(&strong.slot);
         let mut backoff_max = settings.reconnect_backoff;
-        match connect(&strong, &settings).await {
-            Ok(published) => {
-                publish(&strong, &published);
+        let connected = connect(&strong, &settings).await;
+        drop(strong);
+        let connected = match connected {
+            Ok(published) => enter(&link, &settings, &published).await,
+            Err(error) => Err(error),
+        };
+        let Some(strong) = link.upgrade() else { return };
+        match connected {
+            Ok(()) => {
                 strong.found.notify_waiters();
                 strong.node.is_found();
                 let mut changes = strong.node.credentials.changes();
-                drop((strong, published));
+                drop(strong);
                 let since = Instant::now();
                 loop {
                     tokio::select! {
@@ -277,11 +353,77 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
     }
 }
 
-fn publish(link: &Link, published: &Arc<Published>) {
-    link.slot.put(published);
-    if published.closed.load(Ordering::Acquire) {
+/// Puts a connection into service, if the server's rung lets it: false when it takes more probes.
+fn publish(link: &Link, published: &Arc<Published>) -> bool {
+    let is_asked = link.node.publish(&link.slot, published);
+    if is_asked && published.closed.load(Ordering::Acquire) {
         // It closed before it was published, so nobody gave it up.
-        link.give_up(published);
+        link.give_up(published, Cause::Lost);
+    }
+    is_asked
+}
+
+/// Puts a connection into service when the server was asked often enough. To connect was the first
+/// time.
+async fn enter(
+    link: &Weak<Link>,
+    settings: &config::Store,
+    published: &Arc<Published>,
+) -> Result<(), ConnectError> {
+    let mut is_good = true;
+    loop {
+        let gone = || ConnectError::Timeout;
+        if is_good && publish(&*link.upgrade().ok_or_else(gone)?, published) {
+            return Ok(());
+        }
+        // Whoever ends the link does not wait for a server that is slow for long.
+        tokio::time::sleep(if is_good { PROBE_PAUSE } else { PROBE_PAUSE_MAX }).await;
+        let link = link.upgrade().ok_or_else(gone)?;
+        let answer = probe(&link, settings, published).await;
+        is_good = matches!(answer, Ok(true));
+        if !is_good {
+            link.node.breaker.fail_probe();
+        }
+        answer?;
+    }
+}
+
+/// Asks what requests ask: the role, and a script. True when the answer came in time, and is that
+/// of a server that serves.
+///
+/// # Errors
+/// The connection cannot be used.
+async fn probe(
+    link: &Link,
+    settings: &config::Store,
+    published: &Published,
+) -> Result<bool, ConnectError> {
+    let mut pipeline = Pipeline::with_capacity(2);
+    pipeline.cmd("HELLO");
+    let key = format!("{}:selftest:{{probe}}", settings.prefix);
+    pipeline.cmd("EVALSHA").arg(&link.scripts.session.sha).arg(1).arg(key).arg(0);
+    let begin = Instant::now();
+    let sent = published.connection.send(&pipeline);
+    let replies = tokio::time::timeout(settings.connect_timeout, sent).await;
+    let replies = replies.map_err(|_| ConnectError::Timeout)??;
+    let took = begin.elapsed();
+    if !link.node.is_in_cluster() && replies.first().is_some_and(is_replica) {
+        return Err(ConnectError::Replica);
+    }
+    match Health::of(&replies) {
+        Health::Refused(_) | Health::LoggedOut => {
+            let refusal = |reply: Value| reply.extract_error().err();
+            let error = replies.into_iter().find_map(refusal);
+            Err(error.map_or(ConnectError::Timeout, ConnectError::from))
+        }
+        Health::Down => Ok(false),
+        Health::Good | Health::Silent | Health::Broken => {
+            let is_busy = |reply: &Value| match reply {
+                Value::ServerError(error) => error.code() == "BUSY",
+                _ => false,
+            };
+            Ok(took <= settings.timeout && !replies.iter().any(is_busy))
+        }
     }
 }
 
@@ -303,7 +445,8 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
     tokio::time::sleep(REPLACED_WITHIN.mul_f64(fastrand::f64())).await;
     let Some(_turn) = link.node.credentials.turn().await else { return };
     match connect(link, settings).await {
-        Ok(published) => publish(link, &published),
+        // Where the server is open by now, the next connection is made with what is new.
+        Ok(published) => drop(publish(link, &published)),
         Err(error) => {
             tracing::warn!(%error, "a connection to Redis stays with the former certificates");
         }
@@ -328,7 +471,7 @@ async fn connect(
                 && let Some(published) = link.get()
                 && Arc::ptr_eq(&published.closed, &is_closed)
             {
-                link.give_up(&published);
+                link.give_up(&published, Cause::Lost);
             }
         }
     };

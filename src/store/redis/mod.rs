@@ -7,11 +7,13 @@
 
 mod api_keys;
 mod ask;
+mod breaker;
 mod cache;
 mod call;
 mod certificates;
 mod claims;
 mod cluster;
+mod common;
 mod connect_error;
 mod connection;
 mod credentials;
@@ -29,10 +31,12 @@ mod misses;
 mod node;
 mod part;
 mod published;
+mod pulse;
 mod renewal;
 mod reply;
 mod resp;
 mod rights;
+mod rung;
 mod says;
 mod scripts;
 mod selftest;
@@ -43,6 +47,7 @@ mod server;
 mod sessions;
 mod slots;
 mod stream;
+mod tally;
 mod topology;
 mod track;
 
@@ -55,7 +60,9 @@ use redis::{Cmd, Pipeline, Value};
 pub use self::finding::Finding;
 pub use self::follow::Followed;
 pub use self::rights::{acl, acl_for, sentinel_acl};
+pub use self::rung::Rung;
 pub use self::selftest::selftest;
+pub use self::tally::Asked;
 
 use self::cut::Cut;
 use self::follow::Follower;
@@ -223,6 +230,7 @@ impl RedisStore {
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
     pub fn follow_revocations(&self, config: &config::Config) {
+        self.topology.credentials.common.adopt(config.store.on_outage);
         let lasts = |route: &config::Route| route.tunnel.is_some() || route.grpc.is_some();
         let is_followed = config.routes.values().any(|route| lasts(route) && route.auth.is_some());
         if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {

@@ -1,15 +1,20 @@
 //! What this process knows of its Redis beside any one connection: what is the matter with it, and
-//! the breaker. Each thread has a connection of its own; whether Redis answers is one question.
+//! its rung (`breaker`). Each thread has a connection of its own; whether Redis answers is one
+//! question. While a server is open, no connection to it is in service, except where it said itself
+//! that it will serve on them again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::breaker::Breaker;
 use super::connect_error::ConnectError;
 use super::credentials::Credentials;
 use super::misses::Misses;
 use super::published::{Published, Slot};
+use super::rung::{Cause, Change, Counts, Rung};
 use super::says::{Condition, Says};
 use crate::config::StoreUrl;
 
@@ -29,8 +34,9 @@ pub(super) struct Node {
     pub(super) says: Arc<Says>,
     misses: Misses,
     slots: Mutex<Vec<Weak<Slot>>>,
-    /// Whether it was said that Redis answers, and nothing else since.
-    is_up: AtomicBool,
+    pub(super) breaker: Breaker,
+    /// Asks for a look at a server that is open and has connections all the same.
+    pub(super) is_down: Notify,
     /// Whether it was said that Redis cannot be reached, since it answered last.
     is_unreachable: AtomicBool,
     /// Whether it is settled that Redis speaks as it is spoken to.
@@ -50,7 +56,8 @@ impl Node {
             says: Arc::default(),
             misses: Misses::default(),
             slots: Mutex::default(),
-            is_up: AtomicBool::new(false),
+            breaker: Breaker::new(credentials.max_in_flight()),
+            is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
         }
@@ -114,17 +121,77 @@ impl Node {
     /// Redis did not answer in time. With the last miss of a row all connections are given up.
     pub(super) fn missed(&self) {
         if self.misses.is_last_straw() {
-            self.give_all_up();
+            self.give_all_up(Cause::Silent);
         }
     }
 
     /// Gives all connections up.
-    pub(super) fn give_all_up(&self) {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for slot in slots.iter().filter_map(Weak::upgrade) {
+    pub(super) fn give_all_up(&self, cause: Cause) {
+        self.tell(self.breaker.fail(cause, || true));
+        for slot in self.slots() {
             if let Some(published) = slot.get() {
-                self.give_up(&slot, &published);
+                self.give_up(&slot, &published, cause);
             }
+        }
+    }
+
+    /// The server cannot serve now, and will on the connections that stand.
+    pub(super) fn shut(&self, cause: Cause) {
+        self.tell(self.breaker.fail(cause, || true));
+        self.is_down.notify_one();
+    }
+
+    /// A probe on a connection was good. False when it is not in service yet, because too few were.
+    pub(super) fn publish(&self, slot: &Slot, published: &Arc<Published>) -> bool {
+        let (is_asked, change) = self.breaker.probe(|| slot.put(published));
+        self.tell(change);
+        is_asked
+    }
+
+    /// The same of a connection that is in service already.
+    pub(super) fn note_probe(&self) {
+        self.tell(self.breaker.probe(|| {}).1);
+    }
+
+    /// Takes what was counted since the last time; `before` is what was known then.
+    pub(super) fn count(&self, before: &mut Counts) {
+        let zero = Counts::default();
+        let now = self.slots().iter().map(|slot| slot.tally.counts()).fold(zero, Counts::and);
+        let last = std::mem::replace(before, now);
+        let change = self.breaker.count(now.since(last));
+        if change.is_some_and(|change| change.to == Rung::Open) {
+            self.tell(change);
+            let cause = self.breaker.standing().2;
+            self.give_all_up(cause);
+        } else {
+            self.tell(change);
+        }
+    }
+
+    /// Its rung, for how long it has been there, and why.
+    pub(super) fn standing(&self) -> (Rung, Duration, String) {
+        let (rung, since, cause) = self.breaker.standing();
+        (rung, since, cause.to_string())
+    }
+
+    fn slots(&self) -> Vec<Arc<Slot>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Says that the rung is another one.
+    fn tell(&self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let server = self.name.as_deref();
+        match change.to {
+            Rung::Open => {
+                let in_its_place = self.credentials.common.in_its_place();
+                tracing::warn!(server, "the store: {change}; {in_its_place}");
+            }
+            Rung::Slow => {
+                tracing::warn!(server, "the store: {change}; half as many questions at a time");
+            }
+            Rung::Healthy | Rung::Recovering => tracing::info!(server, "the store: {change}"),
         }
     }
 
@@ -140,22 +207,16 @@ impl Node {
         self.is_unreachable.store(false, Ordering::Relaxed);
         self.is_understood.store(true, Ordering::Relaxed);
         self.is_replica.send_replace(false);
-        if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!(server = self.name, "the store answers");
-        }
     }
 
-    /// Takes a connection out of service, says so when it is the first one, and has it replaced.
-    pub(super) fn give_up(&self, slot: &Slot, published: &Arc<Published>) {
+    /// Takes a connection out of service, and has it replaced. With the last one the server is
+    /// open.
+    pub(super) fn give_up(&self, slot: &Slot, published: &Arc<Published>, cause: Cause) {
         if !slot.take(published) {
             return;
         }
-        if self.is_up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(
-                server = self.name,
-                "the store is lost; serving as store.on_outage says until it answers again"
-            );
-        }
+        let is_last = || !self.slots().iter().any(|slot| slot.is_taken());
+        self.tell(self.breaker.fail(cause, is_last));
         slot.lost.notify_one();
         if let Some(lost) = &self.lost {
             lost.notify_one();

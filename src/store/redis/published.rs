@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::connection::Connection;
 use super::credentials::Material;
 use super::misses::Misses;
+use super::tally::Tally;
 
 /// A connection that answered its probe.
 #[derive(Debug)]
@@ -31,18 +32,37 @@ pub(super) enum Health {
     Silent,
     /// It cannot be used any more.
     Broken,
+    /// The server refuses who the gateway is: on this connection.
+    LoggedOut,
+    /// It said with this code that it cannot serve, on whatever connection.
+    Refused(&'static str),
+    /// It cannot serve now, and will on the connections that stand.
+    Down,
 }
+
+/// Codes of a server that serves on no connection any more.
+const UNUSABLE: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
+/// Of a server of a Redis Cluster that is down as a whole, and not only some slots of it.
+const DOWN: &str = "The cluster is down";
 
 impl Health {
     /// What the replies say about the server: some errors mean that this connection will not do any
     /// more. Those that any connection would get, and those that hold for writes alone, do not:
     /// another connection would fare no better, and what can be read is read.
     pub(super) fn of(replies: &[Value]) -> Self {
-        let unusable = |reply: &Value| {
-            matches!(reply, Value::ServerError(error)
-                if matches!(error.code(), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"))
+        let of = |reply: &Value| {
+            let Value::ServerError(error) = reply else { return None };
+            let code = error.code();
+            if let Some(known) = UNUSABLE.into_iter().find(|known| *known == code) {
+                return Some(Self::Refused(known));
+            }
+            match code {
+                "NOAUTH" => Some(Self::LoggedOut),
+                "CLUSTERDOWN" if error.details() == Some(DOWN) => Some(Self::Down),
+                _ => None,
+            }
         };
-        if replies.iter().any(unusable) { Self::Broken } else { Self::Good }
+        replies.iter().find_map(of).unwrap_or(Self::Good)
     }
 }
 
@@ -52,12 +72,14 @@ pub(super) struct Slot {
     current: ArcSwapOption<Published>,
     /// Wakes the supervisor: the current connection was given up.
     pub(super) lost: Notify,
+    /// What became of what was asked here.
+    pub(super) tally: Arc<Tally>,
 }
 
 impl Slot {
     /// No connection yet.
-    pub(super) fn new() -> Self {
-        Self { current: ArcSwapOption::empty(), lost: Notify::new() }
+    pub(super) fn new(tally: Arc<Tally>) -> Self {
+        Self { current: ArcSwapOption::empty(), lost: Notify::new(), tally }
     }
 
     /// The connection, if there is one.

@@ -25,7 +25,7 @@ pub(super) fn refuses_writes(replies: &[Value]) -> bool {
         matches!(reply, Value::ServerError(error)
             if matches!(error.code(), "OOM" | "NOREPLICAS" | "MISCONF" | "CLUSTERDOWN" | "BUSY"))
     };
-    Health::of(replies) == Health::Broken || replies.iter().any(refuses)
+    Health::of(replies) != Health::Good || replies.iter().any(refuses)
 }
 
 /// A reply of another type than the command gives. The value itself may be a user's data, so only
@@ -87,12 +87,12 @@ mod tests {
     /// writes are refused for now, and what is said of it.
     #[test]
     fn every_code_has_its_meaning() {
-        use Health::{Broken, Good};
+        use Health::{Good, LoggedOut, Refused};
         for (code, health, no_writes, said) in [
-            ("READONLY", Broken, true, Some(ReadOnly)),
-            ("LOADING", Broken, true, Some(Loading)),
-            ("MASTERDOWN", Broken, true, Some(PrimaryDown)),
-            ("NOAUTH", Broken, true, Some(NotLoggedIn)),
+            ("READONLY", Refused("READONLY"), true, Some(ReadOnly)),
+            ("LOADING", Refused("LOADING"), true, Some(Loading)),
+            ("MASTERDOWN", Refused("MASTERDOWN"), true, Some(PrimaryDown)),
+            ("NOAUTH", LoggedOut, true, Some(NotLoggedIn)),
             // Another connection would fare no better, and what can be read is read.
             ("OOM", Good, true, Some(OutOfMemory)),
             ("NOREPLICAS", Good, true, Some(NoReplicas)),

@@ -19,6 +19,7 @@ use super::claims::{Claim, View, choose};
 use super::credentials::Credentials;
 use super::link::is_replica;
 use super::node::Node;
+use super::rung::Cause;
 use super::scripts::Scripts;
 use super::sentinel::{Said, Sentinel, Speech};
 use super::server::Server;
@@ -146,7 +147,10 @@ impl Sentinels {
         pipeline: &mut Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
-        let Some(server) = self.current() else { return Err(StoreError::Unavailable) };
+        let Some(server) = self.current() else {
+            self.credentials.common.note_unowned();
+            return Err(StoreError::Unavailable);
+        };
         if self.joined[shard::mine()].load(Ordering::Relaxed) {
             // The server may have come later than the thread.
             server.join(&self.settings, &self.scripts);
@@ -184,7 +188,7 @@ impl Sentinels {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let replies = server.home().exchange(&mut question, deadline).await;
         if replies.is_ok_and(|replies| replies.first().is_some_and(is_replica)) {
-            server.node.give_all_up();
+            server.node.give_all_up(Cause::Refused("READONLY"));
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::eviction;
 use super::link::{self, Link};
 use super::node::Node;
+use super::pulse;
 use super::scripts::{Forgotten, Scripts};
 use crate::base::shard::{self, SHARDS};
 use crate::config;
@@ -29,6 +30,7 @@ impl Server {
         let node = Arc::new(node);
         let home = Link::start(settings, &node, scripts);
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
+        tokio::spawn(pulse::watch(Arc::downgrade(&home), settings.clone()));
         tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
         let joined = (0..SHARDS).map(|_| OnceLock::new()).collect();
         Self { node, home, joined }

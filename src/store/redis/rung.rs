@@ -1,0 +1,275 @@
+//! How well one Redis server serves: a ladder of four rungs, as a pure state machine. What happened
+//! comes in with its time, what has changed goes out. It knows no clock, no connection, no lock.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Pause between two probes that count.
+pub(super) const PROBE_PAUSE: Duration = Duration::from_millis(50);
+/// How many of them in a row must be good before a server that was open is asked again.
+const PROBES_MIN: u32 = 3;
+/// How long nothing may be amiss before a server is healthy again.
+const CLEAN_FOR: Duration = Duration::from_secs(2);
+/// How long a server is recovering at most.
+const RECOVERING_MAX: Duration = Duration::from_secs(10);
+/// How many counts are judged together: with one each [`COUNT_PAUSE`], those of a second.
+const COUNTS_MAX: usize = 4;
+/// Pause between two counts.
+pub(super) const COUNT_PAUSE: Duration = Duration::from_millis(250);
+/// Of how many questions a share says that a server is open.
+const OPEN_ASKED_MIN: u64 = 20;
+/// Of how many it says that one is slow.
+const SLOW_ASKED_MIN: u64 = 50;
+
+/// A rung of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rung {
+    /// It is asked.
+    Healthy,
+    /// It is asked, by fewer at a time.
+    Slow,
+    /// It is not asked, and nobody waits.
+    Open,
+    /// It is asked again, after it was open.
+    Recovering,
+}
+
+impl Rung {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Slow, Self::Open, Self::Recovering];
+
+    /// Its name, in logs, metrics and the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Slow => "slow",
+            Self::Open => "open",
+            Self::Recovering => "recovering",
+        }
+    }
+}
+
+/// Why a server is on its rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It was not reached yet.
+    New,
+    /// The first connection stands.
+    Connected,
+    /// Deadlines were missed in a row.
+    Silent,
+    /// So many questions of so many were not answered within a second.
+    Missed(u64, u64),
+    /// So many answers of so many took longer than half of their time, or did not come.
+    Late(u64, u64),
+    /// No connection stands any more.
+    Lost,
+    /// It said that it cannot serve, with this code.
+    Refused(&'static str),
+    /// It sent what is no answer.
+    Foreign,
+    /// Its probes were good.
+    Probed,
+    /// Nothing was amiss for long enough.
+    Clean,
+    /// It served for as long as a server is recovering at most.
+    Patience,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("not reached yet"),
+            Self::Connected => f.write_str("connected"),
+            Self::Silent => f.write_str("5 silent answers"),
+            Self::Missed(missed, asked) => write!(f, "{missed} of {asked} unanswered in 1 s"),
+            Self::Late(late, asked) => write!(f, "{late} of {asked} answers late in 1 s"),
+            Self::Lost => f.write_str("connections lost"),
+            Self::Refused(code) => f.write_str(code),
+            Self::Foreign => f.write_str("no answer of a Redis"),
+            Self::Probed => f.write_str("3 good probes"),
+            Self::Clean => f.write_str("2 s without a fault"),
+            Self::Patience => f.write_str("10 s of service"),
+        }
+    }
+}
+
+/// What became of questions since the last count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Those that were answered, or not in time.
+    pub(super) asked: u64,
+    /// Those that were not answered in time.
+    pub(super) missed: u64,
+    /// Those that were answered after half of their time.
+    pub(super) late: u64,
+}
+
+impl Counts {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            asked: self.asked.saturating_add(other.asked),
+            missed: self.missed.saturating_add(other.missed),
+            late: self.late.saturating_add(other.late),
+        }
+    }
+
+    /// What has come on top of `before`. Less where some of those who counted are gone.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            asked: self.asked.saturating_sub(before.asked),
+            missed: self.missed.saturating_sub(before.missed),
+            late: self.late.saturating_sub(before.late),
+        }
+    }
+
+    /// Why a server with these is open.
+    fn open(self) -> Option<Cause> {
+        let Self { asked, missed, .. } = self;
+        let is_open = asked >= OPEN_ASKED_MIN && is_share(missed, asked, 2);
+        is_open.then_some(Cause::Missed(missed, asked))
+    }
+
+    /// Why it is slow, where one of `part` is too many.
+    fn slow(self, part: u64) -> Option<Cause> {
+        let Self { asked, missed, late } = self;
+        // Of few, one alone is a share that says nothing.
+        if asked < SLOW_ASKED_MIN {
+            None
+        } else if is_share(missed, asked, part) {
+            Some(Cause::Missed(missed, asked))
+        } else {
+            let late = missed.saturating_add(late);
+            is_share(late, asked, part).then_some(Cause::Late(late, asked))
+        }
+    }
+}
+
+/// Whether so many are at least one of `part` of all.
+fn is_share(some: u64, all: u64, part: u64) -> bool {
+    some > 0 && some.saturating_mul(part) >= all
+}
+
+/// A server is on another rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Nothing where it was not reached yet.
+    pub(super) from: Option<Rung>,
+    pub(super) to: Rung,
+    pub(super) cause: Cause,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.from.map_or("new", Rung::name);
+        write!(f, "{from} -> {} ({})", self.to.name(), self.cause)
+    }
+}
+
+/// One server on the ladder. All times are since the same moment, and never fall.
+#[derive(Debug)]
+pub(super) struct Ladder {
+    rung: Rung,
+    since: Duration,
+    cause: Cause,
+    /// When something was amiss last, or the rung was reached.
+    amiss: Duration,
+    /// Good probes in a row, and when the last one was that counts.
+    probes: u32,
+    probed: Option<Duration>,
+    /// The latest counts since the rung was reached, the newest last.
+    counts: [Counts; COUNTS_MAX],
+}
+
+impl Default for Ladder {
+    /// Of a server that was not reached yet.
+    fn default() -> Self {
+        Self {
+            rung: Rung::Open,
+            since: Duration::ZERO,
+            cause: Cause::New,
+            amiss: Duration::ZERO,
+            probes: 0,
+            probed: None,
+            counts: Default::default(),
+        }
+    }
+}
+
+impl Ladder {
+    pub(super) fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// Since when it is on this rung, and why.
+    pub(super) fn reached(&self) -> (Duration, Cause) {
+        (self.since, self.cause)
+    }
+
+    /// The server is not to be asked any more.
+    pub(super) fn fail(&mut self, now: Duration, cause: Cause) -> Option<Change> {
+        self.probes = 0;
+        if self.rung == Rung::Open { None } else { Some(self.reach(Rung::Open, now, cause)) }
+    }
+
+    /// A probe was good. [`Self::rung`] says then whether the server is asked.
+    pub(super) fn probe(&mut self, now: Duration) -> Option<Change> {
+        if self.rung != Rung::Open {
+            return None;
+        }
+        if self.cause == Cause::New {
+            return Some(self.reach(Rung::Healthy, now, Cause::Connected));
+        }
+        if self.probed.is_none_or(|last| now.saturating_sub(last) >= PROBE_PAUSE) {
+            self.probes += 1;
+            self.probed = Some(now);
+        }
+        (self.probes >= PROBES_MIN).then(|| self.reach(Rung::Recovering, now, Cause::Probed))
+    }
+
+    /// A probe was not good.
+    pub(super) fn fail_probe(&mut self) {
+        self.probes = 0;
+    }
+
+    /// Takes what was counted since the last time.
+    pub(super) fn count(&mut self, now: Duration, counts: Counts) -> Option<Change> {
+        if self.rung == Rung::Open {
+            return None;
+        }
+        self.counts.rotate_left(1);
+        if let Some(newest) = self.counts.last_mut() {
+            *newest = counts;
+        }
+        let all = self.counts.into_iter().fold(Counts::default(), Counts::and);
+        if let Some(cause) = all.open() {
+            return self.fail(now, cause);
+        }
+        match self.rung {
+            Rung::Healthy => {
+                let cause = all.slow(100)?;
+                return Some(self.reach(Rung::Slow, now, cause));
+            }
+            // Half of what made it slow.
+            Rung::Slow if all.slow(200).is_some() => self.amiss = now,
+            Rung::Recovering if counts.missed > 0 => self.amiss = now,
+            Rung::Slow | Rung::Recovering | Rung::Open => {}
+        }
+        if now.saturating_sub(self.amiss) >= CLEAN_FOR {
+            return Some(self.reach(Rung::Healthy, now, Cause::Clean));
+        }
+        let is_long = now.saturating_sub(self.since) >= RECOVERING_MAX;
+        (self.rung == Rung::Recovering && is_long)
+            .then(|| self.reach(Rung::Healthy, now, Cause::Patience))
+    }
+
+    fn reach(&mut self, to: Rung, now: Duration, cause: Cause) -> Change {
+        let from = (self.cause != Cause::New).then_some(self.rung);
+        *self = Self { rung: to, since: now, cause, amiss: now, ..Self::default() };
+        Change { from, to, cause }
+    }
+}
+
+#[cfg(test)]
+mod tests;

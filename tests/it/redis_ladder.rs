@@ -1,0 +1,154 @@
+//! How well a server of Redis serves: healthy, slow, open, recovering. What is asked of it on each
+//! rung, and that a change of it is told once.
+
+use std::time::Duration;
+
+use portcullis::config::{self, StoreUrl};
+use portcullis::store::{Questions, RedisStore, RevocationKeys, Store, StoreError};
+
+use crate::support::{
+    Client, Gateway, PATIENCE, Redis, RedisCluster, TcpProxy, Upstream, eventually, response,
+};
+
+const LIMITED: &str = r#"
+[limits.api]
+key = ["address"]
+allow = ["1000000/1h"]
+[routes.limited]
+path = "/limited"
+upstream = "shop"
+limits = ["api"]
+"#;
+
+fn start(store: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let gateway = Gateway::start(&format!("[store]\n{store}\n{}{LIMITED}", upstream.table("shop")));
+    (gateway, upstream)
+}
+
+fn ask(gateway: &Gateway) -> u16 {
+    Client::get(gateway.public, "/limited").send().status
+}
+
+/// The changes that the log tells, in their order, without their times.
+fn changes(gateway: &Gateway) -> Vec<String> {
+    let log = gateway.stderr();
+    let changes = log.lines().filter_map(|line| Some(line.split_once("the store: ")?.1.to_owned()));
+    changes.map(|line| line.split(')').next().unwrap_or_default().to_owned() + ")").collect()
+}
+
+/// The ids of the connections that requests use.
+fn connections(redis: &Redis) -> Vec<String> {
+    let list = redis.cli(&["CLIENT", "LIST"]);
+    let ours = list.lines().filter(|line| line.contains(":requests"));
+    let mut ids: Vec<String> =
+        ours.map(|line| line.split(' ').next().expect("an id").to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_server_that_answers_probes_too_late_is_not_asked() {
+    let redis = Redis::start();
+    let (gateway, _upstream) = start(&format!("url = \"{}\"\ntimeout = \"100ms\"", redis.url()));
+    eventually("it is asked", || {
+        ask(&gateway);
+        !redis.cli(&["KEYS", "app:ratelimit:*"]).is_empty()
+    });
+    // It connects and loads scripts as before, and runs none.
+    assert_eq!(redis.cli(&["CLIENT", "PAUSE", "100000000", "WRITE"]), "OK");
+    eventually("it is open", || {
+        assert_eq!(ask(&gateway), 200);
+        changes(&gateway).last().is_some_and(|it| it == "healthy -> open (5 silent answers)")
+    });
+    let attempts = || redis.cli(&["CLIENT", "LIST"]).matches("cmd=evalsha").count();
+    eventually("a probe waits for its answer", || attempts() > 0);
+    for _ in 0..50 {
+        assert_eq!(ask(&gateway), 200);
+    }
+    let told = changes(&gateway);
+    assert!(told.last().unwrap().contains("-> open"), "it seems well and is not: {told:?}");
+    let opened = told.iter().filter(|it| it.contains("-> open")).count();
+    assert_eq!(redis.cli(&["CLIENT", "UNPAUSE"]), "OK");
+    eventually("it is asked again", || changes(&gateway).len() > told.len());
+    let now = changes(&gateway);
+    assert_eq!(now[told.len()], "open -> recovering (3 good probes)", "{now:?}");
+    eventually("it is healthy", || {
+        changes(&gateway).iter().any(|it| it == "recovering -> healthy (2 s without a fault)")
+    });
+    let log = gateway.stderr();
+    let in_its_place = "; limits: local, revocation: refuse, session: refuse, cache: bypass";
+    assert!(log.matches(in_its_place).count() >= opened, "{log}");
+}
+
+fn store(redis: &TcpProxy, max_in_flight: usize) -> RedisStore {
+    let address: std::net::SocketAddr = redis.url()["redis://".len()..].parse().unwrap();
+    RedisStore::open(&config::Store {
+        url: StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 },
+        timeout: Duration::from_millis(500),
+        connect_timeout: PATIENCE,
+        max_in_flight,
+        ..config::Store::default()
+    })
+}
+
+#[test]
+fn what_is_too_much_at_a_time_is_not_asked_and_does_not_wait() {
+    let redis = Redis::start();
+    let proxy = TcpProxy::start(redis.address());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let redis = store(&proxy, 3);
+        assert!(redis.first_connection(PATIENCE).await);
+        let store = Store::Redis(Box::new(redis));
+        let blacklist = ["app:auth:blacklist:x".to_owned()];
+        let ask = async || {
+            let revocation =
+                Some(RevocationKeys { blacklist: &blacklist, ..RevocationKeys::default() });
+            let questions = Questions { revocation, ..Questions::default() };
+            store.ask(&questions).await.revocation.expect("an answer").map(|_| ())
+        };
+        assert_eq!(ask().await, Ok(()));
+        proxy.swallow();
+        let (a, b, c, d, e) = tokio::join!(ask(), ask(), ask(), ask(), ask());
+        let waited = Err(StoreError::Timeout);
+        assert_eq!([a, b, c], [waited.clone(), waited.clone(), waited]);
+        let shed = Err(StoreError::Unavailable);
+        assert_eq!([d, e], [shed.clone(), shed]);
+        assert!(store.is_connected(StoreUse::Main), "three misses open nothing");
+    });
+}
+
+#[test]
+fn a_cluster_that_is_down_as_a_whole_keeps_its_connections() {
+    let cluster = RedisCluster::start(1);
+    let server = &cluster.servers[0];
+    assert_eq!(server.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "yes"]), "OK");
+    let refuse = "[store.on_outage]\nlimits = \"refuse\"";
+    let url = format!("url = \"{}\"\ntimeout = \"5s\"\n{refuse}", cluster.url());
+    let (gateway, _upstream) = start(&url);
+    eventually("it is asked", || ask(&gateway) == 200);
+    let before = connections(server);
+    assert_eq!(server.cli(&["CLUSTER", "DELSLOTS", "0"]), "OK");
+    eventually("it is open", || {
+        ask(&gateway);
+        changes(&gateway).last().is_some_and(|it| it == "healthy -> open (CLUSTERDOWN)")
+    });
+    let asked = || server.cli(&["INFO", "commandstats"]);
+    let rejected = |info: &str| {
+        let line = info.lines().find(|it| it.starts_with("cmdstat_get:")).map(str::to_owned);
+        line.unwrap_or_default()
+    };
+    let asked_before = rejected(&asked());
+    for _ in 0..20 {
+        assert_eq!(ask(&gateway), 503);
+    }
+    assert_eq!(rejected(&asked()), asked_before, "probes are no questions of users");
+    assert_eq!(server.cli(&["CLUSTER", "ADDSLOTS", "0"]), "OK");
+    eventually("it is asked again", || ask(&gateway) == 200);
+    let told = changes(&gateway);
+    assert_eq!(told.iter().filter(|it| it.contains("-> open")).count(), 1, "{told:?}");
+    assert!(told.contains(&"open -> recovering (3 good probes)".to_owned()), "{told:?}");
+    let after = connections(server);
+    assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
+}
