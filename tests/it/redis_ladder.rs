@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portcullis::config::{self, StoreUrl};
+use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::{Questions, RedisStore, RevocationKeys, Store, StoreError};
 
 use crate::support::{
