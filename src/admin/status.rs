@@ -38,7 +38,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
-            "store": { "connected": gateway.store.is_connected() },
+            "store": store(gateway),
             "revocations": revocations,
             "routes": plan.route_names().collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
@@ -47,6 +47,40 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "cache": cache(gateway),
         }),
     )
+}
+
+/// The store, and each server of it where it is Redis.
+fn store(gateway: &Gateway) -> Value {
+    let mut told = json!({ "connected": gateway.store.is_connected() });
+    let Some(state) = gateway.store.state() else { return told };
+    let now = jiff::Timestamp::now();
+    let nodes = state.nodes.into_iter().map(|node| {
+        let since = jiff::SignedDuration::try_from(node.since);
+        let since = since.ok().and_then(|since| now.checked_sub(since).ok());
+        json!({
+            "node": node.name,
+            "role": if node.is_primary { "primary" } else { "replica" },
+            "rung": node.rung.name(),
+            "since": since.map(|at| format!("{at:.3}")),
+            "cause": node.cause,
+        })
+    });
+    told["nodes"] = nodes.collect();
+    let findings = state.findings.into_iter().map(|(node, finding)| {
+        json!({
+            "node": node,
+            "check": finding.check,
+            "fatal": finding.is_fatal,
+            "seen": finding.seen,
+            "suffers": finding.suffers,
+            "help": finding.remedy,
+        })
+    });
+    told["selftest"] = findings.collect();
+    if let Some(epoch) = state.epoch {
+        told["epoch"] = epoch.into();
+    }
+    told
 }
 
 /// What the cache does, by route, and what to do about it.

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use serde_json::Value;
 
+use super::degraded::Degraded;
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
 use super::record::Record;
@@ -59,8 +60,8 @@ pub(super) struct Checks<'a, 'h> {
     counts_session: bool,
     cached: Option<Box<Lookup>>,
     answers: Answers,
-    /// Whether the store did not answer a question of this request.
-    store_is_away: bool,
+    /// What the store did not answer of this request.
+    degraded: Degraded,
     /// What limits would say; only in `Mode::Peek`, once the store has answered.
     forecasts: Option<Box<Forecasts<'a>>>,
 }
@@ -100,7 +101,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             counts_session: false,
             cached: None,
             answers: Answers::default(),
-            store_is_away: false,
+            degraded: Degraded::default(),
             forecasts: None,
         }
     }
@@ -324,9 +325,9 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.on_leases();
     }
 
-    /// Whether the store did not answer a question of this request.
-    pub(super) fn store_is_away(&self) -> bool {
-        self.store_is_away
+    /// What the store did not answer of this request.
+    pub(super) fn degraded(&self) -> Degraded {
+        self.degraded
     }
 
     /// Which functions must do without the store.
@@ -342,7 +343,8 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     fn note_outage(&mut self, record: &mut Record) {
         let failures = self.failures();
-        let is_away = failures.iter().any(|(_, error)| error.is_some());
+        let is_without = |name| failures.iter().any(|it| it.0 == name && it.1.is_some());
+        let degraded = Degraded::of(is_without);
         if self.mode == Mode::Charge {
             for (function, error) in failures {
                 if let Some(error) = error {
@@ -365,7 +367,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }
             (true, true, LimitOutage::Refuse) => "refused",
         });
-        self.store_is_away = is_away;
+        self.degraded = degraded;
     }
 
     /// May the request pass? In the order of precedence: 401 and 403, revoked, 429, the session.

@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod seen;
 mod tickets;
 mod tunnels;
 
@@ -234,6 +235,7 @@ impl Gateway {
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
+                stores: seen::store(store).into_iter().collect(),
             },
         };
         self.observer.metrics.render(format, snapshot)

@@ -47,7 +47,7 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, RedisStore, Rung, acl, selftest, sentinel_acl,
+    Asked, Finding, Followed, NodeState, RedisStore, Rung, StoreState, acl, selftest, sentinel_acl,
 };
 pub use self::revoked::Revocation;
 pub use self::sessions::{
@@ -252,6 +252,14 @@ impl Store {
         match self {
             Self::Redis(store) => store.is_connected(),
             Self::Memory(_) => true,
+        }
+    }
+
+    /// How the servers of Redis are; nothing for the embedded store.
+    pub fn state(&self) -> Option<StoreState> {
+        match self {
+            Self::Redis(store) => Some(store.state()),
+            Self::Memory(_) => None,
         }
     }
 }
