@@ -26,6 +26,9 @@ CONFIGURED = {"session": {503}, "api": {503}, "purge": {503}, "revoke": {503}}
 STORELESS = {"direct", "plain"}
 CERTAIN = ("errors: ", "401/403", "revoked passed", "panicked", " logged ", "ended: ")
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\S+Z) +(\w+) (.*)$")
+# A server's way over the ladder: healthy, slow, open, recovering; new before it was reached.
+RUNG = re.compile(r"^the store: (\w+) -> (\w+) \((.*?)\)(?:.* server=\"?([^\"]*))?")
+SLOW_S = 2.0  # a server is slow for as long at least
 
 
 class Judge:
@@ -224,25 +227,51 @@ class Judge:
 
     def lines(self):
         """One line of the log for each change, one at least, and no panic."""
-        self.repeats = 0
         for name, log in enumerate(self.h.logs):
             if "panicked" in log:
                 return f"gateway {name} panicked"
-            messages = collections.Counter()
+            messages, changes = collections.Counter(), []
             for line in log.splitlines():
                 found = STAMP.match(line)
                 if found and not found[3].startswith("audit "):
                     if found[2] == "ERROR":
                         return f"gateway {name} logged {found[3]}"
-                    messages[plain(found[3])] += 1
+                    change = RUNG.match(found[3])
+                    if change:
+                        changes.append(change)
+                    else:
+                        messages[plain(found[3])] += 1
+            wrong = self.ladder(changes)
+            if wrong:
+                return f"log of gateway {name}: {wrong}"
             for message, n in messages.items():
                 if n > self.row.changes:
                     return f"log of gateway {name}: {n} x {message[:70]}"
-            if self.row.lasting and not messages and name not in self.h.exempt:
+            if self.row.lasting and not messages and not changes and name not in self.h.exempt:
                 return f"the log of gateway {name} says nothing"
             missing = [word for word in self.row.says if word not in self.h.whole_logs[name]]
             if missing and name not in self.h.exempt:
                 return f"the log of gateway {name} does not say {', '.join(missing)}"
+        return ""
+
+    def ladder(self, changes):
+        """Each server's changes follow each other, and it opens as often as the fault says. How
+        often it is slow is the machine's affair, but each time lasts."""
+        rungs, opened, slowed = {}, collections.Counter(), collections.Counter()
+        for source, target, _, server in (change.groups() for change in changes):
+            is_next = source in ("new", rungs.get(server, source)) and source != target
+            if not is_next:
+                return f"{rungs.get(server)}, and then {source} -> {target} {server or ''}"
+            rungs[server] = target
+            opened[server] += target == "open"
+            slowed[server] += target == "slow"
+        seconds = self.answers[-1].due - self.h.begin if self.answers else 0
+        for server, times in slowed.items():
+            if times > 1 + seconds / SLOW_S:
+                return f"slow {times} times in {seconds:.0f} s {server or ''}"
+        for server, times in opened.items():
+            if times > self.row.changes:
+                return f"{times} x -> open {server or ''}"
         return ""
 
     def ends(self):

@@ -1,17 +1,28 @@
 //! Whether the gateway should get requests, as load balancers ask.
 
+use std::fmt::Write as _;
+
 use http::StatusCode;
 
 use super::reply::{Reply, problem, text};
-use crate::config::{LimitOutage, Outage, StoreUse};
+use crate::config::{LimitOutage, OnOutage, Outage, SessionUse, StoreUse};
+use crate::plan::{Plan, Route};
 use crate::runtime::Gateway;
 
-/// The answer to `/readyz`.
+/// The answer to `/readyz`: with the rung of each server of Redis that is asked.
 pub(super) fn ready(gateway: &Gateway) -> Reply {
-    match unready(gateway) {
-        None => text(StatusCode::OK, "ready\n"),
-        Some(why) => why,
+    if let Some(why) = unready(gateway) {
+        return why;
     }
+    let mut body = "ready\n".to_owned();
+    for usage in gateway.store.uses() {
+        let nodes = gateway.store.state(usage).map(|state| state.nodes).unwrap_or_default();
+        for node in nodes.iter().filter(|node| node.is_primary) {
+            // Writing into a string cannot fail.
+            let _ = writeln!(body, "{} {}: {}", usage.table(), node.name, node.rung.name());
+        }
+    }
+    text(StatusCode::OK, body)
 }
 
 /// Why the gateway should get no requests, if so.
@@ -23,16 +34,57 @@ pub(super) fn unready(gateway: &Gateway) -> Option<Reply> {
             "The gateway is about to stop.",
         ));
     }
-    let running = gateway.running();
-    let outage = running.plan.on_outage;
-    let followed = gateway.store.followed(outage.revocation_max_stale);
-    let passes = (outage.revocation != Outage::Refuse || followed.is_some_and(|it| it.trusted))
-        && outage.session != Outage::Refuse;
-    let counts = outage.limits != LimitOutage::Refuse;
-    let is_connected = |usage| gateway.store.is_connected(usage);
-    if (passes || is_connected(StoreUse::Main)) && (counts || is_connected(StoreUse::Limits)) {
+    let is_away = |usage| !gateway.store.is_connected(usage);
+    let away = Away { main: is_away(StoreUse::Main), limits: is_away(StoreUse::Limits) };
+    if !away.main && !away.limits {
         return None;
     }
+    let running = gateway.running();
+    let plan = &running.plan;
+    let followed = gateway.store.followed(plan.on_outage.revocation_max_stale);
+    let knows_revocations = followed.is_some_and(|it| it.trusted);
+    let mut asking = plan.routes.policies().filter(|route| asks(route, plan)).peekable();
+    asking.peek()?;
     let detail = "The store does not answer, and store.on_outage refuses requests that need it.";
-    Some(problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", detail))
+    asking
+        .all(|route| is_refused(route, plan, away, knows_revocations))
+        .then(|| problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", detail))
+}
+
+/// Whether requests of the route ask the store anything.
+fn asks(route: &Route, plan: &Plan) -> bool {
+    let is_asked = route.limits.asks() || route.session.is_some() || route.cache.is_some();
+    is_asked || verifiers(route).any(|name| is_revocable(name, plan))
+}
+
+/// Which stores do not answer.
+#[derive(Clone, Copy)]
+struct Away {
+    main: bool,
+    limits: bool,
+}
+
+/// Whether every request of the route is answered 503 without these stores, whoever sends it.
+fn is_refused(route: &Route, plan: &Plan, away: Away, knows_revocations: bool) -> bool {
+    let OnOutage { revocation, session, limits, .. } = plan.on_outage;
+    let wants_caller = route.written.auth.as_ref().is_some_and(|auth| !auth.optional);
+    let by_revocation = away.main
+        && revocation == Outage::Refuse
+        && !knows_revocations
+        && wants_caller
+        && verifiers(route).all(|name| is_revocable(name, plan));
+    let by_session =
+        away.main && session == Outage::Refuse && route.written.session == SessionUse::Required;
+    let by_limits = away.limits && limits == LimitOutage::Refuse && route.limits.asks();
+    by_revocation || by_session || by_limits
+}
+
+fn verifiers(route: &Route) -> impl Iterator<Item = &str> {
+    route.written.auth.iter().flat_map(|auth| auth.by.iter().map(String::as_str))
+}
+
+/// Whether the store is asked about callers of this verifier.
+fn is_revocable(name: &str, plan: &Plan) -> bool {
+    plan.key_verifiers.contains_key(name)
+        || plan.config.auth.get(name).is_some_and(|verifier| verifier.revocation)
 }

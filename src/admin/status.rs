@@ -51,16 +51,47 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
     )
 }
 
-/// Whether the store answers, and those of the uses that have one of their own.
+/// The store, and those of the uses that have one of their own.
 fn stores(gateway: &Gateway) -> Value {
-    let told = |usage| json!({ "connected": gateway.store.is_connected(usage) });
-    let mut all = told(StoreUse::Main);
-    for usage in [StoreUse::Cache, StoreUse::Limits] {
-        if gateway.store.has(usage) {
-            all[usage.word()] = told(usage);
-        }
+    let mut all = store(gateway, StoreUse::Main);
+    for usage in gateway.store.uses().filter(|usage| *usage != StoreUse::Main) {
+        all[usage.word()] = store(gateway, usage);
     }
     all
+}
+
+/// One store, and each server of it where it is Redis.
+fn store(gateway: &Gateway, usage: StoreUse) -> Value {
+    let mut told = json!({ "connected": gateway.store.is_connected(usage) });
+    let Some(state) = gateway.store.state(usage) else { return told };
+    let now = jiff::Timestamp::now();
+    let nodes = state.nodes.into_iter().map(|node| {
+        let since = jiff::SignedDuration::try_from(node.since);
+        let since = since.ok().and_then(|since| now.checked_sub(since).ok());
+        json!({
+            "node": node.name,
+            "role": if node.is_primary { "primary" } else { "replica" },
+            "rung": node.rung.name(),
+            "since": since.map(|at| format!("{at:.3}")),
+            "cause": node.cause,
+        })
+    });
+    told["nodes"] = nodes.collect();
+    let findings = state.findings.into_iter().map(|(node, finding)| {
+        json!({
+            "node": node,
+            "check": finding.check,
+            "fatal": finding.is_fatal,
+            "seen": finding.seen,
+            "suffers": finding.suffers,
+            "help": finding.remedy,
+        })
+    });
+    told["selftest"] = findings.collect();
+    if let Some(epoch) = state.epoch {
+        told["epoch"] = epoch.into();
+    }
+    told
 }
 
 /// What the cache does, by route, and what to do about it.

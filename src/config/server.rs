@@ -37,6 +37,8 @@ pub struct Server {
     pub ratelimit_fields: RatelimitFields,
     /// Networks of clients that `Cache-Status` tells the key and the detail.
     pub cache_debuggers: Vec<IpNet>,
+    /// Whether responses name the functions that judged their requests without the store.
+    pub degraded_header: bool,
     /// `[server.limits]`
     pub limits: ClientLimits,
     /// `[server.tls]`; nothing where all is in clear.
@@ -114,6 +116,7 @@ impl Default for Server {
             park_after: Duration::from_secs(1),
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
+            degraded_header: false,
             limits: ClientLimits::default(),
             tls: None,
         }
@@ -153,6 +156,7 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         park_after: server.or("park_after", default.park_after, pause),
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
+        degraded_header: server.or("degraded_header", default.degraded_header, flag),
         limits: server.section("limits", read_limits),
         tls: server.optional("tls", tls::read).map(Box::new),
     }

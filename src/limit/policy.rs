@@ -168,6 +168,11 @@ impl Policy {
         windows.chain(in_flight.map(|it| (it.limit.name.as_str(), it.limit.action())))
     }
 
+    /// Whether any limit is asked of the store.
+    pub fn asks(&self) -> bool {
+        !self.shared.is_empty() || !self.concurrent.is_empty()
+    }
+
     /// Whether there is no limit, and nobody is refused.
     pub fn is_empty(&self) -> bool {
         let Self { shared, local, concurrent, blocked, .. } = self;

@@ -16,6 +16,7 @@ use prometheus_client::registry::Unit;
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
+use super::store::{self, StoreNow};
 use super::tunnels::TunnelMeter;
 use crate::base::shard::Counters;
 
@@ -80,6 +81,8 @@ pub struct Now {
     pub connections_max: usize,
     /// How many tunnels are open on each route that may have some.
     pub tunnels: Vec<(String, usize)>,
+    /// What is asked of Redis, where anything is.
+    pub stores: Vec<StoreNow>,
     /// The first name of each certificate for clients, and its end in Unix seconds.
     pub certificates: Vec<(String, i64)>,
 }
@@ -192,6 +195,7 @@ impl Collector for Live {
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
         encode_upstreams(&now.upstreams, &mut encoder)?;
+        store::encode(&now.stores, &mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }
 }

@@ -11,6 +11,7 @@ use http::request::Parts;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::degraded::Degraded;
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
 use super::record::Record;
@@ -62,8 +63,8 @@ pub(super) struct Checks<'a, 'h> {
     counts_session: bool,
     cached: Option<Box<Lookup>>,
     answers: Answers,
-    /// Whether the store that the cache is in did not answer a question of this request.
-    store_is_away: bool,
+    /// What the store did not answer of this request.
+    degraded: Degraded,
     /// What limits would say; only in `Mode::Peek`, once the store has answered.
     forecasts: Option<Box<Forecasts<'a>>>,
 }
@@ -104,7 +105,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             counts_session: false,
             cached: None,
             answers: Answers::default(),
-            store_is_away: false,
+            degraded: Degraded::default(),
             forecasts: None,
         }
     }
@@ -340,9 +341,9 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.on_leases();
     }
 
-    /// Whether the store that the cache is in did not answer a question of this request.
-    pub(super) fn store_is_away(&self) -> bool {
-        self.store_is_away
+    /// What the store did not answer of this request.
+    pub(super) fn degraded(&self) -> Degraded {
+        self.degraded
     }
 
     /// Which functions must do without the store, and which store that is.
@@ -362,6 +363,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         let is_away = failures
             .iter()
             .any(|(_, usage, error)| error.is_some() && store.is_one_for(*usage, StoreUse::Cache));
+        let is_without = |name| failures.iter().any(|it| it.0 == name && it.2.is_some());
+        let degraded = Degraded::of(is_without, is_away);
         if self.mode == Mode::Charge {
             for (function, _, error) in failures {
                 if let Some(error) = error {
@@ -384,7 +387,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }
             (true, true, LimitOutage::Refuse) => "refused",
         });
-        self.store_is_away = is_away;
+        self.degraded = degraded;
     }
 
     /// May the request pass? In the order of precedence: 401 and 403, revoked, 429, the session.

@@ -4,9 +4,10 @@
 use std::time::SystemTime;
 
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, HeaderValue, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 
 use super::body::Content;
+use super::degraded::Degraded;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -15,6 +16,9 @@ use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
 use crate::limit::Quota;
 use crate::{cache, cors};
+
+/// The field of [`stamp_degraded`].
+const DEGRADED: HeaderName = HeaderName::from_static("x-portcullis-degraded");
 
 /// A response that the gateway did not make itself.
 #[derive(Debug)]
@@ -95,6 +99,17 @@ pub(super) fn own(
 ) -> Response<Content> {
     finish(response.headers_mut(), received, resolved);
     response
+}
+
+/// Tells the client, where it is to know, which functions judged its request without the store.
+/// Nobody else says that.
+pub(super) fn stamp_degraded(headers: &mut HeaderMap, degraded: Degraded, received: &Received) {
+    if received.plan().config.server.degraded_header {
+        match degraded.field() {
+            Some(field) => drop(headers.insert(DEGRADED, field)),
+            None => drop(headers.remove(DEGRADED)),
+        }
+    }
 }
 
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.

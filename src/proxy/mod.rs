@@ -5,6 +5,7 @@ mod body;
 mod challenge;
 mod checks;
 mod connection;
+mod degraded;
 mod deliver;
 mod dispatch;
 mod events;

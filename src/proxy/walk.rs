@@ -11,6 +11,7 @@ use super::body::{Body, Content};
 use super::challenge;
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
+use super::degraded::Degraded;
 use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::record::Record;
@@ -72,7 +73,7 @@ async fn answer(
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
     let checked = check(request, head, grant, record, slot).await;
-    let Checked { request, admitted, found, store_is_away } = checked;
+    let Checked { request, admitted, found, degraded } = checked;
     let Admitted { receipt, quota, added } = admitted;
 
     // Serve: what is stored answers it, or its upstream does.
@@ -96,7 +97,7 @@ async fn answer(
             let sent = match asked {
                 None => {
                     let outbound = Outbound::new(&request, head, body.take(), added);
-                    dispatch::forward(&request, outbound, store_is_away, record).await
+                    dispatch::forward(&request, outbound, degraded.cache_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
                 Some(handshake) => {
@@ -109,13 +110,14 @@ async fn answer(
 
     // Deliver: the response, or why there is none.
     settle(&request, receipt, &ended(&outcome));
-    let response = match outcome {
+    let mut response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
             let Request { received, resolved, .. } = request;
             deliver::refusal(&rejection, received, resolved, record)
         }
     };
+    deliver::stamp_degraded(response.headers_mut(), degraded, request.received);
     if !is_handshake {
         return response;
     }
@@ -129,7 +131,7 @@ struct Checked<'a> {
     admitted: Admitted<'a>,
     /// What the cache has for it, or why it may not pass.
     found: Result<Option<Found>, Rejection>,
-    store_is_away: bool,
+    degraded: Degraded,
 }
 
 /// Asks whether the request may pass, and whether what is stored answers it. A function of its own,
@@ -143,7 +145,7 @@ async fn check<'a>(
 ) -> Checked<'a> {
     if request.route.is_open() {
         let (admitted, found) = (Admitted::default(), Ok(None));
-        return Checked { request, admitted, found, store_is_away: false };
+        return Checked { request, admitted, found, degraded: Degraded::default() };
     }
     let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
@@ -152,9 +154,9 @@ async fn check<'a>(
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
     *session = checks.take_attached_session().map(Arc::new);
-    let store_is_away = checks.store_is_away();
+    let degraded = checks.degraded();
     let request = Request { session: session.as_ref(), ..checks.request };
-    Checked { request, admitted, found, store_is_away }
+    Checked { request, admitted, found, degraded }
 }
 
 /// What a request is about.

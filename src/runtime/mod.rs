@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod seen;
 mod tickets;
 mod tunnels;
 
@@ -240,6 +241,7 @@ impl Gateway {
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
+                stores: seen::stores(store),
             },
         };
         self.observer.metrics.render(format, snapshot)

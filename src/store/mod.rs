@@ -50,7 +50,8 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, RedisStore, Rung, acl, acl_for, selftest, sentinel_acl,
+    Asked, Finding, Followed, NodeState, RedisStore, Rung, StoreState, acl, acl_for, selftest,
+    sentinel_acl,
 };
 pub use self::revoked::Revocation;
 pub use self::separate::{Backend, Separate};

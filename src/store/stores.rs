@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::separate::{Backend, One, Separate};
-use super::{Evicted, Questions, Store, StoreError};
+use super::{Evicted, Questions, Store, StoreError, StoreState};
 use crate::config::{Config, StoreUse};
 
 impl Store {
@@ -92,6 +92,19 @@ impl Store {
             One::Redis(store) => store.is_connected(),
             One::Memory(_) => true,
         }
+    }
+
+    /// How the servers of Redis are that are used for this; nothing for the embedded store.
+    pub fn state(&self, usage: StoreUse) -> Option<StoreState> {
+        match self.used_for(usage) {
+            One::Redis(store) => Some(store.state()),
+            One::Memory(_) => None,
+        }
+    }
+
+    /// The uses that have a store of their own, the main one first.
+    pub fn uses(&self) -> impl Iterator<Item = StoreUse> {
+        StoreUse::ALL.into_iter().filter(|usage| self.has(*usage))
     }
 
     /// Whether this has a store of its own; the main store is always one.

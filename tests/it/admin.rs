@@ -78,19 +78,43 @@ fn ready_means_that_requests_can_pass() {
     let proxy = TcpProxy::start(redis.address());
     let store = format!("[store]\nurl = \"{}\"\n", proxy.url());
     let passes = "[store.on_outage]\nrevocation = \"allow\"\nsession = \"without\"\n";
-    let (_one, refusing) = start(&store);
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    // The one route that asks the store refuses without it.
+    let routes = "[routes.open]\npath = \"/open\"\nupstream = \"shop\"\n[routes.private]\n\
+                  path = \"/private\"\nupstream = \"shop\"\nauth = \"users\"\n";
+    let table = upstream.table("shop");
+    let refusing = Gateway::start(&format!("{store}{AUTH}{table}{routes}"));
+    // Here there are others, which serve.
+    let (_one, mixed) = start(&store);
     let (_two, passing) = start(&(store + passes));
-    assert_eq!((get(&refusing, "/readyz").status, get(&passing, "/readyz").status), (200, 200));
+    let address = &proxy.url()["redis://".len()..];
+    for gateway in [&refusing, &mixed, &passing] {
+        let ready = get(gateway, "/readyz");
+        let expected = format!("ready\nstore {address}: healthy\n");
+        assert_eq!((ready.status, ready.text()), (200, expected));
+    }
     proxy.refuse();
     eventually("the outage is noticed", || get(&refusing, "/readyz").status == 503);
     assert_eq!(problem(&get(&refusing, "/readyz")), (503, "store_unreachable".to_owned()));
     eventually("the metrics say so", || metric(&refusing, "portcullis_store_up") == Some(0.0));
     assert_eq!(get(&refusing, "/healthz").status, 200, "a restart would not help");
     eventually("the other notices too", || metric(&passing, "portcullis_store_up") == Some(0.0));
-    assert_eq!(get(&passing, "/readyz").status, 200, "its policy lets requests pass");
+    eventually("the third too", || metric(&mixed, "portcullis_store_up") == Some(0.0));
+    for (gateway, why) in [(&passing, "its policy lets requests pass"), (&mixed, "some pass")] {
+        let ready = get(gateway, "/readyz");
+        let expected = format!("ready\nstore {address}: open\n");
+        assert_eq!((ready.status, ready.text()), (200, expected), "{why}");
+    }
+    let labels = format!("node=\"{address}\"");
+    let state = |state: &str| {
+        let state = format!("state=\"{state}\"");
+        labelled(&refusing, "portcullis_store_state", &["store=\"main\"", &labels, &state])
+    };
+    assert_eq!(["healthy", "slow", "open", "recovering"].map(state), [0.0, 0.0, 1.0, 0.0]);
     proxy.pass();
     eventually("it is ready again", || get(&refusing, "/readyz").status == 200);
     assert_eq!(metric(&refusing, "portcullis_store_up"), Some(1.0));
+    assert_eq!(state("open"), 0.0);
 }
 
 /// The lines of `/metrics` that are samples: name, labels, value.
@@ -207,6 +231,14 @@ fn the_status_tells_operators_what_runs() {
     let status = reply.json();
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["store"]["connected"], true);
+    let nodes = status["store"]["nodes"].as_array().expect("a list");
+    let [node] = nodes.as_slice() else { panic!("{status}") };
+    assert_eq!(node["node"], redis.address().to_string());
+    for (member, value) in [("role", "primary"), ("rung", "healthy"), ("cause", "connected")] {
+        assert_eq!(node[member], value, "{member}");
+    }
+    let since = node["since"].as_str().expect("a time");
+    assert!(since.starts_with("20") && since.ends_with('Z'), "{since}");
     assert_eq!(status["draining"], false);
     assert_eq!(status["routes"], serde_json::json!(["cached", "limited", "open", "private"]));
     assert_eq!(status["upstreams"], serde_json::json!(["shop"]));
@@ -310,7 +342,7 @@ fn an_operation_that_the_store_did_not_take_is_not_reported_as_done() {
     let proxy = TcpProxy::start(redis.address());
     let (_upstream, gateway) = start(&format!("[store]\nurl = \"{}\"\n", proxy.url()));
     proxy.refuse();
-    eventually("the outage is noticed", || get(&gateway, "/readyz").status == 503);
+    eventually("the outage is noticed", || metric(&gateway, "portcullis_store_up") == Some(0.0));
     for (path, body) in
         [("/v1/cache/purge", r#"{"all": true}"#), ("/v1/revocations", r#"{"jti": "a"}"#)]
     {

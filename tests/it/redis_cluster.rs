@@ -100,6 +100,10 @@ fn everything_works_across_servers() {
     }
     let status = operate(&gateway, "GET", "/v1/status", "").json();
     assert_eq!(status["store"]["connected"], true);
+    assert!(status["store"]["epoch"].is_u64(), "{status}");
+    let nodes = status["store"]["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), cluster.servers.len(), "{status}");
+    assert!(nodes.iter().all(|node| node["rung"] != "open"), "{status}");
 }
 
 #[test]

@@ -116,6 +116,9 @@ fn what_is_too_much_at_a_time_is_not_asked_and_does_not_wait() {
         let shed = Err(StoreError::Unavailable);
         assert_eq!([d, e], [shed.clone(), shed]);
         assert!(store.is_connected(StoreUse::Main), "three misses open nothing");
+        let asked = store.state(StoreUse::Main).expect("one of Redis").asked;
+        assert_eq!((asked.missed, asked.shed, asked.open, asked.cancelled), (3, 2, 0, 0));
+        assert!(asked.answered >= 1);
     });
 }
 
@@ -151,4 +154,34 @@ fn a_cluster_that_is_down_as_a_whole_keeps_its_connections() {
     assert!(told.contains(&"open -> recovering (3 good probes)".to_owned()), "{told:?}");
     let after = connections(server);
     assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
+}
+
+#[test]
+fn a_response_names_what_was_judged_without_redis_where_that_is_wanted() {
+    let redis = Redis::start();
+    let proxy = TcpProxy::start(redis.address());
+    let spoof = "HTTP/1.1 200 OK\r\nX-Portcullis-Degraded: all\r\nContent-Length: 0\r\n\r\n";
+    let upstream = Upstream::replying(spoof);
+    let routes = "[routes.all]\npath = \"/all\"\nupstream = \"shop\"\nlimits = [\"api\"]\n\
+                  session = true\n[session]\nid_from = [\"cookie:sid\"]\n";
+    let start = |server: &str, on_outage: &str| {
+        let store = format!("[store]\nurl = \"{}\"\n[store.on_outage]\n{on_outage}\n", proxy.url());
+        Gateway::start(&format!("{server}{store}{}{LIMITED}{routes}", upstream.table("shop")))
+    };
+    let without = "session = \"without\"";
+    let wanted = "[server]\ndegraded_header = true\n";
+    let (told, refusing, quiet) = (start(wanted, without), start(wanted, ""), start("", without));
+    let get = |gateway: &Gateway| {
+        let reply = Client::get(gateway.public, "/all").header("Cookie", "sid=s1").send();
+        (reply.status, reply.header("x-portcullis-degraded").map(str::to_owned))
+    };
+    eventually("all is asked", || get(&told) == (200, None));
+    assert_eq!(get(&quiet), (200, Some("all".to_owned())), "the upstream's own field passes");
+    proxy.refuse();
+    let both = Some("limits, session".to_owned());
+    assert_eq!(get(&told), (200, both.clone()));
+    assert_eq!(get(&refusing), (503, both));
+    assert_eq!(get(&quiet), (200, Some("all".to_owned())));
+    proxy.pass();
+    eventually("all is asked again", || get(&told) == (200, None));
 }

@@ -1,7 +1,10 @@
 //! `portcullis check --store`: whether a Redis can do all that is asked of it, before anybody needs
 //! it.
 
-use crate::support::{Folder, Redis, Refused, run};
+use crate::support::{
+    Client, Exposition, Folder, Gateway, Redis, Refused, Upstream, eventually, operate, response,
+    run,
+};
 
 /// What it says of this Redis, with more of `[store]`.
 fn check(redis: &Redis, more: &str) -> Refused {
@@ -106,4 +109,37 @@ fn what_cannot_serve_is_refused_with_what_to_do() {
     assert!(!ran.stdout.contains("horse"), "no password is told");
     redis.kill();
     refuses(&check(&redis, ""), &["Connection refused", "see to it that Redis runs"]);
+}
+
+#[test]
+fn a_gateway_looks_at_redis_when_it_is_reached_and_at_each_new_server() {
+    let mut redis = Redis::start();
+    let evict = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
+    assert_eq!(redis.cli(&evict), "OK");
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let store = format!("[store]\nurl = \"{}\"\nconnect_timeout = \"5s\"\n", redis.url());
+    let route = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n";
+    let gateway = Gateway::start(&format!("{store}{}{route}", upstream.table("shop")));
+    let found = || -> Vec<String> {
+        let status = operate(&gateway, "GET", "/v1/status", "").json();
+        let all = status["store"]["selftest"].as_array().expect("a list").clone();
+        all.iter().map(|it| it["check"].as_str().expect("a word").to_owned()).collect()
+    };
+    let is_ok = |check: &str| {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        let labels = [("store", "main"), ("check", check)];
+        Exposition::text(&metrics).value("portcullis_store_selftest_ok", &labels)
+    };
+    let said = |what: &str| gateway.stderr().matches(what).count();
+    eventually("it is found", || found() == ["eviction"]);
+    assert_eq!((is_ok("eviction"), is_ok("scripts")), (Some(0.0), Some(1.0)));
+    let line = "Redis is not as it should be: maxmemory-policy is allkeys-lru";
+    assert_eq!(said(line), 1, "{}", gateway.stderr());
+    assert_eq!(said("CONFIG SET maxmemory-policy noeviction"), 1);
+    // Another process, with settings of its own.
+    redis.kill();
+    redis.restart();
+    eventually("it is looked at anew", || found().is_empty());
+    assert_eq!((is_ok("eviction"), is_ok("scripts")), (Some(1.0), Some(1.0)));
+    assert_eq!(said(line), 1, "{}", gateway.stderr());
 }

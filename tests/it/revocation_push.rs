@@ -15,7 +15,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::auth::{check_challenge, code, routes, upstream, with};
-use crate::support::{Client, Folder, Gateway, Redis, Reply, Upstream, eventually, operate, token};
+use crate::support::{
+    AUTH, Client, Folder, Gateway, Redis, Reply, Upstream, eventually, operate, token,
+};
 
 /// Where every revocation is told.
 const STREAM: &str = "app:auth:revocations";
@@ -160,9 +162,11 @@ fn a_redis_that_is_held_up_is_done_without() {
 fn a_gateway_that_can_judge_without_redis_stays_ready() {
     let mut house = House::open();
     let start = |max_stale: &str| {
-        let table = "[store.on_outage]\n";
-        let without_session = format!("{table}session = \"without\"\n");
-        Gateway::start(&house.config(max_stale, "").replace(table, &without_session))
+        // The only route needs to know of revocations.
+        let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", house.redis.url());
+        let outage = format!("[store.on_outage]\nrevocation_max_stale = \"{max_stale}\"\n");
+        let route = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\nauth = \"users\"\n";
+        Gateway::start(&format!("{store}{outage}{AUTH}{}{route}", house.upstream.table("shop")))
     };
     let (knowing, off) = (start("1h"), start("0s"));
     follows(&knowing);

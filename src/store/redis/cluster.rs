@@ -26,6 +26,7 @@ use super::reply::server_error;
 use super::scripts::Scripts;
 use super::server::Server;
 use super::slots::{Address, Redirect, SERVERS_MAX, View, key_of};
+use super::state::NodeState;
 use crate::base::shard::{self, SHARDS};
 use crate::config::{self, StoreUrl};
 use crate::store::keys::{SLOTS, slot};
@@ -146,6 +147,23 @@ impl Cluster {
     /// Whether any server can be asked.
     pub(super) fn is_connected(&self) -> bool {
         self.map.load().servers.iter().any(|(_, server)| server.home().is_asked())
+    }
+
+    /// How its servers are: those that have slots, then their replicas.
+    pub(super) fn states(&self) -> Vec<NodeState> {
+        let map = self.map.load();
+        let primaries = map.servers.iter().map(|(_, server)| server.node.state(true));
+        primaries.chain(map.replicas.iter().map(|(_, it)| it.node.state(false))).collect()
+    }
+
+    /// Those that have slots.
+    pub(super) fn primaries(&self) -> Vec<Arc<Server>> {
+        self.map.load().servers.iter().map(|(_, server)| Arc::clone(server)).collect()
+    }
+
+    /// The epoch of the map.
+    pub(super) fn epoch(&self) -> u64 {
+        self.map.load().epoch
     }
 
     /// Of the server that has the first slot: their clocks are taken for one.

@@ -2,8 +2,9 @@
 //! what serves while one of them does not.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::findings::Found;
 use super::tally::Tallies;
 use crate::base::shard::Counters;
 use crate::config::{LimitOutage, OnOutage, Outage};
@@ -25,6 +26,7 @@ pub(super) struct Common {
     /// Questions for which no server was known.
     unowned: Counters<1>,
     on_outage: Mutex<OnOutage>,
+    findings: Mutex<Found>,
 }
 
 impl Common {
@@ -36,6 +38,11 @@ impl Common {
     /// What serves while a server does not.
     pub(super) fn in_its_place(&self) -> InItsPlace {
         InItsPlace(*self.on_outage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What looks at the servers have found.
+    pub(super) fn found(&self) -> MutexGuard<'_, Found> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A command was sent on.

@@ -23,6 +23,7 @@ mod encode;
 mod eviction;
 mod expect;
 mod finding;
+mod findings;
 mod follow;
 mod index;
 mod link;
@@ -40,12 +41,14 @@ mod rung;
 mod says;
 mod scripts;
 mod selftest;
+mod selftest_follow;
 mod selftest_sentinels;
 mod sentinel;
 mod sentinels;
 mod server;
 mod sessions;
 mod slots;
+mod state;
 mod stream;
 mod tally;
 mod topology;
@@ -62,6 +65,7 @@ pub use self::follow::Followed;
 pub use self::rights::{acl, acl_for, sentinel_acl};
 pub use self::rung::Rung;
 pub use self::selftest::selftest;
+pub use self::state::{NodeState, StoreState};
 pub use self::tally::Asked;
 
 use self::cut::Cut;
@@ -101,6 +105,7 @@ impl RedisStore {
             let look_now = Arc::clone(&credentials.look);
             tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
         }
+        tokio::spawn(selftest_follow::follow(Arc::downgrade(&topology)));
         Self {
             topology,
             follower: OnceLock::new(),
@@ -128,6 +133,11 @@ impl RedisStore {
     /// See [`super::Store::is_connected`].
     pub fn is_connected(&self) -> bool {
         self.topology.is_connected()
+    }
+
+    /// See [`super::Store::state`].
+    pub fn state(&self) -> StoreState {
+        self.topology.state()
     }
 
     /// See [`super::Store::announce`].

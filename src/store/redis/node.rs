@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +15,7 @@ use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::rung::{Cause, Change, Counts, Rung};
 use super::says::{Condition, Says};
+use super::state::NodeState;
 use crate::config::StoreUrl;
 
 /// See the module.
@@ -168,10 +168,14 @@ impl Node {
         }
     }
 
-    /// Its rung, for how long it has been there, and why.
-    pub(super) fn standing(&self) -> (Rung, Duration, String) {
+    /// How it is, for operators.
+    pub(super) fn state(&self, is_primary: bool) -> NodeState {
         let (rung, since, cause) = self.breaker.standing();
-        (rung, since, cause.to_string())
+        let name = match &self.address {
+            StoreUrl::Unix { path } => path.display().to_string(),
+            address => name(address).unwrap_or_default(),
+        };
+        NodeState { name, is_primary, rung, since, cause: cause.to_string() }
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {

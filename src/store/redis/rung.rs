@@ -18,6 +18,8 @@ const COUNTS_MAX: usize = 4;
 pub(super) const COUNT_PAUSE: Duration = Duration::from_millis(250);
 /// Of how many questions a share says that a server is open.
 const OPEN_ASKED_MIN: u64 = 20;
+/// How many late answers are more than a hiccup.
+const LATE_MIN: u64 = 3;
 /// Of how many it says that one is slow.
 const SLOW_ASKED_MIN: u64 = 50;
 
@@ -39,7 +41,7 @@ impl Rung {
     pub const ALL: [Self; 4] = [Self::Healthy, Self::Slow, Self::Open, Self::Recovering];
 
     /// Its name, in logs, metrics and the status.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Slow => "slow",
@@ -141,7 +143,8 @@ impl Counts {
             Some(Cause::Missed(missed, asked))
         } else {
             let late = missed.saturating_add(late);
-            is_share(late, asked, part).then_some(Cause::Late(late, asked))
+            let is_slow = late >= LATE_MIN && is_share(late, asked, part);
+            is_slow.then_some(Cause::Late(late, asked))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Looks whether a Redis can do all that is asked of it, before anybody needs it: who it is, what
 //! its user may do, whether its scripts count right, how it is set up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::finding::Finding;
+use super::findings::Report;
 use super::link::now_ms;
 use super::mismatch;
 use super::node::Node;
@@ -33,6 +35,15 @@ const MEMORY_USED_MAX: u64 = 90;
 /// How long a change may take to be told of.
 const PUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All.
+    Whole,
+    /// What changes with the server: who it is, its clock, how it is set up.
+    Short,
+}
+
 /// One look.
 struct Look<'a> {
     settings: &'a config::Store,
@@ -40,6 +51,9 @@ struct Look<'a> {
     credentials: Arc<Credentials>,
     /// Where its keys lie.
     prefix: String,
+    depth: Depth,
+    is_in_cluster: bool,
+    checks: BTreeSet<&'static str>,
     findings: Vec<Finding>,
 }
 
@@ -55,10 +69,7 @@ pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
         found = Some(config::Store { url, ..settings.clone() });
     }
     let settings = found.as_ref().unwrap_or(settings);
-    let credentials = Credentials::of(settings);
-    let node = Node::new(&settings.url, &credentials);
-    let prefix = format!("{}:selftest:{{{:016x}}}", settings.prefix, fastrand::u64(..));
-    let mut look = Look { settings, node, credentials, prefix, findings };
+    let mut look = Look { findings, ..Look::new(settings, Depth::Whole) };
     if let Err(error) = look.take().await {
         let (seen, remedy) = look.explain(&error).await;
         look.findings.push(Finding::fatal("connection", seen, remedy));
@@ -66,22 +77,60 @@ pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
     look.findings
 }
 
-impl Look<'_> {
+/// The same of the server at `address`, which answers, and of its sentinels where the look is not
+/// in short.
+///
+/// # Errors
+/// It does not answer any more.
+pub(super) async fn of_server(
+    settings: &config::Store,
+    address: &StoreUrl,
+    depth: Depth,
+) -> Result<Report, ConnectError> {
+    let own = config::Store { url: address.clone(), ..settings.clone() };
+    let mut look = Look::new(&own, depth);
+    look.is_in_cluster = matches!(settings.url, StoreUrl::Cluster { .. });
+    if let (StoreUrl::Sentinel { sentinels, primary }, Depth::Whole) = (&settings.url, depth) {
+        look.checks.insert("sentinel");
+        look.findings = selftest_sentinels::find(settings, sentinels, primary).await.1;
+    }
+    look.take().await?;
+    Ok(Report { checks: look.checks, findings: look.findings })
+}
+
+impl<'a> Look<'a> {
+    fn new(settings: &'a config::Store, depth: Depth) -> Self {
+        let credentials = Credentials::of(settings);
+        let node = Node::new(&settings.url, &credentials);
+        let prefix = format!("{}:selftest:{{{:016x}}}", settings.prefix, fastrand::u64(..));
+        let (checks, findings) = (BTreeSet::new(), Vec::new());
+        let is_in_cluster = false;
+        Self { settings, node, credentials, prefix, depth, is_in_cluster, checks, findings }
+    }
+
     async fn take(&mut self) -> Result<(), ConnectError> {
         let connection = self.dial(|_| {}).await?;
+        self.checks.extend(["version", "mode", "role"]);
         self.identity(&connection).await?;
         if self.findings.iter().any(|finding| finding.is_fatal) {
             return Ok(());
         }
-        self.rights().await?;
         let has = |usage| self.settings.uses().any(|own| own == usage);
         let (counts, caches) = (has(StoreUse::Limits), has(StoreUse::Cache));
-        if counts {
+        if self.depth == Depth::Whole {
+            self.checks.insert("rights");
+            self.rights().await?;
+        }
+        if self.depth == Depth::Whole && counts {
+            self.checks.insert("scripts");
             self.limits(&connection).await?;
         }
+        self.checks.extend(["clock", "eviction", "memory", "replicas"]);
         self.clock(&connection).await?;
         self.set_up(&connection).await?;
-        if caches && self.settings.cache_epochs == CacheEpochs::Follow {
+        let follows = self.settings.cache_epochs == CacheEpochs::Follow;
+        if self.depth == Depth::Whole && caches && follows {
+            self.checks.insert("tracking");
             self.tracking(&connection).await?;
         }
         Ok(())
@@ -154,7 +203,7 @@ impl Look<'_> {
                               primary that it watches";
                 self.findings.push(Finding::fatal("mode", seen, remedy));
             }
-            "cluster" => {
+            "cluster" if !self.is_in_cluster => {
                 let seen = "what answers is a node of a Redis Cluster, which sends clients on";
                 let remedy = "write redis-cluster:// with some of its servers in store.url";
                 self.findings.push(Finding::fatal("mode", seen, remedy));

@@ -25,6 +25,7 @@ use super::scripts::Scripts;
 use super::sentinels::Sentinels;
 use super::server::Server;
 use super::slots::key_of;
+use super::state::StoreState;
 use super::stream::executed;
 use crate::config::{self, StoreUrl};
 use crate::store::keys::slot;
@@ -109,6 +110,33 @@ impl Topology {
             Servers::Sentinel(sentinels) => sentinels.is_connected(),
             Servers::Cluster(cluster) => cluster.is_connected(),
         }
+    }
+
+    /// Those that are asked.
+    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
+        match &self.servers {
+            Servers::One(server) => vec![Arc::clone(server)],
+            Servers::Sentinel(sentinels) => sentinels.current().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.primaries(),
+        }
+    }
+
+    /// How its servers are, and what became of what was asked.
+    pub(super) fn state(&self) -> StoreState {
+        let common = &self.credentials.common;
+        let (nodes, epoch) = match &self.servers {
+            Servers::One(server) => (vec![server.node.state(true)], None),
+            Servers::Sentinel(sentinels) => {
+                (sentinels.current().iter().map(|server| server.node.state(true)).collect(), None)
+            }
+            Servers::Cluster(cluster) => (cluster.states(), Some(cluster.epoch())),
+        };
+        let redirects = common.redirects();
+        let mut asked = common.tallies.sum();
+        asked.open = asked.open.saturating_add(common.unowned());
+        let found = common.found();
+        let (checks, findings) = (found.checks(), found.findings());
+        StoreState { nodes, asked, redirects, epoch, checks, findings }
     }
 
     /// See [`crate::store::Store::clock_offset_ms`].

@@ -10,8 +10,8 @@ use portcullis::config::{known_keys, parse};
 
 use super::pages::{self, ROOT};
 use crate::support::{
-    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, Signer, Upstream,
-    claims, eventually, response, token,
+    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, Redis, Signer,
+    Upstream, claims, eventually, response, token,
 };
 
 const PAGE: &str = "docs/reference.md";
@@ -316,7 +316,8 @@ fn codes(
 // --- Metrics -------------------------------------------------------------------------------------
 
 /// A gateway that has something to count of every kind.
-fn counting() -> (Upstream, Issuer, Gateway) {
+fn counting() -> (Redis, Upstream, Issuer, Gateway) {
+    let redis = Redis::start();
     let upstream = Upstream::with(|request, connection| {
         let head = if request.target() == "/cached" { "" } else { "\r\nCache-Control: no-store" };
         let answer = response(&format!("200 OK{head}"), "hello");
@@ -331,6 +332,8 @@ fn counting() -> (Upstream, Issuer, Gateway) {
         folder,
         &format!(
             r#"{AUTH}{}
+[store]
+url = "{}"
 [server.tls]
 listen = ["127.0.0.1:0"]
 certificates = [{{ cert = "site.pem", key = "site.key" }}]
@@ -355,6 +358,7 @@ upstream = "shop"
 upgrade = ["websocket"]
 "#,
             upstream.table("shop"),
+            redis.url(),
             issuer.url(),
         ),
     );
@@ -362,11 +366,11 @@ upgrade = ["websocket"]
     for path in ["/cached", "/cached/not", "/cached", "/private"] {
         Client::get(gateway.public, path).bearer(&good).send();
     }
-    (upstream, issuer, gateway)
+    (redis, upstream, issuer, gateway)
 }
 
 fn metrics(page: &mut String) {
-    let (_upstream, _issuer, gateway) = counting();
+    let (_redis, _upstream, _issuer, gateway) = counting();
     let scrape = || Client::get(gateway.admin, "/metrics").send().text();
     let labels = |read: &Exposition, family: &str| {
         let names = [family.to_owned(), format!("{family}_count")];

@@ -237,8 +237,8 @@ fn a_write_that_the_store_did_not_take_is_not_reported_as_done() {
     let store = format!("[store]\nurl = \"{}\"\n", proxy.url());
     let gateway = Gateway::start(&(store + AUTH + &upstream.table("shop") + CONFIG));
     proxy.refuse();
-    let ready = || operate(&gateway, "GET", "/readyz", "").status;
-    eventually("the outage is noticed", || ready() == 503);
+    let status = || operate(&gateway, "GET", "/v1/status", "").json();
+    eventually("the outage is noticed", || status()["store"]["connected"] == false);
     let unreachable = refused(503, "store_unreachable");
     assert_eq!(refusal(&put(&gateway, "s1?user=42", &json!({}))), unreachable);
     for (method, path) in [

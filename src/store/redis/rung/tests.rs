@@ -85,6 +85,7 @@ fn a_recovering_server_is_healthy_when_it_was_clean_for_a_while_or_served_for_lo
 fn a_share_of_a_second_makes_a_server_slow_or_open() {
     for (each, expected) in [
         (counts(12, 1, 0), None),
+        (counts(100, 0, 1), Some("healthy -> slow (3 of 300 answers late in 1 s)")),
         (counts(13, 1, 0), Some("healthy -> slow (4 of 52 unanswered in 1 s)")),
         (counts(13, 0, 1), Some("healthy -> slow (4 of 52 answers late in 1 s)")),
         (counts(4, 2, 0), None),
