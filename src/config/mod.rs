@@ -6,6 +6,7 @@
 //! unsafe) is the business of `plan`.
 
 mod acme;
+mod address_map;
 mod admin;
 mod auth;
 mod cache;
@@ -25,6 +26,7 @@ mod sentinel;
 mod server;
 mod session;
 mod store;
+mod store_reach;
 mod store_tls;
 mod tls;
 mod tunnel;
@@ -39,6 +41,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use acme::{Acme, Challenge};
+pub use address_map::AddressMap;
 pub use admin::Admin;
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use cache::{Cache, SetCookie};
@@ -56,7 +59,9 @@ pub use route::{Auth, Route, SessionUse};
 pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
-pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store::{
+    CacheCompression, CacheEpochs, CacheReads, LimitOutage, OnOutage, Outage, Store, StoreUrl,
+};
 pub use store_tls::{StoreTls, StoreTlsFlaw};
 pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};
 pub use tunnel::{EndOn, Tunnel};

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::address_map::AddressMap;
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
+use super::store_reach;
 use super::store_tls::{self, StoreTls};
 use super::value::{
     GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, flag, host_and_port,
@@ -27,10 +29,15 @@ pub struct Store {
     pub password: Option<Secret>,
     /// The file that the password is read from anew when it changes.
     pub password_file: Option<PathBuf>,
+    /// Where servers are reached that Redis names otherwise.
+    pub address_map: AddressMap,
     /// `[store.tls]`, and there behind `rediss://`.
     pub tls: Option<StoreTls>,
     /// `[store.sentinel]`, and there behind `redis-sentinel://`.
     pub sentinel: Option<Box<StoreSentinel>>,
+    /// How many threads have a connection to each server of a Redis Cluster; by their number where
+    /// it is not said.
+    pub connections: Option<usize>,
     /// Longest wait for one question.
     pub timeout: Duration,
     /// Longest wait for one connection attempt.
@@ -61,6 +68,8 @@ pub struct Store {
     pub backlog_bytes: u64,
     /// Whether bodies of cached responses are compressed in the store.
     pub cache_compression: CacheCompression,
+    /// Where pieces of long cached bodies are read.
+    pub cache_reads: CacheReads,
     /// How a node learns of the epochs of the cache.
     pub cache_epochs: CacheEpochs,
     /// Most epochs that this node knows without asking.
@@ -130,6 +139,15 @@ pub enum CacheCompression {
     Zstd,
 }
 
+/// Which servers of a Redis Cluster pieces of long cached bodies are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheReads {
+    /// Who takes the writes.
+    Primary,
+    /// A replica, and the primary where none has the piece.
+    Replica,
+}
+
 /// How a node learns that cached responses were made stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheEpochs {
@@ -167,8 +185,10 @@ impl Default for Store {
             username: None,
             password: None,
             password_file: None,
+            address_map: AddressMap::default(),
             tls: None,
             sentinel: None,
+            connections: None,
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
             reconnect_backoff: Duration::from_millis(250),
@@ -184,6 +204,7 @@ impl Default for Store {
             cache_wait: Duration::from_secs(2),
             reply_bytes: 8 * MIB,
             cache_compression: CacheCompression::Off,
+            cache_reads: CacheReads::Primary,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
@@ -237,13 +258,10 @@ impl Default for OnOutage {
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 7] = [
+const PLANNED: [(&str, &str); 4] = [
     ("cache", "cached responses would lie in the one store"),
     ("limits", "limits would be counted in the one store"),
     ("operator", "its rights would not be used"),
-    ("address_map", "addresses would be used as Redis names them"),
-    ("cache_reads", "all would be read from the primary"),
-    ("connections", "each thread would have one connection"),
     ("queue_url", "nothing would be queued there"),
 ];
 
@@ -259,19 +277,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
         store_url(value).map(|url| (url, is_tls))
     });
-    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
-    let tls = store.optional("tls", store_tls::read);
-    let is_tls = is_tls || (is_sentinel && tls.is_some());
-    if tls.is_some() && !is_tls && !store.is_survey() {
-        let what = "is of no use where url does not begin with rediss:// or redis-sentinel://";
-        store.problem("tls", what, "write rediss://host:port in url, or remove the table");
-    }
-    let sentinel = store.optional("sentinel", sentinel::read);
-    if sentinel.is_some() && !is_sentinel && !store.is_survey() {
-        let what = "is of no use where url does not begin with redis-sentinel://";
-        let remedy = "write redis-sentinel://host:port/name in url, or remove the table";
-        store.problem("sentinel", what, remedy);
-    }
+    let reach = store_reach::read(store, &url, is_tls);
     let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
         url,
@@ -279,8 +285,10 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         username: store.get("username", text),
         password,
         password_file: password_file.flatten(),
-        tls: is_tls.then(|| tls.unwrap_or_default()),
-        sentinel: is_sentinel.then(|| Box::new(sentinel.unwrap_or_default())),
+        address_map: reach.address_map,
+        tls: reach.tls,
+        connections: reach.connections,
+        sentinel: reach.sentinel,
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
@@ -304,6 +312,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         fill_bytes: store.or("fill_bytes", default.fill_bytes, size(MIB..=1024 * GIB)),
         backlog_bytes: store.or("backlog_bytes", default.backlog_bytes, size(MIB..=1024 * GIB)),
         cache_compression: store.or("cache_compression", default.cache_compression, compression),
+        cache_reads: reach.cache_reads,
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),

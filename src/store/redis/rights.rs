@@ -77,7 +77,7 @@ const SENTINEL_COMMANDS: [&str; 7] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 51] = [
+pub(super) const RIGHTS: [Right; 54] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -127,8 +127,11 @@ pub(super) const RIGHTS: [Right; 51] = [
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
     right("cluster|info", &[Cluster], ""),
+    right("cluster|myid", &[Cluster], ""),
+    right("cluster|nodes", &[Cluster], ""),
     right("cluster|slots", &[Cluster], ""),
     right("asking", &[Cluster], ""),
+    right("readonly", &[Cluster], ""),
 ];
 
 /// The commands that a user needs, each once; `follow` is for `store.cache_epochs = "follow"`.
