@@ -59,9 +59,8 @@ pub use route::{Auth, Route, SessionUse};
 pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
-pub use store::{
-    CacheCompression, CacheEpochs, CacheReads, LimitOutage, OnOutage, Outage, Store, StoreUrl,
-};
+pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store_reach::CacheReads;
 pub use store_tls::{StoreTls, StoreTlsFlaw};
 pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};
 pub use tunnel::{EndOn, Tunnel};

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::address_map::AddressMap;
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
-use super::store_reach;
+use super::store_reach::{self, CacheReads, Kind};
 use super::store_tls::{self, StoreTls};
 use super::value::{
     GIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, flag, host_and_port,
@@ -137,15 +137,6 @@ pub enum CacheCompression {
     Off,
     /// Text is compressed (RFC 8878).
     Zstd,
-}
-
-/// Which servers of a Redis Cluster pieces of long cached bodies are read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheReads {
-    /// Who takes the writes.
-    Primary,
-    /// A replica, and the primary where none has the piece.
-    Replica,
 }
 
 /// How a node learns that cached responses were made stale.
@@ -277,7 +268,12 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         let is_tls = value.as_str().is_some_and(|text| text.starts_with("rediss:"));
         store_url(value).map(|url| (url, is_tls))
     });
-    let reach = store_reach::read(store, &url, is_tls);
+    let kind = match url {
+        StoreUrl::Sentinel { .. } => Kind::Sentinel,
+        StoreUrl::Cluster { .. } => Kind::Cluster,
+        _ => Kind::One { is_tls },
+    };
+    let reach = store_reach::read(store, kind);
     let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
         url,

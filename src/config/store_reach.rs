@@ -5,12 +5,32 @@ use toml::de::DeValue;
 use super::address_map::{self, AddressMap};
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
-use super::store::{CacheReads, StoreUrl};
 use super::store_tls::{self, StoreTls};
 use super::value::{Read, choice, count};
 
 /// Most threads that have a connection to each server.
 const CONNECTIONS_MAX: u64 = 1024;
+
+/// Which servers of a Redis Cluster pieces of long cached bodies are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheReads {
+    /// Who takes the writes.
+    Primary,
+    /// A replica, and the primary where none has the piece.
+    Replica,
+}
+
+/// What `store.url` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One server, or none.
+    One {
+        /// Whether it is to be spoken to in TLS.
+        is_tls: bool,
+    },
+    Sentinel,
+    Cluster,
+}
 
 /// Keys of [`super::Store`].
 pub(super) struct Reach {
@@ -21,12 +41,12 @@ pub(super) struct Reach {
     pub(super) cache_reads: CacheReads,
 }
 
-/// Reads them; `is_tls` says that the url does.
-pub(super) fn read(store: &mut Section<'_>, url: &StoreUrl, is_tls: bool) -> Reach {
-    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
-    let names_others = is_sentinel || matches!(url, StoreUrl::Cluster { .. });
+/// Reads them.
+pub(super) fn read(store: &mut Section<'_>, kind: Kind) -> Reach {
+    let is_sentinel = kind == Kind::Sentinel;
+    let names_others = is_sentinel || kind == Kind::Cluster;
     let tls = store.optional("tls", store_tls::read);
-    let is_tls = is_tls || (names_others && tls.is_some());
+    let is_tls = kind == Kind::One { is_tls: true } || (names_others && tls.is_some());
     if tls.is_some() && !is_tls && !store.is_survey() {
         let what = "is of no use where url does not begin with rediss://, redis-sentinel:// or \
                     redis-cluster://";
@@ -47,7 +67,7 @@ pub(super) fn read(store: &mut Section<'_>, url: &StoreUrl, is_tls: bool) -> Rea
     }
     let reads = [("primary", CacheReads::Primary), ("replica", CacheReads::Replica)];
     let cache_reads = store.or("cache_reads", CacheReads::Primary, choice(&reads));
-    if cache_reads == CacheReads::Replica && !matches!(url, StoreUrl::Cluster { .. }) {
+    if cache_reads == CacheReads::Replica && kind != Kind::Cluster {
         let what = "\"replica\" is of no use where url does not begin with redis-cluster://";
         store.problem("cache_reads", what, "write \"primary\", or leave it out");
     }
