@@ -76,8 +76,10 @@ class Server:
         return True
 
     def clients(self):
-        """Clients that are connected now, without the kit."""
-        return int(self.info("clients")["connected_clients"]) - 1
+        """Clients that are connected now, without the kit, and without the connections that MIGRATE
+        keeps from one server to another for a while."""
+        moving = sum(" cmd=restore" in line for line in self.run("CLIENT", "LIST").splitlines())
+        return int(self.info("clients")["connected_clients"]) - 1 - moving
 
     def received(self):
         """Connections that others than the kit have made or tried; 0 when it cannot tell."""

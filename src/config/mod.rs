@@ -6,6 +6,7 @@
 //! unsafe) is the business of `plan`.
 
 mod acme;
+mod address_map;
 mod admin;
 mod auth;
 mod cache;
@@ -25,6 +26,7 @@ mod sentinel;
 mod server;
 mod session;
 mod store;
+mod store_reach;
 mod store_tls;
 mod store_use;
 mod tls;
@@ -40,6 +42,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use acme::{Acme, Challenge};
+pub use address_map::AddressMap;
 pub use admin::Admin;
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use cache::{Cache, SetCookie};
@@ -58,6 +61,7 @@ pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
+pub use store_reach::CacheReads;
 pub use store_tls::{StoreTls, StoreTlsFlaw};
 pub use store_use::StoreUse;
 pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};

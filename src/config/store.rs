@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::address_map::AddressMap;
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
+use super::store_reach::{self, CacheReads, Kind};
 use super::store_tls::{self, StoreTls};
 use super::store_use::StoreUse;
 use super::value::{
@@ -28,10 +30,15 @@ pub struct Store {
     pub password: Option<Secret>,
     /// The file that the password is read from anew when it changes.
     pub password_file: Option<PathBuf>,
+    /// Where servers are reached that Redis names otherwise.
+    pub address_map: AddressMap,
     /// `[store.tls]`, and there behind `rediss://`.
     pub tls: Option<StoreTls>,
     /// `[store.sentinel]`, and there behind `redis-sentinel://`.
     pub sentinel: Option<Box<StoreSentinel>>,
+    /// How many threads have a connection to each server of a Redis Cluster; by their number where
+    /// it is not said.
+    pub connections: Option<usize>,
     /// Longest wait for one question.
     pub timeout: Duration,
     /// Longest wait for one connection attempt.
@@ -66,6 +73,8 @@ pub struct Store {
     pub backlog_bytes: u64,
     /// Whether bodies of cached responses are compressed in the store.
     pub cache_compression: CacheCompression,
+    /// Where pieces of long cached bodies are read.
+    pub cache_reads: CacheReads,
     /// How a node learns of the epochs of the cache.
     pub cache_epochs: CacheEpochs,
     /// Most epochs that this node knows without asking.
@@ -180,8 +189,10 @@ impl Default for Store {
             username: None,
             password: None,
             password_file: None,
+            address_map: AddressMap::default(),
             tls: None,
             sentinel: None,
+            connections: None,
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
             reconnect_backoff: Duration::from_millis(250),
@@ -199,6 +210,7 @@ impl Default for Store {
             reply_bytes: 8 * MIB,
             max_in_flight: 4096,
             cache_compression: CacheCompression::Off,
+            cache_reads: CacheReads::Primary,
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
@@ -298,13 +310,8 @@ impl Default for OnOutage {
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 5] = [
-    ("operator", "its rights would not be used"),
-    ("address_map", "addresses would be used as Redis names them"),
-    ("cache_reads", "all would be read from the primary"),
-    ("connections", "each thread would have one connection"),
-    ("queue_url", "nothing would be queued there"),
-];
+const PLANNED: [(&str, &str); 2] =
+    [("operator", "its rights would not be used"), ("queue_url", "nothing would be queued there")];
 
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
@@ -373,32 +380,28 @@ fn url(value: &DeValue<'_>) -> Read<(StoreUrl, bool)> {
 
 /// Reads how a store at an address is reached, beside what `default` says.
 fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default: Store) -> Store {
-    let is_sentinel = matches!(url, StoreUrl::Sentinel { .. });
-    let tls = store.optional("tls", store_tls::read);
-    let is_tls = is_tls || (is_sentinel && tls.is_some());
-    if tls.is_some() && !is_tls && !store.is_survey() {
-        let what = "is of no use where url does not begin with rediss:// or redis-sentinel://";
-        store.problem("tls", what, "write rediss://host:port in url, or remove the table");
-    }
-    let sentinel = store.optional("sentinel", sentinel::read);
-    if sentinel.is_some() && !is_sentinel && !store.is_survey() {
-        let what = "is of no use where url does not begin with redis-sentinel://";
-        let remedy = "write redis-sentinel://host:port/name in url, or remove the table";
-        store.problem("sentinel", what, remedy);
-    }
+    let kind = match url {
+        StoreUrl::Sentinel { .. } => Kind::Sentinel,
+        StoreUrl::Cluster { .. } => Kind::Cluster,
+        _ => Kind::One { is_tls },
+    };
+    let reach = store_reach::read(store, kind, default.usage);
     let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
         url,
         username: store.get("username", text),
         password,
         password_file: password_file.flatten(),
-        tls: is_tls.then(|| tls.unwrap_or_default()),
-        sentinel: is_sentinel.then(|| Box::new(sentinel.unwrap_or_default())),
+        address_map: reach.address_map,
+        tls: reach.tls,
+        connections: reach.connections,
+        sentinel: reach.sentinel,
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),
         reply_bytes: store.or("reply_bytes", default.reply_bytes, size(2 * MIB..=GIB)),
         max_in_flight: store.or("max_in_flight", default.max_in_flight, count(1..=1_000_000)),
+        cache_reads: reach.cache_reads,
         ..default
     }
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::route::Route;
 use crate::base::http::authority::Authority;
 use crate::base::http::fields::is_reserved;
-use crate::config::{
-    self, CacheEpochs, Challenge, Config, Problems, SessionUse, StoreUrl, StoreUse,
-};
+use crate::config::{self, Challenge, Config, Problems, SessionUse, StoreUrl};
 use crate::route::{HostPattern, Matcher};
 
 /// The names that exist, for a remedy.
@@ -60,17 +58,6 @@ pub(super) fn tls(config: &Config, problems: &mut Problems) {
         let remedy = "add \"tls-alpn-01\", or a clear listener: server.listen on port 80 beside \
                       server.tls.listen on 443";
         problems.push("server.tls.acme.challenges".to_owned(), what, remedy.to_owned());
-    }
-}
-
-/// What a Redis Cluster cannot do yet.
-pub(super) fn cluster(config: &Config, problems: &mut Problems) {
-    let of_cache = config.store.used_for(StoreUse::Cache);
-    let is_cluster = matches!(of_cache.url, StoreUrl::Cluster { .. });
-    if is_cluster && config.store.cache_epochs == CacheEpochs::Follow {
-        let what = "changes of epochs are not followed in a Redis Cluster yet".to_owned();
-        let remedy = "write cache_epochs = \"ask\", or leave it out".to_owned();
-        problems.push("store.cache_epochs".to_owned(), what, remedy);
     }
 }
 

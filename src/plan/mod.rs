@@ -136,7 +136,6 @@ impl Plan {
         check::owned_headers(&config, &mut problems);
         check::listeners(&config, &mut problems);
         check::tls(&config, &mut problems);
-        check::cluster(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {

@@ -173,9 +173,15 @@ impl ChargedAt {
         Self { by_place: vec![(place, self.micros)], ..self }
     }
 
-    /// Adds the times of other places.
+    /// Adds the times of other places. Of two that were charged in one place, one after the other,
+    /// the first counts: what is given back is not taken from a later charge.
     pub(crate) fn also(&mut self, other: Self) {
-        self.by_place.extend(other.by_place);
+        for (place, micros) in other.by_place {
+            match self.by_place.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, known)) => *known = micros.min(*known),
+                None => self.by_place.push((place, micros)),
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod leases;
 mod model;
 mod sessions;
 mod tracking;
+mod tracking_cluster;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,6 +69,11 @@ macro_rules! over_all_stores {
         #[test]
         fn a_redis_cluster_keeps_all_of_this() {
             let cluster = $crate::contract::Cluster::start();
+            $(cluster.keeps($law);)*
+        }
+        #[test]
+        fn a_redis_cluster_keeps_it_over_tls_with_the_least_rights() {
+            let cluster = $crate::contract::Cluster::start_with_tls();
             $(cluster.keeps($law);)*
         }
     };
@@ -182,7 +188,7 @@ impl Reached {
 
 /// A cluster that one law after another is tried on.
 pub(crate) struct Cluster {
-    url: StoreUrl,
+    settings: config::Store,
     servers: Vec<Arc<Redis>>,
 }
 
@@ -190,11 +196,34 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let RedisCluster { servers, .. } = RedisCluster::start(3);
         let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
-        let seeds = servers.iter().map(seed).collect();
-        Self {
-            url: StoreUrl::Cluster { seeds },
-            servers: servers.into_iter().map(Arc::new).collect(),
+        Self::of(servers.iter().map(seed).collect(), servers, config::Store::default())
+    }
+
+    /// As the user that `portcullis acl` prints. The certificate is for a name, which redirects do
+    /// not say.
+    pub(crate) fn start_with_tls() -> Self {
+        let authority = Authority::new();
+        let certificate = authority.certificate(&["localhost"]);
+        let RedisCluster { servers, .. } = RedisCluster::start_with_tls(&certificate, &authority);
+        for server in &servers {
+            access::make_user_of_cluster(server, "correct-horse");
         }
+        let ca_file =
+            config::PemFile { path: "ca.pem".into(), content: Secret::new(authority.pem()) };
+        let settings = config::Store {
+            username: Some("gateway".to_owned()),
+            password: Some(Secret::new("correct-horse")),
+            tls: Some(StoreTls { ca_file: Some(ca_file), ..StoreTls::default() }),
+            ..config::Store::default()
+        };
+        let seed = |server: &Redis| ("localhost".to_owned(), server.tls_port());
+        Self::of(servers.iter().map(seed).collect(), servers, settings)
+    }
+
+    fn of(seeds: Vec<(String, u16)>, servers: Vec<Redis>, settings: config::Store) -> Self {
+        let url = StoreUrl::Cluster { seeds };
+        let settings = config::Store { url, ..settings };
+        Self { settings, servers: servers.into_iter().map(Arc::new).collect() }
     }
 
     pub(crate) fn keeps(&self, law: impl AsyncFnOnce(Subject)) {
@@ -202,16 +231,13 @@ impl Cluster {
             assert_eq!(server.cli(&["FLUSHALL"]), "OK");
         }
         runtime().block_on(async {
-            let store = RedisStore::open(&config::Store {
-                url: self.url.clone(),
-                timeout: PATIENCE,
-                connect_timeout: PATIENCE,
-                ..config::Store::default()
-            });
-            assert!(store.first_connection(PATIENCE).await, "no connection to the cluster");
+            let store = open_as(self.settings.clone()).await;
             let redis = Some(Arc::clone(&self.servers[0]));
-            law(Subject { store: Arc::new(Store::Redis(Box::new(store))), redis }).await;
+            law(Subject { store: Arc::new(store), redis }).await;
         });
+        for server in &self.servers {
+            assert_eq!(server.cli(&["ACL", "LOG"]), "", "rights are missing");
+        }
     }
 }
 

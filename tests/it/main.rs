@@ -86,6 +86,8 @@ mod proxy_protocol;
 mod readme;
 /// Replies that Redis never sends.
 mod redis_cluster;
+mod redis_cluster_moves;
+mod redis_cluster_names;
 mod redis_ladder;
 mod redis_replies;
 /// What is the matter with Redis.

@@ -346,3 +346,69 @@ fn a_changed_password_is_used_while_the_server_of_the_first_slot_is_dead() {
     gateway.signal("HUP");
     eventually("it is used", || gateway.stderr().contains("are used for Redis"));
 }
+
+#[test]
+fn a_server_has_no_more_connections_than_are_configured() {
+    let (cluster, upstream) = (RedisCluster::start_with_replicas(3), upstream());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(16);
+    for (connections, expected) in [("1", 1), ("\"auto\"", threads)] {
+        let store = format!(
+            "[store]\nurl = \"{}\"\ntimeout = \"5s\"\nconnections = {connections}\n",
+            cluster.url()
+        );
+        let routes = BY_USER.replace("3/1h", "1000000/1h");
+        let gateway = Gateway::start(&(store + &upstream.table("shop") + &routes));
+        let users: Vec<String> = (0..3).map(|server| user_on(&cluster, server)).collect();
+        std::thread::scope(|scope| {
+            for user in users.iter().cycle().take(4 * threads) {
+                scope.spawn(|| (0..20).for_each(|_| assert_eq!(ask(&gateway, user), 200)));
+            }
+        });
+        let ours = format!("-{}:requests ", gateway.pid());
+        let count = |at: usize| cluster.servers[at].cli(&["CLIENT", "LIST"]).matches(&ours).count();
+        // Beside them there is one in reserve, and one that knows the scripts at each replica.
+        eventually("replicas are known", || (3..6).all(|at| count(at) == 1));
+        let all: Vec<usize> = (0..3).map(count).collect();
+        assert_eq!(all, [expected + 1; 3], "{connections}");
+    }
+}
+
+#[test]
+fn long_bodies_are_read_from_replicas_by_choice() {
+    let mut cluster = RedisCluster::start_with_replicas(3);
+    let body = "x".repeat(700_000);
+    let upstream = Upstream::replying(response("200 OK", &body));
+    let store = format!(
+        "[store]\nurl = \"{}\"\ntimeout = \"5s\"\ncache_reads = \"replica\"\n\
+         near_cache_bytes = \"0B\"\n",
+        cluster.url()
+    );
+    let route = "[routes.all]\npath = \"/*\"\nupstream = \"shop\"\ncache = { ttl = \"1h\" }\n";
+    let gateway = Gateway::start(&(store + &upstream.table("shop") + route));
+    let ask = || {
+        let reply = Client::get(gateway.public, "/a").send();
+        let is_hit = reply.header("cache-status").is_some_and(|it| it.contains("hit"));
+        (is_hit, reply.text().len())
+    };
+    let read = |cluster: &RedisCluster, servers: std::ops::Range<usize>| -> usize {
+        let of = |server: usize| {
+            let stats = cluster.servers[server].cli(&["INFO", "commandstats"]);
+            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_mget:calls="));
+            line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+        };
+        servers.map(of).sum()
+    };
+    eventually("it is stored", || ask() == (true, body.len()));
+    eventually("replicas are read from", || {
+        let before = read(&cluster, 3..6);
+        assert_eq!(ask(), (true, body.len()));
+        // Three pieces, all of them.
+        read(&cluster, 3..6) == before + 3
+    });
+    for replica in 3..6 {
+        cluster.servers[replica].kill();
+    }
+    for _ in 0..5 {
+        assert_eq!(ask(), (true, body.len()), "what no replica answers is read from its primary");
+    }
+}

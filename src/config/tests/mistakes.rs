@@ -327,11 +327,29 @@ fn what_names_no_sentinel_or_no_primary_says_what_to_write() {
         assert!(problems.contains(word), "{url}: {problems}");
         assert!(!problems.contains("u:p"), "{problems}");
     }
-    for url in ["redis://h", "redis-cluster://h"] {
-        for (table, word) in [("sentinel", "redis-sentinel://host"), ("tls", "rediss://host")] {
-            let problems = report(&format!("[store]\nurl = '{url}'\n[store.{table}]"));
-            assert!(problems.contains(word), "{url}: {problems}");
-        }
+    for (url, table, word) in [
+        ("redis://h", "sentinel", "redis-sentinel://host"),
+        ("redis-cluster://h", "sentinel", "redis-sentinel://host"),
+        ("redis://h", "tls", "rediss://host"),
+        ("redis://h", "address_map", "redis-cluster://"),
+    ] {
+        let map = if table == "address_map" { "\n'h:1' = 'i:1'" } else { "" };
+        let problems = report(&format!("[store]\nurl = '{url}'\n[store.{table}]{map}"));
+        assert!(problems.contains(word), "{url}: {problems}");
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_not_mapped() {
+    for (pair, word) in [
+        ("'10.0.0.5' = 'a:1'", "\"10.0.0.5\" is no host and port"),
+        ("'10.0.0.5:1' = 'a'", "\"a\" is no host and port"),
+        ("'10.0.0.5:1' = 7", "must be"),
+        ("'A:1' = 'b:1'\n'a:1' = 'c:1'", "in another spelling"),
+    ] {
+        let text = format!("[store]\nurl = 'redis-cluster://h'\n[store.address_map]\n{pair}");
+        let problems = report(&text);
+        assert!(problems.contains(word), "{pair}: {problems}");
     }
 }
 

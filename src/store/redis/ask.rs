@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::RedisStore;
 use super::cut::Cut;
 use super::part::{Origin, Part};
+use super::torn::is_torn;
 use crate::config::LimitOutage;
 use crate::store::{
     Answers, ChargedAt, Purge, Questions, Release, Reply, RevocationStatus, StoreError,
@@ -18,7 +19,7 @@ impl RedisStore {
     /// See [`crate::store::Store::ask`].
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
         // Before anything is read, so that a change on its way is not overwritten with what was.
-        let mark = questions.cached.and_then(|_| self.tracker.get()?.mark());
+        let mark = questions.cached.and_then(|asked| self.tracker.get()?.mark(asked.epochs));
         let answers = self.exchange(questions).await;
         if !questions.pending_purges.is_empty() {
             self.forget(questions.pending_purges.iter().map(String::as_str));
@@ -94,15 +95,17 @@ impl RedisStore {
             answers.settled = self.change_epochs(&purges).await.is_ok();
             rest = others;
         }
-        let (mut next, mut taken, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let all = self.replies_spread(rest, deadline).await;
-        let refused: Vec<Part<'_>> = rest
-            .iter()
-            .zip(&all)
-            .filter(|(part, own)| own.as_ref().is_ok_and(|own| part.has_refused(own)))
-            .map(|(part, _)| *part)
-            .collect();
-        for (part, replies) in rest.iter().zip(all) {
+        let open = |(part, own): (&Part<'a>, &Reply<Vec<Value>>)| part.next(own.as_ref().ok()?);
+        let next = rest.iter().zip(&all).filter_map(open).collect();
+        let torn = torn(rest, &all);
+        let all = self.key_by_key(rest, all, &torn, deadline).await;
+        let (mut taken, mut failed) = (Vec::new(), Vec::new());
+        let refused = |(part, own): &(Part<'_>, Reply<Vec<Value>>)| {
+            own.as_ref().is_ok_and(|own| part.has_refused(own))
+        };
+        let refused: Vec<_> = all.iter().filter(|it| refused(it)).map(|(part, _)| *part).collect();
+        for (part, replies) in all {
             let place = self.topology.place(part.key());
             match replies {
                 // One limit that refuses is enough, whatever the others would have said.
@@ -110,8 +113,7 @@ impl RedisStore {
                     part.pass(answers);
                 }
                 Ok(mut own) => {
-                    next.extend(part.next(&own));
-                    taken.extend(part.taken_at(&own, place).map(|at| (*part, at)));
+                    taken.extend(part.taken_at(&own, place).map(|at| (part, at)));
                     let from = Origin { now_ms: self.now_ms(), place: Some(place) };
                     part.read(&mut own, from, answers);
                 }
@@ -130,6 +132,40 @@ impl RedisStore {
         cut.restore(answers);
         self.give_back(taken, answers).await;
         next
+    }
+
+    /// Asks key by key what no server carried out, because its slot is moving: parts that name one
+    /// key each, in their place.
+    async fn key_by_key<'a>(
+        &self,
+        parts: &[Part<'a>],
+        all: Vec<Reply<Vec<Value>>>,
+        torn: &'a [Option<Cut>],
+        deadline: Instant,
+    ) -> Vec<(Part<'a>, Reply<Vec<Value>>)> {
+        if torn.is_empty() {
+            return parts.iter().copied().zip(all).collect();
+        }
+        let cuts = parts.iter().zip(torn).filter_map(|(part, cut)| Some((part, cut.as_ref()?)));
+        let by_key: Vec<Vec<Part<'a>>> =
+            cuts.map(|(part, cut)| cut.parts(&[*part], &|key| self.topology.place(key))).collect();
+        let singles = by_key.concat();
+        let mut answered = self.replies_spread(&singles, deadline).await.into_iter();
+        let mut by_key = by_key.into_iter();
+        let mut pairs = Vec::with_capacity(parts.len() + singles.len());
+        for ((part, own), cut) in parts.iter().zip(all).zip(torn) {
+            match cut {
+                None => pairs.push((*part, own)),
+                Some(_) => {
+                    pairs.extend(
+                        by_key.next().unwrap_or_default().into_iter().map(|one| {
+                            (one, answered.next().unwrap_or(Err(StoreError::Unavailable)))
+                        }),
+                    )
+                }
+            }
+        }
+        pairs
     }
 
     /// Gives back what was taken in one place, where another one refused, or where another one did
@@ -236,6 +272,16 @@ impl RedisStore {
             None => Ok(replies),
         }
     }
+}
+
+/// How the parts are cut that no server carried out because their slot is moving; nothing where
+/// there are none, as a rule.
+fn torn(parts: &[Part<'_>], all: &[Reply<Vec<Value>>]) -> Vec<Option<Cut>> {
+    let is_torn = |own: &Reply<Vec<Value>>| own.as_ref().is_ok_and(|own| own.iter().any(is_torn));
+    if !all.iter().any(is_torn) {
+        return Vec::new();
+    }
+    parts.iter().zip(all).map(|(part, own)| Cut::by_key(part).filter(|_| is_torn(own))).collect()
 }
 
 fn is_error(reply: &Value) -> bool {

@@ -11,7 +11,7 @@ use super::link;
 use super::reply::{entry, unexpected, value, values};
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
-use crate::config::CacheEpochs;
+use crate::config::{CacheEpochs, CacheReads};
 use crate::store::cached::{life, with_deadline};
 use crate::store::keys::Keys;
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
@@ -35,8 +35,8 @@ impl RedisStore {
 
     /// See [`crate::store::Store::epochs`].
     pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
-        let mark = self.tracker.get().and_then(Tracker::mark);
-        let values = self.chunks(keys).await?;
+        let mark = self.tracker.get().and_then(|tracker| tracker.mark(keys));
+        let values = self.strings(keys).await?;
         let epochs = CachedReply::of_epochs(&values).epochs;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
             tracker.learn(mark, keys, &epochs);
@@ -111,6 +111,31 @@ impl RedisStore {
 
     /// See [`crate::store::Store::chunks`].
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        match self.chunks_of_replica(keys).await {
+            Some(chunks) => Ok(chunks),
+            None => self.strings(keys).await,
+        }
+    }
+
+    /// The same of a replica, where one is to be read from and has them all: no two chunks ever
+    /// have one key, so what is there is never old.
+    async fn chunks_of_replica(&self, keys: &[String]) -> Option<Vec<Option<Bytes>>> {
+        let cluster = self.topology.cluster()?;
+        let place = self.topology.place(keys.first()?);
+        let settings = &self.topology.settings;
+        let is_one = keys.iter().all(|key| self.topology.place(key) == place);
+        if settings.cache_reads != CacheReads::Replica || !is_one {
+            return None;
+        }
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(start("MGET")).arg(keys);
+        let reply = cluster.read(place, pipeline).await?.pop()?;
+        let chunks = values(reply, keys.len()).ok()?;
+        chunks.iter().all(Option::is_some).then_some(chunks)
+    }
+
+    /// Strings, as they are now.
+    async fn strings(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -208,7 +233,7 @@ impl RedisStore {
         clock: &str,
         since: Epoch,
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
-        let mark = self.tracker.get().and_then(Tracker::mark);
+        let mark = self.tracker.get().and_then(|tracker| tracker.mark(keys));
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
         let (read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
         let mut epochs = CachedReply::of_epochs(&read).epochs;
@@ -239,7 +264,7 @@ impl RedisStore {
         notes: &str,
     ) -> Result<(Vec<Option<Bytes>>, Value), StoreError> {
         if self.topology.is_spread() {
-            let read = self.chunks(&[keys, &[clock.to_owned()]].concat()).await?;
+            let read = self.strings(&[keys, &[clock.to_owned()]].concat()).await?;
             return Ok((read, self.run_one(notes_call(notes, USUAL)).await?));
         }
         let mut pipeline = Pipeline::with_capacity(3);

@@ -5,7 +5,7 @@
 use redis::Value;
 
 use super::slots::Address;
-use crate::config::SENTINELS_MAX;
+use crate::config::{AddressMap, SENTINELS_MAX};
 
 /// A sentinel knows the primary at a new address.
 pub(super) const SWITCHED: &str = "+switch-master";
@@ -46,6 +46,14 @@ impl View {
             epoch,
             others: others.take(SENTINELS_MAX).collect(),
         })
+    }
+}
+
+impl View {
+    /// The same with addresses as they can be reached.
+    pub(super) fn called_by(self, map: &AddressMap) -> Self {
+        let others = self.others.into_iter().map(|(address, id)| (map.of(address), id)).collect();
+        Self { primary: map.of(self.primary), others, ..self }
     }
 }
 

@@ -6,106 +6,77 @@
 //! map, which requests read without a lock. A server that is lost or silent fails what is asked of
 //! it, at once or in its time, and nothing else.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::common::SentOn;
 use super::credentials::Credentials;
-use super::dial::{Call, Purpose};
+use super::ear::Ear;
+use super::errand::{Errand, To, Unit};
+use super::lanes::{self, Lanes, Ranks};
+use super::map::{Known, Map};
 use super::node::Node;
-use super::reply::server_error;
 use super::scripts::Scripts;
 use super::server::Server;
-use super::slots::{Address, Redirect, SERVERS_MAX, View, key_of};
+use super::slots::{Address, Member, Redirect, SERVERS_MAX, View};
 use super::state::NodeState;
+use super::torn;
 use crate::base::shard::{self, SHARDS};
-use crate::config::{self, StoreUrl};
-use crate::store::keys::{SLOTS, slot};
+use crate::config::{self, CacheReads, StoreUrl};
 use crate::store::{Reply, StoreError};
 
 /// Most times that a command is sent on.
 const REDIRECTS_MAX: usize = 3;
 /// Pause before a command is sent once more to a slot that is moving.
 const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(2);
-/// Pause between two looks at the cluster when nothing asks for one.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Least pause between two looks; it doubles while they find nothing new, up to the next one.
-const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
-/// The same while a server is lost: its successor may be chosen any time.
-const LOOK_PAUSE_LOST: Duration = Duration::from_millis(100);
-/// How many servers are asked in one look.
-const ASKED_MAX: usize = 3;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    settings: config::Store,
+    pub(super) settings: config::Store,
     scripts: Arc<Scripts>,
-    credentials: Arc<Credentials>,
-    seeds: Vec<Address>,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) seeds: Vec<Address>,
     /// Where connections live that belong to no thread.
     home: tokio::runtime::Handle,
-    map: ArcSwap<Map>,
+    pub(super) map: ArcSwap<Map>,
     /// Held while the map is changed.
     changing: Mutex<()>,
     /// Wakes those who wait for the first map.
     found: Notify,
     /// Wakes whoever looks.
-    look: Arc<Notify>,
+    pub(super) look: Arc<Notify>,
     /// Threads that have connections of their own.
     joined: [AtomicBool; SHARDS],
-}
-
-/// Who has which slots.
-#[derive(Debug, Clone)]
-struct Map {
-    epoch: u64,
-    /// By slot: a place among the servers, or beyond them where nobody is known to have it.
-    by_slot: Box<[u16]>,
-    servers: Vec<(Address, Arc<Server>)>,
-    /// Connected too, so that one of them can be asked the moment it is promoted.
-    replicas: Vec<(Address, Arc<Server>)>,
-}
-
-impl Map {
-    fn empty() -> Self {
-        let by_slot = vec![u16::MAX; usize::from(SLOTS)].into_boxed_slice();
-        Self { epoch: 0, by_slot, servers: Vec::new(), replicas: Vec::new() }
-    }
-
-    fn at(&self, slot: u16) -> usize {
-        self.by_slot.get(usize::from(slot)).map_or(usize::MAX, |at| usize::from(*at))
-    }
-
-    fn owner(&self, slot: u16) -> Option<&Arc<Server>> {
-        self.servers.get(self.at(slot)).map(|(_, server)| server)
-    }
-
-    fn known(&self, address: &Address) -> Option<&Arc<Server>> {
-        let all = self.servers.iter().chain(&self.replicas);
-        all.into_iter().find(|(known, _)| known == address).map(|(_, server)| server)
-    }
+    ranks: Arc<Ranks>,
+    /// How many servers were ever connected to.
+    started: AtomicUsize,
+    /// Whether changes of epochs are heard of.
+    hears: AtomicBool,
+    /// Whether the log says that another cluster answers.
+    pub(super) is_another_told: AtomicBool,
+    /// Whether the log says why no server could be asked at first.
+    pub(super) is_seed_told: AtomicBool,
 }
 
 impl Cluster {
-    /// Begins to look for the cluster; returns before it is found. Must be called within a tokio
-    /// runtime.
+    /// A cluster of which nothing is known yet. Must be called within a tokio runtime.
     pub(super) fn open(
         settings: &config::Store,
         scripts: &Arc<Scripts>,
         credentials: &Arc<Credentials>,
         seeds: Vec<Address>,
     ) -> Arc<Self> {
-        let cluster = Arc::new(Self {
+        Arc::new(Self {
             settings: settings.clone(),
             scripts: Arc::clone(scripts),
             credentials: Arc::clone(credentials),
@@ -116,15 +87,21 @@ impl Cluster {
             found: Notify::new(),
             look: Arc::default(),
             joined: Default::default(),
-        });
-        tokio::spawn(keep_map(Arc::downgrade(&cluster), Arc::clone(&cluster.look)));
-        cluster
+            ranks: Arc::new(Ranks::of(
+                std::thread::available_parallelism().map_or(1, NonZero::get),
+            )),
+            started: AtomicUsize::new(0),
+            hears: AtomicBool::new(false),
+            is_another_told: AtomicBool::new(false),
+            is_seed_told: AtomicBool::new(false),
+        })
     }
 
     /// Gives the current thread connections of its own, driven by its own runtime.
     pub(super) fn join(&self) {
+        self.ranks.join(shard::mine());
         self.joined[shard::mine()].store(true, Ordering::Relaxed);
-        for (_, server) in &self.map.load().servers {
+        for Known { server, .. } in &self.map.load().servers {
             server.join(&self.settings, &self.scripts);
         }
     }
@@ -137,7 +114,7 @@ impl Cluster {
             found.as_mut().enable();
             let map = self.map.load_full();
             if !map.servers.is_empty() {
-                join_all(map.servers.iter().map(|(_, server)| server.connected())).await;
+                join_all(map.servers.iter().map(|known| known.server.connected())).await;
                 return;
             }
             found.await;
@@ -146,19 +123,19 @@ impl Cluster {
 
     /// Whether any server can be asked.
     pub(super) fn is_connected(&self) -> bool {
-        self.map.load().servers.iter().any(|(_, server)| server.home().is_asked())
+        self.map.load().servers.iter().any(|known| known.server.home().is_asked())
     }
 
     /// How its servers are: those that have slots, then their replicas.
     pub(super) fn states(&self) -> Vec<NodeState> {
         let map = self.map.load();
-        let primaries = map.servers.iter().map(|(_, server)| server.node.state(true));
-        primaries.chain(map.replicas.iter().map(|(_, it)| it.node.state(false))).collect()
+        let primaries = map.servers.iter().map(|known| known.server.node.state(true));
+        primaries.chain(map.replicas.iter().map(|it| it.server.node.state(false))).collect()
     }
 
     /// Those that have slots.
     pub(super) fn primaries(&self) -> Vec<Arc<Server>> {
-        self.map.load().servers.iter().map(|(_, server)| Arc::clone(server)).collect()
+        self.map.load().servers.iter().map(|known| Arc::clone(&known.server)).collect()
     }
 
     /// The epoch of the map.
@@ -171,10 +148,30 @@ impl Cluster {
         self.map.load().owner(0).map_or(0, |server| server.home().clock_offset_ms())
     }
 
+    /// Begins to hear of changed epochs of each primary, now and later.
+    pub(super) fn follow_epochs(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hears.store(true, Ordering::Relaxed);
+        self.listen(&self.map.load());
+    }
+
+    /// Hears of changed epochs of the primaries, and of no replica: what it has comes later, and
+    /// may have to go. Called while the map is changed.
+    fn listen(&self, map: &Map) {
+        if !self.hears.load(Ordering::Relaxed) {
+            return;
+        }
+        let _home = self.home.enter();
+        let most = self.settings.known_epochs / map.servers.len().max(1);
+        let start = |node: &_| Ear::start(&self.settings, &self.credentials, node, most);
+        map.replicas.iter().for_each(|known| known.server.listen(None::<fn(&_) -> _>));
+        map.servers.iter().for_each(|known| known.server.listen(Some(start)));
+    }
+
     /// A server that can be asked, if there is one.
     pub(super) fn any(&self) -> Option<Arc<Server>> {
         let map = self.map.load();
-        let mut servers = map.servers.iter().map(|(_, server)| server);
+        let mut servers = map.servers.iter().map(|known| &known.server);
         let up = servers.clone().find(|server| server.home().is_up());
         up.or_else(|| servers.next()).map(Arc::clone)
     }
@@ -212,7 +209,37 @@ impl Cluster {
         while let Some((errand, result)) = under_way.next().await {
             under_way.extend(self.settle(errand, result, &mut replies).into_iter().map(carry_out));
         }
+        self.run_by_key(pipeline, &mut replies, deadline).await;
         replies
+    }
+
+    /// Sends key by key what no server carried out, because its slot is moving.
+    async fn run_by_key(
+        &self,
+        pipeline: &Pipeline,
+        replies: &mut [Reply<Value>],
+        deadline: Instant,
+    ) {
+        let is_torn = |reply: &Reply<Value>| reply.as_ref().is_ok_and(torn::is_torn);
+        if !replies.iter().any(is_torn) {
+            return;
+        }
+        // Those of a transaction happen all at once or not at all.
+        let alone = Unit::of(pipeline).into_iter().filter(|unit| unit.commands.len() == 1);
+        for at in alone.map(|unit| unit.commands.start) {
+            let (command, reply) = (pipeline.cmd_iter().nth(at), replies.get_mut(at));
+            if let (Some(command), Some(reply)) = (command, reply)
+                && is_torn(reply)
+                && let Some(kind) = torn::Kind::of(command)
+            {
+                let mut apart = Pipeline::new();
+                torn::by_key(command).for_each(|one| {
+                    apart.add_command(one);
+                });
+                let all = Box::pin(self.run_apart(&mut apart, deadline)).await;
+                *reply = all.into_iter().collect::<Reply<Vec<Value>>>().map(|all| kind.join(all));
+            }
+        }
     }
 
     /// What goes to which server. Nobody may have the slot of a unit; that is its reply then.
@@ -230,7 +257,7 @@ impl Cluster {
                 To::Owner | To::OwnerLater => {
                     let server = match unit.slot {
                         Some(slot) => map.owner(slot),
-                        None => map.servers.first().map(|(_, server)| server),
+                        None => map.servers.first().map(|known| &known.server),
                     };
                     let Some(server) = server else {
                         self.look.notify_one();
@@ -313,11 +340,15 @@ impl Cluster {
             match own.clone().find_map(|reply| Redirect::of(reply, host)) {
                 Some(Redirect::Moved(slot, address)) => {
                     common.sent_on(SentOn::Moved);
-                    self.moved(slot, address);
+                    self.moved(slot, self.settings.address_map.of(address));
                     again.push((unit, To::Owner));
                 }
                 Some(Redirect::Ask(address)) => {
                     common.sent_on(SentOn::Ask);
+                    if let Some(ear) = errand.server.ear() {
+                        ear.doubt();
+                    }
+                    let address = self.settings.address_map.of(address);
                     let to = self.server_at(&address).map_or(To::OwnerLater, To::Asking);
                     again.push((unit, to));
                 }
@@ -332,27 +363,42 @@ impl Cluster {
         again
     }
 
+    /// Whether replies of who had the slot say that it has moved. What they say is learned.
+    pub(super) fn has_moved(&self, slot: u16, replies: &[Value]) -> bool {
+        let Some(owner) = self.owner(slot) else { return false };
+        let redirect = replies.iter().find_map(|reply| Redirect::of(reply, owner.node.host()));
+        let Some(Redirect::Moved(slot, address)) = redirect else { return false };
+        self.moved(slot, self.settings.address_map.of(address));
+        true
+    }
+
     /// A server said that the slot is at `address` now.
     fn moved(&self, slot: u16, address: Address) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let map = self.map.load_full();
-        let known = map.servers.iter().position(|(known, _)| *known == address);
-        let at = known.unwrap_or(map.servers.len());
-        if map.at(slot) != at || at == map.servers.len() {
-            let mut map = Map::clone(&map);
-            if at == map.servers.len() {
-                if at >= SERVERS_MAX {
-                    return;
-                }
-                let server = self.known_or_new(&map, &address);
-                map.servers.push((address, server));
+        let forget = |map: &Map| {
+            if let Some(ear) = map.owner(slot).and_then(|server| server.ear()) {
+                ear.forget_all();
             }
-            if let (Some(place), Ok(at)) =
-                (map.by_slot.get_mut(usize::from(slot)), u16::try_from(at))
-            {
-                *place = at;
+        };
+        match map.position(&address) {
+            Some(at) if at == map.at(slot) => {}
+            Some(at) => {
+                forget(&map);
+                map.give(slot, at);
+                forget(&map);
             }
-            self.map.store(Arc::new(map));
+            None if map.servers.len() >= SERVERS_MAX => return,
+            None => {
+                let member = Member::at(address);
+                let server = map.at_address(&member.address).map(Arc::clone);
+                let server = server.unwrap_or_else(|| self.start(&member, map.servers.len() + 1));
+                let (map, at) = map.with(Known::new(member, server));
+                forget(&map);
+                map.give(slot, at);
+                self.listen(&map);
+                self.map.store(Arc::new(map));
+            }
         }
         self.look.notify_one();
     }
@@ -361,237 +407,94 @@ impl Cluster {
     fn server_at(&self, address: &Address) -> Option<Arc<Server>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let map = self.map.load_full();
-        if let Some(server) = map.known(address) {
+        if let Some(server) = map.at_address(address) {
             return Some(Arc::clone(server));
         }
         if map.servers.len() >= SERVERS_MAX {
             return None;
         }
-        let server = self.start(address);
-        let mut map = Map::clone(&map);
-        map.servers.push((address.clone(), Arc::clone(&server)));
-        self.map.store(Arc::new(map));
+        let member = Member::at(address.clone());
+        let server = self.start(&member, map.servers.len() + 1);
+        let known = Known::new(member, Arc::clone(&server));
+        self.map.store(Arc::new(map.with(known).0));
         Some(server)
     }
 
-    fn known_or_new(&self, map: &Map, address: &Address) -> Arc<Server> {
-        map.known(address).map_or_else(|| self.start(address), Arc::clone)
+    /// Begins to connect to one of so many primaries, or to a replica of one.
+    fn start(&self, member: &Member, primaries: usize) -> Arc<Server> {
+        self.start_as(member, primaries, |node| node)
     }
 
-    fn start(&self, address: &Address) -> Arc<Server> {
+    fn start_as(
+        &self,
+        member: &Member,
+        primaries: usize,
+        kind: impl FnOnce(Node) -> Node,
+    ) -> Arc<Server> {
         let _home = self.home.enter();
-        Arc::new(Server::start(&self.settings, node(address, &self.credentials), &self.scripts))
+        let node = kind(node(&member.address, &self.credentials));
+        node.may_be(member.id.as_deref());
+        let (ranks, server) =
+            (Arc::clone(&self.ranks), self.started.fetch_add(1, Ordering::Relaxed));
+        let threads = ranks.threads();
+        let count = self.settings.connections.unwrap_or_else(|| lanes::auto(threads, primaries));
+        let lanes = (count < threads).then_some(Lanes { ranks, count: count.max(1), server });
+        Arc::new(Server::start_with(&self.settings, node, &self.scripts, lanes))
+    }
+
+    /// What a replica says of keys with this slot; nothing where none can be asked, or answers in
+    /// time for its primary to be asked too.
+    pub(super) async fn read(&self, slot: u16, mut pipeline: Pipeline) -> Option<Vec<Value>> {
+        let reader = {
+            let map = self.map.load();
+            let readers: Vec<_> = map.readers(slot).collect();
+            Arc::clone(readers.get(fastrand::usize(..readers.len().max(1)))?)
+        };
+        if self.joined[shard::mine()].load(Ordering::Relaxed) {
+            reader.join(&self.settings, &self.scripts);
+        }
+        let deadline = Instant::now() + self.settings.timeout / 2;
+        reader.exchange(&mut pipeline, &self.scripts, deadline).await.ok()
     }
 
     /// Takes a view for true. False when it is what was known.
-    fn adopt(&self, view: &View) -> bool {
+    pub(super) fn adopt(&self, view: &View) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.map.load_full();
         let is_older = view.epoch < old.epoch && !view.is_ok;
         if view.ranges.is_empty() || is_older {
             return false;
         }
-        let mut map = Map { epoch: view.epoch, ..Map::empty() };
-        let with_server = |address: &Address| (address.clone(), self.known_or_new(&old, address));
-        map.servers.extend(view.primaries.iter().map(with_server));
-        map.replicas.extend(view.replicas.iter().map(with_server));
-        for (first, last, at) in &view.ranges {
-            if let Some(slots) = map.by_slot.get_mut(usize::from(*first)..=usize::from(*last)) {
-                slots.fill(*at);
-            }
+        let mut map = Map::of_view(view, |member| match old.member(member) {
+            Some(server) => Arc::clone(server),
+            None => self.start(member, view.primaries.len()),
+        });
+        if self.settings.cache_reads == CacheReads::Replica {
+            map.read_by(&old, |member| self.start_as(member, view.primaries.len(), Node::reading));
         }
-        let names =
-            |map: &Map| map.servers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        let is_new = names(&map) != names(&old) || map.by_slot != old.by_slot;
+        let is_new = !map.says_what(&old);
+        if is_new {
+            // What lies on a server whose slots are others now is not what lay there.
+            let changed = map.servers.iter().filter(|known| !map.gives_the_same(&old, known));
+            changed.filter_map(|known| known.server.ear()).for_each(|ear| ear.forget_all());
+        }
+        self.listen(&map);
         self.map.store(Arc::new(map));
         self.found.notify_waiters();
         is_new
     }
-
-    /// Asks some servers how the cluster is. False when nothing was learned.
-    async fn look(&self) -> bool {
-        let map = self.map.load_full();
-        let mut up: Vec<_> = map.servers.iter().filter(|(_, it)| it.home().is_up()).collect();
-        fastrand::shuffle(&mut up);
-        up.truncate(ASKED_MAX);
-        let views = up.into_iter().map(|(address, server)| self.view_of(address, server));
-        let mut best = best(join_all(views).await.into_iter().flatten());
-        if best.is_none() {
-            let replicas = map.replicas.iter().map(|(address, _)| address);
-            for address in replicas.chain(&self.seeds) {
-                best = self.view_from(address).await;
-                if best.is_some() {
-                    break;
-                }
-            }
-        }
-        best.is_some_and(|view| self.adopt(&view))
-    }
-
-    /// What a server that is connected says.
-    async fn view_of(&self, address: &Address, server: &Server) -> Option<View> {
-        let deadline = Instant::now() + self.settings.connect_timeout;
-        let replies = server.home().examine(&mut questions(), deadline).await.ok()?;
-        View::read(replies.first()?, replies.get(1)?, address)
-    }
-
-    /// What one says that is not.
-    async fn view_from(&self, address: &Address) -> Option<View> {
-        let (node, material) = (&node(address, &self.credentials), &self.credentials.now());
-        let call = Call { settings: &self.settings, node, material, purpose: Purpose::Map };
-        let asked = async {
-            let connection = call.dial(|_| {}).await.ok()?;
-            connection.send(&questions()).await.ok()
-        };
-        let replies = tokio::time::timeout(self.settings.connect_timeout, asked).await.ok()??;
-        if let Some(error) = replies.iter().find_map(server_error) {
-            tracing::warn!(%error, node = %format_args!("{}:{}", address.0, address.1),
-                "a server does not say how its Redis Cluster is");
-        }
-        View::read(replies.first()?, replies.get(1)?, address)
-    }
-
-    fn is_whole(&self) -> bool {
-        self.map.load().servers.iter().all(|(_, server)| server.home().is_up())
-    }
 }
 
-/// Looks at the cluster again and again. Ends when it is dropped.
-async fn keep_map(cluster: Weak<Cluster>, look: Arc<Notify>) {
-    let mut pause = LOOK_PAUSE_MIN;
-    loop {
-        let Some(strong) = cluster.upgrade() else { return };
-        let is_new = strong.look().await;
-        let longest = if strong.is_whole() { LOOK_PAUSE } else { LOOK_PAUSE_LOST };
-        drop(strong);
-        pause = if is_new { LOOK_PAUSE_MIN } else { (pause * 2).min(longest) };
-        tokio::time::sleep(pause).await;
-        tokio::select! {
-            () = look.notified() => {}
-            () = tokio::time::sleep(longest.saturating_sub(pause)) => {}
-        }
-    }
-}
-
-fn node(address: &Address, credentials: &Arc<Credentials>) -> Node {
+/// A server of which nothing is known but where it is.
+pub(super) fn node(address: &Address, credentials: &Arc<Credentials>) -> Node {
     let (host, port) = address.clone();
     Node::of_cluster(&StoreUrl::Redis { host, port, db: 0 }, credentials)
-}
-
-fn questions() -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(3);
-    pipeline.cmd("CLUSTER").arg("INFO");
-    pipeline.cmd("CLUSTER").arg("SLOTS");
-    pipeline
-}
-
-fn best(views: impl Iterator<Item = View>) -> Option<View> {
-    views.reduce(|best, view| if view.beats(&best) { view } else { best })
 }
 
 /// Whether a server says that it cannot serve what it is asked.
 fn is_down(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error)
         if matches!(error.code(), "CLUSTERDOWN" | "READONLY" | "MASTERDOWN"))
-}
-
-/// Commands that go to one server together: one, or a transaction.
-#[derive(Debug, Clone)]
-struct Unit {
-    commands: Range<usize>,
-    slot: Option<u16>,
-}
-
-impl Unit {
-    fn fail(&self, error: &StoreError, replies: &mut [Reply<Value>]) {
-        replies.get_mut(self.commands.clone()).unwrap_or_default().fill(Err(error.clone()));
-    }
-
-    fn of(pipeline: &Pipeline) -> Vec<Self> {
-        let mut units: Vec<Self> = Vec::with_capacity(pipeline.len());
-        let mut is_open = false;
-        for (at, command) in pipeline.cmd_iter().enumerate() {
-            let slot = key_of(command).map(slot);
-            match units.last_mut().filter(|_| is_open) {
-                Some(unit) => {
-                    unit.commands.end = at + 1;
-                    unit.slot = unit.slot.or(slot);
-                }
-                None => units.push(Self { commands: at..at + 1, slot }),
-            }
-            match verb(command) {
-                b"MULTI" => is_open = true,
-                b"EXEC" => is_open = false,
-                _ => {}
-            }
-        }
-        units
-    }
-}
-
-fn verb(command: &Cmd) -> &[u8] {
-    match command.args_iter().next() {
-        Some(redis::Arg::Simple(verb)) => verb,
-        _ => b"",
-    }
-}
-
-/// Where a unit goes.
-#[derive(Debug)]
-enum To {
-    /// To who has its slot.
-    Owner,
-    /// The same, after a pause.
-    OwnerLater,
-    /// To who is about to get its slot.
-    Asking(Arc<Server>),
-}
-
-/// What goes to one server, and whether each unit is asked for there before its time.
-#[derive(Debug)]
-struct Errand {
-    server: Arc<Server>,
-    units: Vec<(Unit, bool)>,
-    /// How many times its units were sent on.
-    round: usize,
-    /// Whether there is a pause before it.
-    is_late: bool,
-}
-
-impl Errand {
-    /// Whether it is the pipeline as it stands.
-    fn is_all_of(&self, pipeline: &Pipeline) -> bool {
-        let commands: usize = self.units.iter().map(|(unit, _)| unit.commands.len()).sum();
-        commands == pipeline.len() && self.units.iter().all(|(_, is_asking)| !is_asking)
-    }
-
-    fn commands(&self, pipeline: &Pipeline) -> Pipeline {
-        let all: usize = self.units.iter().map(|(unit, _)| unit.commands.len() + 1).sum();
-        let mut own = Pipeline::with_capacity(all + 1);
-        for (unit, is_asking) in &self.units {
-            if *is_asking {
-                // It holds for the next command, or all of a transaction.
-                own.cmd("ASKING");
-            }
-            for command in pipeline.cmd_iter().skip(unit.commands.start).take(unit.commands.len()) {
-                own.add_command(command.clone());
-            }
-        }
-        own
-    }
-
-    /// Puts the replies where their commands stand.
-    fn take(&self, values: Vec<Value>, replies: &mut [Reply<Value>]) {
-        let mut values = values.into_iter();
-        for (unit, is_asking) in &self.units {
-            if *is_asking {
-                values.next();
-            }
-            for reply in replies.get_mut(unit.commands.clone()).unwrap_or_default() {
-                *reply = Ok(values.next().unwrap_or_default());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(super) enum ConnectError {
     Timeout,
     #[error("READONLY: the server is a replica")]
     Replica,
+    #[error("another server answers there than the one that the Redis Cluster has there")]
+    Stranger,
     /// The files of `[store.tls]` cannot be used.
     #[error("{0}")]
     Files(String),

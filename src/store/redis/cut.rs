@@ -36,6 +36,24 @@ impl Cut {
         Self { charges: charges.unwrap_or_default(), leases: leases.unwrap_or_default() }
     }
 
+    /// Of a part of several keys, each of which is one part then; nothing where it cannot be.
+    pub(super) fn by_key(part: &Part<'_>) -> Option<Self> {
+        let (questions, keys) = match *part {
+            Part::Charges(asked) => {
+                (Questions { charges: Some(asked), ..Questions::default() }, asked.keys)
+            }
+            Part::Leases(asked) => {
+                (Questions { leases: Some(asked), ..Questions::default() }, asked.keys)
+            }
+            _ => return None,
+        };
+        let place = |key: &str| {
+            let at = keys.iter().position(|known| known == key);
+            at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
+        };
+        (keys.len() > 1).then(|| Self::of(&questions, &place))
+    }
+
     /// The parts, each of one place, in the order of those that they were cut from.
     pub(super) fn parts<'a>(
         &'a self,
@@ -48,9 +66,7 @@ impl Cut {
                 Part::Blacklist(keys) => parts.extend(runs(keys, place).map(Part::Blacklist)),
                 Part::Epochs(keys) => parts.extend(runs(keys, place).map(Part::Epochs)),
                 Part::Charges(_) => {
-                    parts.extend(self.charges.iter().map(|group| {
-                        Part::Charges(Charges { set: &group.with, keys: &group.keys })
-                    }))
+                    parts.extend(self.charges().map(Part::Charges));
                 }
                 Part::Leases(asked) => parts.extend(self.leases.iter().map(|group| {
                     Part::Leases(Leases { limits: &group.with, keys: &group.keys, ..asked })
@@ -62,8 +78,8 @@ impl Cut {
     }
 
     /// The charges of each place.
-    pub(super) fn charges(&self) -> impl Iterator<Item = (&WindowSet, &[String])> {
-        self.charges.iter().map(|group| (&group.with, &*group.keys))
+    pub(super) fn charges(&self) -> impl Iterator<Item = Charges<'_>> {
+        self.charges.iter().map(|group| Charges { set: &group.with, keys: &group.keys })
     }
 
     /// Puts what groups read back into the order of the question.

@@ -33,6 +33,8 @@ static HANDSHAKES: Semaphore = Semaphore::const_new(HANDSHAKES_MAX);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Requests,
+    /// Pieces of cached bodies, from a replica.
+    Reads,
     Revocations,
     Epochs,
     /// Who has which slots of a Redis Cluster.
@@ -46,6 +48,7 @@ impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Requests => "requests",
+            Self::Reads => "reads",
             Self::Revocations => "revocations",
             Self::Epochs => "epochs",
             Self::Map => "map",

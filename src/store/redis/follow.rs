@@ -176,7 +176,8 @@ async fn supervise(follower: Weak<Follower>, topology: Arc<Topology>) {
     }
 }
 
-/// Connects, looks and waits in turn. Ends without a fault when the follower was dropped.
+/// Connects, looks and waits in turn. Ends without a fault when the follower was dropped, or the
+/// stream is on another server.
 async fn follow(
     follower: &Weak<Follower>,
     topology: &Topology,
@@ -190,6 +191,9 @@ async fn follow(
     loop {
         let asked_at = Instant::now();
         let replies = exchange(connection, &place.look(&stream), patience).await?;
+        if topology.has_moved(&stream, &replies) {
+            return Ok(());
+        }
         let look = Look::read(replies).map_err(Fault::Refused)?;
         let Some(strong) = follower.upgrade() else { return Ok(()) };
         let caught_up = strong.take(&look, place, asked_at);
@@ -200,6 +204,9 @@ async fn follow(
         if caught_up {
             let wait = place.wait(&stream, BLOCK_TIME);
             let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
+            if topology.has_moved(&stream, &replies) {
+                return Ok(());
+            }
             if let Some(error) = replies.iter().find_map(super::reply::server_error) {
                 return Err(Fault::Refused(error.to_string()));
             }

@@ -478,7 +478,8 @@ async fn connect(
     let says = &link.node.says;
     let attempt = async {
         let material = link.node.credentials.now();
-        let (node, purpose) = (&*link.node, Purpose::Requests);
+        let node = &*link.node;
+        let purpose = if node.is_reader() { Purpose::Reads } else { Purpose::Requests };
         let call = Call { settings, node, material: &material, purpose };
         let connection = call.dial(on_push).await?;
         // A replica loads scripts and reads sessions, and refuses only what writes. One in a
@@ -486,6 +487,12 @@ async fn connect(
         if !node.is_in_cluster() && is_replica(&connection.run(&redis::cmd("HELLO")).await?) {
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
+        }
+        if is_stranger(node, &connection).await {
+            return Err(ConnectError::Stranger);
+        }
+        if node.is_reader() {
+            connection.run(&redis::cmd("READONLY")).await?;
         }
         let mut probe = redis::pipe();
         for script in link.scripts.named() {
@@ -506,6 +513,17 @@ async fn connect(
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
+}
+
+/// Whether it is another server of a Redis Cluster, or of another one, than was found at this
+/// address. One that does not say who it is passes: it may be an older one's user who asks.
+async fn is_stranger(node: &Node, connection: &Connection) -> bool {
+    let Some(expected) = node.id() else { return false };
+    let mut question = redis::cmd("CLUSTER");
+    question.arg("MYID");
+    let said = connection.run(&question).await.ok();
+    said.and_then(|said| redis::from_redis_value::<String>(said).ok())
+        .is_some_and(|id| id != expected)
 }
 
 /// Whether the server said of itself, in its answer to HELLO, that it follows another one.

@@ -19,14 +19,21 @@ mod connection;
 mod credentials;
 mod cut;
 mod dial;
+mod ear;
+mod ears;
 mod encode;
+mod errand;
 mod eviction;
 mod expect;
 mod finding;
 mod findings;
 mod follow;
+mod hear;
 mod index;
+mod lanes;
 mod link;
+mod looking;
+mod map;
 mod mismatch;
 mod misses;
 mod node;
@@ -52,6 +59,7 @@ mod state;
 mod stream;
 mod tally;
 mod topology;
+mod torn;
 mod track;
 
 use std::sync::atomic::AtomicBool;
@@ -70,6 +78,7 @@ pub use self::tally::Asked;
 
 use self::cut::Cut;
 use self::follow::Follower;
+use self::part::Part;
 use self::reply::server_error;
 use self::stream::{Told, millis};
 use self::topology::Topology;
@@ -189,22 +198,34 @@ impl RedisStore {
 
     /// See [`super::Store::refund`].
     pub async fn refund(&self, charges: Charges<'_>, at: &ChargedAt) -> Result<(), StoreError> {
-        let cut =
-            Cut::of(&Questions { charges: Some(charges), ..Questions::default() }, &|key: &str| {
-                self.topology.place(key)
-            });
-        let script = &self.topology.scripts.refund;
+        let asked = Questions { charges: Some(charges), ..Questions::default() };
+        let cut = Cut::of(&asked, &|key: &str| self.topology.place(key));
         let mut pipeline = Pipeline::with_capacity(2);
-        for (set, keys) in cut.charges() {
-            let place = self.topology.place(keys.first().map_or("", String::as_str));
-            let at = &at.micros_in(place).to_le_bytes()[..6];
-            // The script travels with the call: a refund is rare, and must not fail because the
-            // server forgot it.
-            let mut call = redis::cmd("EVAL");
-            call.arg(script.code).arg(keys.len()).arg(keys).arg(at).arg(set.records.as_slice());
-            pipeline.add_command(call);
+        cut.charges().for_each(|group| self.put_refund(&mut pipeline, group, at));
+        let replies = self.run(&mut pipeline).await?;
+        let mut apart = Pipeline::new();
+        for (group, _) in cut.charges().zip(&replies).filter(|(_, reply)| torn::is_torn(reply)) {
+            if let Some(keys) = Cut::by_key(&Part::Charges(group)) {
+                keys.charges().for_each(|one| self.put_refund(&mut apart, one, at));
+            }
         }
-        self.run_all(&mut pipeline).await.map(|_| ())
+        let rest = replies.into_iter().filter(|reply| apart.is_empty() || !torn::is_torn(reply));
+        if let Some(error) = rest.into_iter().find_map(|reply| server_error(&reply)) {
+            return Err(error);
+        }
+        if apart.is_empty() { Ok(()) } else { self.run_all(&mut apart).await.map(|_| ()) }
+    }
+
+    /// The script travels with the call: a refund is rare, and must not fail because the server
+    /// forgot it.
+    fn put_refund(&self, pipeline: &mut Pipeline, of: Charges<'_>, at: &ChargedAt) {
+        let script = &self.topology.scripts.refund;
+        let place = self.topology.place(of.keys.first().map_or("", String::as_str));
+        let at = &at.micros_in(place).to_le_bytes()[..6];
+        let mut call = redis::cmd("EVAL");
+        call.arg(script.code).arg(of.keys.len()).arg(of.keys).arg(at);
+        call.arg(of.set.records.as_slice());
+        pipeline.add_command(call);
     }
 
     /// See [`super::Store::revoke`].

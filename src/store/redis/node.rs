@@ -4,7 +4,7 @@
 //! that it will serve on them again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
@@ -27,6 +27,10 @@ pub(super) struct Node {
     name: Option<String>,
     /// Whether it is one of a Redis Cluster's.
     is_in_cluster: bool,
+    /// Whether it is asked as a replica.
+    is_reader: bool,
+    /// Its id among them, where that is known.
+    id: OnceLock<String>,
     /// Whether it said of itself, when it was called last, that it is a replica.
     is_replica: watch::Sender<bool>,
     /// Who is told that a connection was given up.
@@ -51,6 +55,8 @@ impl Node {
             credentials: Arc::clone(credentials),
             name: credentials.are_of_one_of_several().then(|| name(address)).flatten(),
             is_in_cluster: false,
+            is_reader: false,
+            id: OnceLock::new(),
             is_replica: watch::Sender::new(false),
             lost: None,
             says: Arc::default(),
@@ -73,6 +79,12 @@ impl Node {
         }
     }
 
+    /// The same of a replica that is read from, and never becomes anything else: what it has may be
+    /// older than what its primary has.
+    pub(super) fn reading(self) -> Self {
+        Self { is_reader: true, ..self }
+    }
+
     /// The same of what sentinels said to be the primary, which may become a replica. `lost` wakes
     /// when a connection to it is given up.
     pub(super) fn of_sentinels(
@@ -93,12 +105,32 @@ impl Node {
         self.is_in_cluster
     }
 
+    /// Whether it is asked as a replica.
+    pub(super) fn is_reader(&self) -> bool {
+        self.is_reader
+    }
+
+    /// Its id in the Redis Cluster, where that is known.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.get().map(String::as_str)
+    }
+
+    /// Whether it may be the server with this id. What was not known before is, from now on.
+    pub(super) fn may_be(&self, id: Option<&str>) -> bool {
+        id.is_none_or(|id| self.id.get_or_init(|| id.to_owned()) == id)
+    }
+
     /// The host that it was found at.
     pub(super) fn host(&self) -> &str {
         match &self.address {
             StoreUrl::Redis { host, .. } => host,
             _ => "",
         }
+    }
+
+    /// Host and port, where there are several to tell apart.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Where the next connection is made to.

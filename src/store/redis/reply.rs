@@ -8,12 +8,20 @@ use super::published::Health;
 use crate::store::cached::living;
 use crate::store::{Reply, StoreError};
 
-/// A command's own error.
+/// A command's own error. A Redis Cluster that is down, or whose servers send on to each other
+/// without end, is away: nobody has said anything of the keys.
 pub(super) fn server_error(reply: &Value) -> Option<StoreError> {
     let Value::ServerError(error) = reply else { return None };
     let is_away = matches!(
         error.code(),
-        "BUSY" | "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
+        "BUSY"
+            | "LOADING"
+            | "READONLY"
+            | "MASTERDOWN"
+            | "CLUSTERDOWN"
+            | "MOVED"
+            | "ASK"
+            | "TRYAGAIN"
     );
     let kind = if is_away { StoreError::NotServing } else { StoreError::Refused };
     Some(kind(error.to_string()))
@@ -130,6 +138,8 @@ mod tests {
             assert_eq!(Health::of(&replies), health, "{code}");
             assert_eq!(refuses_writes(&replies), no_writes, "{code}");
             assert_eq!(Condition::of_code(code), said, "{code}");
+            let is_away = matches!(server_error(&replies[1]), Some(StoreError::Unavailable));
+            assert_eq!(is_away, matches!(code, "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN"));
         }
     }
 }

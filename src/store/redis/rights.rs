@@ -100,7 +100,7 @@ const SENTINEL_COMMANDS: [&str; 7] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 51] = [
+pub(super) const RIGHTS: [Right; 54] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -150,8 +150,11 @@ pub(super) const RIGHTS: [Right; 51] = [
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
     right("cluster|info", &[Cluster], ""),
+    right("cluster|myid", &[Cluster], ""),
+    right("cluster|nodes", &[Cluster], ""),
     right("cluster|slots", &[Cluster], ""),
     right("asking", &[Cluster], ""),
+    right("readonly", &[Cluster], ""),
 ];
 
 /// The commands that a user of a store that is used for these needs, each once; `follow` is for

@@ -83,7 +83,8 @@ impl Speech {
         if let Value::ServerError(_) = primary {
             primary.clone().extract_error().map_err(ConnectError::from)?;
         }
-        View::read(primary, others, id).ok_or(Fault::Garbled)
+        let view = View::read(primary, others, id).ok_or(Fault::Garbled)?;
+        Ok(view.called_by(&self.settings.address_map))
     }
 
     /// Has the connection tell of changes.
@@ -200,6 +201,7 @@ impl Sentinel {
                     PROMOTED => {
                         if let Some(promoted) = promoted(event, &speech.watched) {
                             // Without it the switch is met with a moment later.
+                            let promoted = speech.settings.address_map.of(promoted);
                             let _ = tell.try_send((address.clone(), Said::Promoted(promoted)));
                         }
                     }

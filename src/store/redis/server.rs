@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
+use super::ear::Ear;
 use super::eviction;
+use super::lanes::Lanes;
 use super::link::{self, Link};
 use super::node::Node;
 use super::pulse;
@@ -21,29 +24,73 @@ pub(super) struct Server {
     /// For whoever asks from a thread that did not join, or whose own connection does not stand.
     home: Arc<Link>,
     joined: Box<[OnceLock<Arc<Link>>]>,
+    /// Whose connections are whose, where there are fewer than threads.
+    lanes: Option<Lanes>,
+    /// Who hears of changed epochs here, in a Redis Cluster.
+    ear: ArcSwapOption<Ear>,
 }
 
 impl Server {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime that outlives all threads that join.
     pub(super) fn start(settings: &config::Store, node: Node, scripts: &Arc<Scripts>) -> Self {
+        Self::start_with(settings, node, scripts, None)
+    }
+
+    /// The same, where not each thread that joins has a connection of its own.
+    pub(super) fn start_with(
+        settings: &config::Store,
+        node: Node,
+        scripts: &Arc<Scripts>,
+        lanes: Option<Lanes>,
+    ) -> Self {
         let node = Arc::new(node);
         let home = Link::start(settings, &node, scripts);
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
         tokio::spawn(pulse::watch(Arc::downgrade(&home), settings.clone()));
         tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
         let joined = (0..SHARDS).map(|_| OnceLock::new()).collect();
-        Self { node, home, joined }
+        Self { node, home, joined, lanes, ear: ArcSwapOption::empty() }
+    }
+
+    /// Begins to hear of changed epochs here, or ends it: nothing is known of them then. Must be
+    /// called within a tokio runtime.
+    pub(super) fn listen(&self, start: Option<impl FnOnce(&Arc<Node>) -> Arc<Ear>>) {
+        match start {
+            Some(start) if self.ear.load().is_none() => self.ear.store(Some(start(&self.node))),
+            Some(_) => {}
+            None => self.ear.store(None),
+        }
+    }
+
+    /// Who hears of changed epochs here.
+    pub(super) fn ear(&self) -> Option<Arc<Ear>> {
+        self.ear.load_full()
     }
 
     /// Gives the current thread a connection of its own, driven by its own runtime.
     pub(super) fn join(&self, settings: &config::Store, scripts: &Arc<Scripts>) {
-        self.joined[shard::mine()].get_or_init(|| Link::start(settings, &self.node, scripts));
+        let (lane, is_own) = match &self.lanes {
+            None => (shard::mine(), true),
+            Some(lanes) => lanes.of(shard::mine()).unwrap_or_default(),
+        };
+        if is_own {
+            self.joined[lane].get_or_init(|| Link::start(settings, &self.node, scripts));
+        }
+    }
+
+    /// The connection of the threads that the current one is among, where they have one.
+    fn own(&self) -> Option<&Arc<Link>> {
+        let lane = match &self.lanes {
+            None => shard::mine(),
+            Some(lanes) => lanes.of(shard::mine())?.0,
+        };
+        self.joined[lane].get()
     }
 
     /// What the current thread asks on.
     pub(super) fn link(&self) -> &Arc<Link> {
-        match self.joined[shard::mine()].get() {
+        match self.own() {
             Some(own) if own.is_up() || !self.home.is_up() => own,
             _ => &self.home,
         }
@@ -77,6 +124,6 @@ impl Server {
 
     /// Returns once the current thread's own connection stands, where it has one.
     pub(super) async fn connected(&self) {
-        self.joined[shard::mine()].get().unwrap_or(&self.home).connected().await;
+        self.own().unwrap_or(&self.home).connected().await;
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use redis::{Arg, Cmd, Value};
 
+use crate::config::AddressMap;
 use crate::store::keys::SLOTS;
 
 /// Most servers of a cluster: beyond that an answer is a mistake, or no cluster's. Redis advises
@@ -65,6 +66,42 @@ impl Redirect {
     }
 }
 
+/// A server as the cluster calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Where it is reached from here.
+    pub(super) address: Address,
+    /// Where redirects may say that it is, beside that.
+    pub(super) aliases: Vec<Address>,
+    /// Its id, which no other server has.
+    pub(super) id: Option<String>,
+    /// The place of its primary, where it is a replica.
+    pub(super) of: Option<u16>,
+}
+
+impl Member {
+    /// One of which nothing is known but where it is.
+    pub(super) fn at(address: Address) -> Self {
+        Self { address, aliases: Vec::new(), id: None, of: None }
+    }
+
+    /// Whether it is called so.
+    pub(super) fn is_at(&self, address: &Address) -> bool {
+        self.address == *address || self.aliases.contains(address)
+    }
+}
+
+/// How servers are called by who asks for them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calling<'a> {
+    /// Who is asked: an address without a host means the same one.
+    pub(super) asked: &'a Address,
+    /// Whether a server that has the name of a host is called by it, whatever the cluster prefers.
+    pub(super) by_name: bool,
+    /// Addresses that cannot be reached as they are.
+    pub(super) map: &'a AddressMap,
+}
+
 /// A cluster as one of its nodes sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
@@ -75,14 +112,14 @@ pub(super) struct View {
     /// First slot, last slot, and the place of their primary.
     pub(super) ranges: Vec<(u16, u16, u16)>,
     /// The primaries, each once.
-    pub(super) primaries: Vec<Address>,
+    pub(super) primaries: Vec<Member>,
     /// The replicas.
-    pub(super) replicas: Vec<Address>,
+    pub(super) replicas: Vec<Member>,
 }
 
 impl View {
-    /// Of the answers to CLUSTER INFO and CLUSTER SLOTS; `asked` is who gave them.
-    pub(super) fn read(info: &Value, slots: &Value, asked: &Address) -> Option<Self> {
+    /// Of the answers to CLUSTER INFO and CLUSTER SLOTS.
+    pub(super) fn read(info: &Value, slots: &Value, calling: Calling<'_>) -> Option<Self> {
         let info = text(info)?;
         let field = |name: &str| {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
@@ -105,16 +142,19 @@ impl View {
             let number = |slot: i64| u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
             let (first, last) = (number(*first)?, number(*last)?);
             // One of which the node does not know where it is.
-            if let Some(address) = address(primary, asked) {
-                let at = *primaries.entry(address).or_insert_with_key(|address| {
-                    view.primaries.push(address.clone());
+            let mut of = None;
+            if let Some(member) = member(primary, calling) {
+                let at = *primaries.entry(member.address.clone()).or_insert_with(|| {
+                    view.primaries.push(member);
                     view.primaries.len() - 1
                 });
-                view.ranges.push((first, last, u16::try_from(at).ok()?));
+                let at = u16::try_from(at).ok()?;
+                view.ranges.push((first, last, at));
+                of = Some(at);
             }
-            for replica in replicas.iter().filter_map(|replica| address(replica, asked)) {
-                if others.insert(replica.clone()) {
-                    view.replicas.push(replica);
+            for replica in replicas.iter().filter_map(|replica| member(replica, calling)) {
+                if others.insert(replica.address.clone()) {
+                    view.replicas.push(Member { of, ..replica });
                 }
             }
             if primaries.len() + others.len() > SERVERS_MAX {
@@ -131,24 +171,58 @@ impl View {
     }
 }
 
-/// A node of the answer to CLUSTER SLOTS. Without a host it is the one that was asked.
-fn address(node: &Value, asked: &Address) -> Option<Address> {
+/// A node of the answer to CLUSTER SLOTS: where it is by the cluster's choice, its port, its id,
+/// and its other names.
+fn member(node: &Value, calling: Calling<'_>) -> Option<Member> {
     let Value::Array(parts) = node else { return None };
-    let (host, port) = match parts.as_slice() {
-        [host, Value::Int(port), ..] => (host, u16::try_from(*port).ok().filter(|it| *it != 0)?),
+    let (host, port, more) = match parts.as_slice() {
+        [host, Value::Int(port), more @ ..] => {
+            (host, u16::try_from(*port).ok().filter(|it| *it != 0)?, more)
+        }
         _ => return None,
     };
-    match host {
-        Value::Nil => Some((asked.0.clone(), port)),
+    let host = match host {
+        Value::Nil => &calling.asked.0,
         host => match text(host)? {
-            "?" => None,
-            "" => Some((asked.0.clone(), port)),
-            host => Some((host.to_owned(), port)),
+            "?" => return None,
+            "" => &calling.asked.0,
+            host => host,
         },
+    };
+    let mut names = vec![(host.to_owned(), port)];
+    for (what, name) in more.get(1).into_iter().flat_map(pairs) {
+        let name = (name.to_owned(), port);
+        if names.contains(&name) {
+            continue;
+        }
+        match what {
+            "hostname" if calling.by_name => names.insert(0, name),
+            "hostname" | "ip" => names.push(name),
+            _ => {}
+        }
+    }
+    let address = names.iter().find_map(|name| calling.map.get(name)).or(names.first())?.clone();
+    names.retain(|name| *name != address);
+    let id = more.first().and_then(text).filter(|id| !id.is_empty()).map(str::to_owned);
+    Some(Member { address, aliases: names, id, of: None })
+}
+
+/// Names and values of a map, or of a list that stands for one; those that are there.
+fn pairs(map: &Value) -> Vec<(&str, &str)> {
+    let pair =
+        |name, value| Some((text(name)?, text(value).filter(|it| !matches!(*it, "" | "?"))?));
+    match map {
+        Value::Map(fields) => fields.iter().filter_map(|(name, it)| pair(name, it)).collect(),
+        Value::Array(parts) => {
+            let (both, _) = parts.as_chunks::<2>();
+            both.iter().filter_map(|[name, it]| pair(name, it)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
+/// A text, in whatever form it is sent.
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -175,6 +249,15 @@ mod tests {
 
     fn at(host: &str, port: u16) -> Address {
         (host.to_owned(), port)
+    }
+
+    fn read(info: &Value, slots: &Value) -> Option<View> {
+        let (asked, map) = (&at("asked", 9), &AddressMap::default());
+        View::read(info, slots, Calling { asked, by_name: false, map })
+    }
+
+    fn addresses(members: &[Member]) -> Vec<Address> {
+        members.iter().map(|member| member.address.clone()).collect()
     }
 
     #[test]
@@ -235,32 +318,71 @@ mod tests {
             Value::Array(vec![Value::Int(200), Value::Int(299), node(Value::Nil, 4)]),
             Value::Array(vec![Value::Int(300), Value::Int(399), node(bulk("a"), 1)]),
         ]);
-        let view = View::read(&info, &slots, &at("asked", 9)).unwrap();
+        let view = read(&info, &slots).unwrap();
         assert_eq!((view.is_ok, view.epoch), (true, 6));
         let (a, me, too) = (at("a", 1), at("asked", 3), at("asked", 4));
-        assert_eq!(view.primaries, [a, me, too]);
+        assert_eq!(addresses(&view.primaries), [a, me, too]);
         assert_eq!(view.ranges[3], (300, 399, 0));
-        assert_eq!(view.replicas, [at("r", 2)]);
+        assert_eq!(addresses(&view.replicas), [at("r", 2)]);
+        assert_eq!(view.replicas[0].of, Some(0));
+        assert_eq!(view.primaries[0].id.as_deref(), Some("id"));
         for odd in [Value::Nil, Value::Array(vec![Value::Int(1)]), bulk("x")] {
-            assert_eq!(View::read(&info, &odd, &at("asked", 9)), None, "{odd:?}");
+            assert_eq!(read(&info, &odd), None, "{odd:?}");
         }
-        assert_eq!(View::read(&bulk("x"), &slots, &at("asked", 9)), None);
+        assert_eq!(read(&bulk("x"), &slots), None);
+    }
+
+    #[test]
+    fn a_server_is_called_as_it_can_be_reached_and_known_by_its_other_names() {
+        let info = bulk("cluster_state:ok\r\ncluster_current_epoch:6\r\n");
+        let named = |metadata: Value| {
+            let node = Value::Array(vec![bulk("10.0.0.5"), Value::Int(1), bulk("id"), metadata]);
+            Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(9), node])])
+        };
+        let member = |metadata: Value, by_name, map: &AddressMap| {
+            let (asked, slots) = (&at("asked", 9), named(metadata));
+            let view = View::read(&info, &slots, Calling { asked, by_name, map });
+            view.expect("a view").primaries.remove(0)
+        };
+        let (ip, host) = (at("10.0.0.5", 1), at("redis-a", 1));
+        let none = &AddressMap::default();
+        let flat = || Value::Array(vec![bulk("hostname"), bulk("redis-a")]);
+        let map = || Value::Map(vec![(bulk("hostname"), bulk("redis-a"))]);
+        for metadata in [flat(), map()] {
+            let called = member(metadata.clone(), true, none);
+            assert_eq!((&called.address, &called.aliases[..]), (&host, &[ip.clone()][..]));
+            assert!(called.is_at(&ip) && called.is_at(&host) && !called.is_at(&at("10.0.0.5", 2)));
+            let called = member(metadata, false, none);
+            assert_eq!((&called.address, &called.aliases[..]), (&ip, &[host.clone()][..]));
+        }
+        for odd in ["", "?", "10.0.0.5"] {
+            let odd = Value::Map(vec![(bulk("hostname"), bulk(odd)), (bulk("x"), bulk("y"))]);
+            let called = member(odd, true, none);
+            assert_eq!((called.address, called.aliases), (ip.clone(), vec![]));
+        }
+        let there = at("nat.example", 7);
+        for name in [&ip, &host] {
+            let given = [(name.clone(), there.clone())].into_iter().collect();
+            let called = member(map(), false, &given);
+            assert_eq!(called.address, there);
+            assert!(called.is_at(&ip) && called.is_at(&host) && called.is_at(&there));
+        }
     }
 
     #[test]
     fn a_view_of_more_servers_than_a_cluster_has_is_none() {
         let info = bulk("cluster_state:ok\r\ncluster_current_epoch:6\r\n");
-        let read = |servers: usize| {
+        let of = |servers: usize| {
             let range = |at: usize| {
                 let (slot, port) = (Value::Int(at as i64), (at % servers) as i64 + 1);
                 Value::Array(vec![slot.clone(), slot, node(bulk("h"), port)])
             };
             let slots = Value::Array((0..usize::from(SLOTS)).map(range).collect());
-            View::read(&info, &slots, &at("asked", 9))
+            read(&info, &slots)
         };
-        let view = read(SERVERS_MAX).expect("a cluster in as many pieces as can be");
+        let view = of(SERVERS_MAX).expect("a cluster in as many pieces as can be");
         assert_eq!((view.primaries.len(), view.ranges.len()), (SERVERS_MAX, usize::from(SLOTS)));
-        assert_eq!(read(SERVERS_MAX + 1), None);
+        assert_eq!(of(SERVERS_MAX + 1), None);
     }
 
     #[test]

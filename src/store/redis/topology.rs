@@ -18,6 +18,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
+use super::looking;
 use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
@@ -27,6 +28,7 @@ use super::server::Server;
 use super::slots::key_of;
 use super::state::StoreState;
 use super::stream::executed;
+use super::torn;
 use crate::config::{self, StoreUrl};
 use crate::store::keys::slot;
 use crate::store::{Reply, StoreError};
@@ -54,7 +56,9 @@ impl Topology {
         let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(settings));
         let servers = match &settings.url {
             StoreUrl::Cluster { seeds } => {
-                Servers::Cluster(Cluster::open(settings, &scripts, &credentials, seeds.clone()))
+                let cluster = Cluster::open(settings, &scripts, &credentials, seeds.clone());
+                looking::start(&cluster);
+                Servers::Cluster(cluster)
             }
             StoreUrl::Sentinel { sentinels, primary } => Servers::Sentinel(Sentinels::open(
                 settings,
@@ -79,6 +83,14 @@ impl Topology {
             Servers::Cluster(cluster) => cluster.join(),
         }
         self.first_connection(self.settings.connect_timeout).await;
+    }
+
+    /// The Redis Cluster, where it is one.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.servers {
+            Servers::One(_) | Servers::Sentinel(_) => None,
+            Servers::Cluster(cluster) => Some(cluster),
+        }
     }
 
     /// A server to try credentials on; nothing while none is known.
@@ -235,9 +247,21 @@ impl Topology {
     }
 
     async fn transact_at_once(&self, changes: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {
+        // All at once is more than can be had in a slot of a Cluster while it moves.
+        let apart = (self.is_spread() && changes.len() > 1).then(|| changes.clone());
         let mut pipeline = Pipeline::with_capacity(changes.len() + 3);
         put_transaction(&mut pipeline, changes);
         let replies = executed(self.run(&mut pipeline, self.deadline()).await?);
+        let replies = match (replies, apart) {
+            (Err(reply), Some(apart)) if torn::is_torn(&reply) => {
+                let mut pipeline = Pipeline::with_capacity(apart.len() + 1);
+                apart.into_iter().for_each(|change| {
+                    pipeline.add_command(change);
+                });
+                Ok(self.run(&mut pipeline, self.deadline()).await?)
+            }
+            (replies, _) => replies,
+        };
         let replies = replies.map_err(|reply| {
             let unexpected = || StoreError::Refused("a transaction was not carried out".to_owned());
             server_error(&reply).unwrap_or_else(unexpected)
@@ -265,6 +289,14 @@ impl Topology {
         let attempt = Call { settings, node, material, purpose }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, attempt).await;
         dialled.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// Whether replies say that `key` is on another server now. Whoever asks next asks there.
+    pub(super) fn has_moved(&self, key: &str, replies: &[Value]) -> bool {
+        match &self.servers {
+            Servers::One(_) | Servers::Sentinel(_) => false,
+            Servers::Cluster(cluster) => cluster.has_moved(slot(key.as_bytes()), replies),
+        }
     }
 
     /// Tells when who listens must do so elsewhere. It is begun before [`Self::dial`], so that

@@ -4,70 +4,97 @@
 //! What the server pushes comes in order and before the answer to a later PING: an answered PING
 //! says that everything before it was heard. When the connection is lost, all is forgotten at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{PushInfo, PushKind, Value};
+use redis::PushInfo;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::cluster::Cluster;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::Purpose;
+use super::ears::Marks;
+use super::hear::{Heard, hear};
 use super::link::BACKOFF_MIN;
 use super::topology::Topology;
 use crate::store::Epoch;
 use crate::store::keys::Keys;
-use crate::store::known::KnownEpochs;
-
-pub(super) use crate::store::known::Mark;
+use crate::store::known::{self, KnownEpochs};
 
 /// Pause between two PINGs; some of them may be late before the silence is too long.
 const PING_PAUSE: Duration = Duration::from_millis(250);
 
-/// The table, and the task that keeps it; the task ends when the tracker is dropped.
+/// What is known of epochs without asking.
 #[derive(Debug)]
-pub(super) struct Tracker {
-    known: Arc<KnownEpochs>,
+pub(super) enum Tracker {
+    /// Of one server: the table, and the task that keeps it, which ends with the tracker.
+    One(Arc<KnownEpochs>),
+    /// Of the servers of a Redis Cluster, each for itself.
+    Cluster(Arc<Cluster>),
+}
+
+/// A moment; see [`KnownEpochs::mark`].
+#[derive(Debug)]
+pub(super) enum Mark {
+    /// Of one server.
+    One(known::Mark),
+    /// Of the servers whose epochs are asked for.
+    Each(Marks),
 }
 
 impl Tracker {
     /// Starts the task. Must be called within a tokio runtime.
     pub(super) fn start(topology: &Arc<Topology>) -> Self {
+        if let Some(cluster) = topology.cluster() {
+            cluster.follow_epochs();
+            return Self::Cluster(Arc::clone(cluster));
+        }
         let known = Arc::new(KnownEpochs::new(topology.settings.known_epochs));
         tokio::spawn(supervise(Arc::downgrade(&known), Arc::clone(topology)));
-        Self { known }
+        Self::One(known)
     }
 
     pub(super) fn get(&self, keys: &[String]) -> Option<Vec<Epoch>> {
-        self.known.get(keys, Instant::now())
+        match self {
+            Self::One(known) => known.get(keys, Instant::now()),
+            Self::Cluster(cluster) => cluster.known_epochs(keys, Instant::now()),
+        }
     }
 
     pub(super) fn state(&self) -> (usize, bool) {
-        self.known.state_at(Instant::now())
+        match self {
+            Self::One(known) => known.state_at(Instant::now()),
+            Self::Cluster(cluster) => cluster.followed_epochs(Instant::now()),
+        }
     }
 
-    pub(super) fn mark(&self) -> Option<Mark> {
-        self.known.mark()
+    /// Before these are asked for.
+    pub(super) fn mark(&self, keys: &[String]) -> Option<Mark> {
+        match self {
+            Self::One(known) => known.mark().map(Mark::One),
+            Self::Cluster(cluster) => Some(Mark::Each(cluster.mark_epochs(keys))),
+        }
     }
 
     pub(super) fn learn(&self, mark: Mark, keys: &[String], epochs: &[Epoch]) {
-        self.known.learn(mark, keys, epochs);
+        match (self, mark) {
+            (Self::One(known), Mark::One(mark)) => known.learn(mark, keys, epochs),
+            (Self::Cluster(cluster), Mark::Each(marks)) => {
+                cluster.learn_epochs(&marks, keys, epochs);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn forget<'a>(&self, keys: impl Iterator<Item = &'a str>) {
-        self.known.forget(keys);
+        match self {
+            Self::One(known) => known.forget(keys),
+            Self::Cluster(cluster) => cluster.forget_epochs(keys),
+        }
     }
-}
-
-/// One connection.
-struct Ear {
-    number: u64,
-    /// Set before the table is told.
-    closed: AtomicBool,
-    /// Wakes the task.
-    lost: Notify,
 }
 
 /// Connects, listens until the connection is lost, and again. Ends when the table is dropped.
@@ -75,7 +102,7 @@ async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
     for number in 0.. {
-        let ear = Arc::new(Ear { number, closed: AtomicBool::new(false), lost: Notify::new() });
+        let ear = Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
         let mut moves = topology.moves();
         let ended = tokio::select! {
             ended = listen(&known, &ear, &topology) => ended,
@@ -109,7 +136,7 @@ async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
 /// Listens until the connection is lost; an error when it never told of anything.
 async fn listen(
     known: &Weak<KnownEpochs>,
-    ear: &Arc<Ear>,
+    ear: &Arc<Heard>,
     topology: &Topology,
 ) -> Result<(), ConnectError> {
     let patience = topology.settings.connect_timeout;
@@ -140,7 +167,7 @@ async fn listen(
 
 async fn connect(
     known: &Weak<KnownEpochs>,
-    ear: &Arc<Ear>,
+    ear: &Arc<Heard>,
     topology: &Topology,
 ) -> Result<Connection, ConnectError> {
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
@@ -151,54 +178,4 @@ async fn connect(
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(epochs);
     connection.run(&tracking).await?;
     Ok(connection)
-}
-
-/// Takes what the server pushed out of the table, before anything that it sent later is read.
-fn hear(known: &Weak<KnownEpochs>, ear: &Ear, push: &PushInfo) {
-    let Some(known) = known.upgrade() else { return };
-    match push.kind {
-        PushKind::Disconnection => {
-            ear.closed.store(true, Ordering::Release);
-            known.end(ear.number);
-            ear.lost.notify_one();
-        }
-        PushKind::Invalidate => match changed(push) {
-            Some(keys) => known.forget(keys.into_iter()),
-            // All was flushed, or it is said in a way that is not known here.
-            None => known.forget_all(),
-        },
-        _ => {}
-    }
-}
-
-/// The keys that changed; nothing when they are not named.
-fn changed(push: &PushInfo) -> Option<Vec<&str>> {
-    let [Value::Array(keys)] = push.data.as_slice() else { return None };
-    keys.iter()
-        .map(|key| match key {
-            Value::BulkString(key) => std::str::from_utf8(key).ok(),
-            _ => None,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_understood_is_everything() {
-        let text = |key: &str| Value::BulkString(key.as_bytes().to_vec());
-        let push = |data| PushInfo { kind: PushKind::Invalidate, data };
-        let named = push(vec![Value::Array(vec![text("a"), text("b")])]);
-        assert_eq!(changed(&named), Some(vec!["a", "b"]));
-        for odd in [
-            vec![],
-            vec![Value::Nil],
-            vec![Value::Array(vec![text("a"), Value::Int(1)])],
-            vec![Value::Array(vec![Value::BulkString(vec![0xFF])])],
-        ] {
-            assert_eq!(changed(&push(odd.clone())), None, "{odd:?}");
-        }
-    }
 }

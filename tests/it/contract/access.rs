@@ -32,6 +32,11 @@ pub(super) fn make_separate_user(redis: &Redis, usage: StoreUse, password: &str)
     }
 }
 
+/// The same for one of a cluster's servers.
+pub(super) fn make_user_of_cluster(redis: &Redis, password: &str) {
+    make_user_for("redis-cluster://127.0.0.1:7000", redis, password);
+}
+
 fn make_user_for(url: &str, redis: &Redis, password: &str) {
     make_user_by(url, redis, password, &[]);
 }
@@ -93,7 +98,7 @@ fn the_documented_user_may_do_all_that_the_gateway_does() {
 fn nothing_that_the_gateway_does_names_keys_of_two_slots() {
     let cluster = RedisCluster::start(3);
     for server in &cluster.servers {
-        make_user_for("redis-cluster://127.0.0.1:7000", server, "correct-horse");
+        make_user_of_cluster(server, "correct-horse");
     }
     let seed = |server: &Redis| (server.address().ip().to_string(), server.address().port());
     let seeds = cluster.servers.iter().map(seed).collect();

@@ -53,6 +53,11 @@ impl TcpProxy {
         format!("redis://{}", self.address)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many batches of commands came: each ends with a PING of its own words. What the gateway
     /// looks at from time to time is not among them: when it comes depends on how long a test runs.
     pub(crate) fn batches(&self) -> usize {

@@ -45,29 +45,38 @@ impl Redis {
     /// The same, with a port for TLS beside its own: it shows `certificate` there, and wants one
     /// from `authority` of its clients, or not.
     pub(crate) fn with_tls(certificate: &Certificate, authority: &Authority, wants: bool) -> Self {
-        Self::start_with_tls(Folder::new(), certificate, authority, wants)
+        Self::start_with_tls(Folder::new(), certificate, authority, &auth_clients(wants))
+    }
+
+    /// The same with more of its settings, without a wish for certificates of clients.
+    pub(crate) fn with_tls_and(
+        certificate: &Certificate,
+        authority: &Authority,
+        settings: &[String],
+    ) -> Self {
+        let more = [auth_clients(false), settings.to_vec()].concat();
+        Self::start_with_tls(Folder::new(), certificate, authority, &more)
     }
 
     fn start_with_tls(
         folder: Folder,
         certificate: &Certificate,
         authority: &Authority,
-        wants: bool,
+        more: &[String],
     ) -> Self {
+        let more = more.to_vec();
         let path = |name: &str, pem: String| folder.write(name, pem).display().to_string();
         let (cert, key) =
             (path("tls.pem", certificate.pem()), path("tls.key", certificate.key_pem()));
         let ca = path("ca.pem", authority.pem());
         let options = move |port: u16| {
             let mut words = vec!["--tls-port".to_owned(), port.to_string()];
-            for (option, value) in [
-                ("--tls-cert-file", &*cert),
-                ("--tls-key-file", &key),
-                ("--tls-ca-cert-file", &ca),
-                ("--tls-auth-clients", if wants { "yes" } else { "no" }),
-            ] {
+            for (option, value) in
+                [("--tls-cert-file", &*cert), ("--tls-key-file", &key), ("--tls-ca-cert-file", &ca)]
+            {
                 words.extend([option.to_owned(), value.to_owned()]);
             }
+            words.extend(more.iter().cloned());
             words
         };
         Self::start_in(folder, options)
@@ -84,7 +93,7 @@ impl Redis {
         certificate: &Certificate,
         authority: &Authority,
     ) -> Self {
-        Self::start_with_tls(folder, certificate, authority, false)
+        Self::start_with_tls(folder, certificate, authority, &auth_clients(false))
     }
 
     /// `more` is told one more free port.
@@ -196,6 +205,11 @@ impl Redis {
         self.child = started.expect("a process");
     }
 
+    /// Has it begin as another server of a cluster, or of none, when it starts again.
+    pub(crate) fn forget_cluster(&self) {
+        let _ = std::fs::remove_file(self.folder.path().join("nodes.conf"));
+    }
+
     /// Makes it silent: connections stay, answers stop.
     pub(crate) fn stop_signal(&self) {
         kill("STOP", self.child.id());
@@ -205,6 +219,10 @@ impl Redis {
     pub(crate) fn cont_signal(&self) {
         kill("CONT", self.child.id());
     }
+}
+
+fn auth_clients(wants: bool) -> Vec<String> {
+    vec!["--tls-auth-clients".to_owned(), if wants { "yes" } else { "no" }.to_owned()]
 }
 
 impl Drop for Redis {

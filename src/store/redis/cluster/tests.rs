@@ -1,9 +1,10 @@
 //! Maps that change again and again.
 
 use super::*;
+use crate::store::keys::SLOTS;
 
 fn view(epoch: u64, address: &Address) -> View {
-    let (ranges, primaries) = (vec![(0, SLOTS - 1, 0)], vec![address.clone()]);
+    let (ranges, primaries) = (vec![(0, SLOTS - 1, 0)], vec![Member::at(address.clone())]);
     View { is_ok: true, epoch, ranges, primaries, replicas: Vec::new() }
 }
 
