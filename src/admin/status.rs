@@ -38,7 +38,10 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
-            "store": { "connected": gateway.store.is_connected() },
+            "store": {
+                "connected": gateway.store.is_connected(),
+                "lineage": gateway.store.lineage_source().map(|source| source.name()),
+            },
             "revocations": revocations,
             "routes": plan.route_names().collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),

@@ -16,6 +16,7 @@ mod observer;
 mod process;
 mod route;
 mod series;
+mod store_totals;
 mod tls;
 mod tunnels;
 
@@ -29,5 +30,6 @@ pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
 pub use route::RouteMeter;
+pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;
 pub use tunnels::TunnelMeter;

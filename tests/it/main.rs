@@ -86,6 +86,7 @@ mod proxy_protocol;
 mod readme;
 /// Replies that Redis never sends.
 mod redis_cluster;
+mod redis_history;
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;

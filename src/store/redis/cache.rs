@@ -8,12 +8,16 @@ use redis::{Pipeline, Value};
 
 use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
 use super::link;
-use super::reply::{entry, unexpected, value, values};
+use super::part::epochs;
+use super::reply::{entry, unexpected, value};
+use super::signature::unsigned;
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::CacheEpochs;
+use crate::observe::StoreTotals;
 use crate::store::cached::{life, with_deadline};
 use crate::store::keys::Keys;
+use crate::store::lineage::{Known, LineageChanges, LineageSource};
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
     Answers, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered, StoreError,
@@ -36,16 +40,67 @@ impl RedisStore {
     /// See [`crate::store::Store::epochs`].
     pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
         let mark = self.tracker.get().and_then(Tracker::mark);
-        let values = self.chunks(keys).await?;
-        let epochs = CachedReply::of_epochs(&values).epochs;
+        let read = self.read_epochs(keys).await?;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
-            tracker.learn(mark, keys, &epochs);
+            tracker.learn(mark, keys, &read);
         }
-        Ok(epochs)
+        Ok(read.epochs)
+    }
+
+    async fn read_epochs(&self, keys: &[String]) -> Result<CachedReply, StoreError> {
+        let mut all = CachedReply::of_epochs(&[]);
+        for (at, (reply, keys)) in self.read_keys(keys).await?.into_iter().enumerate() {
+            let read = epochs(reply, keys)?;
+            if at == 0 { all = read } else { all.join(read) }
+        }
+        Ok(all)
+    }
+
+    /// The values of keys: of each place, and how many they are.
+    async fn read_keys(&self, keys: &[String]) -> Result<Vec<(Value, usize)>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(2);
+        let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
+        let counts: Vec<usize> = together
+            .map(|keys| {
+                pipeline.add_command(start("MGET")).arg(keys);
+                keys.len()
+            })
+            .collect();
+        Ok(self.run_all(&mut pipeline).await?.into_iter().zip(counts).collect())
+    }
+
+    /// See [`crate::store::Store::mix_for_now`].
+    pub fn mix_for_now(&self, keys: &[String], epochs: &mut [Epoch]) {
+        let mut lineage = None;
+        for (key, epoch) in keys.iter().zip(epochs) {
+            if lineage.is_none() || self.topology.is_spread() {
+                lineage = Some(self.topology.lineage(key).unwrap_or_default());
+            }
+            *epoch = lineage.unwrap_or_default().mix(*epoch);
+        }
+    }
+
+    /// See [`crate::store::Store::totals`].
+    pub fn totals(&self) -> StoreTotals {
+        let [fail_overs, data_lost] = self.topology.credentials.histories.counts();
+        StoreTotals { fail_overs, data_lost }
+    }
+
+    /// See [`crate::store::Store::lineage_source`].
+    pub fn lineage_source(&self) -> Option<LineageSource> {
+        self.topology.credentials.histories.source()
+    }
+
+    /// See [`crate::store::Store::lineage_changes`].
+    pub fn lineage_changes(&self) -> LineageChanges {
+        self.topology.credentials.histories.changes()
     }
 
     /// See [`crate::store::Store::known_epochs`].
-    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Known>> {
         self.tracker.get()?.get(keys)
     }
 
@@ -69,7 +124,7 @@ impl RedisStore {
             // What is stored without a base is valid nowhere; the next one asks again.
             && reply.based
         {
-            tracker.learn(mark, asked.epochs, &reply.epochs);
+            tracker.learn(mark, asked.epochs, reply);
         }
     }
 
@@ -111,20 +166,9 @@ impl RedisStore {
 
     /// See [`crate::store::Store::chunks`].
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(2);
-        let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
-        let counts: Vec<usize> = together
-            .map(|keys| {
-                pipeline.add_command(start("MGET")).arg(keys);
-                keys.len()
-            })
-            .collect();
-        let replies = self.run_all(&mut pipeline).await?;
-        let all = replies.into_iter().zip(counts).map(|(reply, keys)| values(reply, keys));
-        Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
+        let read = self.read_keys(keys).await?.into_iter();
+        let values = read.map(|(reply, keys)| Ok(unsigned(reply, keys)?.0));
+        Ok(values.collect::<Result<Vec<_>, StoreError>>()?.concat())
     }
 
     /// See [`crate::store::Store::extend_chunks`].
@@ -210,13 +254,15 @@ impl RedisStore {
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         let mark = self.tracker.get().and_then(Tracker::mark);
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
-        let (read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
-        let mut epochs = CachedReply::of_epochs(&read).epochs;
+        let (mut read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
-            tracker.learn(mark, keys, &epochs);
+            tracker.learn(mark, keys, &read);
         }
-        if epochs.pop() == Some(since) {
-            return Ok(Some(epochs));
+        // The clock of another history is none that its notes know.
+        let of_clock = read.lineages.at(keys.len());
+        let (is_same, since) = (read.epochs.pop() == Some(since), of_clock.mix(since));
+        if is_same {
+            return Ok(Some(read.epochs));
         }
         let names = purged::names(keys.iter().map(String::as_str));
         let mut noted = value(noted).unwrap_or_default();
@@ -227,7 +273,7 @@ impl RedisStore {
             noted = value(all).unwrap_or_default();
             is_changed = purged::changed(&noted, MOST, since, &names);
         }
-        Ok((is_changed == Some(false)).then_some(epochs))
+        Ok((is_changed == Some(false)).then_some(read.epochs))
     }
 
     /// The epochs of tags and of their clock, and notes that are read behind them, so that no purge
@@ -237,9 +283,9 @@ impl RedisStore {
         keys: &[String],
         clock: &str,
         notes: &str,
-    ) -> Result<(Vec<Option<Bytes>>, Value), StoreError> {
+    ) -> Result<(CachedReply, Value), StoreError> {
         if self.topology.is_spread() {
-            let read = self.chunks(&[keys, &[clock.to_owned()]].concat()).await?;
+            let read = self.read_epochs(&[keys, &[clock.to_owned()]].concat()).await?;
             return Ok((read, self.run_one(notes_call(notes, USUAL)).await?));
         }
         let mut pipeline = Pipeline::with_capacity(3);
@@ -247,7 +293,7 @@ impl RedisStore {
         pipeline.add_command(notes_call(notes, USUAL));
         let mut replies = self.run(&mut pipeline).await?.into_iter();
         let mut next = || replies.next().unwrap_or_default();
-        Ok((values(next(), keys.len() + 1)?, next()))
+        Ok((epochs(next(), keys.len() + 1)?, next()))
     }
 
     /// See [`crate::store::Store::withdraw_all`].

@@ -320,6 +320,7 @@ impl Cluster {
                     return;
                 }
                 let server = self.known_or_new(&map, &address);
+                server.node.enters_service();
                 map.servers.push((address, server));
             }
             if let (Some(place), Ok(at)) =
@@ -378,6 +379,10 @@ impl Cluster {
         let names =
             |map: &Map| map.servers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         let is_new = names(&map) != names(&old) || map.by_slot != old.by_slot;
+        let was_asked = |address: &Address| old.servers.iter().any(|(known, _)| known == address);
+        for (_, server) in map.servers.iter().filter(|(address, _)| !was_asked(address)) {
+            server.node.enters_service();
+        }
         self.map.store(Arc::new(map));
         self.found.notify_waiters();
         is_new

@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
+use super::history::Histories;
 use crate::base::units::Secret;
 use crate::config::{self, StoreTls, reread_secret};
 
@@ -70,6 +71,8 @@ pub(super) struct Credentials {
     turn: Semaphore,
     /// Asks for a look at the files before it is time.
     pub(super) look: Arc<Notify>,
+    /// What all connections have shown of the histories of their servers.
+    pub(super) histories: Histories,
 }
 
 impl Credentials {
@@ -84,6 +87,7 @@ impl Credentials {
             current: watch::Sender::new(material),
             turn: Semaphore::new(1),
             look: Arc::default(),
+            histories: Histories::default(),
         })
     }
 

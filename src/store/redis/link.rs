@@ -19,6 +19,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::{Call, Purpose, user};
 use super::expect::{self, Seal};
+use super::history::{self, Shown};
 use super::mismatch;
 use super::misses::Misses;
 use super::node::Node;
@@ -26,8 +27,10 @@ use super::published::{Health, Published, Slot};
 use super::reply::server_error;
 use super::says::{Condition, ENDED_BY_A_CONNECTION};
 use super::scripts::Scripts;
+use super::signature;
 use crate::config;
 use crate::store::StoreError;
+use crate::store::lineage::Lineage;
 
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
@@ -76,6 +79,16 @@ impl Link {
         self.slot.get()
     }
 
+    /// The server.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Of which history the answers are, as far as it is known.
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.get()?.shown.get()
+    }
+
     /// Whether there is a connection.
     pub(super) fn is_up(&self) -> bool {
         self.slot.is_taken()
@@ -119,7 +132,14 @@ impl Link {
         let seal = Seal::put(pipeline);
         let sent = published.connection.send(pipeline);
         match tokio::time::timeout_at(deadline, sent).await {
-            Ok(Ok(replies)) => self.unseal(&published, seal, pipeline, replies),
+            Ok(Ok(replies)) => {
+                let mut replies = self.unseal(&published, seal, pipeline, replies)?;
+                match published.shown.get() {
+                    Some(lineage) => signature::sign(lineage, pipeline, &mut replies),
+                    None => self.node.doubt.notify_one(),
+                }
+                Ok(replies)
+            }
             Ok(Err(error)) => {
                 self.report(&published, Health::Broken);
                 tracing::debug!(%error, "the store connection failed");
@@ -240,6 +260,7 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                 strong.found.notify_waiters();
                 strong.node.is_found();
                 let mut changes = strong.node.credentials.changes();
+                let mut renewals = strong.node.renewals.subscribe();
                 drop((strong, published));
                 let since = Instant::now();
                 loop {
@@ -248,6 +269,9 @@ async fn supervise(link: std::sync::Weak<Link>, settings: config::Store) {
                         changed = changes.changed() => match (changed, link.upgrade()) {
                             (Ok(()), Some(link)) => renew(&link, &settings).await,
                             _ => return,
+                        },
+                        Ok(()) = renewals.changed() => if let Some(link) = link.upgrade() {
+                            replace_old(&link, &settings).await;
                         },
                     }
                 }
@@ -310,6 +334,16 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
     }
 }
 
+/// The server has another history than when the connection was made, which is replaced therefore.
+/// Where that fails the next look at the history asks for it again.
+async fn replace_old(link: &Arc<Link>, settings: &config::Store) {
+    if link.get().is_some_and(|published| published.shown.is_over())
+        && let Ok(published) = connect(link, settings).await
+    {
+        publish(link, &published);
+    }
+}
+
 /// One attempt, within `store.connect_timeout`, that ends with a probe: the scripts are loaded
 /// before the first request can ask for them.
 async fn connect(
@@ -344,6 +378,9 @@ async fn connect(
             says.note(Condition::ReadOnly);
             return Err(ConnectError::Replica);
         }
+        let told = history::ask(&connection, settings, node.otherwise()).await?;
+        node.hear(&told);
+        let shown = Shown::of(told.lineage());
         let mut probe = redis::pipe();
         for script in link.scripts.named() {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code);
@@ -357,7 +394,7 @@ async fn connect(
             says.is_over(condition);
         }
         let (misses, closed) = (Misses::default(), Arc::clone(&closed));
-        Ok(Arc::new(Published { connection, material, misses, closed }))
+        Ok(Arc::new(Published { connection, material, misses, shown, closed }))
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,

@@ -77,12 +77,13 @@ const SENTINEL_COMMANDS: [&str; 7] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 51] = [
+pub(super) const RIGHTS: [Right; 52] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
+    right("role", &[Connections], "ROLE"),
     right("time", &[Connections, Limits, Sessions], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates], "EVAL $script 0"),

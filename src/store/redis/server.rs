@@ -6,6 +6,7 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::eviction;
+use super::history_watch;
 use super::link::{self, Link};
 use super::node::Node;
 use super::scripts::{Forgotten, Scripts};
@@ -30,6 +31,8 @@ impl Server {
         let home = Link::start(settings, &node, scripts);
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
         tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
+        let doubt = Arc::clone(&node.doubt);
+        tokio::spawn(history_watch::watch(Arc::downgrade(&home), settings.clone(), doubt));
         let joined = (0..SHARDS).map(|_| OnceLock::new()).collect();
         Self { node, home, joined }
     }

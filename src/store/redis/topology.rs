@@ -18,6 +18,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
+use super::history::{self, Told};
 use super::node::Node;
 use super::reply::server_error;
 use super::says::Condition;
@@ -28,6 +29,7 @@ use super::slots::key_of;
 use super::stream::executed;
 use crate::config::{self, StoreUrl};
 use crate::store::keys::slot;
+use crate::store::lineage::Lineage;
 use crate::store::{Reply, StoreError};
 
 /// See the module.
@@ -246,6 +248,24 @@ impl Topology {
             Servers::Sentinel(sentinels) => Some(sentinels.moves()),
             Servers::One(_) | Servers::Cluster(_) => None,
         })
+    }
+
+    /// What the server says of its history that was dialled for `key`.
+    ///
+    /// # Errors
+    /// The connection failed, or another server has the key by now.
+    pub(super) async fn history(
+        &self,
+        key: &str,
+        connection: &Connection,
+    ) -> Result<Told, ConnectError> {
+        let server = self.owner(key).ok_or(ConnectError::Timeout)?;
+        Ok(history::ask(connection, &self.settings, server.node.otherwise()).await?)
+    }
+
+    /// Of which history an answer about `key` would be now, as far as that is known.
+    pub(super) fn lineage(&self, key: &str) -> Option<Lineage> {
+        self.owner(key)?.link().lineage()
     }
 
     /// A reply about `key` had an impossible form: what comes next on that connection may be

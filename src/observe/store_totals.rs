@@ -1,0 +1,49 @@
+//! What the store counts by itself, shown as it is when somebody asks.
+
+use std::sync::atomic::Ordering;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Totals since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreTotals {
+    /// Servers that took over with what they had received.
+    pub fail_overs: u64,
+    /// Servers that came back with other data.
+    pub data_lost: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct StoreMeter {
+    lineage_changes: Family<Kind, Counter>,
+}
+
+impl StoreMeter {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let help = "Servers of the store with another history than before, by kind: failover (the \
+                    last writes may be lost) or data_lost";
+        registry.register("store_lineage_changes", help, self.lineage_changes.clone());
+        self.set(StoreTotals::default());
+    }
+
+    pub(super) fn set(&self, totals: StoreTotals) {
+        let StoreTotals { fail_overs, data_lost } = totals;
+        for (kind, total) in [("failover", fail_overs), ("data_lost", data_lost)] {
+            raise(&self.lineage_changes.get_or_create(&Kind { kind }), total);
+        }
+    }
+}
+
+/// Two may look at once, and a total never falls.
+fn raise(counter: &Counter, total: u64) {
+    counter.inner().fetch_max(total, Ordering::Relaxed);
+}

@@ -1,0 +1,184 @@
+//! A Redis that comes back with other data, or has a successor that did not receive it all: nothing
+//! of what was acknowledged before is undone for callers.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::redis_sentinel::{impostor, sentinel_saying};
+use crate::support::{
+    Client, Gateway, Redis, RedisCluster, Reply, Upstream, WATCHED, eventually, operate, response,
+};
+
+/// Answers of which each is another one.
+fn versioned() -> Upstream {
+    let count = AtomicUsize::new(0);
+    Upstream::with(move |_, connection| {
+        let version = count.fetch_add(1, Ordering::SeqCst);
+        let _ = connection.write_all(response("200 OK", &version.to_string()).as_bytes());
+    })
+}
+
+const CACHED: &str = r#"
+[routes.shop]
+path = "/*"
+upstream = "shop"
+cache = { ttl = "1h" }
+"#;
+
+const FOLLOWED: &str = "cache_epochs = \"follow\"\n";
+
+fn start(url: &str, upstream: &Upstream, more: &str) -> Gateway {
+    // Deadlines are not the matter here, and the machine may be busy.
+    let store = format!("[store]\nurl = \"{url}\"\ntimeout = \"2s\"\nconnect_timeout = \"2s\"\n");
+    Gateway::start(&(store + more + &upstream.table("shop")))
+}
+
+fn caching(url: &str, upstream: &Upstream, more: &str) -> [Gateway; 2] {
+    [0, 1].map(|_| start(url, upstream, &format!("{more}{CACHED}")))
+}
+
+fn get(gateway: &Gateway) -> Reply {
+    Client::get(gateway.public, "/p").send()
+}
+
+fn is_hit(gateway: &Gateway) -> bool {
+    get(gateway).header("cache-status").is_some_and(|status| status.contains("hit"))
+}
+
+/// What is stored at all of them.
+fn stored(gateways: &[Gateway]) -> String {
+    gateways.iter().for_each(|gateway| eventually("it is stored", || is_hit(gateway)));
+    get(&gateways[0]).text()
+}
+
+fn purge(gateway: &Gateway) {
+    let purged = operate(gateway, "POST", "/v1/cache/purge", r#"{"path":"/p"}"#);
+    assert_eq!(purged.status, 200, "{}", purged.text());
+}
+
+/// Nobody answers with what was purged before, and the cache works.
+fn stays_purged(gateways: &[Gateway], before: &str) {
+    for gateway in gateways {
+        eventually("it is stored anew", || {
+            assert_ne!(get(gateway).text(), before, "what was purged is back");
+            is_hit(gateway)
+        });
+    }
+}
+
+/// How many changes of each kind were counted, and said in the log.
+fn changes(gateway: &Gateway) -> [(u64, usize); 2] {
+    let text = Client::get(gateway.admin, "/metrics").send().text();
+    let said = gateway.stderr();
+    [("failover", "goes on with the data of Redis"), ("data_lost", "Redis has lost its data")].map(
+        |(kind, words)| {
+            let name = format!("portcullis_store_lineage_changes_total{{kind=\"{kind}\"}} ");
+            let count = text.lines().find_map(|line| line.strip_prefix(&name));
+            (count.expect("the series").parse().expect("a number"), said.matches(words).count())
+        },
+    )
+}
+
+const ONE_FAIL_OVER: [(u64, usize); 2] = [(1, 1), (0, 0)];
+const DATA_LOST_ONCE: [(u64, usize); 2] = [(0, 0), (1, 1)];
+
+#[test]
+fn no_purge_is_undone_by_an_old_file() {
+    for more in ["", FOLLOWED] {
+        let (mut redis, upstream) = (Redis::start(), versioned());
+        let gateways = caching(&redis.url(), &upstream, more);
+        let before = stored(&gateways);
+        assert_eq!(redis.cli(&["SAVE"]), "OK");
+        purge(&gateways[0]);
+        redis.restart();
+        stays_purged(&gateways, &before);
+        for gateway in &gateways {
+            assert_eq!(changes(gateway), DATA_LOST_ONCE, "{}", gateway.stderr());
+        }
+        let status = operate(&gateways[0], "GET", "/v1/status", "").json();
+        assert_eq!(status["store"]["lineage"], "replication_id");
+    }
+}
+
+#[test]
+fn what_is_stored_stays_while_redis_has_its_history() {
+    let (redis, upstream) = (Redis::start(), versioned());
+    let gateways = caching(&redis.url(), &upstream, "");
+    let before = stored(&gateways);
+    assert_ne!(redis.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]), "0");
+    for gateway in &gateways {
+        eventually("it is connected again", || is_hit(gateway));
+        assert_eq!(get(gateway).text(), before);
+        assert_eq!(changes(gateway), [(0, 0); 2]);
+    }
+}
+
+#[test]
+fn no_purge_is_undone_by_a_fail_over() {
+    for more in ["", FOLLOWED] {
+        let (mut former, next, upstream) = (Redis::start(), Redis::start(), versioned());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&is_over);
+        let [says_former, says_next] = [(&former, 5), (&next, 6)]
+            .map(|(server, epoch)| sentinel_saying(server.address().port(), epoch));
+        let sentinel = impostor(move |command| match tell.load(Ordering::SeqCst) {
+            false => says_former(command),
+            true => says_next(command),
+        });
+        let url = format!("redis-sentinel://{}/{WATCHED}", sentinel.address);
+        let gateways = caching(&url, &upstream, more);
+        let before = stored(&gateways);
+        next.follow(&former);
+        former.stop_replication();
+        purge(&gateways[0]);
+        former.kill();
+        assert_eq!(next.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        is_over.store(true, Ordering::SeqCst);
+        stays_purged(&gateways, &before);
+        for gateway in &gateways {
+            assert_eq!(changes(gateway), ONE_FAIL_OVER, "{}", gateway.stderr());
+        }
+    }
+}
+
+#[test]
+fn a_primary_that_was_a_replica_meanwhile_revives_nothing() {
+    for more in ["", FOLLOWED] {
+        let (redis, other, upstream) = (Redis::start(), Redis::start(), versioned());
+        let gateways = caching(&redis.url(), &upstream, more);
+        let before = stored(&gateways);
+        other.follow(&redis);
+        assert_eq!(other.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        purge(&gateways[0]);
+        // It gets the data of before the purge, while all its connections stand.
+        redis.follow(&other);
+        assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        let id = |server: &Redis| {
+            let info = server.cli(&["INFO", "replication"]);
+            info.lines().find(|line| line.starts_with("master_replid:")).map(str::to_owned)
+        };
+        assert_ne!(id(&redis), id(&other));
+        for gateway in &gateways {
+            eventually("the change is seen", || changes(gateway) != [(0, 0); 2]);
+        }
+        stays_purged(&gateways, &before);
+    }
+}
+
+#[test]
+fn no_purge_is_undone_by_a_fail_over_in_a_cluster() {
+    let (mut cluster, upstream) = (RedisCluster::start_with_replicas(3), versioned());
+    let gateways = caching(&cluster.url(), &upstream, "");
+    let before = stored(&gateways);
+    let at = cluster.owner("app:cache-epoch:{/p}");
+    cluster.servers[at].stop_replication();
+    purge(&gateways[0]);
+    cluster.servers[at].kill();
+    let promoted = &cluster.servers[at + 3];
+    assert_eq!(promoted.cli(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "OK");
+    stays_purged(&gateways, &before);
+    for gateway in &gateways {
+        assert_eq!(changes(gateway), ONE_FAIL_OVER, "{}", gateway.stderr());
+    }
+}
