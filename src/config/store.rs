@@ -67,6 +67,8 @@ pub struct Store {
     pub known_epochs: usize,
     /// Most revocations that the stream and this node's memory hold.
     pub revocations: usize,
+    /// Most revocations in a second that this node writes again after the store has lost some.
+    pub republish_per_second: u32,
     /// `[store.on_outage]`
     pub on_outage: OnOutage,
 }
@@ -187,6 +189,7 @@ impl Default for Store {
             cache_epochs: CacheEpochs::Ask,
             known_epochs: 100_000,
             revocations: 100_000,
+            republish_per_second: 5000,
             on_outage: OnOutage::default(),
         }
     }
@@ -307,6 +310,11 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
+        republish_per_second: store.or(
+            "republish_per_second",
+            default.republish_per_second,
+            count(1..=1_000_000),
+        ),
         on_outage: store.section("on_outage", read_on_outage),
     }
 }

@@ -14,6 +14,8 @@ pub struct StoreTotals {
     pub fail_overs: u64,
     /// Servers that came back with other data.
     pub data_lost: u64,
+    /// Revocations that the store had lost and were written again.
+    pub republished: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,6 +27,7 @@ struct Kind {
 #[derive(Debug, Default)]
 pub(super) struct StoreMeter {
     lineage_changes: Family<Kind, Counter>,
+    republished: Counter,
 }
 
 impl StoreMeter {
@@ -32,14 +35,17 @@ impl StoreMeter {
         let help = "Servers of the store with another history than before, by kind: failover (the \
                     last writes may be lost) or data_lost";
         registry.register("store_lineage_changes", help, self.lineage_changes.clone());
+        let help = "Revocations that the store had lost and this node has written again";
+        registry.register("revocations_republished", help, self.republished.clone());
         self.set(StoreTotals::default());
     }
 
     pub(super) fn set(&self, totals: StoreTotals) {
-        let StoreTotals { fail_overs, data_lost } = totals;
+        let StoreTotals { fail_overs, data_lost, republished } = totals;
         for (kind, total) in [("failover", fail_overs), ("data_lost", data_lost)] {
             raise(&self.lineage_changes.get_or_create(&Kind { kind }), total);
         }
+        raise(&self.republished, republished);
     }
 }
 

@@ -4,10 +4,12 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::redis_sentinel::{impostor, sentinel_saying};
 use crate::support::{
-    Client, Gateway, Redis, RedisCluster, Reply, Upstream, WATCHED, eventually, operate, response,
+    AUTH, Client, Gateway, Redis, RedisCluster, Reply, Upstream, WATCHED, claims, eventually,
+    eventually_within, operate, response, token,
 };
 
 /// Answers of which each is another one.
@@ -181,4 +183,140 @@ fn no_purge_is_undone_by_a_fail_over_in_a_cluster() {
     for gateway in &gateways {
         assert_eq!(changes(gateway), ONE_FAIL_OVER, "{}", gateway.stderr());
     }
+}
+
+const PRIVATE: &str = r#"
+[store.on_outage]
+revocation_max_stale = "1h"
+[routes.private]
+path = "/*"
+upstream = "shop"
+auth = "users"
+"#;
+
+/// A gateway that follows revocations, and has heard of none.
+fn private(url: &str, upstream: &Upstream) -> Gateway {
+    let gateway = start(url, upstream, &format!("{PRIVATE}{AUTH}"));
+    knows(&gateway, 0);
+    gateway
+}
+
+/// Waits until it knows so many revocations.
+fn knows(gateway: &Gateway, count: u64) {
+    eventually("revocations are followed", || {
+        let state = &operate(gateway, "GET", "/v1/status", "").json()["revocations"];
+        state["connected"] == true && state["known"] == count
+    });
+}
+
+/// A token of this user, whose id is the user's name.
+fn bearer(user: &str) -> String {
+    let mut claims = claims(user);
+    claims["jti"] = user.into();
+    token(claims)
+}
+
+fn status(gateway: &Gateway, bearer: &str) -> u16 {
+    Client::get(gateway.public, "/").bearer(bearer).send().status
+}
+
+fn revoke(gateway: &Gateway, what: &str) {
+    let revoked = operate(gateway, "POST", "/v1/revocations", what);
+    assert_eq!(revoked.status, 201, "{}", revoked.text());
+}
+
+fn republished(gateways: &[&Gateway]) -> u64 {
+    let count = |gateway: &&Gateway| -> u64 {
+        let text = Client::get(gateway.admin, "/metrics").send().text();
+        let name = "portcullis_revocations_republished_total ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("the series").parse().expect("a number")
+    };
+    gateways.iter().map(count).sum()
+}
+
+#[test]
+fn who_is_known_to_be_revoked_is_refused_whatever_redis_says() {
+    let (redis, upstream) = (Redis::start(), versioned());
+    let gateways = [0, 1].map(|_| private(&redis.url(), &upstream));
+    let (ada, bob, eve) = (bearer("ada"), bearer("bob"), bearer("eve"));
+    revoke(&gateways[0], r#"{"jti":"ada"}"#);
+    revoke(&gateways[0], r#"{"sub":"bob"}"#);
+    gateways.iter().for_each(|gateway| knows(gateway, 2));
+    // It goes on with its history, so nobody sees that it has lost anything.
+    assert_eq!(redis.cli(&["FLUSHALL"]), "OK");
+    for gateway in &gateways {
+        let all = [&ada, &bob, &eve].map(|bearer| status(gateway, bearer));
+        assert_eq!(all, [401, 401, 200]);
+    }
+}
+
+#[test]
+fn revocations_that_redis_has_lost_are_written_again() {
+    let (mut redis, upstream) = (Redis::start(), versioned());
+    let [one, other] = [0, 1].map(|_| private(&redis.url(), &upstream));
+    revoke(&one, r#"{"jti":"ada"}"#);
+    revoke(&one, r#"{"sub":"bob"}"#);
+    [&one, &other].iter().for_each(|gateway| knows(gateway, 2));
+    let not_before = redis.cli(&["GET", "app:auth:not-before:bob"]);
+    redis.restart();
+    eventually("all is there again", || {
+        redis.cli(&["EXISTS", "app:auth:blacklist:ada"]) == "1"
+            && redis.cli(&["GET", "app:auth:not-before:bob"]) == not_before
+            && redis.cli(&["XLEN", "app:auth:revocations"]) == "2"
+    });
+    for key in ["app:auth:blacklist:ada", "app:auth:not-before:bob", "app:auth:revocations"] {
+        assert!(redis.cli(&["PTTL", key]).parse::<i64>().expect("a time") > 0, "{key}");
+    }
+    eventually("each was written by one of them", || republished(&[&one, &other]) == 2);
+    // Who comes later learns of them.
+    let late = start(&redis.url(), &upstream, &format!("{PRIVATE}{AUTH}"));
+    knows(&late, 2);
+    assert_eq!(status(&late, &bearer("ada")), 401);
+}
+
+#[test]
+fn what_stands_in_redis_is_not_put_back() {
+    let (mut redis, upstream) = (Redis::start(), versioned());
+    let gateway = private(&redis.url(), &upstream);
+    revoke(&gateway, r#"{"sub":"bob"}"#);
+    revoke(&gateway, r#"{"sub":"dan"}"#);
+    revoke(&gateway, r#"{"jti":"ada"}"#);
+    knows(&gateway, 3);
+    // What an application has written since, without a word in the stream.
+    let [bob, dan] = ["bob", "dan"].map(|user| format!("app:auth:not-before:{user}"));
+    assert_eq!(redis.cli(&["SET", &bob, "9000000000", "EX", "9000000"]), "OK");
+    assert_eq!(redis.cli(&["SET", &dan, "1000"]), "OK");
+    assert_eq!(redis.cli(&["DEL", "app:auth:blacklist:ada"]), "1");
+    assert_eq!(redis.cli(&["SAVE"]), "OK");
+    redis.restart();
+    eventually("what is lost is there again", || {
+        redis.cli(&["EXISTS", "app:auth:blacklist:ada"]) == "1"
+            && redis.cli(&["GET", &dan]) != "1000"
+    });
+    assert_eq!(redis.cli(&["GET", &bob]), "9000000000", "a later one stays");
+    assert_eq!(redis.cli(&["PTTL", &dan]), "-1", "and so does a longer life");
+}
+
+#[test]
+fn what_one_server_of_a_cluster_has_lost_is_written_again() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), versioned());
+    let gateway = private(&cluster.url(), &upstream);
+    let stream = cluster.owner("app:auth:revocations");
+    let mut users = (0..).map(|number| format!("u{number}"));
+    let key = |user: &str| format!("app:auth:blacklist:{user}");
+    let user = users.find(|user| cluster.owner(&key(user)) != stream).expect("some user");
+    revoke(&gateway, &format!("{{\"jti\":\"{user}\"}}"));
+    knows(&gateway, 1);
+    let at = cluster.owner(&key(&user));
+    cluster.servers[at].restart();
+    eventually("the key is there again", || {
+        cluster.servers[at].cli(&["EXISTS", &key(&user)]) == "1"
+    });
+    eventually("it is counted", || republished(&[&gateway]) == 1);
+    cluster.servers[stream].restart();
+    // Only then are those who are gone known to be.
+    eventually_within(Duration::from_secs(60), "the stream tells of it again", || {
+        cluster.servers[stream].cli(&["XLEN", "app:auth:revocations"]) == "1"
+    });
 }

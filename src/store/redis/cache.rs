@@ -1,12 +1,15 @@
 //! Cached responses in Redis: one hash per entry with a field per variant, and epochs, each a
 //! string of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
+use super::follow::Follower;
 use super::link;
 use super::part::epochs;
 use super::reply::{entry, unexpected, value};
@@ -86,7 +89,9 @@ impl RedisStore {
     /// See [`crate::store::Store::totals`].
     pub fn totals(&self) -> StoreTotals {
         let [fail_overs, data_lost] = self.topology.credentials.histories.counts();
-        StoreTotals { fail_overs, data_lost }
+        let republished = |it: &Arc<Follower>| it.republished.load(Ordering::Relaxed);
+        let republished = self.follower.get().map_or(0, republished);
+        StoreTotals { fail_overs, data_lost, republished }
     }
 
     /// See [`crate::store::Store::lineage_source`].

@@ -32,6 +32,7 @@ mod node;
 mod part;
 mod published;
 mod renewal;
+mod repair;
 mod reply;
 mod resp;
 mod rights;
@@ -49,6 +50,7 @@ mod stream;
 mod topology;
 mod track;
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -62,6 +64,7 @@ pub use self::selftest::selftest;
 
 use self::cut::Cut;
 use self::follow::Follower;
+use self::repair::FOLLOWS;
 use self::reply::server_error;
 use self::stream::{Told, millis};
 use self::topology::Topology;
@@ -135,9 +138,17 @@ impl RedisStore {
     ) -> Result<u32, StoreError> {
         let now_ms = self.now_ms();
         let since_ms = now_ms.saturating_sub(millis(remembered));
-        let mut pipeline = Pipeline::with_capacity(5);
+        let mut pipeline = Pipeline::with_capacity(6);
+        let mut name = Cow::Borrowed(name);
+        if let Some(follower) = self.follower.get() {
+            // It may have been there under its plain name before.
+            pipeline.cmd("ZREM").arg(gateways).arg(&*name);
+            name = Cow::Owned([&*name, FOLLOWS].concat());
+            let member = || (gateways.to_owned(), name.clone().into_owned());
+            follower.member.get_or_init(member);
+        }
         pipeline.cmd("ZREMRANGEBYSCORE").arg(gateways).arg("-inf").arg(since_ms);
-        pipeline.cmd("ZADD").arg(gateways).arg(now_ms).arg(name);
+        pipeline.cmd("ZADD").arg(gateways).arg(now_ms).arg(&*name);
         pipeline.cmd("PEXPIRE").arg(gateways).arg(3 * millis(remembered));
         pipeline.cmd("ZCARD").arg(gateways);
         match self.run_all(&mut pipeline).await?.pop() {
@@ -230,8 +241,13 @@ impl RedisStore {
         let is_followed = config.routes.values().any(|route| lasts(route) && route.auth.is_some());
         if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
-            let start = || Follower::start(&self.topology, lifetime, &self.news);
-            self.follower.get_or_init(start);
+            self.follower.get_or_init(|| {
+                let changes = self.topology.credentials.histories.changes();
+                let follower = Follower::start(&self.topology, lifetime, &self.news);
+                let topology = Arc::clone(&self.topology);
+                tokio::spawn(repair::keep(Arc::downgrade(&follower), topology, changes));
+                follower
+            });
         }
     }
 

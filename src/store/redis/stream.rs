@@ -73,6 +73,11 @@ impl<'a> Told<'a> {
         Self { key: revocation.key, not_before: revocation.not_before, until }
     }
 
+    /// One that was told before, and holds until then (Unix seconds).
+    pub(super) fn again(key: &'a str, not_before: Option<i64>, until: u64) -> Self {
+        Self { key, not_before, until }
+    }
+
     /// The end of one.
     pub(super) fn undone(key: &'a str) -> Self {
         Self { key, not_before: None, until: 0 }

@@ -250,6 +250,11 @@ impl Topology {
         })
     }
 
+    /// Whether `key` lies on that server of several.
+    pub(super) fn lies_on(&self, key: &str, server: &str) -> bool {
+        !self.is_spread() || self.owner(key).is_some_and(|it| it.node.share_name() == server)
+    }
+
     /// What the server says of its history that was dialled for `key`.
     ///
     /// # Errors
