@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::reply::{Fault, Reply, json as reply_json, not_allowed};
+use super::reply::{Fault, Reply, json as reply_json, not_allowed, with_confirmed};
 use super::{query, revocations};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
@@ -135,7 +135,9 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
 async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let keys = gateway.running().plan.keys.listed_session(id);
     if gateway.store.end_session(&keys, &Keys::session_part(id)).await? {
-        Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
+        let confirmed = gateway.store.confirm(std::slice::from_ref(&keys.session)).await;
+        let answer = with_confirmed(json!({ "id": id, "ended": true }), confirmed);
+        Ok(reply_json(StatusCode::OK, &answer))
     } else {
         Err(no_session())
     }
@@ -177,6 +179,7 @@ async fn log_out_everywhere(
     if let Some(done) = done {
         answer["ended"] = json!(done.sessions_ended);
         answer["not_before"] = json!(done.not_before);
+        answer = with_confirmed(answer, done.confirmed);
     }
     Ok(reply_json(StatusCode::OK, &answer))
 }

@@ -16,6 +16,10 @@ pub struct StoreTotals {
     pub data_lost: u64,
     /// Revocations that the store had lost and were written again.
     pub republished: u64,
+    /// Operations of the admin API that not all replicas had in time.
+    pub unconfirmed: u64,
+    /// Revocations that gateways were told of later than they were in force.
+    pub told_later: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,6 +32,8 @@ struct Kind {
 pub(super) struct StoreMeter {
     lineage_changes: Family<Kind, Counter>,
     republished: Counter,
+    unconfirmed: Counter,
+    told_later: Counter,
 }
 
 impl StoreMeter {
@@ -37,15 +43,21 @@ impl StoreMeter {
         registry.register("store_lineage_changes", help, self.lineage_changes.clone());
         let help = "Revocations that the store had lost and this node has written again";
         registry.register("revocations_republished", help, self.republished.clone());
+        let help = "Operations of the admin API that not all replicas had in time";
+        registry.register("store_unconfirmed", help, self.unconfirmed.clone());
+        let help = "Revocations in force that gateways were told of later, in a Redis Cluster";
+        registry.register("revocations_told_later", help, self.told_later.clone());
         self.set(StoreTotals::default());
     }
 
     pub(super) fn set(&self, totals: StoreTotals) {
-        let StoreTotals { fail_overs, data_lost, republished } = totals;
+        let StoreTotals { fail_overs, data_lost, republished, unconfirmed, told_later } = totals;
         for (kind, total) in [("failover", fail_overs), ("data_lost", data_lost)] {
             raise(&self.lineage_changes.get_or_create(&Kind { kind }), total);
         }
         raise(&self.republished, republished);
+        raise(&self.unconfirmed, unconfirmed);
+        raise(&self.told_later, told_later);
     }
 }
 

@@ -14,6 +14,41 @@ impl Store {
         }
     }
 
+    /// Whether all replicas have what was written about these revocations, which is waited for:
+    /// nothing where there are none.
+    pub async fn confirm_revocations(&self, keys: &[String]) -> Option<bool> {
+        match self {
+            Self::Redis(store) => store.confirm_revocations(keys).await,
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// The same of other keys.
+    pub async fn confirm(&self, keys: &[String]) -> Option<bool> {
+        match self {
+            Self::Redis(store) => store.confirm(keys).await,
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// The same of all keys.
+    pub async fn confirm_all(&self) -> Option<bool> {
+        match self {
+            Self::Redis(store) => store.confirm_all().await,
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Whether a key lies on that server of several, of which a [`LineageChange`] tells.
+    ///
+    /// [`LineageChange`]: super::LineageChange
+    pub fn lies_on(&self, key: &str, server: &str) -> bool {
+        match self {
+            Self::Redis(store) => store.lies_on(key, server),
+            Self::Memory(_) => true,
+        }
+    }
+
     /// What it counts by itself.
     pub fn totals(&self) -> StoreTotals {
         match self {

@@ -72,6 +72,13 @@ impl Notice {
     }
 }
 
+impl Notice {
+    /// Of what this node has told itself.
+    pub(crate) fn of(key: &str, not_before: Option<i64>, until: u64) -> Self {
+        Self { key: key.to_owned(), not_before, until }
+    }
+}
+
 /// The set, its bound, and what is known about its completeness and age.
 #[derive(Debug)]
 pub struct Revoked {
@@ -95,6 +102,8 @@ pub struct Known {
     pub not_before: Option<i64>,
     /// Last Unix second in which it holds.
     pub until: u64,
+    /// Unix second in which it was heard of.
+    pub since: u64,
 }
 
 #[derive(Debug)]
@@ -102,6 +111,8 @@ struct Entry {
     not_before: Option<i64>,
     /// Last Unix second in which it holds.
     until: u64,
+    /// Unix second in which it was heard of.
+    since: u64,
 }
 
 impl Revoked {
@@ -119,7 +130,7 @@ impl Revoked {
             self.entries.remove(&key);
             return;
         }
-        let entry = Entry { not_before, until };
+        let entry = Entry { not_before, until, since: now };
         if let Some(known) = self.entries.get_mut(&key) {
             *known = entry;
             return;
@@ -195,10 +206,11 @@ impl Revoked {
     /// All that holds at `now` (Unix seconds).
     pub fn all(&self, now: u64) -> Vec<Known> {
         let live = self.entries.iter().filter(|(_, entry)| now < entry.until);
-        let known = live.map(|(key, Entry { not_before, until })| Known {
+        let known = live.map(|(key, entry)| Known {
             key: key.clone(),
-            not_before: *not_before,
-            until: *until,
+            not_before: entry.not_before,
+            until: entry.until,
+            since: entry.since,
         });
         known.collect()
     }

@@ -320,3 +320,94 @@ fn what_one_server_of_a_cluster_has_lost_is_written_again() {
         cluster.servers[stream].cli(&["XLEN", "app:auth:revocations"]) == "1"
     });
 }
+
+/// What a metric without labels says.
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let text = Client::get(gateway.admin, "/metrics").send().text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("portcullis_{name} ")));
+    line.expect("the series").parse().expect("a number")
+}
+
+#[test]
+fn limits_that_redis_has_lost_are_counted_on() {
+    let (mut redis, upstream) = (Redis::start(), versioned());
+    let limited = r#"
+        [limits.user]
+        key = ["header:x-user"]
+        allow = ["10/1h"]
+        [routes.all]
+        path = "/*"
+        upstream = "shop"
+        limits = ["user"]
+    "#;
+    let [one, other] = [0, 1].map(|_| start(&redis.url(), &upstream, limited));
+    let ask = |gateway: &Gateway| Client::get(gateway.public, "/").header("X-User", "u").send();
+    (0..4).for_each(|_| assert_eq!(ask(&one).status, 200));
+    (0..3).for_each(|_| assert_eq!(ask(&other).status, 200));
+    redis.restart();
+    for (gateway, units) in [(&one, 4), (&other, 3)] {
+        eventually("Redis is told what it had granted", || {
+            metric(gateway, "limit_reconciled_units_total") == units
+        });
+    }
+    let statuses: Vec<u16> = (0..4).map(|_| ask(&one).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429]);
+}
+
+/// What an operation answers, and whether it says that replicas have what it did.
+fn confirmed(gateway: &Gateway, method: &str, path: &str, body: &str) -> Option<bool> {
+    let reply = operate(gateway, method, path, body);
+    assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
+    reply.json()["confirmed"].as_bool()
+}
+
+#[test]
+fn an_operator_is_told_whether_replicas_have_it() {
+    let (redis, mut replica, upstream) = (Redis::start(), Redis::start(), versioned());
+    let session = "[session]\nid_from = [\"cookie:sid\"]\nheader = \"x-session\"\n";
+    let gateway = start(&redis.url(), &upstream, &format!("{PRIVATE}{session}{AUTH}"));
+    let revoke = || confirmed(&gateway, "POST", "/v1/revocations", r#"{"jti":"j"}"#);
+    let all = || {
+        redis.cli(&["SET", "app:session:s1", "{}"]);
+        [
+            revoke(),
+            confirmed(&gateway, "POST", "/v1/cache/purge", r#"{"path":"/p"}"#),
+            confirmed(&gateway, "DELETE", "/v1/sessions/s1", ""),
+            confirmed(&gateway, "DELETE", "/v1/users/ada/sessions", ""),
+        ]
+    };
+    assert_eq!(all(), [None; 4], "there is none");
+    replica.follow(&redis);
+    eventually("the replica is known", || revoke() == Some(true));
+    assert_eq!(all(), [Some(true); 4]);
+    assert_eq!(metric(&gateway, "store_unconfirmed_total"), 0);
+    replica.stop_signal();
+    assert_eq!(all(), [Some(false); 4]);
+    assert_eq!(metric(&gateway, "store_unconfirmed_total"), 4);
+    replica.cont_signal();
+    eventually("it has all again", || revoke() == Some(true));
+    replica.kill();
+    eventually("there is none again", || revoke().is_none());
+}
+
+#[test]
+fn gateways_are_told_later_of_what_is_in_force() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), versioned());
+    let gateway = private(&cluster.url(), &upstream);
+    let stream = cluster.owner("app:auth:revocations");
+    let mut users = (0..).map(|number| format!("u{number}"));
+    let key = |user: &str| format!("app:auth:blacklist:{user}");
+    let user = users.find(|user| cluster.owner(&key(user)) != stream).expect("some user");
+    let at = cluster.owner(&key(&user));
+    cluster.servers[stream].kill();
+    let body = format!("{{\"jti\":\"{user}\"}}");
+    let said = operate(&gateway, "POST", "/v1/revocations", &body);
+    assert_eq!(said.status, 503, "{}", said.text());
+    assert_eq!(cluster.servers[at].cli(&["EXISTS", &key(&user)]), "1", "it is in force");
+    cluster.servers[stream].restart();
+    eventually_within(Duration::from_secs(60), "it is told", || {
+        metric(&gateway, "revocations_told_later_total") == 1
+    });
+    assert_eq!(cluster.servers[stream].cli(&["XLEN", "app:auth:revocations"]), "1");
+    knows(&gateway, 1);
+}

@@ -91,7 +91,18 @@ impl RedisStore {
         let [fail_overs, data_lost] = self.topology.credentials.histories.counts();
         let republished = |it: &Arc<Follower>| it.republished.load(Ordering::Relaxed);
         let republished = self.follower.get().map_or(0, republished);
-        StoreTotals { fail_overs, data_lost, republished }
+        StoreTotals {
+            fail_overs,
+            data_lost,
+            republished,
+            unconfirmed: self.unconfirmed.load(Ordering::Relaxed),
+            told_later: self.journal.as_ref().map_or(0, |journal| journal.repeated()),
+        }
+    }
+
+    /// See [`crate::store::Store::lies_on`].
+    pub fn lies_on(&self, key: &str, server: &str) -> bool {
+        self.topology.lies_on(key, server)
     }
 
     /// See [`crate::store::Store::lineage_source`].

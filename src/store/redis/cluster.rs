@@ -160,6 +160,11 @@ impl Cluster {
         up.or_else(|| servers.next()).map(Arc::clone)
     }
 
+    /// All that have slots.
+    pub(super) fn all(&self) -> Vec<Arc<Server>> {
+        self.map.load().servers.iter().map(|(_, server)| Arc::clone(server)).collect()
+    }
+
     /// Who has the slot.
     pub(super) fn owner(&self, slot: u16) -> Option<Arc<Server>> {
         self.map.load().owner(slot).map(Arc::clone)

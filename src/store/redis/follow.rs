@@ -17,7 +17,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::Purpose;
 use super::link::BACKOFF_MIN;
-use super::stream::{End, Look, Place};
+use super::stream::{End, Look, Place, Told};
 use super::topology::Topology;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Known, Notice, Revoked};
@@ -101,6 +101,13 @@ impl Follower {
         let known = self.read().known(revocation, now_s());
         status.listed |= known.listed;
         status.not_before = status.not_before.max(known.not_before);
+    }
+
+    /// This node itself has told the others of this.
+    pub(super) fn note(&self, told: Told<'_>) {
+        let mut revoked = self.write();
+        revoked.apply(told.notice(), now_s());
+        self.count.store(revoked.len(), Ordering::Relaxed);
     }
 
     /// All that holds now.

@@ -44,6 +44,8 @@ pub(super) struct Told {
     former: Option<String>,
     /// Another one after each start.
     run_id: String,
+    /// How many replicas follow it.
+    pub(super) replicas: u32,
 }
 
 impl Told {
@@ -62,12 +64,13 @@ impl Told {
             source,
             former: text("master_replid2").filter(|id| id != NO_ID),
             run_id,
+            replicas: info.get("connected_slaves").unwrap_or_default(),
         })
     }
 
     fn of_id(id: String, source: LineageSource) -> Self {
         let (former, run_id) = (None, String::new());
-        Self { is_replica: false, id, source, former, run_id }
+        Self { is_replica: false, id, source, former, run_id, replicas: 0 }
     }
 
     /// That of what the server answers; nothing of a replica, which may get another one any time.
@@ -219,6 +222,8 @@ impl Histories {
             return;
         }
         let Some(loss) = self.judge(server, told) else { return };
+        let change = LineageChange { loss, server: server.to_owned() };
+        let server = Some(server).filter(|name| !name.is_empty());
         match loss {
             Loss::FailOver => {
                 self.fail_overs.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +247,7 @@ impl Histories {
             if changes.len() >= CHANGES_MAX {
                 changes.remove(0);
             }
-            changes.push((number, LineageChange { loss, server: server.to_owned() }));
+            changes.push((number, change));
         });
     }
 

@@ -12,6 +12,7 @@ mod call;
 mod certificates;
 mod claims;
 mod cluster;
+mod confirm;
 mod connect_error;
 mod connection;
 mod credentials;
@@ -25,6 +26,7 @@ mod follow;
 mod history;
 mod history_watch;
 mod index;
+mod journal;
 mod link;
 mod mismatch;
 mod misses;
@@ -51,7 +53,7 @@ mod topology;
 mod track;
 
 use std::borrow::Cow;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +66,7 @@ pub use self::selftest::selftest;
 
 use self::cut::Cut;
 use self::follow::Follower;
+use self::journal::Journal;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
 use self::stream::{Told, millis};
@@ -86,6 +89,10 @@ pub struct RedisStore {
     /// Who hears of changed epochs.
     tracker: OnceLock<Tracker>,
     news: Arc<News>,
+    /// What is still to be told, where the stream lies apart from what it tells of.
+    journal: Option<Arc<Journal>>,
+    /// How often replicas did not have all in time.
+    unconfirmed: AtomicU64,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
 }
@@ -100,8 +107,11 @@ impl RedisStore {
             let look_now = Arc::clone(&credentials.look);
             tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
         }
+        let journal = topology.is_spread().then(|| Journal::start(&topology));
         Self {
             topology,
+            journal,
+            unconfirmed: AtomicU64::new(0),
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
             news: Arc::default(),
@@ -231,8 +241,25 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let config::Store { prefix, revocations, .. } = &self.topology.settings;
         let stream = Keys::new(prefix).revocations();
-        let changes = stream::write(&stream, *revocations, changes, told, stream_ttl);
-        self.topology.transact(changes).await
+        let write = |changes| stream::write(&stream, *revocations, changes, told, stream_ttl);
+        let replies = match &self.journal {
+            None => self.topology.transact(write(changes)).await?,
+            Some(journal) => {
+                // The key is in force before anybody is told of it.
+                let replies = self.topology.transact(changes).await?;
+                let tell = write(Vec::new());
+                if let Err(error) = self.topology.transact(tell.clone()).await {
+                    journal.add(told.key(), tell);
+                    return Err(error);
+                }
+                journal.forget(told.key());
+                replies
+            }
+        };
+        if let Some(follower) = self.follower.get() {
+            follower.note(told);
+        }
+        Ok(replies)
     }
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.

@@ -1,7 +1,7 @@
 //! What this process knows of its Redis beside any one connection: what is the matter with it, and
 //! the breaker. Each thread has a connection of its own; whether Redis answers is one question.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
@@ -36,6 +36,8 @@ pub(super) struct Node {
     is_unreachable: AtomicBool,
     /// Whether it is settled that Redis speaks as it is spoken to.
     is_understood: AtomicBool,
+    /// How many replicas it said that it has.
+    replicas: AtomicU32,
     /// Wakes who asks it for its history.
     pub(super) doubt: Arc<Notify>,
     /// Tells that connections are to be replaced because it has another one.
@@ -58,6 +60,7 @@ impl Node {
             is_up: AtomicBool::new(false),
             is_unreachable: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
+            replicas: AtomicU32::new(0),
             doubt: Arc::default(),
             renewals: watch::Sender::new(0),
         }
@@ -159,6 +162,7 @@ impl Node {
 
     /// A connection has shown the history that it has now.
     pub(super) fn hear(&self, told: &Told) {
+        self.replicas.store(told.replicas, Ordering::Relaxed);
         match told.lineage() {
             Some(lineage) => {
                 self.credentials.histories.hear(self.share_name(), told);
@@ -180,6 +184,11 @@ impl Node {
     pub(super) fn enters_service(&self) {
         self.published().iter().for_each(|it| it.shown.doubt());
         self.doubt.notify_one();
+    }
+
+    /// How many replicas it has.
+    pub(super) fn replicas(&self) -> u32 {
+        self.replicas.load(Ordering::Relaxed)
     }
 
     /// Returns once the server has said that it is a replica.

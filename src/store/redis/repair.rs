@@ -1,8 +1,9 @@
 //! Writes again what Redis has lost of revocations and a member of the fleet still knows.
 //!
 //! Each key is the affair of one member of those that follow revocations: of who has the highest
-//! hash with it. A member that is gone stays in the set of members for some time, so that there is
-//! a second round behind the first.
+//! hash with it. One that was made just before is that of all who know it, because not all do. A
+//! member that is gone stays in the set of members for some time, so that there is a second round
+//! behind the first.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,8 @@ use crate::store::{Reply, StoreError};
 
 /// When the second round begins: members that are gone are out of the set of members by then.
 const SECOND_ROUND: Duration = Duration::from_secs(12);
+/// How old a revocation is that may not have reached all members, in seconds.
+const NEWS_S: u64 = 600;
 /// Pause before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Most rounds that fail before the loss is left as it is.
@@ -47,11 +50,12 @@ pub(super) async fn keep(
             if round > 0 {
                 tokio::time::sleep(SECOND_ROUND).await;
             }
+            let mut count = 0;
             for _ in 0..ROUNDS_MAX {
                 let Some(follower) = follower.upgrade() else { return };
                 let repair = Repair { follower: &follower, topology: &topology, stream: &stream };
                 let looks = is_stream_hit && round > 0 && topology.is_spread();
-                match repair.round(looks).await {
+                match repair.round(looks, &mut count).await {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::debug!(%error, "revocations are not written again yet");
@@ -59,6 +63,9 @@ pub(super) async fn keep(
                 }
                 drop(follower);
                 tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            if count > 0 {
+                tracing::warn!(count, "revocations that Redis had lost are written again");
             }
         }
     }
@@ -72,17 +79,20 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// `looks`: also at what the stream has lost alone, as it can where it lies elsewhere.
-    async fn round(&self, looks: bool) -> Result<(), StoreError> {
+    /// `looks`: also at what the stream has lost alone, as it can where it lies elsewhere. Adds to
+    /// `count` what was written.
+    async fn round(&self, looks: bool, count: &mut u64) -> Result<(), StoreError> {
         let Some((gateways, name)) = self.follower.member.get() else { return Ok(()) };
         let members = self.members(gateways, name).await?;
         let mut own = self.follower.known();
-        own.retain(|known| is_mine(&known.key, name, &members));
-        let (mut count, mut failed) = (0_usize, None);
+        let now = super::follow::now_s();
+        let is_new = |known: &Known| known.since.saturating_add(NEWS_S) >= now;
+        own.retain(|known| is_new(known) || is_mine(&known.key, name, &members));
+        let mut failed = None;
         for some in own.chunks(AT_ONCE) {
             let at = Instant::now();
-            match self.write_again(some).await {
-                Ok(written) => count += written,
+            match self.write_again(some, count).await {
+                Ok(()) => {}
                 Err(error) => failed = Some(error),
             }
             let rate = self.topology.settings.republish_per_second;
@@ -91,10 +101,6 @@ impl Repair<'_> {
         }
         if looks {
             self.tell_again(&own).await?;
-        }
-        if count > 0 {
-            self.follower.republished.fetch_add(count as u64, Ordering::Relaxed);
-            tracing::warn!(count, "revocations that Redis had lost are written again");
         }
         failed.map_or(Ok(()), Err)
     }
@@ -113,8 +119,9 @@ impl Repair<'_> {
         Ok(members)
     }
 
-    /// Writes what is not there, and tells of it in the stream. How many were not there.
-    async fn write_again(&self, some: &[Known]) -> Result<usize, StoreError> {
+    /// Writes what is not there, and tells of it in the stream. Adds to `count` how many were not
+    /// there.
+    async fn write_again(&self, some: &[Known], count: &mut u64) -> Result<(), StoreError> {
         let now = super::follow::now_s();
         let mut pipeline = Pipeline::with_capacity(some.len() + 1);
         for known in some {
@@ -127,12 +134,14 @@ impl Repair<'_> {
             .filter(|(_, reply)| reply.as_ref().is_ok_and(is_written))
             .map(|(known, _)| known)
             .collect();
+        *count += lost.len() as u64;
+        self.follower.republished.fetch_add(lost.len() as u64, Ordering::Relaxed);
         self.tell(&lost).await?;
         // A server that has just come back may not take it yet.
         let fault = |reply: Reply<Value>| reply.map_or_else(Some, |reply| server_error(&reply));
         match replies.into_iter().find_map(fault) {
             Some(error) => Err(error),
-            None => Ok(lost.len()),
+            None => Ok(()),
         }
     }
 

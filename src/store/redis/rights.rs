@@ -77,7 +77,7 @@ const SENTINEL_COMMANDS: [&str; 7] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 52] = [
+pub(super) const RIGHTS: [Right; 53] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -124,6 +124,7 @@ pub(super) const RIGHTS: [Right; 52] = [
     right("del", &[Revocation], "DEL $stream"),
     right("del", &[Sessions], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
+    right("wait", &[Revocation, Sessions, ApiKeys, Cache], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),

@@ -234,6 +234,16 @@ impl Topology {
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
         let server = self.owner(key).ok_or(ConnectError::Timeout)?;
+        self.dial_to(&server, purpose, on_push).await
+    }
+
+    /// The same to a server.
+    pub(super) async fn dial_to(
+        &self,
+        server: &Server,
+        purpose: Purpose,
+        on_push: impl FnMut(PushInfo) + Send + 'static,
+    ) -> Result<Connection, ConnectError> {
         let (settings, node) = (&self.settings, &*server.node);
         let material = &self.credentials.now();
         let attempt = Call { settings, node, material, purpose }.dial(on_push);
@@ -281,6 +291,26 @@ impl Topology {
             server.node.says.note(Condition::ForeignReply);
         }
         StoreError::Unavailable
+    }
+
+    /// Who has these keys, each server once.
+    pub(super) fn owners(&self, keys: &[String]) -> Vec<Arc<Server>> {
+        let mut owners: Vec<Arc<Server>> = Vec::with_capacity(1);
+        for owner in keys.iter().filter_map(|key| self.owner(key)) {
+            if !owners.iter().any(|known| Arc::ptr_eq(known, &owner)) {
+                owners.push(owner);
+            }
+        }
+        owners
+    }
+
+    /// Every server that has keys.
+    pub(super) fn all(&self) -> Vec<Arc<Server>> {
+        match &self.servers {
+            Servers::One(server) => vec![Arc::clone(server)],
+            Servers::Sentinel(sentinels) => sentinels.current().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.all(),
+        }
     }
 
     fn owner(&self, key: &str) -> Option<Arc<Server>> {
