@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::query;
-use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse};
+use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, with_confirmed};
 use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
 use crate::base::units::parse_positive_duration;
 use crate::plan::Plan;
@@ -141,7 +141,10 @@ async fn end(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     if !gateway.store.end_api_key(&at, revocation).await? {
         return Err(not_found());
     }
-    Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
+    let written = [key.clone(), at.record];
+    let confirmed = gateway.store.confirm_revocations(&written).await;
+    let answer = with_confirmed(json!({ "id": id, "ended": true }), confirmed);
+    Ok(reply_json(StatusCode::OK, &answer))
 }
 
 /// Digest and record of the key with an id.

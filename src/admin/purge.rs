@@ -8,7 +8,7 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
+use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use crate::base::http::authority::Authority;
 use crate::base::http::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
@@ -73,7 +73,8 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
                 .to_owned(),
         });
     }
-    let answer = json!({ "purged": what, "soft": soft, "epochs": epochs });
+    let answer = json!({ "purged": what, "soft": soft, "epochs": &epochs });
+    let answer = with_confirmed(answer, gateway.store.confirm(&epochs).await);
     let mut reply = reply_json(StatusCode::OK, &answer);
     reply.extensions_mut().insert(Effect("purged", what.to_owned()));
     Ok(reply)

@@ -73,6 +73,17 @@ pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     reply
 }
 
+/// Says in an answer whether all replicas of the store have what was done, where it has some.
+pub(super) fn with_confirmed(
+    mut answer: serde_json::Value,
+    confirmed: Option<bool>,
+) -> serde_json::Value {
+    if let Some(confirmed) = confirmed {
+        answer["confirmed"] = confirmed.into();
+    }
+    answer
+}
+
 /// `application/problem+json` (RFC 9457).
 pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
     let mut reply = json(

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::reply::{Fault, Reply, json as reply_json, parse};
+use super::reply::{Fault, Reply, json as reply_json, parse, with_confirmed};
 use super::{api_keys, query};
 use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
@@ -125,6 +125,8 @@ struct Done {
     keys: Vec<String>,
     ttl: Duration,
     logged_out: Option<LoggedOut>,
+    /// Whether all replicas have it, where there are some.
+    confirmed: Option<bool>,
 }
 
 /// What a log-out everywhere did.
@@ -133,20 +135,23 @@ pub(super) struct LoggedOut {
     pub(super) not_before: i64,
     /// How many sessions ended.
     pub(super) sessions_ended: usize,
+    /// Whether all replicas have it, where there are some.
+    pub(super) confirmed: Option<bool>,
 }
 
 /// `POST`
 pub(super) async fn revoke(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
-    let Done { keys, ttl, logged_out } = carry_out(gateway, &parse(body, EXAMPLE)?).await?;
+    let Done { keys, ttl, logged_out, confirmed } =
+        carry_out(gateway, &parse(body, EXAMPLE)?).await?;
     let mut answer = json!({ "key": keys.first(), "expires_in_seconds": ttl.as_secs() });
     if keys.len() > 1 {
         answer["keys"] = json!(keys);
     }
-    if let Some(LoggedOut { not_before, sessions_ended }) = logged_out {
+    if let Some(LoggedOut { not_before, sessions_ended, .. }) = logged_out {
         answer["not_before"] = json!(not_before);
         answer["sessions_ended"] = json!(sessions_ended);
     }
-    Ok(reply_json(StatusCode::CREATED, &answer))
+    Ok(reply_json(StatusCode::CREATED, &with_confirmed(answer, confirmed)))
 }
 
 /// Ends a user's tokens and sessions, by whatever path that is asked for.
@@ -194,11 +199,17 @@ async fn carry_out(gateway: &Gateway, asked: &RevocationRequest) -> Result<Done,
     let logged_out = match (not_before, &asked.sub) {
         (Some(not_before), Some(sub)) => {
             let sessions_ended = end_sessions(gateway, sub).await?;
-            Some(LoggedOut { not_before, sessions_ended })
+            // The sessions lie anywhere.
+            let confirmed = gateway.store.confirm_all().await;
+            Some(LoggedOut { not_before, sessions_ended, confirmed })
         }
         _ => None,
     };
-    Ok(Done { keys: meant.keys, ttl, logged_out })
+    let confirmed = match &logged_out {
+        Some(done) => done.confirmed,
+        None => gateway.store.confirm_revocations(&meant.keys).await,
+    };
+    Ok(Done { keys: meant.keys, ttl, logged_out, confirmed })
 }
 
 /// Ends the sessions in a user's index. The tokens are revoked before: who has none and loses the

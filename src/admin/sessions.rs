@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::reply::{Fault, Reply, json as reply_json, not_allowed};
+use super::reply::{Fault, Reply, json as reply_json, not_allowed, with_confirmed};
 use super::{query, revocations};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
@@ -147,7 +147,9 @@ async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let ended = gateway.store.end_session(&keys, &Keys::session_part(id)).await;
     gateway.sessions.end(&keys.session, Instant::now());
     if ended? {
-        Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
+        let confirmed = gateway.store.confirm(std::slice::from_ref(&keys.session)).await;
+        let answer = with_confirmed(json!({ "id": id, "ended": true }), confirmed);
+        Ok(reply_json(StatusCode::OK, &answer))
     } else {
         Err(no_session())
     }
@@ -189,6 +191,7 @@ async fn log_out_everywhere(
     if let Some(done) = done {
         answer["ended"] = json!(done.sessions_ended);
         answer["not_before"] = json!(done.not_before);
+        answer = with_confirmed(answer, done.confirmed);
     }
     Ok(reply_json(StatusCode::OK, &answer))
 }

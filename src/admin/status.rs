@@ -77,6 +77,7 @@ fn store(gateway: &Gateway, usage: StoreUse) -> Value {
         })
     });
     told["nodes"] = nodes.collect();
+    told["lineage"] = gateway.store.lineage_source(usage).map(|source| source.name()).into();
     let findings = state.findings.into_iter().map(|(node, finding)| {
         json!({
             "node": node,

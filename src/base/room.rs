@@ -104,9 +104,8 @@ impl<V> Room<V> {
         self.items.get(place).filter(|(_, item)| is_over(item)).map(|_| place)
     }
 
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<str>, V)> {
-        assert_eq!(self.places.len(), self.items.len());
+        debug_assert_eq!(self.places.len(), self.items.len());
         self.items.iter()
     }
 

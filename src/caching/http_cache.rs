@@ -35,7 +35,10 @@ enum Purged {
     /// What was to go is gone.
     AsAsked,
     /// All that is stored is gone: the store had no memory to note less.
-    Everything,
+    Everything {
+        /// Whether there was anything that could be valid.
+        was_based: bool,
+    },
 }
 
 /// What a purge did, as the store shows it afterwards.
@@ -226,8 +229,8 @@ impl HttpCache {
                 let is_done = has_changed(&before, &after, soft);
                 PurgeSeen { is_done, soft, everything: false }
             }
-            Purged::Everything => {
-                let is_done = base_after == Some(Epoch::default()) || base_after != base_before;
+            Purged::Everything { was_based } => {
+                let is_done = !was_based || base_after != base_before;
                 PurgeSeen { is_done, soft: false, everything: true }
             }
         })
@@ -240,14 +243,15 @@ impl HttpCache {
             Ok(()) => Ok(Purged::AsAsked),
             Err(error) if error.is_out_of_memory() => {
                 self.metrics.store_failed("invalidation");
-                if self.store.withdraw_all(&self.base).await? {
+                let was_based = self.store.withdraw_all(&self.base).await?;
+                if was_based {
                     tracing::warn!(
                         %error,
                         "the store has no memory for an invalidation: the whole cache is \
                          withdrawn, and used again once the store takes writes"
                     );
                 }
-                Ok(Purged::Everything)
+                Ok(Purged::Everything { was_based })
             }
             Err(error) => Err(error),
         }
@@ -294,16 +298,21 @@ impl HttpCache {
 
     /// These epochs as they were last seen. A guess: good enough to name a lease by, and no more.
     pub(super) fn guess_epochs(&self, keys: &[String]) -> Vec<Epoch> {
-        keys.iter().map(|key| self.epochs.get(key).unwrap_or_default()).collect()
+        let known = |key: &String| self.epochs.get(key).unwrap_or_default();
+        let mut guess: Vec<Epoch> = keys.iter().map(known).collect();
+        self.store.mix_for_now(keys, &mut guess);
+        guess
     }
 
     /// What the store said after a guess.
-    pub(super) fn note_epochs(&self, keys: &[String], guessed: &[Epoch], epochs: &[Epoch]) {
-        for ((key, guessed), epoch) in keys.iter().zip(guessed).zip(epochs) {
-            if *epoch == Epoch::default() && guessed != epoch {
+    pub(super) fn note_epochs(&self, keys: &[String], mut epochs: Vec<Epoch>) {
+        // As the store has them: most are absent, and need no place here.
+        self.store.mix_for_now(keys, &mut epochs);
+        for (key, epoch) in keys.iter().zip(epochs) {
+            if epoch == Epoch::default() {
                 self.epochs.remove(key);
-            } else if guessed != epoch {
-                self.epochs.insert(key.clone(), *epoch);
+            } else if self.epochs.get(key) != Some(epoch) {
+                self.epochs.insert(key.clone(), epoch);
             }
         }
     }
@@ -319,7 +328,7 @@ impl HttpCache {
         self.store.found(&self.base).await?;
         let base = std::slice::from_ref(&self.base);
         let epochs = self.store.epochs(base).await?;
-        self.note_epochs(base, &[Epoch::default()], &epochs);
+        self.note_epochs(base, epochs);
         Ok(())
     }
 

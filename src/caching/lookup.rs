@@ -19,7 +19,7 @@ use super::route::{Origin, RouteCache};
 use crate::base::facts::{Caller, Client, Target};
 use crate::cache::{self, CacheKey, Forward, Intent, Source, Stored, Verdict};
 use crate::forwarding::fields;
-use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Reply, StoreError};
+use crate::store::{Cached, CachedEntry, CachedReply, Epoch, Known, Reply, StoreError};
 
 /// A request on a route with a cache.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,7 @@ pub struct Lookup {
     /// last one of the key. Otherwise those of the key are asked alone.
     tagged: Vec<String>,
     /// The epochs, where this node knows them without asking and needs nothing else.
-    known: Option<Vec<Epoch>>,
+    known: Option<Vec<Known>>,
     /// The variants that are asked, where no copy here is fresh.
     variants: Vec<String>,
     /// The lease on the fetch, should one be needed.
@@ -173,7 +173,7 @@ impl Lookup {
             self.lease = (variant, outcome);
         } else {
             // It is the lease of another moment: theirs is not to be waited for.
-            cache.note_epochs(&self.key.epochs, &guess, &epochs);
+            cache.note_epochs(&self.key.epochs, epochs.into_owned());
         }
     }
 
@@ -186,7 +186,7 @@ impl Lookup {
         view: RequestView<'_>,
     ) -> Found {
         let only_if_cached = self.intent.only_if_cached;
-        let known = self.known.take().map(|epochs| Ok(CachedReply::known(epochs)));
+        let known = self.known.take().map(|known| Ok(CachedReply::known(&known)));
         let found = match reply.or(known) {
             Some(Ok(reply)) => self.look(Looked { cache, reply, view }).await,
             Some(Err(_)) => {

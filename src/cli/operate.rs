@@ -189,7 +189,7 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
         Some(count) => format!("; {count} sessions ended"),
     };
     let life = duration_text(Duration::from_secs(seconds));
-    Ok(format!("revoked: {key}, for {life}{sessions}"))
+    Ok(format!("revoked: {key}, for {life}{sessions}{}", unconfirmed(&answer)))
 }
 
 /// Carries out `purge`; what to print.
@@ -216,7 +216,15 @@ pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
     // Where the store could not be asked for less, more is gone than was asked for.
     let is_soft = answer.get("soft").and_then(Value::as_bool).unwrap_or(options.soft);
     let how = if is_soft { ", to be confirmed" } else { "" };
-    Ok(format!("purged: {what}{how}"))
+    Ok(format!("purged: {what}{how}{}", unconfirmed(&answer)))
+}
+
+/// What is said where a fail-over of Redis may undo it.
+fn unconfirmed(answer: &Value) -> &'static str {
+    match answer.get("confirmed").and_then(Value::as_bool) {
+        Some(false) => "; not all replicas of Redis have it yet",
+        Some(true) | None => "",
+    }
 }
 
 /// A JSON object of the members that have a value.

@@ -23,7 +23,9 @@ use crate::base::instance;
 use crate::config::{self, LimitOutage, StoreUse};
 use crate::observe::Metrics;
 use crate::store::keys::Keys;
-use crate::store::{LeaseReply, Leases, Release, Reply, Store, StoreError};
+use crate::store::{
+    LeaseReply, Leases, LineageChange, LineageChanges, Loss, Release, Reply, Store, StoreError,
+};
 
 /// How often leases are looked at; the shortest lease is five times as long.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +37,8 @@ const ANNOUNCED_EVERY: Duration = Duration::from_secs(2);
 const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
 /// How many keys the store is told of at once after an outage.
 const SETTLED_AT_ONCE: usize = 32;
+/// How many keys are looked at while no request counts.
+const OWED_AT_ONCE: usize = 1000;
 /// How many until the next look, for the store's sake.
 const SETTLED_PER_LOOK: usize = 5000;
 
@@ -72,6 +76,9 @@ impl Limiter {
             let gateways = Keys::new(&settings.prefix).gateways();
             tokio::spawn(announce(Arc::downgrade(&limiter), gateways));
             tokio::spawn(reconcile(Arc::downgrade(&limiter)));
+        }
+        if let Some(changes) = store.lineage_changes() {
+            tokio::spawn(owe_what_is_lost(Arc::downgrade(&limiter), changes));
         }
         limiter
     }
@@ -318,6 +325,21 @@ async fn reconcile(limiter: Weak<Limiter>) {
         ticks.tick().await;
         let Some(limiter) = limiter.upgrade() else { return };
         limiter.pay_all().await;
+    }
+}
+
+/// When the store has lost its data, it is owed what it had granted, until the limiter is gone.
+async fn owe_what_is_lost(limiter: Weak<Limiter>, mut changes: LineageChanges) {
+    while let Some(changes) = changes.next().await {
+        for LineageChange { server, .. } in changes.iter().filter(|it| it.loss == Loss::Data) {
+            let Some(limiter) = limiter.upgrade() else { return };
+            for some in limiter.state.stand_in.counted().chunks(OWED_AT_ONCE) {
+                let lost = some.iter().filter(|key| limiter.store.lies_on(key, server));
+                limiter.state.stand_in.owe_again(lost.map(|key| &**key));
+                // Requests count meanwhile.
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }
 

@@ -181,7 +181,7 @@ impl<'p> RateCheck<'p> {
     /// Counts here what the store has granted, where this node is to stand in for it.
     fn note(&self, reply: &ChargeReply, outage: LimitOutage, state: &State) -> Option<u64> {
         let is_counted = outage == LimitOutage::Local && state.counts_grants;
-        is_counted.then(|| state.stand_in.note(self.charges(), reply))
+        is_counted.then(|| state.stand_in.note(self.charges(), reply, self.policy.reconcile))
     }
 
     /// Judges the store's answer; without one, does what `outage` says. Returns what was charged.

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -32,6 +32,8 @@ pub(super) struct StandIn {
     counters: Mutex<Counters>,
     /// Whether anything is owed: looked at for every request.
     owes: AtomicBool,
+    /// Whether the store is told of what it missed.
+    reconciles: AtomicBool,
     /// Counts how often the store was heard of: what a share was made for is over then.
     heard: AtomicU32,
 }
@@ -95,6 +97,7 @@ impl StandIn {
             started: Instant::now(),
             counters: Mutex::default(),
             owes: AtomicBool::new(false),
+            reconciles: AtomicBool::new(false),
             heard: AtomicU32::new(0),
         }
     }
@@ -114,9 +117,13 @@ impl StandIn {
         self.lock().evicted
     }
 
-    /// The store has answered: counts what it granted. Returns when that was, for
-    /// [`Self::refund`].
-    pub(super) fn note(&self, charges: Charges<'_>, reply: &ChargeReply) -> u64 {
+    /// The store has answered: counts what it granted. `is_owed` says that it is told again what
+    /// it loses. Returns when that was, for [`Self::refund`].
+    pub(super) fn note(&self, charges: Charges<'_>, reply: &ChargeReply, is_owed: bool) -> u64 {
+        // Written seldom: all threads read it.
+        if self.reconciles.load(Ordering::Relaxed) != is_owed {
+            self.reconciles.store(is_owed, Ordering::Relaxed);
+        }
         let mut counters = self.lock();
         let now_us = self.now_us();
         for (at, (key, window)) in charges.keys.iter().zip(&charges.set.windows).enumerate() {
@@ -236,6 +243,29 @@ impl StandIn {
     /// Up to so many keys that owe something.
     pub(super) fn debtors(&self, most: usize) -> Vec<String> {
         self.lock().owed.keys().take(most).cloned().collect()
+    }
+
+    /// All keys that are counted, if the store is told again what it loses.
+    pub(super) fn counted(&self) -> Vec<Arc<str>> {
+        if !self.reconciles.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.lock().room.iter().map(|(key, _)| Arc::clone(key)).collect()
+    }
+
+    /// The store has lost these keys: what counts here within their windows is owed to it.
+    pub(super) fn owe_again<'k>(&self, keys: impl Iterator<Item = &'k str>) {
+        let mut counters = self.lock();
+        let now_us = self.now_us();
+        for key in keys {
+            let Some(Counter { window, log, .. }) = counters.room.get_mut(key) else { continue };
+            let used = log.used_in(window, now_us);
+            if used > 0 {
+                // What is owed already is among it.
+                counters.owed.insert(key.to_owned(), used);
+            }
+        }
+        self.owes.store(!counters.owed.is_empty(), Ordering::Relaxed);
     }
 
     /// The store is to be told of this later.

@@ -18,6 +18,7 @@ use super::histogram::Histogram;
 use super::live::{IssuerMeter, LimitMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
+use super::store_totals::{StoreMeter, StoreTotals};
 use super::tls::TlsMeter;
 use super::tunnels::TunnelMeter;
 
@@ -71,6 +72,8 @@ pub struct Snapshot {
     pub cache: CacheState,
     /// How much gave way in this node's own store since the start, by kind.
     pub evicted: [(&'static str, u64); 3],
+    /// What the store counts by itself.
+    pub store_totals: StoreTotals,
     /// What has a series for each name in the configuration.
     pub named: Now,
 }
@@ -111,6 +114,7 @@ pub struct Metrics {
     pub gateways_seen: Gauge<i64, AtomicI64>,
     store_failures: Family<Function, Counter>,
     store_evicted: Family<Kind, Counter>,
+    store_totals: StoreMeter,
     /// Open client connections.
     pub connections: Gauge<i64, AtomicI64>,
     /// Open client connections that are parked.
@@ -145,6 +149,7 @@ impl Default for Metrics {
             gateways_seen: Gauge::default(),
             store_failures: Family::default(),
             store_evicted: Family::default(),
+            store_totals: StoreMeter::default(),
             connections: Gauge::default(),
             connections_parked: Gauge::default(),
             tls: TlsMeter::default(),
@@ -214,6 +219,7 @@ impl Metrics {
         r.register("store_failures", help, self.store_failures.clone());
         let help = "What gave way in this node's own store before it was over, by kind";
         r.register("store_evicted", help, self.store_evicted.clone());
+        self.store_totals.register(r);
         let help = "Requests judged by this node's own counters while the store was away";
         r.register("limit_local", help, self.limit_local.clone());
         let help = "Units of limits that the store was told of after an outage";
@@ -332,6 +338,7 @@ impl Metrics {
         self.set_revocations(snapshot.revocations, snapshot.revocations_max);
         self.cache_gauges.set(&snapshot.cache);
         self.set_evicted(snapshot.evicted);
+        self.store_totals.set(snapshot.store_totals);
         self.live.set(snapshot.named);
         let mut written = String::new();
         let result = match format {

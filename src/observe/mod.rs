@@ -17,6 +17,7 @@ mod process;
 mod route;
 mod series;
 mod store;
+mod store_totals;
 mod tls;
 mod tunnels;
 
@@ -31,5 +32,6 @@ pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
 pub use route::RouteMeter;
 pub use store::StoreNow;
+pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;
 pub use tunnels::TunnelMeter;

@@ -234,6 +234,7 @@ impl Gateway {
             }),
             revocations_max: plan.config.store.revocations,
             cache: self.cache.state(),
+            store_totals: store.totals(),
             evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
             named: Now {
                 issuers: issuers.collect(),

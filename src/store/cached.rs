@@ -74,6 +74,18 @@ impl Epoch {
         value.len() == EPOCH_BYTES
     }
 
+    pub(crate) fn of_bits(bits: u128) -> Self {
+        let bytes = bits.to_le_bytes();
+        let (mut hard, mut soft) = ([0; 8], [0; 8]);
+        hard.copy_from_slice(&bytes[..8]);
+        soft.copy_from_slice(&bytes[8..]);
+        Self { hard, soft }
+    }
+
+    pub(crate) fn to_bits(self) -> u128 {
+        u128::from_le_bytes(self.to_bytes())
+    }
+
     /// The value that the store keeps.
     pub(crate) fn to_bytes(self) -> [u8; EPOCH_BYTES] {
         let mut bytes = [0; EPOCH_BYTES];

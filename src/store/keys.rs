@@ -132,6 +132,11 @@ impl Keys {
         self.others.iter().any(|other| part.starts_with(other.as_str()))
     }
 
+    /// What stands for the history of the store's data where its server does not tell that.
+    pub fn lineage(&self) -> String {
+        format!("{}:lineage:{{*}}", self.prefix)
+    }
+
     /// The gateways that share the store, a sorted set: names scored by when they were heard of
     /// last, in Unix milliseconds of the store's clock.
     pub fn gateways(&self) -> String {

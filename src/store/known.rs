@@ -12,7 +12,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::Epoch;
+use super::lineage::{Known, Lineage};
 
 /// Longest silence of the connection that tells of changes; after it nothing is known any more
 /// until it is heard again.
@@ -21,7 +21,7 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// The table. Names of connections are numbers that are never used again.
 #[derive(Debug)]
 pub(crate) struct KnownEpochs {
-    epochs: Cache<String, Epoch>,
+    epochs: Cache<String, Known>,
     state: Mutex<State>,
     /// Whether a connection tells of changes; a copy of `State::told_by` for readers.
     told: AtomicBool,
@@ -37,6 +37,8 @@ struct State {
     changes: u64,
     /// The connection that tells of changes.
     told_by: Option<u64>,
+    /// Of its server: it tells of no other one's changes.
+    lineage: Lineage,
 }
 
 /// A moment; see [`KnownEpochs::mark`].
@@ -56,7 +58,7 @@ impl KnownEpochs {
     }
 
     /// All of these, if all are known now.
-    pub(crate) fn get(&self, keys: &[String], now: Instant) -> Option<Vec<Epoch>> {
+    pub(crate) fn get(&self, keys: &[String], now: Instant) -> Option<Vec<Known>> {
         let heard = self.started + Duration::from_micros(self.heard_us.load(Ordering::Acquire));
         let is_silent = now.saturating_duration_since(heard) > SILENCE_MAX;
         if is_silent || !self.told.load(Ordering::Acquire) {
@@ -79,15 +81,15 @@ impl KnownEpochs {
     }
 
     /// Keeps what was read since `mark`, unless something changed since.
-    pub(crate) fn learn(&self, mark: Mark, keys: &[String], epochs: &[Epoch]) {
+    pub(crate) fn learn(&self, mark: Mark, keys: &[String], read: impl Iterator<Item = Known>) {
         let state = self.state();
         if state.told_by.is_none() || Mark(state.changes) != mark {
             return;
         }
-        for (key, epoch) in keys.iter().zip(epochs) {
+        for (key, known) in keys.iter().zip(read) {
             // What is known has not changed; most of it is.
-            if self.epochs.get(key.as_str()).as_ref() != Some(epoch) {
-                self.epochs.insert(key.clone(), *epoch);
+            if known.lineage == state.lineage && self.epochs.get(key.as_str()) != Some(known) {
+                self.epochs.insert(key.clone(), known);
             }
         }
     }
@@ -108,9 +110,16 @@ impl KnownEpochs {
         self.epochs.clear();
     }
 
-    /// From now on this connection tells of every change, unless it is closed already.
-    pub(crate) fn begin(&self, connection: u64, closed: &AtomicBool, at: Instant) {
+    /// From now on this connection tells of every change of a server with this lineage, unless it
+    /// is closed already.
+    pub(crate) fn begin(
+        &self,
+        (connection, lineage): (u64, Lineage),
+        closed: &AtomicBool,
+        at: Instant,
+    ) {
         let mut state = self.state();
+        state.lineage = lineage;
         state.changes += 1;
         self.epochs.clear();
         self.heard(at);
@@ -146,6 +155,8 @@ impl KnownEpochs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::CachedReply;
+    use crate::store::Epoch;
 
     fn epoch(byte: u8) -> Epoch {
         Epoch { hard: [byte; 8], soft: [byte; 8] }
@@ -158,19 +169,23 @@ mod tests {
     /// A table that connection 1 tells of changes.
     fn table() -> KnownEpochs {
         let table = KnownEpochs::new(1000);
-        table.begin(1, &AtomicBool::new(false), Instant::now());
+        table.begin((1, Lineage::default()), &AtomicBool::new(false), Instant::now());
         table
     }
 
+    fn read(epochs: usize) -> CachedReply {
+        CachedReply { epochs: vec![epoch(1); epochs], ..CachedReply::of_epochs(&[]) }
+    }
+
     fn learn(table: &KnownEpochs, names: &[&str]) {
-        let epochs = vec![epoch(1); names.len()];
-        table.learn(table.mark().expect("a mark"), &keys(names), &epochs);
+        table.learn(table.mark().expect("a mark"), &keys(names), read(names.len()).each());
     }
 
     /// At the moment when the table was heard of last, however long the test takes.
     fn get(table: &KnownEpochs, names: &[&str]) -> Option<Vec<Epoch>> {
         let heard = Duration::from_micros(table.heard_us.load(Ordering::Acquire));
-        table.get(&keys(names), table.started + heard)
+        let known = table.get(&keys(names), table.started + heard);
+        known.map(|known| known.into_iter().map(|it| it.epoch).collect())
     }
 
     #[test]
@@ -195,14 +210,14 @@ mod tests {
             KnownEpochs::forget_all,
             |table| {
                 table.end(1);
-                table.begin(2, &AtomicBool::new(false), Instant::now());
+                table.begin((2, Lineage::default()), &AtomicBool::new(false), Instant::now());
             },
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let table = table();
             let mark = table.mark().expect("a mark");
             change(&table);
-            table.learn(mark, &keys(&["a"]), &[epoch(1)]);
+            table.learn(mark, &keys(&["a"]), read(1).each());
             assert_eq!(get(&table, &["a"]), None, "change {number}");
             learn(&table, &["a"]);
             assert!(get(&table, &["a"]).is_some(), "the next read is kept");
@@ -214,18 +229,30 @@ mod tests {
         let table = KnownEpochs::new(1000);
         assert_eq!(table.mark(), None);
         assert_eq!(get(&table, &[]), None);
-        table.begin(1, &AtomicBool::new(true), Instant::now());
+        table.begin((1, Lineage::default()), &AtomicBool::new(true), Instant::now());
         assert_eq!(table.mark(), None, "it was closed before it began");
-        table.begin(2, &AtomicBool::new(false), Instant::now());
+        table.begin((2, Lineage::default()), &AtomicBool::new(false), Instant::now());
         learn(&table, &["a"]);
         table.end(1);
         assert!(get(&table, &["a"]).is_some(), "the end of an older connection");
         let mark = table.mark().expect("a mark");
         table.end(2);
         assert_eq!(get(&table, &["a"]), None);
-        table.learn(mark, &keys(&["a"]), &[epoch(1)]);
-        table.begin(3, &AtomicBool::new(false), Instant::now());
+        table.learn(mark, &keys(&["a"]), read(1).each());
+        table.begin((3, Lineage::default()), &AtomicBool::new(false), Instant::now());
         assert_eq!(get(&table, &["a"]), None, "what was known before is not trusted again");
+    }
+
+    #[test]
+    fn what_another_server_answers_is_not_known() {
+        let (own, other) = (Lineage::of("own"), Lineage::of("other"));
+        let table = KnownEpochs::new(1000);
+        table.begin((1, own), &AtomicBool::new(false), Instant::now());
+        let mut answer = read(1).mixed(own);
+        answer.join(read(1).mixed(other));
+        table.learn(table.mark().expect("a mark"), &keys(&["a", "b"]), answer.each());
+        assert_eq!(get(&table, &["a"]), Some(vec![own.mix(epoch(1))]));
+        assert_eq!(get(&table, &["b"]), None);
     }
 
     #[test]
@@ -244,7 +271,7 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let table = KnownEpochs::new(100);
-        table.begin(1, &AtomicBool::new(false), Instant::now());
+        table.begin((1, Lineage::default()), &AtomicBool::new(false), Instant::now());
         for number in 0..10_000 {
             learn(&table, &[&number.to_string()]);
         }

@@ -9,9 +9,11 @@ pub mod api_keys;
 mod cached;
 mod certificates;
 mod error;
+mod history;
 pub mod keys;
 mod known;
 mod lease;
+mod lineage;
 pub mod memory;
 mod news;
 mod purged;
@@ -43,6 +45,7 @@ pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
+pub use self::lineage::{Known, Lineage, LineageChange, LineageChanges, LineageSource, Loss};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::news::News;
 pub use self::question::{
@@ -412,7 +415,7 @@ impl Store {
 
     /// The epochs as this node knows them without asking: only if it knows every one of them, and
     /// hears of each change (`store.cache_epochs = "follow"`).
-    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Known>> {
         match self.cache() {
             One::Redis(store) => store.known_epochs(keys),
             One::Memory(_) => None,

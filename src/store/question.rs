@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::lineage::{Known, Lineage, Lineages};
 use super::{
     Epoch, LeaseReply, Leases, SessionEnd, StoreError, WantedLock, WindowSet, WindowState,
 };
@@ -224,8 +225,10 @@ impl SessionValue {
 /// A stored response and the epochs of now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedReply {
-    /// The epochs, in the order of the question.
+    /// The epochs, in the order of the question, each mixed with the lineage of who said it.
     pub epochs: Vec<Epoch>,
+    /// Those lineages.
+    pub(crate) lineages: Lineages,
     /// The path's own epoch (the last one), byte for byte as the store has it.
     pub path_epoch: Bytes,
     /// Whether the base epoch exists; without it nothing stored is valid and nothing may be stored.
@@ -241,12 +244,17 @@ pub struct CachedReply {
 
 impl CachedReply {
     /// Of epochs that are known without asking, the base first.
-    pub fn known(epochs: Vec<Epoch>) -> Self {
-        let path = epochs.last().filter(|path| **path != Epoch::default());
+    pub fn known(known: &[Known]) -> Self {
+        let as_stored = |it: &Known| it.lineage.mix(it.epoch);
+        let path = known.last().map(as_stored).filter(|path| *path != Epoch::default());
         let path_epoch = path.map(|path| Bytes::copy_from_slice(&path.to_bytes()));
-        let path_epoch = path_epoch.unwrap_or_default();
-        let based = epochs.first().is_some_and(|base| *base != Epoch::default());
-        Self { epochs, path_epoch, based, vary: None, variants: Vec::new(), holder: None }
+        let based = known.first().is_some_and(|base| as_stored(base) != Epoch::default());
+        Self {
+            epochs: known.iter().map(|it| it.epoch).collect(),
+            path_epoch: path_epoch.unwrap_or_default(),
+            based,
+            ..Self::of_epochs(&[])
+        }
     }
 
     /// Of the values under the epochs' keys; no entry.
@@ -256,9 +264,31 @@ impl CachedReply {
             epochs: values.iter().map(|value| Epoch::read(value.as_deref())).collect(),
             path_epoch: value(values.last()).unwrap_or_default(),
             based: value(values.first()).is_some_and(|base| Epoch::is_one(&base)),
+            lineages: Lineages::default(),
             vary: None,
             variants: Vec::new(),
             holder: None,
         }
+    }
+
+    /// The same where they are of this lineage.
+    pub(crate) fn mixed(mut self, lineage: Lineage) -> Self {
+        self.epochs.iter_mut().for_each(|epoch| *epoch = lineage.mix(*epoch));
+        self.lineages = Lineages::all(lineage);
+        self
+    }
+
+    /// Each epoch with its lineage.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Known> {
+        let known =
+            |(at, epoch): (usize, &Epoch)| Known { epoch: *epoch, lineage: self.lineages.at(at) };
+        self.epochs.iter().enumerate().map(known)
+    }
+
+    /// Adds the answer about more epochs: the last one is the path's.
+    pub(crate) fn join(&mut self, more: Self) {
+        self.lineages.join(self.epochs.len(), more.lineages);
+        self.epochs.extend(more.epochs);
+        self.path_epoch = more.path_epoch;
     }
 }

@@ -72,6 +72,13 @@ impl Notice {
     }
 }
 
+impl Notice {
+    /// Of what this node has told itself.
+    pub(crate) fn of(key: &str, not_before: Option<i64>, until: u64) -> Self {
+        Self { key: key.to_owned(), not_before, until }
+    }
+}
+
 /// The set, its bound, and what is known about its completeness and age.
 #[derive(Debug)]
 pub struct Revoked {
@@ -86,11 +93,26 @@ pub struct Revoked {
     swept: u64,
 }
 
+/// A revocation in the set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its key.
+    pub key: String,
+    /// For a not-before key: Unix seconds.
+    pub not_before: Option<i64>,
+    /// Last Unix second in which it holds.
+    pub until: u64,
+    /// Unix second in which it was heard of.
+    pub since: u64,
+}
+
 #[derive(Debug)]
 struct Entry {
     not_before: Option<i64>,
     /// Last Unix second in which it holds.
     until: u64,
+    /// Unix second in which it was heard of.
+    since: u64,
 }
 
 impl Revoked {
@@ -108,7 +130,7 @@ impl Revoked {
             self.entries.remove(&key);
             return;
         }
-        let entry = Entry { not_before, until };
+        let entry = Entry { not_before, until, since: now };
         if let Some(known) = self.entries.get_mut(&key) {
             *known = entry;
             return;
@@ -167,13 +189,30 @@ impl Revoked {
         if !self.is_trusted(now, at, max_stale) {
             return None;
         }
+        Some(self.known(revocation, now))
+    }
+
+    /// What the set has of these keys at `now` (Unix seconds), whatever it may lack.
+    pub fn known(&self, revocation: RevocationKeys<'_>, now: u64) -> RevocationStatus {
         let live = |key: &str| self.entries.get(key).filter(|entry| now <= entry.until);
-        Some(RevocationStatus {
+        RevocationStatus {
             listed: revocation.blacklist.iter().any(|key| live(key).is_some()),
             not_before: revocation.not_before.and_then(live).and_then(|entry| entry.not_before),
             // A key that is ended through the admin API is in the set too.
             gone: false,
-        })
+        }
+    }
+
+    /// All that holds at `now` (Unix seconds).
+    pub fn all(&self, now: u64) -> Vec<Known> {
+        let live = self.entries.iter().filter(|(_, entry)| now < entry.until);
+        let known = live.map(|(key, entry)| Known {
+            key: key.clone(),
+            not_before: entry.not_before,
+            until: entry.until,
+            since: entry.since,
+        });
+        known.collect()
     }
 
     /// Forgets what has ended, at most once a second: a flood must not sweep at every entry.

@@ -88,6 +88,7 @@ mod readme;
 mod redis_cluster;
 mod redis_cluster_moves;
 mod redis_cluster_names;
+mod redis_history;
 mod redis_ladder;
 mod redis_replies;
 /// What is the matter with Redis.

@@ -265,7 +265,7 @@ fn without_any_primary_it_is_as_without_redis() {
 }
 
 /// Something that answers as `answer` says to each command, and counts who connects.
-fn impostor(answer: impl Fn(&[String]) -> Vec<u8> + Send + Sync + 'static) -> Impostor {
+pub(crate) fn impostor(answer: impl Fn(&[String]) -> Vec<u8> + Send + Sync + 'static) -> Impostor {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     let connected = Arc::new(AtomicUsize::new(0));
@@ -280,8 +280,8 @@ fn impostor(answer: impl Fn(&[String]) -> Vec<u8> + Send + Sync + 'static) -> Im
     Impostor { address, connected }
 }
 
-struct Impostor {
-    address: SocketAddr,
+pub(crate) struct Impostor {
+    pub(crate) address: SocketAddr,
     connected: Arc<AtomicUsize>,
 }
 
@@ -374,7 +374,7 @@ fn every_connection_moves_from_a_former_primary_that_lives() {
 }
 
 /// What a sentinel answers that says this of the primary.
-fn sentinel_saying(port: u16, epoch: u64) -> impl Fn(&[String]) -> Vec<u8> {
+pub(crate) fn sentinel_saying(port: u16, epoch: u64) -> impl Fn(&[String]) -> Vec<u8> {
     let fields = format!("ip 127.0.0.1 port {port} config-epoch {epoch}");
     let words: Vec<String> =
         fields.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();

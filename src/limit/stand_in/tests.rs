@@ -44,7 +44,7 @@ impl Model {
         } else {
             self.pay(at);
             let reply = self.store.take(charges).unwrap();
-            self.gateways[at].note(charges, &reply);
+            self.gateways[at].note(charges, &reply, true);
             reply.allowed
         };
         if allowed {
@@ -208,7 +208,7 @@ async fn what_is_given_back_is_neither_counted_nor_owed() {
         windows: vec![WindowLog::default().state(&set.windows[0], 0, 1)],
     };
     // Counted by the store, and given back.
-    let at_us = here.note(charges, &granted);
+    let at_us = here.note(charges, &granted, true);
     here.refund(charges, at_us, false);
     let takes = |here: &StandIn| (0..9).filter(|_| here.take(charges, 2, true).1.allowed).count();
     assert_eq!(takes(&here), 2);

@@ -20,7 +20,12 @@ impl RedisStore {
     pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
         // Before anything is read, so that a change on its way is not overwritten with what was.
         let mark = questions.cached.and_then(|asked| self.tracker.get()?.mark(asked.epochs));
-        let answers = self.exchange(questions).await;
+        let mut answers = self.exchange(questions).await;
+        if let (Some(follower), Some(asked)) = (self.follower.get(), questions.revocation)
+            && let Some(Ok(status)) = &mut answers.revocation
+        {
+            follower.add_to(status, asked);
+        }
         if !questions.pending_purges.is_empty() {
             self.forget(questions.pending_purges.iter().map(String::as_str));
         }

@@ -1,19 +1,26 @@
 //! Cached responses in Redis: one hash per entry with a field per variant, and epochs, each a
 //! string of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
+use super::follow::Follower;
 use super::link;
-use super::reply::{entry, unexpected, value, values};
+use super::part::epochs;
+use super::reply::{entry, unexpected, value};
+use super::signature::unsigned;
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::{CacheEpochs, CacheReads};
+use crate::observe::StoreTotals;
 use crate::store::cached::{life, with_deadline};
 use crate::store::keys::Keys;
+use crate::store::lineage::{Known, LineageChanges, LineageSource};
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
     Answers, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered, StoreError,
@@ -36,16 +43,80 @@ impl RedisStore {
     /// See [`crate::store::Store::epochs`].
     pub async fn epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
         let mark = self.tracker.get().and_then(|tracker| tracker.mark(keys));
-        let values = self.strings(keys).await?;
-        let epochs = CachedReply::of_epochs(&values).epochs;
+        let read = self.read_epochs(keys).await?;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
-            tracker.learn(mark, keys, &epochs);
+            tracker.learn(mark, keys, &read);
         }
-        Ok(epochs)
+        Ok(read.epochs)
+    }
+
+    async fn read_epochs(&self, keys: &[String]) -> Result<CachedReply, StoreError> {
+        let mut all = CachedReply::of_epochs(&[]);
+        for (at, (reply, keys)) in self.read_keys(keys).await?.into_iter().enumerate() {
+            let read = epochs(reply, keys)?;
+            if at == 0 { all = read } else { all.join(read) }
+        }
+        Ok(all)
+    }
+
+    /// The values of keys: of each place, and how many they are.
+    async fn read_keys(&self, keys: &[String]) -> Result<Vec<(Value, usize)>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(2);
+        let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
+        let counts: Vec<usize> = together
+            .map(|keys| {
+                pipeline.add_command(start("MGET")).arg(keys);
+                keys.len()
+            })
+            .collect();
+        Ok(self.run_all(&mut pipeline).await?.into_iter().zip(counts).collect())
+    }
+
+    /// See [`crate::store::Store::mix_for_now`].
+    pub fn mix_for_now(&self, keys: &[String], epochs: &mut [Epoch]) {
+        let mut lineage = None;
+        for (key, epoch) in keys.iter().zip(epochs) {
+            if lineage.is_none() || self.topology.is_spread() {
+                lineage = Some(self.topology.lineage(key).unwrap_or_default());
+            }
+            *epoch = lineage.unwrap_or_default().mix(*epoch);
+        }
+    }
+
+    /// See [`crate::store::Store::totals`].
+    pub fn totals(&self) -> StoreTotals {
+        let [fail_overs, data_lost] = self.topology.credentials.histories.counts();
+        let republished = |it: &Arc<Follower>| it.republished.load(Ordering::Relaxed);
+        let republished = self.follower.get().map_or(0, republished);
+        StoreTotals {
+            fail_overs,
+            data_lost,
+            republished,
+            unconfirmed: self.unconfirmed.load(Ordering::Relaxed),
+            told_later: self.journal.as_ref().map_or(0, |journal| journal.repeated()),
+        }
+    }
+
+    /// See [`crate::store::Store::lies_on`].
+    pub fn lies_on(&self, key: &str, server: &str) -> bool {
+        self.topology.lies_on(key, server)
+    }
+
+    /// See [`crate::store::Store::lineage_source`].
+    pub fn lineage_source(&self) -> Option<LineageSource> {
+        self.topology.credentials.histories.source()
+    }
+
+    /// See [`crate::store::Store::lineage_changes`].
+    pub fn lineage_changes(&self) -> LineageChanges {
+        self.topology.credentials.histories.changes()
     }
 
     /// See [`crate::store::Store::known_epochs`].
-    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+    pub fn known_epochs(&self, keys: &[String]) -> Option<Vec<Known>> {
         self.tracker.get()?.get(keys)
     }
 
@@ -69,7 +140,7 @@ impl RedisStore {
             // What is stored without a base is valid nowhere; the next one asks again.
             && reply.based
         {
-            tracker.learn(mark, asked.epochs, &reply.epochs);
+            tracker.learn(mark, asked.epochs, reply);
         }
     }
 
@@ -113,7 +184,7 @@ impl RedisStore {
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         match self.chunks_of_replica(keys).await {
             Some(chunks) => Ok(chunks),
-            None => self.strings(keys).await,
+            None => self.chunks_of_primary(keys).await,
         }
     }
 
@@ -130,26 +201,15 @@ impl RedisStore {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(start("MGET")).arg(keys);
         let reply = cluster.read(place, pipeline).await?.pop()?;
-        let chunks = values(reply, keys.len()).ok()?;
+        let (chunks, _) = unsigned(reply, keys.len()).ok()?;
         chunks.iter().all(Option::is_some).then_some(chunks)
     }
 
-    /// Strings, as they are now.
-    async fn strings(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(2);
-        let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
-        let counts: Vec<usize> = together
-            .map(|keys| {
-                pipeline.add_command(start("MGET")).arg(keys);
-                keys.len()
-            })
-            .collect();
-        let replies = self.run_all(&mut pipeline).await?;
-        let all = replies.into_iter().zip(counts).map(|(reply, keys)| values(reply, keys));
-        Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
+    /// The same of who takes the writes.
+    async fn chunks_of_primary(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let read = self.read_keys(keys).await?.into_iter();
+        let values = read.map(|(reply, keys)| Ok(unsigned(reply, keys)?.0));
+        Ok(values.collect::<Result<Vec<_>, StoreError>>()?.concat())
     }
 
     /// See [`crate::store::Store::extend_chunks`].
@@ -235,13 +295,15 @@ impl RedisStore {
     ) -> Result<Option<Vec<Epoch>>, StoreError> {
         let mark = self.tracker.get().and_then(|tracker| tracker.mark(keys));
         let Some(notes) = Keys::tags_purged(clock) else { return Ok(None) };
-        let (read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
-        let mut epochs = CachedReply::of_epochs(&read).epochs;
+        let (mut read, noted) = self.tags_and_notes(keys, clock, &notes).await?;
         if let (Some(mark), Some(tracker)) = (mark, self.tracker.get()) {
-            tracker.learn(mark, keys, &epochs);
+            tracker.learn(mark, keys, &read);
         }
-        if epochs.pop() == Some(since) {
-            return Ok(Some(epochs));
+        // The clock of another history is none that its notes know.
+        let of_clock = read.lineages.at(keys.len());
+        let (is_same, since) = (read.epochs.pop() == Some(since), of_clock.mix(since));
+        if is_same {
+            return Ok(Some(read.epochs));
         }
         let names = purged::names(keys.iter().map(String::as_str));
         let mut noted = value(noted).unwrap_or_default();
@@ -252,7 +314,7 @@ impl RedisStore {
             noted = value(all).unwrap_or_default();
             is_changed = purged::changed(&noted, MOST, since, &names);
         }
-        Ok((is_changed == Some(false)).then_some(epochs))
+        Ok((is_changed == Some(false)).then_some(read.epochs))
     }
 
     /// The epochs of tags and of their clock, and notes that are read behind them, so that no purge
@@ -262,9 +324,9 @@ impl RedisStore {
         keys: &[String],
         clock: &str,
         notes: &str,
-    ) -> Result<(Vec<Option<Bytes>>, Value), StoreError> {
+    ) -> Result<(CachedReply, Value), StoreError> {
         if self.topology.is_spread() {
-            let read = self.strings(&[keys, &[clock.to_owned()]].concat()).await?;
+            let read = self.read_epochs(&[keys, &[clock.to_owned()]].concat()).await?;
             return Ok((read, self.run_one(notes_call(notes, USUAL)).await?));
         }
         let mut pipeline = Pipeline::with_capacity(3);
@@ -272,7 +334,7 @@ impl RedisStore {
         pipeline.add_command(notes_call(notes, USUAL));
         let mut replies = self.run(&mut pipeline).await?.into_iter();
         let mut next = || replies.next().unwrap_or_default();
-        Ok((values(next(), keys.len() + 1)?, next()))
+        Ok((epochs(next(), keys.len() + 1)?, next()))
     }
 
     /// See [`crate::store::Store::withdraw_all`].

@@ -393,6 +393,7 @@ impl Cluster {
                 let member = Member::at(address);
                 let server = map.at_address(&member.address).map(Arc::clone);
                 let server = server.unwrap_or_else(|| self.start(&member, map.servers.len() + 1));
+                server.node.enters_service();
                 let (map, at) = map.with(Known::new(member, server));
                 forget(&map);
                 map.give(slot, at);
@@ -479,6 +480,12 @@ impl Cluster {
             changed.filter_map(|known| known.server.ear()).for_each(|ear| ear.forget_all());
         }
         self.listen(&map);
+        let was_asked = |known: &Known| {
+            old.servers.iter().any(|former| Arc::ptr_eq(&former.server, &known.server))
+        };
+        for known in map.servers.iter().filter(|known| !was_asked(known)) {
+            known.server.node.enters_service();
+        }
         self.map.store(Arc::new(map));
         self.found.notify_waiters();
         is_new

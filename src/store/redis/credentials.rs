@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::common::Common;
+use super::history::Histories;
 use crate::base::units::Secret;
 use crate::config::{self, StoreTls, reread_secret};
 
@@ -73,6 +74,8 @@ pub(super) struct Credentials {
     pub(super) look: Arc<Notify>,
     /// What goes with them to every server of the store.
     pub(super) common: Arc<Common>,
+    /// What all connections have shown of the histories of their servers.
+    pub(super) histories: Histories,
 }
 
 impl Credentials {
@@ -93,6 +96,7 @@ impl Credentials {
             turn: Semaphore::new(1),
             look: Arc::default(),
             common: Arc::default(),
+            histories: Histories::default(),
         })
     }
 

@@ -42,6 +42,8 @@ pub(super) enum Purpose {
     /// Where the primary is.
     Sentinel,
     Probe,
+    /// Replicas.
+    Wait,
 }
 
 impl fmt::Display for Purpose {
@@ -54,6 +56,7 @@ impl fmt::Display for Purpose {
             Self::Map => "map",
             Self::Sentinel => "sentinel",
             Self::Probe => "probe",
+            Self::Wait => "wait",
         })
     }
 }

@@ -22,13 +22,14 @@ use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::hear::{Heard, hear};
+use super::history;
 use super::link::BACKOFF_MIN;
 use super::node::Node;
 use super::slots::text;
 use crate::config;
-use crate::store::Epoch;
 use crate::store::keys::{Keys, SLOTS, slot};
 use crate::store::known::{KnownEpochs, Mark};
+use crate::store::lineage::{Known, Lineage};
 
 /// Pause between two questions; one of them may be late before the silence is too long.
 const LOOK_PAUSE: Duration = Duration::from_millis(400);
@@ -63,7 +64,7 @@ impl Ear {
     }
 
     /// All of these, if all are known now.
-    pub(super) fn get(&self, keys: &[String], now: Instant) -> Option<Vec<Epoch>> {
+    pub(super) fn get(&self, keys: &[String], now: Instant) -> Option<Vec<Known>> {
         let kept = self.kept.load();
         let kept = kept.as_ref()?;
         let all_stay = keys.iter().all(|key| kept.has(slot(key.as_bytes())));
@@ -81,8 +82,8 @@ impl Ear {
     }
 
     /// See [`KnownEpochs::learn`].
-    pub(super) fn learn(&self, mark: Mark, keys: &[String], epochs: &[Epoch]) {
-        self.known.learn(mark, keys, epochs);
+    pub(super) fn learn(&self, mark: Mark, keys: &[String], read: impl Iterator<Item = Known>) {
+        self.known.learn(mark, keys, read);
     }
 
     /// See [`KnownEpochs::forget`].
@@ -217,7 +218,7 @@ impl Listener {
     async fn listen(&self, heard: &Arc<Heard>) -> Result<(), ConnectError> {
         let patience = self.settings.connect_timeout;
         let attempt = tokio::time::timeout(patience, self.connect(heard)).await;
-        let connection = attempt.map_err(|_| ConnectError::Timeout)??;
+        let (connection, lineage) = attempt.map_err(|_| ConnectError::Timeout)??;
         let mut has_begun = false;
         loop {
             let asked = Instant::now();
@@ -234,7 +235,7 @@ impl Listener {
             let serves = ear.confirm(kept, asked);
             if serves && !has_begun {
                 has_begun = true;
-                ear.known.begin(heard.number, &heard.closed, asked);
+                ear.known.begin((heard.number, lineage), &heard.closed, asked);
                 tracing::info!(server = self.node.name(), "changes of epochs are followed");
             }
             drop(ear);
@@ -245,7 +246,7 @@ impl Listener {
         }
     }
 
-    async fn connect(&self, heard: &Arc<Heard>) -> Result<Connection, ConnectError> {
+    async fn connect(&self, heard: &Arc<Heard>) -> Result<(Connection, Lineage), ConnectError> {
         let known = self.ear.upgrade().map(|ear| Arc::downgrade(&ear.known)).unwrap_or_default();
         let heard = Arc::clone(heard);
         let (settings, node, material) = (&self.settings, &*self.node, &self.credentials.now());
@@ -255,7 +256,9 @@ impl Listener {
         tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX");
         tracking.arg(Keys::new(&settings.prefix).cache_epochs());
         connection.run(&tracking).await?;
-        Ok(connection)
+        let told = history::ask(&connection, settings, node.otherwise()).await?;
+        // Nothing is known of what a replica has, until it takes over.
+        Ok((connection, told.lineage().ok_or(ConnectError::Replica)?))
     }
 }
 

@@ -8,16 +8,17 @@ use tokio::time::Instant;
 use super::cluster::Cluster;
 use super::ear::Ear;
 use super::map::Map;
-use crate::store::Epoch;
+use crate::store::CachedReply;
 use crate::store::keys::slot;
 use crate::store::known::Mark;
+use crate::store::lineage::Known;
 
 /// Moments of servers, before they are asked.
 pub(super) type Marks = Vec<(Arc<Ear>, Mark)>;
 
 impl Cluster {
     /// All of these, if all are known now.
-    pub(super) fn known_epochs(&self, keys: &[String], now: Instant) -> Option<Vec<Epoch>> {
+    pub(super) fn known_epochs(&self, keys: &[String], now: Instant) -> Option<Vec<Known>> {
         let map = self.map.load();
         let mut all = Vec::with_capacity(keys.len());
         for together in by_server(&map, keys) {
@@ -53,12 +54,12 @@ impl Cluster {
 
     /// Keeps what was read since these moments, of each server unless something changed there
     /// since. What lies elsewhere now was not read where it lies.
-    pub(super) fn learn_epochs(&self, marks: &Marks, keys: &[String], epochs: &[Epoch]) {
+    pub(super) fn learn_epochs(&self, marks: &Marks, keys: &[String], read: &CachedReply) {
         let map = self.map.load();
-        let mut rest = epochs;
+        let mut read_here = 0;
         for together in by_server(&map, keys) {
-            let Some((own, others)) = rest.split_at_checked(together.len()) else { return };
-            rest = others;
+            let own = read.each().skip(read_here).take(together.len());
+            read_here += together.len();
             let ear = together.first().and_then(|key| ear(&map, key));
             let mark = marks
                 .iter()

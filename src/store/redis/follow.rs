@@ -6,8 +6,8 @@
 //! a blocking read waits for the next entry, for `BLOCK_TIME` at most, and wakes the next look.
 //! Whatever happens to the stream or to Redis, what is in the set stays until it ends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::Pipeline;
@@ -17,10 +17,10 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::Purpose;
 use super::link::BACKOFF_MIN;
-use super::stream::{End, Look, Place};
+use super::stream::{End, Look, Place, Told};
 use super::topology::Topology;
 use crate::store::keys::Keys;
-use crate::store::revoked::{Notice, Revoked};
+use crate::store::revoked::{Known, Notice, Revoked};
 use crate::store::{News, RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
@@ -46,9 +46,15 @@ pub(super) struct Follower {
     connected: AtomicBool,
     /// Whether it was said that the set is incomplete.
     complained: AtomicBool,
+    /// How many there are: most requests meet none.
+    count: AtomicUsize,
     keys: Keys,
     /// How long anything may be revoked: `admin.revocation_ttl`, longer than any token lives.
-    lifetime: Duration,
+    pub(super) lifetime: Duration,
+    /// The set of gateways, and this one's name in it.
+    pub(super) member: OnceLock<(String, String)>,
+    /// How many revocations were written again.
+    pub(super) republished: AtomicU64,
     /// Who is told of entries.
     news: Arc<News>,
 }
@@ -66,8 +72,11 @@ impl Follower {
             revoked: RwLock::new(Revoked::new(settings.revocations)),
             connected: AtomicBool::new(false),
             complained: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
             keys: Keys::new(&settings.prefix),
             lifetime,
+            member: OnceLock::new(),
+            republished: AtomicU64::new(0),
             news: Arc::clone(news),
         });
         tokio::spawn(supervise(Arc::downgrade(&follower), Arc::clone(topology)));
@@ -81,6 +90,29 @@ impl Follower {
         max_stale: Duration,
     ) -> Option<RevocationStatus> {
         self.read().recall(revocation, now_s(), Instant::now(), max_stale)
+    }
+
+    /// Adds what this node knows to what Redis says, which may have lost it: whoever is revoked by
+    /// one of the two is revoked.
+    pub(super) fn add_to(&self, status: &mut RevocationStatus, revocation: RevocationKeys<'_>) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let known = self.read().known(revocation, now_s());
+        status.listed |= known.listed;
+        status.not_before = status.not_before.max(known.not_before);
+    }
+
+    /// This node itself has told the others of this.
+    pub(super) fn note(&self, told: Told<'_>) {
+        let mut revoked = self.write();
+        revoked.apply(told.notice(), now_s());
+        self.count.store(revoked.len(), Ordering::Relaxed);
+    }
+
+    /// All that holds now.
+    pub(super) fn known(&self) -> Vec<Known> {
+        self.read().all(now_s())
     }
 
     /// See [`crate::store::Store::followed`].
@@ -107,6 +139,7 @@ impl Follower {
                 None => tracing::debug!("an entry of the stream of revocations names no key"),
             }
         }
+        self.count.store(revoked.len(), Ordering::Relaxed);
         let end = place.advance(look);
         if let End::Missed { older_than } = end {
             revoked.lacks_until(older_than.saturating_add(self.lifetime.as_secs()));
@@ -239,6 +272,6 @@ enum Fault {
 }
 
 /// The wall clock in Unix seconds.
-fn now_s() -> u64 {
+pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

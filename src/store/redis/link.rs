@@ -20,6 +20,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::{Call, Purpose, user};
 use super::expect::{self, Seal};
+use super::history::{self, Shown};
 use super::mismatch;
 use super::misses::Misses;
 use super::node::Node;
@@ -28,9 +29,11 @@ use super::reply::server_error;
 use super::rung::{Cause, PROBE_PAUSE};
 use super::says::{Condition, ENDED_BY_A_CONNECTION};
 use super::scripts::Scripts;
+use super::signature;
 use super::tally::Place;
 use crate::config;
 use crate::store::StoreError;
+use crate::store::lineage::Lineage;
 
 /// First pause between connection attempts; it doubles up to `store.reconnect_backoff`.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
@@ -82,6 +85,11 @@ impl Link {
     /// The connection, if there is one.
     pub(super) fn get(&self) -> Option<Arc<Published>> {
         self.slot.get()
+    }
+
+    /// Of which history the answers are, as far as it is known.
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.get()?.shown.get()
     }
 
     /// Whether there is a connection.
@@ -161,7 +169,13 @@ impl Link {
         match tokio::time::timeout_at(deadline, sent).await {
             Ok(Ok(replies)) => {
                 place.answered(Instant::now() + self.half > deadline);
-                self.unseal(&published, seal, pipeline, replies)
+                let mut replies = self.unseal(&published, seal, pipeline, replies)?;
+                match published.shown.get() {
+                    Some(lineage) => signature::sign(lineage, pipeline, &mut replies),
+                    None if self.node.is_reader() => {}
+                    None => self.node.doubt.notify_one(),
+                }
+                Ok(replies)
             }
             Ok(Err(error)) => {
                 place.failed();
@@ -316,6 +330,7 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
                 strong.found.notify_waiters();
                 strong.node.is_found();
                 let mut changes = strong.node.credentials.changes();
+                let mut renewals = strong.node.renewals.subscribe();
                 drop(strong);
                 let since = Instant::now();
                 loop {
@@ -324,6 +339,9 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
                         changed = changes.changed() => match (changed, link.upgrade()) {
                             (Ok(()), Some(link)) => renew(&link, &settings).await,
                             _ => return,
+                        },
+                        Ok(()) = renewals.changed() => if let Some(link) = link.upgrade() {
+                            replace_old(&link, &settings).await;
                         },
                     }
                 }
@@ -453,6 +471,16 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
     }
 }
 
+/// The server has another history than when the connection was made, which is replaced therefore.
+/// Where that fails the next look at the history asks for it again.
+async fn replace_old(link: &Arc<Link>, settings: &config::Store) {
+    if link.get().is_some_and(|published| published.shown.is_over())
+        && let Ok(published) = connect(link, settings).await
+    {
+        publish(link, &published);
+    }
+}
+
 /// One attempt, within `store.connect_timeout`, that ends with a probe: the scripts are loaded
 /// before the first request can ask for them.
 async fn connect(
@@ -494,6 +522,9 @@ async fn connect(
         if node.is_reader() {
             connection.run(&redis::cmd("READONLY")).await?;
         }
+        let told = history::ask(&connection, settings, node.otherwise()).await?;
+        node.hear(&told);
+        let shown = Shown::of(told.lineage());
         let mut probe = redis::pipe();
         for script in link.scripts.named() {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code);
@@ -507,7 +538,7 @@ async fn connect(
             says.is_over(condition);
         }
         let (misses, closed) = (Misses::default(), Arc::clone(&closed));
-        Ok(Arc::new(Published { connection, material, misses, closed }))
+        Ok(Arc::new(Published { connection, material, misses, shown, closed }))
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,

@@ -14,6 +14,7 @@ mod certificates;
 mod claims;
 mod cluster;
 mod common;
+mod confirm;
 mod connect_error;
 mod connection;
 mod credentials;
@@ -29,7 +30,10 @@ mod finding;
 mod findings;
 mod follow;
 mod hear;
+mod history;
+mod history_watch;
 mod index;
+mod journal;
 mod lanes;
 mod link;
 mod looking;
@@ -41,6 +45,7 @@ mod part;
 mod published;
 mod pulse;
 mod renewal;
+mod repair;
 mod reply;
 mod resp;
 mod rights;
@@ -54,6 +59,7 @@ mod sentinel;
 mod sentinels;
 mod server;
 mod sessions;
+mod signature;
 mod slots;
 mod state;
 mod stream;
@@ -62,7 +68,8 @@ mod topology;
 mod torn;
 mod track;
 
-use std::sync::atomic::AtomicBool;
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -78,7 +85,9 @@ pub use self::tally::Asked;
 
 use self::cut::Cut;
 use self::follow::Follower;
+use self::journal::Journal;
 use self::part::Part;
+use self::repair::FOLLOWS;
 use self::reply::server_error;
 use self::stream::{Told, millis};
 use self::topology::Topology;
@@ -100,6 +109,10 @@ pub struct RedisStore {
     /// Who hears of changed epochs.
     tracker: OnceLock<Tracker>,
     news: Arc<News>,
+    /// What is still to be told, where the stream lies apart from what it tells of.
+    journal: Option<Arc<Journal>>,
+    /// How often replicas did not have all in time.
+    unconfirmed: AtomicU64,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
 }
@@ -115,8 +128,11 @@ impl RedisStore {
             tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
         }
         tokio::spawn(selftest_follow::follow(Arc::downgrade(&topology)));
+        let journal = topology.is_spread().then(|| Journal::start(&topology));
         Self {
             topology,
+            journal,
+            unconfirmed: AtomicU64::new(0),
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
             news: Arc::default(),
@@ -158,9 +174,17 @@ impl RedisStore {
     ) -> Result<u32, StoreError> {
         let now_ms = self.now_ms();
         let since_ms = now_ms.saturating_sub(millis(remembered));
-        let mut pipeline = Pipeline::with_capacity(5);
+        let mut pipeline = Pipeline::with_capacity(6);
+        let mut name = Cow::Borrowed(name);
+        if let Some(follower) = self.follower.get() {
+            // It may have been there under its plain name before.
+            pipeline.cmd("ZREM").arg(gateways).arg(&*name);
+            name = Cow::Owned([&*name, FOLLOWS].concat());
+            let member = || (gateways.to_owned(), name.clone().into_owned());
+            follower.member.get_or_init(member);
+        }
         pipeline.cmd("ZREMRANGEBYSCORE").arg(gateways).arg("-inf").arg(since_ms);
-        pipeline.cmd("ZADD").arg(gateways).arg(now_ms).arg(name);
+        pipeline.cmd("ZADD").arg(gateways).arg(now_ms).arg(&*name);
         pipeline.cmd("PEXPIRE").arg(gateways).arg(3 * millis(remembered));
         pipeline.cmd("ZCARD").arg(gateways);
         match self.run_all(&mut pipeline).await?.pop() {
@@ -255,8 +279,25 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let config::Store { prefix, revocations, .. } = &self.topology.settings;
         let stream = Keys::new(prefix).revocations();
-        let changes = stream::write(&stream, *revocations, changes, told, stream_ttl);
-        self.topology.transact(changes).await
+        let write = |changes| stream::write(&stream, *revocations, changes, told, stream_ttl);
+        let replies = match &self.journal {
+            None => self.topology.transact(write(changes)).await?,
+            Some(journal) => {
+                // The key is in force before anybody is told of it.
+                let replies = self.topology.transact(changes).await?;
+                let tell = write(Vec::new());
+                if let Err(error) = self.topology.transact(tell.clone()).await {
+                    journal.add(told.key(), tell);
+                    return Err(error);
+                }
+                journal.forget(told.key());
+                replies
+            }
+        };
+        if let Some(follower) = self.follower.get() {
+            follower.note(told);
+        }
+        Ok(replies)
     }
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
@@ -266,8 +307,13 @@ impl RedisStore {
         let is_followed = config.routes.values().any(|route| lasts(route) && route.auth.is_some());
         if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
-            let start = || Follower::start(&self.topology, lifetime, &self.news);
-            self.follower.get_or_init(start);
+            self.follower.get_or_init(|| {
+                let changes = self.topology.credentials.histories.changes();
+                let follower = Follower::start(&self.topology, lifetime, &self.news);
+                let topology = Arc::clone(&self.topology);
+                tokio::spawn(repair::keep(Arc::downgrade(&follower), topology, changes));
+                follower
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 //! question. While a server is open, no connection to it is in service, except where it said itself
 //! that it will serve on them again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::breaker::Breaker;
 use super::connect_error::ConnectError;
 use super::credentials::Credentials;
+use super::history::{Otherwise, Told};
 use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::rung::{Cause, Change, Counts, Rung};
@@ -45,6 +46,12 @@ pub(super) struct Node {
     is_unreachable: AtomicBool,
     /// Whether it is settled that Redis speaks as it is spoken to.
     is_understood: AtomicBool,
+    /// How many replicas it said that it has.
+    replicas: AtomicU32,
+    /// Wakes who asks it for its history.
+    pub(super) doubt: Arc<Notify>,
+    /// Tells that connections are to be replaced because it has another one.
+    pub(super) renewals: watch::Sender<u64>,
 }
 
 impl Node {
@@ -66,6 +73,9 @@ impl Node {
             is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
+            replicas: AtomicU32::new(0),
+            doubt: Arc::default(),
+            renewals: watch::Sender::new(0),
         }
     }
 
@@ -229,6 +239,58 @@ impl Node {
             }
             Rung::Healthy | Rung::Recovering => tracing::info!(server, "the store: {change}"),
         }
+    }
+
+    /// Which of its connections stand.
+    fn published(&self) -> Vec<Arc<Published>> {
+        self.slots().iter().filter_map(|slot| slot.get()).collect()
+    }
+
+    /// By what name its history is known: that of one of several servers, each of which has a part
+    /// of the data; of others one at a time has everything.
+    pub(super) fn share_name(&self) -> &str {
+        self.name.as_deref().filter(|_| self.is_in_cluster).unwrap_or_default()
+    }
+
+    /// What stands in for the id of its history.
+    pub(super) fn otherwise(&self) -> Otherwise {
+        if self.is_in_cluster {
+            return Otherwise::Nothing;
+        }
+        // It was lost, and nobody has reached it since.
+        let was_seen = self.credentials.histories.source().is_some();
+        Otherwise::Key { is_new: was_seen && self.slots().iter().all(|slot| !slot.is_taken()) }
+    }
+
+    /// A connection has shown the history that it has now.
+    pub(super) fn hear(&self, told: &Told) {
+        self.replicas.store(told.replicas, Ordering::Relaxed);
+        match told.lineage() {
+            Some(lineage) => {
+                self.credentials.histories.hear(self.share_name(), told);
+                let published = self.published();
+                // All of them: the same server answers on each.
+                let over = published.iter().filter(|it| !it.shown.is_now(lineage)).count();
+                if over > 0 {
+                    self.renewals.send_modify(|renewals| *renewals += 1);
+                }
+            }
+            // Whoever may write is somebody else.
+            None if !self.is_in_cluster => self.give_all_up(Cause::Refused("READONLY")),
+            None => self.published().iter().for_each(|it| it.shown.doubt()),
+        }
+    }
+
+    /// It is asked from now on, and may have become a primary just now: what it said of its history
+    /// before says nothing of what it answers.
+    pub(super) fn enters_service(&self) {
+        self.published().iter().for_each(|it| it.shown.doubt());
+        self.doubt.notify_one();
+    }
+
+    /// How many replicas it has.
+    pub(super) fn replicas(&self) -> u32 {
+        self.replicas.load(Ordering::Relaxed)
     }
 
     /// Returns once the server has said that it is a replica.

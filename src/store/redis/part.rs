@@ -11,6 +11,7 @@ use redis::{Pipeline, Value};
 use super::call::{changes, start, take_call, variants_call};
 use super::reply::{entry, unexpected, value};
 use super::scripts::Scripts;
+use super::signature::unsigned;
 use super::topology::put_transaction;
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::sessions::ENDS;
@@ -320,11 +321,9 @@ impl<'a> Part<'a> {
             Self::Leases(asked) => {
                 join_leases(answers, leases(next(), asked.keys.len()));
             }
-            Self::Epochs(_) => join(&mut answers.cached, epochs(next()), |known, more| {
-                known.epochs.extend(more.epochs);
-                // The last one is the path's.
-                known.path_epoch = more.path_epoch;
-            }),
+            Self::Epochs(keys) => {
+                join(&mut answers.cached, epochs(next(), keys.len()), CachedReply::join);
+            }
             Self::Entry(asked) => {
                 let holder = asked.lock.map(|wanted| match next() {
                     // Nobody had it.
@@ -445,10 +444,11 @@ fn plain_session(text: Value, ttl_ms: &Value) -> Reply<Option<SessionReply>> {
     Ok(Some(SessionReply { value: SessionValue::Text(text.into()), ttl }))
 }
 
-fn epochs(reply: Value) -> Reply<CachedReply> {
-    let Value::Array(epochs) = reply else { return Err(unexpected(&reply)) };
-    let epochs: Vec<Option<Bytes>> = epochs.into_iter().map(value).collect();
-    Ok(CachedReply::of_epochs(&epochs))
+/// Epochs without a lineage are as good as no answer.
+pub(super) fn epochs(reply: Value, expected: usize) -> Reply<CachedReply> {
+    let (epochs, lineage) = unsigned(reply, expected)?;
+    let lineage = lineage.ok_or(StoreError::Unavailable)?;
+    Ok(CachedReply::of_epochs(&epochs).mixed(lineage))
 }
 
 fn session(reply: Value) -> Reply<Option<SessionReply>> {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::credentials::Material;
+use super::history::Shown;
 use super::misses::Misses;
 use super::tally::Tally;
 
@@ -19,6 +20,8 @@ pub(super) struct Published {
     /// What it was made with.
     pub(super) material: Arc<Material>,
     pub(super) misses: Misses,
+    /// Of which history its answers are.
+    pub(super) shown: Shown,
     /// Set when the connection is closed, also while nobody asks.
     pub(super) closed: Arc<AtomicBool>,
 }

@@ -100,12 +100,13 @@ const SENTINEL_COMMANDS: [&str; 7] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 54] = [
+pub(super) const RIGHTS: [Right; 56] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
+    right("role", &[Connections], "ROLE"),
     right("time", &[Connections, Limits, Sessions], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates], "EVAL $script 0"),
@@ -146,6 +147,7 @@ pub(super) const RIGHTS: [Right; 54] = [
     right("del", &[Revocation], "DEL $stream"),
     right("del", &[Sessions], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
+    right("wait", &[Revocation, Sessions, ApiKeys, Cache], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),

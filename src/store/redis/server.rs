@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::ear::Ear;
 use super::eviction;
+use super::history_watch;
 use super::lanes::Lanes;
 use super::link::{self, Link};
 use super::node::Node;
@@ -49,6 +50,8 @@ impl Server {
         tokio::spawn(link::keep_time(Arc::downgrade(&home)));
         tokio::spawn(pulse::watch(Arc::downgrade(&home), settings.clone()));
         tokio::spawn(eviction::watch(Arc::downgrade(&home), Arc::clone(&node.says)));
+        let doubt = Arc::clone(&node.doubt);
+        tokio::spawn(history_watch::watch(Arc::downgrade(&home), settings.clone(), doubt));
         let joined = (0..SHARDS).map(|_| OnceLock::new()).collect();
         Self { node, home, joined, lanes, ear: ArcSwapOption::empty() }
     }

@@ -7,6 +7,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::store::Revocation;
 use crate::store::keys::{REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
+use crate::store::revoked::Notice;
 
 /// Most entries of one look.
 pub(super) const PAGE_MAX: usize = 1000;
@@ -71,6 +72,21 @@ impl<'a> Told<'a> {
     pub(super) fn of(revocation: &Revocation<'a>, now: u64) -> Self {
         let until = now.saturating_add(revocation.ttl.as_secs()).saturating_add(1);
         Self { key: revocation.key, not_before: revocation.not_before, until }
+    }
+
+    /// One that was told before, and holds until then (Unix seconds).
+    pub(super) fn again(key: &'a str, not_before: Option<i64>, until: u64) -> Self {
+        Self { key, not_before, until }
+    }
+
+    /// The same for this node's own set.
+    pub(super) fn notice(&self) -> Notice {
+        Notice::of(self.key, self.not_before, self.until)
+    }
+
+    /// What it is about.
+    pub(super) fn key(&self) -> &'a str {
+        self.key
     }
 
     /// The end of one.

@@ -18,6 +18,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
+use super::history::{self, Told};
 use super::looking;
 use super::node::Node;
 use super::reply::server_error;
@@ -31,6 +32,7 @@ use super::stream::executed;
 use super::torn;
 use crate::config::{self, StoreUrl};
 use crate::store::keys::slot;
+use crate::store::lineage::Lineage;
 use crate::store::{Reply, StoreError};
 
 /// See the module.
@@ -284,6 +286,16 @@ impl Topology {
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
         let server = self.owner(key).ok_or(ConnectError::Timeout)?;
+        self.dial_to(&server, purpose, on_push).await
+    }
+
+    /// The same to a server.
+    pub(super) async fn dial_to(
+        &self,
+        server: &Server,
+        purpose: Purpose,
+        on_push: impl FnMut(PushInfo) + Send + 'static,
+    ) -> Result<Connection, ConnectError> {
         let (settings, node) = (&self.settings, &*server.node);
         let material = &self.credentials.now();
         let attempt = Call { settings, node, material, purpose }.dial(on_push);
@@ -308,6 +320,29 @@ impl Topology {
         })
     }
 
+    /// Whether `key` lies on that server of several.
+    pub(super) fn lies_on(&self, key: &str, server: &str) -> bool {
+        !self.is_spread() || self.owner(key).is_some_and(|it| it.node.share_name() == server)
+    }
+
+    /// What the server says of its history that was dialled for `key`.
+    ///
+    /// # Errors
+    /// The connection failed, or another server has the key by now.
+    pub(super) async fn history(
+        &self,
+        key: &str,
+        connection: &Connection,
+    ) -> Result<Told, ConnectError> {
+        let server = self.owner(key).ok_or(ConnectError::Timeout)?;
+        Ok(history::ask(connection, &self.settings, server.node.otherwise()).await?)
+    }
+
+    /// Of which history an answer about `key` would be now, as far as that is known.
+    pub(super) fn lineage(&self, key: &str) -> Option<Lineage> {
+        self.owner(key)?.link().lineage()
+    }
+
     /// A reply about `key` had an impossible form: what comes next on that connection may be
     /// somebody else's, so it is given up.
     pub(super) fn distrust(&self, key: &str) -> StoreError {
@@ -316,6 +351,26 @@ impl Topology {
             server.node.says.note(Condition::ForeignReply);
         }
         StoreError::Unavailable
+    }
+
+    /// Who has these keys, each server once.
+    pub(super) fn owners(&self, keys: &[String]) -> Vec<Arc<Server>> {
+        let mut owners: Vec<Arc<Server>> = Vec::with_capacity(1);
+        for owner in keys.iter().filter_map(|key| self.owner(key)) {
+            if !owners.iter().any(|known| Arc::ptr_eq(known, &owner)) {
+                owners.push(owner);
+            }
+        }
+        owners
+    }
+
+    /// Every server that has keys.
+    pub(super) fn all(&self) -> Vec<Arc<Server>> {
+        match &self.servers {
+            Servers::One(server) => vec![Arc::clone(server)],
+            Servers::Sentinel(sentinels) => sentinels.current().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.primaries(),
+        }
     }
 
     fn owner(&self, key: &str) -> Option<Arc<Server>> {

@@ -1,14 +1,14 @@
 //! Hears of changed epochs on a connection of its own (`CLIENT TRACKING ... BCAST`), so that this
 //! node may know epochs without asking. No request ever waits for it.
 //!
-//! What the server pushes comes in order and before the answer to a later PING: an answered PING
-//! says that everything before it was heard. When the connection is lost, all is forgotten at once.
+//! What the server pushes comes in order and before the answer to a later ROLE: a primary's says
+//! that everything before it was heard. When the connection is lost, all is forgotten at once.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::PushInfo;
+use redis::{PushInfo, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,11 +20,12 @@ use super::ears::Marks;
 use super::hear::{Heard, hear};
 use super::link::BACKOFF_MIN;
 use super::topology::Topology;
-use crate::store::Epoch;
+use crate::store::CachedReply;
 use crate::store::keys::Keys;
 use crate::store::known::{self, KnownEpochs};
+use crate::store::lineage::{Known, Lineage};
 
-/// Pause between two PINGs; some of them may be late before the silence is too long.
+/// Pause between two questions; some of them may be late before the silence is too long.
 const PING_PAUSE: Duration = Duration::from_millis(250);
 
 /// What is known of epochs without asking.
@@ -57,7 +58,7 @@ impl Tracker {
         Self::One(known)
     }
 
-    pub(super) fn get(&self, keys: &[String]) -> Option<Vec<Epoch>> {
+    pub(super) fn get(&self, keys: &[String]) -> Option<Vec<Known>> {
         match self {
             Self::One(known) => known.get(keys, Instant::now()),
             Self::Cluster(cluster) => cluster.known_epochs(keys, Instant::now()),
@@ -79,11 +80,11 @@ impl Tracker {
         }
     }
 
-    pub(super) fn learn(&self, mark: Mark, keys: &[String], epochs: &[Epoch]) {
+    pub(super) fn learn(&self, mark: Mark, keys: &[String], read: &CachedReply) {
         match (self, mark) {
-            (Self::One(known), Mark::One(mark)) => known.learn(mark, keys, epochs),
+            (Self::One(known), Mark::One(mark)) => known.learn(mark, keys, read.each()),
             (Self::Cluster(cluster), Mark::Each(marks)) => {
-                cluster.learn_epochs(&marks, keys, epochs);
+                cluster.learn_epochs(&marks, keys, read);
             }
             _ => {}
         }
@@ -104,9 +105,12 @@ async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     for number in 0.. {
         let ear = Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
         let mut moves = topology.moves();
+        let mut changes = topology.credentials.histories.changes();
         let ended = tokio::select! {
             ended = listen(&known, &ear, &topology) => ended,
             () = moves.next() => Ok(()),
+            // What it told, and what it goes on to tell, is of another history.
+            Some(_) = changes.next() => Ok(()),
         };
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
@@ -142,19 +146,20 @@ async fn listen(
     let patience = topology.settings.connect_timeout;
     let at = Instant::now();
     let attempt = connect(known, ear, topology);
-    let connection =
+    let (connection, lineage) =
         tokio::time::timeout(patience, attempt).await.map_err(|_| ConnectError::Timeout)??;
     let Some(table) = known.upgrade() else { return Ok(()) };
-    table.begin(ear.number, &ear.closed, at);
+    table.begin((ear.number, lineage), &ear.closed, at);
     drop(table);
     tracing::info!("changes of epochs are followed");
     loop {
         let sent = Instant::now();
-        let ping = redis::cmd("PING");
-        let answered = tokio::time::timeout(patience, connection.run(&ping)).await;
+        // One that is a replica by now would go on to answer, and tell of changes late.
+        let role = redis::cmd("ROLE");
+        let answered = tokio::time::timeout(patience, connection.run(&role)).await;
         let Some(table) = known.upgrade() else { return Ok(()) };
         match answered {
-            Ok(Ok(_)) => table.heard(sent),
+            Ok(Ok(role)) if is_primary(&role) => table.heard(sent),
             _ => return Ok(()),
         }
         drop(table);
@@ -169,13 +174,21 @@ async fn connect(
     known: &Weak<KnownEpochs>,
     ear: &Arc<Heard>,
     topology: &Topology,
-) -> Result<Connection, ConnectError> {
+) -> Result<(Connection, Lineage), ConnectError> {
     let (known, heard_by) = (Weak::clone(known), Arc::clone(ear));
     let on_push = move |push: PushInfo| hear(&known, &heard_by, &push);
-    let epochs = Keys::new(&topology.settings.prefix).cache_epochs();
-    let connection = topology.dial(&epochs, Purpose::Epochs, on_push).await?;
+    let keys = Keys::new(&topology.settings.prefix);
+    let (epochs, base) = (keys.cache_epochs(), keys.cache_base());
+    let connection = topology.dial(&base, Purpose::Epochs, on_push).await?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(epochs);
     connection.run(&tracking).await?;
-    Ok(connection)
+    let told = topology.history(&base, &connection).await?;
+    Ok((connection, told.lineage().ok_or(ConnectError::Replica)?))
+}
+
+/// Whether the answer to ROLE is a primary's.
+fn is_primary(role: &Value) -> bool {
+    let Value::Array(parts) = role else { return false };
+    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master")
 }

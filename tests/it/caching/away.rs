@@ -4,6 +4,8 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::time::Instant;
+
 use super::{Gate, ROUTES, asking, counting_writes, is_hit};
 use crate::support::{
     Client, Gateway, Redis, Reply, Session, TcpProxy, Upstream, eventually, response,
@@ -263,7 +265,7 @@ fn nobody_is_waited_for_soon_after_an_outage() {
         eventually("the first gateway asks", || seen() == 1);
         proxy.refuse();
         store_is(&second, false);
-        let noted = std::time::Instant::now();
+        let noted = Instant::now();
         assert!(!is_hit(&Client::get(second.public, "/noted").send()));
         proxy.pass();
         store_is(&second, true);

@@ -28,7 +28,8 @@ fn epoch_on(cluster: &RedisCluster, server: usize) -> String {
 }
 
 fn known(store: &Store, keys: &[&str]) -> Option<Vec<Epoch>> {
-    store.known_epochs(&words(keys))
+    let known = store.known_epochs(&words(keys))?;
+    Some(known.into_iter().map(|it| it.epoch).collect())
 }
 
 /// Waits until `holds`.

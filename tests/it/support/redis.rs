@@ -187,6 +187,22 @@ impl Redis {
         answer.expect("an answer")
     }
 
+    /// Has it follow another one, and waits until it has all.
+    pub(crate) fn follow(&self, primary: &Self) {
+        let port = primary.address().port().to_string();
+        assert_eq!(self.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+        eventually("the replica has all", || {
+            primary.cli(&["INFO", "replication"]).contains("state=online")
+                && self.cli(&["ROLE"]).contains("connected")
+        });
+    }
+
+    /// No replica receives anything from it any more.
+    pub(crate) fn stop_replication(&self) {
+        assert_eq!(self.cli(&["ACL", "SETUSER", "default", "-psync", "-sync"]), "OK");
+        self.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
     /// Kills it, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

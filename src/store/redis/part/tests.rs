@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use redis::Arg;
 
+use super::super::signature::sign_values;
 use super::*;
 use crate::store::keys::{Keys, slot};
+use crate::store::lineage::Lineage;
 use crate::store::{
     Cached, ConcurrencyLimit, HeldLock, Mode, RevocationKeys, WantedLock, Window, WindowSet,
 };
@@ -145,6 +147,12 @@ fn text(text: &[u8]) -> Value {
     Value::BulkString(text.to_vec())
 }
 
+/// Epochs as a connection hands them on.
+fn signed(mut epochs: Vec<Value>) -> Value {
+    sign_values(Lineage::of("id"), &mut epochs);
+    Value::Array(epochs)
+}
+
 /// A reply for each command of a part.
 fn replies(part: &Part<'_>) -> Vec<Value> {
     match part {
@@ -162,7 +170,7 @@ fn replies(part: &Part<'_>) -> Vec<Value> {
         Part::End(_) => vec![Value::Nil],
         Part::Charges(_) => vec![text(&[[1; 7].as_slice(), &[0; 56]].concat())],
         Part::Leases(_) => vec![Value::Array(vec![Value::Int(1), Value::Int(0), Value::Int(3)])],
-        Part::Epochs(_) => vec![Value::Array(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
+        Part::Epochs(_) => vec![signed(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
         Part::Entry(_) => vec![Value::Nil, Value::Array(vec![text(b"accept"), Value::Nil])],
     }
 }
@@ -219,8 +227,8 @@ fn parts_that_are_cut_add_up_to_the_same_answer() {
             Part::Leases(Leases { keys: &leases.keys[1..], limits: &leases.limits[1..], ..leases }),
             Value::Array(vec![Value::Int(1), Value::Int(6)]),
         ),
-        (Part::Epochs(&asked.epochs[..2]), Value::Array(vec![text(&[7; 16]), Value::Nil])),
-        (Part::Epochs(&asked.epochs[2..]), Value::Array(vec![text(&[9; 16])])),
+        (Part::Epochs(&asked.epochs[..2]), signed(vec![text(&[7; 16]), Value::Nil])),
+        (Part::Epochs(&asked.epochs[2..]), signed(vec![text(&[9; 16])])),
     ];
     let mut answers = Answers::default();
     for (part, reply) in parts {
@@ -233,8 +241,11 @@ fn parts_that_are_cut_add_up_to_the_same_answer() {
     assert_ne!(charges.windows[0], charges.windows[1]);
     let leases = answers.leases.unwrap().unwrap();
     assert_eq!((leases.allowed, leases.held), (true, vec![5, 6]));
-    let whole = epochs(Value::Array(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])]));
-    assert_eq!(answers.cached, Some(whole));
+    let whole = epochs(signed(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])]), 3).unwrap();
+    let cut = answers.cached.unwrap().unwrap();
+    assert_eq!((cut.epochs, cut.path_epoch), (whole.epochs, whole.path_epoch));
+    let unsigned = Value::Array(vec![text(&[7; 16])]);
+    assert_eq!(epochs(unsigned, 1), Err(StoreError::Unavailable), "of which history?");
 }
 
 #[test]
