@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::reply::{Fault, Reply, json as reply_json, parse};
 use super::{api_keys, query};
@@ -206,6 +207,7 @@ async fn end_sessions(gateway: &Gateway, sub: &str) -> Result<usize, Fault> {
     let running = gateway.running();
     let keys = &running.plan.keys;
     let ended = gateway.store.end_sessions(&keys.sessions_of(sub), &keys.session_families()).await;
+    gateway.sessions.end_all(Instant::now());
     ended.map_err(|error| Fault::Problem {
         status: StatusCode::SERVICE_UNAVAILABLE,
         code: "log_out_incomplete",

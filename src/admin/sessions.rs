@@ -8,6 +8,7 @@ use http::header::IF_MATCH;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::reply::{Fault, Reply, json as reply_json, not_allowed};
 use super::{query, revocations};
@@ -16,7 +17,9 @@ use crate::config;
 use crate::runtime::{Gateway, Running};
 use crate::session::{ID_BYTES_MAX, Terms, object};
 use crate::store::keys::Keys;
-use crate::store::{Ending, Questions, SessionKey, SessionListed, SessionValue, SessionWrite};
+use crate::store::{
+    Ending, Questions, SessionKey, SessionKeys, SessionListed, SessionValue, SessionWrite,
+};
 
 /// What a path names.
 enum Named {
@@ -122,11 +125,18 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
         most: settings.max_per_user,
         only_over: wishes.only_over,
     };
-    let written = gateway.store.write_session(&write).await?.ok_or_else(|| Fault::Problem {
+    let written = gateway.store.write_session(&write).await;
+    // Also where the store may have done it and could not say so.
+    gateway.sessions.end(&write.keys.session, Instant::now());
+    let written = written?.ok_or_else(|| Fault::Problem {
         status: StatusCode::PRECONDITION_FAILED,
         code: "session_missing",
         detail: "There is no session of this id to write over: it has ended.".to_owned(),
     })?;
+    for part in &written.ended {
+        let ended = SessionKeys::of_part(&write.families, part);
+        gateway.sessions.end(&ended.session, Instant::now());
+    }
     let status = if written.replaced { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({ "id": id, "expires_in_seconds": ttl.as_secs(), "ended": written.ended });
     Ok(reply_json(status, &body))
@@ -134,7 +144,9 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
 
 async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let keys = gateway.running().plan.keys.listed_session(id);
-    if gateway.store.end_session(&keys, &Keys::session_part(id)).await? {
+    let ended = gateway.store.end_session(&keys, &Keys::session_part(id)).await;
+    gateway.sessions.end(&keys.session, Instant::now());
+    if ended? {
         Ok(reply_json(StatusCode::OK, &json!({ "id": id, "ended": true })))
     } else {
         Err(no_session())

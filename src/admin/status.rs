@@ -45,6 +45,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "near_cache_bytes": gateway.cache.state().near_bytes,
+            "near_session_bytes": gateway.sessions.bytes(),
             "cache": cache(gateway),
         }),
     )

@@ -56,6 +56,8 @@ pub struct Store {
     pub memory_cache_bytes: u64,
     /// Most bytes of cached responses in this node's memory.
     pub near_cache_bytes: u64,
+    /// Most bytes of sessions in this node's memory.
+    pub near_session_bytes: u64,
     /// Most bytes of responses that are kept while they pass, all together.
     pub fill_bytes: u64,
     /// Most bytes of responses that wait to be written.
@@ -122,6 +124,8 @@ pub struct OnOutage {
     pub limits: LimitOutage,
     /// Session unknown; `Allow` is written `without`.
     pub session: Outage,
+    /// How old a session may be, as this node read it last, to be used; zero: none is kept.
+    pub session_max_stale: Duration,
     /// How many gateways share the limits at least, for `LimitOutage::Local`.
     pub nodes: u32,
     /// Whether the store is told afterwards what was counted in its place.
@@ -186,6 +190,7 @@ impl Default for Store {
             memory_epochs: 1_000_000,
             memory_cache_bytes: 256 * MIB,
             near_cache_bytes: 32 * MIB,
+            near_session_bytes: 32 * MIB,
             fill_bytes: 256 * MIB,
             backlog_bytes: 64 * MIB,
             cache_wait: Duration::from_secs(2),
@@ -279,6 +284,7 @@ impl Default for OnOutage {
             revocation_max_stale: Duration::ZERO,
             limits: LimitOutage::Local,
             session: Outage::Refuse,
+            session_max_stale: Duration::ZERO,
             nodes: 1,
             reconcile: true,
         }
@@ -323,6 +329,11 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         near_cache_bytes: store.or(
             "near_cache_bytes",
             default.near_cache_bytes,
+            size(0..=1024 * GIB),
+        ),
+        near_session_bytes: store.or(
+            "near_session_bytes",
+            default.near_session_bytes,
             size(0..=1024 * GIB),
         ),
         fill_bytes: store.or("fill_bytes", default.fill_bytes, size(MIB..=1024 * GIB)),
@@ -402,7 +413,6 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
         ("refuse", LimitOutage::Refuse),
     ];
     let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
-    outage.not_built("session_max_stale", "sessions would be unknown in an outage");
     outage.not_built("idempotency", "no Idempotency-Key would be looked at");
     // The only behaviour there is: the key exists so that the file can say it.
     outage.get("cache", choice(&[("bypass", ())]));
@@ -415,6 +425,11 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
         ),
         limits: outage.or("limits", default.limits, choice(&limits)),
         session: outage.or("session", default.session, choice(&session)),
+        session_max_stale: outage.or(
+            "session_max_stale",
+            default.session_max_stale,
+            duration_or_zero,
+        ),
         nodes: outage.or("nodes", default.nodes, count(1..=65_535)),
         reconcile: outage.or("reconcile", default.reconcile, flag),
     }

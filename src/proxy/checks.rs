@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use http::request::Parts;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
@@ -53,6 +54,8 @@ pub(super) struct Checks<'a, 'h> {
     session: Option<SessionKeys>,
     /// Whether it is there, as far as the store has said.
     has_session: bool,
+    /// When the session was asked for, where what is said of it is kept.
+    session_asked: Option<Instant>,
     /// The id of the session that the request names, and whether limits count by it: only while
     /// the store has it.
     named: Option<String>,
@@ -96,6 +99,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             guard: None,
             session: None,
             has_session: false,
+            session_asked: None,
             named: None,
             counts_session: false,
             cached: None,
@@ -203,7 +207,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }),
             session: self.session.as_ref().zip(route.session.as_ref()).map(|(keys, policy)| {
                 let end = policy.asks_end().then_some(&*keys.end);
-                let ttl = policy.renews() && peek.is_none();
+                let ttl = (policy.renews() || self.session_asked.is_some()) && peek.is_none();
                 SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
@@ -220,6 +224,10 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// What must the store tell us? One round trip, whatever the route asks for. `away` says that
     /// the store has just not answered this request, which does not wait for it twice.
     pub(super) async fn ask(&mut self, away: Option<StoreError>, record: &mut Record) {
+        let keeps = !self.request.plan().on_outage.session_max_stale.is_zero();
+        if keeps && self.session.is_some() && self.mode == Mode::Charge {
+            self.session_asked = Some(Instant::now());
+        }
         self.answers = match (away, self.mode) {
             // Rare: boxed.
             (Some(error), _) => {
@@ -266,6 +274,9 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// The store has answered: a slot that it gave or refused comes no more, and it is known whom
     /// the limits by session count.
     async fn on_reply(&mut self, record: &mut Record) {
+        if let (Some(keys), Some(asked)) = (&self.session, self.session_asked) {
+            without_store::keep_session(self.request.gateway(), keys, &self.answers, asked);
+        }
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
             lookup.on_reply(&self.request.gateway().cache, reply);
         }
@@ -503,12 +514,16 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// The session for the upstream, whose life is prolonged where that is due.
     fn attach(&mut self) -> Result<Fields, NoSession> {
-        let found = (self.answers.session.take(), self.answers.session_end.take());
+        let mut found = (self.answers.session.take(), self.answers.session_end.take());
+        let (gateway, keys) = (self.request.gateway(), self.session.as_ref());
+        let max_stale = self.request.plan().on_outage.session_max_stale;
+        let is_recalled = without_store::recall_session(gateway, keys, &mut found.0, max_stale);
         self.has_session = !matches!(found.0, None | Some(Ok(None)));
         let policy = self.request.route.session.as_ref();
         let session = session::attach(policy, found, SystemTime::now())?;
-        if self.mode == Mode::Charge {
-            self.request.gateway().renew(self.session.as_ref(), session.renew);
+        // A store that is away renews nothing.
+        if self.mode == Mode::Charge && !is_recalled {
+            gateway.renew(keys, session.renew);
         }
         Ok(session.headers)
     }

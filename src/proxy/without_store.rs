@@ -3,9 +3,14 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::base::facts::Identity;
 use crate::runtime::Gateway;
-use crate::store::{Answers, Questions, Reply, RevocationKeys, RevocationStatus, StoreError};
+use crate::store::{
+    Answers, Questions, Reply, RevocationKeys, RevocationStatus, SessionKeys, SessionReply,
+    StoreError,
+};
 
 /// Asks the stores beside the main one, which has just not answered this request: it does not wait
 /// for that one twice.
@@ -47,4 +52,34 @@ pub(super) fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
         not_before: identity.not_before_key.as_deref(),
         record: identity.record_key(),
     }
+}
+
+/// Keeps what the store said of a session that was asked for at `asked`.
+pub(super) fn keep_session(
+    gateway: &Gateway,
+    keys: &SessionKeys,
+    answers: &Answers,
+    asked: Instant,
+) {
+    if let Some(Ok(found)) = &answers.session {
+        gateway.sessions.note(&keys.session, found.as_ref(), asked, Instant::now());
+    }
+}
+
+/// Puts a session as this node last read it, less than `max_stale` ago, in the place of what the
+/// store said, where that is away. True when there is one.
+pub(super) fn recall_session(
+    gateway: &Gateway,
+    keys: Option<&SessionKeys>,
+    said: &mut Option<Reply<Option<SessionReply>>>,
+    max_stale: Duration,
+) -> bool {
+    // An answer that cannot be used is no outage.
+    let Some(Err(StoreError::Unavailable | StoreError::Timeout)) = said else { return false };
+    let known = keys.and_then(|it| gateway.sessions.recall(&it.session, max_stale, Instant::now()));
+    let is_known = known.is_some();
+    if is_known {
+        *said = Some(Ok(known));
+    }
+    is_known
 }

@@ -25,6 +25,7 @@ use crate::observe::{
     Format, LimitMeter, Metrics, Now, Observer, RevocationState, RouteMeter, Snapshot,
 };
 use crate::plan::{Plan, Route};
+use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::tls;
 use crate::tunnel::End;
@@ -56,6 +57,8 @@ pub struct Gateway {
     pub observer: Observer,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
+    /// Sessions as they were read last.
+    pub sessions: Copies,
     /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
     draining: AtomicBool,
@@ -97,6 +100,7 @@ impl Gateway {
         let auth = Authenticator::new(&store, metrics);
         let limits = Limiter::open(settings, &store, metrics, &background);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
+        let sessions = Copies::new(settings.near_session_bytes);
         let running = Running::new(plan, None, (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -106,6 +110,7 @@ impl Gateway {
             limits,
             observer,
             cache,
+            sessions,
             tunnels: Arc::default(),
             draining: AtomicBool::new(false),
             background,

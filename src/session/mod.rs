@@ -1,6 +1,7 @@
 //! The application's session: found by a claim, a cookie or a header, read with the other
 //! questions, attached for the upstream.
 
+mod copies;
 mod no_session;
 mod terms;
 
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+pub use self::copies::Copies;
 pub use self::no_session::NoSession;
 pub use self::terms::Terms;
 

@@ -1,5 +1,6 @@
 //! The application's session, written into Redis by the application, on its way to the upstream.
 
+mod copies;
 mod operated;
 mod timeouts;
 

@@ -282,7 +282,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),
     ("[log]", "sample = '1%'", "leave a line"),
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),
-    ("[store.on_outage]", "session_max_stale = '5m'", "unknown in an outage"),
     ("[upstreams.u]", "balance = 'ewma'", "\"p2c\""),
     ("[upstreams.u]", "servers = ['srv+http://a']", "by host and port"),
     ("[routes.r]", "compress = true", "as they come"),
