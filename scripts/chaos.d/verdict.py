@@ -247,7 +247,8 @@ class Judge:
             for message, n in messages.items():
                 if n > self.row.changes:
                     return f"log of gateway {name}: {n} x {message[:70]}"
-            if self.row.lasting and not messages and not changes and name not in self.h.exempt:
+            has_opened = any(change[2] == "open" for change in changes)
+            if self.row.lasting and not messages and not has_opened and name not in self.h.exempt:
                 return f"the log of gateway {name} says nothing"
             missing = [word for word in self.row.says if word not in self.h.whole_logs[name]]
             if missing and name not in self.h.exempt:

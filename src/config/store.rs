@@ -315,6 +315,7 @@ impl Default for OnOutage {
     }
 }
 
+const TIB: u64 = 1024 * GIB;
 /// Most servers that `redis-cluster://` names.
 const CLUSTER_SEEDS_MAX: usize = 64;
 
@@ -345,15 +346,11 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
             default.memory_cache_bytes,
             size(MIB..=1024 * GIB),
         ),
-        near_cache_bytes: store.or(
-            "near_cache_bytes",
-            default.near_cache_bytes,
-            size(0..=1024 * GIB),
-        ),
+        near_cache_bytes: store.or("near_cache_bytes", default.near_cache_bytes, size(0..=TIB)),
         near_session_bytes: store.or(
             "near_session_bytes",
             default.near_session_bytes,
-            size(0..=1024 * GIB),
+            size(0..=TIB),
         ),
         fill_bytes: store.or("fill_bytes", default.fill_bytes, size(MIB..=1024 * GIB)),
         backlog_bytes: store.or("backlog_bytes", default.backlog_bytes, size(MIB..=1024 * GIB)),

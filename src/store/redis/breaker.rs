@@ -42,6 +42,11 @@ impl Breaker {
         self.most() == 0
     }
 
+    /// Whether the server was open and must show by probes that it serves.
+    pub(super) fn wants_probes(&self) -> bool {
+        self.lock().wants_probes()
+    }
+
     /// The server is not to be asked any more, if `is_so` still holds when nobody else changes
     /// anything.
     pub(super) fn fail(&self, cause: Cause, is_so: impl FnOnce() -> bool) -> Option<Change> {
@@ -113,7 +118,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_bound_follows_the_rung() {
         let breaker = Breaker::new(5);
-        assert!(breaker.is_open(), "it was not reached yet");
+        assert!(breaker.is_open() && !breaker.wants_probes(), "it was not reached yet");
         let mut is_put = false;
         assert!(breaker.probe(|| is_put = true).0 && is_put);
         assert_eq!(breaker.most(), 5);
@@ -121,7 +126,8 @@ mod tests {
         assert_eq!((breaker.most(), breaker.standing().0), (2, Rung::Slow));
         assert_eq!(breaker.fail(Cause::Lost, || false), None, "another one stands");
         assert_eq!(breaker.most(), 2);
-        assert!(breaker.fail(Cause::Lost, || true).is_some());
+        assert!(!breaker.wants_probes() && breaker.fail(Cause::Lost, || true).is_some());
+        assert!(breaker.wants_probes());
         for is_asked in [false, false, true] {
             advance(Duration::from_millis(50)).await;
             let mut is_put = false;

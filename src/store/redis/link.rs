@@ -381,28 +381,33 @@ fn publish(link: &Link, published: &Arc<Published>) -> bool {
     is_asked
 }
 
-/// Puts a connection into service when the server was asked often enough. To connect was the first
-/// time.
+/// Puts a connection into service: at once, or where the server was open, when it was asked often
+/// enough. That it lets itself be connected to does not count then.
 async fn enter(
     link: &Weak<Link>,
     settings: &config::Store,
     published: &Arc<Published>,
 ) -> Result<(), ConnectError> {
-    let mut is_good = true;
+    let strong = || link.upgrade().ok_or(ConnectError::Timeout);
+    let first = strong()?;
+    if !first.node.breaker.wants_probes() && publish(&first, published) {
+        return Ok(());
+    }
+    drop(first);
     loop {
-        let gone = || ConnectError::Timeout;
-        if is_good && publish(&*link.upgrade().ok_or_else(gone)?, published) {
-            return Ok(());
-        }
-        // Whoever ends the link does not wait for a server that is slow for long.
-        tokio::time::sleep(if is_good { PROBE_PAUSE } else { PROBE_PAUSE_MAX }).await;
-        let link = link.upgrade().ok_or_else(gone)?;
+        let link = strong()?;
         let answer = probe(&link, settings, published).await;
-        is_good = matches!(answer, Ok(true));
+        let is_good = matches!(answer, Ok(true));
         if !is_good {
             link.node.breaker.fail_probe();
         }
         answer?;
+        if is_good && publish(&link, published) {
+            return Ok(());
+        }
+        // Whoever ends the link does not wait for a server that is slow for long.
+        drop(link);
+        tokio::time::sleep(if is_good { PROBE_PAUSE } else { PROBE_PAUSE_MAX }).await;
     }
 }
 

@@ -210,6 +210,12 @@ impl Ladder {
         (self.since, self.cause)
     }
 
+    /// Whether it takes probes until the server is asked again. One that was not reached yet is
+    /// asked when it is.
+    pub(super) fn wants_probes(&self) -> bool {
+        self.rung == Rung::Open && self.cause != Cause::New
+    }
+
     /// The server is not to be asked any more.
     pub(super) fn fail(&mut self, now: Duration, cause: Cause) -> Option<Change> {
         self.probes = 0;

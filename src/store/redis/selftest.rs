@@ -78,7 +78,8 @@ pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
 }
 
 /// The same of the server at `address`, which answers, and of its sentinels where the look is not
-/// in short.
+/// in short. Which process it is comes with it, where this user may know. Nothing is looked at
+/// where that is `former`.
 ///
 /// # Errors
 /// It does not answer any more.
@@ -86,16 +87,21 @@ pub(super) async fn of_server(
     settings: &config::Store,
     address: &StoreUrl,
     depth: Depth,
-) -> Result<Report, ConnectError> {
+    former: Option<&str>,
+) -> Result<(Option<String>, Option<Report>), ConnectError> {
     let own = config::Store { url: address.clone(), ..settings.clone() };
     let mut look = Look::new(&own, depth);
     look.is_in_cluster = matches!(settings.url, StoreUrl::Cluster { .. });
+    let run_id = look.run_id().await?;
+    if former.is_some() && former == run_id.as_deref() {
+        return Ok((run_id, None));
+    }
     if let (StoreUrl::Sentinel { sentinels, primary }, Depth::Whole) = (&settings.url, depth) {
         look.checks.insert("sentinel");
         look.findings = selftest_sentinels::find(settings, sentinels, primary).await.1;
     }
     look.take().await?;
-    Ok(Report { checks: look.checks, findings: look.findings })
+    Ok((run_id, Some(Report { checks: look.checks, findings: look.findings })))
 }
 
 impl<'a> Look<'a> {
@@ -144,6 +150,15 @@ impl<'a> Look<'a> {
         let call = Call { settings, node, material, purpose: Purpose::Probe }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, call).await;
         dialled.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// Which process it is. Nothing where this user may not know.
+    async fn run_id(&self) -> Result<Option<String>, ConnectError> {
+        let connection = self.dial(|_| {}).await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("INFO").arg("server");
+        let info = self.send(&connection, &pipeline).await?.pop().unwrap_or_default();
+        Ok(redis::from_redis_value::<InfoDict>(info).ok().and_then(|info| info.get("run_id")))
     }
 
     /// What is the matter, and what to do.

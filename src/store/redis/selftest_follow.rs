@@ -5,10 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::InfoDict;
-
 use super::finding::Finding;
-use super::link::Link;
 use super::published::Published;
 use super::selftest::{self, Depth};
 use super::server::Server;
@@ -39,28 +36,29 @@ pub(super) async fn follow(topology: Weak<Topology>) {
             if known.and_then(|at| met.get(at)).is_some_and(is_same) {
                 continue;
             }
-            let run_id = run_id(server.home(), &topology.settings.connect_timeout).await;
-            let is_new = known.and_then(|at| met.get(at)).is_none_or(|it| it.run_id != run_id);
+            let former = known.map(|at| met.swap_remove(at)).and_then(|met| met.run_id);
             // One that does not answer is met again.
-            if is_new && !look(&topology, &server, depth).await {
-                continue;
-            }
+            let Some(run_id) = look(&topology, &server, depth, former).await else { continue };
             depth = Depth::Short;
-            if let Some(at) = known {
-                met.swap_remove(at);
-            }
             let (server, published) = (Arc::downgrade(&server), Arc::downgrade(&published));
             met.push(Met { server, published, run_id });
         }
     }
 }
 
-/// False when the server did not answer.
-async fn look(topology: &Topology, server: &Server, depth: Depth) -> bool {
+/// Looks at a server unless it is the process that it was before. Which one it is now, where this
+/// user may know; nothing when the server did not answer.
+async fn look(
+    topology: &Topology,
+    server: &Server,
+    depth: Depth,
+    former: Option<String>,
+) -> Option<Option<String>> {
     let address = server.node.address();
     let depth = if topology.is_spread() { Depth::Short } else { depth };
-    let report = selftest::of_server(&topology.settings, address, depth).await;
-    let Ok(report) = report else { return false };
+    let look = selftest::of_server(&topology.settings, address, depth, former.as_deref());
+    let (run_id, report) = look.await.ok()?;
+    let Some(report) = report else { return Some(run_id) };
     let name = server.node.state(true).name;
     let new = topology.credentials.common.found().take(&name, report);
     for Finding { is_fatal, check, seen, suffers, remedy } in new {
@@ -68,14 +66,5 @@ async fn look(topology: &Topology, server: &Server, depth: Depth) -> bool {
         let server = topology.is_spread().then_some(&name);
         tracing::warn!(check, suffers, remedy, server, "Redis {kind}: {seen}");
     }
-    true
-}
-
-/// Which process it is. Nothing where this user may not know.
-async fn run_id(link: &Link, patience: &Duration) -> Option<String> {
-    let published = link.get()?;
-    let mut command = redis::cmd("INFO");
-    command.arg("server");
-    let info = tokio::time::timeout(*patience, published.connection.run(&command)).await;
-    redis::from_redis_value::<InfoDict>(info.ok()?.ok()?).ok()?.get("run_id")
+    Some(run_id)
 }
