@@ -315,19 +315,22 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         cache_compression: store.or("cache_compression", default.cache_compression, compression),
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
+        on_outage: store.section("on_outage", read_on_outage),
+        ..against_losses(store)
+    }
+}
+
+/// What there is against losses of replication, and defaults beside it.
+fn against_losses(store: &mut Section<'_>) -> Store {
+    let default = Store::default();
+    let rate = count(1..=1_000_000);
+    let journal = count(1..=1_000_000);
+    Store {
         revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
         replica_timeout: store.or("replica_timeout", default.replica_timeout, duration_or_zero),
-        revocation_journal: store.or(
-            "revocation_journal",
-            default.revocation_journal,
-            count(1..=1_000_000),
-        ),
-        republish_per_second: store.or(
-            "republish_per_second",
-            default.republish_per_second,
-            count(1..=1_000_000),
-        ),
-        on_outage: store.section("on_outage", read_on_outage),
+        revocation_journal: store.or("revocation_journal", default.revocation_journal, journal),
+        republish_per_second: store.or("republish_per_second", default.republish_per_second, rate),
+        ..default
     }
 }
 
