@@ -333,6 +333,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
     let address = store.or_env("url", (default.url.clone(), false), url);
     let default = read_reach(store, address, default);
+    let default = against_losses(store, default);
     let main = Store {
         prefix: store.or("prefix", default.prefix, prefix),
         cache_wait: store.or("cache_wait", default.cache_wait, duration),
@@ -357,18 +358,6 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         cache_compression: store.or("cache_compression", default.cache_compression, compression),
         cache_epochs: store.or("cache_epochs", default.cache_epochs, choice(&cache_epochs)),
         known_epochs: store.or("known_epochs", default.known_epochs, count(1..=100_000_000)),
-        revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
-        replica_timeout: store.or("replica_timeout", default.replica_timeout, duration_or_zero),
-        revocation_journal: store.or(
-            "revocation_journal",
-            default.revocation_journal,
-            count(1..=1_000_000),
-        ),
-        republish_per_second: store.or(
-            "republish_per_second",
-            default.republish_per_second,
-            count(1..=1_000_000),
-        ),
         on_outage: store.section("on_outage", read_on_outage),
         ..default
     };
@@ -377,6 +366,19 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
     let (cache, limits) =
         (separate("cache", StoreUse::Cache), separate("limits", StoreUse::Limits));
     Store { cache, limits, ..main }
+}
+
+/// What there is against losses of replication, beside what `default` says.
+fn against_losses(store: &mut Section<'_>, default: Store) -> Store {
+    let rate = count(1..=1_000_000);
+    let journal = count(1..=1_000_000);
+    Store {
+        revocations: store.or("revocations", default.revocations, count(1..=10_000_000)),
+        replica_timeout: store.or("replica_timeout", default.replica_timeout, duration_or_zero),
+        revocation_journal: store.or("revocation_journal", default.revocation_journal, journal),
+        republish_per_second: store.or("republish_per_second", default.republish_per_second, rate),
+        ..default
+    }
 }
 
 /// Reads the table of a use. Who its Redis is and who the gateway is there, `url` and what belongs

@@ -444,10 +444,11 @@ fn plain_session(text: Value, ttl_ms: &Value) -> Reply<Option<SessionReply>> {
     Ok(Some(SessionReply { value: SessionValue::Text(text.into()), ttl }))
 }
 
-/// Epochs without a lineage are as good as no answer.
+/// Epochs without a lineage are as good as an answer that came too late: what else was asked was
+/// done, and a lock that was taken is given back.
 pub(super) fn epochs(reply: Value, expected: usize) -> Reply<CachedReply> {
     let (epochs, lineage) = unsigned(reply, expected)?;
-    let lineage = lineage.ok_or(StoreError::Unavailable)?;
+    let lineage = lineage.ok_or(StoreError::Timeout)?;
     Ok(CachedReply::of_epochs(&epochs).mixed(lineage))
 }
 

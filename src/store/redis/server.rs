@@ -91,11 +91,16 @@ impl Server {
         self.joined[lane].get()
     }
 
-    /// What the current thread asks on.
+    /// What the current thread asks on: its own connection, else what no thread owns, else any that
+    /// stands. What was begun on one that is back must not fail because another one is not yet.
     pub(super) fn link(&self) -> &Arc<Link> {
         match self.own() {
-            Some(own) if own.is_up() || !self.home.is_up() => own,
-            _ => &self.home,
+            Some(own) if own.is_up() => own,
+            _ if self.home.is_up() => &self.home,
+            own => {
+                let up = self.joined.iter().filter_map(OnceLock::get).find(|link| link.is_up());
+                up.or(own).unwrap_or(&self.home)
+            }
         }
     }
 

@@ -245,7 +245,7 @@ fn parts_that_are_cut_add_up_to_the_same_answer() {
     let cut = answers.cached.unwrap().unwrap();
     assert_eq!((cut.epochs, cut.path_epoch), (whole.epochs, whole.path_epoch));
     let unsigned = Value::Array(vec![text(&[7; 16])]);
-    assert_eq!(epochs(unsigned, 1), Err(StoreError::Unavailable), "of which history?");
+    assert_eq!(epochs(unsigned, 1), Err(StoreError::Timeout), "of which history?");
 }
 
 #[test]
