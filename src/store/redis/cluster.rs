@@ -392,8 +392,10 @@ impl Cluster {
             None => {
                 let member = Member::at(address);
                 let server = map.at_address(&member.address).map(Arc::clone);
+                if let Some(replica) = &server {
+                    replica.node.enters_service();
+                }
                 let server = server.unwrap_or_else(|| self.start(&member, map.servers.len() + 1));
-                server.node.enters_service();
                 let (map, at) = map.with(Known::new(member, server));
                 forget(&map);
                 map.give(slot, at);
@@ -480,10 +482,11 @@ impl Cluster {
             changed.filter_map(|known| known.server.ear()).for_each(|ear| ear.forget_all());
         }
         self.listen(&map);
-        let was_asked = |known: &Known| {
-            old.servers.iter().any(|former| Arc::ptr_eq(&former.server, &known.server))
+        // Of one that was not known at all, nothing was believed.
+        let was_replica = |known: &&Known| {
+            old.replicas.iter().any(|former| Arc::ptr_eq(&former.server, &known.server))
         };
-        for known in map.servers.iter().filter(|known| !was_asked(known)) {
+        for known in map.servers.iter().filter(was_replica) {
             known.server.node.enters_service();
         }
         self.map.store(Arc::new(map));
