@@ -1,6 +1,7 @@
 """User instructions per request, counted by callgrind, beside figures kept in the repository.
 
 usage: scripts/bench cost                     build, count, compare with scripts/bench.d/cost.json
+       scripts/bench cost --masters 3         the same over a Redis Cluster of three masters
        scripts/bench cost --update            the same, and keep these figures from now on
        scripts/bench cost --scenario api,miss
        scripts/bench cost --functions api     what costs most in one scenario, per function
@@ -68,6 +69,8 @@ def options(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default=",".join(SCENARIOS), metavar="NAMES")
     parser.add_argument("--requests", type=int, default=2000, help="requests counted (2000)")
+    parser.add_argument("--masters", type=int, default=0, metavar="N",
+                        help="over a Redis Cluster of so many masters")
     parser.add_argument("--update", action="store_true", help="keep the figures of this run")
     parser.add_argument("--functions", metavar="NAME", help="list one scenario's functions")
     parser.add_argument("--than", metavar="BINARY", help="another build, for --functions")
@@ -235,14 +238,14 @@ def check_programs():
     harness.need("redis-server", "redis-server")
 
 
-def start(children, binary, origin, redis):
+def start(children, binary, origin, store):
     """Runs the gateway under callgrind: (process, its port)."""
     gateway, admin = harness.free_ports(2)
     secret = base64.urlsafe_b64encode(harness.SECRET.encode()).rstrip(b"=").decode()
     keys = {"keys": [{"kty": "oct", "alg": "HS256", "k": secret}]}
     (children.folder / "jwks.json").write_text(json.dumps(keys))
     config = (FILES / "cost.toml").read_text()
-    for place, value in {"GATEWAY": gateway, "ADMIN": admin, "REDIS": redis, "ORIGIN": origin.port,
+    for place, value in {"GATEWAY": gateway, "ADMIN": admin, "STORE": store, "ORIGIN": origin.port,
                          "DIR": children.folder}.items():
         config = config.replace(f"@{place}@", str(value))
     path = children.folder / "gateway.toml"
@@ -282,15 +285,22 @@ def instructions(path):
 
 def count(o, children, binary, keep):
     """Counts each scenario: {name: instructions per request}. Profiles go to the folder `keep`."""
-    origin, redis = Origin(), harness.free_ports(1)[0]
-    server = harness.start_redis(children, redis)
+    origin = Origin()
+    if o.masters:
+        servers, ports = harness.start_cluster(children, o.masters)
+        store = "redis-cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    else:
+        ports = harness.free_ports(1)
+        servers = [harness.start_redis(children, ports[0])]
+        store = f"redis://127.0.0.1:{ports[0]}"
     tokens = []
     for n in range(USERS):
         user = {"sub": f"user-{n}", "sid": f"session-{n}", "jti": f"token-{n}"}
         tokens.append(harness.token(iss="bench", aud="bench", **user))
         session = {"userId": n, "email": f"user{n}@example.com", "role": "user"}
-        harness.redis_command(redis, "SET", f"app:session:session-{n}", json.dumps(session))
-    child, port = start(children, binary, origin, redis)
+        key = f"app:session:session-{n}"
+        harness.cluster_command(ports, "SET", key, json.dumps(session))
+    child, port = start(children, binary, origin, store)
     profile, figures = Profile(children, child), {}
     for name in o.scenario:
         print(f"counting {name}", file=sys.stderr, flush=True)
@@ -322,7 +332,8 @@ def count(o, children, binary, keep):
         shutil.copy(path, keep / name)
         client.close()
     children.end(child)
-    children.end(server)
+    for server in servers:
+        children.end(server)
     origin.close()
     return figures
 
@@ -412,6 +423,8 @@ def main(arguments):
     dearer = compare(figures, kept)
     if o.json:
         pathlib.Path(o.json).write_text(json.dumps(figures, indent=2) + "\n")
+    if o.masters:
+        return 0  # what is kept is of one Redis
     if o.update:
         KEPT.write_text(json.dumps({**kept, **figures}, indent=2) + "\n")
         return 0

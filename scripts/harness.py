@@ -162,13 +162,42 @@ def start_gateway(children, binary, config, port, name="gateway"):
     return child
 
 
-def start_redis(children, port, name="redis"):
+def start_redis(children, port, name="redis", *more):
     """Runs a redis-server that keeps nothing on disk, and waits for its listener."""
     child = children.start(name, [
         "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-        "--dir", children.folder])
+        "--dir", children.folder, *more])
     wait_open(child, port, "redis-server")
     return child
+
+
+def start_cluster(children, masters, seconds=15):
+    """Runs a Redis Cluster without replicas: its processes and ports."""
+    ports, buses = free_ports(masters), free_ports(masters)
+    servers = [start_redis(children, port, f"redis-{port}", "--cluster-enabled", "yes",
+                           "--cluster-config-file", f"nodes-{port}", "--cluster-port", bus)
+               for port, bus in zip(ports, buses)]
+    for n, port in enumerate(ports):
+        first, last = 16384 * n // masters, 16384 * (n + 1) // masters - 1
+        redis_command(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
+        redis_command(port, "CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+        redis_command(port, "CLUSTER", "MEET", "127.0.0.1", ports[0], buses[0])
+    end = time.monotonic() + seconds
+    # The first key says "OK" once all slots have somebody.
+    while any(redis_command(port, "SET", "of:nobody", 1)[:12] == "-CLUSTERDOWN" for port in ports):
+        if time.monotonic() > end:
+            stop(f"the Redis Cluster was not whole within {seconds} s")
+        time.sleep(0.05)
+    return servers, ports
+
+
+def cluster_command(ports, *parts):
+    """The same as redis_command, by whichever server of a cluster takes it."""
+    for port in ports:
+        reply = redis_command(port, *parts)
+        if not reply.startswith("-MOVED"):
+            return reply
+    return reply
 
 
 def redis_command(port, *parts, timeout=2):

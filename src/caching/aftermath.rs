@@ -40,12 +40,12 @@ impl Aftermath {
         }
     }
 
-    /// The store did not answer.
-    pub(super) fn note(&self, error: &StoreError) {
+    /// The store did not answer. `is_away`: nor would it answer another question.
+    pub(super) fn note(&self, error: &StoreError, is_away: bool) {
         let pause = match error {
-            StoreError::Unavailable | StoreError::NotServing(_) => self.after_absence,
-            // One late answer is no absence.
-            StoreError::Timeout | StoreError::Refused(_) | StoreError::Full(_) => Duration::ZERO,
+            StoreError::Unavailable | StoreError::NotServing(_) if is_away => self.after_absence,
+            // One late answer is no absence, nor is one question too many, or one server of many.
+            _ => Duration::ZERO,
         };
         for (until, pause) in [(&self.entries_ms, pause), (&self.leases_ms, LEASE)] {
             until.fetch_max(millis(self.opened.elapsed() + pause), Ordering::Relaxed);
@@ -85,15 +85,21 @@ mod tests {
         let settings = config::Store::default();
         let aftermath = Aftermath::new(&settings);
         assert!(aftermath.trusts_entries() && aftermath.trusts_leases());
-        for late in [StoreError::Refused(String::new()), StoreError::Timeout] {
-            aftermath.note(&late);
+        let not_serving = StoreError::NotServing(String::new());
+        for (late, is_away) in [
+            (&StoreError::Refused(String::new()), true),
+            (&StoreError::Timeout, true),
+            (&StoreError::Unavailable, false),
+            (&not_serving, false),
+        ] {
+            aftermath.note(late, is_away);
             assert!(aftermath.trusts_entries() && !aftermath.trusts_leases(), "{late}");
         }
         let pause = settings.reconnect_backoff * 2;
-        for away in [StoreError::Unavailable, StoreError::NotServing(String::new())] {
-            aftermath.note(&away);
+        for away in [&StoreError::Unavailable, &not_serving] {
+            aftermath.note(away, true);
             advance(pause - MILLISECOND).await;
-            aftermath.note(&StoreError::Timeout);
+            aftermath.note(&StoreError::Timeout, true);
             assert!(!aftermath.trusts_entries(), "{away}");
             advance(MILLISECOND).await;
             assert!(aftermath.trusts_entries() && !aftermath.trusts_leases(), "{away}");

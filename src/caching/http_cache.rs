@@ -161,8 +161,13 @@ impl HttpCache {
     /// Remembers that the store did not answer.
     pub(super) fn note_outage(&self, answers: &Answers) {
         if let Some(Err(error)) = &answers.cached {
-            self.aftermath.note(error);
+            self.note_failure(error);
         }
+    }
+
+    /// The same of one answer.
+    pub(super) fn note_failure(&self, error: &StoreError) {
+        self.aftermath.note(error, !self.store.is_connected(StoreUse::Cache));
     }
 
     /// The time by which stored responses are dated, in Unix milliseconds: the store's clock, which
@@ -262,10 +267,11 @@ impl HttpCache {
     /// again until the time is over, in which they do.
     async fn purge_in_time(&self, purges: &[Purge]) -> Result<Purged, StoreError> {
         let deadline = Instant::now() + self.timeout;
-        let is_lost_by_this = self.store.is_connected(StoreUse::Cache);
+        let is_away = || !self.store.is_connected(StoreUse::Cache);
+        let was_away = is_away();
         loop {
             let purged = match tokio::time::timeout_at(deadline, self.purge(purges)).await {
-                Ok(Err(error)) if error.is_outage() && is_lost_by_this => Err(error),
+                Ok(Err(error)) if error.is_outage() && !was_away && is_away() => Err(error),
                 Ok(purged) => return purged,
                 Err(_) => Err(StoreError::Timeout),
             };

@@ -77,7 +77,7 @@ impl WriteJob {
             Ok(Remembered::Outdated) => self.route.meter.cache_not_kept("outdated"),
             Ok(Remembered::Overtaken) => self.route.meter.cache_not_kept("overtaken"),
             Err(ref error) => {
-                self.cache.aftermath.note(error);
+                self.cache.note_failure(error);
                 self.route.meter.cache_not_kept("store");
             }
         }

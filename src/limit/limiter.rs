@@ -72,9 +72,12 @@ impl Limiter {
         });
         tokio::spawn(renew_leases(Arc::downgrade(&limiter)));
         tokio::spawn(send_releases(Arc::downgrade(&limiter), Arc::clone(&limiter.releases)));
-        if store.is_shared(StoreUse::Limits) {
+        // Those that share the main store also repair together what it loses.
+        if store.is_shared(StoreUse::Main) || store.is_shared(StoreUse::Limits) {
             let gateways = Keys::new(&settings.prefix).gateways();
             tokio::spawn(announce(Arc::downgrade(&limiter), gateways));
+        }
+        if store.is_shared(StoreUse::Limits) {
             tokio::spawn(reconcile(Arc::downgrade(&limiter)));
         }
         if let Some(changes) = store.lineage_changes() {

@@ -74,7 +74,9 @@ pub(super) fn recall_session(
     max_stale: Duration,
 ) -> bool {
     // An answer that cannot be used is no outage.
-    let Some(Err(StoreError::Unavailable | StoreError::Timeout)) = said else { return false };
+    if !matches!(said, Some(Err(error)) if error.is_outage()) {
+        return false;
+    }
     let known = keys.and_then(|it| gateway.sessions.recall(&it.session, max_stale, Instant::now()));
     let is_known = known.is_some();
     if is_known {

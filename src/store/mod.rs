@@ -179,6 +179,11 @@ impl Store {
     /// or has tunnels that they end.
     /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
     pub fn follow_revocations(&self, config: &Config) {
+        for usage in self.uses() {
+            if let One::Redis(store) = self.used_for(usage) {
+                store.adopt(config.store.on_outage);
+            }
+        }
         match self.main() {
             One::Redis(store) => store.follow_revocations(config),
             One::Memory(_) => {}

@@ -184,7 +184,11 @@ impl Listener {
         for number in 0.. {
             let heard =
                 Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
-            let ended = self.listen(&heard).await;
+            let ended = tokio::select! {
+                ended = self.listen(&heard) => ended,
+                // What it told, and what it goes on to tell, is of another history.
+                () = self.node.renewed() => Ok(()),
+            };
             let Some(ear) = self.ear.upgrade() else { return };
             ear.known.end(number);
             ear.kept.store(None);
@@ -227,6 +231,7 @@ impl Listener {
             let kept = match said {
                 Ok(Ok(kept)) => kept,
                 Ok(Err(error)) if !has_begun => return Err(error),
+                Err(_) if !has_begun => return Err(ConnectError::Timeout),
                 _ => return Ok(()),
             };
             if kept.as_ref().is_some_and(|kept| self.node.id().is_some_and(|id| id != kept.id)) {
@@ -241,7 +246,9 @@ impl Listener {
             drop(ear);
             tokio::select! {
                 () = tokio::time::sleep(LOOK_PAUSE) => {}
-                () = heard.lost.notified() => return Ok(()),
+                () = heard.lost.notified() => {
+                    return if has_begun { Ok(()) } else { Err(ConnectError::Timeout) };
+                }
             }
         }
     }

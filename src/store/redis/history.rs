@@ -262,12 +262,15 @@ impl Histories {
         } else if let Some(at) = told.former.as_ref().and_then(of_id) {
             (Some(at), Some(Loss::FailOver))
         } else {
-            let at = known.iter().position(|it| it.server == server);
+            let at = known.iter().rposition(|it| it.server == server);
             // It takes a new id also some time after its last replica has left: of the same
             // process that goes on with nothing, nothing is lost.
             let is_same = |it: &Known| it.run_id == now.run_id && told.former.is_none();
             (at, at.filter(|at| !known.get(*at).is_some_and(is_same)).map(|_| Loss::Data))
         };
+        // The former one is remembered: where two servers take turns behind one name, to go back to
+        // it is no loss.
+        let at = at.filter(|_| loss != Some(Loss::Data));
         match at.and_then(|at| known.get_mut(at)) {
             Some(place) => *place = now,
             None => {

@@ -45,6 +45,9 @@ const CLOCK_PAUSE: Duration = Duration::from_secs(30);
 const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Within this, at a moment of its own, each connection is replaced by one with new certificates.
 const REPLACED_WITHIN: Duration = Duration::from_secs(2);
+/// Least pause between two replacements of one connection for another history of its server: two
+/// servers behind one name would have them without end.
+const REPLACED_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection must have served for the next one to be made without a pause.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -333,6 +336,8 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
                 let mut renewals = strong.node.renewals.subscribe();
                 drop(strong);
                 let since = Instant::now();
+                // The first one is replaced at once.
+                let mut replaced = since.checked_sub(REPLACED_PAUSE).unwrap_or(since);
                 loop {
                     tokio::select! {
                         () = slot.lost.notified() => break,
@@ -341,7 +346,9 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
                             _ => return,
                         },
                         Ok(()) = renewals.changed() => if let Some(link) = link.upgrade() {
+                            tokio::time::sleep_until(replaced + REPLACED_PAUSE).await;
                             replace_old(&link, &settings).await;
+                            replaced = Instant::now();
                         },
                     }
                 }
@@ -479,10 +486,20 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
 /// The server has another history than when the connection was made, which is replaced therefore.
 /// Where that fails the next look at the history asks for it again.
 async fn replace_old(link: &Arc<Link>, settings: &config::Store) {
-    if link.get().is_some_and(|published| published.shown.is_over())
-        && let Ok(published) = connect(link, settings).await
-    {
-        publish(link, &published);
+    if !link.get().is_some_and(|published| published.shown.is_over()) {
+        return;
+    }
+    match connect(link, settings).await {
+        Ok(published) => drop(publish(link, &published)),
+        Err(error) => {
+            let server = link.node.name();
+            tracing::warn!(
+                %error,
+                server,
+                "Redis has another history, and no connection to it can be made: the cache is not \
+                 used until there is one"
+            );
+        }
     }
 }
 
@@ -574,25 +591,4 @@ pub(super) fn is_replica(hello: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{is_replica, offset_ms};
-    use redis::Value;
-
-    #[test]
-    fn a_replica_is_known_by_its_greeting() {
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let hello = |role: &str| {
-            Value::Map(vec![(text("server"), text("redis")), (text("role"), text(role))])
-        };
-        assert!(is_replica(&hello("replica")) && is_replica(&hello("slave")));
-        assert!(!is_replica(&hello("master")) && !is_replica(&Value::Map(vec![])));
-        assert!(!is_replica(&Value::Okay));
-    }
-
-    #[test]
-    fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {
-        assert_eq!(offset_ms(1_000_000, 1_000_010, 1000, 5999), 0);
-        assert_eq!(offset_ms(1_000_000, 1_000_000, 997, 500_000), -2500);
-        assert_eq!(offset_ms(0, 0, i64::MAX, i64::MAX), i64::MAX);
-    }
-}
+mod tests;

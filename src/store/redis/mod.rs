@@ -300,9 +300,13 @@ impl RedisStore {
         Ok(replies)
     }
 
+    /// What serves in the store's place from now on, for the log.
+    pub fn adopt(&self, on_outage: config::OnOutage) {
+        self.topology.credentials.common.adopt(on_outage);
+    }
+
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
     pub fn follow_revocations(&self, config: &config::Config) {
-        self.topology.credentials.common.adopt(config.store.on_outage);
         let lasts = |route: &config::Route| route.tunnel.is_some() || route.grpc.is_some();
         let is_followed = config.routes.values().any(|route| lasts(route) && route.auth.is_some());
         if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {

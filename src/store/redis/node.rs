@@ -281,6 +281,12 @@ impl Node {
         }
     }
 
+    /// Returns when it shows another history than its connections were made with.
+    pub(super) async fn renewed(&self) {
+        // It fails when nobody is left who could say so, and this is one.
+        let _ = self.renewals.subscribe().changed().await;
+    }
+
     /// It is asked from now on, and may have become a primary just now: what it said of its history
     /// before says nothing of what it answers.
     pub(super) fn enters_service(&self) {

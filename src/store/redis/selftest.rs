@@ -376,7 +376,7 @@ impl<'a> Look<'a> {
                 "replicas",
                 "Redis takes writes also when it is cut off from all of its replicas",
                 "what is written before a fail-over: revocations, limits",
-                "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 10",
+                "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2",
             ));
         }
         Ok(())

@@ -364,6 +364,14 @@ impl Topology {
         owners
     }
 
+    /// Returns when the server of `key` shows another history than its connections were made with.
+    pub(super) async fn renewed(&self, key: &str) {
+        match self.owner(key) {
+            Some(server) => server.node.renewed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Every server that has keys.
     pub(super) fn all(&self) -> Vec<Arc<Server>> {
         match &self.servers {

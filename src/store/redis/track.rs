@@ -102,6 +102,7 @@ impl Tracker {
 async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
+    let base = Keys::new(&topology.settings.prefix).cache_base();
     for number in 0.. {
         let ear = Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
         let mut moves = topology.moves();
@@ -111,6 +112,7 @@ async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
             () = moves.next() => Ok(()),
             // What it told, and what it goes on to tell, is of another history.
             Some(_) = changes.next() => Ok(()),
+            () = topology.renewed(&base) => Ok(()),
         };
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
