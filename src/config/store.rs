@@ -381,9 +381,9 @@ fn against_losses(store: &mut Section<'_>, default: Store) -> Store {
     }
 }
 
-/// Reads the table of a use. Who its Redis is and who the gateway is there, `url` and what belongs
-/// to it, is said in the table itself: a password is never sent to another server than the one
-/// beside which it is written. Everything else is as in `main` where it is left out.
+/// Reads the table of a use. Who its Redis is, who the gateway is there and how it is reached is
+/// said in the table itself: a password is never sent to another server than the one beside which
+/// it is written. Everything else is as in `main` where it is left out.
 fn read_separate(table: &mut Section<'_>, main: &Store, usage: StoreUse) -> Store {
     let address = table.need_env("url", "\"redis://127.0.0.1:6379\"", url);
     let address = address.unwrap_or((StoreUrl::Memory, false));

@@ -60,7 +60,7 @@ struct Build {
 /// What nobody keeps up to date: it is looked up when the metrics are asked for.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Whether the store answers.
+    /// Whether the main store answers.
     pub store_up: bool,
     /// The same for each use of a store, which may have one of its own.
     pub stores_up: [(&'static str, bool); 3],
@@ -226,7 +226,8 @@ impl Metrics {
         r.register("limit_reconciled_units", help, self.limit_reconciled_units.clone());
         let help = "Gateways that share the store, the most of the last 30 looks";
         r.register("gateways_seen", help, self.gateways_seen.clone());
-        r.register("store_up", "Whether the store answers (1) or not (0)", self.store_up.clone());
+        let help = "Whether the main store answers (1) or not (0)";
+        r.register("store_up", help, self.store_up.clone());
         let help = "Whether the store that is used for this answers (1) or not (0)";
         r.register("store_use_up", help, self.store_use_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());

@@ -176,7 +176,7 @@ impl Store {
     }
 
     /// Begins to follow the stream of revocations, if `config` wants to know them during an outage,
-    /// or has tunnels that they end.
+    /// or has tunnels or gRPC calls that they end; and tells each store what serves in its place.
     /// Once begun, it goes on. The embedded store cannot be away, so nobody needs to know.
     pub fn follow_revocations(&self, config: &Config) {
         for usage in self.uses() {

@@ -53,7 +53,8 @@ impl Journal {
             entries.pop_front();
             tracing::warn!(
                 "more revocations wait to be told to gateways than store.revocation_journal; the \
-                 oldest is in force and will not be known during an outage"
+                 oldest is in force and will not be known during an outage\n    help: raise it, \
+                 or repeat the revocation once Redis is whole again"
             );
         }
         let number = entries.back().map_or(0, |last| last.number + 1);
