@@ -2,14 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use futures_util::future::join_all;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
-use super::cut::Cut;
+use super::cut::{Cut, Placed};
 use super::part::{Origin, Part};
-use super::torn::is_torn;
+use super::spread;
 use crate::config::LimitOutage;
 use crate::store::{
     Answers, ChargedAt, Purge, Questions, Release, Reply, RevocationStatus, StoreError,
@@ -92,35 +91,32 @@ impl RedisStore {
         deadline: Instant,
         answers: &mut Answers,
     ) -> Vec<Part<'a>> {
-        let parts = cut.parts(whole, &|key: &str| self.topology.place(key));
-        let mut rest = parts.as_slice();
+        let mut parts = cut.parts(whole, &|key: &str| self.topology.place(key));
         // What is read must be read behind the purges, and servers have no order among them.
-        if let [Part::Purges(keys), others @ ..] = rest {
+        if let Some(Placed { part: Part::Purges(keys), .. }) = parts.first() {
             let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
             answers.settled = self.change_epochs(&purges).await.is_ok();
-            rest = others;
+            parts.remove(0);
         }
-        let all = self.replies_spread(rest, deadline).await;
-        let open = |(part, own): (&Part<'a>, &Reply<Vec<Value>>)| part.next(own.as_ref().ok()?);
-        let next = rest.iter().zip(&all).filter_map(open).collect();
-        let torn = torn(rest, &all);
-        let all = self.key_by_key(rest, all, &torn, deadline).await;
+        let mut replies = self.ask_each(&parts, deadline).await;
+        let next = replies.find(&parts, |_, part, own| part.next(own));
+        let torn = spread::torn(&parts, &mut replies);
+        let mut parts: Vec<Placed<'_>> = parts;
+        if !torn.is_empty() {
+            Box::pin(self.ask_by_key(&mut parts, &mut replies, &torn, deadline)).await;
+        }
+        let refused = replies.find(&parts, |_, part, own| part.has_refused(own).then_some(*part));
+        let now_ms = self.now_ms();
         let (mut taken, mut failed) = (Vec::new(), Vec::new());
-        let refused = |(part, own): &(Part<'_>, Reply<Vec<Value>>)| {
-            own.as_ref().is_ok_and(|own| part.has_refused(own))
-        };
-        let refused: Vec<_> = all.iter().filter(|it| refused(it)).map(|(part, _)| *part).collect();
-        for (part, replies) in all {
-            let place = self.topology.place(part.key());
-            match replies {
+        for (at, &Placed { part, place }) in parts.iter().enumerate() {
+            match replies.to(at, &part) {
                 // One limit that refuses is enough, whatever the others would have said.
                 Ok(own) if part.is_judged_by(&refused) && own.iter().any(is_error) => {
                     part.pass(answers);
                 }
-                Ok(mut own) => {
-                    taken.extend(part.taken_at(&own, place).map(|at| (part, at)));
-                    let from = Origin { now_ms: self.now_ms(), place: Some(place) };
-                    part.read(&mut own, from, answers);
+                Ok(own) => {
+                    taken.extend(part.taken_at(own, place).map(|at| (part, at)));
+                    part.read(own, Origin { now_ms, place: Some(place) }, answers);
                 }
                 Err(_) if part.is_judged_by(&refused) => part.pass(answers),
                 Err(error) => failed.push((part, error)),
@@ -137,40 +133,6 @@ impl RedisStore {
         cut.restore(answers);
         self.give_back(taken, answers).await;
         next
-    }
-
-    /// Asks key by key what no server carried out, because its slot is moving: parts that name one
-    /// key each, in their place.
-    async fn key_by_key<'a>(
-        &self,
-        parts: &[Part<'a>],
-        all: Vec<Reply<Vec<Value>>>,
-        torn: &'a [Option<Cut>],
-        deadline: Instant,
-    ) -> Vec<(Part<'a>, Reply<Vec<Value>>)> {
-        if torn.is_empty() {
-            return parts.iter().copied().zip(all).collect();
-        }
-        let cuts = parts.iter().zip(torn).filter_map(|(part, cut)| Some((part, cut.as_ref()?)));
-        let by_key: Vec<Vec<Part<'a>>> =
-            cuts.map(|(part, cut)| cut.parts(&[*part], &|key| self.topology.place(key))).collect();
-        let singles = by_key.concat();
-        let mut answered = self.replies_spread(&singles, deadline).await.into_iter();
-        let mut by_key = by_key.into_iter();
-        let mut pairs = Vec::with_capacity(parts.len() + singles.len());
-        for ((part, own), cut) in parts.iter().zip(all).zip(torn) {
-            match cut {
-                None => pairs.push((*part, own)),
-                Some(_) => {
-                    pairs.extend(
-                        by_key.next().unwrap_or_default().into_iter().map(|one| {
-                            (one, answered.next().unwrap_or(Err(StoreError::Unavailable)))
-                        }),
-                    )
-                }
-            }
-        }
-        pairs
     }
 
     /// Gives back what was taken in one place, where another one refused, or where another one did
@@ -197,56 +159,6 @@ impl RedisStore {
                 _ => Ok(()),
             };
         }
-    }
-
-    /// The replies to each part, or why there are none.
-    async fn replies_spread(
-        &self,
-        parts: &[Part<'_>],
-        deadline: Instant,
-    ) -> Vec<Reply<Vec<Value>>> {
-        let mut servers: Vec<(usize, Vec<usize>)> = Vec::new();
-        for (position, part) in parts.iter().enumerate() {
-            let server = self.topology.server(self.topology.place(part.key()));
-            match servers.iter_mut().find(|(known, _)| *known == server) {
-                Some((_, positions)) => positions.push(position),
-                None => servers.push((server, vec![position])),
-            }
-        }
-        let asked = servers.iter().map(async |(_, positions)| {
-            let own: Vec<Part<'_>> = positions.iter().map(|at| parts[*at]).collect();
-            self.replies_apart(&own, deadline)
-                .await
-                .unwrap_or_else(|error| vec![Err(error); own.len()])
-        });
-        let mut all = vec![Err(StoreError::Unavailable); parts.len()];
-        for ((_, positions), replies) in servers.iter().zip(join_all(asked).await) {
-            for (position, replies) in positions.iter().zip(replies) {
-                all[*position] = replies;
-            }
-        }
-        all
-    }
-
-    /// The replies to each of some parts of one server. It may send some of them on, and what
-    /// becomes of those is their affair.
-    async fn replies_apart(
-        &self,
-        parts: &[Part<'_>],
-        deadline: Instant,
-    ) -> Reply<Vec<Reply<Vec<Value>>>> {
-        let mut pipeline = self.written(parts)?;
-        let mut replies = self.topology.run_apart(&mut pipeline, deadline).await.into_iter();
-        let mut all = Vec::with_capacity(parts.len());
-        for part in parts {
-            let own: Vec<Reply<Value>> = replies.by_ref().take(part.commands()).collect();
-            let own: Reply<Vec<Value>> = own.into_iter().collect();
-            if own.as_ref().is_ok_and(|own| !part.fits(own)) {
-                return Err(self.topology.distrust(part.key()));
-            }
-            all.push(own);
-        }
-        Ok(all)
     }
 
     fn written(&self, parts: &[Part<'_>]) -> Reply<Pipeline> {
@@ -277,16 +189,6 @@ impl RedisStore {
             None => Ok(replies),
         }
     }
-}
-
-/// How the parts are cut that no server carried out because their slot is moving; nothing where
-/// there are none, as a rule.
-fn torn(parts: &[Part<'_>], all: &[Reply<Vec<Value>>]) -> Vec<Option<Cut>> {
-    let is_torn = |own: &Reply<Vec<Value>>| own.as_ref().is_ok_and(|own| own.iter().any(is_torn));
-    if !all.iter().any(is_torn) {
-        return Vec::new();
-    }
-    parts.iter().zip(all).map(|(part, own)| Cut::by_key(part).filter(|_| is_torn(own))).collect()
 }
 
 fn is_error(reply: &Value) -> bool {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::common::SentOn;
 use super::credentials::Credentials;
 use super::ear::Ear;
-use super::errand::{Errand, To, Unit};
+use super::errand::{Came, Errand, To, Unit};
 use super::lanes::{self, Lanes, Ranks};
 use super::map::{Known, Map};
 use super::node::Node;
@@ -56,7 +56,7 @@ pub(super) struct Cluster {
     /// Wakes whoever looks.
     pub(super) look: Arc<Notify>,
     /// Threads that have connections of their own.
-    joined: [AtomicBool; SHARDS],
+    has_joined: [AtomicBool; SHARDS],
     ranks: Arc<Ranks>,
     /// How many servers were ever connected to.
     started: AtomicUsize,
@@ -86,7 +86,7 @@ impl Cluster {
             changing: Mutex::new(()),
             found: Notify::new(),
             look: Arc::default(),
-            joined: Default::default(),
+            has_joined: Default::default(),
             ranks: Arc::new(Ranks::of(
                 std::thread::available_parallelism().map_or(1, NonZero::get),
             )),
@@ -100,7 +100,7 @@ impl Cluster {
     /// Gives the current thread connections of its own, driven by its own runtime.
     pub(super) fn join(&self) {
         self.ranks.join(shard::mine());
-        self.joined[shard::mine()].store(true, Ordering::Relaxed);
+        self.has_joined[shard::mine()].store(true, Ordering::Relaxed);
         for Known { server, .. } in &self.map.load().servers {
             server.join(&self.settings, &self.scripts);
         }
@@ -186,6 +186,45 @@ impl Cluster {
         self.map.load().at(slot)
     }
 
+    /// See [`super::topology::Topology::run_at`].
+    pub(super) async fn run_at(
+        &self,
+        slot: u16,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Reply<Came> {
+        let Some(server) = self.owner(slot) else {
+            return Ok(Came::Apart(Box::pin(self.run_apart(pipeline, deadline)).await));
+        };
+        let own = self.joined(&server);
+        let values = own.exchange(pipeline, &self.scripts, deadline).await.inspect_err(|_| {
+            self.look.notify_one();
+        })?;
+        let host = server.node.host();
+        if !values.iter().any(|reply| is_down(reply) || Redirect::of(reply, host).is_some()) {
+            return Ok(Came::Whole(values));
+        }
+        Ok(Came::Apart(Box::pin(self.send_on(server, values, pipeline, deadline)).await))
+    }
+
+    /// Sends on what a server sent on: what came of each command.
+    async fn send_on(
+        &self,
+        server: Arc<Server>,
+        values: Vec<Value>,
+        pipeline: &Pipeline,
+        deadline: Instant,
+    ) -> Vec<Reply<Value>> {
+        let mut replies = vec![Ok(Value::Nil); values.len()];
+        // Without the seal, which was put behind them.
+        let units = Unit::of(pipeline).into_iter().filter(|unit| unit.commands.end <= values.len());
+        let units = units.map(|unit| (unit, false)).collect();
+        let errand = Errand { server, units, round: 0, is_late: false };
+        let errands = self.settle(errand, Ok(values), &mut replies);
+        self.carry_out_all(errands, pipeline, &mut replies, deadline).await;
+        replies
+    }
+
     /// See [`super::topology::Topology::run_apart`].
     pub(super) async fn run_apart(
         &self,
@@ -197,20 +236,30 @@ impl Cluster {
         let mut errands = self.errands(open, 0, &mut replies);
         // As a rule all of it goes to one server, as it stands.
         if let Some(errand) = errands.pop_if(|errand| errand.is_all_of(pipeline)) {
-            let sent = self.server_of(&errand).exchange(pipeline, &self.scripts, deadline);
+            let sent = self.joined(&errand.server).exchange(pipeline, &self.scripts, deadline);
             let result = sent.await;
             errands = self.settle(errand, result, &mut replies);
         }
-        let pipeline = &*pipeline;
+        self.carry_out_all(errands, pipeline, &mut replies, deadline).await;
+        replies
+    }
+
+    /// Carries out errands, and those that they lead to.
+    async fn carry_out_all(
+        &self,
+        errands: Vec<Errand>,
+        pipeline: &Pipeline,
+        replies: &mut [Reply<Value>],
+        deadline: Instant,
+    ) {
         let carry_out = |errand| self.carry_out(errand, pipeline, deadline);
         let mut under_way: FuturesUnordered<_> = errands.into_iter().map(carry_out).collect();
         // Each for itself: one that waits for a silent server must not hold up what another one
         // sent on.
         while let Some((errand, result)) = under_way.next().await {
-            under_way.extend(self.settle(errand, result, &mut replies).into_iter().map(carry_out));
+            under_way.extend(self.settle(errand, result, replies).into_iter().map(carry_out));
         }
-        self.run_by_key(pipeline, &mut replies, deadline).await;
-        replies
+        self.run_by_key(pipeline, replies, deadline).await;
     }
 
     /// Sends key by key what no server carried out, because its slot is moving.
@@ -292,7 +341,7 @@ impl Cluster {
         if errand.is_late {
             tokio::time::sleep_until(deadline.min(Instant::now() + TRY_AGAIN_PAUSE)).await;
         }
-        let server = self.server_of(&errand);
+        let server = self.joined(&errand.server);
         if errand.round > 0 && !server.node.is_away() {
             // What was sent on may be the first to be asked there.
             let _ = tokio::time::timeout_at(deadline, server.link().connected()).await;
@@ -322,12 +371,13 @@ impl Cluster {
         if round > REDIRECTS_MAX { Vec::new() } else { self.errands(again, round, replies) }
     }
 
-    fn server_of<'a>(&self, errand: &'a Errand) -> &'a Server {
-        if self.joined[shard::mine()].load(Ordering::Relaxed) {
+    /// The server, with a connection of the current thread.
+    fn joined<'a>(&self, server: &'a Server) -> &'a Server {
+        if self.has_joined[shard::mine()].load(Ordering::Relaxed) {
             // A server may have come later than the thread.
-            errand.server.join(&self.settings, &self.scripts);
+            server.join(&self.settings, &self.scripts);
         }
-        &errand.server
+        server
     }
 
     /// The units of an errand that must be sent once more, and where to.
@@ -453,7 +503,7 @@ impl Cluster {
             let readers: Vec<_> = map.readers(slot).collect();
             Arc::clone(readers.get(fastrand::usize(..readers.len().max(1)))?)
         };
-        if self.joined[shard::mine()].load(Ordering::Relaxed) {
+        if self.has_joined[shard::mine()].load(Ordering::Relaxed) {
             reader.join(&self.settings, &self.scripts);
         }
         let deadline = Instant::now() + self.settings.timeout / 2;

@@ -2,8 +2,17 @@
 //! one place each, and what those read is put together again. Purges are not among them: they are
 //! carried out before the question.
 
+use std::iter;
+
 use super::part::Part;
 use crate::store::{Answers, Charges, ConcurrencyLimit, Leases, Questions, WindowSet};
+
+/// A part whose keys lie in one place, and which.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed<'a> {
+    pub(super) part: Part<'a>,
+    pub(super) place: u16,
+}
 
 /// Keys of one place, and where they stood in the question.
 #[derive(Debug)]
@@ -13,8 +22,9 @@ struct Group<T> {
     with: T,
 }
 
-/// What the parts of a cut question borrow.
-#[derive(Debug)]
+/// What the parts of a cut question borrow. There are no groups of what lies in one place already:
+/// that is asked as it stands.
+#[derive(Debug, Default)]
 pub(super) struct Cut {
     charges: Vec<Group<WindowSet>>,
     leases: Vec<Group<Vec<ConcurrencyLimit>>>,
@@ -23,17 +33,24 @@ pub(super) struct Cut {
 impl Cut {
     /// Of a question; `place` says where a key lies.
     pub(super) fn of(questions: &Questions<'_>, place: &impl Fn(&str) -> u16) -> Self {
-        let charges = questions.charges.map(|Charges { set, keys }| {
+        let mut cut = Self::default();
+        if let Some(Charges { set, keys }) = questions.charges
+            && is_spread(keys, place)
+        {
             let windows = groups(keys, &set.windows, place).into_iter();
-            let set = |group: Group<Vec<_>>| Group {
-                positions: group.positions,
-                keys: group.keys,
-                with: WindowSet::new(group.with),
+            let set = |Group { positions, keys, with }| Group {
+                positions,
+                keys,
+                with: WindowSet::new(with),
             };
-            windows.map(set).collect()
-        });
-        let leases = questions.leases.map(|asked| groups(asked.keys, asked.limits, place));
-        Self { charges: charges.unwrap_or_default(), leases: leases.unwrap_or_default() }
+            cut.charges = windows.map(set).collect();
+        }
+        if let Some(asked) = questions.leases
+            && is_spread(asked.keys, place)
+        {
+            cut.leases = groups(asked.keys, asked.limits, place);
+        }
+        cut
     }
 
     /// Of a part of several keys, each of which is one part then; nothing where it cannot be.
@@ -59,27 +76,34 @@ impl Cut {
         &'a self,
         whole: &[Part<'a>],
         place: &impl Fn(&str) -> u16,
-    ) -> Vec<Part<'a>> {
-        let mut parts = Vec::with_capacity(whole.len() + 4);
+    ) -> Vec<Placed<'a>> {
+        // With room for what is cut, as a rule.
+        let mut parts = Vec::with_capacity(whole.len() + 6);
         for part in whole {
+            let mut push = |part: Part<'a>| parts.push(Placed { part, place: place(part.key()) });
             match *part {
-                Part::Blacklist(keys) => parts.extend(runs(keys, place).map(Part::Blacklist)),
-                Part::Epochs(keys) => parts.extend(runs(keys, place).map(Part::Epochs)),
-                Part::Charges(_) => {
-                    parts.extend(self.charges().map(Part::Charges));
+                Part::Blacklist(keys) => {
+                    parts.extend(runs(keys, place, Part::Blacklist));
                 }
-                Part::Leases(asked) => parts.extend(self.leases.iter().map(|group| {
-                    Part::Leases(Leases { limits: &group.with, keys: &group.keys, ..asked })
-                })),
-                other => parts.push(other),
+                Part::Epochs(keys) => parts.extend(runs(keys, place, Part::Epochs)),
+                Part::Charges(_) if !self.charges.is_empty() => {
+                    self.charges.iter().for_each(|group| push(Part::Charges(group.charges())));
+                }
+                Part::Leases(asked) if !self.leases.is_empty() => {
+                    for Group { keys, with, .. } in &self.leases {
+                        push(Part::Leases(Leases { limits: with, keys, ..asked }));
+                    }
+                }
+                other => push(other),
             }
         }
         parts
     }
 
-    /// The charges of each place.
-    pub(super) fn charges(&self) -> impl Iterator<Item = Charges<'_>> {
-        self.charges.iter().map(|group| Charges { set: &group.with, keys: &group.keys })
+    /// The charges of each place; those that it was made of, where they lie in one.
+    pub(super) fn charges<'a>(&'a self, whole: Charges<'a>) -> impl Iterator<Item = Charges<'a>> {
+        let whole = self.charges.is_empty().then_some(whole);
+        self.charges.iter().map(Group::charges).chain(whole)
     }
 
     /// Puts what groups read back into the order of the question.
@@ -90,6 +114,23 @@ impl Cut {
         if let Some(Ok(reply)) = &mut answers.leases {
             restore(&self.leases, &mut reply.held);
         }
+    }
+}
+
+impl Group<WindowSet> {
+    fn charges(&self) -> Charges<'_> {
+        Charges { set: &self.with, keys: &self.keys }
+    }
+}
+
+/// Whether keys lie in several places.
+fn is_spread(keys: &[String], place: &impl Fn(&str) -> u16) -> bool {
+    match keys {
+        [first, rest @ ..] if !rest.is_empty() => {
+            let here = place(first);
+            rest.iter().any(|key| place(key) != here)
+        }
+        _ => false,
     }
 }
 
@@ -114,12 +155,24 @@ fn groups<T: Copy>(
     groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// Keys that stand together and lie in one place.
+/// Parts of keys that stand together and lie in one place.
 fn runs<'a>(
-    keys: &'a [String],
+    mut keys: &'a [String],
     place: &impl Fn(&str) -> u16,
-) -> impl Iterator<Item = &'a [String]> {
-    keys.chunk_by(|one, next| place(one) == place(next))
+    part: fn(&'a [String]) -> Part<'a>,
+) -> impl Iterator<Item = Placed<'a>> {
+    // Each key is looked at once.
+    let mut next = keys.first().map(|key| place(key));
+    iter::from_fn(move || {
+        let here = next.take()?;
+        let others = keys.iter().enumerate().skip(1).map(|(at, key)| (at, place(key)));
+        let change = others.into_iter().find(|(_, there)| *there != here);
+        let end = change.map_or(keys.len(), |(at, _)| at);
+        next = change.map(|(_, there)| there);
+        let (run, rest) = keys.split_at(end);
+        keys = rest;
+        Some(Placed { part: part(run), place: here })
+    })
 }
 
 fn restore<T: Copy, W>(groups: &[Group<W>], read: &mut [T]) {
@@ -166,7 +219,7 @@ mod tests {
         let parts = cut.parts(&Part::of(&questions, false), &place);
         let asked: Vec<(Vec<String>, Vec<u32>)> = parts
             .iter()
-            .filter_map(|part| match part {
+            .filter_map(|placed| match placed.part {
                 Part::Charges(asked) => {
                     let limits = asked.set.windows.iter().map(|window| window.limit);
                     Some((asked.keys.to_vec(), limits.collect()))
@@ -200,7 +253,7 @@ mod tests {
         let parts = cut.parts(&Part::of(&questions, false), &place);
         let lengths: Vec<usize> = parts
             .iter()
-            .map(|part| match part {
+            .map(|placed| match placed.part {
                 Part::Epochs(keys) => keys.len(),
                 _ => 0,
             })

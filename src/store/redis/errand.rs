@@ -46,6 +46,15 @@ impl Unit {
     }
 }
 
+/// What came of commands that were sent to one server.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// It answered all of them: one reply for each.
+    Whole(Vec<Value>),
+    /// It sent some of them on: the reply to each, or why there is none.
+    Apart(Vec<Reply<Value>>),
+}
+
 fn verb(command: &Cmd) -> &[u8] {
     match command.args_iter().next() {
         Some(redis::Arg::Simple(verb)) => verb,

@@ -61,6 +61,7 @@ mod server;
 mod sessions;
 mod signature;
 mod slots;
+mod spread;
 mod state;
 mod stream;
 mod tally;
@@ -225,12 +226,13 @@ impl RedisStore {
         let asked = Questions { charges: Some(charges), ..Questions::default() };
         let cut = Cut::of(&asked, &|key: &str| self.topology.place(key));
         let mut pipeline = Pipeline::with_capacity(2);
-        cut.charges().for_each(|group| self.put_refund(&mut pipeline, group, at));
+        cut.charges(charges).for_each(|group| self.put_refund(&mut pipeline, group, at));
         let replies = self.run(&mut pipeline).await?;
         let mut apart = Pipeline::new();
-        for (group, _) in cut.charges().zip(&replies).filter(|(_, reply)| torn::is_torn(reply)) {
+        let torn = cut.charges(charges).zip(&replies).filter(|(_, reply)| torn::is_torn(reply));
+        for (group, _) in torn {
             if let Some(keys) = Cut::by_key(&Part::Charges(group)) {
-                keys.charges().for_each(|one| self.put_refund(&mut apart, one, at));
+                keys.charges(group).for_each(|one| self.put_refund(&mut apart, one, at));
             }
         }
         let rest = replies.into_iter().filter(|reply| apart.is_empty() || !torn::is_torn(reply));

@@ -18,6 +18,7 @@ use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
+use super::errand::Came;
 use super::history::{self, Told};
 use super::looking;
 use super::node::Node;
@@ -223,6 +224,25 @@ impl Topology {
                 Err(error) => vec![Err(error); pipeline.len()],
             },
             Servers::Cluster(cluster) => Box::pin(cluster.run_apart(pipeline, deadline)).await,
+        }
+    }
+
+    /// Runs commands whose keys all lie on the server of `place`: one exchange with it, and others
+    /// only for what it sent on.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(super) async fn run_at(
+        &self,
+        place: u16,
+        pipeline: &mut Pipeline,
+        deadline: Instant,
+    ) -> Reply<Came> {
+        match &self.servers {
+            Servers::One(_) | Servers::Sentinel(_) => {
+                self.run(pipeline, deadline).await.map(Came::Whole)
+            }
+            Servers::Cluster(cluster) => cluster.run_at(place, pipeline, deadline).await,
         }
     }
 
