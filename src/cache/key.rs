@@ -323,8 +323,17 @@ mod tests {
     #[test]
     fn epochs_go_from_everything_down_to_the_path() {
         let epochs = key("h", "/a/b/", &[]).epochs;
-        let expected = ["*", "tags-clock", "route=r", "host=h", "/", "/a", "/a/b", "h/a/b/"];
-        let expected = expected.map(|tag| format!("app:cache-epoch:{{{tag}}}"));
+        let expected = [
+            "{*}",
+            "{*}tags-clock",
+            "{*}route=r",
+            "{*}host=h",
+            "{*}/",
+            "{/a}",
+            "{/a}/b",
+            "{h/a/b/}",
+        ];
+        let expected = expected.map(|scope| format!("app:cache-epoch:{scope}"));
         assert_eq!(epochs, expected);
         assert_eq!(key("h", "/", &[]).epochs.len(), 6);
         assert_eq!(key("h", "/1/2/3/4/5/6/7/8/9/10", &[]).epochs.len(), 5 + PREFIX_DEPTH_MAX);

@@ -1,6 +1,7 @@
 //! Keys of the response cache. Epochs have a prefix that no entry shares, so that a server can tell
 //! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
-//! touch one slot of a cluster.
+//! touch one slot of a cluster. What all requests ask for has one tag, and so have the prefixes below
+//! one first segment: a request asks three slots, however deep its path is.
 
 use super::{Keys, hashed};
 use crate::base::http::hex;
@@ -8,9 +9,9 @@ use crate::base::http::hex;
 /// Longest host and path, and longest variant, that stand verbatim in a cache key, in bytes.
 const CACHE_TARGET_BYTES_MAX: usize = 512;
 /// What the key of the clock of tags is, behind the prefix of all keys.
-const TAGS_CLOCK: &str = ":cache-epoch:{tags-clock}";
+const TAGS_CLOCK: &str = ":cache-epoch:{*}tags-clock";
 /// What stands before the scope in the key of an epoch.
-const EPOCH: &str = ":cache-epoch:{";
+const EPOCH: &str = ":cache-epoch:";
 /// What stands between the hash tag and the variant in an entry's key. No tag holds a brace.
 const ENTRY: &str = "}:entry:";
 
@@ -22,49 +23,63 @@ impl Keys {
 
     /// The epoch under which every cached response is stored; changing it empties the cache.
     pub fn cache_base(&self) -> String {
-        self.epoch(&["*"])
+        self.epoch(&["{*}"])
     }
 
     /// The epoch that changes with every purge of a tag or a group, in the same step.
     pub fn cache_tags_clock(&self) -> String {
-        self.epoch(&["tags-clock"])
+        self.epoch(&["{*}tags-clock"])
     }
 
     /// The key of what is noted beside the clock of tags, of which tags were purged lately; nothing
     /// where `epoch` is another epoch. No epoch itself: nobody is told of its changes.
     pub fn tags_purged(epoch: &str) -> Option<String> {
         let prefix = epoch.strip_suffix(TAGS_CLOCK)?;
-        Some(format!("{prefix}:cache-purges:{{tags-clock}}"))
+        Some(format!("{prefix}:cache-purges:{{*}}"))
     }
 
     /// The epoch of everything that one route answers.
     pub fn cache_route(&self, route: &str) -> String {
-        self.epoch(&["route=", &plain(route)])
+        self.epoch(&["{*}route=", &plain(route)])
     }
 
     /// The epoch of everything on one host (with its port, where that is not the usual one).
     pub fn cache_host(&self, host: &str) -> String {
-        self.epoch(&["host=", host])
+        self.epoch(&["{*}host=", host])
     }
 
     /// The epoch of a tag on one host. The tag is an origin's text, so it stands as a digest.
     pub fn cache_tag(&self, host: &str, tag: &[u8]) -> String {
-        self.epoch(&["tag=", host, "=", &hashed(tag)])
+        self.epoch(&["{tag=", host, "=", &hashed(tag), "}"])
     }
 
     /// The epoch of a cache group (RFC 9875) of one origin: scheme, host and port.
     pub fn cache_group(&self, scheme: &str, host: &str, group: &[u8]) -> String {
-        self.epoch(&["group=", scheme, "=", host, "=", &hashed(group)])
+        self.epoch(&["{group=", scheme, "=", host, "=", &hashed(group), "}"])
     }
 
     /// The epoch of everything at or below a path, on any host.
     pub fn cache_prefix(&self, path: &str) -> String {
-        self.epoch_of_target("", path)
+        if !is_short("", path) {
+            return self.epoch(&["{", &hashed(path.as_bytes()), "}"]);
+        }
+        match path.strip_prefix('/') {
+            None | Some("") => self.epoch(&["{*}", path]),
+            Some(below) => {
+                let first = below.find('/').map_or(path.len(), |at| at + 1);
+                let (first, rest) = path.split_at(first);
+                self.epoch(&["{", first, "}", rest])
+            }
+        }
     }
 
     /// The epoch of one path on one host, whatever the query.
     pub fn cache_path(&self, host: &str, path: &str) -> String {
-        self.epoch_of_target(host, path)
+        if is_short(host, path) {
+            self.epoch(&["{", host, path, "}"])
+        } else {
+            self.epoch(&["{", &target(host, path), "}"])
+        }
     }
 
     /// All variants of one stored response. `variant` holds what else the response depends on:
@@ -102,19 +117,10 @@ impl Keys {
     /// A miss names eight of these, so each is written once, into memory of its own length.
     fn epoch(&self, scope: &[&str]) -> String {
         let length = scope.iter().map(|part| part.len()).sum::<usize>();
-        let mut key = String::with_capacity(self.prefix.len() + EPOCH.len() + length + 1);
+        let mut key = String::with_capacity(self.prefix.len() + EPOCH.len() + length);
         key.extend([&*self.prefix, EPOCH]);
         key.extend(scope.iter().copied());
-        key.push('}');
         key
-    }
-
-    fn epoch_of_target(&self, host: &str, path: &str) -> String {
-        if is_short(host, path) {
-            self.epoch(&[host, path])
-        } else {
-            self.epoch(&[&target(host, path)])
-        }
     }
 }
 
@@ -154,10 +160,12 @@ mod tests {
         let digest = hashed(b"a tag");
         for (key, expected) in [
             (keys.cache_base(), "app:cache-epoch:{*}"),
-            (keys.cache_tags_clock(), "app:cache-epoch:{tags-clock}"),
-            (keys.cache_route("api"), "app:cache-epoch:{route=api}"),
-            (keys.cache_host("h:81"), "app:cache-epoch:{host=h:81}"),
+            (keys.cache_tags_clock(), "app:cache-epoch:{*}tags-clock"),
+            (keys.cache_route("api"), "app:cache-epoch:{*}route=api"),
+            (keys.cache_host("h:81"), "app:cache-epoch:{*}host=h:81"),
+            (keys.cache_prefix("/"), "app:cache-epoch:{*}/"),
             (keys.cache_prefix("/products"), "app:cache-epoch:{/products}"),
+            (keys.cache_prefix("/products/7/b"), "app:cache-epoch:{/products}/7/b"),
             (keys.cache_path("shop.example", "/p"), "app:cache-epoch:{shop.example/p}"),
             (keys.cache_tag("h", b"a tag"), &format!("app:cache-epoch:{{tag=h={digest}}}")),
             (
@@ -177,7 +185,7 @@ mod tests {
             assert_eq!(key, expected);
         }
         let purged = Keys::tags_purged(&keys.cache_tags_clock());
-        assert_eq!(purged.as_deref(), Some("app:cache-purges:{tags-clock}"));
+        assert_eq!(purged.as_deref(), Some("app:cache-purges:{*}"));
         assert_eq!(Keys::tags_purged(&keys.cache_host("tags-clock")), None);
         for epoch in [keys.cache_base(), keys.cache_path("h", "/p")] {
             assert!(epoch.starts_with(&keys.cache_epochs()) && !entry.starts_with(&epoch));

@@ -158,11 +158,11 @@ fn a_purge_of_its_own_tag_or_group_ends_what_is_being_fetched() {
 fn a_fetch_whose_purges_are_not_known_is_not_kept() {
     let fleet = Fleet::start("ask");
     let redis = fleet.redis.as_ref().expect("a Redis");
-    let clock = "app:cache-epoch:{tags-clock}";
+    let clock = "app:cache-epoch:{*}tags-clock";
     for (lost, then) in [
-        (vec!["DEL", "app:cache-purges:{tags-clock}"], r#"{"tag": "other"}"#),
+        (vec!["DEL", "app:cache-purges:{*}"], r#"{"tag": "other"}"#),
         (vec!["DEL", clock], r#"{"tag": "other"}"#),
-        (vec!["SET", "app:cache-purges:{tags-clock}", "garbage"], r#"{"host": "other"}"#),
+        (vec!["SET", "app:cache-purges:{*}", "garbage"], r#"{"host": "other"}"#),
         (vec!["SET", clock, "garbage"], r#"{"tag": "other"}"#),
     ] {
         let reply = fleet.fetch(|| {

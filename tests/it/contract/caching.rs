@@ -37,7 +37,7 @@ over_all_stores![
     a_lost_base_makes_everything_invalid,
 ];
 
-const OTHER: &str = "app:cache-epoch:{host=shop}";
+const OTHER: &str = "app:cache-epoch:{*}host=shop";
 
 /// A response of a minute, fetched while its path had no epoch.
 pub(super) fn entry(variant: &str, vary: &str, value: &str) -> Entry {
@@ -268,7 +268,7 @@ async fn several_epochs_are_changed_by_one_purge(it: Subject) {
 
 /// By a purge, hard or soft, or by one that was pending.
 async fn the_epochs_of_tags_are_told_unless_one_was_purged(it: Subject) {
-    const CLOCK: &str = "app:cache-epoch:{tags-clock}";
+    const CLOCK: &str = "app:cache-epoch:{*}tags-clock";
     let [a, b, c] = ["a", "b", "c"].map(|tag| format!("app:cache-epoch:{{tag=u={tag}}}"));
     let tags = [a.clone(), b.clone()];
     let since = async |since: Epoch| it.store.tags(&tags, CLOCK, since).await.expect("no failure");
