@@ -1,7 +1,7 @@
 //! Keys of the response cache. Epochs have a prefix that no entry shares, so that a server can tell
 //! of their changes alone; the hash tag of a path's epoch is that of its entries, so that scripts
-//! touch one slot of a cluster. What all requests ask for has one tag, and so have the prefixes below
-//! one first segment: a request asks three slots, however deep its path is.
+//! touch one slot of a cluster. What all requests ask for has one tag, and so have the prefixes
+//! below one first segment: a request asks three slots, however deep its path is.
 
 use super::{Keys, hashed};
 use crate::base::http::hex;

@@ -12,8 +12,9 @@ use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, 
 use super::follow::Follower;
 use super::link;
 use super::part::epochs;
-use super::reply::{entry, unexpected, value};
+use super::reply::{entry, server_error, unexpected, value};
 use super::signature::unsigned;
+use super::torn::is_torn;
 use super::track::{Mark, Tracker};
 use super::{RedisStore, millis};
 use crate::config::{CacheEpochs, CacheReads};
@@ -59,20 +60,34 @@ impl RedisStore {
         Ok(all)
     }
 
-    /// The values of keys: of each place, and how many they are.
+    /// The values of keys: of each place, or of each key where a slot is moving, and how many they
+    /// are.
     async fn read_keys(&self, keys: &[String]) -> Result<Vec<(Value, usize)>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let mut pipeline = Pipeline::with_capacity(2);
         let together = keys.chunk_by(|a, b| self.topology.place(a) == self.topology.place(b));
-        let counts: Vec<usize> = together
-            .map(|keys| {
-                pipeline.add_command(start("MGET")).arg(keys);
-                keys.len()
-            })
-            .collect();
-        Ok(self.run_all(&mut pipeline).await?.into_iter().zip(counts).collect())
+        let together: Vec<&[String]> = together.collect();
+        for keys in &together {
+            pipeline.add_command(start("MGET")).arg(*keys);
+        }
+        let mut read = Vec::with_capacity(together.len());
+        for (keys, reply) in together.into_iter().zip(self.run(&mut pipeline).await?) {
+            match server_error(&reply) {
+                Some(_) if keys.len() > 1 && is_torn(&reply) => {
+                    let mut each = Pipeline::with_capacity(keys.len() + 1);
+                    for key in keys {
+                        each.add_command(start("MGET")).arg(key);
+                    }
+                    let replies = Box::pin(self.run_all(&mut each)).await?;
+                    read.extend(replies.into_iter().map(|reply| (reply, 1)));
+                }
+                Some(error) => return Err(error),
+                None => read.push((reply, keys.len())),
+            }
+        }
+        Ok(read)
     }
 
     /// See [`crate::store::Store::mix_for_now`].

@@ -279,14 +279,14 @@ impl Cluster {
             let (command, reply) = (pipeline.cmd_iter().nth(at), replies.get_mut(at));
             if let (Some(command), Some(reply)) = (command, reply)
                 && is_torn(reply)
-                && let Some(kind) = torn::Kind::of(command)
+                && torn::is_sum(command)
             {
                 let mut apart = Pipeline::new();
                 torn::by_key(command).for_each(|one| {
                     apart.add_command(one);
                 });
                 let all = Box::pin(self.run_apart(&mut apart, deadline)).await;
-                *reply = all.into_iter().collect::<Reply<Vec<Value>>>().map(|all| kind.join(all));
+                *reply = all.into_iter().collect::<Reply<Vec<Value>>>().map(torn::sum);
             }
         }
     }

@@ -28,6 +28,8 @@ struct Group<T> {
 pub(super) struct Cut {
     charges: Vec<Group<WindowSet>>,
     leases: Vec<Group<Vec<ConcurrencyLimit>>>,
+    /// Whether lists are cut into single keys.
+    is_by_key: bool,
 }
 
 impl Cut {
@@ -62,6 +64,9 @@ impl Cut {
             Part::Leases(asked) => {
                 (Questions { leases: Some(asked), ..Questions::default() }, asked.keys)
             }
+            Part::Epochs(keys) => {
+                return (keys.len() > 1).then(|| Self { is_by_key: true, ..Self::default() });
+            }
             _ => return None,
         };
         let place = |key: &str| {
@@ -84,6 +89,9 @@ impl Cut {
             match *part {
                 Part::Blacklist(keys) => {
                     parts.extend(runs(keys, place, Part::Blacklist));
+                }
+                Part::Epochs(keys) if self.is_by_key => {
+                    keys.chunks(1).for_each(|key| push(Part::Epochs(key)));
                 }
                 Part::Epochs(keys) => parts.extend(runs(keys, place, Part::Epochs)),
                 Part::Charges(_) if !self.charges.is_empty() => {
@@ -259,5 +267,10 @@ mod tests {
             })
             .collect();
         assert_eq!(lengths, [2, 1, 1]);
+        let whole = Part::Epochs(&keys);
+        let cut = Cut::by_key(&whole).expect("several keys");
+        let parts = cut.parts(&[whole], &|_| 0);
+        let alone = |placed: &Placed<'_>| matches!(placed.part, Part::Epochs([_]));
+        assert!(parts.len() == 4 && parts.iter().all(alone), "{parts:?}");
     }
 }

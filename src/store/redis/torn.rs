@@ -9,50 +9,21 @@ pub(super) fn is_torn(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if matches!(error.code(), "TRYAGAIN" | "ASK"))
 }
 
-/// A command that says of several keys what it says of each of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The replies are a list.
-    List,
-    /// The replies are a number.
-    Sum,
+/// Whether a command says of several keys how many of them there are. A list of values is none: the
+/// keys are asked for apart, as each server's epochs have a lineage of their own.
+pub(super) fn is_sum(command: &Cmd) -> bool {
+    let mut arguments = command.args_iter();
+    let is_sum = matches!(arguments.next(), Some(Arg::Simple(b"EXISTS" | b"DEL")));
+    is_sum && arguments.count() > 1
 }
 
-impl Kind {
-    /// Of a command of several keys, if it is one.
-    pub(super) fn of(command: &Cmd) -> Option<Self> {
-        let mut arguments = command.args_iter();
-        let kind = match arguments.next()? {
-            Arg::Simple(b"MGET") => Self::List,
-            Arg::Simple(b"EXISTS" | b"DEL") => Self::Sum,
-            _ => return None,
-        };
-        (arguments.count() > 1).then_some(kind)
+/// The reply to all of it, of the replies to the commands of its keys; the first error is one.
+pub(super) fn sum(replies: Vec<Value>) -> Value {
+    if let Some(at) = replies.iter().position(|it| matches!(it, Value::ServerError(_))) {
+        return replies.into_iter().nth(at).unwrap_or_default();
     }
-
-    /// The reply to all of it, of the replies to the commands of its keys; the first error is one.
-    pub(super) fn join(self, replies: Vec<Value>) -> Value {
-        if let Some(at) = replies.iter().position(|it| matches!(it, Value::ServerError(_))) {
-            return replies.into_iter().nth(at).unwrap_or_default();
-        }
-        match self {
-            Self::List => Value::Array(
-                replies
-                    .into_iter()
-                    .map(|reply| match reply {
-                        Value::Array(mut one) => one.pop().unwrap_or_default(),
-                        other => other,
-                    })
-                    .collect(),
-            ),
-            Self::Sum => Value::Int(
-                replies
-                    .iter()
-                    .map(|it| if let Value::Int(number) = it { *number } else { 0 })
-                    .sum(),
-            ),
-        }
-    }
+    let numbers = replies.iter().map(|it| if let Value::Int(number) = it { *number } else { 0 });
+    Value::Int(numbers.sum())
 }
 
 /// The command for each of its keys.
@@ -87,29 +58,23 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_of_each_key_is_taken_apart_and_put_together() {
-        for (text, kind) in [
-            ("MGET a b", Some(Kind::List)),
-            ("EXISTS a b", Some(Kind::Sum)),
-            ("DEL a b c", Some(Kind::Sum)),
-            ("MGET a", None),
-            ("SET a b", None),
-            ("EVALSHA s 2 a b", None),
+    fn what_counts_keys_is_taken_apart_and_put_together() {
+        for (text, expected) in [
+            ("EXISTS a b", true),
+            ("DEL a b c", true),
+            ("EXISTS a", false),
+            ("MGET a b", false),
+            ("EVALSHA s 2 a b", false),
         ] {
-            assert_eq!(Kind::of(&command(text)), kind, "{text}");
+            assert_eq!(is_sum(&command(text)), expected, "{text}");
         }
         let parts: Vec<Vec<u8>> =
-            by_key(&command("MGET a b")).map(|it| it.get_packed_command()).collect();
-        let expected = ["MGET a", "MGET b"].map(|text| command(text).get_packed_command());
+            by_key(&command("DEL a b")).map(|it| it.get_packed_command()).collect();
+        let expected = ["DEL a", "DEL b"].map(|text| command(text).get_packed_command());
         assert_eq!(parts, expected);
-        let one = |text: &str| Value::Array(vec![Value::BulkString(text.into())]);
-        let both = Value::Array(vec![Value::BulkString("x".into()), Value::Nil]);
-        assert_eq!(Kind::List.join(vec![one("x"), Value::Array(vec![Value::Nil])]), both);
-        assert_eq!(Kind::Sum.join(vec![Value::Int(1), Value::Int(0)]), Value::Int(1));
-        for kind in [Kind::List, Kind::Sum] {
-            let joined = kind.join(vec![Value::Int(1), error("TRYAGAIN x"), error("ERR y")]);
-            assert_eq!(joined, error("TRYAGAIN x"));
-        }
+        assert_eq!(sum(vec![Value::Int(1), Value::Int(0)]), Value::Int(1));
+        let failed = sum(vec![Value::Int(1), error("TRYAGAIN x"), error("ERR y")]);
+        assert_eq!(failed, error("TRYAGAIN x"));
     }
 
     #[test]
