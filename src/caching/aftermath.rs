@@ -43,6 +43,7 @@ impl Aftermath {
     /// The store did not answer. `is_away`: nor would it answer another question.
     pub(super) fn note(&self, error: &StoreError, is_away: bool) {
         let pause = match error {
+            StoreError::NotAsked => return,
             StoreError::Unavailable | StoreError::NotServing(_) if is_away => self.after_absence,
             // One late answer is no absence, nor is one question too many, or one server of many.
             _ => Duration::ZERO,
@@ -84,6 +85,7 @@ mod tests {
     async fn what_an_outage_leaves_behind_is_over_after_its_time() {
         let settings = config::Store::default();
         let aftermath = Aftermath::new(&settings);
+        aftermath.note(&StoreError::NotAsked, true);
         assert!(aftermath.trusts_entries() && aftermath.trusts_leases());
         let not_serving = StoreError::NotServing(String::new());
         for (late, is_away) in [

@@ -10,6 +10,7 @@ use super::body::{CacheBody, Parts, StoredRange};
 use super::http_cache::HttpCache;
 use crate::cache::{self, CacheStatus, Forward, Piece, Reply, Stored, StoredBody, WhyNot};
 use crate::capture::{BodyReader, SharedBody};
+use crate::store::budget;
 use crate::upstream::Download;
 
 /// The request, as far as an answer from the cache depends on it.
@@ -190,6 +191,8 @@ pub(super) async fn from_fetch(
                     notes.forward_status = failed.map(|status| status.as_u16());
                 }
             }
+            // Nothing else answers any more.
+            budget::keep(cache.timeout());
             from_store(cache, &stored, view, stored.age_ms(now_ms) / 1000).await?
         }
         Fetched::Followed(stored, body) => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::http_cache::HttpCache;
 use crate::cache::{self, Chunked, Stored, StoredBody};
 use crate::capture::{BodyReader, CutOff};
+use crate::store::budget;
 use crate::store::keys::Keys;
 use crate::upstream::Download;
 
@@ -201,7 +202,9 @@ impl StoredRange {
             Some(first) => first,
             None => {
                 let (source, at) = (&self.source, self.at);
-                let read = self.read.get_or_insert_with(|| Box::pin(source.clone().piece(at)));
+                let read = self
+                    .read
+                    .get_or_insert_with(|| Box::pin(budget::scope(source.clone().piece(at))));
                 let piece = ready!(read.as_mut().poll(cx));
                 self.read = None;
                 match piece {

@@ -1,6 +1,7 @@
 //! A response that is stored while it arrives, for all who wait for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -10,6 +11,7 @@ use super::admission::{Admission, Admitted};
 use super::coalesce::Leader;
 use crate::cache::{Stored, StoredBody};
 use crate::capture::{Keep, NotKept};
+use crate::store::budget;
 
 /// What becomes of one response when its body is here.
 #[derive(Debug)]
@@ -21,6 +23,9 @@ pub(super) struct Filling {
     /// The fields of the request.
     pub(super) fields: Arc<HeaderMap>,
     pub(super) admission: Admission,
+    /// What its request had waited for the store before: its client waits for the end of this, too,
+    /// which may come in another task.
+    pub(super) spent: Duration,
 }
 
 impl Keep for Filling {
@@ -37,9 +42,9 @@ impl Keep for Filling {
 
     /// Stores the response: what its readers have seen whole, the next request finds.
     async fn complete(self, body: Bytes) -> Admitted {
-        let Self { leader, mut entry, fields, admission } = self;
+        let Self { leader, mut entry, fields, admission, spent } = self;
         Arc::make_mut(&mut entry).body = StoredBody::Inline(body);
-        let admitted = admission.admit(entry, &fields).await;
+        let admitted = budget::scope_from(spent, admission.admit(entry, &fields)).await;
         if let Some(leader) = leader {
             if admitted.is_stored {
                 leader.succeeded();

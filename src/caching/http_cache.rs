@@ -18,7 +18,7 @@ use crate::background::Background;
 use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
 use crate::plan::Plan;
-use crate::store::{Answers, Epoch, Purge, Questions, Store, StoreError};
+use crate::store::{Answers, Epoch, Purge, Questions, Store, StoreError, budget};
 
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
 const EPOCHS_MAX: usize = 16_384;
@@ -183,6 +183,8 @@ impl HttpCache {
     /// client leaves meanwhile.
     pub async fn invalidate(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
+        // Other nodes serve what it does not reach.
+        budget::keep(self.timeout);
         let mut invalidation = Invalidation { cache: self, epochs };
         let purged = self.purge_in_time(&hard(&invalidation.epochs)).await;
         let epochs = std::mem::take(&mut invalidation.epochs);
@@ -262,11 +264,11 @@ impl HttpCache {
         }
     }
 
-    /// The same for an answer that waits, within `store.timeout`. Where the store is lost by this
-    /// very purge, other nodes may not have noticed yet, and serve what is stored: so it is tried
-    /// again until the time is over, in which they do.
+    /// The same for an answer that waits, within what is left of `store.timeout`. Where the store
+    /// is lost by this very purge, other nodes may not have noticed yet, and serve what is stored:
+    /// so it is tried again until the time is over, in which they do.
     async fn purge_in_time(&self, purges: &[Purge]) -> Result<Purged, StoreError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + budget::left(self.timeout);
         let is_away = || !self.store.is_connected(StoreUse::Cache);
         let was_away = is_away();
         loop {
@@ -281,6 +283,11 @@ impl HttpCache {
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// Longest wait of one request for the store.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Whether the store knows of every purge, as far as this node can tell.

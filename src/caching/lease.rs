@@ -11,7 +11,7 @@ use super::candidates::{self, EpochsNow, decoded, variant_names};
 use super::leases::{Lease, LeaseOutcome};
 use super::miss::Miss;
 use crate::cache::{Stored, Verdict};
-use crate::store::{Cached, CachedEntry, CachedReply, Questions};
+use crate::store::{Cached, CachedEntry, CachedReply, Questions, budget};
 
 /// The variant of what depends on no field, and of what nobody knows yet.
 pub(super) const PLAIN: &str = "-";
@@ -45,18 +45,14 @@ pub(super) async fn take(
 ) -> Fetcher {
     let Miss { cache, key, variant, .. } = miss;
     let begun = Instant::now();
-    let mut pause = is_theirs.then_some(PAUSE);
+    let mut looks = Looks::begin(is_theirs);
     let mut variants = vec![PLAIN.to_owned()];
     if variant != PLAIN {
         variants.push(variant.clone());
     }
     let lock = key.key.lock(variant, &key.epochs);
     loop {
-        if let Some(pause) = &mut pause {
-            let jitter = pause.mul_f64(0.5 + fastrand::f64());
-            tokio::time::sleep(jitter).await;
-            *pause = (*pause * 2).min(PAUSE_MAX);
-        }
+        looks.next(cache.timeout()).await;
         let lease = Lease::wanted(&cache.leases, lock.clone());
         let entry =
             CachedEntry { key: &key.key.entry, variants: &variants, lock: lease.question() };
@@ -65,7 +61,7 @@ pub(super) async fn take(
         let answers = cache.store.ask(&Questions { cached, ..Questions::default() }).await;
         cache.note_outage(&answers);
         let Some(Ok(reply)) = answers.cached else {
-            return Fetcher::Us { lease: None, has_waited: pause.is_some() };
+            return Fetcher::Us { lease: None, has_waited: looks.have_waited() };
         };
         let outcome = lease.on_reply(reply.holder.as_deref());
         // Also with the lease in hand: the one who had it may have stored the response since this
@@ -86,10 +82,46 @@ pub(super) async fn take(
                 // Nobody has it, where the store takes no writes.
                 LeaseOutcome::Theirs | LeaseOutcome::Unknown => None,
             };
-            let has_waited = pause.is_some();
+            let has_waited = looks.have_waited();
             return found.map_or(Fetcher::Us { lease, has_waited }, Fetcher::Other);
         }
-        pause.get_or_insert(PAUSE);
+        looks.are_vain_so_far();
+    }
+}
+
+/// Looks at what another node has stored, one after the other.
+#[derive(Debug)]
+struct Looks {
+    /// The one before the next look; none before the first where nobody is known to have the lease.
+    pause: Option<Duration>,
+    /// What the request had waited for the store before.
+    spent: Duration,
+}
+
+impl Looks {
+    fn begin(is_theirs: bool) -> Self {
+        Self { pause: is_theirs.then_some(PAUSE), spent: budget::spent() }
+    }
+
+    /// Returns when it is time for the next look. Pause and look have one `store.timeout` together,
+    /// so that a store that falls silent in a pause is not waited for on top of it.
+    async fn next(&mut self, timeout: Duration) {
+        let Some(pause) = &mut self.pause else { return };
+        let jitter = pause.mul_f64(0.5 + fastrand::f64());
+        tokio::time::sleep(jitter).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
+        budget::spend(jitter);
+        budget::keep(timeout);
+    }
+
+    /// The store has answered, and the other node still fetches: this wait was for its upstream.
+    fn are_vain_so_far(&mut self) {
+        self.pause.get_or_insert(PAUSE);
+        budget::cap(self.spent);
+    }
+
+    const fn have_waited(&self) -> bool {
+        self.pause.is_some()
     }
 }
 
@@ -119,5 +151,38 @@ async fn fresh(
             Some(found.response)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_and_its_look_take_one_timeout() {
+        const TIMEOUT: Duration = Duration::from_millis(200);
+        budget::scope(async {
+            budget::spend(Duration::from_millis(20));
+            let left = || budget::left(TIMEOUT);
+            let mut looks = Looks::begin(false);
+            let begun = Instant::now();
+            looks.next(TIMEOUT).await;
+            assert_eq!((begun.elapsed(), looks.have_waited()), (Duration::ZERO, false));
+            for round in 0..12 {
+                looks.are_vain_so_far();
+                assert_eq!(left(), Duration::from_millis(180), "the store answers");
+                let begun = Instant::now();
+                looks.next(TIMEOUT).await;
+                let whole = begun.elapsed() + left();
+                let is_one = whole <= Duration::from_millis(181) && left() > Duration::ZERO;
+                assert!(is_one, "{round}: {whole:?}, of which {:?} are left", left());
+                assert!(looks.have_waited());
+            }
+            assert_eq!(looks.pause, Some(PAUSE_MAX));
+            // A pause that is longer leaves time to ask.
+            looks.next(Duration::from_millis(40)).await;
+            assert_eq!(budget::left(Duration::from_millis(40)), Duration::from_millis(20));
+        })
+        .await;
     }
 }

@@ -18,6 +18,7 @@ use crate::cache::{
     self, Chunked, Epochs, HeadUpdate, RequestContext, Storable, Stored, StoredBody, WhyNot,
 };
 use crate::capture::{BodyReader, Capture, Captured, SharedBody};
+use crate::store::budget;
 use crate::upstream::Download;
 
 /// When a request was sent and its answer began, in Unix milliseconds.
@@ -146,7 +147,13 @@ impl Answered<'_> {
         writer.keep_room(room.flatten());
         let fields = Arc::clone(self.fields);
         let capture = Capture {
-            keeper: Filling { leader, entry: Arc::new(entry), fields, admission },
+            keeper: Filling {
+                leader,
+                entry: Arc::new(entry),
+                fields,
+                admission,
+                spent: budget::spent(),
+            },
             source: download,
             writer,
             announced,

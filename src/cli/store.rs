@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::config::{CacheEpochs, Store, StoreUrl, StoreUse};
-use crate::store::{acl_for, selftest, sentinel_acl};
+use crate::store::{Located, acl_for, selftest, sentinel_acl};
 
 /// Exit status where nothing can be right with the store.
 const STORE_UNUSABLE: u8 = 3;
@@ -80,18 +80,14 @@ async fn is_usable_one(store: &Store) -> bool {
         println!("{table}: memory, nothing to look at");
         return true;
     }
-    if matches!(store.url, StoreUrl::Cluster { .. }) {
-        println!(
-            "{table}: a Redis Cluster, which is not looked at yet; a running gateway looks in \
-             short: store.selftest in GET /v1/status"
-        );
-        return true;
-    }
     let findings = selftest(store).await;
-    let is_usable = findings.iter().all(|finding| !finding.is_fatal);
-    for finding in &findings {
+    let is_usable = findings.iter().all(|located| !located.finding.is_fatal);
+    for Located { servers, finding } in &findings {
         let level = if finding.is_fatal { "error" } else { "warning" };
         println!("{table}: {level}: {} ({})", finding.seen, finding.check);
+        if !servers.is_empty() {
+            println!("    at: {}", servers.join(", "));
+        }
         println!("    suffers: {}\n    help: {}", finding.suffers, finding.remedy);
     }
     if is_usable {

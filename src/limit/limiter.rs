@@ -101,10 +101,17 @@ impl Limiter {
         });
     }
 
-    /// The same at once. What the store does not take is counted and not tried again.
-    pub async fn correct_now(&self, correction: &Correction) {
-        if correction.carry_out(&self.store, &self.state).await.is_err() {
-            self.metrics.store_failed("limits");
+    /// The same at once; in the background where the request has no time left for it. What the
+    /// store does not take is counted and not tried again.
+    pub async fn correct_now(self: &Arc<Self>, correction: Correction) {
+        match correction.carry_out(&self.store, &self.state).await {
+            Ok(()) => {}
+            Err(StoreError::NotAsked) => {
+                let limiter = Arc::clone(self);
+                self.background
+                    .spawn("limits", async move { correction.give_back(&limiter.store).await });
+            }
+            Err(_) => self.metrics.store_failed("limits"),
         }
     }
 
@@ -126,7 +133,7 @@ impl Limiter {
                 self.metrics.limit_reconciled_units.inc_by(debt.units());
                 owing.debt = None;
             }
-            Err(StoreError::Unavailable | StoreError::NotServing(_)) => {}
+            Err(error) if error.is_undone() => {}
             Err(_) => {
                 self.metrics.store_failed("limits");
                 owing.debt = None;

@@ -108,6 +108,17 @@ impl Correction {
         Some(Self { refunds: Changes::new(refunds), dues: Changes::new(dues), at })
     }
 
+    /// Gives back what the store was not asked to take back.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn give_back(&self, store: &Store) -> Result<(), StoreError> {
+        match &self.at.store {
+            Some(at) => store.refund(self.refunds.charges(), at).await,
+            None => Ok(()),
+        }
+    }
+
     /// Carries it out where the charges were made.
     ///
     /// # Errors
@@ -133,9 +144,7 @@ impl Correction {
             if at.is_some()
                 && let Err(error) = store.take(dues).await
             {
-                let is_undone =
-                    matches!(error, StoreError::Unavailable | StoreError::NotServing(_));
-                if here_us.is_some() && is_undone {
+                if here_us.is_some() && error.is_undone() {
                     state.stand_in.owe(dues);
                 }
                 carried_out = Err(error);

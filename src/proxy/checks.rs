@@ -317,7 +317,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             && let (Some(charges), Some(Ok(taken))) = (&self.charges, &self.answers.charges)
             && let Some(undo) = charges.undo(&Taken::by_store(taken))
         {
-            gateway.limits.correct_now(&undo).await;
+            gateway.limits.correct_now(undo).await;
         }
         // The slots too, before others are asked for: the request must not stand in its own way.
         if let Some(guard) = self.guard.take() {

@@ -27,6 +27,7 @@ use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served}
 use crate::guard::{self, Handshake};
 use crate::limit::{Outcome, SlotGuard};
 use crate::runtime::Grant;
+use crate::store::budget;
 
 /// Answers one request. There is always a response: whatever goes wrong becomes one.
 ///
@@ -41,7 +42,7 @@ pub fn handle<B: Into<Inbound>>(
     }
     let mut transaction = Transaction::open(connection, &head);
     let mut body = body.into();
-    async move {
+    budget::scope(async move {
         // Rare: boxed, it takes no room in the other requests.
         let Transaction { received, resolved, .. } = &*transaction;
         if let Some(token) = challenge::token(received, &head)
@@ -51,7 +52,7 @@ pub fn handle<B: Into<Inbound>>(
         }
         let response = answer(&mut transaction, &mut head, &mut body).await;
         Body::attach(response, transaction)
-    }
+    })
 }
 
 /// `head` and `body` are lent, so that nobody else has room for them; whoever sends the request on

@@ -6,6 +6,9 @@ pub enum StoreError {
     /// There is no connection now; nothing was waited for.
     #[error("no connection to the store")]
     Unavailable,
+    /// Nothing was asked: the request has waited for the store as long as it may.
+    #[error("this request has waited for the store for store.timeout already")]
+    NotAsked,
     /// No answer within `store.timeout`.
     #[error("no answer from the store within store.timeout")]
     Timeout,
@@ -24,7 +27,12 @@ impl StoreError {
     /// Whether the store is away, so that `[store.on_outage]` decides. Any other answer that cannot
     /// be used may mean anything.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable | Self::Timeout | Self::NotServing(_))
+        matches!(self, Self::Unavailable | Self::NotAsked | Self::Timeout | Self::NotServing(_))
+    }
+
+    /// Whether the store has surely done nothing, so that what it was asked may be asked again.
+    pub fn is_undone(&self) -> bool {
+        matches!(self, Self::Unavailable | Self::NotAsked | Self::NotServing(_))
     }
 
     /// Whether the store has no memory for a write. It may still delete then.
@@ -32,7 +40,7 @@ impl StoreError {
         match self {
             Self::Full(_) => true,
             Self::Refused(text) => text.trim_start_matches('"').starts_with("OOM"),
-            Self::Unavailable | Self::Timeout | Self::NotServing(_) => false,
+            Self::Unavailable | Self::NotAsked | Self::Timeout | Self::NotServing(_) => false,
         }
     }
 }

@@ -15,7 +15,7 @@ mod tls;
 
 pub use self::kind::{Kind, is_cache_base, usage};
 pub use self::session::SessionKeys;
-pub(super) use self::slot::{SLOTS, slot};
+pub(super) use self::slot::{SLOTS, key_in, slot};
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 //! node. Some uses may have a store of their own (`separate`): each method says which it is of.
 
 pub mod api_keys;
+pub mod budget;
 mod cached;
 mod certificates;
 mod error;
@@ -53,8 +54,8 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, NodeState, RedisStore, Rung, StoreState, acl, acl_for, selftest,
-    sentinel_acl,
+    Asked, Finding, Followed, Located, NodeState, RedisStore, Rung, StoreState, acl, acl_for,
+    selftest, sentinel_acl,
 };
 pub use self::revoked::Revocation;
 pub use self::separate::{Backend, Separate};

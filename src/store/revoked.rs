@@ -215,6 +215,12 @@ impl Revoked {
         known.collect()
     }
 
+    /// Whether this holds as it was known: it was neither taken back nor made anew since.
+    pub fn holds(&self, known: &Known) -> bool {
+        let is_same = |it: &Entry| it.until == known.until && it.not_before == known.not_before;
+        self.entries.get(&known.key).is_some_and(is_same)
+    }
+
     /// Forgets what has ended, at most once a second: a flood must not sweep at every entry.
     pub fn sweep(&mut self, now: u64) {
         if self.swept != now {

@@ -7,6 +7,7 @@ mod api_keys;
 mod caching;
 mod certificates;
 mod charges;
+mod cluster_away;
 mod leases;
 mod model;
 mod sessions;

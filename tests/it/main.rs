@@ -109,6 +109,8 @@ mod revocation_push;
 mod separate_stores;
 /// The application's own sessions, attached to requests.
 mod sessions;
+/// How long one request waits for the store in all.
+mod store_budget;
 /// Bodies on their way, and peers that go away in the middle.
 mod streaming;
 /// Where a request goes: authority, form of target, version, method, upgrades.

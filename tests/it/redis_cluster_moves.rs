@@ -234,6 +234,11 @@ fn revocations_are_followed_to_where_their_stream_moves() {
     let bearer = token(claims);
     let status = || Client::get(follower.public, "/").bearer(&bearer).send().status;
     assert_eq!(status(), 401);
+    // Where it is followed is nobody's affair; that it was not for long would be.
+    let log = follower.stderr();
+    let said = |what| log.matches(what).count();
+    let [followed, away] = ["revocations are followed", "revocations are not followed"].map(said);
+    assert_eq!(followed, 1 + away, "{log}");
 }
 
 #[test]

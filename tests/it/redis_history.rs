@@ -412,3 +412,30 @@ fn gateways_are_told_later_of_what_is_in_force() {
     assert_eq!(cluster.servers[stream].cli(&["XLEN", "app:auth:revocations"]), "1");
     knows(&gateway, 1);
 }
+
+#[test]
+fn nobody_is_told_later_of_what_was_taken_back_meanwhile() {
+    let (mut cluster, upstream) = (RedisCluster::start(3), versioned());
+    let gateway = private(&cluster.url(), &upstream);
+    let stream = cluster.owner("app:auth:revocations");
+    let key = |user: &str| format!("app:auth:blacklist:{user}");
+    let users = (0..).map(|number| format!("u{number}"));
+    let mut users = users.filter(|user| cluster.owner(&key(user)) != stream);
+    let [back, stays] = [0, 1].map(|_| users.next().expect("some user"));
+    let at = cluster.owner(&key(&back));
+    drop(users);
+    cluster.servers[stream].kill();
+    for user in [&back, &stays] {
+        let body = format!("{{\"jti\":\"{user}\"}}");
+        assert_eq!(operate(&gateway, "POST", "/v1/revocations", &body).status, 503);
+    }
+    // As another gateway does it.
+    assert_eq!(cluster.servers[at].cli(&["DEL", &key(&back)]), "1");
+    cluster.servers[stream].restart();
+    eventually_within(Duration::from_secs(60), "one of them is told", || {
+        metric(&gateway, "revocations_told_later_total") == 1
+    });
+    let told = cluster.servers[stream].cli(&["XRANGE", "app:auth:revocations", "-", "+"]);
+    assert!(told.contains(&key(&stays)) && !told.contains(&key(&back)), "{told}");
+    knows(&gateway, 1);
+}

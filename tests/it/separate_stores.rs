@@ -219,6 +219,15 @@ fn limits_without_their_store_take_nothing_with_them() {
     house.limits.kill();
     eventually("it is known", || up(&strict) == [true, true, false]);
     refuses(&house.get(&strict, "/limited"), "limit_unknown");
+    // The log names the server and its table, and of what serves only what it is used for.
+    let server = house.proxies[2].url()["redis://".len()..].trim_end_matches('/').to_owned();
+    eventually("it is said", || strict.stderr().contains("-> open ("));
+    let log = strict.stderr();
+    let said = log.lines().find(|line| line.contains("-> open (")).expect("a line");
+    for part in ["; limits: refuse", &*server, "store.limits"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("session:") && !said.contains("cache:"), "{said}");
     // The other routes go on.
     for gateway in [&strict, &local] {
         assert_eq!(Client::get(gateway.admin, "/readyz").send().status, 200);
@@ -417,6 +426,7 @@ fn each_store_is_looked_at_and_has_a_user_of_its_own() {
     let checked = run(&folder, &["check", "--store"]);
     assert_eq!(checked.code, Some(3));
     assert!(checked.stdout.contains("store.cache: ok\nstore.limits: error: "), "{checked:?}");
+    assert!(checked.stdout.contains("can be reached at store.limits.url"), "{checked:?}");
     folder.write("gateway.toml", AUTH.to_owned() + &house.upstream.table("shop") + ROUTES);
     let printed = run(&folder, &["acl", "--for", "cache"]);
     assert_eq!(printed.code, Some(1));

@@ -59,6 +59,12 @@ static NUMBERS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     numbers.into_iter().flatten().collect()
 });
 
+/// A key that lies in this slot, and begins with `begin`, which holds no brace.
+pub(crate) fn key_in(slot: u16, begin: &str) -> String {
+    let number = NUMBERS.get(usize::from(slot)).copied().unwrap_or_default();
+    format!("{begin}{{{number}}}")
+}
+
 /// A tag that lies where `key` does: the key itself, unless it holds what would end the tag before.
 pub(super) fn tag_beside(key: &str) -> String {
     if key.contains('}') {
@@ -95,6 +101,8 @@ mod tests {
         assert_eq!(NUMBERS.len(), usize::from(SLOTS));
         for (expected, number) in NUMBERS.iter().enumerate() {
             assert_eq!(usize::from(slot(number.to_string().as_bytes())), expected);
+            let expected = u16::try_from(expected).unwrap();
+            assert_eq!(slot(key_in(expected, "app:a:").as_bytes()), expected);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One question, from its parts to its answers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redis::{Pipeline, Value};
@@ -8,10 +9,10 @@ use tokio::time::Instant;
 use super::RedisStore;
 use super::cut::{Cut, Placed};
 use super::part::{Origin, Part};
-use super::spread;
+use super::spread::{self, Replies};
 use crate::config::LimitOutage;
 use crate::store::{
-    Answers, ChargedAt, Purge, Questions, Release, Reply, RevocationStatus, StoreError,
+    Answers, ChargedAt, Purge, Questions, Reply, RevocationStatus, StoreError, WantedLock,
 };
 
 impl RedisStore {
@@ -92,13 +93,13 @@ impl RedisStore {
         answers: &mut Answers,
     ) -> Vec<Part<'a>> {
         let mut parts = cut.parts(whole, &|key: &str| self.topology.place(key));
-        // What is read must be read behind the purges, and servers have no order among them.
-        if let Some(Placed { part: Part::Purges(keys), .. }) = parts.first() {
-            let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
-            answers.settled = self.change_epochs(&purges).await.is_ok();
-            parts.remove(0);
-        }
-        let mut replies = self.ask_each(&parts, deadline).await;
+        let mut replies = match parts.first().map(|placed| placed.part) {
+            Some(Part::Purges(keys)) => {
+                parts.remove(0);
+                Box::pin(self.behind_purges(keys, &parts, deadline, answers)).await
+            }
+            _ => self.ask_each(&parts, deadline).await,
+        };
         let next = replies.find(&parts, |_, part, own| part.next(own));
         let torn = spread::torn(&parts, &mut replies);
         let mut parts: Vec<Placed<'_>> = parts;
@@ -131,34 +132,82 @@ impl RedisStore {
             }
         }
         cut.restore(answers);
-        self.give_back(taken, answers).await;
+        self.give_back(taken, answers, deadline).await;
         next
     }
 
+    /// The replies to each part, of which those of the cache are read behind the purges: servers
+    /// have no order among them. What else is asked waits for no purge, whose server may be silent.
+    async fn behind_purges(
+        &self,
+        keys: &[String],
+        parts: &[Placed<'_>],
+        deadline: Instant,
+        answers: &mut Answers,
+    ) -> Replies {
+        let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
+        let of_cache = parts.iter().position(|placed| placed.part.is_of_cache());
+        let (others, cached) = parts.split_at(of_cache.unwrap_or(parts.len()));
+        let (purged, mut replies) =
+            tokio::join!(self.change_epochs(&purges, deadline), self.ask_each(others, deadline));
+        answers.settled = purged.is_ok();
+        replies.extend(match purged {
+            Ok(()) => self.ask_each(cached, deadline).await,
+            Err(error) => Replies::none(cached.len(), error),
+        });
+        replies
+    }
+
     /// Gives back what was taken in one place, where another one refused, or where another one did
-    /// not answer and the request is refused for that, or counted by this node. Slots without an
-    /// answer are given back by who asked for them.
-    async fn give_back(&self, taken: Vec<(Part<'_>, ChargedAt)>, answers: &Answers) {
+    /// not answer and the request is refused for that, counted by this node, or done without. Slots
+    /// without an answer are given back by who asked for them, and so is a lock that may have been
+    /// taken. All of it at once; what `deadline` does not leave the time for goes on behind it.
+    async fn give_back(
+        &self,
+        taken: Vec<(Part<'_>, ChargedAt)>,
+        answers: &Answers,
+        deadline: Instant,
+    ) {
         let is_void = self.topology.settings.on_outage.limits != LimitOutage::Allow;
+        let mut pipeline = Pipeline::new();
         for (part, at) in taken {
-            // What cannot be given back ends by itself; nothing is admitted in its stead.
-            let _ = match (part, &answers.charges, &answers.leases) {
-                (Part::Charges(asked), Some(Ok(reply)), _) if !reply.allowed => {
-                    self.refund(asked, &at).await
+            match (part, &answers.charges, &answers.leases, &answers.cached) {
+                (Part::Charges(asked), Some(reply), ..)
+                    if reply.as_ref().map_or(is_void, |reply| !reply.allowed) =>
+                {
+                    match Cut::by_key(&part) {
+                        // In a slot that is moving, several keys may be in two places.
+                        Some(cut) => {
+                            cut.charges(asked)
+                                .for_each(|one| self.put_refund(&mut pipeline, one, &at));
+                        }
+                        None => self.put_refund(&mut pipeline, asked, &at),
+                    }
                 }
-                (Part::Charges(asked), Some(Err(_)), _) if is_void => self.refund(asked, &at).await,
-                (Part::Leases(asked), _, Some(Ok(reply))) if !reply.allowed => {
-                    let release = Release {
-                        keys: asked.keys.to_vec(),
-                        limits: asked.limits.to_vec(),
-                        holder: asked.holder.to_owned(),
-                        in_doubt: false,
-                    };
-                    self.release(&[release]).await
+                (Part::Leases(asked), _, Some(Ok(reply)), _) if !reply.allowed => {
+                    for key in asked.keys {
+                        pipeline.cmd("ZREM").arg(key).arg(asked.holder);
+                    }
                 }
-                _ => Ok(()),
-            };
+                (Part::Entry(asked), .., Some(Err(error))) if *error != StoreError::Timeout => {
+                    let call = |wanted: WantedLock<'_>| self.relock_call(wanted.lock, 0);
+                    asked.lock.map(call).into_iter().for_each(|call| {
+                        pipeline.add_command(call);
+                    });
+                }
+                _ => {}
+            }
         }
+        if pipeline.is_empty() {
+            return;
+        }
+        let topology = Arc::clone(&self.topology);
+        let given = tokio::spawn(async move {
+            let deadline = topology.deadline();
+            // What cannot be given back ends by itself; nothing is admitted in its stead.
+            topology.run_apart(&mut pipeline, deadline).await
+        });
+        let _ = tokio::time::timeout_at(deadline, given).await;
     }
 
     fn written(&self, parts: &[Part<'_>]) -> Reply<Pipeline> {

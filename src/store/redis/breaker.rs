@@ -48,25 +48,27 @@ impl Breaker {
     }
 
     /// The server is not to be asked any more, if `is_so` still holds when nobody else changes
-    /// anything.
+    /// anything. What is to be said of it, as that of all that follow.
     pub(super) fn fail(&self, cause: Cause, is_so: impl FnOnce() -> bool) -> Option<Change> {
         let mut ladder = self.lock();
-        let change = if is_so() { ladder.fail(self.now(), cause) } else { None };
+        if is_so() {
+            ladder.fail(self.now(), cause);
+        }
         self.settle(&ladder);
-        change
+        ladder.news(self.now())
     }
 
     /// A probe was good. Where the server is asked then, `publish` is done before anybody can say
     /// that it is not.
     pub(super) fn probe(&self, publish: impl FnOnce()) -> (bool, Option<Change>) {
         let mut ladder = self.lock();
-        let change = ladder.probe(self.now());
+        ladder.probe(self.now());
         let is_asked = ladder.rung() != Rung::Open;
         if is_asked {
             publish();
         }
         self.settle(&ladder);
-        (is_asked, change)
+        (is_asked, ladder.news(self.now()))
     }
 
     /// A probe was not good.
@@ -74,12 +76,13 @@ impl Breaker {
         self.lock().fail_probe();
     }
 
-    /// Takes what was counted since the last time.
-    pub(super) fn count(&self, counts: Counts) -> Option<Change> {
+    /// Takes what was counted since the last time. Whether the server is open because of it.
+    pub(super) fn count(&self, counts: Counts) -> (bool, Option<Change>) {
         let mut ladder = self.lock();
         let change = ladder.count(self.now(), counts);
         self.settle(&ladder);
-        change
+        let has_opened = change.is_some_and(|change| change.to == Rung::Open);
+        (has_opened, ladder.news(self.now()))
     }
 
     /// The rung, for how long, and why.
@@ -124,8 +127,8 @@ mod tests {
         assert_eq!(breaker.most(), 5);
         breaker.count(Counts { asked: 100, missed: 1, late: 0 });
         assert_eq!((breaker.most(), breaker.standing().0), (2, Rung::Slow));
-        assert_eq!(breaker.fail(Cause::Lost, || false), None, "another one stands");
-        assert_eq!(breaker.most(), 2);
+        breaker.fail(Cause::Lost, || false);
+        assert_eq!(breaker.most(), 2, "another one stands");
         assert!(!breaker.wants_probes() && breaker.fail(Cause::Lost, || true).is_some());
         assert!(breaker.wants_probes());
         for is_asked in [false, false, true] {
@@ -134,7 +137,7 @@ mod tests {
             assert_eq!((breaker.probe(|| is_put = true).0, breaker.is_open()), (is_asked, !is_put));
             assert_eq!(is_put, is_asked);
         }
-        assert_eq!(breaker.standing(), (Rung::Recovering, Duration::ZERO, Cause::Probed));
+        assert_eq!(breaker.standing(), (Rung::Recovering, Duration::ZERO, Cause::Probed(3)));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
 
 use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
 use super::follow::Follower;
@@ -16,7 +17,7 @@ use super::reply::{entry, server_error, unexpected, value};
 use super::signature::unsigned;
 use super::torn::is_torn;
 use super::track::{Mark, Tracker};
-use super::{RedisStore, millis};
+use super::{RedisStore, each_good, millis};
 use crate::config::{CacheEpochs, CacheReads};
 use crate::observe::StoreTotals;
 use crate::store::cached::{life, with_deadline};
@@ -53,7 +54,8 @@ impl RedisStore {
 
     async fn read_epochs(&self, keys: &[String]) -> Result<CachedReply, StoreError> {
         let mut all = CachedReply::of_epochs(&[]);
-        for (at, (reply, keys)) in self.read_keys(keys).await?.into_iter().enumerate() {
+        let read = self.read_keys(keys, self.topology.deadline()).await?;
+        for (at, (reply, keys)) in read.into_iter().enumerate() {
             let read = epochs(reply, keys)?;
             if at == 0 { all = read } else { all.join(read) }
         }
@@ -62,7 +64,11 @@ impl RedisStore {
 
     /// The values of keys: of each place, or of each key where a slot is moving, and how many they
     /// are.
-    async fn read_keys(&self, keys: &[String]) -> Result<Vec<(Value, usize)>, StoreError> {
+    async fn read_keys(
+        &self,
+        keys: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<(Value, usize)>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,14 +79,17 @@ impl RedisStore {
             pipeline.add_command(start("MGET")).arg(*keys);
         }
         let mut read = Vec::with_capacity(together.len());
-        for (keys, reply) in together.into_iter().zip(self.run(&mut pipeline).await?) {
+        for (keys, reply) in
+            together.into_iter().zip(self.topology.run(&mut pipeline, deadline).await?)
+        {
             match server_error(&reply) {
                 Some(_) if keys.len() > 1 && is_torn(&reply) => {
                     let mut each = Pipeline::with_capacity(keys.len() + 1);
                     for key in keys {
                         each.add_command(start("MGET")).arg(key);
                     }
-                    let replies = Box::pin(self.run_all(&mut each)).await?;
+                    let replies =
+                        each_good(Box::pin(self.topology.run(&mut each, deadline)).await?)?;
                     read.extend(replies.into_iter().map(|reply| (reply, 1)));
                 }
                 Some(error) => return Err(error),
@@ -103,7 +112,7 @@ impl RedisStore {
 
     /// See [`crate::store::Store::totals`].
     pub fn totals(&self) -> StoreTotals {
-        let [fail_overs, data_lost] = self.topology.credentials.histories.counts();
+        let [fail_overs, data_lost] = self.topology.common.histories.counts();
         let republished = |it: &Arc<Follower>| it.republished.load(Ordering::Relaxed);
         let republished = self.follower.get().map_or(0, republished);
         StoreTotals {
@@ -122,12 +131,12 @@ impl RedisStore {
 
     /// See [`crate::store::Store::lineage_source`].
     pub fn lineage_source(&self) -> Option<LineageSource> {
-        self.topology.credentials.histories.source()
+        self.topology.common.histories.source()
     }
 
     /// See [`crate::store::Store::lineage_changes`].
     pub fn lineage_changes(&self) -> LineageChanges {
-        self.topology.credentials.histories.changes()
+        self.topology.common.histories.changes()
     }
 
     /// See [`crate::store::Store::known_epochs`].
@@ -197,15 +206,20 @@ impl RedisStore {
 
     /// See [`crate::store::Store::chunks`].
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        match self.chunks_of_replica(keys).await {
+        let deadline = self.topology.deadline();
+        match self.chunks_of_replica(keys, deadline).await {
             Some(chunks) => Ok(chunks),
-            None => self.chunks_of_primary(keys).await,
+            None => self.chunks_of_primary(keys, deadline).await,
         }
     }
 
     /// The same of a replica, where one is to be read from and has them all: no two chunks ever
     /// have one key, so what is there is never old.
-    async fn chunks_of_replica(&self, keys: &[String]) -> Option<Vec<Option<Bytes>>> {
+    async fn chunks_of_replica(
+        &self,
+        keys: &[String],
+        deadline: Instant,
+    ) -> Option<Vec<Option<Bytes>>> {
         let cluster = self.topology.cluster()?;
         let place = self.topology.place(keys.first()?);
         let settings = &self.topology.settings;
@@ -215,14 +229,18 @@ impl RedisStore {
         }
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(start("MGET")).arg(keys);
-        let reply = cluster.read(place, pipeline).await?.pop()?;
+        let reply = cluster.read(place, pipeline, deadline).await?.pop()?;
         let (chunks, _) = unsigned(reply, keys.len()).ok()?;
         chunks.iter().all(Option::is_some).then_some(chunks)
     }
 
     /// The same of who takes the writes.
-    async fn chunks_of_primary(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let read = self.read_keys(keys).await?.into_iter();
+    async fn chunks_of_primary(
+        &self,
+        keys: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let read = self.read_keys(keys, deadline).await?.into_iter();
         let values = read.map(|(reply, keys)| Ok(unsigned(reply, keys)?.0));
         Ok(values.collect::<Result<Vec<_>, StoreError>>()?.concat())
     }
@@ -274,31 +292,45 @@ impl RedisStore {
     }
 
     async fn relock(&self, lock: &HeldLock, ttl_ms: u64) -> Result<bool, StoreError> {
+        let call = self.relock_call(lock, ttl_ms);
+        Ok(matches!(self.run_one(call).await?, Value::Int(1)))
+    }
+
+    /// The command that has a lock last for so long, or end, if its holder has it.
+    pub(super) fn relock_call(&self, lock: &HeldLock, ttl_ms: u64) -> Cmd {
         let mut call = start("EVALSHA");
         call.arg(&self.topology.scripts.relock.sha);
         call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
-        Ok(matches!(self.run_one(call).await?, Value::Int(1)))
+        call
     }
 
     /// See [`crate::store::Store::purge`].
     pub async fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
-        let done = self.change_epochs(purges).await;
+        let done = self.change_epochs(purges, self.topology.deadline()).await;
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
     }
 
-    /// Changes epochs: of all servers in turn, and first that of the tags' clock. One that is not
-    /// reached leaves what was changed before it, which makes nothing but misses.
-    pub(super) async fn change_epochs(&self, purges: &[Purge]) -> Result<(), StoreError> {
-        let mut changes: Vec<_> = purges.iter().zip(changes(purges)?).collect();
-        if self.topology.is_spread() {
-            changes.sort_by_key(|(purge, _)| {
-                (Keys::tags_purged(&purge.key).is_none(), self.topology.place(&purge.key))
-            });
+    /// Changes epochs: first that of the tags' clock, then the others, of all places at once. One
+    /// that is not reached leaves the others changed, which makes nothing but misses.
+    pub(super) async fn change_epochs(
+        &self,
+        purges: &[Purge],
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let all = purges.iter().zip(changes(purges)?);
+        if !self.topology.is_spread() {
+            let changes = all.map(|(_, change)| change).collect();
+            return self.topology.transact_apart(changes, deadline).await;
         }
-        let changes = changes.into_iter().map(|(_, change)| change).collect();
-        self.topology.transact(changes).await.map(|_| ())
+        let (first, others): (Vec<_>, Vec<_>) =
+            all.partition(|(purge, _)| Keys::tags_purged(&purge.key).is_some());
+        for changes in [first, others] {
+            let changes = changes.into_iter().map(|(_, change)| change).collect();
+            self.topology.transact_apart(changes, deadline).await?;
+        }
+        Ok(())
     }
 
     /// See [`crate::store::Store::tags`].

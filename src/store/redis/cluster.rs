@@ -18,8 +18,8 @@ use redis::{Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::common::Common;
 use super::common::SentOn;
-use super::credentials::Credentials;
 use super::ear::Ear;
 use super::errand::{Came, Errand, To, Unit};
 use super::lanes::{self, Lanes, Ranks};
@@ -32,10 +32,14 @@ use super::state::NodeState;
 use super::torn;
 use crate::base::shard::{self, SHARDS};
 use crate::config::{self, CacheReads, StoreUrl};
+use crate::store::budget::Waiting;
 use crate::store::{Reply, StoreError};
 
 /// Most times that a command is sent on.
 const REDIRECTS_MAX: usize = 3;
+/// How long all views must be older than the map until they are believed: no epoch falls, unless
+/// all servers began anew from older files. Who is cut off knows it long before that.
+const OLDER_FOR: Duration = Duration::from_secs(60);
 /// Pause before a command is sent once more to a slot that is moving.
 const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -44,13 +48,13 @@ const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(2);
 pub(super) struct Cluster {
     pub(super) settings: config::Store,
     scripts: Arc<Scripts>,
-    pub(super) credentials: Arc<Credentials>,
+    pub(super) common: Arc<Common>,
     pub(super) seeds: Vec<Address>,
     /// Where connections live that belong to no thread.
     home: tokio::runtime::Handle,
     pub(super) map: ArcSwap<Map>,
-    /// Held while the map is changed.
-    changing: Mutex<()>,
+    /// Held while the map is changed. Since when all views were older than it.
+    changing: Mutex<Option<Instant>>,
     /// Wakes those who wait for the first map.
     found: Notify,
     /// Wakes whoever looks.
@@ -73,17 +77,17 @@ impl Cluster {
     pub(super) fn open(
         settings: &config::Store,
         scripts: &Arc<Scripts>,
-        credentials: &Arc<Credentials>,
+        common: &Arc<Common>,
         seeds: Vec<Address>,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings: settings.clone(),
             scripts: Arc::clone(scripts),
-            credentials: Arc::clone(credentials),
+            common: Arc::clone(common),
             seeds,
             home: tokio::runtime::Handle::current(),
             map: ArcSwap::from_pointee(Map::empty()),
-            changing: Mutex::new(()),
+            changing: Mutex::default(),
             found: Notify::new(),
             look: Arc::default(),
             has_joined: Default::default(),
@@ -138,6 +142,11 @@ impl Cluster {
         self.map.load().servers.iter().map(|known| Arc::clone(&known.server)).collect()
     }
 
+    /// Replicas that are read from.
+    pub(super) fn readers(&self) -> Vec<Arc<Server>> {
+        self.map.load().replicas.iter().filter_map(|known| known.reader.clone()).collect()
+    }
+
     /// The epoch of the map.
     pub(super) fn epoch(&self) -> u64 {
         self.map.load().epoch
@@ -163,7 +172,7 @@ impl Cluster {
         }
         let _home = self.home.enter();
         let most = self.settings.known_epochs / map.servers.len().max(1);
-        let start = |node: &_| Ear::start(&self.settings, &self.credentials, node, most);
+        let start = |node: &_| Ear::start(&self.settings, node, most);
         map.replicas.iter().for_each(|known| known.server.listen(None::<fn(&_) -> _>));
         map.servers.iter().for_each(|known| known.server.listen(Some(start)));
     }
@@ -310,7 +319,7 @@ impl Cluster {
                     };
                     let Some(server) = server else {
                         self.look.notify_one();
-                        self.credentials.common.note_unowned();
+                        self.common.note_unowned();
                         unit.fail(&StoreError::Unavailable, replies);
                         continue;
                     };
@@ -382,7 +391,7 @@ impl Cluster {
 
     /// The units of an errand that must be sent once more, and where to.
     fn sent_on(&self, errand: Errand, replies: &[Reply<Value>]) -> Vec<(Unit, To)> {
-        let (host, common) = (errand.server.node.host(), &self.credentials.common);
+        let (host, common) = (errand.server.node.host(), &self.common);
         let mut again = Vec::new();
         for (unit, _) in errand.units {
             let own = replies.get(unit.commands.clone()).unwrap_or_default();
@@ -446,6 +455,7 @@ impl Cluster {
                     replica.node.enters_service();
                 }
                 let server = server.unwrap_or_else(|| self.start(&member, map.servers.len() + 1));
+                server.node.has_slot(slot);
                 let (map, at) = map.with(Known::new(member, server));
                 forget(&map);
                 map.give(slot, at);
@@ -485,7 +495,7 @@ impl Cluster {
         kind: impl FnOnce(Node) -> Node,
     ) -> Arc<Server> {
         let _home = self.home.enter();
-        let node = kind(node(&member.address, &self.credentials));
+        let node = kind(node(&member.address, &self.common));
         node.may_be(member.id.as_deref());
         let (ranks, server) =
             (Arc::clone(&self.ranks), self.started.fetch_add(1, Ordering::Relaxed));
@@ -496,8 +506,13 @@ impl Cluster {
     }
 
     /// What a replica says of keys with this slot; nothing where none can be asked, or answers in
-    /// time for its primary to be asked too.
-    pub(super) async fn read(&self, slot: u16, mut pipeline: Pipeline) -> Option<Vec<Value>> {
+    /// time for its primary to be asked too, before `deadline`.
+    pub(super) async fn read(
+        &self,
+        slot: u16,
+        mut pipeline: Pipeline,
+        deadline: Instant,
+    ) -> Option<Vec<Value>> {
         let reader = {
             let map = self.map.load();
             let readers: Vec<_> = map.readers(slot).collect();
@@ -506,18 +521,28 @@ impl Cluster {
         if self.has_joined[shard::mine()].load(Ordering::Relaxed) {
             reader.join(&self.settings, &self.scripts);
         }
-        let deadline = Instant::now() + self.settings.timeout / 2;
+        let (now, timeout) = (Instant::now(), self.settings.timeout);
+        let _waiting = Waiting::begin(now, timeout).ok()?;
+        let deadline = now + deadline.saturating_duration_since(now) / 2;
         reader.exchange(&mut pipeline, &self.scripts, deadline).await.ok()
     }
 
-    /// Takes a view for true. False when it is what was known.
+    /// Takes a view for true. False when it is what was known, or older.
     pub(super) fn adopt(&self, view: &View) -> bool {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut older = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.map.load_full();
-        let is_older = view.epoch < old.epoch && !view.is_ok;
-        if view.ranges.is_empty() || is_older {
+        if view.ranges.is_empty() {
             return false;
         }
+        // Also one that says that the cluster serves: who was cut off just now does not know it.
+        // Another cluster, that the operator calls this one, counts its own epochs.
+        if view.epoch < old.epoch && old.is_of(view) {
+            let since = *older.get_or_insert_with(Instant::now);
+            if !view.is_ok || since.elapsed() < OLDER_FOR {
+                return false;
+            }
+        }
+        *older = None;
         let mut map = Map::of_view(view, |member| match old.member(member) {
             Some(server) => Arc::clone(server),
             None => self.start(member, view.primaries.len()),
@@ -531,6 +556,7 @@ impl Cluster {
             let changed = map.servers.iter().filter(|known| !map.gives_the_same(&old, known));
             changed.filter_map(|known| known.server.ear()).for_each(|ear| ear.forget_all());
         }
+        map.tell_slots(view);
         self.listen(&map);
         // Of one that was not known at all, nothing was believed.
         let was_replica = |known: &&Known| {
@@ -546,9 +572,9 @@ impl Cluster {
 }
 
 /// A server of which nothing is known but where it is.
-pub(super) fn node(address: &Address, credentials: &Arc<Credentials>) -> Node {
+pub(super) fn node(address: &Address, common: &Arc<Common>) -> Node {
     let (host, port) = address.clone();
-    Node::of_cluster(&StoreUrl::Redis { host, port, db: 0 }, credentials)
+    Node::of_cluster(&StoreUrl::Redis { host, port, db: 0 }, common)
 }
 
 /// Whether a server says that it cannot serve what it is asked.

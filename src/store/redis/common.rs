@@ -1,13 +1,15 @@
-//! What all servers of one store have in common, beside how they are called: what is counted, and
-//! what serves while one of them does not.
+//! What all servers of one store have in common: what connections to them are made with, what is
+//! counted, what their histories are, and what serves while one of them does not.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::credentials::Credentials;
 use super::findings::Found;
+use super::history::Histories;
 use super::tally::Tallies;
 use crate::base::shard::Counters;
-use crate::config::{LimitOutage, OnOutage, Outage};
+use crate::config::{self, LimitOutage, OnOutage, Outage, StoreUse};
 
 /// How a server of a Redis Cluster sends a command on.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +20,17 @@ pub(super) enum SentOn {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Common {
+    /// Its table in the configuration.
+    pub(super) table: &'static str,
+    /// The same, where there are several stores to tell apart.
+    pub(super) among_others: Option<&'static str>,
+    /// What it is used for.
+    uses: Vec<StoreUse>,
+    pub(super) credentials: Arc<Credentials>,
+    /// What all connections have shown of the histories of the servers.
+    pub(super) histories: Histories,
     pub(super) tallies: Tallies,
     /// By [`SentOn`].
     redirects: Counters<3>,
@@ -30,14 +41,31 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// Of the store of these settings.
+    pub(super) fn of(settings: &config::Store) -> Arc<Self> {
+        Arc::new(Self {
+            table: settings.usage.table(),
+            among_others: settings.is_one_of_several().then(|| settings.usage.table()),
+            uses: settings.uses().collect(),
+            credentials: Credentials::of(settings),
+            histories: Histories::default(),
+            tallies: Tallies::default(),
+            redirects: Counters::default(),
+            unowned: Counters::default(),
+            on_outage: Mutex::default(),
+            findings: Mutex::default(),
+        })
+    }
+
     /// Another plan is in force.
     pub(super) fn adopt(&self, on_outage: OnOutage) {
         *self.on_outage.lock().unwrap_or_else(PoisonError::into_inner) = on_outage;
     }
 
     /// What serves while a server does not.
-    pub(super) fn in_its_place(&self) -> InItsPlace {
-        InItsPlace(*self.on_outage.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn in_its_place(&self) -> InItsPlace<'_> {
+        let on_outage = *self.on_outage.lock().unwrap_or_else(PoisonError::into_inner);
+        InItsPlace { on_outage, uses: &self.uses }
     }
 
     /// What looks at the servers have found.
@@ -71,13 +99,16 @@ impl Common {
     }
 }
 
-/// What serves while a server does not, as the log says it.
+/// What serves while a server does not, as the log says it: of what the store is used for.
 #[derive(Debug)]
-pub(super) struct InItsPlace(OnOutage);
+pub(super) struct InItsPlace<'a> {
+    on_outage: OnOutage,
+    uses: &'a [StoreUse],
+}
 
-impl fmt::Display for InItsPlace {
+impl fmt::Display for InItsPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OnOutage { revocation, revocation_max_stale, limits, session, .. } = self.0;
+        let OnOutage { revocation, revocation_max_stale, limits, session, .. } = self.on_outage;
         let or = |outage, otherwise| if outage == Outage::Refuse { "refuse" } else { otherwise };
         let limits = match limits {
             LimitOutage::Local => "local",
@@ -86,11 +117,20 @@ impl fmt::Display for InItsPlace {
         };
         let revocation = or(revocation, "allow");
         let session = or(session, "without");
-        write!(f, "limits: {limits}, revocation: ")?;
-        if !revocation_max_stale.is_zero() {
-            write!(f, "as known for {revocation_max_stale:?}, then ")?;
+        let mut said = Vec::with_capacity(4);
+        if self.uses.contains(&StoreUse::Limits) {
+            said.push(format!("limits: {limits}"));
         }
-        write!(f, "{revocation}, session: {session}, cache: bypass")
+        if self.uses.contains(&StoreUse::Main) {
+            let known = format!("as known for {revocation_max_stale:?}, then ");
+            let known = if revocation_max_stale.is_zero() { "" } else { &*known };
+            said.push(format!("revocation: {known}{revocation}"));
+            said.push(format!("session: {session}"));
+        }
+        if self.uses.contains(&StoreUse::Cache) {
+            said.push("cache: bypass".to_owned());
+        }
+        f.write_str(&said.join(", "))
     }
 }
 
@@ -101,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_serves_is_said_as_it_is_configured_now() {
-        let common = Common::default();
+        let common = Common::of(&config::Store::default());
         let said = common.in_its_place().to_string();
         assert_eq!(said, "limits: local, revocation: refuse, session: refuse, cache: bypass");
         common.adopt(OnOutage {
@@ -115,5 +155,19 @@ mod tests {
         let expected = "limits: allow, revocation: as known for 300s, then allow, session: \
                         without, cache: bypass";
         assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn only_what_the_store_is_used_for_is_said() {
+        let own = |usage| Some(Box::new(config::Store { usage, ..config::Store::default() }));
+        let all = config::Store {
+            cache: own(StoreUse::Cache),
+            limits: own(StoreUse::Limits),
+            ..config::Store::default()
+        };
+        let said = |settings| Common::of(settings).in_its_place().to_string();
+        assert_eq!(said(&all), "revocation: refuse, session: refuse");
+        assert_eq!(said(all.used_for(StoreUse::Cache)), "cache: bypass");
+        assert_eq!(said(all.used_for(StoreUse::Limits)), "limits: local");
     }
 }

@@ -11,7 +11,7 @@ use super::says::Condition;
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("no answer within store.connect_timeout")]
+    #[error("no answer within connect_timeout")]
     Timeout,
     #[error("READONLY: the server is a replica")]
     Replica,

@@ -277,7 +277,7 @@ mod tests {
         let (stream, mut server) = tokio::io::duplex(1024);
         let (tell, mut told) = mpsc::unbounded_channel();
         let on_push = move |push: PushInfo| drop(tell.send(push.kind));
-        let connection = Connection::start(stream, 100, &Arc::default(), on_push);
+        let connection = Connection::start(stream, 100, &says(), on_push);
         let pings = pings(commands);
         let serve = async {
             let mut sent = vec![0; pings.get_packed_pipeline().len()];
@@ -295,6 +295,10 @@ mod tests {
             kinds.push(kind);
         }
         (replies.map(|replies| replies.len()), kinds)
+    }
+
+    fn says() -> Arc<Says> {
+        Arc::new(Says::of(None, "store"))
     }
 
     #[tokio::test]
@@ -315,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn replies_go_to_who_asked_however_they_are_cut() {
         let (stream, mut server) = tokio::io::duplex(7);
-        let connection = Connection::start(stream, 100_000, &Arc::default(), |_| {});
+        let connection = Connection::start(stream, 100_000, &says(), |_| {});
         let long = "x".repeat(9000);
         let answer = format!("*2\r\n${}\r\n{long}\r\n_\r\n:2\r\n:3\r\n", long.len());
         let (first, second) = (pings(1), pings(2));
@@ -333,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_read_and_forgotten() {
         let (stream, mut server) = tokio::io::duplex(1024);
-        let connection = Connection::start(stream, 100, &Arc::default(), |_| {});
+        let connection = Connection::start(stream, 100, &says(), |_| {});
         let one = pings(1);
         let mut sent = vec![0; one.get_packed_pipeline().len()];
         tokio::select! {

@@ -8,8 +8,6 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::common::Common;
-use super::history::Histories;
 use crate::base::units::Secret;
 use crate::config::{self, StoreTls, reread_secret};
 
@@ -72,18 +70,9 @@ pub(super) struct Credentials {
     turn: Semaphore,
     /// Asks for a look at the files before it is time.
     pub(super) look: Arc<Notify>,
-    /// What goes with them to every server of the store.
-    pub(super) common: Arc<Common>,
-    /// What all connections have shown of the histories of their servers.
-    pub(super) histories: Histories,
 }
 
 impl Credentials {
-    /// Whether there are other stores to tell this one from.
-    pub(super) fn are_of_one_of_several(&self) -> bool {
-        self.written.is_one_of_several()
-    }
-
     /// Those of the configuration as it was read.
     pub(super) fn of(written: &config::Store) -> Arc<Self> {
         let files = Files { password: written.password.clone(), tls: written.tls.clone() };
@@ -95,8 +84,6 @@ impl Credentials {
             current: watch::Sender::new(material),
             turn: Semaphore::new(1),
             look: Arc::default(),
-            common: Arc::default(),
-            histories: Histories::default(),
         })
     }
 

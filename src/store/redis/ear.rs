@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::hear::{Heard, hear};
 use super::history;
@@ -45,18 +44,12 @@ pub(super) struct Ear {
 impl Ear {
     /// Begins to listen; returns before there is a connection. `most` epochs are known at a time.
     /// Must be called within a tokio runtime.
-    pub(super) fn start(
-        settings: &config::Store,
-        credentials: &Arc<Credentials>,
-        node: &Arc<Node>,
-        most: usize,
-    ) -> Arc<Self> {
+    pub(super) fn start(settings: &config::Store, node: &Arc<Node>, most: usize) -> Arc<Self> {
         let known = Arc::new(KnownEpochs::new(most.max(1)));
         let ear = Arc::new(Self { known, kept: ArcSwapOption::empty() });
         let listener = Listener {
             ear: Arc::downgrade(&ear),
             settings: settings.clone(),
-            credentials: Arc::clone(credentials),
             node: Arc::clone(node),
         };
         tokio::spawn(listener.supervise());
@@ -172,7 +165,6 @@ impl Kept {
 struct Listener {
     ear: Weak<Ear>,
     settings: config::Store,
-    credentials: Arc<Credentials>,
     node: Arc<Node>,
 }
 
@@ -184,11 +176,7 @@ impl Listener {
         for number in 0.. {
             let heard =
                 Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
-            let ended = tokio::select! {
-                ended = self.listen(&heard) => ended,
-                // What it told, and what it goes on to tell, is of another history.
-                () = self.node.renewed() => Ok(()),
-            };
+            let ended = self.listen(&heard).await;
             let Some(ear) = self.ear.upgrade() else { return };
             ear.known.end(number);
             ear.kept.store(None);
@@ -218,15 +206,31 @@ impl Listener {
         }
     }
 
-    /// Listens until the connection is lost; an error when it never told of anything.
+    /// Connects, and listens until there is another history; else as [`Self::stay`].
     async fn listen(&self, heard: &Arc<Heard>) -> Result<(), ConnectError> {
         let patience = self.settings.connect_timeout;
+        let mut lineages = self.node.lineages();
         let attempt = tokio::time::timeout(patience, self.connect(heard)).await;
         let (connection, lineage) = attempt.map_err(|_| ConnectError::Timeout)??;
+        tokio::select! {
+            ended = self.stay(heard, &connection, lineage) => ended,
+            // What it told, and what it goes on to tell, is of another history.
+            () = lineages.left(lineage) => Ok(()),
+        }
+    }
+
+    /// Listens until the connection is lost; an error when it never told of anything.
+    async fn stay(
+        &self,
+        heard: &Heard,
+        connection: &Connection,
+        lineage: Lineage,
+    ) -> Result<(), ConnectError> {
+        let patience = self.settings.connect_timeout;
         let mut has_begun = false;
         loop {
             let asked = Instant::now();
-            let said = tokio::time::timeout(patience, said(&connection)).await;
+            let said = tokio::time::timeout(patience, said(connection)).await;
             let Some(ear) = self.ear.upgrade() else { return Ok(()) };
             let kept = match said {
                 Ok(Ok(kept)) => kept,
@@ -256,7 +260,8 @@ impl Listener {
     async fn connect(&self, heard: &Arc<Heard>) -> Result<(Connection, Lineage), ConnectError> {
         let known = self.ear.upgrade().map(|ear| Arc::downgrade(&ear.known)).unwrap_or_default();
         let heard = Arc::clone(heard);
-        let (settings, node, material) = (&self.settings, &*self.node, &self.credentials.now());
+        let (settings, node) = (&self.settings, &*self.node);
+        let material = &node.common.credentials.now();
         let call = Call { settings, node, material, purpose: Purpose::Epochs };
         let connection = call.dial(move |push| hear(&known, &heard, &push)).await?;
         let mut tracking = redis::cmd("CLIENT");

@@ -1,4 +1,5 @@
-//! What a look at Redis, or at its sentinels, finds.
+//! What a look at Redis, or at its sentinels, finds. In its words `{store}` stands for the table of
+//! the store until it is known which one it is.
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,22 @@ pub struct Finding {
     pub remedy: String,
 }
 
+/// The same with where it was found.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// Host and port of each server; none where the store has one server, or it is about all.
+    pub servers: Vec<String>,
+    /// What was found.
+    pub finding: Finding,
+}
+
 impl Finding {
+    /// The same of the store with this table.
+    pub(super) fn of(self, table: &str) -> Self {
+        let named = |text: String| text.replace("{store}", table);
+        Self { seen: named(self.seen), remedy: named(self.remedy), ..self }
+    }
+
     pub(super) fn fatal(
         check: &'static str,
         seen: impl Into<String>,

@@ -19,12 +19,16 @@ use super::dial::Purpose;
 use super::link::BACKOFF_MIN;
 use super::stream::{End, Look, Place, Told};
 use super::topology::Topology;
+use super::torn;
 use crate::store::keys::Keys;
 use crate::store::revoked::{Known, Notice, Revoked};
 use crate::store::{News, RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
+
+/// How long the stream's slot may be moving before that is said: nothing is missed meanwhile.
+const MOVE_MAX: Duration = Duration::from_secs(2);
 
 /// What the follower knows, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +119,12 @@ impl Follower {
         self.read().all(now_s())
     }
 
+    /// Those of them that hold as they did.
+    pub(super) fn still_known(&self, some: &[Known]) -> Vec<Known> {
+        let revoked = self.read();
+        some.iter().filter(|known| revoked.holds(known)).cloned().collect()
+    }
+
     /// See [`crate::store::Store::followed`].
     pub(super) fn status(&self, max_stale: Duration) -> Followed {
         let now = now_s();
@@ -176,32 +186,42 @@ impl Follower {
     }
 }
 
+/// What was said last of whether the stream is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Followed,
+    Away,
+}
+
 /// Connects, follows until something fails, and again. Ends when the follower is dropped.
 async fn supervise(follower: Weak<Follower>, topology: Arc<Topology>) {
     let mut place = Place::default();
     let mut backoff = BACKOFF_MIN;
-    let mut reported = false;
+    let mut said = Said::Nothing;
+    let mut away_since = Instant::now();
     loop {
         let mut moves = topology.moves();
         let ended = tokio::select! {
-            ended = follow(&follower, &topology, &mut place) => ended,
+            ended = follow(&follower, &topology, &mut place, &mut said) => ended,
             () = moves.next() => Ok(()),
         };
         let Some(strong) = follower.upgrade() else { return };
         if strong.connected.swap(false, Ordering::AcqRel) {
             backoff = BACKOFF_MIN;
-            reported = false;
+            away_since = Instant::now();
         }
         drop(strong);
         if let Err(fault) = ended
-            && !reported
+            && said != Said::Away
+            && (!matches!(fault, Fault::Moving) || away_since.elapsed() >= MOVE_MAX)
         {
             tracing::warn!(
                 %fault,
                 "revocations are not followed, only known as they were; trying on \
                  (docs/redis.md names the rights that the Redis user needs)"
             );
-            reported = true;
+            said = Said::Away;
         }
         // Jitter keeps a fleet from knocking in step.
         tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -215,6 +235,7 @@ async fn follow(
     follower: &Weak<Follower>,
     topology: &Topology,
     place: &mut Place,
+    said: &mut Said,
 ) -> Result<(), Fault> {
     let Some(stream) = follower.upgrade().map(|strong| strong.keys.revocations()) else {
         return Ok(());
@@ -224,20 +245,22 @@ async fn follow(
     loop {
         let asked_at = Instant::now();
         let replies = exchange(connection, &place.look(&stream), patience).await?;
-        if topology.has_moved(&stream, &replies) {
+        if has_left(topology, &stream, &replies)? {
             return Ok(());
         }
         let look = Look::read(replies).map_err(Fault::Refused)?;
         let Some(strong) = follower.upgrade() else { return Ok(()) };
         let caught_up = strong.take(&look, place, asked_at);
-        if !strong.connected.swap(true, Ordering::AcqRel) {
+        strong.connected.store(true, Ordering::Release);
+        drop(strong);
+        // Once: that it is followed elsewhere by now changes nothing for anybody.
+        if std::mem::replace(said, Said::Followed) != Said::Followed {
             tracing::info!("revocations are followed");
         }
-        drop(strong);
         if caught_up {
             let wait = place.wait(&stream, BLOCK_TIME);
             let replies = exchange(connection, &wait, patience + BLOCK_TIME).await?;
-            if topology.has_moved(&stream, &replies) {
+            if has_left(topology, &stream, &replies)? {
                 return Ok(());
             }
             if let Some(error) = replies.iter().find_map(super::reply::server_error) {
@@ -245,6 +268,17 @@ async fn follow(
             }
         }
     }
+}
+
+/// Whether the stream is on another server by now.
+///
+/// # Errors
+/// It is on its way there.
+fn has_left(topology: &Topology, stream: &str, replies: &[redis::Value]) -> Result<bool, Fault> {
+    if topology.is_spread() && replies.iter().any(torn::is_torn) {
+        return Err(Fault::Moving);
+    }
+    Ok(topology.has_moved(stream, replies))
 }
 
 async fn exchange(
@@ -265,6 +299,8 @@ enum Fault {
     Connect(#[from] ConnectError),
     #[error("Redis does not answer in time")]
     Silent,
+    #[error("the slot of their stream is moving, and neither server has it")]
+    Moving,
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
     #[error("{0}")]

@@ -215,20 +215,19 @@ impl Histories {
         LineageChanges { told, heard }
     }
 
-    /// A server that serves has said this.
-    pub(super) fn hear(&self, server: &str, told: &Told) {
+    /// A server that serves has said this; the log calls it by its `name`.
+    pub(super) fn hear(&self, server: &str, name: Option<&str>, told: &Told) {
         let _ = self.source.set(told.source);
         if told.source == LineageSource::Nothing {
             return;
         }
         let Some(loss) = self.judge(server, told) else { return };
         let change = LineageChange { loss, server: server.to_owned() };
-        let server = Some(server).filter(|name| !name.is_empty());
         match loss {
             Loss::FailOver => {
                 self.fail_overs.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
-                    server,
+                    server = name,
                     "another server goes on with the data of Redis: the last writes may be lost; \
                      what is cached is fetched anew"
                 );
@@ -236,7 +235,7 @@ impl Histories {
             Loss::Data => {
                 self.data_lost.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
-                    server,
+                    server = name,
                     "Redis has lost its data, or goes on with what it had saved; what is cached is \
                      fetched anew"
                 );
@@ -326,11 +325,11 @@ mod tests {
     #[test]
     fn changes_are_counted_and_told() {
         let histories = Histories::default();
-        histories.hear("", &told("a", None, "1"));
+        histories.hear("", None, &told("a", None, "1"));
         let changes = histories.changes();
-        histories.hear("", &told("b", Some("a"), "2"));
-        histories.hear("", &told("c", None, "3"));
-        histories.hear("", &told("c", None, "3"));
+        histories.hear("", None, &told("b", Some("a"), "2"));
+        histories.hear("", None, &told("c", None, "3"));
+        histories.hear("", None, &told("c", None, "3"));
         assert_eq!(histories.counts(), [1, 1]);
         let losses: Vec<Loss> = changes.told.borrow().iter().map(|(_, it)| it.loss).collect();
         assert_eq!(losses, [Loss::FailOver, Loss::Data]);

@@ -3,25 +3,39 @@
 //! In a Redis Cluster a revocation's key and the stream lie on two servers. When the second one
 //! does not answer, whoever revokes is told so; and the entry is written when that server is back,
 //! so that gateways that follow the stream learn of what is in force already.
+//!
+//! What is told last of a key must be what is so. This gateway tells one thing of a key at a time
+//! ([`Journal::turn`]), and another one may have changed the key since: it is looked at before.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, Pipeline, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::reply::unexpected;
+use super::stream::Told;
 use super::topology::Topology;
+use crate::store::Reply;
 
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Of how many keys something can be told at a time, at most.
+const TURNS: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Journal {
     entries: Mutex<VecDeque<Entry>>,
+    /// Of the next entry.
+    number: AtomicU64,
     most: usize,
     repeated: AtomicU64,
+    /// By a hash of the key.
+    turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
 /// The commands that tell of one key.
@@ -29,6 +43,8 @@ pub(super) struct Journal {
 struct Entry {
     number: u64,
     key: String,
+    /// Whether they tell that it is not revoked any more.
+    is_undone: bool,
     commands: Vec<Cmd>,
 }
 
@@ -42,13 +58,21 @@ impl Journal {
     }
 
     fn new(most: usize) -> Self {
-        Self { entries: Mutex::default(), most, repeated: AtomicU64::new(0) }
+        let turns = std::array::from_fn(|_| tokio::sync::Mutex::default());
+        let (number, repeated) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { entries: Mutex::default(), number, most, repeated, turns }
+    }
+
+    /// Waits until nobody else here tells anything of this key.
+    pub(super) async fn turn(&self, key: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns[xxh3_64(key.as_bytes()) as usize % TURNS].lock().await
     }
 
     /// These commands were not carried out. They take the place of others of the same key.
-    pub(super) fn add(&self, key: &str, commands: Vec<Cmd>) {
-        self.forget(key);
+    pub(super) fn add(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+        let key = told.key();
         let mut entries = self.entries();
+        entries.retain(|entry| entry.key != key);
         if entries.len() >= self.most {
             entries.pop_front();
             tracing::warn!(
@@ -57,13 +81,18 @@ impl Journal {
                  or repeat the revocation once Redis is whole again"
             );
         }
-        let number = entries.back().map_or(0, |last| last.number + 1);
-        entries.push_back(Entry { number, key: key.to_owned(), commands });
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let (key, is_undone) = (key.to_owned(), told.is_undone());
+        entries.push_back(Entry { number, key, is_undone, commands });
     }
 
-    /// Something newer was told of this key.
-    pub(super) fn forget(&self, key: &str) {
-        self.entries().retain(|entry| entry.key != key);
+    /// This was told of its key. Where something else was to be told of it, that may have been
+    /// carried out without an answer, or may be yet: so this is told once more behind it.
+    pub(super) fn replace(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+        let is_pending = self.entries().iter().any(|entry| entry.key == told.key());
+        if is_pending {
+            self.add(told, commands);
+        }
     }
 
     /// How many were told later.
@@ -75,13 +104,13 @@ impl Journal {
         self.entries().front().cloned()
     }
 
-    fn is_done(&self, done: &Entry) {
-        let mut entries = self.entries();
-        if entries.front().is_some_and(|first| first.number == done.number && first.key == done.key)
-        {
-            entries.pop_front();
-        }
-        self.repeated.fetch_add(1, Ordering::Relaxed);
+    fn holds(&self, entry: &Entry) -> bool {
+        self.entries().iter().any(|known| known.number == entry.number)
+    }
+
+    /// It is not to be told any more.
+    fn remove(&self, done: &Entry) {
+        self.entries().retain(|entry| entry.number != done.number);
     }
 
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
@@ -94,34 +123,86 @@ async fn repeat(journal: Weak<Journal>, topology: Arc<Topology>) {
         tokio::time::sleep(PAUSE).await;
         let Some(journal) = journal.upgrade() else { return };
         while let Some(entry) = journal.first() {
-            if topology.transact(entry.commands.clone()).await.is_err() {
+            if repeat_one(&journal, &topology, &entry).await.is_err() {
                 break;
             }
-            journal.is_done(&entry);
         }
     }
 }
 
+/// Tells of one key, if it is still so. Whoever has changed it since has told of that.
+///
+/// # Errors
+/// A server does not answer: it is told later.
+async fn repeat_one(journal: &Journal, topology: &Topology, entry: &Entry) -> Reply<()> {
+    let _turn = journal.turn(&entry.key).await;
+    if !journal.holds(entry) {
+        return Ok(());
+    }
+    let mut look = Pipeline::with_capacity(2);
+    look.cmd("EXISTS").arg(&entry.key);
+    let is_there = match topology.run(&mut look, topology.deadline()).await?.pop() {
+        Some(Value::Int(count)) => count > 0,
+        other => return Err(unexpected(&other.unwrap_or_default())),
+    };
+    if is_there != entry.is_undone {
+        topology.transact(entry.commands.clone()).await?;
+        journal.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+    journal.remove(entry);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    fn keys(journal: &Journal) -> Vec<String> {
+        journal.entries().iter().map(|it| it.key.clone()).collect()
+    }
 
     #[test]
     fn what_is_newer_takes_the_place_and_the_oldest_gives_way() {
         let journal = Journal::new(2);
-        let keys = || journal.entries().iter().map(|it| it.key.clone()).collect::<Vec<_>>();
-        journal.add("a", vec![]);
-        journal.add("b", vec![]);
-        journal.add("a", vec![redis::cmd("PING")]);
-        assert_eq!(keys(), ["b", "a"]);
-        journal.add("c", vec![]);
-        assert_eq!(keys(), ["a", "c"]);
+        let add = |key| journal.add(&Told::again(key, None, 9), vec![]);
+        add("a");
+        add("b");
+        let old = journal.first().unwrap();
+        journal.add(&Told::undone("a"), vec![redis::cmd("PING")]);
+        assert_eq!(keys(&journal), ["b", "a"]);
+        assert!(!journal.holds(&old), "it is not told any more");
+        add("c");
+        assert_eq!(keys(&journal), ["a", "c"]);
         let first = journal.first().unwrap();
-        assert_eq!(first.commands.len(), 1);
-        journal.forget("a");
-        journal.is_done(&first);
-        assert_eq!(keys(), ["c"], "it was told while it was taken away");
-        journal.is_done(&journal.first().unwrap());
+        assert!(first.is_undone && first.commands.len() == 1);
+        journal.remove(&old);
+        journal.remove(&first);
+        assert_eq!(keys(&journal), ["c"]);
+        journal.remove(&journal.first().unwrap());
         assert!(journal.first().is_none());
+    }
+
+    #[test]
+    fn what_was_told_is_told_once_more_behind_what_may_come_late() {
+        let journal = Journal::new(2);
+        journal.replace(&Told::undone("a"), vec![]);
+        assert!(journal.first().is_none(), "nothing else is on its way");
+        journal.add(&Told::again("a", None, 9), vec![]);
+        journal.replace(&Told::undone("a"), vec![]);
+        assert!(journal.first().unwrap().is_undone);
+        assert_eq!(keys(&journal), ["a"]);
+    }
+
+    #[test]
+    fn one_thing_is_told_of_a_key_at_a_time() {
+        let journal = Journal::new(2);
+        let is_free = |key: &str| journal.turn(key).now_or_never().is_some();
+        let first = journal.turn("a").now_or_never().expect("nobody else tells of it");
+        assert!(!is_free("a"));
+        assert!((0..TURNS).any(|key| is_free(&key.to_string())), "others wait for nobody");
+        drop(first);
+        assert!(is_free("a"));
     }
 }

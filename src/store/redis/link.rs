@@ -24,6 +24,7 @@ use super::history::{self, Shown};
 use super::mismatch;
 use super::misses::Misses;
 use super::node::Node;
+use super::probe::{is_replica, probe};
 use super::published::{Health, Published, Slot};
 use super::reply::server_error;
 use super::rung::{Cause, PROBE_PAUSE};
@@ -56,8 +57,10 @@ pub(super) struct Link {
     scripts: Arc<Scripts>,
     node: Arc<Node>,
     slot: Arc<Slot>,
-    /// Half of what a question may take: what takes longer is late.
-    half: Duration,
+    /// What takes longer than half of what a question may take is late.
+    late: Duration,
+    /// Who was given less time than a quarter of that has not shown that it is silent.
+    least: Duration,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
     /// Wakes those who wait for the first connection.
@@ -74,8 +77,9 @@ impl Link {
         let link = Arc::new(Self {
             scripts: Arc::clone(scripts),
             node: Arc::clone(node),
-            slot: Arc::new(Slot::new(node.credentials.common.tallies.add())),
-            half: settings.timeout / 2,
+            slot: Arc::new(Slot::new(node.common.tallies.add())),
+            late: node.answers_within(settings) / 2,
+            least: settings.timeout / 4,
             clock_offset_ms: AtomicI64::new(0),
             found: Notify::new(),
         });
@@ -168,10 +172,11 @@ impl Link {
         };
         let place: Place<'_> = tally.enter(most).ok_or(StoreError::Unavailable)?;
         let seal = Seal::put(pipeline);
+        let begin = Instant::now();
         let sent = published.connection.send(pipeline);
         match tokio::time::timeout_at(deadline, sent).await {
             Ok(Ok(replies)) => {
-                place.answered(Instant::now() + self.half > deadline);
+                place.answered(begin.elapsed() > self.late);
                 let mut replies = self.unseal(&published, seal, pipeline, replies)?;
                 match published.shown.get() {
                     Some(lineage) => signature::sign(lineage, pipeline, &mut replies),
@@ -186,8 +191,12 @@ impl Link {
                 tracing::debug!(%error, "the store connection failed");
                 Err(StoreError::Unavailable)
             }
+            // What others took of the time says nothing of this server.
+            Err(_) if deadline.saturating_duration_since(begin) < self.least => {
+                Err(StoreError::Timeout)
+            }
             Err(_) => {
-                place.missed();
+                place.missed(!self.slot.holds(&published));
                 self.report(&published, Health::Silent);
                 Err(StoreError::Timeout)
             }
@@ -254,7 +263,7 @@ impl Link {
     /// Asks a server that is open whether it serves, on the connection that stands all the same.
     pub(super) async fn probe(&self, settings: &config::Store) {
         let Some(published) = self.get() else { return };
-        match probe(self, settings, &published).await {
+        match probe(&self.node, settings, &published).await {
             Ok(true) => self.node.note_probe(),
             Ok(false) => self.node.breaker.fail_probe(),
             Err(error) => {
@@ -332,7 +341,7 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
             Ok(()) => {
                 strong.found.notify_waiters();
                 strong.node.is_found();
-                let mut changes = strong.node.credentials.changes();
+                let mut changes = strong.node.common.credentials.changes();
                 let mut renewals = strong.node.renewals.subscribe();
                 drop(strong);
                 let since = Instant::now();
@@ -361,7 +370,7 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
                 strong.node.is_out_of_reach(&error);
                 if error.is_refusal() {
                     backoff_max = backoff_max.max(REFUSED_BACKOFF_MAX);
-                    if strong.node.credentials.give_way().await {
+                    if strong.node.common.credentials.give_way().await {
                         continue;
                     }
                 } else if strong.node.is_puzzling()
@@ -388,6 +397,15 @@ fn publish(link: &Link, published: &Arc<Published>) -> bool {
     is_asked
 }
 
+/// Puts a connection in the place of one that is in service. That it could be made is no probe: a
+/// server that is open stays so. Where the old one was lost meanwhile, the next is made anyway.
+fn replace(link: &Link, old: &Arc<Published>, new: &Arc<Published>) {
+    if link.slot.replace(old, new) && new.closed.load(Ordering::Acquire) {
+        // As above.
+        link.give_up(new, Cause::Lost);
+    }
+}
+
 /// Puts a connection into service: at once, or where the server was open, when it was asked often
 /// enough. That it lets itself be connected to does not count then.
 async fn enter(
@@ -403,7 +421,7 @@ async fn enter(
     drop(first);
     loop {
         let link = strong()?;
-        let answer = probe(&link, settings, published).await;
+        let answer = probe(&link.node, settings, published).await;
         let is_good = matches!(answer, Ok(true));
         if !is_good {
             link.node.breaker.fail_probe();
@@ -418,67 +436,31 @@ async fn enter(
     }
 }
 
-/// Asks what requests ask: the role, and a script. True when the answer came in time, and is that
-/// of a server that serves.
-///
-/// # Errors
-/// The connection cannot be used.
-async fn probe(
-    link: &Link,
-    settings: &config::Store,
-    published: &Published,
-) -> Result<bool, ConnectError> {
-    let mut pipeline = Pipeline::with_capacity(2);
-    pipeline.cmd("HELLO");
-    let key = format!("{}:selftest:{{probe}}", settings.prefix);
-    pipeline.cmd("EVALSHA").arg(&link.scripts.session.sha).arg(1).arg(key).arg(0);
-    let begin = Instant::now();
-    let sent = published.connection.send(&pipeline);
-    let replies = tokio::time::timeout(settings.connect_timeout, sent).await;
-    let replies = replies.map_err(|_| ConnectError::Timeout)??;
-    let took = begin.elapsed();
-    if !link.node.is_in_cluster() && replies.first().is_some_and(is_replica) {
-        return Err(ConnectError::Replica);
-    }
-    match Health::of(&replies) {
-        Health::Refused(_) | Health::LoggedOut => {
-            let refusal = |reply: Value| reply.extract_error().err();
-            let error = replies.into_iter().find_map(refusal);
-            Err(error.map_or(ConnectError::Timeout, ConnectError::from))
-        }
-        Health::Down => Ok(false),
-        Health::Good | Health::Silent | Health::Broken => {
-            let is_busy = |reply: &Value| match reply {
-                Value::ServerError(error) => error.code() == "BUSY",
-                _ => false,
-            };
-            Ok(took <= settings.timeout && !replies.iter().any(is_busy))
-        }
-    }
-}
-
 /// What connections are made with has changed, and Redis accepts it. A new password is used on the
 /// connection that stands; for new certificates, another connection takes its place, and whoever
 /// waits for an answer on the old one gets it.
 async fn renew(link: &Arc<Link>, settings: &config::Store) {
-    let (Some(published), material) = (link.get(), link.node.credentials.now()) else { return };
+    let (Some(published), material) = (link.get(), link.node.common.credentials.now()) else {
+        return;
+    };
     if published.material.has_tls_of(&material) {
         let Some(password) = &material.password else { return };
         let mut login = redis::cmd("AUTH");
         login.arg(user(settings)).arg(password.expose());
         let login = published.connection.run(&login);
         if let Ok(Err(error)) = tokio::time::timeout(settings.connect_timeout, login).await {
-            tracing::warn!(%error, "a connection to Redis stays with the former password");
+            let server = link.node.name();
+            tracing::warn!(%error, server, "a connection to Redis stays with the former password");
         }
         return;
     }
     tokio::time::sleep(REPLACED_WITHIN.mul_f64(fastrand::f64())).await;
-    let Some(_turn) = link.node.credentials.turn().await else { return };
+    let Some(_turn) = link.node.common.credentials.turn().await else { return };
     match connect(link, settings).await {
-        // Where the server is open by now, the next connection is made with what is new.
-        Ok(published) => drop(publish(link, &published)),
+        Ok(new) => replace(link, &published, &new),
         Err(error) => {
-            tracing::warn!(%error, "a connection to Redis stays with the former certificates");
+            let (server, former) = (link.node.name(), "the former certificates");
+            tracing::warn!(%error, server, "a connection to Redis stays with {former}");
         }
     }
 }
@@ -486,11 +468,9 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
 /// The server has another history than when the connection was made, which is replaced therefore.
 /// Where that fails the next look at the history asks for it again.
 async fn replace_old(link: &Arc<Link>, settings: &config::Store) {
-    if !link.get().is_some_and(|published| published.shown.is_over()) {
-        return;
-    }
+    let Some(old) = link.get().filter(|published| published.shown.is_over()) else { return };
     match connect(link, settings).await {
-        Ok(published) => drop(publish(link, &published)),
+        Ok(new) => replace(link, &old, &new),
         Err(error) => {
             let server = link.node.name();
             tracing::warn!(
@@ -527,7 +507,7 @@ async fn connect(
     };
     let says = &link.node.says;
     let attempt = async {
-        let material = link.node.credentials.now();
+        let material = link.node.common.credentials.now();
         let node = &*link.node;
         let purpose = if node.is_reader() { Purpose::Reads } else { Purpose::Requests };
         let call = Call { settings, node, material: &material, purpose };
@@ -577,17 +557,6 @@ async fn is_stranger(node: &Node, connection: &Connection) -> bool {
     let said = connection.run(&question).await.ok();
     said.and_then(|said| redis::from_redis_value::<String>(said).ok())
         .is_some_and(|id| id != expected)
-}
-
-/// Whether the server said of itself, in its answer to HELLO, that it follows another one.
-pub(super) fn is_replica(hello: &Value) -> bool {
-    let text = |value: &Value, expected: &[&[u8]]| match value {
-        Value::BulkString(text) => expected.contains(&text.as_slice()),
-        Value::SimpleString(text) => expected.contains(&text.as_bytes()),
-        _ => false,
-    };
-    let Value::Map(fields) = hello else { return false };
-    fields.iter().any(|(name, role)| text(name, &[b"role"]) && text(role, &[b"replica", b"slave"]))
 }
 
 #[cfg(test)]

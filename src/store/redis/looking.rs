@@ -37,7 +37,10 @@ impl Cluster {
         up.truncate(ASKED_MAX);
         let views = up.into_iter().map(|known| self.view_of(known));
         let views = join_all(views).await.into_iter().flatten();
-        let mut best = best(views.filter(|view| self.is_of_this(&map, view)));
+        let views = views.filter(|view| self.is_of_this(&map, view));
+        // One that is older than the map is not believed, though it may say that all is well.
+        let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| view.epoch >= map.epoch);
+        let mut best = best(now.into_iter()).or_else(|| best(older.into_iter()));
         for replica in &map.replicas {
             if best.is_some() {
                 break;
@@ -78,7 +81,7 @@ impl Cluster {
 
     /// What one says that is not.
     async fn view_from(&self, address: &Address) -> Option<View> {
-        let (node, material) = (&node(address, &self.credentials), &self.credentials.now());
+        let (node, material) = (&node(address, &self.common), &self.common.credentials.now());
         let call = Call { settings: &self.settings, node, material, purpose: Purpose::Map };
         let asked = async {
             let connection = call.dial(|_| {}).await?;
@@ -109,8 +112,9 @@ impl Cluster {
             Some(condition) => Some(condition),
             None => mismatch::find(&self.settings, &url).await,
         };
-        let help = condition.map(|condition| condition.text());
-        let (what, help) = help.unwrap_or(("it cannot be reached", "see to it that it runs"));
+        let help = condition.map(|condition| condition.text(self.common.table));
+        let (what, help) =
+            help.unwrap_or(("it cannot be reached".into(), "see to it that it runs".into()));
         tracing::warn!(
             %error,
             server = %format_args!("{host}:{port}"),

@@ -137,6 +137,26 @@ impl Map {
         }
     }
 
+    /// Tells each server of one slot that is its own, or its primary's.
+    pub(super) fn tell_slots(&self, view: &View) {
+        let mut slots = vec![SLOTS; self.servers.len()];
+        for (slot, _, at) in &view.ranges {
+            if let Some(own) = slots.get_mut(usize::from(*at)) {
+                *own = *slot;
+            }
+        }
+        let at = |at: Option<u16>| slots.get(usize::from(at?)).copied();
+        for (known, slot) in self.servers.iter().zip(&slots) {
+            known.server.node.has_slot(*slot);
+        }
+        for Known { member, server, reader } in &self.replicas {
+            let slot = at(member.of).unwrap_or(SLOTS);
+            [Some(server), reader.as_ref()].into_iter().flatten().for_each(|it| {
+                it.node.has_slot(slot);
+            });
+        }
+    }
+
     /// Whether a server has the same slots in both.
     pub(super) fn gives_the_same(&self, other: &Self, known: &Known) -> bool {
         let has = |map: &Self, slot| {

@@ -11,6 +11,7 @@ mod breaker;
 mod cache;
 mod call;
 mod certificates;
+mod check;
 mod claims;
 mod cluster;
 mod common;
@@ -42,6 +43,7 @@ mod mismatch;
 mod misses;
 mod node;
 mod part;
+mod probe;
 mod published;
 mod pulse;
 mod renewal;
@@ -53,6 +55,7 @@ mod rung;
 mod says;
 mod scripts;
 mod selftest;
+mod selftest_cluster;
 mod selftest_follow;
 mod selftest_sentinels;
 mod sentinel;
@@ -76,11 +79,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, Pipeline, Value};
 
-pub use self::finding::Finding;
+pub use self::check::selftest;
+pub use self::finding::{Finding, Located};
 pub use self::follow::Followed;
 pub use self::rights::{acl, acl_for, sentinel_acl};
 pub use self::rung::Rung;
-pub use self::selftest::selftest;
 pub use self::state::{NodeState, StoreState};
 pub use self::tally::Asked;
 
@@ -123,7 +126,7 @@ impl RedisStore {
     /// runtime.
     pub fn open(settings: &config::Store) -> Self {
         let topology = Topology::open(settings);
-        let credentials = &topology.credentials;
+        let credentials = &topology.common.credentials;
         if credentials.have_files() {
             let look_now = Arc::clone(&credentials.look);
             tokio::spawn(renewal::follow(Arc::downgrade(&topology), look_now));
@@ -153,7 +156,7 @@ impl RedisStore {
 
     /// See [`super::Store::look_at_files`].
     pub fn look_at_files(&self) {
-        self.topology.credentials.look.notify_one();
+        self.topology.common.credentials.look.notify_one();
     }
 
     /// See [`super::Store::is_connected`].
@@ -285,14 +288,15 @@ impl RedisStore {
         let replies = match &self.journal {
             None => self.topology.transact(write(changes)).await?,
             Some(journal) => {
+                let _turn = journal.turn(told.key()).await;
                 // The key is in force before anybody is told of it.
                 let replies = self.topology.transact(changes).await?;
                 let tell = write(Vec::new());
                 if let Err(error) = self.topology.transact(tell.clone()).await {
-                    journal.add(told.key(), tell);
+                    journal.add(&told, tell);
                     return Err(error);
                 }
-                journal.forget(told.key());
+                journal.replace(&told, tell);
                 replies
             }
         };
@@ -304,7 +308,7 @@ impl RedisStore {
 
     /// What serves in the store's place from now on, for the log.
     pub fn adopt(&self, on_outage: config::OnOutage) {
-        self.topology.credentials.common.adopt(on_outage);
+        self.topology.common.adopt(on_outage);
     }
 
     /// See [`super::Store::follow_revocations`]. Must be called within a tokio runtime.
@@ -314,9 +318,9 @@ impl RedisStore {
         if is_followed || !config.store.on_outage.revocation_max_stale.is_zero() {
             let lifetime = config.admin.revocation_ttl;
             self.follower.get_or_init(|| {
-                let changes = self.topology.credentials.histories.changes();
+                let changes = self.topology.common.histories.changes();
                 let follower = Follower::start(&self.topology, lifetime, &self.news);
-                let topology = Arc::clone(&self.topology);
+                let topology = Arc::downgrade(&self.topology);
                 tokio::spawn(repair::keep(Arc::downgrade(&follower), topology, changes));
                 follower
             });
@@ -365,11 +369,7 @@ impl RedisStore {
 
     /// Runs commands of which each must succeed.
     async fn run_all(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
-        let replies = self.run(pipeline).await?;
-        match replies.iter().find_map(server_error) {
-            Some(error) => Err(error),
-            None => Ok(replies),
-        }
+        each_good(self.run(pipeline).await?)
     }
 
     /// Runs commands that do not depend on each other, of which each must succeed.
@@ -383,5 +383,13 @@ impl RedisStore {
 
     async fn run(&self, pipeline: &mut Pipeline) -> Result<Vec<Value>, StoreError> {
         self.topology.run(pipeline, self.topology.deadline()).await
+    }
+}
+
+/// Replies of which none is an error, or the first one that is.
+fn each_good(replies: Vec<Value>) -> Result<Vec<Value>, StoreError> {
+    match replies.iter().find_map(server_error) {
+        Some(error) => Err(error),
+        None => Ok(replies),
     }
 }

@@ -3,28 +3,31 @@
 //! question. While a server is open, no connection to it is in service, except where it said itself
 //! that it will serve on them again.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use super::breaker::Breaker;
+use super::common::Common;
 use super::connect_error::ConnectError;
-use super::credentials::Credentials;
 use super::history::{Otherwise, Told};
 use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::rung::{Cause, Change, Counts, Rung};
 use super::says::{Condition, Says};
 use super::state::NodeState;
-use crate::config::StoreUrl;
+use crate::config::{self, StoreUrl};
+use crate::store::keys::{SLOTS, key_in};
+use crate::store::lineage::Lineage;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Node {
     address: StoreUrl,
-    pub(super) credentials: Arc<Credentials>,
-    /// Host and port, where there are several to tell apart.
+    pub(super) common: Arc<Common>,
+    /// Host and port, or the path of its socket.
     name: Option<String>,
     /// Whether it is one of a Redis Cluster's.
     is_in_cluster: bool,
@@ -32,6 +35,8 @@ pub(super) struct Node {
     is_reader: bool,
     /// Its id among them, where that is known.
     id: OnceLock<String>,
+    /// A slot that it has, or its primary; none of them where none is known.
+    slot: AtomicU16,
     /// Whether it said of itself, when it was called last, that it is a replica.
     is_replica: watch::Sender<bool>,
     /// Who is told that a connection was given up.
@@ -50,43 +55,44 @@ pub(super) struct Node {
     replicas: AtomicU32,
     /// Wakes who asks it for its history.
     pub(super) doubt: Arc<Notify>,
+    /// The one that it showed last.
+    lineage: watch::Sender<Option<Lineage>>,
     /// Tells that connections are to be replaced because it has another one.
     pub(super) renewals: watch::Sender<u64>,
 }
 
 impl Node {
     /// A server of which nothing is known yet but where it is.
-    pub(super) fn new(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
+    pub(super) fn new(address: &StoreUrl, common: &Arc<Common>) -> Self {
+        let says = Says::of(name(address), common.table);
         Self {
             address: address.clone(),
-            credentials: Arc::clone(credentials),
-            name: credentials.are_of_one_of_several().then(|| name(address)).flatten(),
+            common: Arc::clone(common),
+            name: name(address),
             is_in_cluster: false,
             is_reader: false,
             id: OnceLock::new(),
+            slot: AtomicU16::new(SLOTS),
             is_replica: watch::Sender::new(false),
             lost: None,
-            says: Arc::default(),
+            says: Arc::new(says),
             misses: Misses::default(),
             slots: Mutex::default(),
-            breaker: Breaker::new(credentials.max_in_flight()),
+            breaker: Breaker::new(common.credentials.max_in_flight()),
             is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
             replicas: AtomicU32::new(0),
             doubt: Arc::default(),
+            lineage: watch::Sender::new(None),
             renewals: watch::Sender::new(0),
         }
     }
 
     /// The same of a server of a Redis Cluster.
-    pub(super) fn of_cluster(address: &StoreUrl, credentials: &Arc<Credentials>) -> Self {
-        Self {
-            name: name(address),
-            is_in_cluster: true,
-            says: Arc::new(Says::expecting(Condition::IsCluster, name(address))),
-            ..Self::new(address, credentials)
-        }
+    pub(super) fn of_cluster(address: &StoreUrl, common: &Arc<Common>) -> Self {
+        let says = Says::of(name(address), common.table).expecting(Condition::IsCluster);
+        Self { is_in_cluster: true, says: Arc::new(says), ..Self::new(address, common) }
     }
 
     /// The same of a replica that is read from, and never becomes anything else: what it has may be
@@ -99,15 +105,11 @@ impl Node {
     /// when a connection to it is given up.
     pub(super) fn of_sentinels(
         address: &StoreUrl,
-        credentials: &Arc<Credentials>,
+        common: &Arc<Common>,
         lost: &Arc<Notify>,
     ) -> Self {
-        Self {
-            name: name(address),
-            says: Arc::new(Says::expecting(Condition::ReadOnly, name(address))),
-            lost: Some(Arc::clone(lost)),
-            ..Self::new(address, credentials)
-        }
+        let says = Says::of(name(address), common.table).expecting(Condition::ReadOnly);
+        Self { says: Arc::new(says), lost: Some(Arc::clone(lost)), ..Self::new(address, common) }
     }
 
     /// Whether it is one of a Redis Cluster's servers.
@@ -130,6 +132,22 @@ impl Node {
         id.is_none_or(|id| self.id.get_or_init(|| id.to_owned()) == id)
     }
 
+    /// It has this slot of a Redis Cluster, or its primary has.
+    pub(super) fn has_slot(&self, slot: u16) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// A key of no use that lies there, as far as that is known.
+    pub(super) fn own_key(&self, prefix: &str) -> String {
+        key_in(self.slot.load(Ordering::Relaxed), &format!("{prefix}:selftest:"))
+    }
+
+    /// How long a question may take here. Where a replica does not answer there is time left to
+    /// ask its primary.
+    pub(super) fn answers_within(&self, settings: &config::Store) -> Duration {
+        if self.is_reader { settings.timeout / 2 } else { settings.timeout }
+    }
+
     /// The host that it was found at.
     pub(super) fn host(&self) -> &str {
         match &self.address {
@@ -138,7 +156,7 @@ impl Node {
         }
     }
 
-    /// Host and port, where there are several to tell apart.
+    /// Host and port, or the path of its socket.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -185,8 +203,8 @@ impl Node {
 
     /// A probe on a connection was good. False when it is not in service yet, because too few were.
     pub(super) fn publish(&self, slot: &Slot, published: &Arc<Published>) -> bool {
-        let (is_asked, change) = self.breaker.probe(|| slot.put(published));
-        self.tell(change);
+        let (is_asked, news) = self.breaker.probe(|| slot.put(published));
+        self.tell(news);
         is_asked
     }
 
@@ -200,23 +218,18 @@ impl Node {
         let zero = Counts::default();
         let now = self.slots().iter().map(|slot| slot.tally.counts()).fold(zero, Counts::and);
         let last = std::mem::replace(before, now);
-        let change = self.breaker.count(now.since(last));
-        if change.is_some_and(|change| change.to == Rung::Open) {
-            self.tell(change);
+        let (has_opened, news) = self.breaker.count(now.since(last));
+        self.tell(news);
+        if has_opened {
             let cause = self.breaker.standing().2;
             self.give_all_up(cause);
-        } else {
-            self.tell(change);
         }
     }
 
     /// How it is, for operators.
     pub(super) fn state(&self, is_primary: bool) -> NodeState {
         let (rung, since, cause) = self.breaker.standing();
-        let name = match &self.address {
-            StoreUrl::Unix { path } => path.display().to_string(),
-            address => name(address).unwrap_or_default(),
-        };
+        let name = self.name.clone().unwrap_or_default();
         NodeState { name, is_primary, rung, since, cause: cause.to_string() }
     }
 
@@ -226,18 +239,21 @@ impl Node {
     }
 
     /// Says that the rung is another one.
-    fn tell(&self, change: Option<Change>) {
-        let Some(change) = change else { return };
-        let server = self.name.as_deref();
+    fn tell(&self, news: Option<Change>) {
+        let Some(change) = news else { return };
+        let (server, table) = (self.name.as_deref(), self.common.among_others);
         match change.to {
             Rung::Open => {
-                let in_its_place = self.credentials.common.in_its_place();
-                tracing::warn!(server, "the store: {change}; {in_its_place}");
+                let in_its_place = self.common.in_its_place();
+                tracing::warn!(server, table, "the store: {change}; {in_its_place}");
             }
             Rung::Slow => {
-                tracing::warn!(server, "the store: {change}; half as many questions at a time");
+                let half = "half as many questions at a time";
+                tracing::warn!(server, table, "the store: {change}; {half}");
             }
-            Rung::Healthy | Rung::Recovering => tracing::info!(server, "the store: {change}"),
+            Rung::Healthy | Rung::Recovering => {
+                tracing::info!(server, table, "the store: {change}");
+            }
         }
     }
 
@@ -258,7 +274,7 @@ impl Node {
             return Otherwise::Nothing;
         }
         // It was lost, and nobody has reached it since.
-        let was_seen = self.credentials.histories.source().is_some();
+        let was_seen = self.common.histories.source().is_some();
         Otherwise::Key { is_new: was_seen && self.slots().iter().all(|slot| !slot.is_taken()) }
     }
 
@@ -267,7 +283,8 @@ impl Node {
         self.replicas.store(told.replicas, Ordering::Relaxed);
         match told.lineage() {
             Some(lineage) => {
-                self.credentials.histories.hear(self.share_name(), told);
+                self.common.histories.hear(self.share_name(), self.name(), told);
+                self.lineage.send_if_modified(|known| known.replace(lineage) != Some(lineage));
                 let published = self.published();
                 // All of them: the same server answers on each.
                 let over = published.iter().filter(|it| !it.shown.is_now(lineage)).count();
@@ -281,10 +298,10 @@ impl Node {
         }
     }
 
-    /// Returns when it shows another history than its connections were made with.
-    pub(super) async fn renewed(&self) {
-        // It fails when nobody is left who could say so, and this is one.
-        let _ = self.renewals.subscribe().changed().await;
+    /// Tells which histories it shows from now on. It is begun before a connection is made, so that
+    /// nothing is missed.
+    pub(super) fn lineages(&self) -> Lineages {
+        Lineages(self.lineage.subscribe())
     }
 
     /// It is asked from now on, and may have become a primary just now: what it said of its history
@@ -349,14 +366,55 @@ impl Node {
             self.says.note_with(condition, &error.to_string());
         }
         if !self.is_unreachable.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, server = self.name, "the store cannot be reached; trying on");
+            let (server, table) = (self.name.as_deref(), self.common.among_others);
+            tracing::warn!(%error, server, table, "the store cannot be reached; trying on");
         }
+    }
+}
+
+/// See [`Node::lineages`].
+pub(super) struct Lineages(watch::Receiver<Option<Lineage>>);
+
+impl Lineages {
+    /// Returns when the server shows another one than this, which a connection shows.
+    pub(super) async fn left(&mut self, own: Lineage) {
+        while self.0.changed().await.is_ok() {
+            if self.0.borrow_and_update().is_some_and(|now| now != own) {
+                return;
+            }
+        }
+        // Nobody is left who could say so, and whoever listens ends too.
+        std::future::pending().await
     }
 }
 
 fn name(address: &StoreUrl) -> Option<String> {
     match address {
         StoreUrl::Redis { host, port, .. } => Some(format!("{host}:{port}")),
+        StoreUrl::Unix { path } => Some(path.display().to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn only_a_history_of_others_has_left() {
+        let [old, new, newest] = ["1", "2", "3"].map(Lineage::of);
+        let node = watch::Sender::new(Some(old));
+        let mut before = Lineages(node.subscribe());
+        // It is connected to when the server has the new one already, and the node hears it later.
+        node.send_replace(Some(new));
+        assert!(before.left(new).now_or_never().is_none(), "it is its own");
+        node.send_replace(Some(newest));
+        assert!(before.left(new).now_or_never().is_some());
+        assert!(Lineages(node.subscribe()).left(new).now_or_never().is_none(), "nothing is new");
+        let mut unaware = Lineages(node.subscribe());
+        node.send_replace(Some(new));
+        assert!(unaware.left(old).now_or_never().is_some());
     }
 }

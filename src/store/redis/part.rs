@@ -229,7 +229,12 @@ impl<'a> Part<'a> {
         matches!(self, Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_))
     }
 
-    /// When units or slots were taken, by its replies.
+    /// Whether it asks what is cached.
+    pub(super) fn is_of_cache(&self) -> bool {
+        matches!(self, Self::Epochs(_) | Self::Entry(_))
+    }
+
+    /// When units, slots or a lock were taken, by its replies.
     pub(super) fn taken_at(&self, replies: &[Value], place: u16) -> Option<ChargedAt> {
         match (self, replies) {
             (Self::Charges(asked), [Value::BulkString(packed)]) => {
@@ -237,6 +242,10 @@ impl<'a> Part<'a> {
                 reply.allowed.then(|| reply.at.in_place(place))
             }
             (Self::Leases(_), [Value::Array(parts)]) if parts.first() == Some(&Value::Int(1)) => {
+                Some(ChargedAt::default())
+            }
+            // Nobody had it.
+            (Self::Entry(asked), [Value::Nil, ..]) if asked.lock.is_some() => {
                 Some(ChargedAt::default())
             }
             _ => None,

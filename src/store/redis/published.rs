@@ -105,6 +105,12 @@ impl Slot {
         self.current.store(Some(Arc::clone(published)));
     }
 
+    /// Puts another connection in the place of this one. False when it is not in service.
+    pub(super) fn replace(&self, old: &Arc<Published>, new: &Arc<Published>) -> bool {
+        let previous = self.current.compare_and_swap(old, Some(Arc::clone(new)));
+        previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, old))
+    }
+
     /// Whether this is the connection in service.
     pub(super) fn holds(&self, published: &Arc<Published>) -> bool {
         self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, published))

@@ -21,14 +21,15 @@ pub(super) async fn follow(topology: Weak<Topology>, look_now: Arc<Notify>) {
         // A reload has a look taken at once.
         let _ = tokio::time::timeout(LOOK_PAUSE, look_now.notified()).await;
         let Some(topology) = topology.upgrade() else { return };
+        let table = topology.common.table;
         match look(&topology).await {
-            Ok(true) => tracing::info!("the changed files of [store] are used for Redis"),
+            Ok(true) => tracing::info!("the changed files of [{table}] are used for Redis"),
             Ok(false) => {}
             Err(why) => {
                 if said != why {
                     tracing::warn!(
-                        "the changed files of [store] are not used, and connections to Redis stay \
-                         as they are: {why}\n    help: put in place what Redis accepts; it is \
+                        "the changed files of [{table}] are not used, and connections to Redis \
+                         stay as they are: {why}\n    help: put in place what Redis accepts; it is \
                          looked at again every {LOOK_PAUSE:?}, and at a reload"
                     );
                 }
@@ -42,7 +43,7 @@ pub(super) async fn follow(topology: Weak<Topology>, look_now: Arc<Notify>) {
 
 /// True when the files had changed, and what is in them is used from now on.
 async fn look(topology: &Topology) -> Result<bool, String> {
-    let (settings, credentials) = (&topology.settings, &topology.credentials);
+    let (settings, credentials) = (&topology.settings, &topology.common.credentials);
     let Some(change) = credentials.changed().await? else { return Ok(false) };
     let Some(node) = &topology.any_node() else { return Err("no server is known".to_owned()) };
     let call = Call { settings, node, material: &change.material, purpose: Purpose::Probe };

@@ -5,9 +5,9 @@
 //! member that is gone stays in the set of members for some time, so that there is a second round
 //! behind the first.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
@@ -18,7 +18,7 @@ use super::follow::Follower;
 use super::reply::server_error;
 use super::stream::{self, End, Look, Place, Told, millis};
 use super::topology::Topology;
-use crate::store::keys::{Keys, REVOKED_KEY, REVOKED_UNTIL};
+use crate::store::keys::{Keys, REVOKED_KEY};
 use crate::store::lineage::{LineageChange, LineageChanges};
 use crate::store::revoked::Known;
 use crate::store::{Reply, StoreError};
@@ -36,39 +36,56 @@ const AT_ONCE: usize = 100;
 /// Behind the name of a member that follows revocations.
 pub(super) const FOLLOWS: &str = ",revocations";
 
-/// Repairs after each change of a lineage. Ends when the follower is dropped.
+/// Repairs after each change of a lineage. Ends when the follower is dropped, or the store.
 pub(super) async fn keep(
     follower: Weak<Follower>,
-    topology: Arc<Topology>,
+    topology: Weak<Topology>,
     mut changes: LineageChanges,
 ) {
     while let Some(changes) = changes.next().await {
-        let stream = Keys::new(&topology.settings.prefix).revocations();
-        let is_on = |change: &LineageChange| topology.lies_on(&stream, &change.server);
+        let Some(held) = topology.upgrade() else { return };
+        let stream = Keys::new(&held.settings.prefix).revocations();
+        let is_on = |change: &LineageChange| held.lies_on(&stream, &change.server);
         let is_stream_hit = changes.iter().any(is_on);
+        drop(held);
         for round in 0..2 {
             if round > 0 {
                 tokio::time::sleep(SECOND_ROUND).await;
             }
-            let mut count = 0;
+            let mut done = Done::default();
             for _ in 0..ROUNDS_MAX {
-                let Some(follower) = follower.upgrade() else { return };
+                let (Some(follower), Some(topology)) = (follower.upgrade(), topology.upgrade())
+                else {
+                    return;
+                };
                 let repair = Repair { follower: &follower, topology: &topology, stream: &stream };
                 let looks = is_stream_hit && round > 0 && topology.is_spread();
-                match repair.round(looks, &mut count).await {
+                match repair.round(looks, &mut done).await {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::debug!(%error, "revocations are not written again yet");
                     }
                 }
-                drop(follower);
+                drop((follower, topology));
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
-            if count > 0 {
-                tracing::warn!(count, "revocations that Redis had lost are written again");
+            if done.count > 0 {
+                tracing::warn!(
+                    count = done.count,
+                    "revocations that Redis had lost are written again"
+                );
             }
         }
     }
+}
+
+/// What rounds have done.
+#[derive(Debug, Default)]
+struct Done {
+    /// How many were written.
+    count: u64,
+    /// Those of them that nobody was told of yet: the next round finds them there.
+    untold: Vec<Known>,
 }
 
 /// One round.
@@ -79,19 +96,20 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// `looks`: also at what the stream has lost alone, as it can where it lies elsewhere. Adds to
-    /// `count` what was written.
-    async fn round(&self, looks: bool, count: &mut u64) -> Result<(), StoreError> {
+    /// `looks`: also at what the stream has lost alone, as it can where it lies elsewhere.
+    async fn round(&self, looks: bool, done: &mut Done) -> Result<(), StoreError> {
         let Some((gateways, name)) = self.follower.member.get() else { return Ok(()) };
         let members = self.members(gateways, name).await?;
         let mut own = self.follower.known();
         let now = super::follow::now_s();
         let is_new = |known: &Known| known.since.saturating_add(NEWS_S) >= now;
         own.retain(|known| is_new(known) || is_mine(&known.key, name, &members));
-        let mut failed = None;
+        let mut failed = self.tell_untold(done).await.err();
         for some in own.chunks(AT_ONCE) {
             let at = Instant::now();
-            match self.write_again(some, count).await {
+            // A round takes its time, and what was taken back meanwhile is not to come back.
+            let some = self.follower.still_known(some);
+            match self.write_again(&some, done).await {
                 Ok(()) => {}
                 Err(error) => failed = Some(error),
             }
@@ -119,9 +137,11 @@ impl Repair<'_> {
         Ok(members)
     }
 
-    /// Writes what is not there, and tells of it in the stream. Adds to `count` how many were not
-    /// there.
-    async fn write_again(&self, some: &[Known], count: &mut u64) -> Result<(), StoreError> {
+    /// Writes what is not there, and tells of it in the stream.
+    async fn write_again(&self, some: &[Known], done: &mut Done) -> Result<(), StoreError> {
+        if some.is_empty() {
+            return Ok(());
+        }
         let now = super::follow::now_s();
         let mut pipeline = Pipeline::with_capacity(some.len() + 1);
         for known in some {
@@ -130,13 +150,14 @@ impl Repair<'_> {
         let replies = self.topology.run_apart(&mut pipeline, self.deadline()).await;
         let is_written = |reply: &Value| matches!(reply, Value::Okay | Value::Int(1));
         let lost = some.iter().zip(&replies);
-        let lost: Vec<&Known> = lost
+        let lost: Vec<Known> = lost
             .filter(|(_, reply)| reply.as_ref().is_ok_and(is_written))
-            .map(|(known, _)| known)
+            .map(|(known, _)| known.clone())
             .collect();
-        *count += lost.len() as u64;
+        done.count += lost.len() as u64;
         self.follower.republished.fetch_add(lost.len() as u64, Ordering::Relaxed);
-        self.tell(&lost).await?;
+        done.untold.extend(lost);
+        self.tell_untold(done).await?;
         // A server that has just come back may not take it yet.
         let fault = |reply: Reply<Value>| reply.map_or_else(Some, |reply| server_error(&reply));
         match replies.into_iter().find_map(fault) {
@@ -145,14 +166,28 @@ impl Repair<'_> {
         }
     }
 
-    async fn tell(&self, lost: &[&Known]) -> Result<(), StoreError> {
+    /// Tells of what was written.
+    async fn tell_untold(&self, done: &mut Done) -> Result<(), StoreError> {
+        while !done.untold.is_empty() {
+            let some = done.untold.split_off(done.untold.len().saturating_sub(AT_ONCE));
+            if let Err(error) = self.tell(&some).await {
+                done.untold.extend(some);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of those that still hold.
+    async fn tell(&self, some: &[Known]) -> Result<(), StoreError> {
+        let lost = self.follower.still_known(some);
         if lost.is_empty() {
             return Ok(());
         }
         let now = super::follow::now_s();
         let most = self.topology.settings.revocations;
         let mut pipeline = Pipeline::new();
-        for known in lost {
+        for known in &lost {
             let left = Duration::from_secs(known.until.saturating_sub(now));
             let ttl = left.max(self.follower.lifetime);
             let told = Told::again(&known.key, known.not_before, known.until);
@@ -166,30 +201,25 @@ impl Repair<'_> {
     /// Tells of what the stream does not tell any more.
     async fn tell_again(&self, own: &[Known]) -> Result<(), StoreError> {
         let told = self.told().await?;
-        let is_told = |known: &Known| told.get(&known.key).is_some_and(|until| *until > 0);
-        let lost: Vec<&Known> = own.iter().filter(|known| !is_told(known)).collect();
+        // What it says was taken back is not lost, though this node may be about to hear of it.
+        let is_lost = |known: &&Known| !told.contains(&known.key);
+        let lost: Vec<Known> = own.iter().filter(is_lost).cloned().collect();
         for some in lost.chunks(AT_ONCE) {
             self.tell(some).await?;
         }
         Ok(())
     }
 
-    /// What the stream tells: until when, by key.
-    async fn told(&self) -> Result<HashMap<String, u64>, StoreError> {
-        let (mut place, mut told) = (Place::default(), HashMap::new());
+    /// The keys that the stream tells of.
+    async fn told(&self) -> Result<HashSet<String>, StoreError> {
+        let (mut place, mut told) = (Place::default(), HashSet::new());
         loop {
             let mut look = place.look(self.stream);
             let replies = self.topology.run(&mut look, self.deadline()).await?;
             let look = Look::read(replies).map_err(StoreError::Refused)?;
             for fields in &look.entries {
-                let text = |name: &str| {
-                    let (_, value) = fields.iter().find(|(known, _)| known == name.as_bytes())?;
-                    String::from_utf8(value.clone()).ok()
-                };
-                let until = text(REVOKED_UNTIL).and_then(|until| until.parse().ok());
-                if let Some(key) = text(REVOKED_KEY) {
-                    told.insert(key, until.unwrap_or(u64::MAX));
-                }
+                let key = fields.iter().find(|(name, _)| name == REVOKED_KEY.as_bytes());
+                told.extend(key.and_then(|(_, key)| String::from_utf8(key.clone()).ok()));
             }
             match place.advance(&look) {
                 End::More => {}
@@ -235,7 +265,25 @@ fn is_mine(key: &str, name: &str, members: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::{self, StoreUrl};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_dropped_is_held_by_nobody() {
+        // Nobody listens there.
+        let url = StoreUrl::Redis { host: "127.0.0.1".to_owned(), port: 1, db: 0 };
+        let topology = Topology::open(&config::Store { url, ..config::Store::default() });
+        let follower = Follower::start(&topology, SECOND_ROUND, &Arc::default());
+        let (store, changes) = (Arc::downgrade(&topology), topology.common.histories.changes());
+        tokio::spawn(keep(Arc::downgrade(&follower), Weak::clone(&store), changes));
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        drop((topology, follower));
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        assert!(store.upgrade().is_none());
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    }
 
     #[test]
     fn each_key_is_the_affair_of_one_member() {

@@ -19,7 +19,7 @@ const END: &[u8; 2] = b"\r\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     /// More than was agreed on.
-    #[error("a reply longer than store.reply_bytes")]
+    #[error("a reply longer than reply_bytes")]
     TooLong,
     /// Not what RESP3 allows here.
     #[error("a reply that is no RESP3")]

@@ -151,12 +151,12 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
-    right("cluster|info", &[Cluster], ""),
-    right("cluster|myid", &[Cluster], ""),
-    right("cluster|nodes", &[Cluster], ""),
-    right("cluster|slots", &[Cluster], ""),
-    right("asking", &[Cluster], ""),
-    right("readonly", &[Cluster], ""),
+    right("cluster|info", &[Cluster], "CLUSTER INFO"),
+    right("cluster|myid", &[Cluster], "CLUSTER MYID"),
+    right("cluster|nodes", &[Cluster], "CLUSTER NODES"),
+    right("cluster|slots", &[Cluster], "CLUSTER SLOTS"),
+    right("asking", &[Cluster], "ASKING"),
+    right("readonly", &[Cluster], "READONLY"),
 ];
 
 /// The commands that a user of a store that is used for these needs, each once; `follow` is for

@@ -8,6 +8,13 @@ use std::time::Duration;
 pub(super) const PROBE_PAUSE: Duration = Duration::from_millis(50);
 /// How many of them in a row must be good before a server that was open is asked again.
 const PROBES_MIN: u32 = 3;
+/// How often that number doubles at most, while a server answers probes and not what follows.
+const DOUBLINGS_MAX: u32 = 3;
+/// How long a server must have served until its next silence is an affair of its own.
+const AFFAIR_OVER: Duration = Duration::from_secs(10);
+/// How long a recovering server must be asked before that is said: one that falls silent at once
+/// was not back.
+const SAID_AFTER: Duration = Duration::from_secs(1);
 /// How long nothing may be amiss before a server is healthy again.
 const CLEAN_FOR: Duration = Duration::from_secs(2);
 /// How long a server is recovering at most.
@@ -70,12 +77,19 @@ pub(super) enum Cause {
     Refused(&'static str),
     /// It sent what is no answer.
     Foreign,
-    /// Its probes were good.
-    Probed,
+    /// So many probes in a row were good.
+    Probed(u32),
     /// Nothing was amiss for long enough.
     Clean,
     /// It served for as long as a server is recovering at most.
     Patience,
+}
+
+impl Cause {
+    /// Whether questions went unanswered, which probes may not have shown.
+    fn is_silence(self) -> bool {
+        matches!(self, Self::Silent | Self::Missed(..))
+    }
 }
 
 impl fmt::Display for Cause {
@@ -89,7 +103,7 @@ impl fmt::Display for Cause {
             Self::Lost => f.write_str("connections lost"),
             Self::Refused(code) => f.write_str(code),
             Self::Foreign => f.write_str("no answer of a Redis"),
-            Self::Probed => f.write_str("3 good probes"),
+            Self::Probed(count) => write!(f, "{count} good probes"),
             Self::Clean => f.write_str("2 s without a fault"),
             Self::Patience => f.write_str("10 s of service"),
         }
@@ -183,6 +197,13 @@ pub(super) struct Ladder {
     probed: Option<Duration>,
     /// The latest counts since the rung was reached, the newest last.
     counts: [Counts; COUNTS_MAX],
+    /// When it was counted last.
+    counted: Duration,
+    /// How often it fell silent since it served for long, and since when it is not open.
+    silences: u32,
+    serves: Duration,
+    /// The rung that was said last; nothing before the server was reached.
+    said: Option<Rung>,
 }
 
 impl Default for Ladder {
@@ -196,6 +217,10 @@ impl Default for Ladder {
             probes: 0,
             probed: None,
             counts: Default::default(),
+            counted: Duration::ZERO,
+            silences: 0,
+            serves: Duration::ZERO,
+            said: None,
         }
     }
 }
@@ -219,7 +244,19 @@ impl Ladder {
     /// The server is not to be asked any more.
     pub(super) fn fail(&mut self, now: Duration, cause: Cause) -> Option<Change> {
         self.probes = 0;
-        if self.rung == Rung::Open { None } else { Some(self.reach(Rung::Open, now, cause)) }
+        if self.rung == Rung::Open {
+            return None;
+        }
+        let is_over = now.saturating_sub(self.serves) >= AFFAIR_OVER;
+        let before = if is_over { 0 } else { self.silences };
+        self.silences = before.saturating_add(u32::from(cause.is_silence()));
+        Some(self.reach(Rung::Open, now, cause))
+    }
+
+    /// How many good probes it takes now: more and more of a server that answers them, and not the
+    /// questions that follow.
+    fn probes_wanted(&self) -> u32 {
+        PROBES_MIN << self.silences.saturating_sub(1).min(DOUBLINGS_MAX)
     }
 
     /// A probe was good. [`Self::rung`] says then whether the server is asked.
@@ -234,7 +271,8 @@ impl Ladder {
             self.probes += 1;
             self.probed = Some(now);
         }
-        (self.probes >= PROBES_MIN).then(|| self.reach(Rung::Recovering, now, Cause::Probed))
+        let wanted = self.probes_wanted();
+        (self.probes >= wanted).then(|| self.reach(Rung::Recovering, now, Cause::Probed(wanted)))
     }
 
     /// A probe was not good.
@@ -244,9 +282,13 @@ impl Ladder {
 
     /// Takes what was counted since the last time.
     pub(super) fn count(&mut self, now: Duration, counts: Counts) -> Option<Change> {
+        let is_whole = self.counted >= self.since;
+        self.counted = now;
         if self.rung == Rung::Open {
             return None;
         }
+        // What began before the rung was reached says nothing of how the server is on it.
+        let counts = if is_whole { counts } else { Counts::default() };
         self.counts.rotate_left(1);
         if let Some(newest) = self.counts.last_mut() {
             *newest = counts;
@@ -273,9 +315,32 @@ impl Ladder {
             .then(|| self.reach(Rung::Healthy, now, Cause::Patience))
     }
 
+    /// What is to be said of it now, if anything: a server that is asked again and falls silent at
+    /// once has been open all the while.
+    pub(super) fn news(&mut self, now: Duration) -> Option<Change> {
+        let is_early = now.saturating_sub(self.since) < SAID_AFTER;
+        let is_new = self.cause != Cause::New && self.said != Some(self.rung);
+        if !is_new || self.rung == Rung::Recovering && is_early {
+            return None;
+        }
+        let from = self.said.replace(self.rung);
+        Some(Change { from, to: self.rung, cause: self.cause })
+    }
+
     fn reach(&mut self, to: Rung, now: Duration, cause: Cause) -> Change {
         let from = (self.cause != Cause::New).then_some(self.rung);
-        *self = Self { rung: to, since: now, cause, amiss: now, ..Self::default() };
+        *self = Self {
+            rung: to,
+            since: now,
+            cause,
+            amiss: now,
+            // Nothing was asked before it was reached first.
+            counted: if from.is_none() { now } else { self.counted },
+            silences: self.silences,
+            serves: if from.is_none_or(|from| from == Rung::Open) { now } else { self.serves },
+            said: self.said,
+            ..Self::default()
+        };
         Change { from, to, cause }
     }
 }

@@ -45,12 +45,12 @@ use Condition::{
     WrongPassword,
 };
 
-/// Each with what is the matter, and what to do.
+/// Each with what is the matter, and what to do; `{store}` stands for the table of the store.
 const TEXTS: [(Condition, &str, &str); 23] = [
     (
         ReadOnly,
         "Redis is a replica and takes no writes (READONLY)",
-        "name the primary, or an address that follows it, in store.url",
+        "name the primary, or an address that follows it, in {store}.url",
     ),
     (
         OutOfMemory,
@@ -80,7 +80,7 @@ const TEXTS: [(Condition, &str, &str); 23] = [
     (
         IsCluster,
         "Redis is a node of a Redis Cluster, which sends clients on (MOVED, CROSSSLOT)",
-        "write redis-cluster:// in store.url",
+        "write redis-cluster:// in {store}.url",
     ),
     (
         Busy,
@@ -91,13 +91,13 @@ const TEXTS: [(Condition, &str, &str); 23] = [
     (
         PrimaryDown,
         "Redis is a replica that has lost its primary (MASTERDOWN)",
-        "name the primary in store.url",
+        "name the primary in {store}.url",
     ),
-    (NotLoggedIn, "Redis wants a password (NOAUTH)", "set store.username and store.password"),
+    (NotLoggedIn, "Redis wants a password (NOAUTH)", "set {store}.username and {store}.password"),
     (
         WrongPassword,
         "Redis does not know this user or password (WRONGPASS)",
-        "correct store.username and store.password, or ACL SETUSER in Redis",
+        "correct {store}.username and {store}.password, or ACL SETUSER in Redis",
     ),
     (
         Evicts,
@@ -112,33 +112,33 @@ const TEXTS: [(Condition, &str, &str); 23] = [
     ),
     (
         ReplyTooLong,
-        "Redis sent a reply longer than store.reply_bytes; that connection was ended",
+        "Redis sent a reply longer than {store}.reply_bytes; that connection was ended",
         "look for a giant value under the keys of store.prefix (redis-cli --bigkeys)",
     ),
     (
         ForeignReply,
         "Redis sent what is no reply to what was asked; that connection was ended",
-        "look at what stands between the gateway and Redis: store.url must lead to Redis itself",
+        "look at what stands between the gateway and Redis: {store}.url must lead to Redis itself",
     ),
     (
         WantsTls,
-        "Redis speaks TLS at this address, and store.url says that it does not",
-        "write rediss:// in store.url, or name Redis's port without TLS",
+        "Redis speaks TLS at this address, and {store}.url says that it does not",
+        "write rediss:// in {store}.url, or name Redis's port without TLS",
     ),
     (
         NoTls,
-        "what answers at this address does not speak TLS, and store.url says that it does",
-        "name Redis's tls-port in store.url, or write redis:// on a network that nobody else sees",
+        "what answers at this address does not speak TLS, and {store}.url says that it does",
+        "name Redis's tls-port in {store}.url, or write redis:// in a network of your own",
     ),
     (
         UnknownAuthority,
         "Redis's certificate was signed by nobody that is believed here",
-        "name the certificate of who signed it as store.tls.ca_file",
+        "name the certificate of who signed it as {store}.tls.ca_file",
     ),
     (
         OtherName,
-        "Redis's certificate is for another name than the one in store.url",
-        "write a name of the certificate in store.url, or as store.tls.server_name",
+        "Redis's certificate is for another name than the one in {store}.url",
+        "write a name of the certificate in {store}.url, or as {store}.tls.server_name",
     ),
     (
         OutOfDate,
@@ -153,7 +153,7 @@ const TEXTS: [(Condition, &str, &str); 23] = [
     (
         RefusesClient,
         "Redis ended the TLS handshake: it wants a certificate, or does not believe this one",
-        "name one that its tls-ca-cert-file vouches for as store.tls.client_cert and client_key",
+        "name one that its tls-ca-cert-file vouches for as {store}.tls.client_cert and client_key",
     ),
 ];
 
@@ -198,10 +198,10 @@ impl Condition {
         matches!(self, Evicts | NotToldOfEviction)
     }
 
-    /// What is the matter, and what to do.
-    pub(super) fn text(self) -> (&'static str, &'static str) {
-        let found = TEXTS.iter().find(|(condition, ..)| *condition == self);
-        found.map_or(("", ""), |(_, what, remedy)| (*what, *remedy))
+    /// What is the matter, and what to do, of the store with this table.
+    pub(super) fn text(self, table: &str) -> (String, String) {
+        let (_, what, remedy) = TEXTS[self as usize];
+        (what.replace("{store}", table), remedy.replace("{store}", table))
     }
 }
 
@@ -214,21 +214,23 @@ pub(super) struct Says {
     seen_ms: [AtomicU64; TEXTS.len()],
     /// What is no news of this server.
     expected: Option<Condition>,
-    /// Host and port, where there are several to tell apart.
+    /// The server's name.
     server: Option<String>,
-}
-
-impl Default for Says {
-    fn default() -> Self {
-        Self { started: Instant::now(), seen_ms: Default::default(), expected: None, server: None }
-    }
+    /// The table of its store in the configuration.
+    table: &'static str,
 }
 
 impl Says {
-    /// Of a server that may be in this condition, as one of a Redis Cluster sends on, and others
-    /// know what to do then.
-    pub(super) fn expecting(condition: Condition, server: Option<String>) -> Self {
-        Self { expected: Some(condition), server, ..Self::default() }
+    /// Of a server of the store with this table.
+    pub(super) fn of(server: Option<String>, table: &'static str) -> Self {
+        let (started, seen_ms) = (Instant::now(), Default::default());
+        Self { started, seen_ms, expected: None, server, table }
+    }
+
+    /// The same of one that may be in this condition, as one of a Redis Cluster sends on, and
+    /// others know what to do then.
+    pub(super) fn expecting(self, condition: Condition) -> Self {
+        Self { expected: Some(condition), ..self }
     }
 
     /// A condition was met with.
@@ -239,7 +241,7 @@ impl Says {
     /// The same, with a detail that holds nothing of a user's.
     pub(super) fn note_with(&self, condition: Condition, detail: &str) {
         if self.expected != Some(condition) && self.is_news(condition) {
-            let (what, remedy) = condition.text();
+            let (what, remedy) = condition.text(self.table);
             let detail = (!detail.is_empty()).then_some(detail);
             tracing::warn!(remedy, detail, server = self.server, "{what}");
         }
@@ -307,6 +309,9 @@ mod tests {
         for (place, (condition, what, remedy)) in TEXTS.iter().enumerate() {
             assert_eq!(*condition as usize, place);
             assert!(!what.is_empty() && !remedy.is_empty());
+            let (what, remedy) = condition.text("store.cache");
+            let said = format!("{what} {remedy}").replace("store.prefix", "");
+            assert!(!said.contains('{') && !said.replace("store.cache.", "").contains("store."));
         }
         for code in [
             "READONLY",
@@ -324,7 +329,7 @@ mod tests {
             "CROSSSLOT",
         ] {
             let condition = Condition::of_code(code).expect(code);
-            assert!(condition.text().0.contains(code), "{code} is not named");
+            assert!(condition.text("store").0.contains(code), "{code} is not named");
         }
         for fine in ["NOSCRIPT", "WRONGTYPE", "ERR", "EXECABORT", ""] {
             assert_eq!(Condition::of_code(fine), None);
@@ -333,7 +338,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_condition_is_news_once_and_again_after_it_was_over() {
-        let says = Says::default();
+        let says = Says::of(None, "store");
         assert!(says.is_news(OutOfMemory) && !says.is_news(OutOfMemory));
         assert!(says.is_news(Busy), "another one is other news");
         for _ in 0..10 {

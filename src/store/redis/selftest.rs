@@ -8,9 +8,9 @@ use std::time::Duration;
 use redis::{InfoDict, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
+use super::common::Common;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::finding::Finding;
 use super::findings::Report;
@@ -42,56 +42,52 @@ pub(super) enum Depth {
     Whole,
     /// What changes with the server: who it is, its clock, how it is set up.
     Short,
+    /// The same of a replica, and whether pieces of cached bodies may be read there.
+    Reader,
+}
+
+/// How a server is looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Sight {
+    pub(super) depth: Depth,
+    pub(super) is_in_cluster: bool,
+    /// A hash tag of keys that lie there. In a Redis Cluster, no key is tried without.
+    pub(super) tag: Option<String>,
 }
 
 /// One look.
-struct Look<'a> {
+pub(super) struct Look<'a> {
     settings: &'a config::Store,
     node: Node,
-    credentials: Arc<Credentials>,
     /// Where its keys lie.
     prefix: String,
     depth: Depth,
     is_in_cluster: bool,
-    checks: BTreeSet<&'static str>,
-    findings: Vec<Finding>,
+    pub(super) checks: BTreeSet<&'static str>,
+    pub(super) findings: Vec<Finding>,
 }
 
-/// All that is not as it should be with the Redis of these settings; what is fatal ends the look.
-/// Its own keys live for 5 s. Must be called within a tokio runtime.
-pub async fn selftest(settings: &config::Store) -> Vec<Finding> {
-    let (mut found, mut findings) = (None, Vec::new());
-    if let StoreUrl::Sentinel { sentinels, primary } = &settings.url {
-        let (address, of_sentinels) = selftest_sentinels::find(settings, sentinels, primary).await;
-        findings = of_sentinels;
-        let Some((host, port)) = address else { return findings };
-        let url = StoreUrl::Redis { host, port, db: 0 };
-        found = Some(config::Store { url, ..settings.clone() });
-    }
-    let settings = found.as_ref().unwrap_or(settings);
-    let mut look = Look { findings, ..Look::new(settings, Depth::Whole) };
-    if let Err(error) = look.take().await {
-        let (seen, remedy) = look.explain(&error).await;
-        look.findings.push(Finding::fatal("connection", seen, remedy));
-    }
-    look.findings
+/// All of them, of the store with this table.
+fn of(table: &str, findings: Vec<Finding>) -> Vec<Finding> {
+    findings.into_iter().map(|finding| finding.of(table)).collect()
 }
 
-/// The same of the server at `address`, which answers, and of its sentinels where the look is not
-/// in short. Which process it is comes with it, where this user may know. Nothing is looked at
-/// where that is `former`.
+/// All that is not as it should be with the server at `address`, which answers, and with its
+/// sentinels where all is looked at; what is fatal ends the look. Its own keys live for 5 s. Which
+/// process it is comes with it, where this user may know. Nothing is looked at where that is
+/// `former`.
 ///
 /// # Errors
 /// It does not answer any more.
 pub(super) async fn of_server(
     settings: &config::Store,
     address: &StoreUrl,
-    depth: Depth,
+    sight: Sight,
     former: Option<&str>,
 ) -> Result<(Option<String>, Option<Report>), ConnectError> {
     let own = config::Store { url: address.clone(), ..settings.clone() };
-    let mut look = Look::new(&own, depth);
-    look.is_in_cluster = matches!(settings.url, StoreUrl::Cluster { .. });
+    let depth = sight.depth;
+    let mut look = Look::new(&own, sight);
     let run_id = look.run_id().await?;
     if former.is_some() && former == run_id.as_deref() {
         return Ok((run_id, None));
@@ -101,20 +97,29 @@ pub(super) async fn of_server(
         look.findings = selftest_sentinels::find(settings, sentinels, primary).await.1;
     }
     look.take().await?;
-    Ok((run_id, Some(Report { checks: look.checks, findings: look.findings })))
+    let findings = of(settings.usage.table(), look.findings);
+    Ok((run_id, Some(Report { checks: look.checks, findings })))
 }
 
 impl<'a> Look<'a> {
-    fn new(settings: &'a config::Store, depth: Depth) -> Self {
-        let credentials = Credentials::of(settings);
-        let node = Node::new(&settings.url, &credentials);
-        let prefix = format!("{}:selftest:{{{:016x}}}", settings.prefix, fastrand::u64(..));
+    /// Of the server at `url` of these settings.
+    pub(super) fn new(settings: &'a config::Store, sight: Sight) -> Self {
+        let Sight { mut depth, is_in_cluster, tag } = sight;
+        let node = Node::new(&settings.url, &Common::of(settings));
+        if is_in_cluster && tag.is_none() && depth == Depth::Whole {
+            depth = Depth::Short;
+        }
+        let tag = tag.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+        let prefix = format!("{}:selftest:{{{tag}}}", settings.prefix);
         let (checks, findings) = (BTreeSet::new(), Vec::new());
-        let is_in_cluster = false;
-        Self { settings, node, credentials, prefix, depth, is_in_cluster, checks, findings }
+        Self { settings, node, prefix, depth, is_in_cluster, checks, findings }
     }
 
-    async fn take(&mut self) -> Result<(), ConnectError> {
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn take(&mut self) -> Result<(), ConnectError> {
         let connection = self.dial(|_| {}).await?;
         self.checks.extend(["version", "mode", "role"]);
         self.identity(&connection).await?;
@@ -123,7 +128,7 @@ impl<'a> Look<'a> {
         }
         let has = |usage| self.settings.uses().any(|own| own == usage);
         let (counts, caches) = (has(StoreUse::Limits), has(StoreUse::Cache));
-        if self.depth == Depth::Whole {
+        if matches!(self.depth, Depth::Whole | Depth::Reader) {
             self.checks.insert("rights");
             self.rights().await?;
         }
@@ -142,11 +147,16 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    async fn dial(
+    /// A connection to it, within `store.connect_timeout`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn dial(
         &self,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
-        let (settings, node, material) = (self.settings, &self.node, &self.credentials.now());
+        let (settings, node, material) =
+            (self.settings, &self.node, &self.node.common.credentials.now());
         let call = Call { settings, node, material, purpose: Purpose::Probe }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, call).await;
         dialled.map_err(|_| ConnectError::Timeout)?
@@ -161,26 +171,35 @@ impl<'a> Look<'a> {
         Ok(redis::from_redis_value::<InfoDict>(info).ok().and_then(|info| info.get("run_id")))
     }
 
-    /// What is the matter, and what to do.
-    async fn explain(&self, error: &ConnectError) -> (String, String) {
+    /// What is the matter where it does not answer, and what to do.
+    pub(super) async fn explain(&self, error: &ConnectError) -> (String, String) {
         let condition = match error.condition() {
             Some(condition) => Some(condition),
             None => mismatch::find(self.settings, self.node.address()).await,
         };
         match condition {
             Some(condition) => {
-                let (what, remedy) = condition.text();
-                (format!("{what}: {error}"), remedy.to_owned())
+                let (what, remedy) = condition.text(self.node.common.table);
+                (format!("{what}: {error}"), remedy)
             }
+            None if self.is_in_cluster => (
+                error.to_string(),
+                "see to it that it runs, and that it can be reached from here where the Redis \
+                 Cluster says that it is, or name another way in store.address_map"
+                    .to_owned(),
+            ),
             None => (
                 error.to_string(),
-                "see to it that Redis runs and can be reached at store.url".to_owned(),
+                "see to it that Redis runs and can be reached at {store}.url".to_owned(),
             ),
         }
     }
 
     /// Commands within `store.connect_timeout`: nothing here is about how quick Redis is.
-    async fn send(
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn send(
         &self,
         connection: &Connection,
         pipeline: &Pipeline,
@@ -214,20 +233,20 @@ impl<'a> Look<'a> {
         match &*text("mode") {
             "sentinel" => {
                 let seen = "what answers is a Sentinel, which keeps no data";
-                let remedy = "write redis-sentinel://host:port/NAME in store.url, or name the \
+                let remedy = "write redis-sentinel://host:port/NAME in {store}.url, or name the \
                               primary that it watches";
                 self.findings.push(Finding::fatal("mode", seen, remedy));
             }
             "cluster" if !self.is_in_cluster => {
                 let seen = "what answers is a node of a Redis Cluster, which sends clients on";
-                let remedy = "write redis-cluster:// with some of its servers in store.url";
+                let remedy = "write redis-cluster:// with some of its servers in {store}.url";
                 self.findings.push(Finding::fatal("mode", seen, remedy));
             }
             _ => {}
         }
-        if matches!(&*text("role"), "replica" | "slave") {
+        if self.depth != Depth::Reader && matches!(&*text("role"), "replica" | "slave") {
             let seen = "Redis is a replica and takes no writes";
-            let remedy = "name the primary, or an address that follows it, in store.url";
+            let remedy = "name the primary, or an address that follows it, in {store}.url";
             self.findings.push(Finding::fatal("role", seen, remedy));
         }
         Ok(())
@@ -236,9 +255,7 @@ impl<'a> Look<'a> {
     /// On a connection of its own, which may end up inside a transaction.
     async fn rights(&mut self) -> Result<(), ConnectError> {
         let connection = &self.dial(|_| {}).await?;
-        let uses: Vec<StoreUse> = self.settings.uses().collect();
-        let is_tried = |right: &&Right| right.is_for(&uses) && !right.trial.is_empty();
-        let tried: Vec<&Right> = RIGHTS.iter().filter(is_tried).collect();
+        let tried = self.tried();
         let mut pipeline = Pipeline::new();
         for right in &tried {
             let mut words = right.trial.split(' ');
@@ -254,12 +271,33 @@ impl<'a> Look<'a> {
         let replies = self.send(connection, &pipeline).await?;
         for (right, reply) in tried.iter().zip(&replies) {
             let Some(error) = server_error(reply) else { continue };
+            if is_elsewhere(reply) {
+                continue;
+            }
             if self.findings.iter().any(|finding| finding.seen.contains(&quoted(right.command))) {
                 continue;
             }
             self.findings.push(self.refused(right, &error.to_string()));
         }
         Ok(())
+    }
+
+    /// The rights that are tried, in the order of the table.
+    fn tried(&self) -> Vec<&'static Right> {
+        let uses: Vec<StoreUse> = self.settings.uses().collect();
+        let is_tried = |right: &&Right| {
+            !right.trial.is_empty()
+                && right.is_for(&uses)
+                && (self.is_in_cluster || right.functions != [Function::Cluster])
+        };
+        // A replica is read from, once it is told that it may be.
+        let is_read = |right: &&Right| right.command == "mget";
+        let first = RIGHTS.iter().filter(|right| right.command == "readonly");
+        let all = RIGHTS.iter().filter(is_tried);
+        match self.depth {
+            Depth::Reader => first.chain(all.filter(is_read)).collect(),
+            Depth::Whole | Depth::Short => all.collect(),
+        }
     }
 
     fn refused(&self, right: &Right, error: &str) -> Finding {
@@ -309,6 +347,9 @@ impl<'a> Look<'a> {
         let take = pipeline.cmd("EVAL").arg(scripts.take.code).arg(1).arg(&key);
         take.arg(set.records.as_slice()).arg(&set.ttls);
         replies.extend(self.send(connection, &pipeline).await?);
+        if replies.iter().any(is_elsewhere) {
+            return Ok(());
+        }
         let error = replies.iter().find_map(server_error);
         let took: Vec<Option<bool>> =
             [0, 1, 2, 4].iter().map(|at| replies.get(*at).and_then(is_allowed)).collect();
@@ -421,6 +462,13 @@ impl<'a> Look<'a> {
         ));
         Ok(())
     }
+}
+
+/// Whether it says that the keys of the look lie elsewhere by now: their slot has moved, or nobody
+/// has it, which others tell of.
+fn is_elsewhere(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error)
+        if matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
 }
 
 /// What the script of limits says of a charge.

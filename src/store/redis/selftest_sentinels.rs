@@ -27,8 +27,8 @@ pub(super) async fn find(
     }
     let all: Vec<&View> = views.iter().collect();
     let Some(claim) = choose(&all, named.len(), 0, &[]) else {
-        let seen = "no sentinel of store.url says where the primary is";
-        let remedy = "correct the sentinels and the name in store.url, or [store.sentinel]";
+        let seen = "no sentinel of {store}.url says where the primary is";
+        let remedy = "correct the sentinels and the name in {store}.url, or [{store}.sentinel]";
         findings.push(Finding::fatal("sentinel", seen, remedy));
         return (None, findings);
     };
@@ -44,16 +44,16 @@ pub(super) async fn find(
         findings.push(Finding::warning("sentinel", seen, SUFFERS, remedy));
     }
     if named.len() == 1 {
-        let seen = "store.url names one sentinel: without it a gateway finds no primary at its \
+        let seen = "{store}.url names one sentinel: without it a gateway finds no primary at its \
                     start";
-        findings.push(Finding::warning("sentinel", seen, "start", "name several in store.url"));
+        findings.push(Finding::warning("sentinel", seen, "start", "name several in {store}.url"));
     }
     (Some(claim.primary), findings)
 }
 
 fn silent((host, port): &Address, fault: &Fault, watched: &str) -> Finding {
     let seen = format!("the sentinel {host}:{port} does not say where {watched} is: {fault}");
-    let remedy = "see to it that it runs and watches that name; [store.sentinel] holds its user, \
+    let remedy = "see to it that it runs and watches that name; [{store}.sentinel] holds its user, \
                   its password and its TLS, and `portcullis acl --sentinel` prints the user";
     Finding::warning("sentinel", seen, SUFFERS, remedy)
 }

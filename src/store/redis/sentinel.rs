@@ -8,9 +8,9 @@ use redis::{Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::claims::{PROMOTED, SWITCHED, View, promoted};
+use super::common::Common;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::link::BACKOFF_MIN;
 use super::node::Node;
@@ -27,7 +27,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Speech {
     settings: config::Store,
-    pub(super) credentials: Arc<Credentials>,
+    pub(super) common: Arc<Common>,
     watched: String,
 }
 
@@ -42,8 +42,8 @@ impl Speech {
             tls: own.tls,
             ..settings.clone()
         };
-        let credentials = Credentials::of(&settings);
-        Self { settings, credentials, watched: watched.to_owned() }
+        let common = Common::of(&settings);
+        Self { settings, common, watched: watched.to_owned() }
     }
 
     /// What a sentinel says, on a connection that ends with it.
@@ -57,7 +57,7 @@ impl Speech {
 
     fn node(&self, (host, port): &Address) -> Node {
         let url = StoreUrl::Redis { host: host.clone(), port: *port, db: 0 };
-        Node::new(&url, &self.credentials)
+        Node::new(&url, &self.common)
     }
 
     async fn dial(
@@ -65,7 +65,7 @@ impl Speech {
         node: &Node,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
-        let (settings, material) = (&self.settings, &self.credentials.now());
+        let (settings, material) = (&self.settings, &self.common.credentials.now());
         let call = Call { settings, node, material, purpose: Purpose::Sentinel }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, call).await;
         dialled.map_err(|_| ConnectError::Timeout)?
@@ -149,7 +149,7 @@ impl Sentinel {
             }
             if fault.is_refusal() {
                 // What a file holds now can only be better.
-                self.speech.credentials.give_way().await;
+                self.speech.common.credentials.give_way().await;
             }
             // Jitter keeps a fleet from knocking in step.
             tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

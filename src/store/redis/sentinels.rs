@@ -16,9 +16,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::claims::{Claim, View, choose};
-use super::credentials::Credentials;
-use super::link::is_replica;
+use super::common::Common;
 use super::node::Node;
+use super::probe::is_replica;
 use super::rung::Cause;
 use super::scripts::Scripts;
 use super::sentinel::{Said, Sentinel, Speech};
@@ -44,7 +44,7 @@ const SAID_MAX: usize = 64;
 pub(super) struct Sentinels {
     settings: config::Store,
     scripts: Arc<Scripts>,
-    credentials: Arc<Credentials>,
+    common: Arc<Common>,
     current: ArcSwapOption<Primary>,
     /// Counts primaries.
     moves: watch::Sender<u64>,
@@ -66,14 +66,14 @@ impl Sentinels {
     pub(super) fn open(
         settings: &config::Store,
         scripts: &Arc<Scripts>,
-        credentials: &Arc<Credentials>,
+        common: &Arc<Common>,
         named: &[Address],
         watched: &str,
     ) -> Arc<Self> {
         let sentinels = Arc::new(Self {
             settings: settings.clone(),
             scripts: Arc::clone(scripts),
-            credentials: Arc::clone(credentials),
+            common: Arc::clone(common),
             current: ArcSwapOption::empty(),
             moves: watch::Sender::new(0),
             lost: Arc::default(),
@@ -148,7 +148,7 @@ impl Sentinels {
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
         let Some(server) = self.current() else {
-            self.credentials.common.note_unowned();
+            self.common.note_unowned();
             return Err(StoreError::Unavailable);
         };
         if self.joined[shard::mine()].load(Ordering::Relaxed) {
@@ -164,7 +164,7 @@ impl Sentinels {
     async fn move_to(&self, address: &Address, is_known: bool) -> bool {
         let (host, port) = address.clone();
         let url = StoreUrl::Redis { host, port, db: 0 };
-        let node = Node::of_sentinels(&url, &self.credentials, &self.lost);
+        let node = Node::of_sentinels(&url, &self.common, &self.lost);
         let server = Arc::new(Server::start(&self.settings, node, &self.scripts));
         let is_asked = tokio::select! {
             () = server.home().connected() => true,

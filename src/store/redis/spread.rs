@@ -1,7 +1,7 @@
 //! Parts of a question whose keys lie on several servers: one exchange with each server, all at
 //! once, and which replies belong to which part.
 
-use std::iter;
+use std::ops::Range;
 
 use futures_util::future::join_all;
 use redis::{Pipeline, Value};
@@ -60,12 +60,23 @@ impl Replies {
         found
     }
 
-    /// Puts the replies to other parts in the place of those to one.
-    fn replace(&mut self, at: usize, others: Self) {
+    /// To so many parts, none of which was answered.
+    pub(super) fn none(parts: usize, error: StoreError) -> Self {
+        Self { exchanges: vec![Err(error)], starts: vec![(0, 0); parts] }
+    }
+
+    /// Puts the replies to further parts behind these.
+    pub(super) fn extend(&mut self, others: Self) {
+        let end = self.starts.len();
+        self.replace(end..end, others);
+    }
+
+    /// Puts the replies to other parts in the place of some.
+    fn replace(&mut self, places: Range<usize>, others: Self) {
         let before = self.exchanges.len();
         self.exchanges.extend(others.exchanges);
         let starts = others.starts.into_iter().map(|(exchange, start)| (exchange + before, start));
-        self.starts.splice(at..=at, starts);
+        self.starts.splice(places, starts);
     }
 }
 
@@ -86,8 +97,7 @@ impl RedisStore {
             let pipeline = &mut exchanges[at].pipeline;
             starts.push((at, pipeline.len()));
             if let Err(error) = part.write(pipeline, &self.topology.scripts) {
-                let starts = iter::repeat_n((0, 0), parts.len()).collect();
-                return Replies { exchanges: vec![Err(error)], starts };
+                return Replies::none(parts.len(), error);
             }
         }
         let run = async |Exchange { place, pipeline, .. }: &mut Exchange| {
@@ -156,7 +166,7 @@ impl RedisStore {
         // From the last to the first, so that those before stay where they are.
         for (((at, _), singles), answered) in torn.iter().zip(singles).zip(answered).rev() {
             parts.splice(at..=at, singles);
-            replies.replace(*at, answered);
+            replies.replace(*at..at + 1, answered);
         }
     }
 }

@@ -89,6 +89,11 @@ impl<'a> Told<'a> {
         self.key
     }
 
+    /// Whether it is the end of one.
+    pub(super) fn is_undone(&self) -> bool {
+        self.until == 0
+    }
+
     /// The end of one.
     pub(super) fn undone(key: &'a str) -> Self {
         Self { key, not_before: None, until: 0 }

@@ -21,6 +21,8 @@ pub(super) struct Tally {
     open: AtomicU64,
     /// Of those that were answered.
     late: AtomicU64,
+    /// Of those that were not in time: on a connection that had been given up before.
+    past: AtomicU64,
 }
 
 impl Tally {
@@ -59,9 +61,12 @@ impl Tally {
         }
     }
 
-    /// What says how well the server serves, until now.
+    /// What says how well the server serves, until now: nothing of what became of questions after
+    /// their connection was given up.
     pub(super) fn counts(&self) -> Counts {
+        let past = self.past.load(Relaxed);
         let Asked { answered, missed, late, .. } = self.read();
+        let missed = missed.saturating_sub(past);
         Counts { asked: answered + missed, missed, late }
     }
 }
@@ -82,9 +87,12 @@ impl Place<'_> {
         }
     }
 
-    /// It was not answered in time.
-    pub(super) fn missed(mut self) {
+    /// It was not answered in time; `is_past`, on a connection that had been given up before.
+    pub(super) fn missed(mut self, is_past: bool) {
         self.end = &self.tally.missed;
+        if is_past {
+            self.tally.past.fetch_add(1, Relaxed);
+        }
     }
 
     /// Its connection failed.
@@ -176,7 +184,7 @@ mod tests {
         let place = || tally.enter(9).expect("a place");
         place().answered(false);
         place().answered(true);
-        place().missed();
+        place().missed(false);
         place().failed();
         drop(place());
         tally.note_open();
@@ -184,7 +192,10 @@ mod tests {
         let expected =
             Asked { answered: 2, late: 1, missed: 1, failed: 1, cancelled: 1, shed: 0, open: 2 };
         assert_eq!(tally.read(), expected);
-        assert_eq!(tally.counts(), Counts { asked: 3, missed: 1, late: 1 });
+        let counts = Counts { asked: 3, missed: 1, late: 1 };
+        assert_eq!(tally.counts(), counts);
+        place().missed(true);
+        assert_eq!((tally.counts(), tally.read().missed), (counts, 2), "it says nothing of now");
     }
 
     #[test]

@@ -6,22 +6,24 @@
 //! (`cluster`), in which the slot of a command's key says whose it is. Nobody
 //! beside these files and those below them knows a server or a connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, PushInfo, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
+use super::common::Common;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::credentials::Credentials;
 use super::dial::{Call, Purpose};
 use super::errand::Came;
 use super::history::{self, Told};
 use super::looking;
-use super::node::Node;
+use super::node::{Lineages, Node};
 use super::reply::server_error;
 use super::says::Condition;
 use super::scripts::Scripts;
@@ -32,6 +34,7 @@ use super::state::StoreState;
 use super::stream::executed;
 use super::torn;
 use crate::config::{self, StoreUrl};
+use crate::store::budget::{self, Waiting};
 use crate::store::keys::slot;
 use crate::store::lineage::Lineage;
 use crate::store::{Reply, StoreError};
@@ -41,7 +44,7 @@ use crate::store::{Reply, StoreError};
 pub(super) struct Topology {
     pub(super) settings: config::Store,
     pub(super) scripts: Arc<Scripts>,
-    pub(super) credentials: Arc<Credentials>,
+    pub(super) common: Arc<Common>,
     servers: Servers,
 }
 
@@ -56,26 +59,22 @@ impl Topology {
     /// Begins to connect; returns before there is a connection. Must be called within a tokio
     /// runtime.
     pub(super) fn open(settings: &config::Store) -> Arc<Self> {
-        let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(settings));
+        let (scripts, common) = (Arc::new(Scripts::new()), Common::of(settings));
         let servers = match &settings.url {
             StoreUrl::Cluster { seeds } => {
-                let cluster = Cluster::open(settings, &scripts, &credentials, seeds.clone());
+                let cluster = Cluster::open(settings, &scripts, &common, seeds.clone());
                 looking::start(&cluster);
                 Servers::Cluster(cluster)
             }
-            StoreUrl::Sentinel { sentinels, primary } => Servers::Sentinel(Sentinels::open(
-                settings,
-                &scripts,
-                &credentials,
-                sentinels,
-                primary,
-            )),
+            StoreUrl::Sentinel { sentinels, primary } => {
+                Servers::Sentinel(Sentinels::open(settings, &scripts, &common, sentinels, primary))
+            }
             url => {
-                let node = Node::new(url, &credentials);
+                let node = Node::new(url, &common);
                 Servers::One(Arc::new(Server::start(settings, node, &scripts)))
             }
         };
-        Arc::new(Self { settings: settings.clone(), scripts, credentials, servers })
+        Arc::new(Self { settings: settings.clone(), scripts, common, servers })
     }
 
     /// Gives the current thread connections of its own, driven by its own runtime.
@@ -136,9 +135,20 @@ impl Topology {
         }
     }
 
+    /// Replicas that are read from.
+    pub(super) fn readers(&self) -> Vec<Arc<Server>> {
+        self.cluster().map(|cluster| cluster.readers()).unwrap_or_default()
+    }
+
+    /// Whether a server of a Redis Cluster has the slot.
+    pub(super) fn has(&self, server: &Server, slot: u16) -> bool {
+        let owner = self.cluster().and_then(|cluster| cluster.owner(slot));
+        owner.is_some_and(|owner| std::ptr::eq(&*owner, server))
+    }
+
     /// How its servers are, and what became of what was asked.
     pub(super) fn state(&self) -> StoreState {
-        let common = &self.credentials.common;
+        let common = &self.common;
         let (nodes, epoch) = match &self.servers {
             Servers::One(server) => (vec![server.node.state(true)], None),
             Servers::Sentinel(sentinels) => {
@@ -163,9 +173,19 @@ impl Topology {
         }
     }
 
-    /// When what is asked now must be answered.
+    /// When what is asked now must be answered, by what its request has left.
     pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.timeout
+        Instant::now() + budget::left(self.settings.timeout)
+    }
+
+    /// Begins to take of a request's budget for what must be answered by `deadline`.
+    ///
+    /// # Errors
+    /// It is not asked any more.
+    fn wait(&self, deadline: Instant) -> Reply<Waiting> {
+        let timeout = self.settings.timeout;
+        let since = deadline.checked_sub(budget::left(timeout)).unwrap_or(deadline);
+        Waiting::begin(since, timeout)
     }
 
     /// Whether keys lie on several servers, so that what names several of them is cut by
@@ -196,12 +216,13 @@ impl Topology {
     ///
     /// # Errors
     /// There is no connection, or no answer in time, or none that can be one to these commands; to
-    /// any of them.
+    /// any of them. Or its request has no time left to ask.
     pub(super) async fn run(
         &self,
         pipeline: &mut Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
+        let _waiting = self.wait(deadline)?;
         match &self.servers {
             Servers::One(server) => server.exchange(pipeline, &self.scripts, deadline).await,
             Servers::Sentinel(sentinels) => sentinels.run(pipeline, deadline).await,
@@ -223,7 +244,10 @@ impl Topology {
                 Ok(replies) => replies.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error); pipeline.len()],
             },
-            Servers::Cluster(cluster) => Box::pin(cluster.run_apart(pipeline, deadline)).await,
+            Servers::Cluster(cluster) => match self.wait(deadline) {
+                Ok(_waiting) => Box::pin(cluster.run_apart(pipeline, deadline)).await,
+                Err(error) => vec![Err(error); pipeline.len()],
+            },
         }
     }
 
@@ -242,7 +266,10 @@ impl Topology {
             Servers::One(_) | Servers::Sentinel(_) => {
                 self.run(pipeline, deadline).await.map(Came::Whole)
             }
-            Servers::Cluster(cluster) => cluster.run_at(place, pipeline, deadline).await,
+            Servers::Cluster(cluster) => {
+                let _waiting = self.wait(deadline)?;
+                cluster.run_at(place, pipeline, deadline).await
+            }
         }
     }
 
@@ -263,24 +290,47 @@ impl Topology {
             while let Some(next) = changes.next_if(|next| place(next) == here) {
                 together.push(next);
             }
-            replies.extend(self.transact_at_once(together).await?);
+            replies.extend(self.transact_at_once(together, self.deadline()).await?);
         }
         Ok(replies)
     }
 
-    async fn transact_at_once(&self, changes: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {
+    /// The same of changes whose order is of no account: those of one place happen all at once, and
+    /// all places are asked at the same time, before `deadline`.
+    ///
+    /// # Errors
+    /// Some were not carried out; all others were.
+    pub(super) async fn transact_apart(
+        &self,
+        changes: Vec<Cmd>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let mut places: BTreeMap<Option<u16>, Vec<Cmd>> = BTreeMap::new();
+        for change in changes {
+            let place = if self.is_spread() { key_of(&change).map(slot) } else { None };
+            places.entry(place).or_default().push(change);
+        }
+        let all = places.into_values().map(|together| self.transact_at_once(together, deadline));
+        join_all(all).await.into_iter().try_for_each(|done| done.map(drop))
+    }
+
+    async fn transact_at_once(
+        &self,
+        changes: Vec<Cmd>,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
         // All at once is more than can be had in a slot of a Cluster while it moves.
         let apart = (self.is_spread() && changes.len() > 1).then(|| changes.clone());
         let mut pipeline = Pipeline::with_capacity(changes.len() + 3);
         put_transaction(&mut pipeline, changes);
-        let replies = executed(self.run(&mut pipeline, self.deadline()).await?);
+        let replies = executed(self.run(&mut pipeline, deadline).await?);
         let replies = match (replies, apart) {
             (Err(reply), Some(apart)) if torn::is_torn(&reply) => {
                 let mut pipeline = Pipeline::with_capacity(apart.len() + 1);
                 apart.into_iter().for_each(|change| {
                     pipeline.add_command(change);
                 });
-                Ok(self.run(&mut pipeline, self.deadline()).await?)
+                Ok(self.run(&mut pipeline, deadline).await?)
             }
             (replies, _) => replies,
         };
@@ -317,7 +367,7 @@ impl Topology {
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
         let (settings, node) = (&self.settings, &*server.node);
-        let material = &self.credentials.now();
+        let material = &self.common.credentials.now();
         let attempt = Call { settings, node, material, purpose }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, attempt).await;
         dialled.map_err(|_| ConnectError::Timeout)?
@@ -384,12 +434,9 @@ impl Topology {
         owners
     }
 
-    /// Returns when the server of `key` shows another history than its connections were made with.
-    pub(super) async fn renewed(&self, key: &str) {
-        match self.owner(key) {
-            Some(server) => server.node.renewed().await,
-            None => std::future::pending().await,
-        }
+    /// Which histories the server of `key` shows from now on; nothing while none is known.
+    pub(super) fn lineages(&self, key: &str) -> Option<Lineages> {
+        Some(self.owner(key)?.node.lineages())
     }
 
     /// Every server that has keys.

@@ -102,17 +102,12 @@ impl Tracker {
 async fn supervise(known: Weak<KnownEpochs>, topology: Arc<Topology>) {
     let mut backoff = BACKOFF_MIN;
     let mut reported = false;
-    let base = Keys::new(&topology.settings.prefix).cache_base();
     for number in 0.. {
         let ear = Arc::new(Heard { number, closed: AtomicBool::new(false), lost: Notify::new() });
         let mut moves = topology.moves();
-        let mut changes = topology.credentials.histories.changes();
         let ended = tokio::select! {
             ended = listen(&known, &ear, &topology) => ended,
             () = moves.next() => Ok(()),
-            // What it told, and what it goes on to tell, is of another history.
-            Some(_) = changes.next() => Ok(()),
-            () = topology.renewed(&base) => Ok(()),
         };
         let Some(strong) = known.upgrade() else { return };
         strong.end(number);
@@ -147,6 +142,8 @@ async fn listen(
 ) -> Result<(), ConnectError> {
     let patience = topology.settings.connect_timeout;
     let at = Instant::now();
+    let base = Keys::new(&topology.settings.prefix).cache_base();
+    let mut lineages = topology.lineages(&base).ok_or(ConnectError::Timeout)?;
     let attempt = connect(known, ear, topology);
     let (connection, lineage) =
         tokio::time::timeout(patience, attempt).await.map_err(|_| ConnectError::Timeout)??;
@@ -154,20 +151,30 @@ async fn listen(
     table.begin((ear.number, lineage), &ear.closed, at);
     drop(table);
     tracing::info!("changes of epochs are followed");
+    tokio::select! {
+        () = stay(known, ear, &connection, patience) => {}
+        // What it told, and what it goes on to tell, is of another history.
+        () = lineages.left(lineage) => {}
+    }
+    Ok(())
+}
+
+/// Listens until the connection is lost, or is one to a replica.
+async fn stay(known: &Weak<KnownEpochs>, ear: &Heard, connection: &Connection, patience: Duration) {
     loop {
         let sent = Instant::now();
         // One that is a replica by now would go on to answer, and tell of changes late.
         let role = redis::cmd("ROLE");
         let answered = tokio::time::timeout(patience, connection.run(&role)).await;
-        let Some(table) = known.upgrade() else { return Ok(()) };
+        let Some(table) = known.upgrade() else { return };
         match answered {
             Ok(Ok(role)) if is_primary(&role) => table.heard(sent),
-            _ => return Ok(()),
+            _ => return,
         }
         drop(table);
         tokio::select! {
             () = tokio::time::sleep(PING_PAUSE) => {}
-            () = ear.lost.notified() => return Ok(()),
+            () = ear.lost.notified() => return,
         }
     }
 }

@@ -164,3 +164,17 @@ fn what_names_no_revocation_is_no_notice() {
     assert_eq!(notice(&[]), None);
     assert_eq!(Notice::read(&[(vec![0xFF], vec![0xFF])], &Keys::new("app"), NOW, STALE), None);
 }
+
+#[test]
+fn what_was_taken_back_or_made_anew_does_not_hold_as_it_was_known() {
+    let key = |name: &str| format!("app:auth:blacklist:{name}");
+    let names = ["stays", "back", "anew"].map(key);
+    let (mut set, _) = set(9, names.iter().map(|name| listed(name, NOW + 10)));
+    let mut known = set.all(NOW);
+    known.sort_by_key(|it| names.iter().position(|name| *name == it.key));
+    for (name, until) in [(&names[1], "0".to_owned()), (&names[2], (NOW + 20).to_string())] {
+        set.apply(notice(&[("key", name), ("until", &until)]).expect("an entry"), NOW);
+    }
+    let holds: Vec<bool> = known.iter().map(|it| set.holds(it)).collect();
+    assert_eq!(holds, [true, false, false]);
+}

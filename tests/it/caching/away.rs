@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -242,11 +243,40 @@ fn store_is(gateway: &Gateway, up: bool) {
     });
 }
 
+/// A request that is to ask again and again is held up for one `store.timeout` in all: the question
+/// that it has no time left for is not asked.
+#[test]
+fn a_store_that_falls_silent_between_two_questions_is_waited_for_once() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let upstream = Upstream::with(|request, connection| {
+        let language = request.header("accept-language").unwrap_or("none");
+        let head = "200 OK\r\nCache-Control: max-age=600\r\nVary: Accept-Language\r\n\
+                    Surrogate-Key: a";
+        let _ = connection.write_all(response(head, language).as_bytes());
+    });
+    let house = CutOff::not_yet(upstream, "timeout = \"2s\"\n");
+    let store = format!("[store]\nurl = \"{}\"\ntimeout = \"60s\"\n", house.redis.url());
+    let other = Gateway::start(&(store + &house.upstream.table("shop") + ROUTES));
+    let get = |gateway: &Gateway, path: &str, language: &str| {
+        Client::get(gateway.public, path).header("Accept-Language", language).send()
+    };
+    // By way of this one it is known what the answer depends on; and the base is there.
+    eventually("it is stored", || is_hit(&get(&other, "/p", "de")));
+    eventually("another one is", || is_hit(&get(&house.gateway, "/q", "de")));
+    let begun = Instant::now();
+    // The first answer tells that there are tags and variants, which are asked for, then the lease;
+    // and tags again when the response is here.
+    house.proxy.swallow_after(1);
+    assert_eq!(get(&house.gateway, "/p", "fr").text(), "fr");
+    let took = begun.elapsed();
+    assert!(took > TIMEOUT / 2 && took < 2 * TIMEOUT, "{took:?}");
+}
+
 /// The lease of another gateway may be nobody's then.
 #[test]
 fn nobody_is_waited_for_soon_after_an_outage() {
     // How long leases are not trusted, without the time that a busy machine takes.
-    const SURE: std::time::Duration = std::time::Duration::from_millis(2500);
+    const SURE: Duration = Duration::from_millis(2500);
     let gate = Gate::shut();
     let shut = gate.clone();
     let upstream = Upstream::with(move |request, connection| {

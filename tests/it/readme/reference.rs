@@ -121,7 +121,23 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         (each, vec!["url = \"http://127.0.0.1:3000\""]),
     ];
     tables.extend(optional.into_iter().filter(|(table, _)| path.starts_with(&format!("{table}."))));
+    let stores = ["store.cache", "store.limits", "store"];
+    let store = stores.into_iter().find_map(|it| Some((it, path.strip_prefix(it)?)));
+    tables.extend(store.and_then(|(table, key)| Some((table, vec![url_for(table, key)?]))));
     tables
+}
+
+/// The `url` without which a key of a store says nothing.
+fn url_for(table: &str, key: &str) -> Option<&'static str> {
+    let inner = key.strip_prefix('.')?;
+    match inner.split_once('.').map(|(table, _)| table) {
+        Some("sentinel") => Some("url = \"redis-sentinel://127.0.0.1:26379/main\""),
+        Some("tls") => Some("url = \"rediss://127.0.0.1:6379\""),
+        _ if table != "store" || matches!(inner, "username" | "password") => {
+            Some("url = \"redis://127.0.0.1:6379\"")
+        }
+        _ => None,
+    }
 }
 
 /// What the reader makes of the least configuration with a key, or without it: the configuration,

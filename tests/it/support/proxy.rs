@@ -16,6 +16,8 @@ struct Shared {
     mode: Mutex<Mode>,
     changed: Condvar,
     batches: AtomicUsize,
+    /// What comes behind so many of them is swallowed.
+    most: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -34,6 +36,7 @@ impl TcpProxy {
             mode: Mutex::new(Mode::Pass),
             changed: Condvar::new(),
             batches: AtomicUsize::new(0),
+            most: AtomicUsize::new(usize::MAX),
             streams: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&shared);
@@ -69,8 +72,15 @@ impl TcpProxy {
         self.shared.batches.store(0, Ordering::SeqCst);
     }
 
+    /// Counts from zero again, and swallows everything from what comes behind so many batches on.
+    pub(crate) fn swallow_after(&self, batches: usize) {
+        self.reset_count();
+        self.shared.most.store(batches, Ordering::SeqCst);
+    }
+
     /// Everything flows, what was held back included.
     pub(crate) fn pass(&self) {
+        self.shared.most.store(usize::MAX, Ordering::SeqCst);
         self.switch(Mode::Pass);
     }
 
@@ -120,7 +130,11 @@ fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
             let counted = Arc::clone(&shared);
             pump(&from, &to, &shared, |bytes| {
                 if let Some(batches) = &mut batches {
-                    counted.batches.fetch_add(batches.ended_by(bytes), Ordering::SeqCst);
+                    let ended = batches.ended_by(bytes);
+                    let before = counted.batches.fetch_add(ended, Ordering::SeqCst);
+                    if before + ended > counted.most.load(Ordering::SeqCst) {
+                        *counted.mode.lock().unwrap() = Mode::Swallow;
+                    }
                 }
             });
             let _ = from.shutdown(Shutdown::Both);

@@ -11,8 +11,8 @@ fn view(epoch: u64, address: &Address) -> View {
 #[tokio::test(start_paused = true)]
 async fn servers_that_have_left_leave_nothing_behind() {
     let settings = config::Store::default();
-    let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(&settings));
-    let cluster = Cluster::open(&settings, &scripts, &credentials, Vec::new());
+    let (scripts, common) = (Arc::new(Scripts::new()), Common::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &common, Vec::new());
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let mut left = Vec::new();
     for round in 0..50 {
@@ -30,11 +30,29 @@ async fn servers_that_have_left_leave_nothing_behind() {
     assert!(tasks() <= 5 && one > 5, "{} tasks of {one} are left", tasks());
 }
 
+/// Who is cut off says that all is well until it finds out, of a cluster that was.
+#[tokio::test(start_paused = true)]
+async fn an_older_view_is_not_believed_though_it_says_that_all_is_well() {
+    let settings = config::Store::default();
+    let (scripts, common) = (Arc::new(Scripts::new()), Common::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &common, Vec::new());
+    let (now, before) = (("127.0.0.1".to_owned(), 1), ("127.0.0.1".to_owned(), 2));
+    let owner = || cluster.owner(7).expect("a server").node.share_name().to_owned();
+    assert!(cluster.adopt(&view(5, &now)));
+    assert!(!cluster.adopt(&view(4, &before)) && owner().ends_with(":1"), "{}", owner());
+    tokio::time::advance(OLDER_FOR / 2).await;
+    assert!(!cluster.adopt(&view(5, &now)), "nothing is new");
+    tokio::time::advance(OLDER_FOR / 2).await;
+    assert!(!cluster.adopt(&view(4, &before)), "one that was not older came between");
+    tokio::time::advance(OLDER_FOR).await;
+    assert!(cluster.adopt(&view(4, &before)) && owner().ends_with(":2"), "{}", owner());
+}
+
 #[tokio::test]
 async fn a_server_that_sends_on_without_end_fills_no_map() {
     let settings = config::Store::default();
-    let (scripts, credentials) = (Arc::new(Scripts::new()), Credentials::of(&settings));
-    let cluster = Cluster::open(&settings, &scripts, &credentials, Vec::new());
+    let (scripts, common) = (Arc::new(Scripts::new()), Common::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &common, Vec::new());
     for number in 0..=SERVERS_MAX {
         let address = ("h.invalid".to_owned(), u16::try_from(number + 1).expect("a port"));
         cluster.moved(0, address.clone());

@@ -40,7 +40,7 @@ fn an_open_server_is_asked_after_three_good_probes_with_pauses() {
     }
     let change = ladder.probe(ms(1103)).expect("the third");
     assert_eq!(change.to_string(), "open -> recovering (3 good probes)");
-    assert_eq!(ladder.reached(), (ms(1103), Cause::Probed));
+    assert_eq!(ladder.reached(), (ms(1103), Cause::Probed(3)));
 
     let mut ladder = open(ms(1000));
     for at in [1050, 1100] {
@@ -61,6 +61,7 @@ fn a_recovering_server_is_healthy_when_it_was_clean_for_a_while_or_served_for_lo
             ladder.probe(ms(at));
         }
         assert_eq!(ladder.rung(), Rung::Recovering);
+        assert_eq!(ladder.count(ms(150), counts(9, 9, 0)), None, "all of it before");
         ladder
     };
     let mut ladder = recovering();
@@ -116,6 +117,80 @@ fn a_slow_server_is_healthy_after_two_seconds_below_half_of_that() {
     }
     let change = ladder.count(ms(4000), counts(1000, 0, 4)).expect("a change");
     assert_eq!(change.to_string(), "slow -> healthy (2 s without a fault)");
+}
+
+#[test]
+fn what_went_unanswered_before_says_nothing_of_a_server_that_is_back() {
+    let mut ladder = healthy();
+    ladder.count(ms(250), counts(30, 0, 0));
+    ladder.fail(ms(400), Cause::Silent);
+    for at in [450, 500, 550] {
+        ladder.probe(ms(at));
+    }
+    assert_eq!(ladder.rung(), Rung::Recovering);
+    assert_eq!(ladder.count(ms(600), counts(40, 30, 0)), None, "they were missed before");
+    let change = ladder.count(ms(850), counts(40, 30, 0)).expect("and these were not");
+    assert_eq!(change.to_string(), "recovering -> open (30 of 40 unanswered in 1 s)");
+}
+
+/// Good probes until the server is asked: how many, and when that was.
+fn come_back(ladder: &mut Ladder, from: Duration) -> (u32, Duration) {
+    let mut at = from;
+    for count in 1..=100 {
+        at += PROBE_PAUSE;
+        if ladder.probe(at).is_some() {
+            return (count, at);
+        }
+    }
+    panic!("it never comes back");
+}
+
+#[test]
+fn who_answers_probes_and_no_questions_is_asked_later_and_later() {
+    let (mut ladder, mut at) = (open(ms(20_000)), ms(20_000));
+    let mut probes = Vec::new();
+    for _ in 0..6 {
+        let (count, back) = come_back(&mut ladder, at);
+        probes.push(count);
+        at = back + ms(9_999);
+        // It may have been healthy in between.
+        ladder.count(at - COUNT_PAUSE, counts(9, 0, 0));
+        ladder.fail(at, Cause::Silent);
+    }
+    assert_eq!(probes, [3, 6, 12, 24, 24, 24]);
+    // A loss says itself what it is, and is none of these.
+    at = come_back(&mut ladder, at).1;
+    ladder.fail(at + ms(1), Cause::Lost);
+    let (count, back) = come_back(&mut ladder, at + ms(1));
+    assert_eq!(count, 24);
+    ladder.fail(back + AFFAIR_OVER, Cause::Silent);
+    assert_eq!(come_back(&mut ladder, back + AFFAIR_OVER).0, 3, "it served for long");
+}
+
+#[test]
+fn a_server_that_is_not_back_is_not_said_to_be() {
+    let said = |ladder: &mut Ladder, at: Duration| ladder.news(at).map(|it| it.to_string());
+    let mut ladder = Ladder::default();
+    assert_eq!(said(&mut ladder, ms(0)), None, "it was not reached yet");
+    ladder.probe(ms(0));
+    assert_eq!(said(&mut ladder, ms(0)).as_deref(), Some("new -> healthy (connected)"));
+    ladder.fail(ms(1000), Cause::Silent);
+    let opened = "healthy -> open (5 silent answers)";
+    assert_eq!(said(&mut ladder, ms(1000)).as_deref(), Some(opened));
+    let mut at = ms(1000);
+    for _ in 0..5 {
+        at = come_back(&mut ladder, at).1 + ms(999);
+        assert_eq!(said(&mut ladder, at), None, "not yet");
+        ladder.fail(at, Cause::Missed(20, 30));
+        assert_eq!(said(&mut ladder, at), None, "it was never back");
+    }
+    at = come_back(&mut ladder, at).1;
+    at += SAID_AFTER;
+    let back = "open -> recovering (24 good probes)";
+    assert_eq!(said(&mut ladder, at).as_deref(), Some(back));
+    assert_eq!(said(&mut ladder, at), None, "once");
+    ladder.fail(at, Cause::Lost);
+    assert_eq!(said(&mut ladder, at).as_deref(), Some("recovering -> open (connections lost)"));
 }
 
 /// What happens to a server in a moment.
@@ -244,14 +319,10 @@ proptest! {
             course.meet(event);
         }
         // What was missed before is judged within a second.
-        for _ in 0..3 {
-            course.pass(PROBE_PAUSE);
-            course.meet(Event::GoodProbe);
-        }
         for _ in 0..=COUNTS_MAX {
             course.pass(COUNT_PAUSE);
         }
-        for _ in 0..3 {
+        for _ in 0..PROBES_MIN << DOUBLINGS_MAX {
             course.pass(PROBE_PAUSE);
             course.meet(Event::GoodProbe);
         }
@@ -278,8 +349,31 @@ proptest! {
             course.pass(PROBE_PAUSE);
             course.meet(Event::GoodProbe);
             course.meet(Event::Answered);
-            let bound = 3 * PROBE_PAUSE + CLEAN_FOR + (COUNTS_MAX as u32 + 2) * COUNT_PAUSE;
+            let probes = PROBES_MIN << DOUBLINGS_MAX;
+            let bound = probes * PROBE_PAUSE + CLEAN_FOR + (COUNTS_MAX as u32 + 2) * COUNT_PAUSE;
             prop_assert!(course.now - begin <= 2 * bound, "{:?}", course.changes);
+        }
+    }
+
+    /// What is said is a way of its own: each step from where the one before ended, and never twice
+    /// the same; and what is said last is so, or the server is asked only since a moment ago.
+    #[test]
+    fn what_is_said_is_in_order_and_true(events in events()) {
+        let mut course = Course::new();
+        let mut said: Vec<Change> = Vec::new();
+        for (pause, event) in events {
+            course.pass(ms(pause));
+            course.meet(event);
+            said.extend(course.ladder.news(course.now));
+            let last = said.last().map(|it| it.to);
+            let (since, cause) = course.ladder.reached();
+            if cause != Cause::New && last != Some(course.ladder.rung()) {
+                prop_assert_eq!((last, course.ladder.rung()), (Some(Rung::Open), Rung::Recovering));
+                prop_assert!(course.now - since < SAID_AFTER);
+            }
+        }
+        for (one, next) in said.iter().zip(said.iter().skip(1)) {
+            prop_assert!(next.from == Some(one.to) && next.to != one.to, "{one} {next}");
         }
     }
 
