@@ -18,6 +18,7 @@ mod revocations;
 mod sessions;
 mod status;
 mod tunnels;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::io::Cursor;

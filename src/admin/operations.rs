@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
-use super::{certificates, limits, purge, revocations, status, tunnels};
+use super::{certificates, limits, purge, revocations, status, tunnels, upstreams};
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
@@ -31,6 +31,11 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
         (&Method::GET, "/v1/certificates") => Ok(certificates::list(gateway)),
         (&Method::GET, "/v1/tunnels") => tunnels::list(gateway, uri),
         (&Method::DELETE, "/v1/tunnels") => tunnels::close(gateway, uri),
+        (&Method::GET, "/v1/upstreams") => Ok(upstreams::list(gateway)),
+        (&Method::POST, "/v1/upstreams/eject") => upstreams::eject(gateway, body),
+        (&Method::POST, "/v1/upstreams/restore") => upstreams::restore(gateway, body),
+        (_, "/v1/upstreams") => return not_allowed("GET"),
+        (_, "/v1/upstreams/eject" | "/v1/upstreams/restore") => return not_allowed("POST"),
         (_, "/v1/tunnels") => return not_allowed("GET, DELETE"),
         (_, "/v1/status" | "/v1/limits/refused" | "/v1/certificates") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
@@ -41,6 +46,7 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
                           POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/explain, \
                           GET and DELETE /v1/limits, GET /v1/limits/refused, \
                           GET and DELETE /v1/tunnels, GET /v1/certificates, \
+                          GET /v1/upstreams, POST /v1/upstreams/eject and /restore, \
                           /v1/sessions/{id}, /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }

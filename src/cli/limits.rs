@@ -158,6 +158,10 @@ fn explanation(question: &Value, answer: &Value) -> String {
     }
     let outcome = answer.get("outcome").unwrap_or(&Value::Null);
     if outcome.get("passes") == Some(&Value::Bool(true)) {
+        if outcome.get("server").is_some() {
+            let (server, why) = (text(outcome, "server"), text(outcome, "why"));
+            line("server", &format!("{server}: {why}"));
+        }
         line("outcome", &format!("passes, to the upstream {}", text(outcome, "upstream")));
     } else {
         let (status, code) = (number(outcome, "status"), text(outcome, "code"));

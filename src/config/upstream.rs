@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use super::care::{self, Care, Question};
 use super::reader::Section;
 use super::upstream_tls::{self, UpstreamTls};
 use super::value::{
@@ -46,6 +47,8 @@ pub struct Upstream {
     pub client_share: ClientShare,
     /// How long a server that took no connection is avoided while there is another.
     pub fail_timeout: Duration,
+    /// What becomes of servers that fail.
+    pub care: Care,
     /// Largest response head, in bytes.
     pub header_bytes: u64,
     /// Largest number of fields in a response head.
@@ -110,13 +113,8 @@ pub enum Balance {
 const HTTP2_REQUESTS: usize = 1024;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 15] = [
-    ("health", "no server would be probed"),
-    ("breaker", "a failing server would keep its share of requests"),
+const PLANNED: [(&str, &str); 10] = [
     ("retry", "no request would be sent twice"),
-    ("eject", "a failing server would keep its share of requests"),
-    ("slow_start", "a new server would get its whole share at once"),
-    ("panic", "all servers would be used"),
     ("dns_refresh", "names would be looked up for each connection"),
     ("dns_stale", "a name that is gone would be an error at once"),
     ("send_proxy", "the upstream would see the gateway's address alone"),
@@ -153,10 +151,22 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         max_requests: max_requests(upstream, protocol, max_connections),
         client_share: upstream.or("client_share", ClientShare::Percent(25), client_share),
         fail_timeout: upstream.or("fail_timeout", Duration::from_secs(5), duration),
+        care: read_care(upstream, protocol),
         header_bytes: upstream.or("header_bytes", 64 * KIB, size(KIB..=MIB)),
         headers: upstream.or("headers", 100, count(1..=10_000)),
         paths: read_paths(upstream),
     }
+}
+
+/// gRPC is spoken over HTTP/2 alone.
+fn read_care(upstream: &mut Section<'_>, protocol: Protocol) -> Care {
+    let care = care::read(upstream);
+    let asks_grpc = care.health.as_ref().is_some_and(|it| matches!(it.question, Question::Grpc(_)));
+    if asks_grpc && protocol == Protocol::Http1 {
+        let what = "asks in gRPC, which needs HTTP/2";
+        upstream.problem("health", what, "write protocol = \"h2\", or ask for a path");
+    }
+    care
 }
 
 /// What holds for the servers behind `https://`; nothing where there are none.

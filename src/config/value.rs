@@ -157,6 +157,21 @@ pub(super) fn count<T: TryFrom<u64>>(
     }
 }
 
+/// A whole percentage within `range`, in quotes.
+pub(super) fn percent(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Read<u8> {
+    move |value| {
+        let (low, high) = (range.start(), range.end());
+        let example = format!("a whole percentage from \"{low}%\" to \"{high}%\"");
+        let text = string(value, &example)?;
+        let digits = text.strip_suffix('%').filter(|it| it.bytes().all(|b| b.is_ascii_digit()));
+        let number = digits.and_then(|digits| digits.parse().ok());
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            let what = format!("{} is not a percentage here", echo(text));
+            Mistake::new(what, format!("write {example}"))
+        })
+    }
+}
+
 /// The number, when it is an integer that fits.
 fn integer(value: &DeValue<'_>) -> Option<u64> {
     let integer = value.as_integer()?;

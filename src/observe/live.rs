@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use super::care::{self, CareNow};
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -77,6 +78,8 @@ pub struct Now {
     pub issuers: Vec<(String, Option<Duration>)>,
     /// Each upstream.
     pub upstreams: Vec<(String, Occupancy)>,
+    /// What is known of the servers of each.
+    pub care: Vec<(String, CareNow)>,
     /// Most client connections.
     pub connections_max: usize,
     /// How many tunnels are open on each route that may have some.
@@ -195,6 +198,7 @@ impl Collector for Live {
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
         encode_upstreams(&now.upstreams, &mut encoder)?;
+        care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }

@@ -6,6 +6,7 @@ pub const AUDIT: &str = "audit";
 
 pub mod access;
 mod cached;
+mod care;
 mod counter;
 mod exposition;
 mod histogram;
@@ -23,6 +24,7 @@ mod tunnels;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
+pub use care::{CareNow, ServerNow};
 pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;

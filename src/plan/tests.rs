@@ -273,6 +273,22 @@ fn two_authorities_that_vouch_for_one_routes_callers_deserve_a_second_look() {
 }
 
 #[test]
+fn a_single_server_that_would_be_ejected_deserves_a_second_look() {
+    for (servers, care, warned) in [
+        ("'http://a'", "eject = {}", 1),
+        ("'http://a', 'http://b'", "eject = {}", 0),
+        ("'http://a'", "breaker = {}", 0),
+    ] {
+        let routes = "[routes.r]\npath = \"/\"\nupstream = \"shop\"\n";
+        let text = format!("[upstreams.shop]\nservers = [{servers}]\n{care}\n{routes}");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        let plan = Plan::compile(loaded.config).unwrap();
+        let of_it = plan.warnings.iter().filter(|it| it.path == "upstreams.shop.eject");
+        assert_eq!(of_it.count(), warned, "{text}");
+    }
+}
+
+#[test]
 fn one_place_is_fetched_in_one_way() {
     let verifier = |name: &str, more: &str| {
         format!("[auth.{name}]\nalgorithms = [\"ES256\"]\njwks_url = \"https://a/\"\n{more}\n")

@@ -26,6 +26,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     bodies_without_room(config, &mut warnings);
     grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
+    nothing_to_eject(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     forgotten_certificates(config, &mut warnings);
     authorities(config, &mut warnings);
@@ -49,6 +50,16 @@ fn told_and_cached(config: &Config, warnings: &mut Problems) {
         let remedy = "say cache.shared = true (the upstream ignores certificates), or add auth by \
                       certificates and cache.partition = [\"claim:sha256\"]";
         warnings.push(format!("routes.{name}.cache"), what, remedy);
+    }
+}
+
+/// Upstreams that would eject servers and have one alone, which is never ejected.
+fn nothing_to_eject(config: &Config, warnings: &mut Problems) {
+    let of_one = config.upstreams.iter().filter(|(_, upstream)| upstream.servers.len() == 1);
+    for (name, _) in of_one.filter(|(_, upstream)| upstream.care.eject.is_some()) {
+        let what = "the upstream has one server, and the last one is never ejected";
+        let remedy = "name more servers, or write breaker, which refuses requests instead";
+        warnings.push(format!("upstreams.{name}.eject"), what, remedy);
     }
 }
 

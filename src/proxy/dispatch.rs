@@ -64,6 +64,7 @@ impl Dispatch {
                 client: request.client().address,
                 trace: request.received.ids.trace,
                 idle_timeout: None,
+                deadline: None,
             },
             interim: None,
             gate: None,
@@ -250,6 +251,7 @@ pub(super) async fn forward(
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch { gate, ..Dispatch::new(request) };
     dispatch.sender.idle_timeout = terms.as_ref().map(|terms| terms.policy.idle_timeout);
+    dispatch.sender.deadline = terms.as_ref().and_then(|it| it.deadline?.of_the_route());
     let head = || {
         let mut head = outline.head();
         if is_held_back {

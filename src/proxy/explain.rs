@@ -19,6 +19,7 @@ use super::walk::admit;
 use crate::base::facts::{Caller, ClientAddr, Peer};
 use crate::plan::Route;
 use crate::runtime::Gateway;
+use crate::upstream::Foreseen;
 
 /// A request as an operator describes it.
 #[derive(Debug)]
@@ -37,7 +38,13 @@ pub struct Described {
 pub async fn explain(gateway: &Arc<Gateway>, described: Described) -> Value {
     let mut report = Map::new();
     let ending = match walk(gateway, described, &mut report).await {
-        Ok(upstream) => json!({ "passes": true, "upstream": upstream }),
+        Ok((upstream, None)) => json!({ "passes": true, "upstream": upstream }),
+        Ok((upstream, Some(Foreseen { server, why }))) => json!({
+            "passes": true,
+            "upstream": upstream,
+            "server": server,
+            "why": why,
+        }),
         Err(rejection) => json!({
             "passes": false,
             "status": rejection.status().as_u16(),
@@ -49,12 +56,12 @@ pub async fn explain(gateway: &Arc<Gateway>, described: Described) -> Value {
     Value::Object(report)
 }
 
-/// The way to the upstream, whose name it returns.
+/// The way to the upstream, whose name it returns, and the server that would be asked.
 async fn walk(
     gateway: &Arc<Gateway>,
     described: Described,
     report: &mut Map<String, Value>,
-) -> Result<String, Rejection> {
+) -> Result<(String, Option<Foreseen>), Rejection> {
     let address = ClientAddr::new(described.address);
     let head = head_of(described);
     let local = gateway.running().plan.config.server.listen.first().copied();
@@ -64,7 +71,7 @@ async fn walk(
     let mut resolved = Resolved::new(&connection);
     let request = match resolve(&received, &mut resolved, &head, false)? {
         Resolution::Route(request) => request,
-        Resolution::Answer(_) => return Ok("-".to_owned()),
+        Resolution::Answer(_) => return Ok(("-".to_owned(), None)),
     };
     report.insert("route".to_owned(), json!(request.route.name));
     report.insert("path".to_owned(), json!(request.asked.path()));
@@ -87,8 +94,9 @@ async fn walk(
         report.insert("session".to_owned(), named);
     }
     admitted?;
-    let (upstream, _) = &request.plan().upstreams[request.route.upstream];
-    Ok(upstream.clone())
+    let (name, _) = &request.plan().upstreams[request.route.upstream];
+    let foreseen = request.running().upstreams[request.route.upstream].foresee()?;
+    Ok((name.clone(), Some(foreseen)))
 }
 
 fn head_of(described: Described) -> Parts {

@@ -44,6 +44,11 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
+    /// The time, where the route set it: a client may set one that no server can keep.
+    pub(super) fn of_the_route(self) -> Option<Instant> {
+        (!self.is_clients).then_some(self.at)
+    }
+
     /// What the call is told then.
     pub(super) fn exceeded(self) -> Rejection {
         Rejection::DeadlineExceeded { is_clients: self.is_clients }

@@ -5,6 +5,7 @@ mod certificates;
 mod seen;
 mod tickets;
 mod tunnels;
+mod upstreams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -39,8 +40,6 @@ pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);
 /// Shortest time between two looks at all tunnels: news come in crowds.
 const TUNNELS_PAUSE: Duration = Duration::from_millis(100);
-/// How often unused upstream connections are looked at.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running gateway.
 #[derive(Debug)]
@@ -120,7 +119,9 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         gateway.look_after_tickets().await;
-        tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        upstreams::first_checks(&gateway).await;
+        tokio::spawn(upstreams::sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(upstreams::tick(Arc::downgrade(&gateway)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
         if let Some(acme) = &gateway.running().acme {
@@ -223,6 +224,7 @@ impl Gateway {
         let limits = evicted.limits.saturating_add(self.limits.state.evicted());
         let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
         let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let care = upstreams.clone().map(|((name, _), it)| (name.clone(), it.care_now()));
         let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
         let snapshot = Snapshot {
             store_up: store.is_connected(StoreUse::Main),
@@ -239,6 +241,7 @@ impl Gateway {
             named: Now {
                 issuers: issuers.collect(),
                 upstreams: upstreams.collect(),
+                care: care.collect(),
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
@@ -277,13 +280,14 @@ impl Running {
         let plan = Arc::new(plan);
         let described = plan.upstreams.iter().zip(&plan.upstream_tls);
         let upstreams = described.map(|((name, settings), tls)| {
-            // An upstream that did not change keeps its connections.
+            // An upstream whose servers are spoken to as before keeps them and their connections.
             let kept = current.and_then(|current| {
                 let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
                 let upstream = &current.upstreams[index];
-                upstream.is_described_by(settings).then(|| Arc::clone(upstream))
+                let is_same = upstream.is_described_by(settings);
+                is_same.then(|| upstream.reloaded(name, settings, tls.as_ref()))
             });
-            kept.unwrap_or_else(|| Arc::new(Upstream::new(settings, tls.as_ref())))
+            kept.unwrap_or_else(|| Arc::new(Upstream::new(name, settings, tls.as_ref())))
         });
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
@@ -368,18 +372,6 @@ fn warn_of_qualified(former: &Plan, plan: &Plan) {
              revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
              what was revoked by jti, sid or sub before"
         );
-    }
-}
-
-/// Looks after what no request waits for, until the gateway is gone.
-async fn sweep(gateway: std::sync::Weak<Gateway>) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        let Some(gateway) = gateway.upgrade() else { return };
-        for upstream in &gateway.running().upstreams {
-            upstream.sweep();
-        }
     }
 }
 

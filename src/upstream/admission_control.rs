@@ -8,8 +8,8 @@ use super::failure::Failure;
 use super::outgoing::Sender;
 use crate::config;
 
-/// Lets requests begin, or refuses them before any server was picked. What knows that an upstream
-/// is not to be asked at all, such as a circuit breaker, refuses here, before a permit is taken.
+/// Lets requests begin, or refuses them before any server was picked. The breaker, which knows that
+/// an upstream is not to be asked at all, was asked before.
 #[derive(Debug)]
 pub(super) struct AdmissionControl {
     capacity: Arc<Capacity>,
@@ -23,6 +23,18 @@ impl AdmissionControl {
         let max = settings.max_requests;
         let capacity = Capacity::new(max, settings.client_share.of(max));
         Self { capacity, patience: settings.connect_timeout }
+    }
+
+    /// As other settings of the same upstream want it. Where as many permits are given out as
+    /// before, those that are held stay counted.
+    pub(super) fn with(&self, settings: &config::Upstream) -> Self {
+        let new = Self::new(settings);
+        let capacity = if self.capacity.has_bounds_of(&new.capacity) {
+            Arc::clone(&self.capacity)
+        } else {
+            new.capacity
+        };
+        Self { capacity, ..new }
     }
 
     /// A permit for one request, which waits up to `connect_timeout` for it.

@@ -12,12 +12,12 @@ use super::capacity::Permit;
 use super::conn::{self, Body, Carrier, Unanswered};
 use super::connection_error::ConnectionError;
 use super::download::Download;
-use super::endpoint::{BusyGuard, Endpoint};
-use super::endpoints::{Endpoints, Wanted};
+use super::endpoint::Endpoint;
+use super::endpoints::{Choice, Endpoints, Wanted};
 use super::failure::{DownloadFault, Failure};
-use super::health::Report;
 use super::outgoing::{OnInterim, Outgoing};
 use super::retry_policy::RetryPolicy;
+use super::visit::{Charge, Report, Visit};
 
 /// How many stale pooled connections one request tries before it dials.
 const STALE_MAX: usize = 4;
@@ -108,20 +108,21 @@ fn classify<B>(
             Unanswered::Unsent if *reused => (Report::Nothing, Next::SameServer),
             Unanswered::Unsent => (Report::Refused, Next::OtherServer),
             Unanswered::Lost(_) if *reused && may_repeat => (Report::Nothing, Next::Repeat),
-            Unanswered::Lost(_) if *reused => (Report::Nothing, Next::Done),
+            Unanswered::Lost(_) if *reused => (Report::Silent, Next::Done),
             Unanswered::Lost(Some(ConnectionError::Http1(error))) if error.is_parse_too_large() => {
-                (Report::Nothing, Next::Done)
+                (Report::Unusable, Next::Done)
             }
             Unanswered::Lost(_) => (Report::Lost, Next::Done),
             // Whoever says so lives, and is about to restart or has too much to do.
             Unanswered::TurnedAway(_) => (Report::Answered, Next::Anywhere),
             // A slow answer may be the fault of what was asked, and a body its client's.
-            Unanswered::TimedOut | Unanswered::Withdrawn => (Report::Nothing, Next::Done),
+            Unanswered::TimedOut => (Report::Silent, Next::Done),
+            Unanswered::Withdrawn => (Report::Nothing, Next::Done),
             // Whatever it was, it came from a server that lives.
             Unanswered::Malformed(_)
             | Unanswered::CutOff(_)
             | Unanswered::Reset(_)
-            | Unanswered::TooLarge => (Report::Answered, Next::Done),
+            | Unanswered::TooLarge => (Report::Unusable, Next::Done),
         },
     };
     Class { report, next }
@@ -131,15 +132,15 @@ fn classify<B>(
 #[derive(Debug)]
 struct Answered {
     response: Response<Body>,
-    endpoint: BusyGuard,
+    visit: Visit,
 }
 
 /// How an attempt ended.
 type End = Result<Answered, NoAnswer>;
 
 /// The end of an attempt at this server.
-fn end_at(endpoint: BusyGuard, end: Result<Response<Body>, NoAnswer>) -> End {
-    end.map(|response| Answered { response, endpoint })
+fn end_at(visit: Visit, end: Result<Response<Body>, NoAnswer>) -> End {
+    end.map(|response| Answered { response, visit })
 }
 
 /// What one request has tried so far.
@@ -177,7 +178,7 @@ impl Tries {
         endpoints: &Endpoints,
         at: usize,
         end: &Result<B, NoAnswer>,
-    ) -> Option<usize> {
+    ) -> Option<Choice> {
         // Nor where one may have read it and did not say so.
         if matches!(self.read.as_deref(), Some(Err(_))) {
             return None;
@@ -195,21 +196,22 @@ impl Tries {
             }
             self.deadline = None;
         }
-        endpoints.pick(&self.refused)
+        endpoints.next(&self.refused)
     }
 
     /// Another server for a request that this one has not read, or else the same. None where that
     /// has happened too often.
-    fn elsewhere(&mut self, endpoints: &Endpoints, at: usize) -> Option<usize> {
+    fn elsewhere(&mut self, endpoints: &Endpoints, at: usize) -> Option<Choice> {
         self.turned_away += 1;
         if self.turned_away > TURNED_AWAY_MAX {
             return None;
         }
         // Where one may have read it before, it goes to no other one.
         if self.read.is_some() {
-            return Some(at);
+            return Some(Choice::again(at));
         }
-        endpoints.pick(&[&*self.refused, &[at]].concat()).or(Some(at))
+        let other = endpoints.next(&[&*self.refused, &[at]].concat());
+        other.or(Some(Choice::again(at)))
     }
 
     /// Whether the request may be sent once more though a server may have read it. A budget is
@@ -247,47 +249,59 @@ impl Tries {
     }
 }
 
-/// Sends a request until there is a response, or a failure that is final.
+/// Sends a request until there is a response, or a failure that is final. What it comes to is told
+/// by `charge`, where somebody wants to know.
 ///
 /// # Errors
 /// The failure of the last attempt that a server may have read, or else of the last one.
 pub(super) async fn send(
     endpoints: &Endpoints,
-    permit: Permit,
+    (permit, mut charge): (Permit, Option<Box<Charge>>),
     outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
 ) -> Result<Response<Box<Download>>, Failure> {
     let mut tries = Tries::default();
-    let mut at = endpoints.pick(&tries.refused).unwrap_or_default();
-    let mut endpoint = endpoints.enter(at).ok_or(Failure::Busy)?;
+    let mut choice = endpoints.first()?;
+    let mut visit = endpoints.enter(choice, outgoing.sender()).ok_or(Failure::Busy)?;
     let policy = endpoints.retry_policy();
     let last = loop {
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
-        let end = attempt(endpoints, &endpoint, outgoing, &mut tries).await;
+        let end = attempt(endpoints, &visit, outgoing, &mut tries).await;
         let class = classify(&end, policy, tries.may_repeat(policy, outgoing));
-        endpoint.health().note(class.report);
+        endpoints.note(&mut visit, class.report);
+        if let Ok(response) = &end {
+            visit.answered(response.status(), response.headers());
+        }
         let next = match class.next {
             Next::Done => None,
             Next::SameServer => {
                 tries.stale += 1;
                 continue;
             }
-            Next::Repeat => Some(at),
-            Next::Anywhere => tries.elsewhere(endpoints, at).filter(|_| outgoing.is_whole()),
-            Next::OtherServer => tries.next_server(endpoints, at, &end),
+            Next::Repeat => Some(Choice::again(choice.at)),
+            Next::Anywhere => tries.elsewhere(endpoints, choice.at).filter(|_| outgoing.is_whole()),
+            Next::OtherServer => tries.next_server(endpoints, choice.at, &end),
         };
-        let Some((next, entered)) = next.and_then(|at| Some((at, endpoints.enter(at)?))) else {
-            break end_at(endpoint, end);
+        let enter = |choice| Some((choice, endpoints.enter(choice, outgoing.sender())?));
+        let Some((next, entered)) = next.and_then(enter) else {
+            break end_at(visit, end);
         };
         if class.next == Next::Repeat || end.is_ok() {
-            tries.repeat(end_at(endpoint, end), outgoing);
+            tries.repeat(end_at(visit, end), outgoing);
         }
-        (at, endpoint) = (next, entered);
+        (choice, visit) = (next, entered);
     };
-    let Answered { response, endpoint } = tries.close(last)?;
+    let Answered { response, mut visit } = tries.close(last).inspect_err(|failure| {
+        if let Some(charge) = &mut charge {
+            charge.fail(failure);
+        }
+    })?;
+    if let Some(charge) = charge {
+        visit.charge(charge);
+    }
     let read_timeout = endpoints.settings().read_timeout;
     let read_timeout = outgoing.sender().idle_timeout.unwrap_or(read_timeout);
-    Ok(response.map(|body| Download::new(body, permit, endpoint, read_timeout)))
+    Ok(response.map(|body| Download::new(body, permit, visit, read_timeout)))
 }
 
 /// One attempt at one server.

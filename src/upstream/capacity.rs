@@ -83,6 +83,11 @@ impl Capacity {
         Arc::new(Self { max, share: share.max(1), reserve: share, state })
     }
 
+    /// Whether it gives out as many permits as another one, by the same shares.
+    pub(super) fn has_bounds_of(&self, other: &Self) -> bool {
+        (self.max, self.share, self.reserve) == (other.max, other.share, other.reserve)
+    }
+
     /// A permit for this client, if there is one.
     pub(super) fn try_take(self: &Arc<Self>, client: ClientAddr) -> Option<Permit> {
         let client = client.principal();

@@ -11,8 +11,9 @@ use tokio::time::Sleep;
 
 use super::capacity::Permit;
 use super::conn::{Body, Counted};
-use super::endpoint::BusyGuard;
+use super::connection_error::ConnectionError;
 use super::failure::DownloadFault;
+use super::visit::Visit;
 use crate::base::socket::Socket;
 
 /// A response body.
@@ -43,7 +44,7 @@ pub struct Switched {
 /// What a body, or a connection, keeps others from.
 #[derive(Debug)]
 pub struct Held {
-    endpoint: BusyGuard,
+    visit: Visit,
     _permit: Permit,
     /// The connection, where nothing else counts it.
     _counted: Option<Counted>,
@@ -54,10 +55,13 @@ impl Download {
     pub(super) fn new(
         body: Body,
         permit: Permit,
-        endpoint: BusyGuard,
+        mut visit: Visit,
         read_timeout: Duration,
     ) -> Box<Self> {
-        let held = Some(Held { endpoint, _permit: permit, _counted: None });
+        if let Some(fields) = body.first_trailers() {
+            visit.trailers(fields);
+        }
+        let held = Some(Held { visit, _permit: permit, _counted: None });
         let mut download =
             Box::new(Self { body, held, read_timeout, is_stream: false, pause: None });
         download.release_at_end();
@@ -84,10 +88,26 @@ impl Download {
     /// Lets go of everything as soon as the last byte is here.
     fn release_at_end(&mut self) {
         if self.body.has_ended()
-            && let Some(held) = self.held.take()
-            && let Some(connection) = self.body.take_connection()
+            && let Some(mut held) = self.held.take()
         {
-            held.endpoint.pool().put(connection);
+            held.visit.ended();
+            if let Some(connection) = self.body.take_connection() {
+                held.visit.pool().put(connection);
+            }
+        }
+    }
+
+    /// What a frame says of the server.
+    fn note(&mut self, frame: Option<&Result<Frame<Bytes>, ConnectionError>>) {
+        let Some(held) = self.held.as_mut().filter(|held| held.visit.is_watched()) else { return };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(fields) = frame.trailers_ref() {
+                    held.visit.trailers(fields);
+                }
+            }
+            Some(Err(_)) => held.visit.broke(),
+            None => {}
         }
     }
 
@@ -114,6 +134,7 @@ impl http_body::Body for Download {
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFault>>> {
         match self.body.poll_frame(cx) {
             Poll::Ready(frame) => {
+                self.note(frame.as_ref());
                 self.release_at_end();
                 self.pause = None;
                 Poll::Ready(frame.map(|frame| frame.map_err(DownloadFault::Broken)))

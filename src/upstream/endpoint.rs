@@ -1,37 +1,39 @@
-//! One server: where it is, how busy and how healthy it is, and its unused connections.
+//! One server: where it is, how busy it is, what is known against it, and its unused connections.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 
-use super::balance::Load;
+use super::checked::Checked;
 use super::conn::{Pool, Transport, Trunks};
-use super::health::Health;
+use super::tally::Tally;
+use super::verdict::Verdict;
 use crate::config::{self, Protocol};
 
-/// A server.
+/// A server. It outlives the settings of its upstream: a reload that names it again finds it with
+/// its connections, and with what is known against it.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     transport: Transport,
-    weight: usize,
     busy: AtomicUsize,
-    health: Health,
+    verdict: Verdict,
+    /// What its requests meet, where that is counted.
+    tally: OnceLock<Box<Tally>>,
+    /// What its checks have said, where it is checked.
+    checked: OnceLock<Box<Checked>>,
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
     trunks: Option<Box<Trunks>>,
 }
 
-/// One request in progress at a server, which counts as busy with it for as long as this lives.
-#[derive(Debug)]
-pub(super) struct BusyGuard(Arc<Endpoint>);
-
 impl Endpoint {
-    /// A server without connections yet.
+    /// A server without connections yet. One that joins others may begin slowly.
     pub(super) fn new(
         server: &config::Endpoint,
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
+        begins_slowly: bool,
     ) -> Self {
         let may_be_http2 = match settings.protocol {
             Protocol::Http1 => false,
@@ -40,27 +42,43 @@ impl Endpoint {
         };
         Self {
             transport: Transport::new(server, tls),
-            weight: server.weight.max(1) as usize,
             busy: AtomicUsize::new(0),
-            health: Health::new(settings.fail_timeout),
+            verdict: Verdict::new(begins_slowly),
+            tally: OnceLock::new(),
+            checked: OnceLock::new(),
             pool: Pool::new(),
             trunks: may_be_http2.then(|| Box::new(Trunks::new())),
         }
     }
 
-    /// How much it has to do.
-    pub(super) fn load(&self) -> Load {
-        Load { busy: self.busy.load(Ordering::Relaxed), weight: self.weight }
+    /// Requests in progress.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
     }
 
-    /// Its share relative to the others, at least 1.
-    pub(super) fn weight(&self) -> usize {
-        self.weight
+    /// Counts a request in.
+    pub(super) fn begin(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request out.
+    pub(super) fn end(&self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether it is to be used.
-    pub(super) fn health(&self) -> &Health {
-        &self.health
+    pub(super) fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// What its requests meet.
+    pub(super) fn tally(&self) -> &Tally {
+        self.tally.get_or_init(|| Box::new(Tally::new()))
+    }
+
+    /// What its checks have said.
+    pub(super) fn checked(&self) -> &Checked {
+        self.checked.get_or_init(Box::default)
     }
 
     /// Its unused connections.
@@ -76,25 +94,5 @@ impl Endpoint {
     /// The way to it.
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
-    }
-
-    /// Counts a request in.
-    pub(super) fn enter(self: &Arc<Self>) -> BusyGuard {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        BusyGuard(Arc::clone(self))
-    }
-}
-
-impl std::ops::Deref for BusyGuard {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.0
-    }
-}
-
-impl Drop for BusyGuard {
-    fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }

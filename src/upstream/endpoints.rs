@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use super::balance;
+use super::balance::{self, Load};
+use super::care::Care;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
-use super::endpoint::{BusyGuard, Endpoint};
+use super::endpoint::Endpoint;
 use super::failure::Failure;
+use super::outgoing::Sender;
 use super::retry_policy::RetryPolicy;
+use super::verdict::{Due, Token};
+use super::visit::{Report, Visit};
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
+
+/// What a client is told to wait where nobody knows when a server is back.
+const BACK_SOON: Duration = Duration::from_secs(1);
 
 /// What a connection is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,25 +37,113 @@ pub(super) enum Wanted {
 /// All servers of one upstream.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    settings: config::Upstream,
+    settings: Arc<config::Upstream>,
     retry_policy: RetryPolicy,
     all: Vec<Arc<Endpoint>>,
+    /// What is learned of them; none where nothing is.
+    care: Option<Arc<Care>>,
     /// Turns, for round-robin.
     turn: AtomicUsize,
     connections: Arc<ConnectionCount>,
 }
 
+/// A server that was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// Its index.
+    pub(super) at: usize,
+    /// Where it is ejected, and this request tries it.
+    token: Option<Token>,
+}
+
+impl Choice {
+    /// The same server, for a request that goes there once more.
+    pub(super) fn again(at: usize) -> Self {
+        Self { at, token: None }
+    }
+}
+
+/// Whom a request may go to now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Candidates {
+    /// By their indices.
+    pub(super) servers: Vec<usize>,
+    /// Whether too few servers are in, so that all are used.
+    pub(super) is_panic: bool,
+}
+
 impl Endpoints {
     /// Servers without connections yet.
-    pub(super) fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
         let all = settings.servers.iter();
-        let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls)));
+        let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls, false)));
+        let connections = ConnectionCount::new(settings.max_connections);
+        Self::of(settings, all.collect(), connections, |settings, all| {
+            Care::new(name, settings, all, None)
+        })
+    }
+
+    /// The servers that other settings of the same upstream name. Those that it has already stay
+    /// as they are, with their connections and what is known against them.
+    pub(super) fn with(
+        &self,
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
+        let begins_slowly = !settings.care.slow_start.is_zero();
+        let one = |server: &config::Endpoint| {
+            let kept = self.all.iter().find(|kept| kept.transport().leads_to(server));
+            kept.map(Arc::clone)
+                .unwrap_or_else(|| Arc::new(Endpoint::new(server, settings, tls, begins_slowly)))
+        };
+        let all = settings.servers.iter().map(one).collect();
+        let connections = Arc::clone(&self.connections);
+        connections.set_max(settings.max_connections);
+        let former = self.care.as_deref();
+        let endpoints = Self::of(settings, all, connections, |settings, all| {
+            Care::new(name, settings, all, former)
+        });
+        endpoints.forget_what_nobody_judges();
+        endpoints
+    }
+
+    fn of(
+        settings: &config::Upstream,
+        all: Vec<Arc<Endpoint>>,
+        connections: Arc<ConnectionCount>,
+        care: impl FnOnce(&Arc<config::Upstream>, Vec<Arc<Endpoint>>) -> Option<Arc<Care>>,
+    ) -> Self {
+        let settings = Arc::new(settings.clone());
         Self {
-            all: all.collect(),
+            care: care(&settings, all.clone()),
+            all,
             turn: AtomicUsize::new(0),
-            connections: ConnectionCount::new(settings.max_connections),
-            retry_policy: RetryPolicy::of(settings),
-            settings: settings.clone(),
+            connections,
+            retry_policy: RetryPolicy::of(&settings),
+            settings,
+        }
+    }
+
+    /// What is known against a server ends with what would have ended it.
+    fn forget_what_nobody_judges(&self) {
+        let policy = &self.settings.care;
+        for server in &self.all {
+            let verdict = server.verdict();
+            if policy.health.is_none() {
+                verdict.set_down(false, false);
+                server.checked().forget();
+            }
+            if policy.eject.is_none() {
+                verdict.end_ejection(false);
+            }
+            if self.care.is_none() {
+                verdict.tick(policy.slow_start);
+            }
         }
     }
 
@@ -72,35 +168,130 @@ impl Endpoints {
         &self.connections
     }
 
-    /// Counts a request in at one of the servers, by its index.
-    pub(super) fn enter(&self, at: usize) -> Option<BusyGuard> {
-        self.all.get(at).map(Endpoint::enter)
+    /// All servers, by their indices.
+    pub(super) fn all(&self) -> &[Arc<Endpoint>] {
+        &self.all
     }
 
-    /// The index of a server that was not tried yet, one that is not avoided before one that is.
-    /// None where all were tried.
-    pub(super) fn pick(&self, tried: &[usize]) -> Option<usize> {
-        if self.all.len() == 1 {
-            return tried.is_empty().then_some(0);
+    /// The share of a server relative to the others, at least 1.
+    pub(super) fn weight(&self, at: usize) -> usize {
+        self.settings.servers.get(at).map_or(1, |server| server.weight.max(1) as usize)
+    }
+
+    /// What is learned of the servers; nothing where nothing is.
+    pub(super) fn care(&self) -> Option<&Arc<Care>> {
+        self.care.as_ref()
+    }
+
+    /// Counts a request of this sender in at a server.
+    pub(super) fn enter(&self, choice: Choice, sender: &Sender) -> Option<Visit> {
+        let visit = Visit::begin(self.all.get(choice.at)?);
+        Some(match &self.care {
+            None => visit,
+            Some(care) => visit.watched(care, choice.token, sender.deadline),
+        })
+    }
+
+    /// What an attempt says of its server.
+    pub(super) fn note(&self, visit: &mut Visit, report: Report) {
+        // Nothing else can be used in its place, so nobody needs to know.
+        if self.all.len() > 1 {
+            let verdict = visit.verdict();
+            match report {
+                Report::Answered | Report::Unusable => {
+                    let begins_slowly = self.care.as_ref().is_some_and(|it| it.begins_slowly());
+                    verdict.note_life(begins_slowly);
+                }
+                Report::Refused => verdict.avoid(self.settings.fail_timeout),
+                Report::Lost => verdict.note_loss(self.settings.fail_timeout),
+                Report::Silent | Report::Nothing => {}
+            }
         }
-        if tried.is_empty() && !self.all.iter().any(|endpoint| endpoint.health().is_avoided()) {
-            return Some(self.balanced(self.all.len(), |at| &self.all[at]));
+        visit.failed(report);
+    }
+
+    /// The server that a request goes to. It may be one that is tried by this request alone.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] where all are out.
+    pub(super) fn first(&self) -> Result<Choice, Failure> {
+        let Some(care) = &self.care else {
+            if self.all.len() == 1 {
+                return Ok(Choice { at: 0, token: None });
+            }
+            return self.choose();
+        };
+        care.note_asked();
+        self.choose()
+    }
+
+    fn choose(&self) -> Result<Choice, Failure> {
+        if self.all.iter().all(|server| server.verdict().word().is_clean()) {
+            let at = self.balanced(self.turn(), self.all.len(), |at| at);
+            return Ok(Choice { at, token: None });
         }
         // Rare: a server is dead.
-        let mut untried: Vec<usize> =
-            (0..self.all.len()).filter(|at| !tried.contains(at)).collect();
-        // A request that has met one dead server already is not to try another one.
-        if tried.is_empty()
-            && let Some(due) = untried.iter().find(|at| self.all[**at].health().is_due())
-        {
-            return Some(*due);
+        let patience = self.care.as_ref().map_or(Duration::ZERO, |care| care.patience());
+        for (at, server) in self.all.iter().enumerate() {
+            match server.verdict().claim(self.settings.fail_timeout, patience) {
+                Due::Not => {}
+                Due::Retry => return Ok(Choice { at, token: None }),
+                Due::Probe(token) => return Ok(Choice { at, token: Some(token) }),
+            }
         }
-        let is_healthy = |at: &usize| !self.all[*at].health().is_avoided();
-        if untried.iter().any(is_healthy) {
-            untried.retain(is_healthy);
+        self.among(&[], self.turn()).ok_or_else(|| Failure::Unavailable(self.until_one_is_back()))
+    }
+
+    /// A server that was not tried yet, one that is not avoided before one that is. None where all
+    /// were tried or are out. A request that has met a bad server already is not to try another
+    /// one.
+    pub(super) fn next(&self, tried: &[usize]) -> Option<Choice> {
+        if self.all.len() == 1 && !tried.is_empty() {
+            return None;
         }
-        let chosen = self.balanced(untried.len(), |at| &self.all[untried[at]]);
-        untried.get(chosen).copied()
+        self.among(tried, self.turn())
+    }
+
+    /// A server that a request may go to, by one that only looks.
+    pub(super) fn peek(&self) -> Option<Choice> {
+        self.among(&[], self.turn.load(Ordering::Relaxed))
+    }
+
+    fn among(&self, tried: &[usize], turn: usize) -> Option<Choice> {
+        let mut servers = self.candidates().servers;
+        servers.retain(|at| !tried.contains(at));
+        let word = |at: usize| self.all[at].verdict().word();
+        prefer(&mut servers, |at| !word(at).is_avoided());
+        let takes_part = |at: usize| {
+            let percent = word(at).percent(self.all[at].verdict().now(), self.slow_start());
+            percent == 100 || fastrand::u64(..100) < percent
+        };
+        prefer(&mut servers, takes_part);
+        let chosen = self.balanced(turn, servers.len(), |at| servers[at]);
+        servers.get(chosen).map(|at| Choice { at: *at, token: None })
+    }
+
+    /// The servers that are in; all but those that an operator took out, where these are too few.
+    pub(super) fn candidates(&self) -> Candidates {
+        let word = |at: &usize| self.all[*at].verdict().word();
+        let wanted: Vec<usize> = (0..self.all.len()).filter(|at| !word(at).is_by_hand()).collect();
+        let usable: Vec<usize> = wanted.iter().copied().filter(|at| word(at).is_usable()).collect();
+        let is_panic = usable.len() * 100 < wanted.len() * usize::from(self.settings.care.panic);
+        Candidates { servers: if is_panic { wanted } else { usable }, is_panic }
+    }
+
+    /// When one of those that are out may be back.
+    pub(super) fn until_one_is_back(&self) -> Duration {
+        let left = self.all.iter().filter_map(|server| {
+            let verdict = server.verdict();
+            verdict.word().left(verdict.now()).map(Duration::from_millis)
+        });
+        let checked = self.settings.care.health.as_ref().map(|health| health.interval);
+        left.chain(checked).min().unwrap_or(BACK_SOON)
+    }
+
+    fn slow_start(&self) -> Duration {
+        self.settings.care.slow_start
     }
 
     /// A place on a connection of this thread's that stands, or on any thread's when no more may be
@@ -222,14 +413,29 @@ impl Endpoints {
         }
     }
 
-    /// One of several servers, as `balance` says.
-    fn balanced<'e>(&self, count: usize, server: impl Fn(usize) -> &'e Arc<Endpoint>) -> usize {
+    /// The next turn, where servers have turns.
+    fn turn(&self) -> usize {
         match self.settings.balance {
-            Balance::P2c => balance::less_busy_of_two(count, |at| server(at).load()),
-            Balance::RoundRobin => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                balance::by_turn(count, turn, |at| server(at).weight())
-            }
+            Balance::P2c => 0,
+            Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// One of several servers, as `balance` says.
+    fn balanced(&self, turn: usize, count: usize, index: impl Fn(usize) -> usize) -> usize {
+        let load = |at: usize| Load { busy: self.all[at].busy(), weight: self.weight(at) };
+        match self.settings.balance {
+            Balance::P2c => balance::less_busy_of_two(count, |at| load(index(at))),
+            Balance::RoundRobin => balance::by_turn(count, turn, |at| self.weight(index(at))),
+        }
+    }
+}
+
+/// Keeps those of whom something holds, if there are any.
+fn prefer(servers: &mut Vec<usize>, holds: impl Fn(usize) -> bool) {
+    let held: Vec<bool> = servers.iter().map(|at| holds(*at)).collect();
+    if held.contains(&true) {
+        let mut held = held.into_iter();
+        servers.retain(|_| held.next().unwrap_or(true));
     }
 }

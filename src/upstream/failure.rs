@@ -26,6 +26,12 @@ pub enum Failure {
     /// All `max_requests` are in progress, or all `max_connections` are busy.
     #[error("all places at the upstream are taken; max_requests and max_connections bound them")]
     Busy,
+    /// All servers are out.
+    #[error("no server of the upstream is in: they are ejected, down or taken out by hand")]
+    Unavailable(Duration),
+    /// The upstream's breaker is open, for so long.
+    #[error("too many requests to the upstream failed, and its breaker is open")]
+    Open(Duration),
     /// No response head within `response_timeout`.
     #[error("the upstream did not answer within response_timeout")]
     Timeout,
@@ -130,6 +136,13 @@ impl Failure {
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
 
+    /// Whether the upstream is to blame, so that its breaker counts it.
+    pub(super) fn is_the_servers(&self) -> bool {
+        let nobody_was_asked =
+            matches!(self, Self::Unavailable(_) | Self::Open(_) | Self::Shared | Self::Withdrawn);
+        !nobody_was_asked && !self.is_our_own()
+    }
+
     /// The code with which the server has reset the stream of HTTP/2.
     pub fn reset_code(&self) -> Option<u32> {
         match self {
@@ -170,6 +183,9 @@ impl Failure {
             | Self::Tls(_)
             | Self::TurnedAway(_)
             | Self::Shared => unread,
+            Self::Unavailable(left) | Self::Open(left) => {
+                Consequence { retry_after: Some(*left), ..unread }
+            }
             // It may be this client alone who has used up its share.
             Self::Busy => {
                 Consequence { is_shared: false, retry_after: Some(PERMIT_SOON), ..unread }

@@ -1,10 +1,11 @@
 //! The services behind the gateway: choosing a server, a pooled connection to it, and the exchange
 //! on it.
 //!
-//! A request is admitted (`admission_control`, which has the permits of `capacity`), and then makes
-//! attempts (`attempt`): each picks a server (`endpoints`: `balance` among those that `health` does
-//! not avoid), gets a connection (`conn`), and ends with a response or a reason, which is
-//! classified in one place.
+//! A request is admitted (`care`, which has the breaker, and `admission_control`, which has the
+//! permits of `capacity`), and then makes attempts (`attempt`): each picks a server (`endpoints`:
+//! `balance` among those that are in by their `verdict`), gets a connection (`conn`), and ends with
+//! a response or a reason, which is classified in one place. What it came to is told by its `visit`
+//! to `care`, which takes out what fails.
 //!
 //! A connection is driven by the task of the request that uses it (`conn::h1`), so an answer costs
 //! no hand-over between tasks, and a client that goes away takes its upstream exchange with it.
@@ -12,34 +13,49 @@
 mod admission_control;
 mod attempt;
 mod balance;
+mod breaker;
 mod capacity;
+mod care;
+mod check;
+mod checked;
 mod conn;
 mod connection_error;
 mod download;
 mod endpoint;
 mod endpoints;
 mod failure;
-mod health;
+mod operate;
 mod outgoing;
 mod retry_policy;
+mod tally;
+mod verdict;
+mod visit;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
+use tokio::task::JoinSet;
 
 use crate::base::body::Upload;
 use crate::config;
-use crate::observe::Occupancy;
+use crate::observe::{CareNow, Occupancy};
 
 use admission_control::AdmissionControl;
+use breaker::Entry;
 pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
+pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
 pub use outgoing::{OnInterim, Sender};
+use visit::Charge;
+
+/// How often [`Upstream::tick`] is to be called.
+pub const TICK: Duration = Duration::from_millis(200);
 
 /// One upstream: its servers and their connections.
 #[derive(Debug)]
@@ -51,14 +67,32 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream without connections yet.
     /// `tls` speaks with its servers behind `https://`.
-    pub fn new(settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let endpoints = Endpoints::new(settings, tls);
+    pub fn new(name: &str, settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let endpoints = Endpoints::new(name, settings, tls);
         Self { endpoints, admission: AdmissionControl::new(settings) }
     }
 
-    /// Whether `settings` describe this upstream, so that a reload can keep its connections.
+    /// Whether its servers are spoken to as `settings` say: the identity of an upstream, apart from
+    /// how it behaves. What its connections are bound by is part of it.
     pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
-        self.endpoints.settings() == settings
+        let own = self.endpoints.settings();
+        (own.protocol, &own.tls, own.header_bytes, own.headers)
+            == (settings.protocol, &settings.tls, settings.header_bytes, settings.headers)
+    }
+
+    /// The upstream as a reload with these settings, which describe it, leaves it. Servers that it
+    /// had keep their connections, and what is known against them.
+    pub fn reloaded(
+        self: &Arc<Self>,
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Arc<Self> {
+        if self.endpoints.settings() == settings {
+            return Arc::clone(self);
+        }
+        let endpoints = self.endpoints.with(name, settings, tls);
+        Arc::new(Self { endpoints, admission: self.admission.with(settings) })
     }
 
     /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
@@ -82,6 +116,30 @@ impl Upstream {
             streams: self.endpoints.streams(),
             goaways: connections.goaways(),
         }
+    }
+
+    /// What is known of its servers.
+    pub fn care_now(&self) -> CareNow {
+        operate::now(&self.endpoints)
+    }
+
+    /// Whether an operator can take a server out: not a single one, of which nothing is learned
+    /// and which is used whatever is known of it.
+    pub fn can_change(&self) -> bool {
+        self.endpoints.all().len() > 1 || self.endpoints.care().is_some()
+    }
+
+    /// Changes the server with this url, or all of them. Returns how many that are.
+    pub fn change(&self, url: Option<&str>, change: Change) -> usize {
+        operate::change(&self.endpoints, url, change)
+    }
+
+    /// Where a request would go now, by one that only looks.
+    ///
+    /// # Errors
+    /// Why it would go nowhere.
+    pub fn foresee(&self) -> Result<Foreseen, Failure> {
+        operate::foresee(&self.endpoints)
     }
 
     /// Sends a request of this sender and returns once the response head is there. `head` makes the
@@ -121,6 +179,23 @@ impl Upstream {
         self.exchange(&mut outgoing).await
     }
 
+    /// Judges what requests met, and asks servers how they are whose turn it is. To be called every
+    /// [`TICK`], outside the serving threads.
+    pub fn tick(&self) {
+        let Some(care) = self.endpoints.care() else { return };
+        care.tick();
+        for check in check::due(care) {
+            tokio::spawn(check);
+        }
+    }
+
+    /// Asks each server how it is, where that is wanted, and waits until all have said so.
+    pub async fn first_checks(&self) {
+        let due = self.endpoints.care().map(check::due).unwrap_or_default();
+        let mut checks: JoinSet<()> = due.into_iter().collect();
+        while checks.join_next().await.is_some() {}
+    }
+
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.
     pub fn sweep(&self) {
         self.endpoints.sweep();
@@ -131,7 +206,18 @@ impl Upstream {
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
+        let charge = self.charge()?;
         let permit = self.admission.admit(outgoing.sender()).await?;
-        attempt::send(&self.endpoints, permit, outgoing).await
+        attempt::send(&self.endpoints, (permit, charge), outgoing).await
+    }
+
+    /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
+    fn charge(&self) -> Result<Option<Box<Charge>>, Failure> {
+        let Some(care) = self.endpoints.care() else { return Ok(None) };
+        Ok(match care.admit()? {
+            None | Some(Entry::Refused(_)) => None,
+            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),
+            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round))),
+        })
     }
 }

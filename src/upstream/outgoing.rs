@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
+use tokio::time::Instant;
 
 use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
@@ -18,6 +19,9 @@ pub struct Sender {
     pub trace: Trace,
     /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
     pub idle_timeout: Option<Duration>,
+    /// When the gateway gives the request up, where it does: a server that has not answered until
+    /// then has failed.
+    pub deadline: Option<Instant>,
 }
 
 /// What to do with an interim response (RFC 9110 §15.2).
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn it_is_made_anew_as_often_as_it_is_repeated() {
         let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-        let sender = Sender { client, trace: Trace::begin(), idle_timeout: None };
+        let sender = Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None };
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let head = || Request::get("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);

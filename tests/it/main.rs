@@ -121,5 +121,7 @@ mod tls;
 mod tunnels;
 /// Upstreams of several servers, of which some are dead.
 mod two_servers;
+/// Servers that fail: ejection, active checks, and the breaker of the whole upstream.
+mod upstream_care;
 /// TLS towards upstreams: whom the gateway believes, and who it says it is.
 mod upstream_tls;

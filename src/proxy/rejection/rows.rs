@@ -271,6 +271,7 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
     };
     let late = "The service behind the gateway did not answer in time.";
     let busy = "The service behind the gateway is busy. Retry shortly.";
+    let down = "The service behind the gateway is not available. Retry shortly.";
     let bad = UNUSABLE;
     let reset = failure.reset_code().map(grpc::status_of_reset);
     match failure {
@@ -286,6 +287,12 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
         Failure::Tls(_) => row(StatusCode::BAD_GATEWAY, "upstream_tls", bad),
         Failure::Busy => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_busy", busy)
             .bound(Bound::UpstreamRequests),
+        Failure::Unavailable(_) => {
+            row(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", down)
+                .bound(Bound::Upstream("panic"))
+        }
+        Failure::Open(_) => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_open", down)
+            .bound(Bound::Upstream("breaker")),
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
             .bound(Bound::Upstream("response_timeout")),
         Failure::Broken(_) | Failure::Withdrawn | Failure::TurnedAway(_) => {

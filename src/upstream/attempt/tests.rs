@@ -83,7 +83,6 @@ fn every_end_means_something() {
         (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
         (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
         (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
-        (on_used(Lost(None)), Report::Nothing, Next::Done, Next::Repeat),
         // A server of HTTP/2 that says GOAWAY before it has read anything.
         (
             no(Unconnected(Failure::TurnedAway(lost()))),
@@ -94,21 +93,34 @@ fn every_end_means_something() {
         // Over HTTP/2: nobody has looked at it, or somebody may have acted.
         (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
         (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-        (on_used(Lost(Some(lost()))), Report::Nothing, Next::Done, Next::Repeat),
-        (on_new(Reset(lost())), Report::Answered, Next::Done, Next::Done),
-        (on_used(Reset(lost())), Report::Answered, Next::Done, Next::Done),
+        (on_new(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
+        (on_used(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
         // The client's fault.
         (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
         (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
-        (on_new(TimedOut), Report::Nothing, Next::Done, Next::Done),
-        (on_used(TimedOut), Report::Nothing, Next::Done, Next::Done),
-        (on_new(Malformed("")), Report::Answered, Next::Done, Next::Done),
-        (on_used(Malformed("")), Report::Answered, Next::Done, Next::Done),
+        (on_new(TimedOut), Report::Silent, Next::Done, Next::Done),
+        (on_used(TimedOut), Report::Silent, Next::Done, Next::Done),
+        (on_new(Malformed("")), Report::Unusable, Next::Done, Next::Done),
+        (on_used(Malformed("")), Report::Unusable, Next::Done, Next::Done),
     ] {
         let policy = RetryPolicy::default();
         assert_eq!(classify(&end, &policy, false), Class { report, next }, "{end:?}");
         let class = Class { report, next: if_repeatable };
         assert_eq!(classify(&end, &policy, true), class, "{end:?}, repeatable");
+    }
+}
+
+/// It may have been about to be closed; only where that is a request's end, it is a failure.
+#[test]
+fn what_an_old_connection_loses_says_something_where_it_is_not_repeated() {
+    use Unanswered::Lost;
+    let policy = RetryPolicy::default();
+    for error in [None, Some(ConnectionError::PingLost)] {
+        let end = on_used(Lost(error));
+        let class = Class { report: Report::Nothing, next: Next::Repeat };
+        assert_eq!(classify(&end, &policy, true), class);
+        let class = Class { report: Report::Silent, next: Next::Done };
+        assert_eq!(classify(&end, &policy, false), class);
     }
 }
 
@@ -134,7 +146,7 @@ fn endpoints(servers: &[SocketAddr], repeats_max: usize) -> Endpoints {
     let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
     let settings = &loaded.config.upstreams["a"];
     let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], repeats_max);
-    Endpoints::new(settings, None).retrying(policy)
+    Endpoints::new("a", settings, None).retrying(policy)
 }
 
 /// A server that answers each request on one connection with this status, and counts them.
@@ -164,12 +176,13 @@ async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> 
         client: ClientAddr::new("192.0.2.1".parse().unwrap()),
         trace: Trace::begin(),
         idle_timeout: None,
+        deadline: None,
     };
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
     let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
     let nobody = None::<fn(StatusCode, &HeaderMap)>;
     let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
-    send(endpoints, permit, &mut outgoing).await
+    send(endpoints, (permit, None), &mut outgoing).await
 }
 
 #[tokio::test]
@@ -182,8 +195,9 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
     let response = get(&endpoints).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
-    let [busy, refuses] = [0, 1].map(|at| endpoints.enter(at).unwrap());
-    assert!(refuses.health().is_avoided() && !busy.health().is_avoided());
+    let [busy, refuses] = endpoints.all() else { panic!("two servers") };
+    let is_avoided = |server: &Endpoint| server.verdict().word().is_avoided();
+    assert!(is_avoided(refuses) && !is_avoided(busy));
     // Its body has ended, and its connection is in the pool of its own server.
     assert!(refuses.pool().take_any().is_none(), "a connection of the other server");
     assert!(busy.pool().take_any().is_some());

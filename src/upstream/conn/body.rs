@@ -157,6 +157,14 @@ impl Body {
         Ok(())
     }
 
+    /// The trailers, where they were here along with the head.
+    pub(in crate::upstream) fn first_trailers(&self) -> Option<&HeaderMap> {
+        match &self.first {
+            Some(First::Trailers(fields)) => Some(fields),
+            Some(First::Data(_)) | None => None,
+        }
+    }
+
     /// Whether its last byte is here, or nothing more will come. Nobody may poll a body beyond its
     /// known length, so this is to be asked after each frame.
     pub(in crate::upstream) fn has_ended(&self) -> bool {

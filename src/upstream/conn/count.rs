@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// its own; only when the bound is met does it take one that another thread made.
 #[derive(Debug)]
 pub(in crate::upstream) struct ConnectionCount {
-    max: usize,
+    max: AtomicUsize,
     open: AtomicUsize,
     /// How often a server has said that it takes no more on one (GOAWAY, RFC 9113 §6.8).
     goaways: AtomicU64,
@@ -21,7 +21,16 @@ pub(in crate::upstream) struct Counted(Arc<ConnectionCount>);
 impl ConnectionCount {
     /// None yet, and `max` at most.
     pub(in crate::upstream) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, open: AtomicUsize::new(0), goaways: AtomicU64::new(0) })
+        Arc::new(Self {
+            max: AtomicUsize::new(max),
+            open: AtomicUsize::new(0),
+            goaways: AtomicU64::new(0),
+        })
+    }
+
+    /// There may be so many from now on; those that are beyond it are kept until they end.
+    pub(in crate::upstream) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How many there are.
@@ -36,7 +45,7 @@ impl ConnectionCount {
 
     /// Whether no more may be made.
     pub(in crate::upstream) fn is_full(&self) -> bool {
-        self.open() >= self.max
+        self.open() >= self.max.load(Ordering::Relaxed)
     }
 
     /// Counts one more, which is about to be made.

@@ -50,6 +50,25 @@ impl Transport {
         }
     }
 
+    /// The server's address as the configuration writes it.
+    pub(in crate::upstream) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
+    /// Host and port.
+    pub(in crate::upstream) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Whether it is the way to `server`.
+    pub(in crate::upstream) fn leads_to(&self, server: &config::Endpoint) -> bool {
+        self.host == server.host.trim_matches(['[', ']'])
+            && self.port == server.port
+            && self.tls.as_ref().map(|tls| &tls.name) == server.tls.as_ref()
+    }
+
     /// Connects, and has the server prove who it is before anything is sent.
     ///
     /// # Errors

@@ -56,13 +56,16 @@ fn an_explanation_is_one_line_for_each_thing_that_decides() {
     let (upstream, gateway) = start();
     let bearer = format!("Authorization: Bearer {}", token(claims("ada")));
     let ask = ["explain", "POST", "http://shop.test/api/x?q=1", "-H", &bearer];
+    let server = format!("server   {}: it is the only server\n", upstream.url());
     let expected = "request  POST shop.test/api/x?q=1\n\
         route    api\n\
         caller   sub ada\n\
         limit    api by claim:sub=ada: 3 of 3 left in 1h, costs 1: passes\n\
         limit    api by claim:sub=ada: 2 of 2 left in 1m, costs 1: passes\n\
-        limit    one by claim:sub=ada: 0 of 1 in flight: passes\n\
-        outcome  passes, to the upstream shop\n";
+        limit    one by claim:sub=ada: 0 of 1 in flight: passes\n"
+        .to_owned()
+        + &server
+        + "outcome  passes, to the upstream shop\n";
     assert_eq!(said(&gateway, &ask), expected);
     assert_eq!(said(&gateway, &ask), expected, "nothing is charged");
     assert_eq!(upstream.seen(), 0, "nothing is forwarded");
@@ -91,7 +94,9 @@ fn an_explanation_is_one_line_for_each_thing_that_decides() {
     assert!(missing.contains("outcome  401 session_missing: "), "{missing}");
     let address = ["explain", "GET", "/open", "--address", "192.0.2.7", "--json"];
     let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &address)).unwrap();
-    assert_eq!(raw["outcome"], json!({ "passes": true, "upstream": "shop" }));
+    let (server, why) = (upstream.url(), "it is the only server");
+    let passes = json!({ "passes": true, "upstream": "shop", "server": server, "why": why });
+    assert_eq!(raw["outcome"], passes);
 }
 
 #[test]

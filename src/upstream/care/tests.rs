@@ -1,0 +1,440 @@
+//! What an upstream learns from its requests, and does about it.
+
+use std::path::Path;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::*;
+use crate::base::facts::ClientAddr;
+use crate::base::trace::Trace;
+use crate::upstream::endpoints::{Choice, Endpoints};
+use crate::upstream::outgoing::Sender;
+use crate::upstream::tally::Kind;
+use crate::upstream::visit::{Charge, Report, Visit};
+
+const FIVE: &str = "eject = {}\n";
+
+fn settings(servers: usize, more: &str) -> config::Upstream {
+    let urls = (0..servers).map(|at| format!("\"http://127.0.0.1:{}\"", 3000 + at));
+    let urls: Vec<String> = urls.collect();
+    let text = format!("[upstreams.a]\nservers = [{}]\n{more}\n", urls.join(", "));
+    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    let report = loaded.source.render(&loaded.problems);
+    assert_eq!(report, "0 problems in t.toml\n", "{text}");
+    loaded.config.upstreams["a"].clone()
+}
+
+fn endpoints(servers: usize, more: &str) -> Endpoints {
+    Endpoints::new("a", &settings(servers, more), None)
+}
+
+async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+}
+
+fn sender() -> Sender {
+    let client = ClientAddr::new("192.0.2.1".parse().unwrap());
+    Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None }
+}
+
+/// A request at one server, whatever is known of it.
+fn visit(endpoints: &Endpoints, at: usize) -> Visit {
+    endpoints.enter(Choice::again(at), &sender()).unwrap()
+}
+
+/// A whole answer of this status.
+fn answer(mut visit: Visit, status: u16) {
+    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+    visit.ended();
+}
+
+fn answers(endpoints: &Endpoints, at: usize, status: u16, times: usize) {
+    for _ in 0..times {
+        answer(visit(endpoints, at), status);
+    }
+}
+
+/// Which servers are in.
+fn usable(endpoints: &Endpoints) -> Vec<usize> {
+    let all = endpoints.all().iter().enumerate();
+    all.filter(|(_, server)| server.verdict().word().is_usable()).map(|(at, _)| at).collect()
+}
+
+fn care(endpoints: &Endpoints) -> &Care {
+    endpoints.care().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_in_a_row_eject() {
+    let endpoints = endpoints(3, FIVE);
+    answers(&endpoints, 0, 500, 4);
+    answers(&endpoints, 0, 404, 1);
+    answers(&endpoints, 0, 503, 4);
+    // It says nothing of how many there are in a row.
+    answers(&endpoints, 0, 429, 1);
+    assert_eq!(usable(&endpoints), [0, 1, 2]);
+    answers(&endpoints, 0, 500, 1);
+    assert_eq!(usable(&endpoints), [1, 2]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    for _ in 0..100 {
+        assert_ne!(endpoints.first().unwrap().at, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_servers_fault_counts_nothing() {
+    let endpoints = endpoints(2, FIVE);
+    for _ in 0..50 {
+        // The client leaves, before the head and after it.
+        drop(visit(&endpoints, 0));
+        let mut gone = visit(&endpoints, 0);
+        gone.answered(StatusCode::OK, &HeaderMap::new());
+        drop(gone);
+        // It breaks its body, or this process has no more ports.
+        endpoints.note(&mut visit(&endpoints, 0), Report::Nothing);
+        // The server turns it away unread, and lives.
+        endpoints.note(&mut visit(&endpoints, 0), Report::Answered);
+    }
+    care(&endpoints).tick();
+    assert_eq!(usable(&endpoints), [0, 1]);
+    assert_eq!(endpoints.all()[0].tally().look(0), Counts::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_way_to_give_no_answer_is_a_failure() {
+    for (report, kind) in [
+        (Report::Refused, Kind::Refused),
+        (Report::Lost, Kind::Lost),
+        (Report::Silent, Kind::Silent),
+        (Report::Unusable, Kind::Unusable),
+    ] {
+        let endpoints = endpoints(2, FIVE);
+        for _ in 0..5 {
+            endpoints.note(&mut visit(&endpoints, 1), report);
+        }
+        assert_eq!(usable(&endpoints), [0], "{report:?}");
+        assert_eq!(endpoints.all()[1].tally().failures()[kind as usize], 5, "{report:?}");
+    }
+    let endpoints = endpoints(2, FIVE);
+    for _ in 0..5 {
+        let mut cut = visit(&endpoints, 1);
+        cut.answered(StatusCode::OK, &HeaderMap::new());
+        cut.broke();
+    }
+    assert_eq!(usable(&endpoints), [0]);
+    assert_eq!(endpoints.all()[1].tally().failures()[Kind::CutOff as usize], 5);
+}
+
+fn call(endpoints: &Endpoints, status: &'static str, in_trailers: bool) {
+    let mut visit = visit(endpoints, 0);
+    let mut head = HeaderMap::new();
+    head.insert("content-type", HeaderValue::from_static("application/grpc"));
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", HeaderValue::from_static(status));
+    if in_trailers {
+        visit.answered(StatusCode::OK, &head);
+        visit.trailers(&fields);
+    } else {
+        head.extend(fields);
+        visit.answered(StatusCode::OK, &head);
+    }
+    visit.ended();
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_end_with_a_status_of_their_own() {
+    for in_trailers in [true, false] {
+        for status in ["2", "4", "13", "14"] {
+            let endpoints = endpoints(2, FIVE);
+            (0..5).for_each(|_| call(&endpoints, status, in_trailers));
+            assert_eq!(usable(&endpoints), [1], "{status} {in_trailers}");
+        }
+        for status in ["0", "1", "3", "5", "7", "8", "12", "16"] {
+            let endpoints = endpoints(2, FIVE);
+            (0..50).for_each(|_| call(&endpoints, status, in_trailers));
+            care(&endpoints).tick();
+            assert_eq!(usable(&endpoints), [0, 1], "{status} {in_trailers}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_late_where_the_gateway_gives_its_request_up() {
+    let endpoints = endpoints(2, FIVE);
+    let deadline = Some(Instant::now() + Duration::from_secs(1));
+    let sender = Sender { deadline, ..sender() };
+    let visits: Vec<Visit> =
+        (0..5).map(|_| endpoints.enter(Choice::again(0), &sender).unwrap()).collect();
+    drop(endpoints.enter(Choice::again(0), &sender));
+    pass(Duration::from_secs(1)).await;
+    drop(visits);
+    assert_eq!(usable(&endpoints), [1]);
+    assert_eq!(endpoints.all()[0].tally().failures()[Kind::Silent as usize], 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_small_a_share_of_good_answers_ejects() {
+    let endpoints = endpoints(3, "eject = { failures = 1000 }\n");
+    let mixed = |good, bad, throttled| {
+        answers(&endpoints, 0, 200, good);
+        answers(&endpoints, 0, 500, bad);
+        answers(&endpoints, 0, 429, throttled);
+        care(&endpoints).tick();
+    };
+    mixed(10, 5, 5);
+    assert_eq!(usable(&endpoints), [0, 1, 2], "half of them were good");
+    mixed(0, 0, 1);
+    assert_eq!(usable(&endpoints), [1, 2]);
+    assert_eq!(care(&endpoints).ejections(), [0, 1, 0]);
+    // What has ejected it is not held against it a second time.
+    endpoints.all()[0].verdict().restore(false);
+    care(&endpoints).tick();
+    assert_eq!(usable(&endpoints), [0, 1, 2]);
+    // What is older than ten seconds neither.
+    mixed(0, 19, 0);
+    pass(Duration::from_secs(11)).await;
+    mixed(0, 1, 0);
+    assert_eq!(usable(&endpoints), [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_the_last_one_and_never_too_many() {
+    let fail_all = |servers: usize, more: &str| {
+        let endpoints = endpoints(servers, more);
+        for _ in 0..3 {
+            (0..servers).for_each(|at| answers(&endpoints, at, 500, 5));
+        }
+        usable(&endpoints).len()
+    };
+    assert_eq!(fail_all(1, FIVE), 1);
+    assert_eq!(fail_all(2, FIVE), 1);
+    assert_eq!(fail_all(3, FIVE), 2);
+    assert_eq!(fail_all(4, FIVE), 2);
+    assert_eq!(fail_all(10, FIVE), 5);
+    assert_eq!(fail_all(3, "eject = { most = \"1%\" }"), 2);
+    assert_eq!(fail_all(4, "eject = { most = \"100%\" }"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_are_down_are_counted_apart() {
+    let endpoints = endpoints(4, FIVE);
+    endpoints.all()[0].verdict().set_down(true, false);
+    endpoints.all()[1].verdict().set_down(true, false);
+    answers(&endpoints, 2, 500, 5);
+    assert_eq!(usable(&endpoints), [3], "half of them may be ejected all the same");
+    answers(&endpoints, 3, 500, 5);
+    assert_eq!(usable(&endpoints), [3], "the last one stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_tries_an_ejected_server() {
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"10s\" }");
+    answers(&endpoints, 0, 500, 1);
+    pass(Duration::from_secs(11)).await;
+    let first = endpoints.first().unwrap();
+    assert_eq!(first.at, 0);
+    let probe = endpoints.enter(first, &sender()).unwrap();
+    for _ in 0..100 {
+        assert_eq!(endpoints.first().unwrap().at, 1, "the one before tries it");
+    }
+    // Its client leaves: another one tries it, and meets a failure.
+    drop(probe);
+    let second = endpoints.first().unwrap();
+    assert_eq!(second.at, 0);
+    answer(endpoints.enter(second, &sender()).unwrap(), 500);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+    pass(Duration::from_secs(19)).await;
+    assert_eq!(endpoints.first().unwrap().at, 1, "it is out for twice as long");
+    pass(Duration::from_secs(3)).await;
+    let third = endpoints.first().unwrap();
+    assert_eq!(third.at, 0);
+    let mut probe = endpoints.enter(third, &sender()).unwrap();
+    // Its head is enough: the body may be long.
+    probe.answered(StatusCode::OK, &HeaderMap::new());
+    assert_eq!(usable(&endpoints), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_lost_has_failed() {
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }");
+    answers(&endpoints, 0, 500, 1);
+    pass(Duration::from_secs(2)).await;
+    let _probe = endpoints.enter(endpoints.first().unwrap(), &sender());
+    pass(Duration::from_secs(29)).await;
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    // response_timeout
+    pass(Duration::from_secs(1)).await;
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_too_few_are_in_all_are_used() {
+    let seen = |endpoints: &Endpoints| -> Vec<usize> {
+        let mut seen: Vec<usize> =
+            (0..400).filter_map(|_| Some(endpoints.first().ok()?.at)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    };
+    let down = |endpoints: &Endpoints, all: &[usize]| {
+        for at in all {
+            endpoints.all()[*at].verdict().set_down(true, false);
+        }
+    };
+    let half = endpoints(4, FIVE);
+    down(&half, &[0, 1]);
+    assert_eq!((seen(&half), half.candidates().is_panic), (vec![2, 3], false));
+    down(&half, &[2]);
+    assert_eq!((seen(&half), half.candidates().is_panic), (vec![0, 1, 2, 3], true));
+    // What an operator took out stays out.
+    half.all()[3].verdict().take_out();
+    assert_eq!(seen(&half), [0, 1, 2]);
+
+    let never = endpoints(2, "eject = {}\npanic = \"0%\"");
+    down(&never, &[0]);
+    assert_eq!(seen(&never), [1]);
+    down(&never, &[1]);
+    let Err(Failure::Unavailable(left)) = never.first() else { panic!("{:?}", never.first()) };
+    assert_eq!(left, Duration::from_secs(1));
+    let checked = endpoints(2, "panic = \"0%\"\nhealth = { path = \"/\" }");
+    down(&checked, &[0, 1]);
+    let Err(Failure::Unavailable(left)) = checked.first() else { panic!() };
+    assert_eq!(left, Duration::from_secs(5), "the next check");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_gets_a_part_of_its_share() {
+    fastrand::seed(7);
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }\nslow_start = \"100s\"");
+    answers(&endpoints, 0, 500, 1);
+    pass(Duration::from_secs(2)).await;
+    answer(endpoints.enter(endpoints.first().unwrap(), &sender()).unwrap(), 200);
+    let share = || (0..10_000).filter(|_| endpoints.first().unwrap().at == 0).count();
+    // Of half of all requests a tenth, then a half, then all.
+    let close = |count: usize, to: usize| count.abs_diff(to) < 300;
+    let first = share();
+    assert!(close(first, 500), "{first}");
+    pass(Duration::from_secs(50)).await;
+    let second = share();
+    assert!(close(second, 2_500), "{second}");
+    pass(Duration::from_secs(50)).await;
+    care(&endpoints).tick();
+    let third = share();
+    assert!(close(third, 5_000), "{third}");
+}
+
+/// One request: whether the breaker let it begin, and what came of it.
+fn request(endpoints: &Endpoints, status: u16) -> Result<(), Failure> {
+    let charge = charge(endpoints)?;
+    let mut visit = visit(endpoints, 0);
+    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+    visit.charge(charge);
+    visit.ended();
+    Ok(())
+}
+
+fn charge(endpoints: &Endpoints) -> Result<Box<Charge>, Failure> {
+    let care = endpoints.care().unwrap();
+    let round = match care.admit()? {
+        Some(Entry::Probe(round)) => Some(round),
+        Some(Entry::Closed) => None,
+        other => panic!("{other:?}"),
+    };
+    Ok(Charge::new(Arc::clone(care), round))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_opens_and_closes() {
+    let endpoints = endpoints(1, "breaker = {}");
+    let state = || care(&endpoints).breaker_state().unwrap();
+    for (times, status) in [(10, 200), (9, 500)] {
+        (0..times).for_each(|_| request(&endpoints, status).unwrap());
+        care(&endpoints).tick();
+        assert_eq!(state(), "closed");
+    }
+    request(&endpoints, 500).unwrap();
+    care(&endpoints).tick();
+    assert_eq!(state(), "open");
+    let Err(Failure::Open(left)) = request(&endpoints, 200) else { panic!() };
+    assert!((5.0..=5.5).contains(&left.as_secs_f64()), "{left:?}");
+    pass(Duration::from_millis(5_500)).await;
+    // Three try it at a time, and whoever comes meanwhile is refused at once.
+    let mut tries: Vec<_> = (0..3).map(|_| charge(&endpoints).unwrap()).collect();
+    assert!(matches!(request(&endpoints, 200), Err(Failure::Open(_))));
+    // One that says nothing leaves its place to another.
+    tries.pop();
+    tries.push(charge(&endpoints).unwrap());
+    for charge in tries {
+        let mut visit = visit(&endpoints, 0);
+        visit.answered(StatusCode::OK, &HeaderMap::new());
+        visit.charge(charge);
+    }
+    assert_eq!(state(), "closed", "their heads are enough");
+    // What has opened it is forgotten.
+    care(&endpoints).tick();
+    assert_eq!(state(), "closed");
+    (0..19).for_each(|_| request(&endpoints, 500).unwrap());
+    care(&endpoints).tick();
+    assert_eq!(state(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_counts_requests_and_no_refusals_of_our_own() {
+    let endpoints = endpoints(1, "breaker = { requests = 1 }");
+    for failure in [
+        Failure::Busy,
+        Failure::Withdrawn,
+        Failure::Shared,
+        Failure::Unavailable(Duration::ZERO),
+        Failure::Open(Duration::ZERO),
+    ] {
+        charge(&endpoints).unwrap().fail(&failure);
+    }
+    drop(charge(&endpoints).unwrap());
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).breaker_state(), Some("closed"));
+    charge(&endpoints).unwrap().fail(&Failure::Timeout);
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).breaker_state(), Some("open"));
+    assert!(care(&endpoints).close_breaker());
+    request(&endpoints, 200).unwrap();
+}
+
+#[test]
+fn times_grow_to_a_bound() {
+    let seconds = |time: Duration| time.as_secs_f64();
+    let ejected = |times, chance| seconds(ejection_time(Duration::from_secs(30), times, chance));
+    assert_eq!([1, 2, 3].map(|times| ejected(times, 0.0)), [30.0, 60.0, 90.0]);
+    assert_eq!(ejected(1, 1.0), 33.0);
+    assert_eq!([ejected(10, 1.0), ejected(255, 0.0)], [300.0, 300.0]);
+    assert_eq!(seconds(ejection_time(Duration::from_secs(3_600), 3, 1.0)), 3_600.0);
+    let open = |times| seconds(open_time(Duration::from_secs(5), times, 0.0));
+    assert_eq!([1, 2, 3, 4, 5, 15].map(open), [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]);
+    assert_eq!(seconds(open_time(Duration::from_secs(5), 1, 1.0)), 5.5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_what_is_known_of_servers_that_stay() {
+    let former = endpoints(3, "eject = { failures = 1 }\nbreaker = {}\nslow_start = \"9s\"");
+    answers(&former, 0, 500, 1);
+    former.all()[1].verdict().take_out();
+    // Another threshold, and the third server is another one.
+    let more = "eject = { failures = 2 }\nbreaker = { probes = 1 }\nslow_start = \"9s\"";
+    let mut settings = settings(4, more);
+    settings.servers.remove(2);
+    let next = former.with("a", &settings, None);
+    for at in [0, 1] {
+        assert!(Arc::ptr_eq(&former.all()[at], &next.all()[at]));
+    }
+    assert!(!Arc::ptr_eq(&former.all()[2], &next.all()[2]));
+    assert_eq!(usable(&next), [2]);
+    assert!(next.all()[2].verdict().word().is_slow(), "it joins others");
+    assert!(Arc::ptr_eq(&care(&former).learned, &care(&next).learned));
+    // Who judges no more holds nothing against anybody; what an operator said stands.
+    let plain = next.with("a", &self::settings(3, ""), None);
+    assert_eq!(usable(&plain), [0, 2]);
+    assert!(plain.all()[0].verdict().word().is_clean());
+    assert!(plain.care().is_none());
+}

@@ -1,0 +1,155 @@
+//! The breaker of a whole upstream.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{HANGS, Server, before, get};
+use crate::support::{Client, Gateway, eventually, operate};
+
+fn state(gateway: &Gateway) -> String {
+    let all = operate(gateway, "GET", "/v1/upstreams", "").json();
+    all["upstreams"]["shop"]["breaker"].as_str().unwrap().to_owned()
+}
+
+/// Fails requests until the breaker is open.
+fn open(gateway: &Gateway, server: &Server) {
+    server.now(500);
+    eventually("the breaker opens", || {
+        get(gateway);
+        state(gateway) == "open"
+    });
+}
+
+/// Whether a request would be let through; asking takes nobody's place.
+fn passes(gateway: &Gateway) -> bool {
+    let body = json!({ "path": "/" }).to_string();
+    let explained = operate(gateway, "POST", "/v1/explain", &body).json();
+    explained["outcome"]["passes"] == true
+}
+
+#[test]
+fn an_open_breaker_answers_at_once() {
+    let server = Server::new(200);
+    let gateway = before(&[&server], "breaker = { requests = 5, open = \"1h\" }");
+    assert_eq!(get(&gateway), 200);
+    open(&gateway, &server);
+    server.upstream.forget();
+    server.now(HANGS);
+    let began = Instant::now();
+    let refused = Client::get(gateway.public, "/").send();
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["type"], "urn:portcullis:problem:upstream_open");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_590..=3_960).contains(&wait), "{wait}");
+    assert!(began.elapsed() < crate::support::PATIENCE / 2, "nobody waits for response_timeout");
+    assert_eq!(server.seen(), 0);
+    assert!(gateway.stderr().contains("upstreams.shop: the breaker is open"));
+    // An operator knows better.
+    server.now(200);
+    let body = json!({ "upstream": "shop" }).to_string();
+    assert_eq!(operate(&gateway, "POST", "/v1/upstreams/restore", &body).status, 200);
+    assert_eq!((get(&gateway), state(&gateway).as_str()), (200, "closed"));
+}
+
+/// 1,000 requests from 16 threads at an upstream that is half open: exactly three arrive.
+#[test]
+fn exactly_so_many_requests_try_the_upstream() {
+    const THREADS: usize = 16;
+    const EACH: usize = 63;
+    let server = Server::new(200);
+    let gateway = before(
+        &[&server],
+        "max_connections = 2000\nclient_share = \"100%\"\n\
+         breaker = { requests = 5, open = \"100ms\" }",
+    );
+    open(&gateway, &server);
+    server.upstream.forget();
+    server.now(HANGS);
+    eventually("its time is over", || passes(&gateway));
+    let (refused, all_are_here) = (AtomicUsize::new(0), Barrier::new(THREADS));
+    let tries = std::thread::scope(|scope| {
+        let one = || {
+            all_are_here.wait();
+            let send = |_| {
+                let mut stream = TcpStream::connect(gateway.public).unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
+                stream
+            };
+            let streams: Vec<TcpStream> = (0..EACH).map(send).collect();
+            let is_refused = |stream: &TcpStream| {
+                stream.set_nonblocking(true).unwrap();
+                let mut begin = [0; 12];
+                stream.peek(&mut begin).is_ok_and(|_| &begin == b"HTTP/1.1 503")
+            };
+            let mut waiting = streams;
+            eventually("all but those that try it are refused", || {
+                waiting.retain(|stream| {
+                    let is_over = is_refused(stream);
+                    refused.fetch_add(usize::from(is_over), Ordering::SeqCst);
+                    !is_over
+                });
+                refused.load(Ordering::SeqCst) == THREADS * EACH - 3
+            });
+            waiting
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<TcpStream>>()
+    });
+    assert_eq!((tries.len(), server.seen()), (3, 3));
+    assert_eq!(state(&gateway), "half_open");
+    drop(tries);
+    // Their clients have left, which says nothing: three others try it.
+    server.now(200);
+    eventually("it closes", || {
+        get(&gateway);
+        state(&gateway) == "closed"
+    });
+    assert_eq!(server.seen(), 6);
+}
+
+#[test]
+fn a_try_that_fails_opens_it_again() {
+    let server = Server::new(200);
+    let gateway = before(&[&server], "breaker = { requests = 5, open = \"100ms\", probes = 1 }");
+    open(&gateway, &server);
+    server.upstream.forget();
+    eventually("its time is over", || passes(&gateway));
+    assert_eq!((get(&gateway), server.seen()), (500, 1));
+    assert_eq!(get(&gateway), 503);
+    assert!(gateway.stderr().contains("the breaker is open again"));
+    server.now(200);
+    eventually("its time is over", || passes(&gateway));
+    assert_eq!((get(&gateway), state(&gateway).as_str()), (200, "closed"));
+    // Failures of before do not open it.
+    for _ in 0..4 {
+        server.now(500);
+        assert_eq!(get(&gateway), 500);
+    }
+    assert_eq!(state(&gateway), "closed");
+}
+
+#[test]
+fn what_the_gateway_refuses_opens_nothing() {
+    let server = Server::new(HANGS);
+    let gateway = before(
+        &[&server],
+        "max_connections = 1\nclient_share = \"100%\"\nconnect_timeout = \"20ms\"\n\
+         breaker = { requests = 1, open = \"1h\" }",
+    );
+    let mut held = TcpStream::connect(gateway.public).unwrap();
+    held.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
+    eventually("it has the only place", || server.seen() == 1);
+    for _ in 0..10 {
+        let busy = Client::get(gateway.public, "/").send();
+        assert_eq!(busy.json()["type"], "urn:portcullis:problem:upstream_busy");
+    }
+    drop(held);
+    server.now(200);
+    eventually("the place is free", || get(&gateway) == 200);
+    assert_eq!(state(&gateway), "closed");
+}
