@@ -31,7 +31,7 @@ use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::tls;
 use crate::tunnel::End;
-use crate::upstream::Upstream;
+use crate::upstream::{TICK, Upstream};
 
 use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
@@ -119,9 +119,9 @@ impl Gateway {
             tracing::debug!("the cache's base epoch will be made when the store answers");
         }
         gateway.look_after_tickets().await;
-        upstreams::first_checks(&gateway).await;
-        tokio::spawn(upstreams::sweep(Arc::downgrade(&gateway)));
-        tokio::spawn(upstreams::tick(Arc::downgrade(&gateway)));
+        upstreams::first_checks(&gateway.running().upstreams).await;
+        tokio::spawn(upstreams::every(upstreams::SWEEP, gateway.upstreams(Upstream::sweep)));
+        tokio::spawn(upstreams::every(TICK, gateway.upstreams(Upstream::tick)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
         if let Some(acme) = &gateway.running().acme {
@@ -136,6 +136,16 @@ impl Gateway {
         let running = self.running();
         if let Some(live) = &running.tls {
             tickets::look(live, &running.plan, &self.store, &self.observer.logged).await;
+        }
+    }
+
+    /// Does something to all upstreams in force; false when the gateway is gone.
+    fn upstreams(self: &Arc<Self>, act: fn(&Upstream)) -> impl Fn() -> bool + use<> {
+        let gateway = Arc::downgrade(self);
+        move || {
+            let running = gateway.upgrade().map(|gateway| gateway.running());
+            running.iter().flat_map(|running| &running.upstreams).for_each(|it| act(it));
+            running.is_some()
         }
     }
 

@@ -390,9 +390,9 @@ fn jittered(time: Duration, chance: f64) -> Duration {
     time.saturating_add((time / 10).mul_f64(chance))
 }
 
-/// At least one second: what is shorter is nothing to an operator.
+/// In whole seconds: what is less is nothing to an operator.
 fn whole_seconds(time: Duration) -> Duration {
-    Duration::from_secs(time.as_secs().max(1))
+    Duration::from_secs(millis(time).div_ceil(1_000).max(1))
 }
 
 #[cfg(test)]

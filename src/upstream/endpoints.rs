@@ -138,8 +138,10 @@ impl Endpoints {
                 verdict.set_down(false, false);
                 server.checked().forget();
             }
-            if policy.eject.is_none() {
+            // The last one is never ejected.
+            if policy.eject.is_none() || self.all.len() == 1 {
                 verdict.end_ejection(false);
+                verdict.note_life(false);
             }
             if self.care.is_none() {
                 verdict.tick(policy.slow_start);

@@ -166,7 +166,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[upstreams.u]", "health.grpc = ''", "needs HTTP/2", "protocol = \"h2\""),
     (
         "[upstreams.u]",
-        "protocol = 'h2'\nhealth.grpc = 'a b'",
+        "health.grpc = 'a b'\nprotocol = 'h2'",
         "is not the name of a service",
         "\"shop.Orders\"",
     ),

@@ -432,6 +432,12 @@ async fn a_reload_keeps_what_is_known_of_servers_that_stay() {
     assert_eq!(usable(&next), [2]);
     assert!(next.all()[2].verdict().word().is_slow(), "it joins others");
     assert!(Arc::ptr_eq(&care(&former).learned, &care(&next).learned));
+    // The only one that is left is never out, but for what an operator said.
+    let left = next.with("a", &self::settings(1, more), None);
+    assert!(Arc::ptr_eq(&former.all()[0], &left.all()[0]));
+    assert_eq!(usable(&left), [0]);
+    answers(&next, 0, 500, 2);
+    assert_eq!(usable(&next), [2]);
     // Who judges no more holds nothing against anybody; what an operator said stands.
     let plain = next.with("a", &self::settings(3, ""), None);
     assert_eq!(usable(&plain), [0, 2]);

@@ -347,7 +347,8 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
     let gateway = Gateway::start_in(
         folder,
         &format!(
-            r#"{AUTH}{}
+            r#"{AUTH}{}eject = {{}}
+breaker = {{}}
 [store]
 url = "{}"
 [server.tls]

