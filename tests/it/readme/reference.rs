@@ -118,6 +118,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
         ("routes.NAME.auth", vec!["by = [\"NAME\"]"]),
         ("routes.NAME.cache.warm", warm),
+        ("upstreams.NAME.health", vec!["path = \"/health\""]),
         (each, vec!["url = \"http://127.0.0.1:3000\""]),
     ];
     tables.extend(optional.into_iter().filter(|(table, _)| path.starts_with(&format!("{table}."))));
