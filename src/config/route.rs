@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
 use super::reader::Section;
@@ -35,6 +36,8 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Which pages of other origins may call it; `None`: its upstream says so.
     pub cors: Option<Cors>,
+    /// Which responses are compressed; `None`: none.
+    pub compress: Option<Compress>,
     /// What bounds gRPC calls; `None`: what bounds every request.
     pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
@@ -66,7 +69,7 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 12] = [
+const PLANNED: [(&str, &str); 11] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
@@ -75,7 +78,6 @@ const PLANNED: [(&str, &str); 12] = [
     ("deadline", "only the upstream's timeouts would hold"),
     ("body_bytes", "server.limits.body_bytes would be the only bound"),
     ("rewrite", "paths would be forwarded as they come"),
-    ("compress", "responses would pass as they come"),
     ("subject", "nothing would be sent over NATS"),
     ("deliver", "the caller would wait for the upstream"),
     ("idempotency", "no Idempotency-Key would be looked at"),
@@ -104,6 +106,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         cors: route.optional("cors", cors::read),
+        compress: compress::read(route),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),

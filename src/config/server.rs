@@ -100,6 +100,8 @@ pub struct ClientLimits {
     pub streams: u32,
     /// Interim responses (1xx) of an upstream that an HTTP/1.1 client gets for one request.
     pub interim_responses: usize,
+    /// Responses that are compressed at a time.
+    pub compressions: usize,
     /// True keeps `%2F` in paths; otherwise it is refused.
     pub encoded_slash: bool,
 }
@@ -137,6 +139,7 @@ impl Default for ClientLimits {
             connections_per_address: 512,
             streams: 128,
             interim_responses: 8,
+            compressions: 256,
             encoded_slash: false,
         }
     }
@@ -212,6 +215,7 @@ fn read_limits(limits: &mut Section<'_>) -> ClientLimits {
             default.interim_responses,
             count(0..=1000),
         ),
+        compressions: limits.or("compressions", default.compressions, count(0..=1_000_000)),
         encoded_slash: limits.or("encoded_slash", default.encoded_slash, flag),
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use super::compressed::Compressed;
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -97,6 +98,7 @@ pub(super) struct Live {
     /// Requests that have begun, and those that have ended.
     requests: Counters<2>,
     pub(super) tunnels: TunnelMeter,
+    pub(super) compressed: Compressed,
     now: Mutex<Now>,
 }
 
@@ -196,6 +198,7 @@ impl Collector for Live {
         self.encode_issuers(&now, &mut encoder)?;
         encode_upstreams(&now.upstreams, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
+        self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }
 }

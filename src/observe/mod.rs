@@ -6,6 +6,7 @@ pub const AUDIT: &str = "audit";
 
 pub mod access;
 mod cached;
+mod compressed;
 mod counter;
 mod exposition;
 mod histogram;

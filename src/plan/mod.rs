@@ -7,6 +7,7 @@ mod check;
 mod edge;
 mod loose;
 mod route;
+mod route_edge;
 mod upstream_tls;
 mod warn;
 
@@ -19,6 +20,7 @@ use rustls::ClientConfig;
 
 pub use self::edge::Edge;
 pub use self::route::{Route, Scope};
+pub use self::route_edge::RouteEdge;
 
 use self::access::Verifiers;
 use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
@@ -227,6 +229,7 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
+            edge: RouteEdge::compile(written),
             upstream,
             invalidates,
             written: written.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::route_edge::RouteEdge;
 use crate::{auth, config, limit, session};
 
 /// What is done with the requests of one route.
@@ -19,6 +20,8 @@ pub struct Route {
     pub session: Option<session::Policy>,
     /// Whether responses are kept.
     pub cache: Option<Arc<config::Cache>>,
+    /// What is done to its messages on their way beyond that; nothing on most routes.
+    pub edge: Option<Box<RouteEdge>>,
     /// Index of the upstream.
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.

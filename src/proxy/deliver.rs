@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 
-use super::body::Content;
+use super::content::Content;
 use super::degraded::Degraded;
+use super::edge;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -65,6 +66,9 @@ pub(super) fn answer(
     }
     quota.stamp(headers, SystemTime::now());
     finish(headers, request.received, request.resolved);
+    if let Some(edge) = &request.route.edge {
+        response = edge::apply(request, edge, response);
+    }
     upgrade::stamp(response)
 }
 

@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use tokio::time::Instant;
 
-use super::body::Content;
 use super::connection::Snapshot;
+use super::content::Content;
 use super::grpc::{Call, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;

@@ -8,8 +8,9 @@ use http::header::{ALLOW, LOCATION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::Content;
+use super::content::Content;
 use super::deliver;
+use super::edged::Edged;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use crate::base::facts::Target;
@@ -69,6 +70,7 @@ pub(super) fn resolve<'a>(
         let fields = cors::preflight(policy, head)?;
         return Ok(Resolution::Answer(answer(received, resolved, StatusCode::NO_CONTENT, fields)));
     }
+    resolved.edged = route.edge.is_some().then(|| Edged::of(head));
     let forwarded = auth::forwarded(route.auth.as_ref(), asked);
     resolved.forwarded = match cache::forwarded(route.cache.as_deref(), &head.method, forwarded) {
         Cow::Borrowed(_) => None,

@@ -32,6 +32,8 @@ mod bodies;
 mod caching;
 /// `portcullis check`, and what a gateway says that cannot start.
 mod check;
+/// Responses that are compressed.
+mod compression;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
 /// Pages of other origins.

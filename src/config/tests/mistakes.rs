@@ -284,7 +284,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),
     ("[upstreams.u]", "balance = 'ewma'", "\"p2c\""),
     ("[upstreams.u]", "servers = ['srv+http://a']", "by host and port"),
-    ("[routes.r]", "compress = true", "as they come"),
     ("[upstreams.u]", "health.path = '/'", "probed"),
     ("[upstreams.u]", "breaker = {}", "share of requests"),
     ("[upstreams.u]", "retry = 1", "twice"),
