@@ -9,6 +9,7 @@ use super::cache::{self, Cache};
 use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
+use super::header_rules::{self, HeaderRules};
 use super::reader::Section;
 use super::tunnel::{self, Tunnel};
 use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
@@ -36,6 +37,10 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Which pages of other origins may call it; `None`: its upstream says so.
     pub cors: Option<Cors>,
+    /// Fields that its requests are given or lose on their way to the upstream.
+    pub request_headers: HeaderRules,
+    /// Fields that its responses are given or lose, whoever made them.
+    pub response_headers: HeaderRules,
     /// Which responses are compressed; `None`: none.
     pub compress: Option<Compress>,
     /// What bounds gRPC calls; `None`: what bounds every request.
@@ -106,6 +111,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         cors: route.optional("cors", cors::read),
+        request_headers: route.section("request_headers", header_rules::read),
+        response_headers: route.section("response_headers", header_rules::read),
         compress: compress::read(route),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::header_rules::{self, HeaderRules};
 use super::reader::Section;
 use super::tls::{self, Tls};
 use super::value::{
@@ -39,6 +40,10 @@ pub struct Server {
     pub cache_debuggers: Vec<IpNet>,
     /// Whether responses name the functions that judged their requests without the store.
     pub degraded_header: bool,
+    /// Fields that all requests are given or lose on their way to an upstream.
+    pub request_headers: HeaderRules,
+    /// Fields that all responses are given or lose, whoever made them.
+    pub response_headers: HeaderRules,
     /// `[server.limits]`
     pub limits: ClientLimits,
     /// `[server.tls]`; nothing where all is in clear.
@@ -119,6 +124,8 @@ impl Default for Server {
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             degraded_header: false,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
             limits: ClientLimits::default(),
             tls: None,
         }
@@ -160,6 +167,8 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         degraded_header: server.or("degraded_header", default.degraded_header, flag),
+        request_headers: server.section("request_headers", header_rules::read),
+        response_headers: server.section("response_headers", header_rules::read),
         limits: server.section("limits", read_limits),
         tls: server.optional("tls", tls::read).map(Box::new),
     }

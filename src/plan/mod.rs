@@ -5,6 +5,7 @@
 mod access;
 mod check;
 mod edge;
+mod header_rules;
 mod loose;
 mod route;
 mod route_edge;
@@ -136,6 +137,8 @@ impl Plan {
         let routes = compile_routes(&config, &verifiers, &mut problems);
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
+        let owned = owned_headers(&config, &verifiers);
+        header_rules::check(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
         check::tls(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
@@ -144,7 +147,6 @@ impl Plan {
             return Err(problems);
         }
         let limits = &config.server.limits;
-        let owned = owned_headers(&config, &verifiers);
         Ok(Self {
             warnings: warn::warnings(&config, tls.as_ref()),
             tls: tls.map(Arc::new),
@@ -229,7 +231,7 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
-            edge: RouteEdge::compile(written),
+            edge: RouteEdge::compile(&config.server, written),
             upstream,
             invalidates,
             written: written.clone(),

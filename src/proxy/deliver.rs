@@ -15,6 +15,7 @@ use super::request::{Received, Request, Resolved};
 use super::upgrade;
 use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
+use crate::forwarding::rules;
 use crate::limit::Quota;
 use crate::{cache, cors};
 
@@ -119,13 +120,22 @@ pub(super) fn stamp_degraded(headers: &mut HeaderMap, degraded: Degraded, receiv
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.
 fn finish(headers: &mut HeaderMap, received: &Received, resolved: &Resolved) {
     let plan = received.plan();
+    let route = resolved.route(plan);
+    match route {
+        Some(route) => {
+            if let Some(edge) = &route.edge {
+                edge.responses.apply(headers);
+            }
+        }
+        None => rules::apply(&plan.config.server.response_headers, headers),
+    }
     headers.insert(X_REQUEST_ID, received.ids.request.clone());
     if let Some(hsts) = &plan.edge.hsts
         && received.connection.encryption().is_some()
     {
         headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
-    if let Some(policy) = resolved.route(plan).and_then(|route| route.written.cors.as_ref()) {
+    if let Some(policy) = route.and_then(|route| route.written.cors.as_ref()) {
         cors::stamp(policy, resolved.origin.as_ref(), headers);
     }
 }

@@ -184,7 +184,11 @@ impl<'a> Outline<'a> {
         let claims = caller.iter().flat_map(|identity| &identity.headers);
         let added = claims.chain(&self.added).cloned();
         let policy = &self.request.plan().headers;
-        fields::outgoing(policy, incoming, between, &received.ids, added)
+        let mut head = fields::outgoing(policy, incoming, between, &received.ids, added);
+        if let Some(edge) = &self.request.route.edge {
+            edge.requests.apply(head.headers_mut());
+        }
+        head
     }
 }
 

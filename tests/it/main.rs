@@ -54,6 +54,8 @@ mod forwarding;
 mod framing;
 /// gRPC: metadata, statuses, bounds and deadlines of calls.
 mod grpc;
+/// Rules for fields.
+mod header_rules;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
 /// HTTP/2 to upstreams.
