@@ -4,3 +4,4 @@ pub mod client;
 pub mod fields;
 pub mod rules;
 mod trace;
+pub mod via;

@@ -384,3 +384,21 @@ fn rules_for_fields_touch_nothing_of_the_gateways_own() {
     let expected = ["server.request_headers.set", "server.response_headers.remove"];
     assert_eq!(problems(&format!("{server}{route}")), expected);
 }
+
+#[test]
+fn rewrites_and_answers_must_fit_their_route() {
+    check("rewrite = { strip_prefix = '/r' }", &[]);
+    check("rewrite = { strip_prefix = '/x' }", &["routes.r.rewrite.strip_prefix"]);
+    check("rewrite = { replace = '/v2/{rest}', host = 'a:80' }", &[]);
+    check("rewrite = { replace = '/v2/{id}' }", &["routes.r.rewrite.replace"]);
+    check("rewrite = { host = 'a b' }", &["routes.r.rewrite.host"]);
+    check("respond = { status = 308, location = 'https://a/{rest}' }", &[]);
+    let location = ["routes.r.respond.location"];
+    check("respond = { status = 308, location = 'https://a{rest}' }", &location);
+    check("deadline_header = 'x-left'", &["routes.r.deadline_header"]);
+    check("deadline = '1s'\ndeadline_header = 'x-left'", &[]);
+    check("deadline = '1s'\ndeadline_header = 'X_User_Id'", &["routes.r.deadline_header"]);
+    assert_eq!(problems("[routes.r]\npath = '/'\nrespond = { status = 204 }"), [""; 0]);
+    let named = "[routes.r]\npath = '/'\nupstream = 'shp'\nrespond = { status = 204 }";
+    assert_eq!(problems(named), ["routes.r.upstream"]);
+}

@@ -1,10 +1,11 @@
-//! What a route does to responses on their way beyond passing them on.
+//! What a route does to requests and responses on their way beyond passing them on.
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
 };
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::content::{Content, Encoded};
 use super::edged::Edged;
@@ -14,6 +15,32 @@ use crate::cache;
 use crate::config::Compress;
 use crate::encode::{self, Encodable, Encoding};
 use crate::plan::RouteEdge;
+
+/// What the path has lost: upstreams that make links of their own put it before them.
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// Does to a request what its route says, before it leaves for the upstream.
+pub(super) fn prepare(request: &Request<'_>, edge: &RouteEdge, head: &mut http::Request<()>) {
+    if let Some(target) = request.resolved.edged.as_ref().and_then(|it| it.rewritten.as_ref()) {
+        *head.uri_mut() = http::Uri::from(target.path_and_query.clone());
+        head.headers_mut().insert(HOST, target.authority.to_header());
+    }
+    let headers = head.headers_mut();
+    if let Some(prefix) = edge.rewrite.as_ref().and_then(|rewrite| rewrite.prefix.as_ref()) {
+        headers.insert(X_FORWARDED_PREFIX, prefix.clone());
+    }
+    edge.requests.apply(headers);
+    if let Some(via) = &edge.via {
+        via.stamp(request.received.version, headers);
+    }
+    let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
+    if let (Some(name), Some(at)) = (&edge.deadline_header, deadline) {
+        let left = at.saturating_duration_since(Instant::now()).as_millis();
+        // Zero would be none to some.
+        let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+        headers.insert(name, HeaderValue::from(left));
+    }
+}
 
 /// Does to a response what its route says, as the last of all.
 pub(super) fn apply(

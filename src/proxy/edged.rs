@@ -1,10 +1,15 @@
 //! What one request says of the things that only some routes look at.
 
 use http::HeaderMap;
-use http::header::IF_NONE_MATCH;
+use http::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use http::request::Parts;
+use tokio::time::Instant;
 
+use super::rejection::Rejection;
+use crate::base::facts::Target;
 use crate::encode::{Asked, Coding};
+use crate::guard::Malformed;
+use crate::plan::RouteEdge;
 
 /// What is known of a request beside what every request has.
 #[derive(Debug)]
@@ -14,13 +19,44 @@ pub(super) struct Edged {
     pub(super) conditions: HeaderMap,
     /// The coding that its response has.
     pub(super) coding: Option<Coding>,
+    /// What the upstream is asked for, where that is something else. Whatever is decided here is
+    /// decided by what the client asked for.
+    pub(super) rewritten: Option<Target>,
+    /// When its response must have begun.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Edged {
-    /// What this request's head says.
-    pub(super) fn of(head: &Parts) -> Box<Self> {
+    /// What this request's head says. `target` is what would be sent on.
+    ///
+    /// # Errors
+    /// It may not pass the route.
+    pub(super) fn of(
+        edge: &RouteEdge,
+        head: &Parts,
+        target: &Target,
+        started: Instant,
+    ) -> Result<Box<Self>, Rejection> {
+        if edge.via.as_ref().is_some_and(|via| via.has_passed(&head.headers)) {
+            return Err(Rejection::Loop);
+        }
+        if edge.body_bytes.is_some_and(|most| announced(head) > most) {
+            return Err(Malformed::BodyTooLarge.into());
+        }
+        let rewritten = edge.rewrite.as_ref().map(|rewrite| rewrite.apply(target));
         let tags = head.headers.get_all(IF_NONE_MATCH).iter();
-        let conditions = tags.map(|value| (IF_NONE_MATCH, value.clone())).collect();
-        Box::new(Self { asked: Asked::of(head), conditions, coding: None })
+        Ok(Box::new(Self {
+            asked: Asked::of(head),
+            conditions: tags.map(|value| (IF_NONE_MATCH, value.clone())).collect(),
+            coding: None,
+            rewritten: rewritten.transpose().map_err(Malformed::Path)?,
+            deadline: edge.deadline.map(|deadline| started + deadline),
+        }))
     }
+}
+
+/// The length of the body, as far as the head says it; it has been found to be a number.
+fn announced(head: &Parts) -> u64 {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }

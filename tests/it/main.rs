@@ -109,6 +109,10 @@ mod reload;
 mod responses;
 /// Revocations on their way to every node, and what a node does with them while Redis is away.
 mod revocation_push;
+/// What upstreams are asked for in place of what clients asked for.
+mod rewrites;
+/// What one route allows a request.
+mod route_bounds;
 /// Cache and limits in a Redis of their own.
 mod separate_stores;
 /// The application's own sessions, attached to requests.
@@ -125,3 +129,5 @@ mod tunnels;
 mod two_servers;
 /// TLS towards upstreams: whom the gateway believes, and who it says it is.
 mod upstream_tls;
+/// `Via`, and requests that go round in a circle.
+mod via;
