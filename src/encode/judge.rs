@@ -81,7 +81,7 @@ pub fn encodable(
 fn is_settled(status: StatusCode, fields: &HeaderMap) -> bool {
     let is_coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
     status.is_informational()
-        || matches!(status.as_u16(), 204 | 205 | 206)
+        || matches!(status.as_u16(), 204..=206)
         || fields.get_all(CONTENT_ENCODING).iter().any(is_coded)
         || fields.contains_key(CONTENT_RANGE)
         || DIGESTS.iter().any(|name| fields.contains_key(*name))
