@@ -13,7 +13,7 @@ use super::request::Request;
 use crate::base::http::fields::vary_on;
 use crate::cache;
 use crate::config::Compress;
-use crate::encode::{self, Encodable, Encoding};
+use crate::encode::{self, Asked, Encodable, Encoding};
 use crate::plan::RouteEdge;
 
 /// What the path has lost: upstreams that make links of their own put it before them.
@@ -48,9 +48,12 @@ pub(super) fn apply(
     edge: &RouteEdge,
     response: Response<Content>,
 ) -> Response<Content> {
-    match (&edge.compress, &request.resolved.edged) {
-        (Some(policy), Some(edged)) => compressed(request, policy, edged, response),
-        _ => response,
+    let (Some(policy), Some(edged)) = (&edge.compress, &request.resolved.edged) else {
+        return response;
+    };
+    match edged.asked {
+        Some(asked) => compressed(request, policy, (edged, asked), response),
+        None => response,
     }
 }
 
@@ -58,7 +61,7 @@ pub(super) fn apply(
 fn compressed(
     request: &Request<'_>,
     policy: &Compress,
-    edged: &Edged,
+    (edged, asked): (&Edged, Asked),
     response: Response<Content>,
 ) -> Response<Content> {
     let (mut head, content) = response.into_parts();
@@ -66,7 +69,7 @@ fn compressed(
     let announced = announced.and_then(|length| length.parse().ok());
     // What answers a HEAD has the length of what it stands for.
     let length = announced.or_else(|| content.size_hint().exact());
-    let asked = (edged.asked, edged.asked.has_credentials || says_who_calls(request));
+    let asked = (asked, asked.has_credentials || says_who_calls(request));
     let encodable = if content.is_plain() {
         encode::encodable(policy, asked, &head, length)
     } else {

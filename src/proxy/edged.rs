@@ -14,8 +14,9 @@ use crate::plan::RouteEdge;
 /// What is known of a request beside what every request has.
 #[derive(Debug)]
 pub(super) struct Edged {
-    pub(super) asked: Asked,
-    /// Its `If-None-Match`.
+    /// What it says of codings, where the route has any.
+    pub(super) asked: Option<Asked>,
+    /// Its `If-None-Match`, if that is so.
     pub(super) conditions: HeaderMap,
     /// The coding that its response has.
     pub(super) coding: Option<Coding>,
@@ -44,9 +45,10 @@ impl Edged {
             return Err(Malformed::BodyTooLarge.into());
         }
         let rewritten = edge.rewrite.as_ref().map(|rewrite| rewrite.apply(target));
-        let tags = head.headers.get_all(IF_NONE_MATCH).iter();
+        let asked = edge.compress.as_ref().map(|_| Asked::of(head));
+        let tags = head.headers.get_all(IF_NONE_MATCH).iter().filter(|_| asked.is_some());
         Ok(Box::new(Self {
-            asked: Asked::of(head),
+            asked,
             conditions: tags.map(|value| (IF_NONE_MATCH, value.clone())).collect(),
             coding: None,
             rewritten: rewritten.transpose().map_err(Malformed::Path)?,
