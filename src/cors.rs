@@ -5,11 +5,12 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::base::http::fields::vary_on;
 use crate::config::{Cors, Origins};
 
 /// The page is none of those that may call the route.
@@ -61,10 +62,7 @@ pub fn stamp(policy: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMa
     headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
     headers.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
     // Also without an `Origin`: a cache on the way must not give that response to a page.
-    let mut lines = headers.get_all(VARY).iter();
-    if !lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_origin)) {
-        headers.append(VARY, HeaderValue::from_static("origin"));
-    }
+    vary_on(headers, &ORIGIN);
     let Some(origin) = origin.filter(|origin| policy.origins.cover(origin)) else { return };
     let named = match policy.origins {
         Origins::All => HeaderValue::from_static("*"),
@@ -77,9 +75,4 @@ pub fn stamp(policy: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMa
     if !policy.expose.is_empty() {
         headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, policy.expose.clone());
     }
-}
-
-/// Whether a member of `Vary` covers `Origin`.
-fn is_origin(member: &[u8]) -> bool {
-    matches!(member.trim_ascii(), b"*") || member.trim_ascii().eq_ignore_ascii_case(b"origin")
 }

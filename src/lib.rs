@@ -20,6 +20,7 @@
 //! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
 //! | 3 | `tls` | certificates for clients, by name |
 //! | 3 | `background` | work that no request waits for |
+//! | 3 | `encode` | responses that are compressed |
 //! | 3 | `capture` | bodies that stream while a copy is kept |
 //! | 2 | `observe` | metrics and logs |
 //! | 1 | `config` | configuration as written |
@@ -62,6 +63,7 @@ pub mod upstream;
 
 pub mod background;
 pub mod capture;
+pub mod encode;
 pub mod net;
 pub mod store;
 pub mod tls;

@@ -58,4 +58,5 @@ pub use revalidate::{Freshened, HeadUpdate, conditions, confirms, freshened, hea
 pub use status::{CacheStatus, Forward, append_status};
 pub use storing::{RequestContext, Storable, WhyNot, outdates, storable};
 pub use tags::{is_group, is_tag, strip_tags};
+pub use validator::client_has;
 pub use variant::{variant_name, vary_line, vary_lines, vary_set};

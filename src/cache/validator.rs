@@ -57,7 +57,8 @@ impl<'a> Tag<'a> {
 /// Whether a request's conditions say that the client holds this response (RFC 9110 §13.2.2).
 /// If-None-Match decides alone wherever it is present, readable or not. Without Last-Modified, a
 /// response is as old as its Date (RFC 9111 §4.3.2).
-pub(super) fn client_has(stored: &HeaderMap, request: &HeaderMap, now_s: u64) -> bool {
+#[must_use]
+pub fn client_has(stored: &HeaderMap, request: &HeaderMap, now_s: u64) -> bool {
     if request.contains_key(IF_NONE_MATCH) {
         let tag = Tag::of(stored);
         return request.get_all(IF_NONE_MATCH).iter().any(|line| names(line.as_bytes(), tag));

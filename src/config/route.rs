@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::HeaderName;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
+use super::header_rules::{self, HeaderRules};
 use super::reader::Section;
+use super::rewrite::{self, Respond, Rewrite};
 use super::tunnel::{self, Tunnel};
-use super::value::{Mistake, Read, duration, echo, field_name, flag, method, text};
+use super::value::{
+    GIB, Mistake, Read, duration, echo, field_name, flag, header_name, method, size, string, text,
+};
 
 /// `[routes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,22 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Which pages of other origins may call it; `None`: its upstream says so.
     pub cors: Option<Cors>,
+    /// What the upstream is asked for in place of what the client asked for.
+    pub rewrite: Option<Rewrite>,
+    /// What is answered without an upstream, before anybody has to be admitted.
+    pub respond: Option<Respond>,
+    /// Largest request body, in bytes; `None`: `server.limits.body_bytes`.
+    pub body_bytes: Option<u64>,
+    /// From the request's head to that of its response; `None`: the upstream's timeouts alone.
+    pub deadline: Option<Duration>,
+    /// The field that tells the upstream how many milliseconds are left of `deadline`.
+    pub deadline_header: Option<HeaderName>,
+    /// Fields that its requests are given or lose on their way to the upstream.
+    pub request_headers: HeaderRules,
+    /// Fields that its responses are given or lose, whoever made them.
+    pub response_headers: HeaderRules,
+    /// Which responses are compressed; `None`: none.
+    pub compress: Option<Compress>,
     /// What bounds gRPC calls; `None`: what bounds every request.
     pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
@@ -66,16 +88,12 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 12] = [
+const PLANNED: [(&str, &str); 8] = [
     ("split", "the upstream would get every request"),
     ("sticky", "callers would not stay with one upstream"),
     ("ramp", "the upstream would get every request"),
     ("rollback", "a bad version would keep its share of requests"),
     ("mirror", "no request would be sent twice"),
-    ("deadline", "only the upstream's timeouts would hold"),
-    ("body_bytes", "server.limits.body_bytes would be the only bound"),
-    ("rewrite", "paths would be forwarded as they come"),
-    ("compress", "responses would pass as they come"),
     ("subject", "nothing would be sent over NATS"),
     ("deliver", "the caller would wait for the upstream"),
     ("idempotency", "no Idempotency-Key would be looked at"),
@@ -87,8 +105,9 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         route.not_built(key, without);
     }
     let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_names(value)?, optional: false });
-    // With a split, the upstream is in there: one mistake is not reported twice.
-    let upstream = if route.has("split") {
+    // With a split, the upstream is in there: one mistake is not reported twice. Who answers by
+    // itself needs none.
+    let upstream = if route.has("split") || route.has("respond") {
         route.get("upstream", text)
     } else {
         route.need("upstream", "\"NAME\", one of [upstreams]", text)
@@ -104,6 +123,16 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
         cors: route.optional("cors", cors::read),
+        rewrite: route.optional("rewrite", rewrite::read_rewrite),
+        respond: route.optional("respond", rewrite::read_respond),
+        body_bytes: route.get("body_bytes", size(1..=1024 * GIB)),
+        deadline: route.get("deadline", duration),
+        deadline_header: route.get("deadline_header", |value| {
+            header_name(string(value, "the name of a header in quotes")?)
+        }),
+        request_headers: route.section("request_headers", header_rules::read),
+        response_headers: route.section("response_headers", header_rules::read),
+        compress: compress::read(route),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::header_rules::{self, HeaderRules};
 use super::reader::Section;
 use super::tls::{self, Tls};
 use super::value::{
@@ -39,6 +40,12 @@ pub struct Server {
     pub cache_debuggers: Vec<IpNet>,
     /// Whether responses name the functions that judged their requests without the store.
     pub degraded_header: bool,
+    /// The name under which upstreams are told of the gateway (`Via`); `None`: they are not.
+    pub via: Option<String>,
+    /// Fields that all requests are given or lose on their way to an upstream.
+    pub request_headers: HeaderRules,
+    /// Fields that all responses are given or lose, whoever made them.
+    pub response_headers: HeaderRules,
     /// `[server.limits]`
     pub limits: ClientLimits,
     /// `[server.tls]`; nothing where all is in clear.
@@ -100,6 +107,8 @@ pub struct ClientLimits {
     pub streams: u32,
     /// Interim responses (1xx) of an upstream that an HTTP/1.1 client gets for one request.
     pub interim_responses: usize,
+    /// Responses that are compressed at a time.
+    pub compressions: usize,
     /// True keeps `%2F` in paths; otherwise it is refused.
     pub encoded_slash: bool,
 }
@@ -117,6 +126,9 @@ impl Default for Server {
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
             degraded_header: false,
+            via: None,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
             limits: ClientLimits::default(),
             tls: None,
         }
@@ -137,6 +149,7 @@ impl Default for ClientLimits {
             connections_per_address: 512,
             streams: 128,
             interim_responses: 8,
+            compressions: 256,
             encoded_slash: false,
         }
     }
@@ -157,9 +170,23 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
         degraded_header: server.or("degraded_header", default.degraded_header, flag),
+        via: server.get("via", pseudonym),
+        request_headers: server.section("request_headers", header_rules::read),
+        response_headers: server.section("response_headers", header_rules::read),
         limits: server.section("limits", read_limits),
         tls: server.optional("tls", tls::read).map(Box::new),
     }
+}
+
+/// A name that stands for a host in `Via` (RFC 9110 §7.6.3).
+fn pseudonym(value: &DeValue<'_>) -> Read<String> {
+    let text = string(value, "a name in quotes, such as \"edge\"")?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_token) {
+        let what = format!("{} cannot be the name of a gateway", echo(text));
+        return Err(Mistake::new(what, "write one word, such as \"edge\""));
+    }
+    Ok(text.to_owned())
 }
 
 /// Shorter ones would park connections that are in use; longer than an hour is a mistake.
@@ -212,6 +239,7 @@ fn read_limits(limits: &mut Section<'_>) -> ClientLimits {
             default.interim_responses,
             count(0..=1000),
         ),
+        compressions: limits.or("compressions", default.compressions, count(0..=1_000_000)),
         encoded_slash: limits.or("encoded_slash", default.encoded_slash, flag),
     }
 }

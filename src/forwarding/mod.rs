@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod fields;
+pub mod rules;
 mod trace;
+pub mod via;

@@ -84,6 +84,9 @@ pub struct Line<'a> {
     pub degraded: &'a [&'static str],
     /// Body bytes sent.
     pub bytes: u64,
+    /// The coding in which the gateway sent them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<&'static str>,
     /// Bytes that came through a tunnel from its client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub received: Option<u64>,

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::care::{self, CareNow};
+use super::compressed::Compressed;
 use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -100,6 +101,7 @@ pub(super) struct Live {
     /// Requests that have begun, and those that have ended.
     requests: Counters<2>,
     pub(super) tunnels: TunnelMeter,
+    pub(super) compressed: Compressed,
     now: Mutex<Now>,
 }
 
@@ -200,6 +202,7 @@ impl Collector for Live {
         encode_upstreams(&now.upstreams, &mut encoder)?;
         care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
+        self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }
 }

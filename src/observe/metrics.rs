@@ -271,6 +271,11 @@ impl Metrics {
         &self.live.tunnels
     }
 
+    /// So many bytes of content became so many in this coding.
+    pub fn compressed(&self, coding: &'static str, bytes: (u64, u64)) {
+        self.live.compressed.add(coding, bytes);
+    }
+
     /// A request has begun.
     pub fn request_began(&self) {
         self.live.begin();

@@ -7,6 +7,7 @@ pub const AUDIT: &str = "audit";
 pub mod access;
 mod cached;
 mod care;
+mod compressed;
 mod counter;
 mod exposition;
 mod histogram;

@@ -5,8 +5,11 @@
 mod access;
 mod check;
 mod edge;
+mod header_rules;
 mod loose;
+mod respond;
 mod route;
+mod route_edge;
 mod upstream_tls;
 mod warn;
 
@@ -18,9 +21,12 @@ use http::Method;
 use rustls::ClientConfig;
 
 pub use self::edge::Edge;
+pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
+pub use self::route_edge::RouteEdge;
 
 use self::access::Verifiers;
+use self::route::NO_UPSTREAM;
 use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::base::facts::Target;
@@ -134,6 +140,9 @@ impl Plan {
         let routes = compile_routes(&config, &verifiers, &mut problems);
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
+        let owned = owned_headers(&config, &verifiers);
+        header_rules::check(&config, &owned, &mut problems);
+        route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
         check::tls(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
@@ -142,7 +151,6 @@ impl Plan {
             return Err(problems);
         }
         let limits = &config.server.limits;
-        let owned = owned_headers(&config, &verifiers);
         Ok(Self {
             warnings: warn::warnings(&config, tls.as_ref()),
             tls: tls.map(Arc::new),
@@ -153,7 +161,7 @@ impl Plan {
             },
             guard: guard::Policy {
                 headers_max: limits.headers,
-                body_bytes_max: limits.body_bytes,
+                body_bytes_max: route_edge::body_bytes_max(&config),
                 encoded_slash: limits.encoded_slash,
             },
             headers: fields::Policy { owned },
@@ -201,7 +209,10 @@ fn compile_routes(
         let at = |key: &str| format!("{path}.{key}");
         let reading = config.upstreams.get(&written.upstream).map(|upstream| upstream.paths);
         let matcher = compile_matcher(written, reading.unwrap_or_default(), at, problems);
-        let upstream = config.upstreams.keys().position(|upstream| *upstream == written.upstream);
+        let mut upstream = config.upstreams.keys().position(|it| *it == written.upstream);
+        if written.respond.is_some() && written.upstream.is_empty() {
+            upstream = Some(NO_UPSTREAM);
+        }
         if upstream.is_none() && !written.upstream.is_empty() {
             let known = check::names(config.upstreams.keys(), "[upstreams.NAME]");
             let what = format!("no upstream is named {:?}", written.upstream);
@@ -215,6 +226,9 @@ fn compile_routes(
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
         check::upgrade(config, written, at, problems);
+        let edge = matcher
+            .as_ref()
+            .and_then(|matcher| RouteEdge::compile(config, (written, matcher), at, problems));
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -227,6 +241,7 @@ fn compile_routes(
                 .cache
                 .as_ref()
                 .map(|cache| Arc::new(compile_cache(cache, &config.store))),
+            edge,
             upstream,
             invalidates,
             written: written.clone(),

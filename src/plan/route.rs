@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use super::route_edge::RouteEdge;
 use crate::{auth, config, limit, session};
+
+/// The index of no upstream: nothing is ever sent there.
+pub(super) const NO_UPSTREAM: usize = usize::MAX;
 
 /// What is done with the requests of one route.
 #[derive(Debug)]
@@ -19,7 +23,9 @@ pub struct Route {
     pub session: Option<session::Policy>,
     /// Whether responses are kept.
     pub cache: Option<Arc<config::Cache>>,
-    /// Index of the upstream.
+    /// What is done to its messages on their way beyond that; nothing on most routes.
+    pub edge: Option<Box<RouteEdge>>,
+    /// Index of the upstream; [`NO_UPSTREAM`] where the route answers by itself.
     pub upstream: usize,
     /// What a successful unsafe request makes stale, beside its own URI.
     pub invalidates: Vec<Scope>,

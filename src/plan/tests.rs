@@ -369,3 +369,52 @@ fn a_tunnel_needs_an_upstream_of_http1() {
         assert_eq!(problems(&text), expected, "{protocol}");
     }
 }
+
+#[test]
+fn rules_for_fields_touch_nothing_of_the_gateways_own() {
+    for (rule, key) in [
+        ("request_headers = { set = { X-Forwarded-For = '1' } }", "request_headers.set"),
+        ("request_headers = { remove = ['host'] }", "request_headers.remove"),
+        // Claims and the session, as some upstreams read them.
+        ("request_headers = { add = { X_User_Id = '1' } }", "request_headers.add"),
+        ("request_headers.remove = ['X-Session']", "request_headers.remove"),
+        ("response_headers = { set = { Content-Length = '1' } }", "response_headers.set"),
+        ("response_headers = { remove = ['X-Request-Id'] }", "response_headers.remove"),
+        ("response_headers = { add = { Content-Encoding = 'x' } }", "response_headers.add"),
+        (
+            "cors = { origins = ['*'] }\n\
+             response_headers = { set = { Access-Control-Allow-Origin = '*' } }",
+            "response_headers.set",
+        ),
+    ] {
+        check(rule, &[&format!("routes.r.{key}")]);
+    }
+    check(
+        "request_headers = { set = { Authorization = 'x' }, remove = ['cookie'] }\n\
+         response_headers = { set = { Access-Control-Allow-Origin = '*', X-User-Id = 'x' } }",
+        &[],
+    );
+    let route = "[routes.r]\nupstream = 'shop'\npath = '/'\n";
+    let server = "[server.request_headers]\nset = { Via = '1.1 x' }\n\
+                  [server.response_headers]\nremove = ['connection']\n";
+    let expected = ["server.request_headers.set", "server.response_headers.remove"];
+    assert_eq!(problems(&format!("{server}{route}")), expected);
+}
+
+#[test]
+fn rewrites_and_answers_must_fit_their_route() {
+    check("rewrite = { strip_prefix = '/r' }", &[]);
+    check("rewrite = { strip_prefix = '/x' }", &["routes.r.rewrite.strip_prefix"]);
+    check("rewrite = { replace = '/v2/{rest}', host = 'a:80' }", &[]);
+    check("rewrite = { replace = '/v2/{id}' }", &["routes.r.rewrite.replace"]);
+    check("rewrite = { host = 'a b' }", &["routes.r.rewrite.host"]);
+    check("respond = { status = 308, location = 'https://a/{rest}' }", &[]);
+    let location = ["routes.r.respond.location"];
+    check("respond = { status = 308, location = 'https://a{rest}' }", &location);
+    check("deadline_header = 'x-left'", &["routes.r.deadline_header"]);
+    check("deadline = '1s'\ndeadline_header = 'x-left'", &[]);
+    check("deadline = '1s'\ndeadline_header = 'X_User_Id'", &["routes.r.deadline_header"]);
+    assert_eq!(problems("[routes.r]\npath = '/'\nrespond = { status = 204 }"), [""; 0]);
+    let named = "[routes.r]\npath = '/'\nupstream = 'shp'\nrespond = { status = 204 }";
+    assert_eq!(problems(named), ["routes.r.upstream"]);
+}

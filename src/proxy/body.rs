@@ -3,84 +3,22 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 
+use super::content::{Content, Fault};
 use super::events::{self, Events, Next};
 use super::grpc::{Call, Cut};
 use super::rejection::Bound;
 use super::transaction::Transaction;
-use super::tunnel::{Opened, Tunnel};
+use super::tunnel::Tunnel;
 use super::why::key_of;
 use crate::base::grpc;
-use crate::caching::{self, BodyFault, CacheBody};
-use crate::capture::{BodyReader, CutOff};
-use crate::tunnel::End;
-use crate::upstream::{Download, DownloadFault};
-
-/// What a response consists of, before its record is attached.
-#[derive(Debug)]
-pub(super) enum Content {
-    /// Bytes at hand: a cached or a made response.
-    Bytes(Bytes),
-    /// Bytes as they come from the upstream.
-    Download(Box<Download>),
-    /// The answer to a gRPC call, which always ends with a status.
-    Call(Box<Call>),
-    /// The same, without an end of its own.
-    Events(Box<Events>),
-    /// A body of which a copy is kept, or that others read along.
-    Shared(Box<BodyReader>),
-    /// What the cache puts together.
-    Parts(Box<caching::Parts>),
-    /// None: the connection has changed to WebSocket, and this is its upstream end.
-    Switched(Box<Opened>),
-}
-
-/// Why a response body ended early. The client sees a cut-off message, never a clean end.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The upstream's body did.
-    #[error(transparent)]
-    Download(#[from] DownloadFault),
-    /// What the cache put together did.
-    #[error(transparent)]
-    Cached(#[from] BodyFault),
-    /// A body that is captured, or that another request fetches, did.
-    #[error(transparent)]
-    Shared(#[from] CutOff),
-    /// A stream of events was ended by others.
-    #[error("the stream of events was ended: {}", .0.word())]
-    Ended(End),
-}
-
-impl From<CacheBody> for Content {
-    fn from(body: CacheBody) -> Self {
-        match body {
-            CacheBody::Bytes(bytes) => Self::Bytes(bytes),
-            CacheBody::Shared(reader) => Self::Shared(reader),
-            CacheBody::Parts(parts) => Self::Parts(parts),
-            CacheBody::Download(download) => Self::Download(download),
-        }
-    }
-}
-
-impl Content {
-    pub(super) fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Download(download) => http_body::Body::is_end_stream(&**download),
-            Self::Call(call) => call.is_over(),
-            Self::Events(events) => events.is_end_stream(),
-            Self::Shared(reader) => reader.is_over(),
-            Self::Parts(parts) => parts.is_over(),
-            Self::Switched(_) => true,
-        }
-    }
-}
+use crate::caching::BodyFault;
+use crate::upstream::DownloadFault;
 
 /// A response body.
 #[derive(Debug)]
@@ -99,6 +37,11 @@ impl Body {
         transaction.record.note_status(response.status().as_u16());
         if transaction.received.is_grpc || matches!(response.body(), Content::Call(_)) {
             transaction.record.note_grpc_status(grpc::status(response.headers()));
+        }
+        if let (Content::Encoded(encoded), Some(edged)) =
+            (response.body(), &mut transaction.resolved.edged)
+        {
+            edged.coding = Some(encoded.coding());
         }
         // Nobody asks for the body of a response that has none.
         if response.body().is_end_stream() {
@@ -144,6 +87,7 @@ impl Body {
             }
             Fault::Shared(_) | Fault::Cached(BodyFault::Shared(_)) => ("shared_cut_off", None),
             Fault::Cached(BodyFault::Lost) => ("cache_chunk_lost", None),
+            Fault::Encoding(_) => ("compression_failed", None),
             Fault::Ended(end) => (events::reason(*end), None),
         };
         record.note_cut_off(reason, fault.to_string(), bound);
@@ -186,20 +130,14 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         let frame = match &mut this.content {
-            Content::Bytes(bytes) if bytes.is_empty() => None,
-            Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Download(download) => {
-                let frame = std::task::ready!(Pin::new(&mut **download).poll_frame(cx));
-                frame.map(|frame| frame.map_err(Fault::Download))
-            }
             Content::Call(call) => {
-                let frame = std::task::ready!(call.poll_frame(cx));
+                let frame = ready!(call.poll_frame(cx));
                 if let Some(transaction) = &mut this.transaction {
                     note_call(transaction, call);
                 }
                 frame.map(Ok)
             }
-            Content::Events(events) => match std::task::ready!(events.poll_next(cx)) {
+            Content::Events(events) => match ready!(events.poll_next(cx)) {
                 Next::Frame(frame) => frame.map(|frame| frame.map_err(Fault::Download)),
                 Next::CutOff(end) => Some(Err(Fault::Ended(end))),
                 Next::Over(end) => {
@@ -209,15 +147,15 @@ impl http_body::Body for Body {
                     None
                 }
             },
-            Content::Shared(reader) => {
-                let next = std::task::ready!(reader.poll_next(cx));
-                next.map(|next| next.map(Frame::data).map_err(Fault::Shared))
+            Content::Encoded(encoded) => {
+                let frame = encoded.poll_frame(cx);
+                if let Some(transaction) = &mut this.transaction {
+                    let metrics = &transaction.received.connection.gateway.observer.metrics;
+                    metrics.compressed(encoded.coding().name(), encoded.take_counts());
+                }
+                ready!(frame)
             }
-            Content::Parts(parts) => {
-                let next = std::task::ready!(parts.poll_next(cx));
-                next.map(|next| next.map(Frame::data).map_err(Fault::Cached))
-            }
-            Content::Switched(_) => None,
+            plain => ready!(plain.poll_plain(cx)),
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -245,19 +183,6 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Download(download) => download.size_hint(),
-            Content::Call(call) if call.is_over() => SizeHint::with_exact(0),
-            Content::Call(_) => SizeHint::default(),
-            Content::Events(events) => events.size_hint(),
-            Content::Shared(reader) => {
-                reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-            Content::Parts(parts) => {
-                parts.left().map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-            Content::Switched(_) => SizeHint::with_exact(0),
-        }
+        self.content.size_hint()
     }
 }

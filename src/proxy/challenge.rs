@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 
-use super::body::Content;
+use super::content::Content;
 use super::deliver;
 use super::request::{Received, Resolved};
 use crate::guard::{self, Inspected};

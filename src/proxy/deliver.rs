@@ -6,14 +6,16 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 
-use super::body::Content;
+use super::content::Content;
 use super::degraded::Degraded;
+use super::edge;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use super::upgrade;
 use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
+use crate::forwarding::rules;
 use crate::limit::Quota;
 use crate::{cache, cors};
 
@@ -65,6 +67,9 @@ pub(super) fn answer(
     }
     quota.stamp(headers, SystemTime::now());
     finish(headers, request.received, request.resolved);
+    if let Some(edge) = &request.route.edge {
+        response = edge::apply(request, edge, response);
+    }
     upgrade::stamp(response)
 }
 
@@ -115,13 +120,22 @@ pub(super) fn stamp_degraded(headers: &mut HeaderMap, degraded: Degraded, receiv
 /// What every response gets, whoever made it. Rules of the route for its responses belong here.
 fn finish(headers: &mut HeaderMap, received: &Received, resolved: &Resolved) {
     let plan = received.plan();
+    let route = resolved.route(plan);
+    match route {
+        Some(route) => {
+            if let Some(edge) = &route.edge {
+                edge.responses.apply(headers);
+            }
+        }
+        None => rules::apply(&plan.config.server.response_headers, headers),
+    }
     headers.insert(X_REQUEST_ID, received.ids.request.clone());
     if let Some(hsts) = &plan.edge.hsts
         && received.connection.encryption().is_some()
     {
         headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
-    if let Some(policy) = resolved.route(plan).and_then(|route| route.written.cors.as_ref()) {
+    if let Some(policy) = route.and_then(|route| route.written.cors.as_ref()) {
         cors::stamp(policy, resolved.origin.as_ref(), headers);
     }
 }

@@ -2,6 +2,7 @@
 //! body that waits to be asked for, and how long all of it takes.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use tokio::time::Instant;
 
-use super::body::Content;
 use super::connection::Snapshot;
+use super::content::Content;
+use super::edge;
 use super::grpc::{Call, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;
@@ -44,6 +46,8 @@ pub(super) struct Dispatch {
     gate: Option<Arc<Gate>>,
     /// How long a stream of events may pause.
     stream_timeout: Duration,
+    /// When the response must have begun.
+    deadline: Option<Instant>,
 }
 
 impl Dispatch {
@@ -69,6 +73,7 @@ impl Dispatch {
             interim: None,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
+            deadline: request.resolved.edged.as_ref().and_then(|edged| edged.deadline),
         }
     }
 
@@ -90,7 +95,7 @@ impl Dispatch {
         let sent_at = Instant::now();
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let sent = self.upstream().send(&self.sender, head, upload, on_interim);
-        let mut response = sent.await;
+        let mut response = in_time(std::pin::pin!(sent), self.deadline).await;
         *took = Some(sent_at.elapsed());
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
@@ -110,9 +115,25 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
-        let response = self.upstream().upgrade(&self.sender, head).await;
+        let opened = self.upstream().upgrade(&self.sender, head);
+        let response = in_time(std::pin::pin!(opened), self.deadline).await;
         *took = Some(sent_at.elapsed());
         response
+    }
+}
+
+/// What `sent` returns, unless the deadline comes first; dropping it cancels it then. Pinned by the
+/// caller, and the clock boxed: most requests have none, and should have no room for one.
+async fn in_time<T>(
+    sent: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    deadline: Option<Instant>,
+) -> Result<T, Failure> {
+    match deadline {
+        None => sent.await,
+        Some(at) => {
+            let bounded = Box::pin(tokio::time::timeout_at(at, sent));
+            bounded.await.unwrap_or(Err(Failure::Deadline))
+        }
     }
 }
 
@@ -185,7 +206,11 @@ impl<'a> Outline<'a> {
         let claims = caller.iter().flat_map(|identity| &identity.headers);
         let added = claims.chain(&self.added).cloned();
         let policy = &self.request.plan().headers;
-        fields::outgoing(policy, incoming, between, &received.ids, added)
+        let mut head = fields::outgoing(policy, incoming, between, &received.ids, added);
+        if let Some(edge) = &self.request.route.edge {
+            edge::prepare(&self.request, edge, &mut head);
+        }
+        head
     }
 }
 
@@ -212,7 +237,11 @@ impl<'a> Outbound<'a> {
         note_upgrade(request, head);
         // A streaming call may rest; over HTTP/1.1 there is none, whatever the content type says.
         let may_rest = received.version == Version::HTTP_2 && received.is_grpc;
-        let (mut upload, progress) = Upload::new(body, request.plan().upload, may_rest);
+        let mut limits = request.plan().upload;
+        if let Some(most) = request.route.edge.as_ref().and_then(|edge| edge.body_bytes) {
+            limits.bytes_max = most;
+        }
+        let (mut upload, progress) = Upload::new(body, limits, may_rest);
         let terms = Terms::of(request, &head.headers);
         if let Some(terms) = &terms {
             upload.bound_messages(terms.policy.message_bytes);

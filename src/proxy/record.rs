@@ -10,6 +10,7 @@ use super::request::{Received, Resolved};
 use super::why::Why;
 use crate::auth::Denied;
 use crate::base::facts::Caller;
+use crate::encode::Coding;
 use crate::limit::Exceeded;
 use crate::observe::RouteMeter;
 use crate::observe::access::Line;
@@ -255,6 +256,7 @@ impl Record {
             upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
             degraded: &self.degraded,
             bytes: self.bytes,
+            encoding: resolved.edged.as_ref().and_then(|it| it.coding).map(Coding::name),
             duration_ms: ms(duration),
             store_ms: self.store_time.map(ms),
             upstream_ms: self.upstream_time.map(ms),

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
+use super::edged::Edged;
 use crate::base::facts::{Caller, Client, Target};
 use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
@@ -72,6 +73,8 @@ pub(super) struct Resolved {
     pub(super) route: Option<usize>,
     /// The origin of the page that sends it, where the route looks at that.
     pub(super) origin: Option<HeaderValue>,
+    /// What else is known of it, where the route looks at more.
+    pub(super) edged: Option<Box<Edged>>,
 }
 
 impl Resolved {
@@ -79,7 +82,7 @@ impl Resolved {
     pub(super) fn new(connection: &Connection) -> Self {
         let client =
             Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
-        Self { client, target: None, forwarded: None, route: None, origin: None }
+        Self { client, target: None, forwarded: None, route: None, origin: None, edged: None }
     }
 
     /// The route, by the plan that the request keeps.

@@ -4,20 +4,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::Content;
+use super::content::Content;
 use super::deliver;
+use super::edged::Edged;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use crate::base::facts::Target;
+use crate::base::grpc::{self, GRPC_STATUS};
 use crate::config::Cors;
 use crate::forwarding::client;
-use crate::guard::{self, Inspected};
+use crate::guard::{self, Inspected, Malformed};
 use crate::limit::Exceeded;
-use crate::plan::{Plan, Route};
+use crate::plan::{Plan, Respond, Route};
 use crate::route::NoRoute;
 use crate::{auth, cache, cors};
 
@@ -74,6 +76,14 @@ pub(super) fn resolve<'a>(
         Cow::Borrowed(_) => None,
         Cow::Owned(target) => Some(Box::new(target)),
     };
+    if let Some(edge) = &route.edge {
+        let target = resolved.forwarded.as_deref().unwrap_or(asked);
+        if let Some(respond) = &edge.respond {
+            let fields = respond.fields(target).map_err(Malformed::Path)?;
+            return Ok(Resolution::Answer(responded(received, resolved, respond, fields)));
+        }
+        resolved.edged = Some(Edged::of(edge, head, target, received.started)?);
+    }
     let resolved = &*resolved;
     let target = resolved.forwarded.as_deref().unwrap_or(asked);
     let caller = &None;
@@ -122,6 +132,31 @@ fn server_options(received: &Received, resolved: &Resolved) -> Response<Content>
 /// there, body and all (RFC 9110 §15.4.9).
 fn redirect(received: &Received, resolved: &Resolved, location: HeaderValue) -> Response<Content> {
     answer(received, resolved, StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)])
+}
+
+/// What the route answers by itself; a call reads it as its status.
+fn responded(
+    received: &Received,
+    resolved: &Resolved,
+    respond: &Respond,
+    mut fields: HeaderMap,
+) -> Response<Content> {
+    let route = resolved.route(received.plan());
+    let web = route.and_then(|route| received.web(route));
+    let is_call = received.is_grpc || web.is_some();
+    let (mut status, mut body) = (respond.status, respond.body.clone());
+    if is_call {
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        fields.insert(GRPC_STATUS, HeaderValue::from(grpc::status_of_http(status)));
+        if let Some(web) = web {
+            web.settle(&mut fields);
+        }
+        (status, body) = (StatusCode::OK, Bytes::new());
+    }
+    let mut response = Response::new(Content::Bytes(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    deliver::own(response, received, resolved)
 }
 
 fn answer(

@@ -9,7 +9,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
-use super::body::Content;
+use super::content::Content;
 use super::dispatch::{Dispatch, Fields, Outline};
 use super::record::Record;
 use super::rejection::Rejection;

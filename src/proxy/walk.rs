@@ -7,10 +7,11 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
-use super::body::{Body, Content};
+use super::body::Body;
 use super::challenge;
 use super::checks::{Admitted, Checks, Mode, refused, settle};
 use super::connection::Connection;
+use super::content::Content;
 use super::degraded::Degraded;
 use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};

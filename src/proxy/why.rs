@@ -93,6 +93,12 @@ pub(super) fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<
         }
         Bound::Jwks(verifier) => format!("auth.{verifier}.jwks_url").into(),
         Bound::Block => blocking(plan, resolved).into(),
+        Bound::Body => {
+            let route = resolved.route(plan).filter(|route| route.written.body_bytes.is_some());
+            route.map_or("server.limits.body_bytes".into(), |route| {
+                format!("routes.{}.body_bytes", route.name).into()
+            })
+        }
         Bound::Route(key) => format!("routes.{}.{key}", resolved.route_name(plan)).into(),
         Bound::Upstream(key) => format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into(),
         Bound::UpstreamRequests => {

@@ -7,6 +7,8 @@
 //! here, or a request could be authorised as one and answered as the other.
 
 mod pattern;
+mod rewrite;
+mod template;
 
 use std::collections::HashMap;
 
@@ -14,6 +16,8 @@ use foldhash::fast::RandomState;
 use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
+pub use rewrite::{Location, Rewrite};
+pub use template::Template;
 
 use crate::base::http::path::Reading;
 

@@ -254,6 +254,46 @@ impl PathPattern {
         text
     }
 
+    /// Whether it also covers everything below.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether it begins with these literal segments.
+    pub(super) fn begins_with(&self, literals: &[&str]) -> bool {
+        let literal = |segment: &Segment| match segment {
+            Segment::Literal(text) => Some(text.clone()),
+            Segment::Any => None,
+        };
+        let is_same =
+            |(segment, text): (&Segment, &&str)| literal(segment).as_deref() == Some(*text);
+        literals.len() <= self.segments.len() && self.segments.iter().zip(literals).all(is_same)
+    }
+
+    /// What stands in a path that it matches for each of its segments, and all that follows that
+    /// one, as they are written there.
+    pub(super) fn split<'p>(&self, reading: Reading, path: &'p str) -> Vec<(&'p str, &'p str)> {
+        let mut rest = path.strip_prefix('/').unwrap_or(path);
+        let is_read = |segment: &str| reading.segments(segment).next().is_some();
+        let mut pieces = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            if !reading.is_exact() && matches!(segment, Segment::Literal(text) if !is_read(text)) {
+                // The end of `/a/`, or a segment that is all parameters: see `matches_as`.
+                pieces.push(("", rest));
+                continue;
+            }
+            let piece = loop {
+                let (piece, behind) = rest.split_once('/').unwrap_or((rest, ""));
+                rest = behind;
+                if reading.is_exact() || is_read(piece) || behind.is_empty() {
+                    break piece;
+                }
+            };
+            pieces.push((piece, rest));
+        }
+        pieces
+    }
+
     /// The literal prefix of a pattern without placeholders (`/products` of `/products/*`), and
     /// whether it is open.
     pub fn literal(&self) -> Option<(String, bool)> {
@@ -281,6 +321,15 @@ impl PathPattern {
             Some(Segment::Any) | None => None,
         }
     }
+}
+
+/// The names of the placeholders of a pattern as it is written, one for each segment; none for a
+/// literal one.
+pub(super) fn placeholders(text: &str) -> impl Iterator<Item = Option<&str>> {
+    let path = text.strip_prefix('/').unwrap_or(text);
+    let path = if path == "*" { "" } else { path.strip_suffix("/*").unwrap_or(path) };
+    let segments = path.split('/').filter(move |_| !path.is_empty());
+    segments.map(|segment| segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')))
 }
 
 fn is_name(text: &str) -> bool {

@@ -21,6 +21,7 @@ use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
 use crate::config::{self, Problems, StoreUse};
+use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
 use crate::observe::{
@@ -61,6 +62,8 @@ pub struct Gateway {
     pub sessions: Copies,
     /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
+    /// How many responses are compressed at the moment.
+    pub compressions: Arc<encode::Places>,
     draining: AtomicBool,
     background: Background,
 }
@@ -112,6 +115,7 @@ impl Gateway {
             cache,
             sessions,
             tunnels: Arc::default(),
+            compressions: Arc::default(),
             draining: AtomicBool::new(false),
             background,
         });

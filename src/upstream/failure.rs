@@ -35,6 +35,9 @@ pub enum Failure {
     /// No response head within `response_timeout`.
     #[error("the upstream did not answer within response_timeout")]
     Timeout,
+    /// No response head within the time that the whole request has.
+    #[error("the upstream did not answer within the deadline of the route")]
+    Deadline,
     /// The connection ended or broke before the response.
     #[error("the upstream ended the exchange before it answered")]
     Broken(#[source] Option<ConnectionError>),
@@ -173,6 +176,7 @@ impl Failure {
         let unread = Consequence { may_have_acted: false, is_shared: true, retry_after: None };
         match self {
             Self::Timeout
+            | Self::Deadline
             | Self::Broken(_)
             | Self::Withdrawn
             | Self::CutOff(_)

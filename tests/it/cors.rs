@@ -183,3 +183,23 @@ fn fields_and_credentials_are_as_configured() {
     assert_eq!(only(&answer, "access-control-expose-headers"), None);
     assert_eq!(only(&answer, "access-control-allow-credentials"), None);
 }
+
+#[test]
+fn what_a_route_answers_by_itself_can_be_read_by_its_pages_too() {
+    let cors = "cors = { origins = [\"https://shop.test\"] }";
+    let gateway = Gateway::start(&format!(
+        "[server]\nvia = \"edge\"\n[routes.down]\npath = \"/down\"\n{cors}\n\
+         respond = {{ status = 503, body = \"Back at noon.\" }}\n\
+         [upstreams.none]\nservers = [\"http://127.0.0.1:1\"]\n\
+         [routes.up]\npath = \"/up\"\nupstream = \"none\"\nbody_bytes = \"1B\"\n{cors}\n",
+    ));
+    let reads = |answer: Reply, status: u16| {
+        assert_eq!((answer.status, allowed(&answer)), (status, Some(SHOP)));
+        assert_eq!(only(&answer, "vary"), Some("origin"));
+    };
+    let post = |path: &str| Client::request(gateway.public, "POST", path).header("Origin", SHOP);
+    reads(post("/down").send(), 503);
+    reads(post("/up").body("xx").send(), 413);
+    reads(post("/up").header("Via", "1.1 edge").send(), 508);
+    reads(preflight(&gateway, "/down", SHOP, "POST"), 204);
+}

@@ -32,6 +32,8 @@ mod bodies;
 mod caching;
 /// `portcullis check`, and what a gateway says that cannot start.
 mod check;
+/// Responses that are compressed.
+mod compression;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
 /// Pages of other origins.
@@ -52,6 +54,8 @@ mod forwarding;
 mod framing;
 /// gRPC: metadata, statuses, bounds and deadlines of calls.
 mod grpc;
+/// Rules for fields.
+mod header_rules;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
 /// HTTP/2 to upstreams.
@@ -105,6 +109,10 @@ mod reload;
 mod responses;
 /// Revocations on their way to every node, and what a node does with them while Redis is away.
 mod revocation_push;
+/// What upstreams are asked for in place of what clients asked for.
+mod rewrites;
+/// What one route allows a request.
+mod route_bounds;
 /// Cache and limits in a Redis of their own.
 mod separate_stores;
 /// The application's own sessions, attached to requests.
@@ -125,3 +133,5 @@ mod two_servers;
 mod upstream_care;
 /// TLS towards upstreams: whom the gateway believes, and who it says it is.
 mod upstream_tls;
+/// `Via`, and requests that go round in a circle.
+mod via;

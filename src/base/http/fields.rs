@@ -1,8 +1,8 @@
 //! What header fields are for, by their names in lower case: the one table from which every room
 //! takes what may not cross, be stored, or be set. Each name is in one class.
 
-use http::HeaderMap;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Fields of one connection (RFC 9110 §7.6.1), with those of a proxy's own authentication (§11.7)
 /// and those that predate the rule.
@@ -143,6 +143,19 @@ pub fn is_reserved(name: &str) -> bool {
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(CONNECTION).iter();
     lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Says in a response that it depends on this field of its request (RFC 9110 §12.5.5), unless it
+/// does already.
+pub fn vary_on(headers: &mut HeaderMap, name: &HeaderName) {
+    let is_said = |member: &[u8]| {
+        let member = member.trim_ascii();
+        member == b"*" || member.eq_ignore_ascii_case(name.as_str().as_bytes())
+    };
+    let mut lines = headers.get_all(VARY).iter();
+    if !lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_said)) {
+        headers.append(VARY, HeaderValue::from(name.clone()));
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub enum Rejection {
     /// The connection is for hosts of whose clients TLS asks something else (RFC 9110 §15.5.20).
     #[error("TLS asks something else of the host's clients than it asked on this connection")]
     Misdirected,
+    /// The request has passed here already.
+    #[error("the request has passed this gateway before, as its Via says")]
+    Loop,
     /// A preflight of a page that may not call the route.
     #[error(transparent)]
     ForeignPage(#[from] ForeignPage),

@@ -61,6 +61,8 @@ pub(in crate::proxy) enum Bound<'a> {
     Jwks(&'a str),
     /// `block` of the limit that names the client's address.
     Block,
+    /// The largest body: the route's own bound, or that of all.
+    Body,
     /// A key of the route.
     Route(&'static str),
     /// A key of the route's upstream.

@@ -14,6 +14,9 @@ use crate::session::NoSession;
 use crate::tunnel::End;
 use crate::upstream::Failure;
 
+/// A fault in the service itself, which no retry mends.
+const GRPC_INTERNAL: u16 = 13;
+
 /// What a stranger reads of an outage.
 const UNREACHABLE: &str = "A part of the service is not reachable at the moment. Retry shortly.";
 
@@ -32,6 +35,12 @@ impl Rejection {
                 const TEXT: &str =
                     "Ask for this host on a connection of its own: it has other rules for TLS.";
                 Row::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", Client, Text(TEXT))
+            }
+            Self::Loop => {
+                let text = Text("The request goes round in a circle.");
+                Row::new(StatusCode::LOOP_DETECTED, "loop_detected", Fault::Gateway, text)
+                    .key("server.via")
+                    .in_grpc(Some(GRPC_INTERNAL))
             }
             Self::ForeignPage(_) => {
                 let row = Row::new(StatusCode::FORBIDDEN, "origin_refused", Client, Public::Itself);
@@ -120,7 +129,7 @@ fn malformed_row(malformed: Malformed) -> Row<'static> {
                 .key("server.limits.headers")
         }
         Malformed::BodyTooLarge => {
-            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
+            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").bound(Bound::Body)
         }
         Malformed::MethodRefused => row(StatusCode::METHOD_NOT_ALLOWED, "method_refused")
             .adds(Adds::Allow("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")),
@@ -206,7 +215,7 @@ fn upload_row(fault: &UploadFault) -> Row<'static> {
     let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
     match fault {
         UploadFault::TooLarge => {
-            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").key("server.limits.body_bytes")
+            row(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").bound(Bound::Body)
         }
         UploadFault::MessageTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large")
             .bound(Bound::Route("grpc.message_bytes")),
@@ -295,6 +304,8 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
             .bound(Bound::Upstream("breaker")),
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
             .bound(Bound::Upstream("response_timeout")),
+        Failure::Deadline => row(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", late)
+            .bound(Bound::Route("deadline")),
         Failure::Broken(_) | Failure::Withdrawn | Failure::TurnedAway(_) => {
             row(StatusCode::BAD_GATEWAY, "upstream_broken", bad).in_grpc(reset)
         }

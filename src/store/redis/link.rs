@@ -469,8 +469,14 @@ async fn renew(link: &Arc<Link>, settings: &config::Store) {
 /// Where that fails the next look at the history asks for it again.
 async fn replace_old(link: &Arc<Link>, settings: &config::Store) {
     let Some(old) = link.get().filter(|published| published.shown.is_over()) else { return };
+    let is_told = &link.node.is_former_told;
     match connect(link, settings).await {
-        Ok(new) => replace(link, &old, &new),
+        Ok(new) => {
+            is_told.store(false, Ordering::Relaxed);
+            replace(link, &old, &new);
+        }
+        // Each look at the history asks for it again, and so does each thread's connection.
+        Err(_) if is_told.swap(true, Ordering::Relaxed) => {}
         Err(error) => {
             let server = link.node.name();
             tracing::warn!(

@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) is_down: Notify,
     /// Whether it was said that Redis cannot be reached, since it answered last.
     is_unreachable: AtomicBool,
+    /// Whether it was said that a connection of its former history could not be replaced.
+    pub(super) is_former_told: AtomicBool,
     /// Whether it is settled that Redis speaks as it is spoken to.
     is_understood: AtomicBool,
     /// How many replicas it said that it has.
@@ -81,6 +83,7 @@ impl Node {
             breaker: Breaker::new(common.credentials.max_in_flight()),
             is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
+            is_former_told: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
             replicas: AtomicU32::new(0),
             doubt: Arc::default(),

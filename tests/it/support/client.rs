@@ -154,6 +154,11 @@ impl Session {
         String::from_utf8_lossy(&self.0.exactly(count).expect("more")).into_owned()
     }
 
+    /// The same, as they are.
+    pub(crate) fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        self.0.exactly(count).expect("more")
+    }
+
     /// Reads until the gateway closes, which it must do.
     pub(crate) fn rest(&mut self) -> String {
         String::from_utf8_lossy(&self.0.rest().expect("the end")).into_owned()

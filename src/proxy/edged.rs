@@ -1,0 +1,64 @@
+//! What one request says of the things that only some routes look at.
+
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, IF_NONE_MATCH};
+use http::request::Parts;
+use tokio::time::Instant;
+
+use super::rejection::Rejection;
+use crate::base::facts::Target;
+use crate::encode::{Asked, Coding};
+use crate::guard::Malformed;
+use crate::plan::RouteEdge;
+
+/// What is known of a request beside what every request has.
+#[derive(Debug)]
+pub(super) struct Edged {
+    /// What it says of codings, where the route has any.
+    pub(super) asked: Option<Asked>,
+    /// Its `If-None-Match`, if that is so.
+    pub(super) conditions: HeaderMap,
+    /// The coding that its response has.
+    pub(super) coding: Option<Coding>,
+    /// What the upstream is asked for, where that is something else. Whatever is decided here is
+    /// decided by what the client asked for.
+    pub(super) rewritten: Option<Target>,
+    /// When its response must have begun.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Edged {
+    /// What this request's head says. `target` is what would be sent on.
+    ///
+    /// # Errors
+    /// It may not pass the route.
+    pub(super) fn of(
+        edge: &RouteEdge,
+        head: &Parts,
+        target: &Target,
+        started: Instant,
+    ) -> Result<Box<Self>, Rejection> {
+        if edge.via.as_ref().is_some_and(|via| via.has_passed(&head.headers)) {
+            return Err(Rejection::Loop);
+        }
+        if edge.body_bytes.is_some_and(|most| announced(head) > most) {
+            return Err(Malformed::BodyTooLarge.into());
+        }
+        let rewritten = edge.rewrite.as_ref().map(|rewrite| rewrite.apply(target));
+        let asked = edge.compress.as_ref().map(|_| Asked::of(head));
+        let tags = head.headers.get_all(IF_NONE_MATCH).iter().filter(|_| asked.is_some());
+        Ok(Box::new(Self {
+            asked,
+            conditions: tags.map(|value| (IF_NONE_MATCH, value.clone())).collect(),
+            coding: None,
+            rewritten: rewritten.transpose().map_err(Malformed::Path)?,
+            deadline: edge.deadline.map(|deadline| started + deadline),
+        }))
+    }
+}
+
+/// The length of the body, as far as the head says it; it has been found to be a number.
+fn announced(head: &Parts) -> u64 {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
+}
