@@ -51,6 +51,7 @@ pub struct UploadLimits {
 pub struct Progress {
     fault: OnceLock<UploadFault>,
     moved: AtomicBool,
+    is_awaited: AtomicBool,
 }
 
 impl Progress {
@@ -62,6 +63,11 @@ impl Progress {
     /// Whether the body has moved since the last call.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether whoever takes the body waits for more of it from the client.
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
     }
 }
 
@@ -235,8 +241,10 @@ impl Stream {
         }
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.inbound).poll_frame(cx) else {
+                self.progress.is_awaited.store(true, Ordering::Relaxed);
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));
             };
+            self.progress.is_awaited.store(false, Ordering::Relaxed);
             self.progress.moved.store(true, Ordering::Relaxed);
             let data = match frame {
                 None if self.decoder.as_ref().is_some_and(Decoder::is_amid) => {

@@ -51,7 +51,7 @@ impl From<NoAnswer> for Failure {
                 Unanswered::Lost(error) => Self::lost(error),
                 Unanswered::Reset(error) => Self::Broken(Some(error)),
                 Unanswered::TooLarge => Self::HeadTooLarge,
-                Unanswered::TimedOut => Self::Timeout,
+                Unanswered::TimedOut | Unanswered::Starved => Self::Timeout,
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
             },
@@ -115,8 +115,9 @@ fn classify<B>(
             Unanswered::Lost(_) => (Report::Lost, Next::Done),
             // Whoever says so lives, and is about to restart or has too much to do.
             Unanswered::TurnedAway(_) => (Report::Answered, Next::Anywhere),
-            // A slow answer may be the fault of what was asked, and a body its client's.
             Unanswered::TimedOut => (Report::Silent, Next::Done),
+            // The server cannot answer before its client has said all.
+            Unanswered::Starved => (Report::Nothing, Next::Done),
             Unanswered::Withdrawn => (Report::Nothing, Next::Done),
             // Whatever it was, it came from a server that lives.
             Unanswered::Malformed(_)

@@ -104,6 +104,16 @@ impl Breaker {
                     let next = ROUND.set(word, ROUND.of(word) + 1) & !STATE | HALF_OPEN;
                     BEGUN.set(GOOD.set(next, 0), 0)
                 }
+                // Fewer are asked for than were when it began: no further one will close it.
+                _ if GOOD.of(word) >= u64::from(terms.probes) => {
+                    let closed = ROUND.set(CLOSED, ROUND.of(word));
+                    let order = (Ordering::AcqRel, Ordering::Relaxed);
+                    match self.0.compare_exchange(word, closed, order.0, order.1) {
+                        Ok(_) => return Entry::Closed,
+                        Err(other) => word = other,
+                    }
+                    continue;
+                }
                 _ if BEGUN.of(word) >= u64::from(terms.probes) => return Entry::Refused(SOON),
                 _ => word,
             };

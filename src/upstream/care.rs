@@ -253,7 +253,11 @@ impl Care {
                 }
             }
             Outcome::Failed(kind) => {
-                let Some(eject) = &self.policy().eject else { return };
+                let Some(eject) = &self.policy().eject else {
+                    // It was asked for before, and nobody would bring the server back.
+                    verdict.end_ejection(false);
+                    return;
+                };
                 let time = |times| ejection_time(eject.time, times, fastrand::f64());
                 if verdict.fail_probe(token, time) {
                     self.learned.ejections[Reason::Probe as usize].fetch_add(1, Ordering::Relaxed);
@@ -289,8 +293,9 @@ impl Care {
             if let Some(token) = server.verdict().lost_probe() {
                 self.settle_probe(server, token, Outcome::Failed(super::tally::Kind::Silent));
             }
-            let Some(eject) = &self.policy().eject else { continue };
+            // Also where nobody judges: what was long ago is not of the window of who does later.
             let seen = server.tally().look(now);
+            let Some(eject) = &self.policy().eject else { continue };
             if seen.has_fewer_good(eject.ratio, eject.requests) {
                 self.eject(server, Reason::Ratio);
             }

@@ -201,7 +201,9 @@ fn unanswered(why: &Unanswered) -> String {
         | Unanswered::CutOff(error) => with_sources(error),
         Unanswered::Malformed(what) => format!("its answer is malformed: {what}"),
         Unanswered::TooLarge => "its answer has more fields than `headers`".to_owned(),
-        Unanswered::TimedOut => "it did not answer within health.timeout".to_owned(),
+        Unanswered::TimedOut | Unanswered::Starved => {
+            "it did not answer within health.timeout".to_owned()
+        }
         Unanswered::Unsent | Unanswered::Withdrawn | Unanswered::Lost(None) => {
             "it closed the connection without an answer".to_owned()
         }

@@ -101,11 +101,10 @@ impl Download {
     fn note(&mut self, frame: Option<&Result<Frame<Bytes>, ConnectionError>>) {
         let Some(held) = self.held.as_mut().filter(|held| held.visit.is_watched()) else { return };
         match frame {
-            Some(Ok(frame)) => {
-                if let Some(fields) = frame.trailers_ref() {
-                    held.visit.trailers(fields);
-                }
-            }
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(fields) => held.visit.trailers(fields),
+                None => held.visit.flows(),
+            },
             Some(Err(_)) => held.visit.broke(),
             None => {}
         }
@@ -120,6 +119,9 @@ impl Download {
         std::task::ready!(pause.as_mut().poll(cx));
         // Whoever reads on all the same, waits anew.
         self.pause = None;
+        if let Some(held) = self.held.as_mut().filter(|_| !self.is_stream) {
+            held.visit.broke();
+        }
         Poll::Ready(if self.is_stream { DownloadFault::Silent } else { DownloadFault::Stalled })
     }
 }

@@ -141,6 +141,9 @@ impl Endpoints {
             // The last one is never ejected.
             if policy.eject.is_none() || self.all.len() == 1 {
                 verdict.end_ejection(false);
+            }
+            // Nor avoided.
+            if self.all.len() == 1 {
                 verdict.note_life(false);
             }
             if self.care.is_none() {

@@ -38,6 +38,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::base::body::Upload;
 use crate::config;
@@ -206,18 +207,18 @@ impl Upstream {
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let charge = self.charge()?;
+        let charge = self.charge(outgoing.sender().deadline)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
         attempt::send(&self.endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
-    fn charge(&self) -> Result<Option<Box<Charge>>, Failure> {
+    fn charge(&self, deadline: Option<Instant>) -> Result<Option<Box<Charge>>, Failure> {
         let Some(care) = self.endpoints.care() else { return Ok(None) };
         Ok(match care.admit()? {
             None | Some(Entry::Refused(_)) => None,
-            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),
-            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round))),
+            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None, deadline)),
+            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round), deadline)),
         })
     }
 }

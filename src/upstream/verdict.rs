@@ -285,6 +285,8 @@ impl Verdict {
 
     /// What tried it went well: it is back. False where another one tries it by now.
     pub(super) fn pass_probe(&self, token: Token, begins_slowly: bool) -> bool {
+        // Those that came in while it was out are of before.
+        self.failures.store(0, Ordering::Relaxed);
         let now = self.now();
         self.change(|word| {
             let passed = word.without(EJECTED | AVOIDED | PROBING, now, begins_slowly);
@@ -319,6 +321,7 @@ impl Verdict {
 
     /// A check that is believed went well: no ejection outlives that. True where there was one.
     pub(super) fn end_ejection(&self, begins_slowly: bool) -> bool {
+        self.failures.store(0, Ordering::Relaxed);
         let now = self.now();
         let back = |word: Word| word.without(EJECTED | AVOIDED | PROBING, now, begins_slowly);
         self.change(|word| word.is_ejected().then(|| back(word)))

@@ -69,12 +69,18 @@ pub(super) struct Charge {
     /// Where the request tries an upstream that is half open.
     round: Option<Round>,
     is_counted: bool,
+    /// From when on a request that is dropped waited too long.
+    deadline: Option<Instant>,
 }
 
 impl Charge {
     /// Of a request that begins.
-    pub(super) fn new(care: Arc<Care>, round: Option<Round>) -> Box<Self> {
-        Box::new(Self { care, round, is_counted: false })
+    pub(super) fn new(
+        care: Arc<Care>,
+        round: Option<Round>,
+        deadline: Option<Instant>,
+    ) -> Box<Self> {
+        Box::new(Self { care, round, is_counted: false, deadline })
     }
 
     /// The head of the answer is here, and it is one.
@@ -103,7 +109,8 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.settle(Outcome::Nothing);
+        let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.settle(if is_late { Outcome::Failed(Kind::Silent) } else { Outcome::Nothing });
     }
 }
 
@@ -117,6 +124,8 @@ struct Ticket {
     outcome: Option<Outcome>,
     /// What the answer's head says, which its body may belie.
     head: Option<Outcome>,
+    /// Whether there was a head, though it may say nothing.
+    has_begun: bool,
     /// From when on a request that is dropped waited too long.
     deadline: Option<Instant>,
     /// The request's own, with its last attempt.
@@ -163,7 +172,7 @@ impl Visit {
     ) -> Self {
         let care = Arc::clone(care);
         let (outcome, head, charge) = (None, None, None);
-        let ticket = Ticket { care, token, outcome, head, deadline, charge };
+        let ticket = Ticket { care, token, outcome, head, has_begun: false, deadline, charge };
         self.ticket = Some(Box::new(ticket));
         self
     }
@@ -183,6 +192,7 @@ impl Visit {
     /// The head of the answer is here.
     pub(super) fn answered(&mut self, status: StatusCode, fields: &HeaderMap) {
         let Some(ticket) = &mut self.ticket else { return };
+        ticket.has_begun = true;
         match judge(status, fields) {
             Some(Outcome::Good) => {
                 // What tries the server is not to wait for the end of a long body.
@@ -209,6 +219,18 @@ impl Visit {
             charge.is_answered();
         }
         ticket.charge = Some(charge);
+    }
+
+    /// Part of the body is here. The stream of a call may go on for hours until its trailers say how
+    /// it went: what tries the server, or the upstream, does not wait for them.
+    pub(super) fn flows(&mut self) {
+        let Some(ticket) = &mut self.ticket else { return };
+        if let Some(token) = ticket.token.take() {
+            ticket.care.settle_probe(&self.server, token, Outcome::Good);
+        }
+        if let Some(charge) = &mut ticket.charge {
+            charge.is_answered();
+        }
     }
 
     /// The trailers of the answer are here.
@@ -247,7 +269,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         self.server.end();
         if let Some(ticket) = &mut self.ticket {
-            let is_late = ticket.head.is_none()
+            let is_late = !ticket.has_begun
                 && ticket.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let late = Outcome::Failed(Kind::Silent);
             ticket.settle(&self.server, if is_late { late } else { Outcome::Nothing });

@@ -55,7 +55,7 @@ fn a_server_is_not_to_blame_for_the_time_that_others_took() {
 #[test]
 fn every_end_means_something() {
     use NoAnswer::{OutOfTime, Unconnected};
-    use Unanswered::{Lost, Malformed, Reset, TimedOut, TurnedAway, Unsent, Withdrawn};
+    use Unanswered::{Lost, Malformed, Reset, Starved, TimedOut, TurnedAway, Unsent, Withdrawn};
     let lost = || ConnectionError::PingLost;
     for (end, report, next, if_repeatable) in [
         (answer(200), Report::Answered, Next::Done, Next::Done),
@@ -99,6 +99,7 @@ fn every_end_means_something() {
         (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
         (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
         (on_new(TimedOut), Report::Silent, Next::Done, Next::Done),
+        (on_new(Starved), Report::Nothing, Next::Done, Next::Done),
         (on_used(TimedOut), Report::Silent, Next::Done, Next::Done),
         (on_new(Malformed("")), Report::Unusable, Next::Done, Next::Done),
         (on_used(Malformed("")), Report::Unusable, Next::Done, Next::Done),

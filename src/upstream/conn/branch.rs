@@ -65,6 +65,7 @@ pub(super) async fn exchange(
             received(response, sending, seat, parts.method == Method::HEAD).await
         }
         Err(NoHead::TimedOut) => Err(Unanswered::TimedOut),
+        Err(NoHead::Starved) => Err(Unanswered::Starved),
         Err(NoHead::Withdrawn) => Err(Unanswered::Withdrawn),
         Err(NoHead::Ended(error)) => {
             let why = unanswered(error, &seat);
@@ -177,6 +178,7 @@ impl Sending {
 /// Why there is no head.
 enum NoHead {
     TimedOut,
+    Starved,
     Withdrawn,
     Ended(h2::Error),
 }
@@ -207,8 +209,11 @@ impl<I: OnInterim> Waiting<'_, I> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             // A server that still takes the body is not expected to answer yet.
-            if !self.progress.as_ref().is_some_and(|progress| progress.has_moved()) {
-                return Poll::Ready(Err(NoHead::TimedOut));
+            let is = |what: fn(&Progress) -> bool| self.progress.as_deref().is_some_and(what);
+            if !is(Progress::has_moved) {
+                let is_starved = is(Progress::is_awaited);
+                let why = if is_starved { NoHead::Starved } else { NoHead::TimedOut };
+                return Poll::Ready(Err(why));
             }
             self.timer.as_mut().reset(Instant::now() + self.timeout);
         }

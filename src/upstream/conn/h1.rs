@@ -194,6 +194,9 @@ impl Connection {
             }
         });
         match answered.await {
+            None if upload.as_ref().is_some_and(|upload| upload.is_awaited()) => {
+                Err(Unanswered::Starved)
+            }
             None => Err(Unanswered::TimedOut),
             Some(Ok(response)) => Ok(response),
             Some(Err(mut error)) => {

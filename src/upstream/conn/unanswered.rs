@@ -18,6 +18,8 @@ pub(in crate::upstream) enum Unanswered {
     Withdrawn,
     /// No head in time.
     TimedOut,
+    /// The same, while the client owed more of the body.
+    Starved,
     /// The head has more fields than there may be.
     TooLarge,
     /// The head could be read in two ways.
