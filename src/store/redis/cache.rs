@@ -312,8 +312,9 @@ impl RedisStore {
         done.map(|_| ())
     }
 
-    /// Changes epochs: first that of the tags' clock, then the others, of all places at once. One
-    /// that is not reached leaves the others changed, which makes nothing but misses.
+    /// Changes epochs: first that of the tags' clock, then the others, of all places at once. Where
+    /// the clock is not reached nothing else is changed; another one that is not leaves the others
+    /// changed, which makes nothing but misses.
     pub(super) async fn change_epochs(
         &self,
         purges: &[Purge],

@@ -537,8 +537,11 @@ impl Cluster {
         // Also one that says that the cluster serves: who was cut off just now does not know it.
         // Another cluster, that the operator calls this one, counts its own epochs.
         if view.epoch < old.epoch && old.is_of(view) {
-            let since = *older.get_or_insert_with(Instant::now);
-            if !view.is_ok || since.elapsed() < OLDER_FOR {
+            if !view.is_ok {
+                *older = None;
+                return false;
+            }
+            if older.get_or_insert_with(Instant::now).elapsed() < OLDER_FOR {
                 return false;
             }
         }

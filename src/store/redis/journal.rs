@@ -100,8 +100,9 @@ impl Journal {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    fn first(&self) -> Option<Entry> {
-        self.entries().front().cloned()
+    /// What is not told yet, the oldest first.
+    fn all(&self) -> Vec<Entry> {
+        self.entries().iter().cloned().collect()
     }
 
     fn holds(&self, entry: &Entry) -> bool {
@@ -122,10 +123,9 @@ async fn repeat(journal: Weak<Journal>, topology: Arc<Topology>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         let Some(journal) = journal.upgrade() else { return };
-        while let Some(entry) = journal.first() {
-            if repeat_one(&journal, &topology, &entry).await.is_err() {
-                break;
-            }
+        // One whose server is away waits for the next round, and holds up no other.
+        for entry in journal.all() {
+            let _ = repeat_one(&journal, &topology, &entry).await;
         }
     }
 }
@@ -169,29 +169,30 @@ mod tests {
         let add = |key| journal.add(&Told::again(key, None, 9), vec![]);
         add("a");
         add("b");
-        let old = journal.first().unwrap();
+        let old = journal.all()[0].clone();
         journal.add(&Told::undone("a"), vec![redis::cmd("PING")]);
         assert_eq!(keys(&journal), ["b", "a"]);
         assert!(!journal.holds(&old), "it is not told any more");
         add("c");
         assert_eq!(keys(&journal), ["a", "c"]);
-        let first = journal.first().unwrap();
+        let first = journal.all()[0].clone();
         assert!(first.is_undone && first.commands.len() == 1);
         journal.remove(&old);
         journal.remove(&first);
         assert_eq!(keys(&journal), ["c"]);
-        journal.remove(&journal.first().unwrap());
-        assert!(journal.first().is_none());
+        let next = journal.all()[0].clone();
+        journal.remove(&next);
+        assert!(journal.all().is_empty());
     }
 
     #[test]
     fn what_was_told_is_told_once_more_behind_what_may_come_late() {
         let journal = Journal::new(2);
         journal.replace(&Told::undone("a"), vec![]);
-        assert!(journal.first().is_none(), "nothing else is on its way");
+        assert!(journal.all().is_empty(), "nothing else is on its way");
         journal.add(&Told::again("a", None, 9), vec![]);
         journal.replace(&Told::undone("a"), vec![]);
-        assert!(journal.first().unwrap().is_undone);
+        assert!(journal.all()[0].is_undone);
         assert_eq!(keys(&journal), ["a"]);
     }
 

@@ -59,7 +59,7 @@ pub(super) struct Link {
     slot: Arc<Slot>,
     /// What takes longer than half of what a question may take is late.
     late: Duration,
-    /// Who was given less time than a quarter of that has not shown that it is silent.
+    /// Who was given less time than half of that has not shown that it is silent.
     least: Duration,
     /// What to add to this node's wall clock to get the server's, in milliseconds.
     clock_offset_ms: AtomicI64,
@@ -79,7 +79,7 @@ impl Link {
             node: Arc::clone(node),
             slot: Arc::new(Slot::new(node.common.tallies.add())),
             late: node.answers_within(settings) / 2,
-            least: settings.timeout / 4,
+            least: node.answers_within(settings) / 2,
             clock_offset_ms: AtomicI64::new(0),
             found: Notify::new(),
         });

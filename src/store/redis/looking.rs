@@ -38,9 +38,10 @@ impl Cluster {
         let views = up.into_iter().map(|known| self.view_of(known));
         let views = join_all(views).await.into_iter().flatten();
         let views = views.filter(|view| self.is_of_this(&map, view));
-        // One that is older than the map is not believed, though it may say that all is well.
+        // One that is older than the map is the last to be believed, though it may say that all is
+        // well.
         let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| view.epoch >= map.epoch);
-        let mut best = best(now.into_iter()).or_else(|| best(older.into_iter()));
+        let (mut best, older) = (best(now.into_iter()), best(older.into_iter()));
         for replica in &map.replicas {
             if best.is_some() {
                 break;
@@ -55,7 +56,7 @@ impl Cluster {
             // Nobody of the known ones is left, and these are who the operator calls the cluster.
             best = self.view_from(seed).await;
         }
-        best.is_some_and(|view| self.adopt(&view))
+        best.or(older).is_some_and(|view| self.adopt(&view))
     }
 
     /// Whether a view is of the cluster that is known. An address may have been given to a server
