@@ -264,12 +264,14 @@ pub(super) async fn send(
     let mut choice = endpoints.first()?;
     let mut visit = endpoints.enter(choice, outgoing.sender()).ok_or(Failure::Busy)?;
     let policy = endpoints.retry_policy();
+    let mut is_starved;
     let last = loop {
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         let end = attempt(endpoints, &visit, outgoing, &mut tries).await;
         let class = classify(&end, policy, tries.may_repeat(policy, outgoing));
         endpoints.note(&mut visit, class.report);
+        is_starved = matches!(&end, Err(NoAnswer::Exchanged { why: Unanswered::Starved, .. }));
         if let Ok(response) = &end {
             visit.answered(response.status(), response.headers());
         }
@@ -293,7 +295,8 @@ pub(super) async fn send(
         (choice, visit) = (next, entered);
     };
     let Answered { response, mut visit } = tries.close(last).inspect_err(|failure| {
-        if let Some(charge) = &mut charge {
+        // Where its client owed more of the body, nobody can say how the upstream is.
+        if let Some(charge) = charge.as_mut().filter(|_| !is_starved) {
             charge.fail(failure);
         }
     })?;

@@ -38,7 +38,6 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::base::body::Upload;
 use crate::config;
@@ -207,18 +206,21 @@ impl Upstream {
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let charge = self.charge(outgoing.sender().deadline)?;
+        let mut charge = self.charge()?;
         let permit = self.admission.admit(outgoing.sender()).await?;
+        if let Some(charge) = &mut charge {
+            charge.is_asked_until(outgoing.sender().deadline);
+        }
         attempt::send(&self.endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
-    fn charge(&self, deadline: Option<Instant>) -> Result<Option<Box<Charge>>, Failure> {
+    fn charge(&self) -> Result<Option<Box<Charge>>, Failure> {
         let Some(care) = self.endpoints.care() else { return Ok(None) };
         Ok(match care.admit()? {
             None | Some(Entry::Refused(_)) => None,
-            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None, deadline)),
-            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round), deadline)),
+            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),
+            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round))),
         })
     }
 }

@@ -285,13 +285,20 @@ impl Verdict {
 
     /// What tried it went well: it is back. False where another one tries it by now.
     pub(super) fn pass_probe(&self, token: Token, begins_slowly: bool) -> bool {
-        // Those that came in while it was out are of before.
-        self.failures.store(0, Ordering::Relaxed);
         let now = self.now();
-        self.change(|word| {
+        let passed = self.change(|word| {
             let passed = word.without(EJECTED | AVOIDED | PROBING, now, begins_slowly);
             is_tried_by(word, token).then_some(passed)
-        })
+        });
+        self.forget_failures(passed)
+    }
+
+    /// Those that came in while it was out are of before.
+    fn forget_failures(&self, is_back: bool) -> bool {
+        if is_back {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        is_back
     }
 
     /// What tried it failed: it is out again, for longer.
@@ -321,10 +328,10 @@ impl Verdict {
 
     /// A check that is believed went well: no ejection outlives that. True where there was one.
     pub(super) fn end_ejection(&self, begins_slowly: bool) -> bool {
-        self.failures.store(0, Ordering::Relaxed);
         let now = self.now();
         let back = |word: Word| word.without(EJECTED | AVOIDED | PROBING, now, begins_slowly);
-        self.change(|word| word.is_ejected().then(|| back(word)))
+        let is_back = self.change(|word| word.is_ejected().then(|| back(word)));
+        self.forget_failures(is_back)
     }
 
     /// An operator takes it out. True where it was in.

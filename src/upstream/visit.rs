@@ -75,12 +75,13 @@ pub(super) struct Charge {
 
 impl Charge {
     /// Of a request that begins.
-    pub(super) fn new(
-        care: Arc<Care>,
-        round: Option<Round>,
-        deadline: Option<Instant>,
-    ) -> Box<Self> {
-        Box::new(Self { care, round, is_counted: false, deadline })
+    pub(super) fn new(care: Arc<Care>, round: Option<Round>) -> Box<Self> {
+        Box::new(Self { care, round, is_counted: false, deadline: None })
+    }
+
+    /// Servers are asked from now on: one that has not answered by then has failed.
+    pub(super) fn is_asked_until(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 
     /// The head of the answer is here, and it is one.
@@ -221,8 +222,8 @@ impl Visit {
         ticket.charge = Some(charge);
     }
 
-    /// Part of the body is here. The stream of a call may go on for hours until its trailers say how
-    /// it went: what tries the server, or the upstream, does not wait for them.
+    /// Part of the body is here. The stream of a call may go on for hours until its trailers say
+    /// how it went: what tries the server, or the upstream, does not wait for them.
     pub(super) fn flows(&mut self) {
         let Some(ticket) = &mut self.ticket else { return };
         if let Some(token) = ticket.token.take() {

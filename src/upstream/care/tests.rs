@@ -342,7 +342,7 @@ fn charge(endpoints: &Endpoints) -> Result<Box<Charge>, Failure> {
         Some(Entry::Closed) => None,
         other => panic!("{other:?}"),
     };
-    Ok(Charge::new(Arc::clone(care), round, None))
+    Ok(Charge::new(Arc::clone(care), round))
 }
 
 #[tokio::test(start_paused = true)]
