@@ -225,11 +225,11 @@ impl HttpCache {
             }
         }
         let looked = [epochs, std::slice::from_ref(&self.base)].concat();
-        let mut before = self.store.epochs(&looked).await?;
+        let mut before = self.store.stored_epochs(&looked).await?;
         let purges = epochs.iter().map(|key| Purge { key: key.clone(), soft });
         let purged = self.purge(&purges.collect::<Vec<_>>()).await?;
         self.coalescer.note_invalidation();
-        let mut after = self.store.epochs(&looked).await?;
+        let mut after = self.store.stored_epochs(&looked).await?;
         let (base_before, base_after) = (before.pop(), after.pop());
         Ok(match purged {
             Purged::AsAsked => {

@@ -405,6 +405,15 @@ impl Store {
         }
     }
 
+    /// What keys of epochs hold, of whatever history: to see that a change was made. Nothing stored
+    /// is valid under it.
+    pub async fn stored_epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
+        match self.cache() {
+            One::Redis(store) => store.stored_epochs(keys).await,
+            One::Memory(store) => Ok(store.epochs(keys).epochs),
+        }
+    }
+
     /// The epochs of tags and groups, as what is stored now is valid under them; nothing where one
     /// of them was purged since the clock of tags stood at `since`, or nobody can tell.
     pub async fn tags(

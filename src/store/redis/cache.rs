@@ -52,6 +52,15 @@ impl RedisStore {
         Ok(read.epochs)
     }
 
+    /// See [`crate::store::Store::stored_epochs`].
+    pub async fn stored_epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
+        let mut stored = Vec::with_capacity(keys.len());
+        for (reply, keys) in self.read_keys(keys, self.topology.deadline()).await? {
+            stored.extend(CachedReply::of_epochs(&unsigned(reply, keys)?.0).epochs);
+        }
+        Ok(stored)
+    }
+
     async fn read_epochs(&self, keys: &[String]) -> Result<CachedReply, StoreError> {
         let mut all = CachedReply::of_epochs(&[]);
         let read = self.read_keys(keys, self.topology.deadline()).await?;

@@ -173,7 +173,7 @@ impl Cluster {
         let _home = self.home.enter();
         let most = self.settings.known_epochs / map.servers.len().max(1);
         let start = |node: &_| Ear::start(&self.settings, node, most);
-        map.replicas.iter().for_each(|known| known.server.listen(None::<fn(&_) -> _>));
+        map.others().for_each(|known| known.server.listen(None::<fn(&_) -> _>));
         map.servers.iter().for_each(|known| known.server.listen(Some(start)));
     }
 
@@ -553,6 +553,7 @@ impl Cluster {
         if self.settings.cache_reads == CacheReads::Replica {
             map.read_by(&old, |member| self.start_as(member, view.primaries.len(), Node::reading));
         }
+        map.keep_former(&old);
         let is_new = !map.says_what(&old);
         if is_new {
             // What lies on a server whose slots are others now is not what lay there.
@@ -562,10 +563,7 @@ impl Cluster {
         map.tell_slots(view);
         self.listen(&map);
         // Of one that was not known at all, nothing was believed.
-        let was_replica = |known: &&Known| {
-            old.replicas.iter().any(|former| Arc::ptr_eq(&former.server, &known.server))
-        };
-        for known in map.servers.iter().filter(was_replica) {
+        for known in map.servers.iter().filter(|known| old.is_other(&known.server)) {
             known.server.node.enters_service();
         }
         self.map.store(Arc::new(map));

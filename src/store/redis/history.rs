@@ -133,37 +133,46 @@ async fn key(
 pub(super) struct Shown {
     /// Unknown on a connection to a replica, until that takes over.
     lineage: OnceLock<Lineage>,
+    /// How often the server had been in doubt when it was last asked; so many as now.
+    asked: AtomicU64,
     /// Whether the server has another one by now. Such a connection is replaced: what it had
     /// answered before must not be taken for what it answers now.
     is_over: AtomicBool,
 }
 
 impl Shown {
-    pub(super) fn of(lineage: Option<Lineage>) -> Self {
-        Self { lineage: lineage.map_or_else(OnceLock::new, OnceLock::from), ..Self::default() }
+    /// What a server said that was asked after so many doubts.
+    pub(super) fn of(lineage: Option<Lineage>, asked: u64) -> Self {
+        let lineage = lineage.map_or_else(OnceLock::new, OnceLock::from);
+        Self { lineage, asked: AtomicU64::new(asked), is_over: AtomicBool::new(false) }
     }
 
-    /// Nothing where it is not known.
-    pub(super) fn get(&self) -> Option<Lineage> {
-        if self.is_over() { None } else { self.lineage.get().copied() }
+    /// Nothing where it is not known, or was not asked for since the last of so many doubts.
+    pub(super) fn get(&self, doubts: u64) -> Option<Lineage> {
+        let is_certain = !self.is_over() && self.asked.load(Ordering::Acquire) == doubts;
+        self.lineage.get().copied().filter(|_| is_certain)
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The server may have another one: what is not known is known later, and what was is over.
-    pub(super) fn doubt(&self) {
+    /// The server has none of its own any more: what is not known is known later, and what was is
+    /// over. True where it is.
+    pub(super) fn end(&self) -> bool {
         if self.lineage.get().is_some() {
             self.is_over.store(true, Ordering::Release);
         }
+        self.is_over()
     }
 
-    /// The server has this one now. False when the connection cannot show it.
-    pub(super) fn is_now(&self, lineage: Lineage) -> bool {
+    /// The server has this one, as it said after so many doubts. False when the connection cannot
+    /// show it.
+    pub(super) fn is_now(&self, lineage: Lineage, asked: u64) -> bool {
         if *self.lineage.get_or_init(|| lineage) != lineage {
             self.is_over.store(true, Ordering::Release);
         }
+        self.asked.fetch_max(asked, Ordering::AcqRel);
         !self.is_over()
     }
 }
@@ -338,14 +347,23 @@ mod tests {
     #[test]
     fn what_a_connection_shows_is_known_once() {
         let (one, other) = (Lineage::of("1"), Lineage::of("2"));
-        let replica = Shown::of(None);
-        assert_eq!(replica.get(), None);
-        replica.doubt();
-        assert!(replica.is_now(one) && replica.get() == Some(one), "it has taken over");
-        assert!(!replica.is_now(other), "and then another time");
-        assert_eq!(replica.get(), None);
-        let primary = Shown::of(Some(one));
-        primary.doubt();
-        assert!(primary.get().is_none() && !primary.is_now(one));
+        let replica = Shown::of(None, 0);
+        assert_eq!(replica.get(0), None);
+        assert!(!replica.end(), "nothing was known");
+        assert!(replica.is_now(one, 0) && replica.get(0) == Some(one), "it has taken over");
+        assert!(!replica.is_now(other, 0), "and then another time");
+        assert_eq!(replica.get(0), None);
+        let primary = Shown::of(Some(one), 0);
+        assert!(primary.end() && primary.get(0).is_none() && !primary.is_now(one, 0));
+    }
+
+    #[test]
+    fn what_was_doubted_is_known_again_once_the_server_was_asked() {
+        let (one, other) = (Lineage::of("1"), Lineage::of("2"));
+        let [same, changed] = [Shown::of(Some(one), 4), Shown::of(Some(one), 4)];
+        assert_eq!((same.get(4), same.get(5)), (Some(one), None), "there was a doubt");
+        assert!(same.is_now(one, 4) && same.get(5).is_none(), "asked before it");
+        assert!(same.is_now(one, 5) && same.get(5) == Some(one));
+        assert!(!changed.is_now(other, 5) && changed.get(5).is_none());
     }
 }

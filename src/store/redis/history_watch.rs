@@ -28,10 +28,11 @@ pub(super) async fn watch(link: Weak<Link>, settings: config::Store, doubt: Arc<
             tokio::time::sleep(LOOK_PAUSE_MIN).await;
             continue;
         };
+        let doubts = link.node().doubts();
         let asked = history::ask(&published.connection, &settings, link.node().otherwise());
         // What fails or is late is seen by those who look after the connection.
         if let Ok(Ok(told)) = tokio::time::timeout(settings.connect_timeout, asked).await {
-            link.node().hear(&told);
+            link.node().hear(&told, doubts);
         }
         drop((published, link));
         tokio::time::sleep(LOOK_PAUSE_MIN).await;

@@ -58,7 +58,7 @@ impl Ranks {
 }
 
 /// See the module; of one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lanes {
     pub(super) ranks: Arc<Ranks>,
     /// How many connections there are.

@@ -96,7 +96,7 @@ impl Link {
 
     /// Of which history the answers are, as far as it is known.
     pub(super) fn lineage(&self) -> Option<Lineage> {
-        self.get()?.shown.get()
+        self.get()?.shown.get(self.node.doubts())
     }
 
     /// Whether there is a connection.
@@ -178,7 +178,7 @@ impl Link {
             Ok(Ok(replies)) => {
                 place.answered(begin.elapsed() > self.late);
                 let mut replies = self.unseal(&published, seal, pipeline, replies)?;
-                match published.shown.get() {
+                match published.shown.get(self.node.doubts()) {
                     Some(lineage) => signature::sign(lineage, pipeline, &mut replies),
                     None if self.node.is_reader() => {}
                     None => self.node.doubt.notify_one(),
@@ -530,9 +530,10 @@ async fn connect(
         if node.is_reader() {
             connection.run(&redis::cmd("READONLY")).await?;
         }
+        let asked = node.doubts();
         let told = history::ask(&connection, settings, node.otherwise()).await?;
-        node.hear(&told);
-        let shown = Shown::of(told.lineage());
+        node.hear(&told, asked);
+        let shown = Shown::of(told.lineage(), asked);
         let mut probe = redis::pipe();
         for script in link.scripts.named() {
             probe.cmd("SCRIPT").arg("LOAD").arg(script.code);

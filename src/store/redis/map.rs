@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::server::Server;
-use super::slots::{Address, Member, View};
+use super::slots::{Address, Member, SERVERS_MAX, View};
 use crate::store::keys::SLOTS;
+
+/// How long a server is kept that no view names any more. A primary that has just become a replica
+/// is named by nobody until its word of that has gone round, which takes a second or so, and may be
+/// the primary again by then.
+const FORMER_FOR: Duration = Duration::from_secs(3);
 
 /// Who has which slots.
 #[derive(Debug)]
@@ -20,6 +28,8 @@ pub(super) struct Map {
     pub(super) servers: Vec<Known>,
     /// Connected too, so that one of them can be asked the moment it is promoted.
     pub(super) replicas: Vec<Known>,
+    /// Those that were among them, and since when they are not.
+    former: Vec<(Known, Instant)>,
 }
 
 /// A server, and how it is called.
@@ -50,7 +60,7 @@ impl Map {
         servers: Vec<Known>,
         replicas: Vec<Known>,
     ) -> Self {
-        Self { epoch, by_slot, servers, replicas }
+        Self { epoch, by_slot, servers, replicas, former: Vec::new() }
     }
 
     /// What a view says; `server` finds who is called so, or makes it.
@@ -69,9 +79,11 @@ impl Map {
     pub(super) fn with(&self, more: Known) -> (Self, usize) {
         let by_slot = self.by_slot.iter().map(|at| AtomicU16::new(at.load(Ordering::Relaxed)));
         let mut servers = self.servers.clone();
+        more.server.node.is_named(true);
         servers.push(more);
         let at = servers.len() - 1;
-        (Self::of(self.epoch, by_slot.collect(), servers, self.replicas.clone()), at)
+        let more = Self::of(self.epoch, by_slot.collect(), servers, self.replicas.clone());
+        (Self { former: self.former.clone(), ..more }, at)
     }
 
     /// The place of who has the slot.
@@ -99,17 +111,51 @@ impl Map {
 
     /// Who is called so.
     pub(super) fn at_address(&self, address: &Address) -> Option<&Arc<Server>> {
-        let mut all = self.servers.iter().chain(&self.replicas);
-        all.find(|known| known.member.is_at(address)).map(|known| &known.server)
+        self.all().find(|known| known.member.is_at(address)).map(|known| &known.server)
+    }
+
+    /// All servers, those that are not named any more last.
+    fn all(&self) -> impl Iterator<Item = &Known> {
+        self.servers.iter().chain(self.others())
+    }
+
+    /// Those that are no primaries, or not named any more.
+    pub(super) fn others(&self) -> impl Iterator<Item = &Known> {
+        self.replicas.iter().chain(self.former.iter().map(|(known, _)| known))
+    }
+
+    /// Whether a server was known, and as no primary.
+    pub(super) fn is_other(&self, server: &Arc<Server>) -> bool {
+        let is_it = |known: &Known| Arc::ptr_eq(&known.server, server);
+        !self.servers.iter().any(is_it) && self.others().any(is_it)
+    }
+
+    /// Keeps for a while who was known before, and is not named now.
+    pub(super) fn keep_former(&mut self, old: &Self) {
+        let (now, before) = (Instant::now(), old.former.iter().cloned());
+        let named = old.servers.iter().chain(&old.replicas).map(|known| (known.clone(), now));
+        let former = before.chain(named).filter(|(known, since)| {
+            let is_it = |it: &Known| Arc::ptr_eq(&it.server, &known.server);
+            let is_named = self.servers.iter().chain(&self.replicas).any(is_it);
+            known.server.node.is_named(is_named);
+            !is_named && now.saturating_duration_since(*since) < FORMER_FOR
+        });
+        self.former = former.take(SERVERS_MAX).collect();
+        // Threads have connections to primaries.
+        let others = self.replicas.iter_mut().chain(self.former.iter_mut().map(|(it, _)| it));
+        for known in others {
+            if old.servers.iter().any(|it| Arc::ptr_eq(&it.server, &known.server)) {
+                known.server = Arc::new(known.server.unjoined());
+            }
+        }
     }
 
     /// The server that a view calls so. Another one at the same address is none.
     pub(super) fn member(&self, member: &Member) -> Option<&Arc<Server>> {
-        let mut all = self.servers.iter().chain(&self.replicas);
         let is_it = |known: &&Known| {
             known.member.address == member.address && known.server.node.may_be(member.id.as_deref())
         };
-        all.find(is_it).map(|known| &known.server)
+        self.all().find(is_it).map(|known| &known.server)
     }
 
     /// Whether a view is of the cluster that is known: they have a server in common.

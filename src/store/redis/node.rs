@@ -3,7 +3,7 @@
 //! question. While a server is open, no connection to it is in service, except where it said itself
 //! that it will serve on them again.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::breaker::Breaker;
 use super::common::Common;
 use super::connect_error::ConnectError;
-use super::history::{Otherwise, Told};
+use super::history::{Otherwise, Shown, Told};
 use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::rung::{Cause, Change, Counts, Rung};
@@ -51,12 +51,17 @@ pub(super) struct Node {
     is_unreachable: AtomicBool,
     /// Whether it was said that a connection of its former history could not be replaced.
     pub(super) is_former_told: AtomicBool,
+    /// Whether its cluster names it no more: what becomes of it concerns nobody.
+    is_former: AtomicBool,
     /// Whether it is settled that Redis speaks as it is spoken to.
     is_understood: AtomicBool,
     /// How many replicas it said that it has.
     replicas: AtomicU32,
     /// Wakes who asks it for its history.
     pub(super) doubt: Arc<Notify>,
+    /// How often it may have got another history without a word: what it said of that before the
+    /// last time says nothing of what it answers.
+    doubts: AtomicU64,
     /// The one that it showed last.
     lineage: watch::Sender<Option<Lineage>>,
     /// Tells that connections are to be replaced because it has another one.
@@ -84,9 +89,11 @@ impl Node {
             is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
             is_former_told: AtomicBool::new(false),
+            is_former: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
             replicas: AtomicU32::new(0),
             doubt: Arc::default(),
+            doubts: AtomicU64::new(0),
             lineage: watch::Sender::new(None),
             renewals: watch::Sender::new(0),
         }
@@ -138,6 +145,11 @@ impl Node {
     /// It has this slot of a Redis Cluster, or its primary has.
     pub(super) fn has_slot(&self, slot: u16) {
         self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Its Redis Cluster names it, or does so no more.
+    pub(super) fn is_named(&self, is_named: bool) {
+        self.is_former.store(!is_named, Ordering::Relaxed);
     }
 
     /// A key of no use that lies there, as far as that is known.
@@ -243,7 +255,7 @@ impl Node {
 
     /// Says that the rung is another one.
     fn tell(&self, news: Option<Change>) {
-        let Some(change) = news else { return };
+        let Some(change) = news.filter(|_| !self.is_former.load(Ordering::Relaxed)) else { return };
         let (server, table) = (self.name.as_deref(), self.common.among_others);
         match change.to {
             Rung::Open => {
@@ -281,23 +293,33 @@ impl Node {
         Otherwise::Key { is_new: was_seen && self.slots().iter().all(|slot| !slot.is_taken()) }
     }
 
-    /// A connection has shown the history that it has now.
-    pub(super) fn hear(&self, told: &Told) {
+    /// How often it was in doubt which history it has.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Acquire)
+    }
+
+    /// A connection has shown the history that it has now, or had after so many doubts.
+    pub(super) fn hear(&self, told: &Told, asked: u64) {
         self.replicas.store(told.replicas, Ordering::Relaxed);
         match told.lineage() {
             Some(lineage) => {
                 self.common.histories.hear(self.share_name(), self.name(), told);
                 self.lineage.send_if_modified(|known| known.replace(lineage) != Some(lineage));
-                let published = self.published();
                 // All of them: the same server answers on each.
-                let over = published.iter().filter(|it| !it.shown.is_now(lineage)).count();
-                if over > 0 {
-                    self.renewals.send_modify(|renewals| *renewals += 1);
-                }
+                self.replace_all_over(|shown| !shown.is_now(lineage, asked));
             }
             // Whoever may write is somebody else.
             None if !self.is_in_cluster => self.give_all_up(Cause::Refused("READONLY")),
-            None => self.published().iter().for_each(|it| it.shown.doubt()),
+            // Now, as nobody waits for it: it may take over again.
+            None => self.replace_all_over(Shown::end),
+        }
+    }
+
+    /// Has connections replaced, where there are some whose history is over.
+    fn replace_all_over(&self, is_over: impl Fn(&Shown) -> bool) {
+        let over = self.published().iter().filter(|it| is_over(&it.shown)).count();
+        if over > 0 {
+            self.renewals.send_modify(|renewals| *renewals += 1);
         }
     }
 
@@ -310,7 +332,7 @@ impl Node {
     /// It is asked from now on, and may have become a primary just now: what it said of its history
     /// before says nothing of what it answers.
     pub(super) fn enters_service(&self) {
-        self.published().iter().for_each(|it| it.shown.doubt());
+        self.doubts.fetch_add(1, Ordering::AcqRel);
         self.doubt.notify_one();
     }
 
@@ -368,7 +390,8 @@ impl Node {
         } else if let Some(condition) = error.condition() {
             self.says.note_with(condition, &error.to_string());
         }
-        if !self.is_unreachable.swap(true, Ordering::Relaxed) {
+        let is_told = self.is_unreachable.swap(true, Ordering::Relaxed);
+        if !is_told && !self.is_former.load(Ordering::Relaxed) {
             let (server, table) = (self.name.as_deref(), self.common.among_others);
             tracing::warn!(%error, server, table, "the store cannot be reached; trying on");
         }

@@ -465,10 +465,12 @@ impl<'a> Look<'a> {
 }
 
 /// Whether it says that the keys of the look lie elsewhere by now: their slot has moved, or nobody
-/// has it, which others tell of.
+/// has it, which others tell of. Or that the server has become a replica meanwhile, which does not
+/// take WAIT.
 fn is_elsewhere(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error)
-        if matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
+        if matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
+            || error.details().is_some_and(|said| said.contains("replica instances")))
 }
 
 /// What the script of limits says of a charge.

@@ -56,6 +56,18 @@ impl Server {
         Self { node, home, joined, lanes, ear: ArcSwapOption::empty() }
     }
 
+    /// The same without the connections of threads: it is asked nothing any more, and what it is
+    /// asked when it takes over again begins on the one that nobody owns.
+    pub(super) fn unjoined(&self) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            home: Arc::clone(&self.home),
+            joined: (0..SHARDS).map(|_| OnceLock::new()).collect(),
+            lanes: self.lanes.clone(),
+            ear: ArcSwapOption::empty(),
+        }
+    }
+
     /// Begins to hear of changed epochs here, or ends it: nothing is known of them then. Must be
     /// called within a tokio runtime.
     pub(super) fn listen(&self, start: Option<impl FnOnce(&Arc<Node>) -> Arc<Ear>>) {
