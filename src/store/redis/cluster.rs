@@ -521,8 +521,8 @@ impl Cluster {
         if self.has_joined[shard::mine()].load(Ordering::Relaxed) {
             reader.join(&self.settings, &self.scripts);
         }
-        let (now, timeout) = (Instant::now(), self.settings.timeout);
-        let _waiting = Waiting::begin(now, timeout).ok()?;
+        let _waiting = Waiting::begin(deadline, self.settings.timeout).ok()?;
+        let now = Instant::now();
         let deadline = now + deadline.saturating_duration_since(now) / 2;
         reader.exchange(&mut pipeline, &self.scripts, deadline).await.ok()
     }

@@ -182,10 +182,8 @@ impl Topology {
     ///
     /// # Errors
     /// It is not asked any more.
-    fn wait(&self, deadline: Instant) -> Reply<Waiting> {
-        let timeout = self.settings.timeout;
-        let since = deadline.checked_sub(budget::left(timeout)).unwrap_or(deadline);
-        Waiting::begin(since, timeout)
+    pub(super) fn wait(&self, deadline: Instant) -> Reply<Waiting> {
+        Waiting::begin(deadline, self.settings.timeout)
     }
 
     /// Whether keys lie on several servers, so that what names several of them is cut by
