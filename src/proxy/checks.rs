@@ -552,7 +552,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
         let view = RequestView { method: &self.head.method, fields: &self.head.headers };
         let judged = lookup.judge(&self.request.gateway().cache, reply, view);
-        let (found, waited) = Box::pin(budget::spending(self.waited, judged)).await;
+        // Boxed before it is given a budget, it is moved once.
+        let (found, waited) = budget::spending(self.waited, Box::pin(judged)).await;
         self.waited = waited;
         Some(found)
     }

@@ -91,8 +91,8 @@ async fn answer(
             dispatch::note_upgrade(&request, head);
             let outbound = ForCache::new(&request, head, added);
             // Large: boxed, it takes no room in the request of a route without a cache.
-            let fetched = fetch(&request, outbound, miss, cache, record);
-            Box::pin(budget::scope_from(request.waited, fetched)).await.map(Answer::fetched)
+            let fetched = Box::pin(fetch(&request, outbound, miss, cache, record));
+            budget::scope_from(request.waited, fetched).await.map(Answer::fetched)
         }
         Ok(passed) => {
             if let Some(Found::Pass(notes)) = passed {

@@ -276,6 +276,26 @@ fn revocations_that_redis_has_lost_are_written_again() {
 }
 
 #[test]
+fn what_was_taken_back_before_it_was_written_again_goes_again() {
+    let (mut redis, upstream) = (Redis::start(), versioned());
+    let gateway = private(&redis.url(), &upstream);
+    ["ada", "bob"].iter().for_each(|it| revoke(&gateway, &format!("{{\"jti\":\"{it}\"}}")));
+    knows(&gateway, 2);
+    redis.restart();
+    // As another gateway does it, which has deleted the key in the same step.
+    let [ada, bob] = ["ada", "bob"].map(|it| format!("app:auth:blacklist:{it}"));
+    let stream = "app:auth:revocations";
+    redis.cli(&["XADD", stream, "*", "key", &ada, "until", "0"]);
+    eventually("the other one is told of", || {
+        let told = redis.cli(&["XRANGE", stream, "-", "+"]);
+        told.matches(&bob).count() == 1 && told.matches(&ada).count() == 1
+    });
+    let there = [&ada, &bob].map(|key| redis.cli(&["EXISTS", key]));
+    assert_eq!(there, ["0", "1"]);
+    assert_eq!(["ada", "bob"].map(|it| status(&gateway, &bearer(it))), [200, 401]);
+}
+
+#[test]
 fn what_stands_in_redis_is_not_put_back() {
     let (mut redis, upstream) = (Redis::start(), versioned());
     let gateway = private(&redis.url(), &upstream);

@@ -535,8 +535,7 @@ impl Cluster {
             return false;
         }
         // Also one that says that the cluster serves: who was cut off just now does not know it.
-        // Another cluster, that the operator calls this one, counts its own epochs.
-        if view.epoch < old.epoch && old.is_of(view) {
+        if old.is_newer_than(view) {
             if !view.is_ok {
                 *older = None;
                 return false;

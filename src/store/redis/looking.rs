@@ -40,7 +40,7 @@ impl Cluster {
         let views = views.filter(|view| self.is_of_this(&map, view));
         // One that is older than the map is the last to be believed, though it may say that all is
         // well.
-        let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| view.epoch >= map.epoch);
+        let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| !map.is_newer_than(view));
         let (mut best, older) = (best(now.into_iter()), best(older.into_iter()));
         for replica in &map.replicas {
             if best.is_some() {
