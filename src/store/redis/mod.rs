@@ -27,6 +27,7 @@ mod encode;
 mod errand;
 mod eviction;
 mod expect;
+mod files;
 mod finding;
 mod findings;
 mod follow;
@@ -156,7 +157,7 @@ impl RedisStore {
 
     /// See [`super::Store::look_at_files`].
     pub fn look_at_files(&self) {
-        self.topology.common.credentials.look.notify_one();
+        self.topology.look_at_files();
     }
 
     /// See [`super::Store::is_connected`].

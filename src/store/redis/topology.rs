@@ -87,6 +87,14 @@ impl Topology {
         self.first_connection(self.settings.connect_timeout).await;
     }
 
+    /// Has the files of secrets looked at now, those for sentinels among them.
+    pub(super) fn look_at_files(&self) {
+        self.common.credentials.look.notify_one();
+        if let Servers::Sentinel(sentinels) = &self.servers {
+            sentinels.look_at_files.notify_one();
+        }
+    }
+
     /// The Redis Cluster, where it is one.
     pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.servers {
