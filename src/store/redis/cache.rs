@@ -312,9 +312,9 @@ impl RedisStore {
         done.map(|_| ())
     }
 
-    /// Changes epochs, of all places at once; those of tags and groups behind the clock of tags. One
-    /// that is not reached leaves the others changed, which makes nothing but misses; only without
-    /// the clock no tag is changed, for a fetch that began before would keep what was purged.
+    /// Changes epochs, of all places at once; those of tags and groups behind the clock of tags.
+    /// One that is not reached leaves the others changed, which makes nothing but misses. Only
+    /// without the clock no tag is changed: a fetch that began before would keep what was purged.
     pub(super) async fn change_epochs(
         &self,
         purges: &[Purge],

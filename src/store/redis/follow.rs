@@ -132,13 +132,18 @@ impl Follower {
         some.iter().filter(|known| !revoked.has(&known.key)).cloned().collect()
     }
 
-    /// Waits until all is known that the stream told before now, for a few looks at most.
-    pub(super) async fn heard(&self) {
+    /// Waits until all is known that the stream told before now, for a few looks at most. False
+    /// where it is not.
+    pub(super) async fn has_heard(&self) -> bool {
         let at = Instant::now();
         let longest = at + 3 * BLOCK_TIME;
-        while !self.read().was_heard_after(at) && Instant::now() < longest {
+        while Instant::now() < longest {
+            if self.read().was_heard_after(at) {
+                return true;
+            }
             tokio::time::sleep(BLOCK_TIME / 20).await;
         }
+        false
     }
 
     /// See [`crate::store::Store::followed`].

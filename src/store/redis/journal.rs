@@ -74,8 +74,8 @@ impl Journal {
         self.add_beside(told, commands);
     }
 
-    /// The same where nobody knows whether the key was changed. What else is to be told of it stays:
-    /// each is told only if it is so.
+    /// The same where nobody knows whether the key was changed. What else is to be told of it
+    /// stays: each is told only if it is so.
     fn add_beside(&self, told: &Told<'_>, commands: Vec<Cmd>) {
         let key = told.key();
         let mut entries = self.entries();

@@ -175,8 +175,8 @@ impl Repair<'_> {
     /// Tells of what was written. What was taken back before that goes again: whoever took it back
     /// has told of that before it was written, so that it is known here by now.
     async fn tell_untold(&self, done: &mut Done) -> Result<(), StoreError> {
-        if !done.untold.is_empty() {
-            self.follower.heard().await;
+        if !done.untold.is_empty() && !self.follower.has_heard().await {
+            return Err(StoreError::Unavailable);
         }
         while !done.untold.is_empty() {
             let some = done.untold.split_off(done.untold.len().saturating_sub(AT_ONCE));

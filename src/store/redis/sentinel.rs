@@ -82,8 +82,8 @@ impl Speech {
         dialled.map_err(|_| ConnectError::Timeout)?
     }
 
-    /// Looks at the files. True when they had changed, and one of these sentinels accepts what is in
-    /// them: it is used from then on.
+    /// Looks at the files. True when they had changed, and one of these sentinels accepts what is
+    /// in them: it is used from then on.
     async fn look_at_files(&self, named: &[Address]) -> Result<bool, String> {
         let credentials = &self.common.credentials;
         let Some(change) = credentials.changed().await? else { return Ok(false) };
