@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::reply::{Reply, problem, text};
 use crate::config::{LimitOutage, OnOutage, Outage, SessionUse, StoreUse};
@@ -35,19 +36,22 @@ pub(super) fn unready(gateway: &Gateway) -> Option<Reply> {
         ));
     }
     let is_away = |usage| !gateway.store.is_connected(usage);
-    let away = Away { main: is_away(StoreUse::Main), limits: is_away(StoreUse::Limits) };
-    if !away.main && !away.limits {
+    let (main, limits) = (is_away(StoreUse::Main), is_away(StoreUse::Limits));
+    if !main && !limits {
         return None;
     }
     let running = gateway.running();
     let plan = &running.plan;
-    let followed = gateway.store.followed(plan.on_outage.revocation_max_stale);
+    let OnOutage { revocation_max_stale, session_max_stale, .. } = plan.on_outage;
+    let followed = gateway.store.followed(revocation_max_stale);
     let knows_revocations = followed.is_some_and(|it| it.trusted);
+    let knows_sessions = gateway.sessions.has_any(session_max_stale, Instant::now());
+    let away = Away { main, limits, knows_revocations, knows_sessions };
     let mut asking = plan.routes.policies().filter(|route| asks(route, plan)).peekable();
     asking.peek()?;
     let detail = "The store does not answer, and store.on_outage refuses requests that need it.";
     asking
-        .all(|route| is_refused(route, plan, away, knows_revocations))
+        .all(|route| is_refused(route, plan, away))
         .then(|| problem(StatusCode::SERVICE_UNAVAILABLE, "store_unreachable", detail))
 }
 
@@ -57,24 +61,28 @@ fn asks(route: &Route, plan: &Plan) -> bool {
     is_asked || verifiers(route).any(|name| is_revocable(name, plan))
 }
 
-/// Which stores do not answer.
+/// Which stores do not answer, and what is known here all the same.
 #[derive(Clone, Copy)]
 struct Away {
     main: bool,
     limits: bool,
+    knows_revocations: bool,
+    knows_sessions: bool,
 }
 
 /// Whether every request of the route is answered 503 without these stores, whoever sends it.
-fn is_refused(route: &Route, plan: &Plan, away: Away, knows_revocations: bool) -> bool {
+fn is_refused(route: &Route, plan: &Plan, away: Away) -> bool {
     let OnOutage { revocation, session, limits, .. } = plan.on_outage;
     let wants_caller = route.written.auth.as_ref().is_some_and(|auth| !auth.optional);
     let by_revocation = away.main
         && revocation == Outage::Refuse
-        && !knows_revocations
+        && !away.knows_revocations
         && wants_caller
         && verifiers(route).all(|name| is_revocable(name, plan));
-    let by_session =
-        away.main && session == Outage::Refuse && route.written.session == SessionUse::Required;
+    let by_session = away.main
+        && session == Outage::Refuse
+        && !away.knows_sessions
+        && route.written.session == SessionUse::Required;
     let by_limits = away.limits && limits == LimitOutage::Refuse && route.limits.asks();
     by_revocation || by_session || by_limits
 }

@@ -2,7 +2,7 @@
 //! were fetched, and for the record of an API key.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -33,11 +33,13 @@ pub struct Identified {
     /// Why the store did not answer, if it was asked and did not: the same request need not ask it
     /// again.
     pub outage: Option<StoreError>,
+    /// How long the store was waited for.
+    pub waited: Duration,
 }
 
 impl From<Result<Caller, Denied>> for Identified {
     fn from(caller: Result<Caller, Denied>) -> Self {
-        Self { caller, outage: None }
+        Self { caller, outage: None, waited: Duration::ZERO }
     }
 }
 
@@ -92,7 +94,8 @@ impl Authenticator {
     async fn identify_by_record(&self, policy: &Policy, unread: Unread<'_>) -> Identified {
         let asked_at = Instant::now();
         let reply = self.store.get(unread.record_key()).await;
-        self.metrics.store_duration.observe(asked_at.elapsed());
+        let waited = asked_at.elapsed();
+        self.metrics.store_duration.observe(waited);
         let outage = match &reply {
             Err(error) if error.is_outage() => Some(error.clone()),
             _ => None,
@@ -100,7 +103,7 @@ impl Authenticator {
         let memory = &self.memory.api_keys;
         let caller = unread.judge(reply, memory, SystemTime::now(), Instant::now()).map(Some);
         let caller = caller.and_then(|caller| permit(policy, &caller).map(|()| caller));
-        Identified { caller, outage }
+        Identified { caller, outage, waited }
     }
 
     async fn identify_after_fetch<'p>(

@@ -147,7 +147,9 @@ impl Correction {
                 if here_us.is_some() && error.is_undone() {
                     state.stand_in.owe(dues);
                 }
-                carried_out = Err(error);
+                // What was given back before must not be taken for not asked.
+                let error = if error == StoreError::NotAsked { StoreError::Timeout } else { error };
+                carried_out = carried_out.and(Err(error));
             }
         }
         carried_out

@@ -4,29 +4,30 @@
 //! The same for an operator who asks what would happen to a request: then nothing is charged, and
 //! the store is only asked to look (`Mode::Peek`).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::asking::{Peek, ask_behind, of_limits};
 use super::degraded::Degraded;
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
+use super::settle::{refused, settle};
 use super::without_store::{self, revocation_keys};
 use crate::auth::{self, Denied};
 use crate::base::facts::Caller;
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage, StoreUse};
-use crate::limit::{self, Exceeded, LimitNotes, Outcome, Quota, Receipt, SlotGuard, Taken};
+use crate::limit::{self, Exceeded, LimitNotes, Quota, Receipt, SlotGuard, Taken};
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, ConcurrencyLimit, Leases, Questions, Reply, SessionKey, SessionKeys,
-    StoreError, WindowSet,
+    Answers, Charges, Leases, Questions, Reply, SessionKey, SessionKeys, StoreError, budget,
 };
 
 /// Whether the request happens.
@@ -63,6 +64,8 @@ pub(super) struct Checks<'a, 'h> {
     counts_session: bool,
     cached: Option<Box<Lookup>>,
     answers: Answers,
+    /// How long the store was waited for: what comes behind has the rest of its timeout.
+    waited: Duration,
     /// What the store did not answer of this request.
     degraded: Degraded,
     /// What limits would say; only in `Mode::Peek`, once the store has answered.
@@ -78,12 +81,6 @@ pub(super) struct Admitted<'a> {
     pub(super) quota: Quota,
     /// What the upstream is told of the session and of the limits.
     pub(super) added: Fields,
-}
-
-/// The same questions for a store that only looks.
-struct Peek {
-    windows: Option<WindowSet>,
-    limits: Vec<ConcurrencyLimit>,
 }
 
 impl<'a, 'h> Checks<'a, 'h> {
@@ -105,6 +102,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             counts_session: false,
             cached: None,
             answers: Answers::default(),
+            waited: Duration::ZERO,
             degraded: Degraded::default(),
             forecasts: None,
         }
@@ -116,9 +114,21 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// Who calls is known, or that his token is no good.
-    pub(super) fn note_caller(&mut self, caller: &'a Caller, is_identified: bool) {
+    /// `waited`: how long the store was waited for to find that out.
+    pub(super) fn note_caller(
+        &mut self,
+        caller: &'a Caller,
+        is_identified: bool,
+        waited: Duration,
+    ) {
         self.request.caller = caller;
         self.is_identified = is_identified;
+        self.waited = waited;
+    }
+
+    /// How long the store was waited for so far.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Is the client's address blocked, or known here to be over a limit? Before the token is
@@ -234,23 +244,27 @@ impl<'a, 'h> Checks<'a, 'h> {
             (Some(error), _) => {
                 let (gateway, peek) = (self.request.gateway(), self.peek());
                 let questions = self.questions(peek.as_ref());
-                Box::pin(without_store::ask_others(gateway, &questions, &error)).await
+                let asked = without_store::ask_others(gateway, &questions, &error);
+                let (answers, waited) = Box::pin(budget::spending(self.waited, asked)).await;
+                self.waited = waited;
+                answers
             }
             (None, Mode::Charge) => {
                 let questions = self.questions(None);
                 let gateway = self.request.gateway();
                 let charged = self.charges.as_ref();
                 let debt = charged.and_then(|charges| gateway.limits.debt(charges.keys()));
+                // The first question needs no budget: it may take what the store may.
                 let (answers, took) = match debt {
-                    None => gateway.ask(&questions).await,
-                    // Rare: boxed, it takes no room in the other requests. Sent first, so that the
-                    // store has counted it when it judges.
-                    Some(debt) => {
-                        let paid = gateway.limits.pay(debt);
-                        Box::pin(async { tokio::join!(paid, gateway.ask(&questions)).1 }).await
+                    None if self.waited.is_zero() => gateway.ask(&questions).await,
+                    // Rare: boxed, it takes no room in the other requests.
+                    debt => {
+                        let asked = ask_behind(gateway, debt, &questions);
+                        Box::pin(budget::scope_from(self.waited, asked)).await
                     }
                 };
                 record.note_store_time(took);
+                self.waited += took.unwrap_or_default();
                 answers
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,
@@ -283,7 +297,9 @@ impl<'a, 'h> Checks<'a, 'h> {
         }
         self.on_leases();
         if self.is_miscounted() {
-            Box::pin(self.recount(record)).await;
+            let before = self.waited;
+            let ((), waited) = Box::pin(budget::spending(before, self.recount(record))).await;
+            self.waited = waited;
         }
     }
 
@@ -535,7 +551,11 @@ impl<'a, 'h> Checks<'a, 'h> {
     pub(super) async fn look(&mut self) -> Option<Found> {
         let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
         let view = RequestView { method: &self.head.method, fields: &self.head.headers };
-        Some(Box::pin(lookup.judge(&self.request.gateway().cache, reply, view)).await)
+        let judged = lookup.judge(&self.request.gateway().cache, reply, view);
+        // Boxed before it is given a budget, it is moved once.
+        let (found, waited) = budget::spending(self.waited, Box::pin(judged)).await;
+        self.waited = waited;
+        Some(found)
     }
 
     /// The keys of the session that the request goes on with.
@@ -570,28 +590,6 @@ fn counted(named: &Option<String>, counts_session: bool) -> Option<&str> {
     named.as_deref().filter(|_| counts_session)
 }
 
-/// Of the questions, those of limits.
-fn of_limits(all: Questions<'_>) -> Questions<'_> {
-    Questions { charges: all.charges, leases: all.leases, ..Questions::default() }
-}
-
 fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
     reply.as_ref().and_then(|reply| reply.as_ref().err())
-}
-
-/// However a request ended, its end decides what stays charged to the limits that look at it.
-pub(super) fn settle(request: &Request<'_>, receipt: Option<Receipt<'_>>, outcome: &Outcome<'_>) {
-    if let Some(receipt) = receipt {
-        request.gateway().limits.correct(receipt.settle(outcome));
-    }
-}
-
-/// The end of a request that was refused.
-pub(super) fn refused(rejection: &Rejection) -> Outcome<'static> {
-    Outcome {
-        status: rejection.status(),
-        headers: None,
-        failed: matches!(rejection, Rejection::Upstream(_)),
-        cached: false,
-    }
 }

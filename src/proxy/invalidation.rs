@@ -4,6 +4,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::request::Request;
 use crate::cache::{self, Scope};
+use crate::store::budget;
 
 /// The duty to make stale what an unsafe request changes, from before it is sent until its outcome
 /// is dealt with.
@@ -64,7 +65,8 @@ impl<'a> Invalidation<'a> {
             cache.invalidate_later(epochs);
         } else {
             // Also where the client leaves meanwhile.
-            Box::pin(cache.invalidate(epochs)).await;
+            let invalidation = cache.invalidate(epochs);
+            Box::pin(budget::scope_from(self.request.waited, invalidation)).await;
         }
     }
 

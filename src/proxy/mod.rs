@@ -1,6 +1,7 @@
 //! The life of one request: only this room knows the order of things. `walk` has it, from the head
 //! to the response.
 
+mod asking;
 mod body;
 mod challenge;
 mod checks;
@@ -20,6 +21,7 @@ mod record;
 mod rejection;
 mod request;
 mod resolve;
+mod settle;
 mod standing;
 mod transaction;
 mod tunnel;

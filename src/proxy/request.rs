@@ -3,6 +3,7 @@
 //! later step takes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
@@ -119,6 +120,8 @@ pub(super) struct Request<'a> {
     pub(super) session: Option<&'a Arc<SessionKeys>>,
     /// Whether the request has a body, announced or not.
     pub(super) has_body: bool,
+    /// How long it has waited for the store until it was admitted.
+    pub(super) waited: Duration,
 }
 
 impl<'a> Request<'a> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
@@ -87,8 +88,9 @@ pub(super) fn resolve<'a>(
     let resolved = &*resolved;
     let target = resolved.forwarded.as_deref().unwrap_or(asked);
     let caller = &None;
-    let session = None;
-    let request = Request { received, resolved, route, asked, target, caller, session, has_body };
+    let (session, waited) = (None, Duration::ZERO);
+    let request =
+        Request { received, resolved, route, asked, target, caller, session, has_body, waited };
     Ok(Resolution::Route(request))
 }
 

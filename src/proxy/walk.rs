@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Response};
 
 use super::body::Body;
 use super::challenge;
-use super::checks::{Admitted, Checks, Mode, refused, settle};
+use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
 use super::content::Content;
 use super::degraded::Degraded;
@@ -19,6 +19,7 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use super::resolve::{Resolution, resolve};
+use super::settle::{ended, settle};
 use super::transaction::Transaction;
 use super::upgrade;
 use crate::auth::Places;
@@ -26,7 +27,7 @@ use crate::base::body::Inbound;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
 use crate::guard::{self, Handshake};
-use crate::limit::{Outcome, SlotGuard};
+use crate::limit::SlotGuard;
 use crate::runtime::Grant;
 use crate::store::budget;
 
@@ -43,7 +44,7 @@ pub fn handle<B: Into<Inbound>>(
     }
     let mut transaction = Transaction::open(connection, &head);
     let mut body = body.into();
-    budget::scope(async move {
+    async move {
         // Rare: boxed, it takes no room in the other requests.
         let Transaction { received, resolved, .. } = &*transaction;
         if let Some(token) = challenge::token(received, &head)
@@ -53,7 +54,7 @@ pub fn handle<B: Into<Inbound>>(
         }
         let response = answer(&mut transaction, &mut head, &mut body).await;
         Body::attach(response, transaction)
-    })
+    }
 }
 
 /// `head` and `body` are lent, so that nobody else has room for them; whoever sends the request on
@@ -90,7 +91,8 @@ async fn answer(
             dispatch::note_upgrade(&request, head);
             let outbound = ForCache::new(&request, head, added);
             // Large: boxed, it takes no room in the request of a route without a cache.
-            Box::pin(fetch(&request, outbound, miss, cache, record)).await.map(Answer::fetched)
+            let fetched = Box::pin(fetch(&request, outbound, miss, cache, record));
+            budget::scope_from(request.waited, fetched).await.map(Answer::fetched)
         }
         Ok(passed) => {
             if let Some(Found::Pass(notes)) = passed {
@@ -157,7 +159,8 @@ async fn check<'a>(
     };
     *session = checks.take_attached_session().map(Arc::new);
     let degraded = checks.degraded();
-    let request = Request { session: session.as_ref(), ..checks.request };
+    let waited = checks.waited();
+    let request = Request { session: session.as_ref(), waited, ..checks.request };
     Checked { request, admitted, found, degraded }
 }
 
@@ -217,7 +220,7 @@ pub(super) async fn admit<'a>(
             Some(denied)
         }
     };
-    checks.note_caller(caller, denied.is_none());
+    checks.note_caller(caller, denied.is_none(), identified.waited);
     checks.collect()?;
     checks.ask(identified.outage, record).await;
     checks.judge(denied, slot, record)
@@ -275,17 +278,4 @@ fn take_notes(served: Served, cache: &mut Option<CacheNotes>) -> Response<Conten
     let Served { response, notes } = served;
     *cache = Some(notes);
     response.map(Content::from)
-}
-
-/// How a request ended, as far as limits look at that.
-fn ended(outcome: &Result<Answer, Rejection>) -> Outcome<'_> {
-    match outcome {
-        Ok(Answer { response, is_stored }) => Outcome {
-            status: response.status(),
-            headers: Some(response.headers()),
-            failed: response.status().is_server_error(),
-            cached: *is_stored,
-        },
-        Err(rejection) => refused(rejection),
-    }
 }

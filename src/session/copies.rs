@@ -57,6 +57,21 @@ impl Weighter<String, Arc<Known>> for ByBytes {
     }
 }
 
+impl Known {
+    /// What was there, if that was said less than `max_stale` before `now` and has not ended.
+    fn recall(&self, max_stale: Duration, now: Instant) -> Option<SessionReply> {
+        match self {
+            Self::There { asked, ends, value } => {
+                let left = ends.map(|ends| ends.saturating_duration_since(now));
+                let is_over = left.is_some_and(|left| left.is_zero());
+                let is_fresh = now.saturating_duration_since(*asked) < max_stale;
+                (is_fresh && !is_over).then(|| SessionReply { value: value.clone(), ttl: left })
+            }
+            Self::Ended(_) => None,
+        }
+    }
+}
+
 impl Copies {
     /// At most `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
@@ -97,15 +112,14 @@ impl Copies {
     /// A session that the store had less than `max_stale` before `now`, if it is not known to have
     /// ended since.
     pub fn recall(&self, key: &str, max_stale: Duration, now: Instant) -> Option<SessionReply> {
-        match &*self.known.get(key)? {
-            Known::There { asked, ends, value } => {
-                let left = ends.map(|ends| ends.saturating_duration_since(now));
-                let is_over = left.is_some_and(|left| left.is_zero());
-                let is_fresh = now.saturating_duration_since(*asked) < max_stale;
-                (is_fresh && !is_over).then(|| SessionReply { value: value.clone(), ttl: left })
-            }
-            Known::Ended(_) => None,
-        }
+        self.known.get(key)?.recall(max_stale, now)
+    }
+
+    /// Whether there is any session that [`Self::recall`] would find. Looks at all of them, where
+    /// there is none.
+    pub fn has_any(&self, max_stale: Duration, now: Instant) -> bool {
+        !max_stale.is_zero()
+            && self.known.iter().any(|(_, known)| known.recall(max_stale, now).is_some())
     }
 
     /// Bytes in use.
@@ -134,6 +148,9 @@ mod tests {
         copies.note("a", Some(&found("{}", None)), start, start + SECOND);
         copies.note("b", Some(&found("{}", Some(10 * SECOND))), start, start + SECOND);
         assert_eq!(at("a", MINUTE - SECOND), Some(found("{}", None)));
+        let has_any = |after| copies.has_any(MINUTE, start + after);
+        assert_eq!((has_any(MINUTE - SECOND), has_any(MINUTE)), (true, false));
+        assert!(!copies.has_any(Duration::ZERO, start), "0s is off");
         assert_eq!(at("a", MINUTE), None, "its age counts from the question");
         assert_eq!(at("b", 4 * SECOND), Some(found("{}", Some(7 * SECOND))));
         assert_eq!(at("b", 11 * SECOND), None);

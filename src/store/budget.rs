@@ -5,10 +5,13 @@
 //! may take what one question may, `store.timeout`: what one has taken, the next one lacks. The
 //! time in which its upstream is asked does not count.
 //!
-//! The budget belongs to the task that answers the request, so that no question of it is forgotten.
+//! Most requests ask once, and need no budget for that. So whoever asks first says how long it
+//! took, and what comes behind runs in a scope that begins with that ([`scope_from`]). A scope
+//! belongs to the task, so that no question in it is forgotten.
+//!
 //! What goes on behind a response is a task of its own and has none: each of its questions has its
 //! whole time, and so has each of operators. What begins in a request and may end in another task,
-//! while the client waits, takes along what is left ([`scope_from`]).
+//! while the client waits, takes along what is left.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -32,12 +35,20 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 struct Budget {
     spent: Cell<Duration>,
+    /// So much may be spent in any case, however little a store's own timeout is.
+    kept: Cell<Duration>,
     /// Questions that are under way: what is asked at once takes its time once.
     asked: Cell<u32>,
     since: Cell<Option<Instant>>,
 }
 
-/// Gives a request one budget for all that it waits for.
+impl Budget {
+    fn left(&self, timeout: Duration) -> Duration {
+        timeout.max(self.kept.get()).saturating_sub(self.spent.get())
+    }
+}
+
+/// Gives what asks several times one budget for all that it waits for.
 pub fn scope<F: Future>(request: F) -> impl Future<Output = F::Output> {
     scope_from(Duration::ZERO, request)
 }
@@ -47,6 +58,14 @@ pub fn scope_from<F: Future>(spent: Duration, request: F) -> impl Future<Output 
     BUDGET.scope(Budget { spent: Cell::new(spent), ..Budget::default() }, request)
 }
 
+/// The same; returns also what was taken in the end.
+pub fn spending<F: Future>(
+    spent: Duration,
+    request: F,
+) -> impl Future<Output = (F::Output, Duration)> {
+    scope_from(spent, async { (request.await, self::spent()) })
+}
+
 /// What has been taken of the budget; nothing where there is none.
 pub fn spent() -> Duration {
     BUDGET.try_with(|budget| budget.spent.get()).unwrap_or_default()
@@ -54,13 +73,19 @@ pub fn spent() -> Duration {
 
 /// What is left of `timeout` for one more question.
 pub fn left(timeout: Duration) -> Duration {
-    timeout.saturating_sub(spent())
+    BUDGET.try_with(|budget| budget.left(timeout)).unwrap_or(timeout)
 }
 
 /// Sees to it that 25 ms of `timeout` are left, or half of it if that is less: for what must be
-/// asked however long its request has waited.
+/// asked however long its request has waited. What was taken stays taken: it may be the time of
+/// another store, with a longer timeout.
 pub fn keep(timeout: Duration) {
-    cap(timeout.saturating_sub(KEPT.min(timeout / 2)));
+    let _ = BUDGET.try_with(|budget| {
+        let least = budget.spent.get().saturating_add(KEPT.min(timeout / 2));
+        if least > timeout {
+            budget.kept.set(budget.kept.get().max(least));
+        }
+    });
 }
 
 /// Takes so much of the budget, for a pause between two questions.
@@ -68,38 +93,47 @@ pub fn spend(time: Duration) {
     let _ = BUDGET.try_with(|budget| budget.spent.set(budget.spent.get().saturating_add(time)));
 }
 
-/// Takes back what has been taken beyond `most`.
+/// Takes back what has been taken beyond `most`, and what was kept since.
 pub fn cap(most: Duration) {
-    let _ = BUDGET.try_with(|budget| budget.spent.set(budget.spent.get().min(most)));
+    let _ = BUDGET.try_with(|budget| {
+        budget.spent.set(budget.spent.get().min(most));
+        budget.kept.set(Duration::ZERO);
+    });
 }
 
 /// A question under way, which takes of the budget until it is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Waiting(());
+pub(super) struct Waiting {
+    is_counted: bool,
+}
 
 impl Waiting {
-    /// For a question that is asked at `since`, with so much of `timeout` as is left.
+    /// For a question that must be answered by `deadline`, which was made of what is left of
+    /// `timeout`.
     ///
     /// # Errors
     /// It is not asked: too little is left.
-    pub(super) fn begin(since: Instant, timeout: Duration) -> Result<Self, StoreError> {
+    pub(super) fn begin(deadline: Instant, timeout: Duration) -> Result<Self, StoreError> {
         let begun = BUDGET.try_with(|budget| {
-            let spent = budget.spent.get();
-            if !spent.is_zero() && timeout.saturating_sub(spent) < LEAST {
+            let left = budget.left(timeout);
+            if !budget.spent.get().is_zero() && left < LEAST {
                 return Err(StoreError::NotAsked);
             }
             if budget.asked.replace(budget.asked.get() + 1) == 0 {
-                budget.since.set(Some(since));
+                budget.since.set(Some(deadline.checked_sub(left).unwrap_or(deadline)));
             }
-            Ok(())
+            Ok(Self { is_counted: true })
         });
-        begun.unwrap_or(Ok(())).map(|()| Self(()))
+        begun.unwrap_or(Ok(Self { is_counted: false }))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if !self.is_counted {
+            return;
+        }
         let _ = BUDGET.try_with(|budget| {
             let others = budget.asked.get().saturating_sub(1);
             budget.asked.set(others);
@@ -127,7 +161,7 @@ mod tests {
     /// A question that takes so long, or until its time is over.
     async fn ask(takes: Duration) -> Result<(), StoreError> {
         let left = left(TIMEOUT);
-        let _waiting = Waiting::begin(Instant::now(), TIMEOUT)?;
+        let _waiting = Waiting::begin(Instant::now() + left, TIMEOUT)?;
         sleep(takes.min(left)).await;
         if takes > left { Err(StoreError::Timeout) } else { Ok(()) }
     }
@@ -168,7 +202,7 @@ mod tests {
         })
         .await;
         scope(async {
-            assert!(Waiting::begin(Instant::now(), LEAST / 4).is_ok());
+            assert!(Waiting::begin(Instant::now() + LEAST / 4, LEAST / 4).is_ok());
         })
         .await;
     }
@@ -197,11 +231,30 @@ mod tests {
         })
         .await;
         scope(async {
-            let _ = Waiting::begin(Instant::now() - ms(10), ms(10));
+            let _ = Waiting::begin(Instant::now(), ms(10));
             keep(ms(10));
             assert_eq!(left(ms(10)), ms(5), "half of a short one");
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_for_one_store_gives_no_other_its_time_back() {
+        let (main, cache) = (ms(200), ms(50));
+        scope_from(ms(120), async {
+            keep(cache);
+            assert_eq!((left(main), left(cache)), (ms(80), KEPT));
+            spend(ms(15));
+            assert_eq!((left(main), left(cache), spent()), (ms(65), ms(10), ms(135)));
+            // Nothing is added where enough is left.
+            keep(main);
+            assert_eq!(left(main), ms(65));
+            cap(ms(120));
+            assert_eq!((left(main), left(cache)), (ms(80), ms(0)), "kept for what is over");
+        })
+        .await;
+        let ((), all) = spending(ms(5), async { spend(ms(10)) }).await;
+        assert_eq!(all, ms(15));
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,24 +115,36 @@ struct Entry {
     since: u64,
 }
 
+impl Entry {
+    /// Both of them, as this one was heard of.
+    fn and(self, other: &Self) -> Self {
+        let until = self.until.max(other.until);
+        Self { not_before: self.not_before.max(other.not_before), until, since: self.since }
+    }
+}
+
 impl Revoked {
     /// Knows nothing yet, and is not trusted.
     pub fn new(max: usize) -> Self {
         Self { entries: HashMap::new(), max, incomplete_until: 0, heard: None, swept: 0 }
     }
 
-    /// Takes an entry of the stream, at `now` (Unix seconds). As with the keys themselves, the
-    /// newest entry about a key replaces the older one. What does not fit makes the set incomplete
+    /// Takes an entry of the stream, at `now` (Unix seconds). One that takes a key back counts
+    /// whatever stood before it. Of others the latest time and the latest end count: an entry may
+    /// be told late, behind a newer one of the same key. What does not fit makes the set incomplete
     /// for as long as it would have held.
     pub fn apply(&mut self, notice: Notice, now: u64) {
         let Notice { key, not_before, until } = notice;
-        if until < now {
+        if until == 0 {
             self.entries.remove(&key);
+            return;
+        }
+        if until < now {
             return;
         }
         let entry = Entry { not_before, until, since: now };
         if let Some(known) = self.entries.get_mut(&key) {
-            *known = entry;
+            *known = if known.until < now { entry } else { entry.and(known) };
             return;
         }
         if self.entries.len() >= self.max {
@@ -213,6 +225,16 @@ impl Revoked {
             since: entry.since,
         });
         known.collect()
+    }
+
+    /// Whether anything is known of this key: it was not taken back.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Whether the store was asked after `at` for what there is, and has said.
+    pub fn was_heard_after(&self, at: Instant) -> bool {
+        self.heard.is_some_and(|heard| heard > at)
     }
 
     /// Whether this holds as it was known: it was neither taken back nor made anew since.

@@ -276,6 +276,30 @@ fn revocations_that_redis_has_lost_are_written_again() {
 }
 
 #[test]
+fn what_was_taken_back_before_it_was_written_again_goes_again() {
+    let (mut redis, upstream) = (Redis::start(), versioned());
+    let gateway = private(&redis.url(), &upstream);
+    ["ada", "bob"].iter().for_each(|it| revoke(&gateway, &format!("{{\"jti\":\"{it}\"}}")));
+    knows(&gateway, 2);
+    redis.restart();
+    // The gateway is to hear late of what another one takes back.
+    let may_read = |rule: &str| assert_eq!(redis.cli(&["ACL", "SETUSER", "default", rule]), "OK");
+    may_read("-xread");
+    let [ada, bob] = ["ada", "bob"].map(|it| format!("app:auth:blacklist:{it}"));
+    let stream = "app:auth:revocations";
+    redis.cli(&["XADD", stream, "*", "key", &ada, "until", "0"]);
+    eventually("both are written", || redis.cli(&["EXISTS", &ada, &bob]) == "2");
+    may_read("+xread");
+    eventually("one of them goes again", || redis.cli(&["EXISTS", &ada]) == "0");
+    eventually("the other one is told of", || {
+        let told = redis.cli(&["XRANGE", stream, "-", "+"]);
+        told.matches(&bob).count() == 1 && told.matches(&ada).count() == 1
+    });
+    assert_eq!(redis.cli(&["EXISTS", &bob]), "1");
+    assert_eq!(["ada", "bob"].map(|it| status(&gateway, &bearer(it))), [200, 401]);
+}
+
+#[test]
 fn what_stands_in_redis_is_not_put_back() {
     let (mut redis, upstream) = (Redis::start(), versioned());
     let gateway = private(&redis.url(), &upstream);

@@ -554,3 +554,26 @@ fn check_looks_at_sentinels_too() {
     let ran = check(&format!("redis://{}", small.sentinels[0].address()));
     assert!(ran.stdout.contains("redis-sentinel://"), "{}", ran.stdout);
 }
+
+#[test]
+fn a_changed_password_for_sentinels_is_tried_before_it_is_needed() {
+    let (redis, upstream) = (RedisSentinels::start_small(), upstream());
+    let user = |words: &[&str]| {
+        let command = [&["ACL", "SETUSER", "gateway", "on"], words].concat();
+        assert_eq!(redis.sentinels[0].cli(&command), "OK");
+    };
+    user(&["+@all", "~*", "&*", ">former-horse"]);
+    let folder = Folder::new();
+    folder.write("password", "former-horse");
+    let own = "[store.sentinel]\nusername = \"gateway\"\npassword = \"file:password\"\n";
+    let store = format!("[store]\nurl = \"{}\"\n{own}", redis.url());
+    let gateway = Gateway::start_in(folder, &(store + COUNTED + &upstream.table("shop")));
+    serves(&gateway);
+    std::fs::write(gateway.folder().join("password"), "next-horse").unwrap();
+    gateway.signal("HUP");
+    says(&gateway, "the changed files of [store.sentinel] are not used");
+    user(&[">next-horse"]);
+    gateway.signal("HUP");
+    says(&gateway, "the changed files of [store.sentinel] are used");
+    assert!(!gateway.stderr().contains("horse"), "no password is told");
+}

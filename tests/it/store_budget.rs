@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis::config::{self, StoreUrl};
+use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::{
     Cached, CachedEntry, HeldLock, Purge, Questions, RedisStore, RevocationKeys, Store, StoreError,
     budget,
@@ -79,6 +79,30 @@ fn a_request_waits_for_a_redis_once() {
     let address = redis.address();
     let url = StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 };
     waits_once(url, std::slice::from_ref(&redis));
+}
+
+/// What others took of a request's time says nothing of the server that is asked last.
+#[test]
+fn who_is_given_little_time_has_not_been_silent() {
+    let redis = Redis::start();
+    let (address, timeout) = (redis.address(), Duration::from_secs(1));
+    let url = StoreUrl::Redis { host: address.ip().to_string(), port: address.port(), db: 0 };
+    let settings =
+        config::Store { url, timeout, connect_timeout: PATIENCE, ..config::Store::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = RedisStore::open(&settings);
+        assert!(store.first_connection(PATIENCE).await);
+        let store = Store::Redis(Box::new(store));
+        redis.stop_signal();
+        let missed = || store.state(StoreUse::Main).expect("a state").asked.missed;
+        for (taken, expected) in [(timeout * 3 / 4, 0), (timeout / 4, 1)] {
+            let asked = budget::scope_from(taken, store.get("app:auth:key:a"));
+            assert_eq!(asked.await.err(), Some(StoreError::Timeout));
+            assert_eq!(missed(), expected, "{taken:?} were taken before");
+        }
+        redis.cont_signal();
+    });
 }
 
 #[test]

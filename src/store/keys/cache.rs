@@ -38,6 +38,12 @@ impl Keys {
         Some(format!("{prefix}:cache-purges:{{*}}"))
     }
 
+    /// Whether an epoch is that of a tag or a group, which never changes without the clock of tags.
+    pub fn is_behind_tags_clock(epoch: &str) -> bool {
+        let scope = epoch.split_once(EPOCH).map(|(_, scope)| scope);
+        scope.is_some_and(|scope| scope.starts_with("{tag=") || scope.starts_with("{group="))
+    }
+
     /// The epoch of everything that one route answers.
     pub fn cache_route(&self, route: &str) -> String {
         self.epoch(&["{*}route=", &plain(route)])
@@ -187,6 +193,13 @@ mod tests {
         let purged = Keys::tags_purged(&keys.cache_tags_clock());
         assert_eq!(purged.as_deref(), Some("app:cache-purges:{*}"));
         assert_eq!(Keys::tags_purged(&keys.cache_host("tags-clock")), None);
+        for epoch in [keys.cache_tag("h", b"a"), keys.cache_group("https", "h", b"a")] {
+            assert!(Keys::is_behind_tags_clock(&epoch), "{epoch}");
+        }
+        let others = [keys.cache_tags_clock(), keys.cache_base(), keys.cache_path("h", "/tag=a")];
+        for epoch in others.into_iter().chain([keys.cache_prefix("/tag=a"), entry.clone()]) {
+            assert!(!Keys::is_behind_tags_clock(&epoch), "{epoch}");
+        }
         for epoch in [keys.cache_base(), keys.cache_path("h", "/p")] {
             assert!(epoch.starts_with(&keys.cache_epochs()) && !entry.starts_with(&epoch));
         }

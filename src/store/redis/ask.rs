@@ -201,6 +201,8 @@ impl RedisStore {
         if pipeline.is_empty() {
             return;
         }
+        // What it takes is the request's, as all of the question is.
+        let _waiting = self.topology.wait(deadline);
         let topology = Arc::clone(&self.topology);
         let given = tokio::spawn(async move {
             let deadline = topology.deadline();

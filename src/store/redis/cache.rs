@@ -321,9 +321,9 @@ impl RedisStore {
         done.map(|_| ())
     }
 
-    /// Changes epochs: first that of the tags' clock, then the others, of all places at once. Where
-    /// the clock is not reached nothing else is changed; another one that is not leaves the others
-    /// changed, which makes nothing but misses.
+    /// Changes epochs, of all places at once; those of tags and groups behind the clock of tags.
+    /// One that is not reached leaves the others changed, which makes nothing but misses. Only
+    /// without the clock no tag is changed: a fetch that began before would keep what was purged.
     pub(super) async fn change_epochs(
         &self,
         purges: &[Purge],
@@ -334,13 +334,26 @@ impl RedisStore {
             let changes = all.map(|(_, change)| change).collect();
             return self.topology.transact_apart(changes, deadline).await;
         }
-        let (first, others): (Vec<_>, Vec<_>) =
-            all.partition(|(purge, _)| Keys::tags_purged(&purge.key).is_some());
-        for changes in [first, others] {
-            let changes = changes.into_iter().map(|(_, change)| change).collect();
-            self.topology.transact_apart(changes, deadline).await?;
+        let (mut clock, mut tags, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (Purge { key, .. }, change) in all {
+            if Keys::tags_purged(key).is_some() {
+                clock.push(change);
+            } else if Keys::is_behind_tags_clock(key) {
+                tags.push(change);
+            } else {
+                others.push(change);
+            }
         }
-        Ok(())
+        let others = self.topology.transact_apart(others, deadline);
+        if clock.is_empty() && tags.is_empty() {
+            return others.await;
+        }
+        let tags = async {
+            self.topology.transact_apart(clock, deadline).await?;
+            self.topology.transact_apart(tags, deadline).await
+        };
+        let (tags, others) = tokio::join!(tags, others);
+        tags.and(others)
     }
 
     /// See [`crate::store::Store::tags`].

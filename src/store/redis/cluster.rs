@@ -521,8 +521,8 @@ impl Cluster {
         if self.has_joined[shard::mine()].load(Ordering::Relaxed) {
             reader.join(&self.settings, &self.scripts);
         }
-        let (now, timeout) = (Instant::now(), self.settings.timeout);
-        let _waiting = Waiting::begin(now, timeout).ok()?;
+        let _waiting = Waiting::begin(deadline, self.settings.timeout).ok()?;
+        let now = Instant::now();
         let deadline = now + deadline.saturating_duration_since(now) / 2;
         reader.exchange(&mut pipeline, &self.scripts, deadline).await.ok()
     }
@@ -535,8 +535,7 @@ impl Cluster {
             return false;
         }
         // Also one that says that the cluster serves: who was cut off just now does not know it.
-        // Another cluster, that the operator calls this one, counts its own epochs.
-        if view.epoch < old.epoch && old.is_of(view) {
+        if old.is_newer_than(view) {
             if !view.is_ok {
                 *older = None;
                 return false;

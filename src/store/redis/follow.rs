@@ -27,7 +27,8 @@ use crate::store::{News, RevocationKeys, RevocationStatus};
 /// Longest wait for a new entry; Redis is heard at least that often.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
 
-/// How long the stream's slot may be moving before that is said: nothing is missed meanwhile.
+/// How long the stream's slot may be moving before that is said: nothing is missed meanwhile. No
+/// setting: it decides about one line of the log, and a slot moves in less.
 const MOVE_MAX: Duration = Duration::from_secs(2);
 
 /// What the follower knows, for operators.
@@ -123,6 +124,26 @@ impl Follower {
     pub(super) fn still_known(&self, some: &[Known]) -> Vec<Known> {
         let revoked = self.read();
         some.iter().filter(|known| revoked.holds(known)).cloned().collect()
+    }
+
+    /// Those of them that were taken back.
+    pub(super) fn taken_back(&self, some: &[Known]) -> Vec<Known> {
+        let revoked = self.read();
+        some.iter().filter(|known| !revoked.has(&known.key)).cloned().collect()
+    }
+
+    /// Waits until all is known that the stream told before now, for a few looks at most. False
+    /// where it is not.
+    pub(super) async fn has_heard(&self) -> bool {
+        let at = Instant::now();
+        let longest = at + 3 * BLOCK_TIME;
+        while Instant::now() < longest {
+            if self.read().was_heard_after(at) {
+                return true;
+            }
+            tokio::time::sleep(BLOCK_TIME / 20).await;
+        }
+        false
     }
 
     /// See [`crate::store::Store::followed`].

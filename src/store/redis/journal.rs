@@ -69,10 +69,16 @@ impl Journal {
     }
 
     /// These commands were not carried out. They take the place of others of the same key.
-    pub(super) fn add(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+    fn add(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+        self.entries().retain(|entry| entry.key != told.key());
+        self.add_beside(told, commands);
+    }
+
+    /// The same where nobody knows whether the key was changed. What else is to be told of it
+    /// stays: each is told only if it is so.
+    fn add_beside(&self, told: &Told<'_>, commands: Vec<Cmd>) {
         let key = told.key();
         let mut entries = self.entries();
-        entries.retain(|entry| entry.key != key);
         if entries.len() >= self.most {
             entries.pop_front();
             tracing::warn!(
@@ -88,7 +94,7 @@ impl Journal {
 
     /// This was told of its key. Where something else was to be told of it, that may have been
     /// carried out without an answer, or may be yet: so this is told once more behind it.
-    pub(super) fn replace(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+    fn replace(&self, told: &Told<'_>, commands: Vec<Cmd>) {
         let is_pending = self.entries().iter().any(|entry| entry.key == told.key());
         if is_pending {
             self.add(told, commands);
@@ -116,6 +122,59 @@ impl Journal {
 
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is to be told of a key that is being changed. Dropped before it was told, it is in the
+/// journal from then on.
+#[derive(Debug)]
+pub(super) struct Untold<'a> {
+    journal: &'a Journal,
+    told: Told<'a>,
+    commands: Vec<Cmd>,
+    key: Changed,
+    was_told: bool,
+}
+
+/// Whether a key was changed.
+#[derive(Debug, Clone, Copy)]
+enum Changed {
+    /// Nobody knows.
+    Maybe,
+    No,
+    Yes,
+}
+
+impl<'a> Untold<'a> {
+    /// The key is about to be changed; these commands tell of it.
+    pub(super) fn new(journal: &'a Journal, told: Told<'a>, commands: Vec<Cmd>) -> Self {
+        Self { journal, told, commands, key: Changed::Maybe, was_told: false }
+    }
+
+    /// What came of changing the key.
+    pub(super) fn note<T>(&mut self, changed: &Reply<T>) {
+        self.key = match changed {
+            Ok(_) => Changed::Yes,
+            Err(error) if error.is_undone() => Changed::No,
+            Err(_) => Changed::Maybe,
+        };
+    }
+
+    /// Everybody is told.
+    pub(super) fn was_told(mut self) {
+        self.was_told = true;
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        let commands = std::mem::take(&mut self.commands);
+        match self.key {
+            _ if self.was_told => self.journal.replace(&self.told, commands),
+            Changed::Yes => self.journal.add(&self.told, commands),
+            Changed::Maybe => self.journal.add_beside(&self.told, commands),
+            Changed::No => {}
+        }
     }
 }
 
@@ -158,6 +217,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::store::StoreError;
 
     fn keys(journal: &Journal) -> Vec<String> {
         journal.entries().iter().map(|it| it.key.clone()).collect()
@@ -194,6 +254,30 @@ mod tests {
         journal.replace(&Told::undone("a"), vec![]);
         assert!(journal.all()[0].is_undone);
         assert_eq!(keys(&journal), ["a"]);
+    }
+
+    #[test]
+    fn what_was_begun_and_not_told_is_told_later() {
+        let journal = Journal::new(4);
+        Untold::new(&journal, Told::again("a", None, 9), vec![]).was_told();
+        assert!(journal.all().is_empty(), "it was told");
+        // The caller leaves before the key is changed, as far as anybody knows.
+        drop(Untold::new(&journal, Told::again("a", None, 9), vec![]));
+        drop(Untold::new(&journal, Told::undone("a"), vec![]));
+        assert_eq!(keys(&journal), ["a", "a"], "each is told if it is so");
+        // The caller leaves between the key and the stream.
+        let mut untold = Untold::new(&journal, Told::undone("a"), vec![]);
+        untold.note(&Ok(()));
+        drop(untold);
+        assert!(journal.all()[0].is_undone);
+        assert_eq!(keys(&journal), ["a"]);
+        let mut untold = Untold::new(&journal, Told::again("b", None, 9), vec![]);
+        untold.note(&Reply::<()>::Err(StoreError::Unavailable));
+        drop(untold);
+        assert_eq!(keys(&journal), ["a"], "nothing was changed");
+        // What was told goes behind what may have been.
+        Untold::new(&journal, Told::again("a", None, 9), vec![]).was_told();
+        assert!(!journal.all()[0].is_undone);
     }
 
     #[test]

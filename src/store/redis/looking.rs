@@ -40,23 +40,16 @@ impl Cluster {
         let views = views.filter(|view| self.is_of_this(&map, view));
         // One that is older than the map is the last to be believed, though it may say that all is
         // well.
-        let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| view.epoch >= map.epoch);
-        let (mut best, older) = (best(now.into_iter()), best(older.into_iter()));
-        for replica in &map.replicas {
-            if best.is_some() {
-                break;
-            }
-            let view = self.view_from(&replica.member.address).await;
-            best = view.filter(|view| self.is_of_this(&map, view));
-        }
-        for seed in &self.seeds {
-            if best.is_some() {
-                break;
-            }
-            // Nobody of the known ones is left, and these are who the operator calls the cluster.
-            best = self.view_from(seed).await;
-        }
-        best.or(older).is_some_and(|view| self.adopt(&view))
+        let (now, older): (Vec<_>, Vec<_>) = views.partition(|view| !map.is_newer_than(view));
+        let (best, older) = (best(now.into_iter()), best(older.into_iter()));
+        // Where nobody of the known ones is left, seeds are who the operator calls the cluster.
+        let seeds = self.seeds.iter().map(|seed| (seed, false));
+        let others = map.replicas.iter().map(|it| (&it.member.address, true)).chain(seeds);
+        let others = others.map(async |(address, is_known)| {
+            let view = self.view_from(address).await;
+            view.filter(|view| !is_known || self.is_of_this(&map, view))
+        });
+        first_of(best, others, older).await.is_some_and(|view| self.adopt(&view))
     }
 
     /// Whether a view is of the cluster that is known. An address may have been given to a server
@@ -165,6 +158,53 @@ fn questions() -> Pipeline {
     pipeline
 }
 
+/// What is to be believed: the best of what is known, or what the first of others says, who are
+/// asked one after the other; and only where nobody else says anything, what is older.
+async fn first_of<T>(
+    best: Option<T>,
+    others: impl Iterator<Item = impl Future<Output = Option<T>>>,
+    older: Option<T>,
+) -> Option<T> {
+    if best.is_some() {
+        return best;
+    }
+    for said in others {
+        let said = said.await;
+        if said.is_some() {
+            return said;
+        }
+    }
+    older
+}
+
 fn best(views: impl Iterator<Item = View>) -> Option<View> {
     views.reduce(|best, view| if view.beats(&best) { view } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_older_is_believed_last_and_nobody_is_asked_in_vain() {
+        let asked = RefCell::new(Vec::new());
+        let first = |best, says: [Option<u8>; 3]| {
+            asked.borrow_mut().clear();
+            let others = says.into_iter().enumerate().map(async |(at, said)| {
+                asked.borrow_mut().push(at);
+                said
+            });
+            first_of(best, others, Some(9)).now_or_never().expect("nothing is waited for")
+        };
+        assert_eq!(first(Some(1), [Some(2), None, None]), Some(1));
+        assert!(asked.borrow().is_empty());
+        assert_eq!(first(None, [None, Some(2), Some(3)]), Some(2));
+        assert_eq!(*asked.borrow(), [0, 1]);
+        assert_eq!(first(None, [None; 3]), Some(9));
+        assert_eq!(*asked.borrow(), [0, 1, 2]);
+    }
 }

@@ -167,6 +167,12 @@ impl Map {
         known().next().is_none() || named.any(|id| known().any(|known| known == id))
     }
 
+    /// Whether a view is of this cluster, as it was before. Another one, that the operator calls
+    /// this one, counts its own epochs.
+    pub(super) fn is_newer_than(&self, view: &View) -> bool {
+        view.epoch < self.epoch && self.is_of(view)
+    }
+
     /// Who reads as a replica of the primary with this slot, and can be asked.
     pub(super) fn readers(&self, slot: u16) -> impl Iterator<Item = &Arc<Server>> {
         let at = u16::try_from(self.at(slot)).ok();

@@ -27,6 +27,7 @@ mod encode;
 mod errand;
 mod eviction;
 mod expect;
+mod files;
 mod finding;
 mod findings;
 mod follow;
@@ -89,7 +90,7 @@ pub use self::tally::Asked;
 
 use self::cut::Cut;
 use self::follow::Follower;
-use self::journal::Journal;
+use self::journal::{Journal, Untold};
 use self::part::Part;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
@@ -156,7 +157,7 @@ impl RedisStore {
 
     /// See [`super::Store::look_at_files`].
     pub fn look_at_files(&self) {
-        self.topology.common.credentials.look.notify_one();
+        self.topology.look_at_files();
     }
 
     /// See [`super::Store::is_connected`].
@@ -242,7 +243,14 @@ impl RedisStore {
         if let Some(error) = rest.into_iter().find_map(|reply| server_error(&reply)) {
             return Err(error);
         }
-        if apart.is_empty() { Ok(()) } else { self.run_all(&mut apart).await.map(|_| ()) }
+        if apart.is_empty() {
+            return Ok(());
+        }
+        match self.run_all(&mut apart).await {
+            // Others were given back before: nobody may take all of it for not asked.
+            Err(StoreError::NotAsked) => Err(StoreError::Timeout),
+            given => given.map(drop),
+        }
     }
 
     /// The script travels with the call: a refund is rare, and must not fail because the server
@@ -289,14 +297,15 @@ impl RedisStore {
             None => self.topology.transact(write(changes)).await?,
             Some(journal) => {
                 let _turn = journal.turn(told.key()).await;
-                // The key is in force before anybody is told of it.
-                let replies = self.topology.transact(changes).await?;
                 let tell = write(Vec::new());
-                if let Err(error) = self.topology.transact(tell.clone()).await {
-                    journal.add(&told, tell);
-                    return Err(error);
-                }
-                journal.replace(&told, tell);
+                // Also where the caller leaves meanwhile, what is in force is told.
+                let mut untold = Untold::new(journal, told, tell.clone());
+                // The key is in force before anybody is told of it.
+                let changed = self.topology.transact(changes).await;
+                untold.note(&changed);
+                let replies = changed?;
+                self.topology.transact(tell).await?;
+                untold.was_told();
                 replies
             }
         };

@@ -152,7 +152,8 @@ impl Node {
         self.is_former.store(!is_named, Ordering::Relaxed);
     }
 
-    /// A key of no use that lies there, as far as that is known.
+    /// A key of no use that lies there. Where no slot of it is known, any key will do: of one that
+    /// lies elsewhere a server says where, and before that whether its cluster is down.
     pub(super) fn own_key(&self, prefix: &str) -> String {
         key_in(self.slot.load(Ordering::Relaxed), &format!("{prefix}:selftest:"))
     }

@@ -3,41 +3,21 @@
 //! at by Redis any more, so a mistake would only be met with at the next outage.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::connect_error::ConnectError;
 use super::dial::{Call, Purpose};
+use super::files::Looks;
 use super::topology::Topology;
-
-/// Pause between two looks at the files.
-const LOOK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Looks at the files, again and again. Ends when the store is dropped.
 pub(super) async fn follow(topology: Weak<Topology>, look_now: Arc<Notify>) {
-    let mut said = String::new();
+    let mut looks = Looks::default();
     loop {
-        // A reload has a look taken at once.
-        let _ = tokio::time::timeout(LOOK_PAUSE, look_now.notified()).await;
+        Looks::next(&look_now).await;
         let Some(topology) = topology.upgrade() else { return };
-        let table = topology.common.table;
-        match look(&topology).await {
-            Ok(true) => tracing::info!("the changed files of [{table}] are used for Redis"),
-            Ok(false) => {}
-            Err(why) => {
-                if said != why {
-                    tracing::warn!(
-                        "the changed files of [{table}] are not used, and connections to Redis \
-                         stay as they are: {why}\n    help: put in place what Redis accepts; it is \
-                         looked at again every {LOOK_PAUSE:?}, and at a reload"
-                    );
-                }
-                said = why;
-                continue;
-            }
-        }
-        said.clear();
+        looks.tell(topology.common.table, look(&topology).await);
     }
 }
 

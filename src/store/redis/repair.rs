@@ -33,6 +33,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 60;
 /// How many keys are written at once.
 const AT_ONCE: usize = 100;
+/// What the key of a token holds that was written again: any value revokes, and this one tells it
+/// from what is revoked anew.
+const AGAIN: &str = "again";
 /// Behind the name of a member that follows revocations.
 pub(super) const FOLLOWS: &str = ",revocations";
 
@@ -84,7 +87,8 @@ pub(super) async fn keep(
 struct Done {
     /// How many were written.
     count: u64,
-    /// Those of them that nobody was told of yet: the next round finds them there.
+    /// Those of them that nobody was told of yet: the next round finds them there. They are told
+    /// once it is known whether they were taken back before they were written.
     untold: Vec<Known>,
 }
 
@@ -117,6 +121,9 @@ impl Repair<'_> {
             let pause = Duration::from_secs(1).mul_f64(some.len() as f64 / rate as f64);
             tokio::time::sleep_until(at + pause).await;
         }
+        if let Err(error) = self.tell_untold(done).await {
+            failed = Some(error);
+        }
         if looks {
             self.tell_again(&own).await?;
         }
@@ -137,7 +144,7 @@ impl Repair<'_> {
         Ok(members)
     }
 
-    /// Writes what is not there, and tells of it in the stream.
+    /// Writes what is not there. It is told of later.
     async fn write_again(&self, some: &[Known], done: &mut Done) -> Result<(), StoreError> {
         if some.is_empty() {
             return Ok(());
@@ -157,7 +164,6 @@ impl Repair<'_> {
         done.count += lost.len() as u64;
         self.follower.republished.fetch_add(lost.len() as u64, Ordering::Relaxed);
         done.untold.extend(lost);
-        self.tell_untold(done).await?;
         // A server that has just come back may not take it yet.
         let fault = |reply: Reply<Value>| reply.map_or_else(Some, |reply| server_error(&reply));
         match replies.into_iter().find_map(fault) {
@@ -166,16 +172,41 @@ impl Repair<'_> {
         }
     }
 
-    /// Tells of what was written.
+    /// Tells of what was written. What was taken back before that goes again: whoever took it back
+    /// has told of that before it was written, so that it is known here by now.
     async fn tell_untold(&self, done: &mut Done) -> Result<(), StoreError> {
+        if !done.untold.is_empty() && !self.follower.has_heard().await {
+            return Err(StoreError::Unavailable);
+        }
         while !done.untold.is_empty() {
             let some = done.untold.split_off(done.untold.len().saturating_sub(AT_ONCE));
-            if let Err(error) = self.tell(&some).await {
+            if let Err(error) = self.settle(&some).await {
                 done.untold.extend(some);
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    async fn settle(&self, some: &[Known]) -> Result<(), StoreError> {
+        let back = self.follower.taken_back(some);
+        if !back.is_empty() {
+            let mut pipeline = Pipeline::with_capacity(back.len() + 1);
+            for known in &back {
+                pipeline.add_command(self.unwritten(known));
+            }
+            self.run(&mut pipeline).await?;
+        }
+        self.tell(some).await
+    }
+
+    /// The command that takes away what [`written`] wrote, and nothing that stands there by now.
+    fn unwritten(&self, known: &Known) -> Cmd {
+        let value = known.not_before.map_or_else(|| AGAIN.to_owned(), |at| at.to_string());
+        let mut delete = redis::cmd("EVAL");
+        // Rare, so the script travels with the call.
+        delete.arg(self.topology.scripts.relock.code).arg(1).arg(&known.key).arg(value).arg(0);
+        delete
     }
 
     /// Tells of those that still hold.
@@ -248,7 +279,7 @@ fn written(known: &Known, now: u64) -> Cmd {
     let left = millis(Duration::from_secs(known.until.saturating_sub(now)));
     let Some(not_before) = known.not_before else {
         let mut set = redis::cmd("SET");
-        set.arg(&known.key).arg(1).arg("NX").arg("PX").arg(left);
+        set.arg(&known.key).arg(AGAIN).arg("NX").arg("PX").arg(left);
         return set;
     };
     let mut raise = redis::cmd("EVAL");

@@ -8,12 +8,14 @@ use std::time::Duration;
 pub(super) const PROBE_PAUSE: Duration = Duration::from_millis(50);
 /// How many of them in a row must be good before a server that was open is asked again.
 const PROBES_MIN: u32 = 3;
-/// How often that number doubles at most, while a server answers probes and not what follows.
+/// How often that number doubles at most, while a server answers probes and not what follows. No
+/// setting: with [`PROBE_PAUSE`] it makes 1.2 s, in which a fleet is spared and nobody waits.
 const DOUBLINGS_MAX: u32 = 3;
-/// How long a server must have served until its next silence is an affair of its own.
+/// How long a server must have served until its next silence is an affair of its own. No setting:
+/// it tells one fault from the next, and decides about a second of probes at most.
 const AFFAIR_OVER: Duration = Duration::from_secs(10);
 /// How long a recovering server must be asked before that is said: one that falls silent at once
-/// was not back.
+/// was not back. No setting: it decides about one line of the log.
 const SAID_AFTER: Duration = Duration::from_secs(1);
 /// How long nothing may be amiss before a server is healthy again.
 const CLEAN_FOR: Duration = Duration::from_secs(2);

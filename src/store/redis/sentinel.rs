@@ -1,7 +1,7 @@
 //! One sentinel: a connection on which it is asked where the primary is, each second and whenever
 //! it tells of a change.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Pipeline, PushInfo, PushKind, Value};
@@ -11,7 +11,9 @@ use super::claims::{PROMOTED, SWITCHED, View, promoted};
 use super::common::Common;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
+use super::credentials::Material;
 use super::dial::{Call, Purpose};
+use super::files::Looks;
 use super::link::BACKOFF_MIN;
 use super::node::Node;
 use super::slots::Address;
@@ -65,10 +67,37 @@ impl Speech {
         node: &Node,
         on_push: impl FnMut(PushInfo) + Send + 'static,
     ) -> Result<Connection, ConnectError> {
-        let (settings, material) = (&self.settings, &self.common.credentials.now());
+        self.dial_with(node, &self.common.credentials.now(), on_push).await
+    }
+
+    async fn dial_with(
+        &self,
+        node: &Node,
+        material: &Material,
+        on_push: impl FnMut(PushInfo) + Send + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let settings = &self.settings;
         let call = Call { settings, node, material, purpose: Purpose::Sentinel }.dial(on_push);
         let dialled = tokio::time::timeout(settings.connect_timeout, call).await;
         dialled.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// Looks at the files. True when they had changed, and one of these sentinels accepts what is
+    /// in them: it is used from then on.
+    async fn look_at_files(&self, named: &[Address]) -> Result<bool, String> {
+        let credentials = &self.common.credentials;
+        let Some(change) = credentials.changed().await? else { return Ok(false) };
+        let mut why = String::new();
+        for address in named {
+            match self.dial_with(&self.node(address), &change.material, |_| {}).await {
+                Ok(_) => {
+                    credentials.adopt(change);
+                    return Ok(true);
+                }
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(why)
     }
 
     async fn ask(&self, connection: &Connection) -> Result<View, Fault> {
@@ -94,6 +123,20 @@ impl Speech {
         let subscribed = connection.subscribe(&subscribe);
         let subscribed = tokio::time::timeout(self.settings.connect_timeout, subscribed).await;
         Ok(subscribed.map_err(|_| ConnectError::Timeout)??)
+    }
+}
+
+/// Follows the files of what sentinels are asked with, as those for Redis are followed. Ends when
+/// nobody speaks any more.
+pub(super) async fn follow_files(speech: Weak<Speech>, named: Vec<Address>) {
+    let Some(look_now) = speech.upgrade().map(|it| Arc::clone(&it.common.credentials.look)) else {
+        return;
+    };
+    let mut looks = Looks::default();
+    loop {
+        Looks::next(&look_now).await;
+        let Some(speech) = speech.upgrade() else { return };
+        looks.tell("store.sentinel", speech.look_at_files(&named).await);
     }
 }
 

@@ -21,7 +21,7 @@ use super::node::Node;
 use super::probe::is_replica;
 use super::rung::Cause;
 use super::scripts::Scripts;
-use super::sentinel::{Said, Sentinel, Speech};
+use super::sentinel::{Said, Sentinel, Speech, follow_files};
 use super::server::Server;
 use super::slots::Address;
 use crate::base::shard::{self, SHARDS};
@@ -52,6 +52,8 @@ pub(super) struct Sentinels {
     lost: Arc<Notify>,
     /// Threads that have connections of their own.
     joined: [AtomicBool; SHARDS],
+    /// Asks for a look at the files of what sentinels are asked with.
+    pub(super) look_at_files: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,12 @@ impl Sentinels {
         named: &[Address],
         watched: &str,
     ) -> Arc<Self> {
+        let speech = Arc::new(Speech::of(settings, watched));
+        let credentials = &speech.common.credentials;
+        let look_at_files = Arc::clone(&credentials.look);
+        if credentials.have_files() {
+            tokio::spawn(follow_files(Arc::downgrade(&speech), named.to_vec()));
+        }
         let sentinels = Arc::new(Self {
             settings: settings.clone(),
             scripts: Arc::clone(scripts),
@@ -78,10 +86,11 @@ impl Sentinels {
             moves: watch::Sender::new(0),
             lost: Arc::default(),
             joined: Default::default(),
+            look_at_files,
         });
         let (tell, said) = mpsc::channel(SAID_MAX);
         let mut watcher = Watcher {
-            speech: Arc::new(Speech::of(settings, watched)),
+            speech,
             known: Vec::new(),
             is_lost: watch::Sender::new(true),
             tell,

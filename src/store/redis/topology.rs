@@ -87,6 +87,14 @@ impl Topology {
         self.first_connection(self.settings.connect_timeout).await;
     }
 
+    /// Has the files of secrets looked at now, those for sentinels among them.
+    pub(super) fn look_at_files(&self) {
+        self.common.credentials.look.notify_one();
+        if let Servers::Sentinel(sentinels) = &self.servers {
+            sentinels.look_at_files.notify_one();
+        }
+    }
+
     /// The Redis Cluster, where it is one.
     pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.servers {
@@ -182,10 +190,8 @@ impl Topology {
     ///
     /// # Errors
     /// It is not asked any more.
-    fn wait(&self, deadline: Instant) -> Reply<Waiting> {
-        let timeout = self.settings.timeout;
-        let since = deadline.checked_sub(budget::left(timeout)).unwrap_or(deadline);
-        Waiting::begin(since, timeout)
+    pub(super) fn wait(&self, deadline: Instant) -> Reply<Waiting> {
+        Waiting::begin(deadline, self.settings.timeout)
     }
 
     /// Whether keys lie on several servers, so that what names several of them is cut by

@@ -63,6 +63,29 @@ fn the_newest_entry_of_a_key_counts_and_zero_takes_it_back() {
     assert!(set.is_empty());
 }
 
+/// The journal of another gateway tells it late.
+#[test]
+fn an_older_entry_that_is_told_behind_a_newer_one_shortens_nothing() {
+    let key = "app:auth:not-before:u";
+    let told = |time: u64, until: u64| {
+        let (time, until) = (time.to_string(), until.to_string());
+        notice(&[("key", key), ("not_before", &time), ("until", &until)]).expect("a revocation")
+    };
+    let newer = || told(NOW - 10, NOW + HOUR);
+    for older in [told(NOW - 60, NOW + 20), told(NOW - 60, NOW - 1)] {
+        let (set, _) = set(9, [newer(), older]);
+        let known = set.all(NOW);
+        assert_eq!(known.len(), 1, "what has ended takes nothing back");
+        let (not_before, until) = (known[0].not_before, known[0].until);
+        assert_eq!((not_before, until), (i64::try_from(NOW - 10).ok(), NOW + HOUR));
+    }
+    // What was taken back, or has ended, has no part in what is made anew.
+    let (mut set, _) = set(9, [newer(), told(NOW, 0), told(NOW - 60, NOW + 20)]);
+    assert_eq!(set.all(NOW)[0].until, NOW + 20);
+    set.apply(told(NOW - 90, NOW + 60), NOW + 21);
+    assert_eq!(set.all(NOW + 21)[0].not_before, i64::try_from(NOW - 90).ok());
+}
+
 #[test]
 fn a_set_is_trusted_for_less_than_max_stale_since_the_store_was_heard() {
     let (mut set, heard) = set(9, []);

@@ -83,6 +83,9 @@ fn what_was_read_goes_on_and_nothing_else() {
     for gateway in [&keeping, &brief, &off] {
         eventually("it is known", || is_away(gateway));
     }
+    // The only route needs a session.
+    let ready = |gateway: &Gateway| Client::get(gateway.admin, "/readyz").send().status;
+    assert_eq!([&keeping, &brief, &off].map(ready), [200, 503, 503]);
     for _ in 0..3 {
         assert_eq!(house.attached(&keeping, "kept"), before);
         for id in ["ended", "deleted", "never-read"] {
