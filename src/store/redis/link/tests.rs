@@ -15,7 +15,7 @@ fn the_servers_clock_is_read_in_the_middle_of_the_exchange() {
 fn published(link: &Link) -> Arc<Published> {
     let (stream, _server) = tokio::io::duplex(64);
     let connection = Connection::start(stream, 64, &link.node.says, |_| {});
-    let (material, shown) = (link.node.common.credentials.now(), Shown::of(None));
+    let (material, shown) = (link.node.common.credentials.now(), Shown::of(None, 0));
     let (misses, closed) = (Misses::default(), Arc::default());
     Arc::new(Published { connection, material, misses, shown, closed })
 }
