@@ -4,6 +4,7 @@
 mod certificates;
 mod seen;
 mod tickets;
+mod traffic;
 mod tunnels;
 mod upstreams;
 
@@ -34,6 +35,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{TICK, Upstream};
 
+pub use self::traffic::RouteTraffic;
 use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
@@ -81,6 +83,8 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
+    /// What the routes have of traffic that moves, by `Route::index`; most have nothing.
+    traffic: Vec<Option<Box<RouteTraffic>>>,
     /// Whose keys are fetched.
     pub issuers: Issuers,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
@@ -132,6 +136,8 @@ impl Gateway {
             acme.load().await;
         }
         gateway.running().issuers.first_fetches().await;
+        gateway.look_after_canaries().await;
+        tokio::spawn(traffic::follow(Arc::downgrade(&gateway)));
         gateway
     }
 
@@ -260,6 +266,8 @@ impl Gateway {
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
                 stores: seen::stores(store),
+                canaries: running.canaries_now(self.fleet_ms()),
+                mirrors: running.mirrors_now(),
             },
         };
         self.observer.metrics.render(format, snapshot)
@@ -317,16 +325,17 @@ impl Running {
             if let (Some(slot), Some(meter)) =
                 (route_caches.get_mut(route.index), meters.get(route.index))
             {
-                *slot = RouteCache::of(&plan, route, meter);
+                *slot = RouteCache::of(&plan, (route, route.upstream), meter);
             }
         }
         let upstreams = upstreams.collect();
+        let traffic = traffic::of_routes(&plan, &meters, current);
         let tls = tls_of(&plan, current);
         let acme = acme_of(&plan, current, store, metrics);
         if let (Some(acme), Some(live)) = (&acme, &tls) {
             acme.show_in(live);
         }
-        Self { upstreams, tls, acme, meters, route_caches, over_limit, issuers, plan }
+        Self { upstreams, tls, acme, meters, route_caches, over_limit, traffic, issuers, plan }
     }
 
     /// Whether any route caches.
