@@ -1,6 +1,7 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod canaries;
 mod certificates;
 mod seen;
 mod tickets;
@@ -36,6 +37,7 @@ use crate::tunnel::End;
 use crate::upstream::{TICK, Upstream};
 
 pub use self::traffic::RouteTraffic;
+use self::traffic::Traffic;
 use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
@@ -83,8 +85,8 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
-    /// What the routes have of traffic that moves, by `Route::index`; most have nothing.
-    traffic: Vec<Option<Box<RouteTraffic>>>,
+    /// What the routes have of traffic that moves.
+    traffic: Traffic,
     /// Whose keys are fetched.
     pub issuers: Issuers,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
@@ -136,8 +138,7 @@ impl Gateway {
             acme.load().await;
         }
         gateway.running().issuers.first_fetches().await;
-        gateway.look_after_canaries().await;
-        tokio::spawn(traffic::follow(Arc::downgrade(&gateway)));
+        gateway.follow_canaries().await;
         gateway
     }
 
@@ -266,8 +267,8 @@ impl Gateway {
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
                 stores: seen::stores(store),
-                canaries: running.canaries_now(self.fleet_ms()),
-                mirrors: running.mirrors_now(),
+                canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
+                mirrors: running.traffic.mirrors_now(plan),
             },
         };
         self.observer.metrics.render(format, snapshot)
@@ -329,7 +330,8 @@ impl Running {
             }
         }
         let upstreams = upstreams.collect();
-        let traffic = traffic::of_routes(&plan, &meters, current);
+        let former = current.map(|current| (&*current.plan, &current.traffic));
+        let traffic = traffic::of_routes(&plan, &meters, former);
         let tls = tls_of(&plan, current);
         let acme = acme_of(&plan, current, store, metrics);
         if let (Some(acme), Some(live)) = (&acme, &tls) {

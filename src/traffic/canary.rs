@@ -256,18 +256,21 @@ impl Canary {
 
     /// Brings together what is known here and in the store.
     async fn meet(&self, place: Place<'_>, found: Option<Record>) {
-        let (then, record) = {
+        let is_same = found.as_ref().is_some_and(|found| found.about == self.about);
+        let (then, record, was_known) = {
             let mut known = lock(&self.known);
+            let was_known = known.record.is_some();
             let was_stopped = is_stopped(known.record.as_ref());
             let mut then = Record::settle(&mut known.record, found, &self.about, place.now_ms);
             let is_due = known.written.is_none_or(|at| at.elapsed() >= RENEWED_EVERY);
-            if then == Then::Nothing && is_due && is_about(known.record.as_ref(), &self.about) {
+            // What lies there about another ramp is for others to prolong.
+            if then == Then::Nothing && is_due && is_same {
                 then = Then::Write;
             }
             if is_stopped(known.record.as_ref()) != was_stopped {
                 self.has_changed(known.record.as_ref());
             }
-            (then, known.record.clone())
+            (then, known.record.clone(), was_known)
         };
         let Some(record) = record else { return };
         let written = match then {
@@ -278,12 +281,9 @@ impl Canary {
         if let Ok(true) = written {
             lock(&self.known).written = Some(Instant::now());
         }
-        if let Ok(false) = written {
+        if let (Ok(false), false) = (written, was_known) {
             // Another gateway was faster: what it wrote is read at the next look.
-            let mut known = lock(&self.known);
-            if known.written.is_none() && !is_stopped(known.record.as_ref()) {
-                known.record = None;
-            }
+            lock(&self.known).record = None;
         }
     }
 
@@ -368,10 +368,6 @@ impl Canary {
 
 fn is_stopped(record: Option<&Record>) -> bool {
     record.is_some_and(|record| record.stopped.is_some())
-}
-
-fn is_about(record: Option<&Record>, about: &str) -> bool {
-    record.is_some_and(|record| record.about == about)
 }
 
 fn since(record: &Record, now_ms: u64) -> Duration {
