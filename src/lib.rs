@@ -17,6 +17,7 @@
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
+//! | 4 | `traffic` | which of several upstreams takes a request |
 //! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
 //! | 3 | `tls` | certificates for clients, by name |
 //! | 3 | `background` | work that no request waits for |
@@ -58,6 +59,7 @@ pub mod guard;
 pub mod limit;
 pub mod route;
 pub mod session;
+pub mod traffic;
 pub mod tunnel;
 pub mod upstream;
 

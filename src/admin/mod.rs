@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod audit;
+mod canaries;
 mod certificates;
 mod grpc_health;
 mod limits;

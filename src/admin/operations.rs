@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
-use super::{certificates, limits, purge, revocations, status, tunnels, upstreams};
+use super::{canaries, certificates, limits, purge, revocations, status, tunnels, upstreams};
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
@@ -34,6 +34,11 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
         (&Method::GET, "/v1/upstreams") => Ok(upstreams::list(gateway)),
         (&Method::POST, "/v1/upstreams/eject") => upstreams::eject(gateway, body),
         (&Method::POST, "/v1/upstreams/restore") => upstreams::restore(gateway, body),
+        (&Method::GET, "/v1/canary") => Ok(canaries::list(gateway)),
+        (&Method::POST, "/v1/canary/stop") => canaries::stop(gateway, body).await,
+        (&Method::POST, "/v1/canary/reset") => canaries::reset(gateway, body).await,
+        (_, "/v1/canary") => return not_allowed("GET"),
+        (_, "/v1/canary/stop" | "/v1/canary/reset") => return not_allowed("POST"),
         (_, "/v1/upstreams") => return not_allowed("GET"),
         (_, "/v1/upstreams/eject" | "/v1/upstreams/restore") => return not_allowed("POST"),
         (_, "/v1/tunnels") => return not_allowed("GET, DELETE"),
@@ -47,6 +52,7 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
                           GET and DELETE /v1/limits, GET /v1/limits/refused, \
                           GET and DELETE /v1/tunnels, GET /v1/certificates, \
                           GET /v1/upstreams, POST /v1/upstreams/eject and /restore, \
+                          GET /v1/canary, POST /v1/canary/stop and /reset, \
                           /v1/sessions/{id}, /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
             return problem(StatusCode::NOT_FOUND, "not_found", detail);
         }

@@ -148,10 +148,15 @@ fn listed_by(identity: &Identity) -> &'static str {
 /// Takes the token out of the header fields that are forwarded, unless it is passed on.
 pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
     if !policy.forward_token {
-        carrier::remove(&policy.from, Form::Token, headers);
-        for verifier in &policy.key_verifiers {
-            carrier::remove(&verifier.from, Form::ApiKey, headers);
-        }
+        strip_all(policy, headers);
+    }
+}
+
+/// The same, whether or not it is passed on.
+pub fn strip_all(policy: &Policy, headers: &mut HeaderMap) {
+    carrier::remove(&policy.from, Form::Token, headers);
+    for verifier in &policy.key_verifiers {
+        carrier::remove(&verifier.from, Form::ApiKey, headers);
     }
 }
 

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::copied::{Copied, Tee};
 use super::expect::{Gate, Wait};
 use super::grpc::Messages;
 use super::grpc_web::Decoder;
@@ -79,12 +80,20 @@ pub enum Inbound {
     Hyper(Incoming),
     /// All of it is here.
     Bytes(Bytes),
+    /// One of the others, of which somebody gets a copy.
+    Copied(Box<(Inbound, Tee)>),
 }
 
 impl Inbound {
     /// The body; what is left is none.
     pub fn take(&mut self) -> Self {
         std::mem::replace(self, Self::Bytes(Bytes::new()))
+    }
+
+    /// The same body, and what will be the copy of it if it has no more than `bytes_max` bytes.
+    pub fn copied(self, bytes_max: usize) -> (Self, Copied) {
+        let (tee, copied) = Tee::new(bytes_max);
+        (Self::Copied(Box::new((self, tee))), copied)
     }
 }
 
@@ -106,6 +115,18 @@ impl Body for Inbound {
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Copied(copied) => {
+                let (source, tee) = &mut **copied;
+                let frame = ready!(Pin::new(&mut *source).poll_frame(cx));
+                if let Some(data) = frame.iter().flatten().find_map(Frame::data_ref) {
+                    tee.keep(data);
+                }
+                // Not everybody reads on behind the last byte.
+                if frame.is_none() || source.is_end_stream() {
+                    tee.end();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -113,6 +134,7 @@ impl Body for Inbound {
         match self {
             Self::Hyper(incoming) => incoming.is_end_stream(),
             Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Copied(copied) => copied.0.is_end_stream(),
         }
     }
 
@@ -120,6 +142,7 @@ impl Body for Inbound {
         match self {
             Self::Hyper(incoming) => incoming.size_hint(),
             Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Copied(copied) => copied.0.size_hint(),
         }
     }
 }
@@ -340,6 +363,7 @@ impl Body for Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::copied::TooLong;
 
     async fn sent(bytes: &'static str, bytes_max: u64) -> Vec<Result<Bytes, UploadFault>> {
         let progress_timeout = Duration::from_secs(1);
@@ -376,6 +400,28 @@ mod tests {
         assert_eq!(next(&mut upload).await, Some(Bytes::from("abc")));
         assert_eq!(next(&mut upload).await, None);
         assert!(upload.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_whole_or_none() {
+        let read = async |body: &mut Inbound| {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+            frame.map(|frame| frame.unwrap().into_data().unwrap())
+        };
+        for (bytes_max, expected) in [(3, Ok(vec![Bytes::from("abc")])), (2, Err(TooLong))] {
+            let (mut body, mut copy) = Inbound::Bytes("abc".into()).copied(bytes_max);
+            assert!(!body.is_end_stream());
+            assert_eq!(body.size_hint().exact(), Some(3));
+            assert!(copy.try_recv().is_err());
+            assert_eq!(read(&mut body).await, Some(Bytes::from("abc")));
+            // The last byte is here, whether or not anybody reads on.
+            assert!(body.is_end_stream());
+            assert_eq!(copy.try_recv(), Ok(expected));
+            assert_eq!(read(&mut body).await, None);
+        }
+        let (body, copy) = Inbound::Bytes("abc".into()).copied(3);
+        drop(body);
+        assert!(copy.await.is_err(), "nobody has read it to its end");
     }
 
     #[tokio::test]

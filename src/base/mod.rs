@@ -6,6 +6,7 @@ pub mod authorities;
 pub mod body;
 pub mod claim;
 pub mod client_tls;
+pub mod copied;
 pub mod expect;
 pub mod facts;
 pub mod file;

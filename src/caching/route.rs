@@ -31,10 +31,14 @@ pub struct RouteCache {
 }
 
 impl RouteCache {
-    /// The cache of a route, if it has one.
-    pub fn of(plan: &Arc<Plan>, route: &Arc<Route>, meter: &Arc<RouteMeter>) -> Option<Arc<Self>> {
+    /// The cache of a route, if it has one, for what its upstream of this index answers.
+    pub fn of(
+        plan: &Arc<Plan>,
+        (route, upstream): (&Arc<Route>, usize),
+        meter: &Arc<RouteMeter>,
+    ) -> Option<Arc<Self>> {
         let policy = Arc::clone(route.cache.as_ref()?);
-        let upstream = plan.upstreams.get(route.upstream);
+        let upstream = plan.upstreams.get(upstream);
         Some(Arc::new(Self {
             policy,
             meter: Arc::clone(meter),

@@ -11,8 +11,10 @@ use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
 use super::header_rules::{self, HeaderRules};
+use super::mirror::{self, Faults, Mirror};
 use super::reader::Section;
 use super::rewrite::{self, Respond, Rewrite};
+use super::split::{self, Split};
 use super::tunnel::{self, Tunnel};
 use super::value::{
     GIB, Mistake, Read, duration, echo, field_name, flag, header_name, method, size, string, text,
@@ -27,8 +29,14 @@ pub struct Route {
     pub path: String,
     /// Accepted methods; empty: any of the usual ones.
     pub methods: Vec<http::Method>,
-    /// Name of the upstream.
+    /// Name of the upstream; the base of `split`.
     pub upstream: String,
+    /// Among which upstreams its requests are split; `None`: `upstream` gets all.
+    pub split: Option<Split>,
+    /// Which requests another upstream gets too; `None`: none.
+    pub mirror: Option<Mirror>,
+    /// Which requests fail or wait on purpose; `None`: none.
+    pub faults: Option<Faults>,
     /// Who may pass; `None`: everybody.
     pub auth: Option<Auth>,
     /// Claim name to accepted values, any of.
@@ -67,6 +75,15 @@ pub struct Route {
     pub tunnel: Option<Tunnel>,
 }
 
+impl Route {
+    /// The names of all upstreams that may take its requests.
+    pub fn upstreams(&self) -> impl Iterator<Item = &str> {
+        let arms = self.split.iter().flat_map(|split| split.arms.iter().map(|arm| &*arm.upstream));
+        let alone = self.split.is_none().then_some(&*self.upstream);
+        alone.into_iter().chain(arms)
+    }
+}
+
 /// `auth = "users"`, `auth = ["users", "partners"]` or `auth = { by = …, optional = true }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
@@ -88,12 +105,7 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 8] = [
-    ("split", "the upstream would get every request"),
-    ("sticky", "callers would not stay with one upstream"),
-    ("ramp", "the upstream would get every request"),
-    ("rollback", "a bad version would keep its share of requests"),
-    ("mirror", "no request would be sent twice"),
+const PLANNED: [(&str, &str); 3] = [
     ("subject", "nothing would be sent over NATS"),
     ("deliver", "the caller would wait for the upstream"),
     ("idempotency", "no Idempotency-Key would be looked at"),
@@ -112,11 +124,16 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
     } else {
         route.need("upstream", "\"NAME\", one of [upstreams]", text)
     };
+    let split = split::read(route);
+    let base = split.as_ref().and_then(|split| split.arms.first()).map(|arm| arm.upstream.clone());
     Route {
         host: route.get("host", text),
         path: route.need("path", "\"/products/*\"", text).unwrap_or_default(),
         methods: route.list("methods", method).unwrap_or_default(),
-        upstream: upstream.unwrap_or_default(),
+        upstream: base.or(upstream).unwrap_or_default(),
+        split,
+        mirror: route.optional("mirror", mirror::read_mirror).flatten(),
+        faults: route.optional("faults", mirror::read_faults),
         auth: route.either("auth", by_name, read_auth),
         require: route.map("require", field_name, |values| values.list_of(text)),
         limits: route.list_or_empty("limits", text),

@@ -3,6 +3,7 @@
 mod mistakes;
 mod reference;
 mod tls;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -159,6 +159,14 @@ pub(super) fn count<T: TryFrom<u64>>(
 
 /// A whole percentage within `range`, in quotes.
 pub(super) fn percent(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Read<u8> {
+    let range = u16::from(*range.start())..=u16::from(*range.end());
+    let read = percent_beyond(range);
+    // What is in the range fits.
+    move |value| read(value).map(|number| u8::try_from(number).unwrap_or(u8::MAX))
+}
+
+/// A whole percentage within `range`, which may be more than all.
+pub(super) fn percent_beyond(range: RangeInclusive<u16>) -> impl Fn(&DeValue<'_>) -> Read<u16> {
     move |value| {
         let (low, high) = (range.start(), range.end());
         let example = format!("a whole percentage from \"{low}%\" to \"{high}%\"");
@@ -170,6 +178,29 @@ pub(super) fn percent(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Rea
             Mistake::new(what, format!("write {example}"))
         })
     }
+}
+
+/// A share in percent with up to two decimals, in quotes, as ten-thousandths of all.
+pub(super) fn share(value: &DeValue<'_>) -> Read<u16> {
+    const EXAMPLE: &str = "a percentage from \"0%\" to \"100%\", such as \"0.25%\"";
+    let text = string(value, EXAMPLE)?;
+    parse_share(text).ok_or_else(|| {
+        let what = format!("{} is not a share", echo(text));
+        Mistake::new(what, format!("write {EXAMPLE}"))
+    })
+}
+
+/// See [`share`].
+pub(super) fn parse_share(text: &str) -> Option<u16> {
+    let number = text.strip_suffix('%')?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || whole.len() > 3 || decimals.len() > 2 {
+        return None;
+    }
+    let hundredths = format!("{decimals:0<2}");
+    let parts = whole.parse::<u16>().ok()? * 100 + hundredths.parse::<u16>().ok()?;
+    (parts <= 10_000).then_some(parts)
 }
 
 /// The number, when it is an integer that fits.

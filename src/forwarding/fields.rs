@@ -163,7 +163,13 @@ fn passes(policy: &Policy, name: &HeaderName, nominated: &[HeaderName]) -> bool 
 /// Whether the gateway itself decides what the upstream sees under this name.
 pub fn is_set_by_gateway(policy: &Policy, name: &HeaderName) -> bool {
     let plain = dashed(name.as_str());
-    is_gateways_own(&plain) || policy.owned.iter().any(|owned| *owned == *plain)
+    is_gateways_own(&plain) || is_owned(policy, name)
+}
+
+/// Whether the gateway tells upstreams of callers, sessions, certificates or limits by this name.
+pub fn is_owned(policy: &Policy, name: &HeaderName) -> bool {
+    let plain = dashed(name.as_str());
+    policy.owned.iter().any(|owned| *owned == *plain)
 }
 
 /// A name as upstreams that map headers to variables see it.

@@ -79,6 +79,9 @@ pub struct Line<'a> {
     /// The upstream that was asked, or would have been.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<&'a str>,
+    /// Of a split route, the upstream whose share the request is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<&'a str>,
     /// Functions that did without the store.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub degraded: &'a [&'static str],

@@ -19,6 +19,7 @@ use super::counter::{Tally, Words};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
 use super::store::{self, StoreNow};
+use super::traffic::{self, CanaryNow, MirrorNow};
 use super::tunnels::TunnelMeter;
 use crate::base::shard::Counters;
 
@@ -87,6 +88,10 @@ pub struct Now {
     pub tunnels: Vec<(String, usize)>,
     /// What is asked of Redis, where anything is.
     pub stores: Vec<StoreNow>,
+    /// Each split route.
+    pub canaries: Vec<CanaryNow>,
+    /// Each route whose requests are mirrored.
+    pub mirrors: Vec<MirrorNow>,
     /// The first name of each certificate for clients, and its end in Unix seconds.
     pub certificates: Vec<(String, i64)>,
 }
@@ -202,6 +207,7 @@ impl Collector for Live {
         encode_upstreams(&now.upstreams, &mut encoder)?;
         care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
+        traffic::encode(&now.canaries, &now.mirrors, &mut encoder)?;
         self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }

@@ -21,6 +21,7 @@ mod series;
 mod store;
 mod store_totals;
 mod tls;
+mod traffic;
 mod tunnels;
 
 pub use access::AccessLog;
@@ -37,4 +38,5 @@ pub use route::RouteMeter;
 pub use store::StoreNow;
 pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;
+pub use traffic::{ArmNow, CanaryNow, MirrorNow};
 pub use tunnels::TunnelMeter;

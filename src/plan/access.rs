@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::check;
+use super::names::names;
 use crate::auth::{self, CertificateVerifier, KeyVerifier, Requirement, SharedWith, Verifier};
 use crate::config::{self, Config, KeySource, Problems};
 use crate::store::keys::Keys;
@@ -147,7 +147,7 @@ pub(super) fn policy(
         return None;
     };
     for name in auth.by.iter().filter(|name| !config.auth.contains_key(*name)) {
-        let known = check::names(config.auth.keys(), "[auth.NAME]");
+        let known = names(config.auth.keys(), "[auth.NAME]");
         let what = format!("no verifier is named {name:?}");
         problems.push(at("auth"), what, format!("name one of {known}"));
     }

@@ -9,16 +9,6 @@ use crate::base::http::fields::is_reserved;
 use crate::config::{self, Challenge, Config, Problems, SessionUse, StoreUrl};
 use crate::route::{HostPattern, Matcher};
 
-/// The names that exist, for a remedy.
-pub(super) fn names<'a>(names: impl Iterator<Item = &'a String>, section: &str) -> String {
-    let names: Vec<&str> = names.map(String::as_str).collect();
-    if names.is_empty() {
-        format!("the {section} tables (there is none yet: add it)")
-    } else {
-        format!("the {section} tables: {}", names.join(", "))
-    }
-}
-
 /// Routes that no request can tell apart.
 pub(super) fn ambiguous_routes(routes: &[(Matcher, Arc<Route>)], problems: &mut Problems) {
     for (index, (matcher, route)) in routes.iter().enumerate() {
@@ -71,11 +61,13 @@ pub(super) fn upgrade(
     if written.tunnel.is_none() {
         return;
     }
-    let upstream = config.upstreams.get(&written.upstream);
-    if upstream.is_some_and(|upstream| upstream.protocol == config::Protocol::Http2) {
+    let is_http2 = |name: &&str| {
+        let upstream = config.upstreams.get(*name);
+        upstream.is_some_and(|upstream| upstream.protocol == config::Protocol::Http2)
+    };
+    if let Some(upstream) = written.upstreams().find(is_http2) {
         let what = format!(
-            "a WebSocket is opened in HTTP/1.1, and upstreams.{} speaks \"h2\" alone",
-            written.upstream
+            "a WebSocket is opened in HTTP/1.1, and upstreams.{upstream} speaks \"h2\" alone"
         );
         let remedy = "name an upstream with protocol = \"http1\" or \"auto\", or remove upgrade";
         problems.push(at("upgrade"), what, remedy.to_owned());

@@ -173,9 +173,9 @@ fn spellings(path: &str, reading: Reading) -> Vec<(usize, String)> {
 /// Whether two routes lead to the same servers, under whatever name.
 fn share_servers(config: &Config, one: &config::Route, other: &config::Route) -> bool {
     let servers = |route: &config::Route| {
-        let upstream = config.upstreams.get(&route.upstream);
-        let servers = upstream.map(|upstream| upstream.servers.as_slice()).unwrap_or_default();
-        servers.iter().map(|server| (server.host.clone(), server.port)).collect::<BTreeSet<_>>()
+        let upstreams = route.upstreams().filter_map(|name| config.upstreams.get(name));
+        let servers = upstreams.flat_map(|upstream| &upstream.servers);
+        servers.map(|server| (server.host.clone(), server.port)).collect::<BTreeSet<_>>()
     };
     one.upstream == other.upstream || !servers(one).is_disjoint(&servers(other))
 }

@@ -7,9 +7,11 @@ mod check;
 mod edge;
 mod header_rules;
 mod loose;
+mod names;
 mod respond;
 mod route;
 mod route_edge;
+mod traffic;
 mod upstream_tls;
 mod warn;
 
@@ -214,9 +216,10 @@ fn compile_routes(
             upstream = Some(NO_UPSTREAM);
         }
         if upstream.is_none() && !written.upstream.is_empty() {
-            let known = check::names(config.upstreams.keys(), "[upstreams.NAME]");
+            let known = names::names(config.upstreams.keys(), "[upstreams.NAME]");
             let what = format!("no upstream is named {:?}", written.upstream);
-            problems.push(at("upstream"), what, format!("name one of {known}"));
+            let key = if written.split.is_some() { "split" } else { "upstream" };
+            problems.push(at(key), what, format!("name one of {known}"));
         }
         let auth = access::policy(config, written, verifiers, at, problems);
         let limits = compile_limits(config, written, at, problems);
@@ -294,7 +297,7 @@ fn compile_limits(
         match config.limits.get_key_value(name) {
             Some((name, limit)) => named.push((name.as_str(), limit)),
             None => {
-                let known = check::names(config.limits.keys(), "[limits.NAME]");
+                let known = names::names(config.limits.keys(), "[limits.NAME]");
                 let what = format!("no limit is named {name:?}");
                 problems.push(at("limits"), what, format!("name one of {known}"));
             }

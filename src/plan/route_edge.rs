@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::respond::Respond;
+use super::traffic;
 use crate::base::http::authority::Authority;
 use crate::config::{self, Config, Problems};
 use crate::forwarding::rules::{self, Rules};
@@ -33,6 +34,12 @@ pub struct RouteEdge {
     pub responses: Rules,
     /// Which responses are compressed.
     pub compress: Option<config::Compress>,
+    /// The upstreams among which its requests are split, by index; the base is the first.
+    pub split: Option<Vec<usize>>,
+    /// The upstream that gets copies of them, by index.
+    pub mirror: Option<usize>,
+    /// Which of them fail or wait on purpose.
+    pub faults: Option<config::Faults>,
 }
 
 impl RouteEdge {
@@ -62,6 +69,9 @@ impl RouteEdge {
             requests: Rules::new(&server.request_headers, &written.request_headers),
             responses: Rules::new(&server.response_headers, &written.response_headers),
             compress: written.compress.clone(),
+            split: traffic::arms(config, written, &at, problems),
+            mirror: traffic::mirror(config, written, &at, problems),
+            faults: written.faults.clone(),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -70,7 +80,10 @@ impl RouteEdge {
             || edge.deadline.is_some()
             || !edge.requests.is_empty()
             || !edge.responses.is_empty()
-            || edge.compress.is_some();
+            || edge.compress.is_some()
+            || edge.split.is_some()
+            || edge.mirror.is_some()
+            || edge.faults.is_some();
         is_some.then(|| Box::new(edge))
     }
 }

@@ -402,6 +402,32 @@ fn rules_for_fields_touch_nothing_of_the_gateways_own() {
 }
 
 #[test]
+fn a_split_and_a_mirror_name_upstreams_that_are_there() {
+    let problems_of = |route: &str, paths: &str| {
+        problems(&format!(
+            "[upstreams.a]\nservers = ['http://a']\n[upstreams.b]\nservers = ['http://b']\n{paths}
+            [routes.r]\npath = '/'\n{route}"
+        ))
+    };
+    let split = |a: &str, b: &str| {
+        format!("split = [{{ upstream = '{a}', weight = 1 }}, {{ upstream = '{b}', weight = 1 }}]")
+    };
+    assert_eq!(problems_of(&split("a", "b"), ""), [""; 0]);
+    assert_eq!(problems_of(&split("a", "c"), ""), ["routes.r.split"]);
+    assert_eq!(problems_of(&split("c", "a"), ""), ["routes.r.split"]);
+    let readings = "paths = ['any-case']";
+    assert_eq!(problems_of(&split("a", "b"), readings), ["routes.r.split"]);
+    assert_eq!(problems_of("upstream = 'a'\nmirror = { upstream = 'b' }", ""), [""; 0]);
+    for route in [
+        "upstream = 'a'\nmirror = { upstream = 'c' }".to_owned(),
+        "upstream = 'a'\nmirror = { upstream = 'a' }".to_owned(),
+        split("a", "b") + "\nmirror = { upstream = 'b' }",
+    ] {
+        assert_eq!(problems_of(&route, ""), ["routes.r.mirror.upstream"], "{route}");
+    }
+}
+
+#[test]
 fn rewrites_and_answers_must_fit_their_route() {
     check("rewrite = { strip_prefix = '/r' }", &[]);
     check("rewrite = { strip_prefix = '/x' }", &["routes.r.rewrite.strip_prefix"]);

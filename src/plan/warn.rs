@@ -163,13 +163,15 @@ fn embedded_beside_redis(config: &Config, warnings: &mut Problems) {
 /// gRPC servers speak HTTP/2 alone.
 fn grpc_over_http1(config: &Config, warnings: &mut Problems) {
     for (name, route) in config.routes.iter().filter(|(_, route)| route.grpc.is_some()) {
-        let upstream = config.upstreams.get(&route.upstream);
-        if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
+        let is_http1 = |name: &&str| {
+            let upstream = config.upstreams.get(*name);
+            upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1)
+        };
+        for upstream in route.upstreams().filter(is_http1) {
             let what = format!(
-                "the upstream {} is spoken to over HTTP/1.1, and gRPC servers speak HTTP/2",
-                route.upstream
+                "the upstream {upstream} is spoken to over HTTP/1.1, and gRPC servers speak HTTP/2"
             );
-            let remedy = format!("write protocol = \"h2\" in [upstreams.{}]", route.upstream);
+            let remedy = format!("write protocol = \"h2\" in [upstreams.{upstream}]");
             warnings.push(format!("routes.{name}.grpc"), what, remedy);
         }
     }

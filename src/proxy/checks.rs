@@ -188,7 +188,8 @@ impl<'a, 'h> Checks<'a, 'h> {
     fn lookup(&self) -> Option<Lookup> {
         let Self { request, head, .. } = *self;
         let Request { route, target, caller, has_body, .. } = request;
-        let cache = request.running().route_caches.get(route.index)?.as_ref()?;
+        let arm = request.resolved.chosen().map(|chosen| chosen.arm);
+        let cache = request.running().cache_of(route.index, arm)?;
         let (client, is_debugger) = (request.client(), request.may_debug_cache());
         let view = RequestView { method: &head.method, fields: &head.headers };
         let request = LookupRequest { view, target, client, caller, has_body, is_debugger };

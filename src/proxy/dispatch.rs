@@ -11,9 +11,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use tokio::time::Instant;
 
+use super::arm;
 use super::connection::Snapshot;
 use super::content::Content;
 use super::edge;
+use super::edged::Why;
 use super::grpc::{Call, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;
@@ -39,6 +41,8 @@ pub(super) struct Dispatch {
     running: Snapshot,
     /// Index of the upstream.
     upstream: usize,
+    /// The index of a split route, and the number of the arm that is asked.
+    arm: Option<(usize, usize)>,
     sender: Sender,
     /// Where interim responses go.
     interim: Option<Arc<Interim>>,
@@ -63,7 +67,8 @@ impl Dispatch {
     pub(super) fn in_background(request: &Request<'_>) -> Self {
         Self {
             running: Arc::clone(&request.received.running),
-            upstream: request.route.upstream,
+            upstream: request.upstream(),
+            arm: watched(request),
             sender: Sender {
                 client: request.client().address,
                 trace: request.received.ids.trace,
@@ -75,6 +80,11 @@ impl Dispatch {
             stream_timeout: request.route.written.stream_timeout,
             deadline: request.resolved.edged.as_ref().and_then(|edged| edged.deadline),
         }
+    }
+
+    /// For a copy that goes to this upstream.
+    pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
+        Self { upstream, arm: None, deadline: None, ..Self::in_background(request) }
     }
 
     fn upstream(&self) -> &Upstream {
@@ -97,6 +107,7 @@ impl Dispatch {
         let sent = self.upstream().send(&self.sender, head, upload, on_interim);
         let mut response = in_time(std::pin::pin!(sent), self.deadline).await;
         *took = Some(sent_at.elapsed());
+        self.note(&response, sent_at);
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
         {
@@ -118,8 +129,25 @@ impl Dispatch {
         let opened = self.upstream().upgrade(&self.sender, head);
         let response = in_time(std::pin::pin!(opened), self.deadline).await;
         *took = Some(sent_at.elapsed());
+        self.note(&response, sent_at);
         response
     }
+
+    /// Tells the canary of a split route what was answered.
+    fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, sent_at: Instant) {
+        let Some((route, arm)) = self.arm else { return };
+        let traffic = self.running.traffic_of(route);
+        if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
+            arm::note(canary, arm, sent, sent_at.elapsed());
+        }
+    }
+}
+
+/// The arm of a split route that is asked, where it is judged by its answers: not by those that
+/// somebody has asked it for.
+fn watched(request: &Request<'_>) -> Option<(usize, usize)> {
+    let chosen = request.resolved.chosen()?;
+    (!matches!(chosen.why, Why::Forced)).then_some((request.route.index, chosen.arm))
 }
 
 /// What `sent` returns, unless the deadline comes first; dropping it cancels it then. Pinned by the
@@ -249,7 +277,7 @@ impl<'a> Outbound<'a> {
                 upload.decode();
             }
         }
-        let timeout = request.running().upstreams[request.route.upstream].continue_timeout();
+        let timeout = request.running().upstreams[request.upstream()].continue_timeout();
         let gate = held_back(head, &mut upload, timeout);
         let fields = Cow::Owned(std::mem::take(&mut head.headers));
         let outline = Outline::new(request, fields, added);

@@ -1,5 +1,7 @@
 //! What one request says of the things that only some routes look at.
 
+use std::sync::OnceLock;
+
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use http::request::Parts;
@@ -25,6 +27,29 @@ pub(super) struct Edged {
     pub(super) rewritten: Option<Target>,
     /// When its response must have begun.
     pub(super) deadline: Option<Instant>,
+    /// The upstream that takes it, where its route is split, once that is known.
+    pub(super) chosen: OnceLock<Chosen>,
+}
+
+/// The upstream that takes a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen {
+    /// Its number in the split.
+    pub(super) arm: usize,
+    /// Its index in the plan.
+    pub(super) upstream: usize,
+    pub(super) why: Why,
+}
+
+/// Why it takes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    /// A trusted proxy says so.
+    Forced,
+    /// The number of its caller.
+    Bucket(u16),
+    /// A number that was drawn.
+    Drawn,
 }
 
 impl Edged {
@@ -53,6 +78,7 @@ impl Edged {
             coding: None,
             rewritten: rewritten.transpose().map_err(Malformed::Path)?,
             deadline: edge.deadline.map(|deadline| started + deadline),
+            chosen: OnceLock::new(),
         }))
     }
 }

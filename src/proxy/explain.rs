@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value, json};
 
+use super::arm;
 use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
 use super::dispatch::Fields;
@@ -94,8 +95,11 @@ async fn walk(
         report.insert("session".to_owned(), named);
     }
     admitted?;
-    let (name, _) = &request.plan().upstreams[request.route.upstream];
-    let foreseen = request.running().upstreams[request.route.upstream].foresee()?;
+    if let Some((arm, why)) = arm::describe(&request) {
+        report.insert("arm".to_owned(), json!({ "upstream": arm, "why": why }));
+    }
+    let (name, _) = &request.plan().upstreams[request.upstream()];
+    let foreseen = request.running().upstreams[request.upstream()].foresee()?;
     Ok((name.clone(), Some(foreseen)))
 }
 

@@ -1,6 +1,7 @@
 //! The life of one request: only this room knows the order of things. `walk` has it, from the head
 //! to the response.
 
+mod arm;
 mod asking;
 mod body;
 mod challenge;
@@ -14,9 +15,11 @@ mod edge;
 mod edged;
 mod events;
 mod explain;
+mod faults;
 mod forecast;
 mod grpc;
 mod invalidation;
+mod mirror;
 mod record;
 mod rejection;
 mod request;

@@ -254,6 +254,7 @@ impl Record {
             limits: self.limits,
             cache,
             upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
+            arm: resolved.chosen().map(|_| resolved.upstream_name(received.plan())),
             degraded: &self.degraded,
             bytes: self.bytes,
             encoding: resolved.edged.as_ref().and_then(|it| it.coding).map(Coding::name),

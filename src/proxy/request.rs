@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
-use super::edged::Edged;
+use super::edged::{Chosen, Edged};
 use crate::base::facts::{Caller, Client, Target};
 use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
@@ -98,8 +98,19 @@ impl Resolved {
 
     /// The name of the route's upstream, or `-`.
     pub(super) fn upstream_name<'p>(&self, plan: &'p Plan) -> &'p str {
-        let upstream = self.route(plan).and_then(|route| plan.upstreams.get(route.upstream));
+        let upstream = self.route(plan).map(|route| self.upstream(route));
+        let upstream = upstream.and_then(|upstream| plan.upstreams.get(upstream));
         upstream.map_or("-", |(name, _)| name)
+    }
+
+    /// The arm of a split route that takes it, once that is known.
+    pub(super) fn chosen(&self) -> Option<&Chosen> {
+        self.edged.as_ref()?.chosen.get()
+    }
+
+    /// The index of the upstream that takes it.
+    fn upstream(&self, route: &Route) -> usize {
+        self.chosen().map_or(route.upstream, |chosen| chosen.upstream)
     }
 }
 
@@ -143,6 +154,11 @@ impl<'a> Request<'a> {
     /// Who sends it.
     pub(super) fn client(&self) -> &'a Client {
         &self.resolved.client
+    }
+
+    /// The index of the upstream that takes it.
+    pub(super) fn upstream(&self) -> usize {
+        self.resolved.upstream(self.route)
     }
 
     /// What let it in, for what goes on behind its response.

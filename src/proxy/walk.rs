@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
+use super::arm;
 use super::body::Body;
 use super::challenge;
 use super::checks::{Admitted, Checks, Mode};
@@ -15,6 +17,8 @@ use super::content::Content;
 use super::degraded::Degraded;
 use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
+use super::faults;
+use super::mirror;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -100,7 +104,8 @@ async fn answer(
             }
             let sent = match asked {
                 None => {
-                    let outbound = Outbound::new(&request, head, body.take(), added);
+                    let body = mirror::copy(&request, head, body.take(), &added);
+                    let outbound = Outbound::new(&request, head, body, added);
                     dispatch::forward(&request, outbound, degraded.cache_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
@@ -148,13 +153,17 @@ async fn check<'a>(
     slot: &mut Option<SlotGuard>,
 ) -> Checked<'a> {
     if request.route.is_open() {
-        let (admitted, found) = (Admitted::default(), Ok(None));
+        arm::choose(&request, &head.headers);
+        let (admitted, found) = (Admitted::default(), faulted(&request).await.map(|()| None));
         return Checked { request, admitted, found, degraded: Degraded::default() };
     }
     let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
-        Ok(admitted) => (admitted, Ok(checks.look().await)),
+        Ok(admitted) => match faulted(&checks.request).await {
+            Ok(()) => (admitted, Ok(checks.look().await)),
+            Err(rejection) => (admitted, Err(rejection)),
+        },
         Err(rejection) => (Admitted::default(), Err(rejection)),
     };
     *session = checks.take_attached_session().map(Arc::new);
@@ -162,6 +171,18 @@ async fn check<'a>(
     let waited = checks.waited();
     let request = Request { session: session.as_ref(), waited, ..checks.request };
     Checked { request, admitted, found, degraded }
+}
+
+/// Has a request wait or fail, where its route does that on purpose.
+///
+/// # Errors
+/// It is to fail.
+async fn faulted(request: &Request<'_>) -> Result<(), Rejection> {
+    match request.route.edge.as_ref().and_then(|edge| edge.faults.as_ref()) {
+        None => Ok(()),
+        // Rare: boxed, it takes no room in the other requests.
+        Some(faults) => Box::pin(faults::inject(request, faults)).await,
+    }
 }
 
 /// What a request is about.
@@ -221,6 +242,7 @@ pub(super) async fn admit<'a>(
         }
     };
     checks.note_caller(caller, denied.is_none(), identified.waited);
+    arm::choose(&checks.request, checks.fields());
     checks.collect()?;
     checks.ask(identified.outage, record).await;
     checks.judge(denied, slot, record)
@@ -267,6 +289,7 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: &mut Parts, added: Fields) -> Self {
+        mirror::copy(request, head, Inbound::Bytes(Bytes::new()), &added);
         let fields = Arc::new(std::mem::take(&mut head.headers));
         let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
         Self { head, fields }

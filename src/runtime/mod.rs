@@ -1,9 +1,11 @@
 //! The gateway as it runs: the current plan, the store, connections, memories. Everything a request
 //! shares with others.
 
+mod canaries;
 mod certificates;
 mod seen;
 mod tickets;
+mod traffic;
 mod tunnels;
 mod upstreams;
 
@@ -34,6 +36,8 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{TICK, Upstream};
 
+pub use self::traffic::RouteTraffic;
+use self::traffic::Traffic;
 use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
@@ -81,6 +85,8 @@ pub struct Running {
     pub over_limit: HashMap<String, Arc<LimitMeter>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
+    /// What the routes have of traffic that moves.
+    traffic: Traffic,
     /// Whose keys are fetched.
     pub issuers: Issuers,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
@@ -132,6 +138,7 @@ impl Gateway {
             acme.load().await;
         }
         gateway.running().issuers.first_fetches().await;
+        gateway.follow_canaries().await;
         gateway
     }
 
@@ -260,6 +267,8 @@ impl Gateway {
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
                 stores: seen::stores(store),
+                canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
+                mirrors: running.traffic.mirrors_now(plan),
             },
         };
         self.observer.metrics.render(format, snapshot)
@@ -317,16 +326,18 @@ impl Running {
             if let (Some(slot), Some(meter)) =
                 (route_caches.get_mut(route.index), meters.get(route.index))
             {
-                *slot = RouteCache::of(&plan, route, meter);
+                *slot = RouteCache::of(&plan, (route, route.upstream), meter);
             }
         }
         let upstreams = upstreams.collect();
+        let former = current.map(|current| (&*current.plan, &current.traffic));
+        let traffic = traffic::of_routes(&plan, &meters, former);
         let tls = tls_of(&plan, current);
         let acme = acme_of(&plan, current, store, metrics);
         if let (Some(acme), Some(live)) = (&acme, &tls) {
             acme.show_in(live);
         }
-        Self { upstreams, tls, acme, meters, route_caches, over_limit, issuers, plan }
+        Self { upstreams, tls, acme, meters, route_caches, over_limit, traffic, issuers, plan }
     }
 
     /// Whether any route caches.

@@ -12,6 +12,7 @@ mod kind;
 mod session;
 mod slot;
 mod tls;
+mod traffic;
 
 pub use self::kind::{Kind, is_cache_base, usage};
 pub use self::session::SessionKeys;

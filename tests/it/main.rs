@@ -30,6 +30,8 @@ mod batches;
 mod bodies;
 /// Stored answers: when they serve, when they must not, and how writes empty them.
 mod caching;
+/// Routes that are split among upstreams, and canaries that are taken back.
+mod canaries;
 /// `portcullis check`, and what a gateway says that cannot start.
 mod check;
 /// Responses that are compressed.
@@ -72,6 +74,8 @@ mod limits;
 mod loose_paths;
 /// `/metrics` as a scraper reads it.
 mod metrics;
+/// Copies of requests for another upstream, and faults on purpose.
+mod mirrors;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.

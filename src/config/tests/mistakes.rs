@@ -339,7 +339,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[upstreams.u]", "servers = ['srv+http://a']", "by host and port"),
     ("[upstreams.u]", "retry = 1", "twice"),
     ("[upstreams.u]", "balance = 'hash:claim:sub'", "\"p2c\""),
-    ("[routes.r]", "split = []", "every request"),
 ];
 
 #[test]

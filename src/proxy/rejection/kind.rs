@@ -1,5 +1,7 @@
 //! Why a request ends at the gateway.
 
+use http::StatusCode;
+
 use crate::auth::Denied;
 use crate::base::body::UploadFault;
 use crate::cors::ForeignPage;
@@ -65,6 +67,9 @@ pub enum Rejection {
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
+    /// The gateway fails on purpose, for a test.
+    #[error("the route's faults have chosen this request")]
+    Injected(StatusCode),
     /// The client's handshake.
     #[error(transparent)]
     Handshake(#[from] BadHandshake),

@@ -42,6 +42,11 @@ impl Rejection {
                     .key("server.via")
                     .in_grpc(Some(GRPC_INTERNAL))
             }
+            Self::Injected(status) => {
+                let text = Text("The gateway was told to fail this request, for a test.");
+                let row = Row::new(*status, "fault_injected", Fault::Gateway, text);
+                row.bound(Bound::Route("faults.abort"))
+            }
             Self::ForeignPage(_) => {
                 let row = Row::new(StatusCode::FORBIDDEN, "origin_refused", Client, Public::Itself);
                 row.bound(Bound::Route("cors.origins"))

@@ -16,7 +16,8 @@ pub enum Kind {
     Epoch,
     /// Cached responses, pieces of their bodies, and locks of fetches.
     Cached,
-    /// Certificates and what ordering them needs: a few of each configured name.
+    /// Certificates and what ordering them needs, and what is known of canaries: a few of each
+    /// configured name.
     Tls,
 }
 
@@ -32,7 +33,7 @@ impl Kind {
             Self::Cached
         } else if rest.starts_with("cache-epoch:") || rest.starts_with("cache-purges:") {
             Self::Epoch
-        } else if rest.starts_with("{tls}:") {
+        } else if rest.starts_with("{tls}:") || rest.starts_with("canary:") {
             Self::Tls
         } else if rest.starts_with("auth:key") {
             Self::ApiKey

@@ -104,7 +104,13 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         _ => servers,
     };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
-    let mut route = vec!["path = \"/*\"", "upstream = \"NAME\""];
+    const SPLIT: &str =
+        "split = [{ upstream = \"NAME\", weight = 1 }, { upstream = \"next\", weight = 1 }]";
+    let mut route = match path {
+        _ if path.starts_with("routes.NAME.split.") => vec!["path = \"/*\""],
+        _ if path.starts_with("routes.NAME.rollback.") => vec!["path = \"/*\"", SPLIT],
+        _ => vec!["path = \"/*\"", "upstream = \"NAME\""],
+    };
     if path.starts_with("routes.NAME.tunnel.") {
         route.push("upgrade = [\"websocket\"]");
     }
@@ -118,6 +124,9 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
         ("routes.NAME.auth", vec!["by = [\"NAME\"]"]),
         ("routes.NAME.cache.warm", warm),
+        ("routes.NAME.split", vec!["upstream = \"NAME\"", "weight = 1"]),
+        ("routes.NAME.mirror", vec!["upstream = \"next\""]),
+        ("routes.NAME.faults", vec!["allow_from = [\"::/0\"]"]),
         ("upstreams.NAME.health", vec!["path = \"/health\""]),
         (each, vec!["url = \"http://127.0.0.1:3000\""]),
     ];
@@ -150,7 +159,7 @@ fn read(path: &str, value: Option<&str>) -> (String, String) {
     let mut is_written = false;
     for (name, lines) in tables {
         match name {
-            "upstreams.NAME.servers" => writeln!(text, "[[{name}]]").unwrap(),
+            "upstreams.NAME.servers" | "routes.NAME.split" => writeln!(text, "[[{name}]]").unwrap(),
             _ => writeln!(text, "[{name}]").unwrap(),
         }
         let is_own = name == table;
@@ -263,7 +272,12 @@ fn number(value: &str) -> String {
 }
 
 fn proxy_codes() -> BTreeSet<(String, String)> {
-    let mut all = beside_statuses(&source("src/proxy/rejection/rows.rs"));
+    let rows = source("src/proxy/rejection/rows.rs");
+    let mut all = beside_statuses(&rows);
+    // Some have the status that the configuration says.
+    let configured = rows.split("Row::new(*status, \"").skip(1);
+    let configured = configured.filter_map(|rest| rest.split_once('"'));
+    all.extend(configured.map(|(code, _)| (code.to_owned(), "its own".to_owned())));
     all.extend(pairs(&source("src/auth/challenge.rs")));
     all
 }
@@ -374,6 +388,15 @@ cache = {{ ttl = "1h", shared = true }}
 path = "/live"
 upstream = "shop"
 upgrade = ["websocket"]
+[upstreams.next]
+servers = ["http://127.0.0.1:1"]
+[routes.split]
+path = "/split"
+split = [{{ upstream = "shop", weight = 1 }}, {{ upstream = "next", weight = 0 }}]
+[routes.mirrored]
+path = "/mirrored"
+upstream = "shop"
+mirror = {{ upstream = "next" }}
 "#,
             upstream.table("shop"),
             redis.url(),

@@ -1,0 +1,44 @@
+//! What of a request is hashed, where all of its kind are to meet the same: `sticky` of a route.
+
+use http::HeaderName;
+use toml::de::DeValue;
+
+use super::value::{Mistake, Read, cookie_name, echo, field_name, header_name, string};
+
+/// What a remedy shows.
+const EXAMPLE: &str = "\"address\", \"claim:NAME\", \"cookie:NAME\", \"header:NAME\" or \"path\"";
+
+/// What of a request is hashed. Of one that has none of it, the address is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// `address` (IPv6: its /64)
+    Address,
+    /// `claim:NAME`
+    Claim(String),
+    /// `cookie:NAME`
+    Cookie(String),
+    /// `header:NAME`
+    Header(HeaderName),
+    /// `path`
+    Path,
+}
+
+/// Reads one.
+pub(super) fn hash_key(value: &DeValue<'_>) -> Read<HashKey> {
+    parse(string(value, EXAMPLE)?)
+}
+
+/// Reads one from its text.
+pub(super) fn parse(text: &str) -> Read<HashKey> {
+    match text.split_once(':') {
+        None if text == "address" => Ok(HashKey::Address),
+        None if text == "path" => Ok(HashKey::Path),
+        Some(("claim", name)) => field_name(name).map(HashKey::Claim),
+        Some(("cookie", name)) => cookie_name(name).map(HashKey::Cookie),
+        Some(("header", name)) => header_name(name).map(HashKey::Header),
+        _ => {
+            let what = format!("{} cannot be hashed", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Which of a split route's upstreams takes a request, and why.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderMap, Response};
+
+use super::edged::{Chosen, Why};
+use super::request::Request;
+use crate::base::grpc;
+use crate::base::http::cookie;
+use crate::config::{HashKey, WHOLE};
+use crate::traffic::{Canary, bucket};
+use crate::upstream::{Download, Failure};
+
+/// The field by which a trusted proxy says which upstream takes a request: its name, `always` for
+/// the one that is tried, `never` for the base.
+const X_CANARY: &str = "x-canary";
+
+/// Chooses the upstream of a request, once it is known who calls.
+pub(super) fn choose(request: &Request<'_>, headers: &HeaderMap) {
+    if let Some(edge) = &request.route.edge
+        && let Some(arms) = &edge.split
+    {
+        let chosen = chosen(request, arms, headers);
+        if let (Some(edged), Some(chosen)) = (&request.resolved.edged, chosen) {
+            // Once: what was asked by one answer's name must not be sent elsewhere.
+            let _ = edged.chosen.set(chosen);
+        }
+    }
+}
+
+fn chosen(request: &Request<'_>, arms: &[usize], headers: &HeaderMap) -> Option<Chosen> {
+    let canary = request.running().traffic_of(request.route.index)?.canary.as_ref()?;
+    let split = request.route.written.split.as_ref()?;
+    let peer = request.received.connection.peer.address.ip();
+    let forced = headers.get(X_CANARY).filter(|_| request.plan().client.trusts(peer));
+    let (arm, why) = match (forced.and_then(|name| canary.named(name.as_bytes())), &split.sticky) {
+        (Some(arm), _) => (arm, Why::Forced),
+        (None, Some(sticky)) => {
+            let bucket = bucket(&request.route.name, &key(sticky, request, headers));
+            (canary.arm_of(bucket), Why::Bucket(bucket))
+        }
+        (None, None) => {
+            let drawn = fastrand::u16(0..WHOLE);
+            (canary.arm_of(drawn), Why::Drawn)
+        }
+    };
+    Some(Chosen { arm, upstream: *arms.get(arm)?, why })
+}
+
+/// What of a request is hashed; of one that has none of it, its address.
+fn key<'r>(sticky: &HashKey, request: &Request<'r>, headers: &'r HeaderMap) -> Cow<'r, [u8]> {
+    let found = match sticky {
+        HashKey::Address => None,
+        HashKey::Path => Some(Cow::Borrowed(request.target.path().as_bytes())),
+        HashKey::Claim(name) => request.caller.as_deref().and_then(|caller| {
+            let claim = caller.find(name)?.text();
+            Some(Cow::Owned(claim.into_owned().into_bytes()))
+        }),
+        HashKey::Cookie(name) => cookie::values(headers, name).next().map(Cow::Borrowed),
+        HashKey::Header(name) => headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
+    };
+    let found = found.filter(|key| !key.is_empty());
+    found.unwrap_or_else(|| {
+        Cow::Owned(request.client().address.principal().to_string().into_bytes())
+    })
+}
+
+/// Tells a canary what its arm has answered. What a client withdrew says nothing, and neither does
+/// what another request was answered.
+pub(super) fn note(
+    canary: &Canary,
+    arm: usize,
+    sent: &Result<Response<Box<Download>>, Failure>,
+    took: Duration,
+) {
+    let failed = match sent {
+        Ok(response) => match grpc::status(response.headers()) {
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+            Some(status) => matches!(status, 2 | 4 | 13 | 14 | 15),
+            None => response.status().is_server_error(),
+        },
+        Err(Failure::Withdrawn | Failure::Shared) => return,
+        Err(_) => true,
+    };
+    canary.note(arm, failed, took);
+}
+
+/// What `explain` tells of it.
+pub(super) fn describe(request: &Request<'_>) -> Option<(String, String)> {
+    let chosen = request.resolved.chosen()?;
+    let traffic = request.running().traffic_of(request.route.index)?;
+    let canary = traffic.canary.as_ref()?;
+    let share = f64::from(canary.share()) / 100.0;
+    let second = canary.name(1).unwrap_or_default();
+    let why = match chosen.why {
+        Why::Forced => format!("{X_CANARY} of a trusted proxy names it"),
+        Why::Bucket(bucket) => format!(
+            "the caller's number is {bucket} of {WHOLE}, and {second} takes {share}%, from 0 on"
+        ),
+        Why::Drawn => format!("it is drawn for each request, and {second} takes {share}%"),
+    };
+    Some((canary.name(chosen.arm)?.to_owned(), why))
+}

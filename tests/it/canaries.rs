@@ -1,0 +1,182 @@
+//! Routes that are split among upstreams: who takes a request, and what becomes of a bad canary.
+
+use portcullis::traffic::bucket;
+use serde_json::{Value, json};
+
+use crate::support::{
+    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, operate,
+    response, token,
+};
+
+/// The base and the canary; each answers its name.
+fn upstreams() -> [Upstream; 2] {
+    ["base", "next"].map(|name| Upstream::replying(response("200 OK", name)))
+}
+
+fn tables(upstreams: &[Upstream; 2]) -> String {
+    let [base, next] = upstreams;
+    base.table("base") + &next.table("next")
+}
+
+/// Whom the canary takes at this share.
+fn arm_of(route: &str, caller: &str, share: u16) -> &'static str {
+    if bucket(route, caller.as_bytes()) < share { "next" } else { "base" }
+}
+
+fn canary(gateway: &Gateway, route: &str) -> Value {
+    operate(gateway, "GET", "/v1/canary", "").json()["routes"][route].clone()
+}
+
+#[test]
+fn a_caller_stays_with_the_arm_of_its_number() {
+    let upstreams = upstreams();
+    let gateway = Gateway::start(&format!(
+        "{}
+        [routes.all]
+        path = \"/*\"
+        split = [{{ upstream = \"base\", weight = 80 }}, {{ upstream = \"next\", weight = 20 }}]
+        sticky = \"header:x-user\"
+        [routes.drawn]
+        path = \"/drawn\"
+        split = [{{ upstream = \"base\", weight = 0 }}, {{ upstream = \"next\", weight = 1 }}]",
+        tables(&upstreams)
+    ));
+    let mut session = Session::open(gateway.public);
+    let mut seen = [0, 0];
+    for number in 0..60 {
+        let user = format!("user-{number}");
+        let expected = arm_of("all", &user, 2_000);
+        for _ in 0..2 {
+            // Nobody believes a stranger.
+            let get = session.get("/").header("X-User", &user).header("X-Canary", "always");
+            assert_eq!(get.send().text(), expected, "{user}");
+        }
+        seen[usize::from(expected == "next")] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 3), "{seen:?}");
+    assert_eq!(session.get("/drawn").send().text(), "next");
+    eventually("lines that name the arm", || {
+        let lines = gateway.access_lines();
+        let is_told = |line: &Value| line["arm"].is_string() && line["arm"] == line["upstream"];
+        lines.len() == 121 && lines.iter().all(is_told)
+    });
+    let told = canary(&gateway, "all");
+    assert_eq!(told["arms"][0]["percent"], 80.0, "{told}");
+    assert_eq!(told["arms"][1]["answers"], seen[1] * 2, "{told}");
+    let metrics = Client::get(gateway.admin, "/metrics").send().text();
+    let metrics = Exposition::text(&metrics);
+    let next = [("route", "all"), ("arm", "next")];
+    assert_eq!(metrics.value("portcullis_canary_weight", &next), Some(0.2));
+    assert_eq!(metrics.value("portcullis_canary_failures_total", &next), Some(0.0));
+    let described = json!({ "path": "/", "headers": { "x-user": "user-1" } });
+    let told = operate(&gateway, "POST", "/v1/explain", &described.to_string()).json();
+    assert_eq!(told["arm"]["upstream"], arm_of("all", "user-1", 2_000), "{told}");
+    assert!(told["arm"]["why"].as_str().is_some_and(|why| why.contains("20%")), "{told}");
+}
+
+#[test]
+fn a_trusted_proxy_says_which_arm_it_wants() {
+    let upstreams = upstreams();
+    let gateway = Gateway::start(&format!(
+        "[server]
+        trusted_proxies = [\"127.0.0.1/32\"]
+        {}
+        [routes.all]
+        path = \"/*\"
+        split = [{{ upstream = \"base\", weight = 1 }}, {{ upstream = \"next\", weight = 0 }}]
+        rollback = {{}}",
+        tables(&upstreams)
+    ));
+    for (wanted, expected) in [
+        ("always", "next"),
+        ("next", "next"),
+        ("never", "base"),
+        ("base", "base"),
+        ("other", "base"),
+    ] {
+        let get = Client::get(gateway.public, "/").header("X-Canary", wanted);
+        assert_eq!(get.send().text(), expected, "{wanted}");
+    }
+    // Whoever tries a canary by hand says nothing of how it does.
+    let told = canary(&gateway, "all");
+    assert_eq!((&told["arms"][1]["answers"], &told["arms"][0]["answers"]), (&json!(0), &json!(1)));
+}
+
+#[test]
+fn what_one_arm_answered_is_not_served_for_the_other() {
+    let upstreams = upstreams();
+    let gateway = Gateway::start(&format!(
+        "{AUTH}{}
+        [routes.kept]
+        path = \"/*\"
+        auth = \"users\"
+        split = [{{ upstream = \"base\", weight = 1 }}, {{ upstream = \"next\", weight = 1 }}]
+        sticky = \"claim:sub\"
+        cache = {{ ttl = \"1h\", shared = true }}",
+        tables(&upstreams)
+    ));
+    let user_of = |arm: &str| {
+        let mut users = (0..).map(|number| format!("user-{number}"));
+        users.find(|user| arm_of("kept", user, 5_000) == arm).unwrap()
+    };
+    for _ in 0..3 {
+        for arm in ["base", "next"] {
+            let get = Client::get(gateway.public, "/").bearer(token(claims(&user_of(arm))));
+            assert_eq!(get.send().text(), arm);
+        }
+    }
+    assert_eq!(upstreams.each_ref().map(|upstream| upstream.recorded().len()), [1, 1]);
+}
+
+#[test]
+fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
+    let redis = Redis::start();
+    let base = Upstream::replying(response("200 OK", "base"));
+    let next = Upstream::replying(response("500 Internal Server Error", "next"));
+    let config = format!(
+        "[store]
+        url = \"{}\"
+        {}{}
+        [routes.all]
+        path = \"/*\"
+        split = [{{ upstream = \"base\", weight = 1 }}, {{ upstream = \"next\", weight = 1 }}]
+        sticky = \"header:x-user\"
+        rollback = {{ window = \"1h\" }}",
+        redis.url(),
+        base.table("base"),
+        next.table("next"),
+    );
+    let gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let share = |gateway: &Gateway| canary(gateway, "all")["arms"][1]["percent"].clone();
+    assert_eq!(gateways.each_ref().map(share), [json!(50.0), json!(50.0)]);
+    let mut session = Session::open(gateways[0].public);
+    for number in 0..300 {
+        session.get("/").header("X-User", format!("user-{number}")).send();
+    }
+    eventually("the fleet has taken it back", || {
+        gateways.each_ref().map(share) == [json!(0.0), json!(0.0)]
+    });
+    for (gateway, number) in gateways.iter().zip(0..) {
+        let told = canary(gateway, "all");
+        assert!(told["stopped"].as_str().is_some_and(|why| why.contains("100.0%")), "{told}");
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        let rollbacks =
+            Exposition::text(&metrics).value("portcullis_rollbacks_total", &[("route", "all")]);
+        assert_eq!(rollbacks, Some(f64::from(1 - number)));
+        for number in 0..20 {
+            let get = Client::get(gateway.public, "/").header("X-User", format!("user-{number}"));
+            assert_eq!(get.send().text(), "base");
+        }
+    }
+    // A gateway that comes later knows it with its first request.
+    let later = Gateway::start(&config);
+    assert_eq!(share(&later), json!(0.0));
+    let unknown = operate(&later, "POST", "/v1/canary/reset", "{\"route\": \"other\"}");
+    assert_eq!(unknown.status, 400);
+    let reset = operate(&later, "POST", "/v1/canary/reset", "{\"route\": \"all\"}");
+    assert_eq!((reset.status, &reset.json()["canary"]["stopped"]), (200, &json!(null)));
+    eventually("all go on", || gateways.each_ref().map(share) == [json!(50.0), json!(50.0)]);
+    let stop = operate(&later, "POST", "/v1/canary/stop", "{\"route\": \"all\"}");
+    assert_eq!(stop.status, 200);
+    eventually("all stop", || gateways.each_ref().map(share) == [json!(0.0), json!(0.0)]);
+}

@@ -1,0 +1,185 @@
+//! Copies of requests for another upstream, and requests that fail or wait on purpose.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use crate::support::{
+    AUTH, Client, Exposition, Gateway, Recorded, Session, Upstream, claims, eventually, raw,
+    response, status, token,
+};
+
+fn stage(mirror: &Upstream, route: &str) -> (Gateway, Upstream) {
+    let primary = Upstream::replying(response("200 OK", "primary"));
+    let gateway = Gateway::start(&format!(
+        "{AUTH}{}{}
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        auth = {{ by = \"users\", optional = true }}
+        {route}",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
+    (gateway, primary)
+}
+
+fn copies(gateway: &Gateway, result: &str) -> f64 {
+    let metrics = Client::get(gateway.admin, "/metrics").send().text();
+    let labels = [("route", "all"), ("result", result)];
+    Exposition::text(&metrics).value("portcullis_mirrors_total", &labels).unwrap()
+}
+
+fn until(gateway: &Gateway, result: &str, count: f64) {
+    eventually(&format!("{count} copies are {result}"), || copies(gateway, result) == count);
+}
+
+#[test]
+fn a_copy_is_the_request_without_what_says_who_calls() {
+    let mirror = Upstream::replying(response("500 Internal Server Error", "copied"));
+    let (gateway, primary) = stage(&mirror, "mirror = { upstream = \"copies\" }");
+    let get = Client::get(gateway.public, "/a/b?c=d")
+        .bearer(token(claims("ada")))
+        .header("Cookie", "sid=1")
+        .header("Proxy-Authorization", "Basic x")
+        .header("X-Other", "stays");
+    assert_eq!(get.send().text(), "primary");
+    until(&gateway, "sent", 1.0);
+    let (copy, request) = (mirror.only(), primary.only());
+    assert_eq!(copy.request_line(), "GET /a/b?c=d HTTP/1.1");
+    assert_eq!((copy.header("x-mirrored"), copy.header("x-other")), (Some("1"), Some("stays")));
+    for name in ["authorization", "proxy-authorization", "cookie", "x-user-id"] {
+        assert_eq!(copy.header(name), None, "{name}");
+    }
+    assert_eq!((request.header("x-user-id"), request.header("x-mirrored")), (Some("ada"), None));
+    // What changes something is not done twice.
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let answer = Client::request(gateway.public, method, "/").body("x").send();
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(Client::request(gateway.public, "HEAD", "/").send().status, 200);
+    until(&gateway, "sent", 2.0);
+    assert_eq!(mirror.recorded().len(), 2);
+}
+
+#[test]
+fn a_copy_says_who_calls_and_changes_things_where_its_route_wants_that() {
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let all = "mirror = { upstream = \"copies\", identity = true, unsafe_methods = true, \
+               body = \"10B\" }";
+    let (gateway, primary) = stage(&mirror, all);
+    let post = |body: &str| {
+        let post = Client::request(gateway.public, "POST", "/").bearer(token(claims("ada")));
+        assert_eq!(post.body(body).send().text(), "primary");
+    };
+    post("0123456789");
+    until(&gateway, "sent", 1.0);
+    let copy = mirror.only();
+    assert_eq!((copy.header("x-user-id"), copy.text()), (Some("ada"), "0123456789".to_owned()));
+    let chunked = |body: &str| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = raw(gateway.public, format!("{head}5\r\n01234\r\n{body}0\r\n\r\n"));
+        assert_eq!(status(&answer), 200);
+    };
+    chunked("5\r\n56789\r\n");
+    until(&gateway, "sent", 2.0);
+    // The primary gets what is longer, and the mirror nothing of it.
+    post("0123456789x");
+    chunked("6\r\n56789x\r\n");
+    until(&gateway, "too_large", 2.0);
+    let bodies = |upstream: &Upstream| -> Vec<String> {
+        upstream.recorded().iter().map(Recorded::text).collect()
+    };
+    assert_eq!(bodies(&mirror), ["0123456789"; 2]);
+    assert_eq!(bodies(&primary), ["0123456789", "0123456789", "0123456789x", "0123456789x"]);
+}
+
+#[test]
+fn a_mirror_that_hangs_holds_up_nobody() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::clone(&open);
+    let mirror = Upstream::raw(move |mut stream| {
+        shared.fetch_add(1, Ordering::SeqCst);
+        // It reads and never answers.
+        let mut bytes = [0; 1024];
+        while stream.read(&mut bytes).is_ok_and(|count| count > 0) {}
+    });
+    let (gateway, primary) = stage(&mirror, "mirror = { upstream = \"copies\", places = 3 }");
+    let mut session = Session::open(gateway.public);
+    for _ in 0..20 {
+        assert_eq!(session.get("/").send().text(), "primary");
+    }
+    assert_eq!(primary.recorded().len(), 20);
+    until(&gateway, "full", 17.0);
+    eventually("three copies hang", || open.load(Ordering::SeqCst) == 3);
+    assert_eq!(copies(&gateway, "sent"), 0.0);
+}
+
+#[test]
+fn long_answers_to_copies_are_not_read_to_their_end() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::clone(&ended);
+    let mirror = Upstream::with(move |_, connection| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        let _ = connection.write_all(head.as_bytes());
+        while connection.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+        shared.fetch_add(1, Ordering::SeqCst);
+    });
+    let (gateway, _primary) = stage(&mirror, "mirror = { upstream = \"copies\" }");
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "primary");
+    until(&gateway, "sent", 1.0);
+    eventually("the answer is given up", || ended.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn what_the_cache_answers_is_not_copied() {
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let route = "cache = { ttl = \"1h\", shared = true }\nmirror = { upstream = \"copies\" }";
+    let (gateway, primary) = stage(&mirror, route);
+    for _ in 0..3 {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "primary");
+    }
+    until(&gateway, "sent", 1.0);
+    assert_eq!((primary.recorded().len(), mirror.recorded().len()), (1, 1));
+}
+
+#[test]
+fn faults_are_for_those_who_ask_for_them() {
+    let upstream = Upstream::replying(response("200 OK", "ok"));
+    let gateway = Gateway::start(&format!(
+        "{}
+        [routes.here]
+        path = \"/here\"
+        upstream = \"shop\"
+        faults = {{ allow_from = [\"127.0.0.0/8\"], abort = \"100%\", status = 418 }}
+        [routes.elsewhere]
+        path = \"/elsewhere\"
+        upstream = \"shop\"
+        faults = {{ allow_from = [\"10.0.0.0/8\"], abort = \"100%\" }}
+        [routes.late]
+        path = \"/late\"
+        upstream = \"shop\"
+        cache = {{ ttl = \"1h\" }}
+        faults = {{ allow_from = [\"127.0.0.1/32\"], delay = \"100%\", delay_time = \"200ms\" }}",
+        upstream.table("shop"),
+    ));
+    let answer = Client::get(gateway.public, "/here").send();
+    assert_eq!(answer.status, 418);
+    assert!(answer.text().contains("fault_injected"), "{}", answer.text());
+    let call = Client::request(gateway.public, "POST", "/here");
+    let call = call.header("Content-Type", "application/grpc").send();
+    assert_eq!((call.status, call.header("grpc-status").is_some_and(|it| it != "0")), (200, true));
+    assert_eq!(Client::get(gateway.public, "/elsewhere").send().text(), "ok");
+    for _ in 0..2 {
+        assert_eq!(Client::get(gateway.public, "/late").send().text(), "ok");
+    }
+    eventually("lines that tell of it", || {
+        let lines = gateway.access_lines();
+        let is_late = |line: &&Value| line["duration_ms"].as_f64().is_some_and(|it| it >= 200.0);
+        let late = lines.iter().filter(|line| line["route"] == "late").filter(is_late).count();
+        let told = lines.iter().filter(|line| line["reason"] == "fault_injected").count();
+        (late, told, lines.len()) == (2, 2, 5)
+    });
+}
