@@ -41,6 +41,7 @@ fn tell_server(server: &ServerNow) -> Value {
         "ejections_in_a_row": server.times,
         "failures_in_a_row": server.failures_in_a_row,
         "busy": server.busy,
+        "ewma_ms": server.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "weight": server.weight,
         "check": server.fault,
     })

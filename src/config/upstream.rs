@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use super::balance::{Balance, balance};
 use super::care::{self, Care, Question};
 use super::reader::Section;
 use super::upstream_tls::{self, UpstreamTls};
@@ -98,15 +99,6 @@ pub enum Protocol {
     Http2,
     /// What a server chooses under TLS (ALPN); HTTP/1.1 in clear.
     Auto,
-}
-
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// The less busy of two random servers.
-    P2c,
-    /// In turn, by weight.
-    RoundRobin,
 }
 
 /// Requests in progress where one connection carries many.
@@ -257,20 +249,4 @@ fn client_share(value: &DeValue<'_>) -> Read<ClientShare> {
             let what = format!("{} is not a share", echo(text));
             Mistake::new(what, format!("write {EXAMPLE}"))
         })
-}
-
-fn balance(value: &DeValue<'_>) -> Read<Balance> {
-    const EXAMPLE: &str = "\"p2c\" or \"round-robin\"";
-    match string(value, EXAMPLE)? {
-        "p2c" => Ok(Balance::P2c),
-        "round-robin" => Ok(Balance::RoundRobin),
-        text if text == "ewma" || text.starts_with("hash:") => {
-            let what = format!("balancing by {}", echo(text));
-            Err(Mistake::not_built(&what, &format!("write {EXAMPLE}")))
-        }
-        text => {
-            let what = format!("{} is not a choice here", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
-        }
-    }
 }

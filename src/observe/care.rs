@@ -34,6 +34,8 @@ pub struct ServerNow {
     pub url: String,
     /// Its share relative to the others.
     pub weight: usize,
+    /// How long it is expected to take, in seconds, where servers are chosen by that.
+    pub latency: Option<f64>,
     /// Requests in progress.
     pub busy: usize,
     /// Whether it is used, as far as it alone decides.

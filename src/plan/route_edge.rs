@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::respond::Respond;
 use crate::base::http::authority::Authority;
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Balance, Config, HashBy, Problems};
 use crate::forwarding::rules::{self, Rules};
 use crate::forwarding::via::Via;
 use crate::route::{Matcher, Rewrite, Template};
@@ -33,6 +33,8 @@ pub struct RouteEdge {
     pub responses: Rules,
     /// Which responses are compressed.
     pub compress: Option<config::Compress>,
+    /// The field or cookie by which the upstream's server is chosen.
+    pub hash_by: Option<HashBy>,
 }
 
 impl RouteEdge {
@@ -62,6 +64,7 @@ impl RouteEdge {
             requests: Rules::new(&server.request_headers, &written.request_headers),
             responses: Rules::new(&server.response_headers, &written.response_headers),
             compress: written.compress.clone(),
+            hash_by: config.upstreams.get(&written.upstream).and_then(hash_by),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -70,8 +73,17 @@ impl RouteEdge {
             || edge.deadline.is_some()
             || !edge.requests.is_empty()
             || !edge.responses.is_empty()
-            || edge.compress.is_some();
+            || edge.compress.is_some()
+            || edge.hash_by.is_some();
         is_some.then(|| Box::new(edge))
+    }
+}
+
+/// What stands in the head alone, and is gone when a server is chosen.
+fn hash_by(upstream: &config::Upstream) -> Option<HashBy> {
+    match &upstream.balance {
+        Balance::Hash(by @ (HashBy::Header(_) | HashBy::Cookie(_))) => Some(by.clone()),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value, json};
 
+use super::affinity;
 use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
 use super::dispatch::Fields;
@@ -95,7 +96,8 @@ async fn walk(
     }
     admitted?;
     let (name, _) = &request.plan().upstreams[request.route.upstream];
-    let foreseen = request.running().upstreams[request.route.upstream].foresee()?;
+    let key = affinity::key(&checks.request);
+    let foreseen = request.running().upstreams[request.route.upstream].foresee(key)?;
     Ok((name.clone(), Some(foreseen)))
 }
 

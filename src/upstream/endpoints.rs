@@ -1,17 +1,18 @@
 //! The servers of an upstream: which of them a request goes to, and a connection to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use super::balance::{self, Load};
+use super::balance::{self, Load, Turns};
 use super::care::Care;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
+use super::hashing;
+use super::latency;
 use super::outgoing::Sender;
 use super::retry_policy::RetryPolicy;
 use super::verdict::{Due, Token};
@@ -42,8 +43,8 @@ pub(super) struct Endpoints {
     all: Vec<Arc<Endpoint>>,
     /// What is learned of them; none where nothing is.
     care: Option<Arc<Care>>,
-    /// Turns, for round-robin.
-    turn: AtomicUsize,
+    /// For round-robin.
+    turns: Turns,
     connections: Arc<ConnectionCount>,
 }
 
@@ -61,6 +62,15 @@ impl Choice {
     pub(super) fn again(at: usize) -> Self {
         Self { at, token: None }
     }
+}
+
+/// By what a server is chosen.
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    /// What the request is told by, where servers are chosen by that.
+    key: Option<u64>,
+    /// Whether nothing is sent.
+    looks_only: bool,
 }
 
 /// Whom a request may go to now.
@@ -121,8 +131,8 @@ impl Endpoints {
         let settings = Arc::new(settings.clone());
         Self {
             care: care(&settings, all.clone()),
+            turns: Turns::new(all.len()),
             all,
-            turn: AtomicUsize::new(0),
             connections,
             retry_policy: RetryPolicy::of(&settings),
             settings,
@@ -190,7 +200,10 @@ impl Endpoints {
 
     /// Counts a request of this sender in at a server.
     pub(super) fn enter(&self, choice: Choice, sender: &Sender) -> Option<Visit> {
-        let visit = Visit::begin(self.all.get(choice.at)?);
+        let mut visit = Visit::begin(self.all.get(choice.at)?);
+        if self.settings.balance == Balance::Ewma {
+            visit.is_timed();
+        }
         Some(match &self.care {
             None => visit,
             Some(care) => visit.watched(care, choice.token, sender.deadline),
@@ -215,24 +228,26 @@ impl Endpoints {
         visit.failed(report);
     }
 
-    /// The server that a request goes to. It may be one that is tried by this request alone.
+    /// The server that a request with this key goes to. It may be one that is tried by this request
+    /// alone.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] where all are out.
-    pub(super) fn first(&self) -> Result<Choice, Failure> {
+    pub(super) fn first(&self, key: Option<u64>) -> Result<Choice, Failure> {
         let Some(care) = &self.care else {
             if self.all.len() == 1 {
                 return Ok(Choice { at: 0, token: None });
             }
-            return self.choose();
+            return self.choose(key);
         };
         care.note_asked();
-        self.choose()
+        self.choose(key)
     }
 
-    fn choose(&self) -> Result<Choice, Failure> {
+    fn choose(&self, key: Option<u64>) -> Result<Choice, Failure> {
+        let pick = Pick { key, looks_only: false };
         if self.all.iter().all(|server| server.verdict().word().is_clean()) {
-            let at = self.balanced(self.turn(), self.all.len(), |at| at);
+            let at = self.balanced(pick, self.all.len(), |at| at);
             return Ok(Choice { at, token: None });
         }
         // Rare: a server is dead.
@@ -244,25 +259,25 @@ impl Endpoints {
                 Due::Probe(token) => return Ok(Choice { at, token: Some(token) }),
             }
         }
-        self.among(&[], self.turn()).ok_or_else(|| Failure::Unavailable(self.until_one_is_back()))
+        self.among(&[], pick).ok_or_else(|| Failure::Unavailable(self.until_one_is_back()))
     }
 
     /// A server that was not tried yet, one that is not avoided before one that is. None where all
     /// were tried or are out. A request that has met a bad server already is not to try another
     /// one.
-    pub(super) fn next(&self, tried: &[usize]) -> Option<Choice> {
+    pub(super) fn next(&self, tried: &[usize], key: Option<u64>) -> Option<Choice> {
         if self.all.len() == 1 && !tried.is_empty() {
             return None;
         }
-        self.among(tried, self.turn())
+        self.among(tried, Pick { key, looks_only: false })
     }
 
-    /// A server that a request may go to, by one that only looks.
-    pub(super) fn peek(&self) -> Option<Choice> {
-        self.among(&[], self.turn.load(Ordering::Relaxed))
+    /// A server that a request with this key may go to, by one that only looks.
+    pub(super) fn peek(&self, key: Option<u64>) -> Option<Choice> {
+        self.among(&[], Pick { key, looks_only: true })
     }
 
-    fn among(&self, tried: &[usize], turn: usize) -> Option<Choice> {
+    fn among(&self, tried: &[usize], pick: Pick) -> Option<Choice> {
         let mut servers = self.candidates().servers;
         servers.retain(|at| !tried.contains(at));
         let word = |at: usize| self.all[at].verdict().word();
@@ -272,7 +287,7 @@ impl Endpoints {
             percent == 100 || fastrand::u64(..100) < percent
         };
         prefer(&mut servers, takes_part);
-        let chosen = self.balanced(turn, servers.len(), |at| servers[at]);
+        let chosen = self.balanced(pick, servers.len(), |at| servers[at]);
         servers.get(chosen).map(|at| Choice { at: *at, token: None })
     }
 
@@ -418,21 +433,37 @@ impl Endpoints {
         }
     }
 
-    /// The next turn, where servers have turns.
-    fn turn(&self) -> usize {
-        match self.settings.balance {
-            Balance::P2c => 0,
-            Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+    /// One of `count` servers, as `balance` says; `index` tells which they are.
+    fn balanced(&self, pick: Pick, count: usize, index: impl Fn(usize) -> usize) -> usize {
+        let load = |at: usize| Load { busy: self.all[at].busy(), weight: self.weight(at) };
+        match (&self.settings.balance, pick.key) {
+            (Balance::RoundRobin, _) => self.turns.next(count, pick.looks_only, |at| {
+                let at = index(at);
+                (at, self.weight(at))
+            }),
+            (Balance::Ewma, _) => balance::sooner_of_two(count, |at| self.cost(index(at))),
+            (Balance::Hash(_), Some(key)) => hashing::nearest(count, key, |at| {
+                let at = index(at);
+                (self.all[at].place(), load(at))
+            }),
+            (Balance::P2c | Balance::Hash(_), _) => {
+                balance::less_busy_of_two(count, |at| load(index(at)))
+            }
         }
     }
 
-    /// One of several servers, as `balance` says.
-    fn balanced(&self, turn: usize, count: usize, index: impl Fn(usize) -> usize) -> usize {
-        let load = |at: usize| Load { busy: self.all[at].busy(), weight: self.weight(at) };
-        match self.settings.balance {
-            Balance::P2c => balance::less_busy_of_two(count, |at| load(index(at))),
-            Balance::RoundRobin => balance::by_turn(count, turn, |at| self.weight(index(at))),
-        }
+    /// What one more request costs at a server, in seconds of a server of weight 1. One of which
+    /// nothing is known is taken for one like the others.
+    pub(super) fn cost(&self, at: usize) -> f64 {
+        let server = &self.all[at];
+        let latency = server.latency();
+        let estimate = latency.estimate().or_else(|| {
+            let others = self.all.iter().filter_map(|server| server.latency().estimate());
+            let middle = latency::median(others.collect())?;
+            latency.expect(middle);
+            Some(middle)
+        });
+        estimate.unwrap_or(1.0) * (server.busy() + 1) as f64 / self.weight(at) as f64
     }
 }
 

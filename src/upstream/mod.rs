@@ -24,6 +24,8 @@ mod download;
 mod endpoint;
 mod endpoints;
 mod failure;
+mod hashing;
+mod latency;
 mod operate;
 mod outgoing;
 mod retry_policy;
@@ -134,12 +136,12 @@ impl Upstream {
         operate::change(&self.endpoints, url, change)
     }
 
-    /// Where a request would go now, by one that only looks.
+    /// Where a request with this key (see [`Sender::key`]) would go now, by one that only looks.
     ///
     /// # Errors
     /// Why it would go nowhere.
-    pub fn foresee(&self) -> Result<Foreseen, Failure> {
-        operate::foresee(&self.endpoints)
+    pub fn foresee(&self, key: Option<u64>) -> Result<Foreseen, Failure> {
+        operate::foresee(&self.endpoints, key)
     }
 
     /// Sends a request of this sender and returns once the response head is there. `head` makes the

@@ -34,6 +34,7 @@ pub(super) fn now(endpoints: &Endpoints) -> CareNow {
     let ejects = care.is_some_and(|care| care.settings().care.eject.is_some());
     let ejections = care.filter(|_| ejects).map(|care| care.ejections());
     let all = endpoints.all().iter().enumerate();
+    let is_ewma = endpoints.settings().balance == Balance::Ewma;
     CareNow {
         breaker: care.and_then(|care| care.breaker_state()),
         is_panic: endpoints.candidates().is_panic,
@@ -41,6 +42,7 @@ pub(super) fn now(endpoints: &Endpoints) -> CareNow {
         servers: all
             .map(|(at, server)| ServerNow {
                 weight: endpoints.weight(at),
+                latency: is_ewma.then(|| server.latency().estimate()).flatten(),
                 failures: if care.is_some() { failures(server) } else { Vec::new() },
                 ..of_server(server)
             })
@@ -98,7 +100,7 @@ pub(super) fn change(endpoints: &Endpoints, url: Option<&str>, change: Change) -
 ///
 /// # Errors
 /// Why it would go nowhere.
-pub(super) fn foresee(endpoints: &Endpoints) -> Result<Foreseen, Failure> {
+pub(super) fn foresee(endpoints: &Endpoints, key: Option<u64>) -> Result<Foreseen, Failure> {
     if let Some(left) = endpoints.care().and_then(|care| care.refuses()) {
         return Err(Failure::Open(left));
     }
@@ -110,14 +112,11 @@ pub(super) fn foresee(endpoints: &Endpoints) -> Result<Foreseen, Failure> {
         return Ok(Foreseen { server: only.transport().url(), why });
     }
     let candidates = endpoints.candidates();
-    let found = endpoints.peek().and_then(|choice| all.get(choice.at));
-    let Some(server) = found else {
+    let found = endpoints.peek(key).and_then(|it| Some((it.at, all.get(it.at)?)));
+    let Some((at, server)) = found else {
         return Err(Failure::Unavailable(endpoints.until_one_is_back()));
     };
-    let how = match endpoints.settings().balance {
-        Balance::P2c => "the less busy of two random servers",
-        Balance::RoundRobin => "the next one in turn",
-    };
+    let how = how(endpoints, at, key);
     let (count, of) = (candidates.servers.len(), all.len());
     let whom = if candidates.is_panic {
         "all servers, as too few are in (panic)".to_owned()
@@ -125,4 +124,24 @@ pub(super) fn foresee(endpoints: &Endpoints) -> Result<Foreseen, Failure> {
         format!("{count} of {of} servers that are in")
     };
     Ok(Foreseen { server: server.transport().url(), why: format!("{how}, among {whom}") })
+}
+
+/// How this server was chosen.
+fn how(endpoints: &Endpoints, at: usize, key: Option<u64>) -> String {
+    match (&endpoints.settings().balance, key) {
+        (Balance::RoundRobin, _) => "the next one in turn".to_owned(),
+        (Balance::Ewma, _) => {
+            let busy = endpoints.all()[at].busy();
+            let cost = endpoints.cost(at) * 1_000.0;
+            format!(
+                "of two random servers the one that would be sooner done, in {cost:.1} ms with \
+                 {busy} requests in progress"
+            )
+        }
+        (Balance::Hash(by), Some(_)) => format!("the one for this {by}"),
+        (Balance::Hash(by), None) => {
+            format!("the less busy of two random servers, as the request has no {by}")
+        }
+        (Balance::P2c, _) => "the less busy of two random servers".to_owned(),
+    }
 }

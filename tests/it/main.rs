@@ -24,6 +24,8 @@ mod api_keys;
 mod audit;
 /// Who may pass: tokens, what they must say, and how they are revoked.
 mod auth;
+/// Which of several servers gets a request.
+mod balance;
 /// How often Redis is asked for one request.
 mod batches;
 /// The same for bodies: chunks, trailers, and bodies that nobody reads.
