@@ -1,6 +1,7 @@
 //! The servers of an upstream: which of them a request goes to, and a connection to it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -46,6 +47,8 @@ pub(super) struct Endpoints {
     /// For round-robin.
     turns: Turns,
     connections: Arc<ConnectionCount>,
+    /// Set where a server takes no connection, if its name may lead elsewhere by now.
+    is_doubted: Option<Arc<AtomicBool>>,
 }
 
 /// A server that was chosen.
@@ -134,6 +137,7 @@ impl Endpoints {
             turns: Turns::new(all.len()),
             all,
             connections,
+            is_doubted: None,
             retry_policy: RetryPolicy::of(&settings),
             settings,
         }
@@ -168,7 +172,12 @@ impl Endpoints {
         Self { retry_policy, ..self }
     }
 
-    /// What was configured.
+    /// The same, which say by this when a server takes no connection.
+    pub(super) fn doubting(self, is_doubted: &Arc<AtomicBool>) -> Self {
+        Self { is_doubted: Some(Arc::clone(is_doubted)), ..self }
+    }
+
+    /// What was configured; of names, the addresses that they have now.
     pub(super) fn settings(&self) -> &config::Upstream {
         &self.settings
     }
@@ -212,6 +221,9 @@ impl Endpoints {
 
     /// What an attempt says of its server.
     pub(super) fn note(&self, visit: &mut Visit, report: Report) {
+        if let (Report::Refused, Some(is_doubted)) = (report, &self.is_doubted) {
+            is_doubted.store(true, Ordering::Relaxed);
+        }
         // Nothing else can be used in its place, so nobody needs to know.
         if self.all.len() > 1 {
             let verdict = visit.verdict();
@@ -232,7 +244,7 @@ impl Endpoints {
     /// alone.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`] where all are out.
+    /// [`Failure::Unavailable`] where all are out, [`Failure::Unresolved`] where there is none.
     pub(super) fn first(&self, key: Option<u64>) -> Result<Choice, Failure> {
         let Some(care) = &self.care else {
             if self.all.len() == 1 {
@@ -245,6 +257,9 @@ impl Endpoints {
     }
 
     fn choose(&self, key: Option<u64>) -> Result<Choice, Failure> {
+        if self.all.is_empty() {
+            return Err(Failure::Unresolved);
+        }
         let pick = Pick { key, looks_only: false };
         if self.all.iter().all(|server| server.verdict().word().is_clean()) {
             let at = self.balanced(pick, self.all.len(), |at| at);

@@ -8,7 +8,7 @@ use super::endpoints::Endpoints;
 use super::failure::Failure;
 use super::tally::Kind;
 use crate::config::Balance;
-use crate::observe::{CareNow, ServerNow};
+use crate::observe::{CareNow, NameNow, ServerNow};
 
 /// What an operator does to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Foreseen {
 }
 
 /// What is known of an upstream's servers.
-pub(super) fn now(endpoints: &Endpoints) -> CareNow {
+pub(super) fn now(endpoints: &Endpoints, names: Vec<NameNow>) -> CareNow {
     let care = endpoints.care();
     let ejects = care.is_some_and(|care| care.settings().care.eject.is_some());
     let ejections = care.filter(|_| ejects).map(|care| care.ejections());
@@ -39,6 +39,7 @@ pub(super) fn now(endpoints: &Endpoints) -> CareNow {
         breaker: care.and_then(|care| care.breaker_state()),
         is_panic: endpoints.candidates().is_panic,
         ejections: Reason::WORDS.into_iter().zip(ejections.into_iter().flatten()).collect(),
+        names,
         servers: all
             .map(|(at, server)| ServerNow {
                 weight: endpoints.weight(at),
@@ -105,6 +106,9 @@ pub(super) fn foresee(endpoints: &Endpoints, key: Option<u64>) -> Result<Foresee
         return Err(Failure::Open(left));
     }
     let all = endpoints.all();
+    if all.is_empty() {
+        return Err(Failure::Unresolved);
+    }
     if let [only] = all
         && endpoints.care().is_none()
     {

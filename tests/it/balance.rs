@@ -37,12 +37,12 @@ fn a_server_that_fails_quickly_does_not_attract_requests() {
     let told = &told["upstreams"]["shop"]["servers"];
     let took = |at: usize| told[at]["ewma_ms"].as_f64().unwrap();
     assert!(took(0) > took(1) && took(1) > 0.0, "{told}");
-    let why = explain(&gateway, json!({}))["why"].as_str().unwrap().to_owned();
+    let why = explain(&gateway, &json!({}))["why"].as_str().unwrap().to_owned();
     assert!(why.contains("would be sooner done, in ") && why.contains(" ms with 0 "), "{why}");
 }
 
 /// Where a request with these fields, or of this path, would go.
-fn explain(gateway: &Gateway, fields: Value) -> Value {
+fn explain(gateway: &Gateway, fields: &Value) -> Value {
     let asked = json!({ "path": "/", "headers": fields });
     operate(gateway, "POST", "/v1/explain", &asked.to_string()).json()["outcome"].clone()
 }
@@ -74,7 +74,7 @@ fn equal_requests_go_to_the_same_server() {
         }
         let used: HashSet<&String> = homes.values().collect();
         assert_eq!(used.len(), 3, "{balance}");
-        let told = explain(&gateway, json!({ name: value("7") }));
+        let told = explain(&gateway, &json!({ name: value("7") }));
         let server: usize = homes["7"].parse().unwrap();
         assert_eq!(told["server"], servers[server].url(), "{told}");
         let by = format!("the one for this {}", balance.strip_prefix("hash:").unwrap());
@@ -133,6 +133,6 @@ fn requests_without_a_key_go_to_the_less_busy() {
         assert_eq!(Client::get(gateway.public, "/").send().status, 200);
     }
     assert!(all.iter().all(|server| server.seen() > 5));
-    let why = explain(&gateway, json!({}))["why"].as_str().unwrap().to_owned();
+    let why = explain(&gateway, &json!({}))["why"].as_str().unwrap().to_owned();
     assert!(why.contains("as the request has no header:x-tenant"), "{why}");
 }

@@ -74,6 +74,8 @@ mod limits;
 mod loose_paths;
 /// `/metrics` as a scraper reads it.
 mod metrics;
+/// Servers that are found by their names.
+mod names;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.
