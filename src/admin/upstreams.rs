@@ -53,6 +53,7 @@ fn tell_server(server: &ServerNow) -> Value {
         "busy": server.busy,
         "ewma_ms": server.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "weight": server.weight,
+        "backup": server.is_backup,
         "check": server.fault,
     })
 }

@@ -12,7 +12,7 @@ use super::care::{self, Care, Question};
 use super::reader::Section;
 use super::upstream_tls::{self, UpstreamTls};
 use super::value::{
-    KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo,
+    KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     host_and_port, size, string,
 };
 use crate::base::http::path::Reading;
@@ -96,6 +96,8 @@ pub struct Endpoint {
     pub tls: Option<ServerName<'static>>,
     /// Share of requests relative to the others.
     pub weight: u32,
+    /// Whether it is used only where too few of the others are in.
+    pub backup: bool,
     /// What stands for `host`.
     pub lookup: Lookup,
     /// The name that was looked up, where `host` is one of its addresses.
@@ -146,6 +148,12 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     }
     let example = "[\"http://127.0.0.1:3000\"]";
     let mut servers = upstream.need_list_of_either("servers", example, endpoint, read_weighted);
+    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+        let what = "every server is a backup, of none";
+        upstream.problem("servers", what, "remove backup = true from those that are used first");
+    }
+    // Those that are used first come first.
+    servers.sort_by_key(|server| server.backup);
     let written = upstream.section("tls", upstream_tls::read);
     let words = [("http1", Protocol::Http1), ("h2", Protocol::Http2), ("auto", Protocol::Auto)];
     let protocol = upstream.or("protocol", Protocol::Http1, choice(&words));
@@ -227,7 +235,8 @@ fn read_paths(upstream: &mut Section<'_>) -> Reading {
 fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
     let endpoint = server.need_env("url", "\"http://127.0.0.1:3000\"", endpoint);
     let weight = server.or("weight", 1, count(1..=65_535));
-    endpoint.map(|endpoint| Endpoint { weight, ..endpoint })
+    let backup = server.or("backup", false, flag);
+    endpoint.map(|endpoint| Endpoint { weight, backup, ..endpoint })
 }
 
 /// `http://host:port` or `https://host:port`, with port 80 or 443 when it is left out. A url with a
@@ -262,7 +271,7 @@ fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     let proven = host.split('.').skip_while(|label| is_srv && label.starts_with('_'));
     let proven = proven.collect::<Vec<_>>().join(".");
     let tls = secure.then(|| upstream_tls::name(&proven).ok_or_else(wrong)).transpose()?;
-    Ok(Endpoint { host, port, tls, weight: 1, lookup, name: None })
+    Ok(Endpoint { host, port, tls, weight: 1, backup: false, lookup, name: None })
 }
 
 /// What stands for this host. This machine is where it is (RFC 6761 §6.3).

@@ -52,6 +52,8 @@ pub struct ServerNow {
     pub weight: usize,
     /// How long it is expected to take, in seconds, where servers are chosen by that.
     pub latency: Option<f64>,
+    /// Whether it is used only where too few of the others are in.
+    pub is_backup: bool,
     /// Requests in progress.
     pub busy: usize,
     /// Whether it is used, as far as it alone decides.

@@ -69,8 +69,8 @@ fn announced(head: &Parts) -> u64 {
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
-/// What the request is told by where that stands in a field. Of a field in several lines all count, of a
-/// cookie that is there twice the first.
+/// What the request is told by where that stands in a field. Of a field in several lines all count,
+/// of a cookie that is there twice the first.
 fn key_of(by: &HashBy, fields: &HeaderMap) -> Option<u64> {
     let value = match by {
         HashBy::Header(name) => {

@@ -42,6 +42,8 @@ pub(super) struct Endpoints {
     settings: Arc<config::Upstream>,
     retry_policy: RetryPolicy,
     all: Vec<Arc<Endpoint>>,
+    /// How many of them, the first ones, are no backups; all where each is one.
+    first: usize,
     /// What is learned of them; none where nothing is.
     care: Option<Arc<Care>>,
     /// For round-robin.
@@ -135,6 +137,7 @@ impl Endpoints {
         Self {
             care: care(&settings, all.clone()),
             turns: Turns::new(all.len()),
+            first: first(&settings.servers),
             all,
             connections,
             is_doubted: None,
@@ -262,7 +265,7 @@ impl Endpoints {
         }
         let pick = Pick { key, looks_only: false };
         if self.all.iter().all(|server| server.verdict().word().is_clean()) {
-            let at = self.balanced(pick, self.all.len(), |at| at);
+            let at = self.balanced(pick, self.first, |at| at);
             return Ok(Choice { at, token: None });
         }
         // Rare: a server is dead.
@@ -296,6 +299,11 @@ impl Endpoints {
         let mut servers = self.candidates().servers;
         servers.retain(|at| !tried.contains(at));
         let word = |at: usize| self.all[at].verdict().word();
+        if servers.iter().all(|at| word(*at).is_avoided()) {
+            let more = self.backups().filter(|at| !tried.contains(at));
+            let more: Vec<usize> = more.filter(|at| !servers.contains(at)).collect();
+            servers.extend(more);
+        }
         prefer(&mut servers, |at| !word(at).is_avoided());
         let takes_part = |at: usize| {
             let percent = word(at).percent(self.all[at].verdict().now(), self.slow_start());
@@ -306,13 +314,32 @@ impl Endpoints {
         servers.get(chosen).map(|at| Choice { at: *at, token: None })
     }
 
-    /// The servers that are in; all but those that an operator took out, where these are too few.
+    /// The servers that are in, without backups; where these are too few, also the backups that
+    /// are in; and where there is none, all but those that an operator took out.
     pub(super) fn candidates(&self) -> Candidates {
         let word = |at: &usize| self.all[*at].verdict().word();
-        let wanted: Vec<usize> = (0..self.all.len()).filter(|at| !word(at).is_by_hand()).collect();
-        let usable: Vec<usize> = wanted.iter().copied().filter(|at| word(at).is_usable()).collect();
-        let is_panic = usable.len() * 100 < wanted.len() * usize::from(self.settings.care.panic);
-        Candidates { servers: if is_panic { wanted } else { usable }, is_panic }
+        let wanted: Vec<usize> = (0..self.first).filter(|at| !word(at).is_by_hand()).collect();
+        let mut usable: Vec<usize> =
+            wanted.iter().copied().filter(|at| word(at).is_usable()).collect();
+        let are_few = usable.len() * 100 < wanted.len() * usize::from(self.settings.care.panic);
+        if are_few || usable.is_empty() {
+            let count = usable.len();
+            usable.extend(self.backups());
+            if usable.len() > count {
+                return Candidates { servers: usable, is_panic: false };
+            }
+        }
+        Candidates { servers: if are_few { wanted } else { usable }, is_panic: are_few }
+    }
+
+    /// The backups that are in.
+    fn backups(&self) -> impl Iterator<Item = usize> {
+        (self.first..self.all.len()).filter(|at| self.all[*at].verdict().word().is_usable())
+    }
+
+    /// Whether it is used only where too few of the others are in.
+    pub(super) fn is_backup(&self, at: usize) -> bool {
+        at >= self.first
     }
 
     /// When one of those that are out may be back.
@@ -479,6 +506,14 @@ impl Endpoints {
             Some(middle)
         });
         estimate.unwrap_or(1.0) * (server.busy() + 1) as f64 / self.weight(at) as f64
+    }
+}
+
+/// How many servers come before the backups; all where nothing else is left of the names.
+fn first(servers: &[config::Endpoint]) -> usize {
+    match servers.iter().filter(|server| !server.backup).count() {
+        0 => servers.len(),
+        count => count,
     }
 }
 

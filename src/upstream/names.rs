@@ -34,6 +34,27 @@ struct Name {
     fault: Option<String>,
 }
 
+impl Name {
+    /// Whether its answer is good for this server, too: not where weights are part of the answer
+    /// and another one is written.
+    fn leads_to_the_same(&self, server: &config::Endpoint) -> bool {
+        let own = &self.written;
+        (own.lookup, &own.host, own.port, &own.tls)
+            == (server.lookup, &server.host, server.port, &server.tls)
+            && (own.lookup != Lookup::Services || own.weight == server.weight)
+    }
+
+    /// What it has, as it is written now.
+    fn servers_as(&self, written: &config::Endpoint) -> Vec<config::Endpoint> {
+        let backup = written.backup;
+        let one = |server: &config::Endpoint| match written.lookup {
+            Lookup::Services => config::Endpoint { backup, ..server.clone() },
+            _ => config::Endpoint { backup, weight: written.weight, ..server.clone() },
+        };
+        self.servers.iter().map(one).collect()
+    }
+}
+
 /// What an answer changes, for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
@@ -50,11 +71,10 @@ impl Names {
     pub(super) fn of(servers: &[config::Endpoint], former: &Self) -> Self {
         let named = servers.iter().filter(|server| server.lookup != Lookup::Never);
         let one = |written: &config::Endpoint| {
-            let is_same = |name: &&Name| name.written == *written;
-            let known = former.all.iter().find(is_same);
+            let known = former.all.iter().find(|name| name.leads_to_the_same(written));
             Name {
                 written: written.clone(),
-                servers: known.map(|known| known.servers.clone()).unwrap_or_default(),
+                servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
                 answered_at: known.and_then(|known| known.answered_at),
                 asked_at: None,
                 due: known.map_or_else(Instant::now, |known| known.due),
@@ -180,6 +200,7 @@ mod tests {
             port: 80,
             tls: None,
             weight: 1,
+            backup: false,
             lookup,
             name: None,
         }
@@ -226,6 +247,9 @@ mod tests {
         let mut reloaded = Names::of(&written, &names);
         assert!(!reloaded.has_new());
         assert_eq!(hosts(&reloaded, &written).len(), 3);
+        let heavier = [config::Endpoint { weight: 7, ..written[1].clone() }];
+        let servers = Names::of(&heavier, &names).expand(&heavier);
+        assert_eq!(servers.iter().map(|it| it.weight).collect::<Vec<_>>(), [7, 7, 7]);
         assert_eq!(asked(&mut reloaded, false), [0]);
     }
 

@@ -43,6 +43,7 @@ pub(super) fn now(endpoints: &Endpoints, names: Vec<NameNow>) -> CareNow {
         servers: all
             .map(|(at, server)| ServerNow {
                 weight: endpoints.weight(at),
+                is_backup: endpoints.is_backup(at),
                 latency: is_ewma.then(|| server.latency().estimate()).flatten(),
                 failures: if care.is_some() { failures(server) } else { Vec::new() },
                 ..of_server(server)
@@ -127,7 +128,9 @@ pub(super) fn foresee(endpoints: &Endpoints, key: Option<u64>) -> Result<Foresee
     } else {
         format!("{count} of {of} servers that are in")
     };
-    Ok(Foreseen { server: server.transport().url(), why: format!("{how}, among {whom}") })
+    let backup = if endpoints.is_backup(at) { "; it is a backup" } else { "" };
+    let why = format!("{how}, among {whom}{backup}");
+    Ok(Foreseen { server: server.transport().url(), why })
 }
 
 /// How this server was chosen.

@@ -87,7 +87,7 @@ impl Resolver {
             (None, _) => {
                 let found = tokio::net::lookup_host((written.host.as_str(), written.port)).await;
                 let found: Vec<SocketAddr> = found.map_err(|why| why.to_string())?.collect();
-                // One of two families may lead nowhere; the system knows which is better (RFC 6724).
+                // One of two families may lead nowhere; the system knows which (RFC 6724).
                 let is_v4 = found.first().is_some_and(SocketAddr::is_ipv4);
                 let found = found.into_iter().filter(|it| it.is_ipv4() == is_v4);
                 let all = found.map(|address| at(written, &written.host, address.ip()));

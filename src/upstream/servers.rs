@@ -148,7 +148,12 @@ impl Servers {
         }
         named.settle();
         let at_once = named.is_doubted.swap(false, Ordering::Relaxed);
-        for (at, written) in named.names().due(at_once) {
+        let due = named.names().due(at_once);
+        if at_once && due.is_empty() {
+            // It was asked a moment ago.
+            named.is_doubted.store(true, Ordering::Relaxed);
+        }
+        for (at, written) in due {
             tokio::spawn(Arc::clone(named).look_up(at, written));
         }
     }

@@ -446,3 +446,59 @@ async fn a_reload_keeps_what_is_known_of_servers_that_stay() {
     assert!(plain.all()[0].verdict().word().is_clean());
     assert!(plain.care().is_none());
 }
+
+/// Two servers and a backup of them.
+fn with_backup(more: &str) -> Endpoints {
+    let text = format!(
+        "[upstreams.a]\nservers = [{{ url = \"http://127.0.0.1:3002\", backup = true }}, \
+         \"http://127.0.0.1:3000\", \"http://127.0.0.1:3001\"]\n{more}\n"
+    );
+    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    Endpoints::new("a", &loaded.config.upstreams["a"], None)
+}
+
+/// Which servers get requests, and whether all are used in a panic.
+fn used(endpoints: &Endpoints) -> (Vec<usize>, bool) {
+    let mut used: Vec<usize> = (0..200).map(|_| endpoints.first(None).unwrap().at).collect();
+    used.sort_unstable();
+    used.dedup();
+    (used, endpoints.candidates().is_panic)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_is_used_where_too_few_of_the_others_are_in() {
+    let out =
+        |endpoints: &Endpoints, at: usize| endpoints.all()[at].verdict().set_down(true, false);
+    for balance in ["p2c", "round-robin", "ewma"] {
+        let endpoints = with_backup(&format!("balance = \"{balance}\"\npanic = \"60%\""));
+        assert!(endpoints.is_backup(2) && !endpoints.is_backup(1));
+        assert_eq!(used(&endpoints), (vec![0, 1], false), "{balance}");
+        out(&endpoints, 0);
+        assert_eq!(used(&endpoints), (vec![1, 2], false), "{balance}");
+        out(&endpoints, 1);
+        assert_eq!(used(&endpoints), (vec![2], false), "{balance}");
+        // Nothing is in at all.
+        out(&endpoints, 2);
+        assert_eq!(used(&endpoints), (vec![0, 1], true), "{balance}");
+    }
+    let endpoints = with_backup("panic = \"0%\"");
+    out(&endpoints, 0);
+    assert_eq!(used(&endpoints), (vec![1], false));
+    out(&endpoints, 1);
+    assert_eq!(used(&endpoints), (vec![2], false));
+    out(&endpoints, 2);
+    assert!(matches!(endpoints.first(None), Err(Failure::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_takes_what_the_others_do_not() {
+    let endpoints = with_backup("fail_timeout = \"5s\"");
+    // One has refused the request.
+    assert!((0..100).all(|_| endpoints.next(&[0], None).unwrap().at == 1));
+    assert_eq!(endpoints.next(&[0, 1], None).unwrap().at, 2);
+    assert!(endpoints.next(&[0, 1, 2], None).is_none());
+    for at in [0, 1] {
+        endpoints.all()[at].verdict().avoid(Duration::from_secs(5));
+    }
+    assert_eq!(used(&endpoints).0, [2]);
+}

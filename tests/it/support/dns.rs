@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const TYPE_A: u16 = 1;
@@ -26,7 +26,6 @@ pub(crate) enum Record {
 struct Zone {
     /// By name: seconds of TTL, and the records. A name that is not here does not exist.
     names: Mutex<HashMap<String, (u32, Vec<Record>)>>,
-    asked: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -71,11 +70,6 @@ impl NameServer {
     pub(crate) fn remove(&self, name: &str) {
         self.zone.names.lock().unwrap().remove(name);
     }
-
-    /// How often it was asked for records of types that it has.
-    pub(crate) fn asked(&self) -> usize {
-        self.zone.asked.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for NameServer {
@@ -100,9 +94,6 @@ impl Zone {
         }
         let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
         let question = query.get(HEADER_BYTES..at + 4)?;
-        if matches!(kind, TYPE_A | TYPE_SRV) {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-        }
         let known = self.names.lock().unwrap().get(&labels.join(".")).cloned();
         let code = if known.is_some() { ANSWER } else { ANSWER | NAME_ERROR };
         let (ttl, records) = known.unwrap_or_default();
