@@ -187,8 +187,8 @@ impl Upstream {
         self.exchange(&mut outgoing).await
     }
 
-    /// Looks up names whose answers are old, judges what requests met, and asks servers how they are
-    /// whose turn it is. To be called every [`TICK`], outside the serving threads.
+    /// Looks up names whose answers are old, judges what requests met, and asks servers how they
+    /// are whose turn it is. To be called every [`TICK`], outside the serving threads.
     pub fn tick(&self) {
         self.servers.tick();
         let endpoints = self.servers.now();
