@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
-use crate::observe::{CareNow, ServerNow};
+use crate::observe::{CareNow, NameNow, ServerNow};
 use crate::runtime::Gateway;
 use crate::upstream::Change;
 
@@ -22,7 +22,17 @@ fn tell(now: &CareNow) -> Value {
     json!({
         "breaker": now.breaker,
         "panic": now.is_panic,
+        "names": now.names.iter().map(tell_name).collect::<Vec<_>>(),
         "servers": now.servers.iter().map(tell_server).collect::<Vec<_>>(),
+    })
+}
+
+fn tell_name(name: &NameNow) -> Value {
+    json!({
+        "name": name.name,
+        "servers": name.servers,
+        "age_seconds": name.age.map(|age| age.as_secs()),
+        "fault": name.fault,
     })
 }
 
@@ -41,7 +51,9 @@ fn tell_server(server: &ServerNow) -> Value {
         "ejections_in_a_row": server.times,
         "failures_in_a_row": server.failures_in_a_row,
         "busy": server.busy,
+        "ewma_ms": server.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "weight": server.weight,
+        "backup": server.is_backup,
         "check": server.fault,
     })
 }

@@ -1,4 +1,7 @@
-//! What of a request is hashed, where all of its kind are to meet the same: `sticky` of a route.
+//! What of a request is hashed, where all of its kind are to meet the same: `sticky` of a route, and
+//! `balance = "hash:…"` of an upstream.
+
+use std::fmt;
 
 use http::HeaderName;
 use toml::de::DeValue;
@@ -8,7 +11,7 @@ use super::value::{Mistake, Read, cookie_name, echo, field_name, header_name, st
 /// What a remedy shows.
 const EXAMPLE: &str = "\"address\", \"claim:NAME\", \"cookie:NAME\", \"header:NAME\" or \"path\"";
 
-/// What of a request is hashed. Of one that has none of it, the address is.
+/// What of a request is hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// `address` (IPv6: its /64)
@@ -21,6 +24,18 @@ pub enum HashKey {
     Header(HeaderName),
     /// `path`
     Path,
+}
+
+impl fmt::Display for HashKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => out.write_str("address"),
+            Self::Claim(name) => write!(out, "claim:{name}"),
+            Self::Header(name) => write!(out, "header:{name}"),
+            Self::Cookie(name) => write!(out, "cookie:{name}"),
+            Self::Path => out.write_str("path"),
+        }
+    }
 }
 
 /// Reads one.

@@ -188,7 +188,7 @@ fn named_tables_have_the_defaults_of_the_design() {
     let servers: Vec<_> =
         shop.servers.iter().map(|s| (s.host.as_str(), s.port, s.weight)).collect();
     assert_eq!(servers, [("::1", 3000, 1), ("shop", 80, 2)]);
-    assert_eq!((shop.balance, shop.max_connections), (Balance::P2c, 256));
+    assert_eq!((&shop.balance, shop.max_connections), (&Balance::P2c, 256));
     assert_eq!(shop.connect_timeout, Duration::from_secs(1));
     assert_eq!(shop.response_timeout, Duration::from_secs(30));
     assert_eq!(shop.read_timeout, Duration::from_secs(300));

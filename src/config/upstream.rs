@@ -1,19 +1,22 @@
 //! `[upstreams.NAME]`: the services behind the gateway.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use super::balance::{Balance, balance};
 use super::care::{self, Care, Question};
 use super::reader::Section;
 use super::upstream_tls::{self, UpstreamTls};
 use super::value::{
-    KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, host_and_port, size,
-    string,
+    KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
+    host_and_port, size, string,
 };
 use crate::base::http::path::Reading;
+use crate::base::units::duration_text;
 
 /// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,12 @@ pub struct Upstream {
     pub tls: Option<Arc<UpstreamTls>>,
     /// How one is chosen.
     pub balance: Balance,
+    /// How often the addresses of a name are asked for, where the answer has no TTL.
+    pub dns_refresh: Duration,
+    /// How long the last addresses of a name are used that has none any more.
+    pub dns_stale: Duration,
+    /// Who is asked for them; the system's resolver where nobody is named.
+    pub dns_servers: Vec<SocketAddr>,
     /// Longest wait for a connection, and for a free place under `max_requests`.
     pub connect_timeout: Duration,
     /// Longest wait for the response head.
@@ -87,6 +96,23 @@ pub struct Endpoint {
     pub tls: Option<ServerName<'static>>,
     /// Share of requests relative to the others.
     pub weight: u32,
+    /// Whether it is used only where too few of the others are in.
+    pub backup: bool,
+    /// What stands for `host`.
+    pub lookup: Lookup,
+    /// The name that was looked up, where `host` is one of its addresses.
+    pub name: Option<String>,
+}
+
+/// How the servers behind a url are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Its host is an address, or this machine.
+    Never,
+    /// Each address of its host is a server.
+    Addresses,
+    /// They stand in the SRV records of its host (RFC 2782).
+    Services,
 }
 
 /// Which HTTP servers speak.
@@ -100,23 +126,12 @@ pub enum Protocol {
     Auto,
 }
 
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// The less busy of two random servers.
-    P2c,
-    /// In turn, by weight.
-    RoundRobin,
-}
-
 /// Requests in progress where one connection carries many.
 const HTTP2_REQUESTS: usize = 1024;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 10] = [
+const PLANNED: [(&str, &str); 8] = [
     ("retry", "no request would be sent twice"),
-    ("dns_refresh", "names would be looked up for each connection"),
-    ("dns_stale", "a name that is gone would be an error at once"),
     ("send_proxy", "the upstream would see the gateway's address alone"),
     ("readers", "all requests would go to servers"),
     ("stick", "reads would not follow their caller's writes"),
@@ -133,6 +148,12 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     }
     let example = "[\"http://127.0.0.1:3000\"]";
     let mut servers = upstream.need_list_of_either("servers", example, endpoint, read_weighted);
+    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+        let what = "every server is a backup, of none";
+        upstream.problem("servers", what, "remove backup = true from those that are used first");
+    }
+    // Those that are used first come first.
+    servers.sort_by_key(|server| server.backup);
     let written = upstream.section("tls", upstream_tls::read);
     let words = [("http1", Protocol::Http1), ("h2", Protocol::Http2), ("auto", Protocol::Auto)];
     let protocol = upstream.or("protocol", Protocol::Http1, choice(&words));
@@ -142,6 +163,9 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         servers,
         protocol,
         balance: upstream.or("balance", Balance::P2c, balance),
+        dns_refresh: upstream.or("dns_refresh", Duration::from_secs(5), refresh),
+        dns_stale: upstream.or("dns_stale", Duration::from_secs(60 * 60), duration_or_zero),
+        dns_servers: upstream.list_or_empty("dns_servers", address),
         connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
         response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),
         continue_timeout: upstream.or("continue_timeout", Duration::from_secs(1), duration_or_zero),
@@ -211,7 +235,8 @@ fn read_paths(upstream: &mut Section<'_>) -> Reading {
 fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
     let endpoint = server.need_env("url", "\"http://127.0.0.1:3000\"", endpoint);
     let weight = server.or("weight", 1, count(1..=65_535));
-    endpoint.map(|endpoint| Endpoint { weight, ..endpoint })
+    let backup = server.or("backup", false, flag);
+    endpoint.map(|endpoint| Endpoint { weight, backup, ..endpoint })
 }
 
 /// `http://host:port` or `https://host:port`, with port 80 or 443 when it is left out. A url with a
@@ -219,17 +244,16 @@ fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
 fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     const EXAMPLE: &str = "write scheme, host and port alone: \"http://127.0.0.1:3000\"";
     let text = string(value, "it in quotes, such as \"http://127.0.0.1:3000\"")?;
-    if let Some(scheme) = ["srv+http://", "srv+https://"].into_iter().find(|s| text.starts_with(s))
-    {
-        let remedy = "name each server by host and port: \"http://127.0.0.1:3000\"";
-        return Err(Mistake::not_built(&format!("{scheme} (servers from SRV records)"), remedy));
-    }
     if text.contains('@') {
         let what = "has a user or a password inside the url";
         return Err(Mistake::new(what, EXAMPLE));
     }
     let wrong = || Mistake::new(format!("{} is not a server", echo(text)), EXAMPLE);
-    let (secure, rest) = match text.split_once("://") {
+    let (is_srv, url) = match text.strip_prefix("srv+") {
+        Some(url) => (true, url),
+        None => (false, text),
+    };
+    let (secure, rest) = match url.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),
         _ => return Err(wrong()),
@@ -237,8 +261,37 @@ fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let port = if secure { 443 } else { 80 };
     let (host, port) = host_and_port(authority, port).ok_or_else(wrong)?;
-    let tls = secure.then(|| upstream_tls::name(&host).ok_or_else(wrong)).transpose()?;
-    Ok(Endpoint { host, port, tls, weight: 1 })
+    let lookup = lookup(&host, is_srv);
+    if is_srv && (authority.contains(':') || lookup != Lookup::Services) {
+        let what = format!("{} does not name SRV records", echo(text));
+        let remedy = "write their name alone, without a port: \"srv+http://_http._tcp.shop.test\"";
+        return Err(Mistake::new(what, remedy));
+    }
+    // Whoever forges the records must not choose who is believed (RFC 6125 §6.2.1).
+    let proven = host.split('.').skip_while(|label| is_srv && label.starts_with('_'));
+    let proven = proven.collect::<Vec<_>>().join(".");
+    let tls = secure.then(|| upstream_tls::name(&proven).ok_or_else(wrong)).transpose()?;
+    Ok(Endpoint { host, port, tls, weight: 1, backup: false, lookup, name: None })
+}
+
+/// What stands for this host. This machine is where it is (RFC 6761 §6.3).
+fn lookup(host: &str, is_srv: bool) -> Lookup {
+    let is_this_machine = host == "localhost" || host.ends_with(".localhost");
+    match host.parse::<IpAddr>() {
+        Err(_) if is_srv => Lookup::Services,
+        Err(_) if !is_this_machine => Lookup::Addresses,
+        _ => Lookup::Never,
+    }
+}
+
+/// A second to five minutes.
+fn refresh(value: &DeValue<'_>) -> Read<Duration> {
+    let refresh = duration(value)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(5 * 60)).contains(&refresh) {
+        return Ok(refresh);
+    }
+    let what = format!("{} is out of range", duration_text(refresh));
+    Err(Mistake::new(what, "write a time from \"1s\" to \"5m\""))
 }
 
 /// A whole percentage in quotes, or a number.
@@ -257,20 +310,4 @@ fn client_share(value: &DeValue<'_>) -> Read<ClientShare> {
             let what = format!("{} is not a share", echo(text));
             Mistake::new(what, format!("write {EXAMPLE}"))
         })
-}
-
-fn balance(value: &DeValue<'_>) -> Read<Balance> {
-    const EXAMPLE: &str = "\"p2c\" or \"round-robin\"";
-    match string(value, EXAMPLE)? {
-        "p2c" => Ok(Balance::P2c),
-        "round-robin" => Ok(Balance::RoundRobin),
-        text if text == "ewma" || text.starts_with("hash:") => {
-            let what = format!("balancing by {}", echo(text));
-            Err(Mistake::not_built(&what, &format!("write {EXAMPLE}")))
-        }
-        text => {
-            let what = format!("{} is not a choice here", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
-        }
-    }
 }

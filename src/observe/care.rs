@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 
 use super::series::{Described, family};
 
@@ -25,6 +26,21 @@ pub struct CareNow {
     pub ejections: Vec<(&'static str, u64)>,
     /// Its servers.
     pub servers: Vec<ServerNow>,
+    /// The names among them.
+    pub names: Vec<NameNow>,
+}
+
+/// What is known of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameNow {
+    /// The name.
+    pub name: String,
+    /// How many servers it stands for.
+    pub servers: usize,
+    /// How old the last answer is.
+    pub age: Option<Duration>,
+    /// Why there is no newer one.
+    pub fault: Option<String>,
 }
 
 /// What is known of one server.
@@ -34,6 +50,10 @@ pub struct ServerNow {
     pub url: String,
     /// Its share relative to the others.
     pub weight: usize,
+    /// How long it is expected to take, in seconds, where servers are chosen by that.
+    pub latency: Option<f64>,
+    /// Whether it is used only where too few of the others are in.
+    pub is_backup: bool,
     /// Requests in progress.
     pub busy: usize,
     /// Whether it is used, as far as it alone decides.
@@ -82,6 +102,15 @@ pub(super) fn encode(
             )
         })
     });
+    let names = all.iter().flat_map(|(upstream, it)| {
+        it.names.iter().filter_map(move |name| {
+            let labels = [("upstream", upstream.as_str()), ("name", name.name.as_str())];
+            Some((labels, ConstGauge::new(name.age?.as_secs_f64())))
+        })
+    });
+    let help = "How long ago the addresses of a name among the servers of an upstream were told.";
+    let described = Described::new("upstream_dns_age", help).in_unit(Unit::Seconds);
+    family(encoder, &described, names)?;
     let help = "1 for what the breaker of an upstream is: closed, open or half_open.";
     family(encoder, &Described::new("upstream_breaker_state", help), breakers)
 }

@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::respond::Respond;
 use super::traffic;
 use crate::base::http::authority::Authority;
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Balance, Config, HashKey, Problems};
 use crate::forwarding::rules::{self, Rules};
 use crate::forwarding::via::Via;
 use crate::route::{Matcher, Rewrite, Template};
@@ -40,6 +40,8 @@ pub struct RouteEdge {
     pub mirror: Option<usize>,
     /// Which of them fail or wait on purpose.
     pub faults: Option<config::Faults>,
+    /// The field or cookie by which the upstream's server is chosen.
+    pub hash_by: Option<HashKey>,
 }
 
 impl RouteEdge {
@@ -72,6 +74,7 @@ impl RouteEdge {
             split: traffic::arms(config, written, &at, problems),
             mirror: traffic::mirror(config, written, &at, problems),
             faults: written.faults.clone(),
+            hash_by: config.upstreams.get(&written.upstream).and_then(hash_by),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -83,8 +86,17 @@ impl RouteEdge {
             || edge.compress.is_some()
             || edge.split.is_some()
             || edge.mirror.is_some()
-            || edge.faults.is_some();
+            || edge.faults.is_some()
+            || edge.hash_by.is_some();
         is_some.then(|| Box::new(edge))
+    }
+}
+
+/// What stands in the head alone, and is gone when a server is chosen.
+fn hash_by(upstream: &config::Upstream) -> Option<HashKey> {
+    match &upstream.balance {
+        Balance::Hash(by @ (HashKey::Header(_) | HashKey::Cookie(_))) => Some(by.clone()),
+        _ => None,
     }
 }
 

@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::{
-    Config, KeySource, Problems, Protocol, Route, Scope, SessionUse, StoreUrl, StoreUse,
+    Config, Endpoint, KeySource, Lookup, Problems, Protocol, Route, Scope, SessionUse, StoreUrl,
+    StoreUse,
 };
 use crate::tls::Table;
 
@@ -55,7 +56,9 @@ fn told_and_cached(config: &Config, warnings: &mut Problems) {
 
 /// Upstreams that would eject servers and have one alone, which is never ejected.
 fn nothing_to_eject(config: &Config, warnings: &mut Problems) {
-    let of_one = config.upstreams.iter().filter(|(_, upstream)| upstream.servers.len() == 1);
+    // A name may have several addresses.
+    let is_one = |servers: &[Endpoint]| matches!(servers, [it] if it.lookup == Lookup::Never);
+    let of_one = config.upstreams.iter().filter(|(_, upstream)| is_one(&upstream.servers));
     for (name, _) in of_one.filter(|(_, upstream)| upstream.care.eject.is_some()) {
         let what = "the upstream has one server, and the last one is never ejected";
         let remedy = "name more servers, or write breaker, which refuses requests instead";

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use tokio::time::Instant;
 
+use super::affinity;
 use super::arm;
 use super::connection::Snapshot;
 use super::content::Content;
@@ -74,6 +75,7 @@ impl Dispatch {
                 trace: request.received.ids.trace,
                 idle_timeout: None,
                 deadline: None,
+                key: affinity::key(request),
             },
             interim: None,
             gate: None,

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value, json};
 
+use super::affinity;
 use super::arm;
 use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
@@ -99,7 +100,8 @@ async fn walk(
         report.insert("arm".to_owned(), json!({ "upstream": arm, "why": why }));
     }
     let (name, _) = &request.plan().upstreams[request.upstream()];
-    let foreseen = request.running().upstreams[request.upstream()].foresee()?;
+    let key = affinity::key(&checks.request);
+    let foreseen = request.running().upstreams[request.upstream()].foresee(key)?;
     Ok((name.clone(), Some(foreseen)))
 }
 

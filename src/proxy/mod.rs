@@ -1,6 +1,7 @@
 //! The life of one request: only this room knows the order of things. `walk` has it, from the head
 //! to the response.
 
+mod affinity;
 mod arm;
 mod asking;
 mod body;

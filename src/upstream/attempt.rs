@@ -147,6 +147,8 @@ fn end_at(visit: Visit, end: Result<Response<Body>, NoAnswer>) -> End {
 /// What one request has tried so far.
 #[derive(Debug, Default)]
 struct Tries {
+    /// What the request is told by, where servers are chosen by that.
+    key: Option<u64>,
     /// How many unused connections turned out to be closed.
     stale: usize,
     /// How often a server has said that it has not read the request.
@@ -197,7 +199,7 @@ impl Tries {
             }
             self.deadline = None;
         }
-        endpoints.next(&self.refused)
+        endpoints.next(&self.refused, self.key)
     }
 
     /// Another server for a request that this one has not read, or else the same. None where that
@@ -211,7 +213,7 @@ impl Tries {
         if self.read.is_some() {
             return Some(Choice::again(at));
         }
-        let other = endpoints.next(&[&*self.refused, &[at]].concat());
+        let other = endpoints.next(&[&*self.refused, &[at]].concat(), self.key);
         other.or(Some(Choice::again(at)))
     }
 
@@ -260,8 +262,9 @@ pub(super) async fn send(
     (permit, mut charge): (Permit, Option<Box<Charge>>),
     outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
 ) -> Result<Response<Box<Download>>, Failure> {
-    let mut tries = Tries::default();
-    let mut choice = endpoints.first()?;
+    let key = outgoing.sender().key;
+    let mut tries = Tries { key, ..Tries::default() };
+    let mut choice = endpoints.first(key)?;
     let mut visit = endpoints.enter(choice, outgoing.sender()).ok_or(Failure::Busy)?;
     let policy = endpoints.retry_policy();
     let mut is_starved;

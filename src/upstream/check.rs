@@ -114,7 +114,7 @@ async fn ask(
         let connection = Connection::over(socket, settings, counted).await;
         Carrier::Link(connection.map_err(|why| why.to_string())?)
     };
-    let mut request = Some(request(&health.question, &server.transport().authority())?);
+    let mut request = Some(request(&health.question, &server.transport().host())?);
     let nobody = None::<&fn(StatusCode, &HeaderMap)>;
     let answer = conn::exchange(carrier, &mut request, nobody, health.timeout, false).await;
     let answer = answer.map_err(|why| unanswered(&why))?;

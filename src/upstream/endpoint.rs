@@ -7,6 +7,8 @@ use rustls::ClientConfig;
 
 use super::checked::Checked;
 use super::conn::{Pool, Transport, Trunks};
+use super::hashing::Place;
+use super::latency::Latency;
 use super::tally::Tally;
 use super::verdict::Verdict;
 use crate::config::{self, Protocol};
@@ -22,6 +24,9 @@ pub(super) struct Endpoint {
     tally: OnceLock<Box<Tally>>,
     /// What its checks have said, where it is checked.
     checked: OnceLock<Box<Checked>>,
+    /// How long it takes, where that is measured.
+    latency: OnceLock<Box<Latency>>,
+    place: Place,
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
     trunks: Option<Box<Trunks>>,
@@ -40,8 +45,11 @@ impl Endpoint {
             Protocol::Http2 => true,
             Protocol::Auto => server.tls.is_some(),
         };
+        let transport = Transport::new(server, tls);
         Self {
-            transport: Transport::new(server, tls),
+            place: Place::of(&transport.url()),
+            latency: OnceLock::new(),
+            transport,
             busy: AtomicUsize::new(0),
             verdict: Verdict::new(begins_slowly),
             tally: OnceLock::new(),
@@ -79,6 +87,16 @@ impl Endpoint {
     /// What its checks have said.
     pub(super) fn checked(&self) -> &Checked {
         self.checked.get_or_init(Box::default)
+    }
+
+    /// How long it takes to answer.
+    pub(super) fn latency(&self) -> &Latency {
+        self.latency.get_or_init(|| Box::new(Latency::new()))
+    }
+
+    /// Where it is for hashes.
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     /// Its unused connections.

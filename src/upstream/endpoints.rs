@@ -1,17 +1,19 @@
 //! The servers of an upstream: which of them a request goes to, and a connection to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use super::balance::{self, Load};
+use super::balance::{self, Load, Turns};
 use super::care::Care;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
+use super::hashing;
+use super::latency;
 use super::outgoing::Sender;
 use super::retry_policy::RetryPolicy;
 use super::verdict::{Due, Token};
@@ -40,11 +42,15 @@ pub(super) struct Endpoints {
     settings: Arc<config::Upstream>,
     retry_policy: RetryPolicy,
     all: Vec<Arc<Endpoint>>,
+    /// How many of them, the first ones, are no backups; all where each is one.
+    first: usize,
     /// What is learned of them; none where nothing is.
     care: Option<Arc<Care>>,
-    /// Turns, for round-robin.
-    turn: AtomicUsize,
+    /// For round-robin.
+    turns: Turns,
     connections: Arc<ConnectionCount>,
+    /// Set where a server takes no connection, if its name may lead elsewhere by now.
+    is_doubted: Option<Arc<AtomicBool>>,
 }
 
 /// A server that was chosen.
@@ -61,6 +67,15 @@ impl Choice {
     pub(super) fn again(at: usize) -> Self {
         Self { at, token: None }
     }
+}
+
+/// By what a server is chosen.
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    /// What the request is told by, where servers are chosen by that.
+    key: Option<u64>,
+    /// Whether nothing is sent.
+    looks_only: bool,
 }
 
 /// Whom a request may go to now.
@@ -121,9 +136,11 @@ impl Endpoints {
         let settings = Arc::new(settings.clone());
         Self {
             care: care(&settings, all.clone()),
+            turns: Turns::new(all.len()),
+            first: first(&settings.servers),
             all,
-            turn: AtomicUsize::new(0),
             connections,
+            is_doubted: None,
             retry_policy: RetryPolicy::of(&settings),
             settings,
         }
@@ -158,7 +175,12 @@ impl Endpoints {
         Self { retry_policy, ..self }
     }
 
-    /// What was configured.
+    /// The same, which say by this when a server takes no connection.
+    pub(super) fn doubting(self, is_doubted: &Arc<AtomicBool>) -> Self {
+        Self { is_doubted: Some(Arc::clone(is_doubted)), ..self }
+    }
+
+    /// What was configured; of names, the addresses that they have now.
     pub(super) fn settings(&self) -> &config::Upstream {
         &self.settings
     }
@@ -190,7 +212,10 @@ impl Endpoints {
 
     /// Counts a request of this sender in at a server.
     pub(super) fn enter(&self, choice: Choice, sender: &Sender) -> Option<Visit> {
-        let visit = Visit::begin(self.all.get(choice.at)?);
+        let mut visit = Visit::begin(self.all.get(choice.at)?);
+        if self.settings.balance == Balance::Ewma {
+            visit.is_timed();
+        }
         Some(match &self.care {
             None => visit,
             Some(care) => visit.watched(care, choice.token, sender.deadline),
@@ -199,6 +224,9 @@ impl Endpoints {
 
     /// What an attempt says of its server.
     pub(super) fn note(&self, visit: &mut Visit, report: Report) {
+        if let (Report::Refused, Some(is_doubted)) = (report, &self.is_doubted) {
+            is_doubted.store(true, Ordering::Relaxed);
+        }
         // Nothing else can be used in its place, so nobody needs to know.
         if self.all.len() > 1 {
             let verdict = visit.verdict();
@@ -215,24 +243,29 @@ impl Endpoints {
         visit.failed(report);
     }
 
-    /// The server that a request goes to. It may be one that is tried by this request alone.
+    /// The server that a request with this key goes to. It may be one that is tried by this request
+    /// alone.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`] where all are out.
-    pub(super) fn first(&self) -> Result<Choice, Failure> {
+    /// [`Failure::Unavailable`] where all are out, [`Failure::Unresolved`] where there is none.
+    pub(super) fn first(&self, key: Option<u64>) -> Result<Choice, Failure> {
         let Some(care) = &self.care else {
             if self.all.len() == 1 {
                 return Ok(Choice { at: 0, token: None });
             }
-            return self.choose();
+            return self.choose(key);
         };
         care.note_asked();
-        self.choose()
+        self.choose(key)
     }
 
-    fn choose(&self) -> Result<Choice, Failure> {
+    fn choose(&self, key: Option<u64>) -> Result<Choice, Failure> {
+        if self.all.is_empty() {
+            return Err(Failure::Unresolved);
+        }
+        let pick = Pick { key, looks_only: false };
         if self.all.iter().all(|server| server.verdict().word().is_clean()) {
-            let at = self.balanced(self.turn(), self.all.len(), |at| at);
+            let at = self.balanced(pick, self.first, |at| at);
             return Ok(Choice { at, token: None });
         }
         // Rare: a server is dead.
@@ -244,45 +277,69 @@ impl Endpoints {
                 Due::Probe(token) => return Ok(Choice { at, token: Some(token) }),
             }
         }
-        self.among(&[], self.turn()).ok_or_else(|| Failure::Unavailable(self.until_one_is_back()))
+        self.among(&[], pick).ok_or_else(|| Failure::Unavailable(self.until_one_is_back()))
     }
 
     /// A server that was not tried yet, one that is not avoided before one that is. None where all
     /// were tried or are out. A request that has met a bad server already is not to try another
     /// one.
-    pub(super) fn next(&self, tried: &[usize]) -> Option<Choice> {
+    pub(super) fn next(&self, tried: &[usize], key: Option<u64>) -> Option<Choice> {
         if self.all.len() == 1 && !tried.is_empty() {
             return None;
         }
-        self.among(tried, self.turn())
+        self.among(tried, Pick { key, looks_only: false })
     }
 
-    /// A server that a request may go to, by one that only looks.
-    pub(super) fn peek(&self) -> Option<Choice> {
-        self.among(&[], self.turn.load(Ordering::Relaxed))
+    /// A server that a request with this key may go to, by one that only looks.
+    pub(super) fn peek(&self, key: Option<u64>) -> Option<Choice> {
+        self.among(&[], Pick { key, looks_only: true })
     }
 
-    fn among(&self, tried: &[usize], turn: usize) -> Option<Choice> {
+    fn among(&self, tried: &[usize], pick: Pick) -> Option<Choice> {
         let mut servers = self.candidates().servers;
         servers.retain(|at| !tried.contains(at));
         let word = |at: usize| self.all[at].verdict().word();
+        if servers.iter().all(|at| word(*at).is_avoided()) {
+            let more = self.backups().filter(|at| !tried.contains(at));
+            let more: Vec<usize> = more.filter(|at| !servers.contains(at)).collect();
+            servers.extend(more);
+        }
         prefer(&mut servers, |at| !word(at).is_avoided());
         let takes_part = |at: usize| {
             let percent = word(at).percent(self.all[at].verdict().now(), self.slow_start());
             percent == 100 || fastrand::u64(..100) < percent
         };
         prefer(&mut servers, takes_part);
-        let chosen = self.balanced(turn, servers.len(), |at| servers[at]);
+        let chosen = self.balanced(pick, servers.len(), |at| servers[at]);
         servers.get(chosen).map(|at| Choice { at: *at, token: None })
     }
 
-    /// The servers that are in; all but those that an operator took out, where these are too few.
+    /// The servers that are in, without backups; where these are too few, also the backups that
+    /// are in; and where there is none, all but those that an operator took out.
     pub(super) fn candidates(&self) -> Candidates {
         let word = |at: &usize| self.all[*at].verdict().word();
-        let wanted: Vec<usize> = (0..self.all.len()).filter(|at| !word(at).is_by_hand()).collect();
-        let usable: Vec<usize> = wanted.iter().copied().filter(|at| word(at).is_usable()).collect();
-        let is_panic = usable.len() * 100 < wanted.len() * usize::from(self.settings.care.panic);
-        Candidates { servers: if is_panic { wanted } else { usable }, is_panic }
+        let wanted: Vec<usize> = (0..self.first).filter(|at| !word(at).is_by_hand()).collect();
+        let mut usable: Vec<usize> =
+            wanted.iter().copied().filter(|at| word(at).is_usable()).collect();
+        let are_few = usable.len() * 100 < wanted.len() * usize::from(self.settings.care.panic);
+        if are_few || usable.is_empty() {
+            let count = usable.len();
+            usable.extend(self.backups());
+            if usable.len() > count {
+                return Candidates { servers: usable, is_panic: false };
+            }
+        }
+        Candidates { servers: if are_few { wanted } else { usable }, is_panic: are_few }
+    }
+
+    /// The backups that are in.
+    fn backups(&self) -> impl Iterator<Item = usize> {
+        (self.first..self.all.len()).filter(|at| self.all[*at].verdict().word().is_usable())
+    }
+
+    /// Whether it is used only where too few of the others are in.
+    pub(super) fn is_backup(&self, at: usize) -> bool {
+        at >= self.first
     }
 
     /// When one of those that are out may be back.
@@ -418,21 +475,45 @@ impl Endpoints {
         }
     }
 
-    /// The next turn, where servers have turns.
-    fn turn(&self) -> usize {
-        match self.settings.balance {
-            Balance::P2c => 0,
-            Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+    /// One of `count` servers, as `balance` says; `index` tells which they are.
+    fn balanced(&self, pick: Pick, count: usize, index: impl Fn(usize) -> usize) -> usize {
+        let load = |at: usize| Load { busy: self.all[at].busy(), weight: self.weight(at) };
+        match (&self.settings.balance, pick.key) {
+            (Balance::RoundRobin, _) => self.turns.next(count, pick.looks_only, |at| {
+                let at = index(at);
+                (at, self.weight(at))
+            }),
+            (Balance::Ewma, _) => balance::sooner_of_two(count, |at| self.cost(index(at))),
+            (Balance::Hash(_), Some(key)) => hashing::nearest(count, key, |at| {
+                let at = index(at);
+                (self.all[at].place(), load(at))
+            }),
+            (Balance::P2c | Balance::Hash(_), _) => {
+                balance::less_busy_of_two(count, |at| load(index(at)))
+            }
         }
     }
 
-    /// One of several servers, as `balance` says.
-    fn balanced(&self, turn: usize, count: usize, index: impl Fn(usize) -> usize) -> usize {
-        let load = |at: usize| Load { busy: self.all[at].busy(), weight: self.weight(at) };
-        match self.settings.balance {
-            Balance::P2c => balance::less_busy_of_two(count, |at| load(index(at))),
-            Balance::RoundRobin => balance::by_turn(count, turn, |at| self.weight(index(at))),
-        }
+    /// What one more request costs at a server, in seconds of a server of weight 1. One of which
+    /// nothing is known is taken for one like the others.
+    pub(super) fn cost(&self, at: usize) -> f64 {
+        let server = &self.all[at];
+        let latency = server.latency();
+        let estimate = latency.estimate().or_else(|| {
+            let others = self.all.iter().filter_map(|server| server.latency().estimate());
+            let middle = latency::median(others.collect())?;
+            latency.expect(middle);
+            Some(middle)
+        });
+        estimate.unwrap_or(1.0) * (server.busy() + 1) as f64 / self.weight(at) as f64
+    }
+}
+
+/// How many servers come before the backups; all where nothing else is left of the names.
+fn first(servers: &[config::Endpoint]) -> usize {
+    match servers.iter().filter(|server| !server.backup).count() {
+        0 => servers.len(),
+        count => count,
     }
 }
 

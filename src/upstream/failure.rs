@@ -29,6 +29,9 @@ pub enum Failure {
     /// All servers are out.
     #[error("no server of the upstream is in: they are ejected, down or taken out by hand")]
     Unavailable(Duration),
+    /// No name among the servers has an address.
+    #[error("no name among the servers of the upstream has an address")]
+    Unresolved,
     /// The upstream's breaker is open, for so long.
     #[error("too many requests to the upstream failed, and its breaker is open")]
     Open(Duration),
@@ -141,8 +144,14 @@ impl Failure {
 
     /// Whether the upstream is to blame, so that its breaker counts it.
     pub(super) fn is_the_servers(&self) -> bool {
-        let nobody_was_asked =
-            matches!(self, Self::Unavailable(_) | Self::Open(_) | Self::Shared | Self::Withdrawn);
+        let nobody_was_asked = matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::Unresolved
+                | Self::Open(_)
+                | Self::Shared
+                | Self::Withdrawn
+        );
         !nobody_was_asked && !self.is_our_own()
     }
 
@@ -186,6 +195,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::Tls(_)
             | Self::TurnedAway(_)
+            | Self::Unresolved
             | Self::Shared => unread,
             Self::Unavailable(left) | Self::Open(left) => {
                 Consequence { retry_after: Some(*left), ..unread }

@@ -24,9 +24,14 @@ mod download;
 mod endpoint;
 mod endpoints;
 mod failure;
+mod hashing;
+mod latency;
+mod names;
 mod operate;
 mod outgoing;
+mod resolver;
 mod retry_policy;
+mod servers;
 mod tally;
 mod verdict;
 mod visit;
@@ -52,6 +57,7 @@ pub use failure::{DownloadFault, Failure, TlsFault};
 pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
 pub use outgoing::{OnInterim, Sender};
+use servers::Servers;
 use visit::Charge;
 
 /// How often [`Upstream::tick`] is to be called.
@@ -60,7 +66,7 @@ pub const TICK: Duration = Duration::from_millis(200);
 /// One upstream: its servers and their connections.
 #[derive(Debug)]
 pub struct Upstream {
-    endpoints: Endpoints,
+    servers: Servers,
     admission: AdmissionControl,
 }
 
@@ -68,14 +74,14 @@ impl Upstream {
     /// An upstream without connections yet.
     /// `tls` speaks with its servers behind `https://`.
     pub fn new(name: &str, settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let endpoints = Endpoints::new(name, settings, tls);
-        Self { endpoints, admission: AdmissionControl::new(settings) }
+        let servers = Servers::new(name, settings, tls);
+        Self { servers, admission: AdmissionControl::new(settings) }
     }
 
     /// Whether its servers are spoken to as `settings` say: the identity of an upstream, apart from
     /// how it behaves. What its connections are bound by is part of it.
     pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
-        let own = self.endpoints.settings();
+        let own = self.servers.written();
         (own.protocol, &own.tls, own.header_bytes, own.headers)
             == (settings.protocol, &settings.tls, settings.header_bytes, settings.headers)
     }
@@ -88,58 +94,60 @@ impl Upstream {
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
     ) -> Arc<Self> {
-        if self.endpoints.settings() == settings {
+        if self.servers.written() == settings {
             return Arc::clone(self);
         }
-        let endpoints = self.endpoints.with(name, settings, tls);
-        Arc::new(Self { endpoints, admission: self.admission.with(settings) })
+        let servers = self.servers.with(name, settings, tls);
+        Arc::new(Self { servers, admission: self.admission.with(settings) })
     }
 
     /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
     /// may take. Zero where nobody is to wait.
     pub fn continue_timeout(&self) -> Duration {
-        let settings = self.endpoints.settings();
+        let settings = self.servers.written();
         settings.continue_timeout.min(settings.response_timeout / 2)
     }
 
     /// How busy its connections are.
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.admission.count();
-        let connections = self.endpoints.connections();
+        let endpoints = self.servers.now();
+        let connections = endpoints.connections();
         Occupancy {
             busy,
             open: connections.open(),
             waiting,
-            max: self.endpoints.settings().max_connections,
-            requests_max: self.endpoints.settings().max_requests,
-            trunks: self.endpoints.trunks(),
-            streams: self.endpoints.streams(),
+            max: endpoints.settings().max_connections,
+            requests_max: endpoints.settings().max_requests,
+            trunks: endpoints.trunks(),
+            streams: endpoints.streams(),
             goaways: connections.goaways(),
         }
     }
 
     /// What is known of its servers.
     pub fn care_now(&self) -> CareNow {
-        operate::now(&self.endpoints)
+        operate::now(&self.servers.now(), self.servers.names())
     }
 
     /// Whether an operator can take a server out: not a single one, of which nothing is learned
     /// and which is used whatever is known of it.
     pub fn can_change(&self) -> bool {
-        self.endpoints.all().len() > 1 || self.endpoints.care().is_some()
+        let endpoints = self.servers.now();
+        endpoints.all().len() > 1 || endpoints.care().is_some()
     }
 
     /// Changes the server with this url, or all of them. Returns how many that are.
     pub fn change(&self, url: Option<&str>, change: Change) -> usize {
-        operate::change(&self.endpoints, url, change)
+        operate::change(&self.servers.now(), url, change)
     }
 
-    /// Where a request would go now, by one that only looks.
+    /// Where a request with this key (see [`Sender::key`]) would go now, by one that only looks.
     ///
     /// # Errors
     /// Why it would go nowhere.
-    pub fn foresee(&self) -> Result<Foreseen, Failure> {
-        operate::foresee(&self.endpoints)
+    pub fn foresee(&self, key: Option<u64>) -> Result<Foreseen, Failure> {
+        operate::foresee(&self.servers.now(), key)
     }
 
     /// Sends a request of this sender and returns once the response head is there. `head` makes the
@@ -179,26 +187,31 @@ impl Upstream {
         self.exchange(&mut outgoing).await
     }
 
-    /// Judges what requests met, and asks servers how they are whose turn it is. To be called every
-    /// [`TICK`], outside the serving threads.
+    /// Looks up names whose answers are old, judges what requests met, and asks servers how they
+    /// are whose turn it is. To be called every [`TICK`], outside the serving threads.
     pub fn tick(&self) {
-        let Some(care) = self.endpoints.care() else { return };
+        self.servers.tick();
+        let endpoints = self.servers.now();
+        let Some(care) = endpoints.care() else { return };
         care.tick();
         for check in check::due(care) {
             tokio::spawn(check);
         }
     }
 
-    /// Asks each server how it is, where that is wanted, and waits until all have said so.
+    /// Looks up the names of servers, for as long as a connection may take. Then asks each server
+    /// how it is, where that is wanted, and waits until all have said so.
     pub async fn first_checks(&self) {
-        let due = self.endpoints.care().map(check::due).unwrap_or_default();
+        let patience = self.servers.written().connect_timeout;
+        let _ = tokio::time::timeout(patience, self.servers.look_up()).await;
+        let due = self.servers.now().care().map(check::due).unwrap_or_default();
         let mut checks: JoinSet<()> = due.into_iter().collect();
         while checks.join_next().await.is_some() {}
     }
 
     /// Closes pooled connections that the server closed or that nobody used for `idle_timeout`.
     pub fn sweep(&self) {
-        self.endpoints.sweep();
+        self.servers.now().sweep();
     }
 
     /// The way of every request: it is admitted, and sent until it has ended.
@@ -206,17 +219,18 @@ impl Upstream {
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let mut charge = self.charge()?;
+        let endpoints = self.servers.now();
+        let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
         if let Some(charge) = &mut charge {
             charge.is_asked_until(outgoing.sender().deadline);
         }
-        attempt::send(&self.endpoints, (permit, charge), outgoing).await
+        attempt::send(&endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
-    fn charge(&self) -> Result<Option<Box<Charge>>, Failure> {
-        let Some(care) = self.endpoints.care() else { return Ok(None) };
+    fn charge(endpoints: &Endpoints) -> Result<Option<Box<Charge>>, Failure> {
+        let Some(care) = endpoints.care() else { return Ok(None) };
         Ok(match care.admit()? {
             None | Some(Entry::Refused(_)) => None,
             Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),

@@ -8,7 +8,7 @@ use super::endpoints::Endpoints;
 use super::failure::Failure;
 use super::tally::Kind;
 use crate::config::Balance;
-use crate::observe::{CareNow, ServerNow};
+use crate::observe::{CareNow, NameNow, ServerNow};
 
 /// What an operator does to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +29,22 @@ pub struct Foreseen {
 }
 
 /// What is known of an upstream's servers.
-pub(super) fn now(endpoints: &Endpoints) -> CareNow {
+pub(super) fn now(endpoints: &Endpoints, names: Vec<NameNow>) -> CareNow {
     let care = endpoints.care();
     let ejects = care.is_some_and(|care| care.settings().care.eject.is_some());
     let ejections = care.filter(|_| ejects).map(|care| care.ejections());
     let all = endpoints.all().iter().enumerate();
+    let is_ewma = endpoints.settings().balance == Balance::Ewma;
     CareNow {
         breaker: care.and_then(|care| care.breaker_state()),
         is_panic: endpoints.candidates().is_panic,
         ejections: Reason::WORDS.into_iter().zip(ejections.into_iter().flatten()).collect(),
+        names,
         servers: all
             .map(|(at, server)| ServerNow {
                 weight: endpoints.weight(at),
+                is_backup: endpoints.is_backup(at),
+                latency: is_ewma.then(|| server.latency().estimate()).flatten(),
                 failures: if care.is_some() { failures(server) } else { Vec::new() },
                 ..of_server(server)
             })
@@ -98,11 +102,14 @@ pub(super) fn change(endpoints: &Endpoints, url: Option<&str>, change: Change) -
 ///
 /// # Errors
 /// Why it would go nowhere.
-pub(super) fn foresee(endpoints: &Endpoints) -> Result<Foreseen, Failure> {
+pub(super) fn foresee(endpoints: &Endpoints, key: Option<u64>) -> Result<Foreseen, Failure> {
     if let Some(left) = endpoints.care().and_then(|care| care.refuses()) {
         return Err(Failure::Open(left));
     }
     let all = endpoints.all();
+    if all.is_empty() {
+        return Err(Failure::Unresolved);
+    }
     if let [only] = all
         && endpoints.care().is_none()
     {
@@ -110,19 +117,38 @@ pub(super) fn foresee(endpoints: &Endpoints) -> Result<Foreseen, Failure> {
         return Ok(Foreseen { server: only.transport().url(), why });
     }
     let candidates = endpoints.candidates();
-    let found = endpoints.peek().and_then(|choice| all.get(choice.at));
-    let Some(server) = found else {
+    let found = endpoints.peek(key).and_then(|it| Some((it.at, all.get(it.at)?)));
+    let Some((at, server)) = found else {
         return Err(Failure::Unavailable(endpoints.until_one_is_back()));
     };
-    let how = match endpoints.settings().balance {
-        Balance::P2c => "the less busy of two random servers",
-        Balance::RoundRobin => "the next one in turn",
-    };
+    let how = how(endpoints, at, key);
     let (count, of) = (candidates.servers.len(), all.len());
     let whom = if candidates.is_panic {
         "all servers, as too few are in (panic)".to_owned()
     } else {
         format!("{count} of {of} servers that are in")
     };
-    Ok(Foreseen { server: server.transport().url(), why: format!("{how}, among {whom}") })
+    let backup = if endpoints.is_backup(at) { "; it is a backup" } else { "" };
+    let why = format!("{how}, among {whom}{backup}");
+    Ok(Foreseen { server: server.transport().url(), why })
+}
+
+/// How this server was chosen.
+fn how(endpoints: &Endpoints, at: usize, key: Option<u64>) -> String {
+    match (&endpoints.settings().balance, key) {
+        (Balance::RoundRobin, _) => "the next one in turn".to_owned(),
+        (Balance::Ewma, _) => {
+            let busy = endpoints.all()[at].busy();
+            let cost = endpoints.cost(at) * 1_000.0;
+            format!(
+                "of two random servers the one that would be sooner done, in {cost:.1} ms with \
+                 {busy} requests in progress"
+            )
+        }
+        (Balance::Hash(by), Some(_)) => format!("the one for this {by}"),
+        (Balance::Hash(by), None) => {
+            format!("the less busy of two random servers, as the request has no {by}")
+        }
+        (Balance::P2c, _) => "the less busy of two random servers".to_owned(),
+    }
 }

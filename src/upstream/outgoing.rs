@@ -22,6 +22,8 @@ pub struct Sender {
     /// When the gateway gives the request up, where it does: a server that has not answered until
     /// then has failed.
     pub deadline: Option<Instant>,
+    /// What the request is told by, where equal ones are to go to the same server.
+    pub key: Option<u64>,
 }
 
 /// What to do with an interim response (RFC 9110 §15.2).
@@ -129,7 +131,8 @@ mod tests {
     #[test]
     fn it_is_made_anew_as_often_as_it_is_repeated() {
         let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-        let sender = Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None };
+        let sender =
+            Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None, key: None };
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let head = || Request::get("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);

@@ -153,6 +153,8 @@ impl Ticket {
 #[derive(Debug)]
 pub(super) struct Visit {
     server: Arc<Endpoint>,
+    /// When it began, where it is measured how long servers take.
+    timed: Option<Instant>,
     /// None where nothing is to be learned.
     ticket: Option<Box<Ticket>>,
 }
@@ -161,7 +163,19 @@ impl Visit {
     /// Counts a request in.
     pub(super) fn begin(server: &Arc<Endpoint>) -> Self {
         server.begin();
-        Self { server: Arc::clone(server), ticket: None }
+        Self { server: Arc::clone(server), timed: None, ticket: None }
+    }
+
+    /// It is to be measured how long the server takes to answer.
+    pub(super) fn is_timed(&mut self) {
+        self.timed = Some(Instant::now());
+    }
+
+    /// The server has answered, or failed.
+    fn took(&mut self, has_failed: bool) {
+        if let Some(began) = self.timed.take() {
+            self.server.latency().observe(began.elapsed(), has_failed);
+        }
     }
 
     /// The same, of which `care` is to learn. `deadline`: see [`Ticket`].
@@ -185,6 +199,9 @@ impl Visit {
 
     /// An attempt has ended without an answer that can be passed on.
     pub(super) fn failed(&mut self, report: Report) {
+        if report.kind().is_some() {
+            self.took(true);
+        }
         if let (Some(ticket), Some(kind)) = (&mut self.ticket, report.kind()) {
             ticket.settle(&self.server, Outcome::Failed(kind));
         }
@@ -192,6 +209,10 @@ impl Visit {
 
     /// The head of the answer is here.
     pub(super) fn answered(&mut self, status: StatusCode, fields: &HeaderMap) {
+        if self.timed.is_some() {
+            let outcome = judge(status, fields);
+            self.took(matches!(outcome, Some(Outcome::Failed(_) | Outcome::Throttled)));
+        }
         let Some(ticket) = &mut self.ticket else { return };
         ticket.has_begun = true;
         match judge(status, fields) {
@@ -269,6 +290,10 @@ impl std::ops::Deref for Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.server.end();
+        // Whoever waited has left.
+        if let Some(began) = self.timed {
+            self.server.latency().observe_at_least(began.elapsed());
+        }
         if let Some(ticket) = &mut self.ticket {
             let is_late = !ticket.has_begun
                 && ticket.deadline.is_some_and(|deadline| Instant::now() >= deadline);

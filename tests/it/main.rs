@@ -24,6 +24,8 @@ mod api_keys;
 mod audit;
 /// Who may pass: tokens, what they must say, and how they are revoked.
 mod auth;
+/// Which of several servers gets a request.
+mod balance;
 /// How often Redis is asked for one request.
 mod batches;
 /// The same for bodies: chunks, trailers, and bodies that nobody reads.
@@ -76,6 +78,8 @@ mod loose_paths;
 mod metrics;
 /// Copies of requests for another upstream, and faults on purpose.
 mod mirrors;
+/// Servers that are found by their names.
+mod names;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.

@@ -305,6 +305,7 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
             row(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", down)
                 .bound(Bound::Upstream("panic"))
         }
+        Failure::Unresolved => row(StatusCode::BAD_GATEWAY, "upstream_unresolved", bad),
         Failure::Open(_) => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_open", down)
             .bound(Bound::Upstream("breaker")),
         Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)

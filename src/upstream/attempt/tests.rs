@@ -178,6 +178,7 @@ async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> 
         trace: Trace::begin(),
         idle_timeout: None,
         deadline: None,
+        key: None,
     };
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
     let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();

@@ -34,7 +34,7 @@ async fn pass(time: Duration) {
 
 fn sender() -> Sender {
     let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-    Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None }
+    Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None, key: None }
 }
 
 /// A request at one server, whatever is known of it.
@@ -77,7 +77,7 @@ async fn failures_in_a_row_eject() {
     assert_eq!(usable(&endpoints), [1, 2]);
     assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
     for _ in 0..100 {
-        assert_ne!(endpoints.first().unwrap().at, 0);
+        assert_ne!(endpoints.first(None).unwrap().at, 0);
     }
 }
 
@@ -231,22 +231,22 @@ async fn one_request_tries_an_ejected_server() {
     let endpoints = endpoints(2, "eject = { failures = 1, time = \"10s\" }");
     answers(&endpoints, 0, 500, 1);
     pass(Duration::from_secs(11)).await;
-    let first = endpoints.first().unwrap();
+    let first = endpoints.first(None).unwrap();
     assert_eq!(first.at, 0);
     let probe = endpoints.enter(first, &sender()).unwrap();
     for _ in 0..100 {
-        assert_eq!(endpoints.first().unwrap().at, 1, "the one before tries it");
+        assert_eq!(endpoints.first(None).unwrap().at, 1, "the one before tries it");
     }
     // Its client leaves: another one tries it, and meets a failure.
     drop(probe);
-    let second = endpoints.first().unwrap();
+    let second = endpoints.first(None).unwrap();
     assert_eq!(second.at, 0);
     answer(endpoints.enter(second, &sender()).unwrap(), 500);
     assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
     pass(Duration::from_secs(19)).await;
-    assert_eq!(endpoints.first().unwrap().at, 1, "it is out for twice as long");
+    assert_eq!(endpoints.first(None).unwrap().at, 1, "it is out for twice as long");
     pass(Duration::from_secs(3)).await;
-    let third = endpoints.first().unwrap();
+    let third = endpoints.first(None).unwrap();
     assert_eq!(third.at, 0);
     let mut probe = endpoints.enter(third, &sender()).unwrap();
     // Its head is enough: the body may be long.
@@ -259,7 +259,7 @@ async fn a_probe_that_is_lost_has_failed() {
     let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }");
     answers(&endpoints, 0, 500, 1);
     pass(Duration::from_secs(2)).await;
-    let _probe = endpoints.enter(endpoints.first().unwrap(), &sender());
+    let _probe = endpoints.enter(endpoints.first(None).unwrap(), &sender());
     pass(Duration::from_secs(29)).await;
     care(&endpoints).tick();
     assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
@@ -273,7 +273,7 @@ async fn a_probe_that_is_lost_has_failed() {
 async fn where_too_few_are_in_all_are_used() {
     let seen = |endpoints: &Endpoints| -> Vec<usize> {
         let mut seen: Vec<usize> =
-            (0..400).filter_map(|_| Some(endpoints.first().ok()?.at)).collect();
+            (0..400).filter_map(|_| Some(endpoints.first(None).ok()?.at)).collect();
         seen.sort_unstable();
         seen.dedup();
         seen
@@ -296,11 +296,13 @@ async fn where_too_few_are_in_all_are_used() {
     down(&never, &[0]);
     assert_eq!(seen(&never), [1]);
     down(&never, &[1]);
-    let Err(Failure::Unavailable(left)) = never.first() else { panic!("{:?}", never.first()) };
+    let Err(Failure::Unavailable(left)) = never.first(None) else {
+        panic!("{:?}", never.first(None))
+    };
     assert_eq!(left, Duration::from_secs(1));
     let checked = endpoints(2, "panic = \"0%\"\nhealth = { path = \"/\" }");
     down(&checked, &[0, 1]);
-    let Err(Failure::Unavailable(left)) = checked.first() else { panic!() };
+    let Err(Failure::Unavailable(left)) = checked.first(None) else { panic!() };
     assert_eq!(left, Duration::from_secs(5), "the next check");
 }
 
@@ -310,8 +312,8 @@ async fn a_server_that_is_back_gets_a_part_of_its_share() {
     let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }\nslow_start = \"100s\"");
     answers(&endpoints, 0, 500, 1);
     pass(Duration::from_secs(2)).await;
-    answer(endpoints.enter(endpoints.first().unwrap(), &sender()).unwrap(), 200);
-    let share = || (0..10_000).filter(|_| endpoints.first().unwrap().at == 0).count();
+    answer(endpoints.enter(endpoints.first(None).unwrap(), &sender()).unwrap(), 200);
+    let share = || (0..10_000).filter(|_| endpoints.first(None).unwrap().at == 0).count();
     // Of half of all requests a tenth, then a half, then all.
     let close = |count: usize, to: usize| count.abs_diff(to) < 300;
     let first = share();
@@ -443,4 +445,60 @@ async fn a_reload_keeps_what_is_known_of_servers_that_stay() {
     assert_eq!(usable(&plain), [0, 2]);
     assert!(plain.all()[0].verdict().word().is_clean());
     assert!(plain.care().is_none());
+}
+
+/// Two servers and a backup of them.
+fn with_backup(more: &str) -> Endpoints {
+    let text = format!(
+        "[upstreams.a]\nservers = [{{ url = \"http://127.0.0.1:3002\", backup = true }}, \
+         \"http://127.0.0.1:3000\", \"http://127.0.0.1:3001\"]\n{more}\n"
+    );
+    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    Endpoints::new("a", &loaded.config.upstreams["a"], None)
+}
+
+/// Which servers get requests, and whether all are used in a panic.
+fn used(endpoints: &Endpoints) -> (Vec<usize>, bool) {
+    let mut used: Vec<usize> = (0..200).map(|_| endpoints.first(None).unwrap().at).collect();
+    used.sort_unstable();
+    used.dedup();
+    (used, endpoints.candidates().is_panic)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_is_used_where_too_few_of_the_others_are_in() {
+    let out =
+        |endpoints: &Endpoints, at: usize| endpoints.all()[at].verdict().set_down(true, false);
+    for balance in ["p2c", "round-robin", "ewma"] {
+        let endpoints = with_backup(&format!("balance = \"{balance}\"\npanic = \"60%\""));
+        assert!(endpoints.is_backup(2) && !endpoints.is_backup(1));
+        assert_eq!(used(&endpoints), (vec![0, 1], false), "{balance}");
+        out(&endpoints, 0);
+        assert_eq!(used(&endpoints), (vec![1, 2], false), "{balance}");
+        out(&endpoints, 1);
+        assert_eq!(used(&endpoints), (vec![2], false), "{balance}");
+        // Nothing is in at all.
+        out(&endpoints, 2);
+        assert_eq!(used(&endpoints), (vec![0, 1], true), "{balance}");
+    }
+    let endpoints = with_backup("panic = \"0%\"");
+    out(&endpoints, 0);
+    assert_eq!(used(&endpoints), (vec![1], false));
+    out(&endpoints, 1);
+    assert_eq!(used(&endpoints), (vec![2], false));
+    out(&endpoints, 2);
+    assert!(matches!(endpoints.first(None), Err(Failure::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_takes_what_the_others_do_not() {
+    let endpoints = with_backup("fail_timeout = \"5s\"");
+    // One has refused the request.
+    assert!((0..100).all(|_| endpoints.next(&[0], None).unwrap().at == 1));
+    assert_eq!(endpoints.next(&[0, 1], None).unwrap().at, 2);
+    assert!(endpoints.next(&[0, 1, 2], None).is_none());
+    for at in [0, 1] {
+        endpoints.all()[at].verdict().avoid(Duration::from_secs(5));
+    }
+    assert_eq!(used(&endpoints).0, [2]);
 }

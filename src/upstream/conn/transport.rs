@@ -24,6 +24,8 @@ const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 pub(in crate::upstream) struct Transport {
     host: String,
     port: u16,
+    /// The name that led to it, where `host` is one of its addresses.
+    name: Option<String>,
     tls: Option<Box<Tls>>,
 }
 
@@ -46,6 +48,7 @@ impl Transport {
         Self {
             host: server.host.trim_matches(['[', ']']).to_owned(),
             port: server.port,
+            name: server.name.clone(),
             tls: server.tls.as_ref().zip(tls).map(secure),
         }
     }
@@ -56,8 +59,15 @@ impl Transport {
         format!("{scheme}://{}", self.authority())
     }
 
-    /// Host and port.
-    pub(in crate::upstream) fn authority(&self) -> String {
+    /// Host and port as the server knows itself: by its name, where it has one.
+    pub(in crate::upstream) fn host(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name}:{}", self.port),
+            None => self.authority(),
+        }
+    }
+
+    fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
@@ -66,6 +76,7 @@ impl Transport {
     pub(in crate::upstream) fn leads_to(&self, server: &config::Endpoint) -> bool {
         self.host == server.host.trim_matches(['[', ']'])
             && self.port == server.port
+            && self.name == server.name
             && self.tls.as_ref().map(|tls| &tls.name) == server.tls.as_ref()
     }
 

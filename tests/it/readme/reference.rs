@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use portcullis::config::{known_keys, parse};
 
 use super::pages::{self, ROOT};
 use crate::support::{
-    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, Redis, Signer,
-    Upstream, claims, eventually, response, token,
+    AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, NameServer, Record,
+    Redis, Signer, Upstream, claims, eventually, response, token,
 };
 
 const PAGE: &str = "docs/reference.md";
@@ -355,6 +356,8 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
         let _ = std::io::Write::write_all(connection, answer.as_bytes());
     });
     let issuer = Issuer::plain(&[&Signer::new("a")]);
+    let dns = NameServer::start();
+    dns.set("shop.test", 300, &[Record::Address(Ipv4Addr::LOCALHOST)]);
     let (authority, folder) = (CertificateAuthority::new(), Folder::new());
     let pair = authority.issue(&["shop.test"]);
     folder.write("site.pem", &pair.cert);
@@ -364,6 +367,9 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
         &format!(
             r#"{AUTH}{}eject = {{}}
 breaker = {{}}
+[upstreams.named]
+servers = ["http://shop.test:3000"]
+dns_servers = ["{}"]
 [store]
 url = "{}"
 [server.tls]
@@ -399,6 +405,7 @@ upstream = "shop"
 mirror = {{ upstream = "next" }}
 "#,
             upstream.table("shop"),
+            dns.address(),
             redis.url(),
             issuer.url(),
         ),

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod client;
+mod dns;
 mod edge;
 mod exposition;
 mod folder;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
+pub(crate) use dns::{NameServer, Record};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
 pub(crate) use exposition::Exposition;
 pub(crate) use folder::Folder;

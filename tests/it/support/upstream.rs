@@ -2,7 +2,7 @@
 //! read: a request that a more lenient server might read differently fails the test.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -52,6 +52,9 @@ impl Recorded {
     }
 }
 
+/// A free port of the loopback address.
+const ANYWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+
 #[derive(Default)]
 struct Log {
     whole: Mutex<Vec<Recorded>>,
@@ -73,28 +76,40 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Answers every request with these bytes; a HEAD with their head.
     pub(crate) fn replying(response: impl Into<String>) -> Self {
+        Self::replying_at(ANYWHERE, response).expect("a free port")
+    }
+
+    /// The same at this address.
+    pub(crate) fn replying_at(
+        address: SocketAddr,
+        response: impl Into<String>,
+    ) -> std::io::Result<Self> {
         let response = response.into();
         let head = response.find("\r\n\r\n").map_or(response.len(), |end| end + 4);
-        Self::with(move |request, connection| {
+        let answer = move |request: &Recorded, connection: &mut TcpStream| {
             let to_head = request.request_line().starts_with("HEAD ");
             let length = if to_head { head } else { response.len() };
             let _ = connection.write_all(&response.as_bytes()[..length]);
-        })
+        };
+        Self::start(address, move |stream, log| serve(stream, log, &answer))
     }
 
     /// Answers as `answer` does. It may close the connection; otherwise the next request is read.
     pub(crate) fn with(answer: impl Fn(&Recorded, &mut TcpStream) + Send + Sync + 'static) -> Self {
-        Self::start(move |stream, log| serve(stream, log, &answer))
+        Self::start(ANYWHERE, move |stream, log| serve(stream, log, &answer)).expect("a free port")
     }
 
     /// Hands each connection to `connected`, which reads and writes by itself. Nothing is recorded.
     pub(crate) fn raw(connected: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        Self::start(move |stream, _| connected(stream))
+        Self::start(ANYWHERE, move |stream, _| connected(stream)).expect("a free port")
     }
 
-    fn start(connected: impl Fn(TcpStream, &Log) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("its address");
+    fn start(
+        address: SocketAddr,
+        connected: impl Fn(TcpStream, &Log) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
         let log = Arc::new(Log::default());
         let (shared, connected) = (Arc::clone(&log), Arc::new(connected));
         std::thread::spawn(move || {
@@ -117,7 +132,7 @@ impl Upstream {
                 });
             }
         });
-        Self { address, log }
+        Ok(Self { address, log })
     }
 
     /// Its URL, for `servers`.

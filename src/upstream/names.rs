@@ -1,0 +1,278 @@
+//! What is known of the names among the servers of an upstream: which addresses each has, for how
+//! long, and when it is to be asked for again. Pure but for the clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::resolver::Answer;
+use crate::config::{self, Lookup};
+use crate::observe::NameNow;
+
+/// Shortest time from one question for a name to the next, whatever happens.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    all: Vec<Name>,
+}
+
+/// One name.
+#[derive(Debug)]
+struct Name {
+    written: config::Endpoint,
+    /// What was answered last; empty where that is too long ago.
+    servers: Vec<config::Endpoint>,
+    answered_at: Option<Instant>,
+    asked_at: Option<Instant>,
+    /// When it is asked for again.
+    due: Instant,
+    /// Whether somebody asks.
+    is_asked: bool,
+    /// Why there was no answer, the last time.
+    fault: Option<String>,
+}
+
+impl Name {
+    /// Whether its answer is good for this server, too: not where weights are part of the answer
+    /// and another one is written.
+    fn leads_to_the_same(&self, server: &config::Endpoint) -> bool {
+        let own = &self.written;
+        (own.lookup, &own.host, own.port, &own.tls)
+            == (server.lookup, &server.host, server.port, &server.tls)
+            && (own.lookup != Lookup::Services || own.weight == server.weight)
+    }
+
+    /// What it has, as it is written now.
+    fn servers_as(&self, written: &config::Endpoint) -> Vec<config::Endpoint> {
+        let backup = written.backup;
+        let one = |server: &config::Endpoint| match written.lookup {
+            Lookup::Services => config::Endpoint { backup, ..server.clone() },
+            _ => config::Endpoint { backup, weight: written.weight, ..server.clone() },
+        };
+        self.servers.iter().map(one).collect()
+    }
+}
+
+/// What an answer changes, for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The name has these servers now.
+    Servers(Vec<String>),
+    /// There was no answer, after there had been one; what was known stays.
+    Fault(String),
+    /// There has been none for so long that no server is left.
+    Gone,
+}
+
+impl Names {
+    /// Those among these servers; `former` knows of some already.
+    pub(super) fn of(servers: &[config::Endpoint], former: &Self) -> Self {
+        let named = servers.iter().filter(|server| server.lookup != Lookup::Never);
+        let one = |written: &config::Endpoint| {
+            let known = former.all.iter().find(|name| name.leads_to_the_same(written));
+            Name {
+                written: written.clone(),
+                servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
+                answered_at: known.and_then(|known| known.answered_at),
+                asked_at: None,
+                due: known.map_or_else(Instant::now, |known| known.due),
+                is_asked: false,
+                fault: known.and_then(|known| known.fault.clone()),
+            }
+        };
+        Self { all: named.map(one).collect() }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether something of what is written has not been answered or refused yet.
+    pub(super) fn has_new(&self) -> bool {
+        self.all.iter().any(|name| name.answered_at.is_none() && name.fault.is_none())
+    }
+
+    /// All servers: those that are written by their addresses, and what is known of names.
+    pub(super) fn expand(&self, servers: &[config::Endpoint]) -> Vec<config::Endpoint> {
+        let mut all: Vec<config::Endpoint> = Vec::with_capacity(servers.len());
+        for server in servers {
+            let known = self.all.iter().find(|name| name.written == *server);
+            let found = known.map_or(std::slice::from_ref(server), |name| &name.servers);
+            for server in found {
+                // Two names may lead to the same address.
+                let is_there = all.iter().any(|it| {
+                    (&it.host, it.port, &it.tls) == (&server.host, server.port, &server.tls)
+                });
+                if !is_there {
+                    all.push(server.clone());
+                }
+            }
+        }
+        all
+    }
+
+    /// The names to ask for now, by their numbers; they are asked for from now on. With `at_once`,
+    /// all that have not been asked for a moment ago.
+    pub(super) fn due(&mut self, at_once: bool) -> Vec<(usize, config::Endpoint)> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (at, name) in self.all.iter_mut().enumerate() {
+            let is_quick = name.asked_at.is_some_and(|asked| now < asked + AGAIN);
+            if !name.is_asked && !is_quick && (at_once || now >= name.due) {
+                name.is_asked = true;
+                name.asked_at = Some(now);
+                due.push((at, name.written.clone()));
+            }
+        }
+        due
+    }
+
+    /// What was answered. `retry`: when to ask again where nothing was.
+    pub(super) fn learn(
+        &mut self,
+        at: usize,
+        answer: Result<Answer, String>,
+        retry: Duration,
+    ) -> Option<News> {
+        let name = self.all.get_mut(at)?;
+        let now = Instant::now();
+        name.is_asked = false;
+        match answer {
+            Ok(answer) => {
+                name.due = now + answer.holds_for;
+                name.answered_at = Some(now);
+                name.fault = None;
+                let is_new = name.servers != answer.servers;
+                name.servers = answer.servers;
+                is_new.then(|| {
+                    let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
+                    News::Servers(hosts.collect())
+                })
+            }
+            Err(why) => {
+                name.due = now + retry;
+                let is_new = name.fault.is_none();
+                name.fault = Some(why.clone());
+                is_new.then_some(News::Fault(why))
+            }
+        }
+    }
+
+    /// Forgets what was last answered longer than `stale` ago. Returns which names that are.
+    pub(super) fn forget(&mut self, stale: Duration) -> Vec<String> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for name in &mut self.all {
+            let is_old = name.answered_at.is_some_and(|at| now > at + stale);
+            if is_old && name.fault.is_some() && !name.servers.is_empty() {
+                name.servers.clear();
+                gone.push(name.written.host.clone());
+            }
+        }
+        gone
+    }
+
+    /// What operators see.
+    pub(super) fn now(&self) -> Vec<NameNow> {
+        let all = self.all.iter().map(|name| NameNow {
+            name: name.written.host.clone(),
+            servers: name.servers.len(),
+            age: name.answered_at.map(|at| at.elapsed()),
+            fault: name.fault.clone(),
+        });
+        all.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFRESH: Duration = Duration::from_secs(5);
+    const STALE: Duration = Duration::from_secs(3600);
+
+    fn server(host: &str, lookup: Lookup) -> config::Endpoint {
+        config::Endpoint {
+            host: host.to_owned(),
+            port: 80,
+            tls: None,
+            weight: 1,
+            backup: false,
+            lookup,
+            name: None,
+        }
+    }
+
+    fn answer(hosts: &[&str]) -> Result<Answer, String> {
+        let servers = hosts.iter().map(|host| server(host, Lookup::Never)).collect();
+        Ok(Answer { servers, holds_for: REFRESH })
+    }
+
+    fn hosts(names: &Names, written: &[config::Endpoint]) -> Vec<String> {
+        names.expand(written).into_iter().map(|server| server.host).collect()
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    fn asked(names: &mut Names, at_once: bool) -> Vec<usize> {
+        names.due(at_once).into_iter().map(|(at, _)| at).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_asked_for_when_their_answers_are_old_or_a_connection_fails() {
+        let written = [server("10.0.0.9", Lookup::Never), server("shop", Lookup::Addresses)];
+        let mut names = Names::of(&written, &Names::default());
+        assert!(names.has_new());
+        assert_eq!(hosts(&names, &written), ["10.0.0.9"]);
+        assert_eq!(asked(&mut names, false), [0]);
+        // Somebody asks already.
+        assert!(asked(&mut names, true).is_empty());
+        let news = names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH);
+        assert!(matches!(news, Some(News::Servers(hosts)) if hosts.len() == 3));
+        assert_eq!(hosts(&names, &written), ["10.0.0.9", "10.0.0.1", "10.0.0.2"]);
+        // Once per second at most.
+        assert!(asked(&mut names, true).is_empty());
+        pass(1).await;
+        assert!(asked(&mut names, false).is_empty());
+        assert_eq!(asked(&mut names, true), [0]);
+        assert_eq!(names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH), None);
+        pass(5).await;
+        assert_eq!(asked(&mut names, false), [0]);
+        // A reload knows what was known, and asks when that is old.
+        let mut reloaded = Names::of(&written, &names);
+        assert!(!reloaded.has_new());
+        assert_eq!(hosts(&reloaded, &written).len(), 3);
+        let heavier = [config::Endpoint { weight: 7, ..written[1].clone() }];
+        let servers = Names::of(&heavier, &names).expand(&heavier);
+        assert_eq!(servers.iter().map(|it| it.weight).collect::<Vec<_>>(), [7, 7, 7]);
+        assert_eq!(asked(&mut reloaded, false), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_known_stays_for_a_while() {
+        let written = [server("shop", Lookup::Addresses)];
+        let mut names = Names::of(&written, &Names::default());
+        names.due(false);
+        names.learn(0, answer(&["10.0.0.1"]), REFRESH);
+        pass(5).await;
+        names.due(false);
+        let failed = |names: &mut Names| names.learn(0, Err("gone".to_owned()), REFRESH);
+        assert_eq!(failed(&mut names), Some(News::Fault("gone".to_owned())));
+        assert_eq!(failed(&mut names), None);
+        pass(3595).await;
+        assert!(names.forget(STALE).is_empty());
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        assert_eq!(names.now()[0].fault.as_deref(), Some("gone"));
+        pass(1).await;
+        assert_eq!(names.forget(STALE), ["shop"]);
+        assert!(names.forget(STALE).is_empty());
+        assert!(hosts(&names, &written).is_empty());
+        names.learn(0, answer(&["10.0.0.2"]), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.2"]);
+    }
+}

@@ -1,0 +1,218 @@
+//! The servers of an upstream as they are now. Where all are written by their addresses, that is
+//! what is written; names are looked up again and again, and each of their addresses is a server.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ClientConfig;
+use tokio::task::JoinSet;
+
+use super::endpoints::Endpoints;
+use super::names::{Names, News};
+use super::resolver::Resolver;
+use crate::config;
+use crate::observe::NameNow;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) enum Servers {
+    /// All are written by their addresses.
+    Fixed(Endpoints),
+    /// Some are written by names.
+    Named(Arc<Named>),
+}
+
+/// What is looked up.
+pub(super) struct Named {
+    upstream: String,
+    written: config::Upstream,
+    tls: Option<Arc<ClientConfig>>,
+    resolver: Result<Resolver, String>,
+    names: Mutex<Names>,
+    endpoints: ArcSwap<Endpoints>,
+    /// Whether a server took no connection: its name may lead elsewhere by now.
+    is_doubted: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Named {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Named").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+/// The servers at one moment.
+pub(super) enum Current<'s> {
+    /// For as long as the upstream.
+    Fixed(&'s Endpoints),
+    /// Until a name leads elsewhere.
+    Named(Arc<Endpoints>),
+}
+
+impl Deref for Current<'_> {
+    type Target = Endpoints;
+
+    fn deref(&self) -> &Endpoints {
+        match self {
+            Self::Fixed(endpoints) => endpoints,
+            Self::Named(endpoints) => endpoints,
+        }
+    }
+}
+
+impl Servers {
+    /// Those of a new upstream. Nothing has been looked up yet.
+    pub(super) fn new(
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
+        let names = Names::of(&settings.servers, &Names::default());
+        let now = config::Upstream { servers: names.expand(&settings.servers), ..settings.clone() };
+        Self::of(name, settings, tls, (names, Endpoints::new(name, &now, tls)))
+    }
+
+    /// Those that other settings of the same upstream name. What was looked up stays known; until
+    /// something is known of a name that is new, and where nothing else is left, the servers of
+    /// before stay.
+    pub(super) fn with(
+        &self,
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Self {
+        let names = match self {
+            Self::Fixed(_) => Names::of(&settings.servers, &Names::default()),
+            Self::Named(named) => Names::of(&settings.servers, &named.names()),
+        };
+        let current = self.now();
+        let mut servers = names.expand(&settings.servers);
+        if servers.is_empty() && names.has_new() {
+            servers.clone_from(&current.settings().servers);
+        }
+        let now = config::Upstream { servers, ..settings.clone() };
+        Self::of(name, settings, tls, (names, current.with(name, &now, tls)))
+    }
+
+    fn of(
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+        (names, endpoints): (Names, Endpoints),
+    ) -> Self {
+        if names.is_empty() {
+            return Self::Fixed(endpoints);
+        }
+        let is_doubted = Arc::<AtomicBool>::default();
+        Self::Named(Arc::new(Named {
+            upstream: name.to_owned(),
+            written: settings.clone(),
+            tls: tls.cloned(),
+            resolver: Resolver::new(settings),
+            names: Mutex::new(names),
+            endpoints: ArcSwap::from_pointee(endpoints.doubting(&is_doubted)),
+            is_doubted,
+        }))
+    }
+
+    /// What was configured.
+    pub(super) fn written(&self) -> &config::Upstream {
+        match self {
+            Self::Fixed(endpoints) => endpoints.settings(),
+            Self::Named(named) => &named.written,
+        }
+    }
+
+    /// The servers now.
+    pub(super) fn now(&self) -> Current<'_> {
+        match self {
+            Self::Fixed(endpoints) => Current::Fixed(endpoints),
+            Self::Named(named) => Current::Named(named.endpoints.load_full()),
+        }
+    }
+
+    /// What is known of names.
+    pub(super) fn names(&self) -> Vec<NameNow> {
+        match self {
+            Self::Fixed(_) => Vec::new(),
+            Self::Named(named) => named.names().now(),
+        }
+    }
+
+    /// Looks up what is old. To be called regularly, outside the serving threads.
+    pub(super) fn tick(&self) {
+        let Self::Named(named) = self else { return };
+        for gone in named.names().forget(named.written.dns_stale) {
+            named.tell(&gone, &News::Gone);
+        }
+        named.settle();
+        let at_once = named.is_doubted.swap(false, Ordering::Relaxed);
+        let due = named.names().due(at_once);
+        if at_once && due.is_empty() {
+            // It was asked a moment ago.
+            named.is_doubted.store(true, Ordering::Relaxed);
+        }
+        for (at, written) in due {
+            tokio::spawn(Arc::clone(named).look_up(at, written));
+        }
+    }
+
+    /// Looks up all names, and waits for the answers.
+    pub(super) async fn look_up(&self) {
+        let Self::Named(named) = self else { return };
+        let due = named.names().due(false).into_iter();
+        let mut lookups: JoinSet<()> =
+            due.map(|(at, written)| Arc::clone(named).look_up(at, written)).collect();
+        while lookups.join_next().await.is_some() {}
+    }
+}
+
+impl Named {
+    async fn look_up(self: Arc<Self>, at: usize, written: config::Endpoint) {
+        let answer = match &self.resolver {
+            Ok(resolver) => resolver.look_up(&written).await,
+            Err(why) => Err(why.clone()),
+        };
+        let news = self.names().learn(at, answer, self.written.dns_refresh);
+        if let Some(news) = news {
+            self.tell(&written.host, &news);
+            self.settle();
+        }
+    }
+
+    /// Puts in force what is known now, if that is something else than before.
+    fn settle(&self) {
+        // Held until it is in force: two answers may come at once.
+        let names = self.names();
+        let servers = names.expand(&self.written.servers);
+        let current = self.endpoints.load();
+        if servers == current.settings().servers || (servers.is_empty() && names.has_new()) {
+            return;
+        }
+        let settings = config::Upstream { servers, ..self.written.clone() };
+        let next = current.with(&self.upstream, &settings, self.tls.as_ref());
+        self.endpoints.store(Arc::new(next.doubting(&self.is_doubted)));
+    }
+
+    fn tell(&self, name: &str, news: &News) {
+        let upstream = &self.upstream;
+        match news {
+            News::Servers(servers) => {
+                tracing::info!("upstreams.{upstream}: {name} is at {}", servers.join(", "));
+            }
+            News::Fault(why) => tracing::warn!(
+                "upstreams.{upstream}: {name} cannot be looked up: {why}\n    help: what was \
+                 known of it is used for dns_stale"
+            ),
+            News::Gone => tracing::warn!(
+                "upstreams.{upstream}: {name} has not been found for dns_stale, and has no server \
+                 any more"
+            ),
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

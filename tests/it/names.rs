@@ -1,0 +1,163 @@
+//! Names of servers: each address is a server, and who stands for a name may change under traffic.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use crate::support::{
+    Client, Gateway, NameServer, Record, Session, Upstream, eventually, operate, response,
+};
+
+const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// Two servers on the same port of two addresses.
+fn two() -> (Upstream, Upstream, u16) {
+    for _ in 0..100 {
+        let one = Upstream::replying_at((ONE, 0).into(), response("200 OK", "one")).unwrap();
+        let port = one.address().port();
+        let other = Upstream::replying_at((OTHER, port).into(), response("200 OK", "other"));
+        if let Ok(other) = other {
+            return (one, other, port);
+        }
+    }
+    panic!("no port is free at both addresses");
+}
+
+fn before(dns: &NameServer, server: &str, more: &str) -> Gateway {
+    Gateway::start(&format!(
+        "[upstreams.shop]\nservers = [\"{server}\"]\ndns_servers = [\"{}\"]\n{more}\n\
+         [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        dns.address()
+    ))
+}
+
+fn told(gateway: &Gateway) -> Value {
+    operate(gateway, "GET", "/v1/upstreams", "").json()["upstreams"]["shop"].clone()
+}
+
+fn servers(gateway: &Gateway) -> Vec<String> {
+    let told = told(gateway);
+    let servers = told["servers"].as_array().unwrap().iter();
+    servers.map(|server| server["server"].as_str().unwrap().to_owned()).collect()
+}
+
+fn url(address: impl Into<IpAddr>, port: u16) -> String {
+    format!("http://{}", SocketAddr::new(address.into(), port))
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_followed_under_traffic() {
+    let (one, other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), "");
+    assert_eq!(servers(&gateway), [url(ONE, port)]);
+    let (is_over, wrong) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut session = Session::open(gateway.public);
+                while !is_over.load(Ordering::Relaxed) {
+                    if session.get("/").send().status != 200 {
+                        wrong.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        eventually("the first one is busy", || one.seen() > 100);
+        assert_eq!(other.seen(), 0);
+        dns.set("shop.test", 1, &[Record::Address(OTHER)]);
+        eventually("the name leads elsewhere", || servers(&gateway) == [url(OTHER, port)]);
+        eventually("the other one is busy", || other.seen() > 100);
+        // What was in progress has ended, and nothing is kept for later.
+        eventually("no connection is left", || one.open() == 0);
+        let seen = (one.seen(), other.seen());
+        eventually("requests go on", || other.seen() > seen.1 + 100);
+        assert_eq!(one.seen(), seen.0);
+        dns.set("shop.test", 1, &[Record::Address(ONE), Record::Address(OTHER)]);
+        eventually("both are servers", || servers(&gateway).len() == 2);
+        eventually("both are busy", || one.seen() > seen.0 + 100);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(wrong.load(Ordering::Relaxed), 0);
+    let metrics = Client::get(gateway.admin, "/metrics").send().text();
+    let age = metrics
+        .lines()
+        .find(|line| line.starts_with("portcullis_upstream_dns_age_seconds{"))
+        .unwrap();
+    assert!(age.contains("name=\"shop.test\"") && age.contains("upstream=\"shop\""), "{age}");
+    assert_eq!(told(&gateway)["names"][0]["name"], "shop.test");
+}
+
+#[test]
+fn what_was_known_of_a_name_is_used_for_a_while() {
+    let (one, _other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), "dns_refresh = \"1s\"\n");
+    dns.remove("shop.test");
+    eventually("it is noticed", || told(&gateway)["names"][0]["fault"].is_string());
+    for _ in 0..10 {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
+    }
+    assert_eq!(one.seen(), 10);
+    drop(gateway);
+
+    // For no time at all.
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    let more = "dns_refresh = \"1s\"\ndns_stale = \"0s\"";
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), more);
+    dns.remove("shop.test");
+    eventually("it has no server", || servers(&gateway).is_empty());
+    let refused = Client::get(gateway.public, "/").send();
+    assert_eq!(refused.status, 502);
+    assert_eq!(refused.json()["type"], "urn:portcullis:problem:upstream_unresolved");
+    let explained = operate(&gateway, "POST", "/v1/explain", r#"{"path": "/"}"#).json();
+    assert_eq!(explained["outcome"]["code"], "upstream_unresolved");
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    eventually("it is back", || Client::get(gateway.public, "/").send().status == 200);
+}
+
+/// The answer holds for five minutes; a server that takes no connection is a reason to doubt it.
+#[test]
+fn a_refused_connection_has_its_name_looked_up_at_once() {
+    let (one, other, port) = two();
+    let dead = Ipv4Addr::new(127, 0, 0, 4);
+    let dns = NameServer::start();
+    dns.set("shop.test", 300, &[Record::Address(dead)]);
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), "");
+    assert_eq!(servers(&gateway), [url(dead, port)]);
+    dns.set("shop.test", 300, &[Record::Address(OTHER)]);
+    let mut statuses = Vec::new();
+    eventually("the name is looked up", || {
+        statuses.push(Client::get(gateway.public, "/").send().status);
+        statuses.last() == Some(&200)
+    });
+    assert!(statuses.contains(&502), "{statuses:?}");
+    assert_eq!((one.seen(), other.seen()), (0, 1));
+}
+
+#[test]
+fn services_name_their_servers_ports_and_weights() {
+    let one = Upstream::replying_at((ONE, 0).into(), response("200 OK", "one")).unwrap();
+    let other = Upstream::replying_at((OTHER, 0).into(), response("200 OK", "other")).unwrap();
+    let dns = NameServer::start();
+    let (first, second) = (one.address().port(), other.address().port());
+    let records = [
+        Record::Service(1, 3, first, "a.test"),
+        Record::Service(1, 1, second, "b.test"),
+        Record::Service(2, 9, 1, "c.test"),
+    ];
+    dns.set("_http._tcp.shop.test", 60, &records);
+    dns.set("a.test", 60, &[Record::Address(ONE)]);
+    dns.set("b.test", 60, &[Record::Address(OTHER)]);
+    let more = "balance = \"round-robin\"";
+    let gateway = before(&dns, "srv+http://_http._tcp.shop.test", more);
+    assert_eq!(servers(&gateway), [url(ONE, first), url(OTHER, second)]);
+    for _ in 0..8 {
+        assert_eq!(Client::get(gateway.public, "/").send().status, 200);
+    }
+    assert_eq!((one.seen(), other.seen()), (6, 2));
+}
