@@ -34,6 +34,7 @@ time = "2s"
 path = "/health"
 interval = "1s"
 [upstreams.shop.breaker]
+window = "2s"
 open = "1s"
 """
 NGINX = """
