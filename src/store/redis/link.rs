@@ -42,8 +42,6 @@ pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(25);
 const PROBE_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Pause between two looks at the server's clock.
 const CLOCK_PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause between two connection attempts while Redis refuses who the gateway is.
-const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Within this, at a moment of its own, each connection is replaced by one with new certificates.
 const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 /// Least pause between two replacements of one connection for another history of its server: two
@@ -329,7 +327,6 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
     loop {
         let Some(strong) = link.upgrade() else { return };
         let slot = Arc::clone(&strong.slot);
-        let mut backoff_max = settings.reconnect_backoff;
         let connected = connect(&strong, &settings).await;
         drop(strong);
         let connected = match connected {
@@ -368,8 +365,9 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
             }
             Err(error) => {
                 strong.node.is_out_of_reach(&error);
+                // Refused or not, the pause is the same: what is stored is used again once every
+                // gateway had the time to come back.
                 if error.is_refusal() {
-                    backoff_max = backoff_max.max(REFUSED_BACKOFF_MAX);
                     if strong.node.common.credentials.give_way().await {
                         continue;
                     }
@@ -383,7 +381,7 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
         }
         // Jitter keeps a fleet from knocking in step.
         tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        backoff = (backoff * 2).min(backoff_max);
+        backoff = (backoff * 2).min(settings.reconnect_backoff);
     }
 }
 
