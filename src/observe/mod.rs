@@ -25,7 +25,7 @@ mod tunnels;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
-pub use care::{CareNow, ServerNow};
+pub use care::{CareNow, RetriesNow, ServerNow};
 pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;

@@ -11,11 +11,12 @@ use super::balance::{self, Load};
 use super::care::Care;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::Endpoint;
+use super::ends::Report;
 use super::failure::Failure;
 use super::outgoing::Sender;
-use super::retry_policy::RetryPolicy;
+use super::retry::Retry;
 use super::verdict::{Due, Token};
-use super::visit::{Report, Visit};
+use super::visit::{Place, Visit};
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
 
@@ -38,8 +39,11 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Endpoints {
     settings: Arc<config::Upstream>,
-    retry_policy: RetryPolicy,
+    /// None where each request is sent once.
+    retry: Option<Box<Retry>>,
     all: Vec<Arc<Endpoint>>,
+    /// The same, with who judges them.
+    places: Vec<Arc<Place>>,
     /// What is learned of them; none where nothing is.
     care: Option<Arc<Care>>,
     /// Turns, for round-robin.
@@ -53,7 +57,7 @@ pub(super) struct Choice {
     /// Its index.
     pub(super) at: usize,
     /// Where it is ejected, and this request tries it.
-    token: Option<Token>,
+    pub(super) token: Option<Token>,
 }
 
 impl Choice {
@@ -82,7 +86,7 @@ impl Endpoints {
         let all = settings.servers.iter();
         let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls, false)));
         let connections = ConnectionCount::new(settings.max_connections);
-        Self::of(settings, all.collect(), connections, |settings, all| {
+        Self::of((settings, None), all.collect(), connections, |settings, all| {
             Care::new(name, settings, all, None)
         })
     }
@@ -105,26 +109,33 @@ impl Endpoints {
         let connections = Arc::clone(&self.connections);
         connections.set_max(settings.max_connections);
         let former = self.care.as_deref();
-        let endpoints = Self::of(settings, all, connections, |settings, all| {
+        let kept = (settings, self.retry());
+        let endpoints = Self::of(kept, all, connections, |settings, all| {
             Care::new(name, settings, all, former)
         });
+        if let Some(former) = former {
+            former.retire();
+        }
         endpoints.forget_what_nobody_judges();
         endpoints
     }
 
+    /// `former` has counted already what was sent more than once.
     fn of(
-        settings: &config::Upstream,
+        (settings, former): (&config::Upstream, Option<&Retry>),
         all: Vec<Arc<Endpoint>>,
         connections: Arc<ConnectionCount>,
         care: impl FnOnce(&Arc<config::Upstream>, Vec<Arc<Endpoint>>) -> Option<Arc<Care>>,
     ) -> Self {
         let settings = Arc::new(settings.clone());
+        let care = care(&settings, all.clone());
         Self {
-            care: care(&settings, all.clone()),
+            places: all.iter().map(|server| Place::new(server, care.as_ref())).collect(),
+            care,
             all,
             turn: AtomicUsize::new(0),
             connections,
-            retry_policy: RetryPolicy::of(&settings),
+            retry: Retry::of(&settings, former),
             settings,
         }
     }
@@ -152,20 +163,19 @@ impl Endpoints {
         }
     }
 
-    /// The same with this policy.
-    #[cfg(test)]
-    pub(super) fn retrying(self, retry_policy: RetryPolicy) -> Self {
-        Self { retry_policy, ..self }
-    }
-
     /// What was configured.
     pub(super) fn settings(&self) -> &config::Upstream {
         &self.settings
     }
 
-    /// When a request is sent once more.
-    pub(super) fn retry_policy(&self) -> &RetryPolicy {
-        &self.retry_policy
+    /// When a request is sent once more; nothing where each is sent once.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.retry.as_deref()
+    }
+
+    /// Requests in progress at all servers.
+    pub(super) fn busy(&self) -> usize {
+        self.all.iter().map(|server| server.busy()).sum()
     }
 
     /// All connections, in use and unused.
@@ -190,11 +200,7 @@ impl Endpoints {
 
     /// Counts a request of this sender in at a server.
     pub(super) fn enter(&self, choice: Choice, sender: &Sender) -> Option<Visit> {
-        let visit = Visit::begin(self.all.get(choice.at)?);
-        Some(match &self.care {
-            None => visit,
-            Some(care) => visit.watched(care, choice.token, sender.deadline),
-        })
+        Some(Visit::begin(self.places.get(choice.at)?, choice.token, sender))
     }
 
     /// What an attempt says of its server.

@@ -23,11 +23,13 @@ mod connection_error;
 mod download;
 mod endpoint;
 mod endpoints;
+mod ends;
 mod failure;
 mod operate;
 mod outgoing;
-mod retry_policy;
+mod retry;
 mod tally;
+mod tries;
 mod verdict;
 mod visit;
 mod window;
@@ -51,7 +53,7 @@ use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
 pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
-pub use outgoing::{OnInterim, Sender};
+pub use outgoing::{Attempts, OnInterim, Sender};
 use visit::Charge;
 
 /// How often [`Upstream::tick`] is to be called.
@@ -102,6 +104,11 @@ impl Upstream {
         settings.continue_timeout.min(settings.response_timeout / 2)
     }
 
+    /// Whether requests are sent more than once, so that it is worth telling how often.
+    pub fn retries(&self) -> bool {
+        self.endpoints.retry().is_some()
+    }
+
     /// How busy its connections are.
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.admission.count();
@@ -147,8 +154,9 @@ impl Upstream {
     ///
     /// What was never sent is sent again on another connection, to another server where this one
     /// takes none. A request that a pooled connection took and did not answer is repeated once, on
-    /// a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body. `on_interim` gets
-    /// every interim response that comes before, but for 101, which is an error.
+    /// a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body. What else is sent
+    /// again is the matter of `retry`. `on_interim` gets every interim response that comes before,
+    /// but for 101, which is an error.
     ///
     /// # Errors
     /// [`Failure`] when there is no response that may be passed on.
@@ -160,7 +168,8 @@ impl Upstream {
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let mut outgoing = Outgoing::new(sender, head, body, on_interim);
+        let kept = self.endpoints.retry().map(|retry| retry.body_bytes());
+        let mut outgoing = Outgoing::new(sender, head, body, on_interim).keeping(kept);
         async move { self.exchange(&mut outgoing).await }
     }
 
@@ -182,6 +191,9 @@ impl Upstream {
     /// Judges what requests met, and asks servers how they are whose turn it is. To be called every
     /// [`TICK`], outside the serving threads.
     pub fn tick(&self) {
+        if let Some(retry) = self.endpoints.retry() {
+            retry.tick();
+        }
         let Some(care) = self.endpoints.care() else { return };
         care.tick();
         for check in check::due(care) {
@@ -211,16 +223,21 @@ impl Upstream {
         if let Some(charge) = &mut charge {
             charge.is_asked_until(outgoing.sender().deadline);
         }
+        if let Some(retry) = self.endpoints.retry() {
+            retry.note_request();
+        }
         attempt::send(&self.endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
-    fn charge(&self) -> Result<Option<Box<Charge>>, Failure> {
+    fn charge(&self) -> Result<Option<Box<Charge<'_>>>, Failure> {
         let Some(care) = self.endpoints.care() else { return Ok(None) };
         Ok(match care.admit()? {
             None | Some(Entry::Refused(_)) => None,
-            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),
-            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round))),
+            Some(Entry::Closed(round) | Entry::Closes(round)) => {
+                Some(Charge::new(care, round, false))
+            }
+            Some(Entry::Probe(round)) => Some(Charge::new(care, round, true)),
         })
     }
 }

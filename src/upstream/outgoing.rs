@@ -1,14 +1,18 @@
 //! A request as it is sent, once or several times.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::base::body::Upload;
+use crate::base::body::{Replay, Upload};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::{TRACEPARENT, Trace};
+
+/// After so long an upload that tries a server is given up, though it may move.
+const UPLOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who sends a request, and how patiently.
 #[derive(Debug, Clone)]
@@ -22,6 +26,68 @@ pub struct Sender {
     /// When the gateway gives the request up, where it does: a server that has not answered until
     /// then has failed.
     pub deadline: Option<Instant>,
+    /// Whether the client itself has said how long its call may take: where that is too short, no
+    /// server is to blame.
+    pub is_clients_time: bool,
+    /// Where it is told how often a request was sent, if anybody wants to know.
+    pub attempts: Option<Arc<Attempts>>,
+}
+
+/// How often a request was sent, and where.
+#[derive(Debug, Default)]
+pub struct Attempts(Mutex<Told>);
+
+/// See [`Attempts`].
+#[derive(Debug, Clone, Default)]
+struct Told {
+    count: u32,
+    server: Option<String>,
+    reason: Option<&'static str>,
+}
+
+impl Attempts {
+    /// How often.
+    pub fn count(&self) -> u32 {
+        self.told().count
+    }
+
+    /// Why it was sent once more, the last time, in one word.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.told().reason
+    }
+
+    /// The server to which it was sent last, as the configuration writes it.
+    pub fn server(&self) -> Option<String> {
+        self.told().server.clone()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sender {
+    /// One that waits as long as the upstream's settings say.
+    pub fn new(client: ClientAddr, trace: Trace) -> Self {
+        let (idle_timeout, deadline, attempts) = (None, None, None);
+        Self { client, trace, idle_timeout, deadline, is_clients_time: false, attempts }
+    }
+
+    /// An attempt begins at the server with this url.
+    pub(super) fn note_attempt(&self, url: impl FnOnce() -> String) {
+        if let Some(attempts) = &self.attempts {
+            let mut told = attempts.told();
+            told.count += 1;
+            told.server = Some(url());
+        }
+    }
+
+    /// There will be one more, for this reason.
+    pub(super) fn note_retry(&self, reason: &'static str) {
+        if let Some(attempts) = &self.attempts {
+            attempts.told().reason = Some(reason);
+        }
+    }
 }
 
 /// What to do with an interim response (RFC 9110 §15.2).
@@ -35,6 +101,9 @@ pub(super) struct Outgoing<'s, H, I> {
     request: Option<Request<Upload>>,
     /// Makes its head anew. None where it may not be repeated.
     head: Option<H>,
+    has_body: bool,
+    /// Has its body again, where there is one that is kept.
+    replay: Option<Replay>,
     /// Whether it asks the server to change to another protocol.
     upgrades: bool,
     on_interim: Option<I>,
@@ -42,16 +111,26 @@ pub(super) struct Outgoing<'s, H, I> {
 }
 
 impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
-    /// The request in the gateway's own version and framing. It is repeatable if it has no body and
-    /// its method is idempotent (RFC 9110 §9.2.2).
+    /// The request in the gateway's own version and framing. It is repeatable if its method is
+    /// idempotent (RFC 9110 §9.2.2) and it has no body.
     pub(super) fn new(sender: &'s Sender, head: H, body: Upload, on_interim: Option<I>) -> Self {
         let mut request = head();
-        let is_repeatable = body.is_none() && is_idempotent(request.method());
+        let head = is_idempotent(request.method()).then_some(head);
         *request.version_mut() = Version::HTTP_11;
-        let head = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), head, upgrades: false, on_interim, sender }
+        let has_body = !request.body().is_none();
+        let (request, replay, upgrades) = (Some(request), None, false);
+        Self { request, head, has_body, replay, upgrades, on_interim, sender }
+    }
+
+    /// The same, with up to so many bytes of its body kept while it is sent: as long as all of it
+    /// is, it is repeatable.
+    pub(super) fn keeping(mut self, bytes: Option<usize>) -> Self {
+        let body = self.request.as_mut().map(Request::body_mut);
+        let Some(body) = body.filter(|body| !body.is_none()) else { return self };
+        self.replay = self.head.as_ref().and(bytes).and_then(|bytes| body.keep(bytes));
+        self
     }
 
     /// The same, with `Upgrade` among its fields.
@@ -82,6 +161,12 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         self.sender
     }
 
+    /// How long what tries a server may take, where that is no matter of `response_timeout` alone:
+    /// an upload ends by itself, that long after it has moved last.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.has_body.then(|| self.sender.idle_timeout.unwrap_or(UPLOAD_MAX))
+    }
+
     /// Whether all of it is still here.
     pub(super) fn is_whole(&self) -> bool {
         self.request.is_some()
@@ -89,15 +174,21 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
 
     /// Whether it may be sent again though a server may have read it.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.head.is_some()
+        let is_body_here = self.replay.as_ref().map_or(!self.has_body, Replay::is_here);
+        self.head.is_some() && is_body_here
     }
 
     /// Makes the request anew that a connection took and a server may have read, if it is
     /// repeatable.
     pub(super) fn repeat(&mut self) {
+        if !self.is_repeatable() {
+            return;
+        }
         if let Some(head) = &self.head {
-            let mut request = head().map(|()| Upload::none());
+            let body = self.replay.as_ref().and_then(Replay::take);
+            let mut request = head().map(|()| body.unwrap_or_else(Upload::none));
             *request.version_mut() = Version::HTTP_11;
+            frame(&mut request);
             self.request = Some(request);
         }
     }
@@ -129,7 +220,7 @@ mod tests {
     #[test]
     fn it_is_made_anew_as_often_as_it_is_repeated() {
         let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-        let sender = Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None };
+        let sender = Sender::new(client, Trace::begin());
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let head = || Request::get("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);

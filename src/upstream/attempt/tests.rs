@@ -16,6 +16,7 @@ use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
 use crate::config;
 use crate::upstream::capacity::Capacity;
+use crate::upstream::connection_error::ConnectionError;
 use crate::upstream::outgoing::Sender;
 
 type End = Result<Response<()>, NoAnswer>;
@@ -53,61 +54,38 @@ fn a_server_is_not_to_blame_for_the_time_that_others_took() {
 }
 
 #[test]
-fn every_end_means_something() {
+fn what_follows_an_end() {
     use NoAnswer::{OutOfTime, Unconnected};
     use Unanswered::{Lost, Malformed, Reset, Starved, TimedOut, TurnedAway, Unsent, Withdrawn};
     let lost = || ConnectionError::PingLost;
-    for (end, report, next, if_repeatable) in [
-        (answer(200), Report::Answered, Next::Done, Next::Done),
-        (answer(503), Report::Answered, Next::Done, Next::Done),
-        (
-            refused(ErrorKind::ConnectionRefused),
-            Report::Refused,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        // This process has no more ports: no server is to blame.
-        (
-            refused(ErrorKind::AddrNotAvailable),
-            Report::Nothing,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        (
-            no(Unconnected(Failure::ConnectTimeout)),
-            Report::Refused,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
-        (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
-        (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
-        (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
+    for (end, next) in [
+        (answer(200), Next::Done),
+        (answer(503), Next::Done),
+        (refused(ErrorKind::ConnectionRefused), Next::OtherServer),
+        (refused(ErrorKind::AddrNotAvailable), Next::OtherServer),
+        (no(Unconnected(Failure::ConnectTimeout)), Next::OtherServer),
+        (no(Unconnected(Failure::Busy)), Next::OtherServer),
+        (no(OutOfTime), Next::OtherServer),
+        (on_new(Unsent), Next::OtherServer),
+        (on_used(Unsent), Next::SameServer),
+        (on_new(Lost(None)), Next::Done),
         // A server of HTTP/2 that says GOAWAY before it has read anything.
-        (
-            no(Unconnected(Failure::TurnedAway(lost()))),
-            Report::Lost,
-            Next::Anywhere,
-            Next::Anywhere,
-        ),
+        (no(Unconnected(Failure::TurnedAway(lost()))), Next::Anywhere),
         // Over HTTP/2: nobody has looked at it, or somebody may have acted.
-        (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-        (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-        (on_new(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
-        (on_used(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
-        // The client's fault.
-        (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
-        (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
-        (on_new(TimedOut), Report::Silent, Next::Done, Next::Done),
-        (on_new(Starved), Report::Nothing, Next::Done, Next::Done),
-        (on_used(TimedOut), Report::Silent, Next::Done, Next::Done),
-        (on_new(Malformed("")), Report::Unusable, Next::Done, Next::Done),
-        (on_used(Malformed("")), Report::Unusable, Next::Done, Next::Done),
+        (on_new(TurnedAway(lost())), Next::Anywhere),
+        (on_used(TurnedAway(lost())), Next::Anywhere),
+        (on_new(Reset(lost())), Next::Done),
+        (on_used(Reset(lost())), Next::Done),
+        (on_new(Withdrawn), Next::Done),
+        (on_new(TimedOut), Next::Done),
+        (on_new(Starved), Next::Done),
+        (on_used(TimedOut), Next::Done),
+        (on_new(Malformed("")), Next::Done),
+        (on_used(Malformed("")), Next::Done),
     ] {
-        let policy = RetryPolicy::default();
-        assert_eq!(classify(&end, &policy, false), Class { report, next }, "{end:?}");
-        let class = Class { report, next: if_repeatable };
-        assert_eq!(classify(&end, &policy, true), class, "{end:?}, repeatable");
+        for may_repeat in [false, true] {
+            assert_eq!(classify(&end, may_repeat).next, next, "{end:?} {may_repeat}");
+        }
     }
 }
 
@@ -115,39 +93,25 @@ fn every_end_means_something() {
 #[test]
 fn what_an_old_connection_loses_says_something_where_it_is_not_repeated() {
     use Unanswered::Lost;
-    let policy = RetryPolicy::default();
     for error in [None, Some(ConnectionError::PingLost)] {
         let end = on_used(Lost(error));
-        let class = Class { report: Report::Nothing, next: Next::Repeat };
-        assert_eq!(classify(&end, &policy, true), class);
-        let class = Class { report: Report::Silent, next: Next::Done };
-        assert_eq!(classify(&end, &policy, false), class);
+        let class = |report, next| Class { report, next, is_upstreams: true };
+        assert_eq!(classify(&end, true), class(Report::Nothing, Next::Repeat));
+        assert_eq!(classify(&end, false), class(Report::Silent, Next::Done));
     }
 }
 
-#[test]
-fn only_what_is_repeatable_is_sent_again_after_an_answer() {
-    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], 1);
-    for (status, may_repeat, next) in [
-        (503, true, Next::OtherServer),
-        (503, false, Next::Done),
-        (502, true, Next::Done),
-        (200, true, Next::Done),
-    ] {
-        let class = Class { report: Report::Answered, next };
-        assert_eq!(classify(&answer(status), &policy, may_repeat), class, "{status}");
-    }
-}
-
-/// Servers that are asked in turn, the first one first, and once more after a 503.
-fn endpoints(servers: &[SocketAddr], repeats_max: usize) -> Endpoints {
+/// Servers that are asked in turn, the first one first, up to so many times for one request.
+fn endpoints(servers: &[SocketAddr], attempts: u32) -> Endpoints {
     let urls: Vec<String> = servers.iter().map(|server| format!("\"http://{server}\"")).collect();
     let servers = urls.join(", ");
-    let text = format!("[upstreams.a]\nservers = [{servers}]\nbalance = \"round-robin\"\n");
+    let retry = format!("retry = {{ attempts = {attempts}, backoff = \"1ms\" }}");
+    let text = format!(
+        "[upstreams.a]\nservers = [{servers}]\nbalance = \"round-robin\"\n{}\n",
+        if attempts > 1 { &retry } else { "" }
+    );
     let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
-    let settings = &loaded.config.upstreams["a"];
-    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], repeats_max);
-    Endpoints::new("a", settings, None).retrying(policy)
+    Endpoints::new("a", &loaded.config.upstreams["a"], None)
 }
 
 /// A server that answers each request on one connection with this status, and counts them.
@@ -173,12 +137,7 @@ async fn server(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
 
 /// What a GET brings.
 async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> {
-    let sender = Sender {
-        client: ClientAddr::new("192.0.2.1".parse().unwrap()),
-        trace: Trace::begin(),
-        idle_timeout: None,
-        deadline: None,
-    };
+    let sender = Sender::new(ClientAddr::new("192.0.2.1".parse().unwrap()), Trace::begin());
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
     let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
     let nobody = None::<fn(StatusCode, &HeaderMap)>;
@@ -192,7 +151,7 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
     // Bound and not listening: it refuses, and nobody else gets its port.
     let refuses = TcpSocket::new_v4().unwrap();
     refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let endpoints = endpoints(&[busy, refuses.local_addr().unwrap()], 1);
+    let endpoints = endpoints(&[busy, refuses.local_addr().unwrap()], 2);
     let response = get(&endpoints).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
@@ -205,16 +164,29 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_again_as_often_as_the_policy_says() {
-    for (repeats_max, asked) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
+async fn a_request_is_sent_again_as_often_as_the_settings_say() {
+    for (attempts, most, least) in [(1, 1, 0), (2, 1, 0), (3, 1, 1), (5, 2, 1)] {
         let mut servers = Vec::new();
         for _ in 0..3 {
             servers.push(server("503 Service Unavailable").await);
         }
         let (addresses, counts): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
-        let response = get(&endpoints(&addresses, repeats_max)).await.unwrap();
+        let response = get(&endpoints(&addresses, attempts)).await.unwrap();
         assert_eq!(response.status(), 503);
-        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(counts.sum::<usize>(), asked, "{repeats_max}: each is asked once at most");
+        let counts: Vec<usize> = counts.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts.iter().sum::<usize>(), attempts as usize, "{counts:?}");
+        // Those that were not asked come first.
+        let [first, second] = [counts.iter().max(), counts.iter().min()];
+        assert!(*first.unwrap() <= most.max(attempts as usize - 2), "{counts:?}");
+        assert!(*second.unwrap() >= least, "{counts:?}");
     }
+}
+
+#[tokio::test]
+async fn no_answer_is_a_reason_where_the_settings_say_nothing() {
+    let (busy, asked) = server("503 Service Unavailable").await;
+    let (other, unasked) = server("200 OK").await;
+    let response = get(&endpoints(&[busy, other], 1)).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!((asked.load(Ordering::Relaxed), unasked.load(Ordering::Relaxed)), (1, 0));
 }

@@ -125,12 +125,6 @@ fn a_try_that_fails_opens_it_again() {
     server.now(200);
     eventually("its time is over", || passes(&gateway));
     assert_eq!((get(&gateway), state(&gateway).as_str()), (200, "closed"));
-    // Failures of before do not open it.
-    for _ in 0..4 {
-        server.now(500);
-        assert_eq!(get(&gateway), 500);
-    }
-    assert_eq!(state(&gateway), "closed");
 }
 
 #[test]
