@@ -65,6 +65,12 @@ impl Progress {
         self.moved.swap(false, Ordering::Relaxed)
     }
 
+    /// A part of the body is here: it moves, and nobody waits for the client.
+    fn note_frame(&self) {
+        self.is_awaited.store(false, Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
     /// Whether whoever takes the body waits for more of it from the client.
     pub fn is_awaited(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed)
@@ -298,9 +304,7 @@ impl Stream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         if let Some(data) = self.ahead.pop_front() {
-            // It moves, and nobody waits for the client.
-            self.progress.is_awaited.store(false, Ordering::Relaxed);
-            self.progress.moved.store(true, Ordering::Relaxed);
+            self.progress.note_frame();
             return Poll::Ready(Some(Ok(data)));
         }
         if let Some(wait) = &mut self.wait {
@@ -312,8 +316,7 @@ impl Stream {
                 self.progress.is_awaited.store(true, Ordering::Relaxed);
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));
             };
-            self.progress.is_awaited.store(false, Ordering::Relaxed);
-            self.progress.moved.store(true, Ordering::Relaxed);
+            self.progress.note_frame();
             let data = match frame {
                 None if self.decoder.as_ref().is_some_and(Decoder::is_amid) => {
                     return Poll::Ready(Some(Err(self.fail(UploadFault::Broken))));

@@ -36,6 +36,9 @@ pub struct RetriesNow {
     pub outcomes: Vec<(&'static str, u64)>,
     /// How many may begin now.
     pub budget_left: u64,
+    /// Of two servers that were asked, how often the first was faster, and how often the second;
+    /// nothing where one is asked at a time.
+    pub hedges: Option<[u64; 2]>,
 }
 
 /// What is known of one server.
@@ -114,7 +117,15 @@ fn encode_retries(all: &[(String, CareNow)], encoder: &mut DescriptorEncoder<'_>
         ([("upstream", name)], ConstGauge::new(left))
     });
     let help = "How many requests may be sent once more now.";
-    family(encoder, &Described::new("upstream_retry_budget_left", help), left)
+    family(encoder, &Described::new("upstream_retry_budget_left", help), left)?;
+    let hedges = known().flat_map(|(name, it)| {
+        let counts =
+            it.hedges.into_iter().flat_map(|counts| ["false", "true"].into_iter().zip(counts));
+        counts
+            .map(move |(won, count)| ([("upstream", name), ("won", won)], ConstCounter::new(count)))
+    });
+    let help = "Requests for which two servers were asked, by whether the second was faster.";
+    family(encoder, &Described::new("upstream_hedges", help), hedges)
 }
 
 fn encode_servers(all: &[(String, CareNow)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

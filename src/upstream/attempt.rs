@@ -6,15 +6,15 @@
 //! sent elsewhere, and what an old connection may have lost once more.
 
 use http::{Request, Response};
-use tokio::time::Instant;
 
+use super::asking;
 use super::capacity::Permit;
-use super::conn::{self, Body, Carrier, Unanswered};
+use super::conn::Unanswered;
 use super::download::Download;
-use super::endpoint::Endpoint;
-use super::endpoints::{Choice, Endpoints, Wanted};
+use super::endpoints::{Choice, Endpoints};
 use super::ends::{self, Meaning, NoAnswer, Report};
 use super::failure::Failure;
+use super::hedge;
 use super::outgoing::{OnInterim, Outgoing};
 use super::tries::{Answered, Tries, end_at};
 use super::visit::Charge;
@@ -90,7 +90,19 @@ pub(super) async fn send(
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         outgoing.sender().note_attempt(|| visit.transport().url());
-        let end = attempt(endpoints, &visit, outgoing, &mut tries).await;
+        let hedging = endpoints.retry().filter(|retry| {
+            retry.latency().is_some() && tries.is_first() && outgoing.may_be_doubled()
+        });
+        let end = match hedging {
+            None => asking::ask(endpoints, &visit, outgoing.sending(), &mut tries).await,
+            // Boxed, so that the future of every request has no room for two.
+            Some(retry) => {
+                let (whom, outgoing) = ((choice, visit), (&mut *outgoing, &mut tries));
+                let hedged = Box::pin(hedge::ask((endpoints, retry), whom, outgoing)).await;
+                (choice, visit) = hedged.whom;
+                hedged.end
+            }
+        };
         let class = classify(&end, tries.may_repeat(outgoing));
         endpoints.note(&mut visit, class.report);
         is_upstreams = class.is_upstreams;
@@ -149,58 +161,6 @@ pub(super) async fn send(
     let read_timeout = endpoints.settings().read_timeout;
     let read_timeout = outgoing.sender().idle_timeout.unwrap_or(read_timeout);
     Ok(response.map(|body| Download::new(body, permit, visit, read_timeout)))
-}
-
-/// One attempt at one server.
-async fn attempt(
-    endpoints: &Endpoints,
-    endpoint: &Endpoint,
-    outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
-    tries: &mut Tries,
-) -> Result<Response<Body>, NoAnswer> {
-    let upgrades = outgoing.upgrades();
-    let wanted = if upgrades {
-        Wanted::Tunnel
-    } else if tries.may_reuse() {
-        Wanted::Any
-    } else {
-        Wanted::New
-    };
-    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
-    let carrier = match unused {
-        Some(carrier) => carrier,
-        // Rare, and large: boxed, it takes no room in the future of every request.
-        None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
-    };
-    let reused = carrier.is_reused();
-    let timeout = endpoints.settings().response_timeout;
-    let timeout = outgoing.sender().idle_timeout.unwrap_or(timeout);
-    // All attempts are one piece of the trace: there is no span of each.
-    outgoing.stamp(outgoing.sender().trace);
-    let (request, on_interim) = outgoing.parts();
-    let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
-    exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
-}
-
-async fn dial(
-    endpoints: &Endpoints,
-    endpoint: &Endpoint,
-    tries: &mut Tries,
-    wanted: Wanted,
-) -> Result<Carrier, NoAnswer> {
-    let patience = endpoints.settings().connect_timeout;
-    let has_all_its_time = tries.deadline.is_none();
-    let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
-    let dialled = endpoints.dial(endpoint, deadline, wanted).await;
-    dialled.map_err(|failure| unconnected(failure, has_all_its_time))
-}
-
-/// A server that had less than all of `connect_timeout` is not to blame for that.
-fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
-    match failure {
-        failure if failure.has_waited_to_connect() && !has_all_its_time => NoAnswer::OutOfTime,
-        failure => NoAnswer::Unconnected(failure),
-    }
 }
 
 #[cfg(test)]

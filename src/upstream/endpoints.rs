@@ -260,7 +260,8 @@ impl Endpoints {
         if self.all.len() == 1 && !tried.is_empty() {
             return None;
         }
-        self.among(tried, self.turn())
+        // It takes no turn: where one of two servers fails, it would have all of them.
+        self.among(tried, self.turn.load(Ordering::Relaxed))
     }
 
     /// A server that a request may go to, by one that only looks.

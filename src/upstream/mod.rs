@@ -11,6 +11,7 @@
 //! no hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
 mod admission_control;
+mod asking;
 mod attempt;
 mod balance;
 mod breaker;
@@ -25,6 +26,8 @@ mod endpoint;
 mod endpoints;
 mod ends;
 mod failure;
+mod hedge;
+mod latency;
 mod operate;
 mod outgoing;
 mod retry;

@@ -41,6 +41,7 @@ pub(super) fn now(endpoints: &Endpoints) -> CareNow {
         retries: endpoints.retry().map(|retry| RetriesNow {
             outcomes: retry::Outcome::WORDS.into_iter().zip(retry.outcomes()).collect(),
             budget_left: retry.left(),
+            hedges: retry.hedges(),
         }),
         ejections: Reason::WORDS.into_iter().zip(ejections.into_iter().flatten()).collect(),
         servers: all

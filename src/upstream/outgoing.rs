@@ -82,6 +82,13 @@ impl Sender {
         }
     }
 
+    /// Of several servers, the one with this url has answered.
+    pub(super) fn note_server(&self, url: impl FnOnce() -> String) {
+        if let Some(attempts) = &self.attempts {
+            attempts.told().server = Some(url());
+        }
+    }
+
     /// There will be one more, for this reason.
     pub(super) fn note_retry(&self, reason: &'static str) {
         if let Some(attempts) = &self.attempts {
@@ -108,6 +115,33 @@ pub(super) struct Outgoing<'s, H, I> {
     upgrades: bool,
     on_interim: Option<I>,
     sender: &'s Sender,
+}
+
+/// What an attempt takes of a request.
+pub(super) struct Sending<'o, I> {
+    /// For a connection to take, which puts back what nobody has read.
+    pub(super) request: &'o mut Option<Request<Upload>>,
+    /// What hears of interim responses.
+    pub(super) on_interim: Option<&'o I>,
+    /// Whether it asks the server to change to another protocol.
+    pub(super) upgrades: bool,
+    pub(super) sender: &'o Sender,
+}
+
+impl<I> Sending<'_, I> {
+    /// Says to the server which piece of its trace this attempt is.
+    pub(super) fn stamp(&mut self, trace: Trace) {
+        if let Some(request) = self.request {
+            request.headers_mut().insert(TRACEPARENT, trace.to_header());
+        }
+    }
+}
+
+/// A request without a body, in the gateway's own version.
+fn bodiless(head: Request<()>) -> Request<Upload> {
+    let mut request = head.map(|()| Upload::none());
+    *request.version_mut() = Version::HTTP_11;
+    request
 }
 
 impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
@@ -138,22 +172,36 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         Self { upgrades: true, ..self }
     }
 
-    /// Whether it asks the server to change to another protocol.
-    pub(super) fn upgrades(&self) -> bool {
-        self.upgrades
-    }
-
-    /// The request, for a connection to take, and what hears of interim responses. A connection
-    /// puts back what nobody has read.
-    pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
-        (&mut self.request, self.on_interim.as_ref())
-    }
-
-    /// Says to the server which piece of its trace this attempt is.
-    pub(super) fn stamp(&mut self, trace: Trace) {
-        if let Some(request) = &mut self.request {
-            request.headers_mut().insert(TRACEPARENT, trace.to_header());
+    /// What an attempt takes of it.
+    pub(super) fn sending(&mut self) -> Sending<'_, I> {
+        Sending {
+            request: &mut self.request,
+            on_interim: self.on_interim.as_ref(),
+            upgrades: self.upgrades,
+            sender: self.sender,
         }
+    }
+
+    /// Whether two servers may be asked at a time.
+    pub(super) fn may_be_doubled(&self) -> bool {
+        self.head.is_some() && !self.has_body && !self.upgrades
+    }
+
+    /// What two attempts at a time take of it: the second one's request is made when it is wanted.
+    /// Nothing where it may not be doubled.
+    pub(super) fn doubled(&mut self) -> Option<(Sending<'_, I>, impl FnOnce() -> Request<Upload>)> {
+        if !self.may_be_doubled() {
+            return None;
+        }
+        // Lent as a whole, as a head need not be one that threads can share.
+        let head = self.head.as_mut()?;
+        let sending = Sending {
+            request: &mut self.request,
+            on_interim: self.on_interim.as_ref(),
+            upgrades: self.upgrades,
+            sender: self.sender,
+        };
+        Some((sending, move || bodiless(head())))
     }
 
     /// Who sends it.
@@ -225,9 +273,9 @@ mod tests {
         let head = || Request::get("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
         for _ in 0..3 {
-            outgoing.stamp(sender.trace);
-            outgoing.stamp(sender.trace);
-            let sent = outgoing.parts().0.take().unwrap();
+            outgoing.sending().stamp(sender.trace);
+            outgoing.sending().stamp(sender.trace);
+            let sent = outgoing.sending().request.take().unwrap();
             let lines: Vec<_> = sent.headers().get_all(TRACEPARENT).iter().collect();
             assert_eq!(lines, [&sender.trace.to_header()]);
             assert!(outgoing.is_repeatable() && !outgoing.is_whole());
@@ -235,7 +283,7 @@ mod tests {
         }
         let head = || Request::post("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
-        outgoing.parts().0.take();
+        outgoing.sending().request.take();
         outgoing.repeat();
         assert!(!outgoing.is_repeatable() && !outgoing.is_whole());
     }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::ends::{Cause, NoAnswer};
+use super::latency::Latency;
 use super::window::{Counts, Window};
 use crate::base::shard::Counters;
 use crate::config;
@@ -30,6 +31,9 @@ const ONE: i64 = 100;
 const BACKOFF_TIMES_MAX: u32 = 10;
 /// The longest wait that a server may ask for; whoever asks for more is not asked again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// A second server is asked after this time at the earliest.
+const HEDGE_MIN: Duration = Duration::from_millis(5);
 
 /// What became of a repeat, or of the wish for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ impl Outcome {
 pub(super) struct Retry {
     settings: config::Retry,
     budget: Arc<Budget>,
+    /// None where one server is asked at a time.
+    latency: Option<Arc<Latency>>,
 }
 
 /// What all requests of an upstream have together.
@@ -67,6 +73,8 @@ struct Budget {
     left: AtomicI64,
     in_flight: AtomicUsize,
     outcomes: [AtomicU64; Outcome::WORDS.len()],
+    /// Of two servers, the first was faster, or the second.
+    hedges: [AtomicU64; 2],
 }
 
 /// What the ticker has seen.
@@ -101,7 +109,32 @@ impl Retry {
     pub(super) fn of(settings: &config::Upstream, former: Option<&Self>) -> Option<Box<Self>> {
         let settings = settings.retry.clone()?;
         let budget = former.map_or_else(Budget::new, |former| Arc::clone(&former.budget));
-        Some(Box::new(Self { settings, budget }))
+        let known = former.and_then(|former| former.latency.clone());
+        let known = || known.unwrap_or_else(|| Arc::new(Latency::new()));
+        let latency = settings.hedge.map(|_| known());
+        Some(Box::new(Self { settings, budget, latency }))
+    }
+
+    /// How long answers take, where a second server is asked after some time.
+    pub(super) fn latency(&self) -> Option<&Latency> {
+        self.latency.as_deref()
+    }
+
+    /// After what time that is; nothing where nobody knows.
+    pub(super) fn hedges_after(&self) -> Option<Duration> {
+        Some(self.latency()?.found()?.max(HEDGE_MIN))
+    }
+
+    /// Two servers were asked; `is_won`: the second one was faster.
+    pub(super) fn note_hedge(&self, is_won: bool) {
+        self.budget.hedges[usize::from(is_won)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the first of two servers was faster, and how often the second; nothing where one
+    /// is asked at a time.
+    pub(super) fn hedges(&self) -> Option<[u64; 2]> {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.latency.as_ref().map(|_| self.budget.hedges.each_ref().map(count))
     }
 
     /// Longest body that is kept for sending it again, in bytes.
@@ -161,6 +194,9 @@ impl Retry {
     /// Fills the budget. To be called regularly, by one at a time.
     pub(super) fn tick(&self) {
         self.budget.fill(self.settings.budget);
+        if let (Some(latency), Some(percentile)) = (&self.latency, self.settings.hedge) {
+            latency.tick(percentile);
+        }
     }
 
     /// What became of repeats, by the words for it.
@@ -185,6 +221,7 @@ impl Budget {
             left: AtomicI64::new(PER_SECOND.cast_signed() * ONE),
             in_flight: AtomicUsize::new(0),
             outcomes: Default::default(),
+            hedges: Default::default(),
         })
     }
 
@@ -266,7 +303,7 @@ mod tests {
         };
         assert_eq!(wait("5"), Some(Duration::from_secs(5)));
         assert_eq!(wait("6"), None);
-        assert_eq!(wait("Fri, 31 Dec 2999 23:59:59 GMT"), None);
+        assert_eq!(wait("Thu, 31 Dec 2099 23:59:59 GMT"), None);
         for none in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1"] {
             assert!(wait(none).unwrap() <= Duration::from_millis(1), "{none}");
         }

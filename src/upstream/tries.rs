@@ -74,6 +74,11 @@ impl Tries {
         !was_lost && self.stale < STALE_MAX
     }
 
+    /// Whether nothing was tried yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.read.is_none() && self.tried.is_empty() && self.stale == 0
+    }
+
     /// A pooled connection turned out to be closed.
     pub(super) fn note_stale(&mut self) {
         self.stale += 1;
@@ -158,7 +163,7 @@ impl Tries {
             return None;
         }
         // Nobody has read it, and somebody else may: there is nothing to wait for.
-        let choice = endpoints.next(&self.tried).filter(|_| outgoing.is_whole());
+        let choice = if outgoing.is_whole() { endpoints.next(&self.tried) } else { None };
         let until = match choice {
             Some(_) => None,
             None => {

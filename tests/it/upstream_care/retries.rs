@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::{HANGS, HANGS_UP, LIES, Server, answer, before, config, get};
-use crate::support::{Client, Exposition, Gateway, GoingAway, Session, Upstream, eventually, response};
+use crate::support::{
+    Client, Exposition, Gateway, GoingAway, Session, Upstream, eventually, response,
+};
 
 /// Everything is a reason, and nobody waits.
 const ALL: &str = "retry = { on = [\"connect\", \"refused\", \"reset\", \"timeout\", \"500\", \
@@ -220,4 +222,35 @@ fn where_all_servers_fail_few_requests_are_sent_again() {
     let attempts = one.seen() + other.seen();
     assert!((REQUESTS + 10..=most).contains(&attempts), "{attempts} of {most}");
     assert!(retried(&gateway, "over_budget").unwrap() > 100.0);
+}
+
+/// The slow one is asked, and after a while the other one, too.
+#[test]
+fn a_second_server_is_asked_where_the_first_one_is_slow() {
+    let (slow, fast) = (Server::new(200), Server::new(200));
+    let more = "response_timeout = \"2s\"\nhedge = \"p50\"\nretry = { budget = \"100%\" }";
+    let gateway = before(&[&slow, &fast], more);
+    let mut session = Session::open(gateway.public);
+    for _ in 0..40 {
+        assert_eq!(session.get("/").send().status, 200);
+    }
+    slow.now(HANGS);
+    let won = || metric(&gateway, "hedges_total", &[("won", "true")]).unwrap();
+    eventually("a second server is asked", || {
+        session.get("/").send();
+        won() > 0.0
+    });
+    let before = (won(), gateway.access_lines().len());
+    for _ in 0..6 {
+        assert_eq!(session.get("/").send().status, 200);
+    }
+    assert!(won() >= before.0 + 3.0, "each second one");
+    eventually("all are logged", || gateway.access_lines().len() >= before.1 + 6);
+    let lines = gateway.access_lines();
+    let doubled = lines.iter().rev().find(|line| line["retry"] == "hedge").unwrap();
+    assert_eq!((&doubled["attempts"], &doubled["server"]), (&2.into(), &fast.url().into()));
+    // What might be done twice is not.
+    let mut statuses = [0; 2].map(|_| Client::request(gateway.public, "POST", "/").send().status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 504]);
 }
