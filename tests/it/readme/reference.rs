@@ -350,6 +350,8 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
         &format!(
             r#"{AUTH}{}eject = {{}}
 breaker = {{}}
+retry = {{}}
+hedge = "p95"
 [store]
 url = "{}"
 [server.tls]
