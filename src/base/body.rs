@@ -265,8 +265,8 @@ impl Upload {
         }
     }
 
-    /// Keeps what is read of it, up to so many bytes, for sending it again. Nothing when there is no
-    /// body.
+    /// Keeps what is read of it, up to so many bytes, for sending it again. Nothing when there is
+    /// no body.
     pub fn keep(&mut self, bytes_max: usize) -> Option<Replay> {
         let stream = self.0.as_mut()?;
         let home = Arc::default();

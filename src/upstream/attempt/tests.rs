@@ -167,7 +167,7 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
 
 #[tokio::test]
 async fn a_request_is_sent_again_as_often_as_the_settings_say() {
-    for (attempts, most, least) in [(1, 1, 0), (2, 1, 0), (3, 1, 1), (5, 2, 1)] {
+    for (attempts, most, least) in [(1, 1, 0), (2, 1, 0), (3, 1, 1)] {
         let mut servers = Vec::new();
         for _ in 0..3 {
             servers.push(server("503 Service Unavailable").await);
@@ -179,7 +179,7 @@ async fn a_request_is_sent_again_as_often_as_the_settings_say() {
         assert_eq!(counts.iter().sum::<usize>(), attempts as usize, "{counts:?}");
         // Those that were not asked come first.
         let [first, second] = [counts.iter().max(), counts.iter().min()];
-        assert!(*first.unwrap() <= most.max((attempts as usize).saturating_sub(2)), "{counts:?}");
+        assert!(*first.unwrap() <= most, "{counts:?}");
         assert!(*second.unwrap() >= least, "{counts:?}");
     }
 }
