@@ -9,15 +9,16 @@ use http::{Request, Response};
 
 use super::asking;
 use super::capacity::Permit;
-use super::conn::Unanswered;
+use super::conn::{Body, Unanswered};
 use super::download::Download;
 use super::endpoints::{Choice, Endpoints};
 use super::ends::{self, Meaning, NoAnswer, Report};
 use super::failure::Failure;
 use super::hedge;
-use super::outgoing::{OnInterim, Outgoing};
-use super::tries::{Answered, Tries, end_at};
-use super::visit::Charge;
+use super::outgoing::{OnInterim, Outgoing, Sender};
+use super::retry::Retry;
+use super::tries::{Again, Answered, Tries, end_at};
+use super::visit::{Charge, Visit};
 
 /// What the end of an attempt means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +91,7 @@ pub(super) async fn send(
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         outgoing.sender().note_attempt(|| visit.transport().url());
-        let hedging = endpoints.retry().filter(|retry| {
-            retry.latency().is_some() && tries.is_first() && outgoing.may_be_doubled()
-        });
+        let hedging = hedging(endpoints, &tries, outgoing);
         let end = match hedging {
             None => asking::ask(endpoints, &visit, outgoing.sending(), &mut tries).await,
             // Boxed, so that the future of every request has no room for two.
@@ -106,43 +105,25 @@ pub(super) async fn send(
         let class = classify(&end, tries.may_repeat(outgoing));
         endpoints.note(&mut visit, class.report);
         is_upstreams = class.is_upstreams;
-        if let Ok(response) = &end {
-            let trailers = response.body().first_trailers();
-            visit.answered(response.status(), response.headers(), trailers);
-        }
+        note_head(&mut visit, &end);
         let at = choice.at;
-        let next = match class.next {
-            Next::SameServer => {
-                tries.note_stale();
-                continue;
-            }
-            Next::Repeat => Some(tries.once_more(at)),
-            next => match endpoints.retry() {
-                None if next == Next::OtherServer => tries.next_server(endpoints, at, &end),
-                None if next == Next::Anywhere && outgoing.is_whole() => {
-                    tries.elsewhere(endpoints, at)
+        if class.next == Next::SameServer {
+            tries.note_stale();
+            continue;
+        }
+        let next = match following(endpoints, &mut tries, outgoing, (at, class.next), &end) {
+            None => None,
+            Some(again) => {
+                if let Some(until) = again.until {
+                    // Boxed, so that the future of every request has no room for it.
+                    Box::pin(tokio::time::sleep_until(until)).await;
                 }
-                None => None,
-                Some(retry) => match tries.again((endpoints, retry), outgoing, at, &end) {
-                    None => None,
-                    Some(again) => {
-                        if let Some(until) = again.until {
-                            // Boxed, so that the future of every request has no room for it.
-                            Box::pin(tokio::time::sleep_until(until)).await;
-                        }
-                        again.choice.or_else(|| tries.anybody(endpoints))
-                    }
-                },
-            },
-        };
-        let mut enter = |mut choice: Choice| {
-            // Whoever tries a server goes on trying it.
-            if choice.at == at {
-                choice.token = visit.take_token();
+                again.choice.or_else(|| tries.anybody(endpoints))
             }
-            Some((choice, endpoints.enter(choice, outgoing.sender())?))
         };
-        let Some((next, entered)) = next.and_then(&mut enter) else {
+        let entered =
+            next.and_then(|next| enter(endpoints, outgoing.sender(), (at, &mut visit), next));
+        let Some((next, entered)) = entered else {
             break end_at(visit, end);
         };
         if !outgoing.is_whole() {
@@ -158,9 +139,59 @@ pub(super) async fn send(
     if let Some(charge) = &mut charge {
         visit.charge(charge);
     }
-    let read_timeout = endpoints.settings().read_timeout;
-    let read_timeout = outgoing.sender().idle_timeout.unwrap_or(read_timeout);
-    Ok(response.map(|body| Download::new(body, permit, visit, read_timeout)))
+    let rest = outgoing.sender().idle_timeout.unwrap_or(endpoints.settings().read_timeout);
+    Ok(response.map(|body| Download::new(body, permit, visit, rest)))
+}
+
+/// Counts the request in at the server that it goes to next, after this visit to the one `at`.
+fn enter(
+    endpoints: &Endpoints,
+    sender: &Sender,
+    (at, visit): (usize, &mut Visit),
+    mut next: Choice,
+) -> Option<(Choice, Visit)> {
+    // Whoever tries a server goes on trying it.
+    if next.at == at {
+        next.token = visit.take_token();
+    }
+    Some((next, endpoints.enter(next, sender)?))
+}
+
+/// Tells of the head of an answer, where there is one.
+fn note_head(visit: &mut Visit, end: &Result<Response<Body>, NoAnswer>) {
+    if let Ok(response) = end {
+        let trailers = response.body().first_trailers();
+        visit.answered(response.status(), response.headers(), trailers);
+    }
+}
+
+/// What has two servers asked at a time, where that may be.
+fn hedging<'e>(
+    endpoints: &'e Endpoints,
+    tries: &Tries,
+    outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+) -> Option<&'e Retry> {
+    let retry = endpoints.retry()?;
+    let may_be = tries.is_first() && outgoing.may_be_doubled();
+    (may_be && retry.latency().is_some()).then_some(retry)
+}
+
+/// What follows this end at this server; nothing where it is the request's.
+fn following<B>(
+    endpoints: &Endpoints,
+    tries: &mut Tries,
+    outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    (at, next): (usize, Next),
+    end: &Result<Response<B>, NoAnswer>,
+) -> Option<Again> {
+    let choice = match (next, endpoints.retry()) {
+        (Next::Repeat, _) => Some(tries.once_more(at)),
+        (_, Some(retry)) => return tries.again((endpoints, retry), outgoing, at, end),
+        (Next::OtherServer, None) => tries.next_server(endpoints, at, end),
+        (Next::Anywhere, None) if outgoing.is_whole() => tries.elsewhere(endpoints, at),
+        _ => None,
+    };
+    choice.map(|choice| Again { until: None, choice: Some(choice) })
 }
 
 #[cfg(test)]
