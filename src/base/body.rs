@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -64,6 +64,12 @@ impl Progress {
     /// Whether the body has moved since the last call.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// A part of the body is here: it moves, and nobody waits for the client.
+    fn note_frame(&self) {
+        self.is_awaited.store(false, Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     /// Whether whoever takes the body waits for more of it from the client.
@@ -168,6 +174,46 @@ struct Stream {
     wait: Option<Wait>,
     /// What was read before, and comes first again.
     ahead: VecDeque<Bytes>,
+    /// What was read of it, where it may be wanted again.
+    kept: Option<Kept>,
+}
+
+/// What was read of a body.
+#[derive(Debug)]
+struct Kept {
+    frames: Vec<Bytes>,
+    /// How many more bytes are kept; none where there were too many.
+    left: Option<usize>,
+    /// Where the body goes when whoever sent it has let it go.
+    home: Weak<Mutex<Option<Box<Stream>>>>,
+}
+
+impl Kept {
+    fn add(&mut self, data: &Bytes) {
+        self.left = self.left.and_then(|left| left.checked_sub(data.len()));
+        if self.left.is_some() {
+            self.frames.push(data.clone());
+        } else {
+            self.frames = Vec::new();
+        }
+    }
+}
+
+/// A body that can be had again from its begin, once whoever sent it has let it go.
+#[derive(Debug)]
+pub struct Replay(Arc<Mutex<Option<Box<Stream>>>>);
+
+impl Replay {
+    /// Whether it is here, and all of it.
+    pub fn is_here(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The body.
+    pub fn take(&self) -> Option<Upload> {
+        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.map(|stream| Upload(Some(stream)))
+    }
 }
 
 /// The clock of a body that is being waited for.
@@ -201,6 +247,7 @@ impl Upload {
             watch: None,
             wait: None,
             ahead: VecDeque::new(),
+            kept: None,
         };
         (Self(Some(Box::new(stream))), progress)
     }
@@ -241,9 +288,33 @@ impl Upload {
         }
     }
 
+    /// Keeps what is read of it, up to so many bytes, for sending it again. Nothing when there is
+    /// no body.
+    pub fn keep(&mut self, bytes_max: usize) -> Option<Replay> {
+        let stream = self.0.as_mut()?;
+        let home = Arc::default();
+        let frames = Vec::new();
+        stream.kept = Some(Kept { frames, left: Some(bytes_max), home: Arc::downgrade(&home) });
+        Some(Replay(home))
+    }
+
     /// Whether there is a body at all.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
+    }
+}
+
+impl Drop for Upload {
+    /// A body that is kept goes back to whoever may want it again, with all that was read of it.
+    fn drop(&mut self) {
+        let Some(mut stream) = self.0.take() else { return };
+        let Some(kept) = stream.kept.as_ref().filter(|kept| kept.left.is_some()) else { return };
+        if let Some(home) = kept.home.upgrade()
+            && stream.progress.fault().is_none()
+        {
+            stream.ahead = kept.frames.iter().cloned().collect();
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        }
     }
 }
 
@@ -256,6 +327,7 @@ impl Stream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         if let Some(data) = self.ahead.pop_front() {
+            self.progress.note_frame();
             return Poll::Ready(Some(Ok(data)));
         }
         if let Some(wait) = &mut self.wait {
@@ -267,8 +339,7 @@ impl Stream {
                 self.progress.is_awaited.store(true, Ordering::Relaxed);
                 return self.poll_watch(cx).map(|fault| Some(Err(fault)));
             };
-            self.progress.is_awaited.store(false, Ordering::Relaxed);
-            self.progress.moved.store(true, Ordering::Relaxed);
+            self.progress.note_frame();
             let data = match frame {
                 None if self.decoder.as_ref().is_some_and(Decoder::is_amid) => {
                     return Poll::Ready(Some(Err(self.fail(UploadFault::Broken))));
@@ -300,6 +371,9 @@ impl Stream {
             }
             if let Some(watch) = &mut self.watch {
                 watch.pace.arrived(length, Instant::now);
+            }
+            if let Some(kept) = &mut self.kept {
+                kept.add(&data);
             }
             return Poll::Ready(Some(Ok(data)));
         }
@@ -387,17 +461,20 @@ mod tests {
             progress_timeout: Duration::from_secs(1),
             progress_bytes: 1,
         };
-        let (mut upload, _) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        let (mut upload, progress) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
         let next = async |upload: &mut Upload| {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut *upload).poll_frame(cx)).await;
             frame.map(|frame| frame.unwrap().into_data().unwrap())
         };
         let read = next(&mut upload).await.unwrap();
         assert!(upload.is_end_stream());
+        progress.is_awaited.store(true, Ordering::Relaxed);
+        progress.has_moved();
         upload.put_back(vec![read]);
         assert!(!upload.is_end_stream());
         assert_eq!(upload.size_hint().exact(), Some(3));
         assert_eq!(next(&mut upload).await, Some(Bytes::from("abc")));
+        assert!(progress.has_moved() && !progress.is_awaited());
         assert_eq!(next(&mut upload).await, None);
         assert!(upload.is_end_stream());
     }
@@ -422,6 +499,44 @@ mod tests {
         let (body, copy) = Inbound::Bytes("abc".into()).copied(3);
         drop(body);
         assert!(copy.await.is_err(), "nobody has read it to its end");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_can_be_had_again() {
+        let limits = UploadLimits {
+            bytes_max: 3,
+            progress_timeout: Duration::from_secs(1),
+            progress_bytes: 1,
+        };
+        let next = async |upload: &mut Upload| {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *upload).poll_frame(cx)).await;
+            frame.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
+        };
+        for (bytes_max, is_kept) in [(3, true), (2, false), (0, false)] {
+            let (mut upload, _) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+            let replay = upload.keep(bytes_max).unwrap();
+            for _ in 0..2 {
+                assert_eq!(next(&mut upload).await, Some(Ok(Bytes::from("abc"))));
+                assert!(!replay.is_here(), "somebody is sending it");
+                drop(upload);
+                assert_eq!(replay.is_here(), is_kept);
+                upload = replay.take().unwrap_or_else(Upload::none);
+                if !is_kept {
+                    break;
+                }
+                assert_eq!(upload.size_hint().exact(), Some(3));
+            }
+        }
+        // Nothing was read of it; or it is broken.
+        let (mut upload, _) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        let replay = upload.keep(0).unwrap();
+        drop(upload);
+        assert!(replay.is_here());
+        let (mut upload, _) = Upload::new(Inbound::Bytes("abcd".into()), limits, false);
+        let replay = upload.keep(9).unwrap();
+        assert_eq!(next(&mut upload).await, Some(Err(UploadFault::TooLarge)));
+        drop(upload);
+        assert!(!replay.is_here());
     }
 
     #[tokio::test]

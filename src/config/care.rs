@@ -8,6 +8,9 @@ use toml::de::DeValue;
 use super::reader::Section;
 use super::value::{Mistake, Read, count, duration, duration_or_zero, echo, flag, percent, string};
 
+/// The share of servers below which all are used, unless it is written, in percent.
+pub const PANIC_DEFAULT: u8 = 50;
+
 /// What becomes of servers that fail, beside that they are avoided for `fail_timeout`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Care {
@@ -94,7 +97,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Care {
         eject: upstream.optional("eject", read_eject),
         breaker: upstream.optional("breaker", read_breaker),
         slow_start: upstream.or("slow_start", Duration::ZERO, duration_or_zero),
-        panic: upstream.or("panic", 50, percent(0..=100)),
+        panic: upstream.or("panic", PANIC_DEFAULT, percent(0..=100)),
     }
 }
 

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::balance::{Balance, balance};
 use super::care::{self, Care, Question};
 use super::reader::Section;
+use super::retry::{self, Retry};
 use super::upstream_tls::{self, UpstreamTls};
 use super::value::{
     KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
@@ -58,6 +59,8 @@ pub struct Upstream {
     pub fail_timeout: Duration,
     /// What becomes of servers that fail.
     pub care: Care,
+    /// When a request is sent more than once; nothing where it never is.
+    pub retry: Option<Retry>,
     /// Largest response head, in bytes.
     pub header_bytes: u64,
     /// Largest number of fields in a response head.
@@ -130,13 +133,11 @@ pub enum Protocol {
 const HTTP2_REQUESTS: usize = 1024;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 8] = [
-    ("retry", "no request would be sent twice"),
+const PLANNED: [(&str, &str); 6] = [
     ("send_proxy", "the upstream would see the gateway's address alone"),
     ("readers", "all requests would go to servers"),
     ("stick", "reads would not follow their caller's writes"),
     ("position", "reads would not follow their caller's writes"),
-    ("hedge", "no request would be sent twice"),
     ("nats", "nothing would be sent over NATS"),
     ("packet", "nothing would be sent over NATS"),
 ];
@@ -176,6 +177,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         client_share: upstream.or("client_share", ClientShare::Percent(25), client_share),
         fail_timeout: upstream.or("fail_timeout", Duration::from_secs(5), duration),
         care: read_care(upstream, protocol),
+        retry: retry::read(upstream),
         header_bytes: upstream.or("header_bytes", 64 * KIB, size(KIB..=MIB)),
         headers: upstream.or("headers", 100, count(1..=10_000)),
         paths: read_paths(upstream),

@@ -82,6 +82,15 @@ pub struct Line<'a> {
     /// Of a split route, the upstream whose share the request is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arm: Option<&'a str>,
+    /// The server that was asked last, where requests may be sent more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// How often the request was sent, if that was more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Why it was sent once more, the last time, in one stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<&'static str>,
     /// Functions that did without the store.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub degraded: &'a [&'static str],

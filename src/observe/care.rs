@@ -24,6 +24,8 @@ pub struct CareNow {
     pub is_panic: bool,
     /// How many ejections there were, by reason; nothing where no server is ejected.
     pub ejections: Vec<(&'static str, u64)>,
+    /// What is sent more than once; nothing where each request is sent once.
+    pub retries: Option<RetriesNow>,
     /// Its servers.
     pub servers: Vec<ServerNow>,
     /// The names among them.
@@ -41,6 +43,18 @@ pub struct NameNow {
     pub age: Option<Duration>,
     /// Why there is no newer one.
     pub fault: Option<String>,
+}
+
+/// What is known of the requests of one upstream that are sent more than once.
+#[derive(Debug, Clone, Default)]
+pub struct RetriesNow {
+    /// How many, by what became of them.
+    pub outcomes: Vec<(&'static str, u64)>,
+    /// How many may begin now.
+    pub budget_left: u64,
+    /// Of two servers that were asked, how often the first was faster, and how often the second;
+    /// nothing where one is asked at a time.
+    pub hedges: Option<[u64; 2]>,
 }
 
 /// What is known of one server.
@@ -80,6 +94,7 @@ pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
     encode_servers(all, encoder)?;
+    encode_retries(all, encoder)?;
     let ejections = all.iter().flat_map(|(name, it)| {
         let by_reason = it.ejections.iter();
         by_reason.map(|(reason, count)| {
@@ -113,6 +128,33 @@ pub(super) fn encode(
     family(encoder, &described, names)?;
     let help = "1 for what the breaker of an upstream is: closed, open or half_open.";
     family(encoder, &Described::new("upstream_breaker_state", help), breakers)
+}
+
+fn encode_retries(all: &[(String, CareNow)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let known = || all.iter().filter_map(|(name, it)| Some((name.as_str(), it.retries.as_ref()?)));
+    let retries = known().flat_map(|(name, it)| {
+        let outcomes = it.outcomes.iter();
+        outcomes.map(move |(outcome, count)| {
+            ([("upstream", name), ("outcome", *outcome)], ConstCounter::new(*count))
+        })
+    });
+    let help =
+        "Requests that were sent once more (good, failed), or were not (over_budget, no_time).";
+    family(encoder, &Described::new("upstream_retries", help), retries)?;
+    let left = known().map(|(name, it)| {
+        let left = i64::try_from(it.budget_left).unwrap_or(i64::MAX);
+        ([("upstream", name)], ConstGauge::new(left))
+    });
+    let help = "How many requests may be sent once more now.";
+    family(encoder, &Described::new("upstream_retry_budget_left", help), left)?;
+    let hedges = known().flat_map(|(name, it)| {
+        let counts =
+            it.hedges.into_iter().flat_map(|counts| ["false", "true"].into_iter().zip(counts));
+        counts
+            .map(move |(won, count)| ([("upstream", name), ("won", won)], ConstCounter::new(count)))
+    });
+    let help = "Requests for which two servers were asked, by whether the second was faster.";
+    family(encoder, &Described::new("upstream_hedges", help), hedges)
 }
 
 fn encode_servers(all: &[(String, CareNow)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -26,7 +26,7 @@ mod tunnels;
 
 pub use access::AccessLog;
 pub use cached::{CacheGauges, CacheReport, CacheState};
-pub use care::{CareNow, NameNow, ServerNow};
+pub use care::{CareNow, NameNow, RetriesNow, ServerNow};
 pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;

@@ -289,6 +289,24 @@ fn a_single_server_that_would_be_ejected_deserves_a_second_look() {
 }
 
 #[test]
+fn a_panic_without_anybody_who_could_be_out_deserves_a_second_look() {
+    for (care, warned) in [
+        ("panic = '30%'", 1),
+        ("panic = '30%'\neject = {}", 0),
+        ("panic = '30%'\nhealth = { path = '/' }", 0),
+        ("", 0),
+    ] {
+        let routes = "[routes.r]\npath = \"/\"\nupstream = \"shop\"\n";
+        let text =
+            format!("[upstreams.shop]\nservers = ['http://a', 'http://b']\n{care}\n{routes}");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        let plan = Plan::compile(loaded.config).unwrap();
+        let of_it = plan.warnings.iter().filter(|it| it.path == "upstreams.shop.panic");
+        assert_eq!(of_it.count(), warned, "{text}");
+    }
+}
+
+#[test]
 fn one_place_is_fetched_in_one_way() {
     let verifier = |name: &str, more: &str| {
         format!("[auth.{name}]\nalgorithms = [\"ES256\"]\njwks_url = \"https://a/\"\n{more}\n")

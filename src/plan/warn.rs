@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::{
-    Config, Endpoint, KeySource, Lookup, Problems, Protocol, Route, Scope, SessionUse, StoreUrl,
-    StoreUse,
+    Config, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol, Route, Scope,
+    SessionUse, StoreUrl, StoreUse,
 };
 use crate::tls::Table;
 
@@ -28,6 +28,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
     nothing_to_eject(config, &mut warnings);
+    nobody_is_out(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     forgotten_certificates(config, &mut warnings);
     authorities(config, &mut warnings);
@@ -63,6 +64,18 @@ fn nothing_to_eject(config: &Config, warnings: &mut Problems) {
         let what = "the upstream has one server, and the last one is never ejected";
         let remedy = "name more servers, or write breaker, which refuses requests instead";
         warnings.push(format!("upstreams.{name}.eject"), what, remedy);
+    }
+}
+
+/// Upstreams of which a share of the servers is to be in, and none is ever taken out.
+fn nobody_is_out(config: &Config, warnings: &mut Problems) {
+    for (name, upstream) in &config.upstreams {
+        let care = &upstream.care;
+        if care.panic != PANIC_DEFAULT && care.health.is_none() && care.eject.is_none() {
+            let what = "without health and eject no server is taken out, so this says nothing";
+            let remedy = "write health or eject beside it, or remove it";
+            warnings.push(format!("upstreams.{name}.panic"), what, remedy);
+        }
     }
 }
 

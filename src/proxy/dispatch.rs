@@ -17,7 +17,7 @@ use super::connection::Snapshot;
 use super::content::Content;
 use super::edge;
 use super::edged::Why;
-use super::grpc::{Call, Terms, within};
+use super::grpc::{Call, Deadline, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -25,11 +25,12 @@ use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
 use crate::base::facts::is_event_stream;
+use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::caching::Transport;
 use crate::forwarding::fields;
-use crate::upstream::{Download, Failure, OnInterim, Sender, Upstream};
+use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
 
 /// Fields that the gateway adds to a request for its upstream.
@@ -51,7 +52,7 @@ pub(super) struct Dispatch {
     gate: Option<Arc<Gate>>,
     /// How long a stream of events may pause.
     stream_timeout: Duration,
-    /// When the response must have begun.
+    /// When the response must have begun, as the route says.
     deadline: Option<Instant>,
 }
 
@@ -66,27 +67,45 @@ impl Dispatch {
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
+        let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
+        let sender = Sender::new(request.client().address, request.received.ids.trace);
+        let upstream = &request.running().upstreams[request.upstream()];
+        let attempts = upstream.retries().then(Arc::default);
         Self {
             running: Arc::clone(&request.received.running),
             upstream: request.upstream(),
             arm: watched(request),
-            sender: Sender {
-                client: request.client().address,
-                trace: request.received.ids.trace,
-                idle_timeout: None,
-                deadline: None,
-                key: affinity::key(request),
-            },
+            sender: Sender { deadline, key: affinity::key(request), attempts, ..sender },
             interim: None,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
-            deadline: request.resolved.edged.as_ref().and_then(|edged| edged.deadline),
+            deadline,
         }
     }
 
-    /// For a copy that goes to this upstream.
+    /// For a copy that goes to this upstream, and that nobody waits for.
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
-        Self { upstream, arm: None, deadline: None, ..Self::in_background(request) }
+        let dispatch = Self::in_background(request);
+        let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
+        Self { upstream, arm: None, sender, deadline: None, ..dispatch }
+    }
+
+    /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
+    fn keep_to(&mut self, terms: Option<&Terms<'_>>, of_call: Option<&HeaderMap>) {
+        let sender = &mut self.sender;
+        let Some(terms) = terms else {
+            sender.is_clients_time = of_call.is_some_and(|it| it.contains_key(GRPC_TIMEOUT));
+            return;
+        };
+        sender.idle_timeout = Some(terms.policy.idle_timeout);
+        sender.is_clients_time = terms.deadline.is_some_and(|it| it.of_the_route().is_none());
+        let of_policy = terms.deadline.and_then(Deadline::of_the_route);
+        sender.deadline = sender.deadline.into_iter().chain(of_policy).min();
+    }
+
+    /// Where it is told how often the upstream was asked.
+    pub(super) fn attempts(&self) -> Option<Arc<Attempts>> {
+        self.sender.attempts.clone()
     }
 
     fn upstream(&self) -> &Upstream {
@@ -309,8 +328,9 @@ pub(super) async fn forward(
     let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch { gate, ..Dispatch::new(request) };
-    dispatch.sender.idle_timeout = terms.as_ref().map(|terms| terms.policy.idle_timeout);
-    dispatch.sender.deadline = terms.as_ref().and_then(|it| it.deadline?.of_the_route());
+    let of_call = request.received.is_grpc.then_some(&*outline.fields);
+    dispatch.keep_to(terms.as_ref(), of_call);
+    record.note_attempts(dispatch.attempts());
     let head = || {
         let mut head = outline.head();
         if is_held_back {

@@ -1,6 +1,7 @@
 //! The record of one request: what was learned about it, for the log line and the metrics. It is
 //! written only: nothing is decided from it, so nothing here can be read from outside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -17,6 +18,7 @@ use crate::observe::access::Line;
 use crate::runtime::Running;
 use crate::store::StoreError;
 use crate::tunnel;
+use crate::upstream::Attempts;
 
 /// Status in the log of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -38,6 +40,8 @@ pub(super) struct Record {
     degraded: Vec<&'static str>,
     store_time: Option<Duration>,
     upstream_time: Option<Duration>,
+    /// How often the upstream was asked, where that may be more than once.
+    attempts: Option<Arc<Attempts>>,
     /// Bytes of the response's body that were handed over.
     bytes: u64,
     /// Whether the last byte was handed over.
@@ -78,6 +82,7 @@ impl Record {
             degraded: Vec::new(),
             store_time: None,
             upstream_time: None,
+            attempts: None,
             bytes: 0,
             completed: false,
             tunnel: None,
@@ -118,6 +123,11 @@ impl Record {
     /// Where whoever asks the upstream writes how long that took.
     pub(super) fn upstream_time(&mut self) -> &mut Option<Duration> {
         &mut self.upstream_time
+    }
+
+    /// Where it will be told how often the upstream was asked.
+    pub(super) fn note_attempts(&mut self, attempts: Option<Arc<Attempts>>) {
+        self.attempts = attempts;
     }
 
     /// The gateway itself ends the request.
@@ -263,6 +273,11 @@ impl Record {
             upstream_ms: self.upstream_time.map(ms),
             ..Line::default()
         };
+        if let Some(attempts) = &self.attempts {
+            line.server = attempts.server();
+            line.attempts = Some(attempts.count()).filter(|count| *count > 1);
+            line.retry = attempts.reason();
+        }
         if let Some(why) = &self.why {
             why.tell(&mut line);
         }

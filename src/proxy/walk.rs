@@ -259,8 +259,9 @@ async fn fetch(
     cache: &mut Option<CacheNotes>,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let (dispatch, took) = (Dispatch::new(request), Some(record.upstream_time()));
-    let transport = CacheTransport { dispatch, took };
+    let dispatch = Dispatch::new(request);
+    record.note_attempts(dispatch.attempts());
+    let transport = CacheTransport { dispatch, took: Some(record.upstream_time()) };
     match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
         Ok(served) => Ok(take_notes(served, cache)),
         Err(NotFetched::Upstream(failure)) => Err(failure.into()),

@@ -52,14 +52,16 @@ impl Field {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     /// It may.
-    Closed,
+    Closed(Round),
+    /// It may: what tried it before was enough, and it is closed from now on.
+    Closes(Round),
     /// It may, and its fate is to be told.
     Probe(Round),
     /// It may not, for so long.
     Refused(Duration),
 }
 
-/// The round in which a request tries the upstream.
+/// The round in which a request begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Round(u64);
 
@@ -95,7 +97,7 @@ impl Breaker {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let tried = match word & STATE {
-                CLOSED => return Entry::Closed,
+                CLOSED => return Entry::Closed(Round(ROUND.of(word))),
                 OPEN => {
                     let left = TIME.of(word).saturating_sub(terms.now);
                     if left > 0 {
@@ -109,7 +111,7 @@ impl Breaker {
                     let closed = ROUND.set(CLOSED, ROUND.of(word));
                     let order = (Ordering::AcqRel, Ordering::Relaxed);
                     match self.0.compare_exchange(word, closed, order.0, order.1) {
-                        Ok(_) => return Entry::Closed,
+                        Ok(_) => return Entry::Closes(Round(ROUND.of(word))),
                         Err(other) => word = other,
                     }
                     continue;
@@ -168,14 +170,21 @@ impl Breaker {
     pub(super) fn close(&self) -> bool {
         let next = |word: u64| {
             let is_closed = word & STATE == CLOSED;
-            (!is_closed).then(|| ROUND.set(CLOSED, ROUND.of(word)))
+            // What began before is of another round.
+            (!is_closed).then(|| ROUND.set(CLOSED, ROUND.of(word) + 1))
         };
         self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).is_ok()
     }
 
-    /// Whether all requests may begin.
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & STATE == CLOSED
+    /// The round, where all requests may begin.
+    pub(super) fn closed(&self) -> Option<Round> {
+        let word = self.0.load(Ordering::Relaxed);
+        (word & STATE == CLOSED).then(|| Round(ROUND.of(word)))
+    }
+
+    /// Whether a request of this round began since it was closed.
+    pub(super) fn is_in(&self, round: Round) -> bool {
+        ROUND.of(self.0.load(Ordering::Relaxed)) == round.0
     }
 
     /// What it is, in one word.
@@ -193,6 +202,7 @@ impl Breaker {
         let left = Duration::from_millis(TIME.of(word).saturating_sub(terms.now));
         match word & STATE {
             OPEN => Some(left).filter(|left| !left.is_zero()),
+            HALF_OPEN if GOOD.of(word) >= u64::from(terms.probes) => None,
             HALF_OPEN if BEGUN.of(word) >= u64::from(terms.probes) => Some(SOON),
             _ => None,
         }
@@ -219,6 +229,10 @@ mod tests {
         Terms { now, probes: 3, time: |times| SECOND * (1_u32 << (times - 1)) }
     }
 
+    fn closed(round: u64) -> Entry {
+        Entry::Closed(Round(round))
+    }
+
     fn probe(breaker: &Breaker, now: u64) -> Round {
         match breaker.enter(&at(now)) {
             Entry::Probe(round) => round,
@@ -236,14 +250,14 @@ mod tests {
     #[test]
     fn it_refuses_until_its_time_is_over() {
         let breaker = Breaker::default();
-        assert_eq!((breaker.enter(&at(5)), breaker.refuses(&at(5))), (Entry::Closed, None));
+        assert_eq!((breaker.enter(&at(5)), breaker.refuses(&at(5))), (closed(0), None));
         let breaker = opened();
         assert_eq!((breaker.enter(&at(0)), breaker.state()), (Entry::Refused(SECOND), "open"));
         assert_eq!(breaker.refuses(&at(0)), Some(SECOND));
         assert_eq!(breaker.enter(&at(500)), Entry::Refused(SECOND / 2));
         assert_eq!(breaker.refuses(&at(1_000)), None);
         probe(&breaker, 1_000);
-        assert_eq!((breaker.state(), breaker.is_closed()), ("half_open", false));
+        assert_eq!((breaker.state(), breaker.closed()), ("half_open", None));
     }
 
     #[test]
@@ -258,10 +272,12 @@ mod tests {
         assert_eq!(breaker.enter(&at(1_000)), Entry::Refused(SOON));
         assert_eq!(breaker.refuses(&at(1_000)), Some(SOON));
         assert_eq!(settle(rounds[2]), Change::Closed);
-        assert_eq!(breaker.enter(&at(1_000)), Entry::Closed);
+        assert_eq!(breaker.enter(&at(1_000)), closed(1));
         // What comes late decides nothing.
         assert_eq!(breaker.settle(rounds[0], Some(false), &at(1_000)), Change::None);
-        assert!(breaker.is_closed());
+        assert_eq!(breaker.closed(), Some(Round(1)));
+        // What began before it opened is of another round.
+        assert!(breaker.is_in(Round(1)) && !breaker.is_in(Round(0)));
         // It begins with the shortest time again.
         breaker.open(&at(2_000));
         assert_eq!(breaker.enter(&at(2_000)), Entry::Refused(SECOND));
@@ -290,7 +306,19 @@ mod tests {
         probe(&breaker, 1_000);
         assert_eq!(breaker.enter(&at(1_000)), Entry::Refused(SOON));
         assert!(breaker.close() && !breaker.close());
-        assert_eq!(breaker.enter(&at(1_000)), Entry::Closed);
+        assert_eq!(breaker.enter(&at(1_000)), closed(2));
+    }
+
+    /// A reload may ask for fewer than have gone well already.
+    #[test]
+    fn it_closes_where_fewer_are_asked_for() {
+        let breaker = opened();
+        let rounds = [0; 2].map(|_| probe(&breaker, 1_000));
+        breaker.settle(rounds[0], Some(true), &at(1_000));
+        let one = Terms { probes: 1, ..at(1_000) };
+        assert_eq!(breaker.refuses(&one), None);
+        assert_eq!(breaker.enter(&one), Entry::Closes(Round(1)));
+        assert_eq!(breaker.enter(&one), closed(1));
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(super) struct Care {
     settings: Arc<config::Upstream>,
     servers: Vec<Arc<Endpoint>>,
     learned: Arc<Learned>,
+    /// Whether another one judges these servers by now.
+    is_retired: AtomicBool,
 }
 
 /// What outlives a reload.
@@ -61,8 +63,8 @@ struct Learned {
     /// Requests, and those that failed; only where there is a breaker.
     requests: Counters<2>,
     judged: Mutex<Judged>,
-    /// Held by who ejects, so that never too many are.
-    ejecting: Mutex<()>,
+    /// Held by who takes servers out, so that never too many are, and none by who is retired.
+    judging: Mutex<()>,
     /// By their reasons.
     ejections: [AtomicU64; Reason::WORDS.len()],
     /// Whether anybody has asked since the last tick.
@@ -78,7 +80,7 @@ impl Learned {
             breaker: Breaker::default(),
             requests: Counters::default(),
             judged: Mutex::new(Judged::new(window)),
-            ejecting: Mutex::default(),
+            judging: Mutex::default(),
             ejections: Default::default(),
             is_asked: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
@@ -105,12 +107,25 @@ impl Care {
             Some(former) => Arc::clone(&former.learned),
         };
         let settings = Arc::clone(settings);
-        let care = Self { name: name.to_owned(), settings, servers, learned };
+        let is_retired = AtomicBool::new(false);
+        let care = Self { name: name.to_owned(), settings, servers, learned, is_retired };
         if former.is_some_and(|former| window(&former.settings) != window(&care.settings)) {
             *care.judged() = Judged::new(window(&care.settings));
             care.forget_requests();
         }
         Some(Arc::new(care))
+    }
+
+    /// Another one judges from now on: whatever this one would take out, nobody would bring back.
+    pub(super) fn retire(&self) {
+        let _one = self.learned.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets one take servers out, or bring them back; nobody who is retired.
+    pub(super) fn judging(&self) -> Option<MutexGuard<'_, ()>> {
+        let one = self.learned.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_retired.load(Ordering::Relaxed)).then_some(one)
     }
 
     /// What was configured.
@@ -157,12 +172,16 @@ impl Care {
     /// [`Failure::Open`]
     pub(super) fn admit(&self) -> Result<Option<Entry>, Failure> {
         let Some(breaker) = &self.policy().breaker else { return Ok(None) };
-        if self.learned.breaker.is_closed() {
-            return Ok(Some(Entry::Closed));
+        if let Some(round) = self.learned.breaker.closed() {
+            return Ok(Some(Entry::Closed(round)));
         }
         self.note_asked();
         match self.learned.breaker.enter(&self.terms(breaker)) {
             Entry::Refused(left) => Err(Failure::Open(left)),
+            Entry::Closes(round) => {
+                self.is_closed();
+                Ok(Some(Entry::Closed(round)))
+            }
             entry => Ok(Some(entry)),
         }
     }
@@ -202,10 +221,7 @@ impl Care {
         };
         match self.learned.breaker.settle(round, is_good, &self.terms(breaker)) {
             Change::None => {}
-            Change::Closed => {
-                self.forget_requests();
-                tracing::info!("upstreams.{}: the breaker is closed again", self.name);
-            }
+            Change::Closed => self.is_closed(),
             Change::Opened => {
                 tracing::warn!(
                     "upstreams.{}: the breaker is open again: what tried it failed",
@@ -215,8 +231,18 @@ impl Care {
         }
     }
 
-    /// What a request came to, whichever servers it has met.
-    pub(super) fn count_request(&self, outcome: Outcome) {
+    /// The breaker has closed: what opened it counts no more.
+    fn is_closed(&self) {
+        self.forget_requests();
+        tracing::info!("upstreams.{}: the breaker is closed again", self.name);
+    }
+
+    /// What a request came to that began in this round, whichever servers it has met. What began
+    /// before the breaker was open says nothing of how the upstream is since.
+    pub(super) fn count_request(&self, round: Round, outcome: Outcome) {
+        if !self.learned.breaker.is_in(round) {
+            return;
+        }
         if outcome != Outcome::Nothing {
             self.learned.requests.add(0, 1);
         }
@@ -253,10 +279,9 @@ impl Care {
                 }
             }
             Outcome::Failed(kind) => {
-                let Some(eject) = &self.policy().eject else {
-                    // It was asked for before, and nobody would bring the server back.
-                    verdict.end_ejection(false);
-                    return;
+                let (Some(_one), Some(eject)) = (self.judging(), &self.policy().eject) else {
+                    // Whoever judges now has another request try it.
+                    return verdict.drop_probe(token);
                 };
                 let time = |times| ejection_time(eject.time, times, fastrand::f64());
                 if verdict.fail_probe(token, time) {
@@ -324,7 +349,7 @@ impl Care {
         let Some(eject) = &self.policy().eject else { return };
         let time = |times| ejection_time(eject.time, times, fastrand::f64());
         let is_ejected = {
-            let _one = self.learned.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(_one) = self.judging() else { return };
             let words = self.servers.iter().map(|server| server.verdict().word());
             let ejected = words.clone().filter(|word| word.is_ejected()).count();
             let usable = words.filter(|word| word.is_usable()).count();
@@ -382,7 +407,7 @@ fn millis(duration: Duration) -> u64 {
 /// So many times the first time, and up to a tenth more by `chance`, which is 0 to 1.
 fn ejection_time(first: Duration, times: u64, chance: f64) -> Duration {
     let times = u32::try_from(times).unwrap_or(u32::MAX);
-    jittered(first.saturating_mul(times), chance).min(first.max(EJECTION_MAX))
+    jittered(first.saturating_mul(times).min(first.max(EJECTION_MAX)), chance)
 }
 
 /// Twice as long each time, and up to a tenth more by `chance`, which is 0 to 1.

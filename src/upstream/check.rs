@@ -69,13 +69,18 @@ fn check(open: Open, care: Arc<Care>) -> Check {
 
 /// What follows from an answer.
 fn learn(care: &Care, server: &Endpoint, health: &config::Health, fault: Option<String>) {
+    // A reload has asked somebody else meanwhile.
+    let Some(_one) = care.judging() else { return };
     let begins_slowly = care.begins_slowly();
     let verdict = server.verdict();
     if fault.is_none() {
         verdict.note_life(begins_slowly);
         if health.trusted && verdict.end_ejection(begins_slowly) {
             server.tally().forget();
-            care.tell_back(server, "its check went well");
+            // One that is out for another reason is not back.
+            if verdict.word().is_usable() {
+                care.tell_back(server, "its check went well");
+            }
         }
     }
     let why = fault.clone().unwrap_or_default();

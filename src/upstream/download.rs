@@ -101,10 +101,11 @@ impl Download {
     fn note(&mut self, frame: Option<&Result<Frame<Bytes>, ConnectionError>>) {
         let Some(held) = self.held.as_mut().filter(|held| held.visit.is_watched()) else { return };
         match frame {
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(fields) => held.visit.trailers(fields),
-                None => held.visit.flows(),
-            },
+            Some(Ok(frame)) => {
+                if let Some(fields) = frame.trailers_ref() {
+                    held.visit.trailers(fields);
+                }
+            }
             Some(Err(_)) => held.visit.broke(),
             None => {}
         }

@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 
 use super::checked::Checked;
 use super::conn::{Pool, Transport, Trunks};
-use super::hashing::Place;
+use super::hashing::Point;
 use super::latency::Latency;
 use super::tally::Tally;
 use super::verdict::Verdict;
@@ -26,7 +26,7 @@ pub(super) struct Endpoint {
     checked: OnceLock<Box<Checked>>,
     /// How long it takes, where that is measured.
     latency: OnceLock<Box<Latency>>,
-    place: Place,
+    point: Point,
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
     trunks: Option<Box<Trunks>>,
@@ -47,7 +47,7 @@ impl Endpoint {
         };
         let transport = Transport::new(server, tls);
         Self {
-            place: Place::of(&transport.url()),
+            point: Point::of(&transport.url()),
             latency: OnceLock::new(),
             transport,
             busy: AtomicUsize::new(0),
@@ -95,8 +95,8 @@ impl Endpoint {
     }
 
     /// Where it is for hashes.
-    pub(super) fn place(&self) -> Place {
-        self.place
+    pub(super) fn point(&self) -> Point {
+        self.point
     }
 
     /// Its unused connections.

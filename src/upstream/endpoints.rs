@@ -11,13 +11,14 @@ use super::balance::{self, Load, Turns};
 use super::care::Care;
 use super::conn::{Carrier, Connection, ConnectionCount, Counted, Seat, Trunk, Trunks};
 use super::endpoint::Endpoint;
+use super::ends::Report;
 use super::failure::Failure;
 use super::hashing;
 use super::latency;
 use super::outgoing::Sender;
-use super::retry_policy::RetryPolicy;
+use super::retry::Retry;
 use super::verdict::{Due, Token};
-use super::visit::{Report, Visit};
+use super::visit::{Place, Visit};
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
 
@@ -40,8 +41,11 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Endpoints {
     settings: Arc<config::Upstream>,
-    retry_policy: RetryPolicy,
+    /// None where each request is sent once.
+    retry: Option<Box<Retry>>,
     all: Vec<Arc<Endpoint>>,
+    /// The same, with who judges them.
+    places: Vec<Arc<Place>>,
     /// How many of them, the first ones, are no backups; all where each is one.
     first: usize,
     /// What is learned of them; none where nothing is.
@@ -59,7 +63,7 @@ pub(super) struct Choice {
     /// Its index.
     pub(super) at: usize,
     /// Where it is ejected, and this request tries it.
-    token: Option<Token>,
+    pub(super) token: Option<Token>,
 }
 
 impl Choice {
@@ -97,7 +101,7 @@ impl Endpoints {
         let all = settings.servers.iter();
         let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls, false)));
         let connections = ConnectionCount::new(settings.max_connections);
-        Self::of(settings, all.collect(), connections, |settings, all| {
+        Self::of((settings, None), all.collect(), connections, |settings, all| {
             Care::new(name, settings, all, None)
         })
     }
@@ -120,28 +124,35 @@ impl Endpoints {
         let connections = Arc::clone(&self.connections);
         connections.set_max(settings.max_connections);
         let former = self.care.as_deref();
-        let endpoints = Self::of(settings, all, connections, |settings, all| {
+        let kept = (settings, self.retry());
+        let endpoints = Self::of(kept, all, connections, |settings, all| {
             Care::new(name, settings, all, former)
         });
+        if let Some(former) = former {
+            former.retire();
+        }
         endpoints.forget_what_nobody_judges();
         endpoints
     }
 
+    /// `former` has counted already what was sent more than once.
     fn of(
-        settings: &config::Upstream,
+        (settings, former): (&config::Upstream, Option<&Retry>),
         all: Vec<Arc<Endpoint>>,
         connections: Arc<ConnectionCount>,
         care: impl FnOnce(&Arc<config::Upstream>, Vec<Arc<Endpoint>>) -> Option<Arc<Care>>,
     ) -> Self {
         let settings = Arc::new(settings.clone());
+        let care = care(&settings, all.clone());
         Self {
-            care: care(&settings, all.clone()),
+            places: all.iter().map(|server| Place::new(server, care.as_ref())).collect(),
+            care,
             turns: Turns::new(all.len()),
             first: first(&settings.servers),
             all,
             connections,
             is_doubted: None,
-            retry_policy: RetryPolicy::of(&settings),
+            retry: Retry::of(&settings, former),
             settings,
         }
     }
@@ -169,12 +180,6 @@ impl Endpoints {
         }
     }
 
-    /// The same with this policy.
-    #[cfg(test)]
-    pub(super) fn retrying(self, retry_policy: RetryPolicy) -> Self {
-        Self { retry_policy, ..self }
-    }
-
     /// The same, which say by this when a server takes no connection.
     pub(super) fn doubting(self, is_doubted: &Arc<AtomicBool>) -> Self {
         Self { is_doubted: Some(Arc::clone(is_doubted)), ..self }
@@ -185,9 +190,14 @@ impl Endpoints {
         &self.settings
     }
 
-    /// When a request is sent once more.
-    pub(super) fn retry_policy(&self) -> &RetryPolicy {
-        &self.retry_policy
+    /// When a request is sent once more; nothing where each is sent once.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.retry.as_deref()
+    }
+
+    /// Requests in progress at all servers.
+    pub(super) fn busy(&self) -> usize {
+        self.all.iter().map(|server| server.busy()).sum()
     }
 
     /// All connections, in use and unused.
@@ -212,14 +222,11 @@ impl Endpoints {
 
     /// Counts a request of this sender in at a server.
     pub(super) fn enter(&self, choice: Choice, sender: &Sender) -> Option<Visit> {
-        let mut visit = Visit::begin(self.all.get(choice.at)?);
+        let mut visit = Visit::begin(self.places.get(choice.at)?, choice.token, sender);
         if self.settings.balance == Balance::Ewma {
             visit.is_timed();
         }
-        Some(match &self.care {
-            None => visit,
-            Some(care) => visit.watched(care, choice.token, sender.deadline),
-        })
+        Some(visit)
     }
 
     /// What an attempt says of its server.
@@ -486,7 +493,7 @@ impl Endpoints {
             (Balance::Ewma, _) => balance::sooner_of_two(count, |at| self.cost(index(at))),
             (Balance::Hash(_), Some(key)) => hashing::nearest(count, key, |at| {
                 let at = index(at);
-                (self.all[at].place(), load(at))
+                (self.all[at].point(), load(at))
             }),
             (Balance::P2c | Balance::Hash(_), _) => {
                 balance::less_busy_of_two(count, |at| load(index(at)))

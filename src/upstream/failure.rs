@@ -142,19 +142,6 @@ impl Failure {
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
 
-    /// Whether the upstream is to blame, so that its breaker counts it.
-    pub(super) fn is_the_servers(&self) -> bool {
-        let nobody_was_asked = matches!(
-            self,
-            Self::Unavailable(_)
-                | Self::Unresolved
-                | Self::Open(_)
-                | Self::Shared
-                | Self::Withdrawn
-        );
-        !nobody_was_asked && !self.is_our_own()
-    }
-
     /// The code with which the server has reset the stream of HTTP/2.
     pub fn reset_code(&self) -> Option<u32> {
         match self {

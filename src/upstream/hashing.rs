@@ -12,10 +12,10 @@ const LOAD_PERCENT_MAX: usize = 125;
 
 /// What a server is to hashes: the hash of its url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u64);
+pub(super) struct Point(u64);
 
-impl Place {
-    /// The place of the server with this url.
+impl Point {
+    /// The point of the server with this url.
     pub(super) fn of(url: &str) -> Self {
         Self(xxh3_64(url.as_bytes()))
     }
@@ -30,7 +30,7 @@ impl Place {
 }
 
 /// Which of `count` servers has the key: the nearest one that is not overloaded.
-pub(super) fn nearest(count: usize, key: u64, server: impl Fn(usize) -> (Place, Load)) -> usize {
+pub(super) fn nearest(count: usize, key: u64, server: impl Fn(usize) -> (Point, Load)) -> usize {
     let sums = (0..count).map(|at| server(at).1);
     let (busy, weights) =
         sums.fold((0, 0), |(busy, weights), load| (busy + load.busy, weights + load.weight));
@@ -39,8 +39,8 @@ pub(super) fn nearest(count: usize, key: u64, server: impl Fn(usize) -> (Place, 
         |weight: usize| ((busy + 1) * weight * LOAD_PERCENT_MAX).div_ceil(weights.max(1) * 100);
     let mut best = (0, f64::NEG_INFINITY);
     for at in 0..count {
-        let (place, load) = server(at);
-        let score = place.score(key, load.weight);
+        let (point, load) = server(at);
+        let score = point.score(key, load.weight);
         if score > best.1 && load.busy < most(load.weight) {
             best = (at, score);
         }
@@ -52,22 +52,22 @@ pub(super) fn nearest(count: usize, key: u64, server: impl Fn(usize) -> (Place, 
 mod tests {
     use super::*;
 
-    fn places(count: usize) -> Vec<Place> {
-        (0..count).map(|at| Place::of(&format!("http://10.0.0.{at}:3000"))).collect()
+    fn points(count: usize) -> Vec<Point> {
+        (0..count).map(|at| Point::of(&format!("http://10.0.0.{at}:3000"))).collect()
     }
 
     /// Where each of these keys goes among idle servers of these weights.
-    fn all(places: &[Place], weights: &[usize]) -> Vec<usize> {
-        let server = |at: usize| (places[at], Load { busy: 0, weight: weights[at] });
+    fn all(points: &[Point], weights: &[usize]) -> Vec<usize> {
+        let server = |at: usize| (points[at], Load { busy: 0, weight: weights[at] });
         (0..20_000)
-            .map(|key| nearest(places.len(), xxh3_64(&u64::to_le_bytes(key)), server))
+            .map(|key| nearest(points.len(), xxh3_64(&u64::to_le_bytes(key)), server))
             .collect()
     }
 
     #[test]
     fn each_server_has_its_share_of_the_keys() {
         let weights = [1, 1, 2, 4];
-        let homes = all(&places(4), &weights);
+        let homes = all(&points(4), &weights);
         for (at, weight) in weights.into_iter().enumerate() {
             let share = homes.iter().filter(|home| **home == at).count();
             let fair = 20_000 * weight / 8;
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn of_a_server_that_goes_only_its_own_keys_move() {
-        let five = places(5);
+        let five = points(5);
         let before = all(&five, &[1; 5]);
         let mut four = five.clone();
         four.remove(2);
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn what_is_beyond_a_servers_share_goes_to_the_next_one() {
-        let places = places(4);
-        let home = nearest(4, 42, |at| (places[at], Load { busy: 0, weight: 1 }));
+        let points = points(4);
+        let home = nearest(4, 42, |at| (points[at], Load { busy: 0, weight: 1 }));
         let mut busy = [0_usize; 4];
         let pick = |busy: &[usize; 4]| {
-            nearest(4, 42, |at| (places[at], Load { busy: busy[at], weight: 1 }))
+            nearest(4, 42, |at| (points[at], Load { busy: busy[at], weight: 1 }))
         };
         for in_all in 1..=400 {
             busy[pick(&busy)] += 1;
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_single_server_takes_whatever_it_has() {
-        let place = Place::of("http://a");
-        assert_eq!(nearest(1, 7, |_| (place, Load { busy: 1_000, weight: 3 })), 0);
+        let point = Point::of("http://a");
+        assert_eq!(nearest(1, 7, |_| (point, Load { busy: 1_000, weight: 3 })), 0);
     }
 }

@@ -11,6 +11,7 @@
 //! no hand-over between tasks, and a client that goes away takes its upstream exchange with it.
 
 mod admission_control;
+mod asking;
 mod attempt;
 mod balance;
 mod breaker;
@@ -23,16 +24,20 @@ mod connection_error;
 mod download;
 mod endpoint;
 mod endpoints;
+mod ends;
 mod failure;
 mod hashing;
+mod hedge;
 mod latency;
 mod names;
 mod operate;
 mod outgoing;
+mod percentile;
 mod resolver;
-mod retry_policy;
+mod retry;
 mod servers;
 mod tally;
+mod tries;
 mod verdict;
 mod visit;
 mod window;
@@ -56,7 +61,7 @@ use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
 pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
-pub use outgoing::{OnInterim, Sender};
+pub use outgoing::{Attempts, OnInterim, Sender};
 use servers::Servers;
 use visit::Charge;
 
@@ -108,6 +113,11 @@ impl Upstream {
         settings.continue_timeout.min(settings.response_timeout / 2)
     }
 
+    /// Whether requests are sent more than once, so that it is worth telling how often.
+    pub fn retries(&self) -> bool {
+        self.servers.written().retry.is_some()
+    }
+
     /// How busy its connections are.
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.admission.count();
@@ -155,8 +165,9 @@ impl Upstream {
     ///
     /// What was never sent is sent again on another connection, to another server where this one
     /// takes none. A request that a pooled connection took and did not answer is repeated once, on
-    /// a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body. `on_interim` gets
-    /// every interim response that comes before, but for 101, which is an error.
+    /// a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body. What else is sent
+    /// again is the matter of `retry`. `on_interim` gets every interim response that comes before,
+    /// but for 101, which is an error.
     ///
     /// # Errors
     /// [`Failure`] when there is no response that may be passed on.
@@ -168,7 +179,8 @@ impl Upstream {
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let mut outgoing = Outgoing::new(sender, head, body, on_interim);
+        let kept = self.servers.now().retry().map(|retry| retry.body_bytes());
+        let mut outgoing = Outgoing::new(sender, head, body, on_interim).keeping(kept);
         async move { self.exchange(&mut outgoing).await }
     }
 
@@ -192,6 +204,9 @@ impl Upstream {
     pub fn tick(&self) {
         self.servers.tick();
         let endpoints = self.servers.now();
+        if let Some(retry) = endpoints.retry() {
+            retry.tick();
+        }
         let Some(care) = endpoints.care() else { return };
         care.tick();
         for check in check::due(care) {
@@ -225,16 +240,21 @@ impl Upstream {
         if let Some(charge) = &mut charge {
             charge.is_asked_until(outgoing.sender().deadline);
         }
+        if let Some(retry) = endpoints.retry() {
+            retry.note_request();
+        }
         attempt::send(&endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.
-    fn charge(endpoints: &Endpoints) -> Result<Option<Box<Charge>>, Failure> {
+    fn charge(endpoints: &Endpoints) -> Result<Option<Box<Charge<'_>>>, Failure> {
         let Some(care) = endpoints.care() else { return Ok(None) };
         Ok(match care.admit()? {
             None | Some(Entry::Refused(_)) => None,
-            Some(Entry::Closed) => Some(Charge::new(Arc::clone(care), None)),
-            Some(Entry::Probe(round)) => Some(Charge::new(Arc::clone(care), Some(round))),
+            Some(Entry::Closed(round) | Entry::Closes(round)) => {
+                Some(Charge::new(care, round, false))
+            }
+            Some(Entry::Probe(round)) => Some(Charge::new(care, round, true)),
         })
     }
 }

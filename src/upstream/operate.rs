@@ -6,9 +6,10 @@ use super::care::Reason;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
 use super::failure::Failure;
+use super::retry;
 use super::tally::Kind;
 use crate::config::Balance;
-use crate::observe::{CareNow, NameNow, ServerNow};
+use crate::observe::{CareNow, NameNow, RetriesNow, ServerNow};
 
 /// What an operator does to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,11 @@ pub(super) fn now(endpoints: &Endpoints, names: Vec<NameNow>) -> CareNow {
     CareNow {
         breaker: care.and_then(|care| care.breaker_state()),
         is_panic: endpoints.candidates().is_panic,
+        retries: endpoints.retry().map(|retry| RetriesNow {
+            outcomes: retry::Outcome::WORDS.into_iter().zip(retry.outcomes()).collect(),
+            budget_left: retry.left(),
+            hedges: retry.hedges(),
+        }),
         ejections: Reason::WORDS.into_iter().zip(ejections.into_iter().flatten()).collect(),
         names,
         servers: all

@@ -1,14 +1,18 @@
 //! A request as it is sent, once or several times.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::base::body::Upload;
+use crate::base::body::{Replay, Upload};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::{TRACEPARENT, Trace};
+
+/// After so long an upload that tries a server is given up, though it may move.
+const UPLOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who sends a request, and how patiently.
 #[derive(Debug, Clone)]
@@ -24,6 +28,82 @@ pub struct Sender {
     pub deadline: Option<Instant>,
     /// What the request is told by, where equal ones are to go to the same server.
     pub key: Option<u64>,
+    /// Whether the client itself has said how long its call may take: where that is too short, no
+    /// server is to blame.
+    pub is_clients_time: bool,
+    /// Where it is told how often a request was sent, if anybody wants to know.
+    pub attempts: Option<Arc<Attempts>>,
+}
+
+/// How often a request was sent, and where.
+#[derive(Debug, Default)]
+pub struct Attempts(Mutex<Told>);
+
+/// See [`Attempts`].
+#[derive(Debug, Clone, Default)]
+struct Told {
+    count: u32,
+    server: Option<String>,
+    reason: Option<&'static str>,
+}
+
+impl Attempts {
+    /// How often.
+    pub fn count(&self) -> u32 {
+        self.told().count
+    }
+
+    /// Why it was sent once more, the last time, in one word.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.told().reason
+    }
+
+    /// The server to which it was sent last, as the configuration writes it.
+    pub fn server(&self) -> Option<String> {
+        self.told().server.clone()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sender {
+    /// One that waits as long as the upstream's settings say.
+    pub fn new(client: ClientAddr, trace: Trace) -> Self {
+        Self {
+            client,
+            trace,
+            idle_timeout: None,
+            deadline: None,
+            key: None,
+            is_clients_time: false,
+            attempts: None,
+        }
+    }
+
+    /// An attempt begins at the server with this url.
+    pub(super) fn note_attempt(&self, url: impl FnOnce() -> String) {
+        if let Some(attempts) = &self.attempts {
+            let mut told = attempts.told();
+            told.count += 1;
+            told.server = Some(url());
+        }
+    }
+
+    /// Of several servers, the one with this url has answered.
+    pub(super) fn note_server(&self, url: impl FnOnce() -> String) {
+        if let Some(attempts) = &self.attempts {
+            attempts.told().server = Some(url());
+        }
+    }
+
+    /// There will be one more, for this reason.
+    pub(super) fn note_retry(&self, reason: &'static str) {
+        if let Some(attempts) = &self.attempts {
+            attempts.told().reason = Some(reason);
+        }
+    }
 }
 
 /// What to do with an interim response (RFC 9110 §15.2).
@@ -37,23 +117,63 @@ pub(super) struct Outgoing<'s, H, I> {
     request: Option<Request<Upload>>,
     /// Makes its head anew. None where it may not be repeated.
     head: Option<H>,
+    has_body: bool,
+    /// Has its body again, where there is one that is kept.
+    replay: Option<Replay>,
     /// Whether it asks the server to change to another protocol.
     upgrades: bool,
     on_interim: Option<I>,
     sender: &'s Sender,
 }
 
+/// What an attempt takes of a request.
+pub(super) struct Sending<'o, I> {
+    /// For a connection to take, which puts back what nobody has read.
+    pub(super) request: &'o mut Option<Request<Upload>>,
+    /// What hears of interim responses.
+    pub(super) on_interim: Option<&'o I>,
+    /// Whether it asks the server to change to another protocol.
+    pub(super) upgrades: bool,
+    pub(super) sender: &'o Sender,
+}
+
+impl<I> Sending<'_, I> {
+    /// Says to the server which piece of its trace this attempt is.
+    pub(super) fn stamp(&mut self, trace: Trace) {
+        if let Some(request) = self.request {
+            request.headers_mut().insert(TRACEPARENT, trace.to_header());
+        }
+    }
+}
+
+/// A request without a body, in the gateway's own version.
+fn bodiless(head: Request<()>) -> Request<Upload> {
+    let mut request = head.map(|()| Upload::none());
+    *request.version_mut() = Version::HTTP_11;
+    request
+}
+
 impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
-    /// The request in the gateway's own version and framing. It is repeatable if it has no body and
-    /// its method is idempotent (RFC 9110 §9.2.2).
+    /// The request in the gateway's own version and framing. It is repeatable if its method is
+    /// idempotent (RFC 9110 §9.2.2) and it has no body.
     pub(super) fn new(sender: &'s Sender, head: H, body: Upload, on_interim: Option<I>) -> Self {
         let mut request = head();
-        let is_repeatable = body.is_none() && is_idempotent(request.method());
+        let head = is_idempotent(request.method()).then_some(head);
         *request.version_mut() = Version::HTTP_11;
-        let head = is_repeatable.then_some(head);
         let mut request = request.map(|()| body);
         frame(&mut request);
-        Self { request: Some(request), head, upgrades: false, on_interim, sender }
+        let has_body = !request.body().is_none();
+        let (request, replay, upgrades) = (Some(request), None, false);
+        Self { request, head, has_body, replay, upgrades, on_interim, sender }
+    }
+
+    /// The same, with up to so many bytes of its body kept while it is sent: as long as all of it
+    /// is, it is repeatable.
+    pub(super) fn keeping(mut self, bytes: Option<usize>) -> Self {
+        let body = self.request.as_mut().map(Request::body_mut);
+        let Some(body) = body.filter(|body| !body.is_none()) else { return self };
+        self.replay = self.head.as_ref().and(bytes).and_then(|bytes| body.keep(bytes));
+        self
     }
 
     /// The same, with `Upgrade` among its fields.
@@ -61,27 +181,47 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         Self { upgrades: true, ..self }
     }
 
-    /// Whether it asks the server to change to another protocol.
-    pub(super) fn upgrades(&self) -> bool {
-        self.upgrades
-    }
-
-    /// The request, for a connection to take, and what hears of interim responses. A connection
-    /// puts back what nobody has read.
-    pub(super) fn parts(&mut self) -> (&mut Option<Request<Upload>>, Option<&I>) {
-        (&mut self.request, self.on_interim.as_ref())
-    }
-
-    /// Says to the server which piece of its trace this attempt is.
-    pub(super) fn stamp(&mut self, trace: Trace) {
-        if let Some(request) = &mut self.request {
-            request.headers_mut().insert(TRACEPARENT, trace.to_header());
+    /// What an attempt takes of it.
+    pub(super) fn sending(&mut self) -> Sending<'_, I> {
+        Sending {
+            request: &mut self.request,
+            on_interim: self.on_interim.as_ref(),
+            upgrades: self.upgrades,
+            sender: self.sender,
         }
+    }
+
+    /// Whether two servers may be asked at a time.
+    pub(super) fn may_be_doubled(&self) -> bool {
+        self.head.is_some() && !self.has_body && !self.upgrades
+    }
+
+    /// What two attempts at a time take of it: the second one's request is made when it is wanted.
+    /// Nothing where it may not be doubled.
+    pub(super) fn doubled(&mut self) -> Option<(Sending<'_, I>, impl FnOnce() -> Request<Upload>)> {
+        if !self.may_be_doubled() {
+            return None;
+        }
+        // Lent as a whole, as a head need not be one that threads can share.
+        let head = self.head.as_mut()?;
+        let sending = Sending {
+            request: &mut self.request,
+            on_interim: self.on_interim.as_ref(),
+            upgrades: self.upgrades,
+            sender: self.sender,
+        };
+        Some((sending, move || bodiless(head())))
     }
 
     /// Who sends it.
     pub(super) fn sender(&self) -> &'s Sender {
         self.sender
+    }
+
+    /// How long what tries a server may take, where that is no matter of `response_timeout` alone:
+    /// an upload ends by itself, that long after it has moved last.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.has_body.then(|| self.sender.idle_timeout.unwrap_or(UPLOAD_MAX))
     }
 
     /// Whether all of it is still here.
@@ -91,15 +231,21 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
 
     /// Whether it may be sent again though a server may have read it.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.head.is_some()
+        let is_body_here = self.replay.as_ref().map_or(!self.has_body, Replay::is_here);
+        self.head.is_some() && is_body_here
     }
 
     /// Makes the request anew that a connection took and a server may have read, if it is
     /// repeatable.
     pub(super) fn repeat(&mut self) {
+        if !self.is_repeatable() {
+            return;
+        }
         if let Some(head) = &self.head {
-            let mut request = head().map(|()| Upload::none());
+            let body = self.replay.as_ref().and_then(Replay::take);
+            let mut request = head().map(|()| body.unwrap_or_else(Upload::none));
             *request.version_mut() = Version::HTTP_11;
+            frame(&mut request);
             self.request = Some(request);
         }
     }
@@ -131,15 +277,14 @@ mod tests {
     #[test]
     fn it_is_made_anew_as_often_as_it_is_repeated() {
         let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-        let sender =
-            Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None, key: None };
+        let sender = Sender::new(client, Trace::begin());
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let head = || Request::get("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
         for _ in 0..3 {
-            outgoing.stamp(sender.trace);
-            outgoing.stamp(sender.trace);
-            let sent = outgoing.parts().0.take().unwrap();
+            outgoing.sending().stamp(sender.trace);
+            outgoing.sending().stamp(sender.trace);
+            let sent = outgoing.sending().request.take().unwrap();
             let lines: Vec<_> = sent.headers().get_all(TRACEPARENT).iter().collect();
             assert_eq!(lines, [&sender.trace.to_header()]);
             assert!(outgoing.is_repeatable() && !outgoing.is_whole());
@@ -147,7 +292,7 @@ mod tests {
         }
         let head = || Request::post("/").body(()).unwrap();
         let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
-        outgoing.parts().0.take();
+        outgoing.sending().request.take();
         outgoing.repeat();
         assert!(!outgoing.is_repeatable() && !outgoing.is_whole());
     }

@@ -34,6 +34,9 @@ pub(super) struct Named {
     endpoints: ArcSwap<Endpoints>,
     /// Whether a server took no connection: its name may lead elsewhere by now.
     is_doubted: Arc<AtomicBool>,
+    /// Whether a reload has made another one of it, which shares its servers. Changed while the
+    /// names are held.
+    is_replaced: AtomicBool,
 }
 
 impl std::fmt::Debug for Named {
@@ -84,7 +87,11 @@ impl Servers {
     ) -> Self {
         let names = match self {
             Self::Fixed(_) => Names::of(&settings.servers, &Names::default()),
-            Self::Named(named) => Names::of(&settings.servers, &named.names()),
+            Self::Named(named) => {
+                let names = named.names();
+                named.is_replaced.store(true, Ordering::Relaxed);
+                Names::of(&settings.servers, &names)
+            }
         };
         let current = self.now();
         let mut servers = names.expand(&settings.servers);
@@ -113,6 +120,7 @@ impl Servers {
             names: Mutex::new(names),
             endpoints: ArcSwap::from_pointee(endpoints.doubting(&is_doubted)),
             is_doubted,
+            is_replaced: AtomicBool::new(false),
         }))
     }
 
@@ -185,6 +193,10 @@ impl Named {
     fn settle(&self) {
         // Held until it is in force: two answers may come at once.
         let names = self.names();
+        if self.is_replaced.load(Ordering::Relaxed) {
+            // What it knows against servers is told by other settings now.
+            return;
+        }
         let servers = names.expand(&self.written.servers);
         let current = self.endpoints.load();
         if servers == current.settings().servers || (servers.is_empty() && names.has_new()) {
@@ -214,5 +226,52 @@ impl Named {
 
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::resolver::Answer;
+    use super::super::retry::Outcome;
+    use super::*;
+
+    fn settings(more: &str) -> config::Upstream {
+        let text = format!("[upstreams.a]\nservers = [\"http://shop.test\"]\n{more}\n");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        assert_eq!(loaded.source.render(&loaded.problems), "0 problems in t.toml\n", "{text}");
+        loaded.config.upstreams["a"].clone()
+    }
+
+    /// The name leads to this address now.
+    fn learn(servers: &Servers, host: &str) {
+        let Servers::Named(named) = servers else { panic!("a name") };
+        let (host, name) = (host.to_owned(), named.written.servers[0].clone());
+        let server = config::Endpoint { host, lookup: config::Lookup::Never, ..name };
+        let answer = Answer { servers: vec![server], holds_for: Duration::from_secs(5) };
+        named.names().learn(0, Ok(answer), Duration::from_secs(5));
+        named.settle();
+    }
+
+    fn urls(servers: &Servers) -> Vec<String> {
+        servers.now().all().iter().map(|server| server.transport().url()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_looked_up_for_former_settings_changes_no_server() {
+        let former = Servers::new("a", &settings("eject = {}"), None);
+        learn(&former, "192.0.2.1");
+        let next = former.with("a", &settings("eject = {}\nretry = {}"), None);
+        assert_eq!(urls(&next), ["http://192.0.2.1"]);
+        // Its answer was on its way.
+        learn(&former, "192.0.2.2");
+        assert_eq!(urls(&former), ["http://192.0.2.1"]);
+        next.now().retry().unwrap().spend(1).unwrap().ends(Outcome::Good);
+        learn(&next, "192.0.2.3");
+        assert_eq!(urls(&next), ["http://192.0.2.3"]);
+        // What is sent again goes on being counted.
+        assert_eq!(next.now().retry().unwrap().outcomes(), [1, 0, 0, 0]);
     }
 }

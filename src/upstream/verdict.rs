@@ -308,6 +308,12 @@ impl Verdict {
         self.change(|word| is_tried_by(word, token).then(|| next(word)))
     }
 
+    /// What tries it is lost after `patience` from now.
+    pub(super) fn prolong_probe(&self, token: Token, patience: Duration) {
+        let until = self.now().saturating_add(millis(patience));
+        self.change(|word| is_tried_by(word, token).then(|| word.at(until)));
+    }
+
     /// What tried it has said nothing: another one may.
     pub(super) fn drop_probe(&self, token: Token) {
         let now = self.now();

@@ -1,6 +1,7 @@
 //! One request in progress at a server, and what it comes to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -8,75 +9,72 @@ use tokio::time::Instant;
 use super::breaker::Round;
 use super::care::Care;
 use super::endpoint::Endpoint;
-use super::failure::Failure;
+use super::ends::{Report, judge, judge_call};
+use super::outgoing::Sender;
 use super::tally::{Kind, Outcome};
 use super::verdict::Token;
 use crate::base::grpc;
 
-/// What an attempt says of its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Report {
-    /// It lives, whatever it answered.
-    Answered,
-    /// It lives, and its answer cannot be passed on.
-    Unusable,
-    /// It took no connection, or nothing on one.
-    Refused,
-    /// A new connection ended without an answer. One may be the fault of what was asked.
-    Lost,
-    /// There was no answer, which may be the fault of what was asked.
-    Silent,
-    /// Nothing: somebody else may be the cause.
-    Nothing,
+/// A server, and who judges it: what a visit holds on to.
+#[derive(Debug)]
+pub(super) struct Place {
+    server: Arc<Endpoint>,
+    /// None where nothing is to be learned.
+    care: Option<Arc<Care>>,
 }
 
-impl Report {
-    fn kind(self) -> Option<Kind> {
-        match self {
-            Self::Answered | Self::Nothing => None,
-            Self::Unusable => Some(Kind::Unusable),
-            Self::Refused => Some(Kind::Refused),
-            Self::Lost => Some(Kind::Lost),
-            Self::Silent => Some(Kind::Silent),
+impl Place {
+    /// Of this server.
+    pub(super) fn new(server: &Arc<Endpoint>, care: Option<&Arc<Care>>) -> Arc<Self> {
+        Arc::new(Self { server: Arc::clone(server), care: care.map(Arc::clone) })
+    }
+}
+
+/// What a request owes the breaker of its upstream. It is told once.
+#[derive(Debug)]
+struct Debt {
+    /// When the request began, as the breaker counts.
+    round: Round,
+    /// Whether it tries an upstream that is half open, and that was not told yet.
+    is_try: bool,
+    is_counted: bool,
+}
+
+impl Debt {
+    /// The head of the answer is here, and it is one.
+    fn is_answered(&mut self, care: &Care) {
+        if std::mem::take(&mut self.is_try) {
+            care.settle_round(self.round, Outcome::Good);
         }
     }
-}
 
-/// What an answer of this status and these fields says of its server; nothing where that is told by
-/// its trailers.
-fn judge(status: StatusCode, fields: &HeaderMap) -> Option<Outcome> {
-    if let Some(status) = grpc::status(fields) {
-        return Some(judge_call(status));
+    /// The request has come to this.
+    fn settle(&mut self, care: &Care, outcome: Outcome) {
+        if std::mem::take(&mut self.is_try) {
+            care.settle_round(self.round, outcome);
+        }
+        if !std::mem::replace(&mut self.is_counted, true) {
+            care.count_request(self.round, outcome);
+        }
     }
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(Outcome::Throttled),
-        status if status.is_server_error() => Some(Outcome::Failed(Kind::Status)),
-        _ if grpc::is_grpc(fields) => None,
-        _ => Some(Outcome::Good),
-    }
-}
-
-/// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are a server's failures.
-fn judge_call(status: u16) -> Outcome {
-    if matches!(status, 2 | 4 | 13 | 14) { Outcome::Failed(Kind::Grpc) } else { Outcome::Good }
 }
 
 /// What a whole request comes to, for the breaker of its upstream. It is told once; dropping it
 /// says that nobody can say.
 #[derive(Debug)]
-pub(super) struct Charge {
-    care: Arc<Care>,
-    /// Where the request tries an upstream that is half open.
-    round: Option<Round>,
-    is_counted: bool,
+pub(super) struct Charge<'c> {
+    care: &'c Care,
+    /// None once the visit of its last attempt has it.
+    debt: Option<Debt>,
     /// From when on a request that is dropped waited too long.
     deadline: Option<Instant>,
 }
 
-impl Charge {
-    /// Of a request that begins.
-    pub(super) fn new(care: Arc<Care>, round: Option<Round>) -> Box<Self> {
-        Box::new(Self { care, round, is_counted: false, deadline: None })
+impl<'c> Charge<'c> {
+    /// Of a request that begins in this round; `is_try`: it tries an upstream that is half open.
+    pub(super) fn new(care: &'c Care, round: Round, is_try: bool) -> Box<Self> {
+        let debt = Some(Debt { round, is_try, is_counted: false });
+        Box::new(Self { care, debt, deadline: None })
     }
 
     /// Servers are asked from now on: one that has not answered by then has failed.
@@ -84,31 +82,20 @@ impl Charge {
         self.deadline = deadline;
     }
 
-    /// The head of the answer is here, and it is one.
-    fn is_answered(&mut self) {
-        if let Some(round) = self.round.take() {
-            self.care.settle_round(round, Outcome::Good);
-        }
-    }
-
-    /// The request has failed.
-    pub(super) fn fail(&mut self, failure: &Failure) {
+    /// The request has no answer; `is_upstreams`: by no fault of others.
+    pub(super) fn fail(&mut self, is_upstreams: bool) {
         let failed = Outcome::Failed(Kind::Lost);
-        self.settle(if failure.is_the_servers() { failed } else { Outcome::Nothing });
+        self.settle(if is_upstreams { failed } else { Outcome::Nothing });
     }
 
-    /// The request has come to this.
     fn settle(&mut self, outcome: Outcome) {
-        if let Some(round) = self.round.take() {
-            self.care.settle_round(round, outcome);
-        }
-        if !std::mem::replace(&mut self.is_counted, true) {
-            self.care.count_request(outcome);
+        if let Some(debt) = &mut self.debt {
+            debt.settle(self.care, outcome);
         }
     }
 }
 
-impl Drop for Charge {
+impl Drop for Charge<'_> {
     fn drop(&mut self) {
         let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         self.settle(if is_late { Outcome::Failed(Kind::Silent) } else { Outcome::Nothing });
@@ -116,9 +103,8 @@ impl Drop for Charge {
 }
 
 /// What one attempt at a server comes to. It is told once; dropping it says that nobody can say.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ticket {
-    care: Arc<Care>,
     /// Where the attempt tries a server that is ejected.
     token: Option<Token>,
     /// Once it is known.
@@ -130,21 +116,21 @@ struct Ticket {
     /// From when on a request that is dropped waited too long.
     deadline: Option<Instant>,
     /// The request's own, with its last attempt.
-    charge: Option<Box<Charge>>,
+    debt: Option<Debt>,
 }
 
 impl Ticket {
-    fn settle(&mut self, server: &Endpoint, outcome: Outcome) {
+    fn settle(&mut self, server: &Endpoint, care: &Care, outcome: Outcome) {
         if self.outcome.is_some() {
             return;
         }
         self.outcome = Some(outcome);
         if let Some(token) = self.token.take() {
-            self.care.settle_probe(server, token, outcome);
+            care.settle_probe(server, token, outcome);
         }
-        self.care.count(server, outcome);
-        if let Some(charge) = &mut self.charge {
-            charge.settle(outcome);
+        care.count(server, outcome);
+        if let Some(debt) = &mut self.debt {
+            debt.settle(care, outcome);
         }
     }
 }
@@ -152,18 +138,26 @@ impl Ticket {
 /// A request in progress at a server, which counts as busy with it for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Visit {
-    server: Arc<Endpoint>,
+    place: Arc<Place>,
     /// When it began, where it is measured how long servers take.
     timed: Option<Instant>,
+    /// Whether the client itself has said how long the call may take.
+    is_clients_time: bool,
     /// None where nothing is to be learned.
     ticket: Option<Box<Ticket>>,
 }
 
 impl Visit {
-    /// Counts a request in.
-    pub(super) fn begin(server: &Arc<Endpoint>) -> Self {
-        server.begin();
-        Self { server: Arc::clone(server), timed: None, ticket: None }
+    /// Counts a request of this sender in. `token`: it tries a server that is ejected.
+    pub(super) fn begin(place: &Arc<Place>, token: Option<Token>, sender: &Sender) -> Self {
+        place.server.begin();
+        let ticket = || Ticket { token, deadline: sender.deadline, ..Ticket::default() };
+        Self {
+            place: Arc::clone(place),
+            timed: None,
+            is_clients_time: sender.is_clients_time,
+            ticket: place.care.as_ref().map(|_| Box::new(ticket())),
+        }
     }
 
     /// It is to be measured how long the server takes to answer.
@@ -174,22 +168,27 @@ impl Visit {
     /// The server has answered, or failed.
     fn took(&mut self, has_failed: bool) {
         if let Some(began) = self.timed.take() {
-            self.server.latency().observe(began.elapsed(), has_failed);
+            self.place.server.latency().observe(began.elapsed(), has_failed);
         }
     }
 
-    /// The same, of which `care` is to learn. `deadline`: see [`Ticket`].
-    pub(super) fn watched(
-        mut self,
-        care: &Arc<Care>,
-        token: Option<Token>,
-        deadline: Option<Instant>,
-    ) -> Self {
-        let care = Arc::clone(care);
-        let (outcome, head, charge) = (None, None, None);
-        let ticket = Ticket { care, token, outcome, head, has_begun: false, deadline, charge };
-        self.ticket = Some(Box::new(ticket));
-        self
+    /// Nobody waits any more for what the server has to say.
+    pub(super) fn is_over(&mut self) {
+        if let Some(began) = self.timed.take() {
+            self.place.server.latency().observe_at_least(began.elapsed());
+        }
+    }
+
+    /// Its ticket, with what that is told to.
+    fn watched(&mut self) -> Option<(&mut Ticket, &Endpoint, &Care)> {
+        let ticket = self.ticket.as_deref_mut()?;
+        Some((ticket, &self.place.server, self.place.care.as_deref()?))
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some((ticket, server, care)) = self.watched() {
+            ticket.settle(server, care, outcome);
+        }
     }
 
     /// Whether anything is to be learned of it.
@@ -197,85 +196,92 @@ impl Visit {
         self.ticket.is_some()
     }
 
-    /// An attempt has ended without an answer that can be passed on.
-    pub(super) fn failed(&mut self, report: Report) {
-        if report.kind().is_some() {
-            self.took(true);
-        }
-        if let (Some(ticket), Some(kind)) = (&mut self.ticket, report.kind()) {
-            ticket.settle(&self.server, Outcome::Failed(kind));
+    /// What tries the server is lost after this time, and not before.
+    pub(super) fn may_take(&self, time: Duration) {
+        if let Some(token) = self.ticket.as_ref().and_then(|ticket| ticket.token) {
+            self.verdict().prolong_probe(token, time);
         }
     }
 
-    /// The head of the answer is here.
-    pub(super) fn answered(&mut self, status: StatusCode, fields: &HeaderMap) {
-        if self.timed.is_some() {
-            let outcome = judge(status, fields);
-            self.took(matches!(outcome, Some(Outcome::Failed(_) | Outcome::Throttled)));
+    /// The request goes on trying the server in another visit.
+    pub(super) fn take_token(&mut self) -> Option<Token> {
+        self.ticket.as_mut()?.token.take()
+    }
+
+    /// An attempt has ended without an answer that can be passed on.
+    pub(super) fn failed(&mut self, report: Report) {
+        if let Some(kind) = report.kind() {
+            self.took(true);
+            self.settle(Outcome::Failed(kind));
         }
-        let Some(ticket) = &mut self.ticket else { return };
+    }
+
+    /// The head of the answer is here, and maybe its trailers.
+    pub(super) fn answered(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+        trailers: Option<&HeaderMap>,
+    ) {
+        if self.timed.is_none() && self.ticket.is_none() {
+            return;
+        }
+        let is_clients_time = self.is_clients_time;
+        let of_call = || Some(judge_call(grpc::status(trailers?)?, is_clients_time));
+        let outcome = judge(status, fields, is_clients_time).or_else(of_call);
+        self.took(matches!(outcome, Some(Outcome::Failed(_) | Outcome::Throttled)));
+        let Some((ticket, server, care)) = self.watched() else { return };
         ticket.has_begun = true;
-        match judge(status, fields) {
-            Some(Outcome::Good) => {
-                // What tries the server is not to wait for the end of a long body.
+        match outcome {
+            // What tries the server is not to wait for the end of a long body, or of a call that
+            // may go on for hours before it says anything.
+            None | Some(Outcome::Good) => {
                 if let Some(token) = ticket.token.take() {
-                    ticket.care.settle_probe(&self.server, token, Outcome::Good);
+                    care.settle_probe(server, token, Outcome::Good);
                 }
-                ticket.head = Some(Outcome::Good);
+                ticket.head = outcome;
                 if status == StatusCode::SWITCHING_PROTOCOLS {
-                    ticket.settle(&self.server, Outcome::Good);
+                    ticket.settle(server, care, Outcome::Good);
                 }
             }
-            Some(outcome) => ticket.settle(&self.server, outcome),
-            None => {}
+            Some(outcome) => ticket.settle(server, care, outcome),
         }
     }
 
     /// This is the request's last attempt: what it comes to, the request does.
-    pub(super) fn charge(&mut self, mut charge: Box<Charge>) {
-        let Some(ticket) = &mut self.ticket else { return };
-        if let Some(outcome) = ticket.outcome {
-            return charge.settle(outcome);
-        }
-        if ticket.head.is_some() {
-            charge.is_answered();
-        }
-        ticket.charge = Some(charge);
-    }
-
-    /// Part of the body is here. The stream of a call may go on for hours until its trailers say
-    /// how it went: what tries the server, or the upstream, does not wait for them.
-    pub(super) fn flows(&mut self) {
-        let Some(ticket) = &mut self.ticket else { return };
-        if let Some(token) = ticket.token.take() {
-            ticket.care.settle_probe(&self.server, token, Outcome::Good);
-        }
-        if let Some(charge) = &mut ticket.charge {
-            charge.is_answered();
+    pub(super) fn charge(&mut self, charge: &mut Charge<'_>) {
+        let Some((ticket, _, care)) = self.watched() else { return };
+        let Some(mut debt) = charge.debt.take() else { return };
+        match ticket.outcome {
+            Some(outcome) => debt.settle(care, outcome),
+            None => {
+                if ticket.has_begun {
+                    debt.is_answered(care);
+                }
+                ticket.debt = Some(debt);
+            }
         }
     }
 
     /// The trailers of the answer are here.
     pub(super) fn trailers(&mut self, fields: &HeaderMap) {
-        if let (Some(ticket), Some(status)) = (&mut self.ticket, grpc::status(fields)) {
-            ticket.settle(&self.server, judge_call(status));
+        if let Some(status) = grpc::status(fields) {
+            self.settle(judge_call(status, self.is_clients_time));
         }
     }
 
     /// The whole answer is here.
     pub(super) fn ended(&mut self) {
-        if let Some(ticket) = &mut self.ticket {
+        if let Some((ticket, server, care)) = self.watched() {
             // A call without a status is none that went well.
             let outcome = ticket.head.unwrap_or(Outcome::Failed(Kind::Grpc));
-            ticket.settle(&self.server, outcome);
+            ticket.settle(server, care, outcome);
         }
     }
 
     /// The answer has broken off.
     pub(super) fn broke(&mut self) {
-        if let Some(ticket) = &mut self.ticket {
-            ticket.settle(&self.server, Outcome::Failed(Kind::CutOff));
-        }
+        self.settle(Outcome::Failed(Kind::CutOff));
     }
 }
 
@@ -283,22 +289,19 @@ impl std::ops::Deref for Visit {
     type Target = Endpoint;
 
     fn deref(&self) -> &Endpoint {
-        &self.server
+        &self.place.server
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.server.end();
-        // Whoever waited has left.
-        if let Some(began) = self.timed {
-            self.server.latency().observe_at_least(began.elapsed());
-        }
-        if let Some(ticket) = &mut self.ticket {
+        self.place.server.end();
+        self.is_over();
+        if let Some((ticket, server, care)) = self.watched() {
             let is_late = !ticket.has_begun
                 && ticket.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let late = Outcome::Failed(Kind::Silent);
-            ticket.settle(&self.server, if is_late { late } else { Outcome::Nothing });
+            ticket.settle(server, care, if is_late { late } else { Outcome::Nothing });
         }
     }
 }

@@ -180,3 +180,36 @@ fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
     assert_eq!(stop.status, 200);
     eventually("all stop", || gateways.each_ref().map(share) == [json!(0.0), json!(0.0)]);
 }
+
+/// The canary is judged by what its callers got, however often that was asked for.
+#[test]
+fn an_arm_sends_again_what_its_own_upstream_says() {
+    let [base, next] = upstreams();
+    let busy = Upstream::replying(response("503 Busy", "busy"));
+    let gateway = Gateway::start(&format!(
+        "{}
+        [upstreams.next]
+        servers = [\"{}\", \"{}\"]
+        balance = \"round-robin\"
+        retry = {{ backoff = \"1ms\" }}
+        [routes.all]
+        path = \"/*\"
+        split = [{{ upstream = \"base\", weight = 0 }}, {{ upstream = \"next\", weight = 1 }}]",
+        base.table("base"),
+        busy.url(),
+        next.url()
+    ));
+    let mut session = Session::open(gateway.public);
+    for _ in 0..4 {
+        assert_eq!(session.get("/").send().text(), "next");
+    }
+    assert_eq!((busy.seen(), next.seen()), (2, 4));
+    let told = canary(&gateway, "all");
+    assert_eq!(told["arms"][1]["answers"], 4, "{told}");
+    assert_eq!(told["arms"][1]["failures"], 0, "{told}");
+    eventually("all are logged", || gateway.access_lines().len() == 4);
+    let lines = gateway.access_lines();
+    assert!(lines.iter().all(|line| line["arm"] == "next" && line["server"] == next.url()));
+    let again: Vec<_> = lines.iter().filter(|line| line["attempts"] == 2).collect();
+    assert!(again.len() == 2 && again.iter().all(|line| line["retry"] == "status"), "{again:?}");
+}

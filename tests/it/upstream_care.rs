@@ -2,11 +2,12 @@
 
 mod breaker;
 mod checks;
+mod retries;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Barrier};
 
 use serde_json::{Value, json};
 
@@ -112,9 +113,29 @@ fn a_server_that_fails_is_ejected_whatever_it_does() {
         assert_eq!(bad.seen(), 3, "{does}");
         assert_eq!(told(&gateway, &bad)["reasons"][0], "ejected");
         eventually("it is logged", || {
-            gateway.stderr().contains("is out for 1h: 3 requests in a row failed")
+            let log = gateway.stderr();
+            log.contains("is out for") && log.contains(": 3 requests in a row failed")
         });
     }
+}
+
+/// The deadline is the route's, and so is the answer; the server is late all the same.
+#[test]
+fn a_server_that_hangs_behind_the_deadline_of_a_route_is_ejected() {
+    let (bad, good) = (Server::new(HANGS), Server::new(200));
+    let config = config(&[&bad, &good], "eject = { failures = 2, time = \"1h\" }");
+    let gateway = Gateway::start(&config.replacen(
+        "path = \"/*\"\n",
+        "path = \"/*\"\ndeadline = \"300ms\"\n",
+        1,
+    ));
+    let mut statuses = Vec::new();
+    eventually("it is ejected", || {
+        statuses.push(get(&gateway));
+        is_out(&gateway, &bad)
+    });
+    statuses.retain(|status| *status != 200);
+    assert_eq!(statuses, [504, 504]);
 }
 
 /// Two routes of one upstream are one server's requests.
@@ -172,9 +193,15 @@ fn a_crowd_sends_one_request_to_a_server_that_is_tried() {
         waiting.push(stream);
         bad.seen() == 1
     });
-    for _ in 0..100 {
-        assert_eq!(get(&gateway), 200);
-    }
+    let all_are_here = Barrier::new(16);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                all_are_here.wait();
+                (0..7).for_each(|_| assert_eq!(get(&gateway), 200));
+            });
+        }
+    });
     assert_eq!(bad.seen(), 1);
     assert_eq!(told(&gateway, &bad)["state"], "probing");
     // Its client leaves: that says nothing, and another request tries it.

@@ -221,6 +221,14 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[upstreams.u]", "breaker.failures = 5", "must be a string", "\"1%\" to \"100%\""),
     ("[upstreams.u]", "breaker.window = '500ms'", "shorter than 1s", "\"1s\" or more"),
     ("[upstreams.u]", "breaker.probes = 64", "out of range", "from 1 to 63"),
+    ("[upstreams.u]", "retry = 1", "must be a table", "write"),
+    ("[upstreams.u]", "retry.attempts = 1", "out of range", "from 2 to 10"),
+    ("[upstreams.u]", "retry.on = ['302']", "is no reason", "\"connect\", \"refused\""),
+    ("[upstreams.u]", "retry.on = []", "is an empty list", ""),
+    ("[upstreams.u]", "retry.body = '2MiB'", "out of range", "1MiB"),
+    ("[upstreams.u]", "retry.budget = '0%'", "is not a percentage", "\"1%\" to \"100%\""),
+    ("[upstreams.u]", "hedge = 'p95'", "the budget of retry", "[upstreams.NAME.retry]"),
+    ("[upstreams.u]", "hedge = '95'\nretry = {}", "is not a percentile", "\"p50\" to \"p99\""),
     ("[routes.r]", "methods = ['get']", "is not a method", "upper case"),
     ("[routes.r]", "auth = { optional = true }", "auth.by: is missing", "write by ="),
     ("[routes.r]", "auth = []", "is an empty list", "name at least one"),
@@ -349,7 +357,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),
     ("[log]", "sample = '1%'", "leave a line"),
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),
-    ("[upstreams.u]", "retry = 1", "twice"),
 ];
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,10 @@ use crate::base::body::Upload;
 use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
 use crate::config;
+use crate::upstream::asking::unconnected;
 use crate::upstream::capacity::Capacity;
+use crate::upstream::connection_error::ConnectionError;
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::outgoing::Sender;
 
 type End = Result<Response<()>, NoAnswer>;
@@ -53,61 +57,38 @@ fn a_server_is_not_to_blame_for_the_time_that_others_took() {
 }
 
 #[test]
-fn every_end_means_something() {
+fn what_follows_an_end() {
     use NoAnswer::{OutOfTime, Unconnected};
     use Unanswered::{Lost, Malformed, Reset, Starved, TimedOut, TurnedAway, Unsent, Withdrawn};
     let lost = || ConnectionError::PingLost;
-    for (end, report, next, if_repeatable) in [
-        (answer(200), Report::Answered, Next::Done, Next::Done),
-        (answer(503), Report::Answered, Next::Done, Next::Done),
-        (
-            refused(ErrorKind::ConnectionRefused),
-            Report::Refused,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        // This process has no more ports: no server is to blame.
-        (
-            refused(ErrorKind::AddrNotAvailable),
-            Report::Nothing,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        (
-            no(Unconnected(Failure::ConnectTimeout)),
-            Report::Refused,
-            Next::OtherServer,
-            Next::OtherServer,
-        ),
-        (no(OutOfTime), Report::Nothing, Next::OtherServer, Next::OtherServer),
-        (on_new(Unsent), Report::Refused, Next::OtherServer, Next::OtherServer),
-        (on_used(Unsent), Report::Nothing, Next::SameServer, Next::SameServer),
-        (on_new(Lost(None)), Report::Lost, Next::Done, Next::Done),
+    for (end, next) in [
+        (answer(200), Next::Done),
+        (answer(503), Next::Done),
+        (refused(ErrorKind::ConnectionRefused), Next::OtherServer),
+        (refused(ErrorKind::AddrNotAvailable), Next::OtherServer),
+        (no(Unconnected(Failure::ConnectTimeout)), Next::OtherServer),
+        (no(Unconnected(Failure::Busy)), Next::OtherServer),
+        (no(OutOfTime), Next::OtherServer),
+        (on_new(Unsent), Next::OtherServer),
+        (on_used(Unsent), Next::SameServer),
+        (on_new(Lost(None)), Next::Done),
         // A server of HTTP/2 that says GOAWAY before it has read anything.
-        (
-            no(Unconnected(Failure::TurnedAway(lost()))),
-            Report::Lost,
-            Next::Anywhere,
-            Next::Anywhere,
-        ),
+        (no(Unconnected(Failure::TurnedAway(lost()))), Next::Anywhere),
         // Over HTTP/2: nobody has looked at it, or somebody may have acted.
-        (on_new(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-        (on_used(TurnedAway(lost())), Report::Answered, Next::Anywhere, Next::Anywhere),
-        (on_new(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
-        (on_used(Reset(lost())), Report::Unusable, Next::Done, Next::Done),
-        // The client's fault.
-        (on_new(Withdrawn), Report::Nothing, Next::Done, Next::Done),
-        (no(Unconnected(Failure::Busy)), Report::Nothing, Next::OtherServer, Next::OtherServer),
-        (on_new(TimedOut), Report::Silent, Next::Done, Next::Done),
-        (on_new(Starved), Report::Nothing, Next::Done, Next::Done),
-        (on_used(TimedOut), Report::Silent, Next::Done, Next::Done),
-        (on_new(Malformed("")), Report::Unusable, Next::Done, Next::Done),
-        (on_used(Malformed("")), Report::Unusable, Next::Done, Next::Done),
+        (on_new(TurnedAway(lost())), Next::Anywhere),
+        (on_used(TurnedAway(lost())), Next::Anywhere),
+        (on_new(Reset(lost())), Next::Done),
+        (on_used(Reset(lost())), Next::Done),
+        (on_new(Withdrawn), Next::Done),
+        (on_new(TimedOut), Next::Done),
+        (on_new(Starved), Next::Done),
+        (on_used(TimedOut), Next::Done),
+        (on_new(Malformed("")), Next::Done),
+        (on_used(Malformed("")), Next::Done),
     ] {
-        let policy = RetryPolicy::default();
-        assert_eq!(classify(&end, &policy, false), Class { report, next }, "{end:?}");
-        let class = Class { report, next: if_repeatable };
-        assert_eq!(classify(&end, &policy, true), class, "{end:?}, repeatable");
+        for may_repeat in [false, true] {
+            assert_eq!(classify(&end, may_repeat).next, next, "{end:?} {may_repeat}");
+        }
     }
 }
 
@@ -115,39 +96,35 @@ fn every_end_means_something() {
 #[test]
 fn what_an_old_connection_loses_says_something_where_it_is_not_repeated() {
     use Unanswered::Lost;
-    let policy = RetryPolicy::default();
     for error in [None, Some(ConnectionError::PingLost)] {
         let end = on_used(Lost(error));
-        let class = Class { report: Report::Nothing, next: Next::Repeat };
-        assert_eq!(classify(&end, &policy, true), class);
-        let class = Class { report: Report::Silent, next: Next::Done };
-        assert_eq!(classify(&end, &policy, false), class);
+        let class = |report, next| Class { report, next, is_upstreams: true };
+        assert_eq!(classify(&end, true), class(Report::Nothing, Next::Repeat));
+        assert_eq!(classify(&end, false), class(Report::Silent, Next::Done));
     }
 }
 
-#[test]
-fn only_what_is_repeatable_is_sent_again_after_an_answer() {
-    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], 1);
-    for (status, may_repeat, next) in [
-        (503, true, Next::OtherServer),
-        (503, false, Next::Done),
-        (502, true, Next::Done),
-        (200, true, Next::Done),
-    ] {
-        let class = Class { report: Report::Answered, next };
-        assert_eq!(classify(&answer(status), &policy, may_repeat), class, "{status}");
-    }
+/// Servers that are asked in turn, the first one first, up to so many times for one request.
+fn endpoints(servers: &[SocketAddr], attempts: u32) -> Endpoints {
+    let retry = format!("retry = {{ attempts = {attempts}, backoff = \"1ms\" }}");
+    let retry = if attempts > 1 { &*retry } else { "" };
+    chosen_by("round-robin", servers, retry)
 }
 
-/// Servers that are asked in turn, the first one first, and once more after a 503.
-fn endpoints(servers: &[SocketAddr], repeats_max: usize) -> Endpoints {
+fn chosen_by(balance: &str, servers: &[SocketAddr], more: &str) -> Endpoints {
     let urls: Vec<String> = servers.iter().map(|server| format!("\"http://{server}\"")).collect();
-    let servers = urls.join(", ");
-    let text = format!("[upstreams.a]\nservers = [{servers}]\nbalance = \"round-robin\"\n");
+    of(&format!("servers = [{}]\nbalance = \"{balance}\"\n{more}", urls.join(", ")))
+}
+
+fn of(settings: &str) -> Endpoints {
+    let text = format!("[upstreams.a]\n{settings}\n");
     let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
-    let settings = &loaded.config.upstreams["a"];
-    let policy = RetryPolicy::after(&[StatusCode::SERVICE_UNAVAILABLE], repeats_max);
-    Endpoints::new("a", settings, None).retrying(policy)
+    assert_eq!(loaded.source.render(&loaded.problems), "0 problems in t.toml\n", "{text}");
+    Endpoints::new("a", &loaded.config.upstreams["a"], None)
+}
+
+fn sender() -> Sender {
+    Sender::new(ClientAddr::new("192.0.2.1".parse().unwrap()), Trace::begin())
 }
 
 /// A server that answers each request on one connection with this status, and counts them.
@@ -173,13 +150,14 @@ async fn server(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
 
 /// What a GET brings.
 async fn get(endpoints: &Endpoints) -> Result<Response<Box<Download>>, Failure> {
-    let sender = Sender {
-        client: ClientAddr::new("192.0.2.1".parse().unwrap()),
-        trace: Trace::begin(),
-        idle_timeout: None,
-        deadline: None,
-        key: None,
-    };
+    get_by(endpoints, None).await
+}
+
+async fn get_by(
+    endpoints: &Endpoints,
+    key: Option<u64>,
+) -> Result<Response<Box<Download>>, Failure> {
+    let sender = Sender { key, ..sender() };
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
     let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
     let nobody = None::<fn(StatusCode, &HeaderMap)>;
@@ -193,7 +171,7 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
     // Bound and not listening: it refuses, and nobody else gets its port.
     let refuses = TcpSocket::new_v4().unwrap();
     refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let endpoints = endpoints(&[busy, refuses.local_addr().unwrap()], 1);
+    let endpoints = endpoints(&[busy, refuses.local_addr().unwrap()], 2);
     let response = get(&endpoints).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
@@ -206,16 +184,118 @@ async fn an_answer_that_is_kept_keeps_the_server_that_gave_it() {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_again_as_often_as_the_policy_says() {
-    for (repeats_max, asked) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
+async fn a_request_is_sent_again_as_often_as_the_settings_say() {
+    for (attempts, most, least) in [(1, 1, 0), (2, 1, 0), (3, 1, 1)] {
         let mut servers = Vec::new();
         for _ in 0..3 {
             servers.push(server("503 Service Unavailable").await);
         }
         let (addresses, counts): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
-        let response = get(&endpoints(&addresses, repeats_max)).await.unwrap();
+        let response = get(&endpoints(&addresses, attempts)).await.unwrap();
         assert_eq!(response.status(), 503);
-        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(counts.sum::<usize>(), asked, "{repeats_max}: each is asked once at most");
+        let counts: Vec<usize> = counts.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts.iter().sum::<usize>(), attempts as usize, "{counts:?}");
+        // Those that were not asked come first.
+        let [first, second] = [counts.iter().max(), counts.iter().min()];
+        assert!(*first.unwrap() <= most, "{counts:?}");
+        assert!(*second.unwrap() >= least, "{counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_is_a_reason_where_the_settings_say_nothing() {
+    let (busy, asked) = server("503 Service Unavailable").await;
+    let (other, unasked) = server("200 OK").await;
+    let response = get(&endpoints(&[busy, other], 1)).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!((asked.load(Ordering::Relaxed), unasked.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_repeat_goes_to_the_next_server_for_the_same_key() {
+    let mut servers = Vec::new();
+    for _ in 0..4 {
+        servers.push(server("503 Service Unavailable").await);
+    }
+    let (addresses, counts): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+    let endpoints = chosen_by("hash:path", &addresses, "retry = { backoff = \"1ms\" }");
+    for key in (0..8).map(Some) {
+        let home = endpoints.first(key).unwrap().at;
+        let next = endpoints.next(&[home], key).unwrap().at;
+        counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        assert_eq!(get_by(&endpoints, key).await.unwrap().status(), 503);
+        let asked = |at: usize| counts[at].load(Ordering::Relaxed);
+        let expected = |at: usize| usize::from(at == home || at == next);
+        assert_eq!([0, 1, 2, 3].map(asked), [0, 1, 2, 3].map(expected), "{key:?}");
+    }
+}
+
+/// Of which twenty answers came at once, so that a second server is asked after 5 ms.
+fn hedging_at_once(endpoints: &Endpoints) {
+    let retry = endpoints.retry().unwrap();
+    (0..20).for_each(|_| retry.percentile().unwrap().note(Duration::ZERO));
+    retry.tick();
+}
+
+#[tokio::test]
+async fn a_server_that_has_lost_a_race_took_as_long_as_the_race() {
+    // Connections to it stand, and nobody reads from them.
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (quick, asked) = server("200 OK").await;
+    let servers = [hangs.local_addr().unwrap(), quick];
+    let endpoints = chosen_by("ewma", &servers, "retry = {}\nhedge = \"p50\"");
+    hedging_at_once(&endpoints);
+    let [hangs, quick] = endpoints.all() else { panic!("two servers") };
+    // So that it is the first one that is asked.
+    hangs.latency().observe(Duration::from_micros(100), false);
+    quick.latency().observe(Duration::from_secs(9), false);
+    assert_eq!(get(&endpoints).await.unwrap().status(), 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(endpoints.retry().unwrap().hedges(), Some([0, 1]));
+    assert!(hangs.latency().estimate().unwrap() > 0.004);
+}
+
+#[tokio::test]
+async fn a_slow_server_is_no_reason_to_ask_a_backup() {
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (backup, asked) = server("200 OK").await;
+    let endpoints = of(&format!(
+        "servers = [\"http://{}\", {{ url = \"http://{backup}\", backup = true }}]\n\
+         response_timeout = \"100ms\"\nretry = {{}}\nhedge = \"p50\"",
+        hangs.local_addr().unwrap()
+    ));
+    hedging_at_once(&endpoints);
+    assert!(matches!(get(&endpoints).await, Err(Failure::Timeout)));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+/// A server, and how many milliseconds it is said to take.
+fn timed() -> (Endpoints, impl Fn(&Endpoints) -> f64) {
+    let endpoints = of("servers = [\"http://a\"]\nbalance = \"ewma\"");
+    (endpoints, |endpoints| (endpoints.all()[0].latency().estimate().unwrap() * 1_000.0).round())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_repeat_waits_is_not_a_servers_time() {
+    let (endpoints, took_ms) = timed();
+    let mut visit = endpoints.enter(Choice::again(0), &sender()).unwrap();
+    tokio::time::advance(Duration::from_millis(20)).await;
+    visit.is_over();
+    tokio::time::advance(Duration::from_millis(500)).await;
+    drop(visit);
+    assert!((19.0..=20.0).contains(&took_ms(&endpoints)), "{}", took_ms(&endpoints));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_for_which_its_client_has_left_no_time_is_no_failure() {
+    for (is_clients_time, expected) in [(true, 20.0), (false, 40.0)] {
+        let (endpoints, took_ms) = timed();
+        endpoints.all()[0].latency().observe(Duration::from_millis(20), false);
+        let sender = Sender { is_clients_time, ..sender() };
+        let mut visit = endpoints.enter(Choice::again(0), &sender).unwrap();
+        let mut fields = HeaderMap::new();
+        fields.insert("grpc-status", "4".parse().unwrap());
+        visit.answered(StatusCode::OK, &fields, None);
+        assert!((took_ms(&endpoints) - expected).abs() < 0.5, "{is_clients_time}");
     }
 }

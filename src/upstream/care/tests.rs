@@ -8,9 +8,10 @@ use super::*;
 use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
 use crate::upstream::endpoints::{Choice, Endpoints};
+use crate::upstream::ends::Report;
 use crate::upstream::outgoing::Sender;
 use crate::upstream::tally::Kind;
-use crate::upstream::visit::{Charge, Report, Visit};
+use crate::upstream::visit::{Charge, Visit};
 
 const FIVE: &str = "eject = {}\n";
 
@@ -34,7 +35,7 @@ async fn pass(time: Duration) {
 
 fn sender() -> Sender {
     let client = ClientAddr::new("192.0.2.1".parse().unwrap());
-    Sender { client, trace: Trace::begin(), idle_timeout: None, deadline: None, key: None }
+    Sender::new(client, Trace::begin())
 }
 
 /// A request at one server, whatever is known of it.
@@ -44,7 +45,7 @@ fn visit(endpoints: &Endpoints, at: usize) -> Visit {
 
 /// A whole answer of this status.
 fn answer(mut visit: Visit, status: u16) {
-    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), None);
     visit.ended();
 }
 
@@ -88,7 +89,7 @@ async fn what_is_no_servers_fault_counts_nothing() {
         // The client leaves, before the head and after it.
         drop(visit(&endpoints, 0));
         let mut gone = visit(&endpoints, 0);
-        gone.answered(StatusCode::OK, &HeaderMap::new());
+        gone.answered(StatusCode::OK, &HeaderMap::new(), None);
         drop(gone);
         // It breaks its body, or this process has no more ports.
         endpoints.note(&mut visit(&endpoints, 0), Report::Nothing);
@@ -118,7 +119,7 @@ async fn every_way_to_give_no_answer_is_a_failure() {
     let endpoints = endpoints(2, FIVE);
     for _ in 0..5 {
         let mut cut = visit(&endpoints, 1);
-        cut.answered(StatusCode::OK, &HeaderMap::new());
+        cut.answered(StatusCode::OK, &HeaderMap::new(), None);
         cut.broke();
     }
     assert_eq!(usable(&endpoints), [0]);
@@ -132,11 +133,11 @@ fn call(endpoints: &Endpoints, status: &'static str, in_trailers: bool) {
     let mut fields = HeaderMap::new();
     fields.insert("grpc-status", HeaderValue::from_static(status));
     if in_trailers {
-        visit.answered(StatusCode::OK, &head);
+        visit.answered(StatusCode::OK, &head, None);
         visit.trailers(&fields);
     } else {
         head.extend(fields);
-        visit.answered(StatusCode::OK, &head);
+        visit.answered(StatusCode::OK, &head, None);
     }
     visit.ended();
 }
@@ -250,7 +251,7 @@ async fn one_request_tries_an_ejected_server() {
     assert_eq!(third.at, 0);
     let mut probe = endpoints.enter(third, &sender()).unwrap();
     // Its head is enough: the body may be long.
-    probe.answered(StatusCode::OK, &HeaderMap::new());
+    probe.answered(StatusCode::OK, &HeaderMap::new(), None);
     assert_eq!(usable(&endpoints), [0, 1]);
 }
 
@@ -329,22 +330,21 @@ async fn a_server_that_is_back_gets_a_part_of_its_share() {
 
 /// One request: whether the breaker let it begin, and what came of it.
 fn request(endpoints: &Endpoints, status: u16) -> Result<(), Failure> {
-    let charge = charge(endpoints)?;
+    let mut charge = charge(endpoints)?;
     let mut visit = visit(endpoints, 0);
-    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
-    visit.charge(charge);
+    visit.answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), None);
+    visit.charge(&mut charge);
     visit.ended();
     Ok(())
 }
 
-fn charge(endpoints: &Endpoints) -> Result<Box<Charge>, Failure> {
-    let care = endpoints.care().unwrap();
-    let round = match care.admit()? {
-        Some(Entry::Probe(round)) => Some(round),
-        Some(Entry::Closed) => None,
+fn charge(endpoints: &Endpoints) -> Result<Box<Charge<'_>>, Failure> {
+    let care = care(endpoints);
+    match care.admit()? {
+        Some(Entry::Probe(round)) => Ok(Charge::new(care, round, true)),
+        Some(Entry::Closed(round)) => Ok(Charge::new(care, round, false)),
         other => panic!("{other:?}"),
-    };
-    Ok(Charge::new(Arc::clone(care), round))
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,10 +368,10 @@ async fn the_breaker_opens_and_closes() {
     // One that says nothing leaves its place to another.
     tries.pop();
     tries.push(charge(&endpoints).unwrap());
-    for charge in tries {
+    for mut charge in tries {
         let mut visit = visit(&endpoints, 0);
-        visit.answered(StatusCode::OK, &HeaderMap::new());
-        visit.charge(charge);
+        visit.answered(StatusCode::OK, &HeaderMap::new(), None);
+        visit.charge(&mut charge);
     }
     assert_eq!(state(), "closed", "their heads are enough");
     // What has opened it is forgotten.
@@ -385,23 +385,99 @@ async fn the_breaker_opens_and_closes() {
 #[tokio::test(start_paused = true)]
 async fn the_breaker_counts_requests_and_no_refusals_of_our_own() {
     let endpoints = endpoints(1, "breaker = { requests = 1 }");
-    for failure in [
-        Failure::Busy,
-        Failure::Withdrawn,
-        Failure::Shared,
-        Failure::Unavailable(Duration::ZERO),
-        Failure::Open(Duration::ZERO),
-    ] {
-        charge(&endpoints).unwrap().fail(&failure);
-    }
+    charge(&endpoints).unwrap().fail(false);
     drop(charge(&endpoints).unwrap());
     care(&endpoints).tick();
     assert_eq!(care(&endpoints).breaker_state(), Some("closed"));
-    charge(&endpoints).unwrap().fail(&Failure::Timeout);
+    charge(&endpoints).unwrap().fail(true);
     care(&endpoints).tick();
     assert_eq!(care(&endpoints).breaker_state(), Some("open"));
     assert!(care(&endpoints).close_breaker());
     request(&endpoints, 200).unwrap();
+}
+
+fn grpc_head() -> HeaderMap {
+    let mut head = HeaderMap::new();
+    head.insert("content-type", HeaderValue::from_static("application/grpc"));
+    head
+}
+
+/// Streams that say nothing for hours must not keep others out.
+#[tokio::test(start_paused = true)]
+async fn the_head_of_a_stream_is_enough_for_who_tries() {
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }\nbreaker = {}");
+    (0..20).for_each(|_| request(&endpoints, 500).unwrap());
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).breaker_state(), Some("open"));
+    pass(Duration::from_secs(6)).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut charge = charge(&endpoints).unwrap();
+        let mut visit = endpoints.enter(endpoints.first(None).unwrap(), &sender()).unwrap();
+        visit.answered(StatusCode::OK, &grpc_head(), None);
+        visit.charge(&mut charge);
+        streams.push(visit);
+    }
+    assert_eq!(care(&endpoints).breaker_state(), Some("closed"));
+    assert_eq!(usable(&endpoints), [0, 1]);
+}
+
+/// Trailers that came along with the head say more than the head.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fails_at_once_brings_nobody_back() {
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }");
+    answers(&endpoints, 0, 500, 1);
+    pass(Duration::from_secs(2)).await;
+    let mut visit = endpoints.enter(endpoints.first(None).unwrap(), &sender()).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("14"));
+    visit.answered(StatusCode::OK, &grpc_head(), Some(&trailers));
+    assert_eq!(usable(&endpoints), [1]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_before_the_breaker_opened_counts_nothing_after_it_has_closed() {
+    let endpoints = endpoints(1, "breaker = { requests = 5, probes = 1 }");
+    let late: Vec<_> = (0..5).map(|_| charge(&endpoints).unwrap()).collect();
+    (0..5).for_each(|_| request(&endpoints, 500).unwrap());
+    care(&endpoints).tick();
+    pass(Duration::from_secs(6)).await;
+    request(&endpoints, 200).unwrap();
+    assert_eq!(care(&endpoints).breaker_state(), Some("closed"));
+    late.into_iter().for_each(|mut charge| charge.fail(true));
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).breaker_state(), Some("closed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_tries_a_server_has_its_time() {
+    let endpoints = endpoints(2, "eject = { failures = 1, time = \"1s\" }");
+    answers(&endpoints, 0, 500, 1);
+    pass(Duration::from_secs(2)).await;
+    let probe = endpoints.enter(endpoints.first(None).unwrap(), &sender()).unwrap();
+    probe.may_take(Duration::from_secs(3_600));
+    pass(Duration::from_secs(3_599)).await;
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    pass(Duration::from_secs(1)).await;
+    care(&endpoints).tick();
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+}
+
+/// Requests that a reload finds in progress are judged by who is asked no more.
+#[tokio::test(start_paused = true)]
+async fn who_is_retired_takes_nobody_out() {
+    let former = endpoints(2, "eject = { failures = 1, time = \"1s\" }");
+    let late: Vec<Visit> = (0..5).map(|_| visit(&former, 1)).collect();
+    answers(&former, 0, 500, 1);
+    pass(Duration::from_secs(2)).await;
+    let probe = former.enter(former.first(None).unwrap(), &sender()).unwrap();
+    let next = former.with("a", &settings(2, "slow_start = \"9s\""), None);
+    late.into_iter().for_each(|visit| answer(visit, 500));
+    answer(probe, 500);
+    assert_eq!(usable(&next), [0, 1]);
+    assert!(!next.all()[0].verdict().word().is_probing());
 }
 
 #[test]
@@ -410,8 +486,8 @@ fn times_grow_to_a_bound() {
     let ejected = |times, chance| seconds(ejection_time(Duration::from_secs(30), times, chance));
     assert_eq!([1, 2, 3].map(|times| ejected(times, 0.0)), [30.0, 60.0, 90.0]);
     assert_eq!(ejected(1, 1.0), 33.0);
-    assert_eq!([ejected(10, 1.0), ejected(255, 0.0)], [300.0, 300.0]);
-    assert_eq!(seconds(ejection_time(Duration::from_secs(3_600), 3, 1.0)), 3_600.0);
+    assert_eq!([ejected(10, 1.0), ejected(255, 0.0)], [330.0, 300.0]);
+    assert_eq!(seconds(ejection_time(Duration::from_secs(3_600), 3, 1.0)), 3_960.0);
     let open = |times| seconds(open_time(Duration::from_secs(5), times, 0.0));
     assert_eq!([1, 2, 3, 4, 5, 15].map(open), [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]);
     assert_eq!(seconds(open_time(Duration::from_secs(5), 1, 1.0)), 5.5);
@@ -434,17 +510,17 @@ async fn a_reload_keeps_what_is_known_of_servers_that_stay() {
     assert_eq!(usable(&next), [2]);
     assert!(next.all()[2].verdict().word().is_slow(), "it joins others");
     assert!(Arc::ptr_eq(&care(&former).learned, &care(&next).learned));
-    // The only one that is left is never out, but for what an operator said.
-    let left = next.with("a", &self::settings(1, more), None);
-    assert!(Arc::ptr_eq(&former.all()[0], &left.all()[0]));
-    assert_eq!(usable(&left), [0]);
-    answers(&next, 0, 500, 2);
-    assert_eq!(usable(&next), [2]);
     // Who judges no more holds nothing against anybody; what an operator said stands.
     let plain = next.with("a", &self::settings(3, ""), None);
     assert_eq!(usable(&plain), [0, 2]);
     assert!(plain.all()[0].verdict().word().is_clean());
     assert!(plain.care().is_none());
+    // The only one that is left is never out.
+    let two = endpoints(2, "eject = { failures = 1 }");
+    answers(&two, 0, 500, 1);
+    let left = two.with("a", &self::settings(1, more), None);
+    assert!(Arc::ptr_eq(&two.all()[0], &left.all()[0]));
+    assert_eq!(usable(&left), [0]);
 }
 
 /// Two servers and a backup of them.

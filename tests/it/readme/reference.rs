@@ -367,6 +367,8 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
         &format!(
             r#"{AUTH}{}eject = {{}}
 breaker = {{}}
+retry = {{}}
+hedge = "p95"
 [upstreams.named]
 servers = ["http://shop.test:3000"]
 dns_servers = ["{}"]

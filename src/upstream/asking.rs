@@ -1,0 +1,63 @@
+//! One attempt at one server: a connection, and an exchange on it.
+
+use http::Response;
+use tokio::time::Instant;
+
+use super::conn::{self, Body, Carrier};
+use super::endpoint::Endpoint;
+use super::endpoints::{Endpoints, Wanted};
+use super::ends::NoAnswer;
+use super::failure::Failure;
+use super::outgoing::{OnInterim, Sending};
+use super::tries::Tries;
+
+/// One attempt at one server.
+pub(super) async fn ask(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    mut sending: Sending<'_, impl OnInterim>,
+    tries: &mut Tries,
+) -> Result<Response<Body>, NoAnswer> {
+    let wanted = if sending.upgrades {
+        Wanted::Tunnel
+    } else if tries.may_reuse() {
+        Wanted::Any
+    } else {
+        Wanted::New
+    };
+    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
+    let carrier = match unused {
+        Some(carrier) => carrier,
+        // Rare, and large: boxed, it takes no room in the future of every request.
+        None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
+    };
+    let reused = carrier.is_reused();
+    let timeout = endpoints.settings().response_timeout;
+    let timeout = sending.sender.idle_timeout.unwrap_or(timeout);
+    // All attempts are one piece of the trace: there is no span of each.
+    sending.stamp(sending.sender.trace);
+    let Sending { request, on_interim, upgrades, .. } = sending;
+    let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
+    exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
+}
+
+async fn dial(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    tries: &mut Tries,
+    wanted: Wanted,
+) -> Result<Carrier, NoAnswer> {
+    let patience = endpoints.settings().connect_timeout;
+    let has_all_its_time = tries.deadline.is_none();
+    let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
+    let dialled = endpoints.dial(endpoint, deadline, wanted).await;
+    dialled.map_err(|failure| unconnected(failure, has_all_its_time))
+}
+
+/// A server that had less than all of `connect_timeout` is not to blame for that.
+pub(super) fn unconnected(failure: Failure, has_all_its_time: bool) -> NoAnswer {
+    match failure {
+        failure if failure.has_waited_to_connect() && !has_all_its_time => NoAnswer::OutOfTime,
+        failure => NoAnswer::Unconnected(failure),
+    }
+}

@@ -1,0 +1,228 @@
+//! What one request has tried so far, and whom it tries next.
+
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use super::conn::Body;
+use super::endpoints::{Choice, Endpoints};
+use super::ends::NoAnswer;
+use super::failure::Failure;
+use super::outgoing::{OnInterim, Outgoing};
+use super::retry::{self, Retry, Spent};
+use super::visit::Visit;
+
+/// How many stale pooled connections one request tries before it dials.
+const STALE_MAX: usize = 4;
+/// How often one request may be turned away before that is its end.
+const TURNED_AWAY_MAX: usize = 4;
+/// How often a request that got no answer on an old connection is sent on a new one.
+const REPEATS_MAX: usize = 1;
+
+/// What a server answered. The body holds a connection of that server, which returns to its pool.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) response: Response<Body>,
+    pub(super) visit: Visit,
+}
+
+/// How an attempt ended.
+pub(super) type End = Result<Answered, NoAnswer>;
+
+/// The end of an attempt at this server.
+pub(super) fn end_at(visit: Visit, end: Result<Response<Body>, NoAnswer>) -> End {
+    end.map(|response| Answered { response, visit })
+}
+
+/// The request is to be sent once more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again {
+    /// Not before then.
+    pub(super) until: Option<Instant>,
+    /// To this server; to [`Tries::anybody`] where that is not known yet.
+    pub(super) choice: Option<Choice>,
+}
+
+/// What one request has tried so far.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// What the request is told by, where servers are chosen by that.
+    key: Option<u64>,
+    /// How many unused connections turned out to be closed.
+    stale: usize,
+    /// How often a server has said that it has not read the request.
+    turned_away: usize,
+    /// How often the request was sent on a new connection after an old one has lost it.
+    repeats: usize,
+    /// The end of the attempt after which it was sent once more: a server may have read it, and
+    /// acted on it. Where it brought no answer only a new connection will do, as pooled ones are as
+    /// old as that one.
+    read: Option<Box<End>>,
+    /// The servers that were of no use, by their index.
+    tried: Vec<usize>,
+    /// When all dials together have taken too long.
+    pub(super) deadline: Option<Instant>,
+    /// Whether one of them has used all the time up, and there was more for another.
+    has_waited: bool,
+    /// How often it was sent again as the upstream's `retry` says.
+    retries: u32,
+    /// The last of these, while it is in flight.
+    spent: Option<Spent>,
+}
+
+impl Tries {
+    /// Of a request with this key, before its first attempt.
+    pub(super) fn new(key: Option<u64>) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// Whether a pooled connection will do; not where one as old may have lost the request.
+    pub(super) fn may_reuse(&self) -> bool {
+        let was_lost = matches!(self.read.as_deref(), Some(Err(_)));
+        !was_lost && self.stale < STALE_MAX
+    }
+
+    /// Whether nothing was tried yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.read.is_none() && self.tried.is_empty() && self.stale == 0
+    }
+
+    /// A pooled connection turned out to be closed.
+    pub(super) fn note_stale(&mut self) {
+        self.stale += 1;
+    }
+
+    /// Whether the request may be sent once more on a new connection though an old one may have
+    /// brought it to the server.
+    pub(super) fn may_repeat(
+        &self,
+        outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    ) -> bool {
+        outgoing.is_repeatable() && self.repeats < REPEATS_MAX
+    }
+
+    /// The same server, for a request that an old connection has lost.
+    pub(super) fn once_more(&mut self, at: usize) -> Choice {
+        self.repeats += 1;
+        Choice::again(at)
+    }
+
+    /// The next server, where this one took nothing: each is tried once. None where there is no
+    /// other one, or no more time.
+    pub(super) fn next_server<B>(
+        &mut self,
+        endpoints: &Endpoints,
+        at: usize,
+        end: &Result<B, NoAnswer>,
+    ) -> Option<Choice> {
+        // Nor where one may have read it and did not say so.
+        if matches!(self.read.as_deref(), Some(Err(_))) {
+            return None;
+        }
+        self.tried.push(at);
+        if self.has_time_to_connect(end) { endpoints.next(&self.tried, self.key) } else { None }
+    }
+
+    /// Whether there is time for another connection. One that does not even refuse has used the
+    /// time up; there is as much for one more.
+    fn has_time_to_connect<B>(&mut self, end: &Result<B, NoAnswer>) -> bool {
+        if !matches!(end, Err(no_answer) if no_answer.has_waited_to_connect()) {
+            return true;
+        }
+        self.deadline = None;
+        !std::mem::replace(&mut self.has_waited, true)
+    }
+
+    /// Another server for a request that this one has not read, or else the same. None where that
+    /// has happened too often.
+    pub(super) fn elsewhere(&mut self, endpoints: &Endpoints, at: usize) -> Option<Choice> {
+        self.turned_away += 1;
+        if self.turned_away > TURNED_AWAY_MAX {
+            return None;
+        }
+        // Where one may have read it before, it goes to no other one.
+        if self.read.is_some() {
+            return Some(Choice::again(at));
+        }
+        let other = endpoints.next(&[&*self.tried, &[at]].concat(), self.key);
+        other.or(Some(Choice::again(at)))
+    }
+
+    /// Whether the upstream's `retry` has the request sent once more after this end. Nothing where
+    /// this end is the request's.
+    ///
+    /// What nobody has read may go anywhere. Anything else only where it is repeatable: whoever may
+    /// have acted on it, may have to do so twice.
+    pub(super) fn again<B>(
+        &mut self,
+        (endpoints, retry): (&Endpoints, &Retry),
+        outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+        at: usize,
+        end: &Result<Response<B>, NoAnswer>,
+    ) -> Option<Again> {
+        let is_good = matches!(end, Ok(response) if !response.status().is_server_error());
+        let reason = retry.reason(end.as_ref().map(Response::status));
+        self.settle(is_good && reason.is_none());
+        let is_safe = outgoing.is_whole() || outgoing.is_repeatable();
+        let reason = reason.filter(|_| is_safe && self.retries + 1 < retry.attempts())?;
+        self.tried.push(at);
+        if !self.has_time_to_connect(end) {
+            retry.note_no_time();
+            return None;
+        }
+        // Nobody has read it, and somebody else may: there is nothing to wait for.
+        let choice = if outgoing.is_whole() { endpoints.next(&self.tried, self.key) } else { None };
+        let until = match choice {
+            Some(_) => None,
+            None => {
+                let fields = end.as_ref().ok().map(Response::headers);
+                let until = retry.wait(self.retries + 1, fields).map(|wait| Instant::now() + wait);
+                let deadline = outgoing.sender().deadline;
+                let is_in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline);
+                let Some(until) = until.filter(is_in_time) else {
+                    retry.note_no_time();
+                    return None;
+                };
+                Some(until)
+            }
+        };
+        self.spent = Some(retry.spend(endpoints.busy())?);
+        self.retries += 1;
+        outgoing.sender().note_retry(reason);
+        Some(Again { until, choice })
+    }
+
+    /// Whom a repeat asks that has waited: a server that was not tried before one that was.
+    pub(super) fn anybody(&self, endpoints: &Endpoints) -> Option<Choice> {
+        endpoints.next(&self.tried, self.key).or_else(|| endpoints.next(&[], self.key))
+    }
+
+    /// A repeat has ended, if this attempt was one.
+    fn settle(&mut self, is_good: bool) {
+        if let Some(spent) = self.spent.take() {
+            spent.ends(if is_good { retry::Outcome::Good } else { retry::Outcome::Failed });
+        }
+    }
+
+    /// The request is sent once more though a server may have read it, after this end.
+    pub(super) fn repeat(
+        &mut self,
+        end: End,
+        outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    ) {
+        outgoing.repeat();
+        self.read = Some(Box::new(end));
+    }
+
+    /// How the request ends: as its last attempt did, or as the one before, where a server may have
+    /// read that one and none this.
+    pub(super) fn close(self, last: End) -> Result<Answered, Failure> {
+        let failure = match last {
+            Ok(answered) => return Ok(answered),
+            Err(no_answer) => Failure::from(no_answer),
+        };
+        match self.read {
+            Some(read) if !failure.may_have_acted() => read.map_err(Failure::from),
+            _ => Err(failure),
+        }
+    }
+}
