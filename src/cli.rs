@@ -32,10 +32,11 @@ use tokio_util::sync::CancellationToken;
 use self::claim::read_claim;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
+use crate::net::supervisor;
 use crate::plan::Plan;
-use crate::runtime::Gateway;
+use crate::runtime::{Gateway, read_plan, warn_of};
 use crate::startup::signals::{Habits, end};
-use crate::startup::{bind, init_diagnostics};
+use crate::startup::{bind, init_diagnostics, watch};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
@@ -161,23 +162,10 @@ pub fn main(cli: Cli) -> ExitCode {
 
 /// Loads and compiles, or prints every problem.
 fn load(path: &Path) -> Result<(Plan, Source), ExitCode> {
-    compile(path).map_err(|text| {
+    read_plan(path).map_err(|text| {
         eprint!("{text}");
         ExitCode::from(CONFIG_PROBLEMS)
     })
-}
-
-/// The plan of a file and its source, or a text that names every problem of it.
-fn compile(path: &Path) -> Result<(Plan, Source), String> {
-    let Loaded { config, mut problems, source } = config::load(path)?;
-    match Plan::compile(config) {
-        Ok(plan) if problems.is_empty() => Ok((plan, source)),
-        Ok(_) => Err(source.render(&problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(source.render(&problems))
-        }
-    }
 }
 
 fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
@@ -216,7 +204,7 @@ async fn start(path: PathBuf) -> ExitCode {
 /// Serves until a signal ends it.
 async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     init_diagnostics(plan.config.log.level);
-    log_warnings(&plan, source);
+    warn_of(&plan, source);
     descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
     let signals = match Signals::receive() {
@@ -227,6 +215,7 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
         }
     };
     let gateway = Gateway::open(plan).await;
+    gateway.follow_file(path, source);
     let (server, admin) = match bind(&gateway).await {
         Ok(bound) => bound,
         Err(text) => {
@@ -237,7 +226,8 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.serve(admin_stop.clone()));
-    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), path, stop.clone()));
+    supervisor::ready();
+    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     signals.abort();
@@ -267,11 +257,12 @@ impl Signals {
 
 /// SIGHUP reloads, SIGTERM and SIGINT drain after `server.drain_delay`, a second one of these ends
 /// at once.
-async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
+async fn heed(signals: Signals, gateway: Arc<Gateway>, stop: CancellationToken) {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
     // Beside the others: a reload may wait for a file system.
     tokio::select! {
-        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, &path)) => {}
+        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, "SIGHUP")) => {}
+        () = watch::follow(&gateway, || reload(&gateway, "server.watch")) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -286,40 +277,10 @@ async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: Canc
     std::process::exit(1);
 }
 
-/// A file with a mistake never replaces a running configuration.
-async fn reload(gateway: &Arc<Gateway>, path: &Path) {
-    let file = path.to_owned();
-    // Reading files and parsing keys would hold up the requests of this thread.
-    let compiled = tokio::task::spawn_blocking(move || compile(&file));
-    let adopted = match compiled.await {
-        Ok(Ok((plan, source))) => {
-            log_warnings(&plan, &source);
-            gateway.adopt(plan).map_err(|problems| source.render(&problems))
-        }
-        Ok(Err(text)) => Err(text),
-        Err(error) => Err(error.to_string()),
-    };
-    match adopted {
-        Ok(()) => {
-            gateway.observer.metrics.reloaded("applied");
-            crate::admin::reloaded("done");
-            tracing::info!("the configuration was reloaded");
-        }
-        Err(text) => {
-            gateway.observer.metrics.reloaded("refused");
-            crate::admin::reloaded("refused");
-            tracing::error!(
-                "the configuration was not reloaded; the old one keeps serving\n{text}"
-            );
-        }
-    }
-}
-
-/// What deserves a second look in a file that is served all the same.
-fn log_warnings(plan: &Plan, source: &Source) {
-    if !plan.warnings.is_empty() {
-        tracing::warn!("the configuration\n{}", source.render_warnings(&plan.warnings));
-    }
+/// Reloads the file, and writes down who wanted it.
+async fn reload(gateway: &Arc<Gateway>, by: &'static str) {
+    let result = if gateway.reload(None).await.is_ok() { "done" } else { "refused" };
+    crate::admin::reloaded(by, result);
 }
 
 fn report(result: Result<String, String>) -> ExitCode {

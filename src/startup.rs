@@ -1,6 +1,7 @@
 //! What every command that serves does first: diagnostics, then the listeners; and how it ends.
 
 pub mod signals;
+pub mod watch;
 
 use std::sync::Arc;
 

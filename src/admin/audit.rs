@@ -180,16 +180,17 @@ impl Drop for Audit {
     }
 }
 
-/// A reload by a signal, which is an operation too.
-pub fn reloaded(result: &'static str) {
-    tracing::info!(target: AUDIT, "audit by=SIGHUP operation=\"reload\" result={result}");
+/// A reload by a signal or because the file has changed, which is an operation too.
+pub fn reloaded(by: &'static str, result: &'static str) {
+    tracing::info!(target: AUDIT, "audit by={by} operation=\"reload\" result={result}");
 }
 
 /// The path without what its sender chose.
 fn template(path: &str) -> &str {
-    const KNOWN: [&str; 6] = [
+    const KNOWN: [&str; 7] = [
         "/v1/cache/purge",
         "/v1/cache/warm",
+        "/v1/config/reload",
         "/v1/keys",
         "/v1/limits",
         "/v1/limits/refused",

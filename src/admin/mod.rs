@@ -7,6 +7,7 @@
 mod api_keys;
 mod audit;
 mod certificates;
+mod config;
 mod grpc_health;
 mod limits;
 mod operations;

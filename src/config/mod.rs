@@ -57,7 +57,7 @@ pub use grpc::Grpc;
 pub use header_rules::HeaderRules;
 pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
-pub use load::{Loaded, known_keys, load, parse};
+pub use load::{Loaded, known_keys, load, parse, sha256_of};
 pub use log::{AccessLog, Level, Log};
 pub use origin::Origin;
 pub use pem_file::{PemFile, reread_secret};

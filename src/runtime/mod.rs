@@ -2,6 +2,7 @@
 //! shares with others.
 
 mod certificates;
+mod reload;
 mod seen;
 mod tickets;
 mod tunnels;
@@ -9,8 +10,9 @@ mod upstreams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,7 +22,7 @@ use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems, StoreUse};
+use crate::config::{self, Problems, Source, StoreUse};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
@@ -34,6 +36,8 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{TICK, Upstream};
 
+use self::reload::ConfigFile;
+pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
 use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
 
@@ -46,6 +50,8 @@ const TUNNELS_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Gateway {
     running: ArcSwap<Running>,
+    /// What a reload reads; nothing where there is no file.
+    file: OnceLock<ConfigFile>,
     /// Changes with `running`.
     generation: AtomicU64,
     /// Shared state.
@@ -107,6 +113,7 @@ impl Gateway {
         let running = Running::new(plan, None, (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
+            file: OnceLock::new(),
             generation: AtomicU64::new(0),
             store,
             auth,
@@ -185,6 +192,46 @@ impl Gateway {
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Names the file that a reload reads, and what was read of it at the start.
+    pub fn follow_file(&self, path: PathBuf, source: &Source) {
+        let _ = self.file.set(ConfigFile::new(path, source));
+    }
+
+    /// The file that a reload reads, and the SHA-256 of it that is in force.
+    pub fn config_file(&self) -> Option<(&Path, String)> {
+        self.file.get().map(|file| (file.path(), file.applied()))
+    }
+
+    /// Reads the file anew and puts it in force, if it may; `expected` is the SHA-256 that it must
+    /// have. Metrics and diagnostics tell what came of it.
+    ///
+    /// # Errors
+    /// The running configuration stays in force.
+    pub async fn reload(&self, expected: Option<&str>) -> Result<Change, NotReloaded> {
+        let adopt = |plan| {
+            let former = self.running();
+            self.adopt(plan)?;
+            Ok([Arc::clone(&former.plan), Arc::clone(&self.running().plan)])
+        };
+        let reloaded = match self.file.get() {
+            Some(file) => file.reload(expected, adopt).await,
+            None => Err(NotReloaded::NoFile),
+        };
+        match &reloaded {
+            Ok(change) => {
+                self.observer.metrics.reloaded("applied");
+                tracing::info!("the configuration was reloaded: {}", change.summary());
+            }
+            Err(refused) => {
+                self.observer.metrics.reloaded("refused");
+                tracing::error!(
+                    "the configuration was not reloaded; the old one keeps serving\n{refused}"
+                );
+            }
+        }
+        reloaded
     }
 
     /// The rules of now. A request takes them once and keeps them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::supervisor;
 use crate::runtime::Gateway;
 
 /// Signals that operators of other servers send by habit: to have logs opened again, and to have
@@ -47,6 +48,7 @@ impl Habits {
 /// the drain. Returns when a `second` signal comes, whenever that is.
 pub async fn end(gateway: &Arc<Gateway>, stop: &CancellationToken, second: impl Future) {
     gateway.begin_drain();
+    supervisor::stopping();
     let delay = gateway.running().plan.config.server.drain_delay;
     if !delay.is_zero() {
         tracing::info!(?delay, "not ready any more; the drain begins after server.drain_delay");

@@ -105,6 +105,7 @@ mod redis_tls;
 mod rejections;
 /// SIGHUP.
 mod reload;
+mod reload_asked;
 /// Upstreams that are broken or hostile, and what their clients see.
 mod responses;
 /// Revocations on their way to every node, and what a node does with them while Redis is away.
