@@ -36,7 +36,8 @@ use crate::net::supervisor;
 use crate::plan::Plan;
 use crate::runtime::{Gateway, read_plan, warn_of};
 use crate::startup::signals::{Habits, end};
-use crate::startup::{bind, init_diagnostics, watch};
+use crate::startup::sockets::Sockets;
+use crate::startup::{bind, handover, init_diagnostics, watch};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
@@ -125,7 +126,11 @@ struct TokenOptions {
 pub fn main(cli: Cli) -> ExitCode {
     let path = cli.config.config;
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => block_on(start(path)),
+        Command::Run => {
+            // Before the runtime opens files of its own.
+            let sockets = Sockets::from_env();
+            block_on(start(path, sockets))
+        }
         Command::Acl(options) => match load(&path) {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config.store)),
             Err(code) => code,
@@ -186,28 +191,37 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 /// Loads, and serves if it may.
-async fn start(path: PathBuf) -> ExitCode {
+async fn start(path: PathBuf, sockets: Sockets) -> ExitCode {
     // Before anything that takes time: whoever has logs rotated may send its signal at any moment.
-    match Habits::receive() {
-        Ok(habits) => drop(tokio::spawn(habits.heed())),
+    let user2 = match Habits::receive() {
+        Ok(mut habits) => {
+            let user2 = habits.take_user2();
+            tokio::spawn(habits.heed());
+            user2
+        }
         Err(error) => {
             eprintln!("signals cannot be received: {error}");
             return ExitCode::FAILURE;
         }
-    }
+    };
     match load(&path) {
-        Ok((plan, source)) => run(plan, &source, path).await,
+        Ok((plan, source)) => run(plan, (path, &source), sockets, user2).await,
         Err(code) => code,
     }
 }
 
 /// Serves until a signal ends it.
-async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
+async fn run(
+    plan: Plan,
+    (path, source): (PathBuf, &Source),
+    mut sockets: Sockets,
+    user2: Option<Signal>,
+) -> ExitCode {
     init_diagnostics(plan.config.log.level);
     warn_of(&plan, source);
     descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
-    let signals = match Signals::receive() {
+    let signals = match Signals::receive(user2) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "signals cannot be received");
@@ -216,7 +230,7 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     };
     let gateway = Gateway::open(plan).await;
     gateway.follow_file(path, source);
-    let (server, admin) = match bind(&gateway).await {
+    let (server, admin) = match bind(&gateway, &mut sockets).await {
         Ok(bound) => bound,
         Err(text) => {
             tracing::error!("{text}");
@@ -226,8 +240,13 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.serve(admin_stop.clone()));
-    supervisor::ready();
-    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), stop.clone()));
+    if handover::say_ready() {
+        gateway.observer.metrics.handed_over("done");
+        supervisor::is_told_ready();
+    } else {
+        supervisor::ready();
+    }
+    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), sockets, stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     signals.abort();
@@ -243,36 +262,47 @@ struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    user2: Option<Signal>,
 }
 
 impl Signals {
-    fn receive() -> std::io::Result<Self> {
+    fn receive(user2: Option<Signal>) -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            user2,
         })
     }
 }
 
-/// SIGHUP reloads, SIGTERM and SIGINT drain after `server.drain_delay`, a second one of these ends
-/// at once.
-async fn heed(signals: Signals, gateway: Arc<Gateway>, stop: CancellationToken) {
-    let Signals { mut hangup, mut terminate, mut interrupt } = signals;
-    // Beside the others: a reload may wait for a file system.
-    tokio::select! {
-        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, "SIGHUP")) => {}
-        () = watch::follow(&gateway, || reload(&gateway, "server.watch")) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let second = async {
+/// SIGHUP reloads, SIGUSR2 hands over. SIGTERM and SIGINT drain after `server.drain_delay`; a
+/// second one of these ends at once.
+async fn heed(signals: Signals, gateway: Arc<Gateway>, sockets: Sockets, stop: CancellationToken) {
+    let Signals { mut hangup, mut terminate, mut interrupt, mut user2 } = signals;
+    // Beside the others: a reload may wait for a file system, and a new process for its store.
+    let is_handed_over = tokio::select! {
+        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, "SIGHUP")) => false,
+        () = watch::follow(&gateway, || reload(&gateway, "server.watch")) => false,
+        () = handover::at_each(user2.as_mut(), &gateway, &sockets) => true,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    end(&gateway, &stop, second).await;
+    if is_handed_over {
+        stop.cancel();
+        // Whoever stops a service may tell all of its processes; this one is about to end.
+        told().await;
+        tracing::info!("what is in flight is being finished already; another signal ends it");
+        told().await;
+    } else {
+        end(&gateway, &stop, told()).await;
+    }
     tracing::warn!("a second signal: stopping at once");
     std::process::exit(1);
 }
@@ -280,7 +310,7 @@ async fn heed(signals: Signals, gateway: Arc<Gateway>, stop: CancellationToken) 
 /// Reloads the file, and writes down who wanted it.
 async fn reload(gateway: &Arc<Gateway>, by: &'static str) {
     let result = if gateway.reload(None).await.is_ok() { "done" } else { "refused" };
-    crate::admin::reloaded(by, result);
+    crate::admin::told(by, "reload", result);
 }
 
 fn report(result: Result<String, String>) -> ExitCode {

@@ -180,9 +180,9 @@ impl Drop for Audit {
     }
 }
 
-/// A reload by a signal or because the file has changed, which is an operation too.
-pub fn reloaded(by: &'static str, result: &'static str) {
-    tracing::info!(target: AUDIT, "audit by={by} operation=\"reload\" result={result}");
+/// What was not asked for by a request: a reload or a hand-over, by a signal or by a changed file.
+pub fn told(by: &'static str, operation: &'static str, result: &'static str) {
+    tracing::info!(target: AUDIT, "audit by={by} operation={operation:?} result={result}");
 }
 
 /// The path without what its sender chose.

@@ -31,6 +31,10 @@ pub struct Server {
     pub drain: Duration,
     /// How long new requests are still served after SIGTERM, while `/readyz` says 503.
     pub drain_delay: Duration,
+    /// Whether SIGUSR2 hands the listeners over to a new process.
+    pub handover: bool,
+    /// How long that process may take to be ready.
+    pub handover_timeout: Duration,
     /// How often the configuration file is looked at for changes; zero: only when asked.
     pub watch: Duration,
     /// How long an HTTP/1.1 connection is silent between two requests before it is parked: it
@@ -124,6 +128,8 @@ impl Default for Server {
             forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            handover: true,
+            handover_timeout: Duration::from_secs(30),
             watch: Duration::ZERO,
             park_after: Duration::from_secs(1),
             ratelimit_fields: RatelimitFields::default(),
@@ -161,7 +167,6 @@ impl Default for ClientLimits {
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
-    server.not_built("handover", "a new process would not take the listeners over");
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
@@ -169,6 +174,8 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
+        handover: server.or("handover", default.handover, flag),
+        handover_timeout: server.or("handover_timeout", default.handover_timeout, duration),
         watch: server.or("watch", default.watch, pause_or_never),
         park_after: server.or("park_after", default.park_after, pause),
         ratelimit_fields: read_ratelimit_fields(server),

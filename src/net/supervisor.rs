@@ -15,8 +15,14 @@ static IS_READY: AtomicBool = AtomicBool::new(false);
 
 /// The gateway serves.
 pub fn ready() {
-    IS_READY.store(true, Ordering::Relaxed);
+    is_told_ready();
     tell("READY=1");
+}
+
+/// The gateway serves, and the process before this one tells so: systemd listens to the main
+/// process alone, and this one becomes it by that.
+pub fn is_told_ready() {
+    IS_READY.store(true, Ordering::Relaxed);
 }
 
 /// The gateway ends.

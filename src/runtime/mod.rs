@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
@@ -71,6 +72,8 @@ pub struct Gateway {
     /// How many responses are compressed at the moment.
     pub compressions: Arc<encode::Places>,
     draining: AtomicBool,
+    handed_over: AtomicBool,
+    left: CancellationToken,
     background: Background,
 }
 
@@ -124,6 +127,8 @@ impl Gateway {
             tunnels: Arc::default(),
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            left: CancellationToken::new(),
             background,
         });
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
@@ -320,6 +325,23 @@ impl Gateway {
     /// Whether the gateway is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Another process has the listeners: this one ends what it has begun.
+    pub fn leave(&self) {
+        self.begin_drain();
+        self.handed_over.store(true, Ordering::Relaxed);
+        self.left.cancel();
+    }
+
+    /// Whether another process has the listeners.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when another process has the listeners.
+    pub fn left(&self) -> &CancellationToken {
+        &self.left
     }
 
     /// Waits until what was begun in the background is done, for `limit` at most, and hands over

@@ -55,6 +55,7 @@ mod framing;
 /// gRPC: metadata, statuses, bounds and deadlines of calls.
 mod grpc;
 /// Rules for fields.
+mod handover;
 mod header_rules;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
