@@ -32,10 +32,12 @@ use tokio_util::sync::CancellationToken;
 use self::claim::read_claim;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
+use crate::net::supervisor;
 use crate::plan::Plan;
-use crate::runtime::Gateway;
+use crate::runtime::{Gateway, read_plan, warn_of};
 use crate::startup::signals::{Habits, end};
-use crate::startup::{bind, init_diagnostics};
+use crate::startup::sockets::Sockets;
+use crate::startup::{bind, handover, init_diagnostics, watch};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
@@ -124,7 +126,11 @@ struct TokenOptions {
 pub fn main(cli: Cli) -> ExitCode {
     let path = cli.config.config;
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => block_on(start(path)),
+        Command::Run => {
+            // Before the runtime opens files of its own.
+            let sockets = Sockets::from_env();
+            block_on(start(path, sockets))
+        }
         Command::Acl(options) => match load(&path) {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config.store)),
             Err(code) => code,
@@ -161,23 +167,10 @@ pub fn main(cli: Cli) -> ExitCode {
 
 /// Loads and compiles, or prints every problem.
 fn load(path: &Path) -> Result<(Plan, Source), ExitCode> {
-    compile(path).map_err(|text| {
+    read_plan(path).map_err(|text| {
         eprint!("{text}");
         ExitCode::from(CONFIG_PROBLEMS)
     })
-}
-
-/// The plan of a file and its source, or a text that names every problem of it.
-fn compile(path: &Path) -> Result<(Plan, Source), String> {
-    let Loaded { config, mut problems, source } = config::load(path)?;
-    match Plan::compile(config) {
-        Ok(plan) if problems.is_empty() => Ok((plan, source)),
-        Ok(_) => Err(source.render(&problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(source.render(&problems))
-        }
-    }
 }
 
 fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
@@ -198,28 +191,37 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 /// Loads, and serves if it may.
-async fn start(path: PathBuf) -> ExitCode {
+async fn start(path: PathBuf, sockets: Sockets) -> ExitCode {
     // Before anything that takes time: whoever has logs rotated may send its signal at any moment.
-    match Habits::receive() {
-        Ok(habits) => drop(tokio::spawn(habits.heed())),
+    let user2 = match Habits::receive() {
+        Ok(mut habits) => {
+            let user2 = habits.take_user2();
+            tokio::spawn(habits.heed());
+            user2
+        }
         Err(error) => {
             eprintln!("signals cannot be received: {error}");
             return ExitCode::FAILURE;
         }
-    }
+    };
     match load(&path) {
-        Ok((plan, source)) => run(plan, &source, path).await,
+        Ok((plan, source)) => run(plan, (path, &source), sockets, user2).await,
         Err(code) => code,
     }
 }
 
 /// Serves until a signal ends it.
-async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
+async fn run(
+    plan: Plan,
+    (path, source): (PathBuf, &Source),
+    mut sockets: Sockets,
+    user2: Option<Signal>,
+) -> ExitCode {
     init_diagnostics(plan.config.log.level);
-    log_warnings(&plan, source);
+    warn_of(&plan, source);
     descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
-    let signals = match Signals::receive() {
+    let signals = match Signals::receive(user2) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "signals cannot be received");
@@ -227,7 +229,8 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
         }
     };
     let gateway = Gateway::open(plan).await;
-    let (server, admin) = match bind(&gateway).await {
+    gateway.follow_file(path, source);
+    let (server, admin) = match bind(&gateway, &mut sockets).await {
         Ok(bound) => bound,
         Err(text) => {
             tracing::error!("{text}");
@@ -237,7 +240,13 @@ async fn run(plan: Plan, source: &Source, path: PathBuf) -> ExitCode {
     let stop = CancellationToken::new();
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.serve(admin_stop.clone()));
-    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), path, stop.clone()));
+    if handover::say_ready() {
+        gateway.observer.metrics.handed_over("done");
+        supervisor::is_told_ready();
+    } else {
+        supervisor::ready();
+    }
+    let signals = tokio::spawn(heed(signals, Arc::clone(&gateway), sockets, stop.clone()));
     server.serve(stop).await;
     admin_stop.cancel();
     signals.abort();
@@ -253,73 +262,55 @@ struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    user2: Option<Signal>,
 }
 
 impl Signals {
-    fn receive() -> std::io::Result<Self> {
+    fn receive(user2: Option<Signal>) -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            user2,
         })
     }
 }
 
-/// SIGHUP reloads, SIGTERM and SIGINT drain after `server.drain_delay`, a second one of these ends
-/// at once.
-async fn heed(signals: Signals, gateway: Arc<Gateway>, path: PathBuf, stop: CancellationToken) {
-    let Signals { mut hangup, mut terminate, mut interrupt } = signals;
-    // Beside the others: a reload may wait for a file system.
-    tokio::select! {
-        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, &path)) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let second = async {
+/// SIGHUP reloads, SIGUSR2 hands over. SIGTERM and SIGINT drain after `server.drain_delay`; a
+/// second one of these ends at once.
+async fn heed(signals: Signals, gateway: Arc<Gateway>, sockets: Sockets, stop: CancellationToken) {
+    let Signals { mut hangup, mut terminate, mut interrupt, mut user2 } = signals;
+    // Beside the others: a reload may wait for a file system, and a new process for its store.
+    let is_handed_over = tokio::select! {
+        () = reload::at_each(|cx| hangup.poll_recv(cx), || reload(&gateway, "SIGHUP")) => false,
+        () = watch::follow(&gateway, || reload(&gateway, "server.watch")) => false,
+        () = handover::at_each(user2.as_mut(), &gateway, &sockets) => true,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    end(&gateway, &stop, second).await;
+    if is_handed_over {
+        stop.cancel();
+        // Whoever stops a service may tell all of its processes; this one is about to end.
+        told().await;
+        tracing::info!("what is in flight is being finished already; another signal ends it");
+        told().await;
+    } else {
+        end(&gateway, &stop, told()).await;
+    }
     tracing::warn!("a second signal: stopping at once");
     std::process::exit(1);
 }
 
-/// A file with a mistake never replaces a running configuration.
-async fn reload(gateway: &Arc<Gateway>, path: &Path) {
-    let file = path.to_owned();
-    // Reading files and parsing keys would hold up the requests of this thread.
-    let compiled = tokio::task::spawn_blocking(move || compile(&file));
-    let adopted = match compiled.await {
-        Ok(Ok((plan, source))) => {
-            log_warnings(&plan, &source);
-            gateway.adopt(plan).map_err(|problems| source.render(&problems))
-        }
-        Ok(Err(text)) => Err(text),
-        Err(error) => Err(error.to_string()),
-    };
-    match adopted {
-        Ok(()) => {
-            gateway.observer.metrics.reloaded("applied");
-            crate::admin::reloaded("done");
-            tracing::info!("the configuration was reloaded");
-        }
-        Err(text) => {
-            gateway.observer.metrics.reloaded("refused");
-            crate::admin::reloaded("refused");
-            tracing::error!(
-                "the configuration was not reloaded; the old one keeps serving\n{text}"
-            );
-        }
-    }
-}
-
-/// What deserves a second look in a file that is served all the same.
-fn log_warnings(plan: &Plan, source: &Source) {
-    if !plan.warnings.is_empty() {
-        tracing::warn!("the configuration\n{}", source.render_warnings(&plan.warnings));
-    }
+/// Reloads the file, and writes down who wanted it.
+async fn reload(gateway: &Arc<Gateway>, by: &'static str) {
+    let result = if gateway.reload(None).await.is_ok() { "done" } else { "refused" };
+    crate::admin::told(by, "reload", result);
 }
 
 fn report(result: Result<String, String>) -> ExitCode {

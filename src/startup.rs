@@ -1,6 +1,10 @@
-//! What every command that serves does first: diagnostics, then the listeners; and how it ends.
+//! What every command that serves does first: diagnostics, then the listeners; and how it ends, or
+//! is followed by another process.
 
+pub mod handover;
 pub mod signals;
+pub mod sockets;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -8,6 +12,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::sockets::Sockets;
 use crate::admin::Admin;
 use crate::config::Level;
 use crate::observe::AUDIT;
@@ -40,15 +45,21 @@ fn is_told(line: tracing::Level, target: &str, level: tracing::Level) -> bool {
     line <= level || target == AUDIT
 }
 
-/// Binds both listeners and says where they are.
-pub async fn bind(gateway: &Arc<Gateway>) -> Result<(Server, Admin), String> {
-    let server = Server::bind(gateway).await.map_err(|error| error.to_string())?;
+/// Opens the listeners, or takes those that are open, and says where they are.
+pub async fn bind(
+    gateway: &Arc<Gateway>,
+    sockets: &mut Sockets,
+) -> Result<(Server, Admin), String> {
+    let server = Server::bind(gateway, |name, address| sockets.listen(name, address)).await;
+    let server = server.map_err(|error| error.to_string())?;
     let address = gateway.running().plan.config.admin.listen;
-    let admin = Admin::bind(gateway).await.map_err(|error| {
+    let listener = sockets.listen("admin", address).map_err(|error| {
         format!(
             "cannot listen on {address}: {error}; is another process using it? change admin.listen"
         )
     })?;
+    let admin = Admin::new(gateway, listener);
+    sockets.close_others();
     tokio::spawn(warm::keep(Arc::downgrade(gateway)));
     for (public, speaks_tls) in server.addresses() {
         let kind = if speaks_tls { "tls" } else { "public" };

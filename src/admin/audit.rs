@@ -180,16 +180,17 @@ impl Drop for Audit {
     }
 }
 
-/// A reload by a signal, which is an operation too.
-pub fn reloaded(result: &'static str) {
-    tracing::info!(target: AUDIT, "audit by=SIGHUP operation=\"reload\" result={result}");
+/// What was not asked for by a request: a reload or a hand-over, by a signal or by a changed file.
+pub fn told(by: &'static str, operation: &'static str, result: &'static str) {
+    tracing::info!(target: AUDIT, "audit by={by} operation={operation:?} result={result}");
 }
 
 /// The path without what its sender chose.
 fn template(path: &str) -> &str {
-    const KNOWN: [&str; 6] = [
+    const KNOWN: [&str; 7] = [
         "/v1/cache/purge",
         "/v1/cache/warm",
+        "/v1/config/reload",
         "/v1/keys",
         "/v1/limits",
         "/v1/limits/refused",

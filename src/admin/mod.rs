@@ -8,6 +8,7 @@ mod api_keys;
 mod audit;
 mod canaries;
 mod certificates;
+mod config;
 mod grpc_health;
 mod limits;
 mod operations;
@@ -40,7 +41,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-pub use self::audit::reloaded;
+pub use self::audit::told;
 
 use self::audit::Audit;
 use self::reply::{Reply, not_allowed, problem, text};
@@ -61,14 +62,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Admin {
     gateway: Arc<Gateway>,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
 }
 
 impl Admin {
-    /// Binds `admin.listen`.
-    pub async fn bind(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
-        let address = gateway.running().plan.config.admin.listen;
-        Ok(Self { gateway: Arc::clone(gateway), listener: TcpListener::bind(address).await? })
+    /// Serves on a listener of `admin.listen`.
+    pub fn new(gateway: &Arc<Gateway>, listener: Arc<TcpListener>) -> Self {
+        Self { gateway: Arc::clone(gateway), listener }
     }
 
     /// The address that was bound.
@@ -76,13 +76,15 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`. Health answers must outlive the public listener's drain.
+    /// Serves until `stop`, or until another process has the listener. Health answers must outlive
+    /// the public listener's drain.
     pub async fn serve(self, stop: CancellationToken) {
         let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = stop.cancelled() => return,
+                () = self.gateway.left().cancelled() => return,
             };
             let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;

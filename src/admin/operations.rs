@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
-use super::{canaries, certificates, limits, purge, revocations, status, tunnels, upstreams};
+use super::{
+    canaries, certificates, config, limits, purge, revocations, status, tunnels, upstreams,
+};
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
@@ -24,6 +26,7 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
         }
         (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, body).await,
         (&Method::POST, "/v1/cache/warm") => warm(gateway, body).await,
+        (&Method::POST, "/v1/config/reload") => config::reload(gateway, body).await,
         (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
         (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
         (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
@@ -45,11 +48,13 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8])
         (_, "/v1/status" | "/v1/limits/refused" | "/v1/certificates") => return not_allowed("GET"),
         (_, "/v1/limits") => return not_allowed("GET, DELETE"),
         (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
-        (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/explain") => return not_allowed("POST"),
+        (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/config/reload" | "/v1/explain") => {
+            return not_allowed("POST");
+        }
         _ => {
             let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
-                          POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/explain, \
-                          GET and DELETE /v1/limits, GET /v1/limits/refused, \
+                          POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/config/reload, \
+                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused, \
                           GET and DELETE /v1/tunnels, GET /v1/certificates, \
                           GET /v1/upstreams, POST /v1/upstreams/eject and /restore, \
                           GET /v1/canary, POST /v1/canary/stop and /reset, \

@@ -86,15 +86,21 @@ pub(super) fn with_confirmed(
 
 /// `application/problem+json` (RFC 9457).
 pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Reply {
-    let mut reply = json(
-        status,
-        &serde_json::json!({
-            "type": format!("urn:portcullis:problem:{code}"),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "detail": detail,
-        }),
-    );
+    problem_with(status, code, detail, serde_json::json!({}))
+}
+
+/// The same, with members of its own.
+pub(super) fn problem_with(
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    mut members: serde_json::Value,
+) -> Reply {
+    members["type"] = format!("urn:portcullis:problem:{code}").into();
+    members["title"] = status.canonical_reason().unwrap_or("Error").into();
+    members["status"] = status.as_u16().into();
+    members["detail"] = detail.into();
+    let mut reply = json(status, &members);
     let kind = HeaderValue::from_static("application/problem+json");
     reply.headers_mut().insert(CONTENT_TYPE, kind);
     reply.extensions_mut().insert(Code(code.to_owned()));

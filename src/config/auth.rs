@@ -16,7 +16,7 @@ use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
 
 /// `[auth.NAME]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verifier {
     /// Required `iss`.
     pub issuer: Option<String>,
@@ -54,7 +54,7 @@ pub enum AudienceMatch {
 }
 
 /// Key material as it was read, not yet parsed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// `secret`
     Secret(Secret),

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use toml::de::DeTable;
 
 use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::{Reader, Section};
 use super::{Config, admin, auth, limit, log, route, server, session, store, upstream};
 use crate::base::file::{self, FileFault};
+use crate::base::http::hex;
 
 /// Largest configuration file: 4 MiB. A file cannot say how long it may be itself.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -21,6 +23,12 @@ pub struct Loaded {
     pub problems: Problems,
     /// For printing problems, these and those that are found later.
     pub source: Source,
+}
+
+/// The SHA-256 of a configuration file, in hexadecimal; nothing where it cannot be read.
+pub fn sha256_of(path: &Path) -> Option<String> {
+    let bytes = file::read(path, CONFIG_BYTES_MAX).ok()?;
+    Some(hex::encode(digest(&SHA256, &bytes).as_ref()))
 }
 
 /// Loads a file.

@@ -64,7 +64,7 @@ pub use hash_key::HashKey;
 pub use header_rules::HeaderRules;
 pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
-pub use load::{Loaded, known_keys, load, parse};
+pub use load::{Loaded, known_keys, load, parse, sha256_of};
 pub use log::{AccessLog, Level, Log};
 pub use mirror::{Faults, Mirror};
 pub use origin::Origin;

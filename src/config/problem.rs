@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::base::http::hex;
 
 /// What a printed line shows in place of a secret.
 const MASK: &str = "***";
@@ -93,6 +96,11 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
+    /// The SHA-256 of the file, in hexadecimal: what `sha256sum` says of it.
+    pub fn sha256(&self) -> String {
+        hex::encode(digest(&SHA256, self.text.as_bytes()).as_ref())
+    }
+
     /// Indexes `table`, which was parsed from `text`.
     pub(super) fn new(name: &str, text: &str, table: &DeTable<'_>) -> Self {
         let mut source = Self {

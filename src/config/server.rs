@@ -31,6 +31,12 @@ pub struct Server {
     pub drain: Duration,
     /// How long new requests are still served after SIGTERM, while `/readyz` says 503.
     pub drain_delay: Duration,
+    /// Whether SIGUSR2 hands the listeners over to a new process.
+    pub handover: bool,
+    /// How long that process may take to be ready.
+    pub handover_timeout: Duration,
+    /// How often the configuration file is looked at for changes; zero: only when asked.
+    pub watch: Duration,
     /// How long an HTTP/1.1 connection is silent between two requests before it is parked: it
     /// keeps its socket and its `limits.idle_timeout`, and gives its buffers back.
     pub park_after: Duration,
@@ -122,6 +128,9 @@ impl Default for Server {
             forwarded: ForwardingFields::XForwarded,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            handover: true,
+            handover_timeout: Duration::from_secs(30),
+            watch: Duration::ZERO,
             park_after: Duration::from_secs(1),
             ratelimit_fields: RatelimitFields::default(),
             cache_debuggers: Vec::new(),
@@ -158,7 +167,6 @@ impl Default for ClientLimits {
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
-    server.not_built("handover", "a new process would not take the listeners over");
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),
@@ -166,6 +174,9 @@ pub(super) fn read(server: &mut Section<'_>) -> Server {
         forwarded: server.or("forwarded", default.forwarded, choice(&FORWARDED)),
         drain: server.or("drain", default.drain, duration_or_zero),
         drain_delay: server.or("drain_delay", default.drain_delay, duration_or_zero),
+        handover: server.or("handover", default.handover, flag),
+        handover_timeout: server.or("handover_timeout", default.handover_timeout, duration),
+        watch: server.or("watch", default.watch, pause_or_never),
         park_after: server.or("park_after", default.park_after, pause),
         ratelimit_fields: read_ratelimit_fields(server),
         cache_debuggers: server.list_or_empty("cache_debuggers", network),
@@ -189,15 +200,22 @@ fn pseudonym(value: &DeValue<'_>) -> Read<String> {
     Ok(text.to_owned())
 }
 
-/// Shorter ones would park connections that are in use; longer than an hour is a mistake.
-const PARK_AFTER: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// Shorter ones would park connections that are in use, or read the file all the time; longer than
+/// an hour is a mistake.
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 fn pause(value: &DeValue<'_>) -> Read<Duration> {
     let length = duration(value)?;
-    if PARK_AFTER.contains(&length) {
+    if PAUSES.contains(&length) {
         return Ok(length);
     }
     Err(Mistake::new("the duration is out of range", "write one from \"100ms\" to \"1h\""))
+}
+
+/// Zero, or as [`pause`].
+fn pause_or_never(value: &DeValue<'_>) -> Read<Duration> {
+    let length = duration_or_zero(value)?;
+    if length.is_zero() { Ok(length) } else { pause(value) }
 }
 
 /// What `forwarded` may be.

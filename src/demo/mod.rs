@@ -28,6 +28,7 @@ use crate::plan::Plan;
 use crate::runtime::Gateway;
 use crate::startup;
 use crate::startup::signals::{Habits, end};
+use crate::startup::sockets::Sockets;
 use crate::store::keys::Keys;
 use crate::store::{Ending, SessionWrite};
 
@@ -152,7 +153,7 @@ fn adas_session(keys: &Keys) -> SessionWrite {
 }
 
 async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Result<(), String> {
-    let (server, admin) = startup::bind(gateway).await?;
+    let (server, admin) = startup::bind(gateway, &mut Sockets::default()).await?;
     let public =
         server.addresses().first().map(|(address, _)| address.to_string()).unwrap_or_default();
     let operations = admin.address().map(|address| address.to_string()).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 mod client;
 mod fault;
+pub mod supervisor;
 mod tls;
 
 pub use self::client::{Connection, collect};

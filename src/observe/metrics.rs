@@ -124,6 +124,7 @@ pub struct Metrics {
     connections_refused: Family<Reason, Counter>,
     connection_errors: Family<Reason, Counter>,
     reloads: Family<Outcome, Counter>,
+    handovers: Family<Outcome, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     store_use_up: Family<StoreLabel, Gauge<i64, AtomicI64>>,
     access_dropped: Counter,
@@ -156,6 +157,7 @@ impl Default for Metrics {
             connections_refused: Family::default(),
             connection_errors: Family::default(),
             reloads: Family::default(),
+            handovers: Family::default(),
             store_up: Gauge::default(),
             store_use_up: Family::default(),
             access_dropped: Counter::default(),
@@ -178,6 +180,9 @@ impl Metrics {
         }
         for result in ["applied", "refused"] {
             self.reloads.get_or_create(&Outcome { result }).inc_by(0);
+        }
+        for result in ["done", "failed"] {
+            self.handovers.get_or_create(&Outcome { result }).inc_by(0);
         }
         for reason in ["accept_failed", "connections", "connections_per_address"] {
             self.connections_refused.get_or_create(&Reason { reason }).inc_by(0);
@@ -239,6 +244,8 @@ impl Metrics {
         r.register("connection_errors", help, self.connection_errors.clone());
         self.tls.register(r);
         r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
+        let help = "Hand-overs to another process, by result; those that are done count in both";
+        r.register("handovers", help, self.handovers.clone());
         let help = "Access lines lost because the writer was behind";
         r.register("access_lines_dropped", help, self.access_dropped.clone());
         let help = "Revocations in this node's memory, for when the store is away";
@@ -304,6 +311,11 @@ impl Metrics {
     /// A reload was carried out or refused.
     pub fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// The listeners were handed over, or were not.
+    pub fn handed_over(&self, result: &'static str) {
+        self.handovers.get_or_create(&Outcome { result }).inc();
     }
 
     /// The counter of lost access lines.

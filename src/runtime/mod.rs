@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod reload;
 mod seen;
 mod tickets;
 mod traffic;
@@ -11,18 +12,20 @@ mod upstreams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems, StoreUse};
+use crate::config::{self, Problems, Source, StoreUse};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
@@ -36,6 +39,8 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{TICK, Upstream};
 
+use self::reload::ConfigFile;
+pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
 pub use self::traffic::RouteTraffic;
 use self::traffic::Traffic;
 use self::tunnels::Look;
@@ -50,6 +55,8 @@ const TUNNELS_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Gateway {
     running: ArcSwap<Running>,
+    /// What a reload reads; nothing where there is no file.
+    file: OnceLock<ConfigFile>,
     /// Changes with `running`.
     generation: AtomicU64,
     /// Shared state.
@@ -69,6 +76,8 @@ pub struct Gateway {
     /// How many responses are compressed at the moment.
     pub compressions: Arc<encode::Places>,
     draining: AtomicBool,
+    handed_over: AtomicBool,
+    left: CancellationToken,
     background: Background,
 }
 
@@ -113,6 +122,7 @@ impl Gateway {
         let running = Running::new(plan, None, (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
+            file: OnceLock::new(),
             generation: AtomicU64::new(0),
             store,
             auth,
@@ -123,6 +133,8 @@ impl Gateway {
             tunnels: Arc::default(),
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            left: CancellationToken::new(),
             background,
         });
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
@@ -192,6 +204,46 @@ impl Gateway {
         self.running.store(Arc::new(running));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Names the file that a reload reads, and what was read of it at the start.
+    pub fn follow_file(&self, path: PathBuf, source: &Source) {
+        let _ = self.file.set(ConfigFile::new(path, source));
+    }
+
+    /// The file that a reload reads, and the SHA-256 of it that is in force.
+    pub fn config_file(&self) -> Option<(&Path, String)> {
+        self.file.get().map(|file| (file.path(), file.applied()))
+    }
+
+    /// Reads the file anew and puts it in force, if it may; `expected` is the SHA-256 that it must
+    /// have. Metrics and diagnostics tell what came of it.
+    ///
+    /// # Errors
+    /// The running configuration stays in force.
+    pub async fn reload(&self, expected: Option<&str>) -> Result<Change, NotReloaded> {
+        let adopt = |plan| {
+            let former = self.running();
+            self.adopt(plan)?;
+            Ok([Arc::clone(&former.plan), Arc::clone(&self.running().plan)])
+        };
+        let reloaded = match self.file.get() {
+            Some(file) => file.reload(expected, adopt).await,
+            None => Err(NotReloaded::NoFile),
+        };
+        match &reloaded {
+            Ok(change) => {
+                self.observer.metrics.reloaded("applied");
+                tracing::info!("the configuration was reloaded: {}", change.summary());
+            }
+            Err(refused) => {
+                self.observer.metrics.reloaded("refused");
+                tracing::error!(
+                    "the configuration was not reloaded; the old one keeps serving\n{refused}"
+                );
+            }
+        }
+        reloaded
     }
 
     /// The rules of now. A request takes them once and keeps them.
@@ -282,6 +334,23 @@ impl Gateway {
     /// Whether the gateway is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Another process has the listeners: this one ends what it has begun.
+    pub fn leave(&self) {
+        self.begin_drain();
+        self.handed_over.store(true, Ordering::Relaxed);
+        self.left.cancel();
+    }
+
+    /// Whether another process has the listeners.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when another process has the listeners.
+    pub fn left(&self) -> &CancellationToken {
+        &self.left
     }
 
     /// Waits until what was begun in the background is done, for `limit` at most, and hands over

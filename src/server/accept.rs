@@ -4,25 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::ServerState;
 use super::places::Places;
 use super::workers::{Admitted, Workers};
 use crate::base::facts::ClientAddr;
 
-/// Connections that the kernel keeps while we are busy.
-const BACKLOG: u32 = 4096;
 /// Pause after a failed accept (no file descriptors, say), so that the loop neither spins nor ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Binds an address.
-pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// Takes connections and hands them to the serving threads.
 pub(super) struct Acceptor {
@@ -37,11 +27,11 @@ impl Acceptor {
     }
 
     /// Accepts until the drain begins.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, speaks_tls: bool) {
+    pub(super) async fn run(self: Arc<Self>, listener: Arc<TcpListener>, speaks_tls: bool) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.server.drain.stop().cancelled() => return,
+                () = self.server.drain.left().cancelled() => return,
             };
             match accepted {
                 Ok((stream, address)) => self.admit(stream, address, speaks_tls),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -353,11 +354,13 @@ impl<'a> ServedConnection<'a> {
         });
         let connection = builder.serve_connection(TokioIo::new(io), self.service(streams));
         let mut connection = std::pin::pin!(connection);
+        // GOAWAY loses no stream: there is no reason to wait for an answer.
+        let left = self.server.drain.left().child_token();
         let ended = tokio::select! {
             biased;
             result = connection.as_mut() => Ended::Over(result),
             reason = self.clock.expired(Protocol::Http2) => Ended::Expired(reason),
-            () = self.signals.stop.cancelled() => {
+            () = left.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 finish(connection, &self.clock, Protocol::Http2, &self.signals.cut).await
             }
@@ -430,9 +433,16 @@ fn answer(
     let streams = streams.filter(|_| *request.method() == Method::CONNECT).map(Arc::clone);
     let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
     let client = Arc::clone(client);
+    let is_http1 = request.version() < Version::HTTP_2;
     async move {
         let mut response = proxy::handle(&client, request).await;
         client.interim().close().await;
+        let is_last = is_http1 && client.gateway().is_handed_over();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // The next request belongs to the process that accepts now; an end without a word could
+            // meet it on its way.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(tunnel) = response.body_mut().take_tunnel() {
             match upgrade {
                 Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),

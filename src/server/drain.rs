@@ -11,6 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     connections: TaskTracker,
+    left: CancellationToken,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -36,13 +37,24 @@ impl Drain {
         Signals { stop: self.stop.child_token(), cut: self.cut.child_token() }
     }
 
+    /// Cancelled when there are no new connections any more; for those that look seldom.
+    pub(super) fn left(&self) -> &CancellationToken {
+        &self.left
+    }
+
     /// Cancelled when there are no new requests any more; for those that look seldom.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Asks all connections to finish.
+    /// Accepts no more: another process does. Connections finish with their next answer.
+    pub(super) fn leave(&self) {
+        self.left.cancel();
+    }
+
+    /// Accepts no more, and asks all connections to finish.
     pub(super) fn begin(&self) {
+        self.left.cancel();
         self.stop.cancel();
     }
 

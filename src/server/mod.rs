@@ -30,12 +30,16 @@ use crate::runtime::Gateway;
 /// The part of `server.drain` over which tunnels are told to end; the rest is for their answers.
 const TUNNELS_SHARE: f64 = 0.8;
 
+/// The part of `server.drain` for which connections may wait for a request, where another process
+/// accepts new ones.
+const WAITING_SHARE: f64 = 0.8;
+
 /// Bound listeners and their threads, not accepting yet.
 pub struct Server {
     state: Arc<ServerState>,
     workers: Workers,
     /// With whether TLS is spoken there.
-    listeners: Vec<(TcpListener, bool)>,
+    listeners: Vec<(Arc<TcpListener>, bool)>,
     /// Ends the threads.
     done: CancellationToken,
 }
@@ -52,13 +56,17 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Binds every address of `server.listen` and starts the serving threads.
-    pub async fn bind(gateway: &Arc<Gateway>) -> Result<Self, StartError> {
+    /// Listens on every address of `server.listen` and `server.tls.listen`, by `listen`, which is
+    /// told what for: `public` or `tls`. Starts the serving threads.
+    pub async fn bind(
+        gateway: &Arc<Gateway>,
+        mut listen: impl FnMut(&'static str, SocketAddr) -> std::io::Result<Arc<TcpListener>>,
+    ) -> Result<Self, StartError> {
         let running = gateway.running();
         let config = &running.plan.config.server;
         let mut listeners = Vec::new();
         for (address, speaks_tls) in config.listeners() {
-            let listener = accept::listen(address);
+            let listener = listen(if speaks_tls { "tls" } else { "public" }, address);
             let listener = listener.map_err(|error| StartError::Listen(address, error))?;
             listeners.push((listener, speaks_tls));
         }
@@ -75,7 +83,9 @@ impl Server {
         bound.filter_map(|(listener, tls)| Some((listener.local_addr().ok()?, *tls))).collect()
     }
 
-    /// Serves until `stop`, then lets requests in flight finish within `server.drain`.
+    /// Serves until `stop`, then lets requests in flight finish within `server.drain`. Where
+    /// another process has the listeners by then, connections go on until they have had an answer,
+    /// for most of that time.
     pub async fn serve(self, stop: CancellationToken) {
         let Self { state, workers, listeners, done } = self;
         let drain = &state.drain;
@@ -88,7 +98,12 @@ impl Server {
             () = stop.cancelled() => {}
             () = state.reclaim.run() => {}
         }
-        drain.begin();
+        let is_left = state.gateway.is_handed_over();
+        if is_left {
+            drain.leave();
+        } else {
+            drain.begin();
+        }
         loops.close();
         loops.wait().await;
         let limit = state.gateway.running().plan.config.server.drain;
@@ -96,9 +111,17 @@ impl Server {
             state.gateway.tunnels.drain(limit.mul_f64(TUNNELS_SHARE)).await;
             std::future::pending::<()>().await;
         };
+        let waiting = async {
+            if is_left {
+                tokio::time::sleep(limit.mul_f64(WAITING_SHARE)).await;
+                drain.begin();
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = drain.finish(limit) => {}
             () = tunnels => {}
+            () = waiting => {}
         }
         done.cancel();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::supervisor;
 use crate::runtime::Gateway;
 
 /// Signals that operators of other servers send by habit: to have logs opened again, and to have
@@ -12,7 +13,7 @@ use crate::runtime::Gateway;
 /// default, and SIGPIPE is ignored by every Rust program.
 pub struct Habits {
     user1: Signal,
-    user2: Signal,
+    user2: Option<Signal>,
 }
 
 impl Habits {
@@ -23,8 +24,13 @@ impl Habits {
     pub fn receive() -> std::io::Result<Self> {
         Ok(Self {
             user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
+            user2: Some(signal(SignalKind::user_defined2())?),
         })
+    }
+
+    /// SIGUSR2, for who has a use for it.
+    pub fn take_user2(&mut self) -> Option<Signal> {
+        self.user2.take()
     }
 
     /// Says of each that it changes nothing, for as long as the process lives.
@@ -34,12 +40,21 @@ impl Habits {
                 _ = self.user1.recv() => tracing::info!(
                     "SIGUSR1: nothing to reopen; access lines go to stdout, diagnostics to stderr"
                 ),
-                _ = self.user2.recv() => tracing::info!(
-                    "SIGUSR2: nothing to do; SIGHUP reloads the configuration, SIGTERM drains"
+                () = received(&mut self.user2) => tracing::info!(
+                    "SIGUSR2: nothing to do; SIGTERM drains"
                 ),
             }
         }
     }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Ends the gateway as the first signal asks: `/readyz` says so at once, requests are served as
@@ -47,6 +62,7 @@ impl Habits {
 /// the drain. Returns when a `second` signal comes, whenever that is.
 pub async fn end(gateway: &Arc<Gateway>, stop: &CancellationToken, second: impl Future) {
     gateway.begin_drain();
+    supervisor::stopping();
     let delay = gateway.running().plan.config.server.drain_delay;
     if !delay.is_zero() {
         tracing::info!(?delay, "not ready any more; the drain begins after server.drain_delay");

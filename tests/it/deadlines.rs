@@ -372,7 +372,10 @@ fn a_drain_begins_when_its_delay_is_over() {
 #[test]
 fn signals_that_others_reopen_logs_by_end_nothing() {
     let upstream = fine();
-    let gateway = bounded("", &upstream);
+    let gateway = Gateway::start(&format!(
+        "[server]\nhandover = false\n{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
     for name in ["USR1", "USR2", "WINCH", "PIPE"] {
         gateway.signal(name);
         assert_eq!(Client::get(gateway.public, "/").send().status, 200, "{name}");

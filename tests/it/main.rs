@@ -59,6 +59,7 @@ mod framing;
 /// gRPC: metadata, statuses, bounds and deadlines of calls.
 mod grpc;
 /// Rules for fields.
+mod handover;
 mod header_rules;
 /// HTTP/2 with prior knowledge, and the way down to HTTP/1.1.
 mod http2;
@@ -113,6 +114,7 @@ mod redis_tls;
 mod rejections;
 /// SIGHUP.
 mod reload;
+mod reload_asked;
 /// Upstreams that are broken or hostile, and what their clients see.
 mod responses;
 /// Revocations on their way to every node, and what a node does with them while Redis is away.

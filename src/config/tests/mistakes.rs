@@ -353,7 +353,6 @@ fn what_is_said_of_tokens_is_a_mistake_beside_certificates() {
 
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("[server]", "handover = true", "take the listeners over"),
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),
     ("[log]", "sample = '1%'", "leave a line"),
     ("[admin]", "read_token = 'env:SET'", "the token that operates"),

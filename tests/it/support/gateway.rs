@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Folder, eventually};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 /// Lines of a running process.
 type Lines = Arc<Mutex<Vec<String>>>;
@@ -59,11 +59,15 @@ impl Gateway {
 
     /// The same, in a folder that holds files which the configuration names.
     pub(crate) fn start_in(folder: Folder, config: &str) -> Self {
+        Self::start_by(Command::new(BINARY).stdin(Stdio::null()), folder, config)
+    }
+
+    /// The same, by a command of the test's own: under another name, with an environment.
+    pub(crate) fn start_by(command: &mut Command, folder: Folder, config: &str) -> Self {
         folder.write("gateway.toml", with_listeners(config));
-        let mut child = Command::new(BINARY)
+        let mut child = command
             .args(["run", "--config", "gateway.toml"])
             .current_dir(folder.path())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -126,6 +130,13 @@ impl Gateway {
         kill(name, self.pid());
     }
 
+    /// The processes that took over, in their order.
+    pub(crate) fn heirs(&self) -> Vec<u32> {
+        let said = self.stderr();
+        let told = said.split("handed over to process ").skip(1);
+        told.filter_map(|rest| rest.split(';').next()?.parse().ok()).collect()
+    }
+
     /// Waits until the process has ended.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut ended = None;
@@ -154,6 +165,14 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let heirs = self.heirs();
+        let folder = self.folder.path().canonicalize().ok();
+        for heir in heirs {
+            // A number alone may be another process by now.
+            if folder.is_some() && std::fs::read_link(format!("/proc/{heir}/cwd")).ok() == folder {
+                let _ = Command::new("kill").arg("-KILL").arg(heir.to_string()).status();
+            }
+        }
         if std::thread::panicking() {
             eprintln!("--- the gateway said:\n{}\n---", self.stderr());
         }
@@ -161,7 +180,7 @@ impl Drop for Gateway {
 }
 
 /// Sends a signal to a process.
-pub(super) fn kill(signal: &str, pid: u32) {
+pub(crate) fn kill(signal: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
     assert!(status.expect("kill runs").success(), "kill -{signal} {pid}");
 }

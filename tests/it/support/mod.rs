@@ -31,7 +31,7 @@ pub(crate) use dns::{NameServer, Record};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
 pub(crate) use exposition::Exposition;
 pub(crate) use folder::Folder;
-pub(crate) use gateway::{Gateway, Refused, operate, run};
+pub(crate) use gateway::{BINARY, Gateway, Refused, kill, operate, run};
 pub(crate) use http2_upstream::{Act, GoingAway, Http2Upstream};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};
 pub(crate) use pebble::Pebble;

@@ -1,0 +1,245 @@
+//! The configuration file: read anew when somebody asks for it, one reload at a time, and what each
+//! has changed. A file with a mistake never replaces a running configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::config::{self, Config, Loaded, Problems, Source};
+use crate::net::supervisor::Reloading;
+use crate::plan::Plan;
+
+/// The file that the gateway was started with.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    /// The SHA-256 of what is in force.
+    applied: Mutex<String>,
+    /// Who has it reloads.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What a reload has changed, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The SHA-256 of the file that is in force now.
+    pub sha256: String,
+    /// `[routes.NAME]`
+    pub routes: Names,
+    /// `[upstreams.NAME]`
+    pub upstreams: Names,
+    /// `[limits.NAME]`
+    pub limits: Names,
+    /// `[auth.NAME]`
+    pub auth: Names,
+    /// The tables without a name of the user's choice that differ: `server`, `session`, `store`.
+    pub sections: Vec<&'static str>,
+}
+
+/// Named tables of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Names {
+    /// Those that were not there before.
+    pub added: Vec<String>,
+    /// Those that are there no more.
+    pub removed: Vec<String>,
+    /// Those that say something else.
+    pub changed: Vec<String>,
+}
+
+/// Why the running configuration stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReloaded {
+    /// The gateway was started without a file.
+    #[error("the gateway was started without a configuration file")]
+    NoFile,
+    /// The file is not the one that was meant; its SHA-256.
+    #[error("the file has changed meanwhile: its SHA-256 is {0}")]
+    Other(String),
+    /// The file has mistakes; the text that `portcullis check` prints.
+    #[error("{0}")]
+    Mistaken(String),
+    /// These keys cannot change while the gateway runs.
+    #[error("{text}")]
+    NeedsRestart {
+        /// Their paths.
+        keys: Vec<String>,
+        /// Each with its line and remedy.
+        text: String,
+    },
+}
+
+/// The plan of a file and its source, or a text that names every problem of it.
+///
+/// # Errors
+/// What `portcullis check` prints.
+pub fn read_plan(path: &Path) -> Result<(Plan, Source), String> {
+    let Loaded { config, mut problems, source } = config::load(path)?;
+    match Plan::compile(config) {
+        Ok(plan) if problems.is_empty() => Ok((plan, source)),
+        Ok(_) => Err(source.render(&problems)),
+        Err(more) => {
+            problems.extend(more);
+            Err(source.render(&problems))
+        }
+    }
+}
+
+impl ConfigFile {
+    /// A file, and what was read of it at the start.
+    pub(super) fn new(path: PathBuf, source: &Source) -> Self {
+        let applied = Mutex::new(source.sha256());
+        Self { path, applied, turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The SHA-256 of what is in force.
+    pub(super) fn applied(&self) -> String {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the file anew, and has it adopted where it may be: `adopt` returns the plan that was
+    /// in force and the one that is. `expected` is the SHA-256 that the file must have.
+    pub(super) async fn reload(
+        &self,
+        expected: Option<&str>,
+        adopt: impl FnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
+    ) -> Result<Change, NotReloaded> {
+        let _turn = self.turn.lock().await;
+        // Its end is told also where the reload is refused, or given up.
+        let _told = Reloading::begin();
+        let path = self.path.clone();
+        // Reading files and parsing keys would hold up the requests of this thread.
+        let read = tokio::task::spawn_blocking(move || read_plan(&path)).await;
+        let read = read.unwrap_or_else(|error| Err(error.to_string()));
+        let (plan, source) = read.map_err(NotReloaded::Mistaken)?;
+        let sha256 = source.sha256();
+        if expected.is_some_and(|expected| !expected.eq_ignore_ascii_case(&sha256)) {
+            return Err(NotReloaded::Other(sha256));
+        }
+        warn_of(&plan, &source);
+        let [former, now] = adopt(plan).map_err(|problems| NotReloaded::NeedsRestart {
+            keys: problems.iter().map(|problem| problem.path.clone()).collect(),
+            text: source.render(&problems),
+        })?;
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&sha256);
+        Ok(Change::between(&former.config, &now.config, &sha256))
+    }
+}
+
+/// What deserves a second look in a file that is served all the same.
+pub fn warn_of(plan: &Plan, source: &Source) {
+    if !plan.warnings.is_empty() {
+        tracing::warn!("the configuration\n{}", source.render_warnings(&plan.warnings));
+    }
+}
+
+impl Change {
+    fn between(old: &Config, new: &Config, sha256: &str) -> Self {
+        let sections = [
+            ("server", old.server == new.server),
+            ("log", old.log == new.log),
+            ("admin", old.admin == new.admin),
+            ("store", old.store == new.store),
+            ("session", old.session == new.session),
+        ];
+        Self {
+            sha256: sha256.to_owned(),
+            routes: Names::between(&old.routes, &new.routes),
+            upstreams: Names::between(&old.upstreams, &new.upstreams),
+            limits: Names::between(&old.limits, &new.limits),
+            auth: Names::between(&old.auth, &new.auth),
+            sections: sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect(),
+        }
+    }
+
+    /// One line for the log: `routes +b -a ~c; server`.
+    pub(super) fn summary(&self) -> String {
+        let named = [
+            ("routes", &self.routes),
+            ("upstreams", &self.upstreams),
+            ("limits", &self.limits),
+            ("auth", &self.auth),
+        ];
+        let mut parts: Vec<String> = named
+            .iter()
+            .filter(|(_, names)| **names != Names::default())
+            .map(|(kind, names)| format!("{kind}{}", names.summary()))
+            .collect();
+        parts.extend(self.sections.iter().map(|name| (*name).to_owned()));
+        if parts.is_empty() { "nothing differs".to_owned() } else { parts.join("; ") }
+    }
+}
+
+impl Names {
+    fn between<T: PartialEq>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> Self {
+        let missing = |here: &BTreeMap<String, T>, there: &BTreeMap<String, T>| {
+            here.keys().filter(|name| !there.contains_key(*name)).cloned().collect()
+        };
+        let changed = |(name, value): &(&String, &T)| old.get(*name).is_some_and(|it| it != *value);
+        Self {
+            added: missing(new, old),
+            removed: missing(old, new),
+            changed: new.iter().filter(changed).map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let marked = [('+', &self.added), ('-', &self.removed), ('~', &self.changed)];
+        let names = marked.iter().flat_map(|(mark, names)| names.iter().map(move |it| (mark, it)));
+        names.map(|(mark, name)| format!(" {mark}{name}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let env = |_: &str| None;
+        config::parse("gateway.toml", Path::new("."), text, &env).unwrap().config
+    }
+
+    #[test]
+    fn what_differs_is_told_by_name() {
+        let shop = |retries: &str| {
+            format!("[upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n{retries}")
+        };
+        let route = |name: &str, path: &str| {
+            format!("[routes.{name}]\npath = \"{path}\"\nupstream = \"shop\"\n")
+        };
+        let two = "[limits.two]\nkey = [\"address\"]\nallow = [\"2/1h\"]\n";
+        let old = [shop(""), route("a", "/a"), route("b", "/b"), route("same", "/same")].concat();
+        let new = [
+            shop("response_timeout = \"7s\"\n"),
+            route("b", "/other"),
+            route("c", "/c"),
+            route("same", "/same"),
+            two.to_owned(),
+            "[server]\ndrain = \"7s\"\n".to_owned(),
+        ];
+        let change = Change::between(&config(&old), &config(&new.concat()), "5ha");
+        let names = |added: &[&str], removed: &[&str], changed: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Names { added: owned(added), removed: owned(removed), changed: owned(changed) }
+        };
+        let expected = Change {
+            sha256: "5ha".to_owned(),
+            routes: names(&["c"], &["a"], &["b"]),
+            upstreams: names(&[], &[], &["shop"]),
+            limits: names(&["two"], &[], &[]),
+            auth: Names::default(),
+            sections: vec!["server"],
+        };
+        assert_eq!(change, expected);
+        assert_eq!(change.summary(), "routes +c -a ~b; upstreams ~shop; limits +two; server");
+        let same = Change::between(&config(&old), &config(&old), "5ha");
+        assert_eq!(same.summary(), "nothing differs");
+    }
+}
