@@ -19,6 +19,8 @@ pub enum Balance {
 }
 
 const EXAMPLE: &str = "\"p2c\", \"round-robin\", \"ewma\" or \"hash:address\"";
+const KEYS: &str = "\"hash:address\", \"hash:claim:sub\", \"hash:header:x-tenant\", \
+                    \"hash:cookie:sid\" or \"hash:path\"";
 
 /// `"p2c"`, `"round-robin"`, `"ewma"` or `"hash:…"`
 pub(super) fn balance(value: &DeValue<'_>) -> Read<Balance> {
@@ -27,7 +29,13 @@ pub(super) fn balance(value: &DeValue<'_>) -> Read<Balance> {
         "round-robin" => Ok(Balance::RoundRobin),
         "ewma" => Ok(Balance::Ewma),
         text => match text.strip_prefix("hash:") {
-            Some(by) => hash_key::parse(by).map(Balance::Hash),
+            Some(by) => {
+                let nothing = || {
+                    let what = format!("{} is nothing that requests go by", echo(by));
+                    Err(Mistake::new(what, format!("write {KEYS}")))
+                };
+                hash_key::parse(by).unwrap_or_else(nothing).map(Balance::Hash)
+            }
             None => {
                 let what = format!("{} is not a choice here", echo(text));
                 Err(Mistake::new(what, format!("write {EXAMPLE}")))

@@ -1,5 +1,5 @@
-//! What of a request is hashed, where all of its kind are to meet the same: `sticky` of a route, and
-//! `balance = "hash:…"` of an upstream.
+//! What of a request is hashed, where all of its kind are to meet the same: `sticky` of a route,
+//! and `balance = "hash:…"` of an upstream.
 
 use std::fmt;
 
@@ -40,20 +40,21 @@ impl fmt::Display for HashKey {
 
 /// Reads one.
 pub(super) fn hash_key(value: &DeValue<'_>) -> Read<HashKey> {
-    parse(string(value, EXAMPLE)?)
+    let text = string(value, EXAMPLE)?;
+    parse(text).unwrap_or_else(|| {
+        let what = format!("{} cannot be hashed", echo(text));
+        Err(Mistake::new(what, format!("write {EXAMPLE}")))
+    })
 }
 
-/// Reads one from its text.
-pub(super) fn parse(text: &str) -> Read<HashKey> {
-    match text.split_once(':') {
+/// Reads one from its text; nothing where that is of no kind that is known.
+pub(super) fn parse(text: &str) -> Option<Read<HashKey>> {
+    Some(match text.split_once(':') {
         None if text == "address" => Ok(HashKey::Address),
         None if text == "path" => Ok(HashKey::Path),
         Some(("claim", name)) => field_name(name).map(HashKey::Claim),
         Some(("cookie", name)) => cookie_name(name).map(HashKey::Cookie),
         Some(("header", name)) => header_name(name).map(HashKey::Header),
-        _ => {
-            let what = format!("{} cannot be hashed", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
-        }
-    }
+        _ => return None,
+    })
 }

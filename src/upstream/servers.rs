@@ -264,13 +264,13 @@ mod tests {
         let former = Servers::new("a", &settings("eject = {}"), None);
         learn(&former, "192.0.2.1");
         let next = former.with("a", &settings("eject = {}\nretry = {}"), None);
-        assert_eq!(urls(&next), ["http://192.0.2.1"]);
+        assert_eq!(urls(&next), ["http://192.0.2.1:80"]);
         // Its answer was on its way.
         learn(&former, "192.0.2.2");
-        assert_eq!(urls(&former), ["http://192.0.2.1"]);
+        assert_eq!(urls(&former), ["http://192.0.2.1:80"]);
         next.now().retry().unwrap().spend(1).unwrap().ends(Outcome::Good);
         learn(&next, "192.0.2.3");
-        assert_eq!(urls(&next), ["http://192.0.2.3"]);
+        assert_eq!(urls(&next), ["http://192.0.2.3:80"]);
         // What is sent again goes on being counted.
         assert_eq!(next.now().retry().unwrap().outcomes(), [1, 0, 0, 0]);
     }
