@@ -39,6 +39,8 @@ pub const REVOKED_KEY: &str = "key";
 pub const REVOKED_UNTIL: &str = "until";
 /// Field of such an entry about a not-before key: what the key holds.
 pub const REVOKED_NOT_BEFORE: &str = "not_before";
+/// A field of an entry that is told late: a newer one of its key may stand before it.
+pub const REVOKED_LATE: &str = "late";
 
 /// Formats keys under one prefix (`store.prefix`).
 #[derive(Debug, Clone, PartialEq, Eq)]

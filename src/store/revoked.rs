@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::keys::{Keys, REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
+use super::keys::{Keys, REVOKED_KEY, REVOKED_LATE, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
 use super::{RevocationKeys, RevocationStatus};
 
 /// Longest key that is kept, in bytes: `store.prefix` and a part are shorter.
@@ -41,6 +41,8 @@ pub struct Notice {
     not_before: Option<i64>,
     /// Unix seconds; 0 takes the revocation back.
     until: u64,
+    /// Whether a newer one of its key may have been told before it.
+    is_late: bool,
 }
 
 impl Notice {
@@ -68,6 +70,7 @@ impl Notice {
             key: key.to_owned(),
             not_before: is_time.then(|| not_before().unwrap_or(i64::MAX)),
             until: until.unwrap_or(now.saturating_add(lifetime.as_secs())),
+            is_late: fields.iter().any(|(field, _)| field == REVOKED_LATE.as_bytes()),
         })
     }
 }
@@ -75,7 +78,7 @@ impl Notice {
 impl Notice {
     /// Of what this node has told itself.
     pub(crate) fn of(key: &str, not_before: Option<i64>, until: u64) -> Self {
-        Self { key: key.to_owned(), not_before, until }
+        Self { key: key.to_owned(), not_before, until, is_late: false }
     }
 }
 
@@ -129,22 +132,22 @@ impl Revoked {
         Self { entries: HashMap::new(), max, incomplete_until: 0, heard: None, swept: 0 }
     }
 
-    /// Takes an entry of the stream, at `now` (Unix seconds). One that takes a key back counts
-    /// whatever stood before it. Of others the latest time and the latest end count: an entry may
-    /// be told late, behind a newer one of the same key. What does not fit makes the set incomplete
-    /// for as long as it would have held.
+    /// Takes an entry of the stream, at `now` (Unix seconds). As with the keys themselves, the
+    /// newest entry about a key replaces the older one; but one that is told late shortens nothing,
+    /// as it may be the older one. What does not fit makes the set incomplete for as long as it
+    /// would have held.
     pub fn apply(&mut self, notice: Notice, now: u64) {
-        let Notice { key, not_before, until } = notice;
-        if until == 0 {
-            self.entries.remove(&key);
-            return;
-        }
+        let Notice { key, not_before, until, is_late } = notice;
         if until < now {
+            // To take a key back is no end that came by itself.
+            if until == 0 || !is_late {
+                self.entries.remove(&key);
+            }
             return;
         }
         let entry = Entry { not_before, until, since: now };
         if let Some(known) = self.entries.get_mut(&key) {
-            *known = if known.until < now { entry } else { entry.and(known) };
+            *known = if is_late && known.until >= now { entry.and(known) } else { entry };
             return;
         }
         if self.entries.len() >= self.max {

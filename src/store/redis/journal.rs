@@ -16,7 +16,7 @@ use redis::{Cmd, Pipeline, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::reply::unexpected;
-use super::stream::Told;
+use super::stream::{Told, be_late};
 use super::topology::Topology;
 use crate::store::Reply;
 
@@ -76,7 +76,8 @@ impl Journal {
 
     /// The same where nobody knows whether the key was changed. What else is to be told of it
     /// stays: each is told only if it is so.
-    fn add_beside(&self, told: &Told<'_>, commands: Vec<Cmd>) {
+    fn add_beside(&self, told: &Told<'_>, mut commands: Vec<Cmd>) {
+        be_late(&mut commands);
         let key = told.key();
         let mut entries = self.entries();
         if entries.len() >= self.most {

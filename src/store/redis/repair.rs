@@ -222,7 +222,9 @@ impl Repair<'_> {
             let left = Duration::from_secs(known.until.saturating_sub(now));
             let ttl = left.max(self.follower.lifetime);
             let told = Told::again(&known.key, known.not_before, known.until);
-            for command in stream::write(self.stream, most, Vec::new(), told, ttl) {
+            let mut commands = stream::write(self.stream, most, Vec::new(), told, ttl);
+            stream::be_late(&mut commands);
+            for command in commands {
                 pipeline.add_command(command);
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 
 use crate::store::Revocation;
-use crate::store::keys::{REVOKED_KEY, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
+use crate::store::keys::{REVOKED_KEY, REVOKED_LATE, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
 use crate::store::revoked::Notice;
 
 /// Most entries of one look.
@@ -56,6 +56,16 @@ pub(super) fn write(
         changes.push(extend);
     }
     changes
+}
+
+/// Has commands that tell of a change say that it is told late.
+pub(super) fn be_late(commands: &mut [Cmd]) {
+    for command in commands {
+        if matches!(command.args_iter().next(), Some(redis::Arg::Simple(b"XADD"))) {
+            // What stands at its end are names and values.
+            command.arg(REVOKED_LATE).arg(1);
+        }
+    }
 }
 
 /// What an entry says.

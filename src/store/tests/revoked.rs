@@ -69,7 +69,9 @@ fn an_older_entry_that_is_told_behind_a_newer_one_shortens_nothing() {
     let key = "app:auth:not-before:u";
     let told = |time: u64, until: u64| {
         let (time, until) = (time.to_string(), until.to_string());
-        notice(&[("key", key), ("not_before", &time), ("until", &until)]).expect("a revocation")
+        let late = ("late", "1");
+        let entry = [("key", key), ("not_before", &*time), ("until", &*until), late];
+        notice(&entry).expect("a revocation")
     };
     let newer = || told(NOW - 10, NOW + HOUR);
     for older in [told(NOW - 60, NOW + 20), told(NOW - 60, NOW - 1)] {
