@@ -1,5 +1,8 @@
-//! What a request is told by where its upstream has the same server answer equal ones
-//! (`balance = "hash:…"`). Equal on all gateways, so that they choose the same server.
+//! What requests are told apart by: where an upstream has the same server answer equal ones
+//! (`balance = "hash:…"`), and where a split route keeps its callers (`sticky`). Equal on all
+//! gateways, so that they choose the same.
+
+use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -11,19 +14,29 @@ pub(super) fn key(request: &Request<'_>) -> Option<u64> {
     let (_, upstream) = request.plan().upstreams.get(request.upstream())?;
     let Balance::Hash(by) = &upstream.balance else { return None };
     match by {
-        HashKey::Address => {
-            let address = request.client().address.principal();
-            Some(xxh3_64(address.to_string().as_bytes()))
-        }
-        HashKey::Claim(name) => {
-            let claim = request.caller.as_ref()?.find(name)?;
-            Some(xxh3_64(claim.text().as_bytes()))
-        }
-        HashKey::Path => Some(xxh3_64(request.target.path().as_bytes())),
         // Read while there was a head, of the route's own upstream.
         HashKey::Header(_) | HashKey::Cookie(_) => {
             let read = request.route.edge.as_ref()?.hash_by.as_ref();
             request.resolved.edged.as_ref()?.key.filter(|_| read == Some(by))
         }
+        HashKey::Address => Some(xxh3_64(address(request).as_bytes())),
+        HashKey::Claim(_) | HashKey::Path => beside_the_head(by, request).map(|it| xxh3_64(&it)),
+    }
+}
+
+/// The client's address, of IPv6 its /64.
+pub(super) fn address(request: &Request<'_>) -> String {
+    request.client().address.principal().to_string()
+}
+
+/// What is known of a request by something else than a field or its address.
+pub(super) fn beside_the_head<'r>(by: &HashKey, request: &'r Request<'_>) -> Option<Cow<'r, [u8]>> {
+    match by {
+        HashKey::Claim(name) => {
+            let claim = request.caller.as_deref()?.find(name)?.text();
+            Some(Cow::Owned(claim.into_owned().into_bytes()))
+        }
+        HashKey::Path => Some(Cow::Borrowed(request.target.path().as_bytes())),
+        HashKey::Address | HashKey::Header(_) | HashKey::Cookie(_) => None,
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, Response};
 
+use super::affinity;
 use super::edged::{Chosen, Why};
+use super::in_head::in_head;
 use super::request::Request;
 use crate::base::grpc;
-use crate::base::http::cookie;
 use crate::config::{HashKey, WHOLE};
 use crate::traffic::{Canary, bucket};
 use crate::upstream::{Download, Failure};
@@ -50,21 +51,11 @@ fn chosen(request: &Request<'_>, arms: &[usize], headers: &HeaderMap) -> Option<
 }
 
 /// What of a request is hashed; of one that has none of it, its address.
-fn key<'r>(sticky: &HashKey, request: &Request<'r>, headers: &'r HeaderMap) -> Cow<'r, [u8]> {
-    let found = match sticky {
-        HashKey::Address => None,
-        HashKey::Path => Some(Cow::Borrowed(request.target.path().as_bytes())),
-        HashKey::Claim(name) => request.caller.as_deref().and_then(|caller| {
-            let claim = caller.find(name)?.text();
-            Some(Cow::Owned(claim.into_owned().into_bytes()))
-        }),
-        HashKey::Cookie(name) => cookie::values(headers, name).next().map(Cow::Borrowed),
-        HashKey::Header(name) => headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
-    };
+fn key<'r>(sticky: &HashKey, request: &'r Request<'_>, headers: &'r HeaderMap) -> Cow<'r, [u8]> {
+    let found = in_head(sticky, headers);
+    let found = found.or_else(|| affinity::beside_the_head(sticky, request));
     let found = found.filter(|key| !key.is_empty());
-    found.unwrap_or_else(|| {
-        Cow::Owned(request.client().address.principal().to_string().into_bytes())
-    })
+    found.unwrap_or_else(|| Cow::Owned(affinity::address(request).into_bytes()))
 }
 
 /// Tells a canary what its arm has answered. What a client withdrew says nothing, and neither does

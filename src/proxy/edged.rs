@@ -8,10 +8,9 @@ use http::request::Parts;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::in_head::in_head;
 use super::rejection::Rejection;
 use crate::base::facts::Target;
-use crate::base::http::cookie;
-use crate::config::HashKey;
 use crate::encode::{Asked, Coding};
 use crate::guard::Malformed;
 use crate::plan::RouteEdge;
@@ -84,7 +83,11 @@ impl Edged {
             rewritten: rewritten.transpose().map_err(Malformed::Path)?,
             deadline: edge.deadline.map(|deadline| started + deadline),
             chosen: OnceLock::new(),
-            key: edge.hash_by.as_ref().and_then(|by| key_of(by, &head.headers)),
+            key: edge
+                .hash_by
+                .as_ref()
+                .and_then(|by| in_head(by, &head.headers))
+                .map(|value| xxh3_64(&value)),
         }))
     }
 }
@@ -93,18 +96,4 @@ impl Edged {
 fn announced(head: &Parts) -> u64 {
     let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
-}
-
-/// What the request is told by where that stands in a field. Of a field in several lines all count,
-/// of a cookie that is there twice the first.
-fn key_of(by: &HashKey, fields: &HeaderMap) -> Option<u64> {
-    let value = match by {
-        HashKey::Header(name) => {
-            let lines: Vec<&[u8]> = fields.get_all(name).iter().map(|it| it.as_bytes()).collect();
-            if lines.is_empty() { None } else { Some(lines.join(&b',')) }
-        }
-        HashKey::Cookie(name) => cookie::values(fields, name).next().map(<[u8]>::to_vec),
-        HashKey::Address | HashKey::Claim(_) | HashKey::Path => None,
-    };
-    value.filter(|value| !value.is_empty()).map(|value| xxh3_64(&value))
 }

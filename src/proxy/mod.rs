@@ -19,6 +19,7 @@ mod explain;
 mod faults;
 mod forecast;
 mod grpc;
+mod in_head;
 mod invalidation;
 mod mirror;
 mod record;
