@@ -552,6 +552,7 @@ impl Cluster {
         if self.settings.cache_reads == CacheReads::Replica {
             map.read_by(&old, |member| self.start_as(member, view.primaries.len(), Node::reading));
         }
+        map.keep_slots(&old);
         map.keep_former(&old);
         let is_new = !map.says_what(&old);
         if is_new {

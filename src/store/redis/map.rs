@@ -30,6 +30,8 @@ pub(super) struct Map {
     pub(super) replicas: Vec<Known>,
     /// Those that were among them, and since when they are not.
     former: Vec<(Known, Instant)>,
+    /// Since when views name nobody for some slots.
+    lacking: Option<Instant>,
 }
 
 /// A server, and how it is called.
@@ -60,7 +62,7 @@ impl Map {
         servers: Vec<Known>,
         replicas: Vec<Known>,
     ) -> Self {
-        Self { epoch, by_slot, servers, replicas, former: Vec::new() }
+        Self { epoch, by_slot, servers, replicas, former: Vec::new(), lacking: None }
     }
 
     /// What a view says; `server` finds who is called so, or makes it.
@@ -83,7 +85,7 @@ impl Map {
         servers.push(more);
         let at = servers.len() - 1;
         let more = Self::of(self.epoch, by_slot.collect(), servers, self.replicas.clone());
-        (Self { former: self.former.clone(), ..more }, at)
+        (Self { former: self.former.clone(), lacking: self.lacking, ..more }, at)
     }
 
     /// The place of who has the slot.
@@ -128,6 +130,30 @@ impl Map {
     pub(super) fn is_other(&self, server: &Arc<Server>) -> bool {
         let is_it = |known: &Known| Arc::ptr_eq(&known.server, server);
         !self.servers.iter().any(is_it) && self.others().any(is_it)
+    }
+
+    /// Leaves slots for a while with who had them before, where nobody is named for them. A server
+    /// that hears of a new replica before it hears of the new primary takes the slots of both for
+    /// nobody's, and whoever had them last says where they are, or that the cluster is down.
+    pub(super) fn keep_slots(&mut self, old: &Self) {
+        let lacking: Vec<u16> = (0..SLOTS).filter(|slot| self.owner(*slot).is_none()).collect();
+        if lacking.is_empty() {
+            return;
+        }
+        let since = old.lacking.unwrap_or_else(Instant::now);
+        self.lacking = Some(since);
+        if since.elapsed() >= FORMER_FOR {
+            return;
+        }
+        for slot in lacking {
+            let Some(known) = old.servers.get(old.at(slot)) else { continue };
+            let is_it = |it: &Known| Arc::ptr_eq(&it.server, &known.server);
+            let at = self.servers.iter().position(is_it).unwrap_or_else(|| {
+                self.servers.push(known.clone());
+                self.servers.len() - 1
+            });
+            self.give(slot, at);
+        }
     }
 
     /// Keeps for a while who was known before, and is not named now.

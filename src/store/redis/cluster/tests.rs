@@ -33,6 +33,29 @@ async fn servers_that_have_left_leave_nothing_behind() {
     assert!(tasks() <= 5 && kept > 5 * 49, "{} tasks of {kept} are left", tasks());
 }
 
+/// A server hears of a new replica before it hears of the new primary.
+#[tokio::test(start_paused = true)]
+async fn slots_of_nobody_stay_for_a_while_with_who_had_them() {
+    let settings = config::Store::default();
+    let (scripts, common) = (Arc::new(Scripts::new()), Common::of(&settings));
+    let cluster = Cluster::open(&settings, &scripts, &common, Vec::new());
+    let (one, other) = (("127.0.0.1".to_owned(), 1), ("127.0.0.1".to_owned(), 2));
+    assert!(cluster.adopt(&view(5, &one)));
+    let former = cluster.owner(7).expect("a server");
+    let lacking = || View { ranges: vec![(100, SLOTS - 1, 0)], ..view(6, &other) };
+    for _ in 0..3 {
+        cluster.adopt(&lacking());
+        assert!(Arc::ptr_eq(&cluster.owner(7).expect("who had it"), &former));
+        assert!(cluster.owner(100).expect("a server").node.share_name().ends_with(":2"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    cluster.adopt(&lacking());
+    assert!(cluster.owner(7).is_none(), "nobody has it");
+    assert!(cluster.adopt(&view(7, &other)));
+    cluster.adopt(&lacking());
+    assert!(cluster.owner(7).is_some(), "it was somebody's again");
+}
+
 /// Who is cut off says that all is well until it finds out, of a cluster that was.
 #[tokio::test(start_paused = true)]
 async fn an_older_view_is_not_believed_though_it_says_that_all_is_well() {
