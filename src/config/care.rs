@@ -6,6 +6,7 @@ use http::uri::PathAndQuery;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::rewrite::{self, Fallback};
 use super::value::{Mistake, Read, count, duration, duration_or_zero, echo, flag, percent, string};
 
 /// The share of servers below which all are used, unless it is written, in percent.
@@ -88,6 +89,8 @@ pub struct Breaker {
     pub open: Duration,
     /// How many requests try it then, all of which must go well.
     pub probes: u8,
+    /// What clients get while it is open, in place of a refusal.
+    pub fallback: Option<Fallback>,
 }
 
 /// Reads the tables and keys.
@@ -154,6 +157,7 @@ fn read_breaker(breaker: &mut Section<'_>) -> Breaker {
         window,
         open: breaker.or("open", Duration::from_secs(5), duration),
         probes: breaker.or("probes", 3, count(1..=63)),
+        fallback: breaker.optional("fallback", rewrite::read_fallback),
     }
 }
 

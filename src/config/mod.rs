@@ -72,7 +72,7 @@ pub use pem_file::{PemFile, reread_secret};
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
 pub use retry::{Retry, RetryOn};
-pub use rewrite::{Respond, Rewrite};
+pub use rewrite::{Fallback, Respond, Rewrite};
 pub use route::{Auth, Route, SessionUse};
 pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};

@@ -36,6 +36,17 @@ pub struct Respond {
     pub retry_after: Option<Duration>,
 }
 
+/// `fallback = { … }` of a breaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// The status.
+    pub status: StatusCode,
+    /// The content.
+    pub body: String,
+    /// Its type.
+    pub content_type: HeaderValue,
+}
+
 /// Reads `rewrite = { … }`.
 pub(super) fn read_rewrite(rewrite: &mut Section<'_>) -> Rewrite {
     let read = Rewrite {
@@ -60,19 +71,12 @@ pub(super) fn read_rewrite(rewrite: &mut Section<'_>) -> Rewrite {
 /// Reads `respond = { … }`.
 pub(super) fn read_respond(respond: &mut Section<'_>) -> Respond {
     let status = respond.need("status", "503", status).unwrap_or(StatusCode::OK);
-    let location = respond.get("location", text);
-    let body =
-        respond.get("body", |value| string(value, "the content in quotes").map(str::to_owned));
     let read = Respond {
         status,
-        body: body.unwrap_or_default(),
-        content_type: respond.or(
-            "content_type",
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-            header_value,
-        ),
+        location: respond.get("location", text),
+        body: body(respond),
+        content_type: content_type(respond),
         retry_after: respond.get("retry_after", duration),
-        location,
     };
     if respond.is_survey() {
         return read;
@@ -83,10 +87,34 @@ pub(super) fn read_respond(respond: &mut Section<'_>) -> Respond {
         let key = if sends_away { "status" } else { "location" };
         respond.problem(key, what, "write status = 308 with location = \"https://…/{path}\"");
     }
-    if !read.body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
-        respond.problem("body", "is none of an answer without content", "remove it");
-    }
+    check_content(respond, status, &read.body);
     read
+}
+
+/// Reads `fallback = { … }`.
+pub(super) fn read_fallback(fallback: &mut Section<'_>) -> Fallback {
+    let status = fallback.or("status", StatusCode::OK, status);
+    let read = Fallback { status, body: body(fallback), content_type: content_type(fallback) };
+    if status.is_redirection() {
+        fallback.problem("status", "sends clients elsewhere", "write 200 or 503, for example");
+    }
+    check_content(fallback, status, &read.body);
+    read
+}
+
+fn body(section: &mut Section<'_>) -> String {
+    let read = |value: &DeValue<'_>| string(value, "the content in quotes").map(str::to_owned);
+    section.get("body", read).unwrap_or_default()
+}
+
+fn content_type(section: &mut Section<'_>) -> HeaderValue {
+    section.or("content_type", HeaderValue::from_static("text/plain; charset=utf-8"), header_value)
+}
+
+fn check_content(section: &mut Section<'_>, status: StatusCode, body: &str) {
+    if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
+        section.problem("body", "is none of an answer without content", "remove it");
+    }
 }
 
 fn status(value: &DeValue<'_>) -> Read<StatusCode> {

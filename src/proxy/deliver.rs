@@ -3,7 +3,8 @@
 
 use std::time::SystemTime;
 
-use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 
 use super::content::Content;
@@ -17,7 +18,8 @@ use crate::caching::CacheNotes;
 use crate::forwarding::fields::{self, X_REQUEST_ID};
 use crate::forwarding::rules;
 use crate::limit::Quota;
-use crate::{cache, cors};
+use crate::upstream::Failure;
+use crate::{cache, config, cors};
 
 /// The field of [`stamp_degraded`].
 const DEGRADED: HeaderName = HeaderName::from_static("x-portcullis-degraded");
@@ -84,7 +86,15 @@ pub(super) fn refusal(
     let request_id = received.ids.request.to_str().unwrap_or_default();
     let route = resolved.route(received.plan()).map(|route| &**route);
     let web = route.and_then(|route| received.web(route));
-    let mut response = rejection.response(received.is_grpc || web.is_some(), request_id);
+    let is_call = received.is_grpc || web.is_some();
+    let mut response = rejection.response(is_call, request_id);
+    if let (Rejection::Upstream(Failure::Open(_)), Some(route), false) = (rejection, route, is_call)
+    {
+        let upstream = &received.running.upstreams[resolved.upstream(route)];
+        if let Some(fallback) = upstream.fallback() {
+            response = stand_in(fallback);
+        }
+    }
     let headers = response.headers_mut();
     if let Some(web) = web {
         web.settle(headers);
@@ -94,6 +104,19 @@ pub(super) fn refusal(
     }
     finish(headers, received, resolved);
     response.map(Content::Bytes)
+}
+
+/// What a client gets in place of the refusal of an open breaker. Nobody keeps it: the upstream may
+/// be back with the next request.
+fn stand_in(fallback: &config::Fallback) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::copy_from_slice(fallback.body.as_bytes()));
+    *response.status_mut() = fallback.status;
+    let headers = response.headers_mut();
+    if !fallback.body.is_empty() {
+        headers.insert(CONTENT_TYPE, fallback.content_type.clone());
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Delivers what the gateway answers itself, on a route or on none.

@@ -109,7 +109,7 @@ impl Resolved {
     }
 
     /// The index of the upstream that takes it.
-    fn upstream(&self, route: &Route) -> usize {
+    pub(super) fn upstream(&self, route: &Route) -> usize {
         self.chosen().map_or(route.upstream, |chosen| chosen.upstream)
     }
 }

@@ -118,6 +118,11 @@ impl Upstream {
         self.servers.written().retry.is_some()
     }
 
+    /// What clients get while its breaker is open, in place of a refusal.
+    pub fn fallback(&self) -> Option<&config::Fallback> {
+        self.servers.written().care.breaker.as_ref()?.fallback.as_ref()
+    }
+
     /// How busy its connections are.
     pub fn occupancy(&self) -> Occupancy {
         let (busy, waiting) = self.admission.count();

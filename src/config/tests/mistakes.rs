@@ -221,6 +221,8 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[upstreams.u]", "breaker.failures = 5", "must be a string", "\"1%\" to \"100%\""),
     ("[upstreams.u]", "breaker.window = '500ms'", "shorter than 1s", "\"1s\" or more"),
     ("[upstreams.u]", "breaker.probes = 64", "out of range", "from 1 to 63"),
+    ("[upstreams.u]", "breaker.fallback = { status = 302 }", "elsewhere", "200 or 503"),
+    ("[upstreams.u]", "breaker.fallback = { status = 204, body = 'x' }", "content", "remove it"),
     ("[upstreams.u]", "retry = 1", "must be a table", "write"),
     ("[upstreams.u]", "retry.attempts = 1", "out of range", "from 2 to 10"),
     ("[upstreams.u]", "retry.on = ['302']", "is no reason", "\"connect\", \"refused\""),

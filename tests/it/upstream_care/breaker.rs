@@ -53,6 +53,31 @@ fn an_open_breaker_answers_at_once() {
     assert_eq!((get(&gateway), state(&gateway).as_str()), (200, "closed"));
 }
 
+#[test]
+fn an_open_breaker_may_have_an_answer_of_its_own() {
+    let server = Server::new(200);
+    let gateway = before(
+        &[&server],
+        "breaker = { requests = 5, open = \"1h\", fallback = { body = \"[]\", content_type = \
+         \"application/json\" } }",
+    );
+    assert_eq!(get(&gateway), 200);
+    open(&gateway, &server);
+    let answer = Client::get(gateway.public, "/").send();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "[]"));
+    let fields = ["content-type", "cache-control", "retry-after"].map(|name| answer.header(name));
+    assert_eq!(fields, [Some("application/json"), Some("no-store"), None]);
+    // Whoever reads the log knows what that was.
+    eventually("it is logged", || {
+        let lines = gateway.access_lines();
+        lines.iter().any(|line| line["reason"] == "upstream_open" && line["status"] == 200)
+    });
+    // A call has no such answer.
+    let call = Client::request(gateway.public, "POST", "/");
+    let call = call.header("content-type", "application/grpc").send();
+    assert_eq!((call.status, call.header("grpc-status")), (200, Some("14")));
+}
+
 /// 1,000 requests from 16 threads at an upstream that is half open: exactly three arrive.
 #[test]
 fn exactly_so_many_requests_try_the_upstream() {
