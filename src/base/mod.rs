@@ -4,6 +4,7 @@
 pub mod algorithm;
 pub mod authorities;
 pub mod body;
+pub mod boxed;
 pub mod claim;
 pub mod client_tls;
 pub mod copied;

@@ -14,6 +14,7 @@ use super::lease::{self, Fetcher};
 use super::leases::{Lease, LeaseOutcome};
 use super::miss::{Miss, Refresh};
 use super::receive::{Answered, Received, Times};
+use crate::base::boxed;
 use crate::cache::{self, Stored, Verdict};
 use crate::upstream::{Download, Failure};
 
@@ -236,7 +237,7 @@ impl<T: Transport> Fetch<T> {
             LeaseOutcome::Ours(lease) => Fetcher::Us { lease: Some(lease), has_waited: false },
             known => {
                 let is_theirs = matches!(known, LeaseOutcome::Theirs);
-                Box::pin(lease::take(&self.miss, &self.fields, is_theirs, wait_max)).await
+                boxed::pin(|| lease::take(&self.miss, &self.fields, is_theirs, wait_max)).await
             }
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::http_cache::HttpCache;
 use super::leases::Lease;
 use super::route::RouteCache;
+use crate::base::boxed;
 use crate::cache::{self, CacheKey, Chunked, INLINE_BYTES_MAX, Stored, StoredBody};
 use crate::config::StoreUse;
 use crate::store::{Entry, HeldLock, Remembered, StoreError};
@@ -49,8 +50,8 @@ impl WriteJob {
             return;
         };
         let cache = Arc::clone(&self.cache);
-        // Large: boxed, it is moved once, and not with every step into the background.
-        let writing = Box::pin(async move {
+        // Large: boxed, it is not moved with every step into the background.
+        let writing = boxed::pin(|| async move {
             let outcome = self.run().await;
             drop(backlog);
             outcome

@@ -20,6 +20,8 @@ use http_body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
+use crate::base::boxed;
+
 pub use self::shared_body::{BodyReader, BodyWriter, CutOff, SharedBody};
 
 /// How long a body is still read when nobody wants it any more: what is nearly here is kept.
@@ -121,7 +123,7 @@ where
     /// and the head need not promise what does not come.
     pub async fn begin(self) -> Captured<K::Kept> {
         let is_whole = Arc::new(AtomicBool::new(false));
-        let mut rest: Rest<K::Kept> = Box::pin(self.run(Arc::clone(&is_whole)));
+        let mut rest: Rest<K::Kept> = boxed::pin(|| self.run(Arc::clone(&is_whole)));
         let ended = match std::future::poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await {
             Poll::Ready(ended) => ended,
             // A client that leaves now does not end it.

@@ -21,6 +21,7 @@ use super::request::Request;
 use super::settle::{refused, settle};
 use super::without_store::{self, revocation_keys};
 use crate::auth::{self, Denied};
+use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage, StoreUse};
@@ -552,9 +553,10 @@ impl<'a, 'h> Checks<'a, 'h> {
     pub(super) async fn look(&mut self) -> Option<Found> {
         let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
         let view = RequestView { method: &self.head.method, fields: &self.head.headers };
-        let judged = lookup.judge(&self.request.gateway().cache, reply, view);
-        // Boxed before it is given a budget, it is moved once.
-        let (found, waited) = budget::spending(self.waited, Box::pin(judged)).await;
+        let cache = &self.request.gateway().cache;
+        // Boxed before it is given a budget, it is not moved.
+        let judged = boxed::pin(|| lookup.judge(cache, reply, view));
+        let (found, waited) = budget::spending(self.waited, judged).await;
         self.waited = waited;
         Some(found)
     }

@@ -61,26 +61,29 @@ impl Dispatch {
     pub(super) fn new(request: &Request<'_>) -> Self {
         let most = request.plan().config.server.limits.interim_responses;
         let Request { received, .. } = request;
-        let interim = received.connection.open_interim(received.version, most);
-        Self { interim, ..Self::in_background(request) }
+        let mut dispatch = Self::in_background(request);
+        dispatch.interim = received.connection.open_interim(received.version, most);
+        dispatch
     }
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
-        let sender = Sender::new(request.client().address, request.received.ids.trace);
         let upstream = &request.running().upstreams[request.upstream()];
-        let attempts = upstream.retries().then(Arc::default);
-        Self {
+        let mut dispatch = Self {
             running: Arc::clone(&request.received.running),
             upstream: request.upstream(),
             arm: watched(request),
-            sender: Sender { deadline, key: affinity::key(request), attempts, ..sender },
+            sender: Sender::new(request.client().address, request.received.ids.trace),
             interim: None,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
             deadline,
-        }
+        };
+        dispatch.sender.deadline = deadline;
+        dispatch.sender.key = affinity::key(request);
+        dispatch.sender.attempts = upstream.retries().then(Arc::default);
+        dispatch
     }
 
     /// For a copy that goes to this upstream, and that nobody waits for.
@@ -327,7 +330,8 @@ pub(super) async fn forward(
     let Outbound { outline, upload, progress, gate, mut terms } = outbound;
     let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
-    let mut dispatch = Dispatch { gate, ..Dispatch::new(request) };
+    let mut dispatch = Dispatch::new(request);
+    dispatch.gate = gate;
     let of_call = request.received.is_grpc.then_some(&*outline.fields);
     dispatch.keep_to(terms.as_ref(), of_call);
     record.note_attempts(dispatch.attempts());

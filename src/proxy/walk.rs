@@ -28,6 +28,7 @@ use super::transaction::Transaction;
 use super::upgrade;
 use crate::auth::Places;
 use crate::base::body::Inbound;
+use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
 use crate::guard::{self, Handshake};
@@ -95,7 +96,7 @@ async fn answer(
             dispatch::note_upgrade(&request, head);
             let outbound = ForCache::new(&request, head, added);
             // Large: boxed, it takes no room in the request of a route without a cache.
-            let fetched = Box::pin(fetch(&request, outbound, miss, cache, record));
+            let fetched = boxed::pin(|| fetch(&request, outbound, miss, cache, record));
             budget::scope_from(request.waited, fetched).await.map(Answer::fetched)
         }
         Ok(passed) => {

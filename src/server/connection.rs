@@ -12,6 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -28,6 +29,7 @@ use super::proxied::{self, Failure};
 use super::socket::{self, ClientIo};
 use super::stream_tunnel::StreamTunnels;
 use super::tls::{Handshakes, Shaken};
+use crate::base::boxed;
 use crate::base::facts::{ClientAddr, Peer};
 use crate::base::socket::Socket;
 use crate::config::{ClientLimits, Server};
@@ -291,7 +293,8 @@ impl<'a> ServedConnection<'a> {
             let watch = Watch::of(&clock, request.version());
             // hyper keeps room for this future as long as it has the connection: boxed, it is small
             // between two requests.
-            Box::pin(answer(&client, request, in_progress, watch, streams.as_ref()))
+            let exchange = Exchange::new(&client, request, streams.as_ref());
+            boxed::pin(|| exchange.answer(in_progress, watch))
         })
     }
 
@@ -422,34 +425,53 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
     let _ = tokio::time::timeout(REFUSAL_TIME, io.refuse_tls()).await;
 }
 
-/// Answers one request. No `async fn`, which would have room for what it is given twice.
-fn answer(
-    client: &Arc<proxy::Connection>,
-    mut request: Request<Incoming>,
-    in_progress: InProgress,
-    watch: Watch,
-    streams: Option<&Arc<StreamTunnels>>,
-) -> impl Future<Output = Result<Response<Tracked>, Infallible>> + Send + use<> {
-    let streams = streams.filter(|_| *request.method() == Method::CONNECT).map(Arc::clone);
-    let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
-    let client = Arc::clone(client);
-    let is_http1 = request.version() < Version::HTTP_2;
-    async move {
-        let mut response = proxy::handle(&client, request).await;
-        client.interim().close().await;
-        let is_last = is_http1 && client.gateway().is_handed_over();
-        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            // The next request belongs to the process that accepts now; an end without a word could
-            // meet it on its way.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(tunnel) = response.body_mut().take_tunnel() {
-            match upgrade {
-                Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),
-                None => in_progress.clock().leave_tunnel(tunnel),
+/// A request and where its answer goes. Made before there is a future, so that nothing can fail
+/// while that is made: only then is it made in its box (see [`boxed`]).
+struct Exchange {
+    client: Arc<proxy::Connection>,
+    request: Request<Incoming>,
+    /// What a tunnel over HTTP/2 needs to begin.
+    upgrade: Option<(Arc<StreamTunnels>, OnUpgrade)>,
+}
+
+impl Exchange {
+    fn new(
+        client: &Arc<proxy::Connection>,
+        mut request: Request<Incoming>,
+        streams: Option<&Arc<StreamTunnels>>,
+    ) -> Self {
+        let streams = streams.filter(|_| *request.method() == Method::CONNECT).map(Arc::clone);
+        let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
+        Self { client: Arc::clone(client), request, upgrade }
+    }
+
+    /// Answers the request. No `async fn`, which would have room for what it is given twice.
+    fn answer(
+        self,
+        in_progress: InProgress,
+        watch: Watch,
+    ) -> impl Future<Output = Result<Response<Tracked>, Infallible>> + Send {
+        let Self { client, request, upgrade } = self;
+        async move {
+            let is_http1 = request.version() < Version::HTTP_2;
+            let mut response = proxy::handle(&client, request).await;
+            client.interim().close().await;
+            let is_last = is_http1 && client.gateway().is_handed_over();
+            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // The next request belongs to the process that accepts now; an end without a word
+                // could meet it on its way.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            if let Some(tunnel) = response.body_mut().take_tunnel() {
+                match upgrade {
+                    Some((streams, upgrade)) => {
+                        streams.start(upgrade, tunnel, in_progress.another());
+                    }
+                    None => in_progress.clock().leave_tunnel(tunnel),
+                }
+            }
+            Ok(Tracked::of(response, watch, in_progress))
         }
-        Ok(Tracked::of(response, watch, in_progress))
     }
 }
 

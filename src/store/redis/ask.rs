@@ -10,6 +10,7 @@ use super::RedisStore;
 use super::cut::{Cut, Placed};
 use super::part::{Origin, Part};
 use super::spread::{self, Replies};
+use crate::base::boxed;
 use crate::config::LimitOutage;
 use crate::store::{
     Answers, ChargedAt, Purge, Questions, Reply, RevocationStatus, StoreError, WantedLock,
@@ -42,7 +43,7 @@ impl RedisStore {
         let cut;
         let next = if self.topology.is_spread() {
             cut = Cut::of(questions, &|key: &str| self.topology.place(key));
-            Box::pin(self.answer_spread(&cut, &parts, deadline, &mut answers)).await
+            boxed::pin(|| self.answer_spread(&cut, &parts, deadline, &mut answers)).await
         } else {
             self.answer(&parts, deadline, &mut answers).await
         };
