@@ -5,6 +5,7 @@ usage: scripts/bench cost                     build, count, compare with scripts
        scripts/bench cost --update            the same, and keep these figures from now on
        scripts/bench cost --scenario api,miss
        scripts/bench cost --functions api     what costs most in one scenario, per function
+       scripts/bench cost --features          what each thing costs when it is on
        scripts/bench cost --functions api --than BINARY     where another build costs more or less
 
 Unlike time, instructions are the same on a busy machine: two counts of one build differ by less
@@ -46,6 +47,7 @@ import sys
 import tempfile
 import threading
 
+import features
 import harness
 
 FILES = pathlib.Path(__file__).resolve().parent / "bench.d"
@@ -74,6 +76,7 @@ def options(arguments):
     parser.add_argument("--update", action="store_true", help="keep the figures of this run")
     parser.add_argument("--functions", metavar="NAME", help="list one scenario's functions")
     parser.add_argument("--than", metavar="BINARY", help="another build, for --functions")
+    parser.add_argument("--features", action="store_true", help="what each thing costs")
     parser.add_argument("--lines", type=int, default=40, help="lines of --functions (40)")
     parser.add_argument("--keep", metavar="DIR", help="keep callgrind's files there")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
@@ -238,13 +241,13 @@ def check_programs():
     harness.need("redis-server", "redis-server")
 
 
-def start(children, binary, origin, store):
-    """Runs the gateway under callgrind: (process, its port)."""
+def start(children, binary, origin, store, more=""):
+    """Runs the gateway under callgrind, with more configuration: (process, its port)."""
     gateway, admin = harness.free_ports(2)
     secret = base64.urlsafe_b64encode(harness.SECRET.encode()).rstrip(b"=").decode()
     keys = {"keys": [{"kty": "oct", "alg": "HS256", "k": secret}]}
     (children.folder / "jwks.json").write_text(json.dumps(keys))
-    config = (FILES / "cost.toml").read_text()
+    config = (FILES / "cost.toml").read_text() + more
     for place, value in {"GATEWAY": gateway, "ADMIN": admin, "STORE": store, "ORIGIN": origin.port,
                          "DIR": children.folder}.items():
         config = config.replace(f"@{place}@", str(value))
@@ -401,6 +404,10 @@ def main(arguments):
     o = options(arguments)
     check_programs()
     binary = harness.gateway_binary(o)
+    if o.features:
+        with harness.Children() as children:
+            features.measure(o, children, binary)
+        return 0
     folder = pathlib.Path(o.keep) if o.keep else pathlib.Path(tempfile.mkdtemp(prefix="cost-"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
