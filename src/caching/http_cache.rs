@@ -127,7 +127,7 @@ impl HttpCache {
     /// Asks the store all that one request needs to know. Pending purges go first where the cache
     /// is read, in the same round trip; where that fails, the cache's part has no answer, and the
     /// others have theirs. It has none soon after an outage either.
-    pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+    pub async fn ask(&self, questions: &Questions<'_>) -> Box<Answers> {
         let (is_used, is_clear) = (self.aftermath.trusts_entries(), !self.pending.any());
         if questions.cached.is_none() || (is_used && is_clear) {
             let answers = self.store.ask(questions).await;

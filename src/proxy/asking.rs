@@ -18,7 +18,7 @@ pub(super) async fn ask_behind(
     gateway: &Gateway,
     debt: Option<Debt>,
     questions: &Questions<'_>,
-) -> (Answers, Option<Duration>) {
+) -> (Box<Answers>, Option<Duration>) {
     match debt {
         Some(debt) => tokio::join!(gateway.limits.pay(debt), gateway.ask(questions)).1,
         None => gateway.ask(questions).await,

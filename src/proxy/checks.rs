@@ -241,7 +241,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         if keeps && self.session.is_some() && self.mode == Mode::Charge {
             self.session_asked = Some(Instant::now());
         }
-        self.answers = match (away, self.mode) {
+        let answers = match (away, self.mode) {
             // Rare: boxed.
             (Some(error), _) => {
                 let (gateway, peek) = (self.request.gateway(), self.peek());
@@ -271,6 +271,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,
         };
+        self.answers = *answers;
         self.on_reply(record).await;
         self.note_outage(record);
         if self.mode == Mode::Peek {
@@ -279,11 +280,11 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// Asks a store that only looks.
-    async fn look_up(&self) -> Answers {
+    async fn look_up(&self) -> Box<Answers> {
         let peek = self.peek();
         let questions = self.questions(peek.as_ref());
         if questions.is_empty() {
-            return Answers::default();
+            return Box::default();
         }
         self.request.gateway().store.ask(&questions).await
     }

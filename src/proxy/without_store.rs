@@ -18,8 +18,9 @@ pub(super) async fn ask_others(
     gateway: &Gateway,
     all: &Questions<'_>,
     error: &StoreError,
-) -> Answers {
-    let (mut answers, others) = (Answers::failed(all, error), gateway.store.beside_main(all));
+) -> Box<Answers> {
+    let mut answers = Box::new(Answers::failed(all, error));
+    let others = gateway.store.beside_main(all);
     if !others.is_empty() {
         let said = gateway.cache.ask(&others).await;
         answers.charges = said.charges.or(answers.charges);

@@ -269,9 +269,9 @@ impl Gateway {
 
     /// Asks the store, by way of the cache, whose pending purges go first. Returns also how long
     /// that took; nothing where there was nothing to ask.
-    pub async fn ask(&self, questions: &Questions<'_>) -> (Answers, Option<Duration>) {
+    pub async fn ask(&self, questions: &Questions<'_>) -> (Box<Answers>, Option<Duration>) {
         if questions.is_empty() {
-            return (Answers::default(), None);
+            return (Box::default(), None);
         }
         let asked_at = Instant::now();
         let answers = self.cache.ask(questions).await;

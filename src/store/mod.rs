@@ -105,10 +105,11 @@ impl Store {
     }
 
     /// Answers everything one request needs to know, in one round trip and within `store.timeout`.
-    pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+    /// Boxed, because the answers pass many hands.
+    pub async fn ask(&self, questions: &Questions<'_>) -> Box<Answers> {
         match self {
             Self::Redis(store) => store.ask(questions).await,
-            Self::Memory(store) => store.ask(questions),
+            Self::Memory(store) => Box::new(store.ask(questions)),
             // Boxed, it takes no room in the requests of others.
             Self::Separate(stores) => Box::pin(stores.ask(questions)).await,
         }

@@ -60,10 +60,10 @@ impl Backend {
 }
 
 impl One<'_> {
-    async fn ask(self, questions: &Questions<'_>) -> Answers {
+    async fn ask(self, questions: &Questions<'_>) -> Box<Answers> {
         match self {
             One::Redis(store) => store.ask(questions).await,
-            One::Memory(store) => store.ask(questions),
+            One::Memory(store) => Box::new(store.ask(questions)),
         }
     }
 
@@ -107,13 +107,13 @@ impl Separate {
     }
 
     /// Asks each store what it is used for, all at once: one round trip of each.
-    pub(super) async fn ask(&self, all: &Questions<'_>) -> Answers {
+    pub(super) async fn ask(&self, all: &Questions<'_>) -> Box<Answers> {
         let [main, of_cache, of_limits] = self.split(all);
         let ask = async |store: Option<&Backend>, own: Questions<'_>| match store {
             Some(store) if !(own.is_empty() && own.pending_purges.is_empty()) => {
                 store.one().ask(&own).await
             }
-            _ => Answers::default(),
+            _ => Box::default(),
         };
         let (mut answers, cache, limits) = tokio::join!(
             ask(Some(&self.main), main),

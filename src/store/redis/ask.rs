@@ -18,7 +18,7 @@ use crate::store::{
 
 impl RedisStore {
     /// See [`crate::store::Store::ask`].
-    pub async fn ask(&self, questions: &Questions<'_>) -> Answers {
+    pub async fn ask(&self, questions: &Questions<'_>) -> Box<Answers> {
         // Before anything is read, so that a change on its way is not overwritten with what was.
         let mark = questions.cached.and_then(|asked| self.tracker.get()?.mark(asked.epochs));
         let mut answers = self.exchange(questions).await;
@@ -34,11 +34,11 @@ impl RedisStore {
         answers
     }
 
-    async fn exchange(&self, questions: &Questions<'_>) -> Answers {
+    async fn exchange(&self, questions: &Questions<'_>) -> Box<Answers> {
         let deadline = self.topology.deadline();
         let by_script = self.hashes.load(Ordering::Relaxed);
         let revocation = questions.revocation.map(|_| Ok(RevocationStatus::default()));
-        let mut answers = Answers { revocation, ..Answers::default() };
+        let mut answers = Box::new(Answers { revocation, ..Answers::default() });
         let parts = Part::of(questions, by_script);
         let cut;
         let next = if self.topology.is_spread() {
