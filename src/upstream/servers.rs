@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
-use tokio::task::JoinSet;
 
 use super::endpoints::Endpoints;
 use super::names::{Names, News};
@@ -166,13 +165,16 @@ impl Servers {
         }
     }
 
-    /// Looks up all names, and waits for the answers.
+    /// Looks up all names, and waits for the answers. They are of use also when nobody waits any
+    /// more.
     pub(super) async fn look_up(&self) {
         let Self::Named(named) = self else { return };
         let due = named.names().due(false).into_iter();
-        let mut lookups: JoinSet<()> =
-            due.map(|(at, written)| Arc::clone(named).look_up(at, written)).collect();
-        while lookups.join_next().await.is_some() {}
+        let one = |(at, written)| tokio::spawn(Arc::clone(named).look_up(at, written));
+        let lookups: Vec<_> = due.map(one).collect();
+        for lookup in lookups {
+            let _ = lookup.await;
+        }
     }
 }
 

@@ -120,6 +120,23 @@ fn what_was_known_of_a_name_is_used_for_a_while() {
     eventually("it is back", || Client::get(gateway.public, "/").send().status == 200);
 }
 
+/// The gateway waits for the first answer for `connect_timeout` alone, and asks on.
+#[test]
+fn a_name_whose_first_answer_is_late_has_its_servers_when_it_comes() {
+    let (one, _other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    dns.silence("shop.test");
+    let more = "connect_timeout = \"50ms\"\ndns_refresh = \"1s\"\n";
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), more);
+    assert!(dns.asked() > 0);
+    assert_eq!(Client::get(gateway.public, "/").send().status, 502);
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    eventually("the answer is used", || servers(&gateway) == [url(ONE, port)]);
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
+    assert_eq!(one.seen(), 1);
+}
+
 /// The answer holds for five minutes; a server that takes no connection is a reason to doubt it.
 #[test]
 fn a_refused_connection_has_its_name_looked_up_at_once() {
