@@ -21,6 +21,7 @@ mod check;
 mod checked;
 mod conn;
 mod connection_error;
+mod directory;
 mod download;
 mod endpoint;
 mod endpoints;
@@ -59,6 +60,7 @@ pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
 pub use failure::{DownloadFault, Failure, TlsFault};
+use names::Names;
 pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
 pub use outgoing::{Attempts, OnInterim, Sender};
@@ -75,12 +77,36 @@ pub struct Upstream {
     admission: AdmissionControl,
 }
 
+/// What names among servers lead to, looked up before anything is sent to these.
+#[derive(Debug, Default)]
+pub struct Ahead(Names);
+
 impl Upstream {
     /// An upstream without connections yet.
     /// `tls` speaks with its servers behind `https://`.
-    pub fn new(name: &str, settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let servers = Servers::new(name, settings, tls);
+    pub fn new(
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+        ahead: &Ahead,
+    ) -> Self {
+        let servers = Servers::new(name, settings, tls, &ahead.0);
         Self { servers, admission: AdmissionControl::new(settings) }
+    }
+
+    /// What names among the servers of these settings lead to, waited for no longer than for a
+    /// connection. `former` is the upstream of this name that is in force.
+    pub async fn look_ahead(
+        name: &str,
+        settings: &config::Upstream,
+        former: Option<&Self>,
+    ) -> Ahead {
+        let former = former.map(|former| &former.servers);
+        if former.is_some_and(|former| former.written() == settings) {
+            // It stays as it is.
+            return Ahead::default();
+        }
+        Ahead(Servers::look_ahead(name, settings, former).await)
     }
 
     /// Whether its servers are spoken to as `settings` say: the identity of an upstream, apart from
@@ -98,11 +124,12 @@ impl Upstream {
         name: &str,
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
+        ahead: &Ahead,
     ) -> Arc<Self> {
         if self.servers.written() == settings {
             return Arc::clone(self);
         }
-        let servers = self.servers.with(name, settings, tls);
+        let servers = self.servers.with(name, settings, tls, &ahead.0);
         Arc::new(Self { servers, admission: self.admission.with(settings) })
     }
 

@@ -25,12 +25,16 @@ fn two() -> (Upstream, Upstream, u16) {
     panic!("no port is free at both addresses");
 }
 
-fn before(dns: &NameServer, server: &str, more: &str) -> Gateway {
-    Gateway::start(&format!(
+fn config(dns: &NameServer, server: &str, more: &str) -> String {
+    format!(
         "[upstreams.shop]\nservers = [\"{server}\"]\ndns_servers = [\"{}\"]\n{more}\n\
          [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
         dns.address()
-    ))
+    )
+}
+
+fn before(dns: &NameServer, server: &str, more: &str) -> Gateway {
+    Gateway::start(&config(dns, server, more))
 }
 
 fn told(gateway: &Gateway) -> Value {
@@ -135,6 +139,39 @@ fn a_name_whose_first_answer_is_late_has_its_servers_when_it_comes() {
     eventually("the answer is used", || servers(&gateway) == [url(ONE, port)]);
     assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
     assert_eq!(one.seen(), 1);
+}
+
+/// A reload that brings names is in force once they are looked up.
+#[test]
+fn a_reload_with_new_names_sends_its_first_request_to_their_servers() {
+    let (one, other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 300, &[Record::Address(ONE)]);
+    dns.set("other.test", 300, &[Record::Address(OTHER)]);
+    let upstream = |server: &str, more: &str| config(&dns, server, more);
+    let gateway = Gateway::start(&upstream("http://127.0.0.1:9", ""));
+    let reloaded = |config: &str| {
+        gateway.rewrite(config);
+        let reply = operate(&gateway, "POST", "/v1/config/reload", "{}");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        Client::get(gateway.public, "/").send().text()
+    };
+    let (first, second) = (format!("http://shop.test:{port}"), format!("http://other.test:{port}"));
+    assert_eq!(reloaded(&upstream(&first, "")), "one");
+    assert_eq!(reloaded(&upstream(&second, "")), "other");
+    // What its connections are bound by is another upstream's.
+    assert_eq!(reloaded(&upstream(&first, "headers = 99")), "one");
+    // Another name server is asked though the answer of the first one still holds.
+    let elsewhere = NameServer::start();
+    elsewhere.set("shop.test", 300, &[Record::Address(OTHER)]);
+    assert_eq!(reloaded(&config(&elsewhere, &first, "headers = 99")), "other");
+    // One that says nothing holds up the reload for `connect_timeout`, and what is known stays.
+    let silent = NameServer::start();
+    silent.silence("shop.test");
+    let more = "headers = 99\nconnect_timeout = \"50ms\"";
+    assert_eq!(reloaded(&config(&silent, &first, more)), "other");
+    assert!(silent.asked() > 0);
+    assert_eq!((one.seen(), other.seen()), (2, 3));
 }
 
 /// The answer holds for five minutes; a server that takes no connection is a reason to doubt it.
