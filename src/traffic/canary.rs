@@ -19,6 +19,8 @@ use crate::config::{Arm, OnBad, Rollback, Split};
 use crate::observe::{ArmNow, CanaryNow, Tally};
 use crate::store::{Store, StoreError};
 
+/// How many upstreams are split where one of them can be stopped.
+const LED: usize = 2;
 /// Longest record, in bytes.
 const RECORD_BYTES_MAX: usize = 4096;
 /// How long the store keeps the record of a canary that no gateway looks after any more.
@@ -88,7 +90,8 @@ impl Canary {
             let window = split.rollback.as_ref().map(|rule| Mutex::new(Window::new(rule.window)));
             Watched { answers: count(|it| &it.answers), failures: count(|it| &it.failures), window }
         };
-        let known = former.map(|former| former.inherited(&about)).unwrap_or_default();
+        let former_led = former.filter(|_| split.arms.len() == LED);
+        let known = former_led.map(|former| former.inherited(&about)).unwrap_or_default();
         let canary = Self {
             route: route.to_owned(),
             arms: split.arms.iter().map(watched).collect(),
@@ -159,7 +162,7 @@ impl Canary {
     /// Looks after it: reads what the fleet knows, judges what was answered of late, and moves the
     /// share. To be called regularly.
     pub async fn look(&self, place: Place<'_>) {
-        if !self.is_ramped() && self.split.rollback.is_none() {
+        if !self.is_led() {
             return;
         }
         match place.store.read(place.key, RECORD_BYTES_MAX).await {
@@ -194,9 +197,10 @@ impl Canary {
         Ok(())
     }
 
-    /// Whether there is anything that an operator could stop or reset.
+    /// Whether it can be stopped and reset: where one upstream is tried beside the base. A reload
+    /// that takes ramp and roll-back away does not let go on what was stopped.
     pub fn is_led(&self) -> bool {
-        self.is_ramped() || self.split.rollback.is_some()
+        self.arms.len() == LED
     }
 
     /// What is known of it.

@@ -272,6 +272,32 @@ async fn a_bad_canary_is_taken_back_by_the_fleet_until_it_is_reset() {
     assert_eq!(nodes[0].share(), 500);
 }
 
+/// Whoever takes ramp and roll-back out of the file has not seen yet why it was stopped.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_canary_is_reset_also_where_nothing_leads_it_any_more() {
+    let store = store();
+    let canary = Canary::new("shop", &weighted(500, OnBad::Stable), None);
+    canary.order(place(&store, 1), Some("by hand".to_owned())).await.unwrap();
+    let plain = Split { rollback: None, ..weighted(500, OnBad::Stable) };
+    let (kept, later) =
+        (Canary::new("shop", &plain, Some(&canary)), Canary::new("shop", &plain, None));
+    for node in [&kept, &later] {
+        assert!(node.is_led());
+        node.look(place(&store, 2)).await;
+        assert_eq!((node.share(), node.now(2).stopped.as_deref()), (0, Some("by hand")));
+    }
+    later.order(place(&store, 3), None).await.unwrap();
+    kept.look(place(&store, 4)).await;
+    assert_eq!([kept.share(), later.share()], [500, 500]);
+    // Of several nobody is stopped, and what was is of no matter to them.
+    canary.order(place(&store, 5), Some("by hand".to_owned())).await.unwrap();
+    let arms = vec![arm("shop", 9_000), arm("next", 500), arm("other", 500)];
+    let several = Canary::new("shop", &Split { arms, ..plain }, Some(&canary));
+    several.look(place(&store, 6)).await;
+    assert!(!several.is_led());
+    assert_eq!((several.arm_of(499), several.now(6).stopped), (1, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_is_frozen_keeps_its_share() {
     let split = Split {
