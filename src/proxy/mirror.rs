@@ -12,12 +12,13 @@ use http_body::Body as _;
 
 use super::dispatch::{Dispatch, Fields, Outline};
 use super::request::Request;
-use crate::auth;
 use crate::base::body::{Inbound, Upload};
 use crate::base::copied::{Copied, TooLong};
 use crate::forwarding::fields;
+use crate::plan::Plan;
 use crate::traffic::{Seat, is_drawn};
 use crate::upstream::Download;
+use crate::{auth, session};
 
 /// What tells an upstream that nobody waits for its answer.
 const X_MIRRORED: HeaderName = HeaderName::from_static("x-mirrored");
@@ -55,7 +56,7 @@ fn copy_to(
     let outline = Outline::new(request, Cow::Borrowed(&head.headers), added.clone());
     let mut head = outline.head();
     if !mirror.identity {
-        strip(request, head.headers_mut());
+        strip(request.plan(), &mut head);
     }
     head.headers_mut().insert(X_MIRRORED, HeaderValue::from_static("1"));
     let (body, copied) = if body.is_end_stream() {
@@ -105,15 +106,18 @@ async fn drain(response: Response<Box<Download>>) {
     }
 }
 
-/// Takes out what says who calls, and what lets the gateway itself in.
-fn strip(request: &Request<'_>, headers: &mut HeaderMap) {
+/// Takes out what says who calls on any route, and what lets the gateway itself in. Whoever gets
+/// copies may be anybody, and a client may send on one route what another one asks for.
+fn strip(plan: &Plan, head: &mut http::Request<()>) {
+    auth::strip_places(plan.verifiers.values(), plan.key_verifiers.values(), head);
+    let headers = head.headers_mut();
     for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
         headers.remove(name);
     }
-    if let Some(policy) = &request.route.auth {
-        auth::strip_all(policy, headers);
+    if let Some(session) = &plan.config.session {
+        session::strip_ids(&session.id_from, headers);
     }
-    let policy = &request.plan().headers;
+    let policy = &plan.headers;
     let owned: Vec<HeaderName> =
         headers.keys().filter(|name| fields::is_owned(policy, name)).cloned().collect();
     for name in owned {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Recorded, Session, Upstream, claims, eventually, raw,
-    response, status, token,
+    AUTH, Client, Exposition, Gateway, Recorded, SECRET, Session, Upstream, claims, eventually,
+    raw, response, status, token,
 };
 
 fn stage(mirror: &Upstream, route: &str) -> (Gateway, Upstream) {
@@ -62,6 +62,63 @@ fn a_copy_is_the_request_without_what_says_who_calls() {
     assert_eq!(Client::request(gateway.public, "HEAD", "/").send().status, 200);
     until(&gateway, "sent", 2.0);
     assert_eq!(mirror.recorded().len(), 2);
+}
+
+/// The upstream gets the token, and whoever gets copies gets none, of whichever route.
+#[test]
+fn a_copy_has_nothing_from_where_any_verifier_or_session_reads() {
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let primary = Upstream::replying(response("200 OK", "primary"));
+    let gateway = Gateway::start(&format!(
+        "[auth.users]
+        algorithms = [\"HS256\"]
+        secret = \"{SECRET}\"
+        from = [\"header:x-token\", \"query:access_token\"]
+        forward_token = true
+        [auth.machines]
+        api_keys = true
+        from = [\"header:x-api-key\"]
+        [session]
+        id_from = [\"header:x-session-id\", \"cookie:sid\"]
+        header = \"x-session\"
+        {}{}
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        auth = \"users\"
+        mirror = {{ upstream = \"copies\" }}
+        [routes.machines]
+        path = \"/machines\"
+        upstream = \"shop\"
+        auth = \"machines\"
+        session = true",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
+    let token = token(claims("ada"));
+    let get = |path: &str| {
+        Client::get(gateway.public, path)
+            .header("X-Api-Key", "key")
+            .header("X-Session-Id", "id")
+            .header("Cookie", "sid=1")
+    };
+    let path = format!("/a?b=c&access%5Ftoken={token}&d");
+    assert_eq!(get(&path).send().text(), "primary");
+    assert_eq!(get("/a").header("X-Token", token.clone()).send().text(), "primary");
+    until(&gateway, "sent", 2.0);
+    let mut targets: Vec<String> = Vec::new();
+    for copy in mirror.recorded() {
+        targets.push(copy.target().to_owned());
+        for name in ["x-token", "x-api-key", "x-session-id", "cookie"] {
+            assert_eq!(copy.header(name), None, "{name}");
+        }
+    }
+    targets.sort();
+    assert_eq!(targets, ["/a", "/a?b=c&d"]);
+    let requests = primary.recorded();
+    assert_eq!(requests[0].target(), path);
+    assert_eq!(requests[1].header("x-token"), Some(&*token));
+    assert_eq!(requests[0].header("x-api-key"), Some("key"));
 }
 
 #[test]
