@@ -67,15 +67,19 @@ impl Dispatch {
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
+        Self::to(request, request.upstream())
+    }
+
+    fn to(request: &Request<'_>, upstream: usize) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
         let sender = Sender::new(request.client().address, request.received.ids.trace);
-        let upstream = &request.running().upstreams[request.upstream()];
-        let attempts = upstream.retries().then(Arc::default);
+        let attempts = request.running().upstreams[upstream].retries().then(Arc::default);
+        let key = affinity::key(request, upstream);
         Self {
             running: Arc::clone(&request.received.running),
-            upstream: request.upstream(),
+            upstream,
             arm: watched(request),
-            sender: Sender { deadline, key: affinity::key(request), attempts, ..sender },
+            sender: Sender { deadline, key, attempts, ..sender },
             interim: None,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
@@ -85,9 +89,9 @@ impl Dispatch {
 
     /// For a copy that goes to this upstream, and that nobody waits for.
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
-        let dispatch = Self::in_background(request);
+        let dispatch = Self::to(request, upstream);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
-        Self { upstream, arm: None, sender, deadline: None, ..dispatch }
+        Self { arm: None, sender, deadline: None, ..dispatch }
     }
 
     /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
