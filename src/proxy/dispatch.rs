@@ -28,7 +28,6 @@ use crate::base::facts::is_event_stream;
 use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
-use crate::caching::Transport;
 use crate::forwarding::fields;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
@@ -187,24 +186,6 @@ async fn in_time<T>(
             let bounded = Box::pin(tokio::time::timeout_at(at, sent));
             bounded.await.unwrap_or(Err(Failure::Deadline))
         }
-    }
-}
-
-/// The way of the cache's requests to the upstream.
-pub(super) struct CacheTransport<'t> {
-    pub(super) dispatch: Dispatch,
-    /// Where it is written how long the upstream took.
-    pub(super) took: Option<&'t mut Option<Duration>>,
-}
-
-impl Transport for CacheTransport<'_> {
-    async fn send(
-        &mut self,
-        request: http::Request<()>,
-    ) -> Result<Response<Box<Download>>, Failure> {
-        let mut unheeded = None;
-        let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
-        self.dispatch.send(|| request.clone(), Upload::none(), took).await
     }
 }
 

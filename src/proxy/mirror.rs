@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, PROXY_AUTHORIZATION};
@@ -10,12 +11,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Body as _;
 
+use super::connection::Snapshot;
 use super::dispatch::{Dispatch, Fields, Outline};
 use super::request::Request;
 use crate::base::body::{Inbound, Upload};
 use crate::base::copied::{Copied, TooLong};
 use crate::forwarding::fields;
-use crate::plan::Plan;
+use crate::plan::{Plan, Route};
 use crate::traffic::{Seat, is_drawn};
 use crate::upstream::Download;
 use crate::{auth, session};
@@ -25,58 +27,92 @@ const X_MIRRORED: HeaderName = HeaderName::from_static("x-mirrored");
 /// How much is read of the answer to a copy, in bytes, so that its connection can be used again.
 const DRAINED_BYTES_MAX: usize = 64 * 1024;
 
+/// A copy that is to be sent when its request leaves for its upstream.
+pub(super) struct Mirrored {
+    route: Arc<Route>,
+    running: Snapshot,
+    dispatch: Dispatch,
+}
+
 /// Sends a copy of a request that is about to leave for its upstream, where its route wants that.
 /// Returns the body, which is copied while it is read.
 pub(super) fn copy(request: &Request<'_>, head: &Parts, body: Inbound, added: &Fields) -> Inbound {
-    match request.route.edge.as_ref().and_then(|edge| edge.mirror) {
+    match Mirrored::of(request) {
         None => body,
-        Some(upstream) => copy_to(upstream, request, (head, added), body),
+        Some(mirrored) => mirrored.copy(request, (head, added), body),
     }
 }
 
-fn copy_to(
-    upstream: usize,
-    request: &Request<'_>,
-    (head, added): (&Parts, &Fields),
-    body: Inbound,
-) -> Inbound {
-    let Some(mirror) = &request.route.written.mirror else { return body };
-    let may = mirror.unsafe_methods || request.received.method.is_safe();
-    if !may || !is_drawn(mirror.share) {
-        return body;
+impl Mirrored {
+    /// The copy of this request, where its route wants one, and it is drawn.
+    pub(super) fn of(request: &Request<'_>) -> Option<Box<Self>> {
+        let upstream = request.route.edge.as_ref()?.mirror?;
+        let mirror = request.route.written.mirror.as_ref()?;
+        let may = mirror.unsafe_methods || request.received.method.is_safe();
+        (may && is_drawn(mirror.share)).then(|| {
+            Box::new(Self {
+                route: Arc::clone(request.route),
+                running: Arc::clone(&request.received.running),
+                dispatch: Dispatch::aside(request, upstream),
+            })
+        })
     }
-    let mirrors =
-        request.running().traffic_of(request.route.index).and_then(|it| it.mirrors.as_ref());
-    let Some(seat) = mirrors.and_then(|mirrors| mirrors.take(mirror.places)) else { return body };
-    let most = usize::try_from(mirror.body).unwrap_or(usize::MAX);
-    if announced(&head.headers).is_some_and(|length| length > mirror.body) {
-        seat.too_large();
-        return body;
-    }
-    let outline = Outline::new(request, Cow::Borrowed(&head.headers), added.clone());
-    let mut head = outline.head();
-    if !mirror.identity {
-        strip(request.plan(), &mut head);
-    }
-    head.headers_mut().insert(X_MIRRORED, HeaderValue::from_static("1"));
-    let (body, copied) = if body.is_end_stream() {
-        (body, None)
-    } else {
-        let (body, copied) = body.copied(most);
-        (body, Some(copied))
-    };
-    let dispatch = Dispatch::aside(request, upstream);
-    let limits = request.plan().upload;
-    tokio::spawn(async move {
-        let Some(copied) = whole(copied, &seat).await else { return };
-        let (upload, _) = Upload::new(Inbound::Bytes(copied), limits, false);
-        let sent = dispatch.send(|| head.clone(), upload, &mut None).await;
-        seat.ended(sent.is_ok());
-        if let Ok(response) = sent {
-            drain(response).await;
+
+    /// Sends the copy of a request without a body, which leaves with this head.
+    pub(super) fn leaves(self: Box<Self>, head: &http::Request<()>) {
+        if let Some(seat) = self.seat() {
+            self.send(seat, head.clone(), None);
         }
-    });
-    body
+    }
+
+    fn copy(
+        self: Box<Self>,
+        request: &Request<'_>,
+        (head, added): (&Parts, &Fields),
+        body: Inbound,
+    ) -> Inbound {
+        let (Some(mirror), Some(seat)) = (&self.route.written.mirror, self.seat()) else {
+            return body;
+        };
+        if announced(&head.headers).is_some_and(|length| length > mirror.body) {
+            seat.too_large();
+            return body;
+        }
+        let most = usize::try_from(mirror.body).unwrap_or(usize::MAX);
+        let head = Outline::new(request, Cow::Borrowed(&head.headers), added.clone()).head();
+        let (body, copied) = if body.is_end_stream() {
+            (body, None)
+        } else {
+            let (body, copied) = body.copied(most);
+            (body, Some(copied))
+        };
+        self.send(seat, head, copied);
+        body
+    }
+
+    /// A place for it; nothing, and counted, where there is none.
+    fn seat(&self) -> Option<Seat> {
+        let mirror = self.route.written.mirror.as_ref()?;
+        let traffic = self.running.traffic_of(self.route.index)?;
+        traffic.mirrors.as_ref()?.take(mirror.places)
+    }
+
+    fn send(self: Box<Self>, seat: Seat, mut head: http::Request<()>, copied: Option<Copied>) {
+        if self.route.written.mirror.as_ref().is_none_or(|mirror| !mirror.identity) {
+            strip(&self.running.plan, &mut head);
+        }
+        head.headers_mut().insert(X_MIRRORED, HeaderValue::from_static("1"));
+        tokio::spawn(async move {
+            let Some(copied) = whole(copied, &seat).await else { return };
+            let (upload, _) =
+                Upload::new(Inbound::Bytes(copied), self.running.plan.upload, false);
+            let sent = self.dispatch.send(|| head.clone(), upload, &mut None).await;
+            seat.ended(sent.is_ok());
+            if let Ok(response) = sent {
+                drain(response).await;
+            }
+        });
+    }
 }
 
 /// The copy of a body, once it is whole.

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
@@ -16,7 +15,7 @@ use super::connection::Connection;
 use super::content::Content;
 use super::degraded::Degraded;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
+use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
 use super::record::Record;
@@ -25,6 +24,7 @@ use super::request::{Received, Request, Resolved};
 use super::resolve::{Resolution, resolve};
 use super::settle::{ended, settle};
 use super::transaction::Transaction;
+use super::transport::CacheTransport;
 use super::upgrade;
 use crate::auth::Places;
 use crate::base::body::Inbound;
@@ -261,7 +261,7 @@ async fn fetch(
 ) -> Result<Response<Content>, Rejection> {
     let dispatch = Dispatch::new(request);
     record.note_attempts(dispatch.attempts());
-    let transport = CacheTransport { dispatch, took: Some(record.upstream_time()) };
+    let transport = CacheTransport::new(request, dispatch, record.upstream_time());
     match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
         Ok(served) => Ok(take_notes(served, cache)),
         Err(NotFetched::Upstream(failure)) => Err(failure.into()),
@@ -276,7 +276,7 @@ async fn fetch(
 fn refresh(request: &Request<'_>, head: &mut Parts, added: Fields, refresh: Option<Box<Refresh>>) {
     let Some(refresh) = refresh else { return };
     let ForCache { head, fields } = ForCache::new(request, head, added);
-    let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
+    let transport = CacheTransport::in_background(request);
     tokio::spawn(caching::refresh(refresh, head, fields, transport));
 }
 
@@ -290,7 +290,6 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: &mut Parts, added: Fields) -> Self {
-        mirror::copy(request, head, Inbound::Bytes(Bytes::new()), &added);
         let fields = Arc::new(std::mem::take(&mut head.headers));
         let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
         Self { head, fields }

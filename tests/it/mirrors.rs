@@ -202,6 +202,44 @@ fn what_the_cache_answers_is_not_copied() {
     assert_eq!((primary.recorded().len(), mirror.recorded().len()), (1, 1));
 }
 
+/// Of many who want the same at once, one asks.
+#[test]
+fn who_waits_for_the_answer_to_another_is_not_copied() {
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let primary = Upstream::with(move |_, stream| {
+        let _ = gate.lock().unwrap().recv();
+        let _ = stream.write_all(response("200 OK", "primary").as_bytes());
+    });
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let gateway = Gateway::start(&format!(
+        "{}{}
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        cache = {{ ttl = \"1h\" }}
+        mirror = {{ upstream = \"copies\" }}",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
+    let in_flight = || {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&metrics).value("portcullis_requests_in_flight", &[]).unwrap()
+    };
+    std::thread::scope(|scope| {
+        let get = || Client::get(gateway.public, "/").send().text();
+        let clients: Vec<_> = (0..5).map(|_| scope.spawn(get)).collect();
+        eventually("all are here, and one asks", || in_flight() >= 5.0 && primary.seen() == 1);
+        go.send(()).unwrap();
+        for client in clients {
+            assert_eq!(client.join().unwrap(), "primary");
+        }
+    });
+    until(&gateway, "sent", 1.0);
+    assert_eq!((primary.seen(), mirror.seen()), (1, 1));
+    drop(go);
+}
+
 #[test]
 fn faults_are_for_those_who_ask_for_them() {
     let upstream = Upstream::replying(response("200 OK", "ok"));
