@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, PROXY_AUTHORIZATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Body;
+use tokio::time::timeout;
 
 use super::connection::Snapshot;
 use super::dispatch::{Dispatch, Fields, Outline};
@@ -19,13 +21,16 @@ use crate::base::copied::{Copied, TooLong};
 use crate::forwarding::fields;
 use crate::plan::{Plan, Route};
 use crate::traffic::{Seat, is_drawn};
-use crate::upstream::Download;
 use crate::{auth, session};
 
 /// What tells an upstream that nobody waits for its answer.
 const X_MIRRORED: HeaderName = HeaderName::from_static("x-mirrored");
+/// How long the body of a request may take to come for a copy to wait for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much is read of the answer to a copy, in bytes, so that its connection can be used again.
 const DRAINED_BYTES_MAX: usize = 64 * 1024;
+/// How long it is read.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A copy that is to be sent when its request leaves for its upstream.
 pub(super) struct Mirrored {
@@ -108,8 +113,10 @@ impl Mirrored {
                 Upload::new(Inbound::Bytes(copied), self.running.plan.upload, false);
             let sent = self.dispatch.send(|| head.clone(), upload, &mut None).await;
             seat.ended(sent.is_ok());
-            if let Ok(response) = sent {
-                drain(response).await;
+            if let Ok(response) = sent
+                && !response.body().is_stream()
+            {
+                drain(response.into_body()).await;
             }
         });
     }
@@ -118,28 +125,32 @@ impl Mirrored {
 /// The copy of a body, once it is whole.
 async fn whole(copied: Option<Copied>, seat: &Seat) -> Option<Bytes> {
     let Some(copied) = copied else { return Some(Bytes::new()) };
-    match copied.await {
-        Ok(Ok(pieces)) => Some(pieces.concat().into()),
-        Ok(Err(TooLong)) => {
+    match timeout(BODY_TIMEOUT, copied).await {
+        Ok(Ok(Ok(pieces))) => Some(pieces.concat().into()),
+        Ok(Ok(Err(TooLong))) => {
             seat.too_large();
             None
         }
-        // The request was answered before its body was read, or its client has gone.
-        Err(_) => {
+        // The request was answered before its body was read, or its client has gone or rests.
+        Ok(Err(_)) | Err(_) => {
             seat.cut_off();
             None
         }
     }
 }
 
-/// Reads an answer that nobody wants, if it is short.
-async fn drain(response: Response<Box<Download>>) {
-    let (mut body, mut read) = (response.into_body(), 0_usize);
-    while read <= DRAINED_BYTES_MAX {
-        let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
-        let Some(Ok(frame)) = next else { return };
-        read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-    }
+/// Reads an answer that nobody wants, if it is short and comes soon.
+async fn drain(mut body: impl Body<Data = Bytes> + Unpin) {
+    let read = async {
+        let mut read = 0_usize;
+        while read <= DRAINED_BYTES_MAX {
+            let next = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            let Some(Ok(frame)) = next else { return };
+            read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whatever is left is dropped, and the connection with it.
+    let _ = timeout(DRAIN_TIMEOUT, read).await;
 }
 
 /// Takes out what says who calls on any route, and what lets the gateway itself in. Whoever gets
@@ -163,4 +174,49 @@ fn strip(plan: &Plan, head: &mut http::Request<()>) {
 
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+    use tokio::time::{Instant, Interval, interval};
+
+    use super::*;
+    use crate::traffic::Mirrors;
+
+    /// A byte each second, without an end.
+    struct Endless(Interval);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_is_given_up() {
+        let began = Instant::now();
+        drain(Endless(interval(Duration::from_secs(1)))).await;
+        assert_eq!(began.elapsed(), DRAIN_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_rests_is_waited_for_no_longer_than_a_copy_is_worth() {
+        let mirrors = Arc::new(Mirrors::default());
+        let seat = mirrors.take(1).unwrap();
+        let (_never, copied) = tokio::sync::oneshot::channel();
+        let began = Instant::now();
+        assert_eq!(whole(Some(copied), &seat).await, None);
+        assert_eq!(began.elapsed(), BODY_TIMEOUT);
+        assert!(mirrors.counts().contains(&("cut_off", 1)));
+    }
 }

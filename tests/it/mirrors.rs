@@ -191,6 +191,21 @@ fn long_answers_to_copies_are_not_read_to_their_end() {
 }
 
 #[test]
+fn a_stream_of_events_gives_its_place_back() {
+    let mirror = Upstream::with(|_, connection| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        let _ = connection.write_all(head.as_bytes());
+        // It says nothing more, and goes on for as long as somebody listens.
+        let _ = connection.read(&mut [0]);
+    });
+    let (gateway, _primary) = stage(&mirror, "mirror = { upstream = \"copies\", places = 1 }");
+    eventually("three copies had the one place", || {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "primary");
+        copies(&gateway, "sent") >= 3.0
+    });
+}
+
+#[test]
 fn what_the_cache_answers_is_not_copied() {
     let mirror = Upstream::replying(response("200 OK", "copied"));
     let route = "cache = { ttl = \"1h\", shared = true }\nmirror = { upstream = \"copies\" }";
