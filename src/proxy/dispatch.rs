@@ -162,7 +162,8 @@ impl Dispatch {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);
         if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
-            arm::note(canary, arm, sent, sent_at.elapsed());
+            let is_clients_time = self.sender.is_clients_time;
+            arm::note(canary, arm, (sent, is_clients_time), sent_at.elapsed());
         }
     }
 }
@@ -363,7 +364,7 @@ pub(super) async fn forward(
 fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
     match (progress.fault(), failure) {
         (Some(fault), _) => fault.into(),
-        (None, Failure::Timeout) if is_call => Rejection::CallIdle,
+        (None, Failure::Timeout | Failure::Starved) if is_call => Rejection::CallIdle,
         (None, failure) => failure.into(),
     }
 }

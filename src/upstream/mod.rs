@@ -59,6 +59,7 @@ use breaker::Entry;
 pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
+pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
 pub use operate::{Change, Foreseen};
