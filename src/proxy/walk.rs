@@ -152,15 +152,22 @@ async fn check<'a>(
     record: &mut Record,
     slot: &mut Option<SlotGuard>,
 ) -> Checked<'a> {
+    let faults = request.route.edge.as_ref().and_then(|edge| edge.faults.as_ref());
+    if let Some(faults) = faults {
+        // Before anything is asked: what the store said would be old afterwards. Rare: boxed, it
+        // takes no room in the other requests.
+        Box::pin(faults::delay(&request, faults)).await;
+    }
+    let abort = |request: &Request<'_>| faults.map_or(Ok(()), |it| faults::abort(request, it));
     if request.route.is_open() {
         arm::choose(&request, &head.headers);
-        let (admitted, found) = (Admitted::default(), faulted(&request).await.map(|()| None));
+        let (admitted, found) = (Admitted::default(), abort(&request).map(|()| None));
         return Checked { request, admitted, found, degraded: Degraded::default() };
     }
     let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
-        Ok(admitted) => match faulted(&checks.request).await {
+        Ok(admitted) => match abort(&checks.request) {
             Ok(()) => (admitted, Ok(checks.look().await)),
             Err(rejection) => (admitted, Err(rejection)),
         },
@@ -171,18 +178,6 @@ async fn check<'a>(
     let waited = checks.waited();
     let request = Request { session: session.as_ref(), waited, ..checks.request };
     Checked { request, admitted, found, degraded }
-}
-
-/// Has a request wait or fail, where its route does that on purpose.
-///
-/// # Errors
-/// It is to fail.
-async fn faulted(request: &Request<'_>) -> Result<(), Rejection> {
-    match request.route.edge.as_ref().and_then(|edge| edge.faults.as_ref()) {
-        None => Ok(()),
-        // Rare: boxed, it takes no room in the other requests.
-        Some(faults) => Box::pin(faults::inject(request, faults)).await,
-    }
 }
 
 /// What a request is about.

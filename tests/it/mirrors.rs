@@ -1,6 +1,7 @@
 //! Copies of requests for another upstream, and requests that fail or wait on purpose.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -265,6 +266,38 @@ fn who_waits_for_the_answer_to_another_is_not_copied() {
     until(&gateway, "sent", 1.0);
     assert_eq!((primary.seen(), mirror.seen()), (1, 1));
     drop(go);
+}
+
+/// Whoever waits on purpose has asked nothing yet: what is known of its caller is never old.
+#[test]
+fn who_waits_on_purpose_is_charged_afterwards() {
+    let upstream = Upstream::replying(response("200 OK", "ok"));
+    let gateway = Gateway::start(&format!(
+        "{}
+        [limits.one]
+        key = [\"address\"]
+        allow = [\"1/1h\"]
+        [routes.late]
+        path = \"/late\"
+        upstream = \"shop\"
+        limits = [\"one\"]
+        faults = {{ allow_from = [\"127.0.0.1/32\"], delay = \"100%\", delay_time = \"1m\" }}
+        [routes.soon]
+        path = \"/soon\"
+        upstream = \"shop\"
+        limits = [\"one\"]",
+        upstream.table("shop"),
+    ));
+    let in_flight = || {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&metrics).value("portcullis_requests_in_flight", &[]).unwrap()
+    };
+    let before = in_flight();
+    let mut late = TcpStream::connect(gateway.public).unwrap();
+    late.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    eventually("it waits", || in_flight() > before);
+    let soon = || Client::get(gateway.public, "/soon").send().status;
+    assert_eq!([soon(), soon()], [200, 429]);
 }
 
 #[test]
