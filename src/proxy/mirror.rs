@@ -109,8 +109,7 @@ impl Mirrored {
         head.headers_mut().insert(X_MIRRORED, HeaderValue::from_static("1"));
         tokio::spawn(async move {
             let Some(copied) = whole(copied, &seat).await else { return };
-            let (upload, _) =
-                Upload::new(Inbound::Bytes(copied), self.running.plan.upload, false);
+            let (upload, _) = Upload::new(Inbound::Bytes(copied), self.running.plan.upload, false);
             let sent = self.dispatch.send(|| head.clone(), upload, &mut None).await;
             seat.ended(sent.is_ok());
             if let Ok(response) = sent

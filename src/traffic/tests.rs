@@ -325,6 +325,69 @@ async fn a_canary_that_is_frozen_keeps_its_share() {
     assert_eq!((canary.share(), canary.now(0).stopped.as_deref()), (0, Some("by hand")));
 }
 
+/// The base gets nothing to be compared by any more, but did a moment ago.
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_has_all_is_judged_by_what_the_base_did_before() {
+    let split = Split {
+        ramp: vec![step(5_000, Some(1)), step(WHOLE, None)],
+        rollback: Some(rule(OnBad::Stable)),
+        ..ramped()
+    };
+    for (minutes, expected) in [(2, 0), (10, 0), (12, WHOLE)] {
+        let (store, canary) = (store(), Canary::new("shop", &split, None));
+        canary.look(place(&store, MINUTE_MS)).await;
+        answer(&canary, 0, 1_000, 0);
+        answer(&canary, 1, 1_000, 0);
+        canary.look(place(&store, MINUTE_MS)).await;
+        let mut now = MINUTE_MS;
+        for _ in 0..minutes {
+            tokio::time::advance(SECOND * 60).await;
+            now += MINUTE_MS;
+            // Too few say nothing of the base, and take nothing away.
+            answer(&canary, 0, 10, 10);
+            canary.look(place(&store, now)).await;
+        }
+        assert_eq!(canary.share(), WHOLE);
+        answer(&canary, 1, 1_000, 100);
+        canary.look(place(&store, now)).await;
+        assert_eq!(canary.share(), expected, "{minutes} minutes later");
+    }
+}
+
+/// One gateway steps on while another one finds the canary bad.
+#[tokio::test(start_paused = true)]
+async fn a_freeze_sends_nobody_back() {
+    let split = Split { rollback: Some(rule(OnBad::Freeze)), ..ramped() };
+    let store = store();
+    let nodes = [(); 2].map(|()| Canary::new("shop", &split, None));
+    for node in &nodes {
+        node.look(place(&store, MINUTE_MS)).await;
+    }
+    // Their clocks differ by a moment.
+    let (early, late) = (11 * MINUTE_MS - 1, 11 * MINUTE_MS);
+    nodes[1].look(place(&store, late)).await;
+    answer(&nodes[0], 0, 1_000, 0);
+    answer(&nodes[0], 1, 1_000, 100);
+    nodes[0].look(place(&store, early)).await;
+    assert_eq!(nodes.each_ref().map(Canary::share), [100, 1_000]);
+    for node in [&nodes[1], &nodes[0], &nodes[1]] {
+        node.look(place(&store, late)).await;
+        assert_eq!(node.share(), 1_000);
+    }
+    // One that was given back stays so, whatever it had come to.
+    nodes[0].order(place(&store, late + 1), Some("by hand".to_owned())).await.unwrap();
+    nodes[1].look(place(&store, late + 2)).await;
+    assert_eq!(nodes.each_ref().map(Canary::share), [0, 0]);
+    // What steps on in the moment in which it is judged has stepped on.
+    let canary = Canary::new("other", &split, None);
+    let place = |now_ms| Place { store: &store, key: "app:canary:other", now_ms };
+    canary.look(place(MINUTE_MS)).await;
+    answer(&canary, 0, 1_000, 0);
+    answer(&canary, 1, 1_000, 100);
+    canary.look(place(late)).await;
+    assert_eq!(canary.share(), 1_000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_clock_of_the_same_ramp_and_what_was_counted() {
     let (store, canary) = (store(), Canary::new("shop", &ramped(), None));

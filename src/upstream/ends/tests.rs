@@ -104,7 +104,12 @@ fn an_answer_says_how_its_server_is() {
         assert_eq!(told(200, CALL, Some(of_call), false), Some(outcome), "{of_call}");
         assert_eq!(told(200, CALL, Some(of_call), true), Some(if_clients_time), "{of_call}");
         assert_eq!(judge_call(of_call, true), if_clients_time);
-        let call = || HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from(of_call))]);
+        let call = || {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                HeaderValue::from(of_call),
+            )])
+        };
         let failed = has_failed(StatusCode::OK, &call(), true);
         assert_eq!(failed, (of_call != 4).then_some(matches!(of_call, 2 | 13 | 14)), "{of_call}");
     }
