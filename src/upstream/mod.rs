@@ -262,7 +262,7 @@ impl Upstream {
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let endpoints = self.servers.now();
+        let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
         if let Some(charge) = &mut charge {

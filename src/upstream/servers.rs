@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use rustls::ClientConfig;
 
 use super::directory::Directory;
@@ -42,8 +42,10 @@ impl std::fmt::Debug for Named {
 pub(super) enum Current<'s> {
     /// For as long as the upstream.
     Fixed(&'s Endpoints),
-    /// Until a name leads elsewhere.
-    Named(Arc<Endpoints>),
+    /// Until a name leads elsewhere: for a look, not for as long as a request takes.
+    Named(Guard<Arc<Endpoints>>),
+    /// The same, for as long as whoever has it likes.
+    Kept(Arc<Endpoints>),
 }
 
 impl Deref for Current<'_> {
@@ -53,6 +55,7 @@ impl Deref for Current<'_> {
         match self {
             Self::Fixed(endpoints) => endpoints,
             Self::Named(endpoints) => endpoints,
+            Self::Kept(endpoints) => endpoints,
         }
     }
 }
@@ -150,7 +153,15 @@ impl Servers {
     pub(super) fn now(&self) -> Current<'_> {
         match self {
             Self::Fixed(endpoints) => Current::Fixed(endpoints),
-            Self::Named(named) => Current::Named(named.endpoints.load_full()),
+            Self::Named(named) => Current::Named(named.endpoints.load()),
+        }
+    }
+
+    /// The servers now, for a request: others that look meanwhile are not to wait for its end.
+    pub(super) fn keep(&self) -> Current<'_> {
+        match self {
+            Self::Fixed(endpoints) => Current::Fixed(endpoints),
+            Self::Named(named) => Current::Kept(named.endpoints.load_full()),
         }
     }
 
