@@ -204,8 +204,10 @@ impl Gateway {
         let running = Running::new(plan, (Some(&current), &ahead), shared);
         let now = Arc::clone(&running.plan);
         self.tunnels.adopt(&now);
-        self.running.store(Arc::new(running));
+        let running = Arc::new(running);
+        self.running.store(Arc::clone(&running));
         self.generation.fetch_add(1, Ordering::Release);
+        current.leave_to(&running);
         Ok([Arc::clone(&current.plan), now])
     }
 
@@ -405,6 +407,16 @@ impl Running {
             acme.show_in(live);
         }
         Self { upstreams, tls, acme, meters, route_caches, over_limit, traffic, issuers, plan }
+    }
+
+    /// Another one is in force: what it has made nothing of is of no use any more.
+    fn leave_to(&self, next: &Self) {
+        for ((name, _), upstream) in self.plan.upstreams.iter().zip(&self.upstreams) {
+            let mut named = next.plan.upstreams.iter().filter(|(it, _)| it == name);
+            if !named.any(|(_, settings)| upstream.is_described_by(settings)) {
+                upstream.leave();
+            }
+        }
     }
 
     /// The upstream of a name.

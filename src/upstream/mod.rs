@@ -257,6 +257,12 @@ impl Upstream {
         self.servers.now().sweep();
     }
 
+    /// It is out of force, and none is in force that was made of it: nobody sweeps its connections
+    /// while requests go on that have begun here.
+    pub fn leave(&self) {
+        self.servers.now().leave();
+    }
+
     /// The way of every request: it is admitted, and sent until it has ended.
     async fn exchange(
         &self,

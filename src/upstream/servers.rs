@@ -2,8 +2,8 @@
 //! what is written; names are looked up again and again, and each of their addresses is a server.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use rustls::ClientConfig;
@@ -34,7 +34,9 @@ pub(super) struct Named {
 
 impl std::fmt::Debug for Named {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Named").field("upstream", &self.directory.upstream()).finish_non_exhaustive()
+        out.debug_struct("Named")
+            .field("upstream", &self.directory.upstream())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Names of servers: each address is a server, and who stands for a name may change under traffic.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 use crate::support::{
-    Client, Gateway, NameServer, Record, Session, Upstream, eventually, operate, response,
+    Client, Gateway, NameServer, Record, Recorded, Session, Upstream, eventually, operate, response,
 };
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -23,6 +24,20 @@ fn two() -> (Upstream, Upstream, u16) {
         }
     }
     panic!("no port is free at both addresses");
+}
+
+/// A server that answers `/long` for as long as somebody listens, and the rest at once.
+fn patient() -> Upstream {
+    let answer = |request: &Recorded, stream: &mut TcpStream| {
+        if request.target() == "/long" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx";
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.read(&mut [0]);
+        } else {
+            let _ = stream.write_all(response("200 OK", "patient").as_bytes());
+        }
+    };
+    Upstream::with_at((ONE, 0).into(), answer).unwrap()
 }
 
 fn config(dns: &NameServer, server: &str, more: &str) -> String {
@@ -93,6 +108,46 @@ fn a_name_that_leads_elsewhere_is_followed_under_traffic() {
         .unwrap();
     assert!(age.contains("name=\"shop.test\"") && age.contains("upstream=\"shop\""), "{age}");
     assert_eq!(told(&gateway)["names"][0]["name"], "shop.test");
+}
+
+/// One long request keeps its own connection, and none that others have left.
+#[test]
+fn a_server_that_has_gone_keeps_no_connection_that_nobody_uses() {
+    let (one, other) = (patient(), Upstream::replying(response("200 OK", "other")));
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    let server = |upstream: &str, port: u16| format!("http://{upstream}:{port}");
+    let named = server("shop.test", one.address().port());
+    let gateway = before(&dns, &named, "eject = {}");
+    let long = || {
+        let mut stream = TcpStream::connect(gateway.public).unwrap();
+        stream.write_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        stream
+    };
+    let mut open = vec![long()];
+    let get = || Client::get(gateway.public, "/").send().text();
+    assert_eq!((get(), one.open()), ("patient".to_owned(), 2));
+    // The name leads elsewhere.
+    dns.set("shop.test", 1, &[Record::Address(OTHER)]);
+    eventually("the name leads elsewhere", || {
+        servers(&gateway) == [url(OTHER, one.address().port())]
+    });
+    eventually("one connection is left", || one.open() == 1);
+    // A reload names another server in place of this one, then another upstream.
+    let reload = |server: &str, more: &str| {
+        gateway.rewrite(&config(&dns, server, more));
+        assert_eq!(operate(&gateway, "POST", "/v1/config/reload", "{}").status, 200);
+    };
+    let plain = one.url();
+    for more in ["eject = {}", "headers = 99"] {
+        reload(&plain, "eject = {}");
+        open.push(long());
+        assert_eq!((get(), one.open()), ("patient".to_owned(), open.len() + 1));
+        reload(&other.url(), more);
+        eventually("the unused one is closed", || one.open() == open.len());
+    }
+    assert_eq!(get(), "other");
 }
 
 #[test]
