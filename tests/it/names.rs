@@ -270,3 +270,29 @@ fn services_name_their_servers_ports_and_weights() {
     }
     assert_eq!((one.seen(), other.seen()), (6, 2));
 }
+
+/// Of the targets of a service, one has no address, and nobody says anything of another one.
+#[test]
+fn a_bad_target_takes_none_of_the_others_away() {
+    let one = Upstream::replying_at((ONE, 0).into(), response("200 OK", "one")).unwrap();
+    let other = Upstream::replying_at((OTHER, 0).into(), response("200 OK", "other")).unwrap();
+    let dns = NameServer::start();
+    let (first, second) = (one.address().port(), other.address().port());
+    let records = [
+        Record::Service(1, 1, 1, "gone.test"),
+        Record::Service(1, 1, second, "silent.test"),
+        Record::Service(1, 1, first, "a.test"),
+    ];
+    dns.set("_http._tcp.shop.test", 300, &records);
+    dns.set("a.test", 300, &[Record::Address(ONE)]);
+    dns.set("silent.test", 300, &[Record::Address(OTHER)]);
+    dns.silence("silent.test");
+    let gateway = before(&dns, "srv+http://_http._tcp.shop.test", "dns_refresh = \"1s\"");
+    eventually("the good one is known", || servers(&gateway) == [url(ONE, first)]);
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
+    // Whatever the others' answers hold for, it is asked for again.
+    dns.set("silent.test", 300, &[Record::Address(OTHER)]);
+    eventually("it is found", || {
+        servers(&gateway) == [url(ONE, first), url(OTHER, second)]
+    });
+}
