@@ -292,7 +292,5 @@ fn a_bad_target_takes_none_of_the_others_away() {
     assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
     // Whatever the others' answers hold for, it is asked for again.
     dns.set("silent.test", 300, &[Record::Address(OTHER)]);
-    eventually("it is found", || {
-        servers(&gateway) == [url(ONE, first), url(OTHER, second)]
-    });
+    eventually("it is found", || servers(&gateway) == [url(ONE, first), url(OTHER, second)]);
 }
