@@ -65,8 +65,8 @@ async fn order(gateway: &Gateway, body: &[u8], stop: Option<String>) -> Result<R
     let word = if stop.is_some() { "stopped" } else { "reset" };
     if !gateway.order_canary(&route, stop).await? {
         return Err(Fault::Invalid(format!(
-            "No route is named {route:?} and has a ramp or a rollback; GET /v1/canary names all \
-             that are split."
+            "No route is named {route:?} and is split between two upstreams; GET /v1/canary names \
+             all that are split."
         )));
     }
     let all = gateway.canaries();

@@ -147,16 +147,28 @@ fn listed_by(identity: &Identity) -> &'static str {
 
 /// Takes the token out of the header fields that are forwarded, unless it is passed on.
 pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
-    if !policy.forward_token {
-        strip_all(policy, headers);
+    if policy.forward_token {
+        return;
     }
-}
-
-/// The same, whether or not it is passed on.
-pub fn strip_all(policy: &Policy, headers: &mut HeaderMap) {
     carrier::remove(&policy.from, Form::Token, headers);
     for verifier in &policy.key_verifiers {
         carrier::remove(&verifier.from, Form::ApiKey, headers);
+    }
+}
+
+/// Takes out of a request what stands where any of these look for a credential, passed on or not:
+/// in its fields, and in its query.
+pub fn strip_places<'v>(
+    verifiers: impl Iterator<Item = &'v Arc<Verifier>>,
+    key_verifiers: impl Iterator<Item = &'v Arc<KeyVerifier>>,
+    request: &mut http::Request<()>,
+) {
+    let places = verifiers.flat_map(|it| &it.from).chain(key_verifiers.flat_map(|it| &it.from));
+    let places: Vec<TokenSource> = places.cloned().collect();
+    carrier::remove(&places, Form::Token, request.headers_mut());
+    let left = request.uri().query().and_then(|it| carrier::without_parameters(&places, it));
+    if let Some(target) = left.and_then(|query| with_query(request.uri().path(), &query)) {
+        *request.uri_mut() = target.into();
     }
 }
 
@@ -165,13 +177,16 @@ pub fn strip_all(policy: &Policy, headers: &mut HeaderMap) {
 pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Target> {
     let stripped = policy.filter(|policy| !policy.forward_token).and_then(|policy| {
         let query = carrier::without_parameters(&policy.all_places(), target.query()?)?;
-        let question_mark = if query.is_empty() { "" } else { "?" };
-        let text = format!("{}{question_mark}{query}", target.path());
-        // What is left of a good target is one.
-        let path_and_query = PathAndQuery::try_from(text).ok()?;
+        let path_and_query = with_query(target.path(), &query)?;
         Some(Target { authority: target.authority.clone(), path_and_query })
     });
     stripped.map_or(Cow::Borrowed(target), Cow::Owned)
+}
+
+/// A path with what is left of its query. What is left of a good target is one.
+fn with_query(path: &str, query: &str) -> Option<PathAndQuery> {
+    let question_mark = if query.is_empty() { "" } else { "?" };
+    PathAndQuery::try_from(format!("{path}{question_mark}{query}")).ok()
 }
 
 impl Policy {

@@ -84,7 +84,7 @@ pub use store_tls::{StoreTls, StoreTlsFlaw};
 pub use store_use::StoreUse;
 pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};
 pub use tunnel::{EndOn, Tunnel};
-pub use upstream::{ClientShare, Endpoint, Lookup, Protocol, Upstream};
+pub use upstream::{ClientShare, DNS_REFRESH, DNS_STALE, Endpoint, Lookup, Protocol, Upstream};
 pub use upstream_tls::{Identity, UpstreamTls};
 pub use warm::Warm;
 

@@ -129,6 +129,10 @@ pub enum Protocol {
     Auto,
 }
 
+/// `dns_refresh` where nothing is written.
+pub const DNS_REFRESH: Duration = Duration::from_secs(5);
+/// `dns_stale` where nothing is written.
+pub const DNS_STALE: Duration = Duration::from_secs(60 * 60);
 /// Requests in progress where one connection carries many.
 const HTTP2_REQUESTS: usize = 1024;
 
@@ -164,8 +168,8 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         servers,
         protocol,
         balance: upstream.or("balance", Balance::P2c, balance),
-        dns_refresh: upstream.or("dns_refresh", Duration::from_secs(5), refresh),
-        dns_stale: upstream.or("dns_stale", Duration::from_secs(60 * 60), duration_or_zero),
+        dns_refresh: upstream.or("dns_refresh", DNS_REFRESH, refresh),
+        dns_stale: upstream.or("dns_stale", DNS_STALE, duration_or_zero),
         dns_servers: upstream.list_or_empty("dns_servers", address),
         connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
         response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),

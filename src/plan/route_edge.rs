@@ -40,8 +40,8 @@ pub struct RouteEdge {
     pub mirror: Option<usize>,
     /// Which of them fail or wait on purpose.
     pub faults: Option<config::Faults>,
-    /// The field or cookie by which the upstream's server is chosen.
-    pub hash_by: Option<HashKey>,
+    /// The fields and cookies by which servers are chosen, at whichever of its upstreams.
+    pub hash_by: Vec<HashKey>,
 }
 
 impl RouteEdge {
@@ -74,7 +74,7 @@ impl RouteEdge {
             split: traffic::arms(config, written, &at, problems),
             mirror: traffic::mirror(config, written, &at, problems),
             faults: written.faults.clone(),
-            hash_by: config.upstreams.get(&written.upstream).and_then(hash_by),
+            hash_by: hash_by(config, written),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -87,17 +87,25 @@ impl RouteEdge {
             || edge.split.is_some()
             || edge.mirror.is_some()
             || edge.faults.is_some()
-            || edge.hash_by.is_some();
+            || !edge.hash_by.is_empty();
         is_some.then(|| Box::new(edge))
     }
 }
 
 /// What stands in the head alone, and is gone when a server is chosen.
-fn hash_by(upstream: &config::Upstream) -> Option<HashKey> {
-    match &upstream.balance {
-        Balance::Hash(by @ (HashKey::Header(_) | HashKey::Cookie(_))) => Some(by.clone()),
-        _ => None,
+fn hash_by(config: &Config, written: &config::Route) -> Vec<HashKey> {
+    let arms = written.split.iter().flat_map(|split| &split.arms).map(|arm| &arm.upstream);
+    let copies = written.mirror.iter().map(|mirror| &mirror.upstream);
+    let mut keys = Vec::new();
+    for upstream in std::iter::once(&written.upstream).chain(arms).chain(copies) {
+        if let Some(upstream) = config.upstreams.get(upstream)
+            && let Balance::Hash(by @ (HashKey::Header(_) | HashKey::Cookie(_))) = &upstream.balance
+            && !keys.contains(by)
+        {
+            keys.push(by.clone());
+        }
     }
+    keys
 }
 
 /// What is longer is refused before there is a route: nothing, where a route takes more than

@@ -309,6 +309,24 @@ fn a_panic_without_anybody_who_could_be_out_deserves_a_second_look() {
 }
 
 #[test]
+fn keys_of_names_where_there_is_none_deserve_a_second_look() {
+    for (servers, keys, warned) in [
+        ("'http://10.0.0.1'", "dns_refresh = '1s'", &["dns_refresh"][..]),
+        ("'http://localhost'", "dns_stale = '0s'", &["dns_stale"]),
+        ("'http://[::1]'", "dns_servers = ['10.0.0.2:53']", &["dns_servers"]),
+        ("'http://10.0.0.1'", "dns_refresh = '5s'\ndns_stale = '1h'\ndns_servers = []", &[]),
+        ("'http://10.0.0.1', 'http://a'", "dns_refresh = '1s'\ndns_stale = '0s'", &[]),
+    ] {
+        let routes = "[routes.r]\npath = \"/\"\nupstream = \"shop\"\n";
+        let text = format!("[upstreams.shop]\nservers = [{servers}]\n{keys}\n{routes}");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        let plan = Plan::compile(loaded.config).unwrap();
+        let keys = plan.warnings.iter().filter_map(|it| it.path.strip_prefix("upstreams.shop."));
+        assert_eq!(keys.collect::<Vec<_>>(), warned, "{text}");
+    }
+}
+
+#[test]
 fn one_place_is_fetched_in_one_way() {
     let verifier = |name: &str, more: &str| {
         format!("[auth.{name}]\nalgorithms = [\"ES256\"]\njwks_url = \"https://a/\"\n{more}\n")

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::{
-    Config, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol, Route, Scope,
-    SessionUse, StoreUrl, StoreUse,
+    Config, DNS_REFRESH, DNS_STALE, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol,
+    Route, Scope, SessionUse, StoreUrl, StoreUse,
 };
 use crate::tls::Table;
 
@@ -29,6 +29,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     super::upstream_tls::warn(config, &mut warnings);
     nothing_to_eject(config, &mut warnings);
     nobody_is_out(config, &mut warnings);
+    nothing_to_look_up(config, &mut warnings);
     certificates(config, tls, &mut warnings);
     forgotten_certificates(config, &mut warnings);
     authorities(config, &mut warnings);
@@ -75,6 +76,24 @@ fn nobody_is_out(config: &Config, warnings: &mut Problems) {
             let what = "without health and eject no server is taken out, so this says nothing";
             let remedy = "write health or eject beside it, or remove it";
             warnings.push(format!("upstreams.{name}.panic"), what, remedy);
+        }
+    }
+}
+
+/// Upstreams that say how names are looked up, and have none.
+fn nothing_to_look_up(config: &Config, warnings: &mut Problems) {
+    let is_fixed = |it: &Endpoint| it.lookup == Lookup::Never;
+    let fixed = config.upstreams.iter().filter(|(_, it)| it.servers.iter().all(is_fixed));
+    for (name, upstream) in fixed {
+        let written = [
+            ("dns_refresh", upstream.dns_refresh != DNS_REFRESH),
+            ("dns_stale", upstream.dns_stale != DNS_STALE),
+            ("dns_servers", !upstream.dns_servers.is_empty()),
+        ];
+        for (key, _) in written.into_iter().filter(|(_, is_written)| *is_written) {
+            let what = "all servers are written by their addresses, so nothing is looked up";
+            let remedy = "write names in servers, or remove it";
+            warnings.push(format!("upstreams.{name}.{key}"), what, remedy);
         }
     }
 }

@@ -9,15 +9,16 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::request::Request;
 use crate::config::{Balance, HashKey};
 
-/// The key of a request that has been admitted; nothing where it has none, or nobody wants one.
-pub(super) fn key(request: &Request<'_>) -> Option<u64> {
-    let (_, upstream) = request.plan().upstreams.get(request.upstream())?;
+/// The key of a request that has been admitted, for the upstream of this index; nothing where it
+/// has none, or nobody wants one.
+pub(super) fn key(request: &Request<'_>, upstream: usize) -> Option<u64> {
+    let (_, upstream) = request.plan().upstreams.get(upstream)?;
     let Balance::Hash(by) = &upstream.balance else { return None };
     match by {
-        // Read while there was a head, of the route's own upstream.
+        // Read while there was a head.
         HashKey::Header(_) | HashKey::Cookie(_) => {
-            let read = request.route.edge.as_ref()?.hash_by.as_ref();
-            request.resolved.edged.as_ref()?.key.filter(|_| read == Some(by))
+            let at = request.route.edge.as_ref()?.hash_by.iter().position(|read| read == by)?;
+            request.resolved.edged.as_ref()?.keys.get(at).copied().flatten()
         }
         HashKey::Address => Some(xxh3_64(address(request).as_bytes())),
         HashKey::Claim(_) | HashKey::Path => beside_the_head(by, request).map(|it| xxh3_64(&it)),

@@ -9,10 +9,9 @@ use super::affinity;
 use super::edged::{Chosen, Why};
 use super::in_head::in_head;
 use super::request::Request;
-use crate::base::grpc;
 use crate::config::{HashKey, WHOLE};
 use crate::traffic::{Canary, bucket};
-use crate::upstream::{Download, Failure};
+use crate::upstream::{Download, Failure, has_failed};
 
 /// The field by which a trusted proxy says which upstream takes a request: its name, `always` for
 /// the one that is tried, `never` for the base.
@@ -58,24 +57,24 @@ fn key<'r>(sticky: &HashKey, request: &'r Request<'_>, headers: &'r HeaderMap) -
     found.unwrap_or_else(|| Cow::Owned(affinity::address(request).into_bytes()))
 }
 
-/// Tells a canary what its arm has answered. What a client withdrew says nothing, and neither does
-/// what another request was answered.
+/// Tells a canary what its arm has answered: a failure is what the upstream itself has failed. What
+/// the client or the gateway is the cause of says nothing, and neither does what another request
+/// was answered. `is_clients_time`: the client has said how long its call may take.
 pub(super) fn note(
     canary: &Canary,
     arm: usize,
-    sent: &Result<Response<Box<Download>>, Failure>,
+    (sent, is_clients_time): (&Result<Response<Box<Download>>, Failure>, bool),
     took: Duration,
 ) {
     let failed = match sent {
-        Ok(response) => match grpc::status(response.headers()) {
-            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
-            Some(status) => matches!(status, 2 | 4 | 13 | 14 | 15),
-            None => response.status().is_server_error(),
-        },
-        Err(Failure::Withdrawn | Failure::Shared) => return,
-        Err(_) => true,
+        Ok(response) => has_failed(response.status(), response.headers(), is_clients_time),
+        // Others may have used up the time of the route; but a slow upstream has taken its part.
+        Err(Failure::Deadline) => Some(false),
+        Err(failure) => failure.is_upstreams().then_some(true),
     };
-    canary.note(arm, failed, took);
+    if let Some(failed) = failed {
+        canary.note(arm, failed, took);
+    }
 }
 
 /// What `explain` tells of it.
@@ -93,4 +92,48 @@ pub(super) fn describe(request: &Request<'_>) -> Option<(String, String)> {
         Why::Drawn => format!("it is drawn for each request, and {second} takes {share}%"),
     };
     Some((canary.name(chosen.arm)?.to_owned(), why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+    use crate::config::{Arm, Split};
+
+    #[test]
+    fn only_what_the_upstream_has_failed_is_held_against_its_arm() {
+        let arm = |name: &str| Arm { upstream: name.to_owned(), share: WHOLE / 2 };
+        let arms = vec![arm("base"), arm("next")];
+        let split = Split { arms, sticky: None, ramp: Vec::new(), rollback: None };
+        let told = |failure: Failure| {
+            let canary = Canary::new("all", &split, None);
+            note(&canary, 1, (&Err(failure), false), Duration::from_secs(1));
+            let arm = &canary.now(0).arms[1];
+            (arm.answers, arm.failures)
+        };
+        // No more files, no more places, a slow or lost client, another one's request.
+        for failure in [
+            Failure::Connect(Error::from_raw_os_error(24)),
+            Failure::Busy,
+            Failure::Starved,
+            Failure::Withdrawn,
+            Failure::Shared,
+        ] {
+            let name = failure.to_string();
+            assert_eq!(told(failure), (0, 0), "{name}");
+        }
+        assert_eq!(told(Failure::Deadline), (1, 0), "how long it took counts");
+        for failure in [
+            Failure::Connect(Error::from(ErrorKind::ConnectionRefused)),
+            Failure::ConnectTimeout,
+            Failure::Timeout,
+            Failure::Broken(None),
+            Failure::Unresolved,
+            Failure::Open(Duration::ZERO),
+        ] {
+            let name = failure.to_string();
+            assert_eq!(told(failure), (1, 1), "{name}");
+        }
+    }
 }

@@ -28,7 +28,6 @@ use crate::base::facts::is_event_stream;
 use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
-use crate::caching::Transport;
 use crate::forwarding::fields;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, Upstream};
 use crate::{auth, session};
@@ -68,11 +67,14 @@ impl Dispatch {
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
+        Self::to(request, request.upstream())
+    }
+
+    fn to(request: &Request<'_>, upstream: usize) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
-        let upstream = &request.running().upstreams[request.upstream()];
         let mut dispatch = Self {
             running: Arc::clone(&request.received.running),
-            upstream: request.upstream(),
+            upstream,
             arm: watched(request),
             sender: Sender::new(request.client().address, request.received.ids.trace),
             interim: None,
@@ -81,16 +83,17 @@ impl Dispatch {
             deadline,
         };
         dispatch.sender.deadline = deadline;
-        dispatch.sender.key = affinity::key(request);
-        dispatch.sender.attempts = upstream.retries().then(Arc::default);
+        dispatch.sender.key = affinity::key(request, upstream);
+        let retries = request.running().upstreams[upstream].retries();
+        dispatch.sender.attempts = retries.then(Arc::default);
         dispatch
     }
 
     /// For a copy that goes to this upstream, and that nobody waits for.
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
-        let dispatch = Self::in_background(request);
+        let dispatch = Self::to(request, upstream);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
-        Self { upstream, arm: None, sender, deadline: None, ..dispatch }
+        Self { arm: None, sender, deadline: None, ..dispatch }
     }
 
     /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
@@ -162,7 +165,8 @@ impl Dispatch {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);
         if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
-            arm::note(canary, arm, sent, sent_at.elapsed());
+            let is_clients_time = self.sender.is_clients_time;
+            arm::note(canary, arm, (sent, is_clients_time), sent_at.elapsed());
         }
     }
 }
@@ -186,24 +190,6 @@ async fn in_time<T>(
             let bounded = Box::pin(tokio::time::timeout_at(at, sent));
             bounded.await.unwrap_or(Err(Failure::Deadline))
         }
-    }
-}
-
-/// The way of the cache's requests to the upstream.
-pub(super) struct CacheTransport<'t> {
-    pub(super) dispatch: Dispatch,
-    /// Where it is written how long the upstream took.
-    pub(super) took: Option<&'t mut Option<Duration>>,
-}
-
-impl Transport for CacheTransport<'_> {
-    async fn send(
-        &mut self,
-        request: http::Request<()>,
-    ) -> Result<Response<Box<Download>>, Failure> {
-        let mut unheeded = None;
-        let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
-        self.dispatch.send(|| request.clone(), Upload::none(), took).await
     }
 }
 
@@ -382,7 +368,7 @@ pub(super) async fn forward(
 fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
     match (progress.fault(), failure) {
         (Some(fault), _) => fault.into(),
-        (None, Failure::Timeout) if is_call => Rejection::CallIdle,
+        (None, Failure::Timeout | Failure::Starved) if is_call => Rejection::CallIdle,
         (None, failure) => failure.into(),
     }
 }

@@ -31,8 +31,8 @@ pub(super) struct Edged {
     pub(super) deadline: Option<Instant>,
     /// The upstream that takes it, where its route is split, once that is known.
     pub(super) chosen: OnceLock<Chosen>,
-    /// What it is told by, where its upstream's servers are chosen by a field or a cookie.
-    pub(super) key: Option<u64>,
+    /// What it is told by, for each field and cookie by which its route's upstreams choose servers.
+    pub(super) keys: Vec<Option<u64>>,
 }
 
 /// The upstream that takes a request.
@@ -83,11 +83,11 @@ impl Edged {
             rewritten: rewritten.transpose().map_err(Malformed::Path)?,
             deadline: edge.deadline.map(|deadline| started + deadline),
             chosen: OnceLock::new(),
-            key: edge
+            keys: edge
                 .hash_by
-                .as_ref()
-                .and_then(|by| in_head(by, &head.headers))
-                .map(|value| xxh3_64(&value)),
+                .iter()
+                .map(|by| in_head(by, &head.headers).map(|value| xxh3_64(&value)))
+                .collect(),
         }))
     }
 }

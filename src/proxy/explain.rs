@@ -100,7 +100,7 @@ async fn walk(
         report.insert("arm".to_owned(), json!({ "upstream": arm, "why": why }));
     }
     let (name, _) = &request.plan().upstreams[request.upstream()];
-    let key = affinity::key(&checks.request);
+    let key = affinity::key(&checks.request, request.upstream());
     let foreseen = request.running().upstreams[request.upstream()].foresee(key)?;
     Ok((name.clone(), Some(foreseen)))
 }

@@ -5,17 +5,25 @@ use super::request::Request;
 use crate::config::Faults;
 use crate::traffic::is_drawn;
 
-/// Has a request wait, or fail, if it may be chosen for that and is drawn.
+/// Has a request wait, if it may be chosen for that and is drawn.
+pub(super) async fn delay(request: &Request<'_>, faults: &Faults) {
+    if may_be_chosen(request, faults) && is_drawn(faults.delay) {
+        tokio::time::sleep(faults.delay_time).await;
+    }
+}
+
+/// Has a request fail, if it may be chosen for that and is drawn.
 ///
 /// # Errors
 /// It is to fail.
-pub(super) async fn inject(request: &Request<'_>, faults: &Faults) -> Result<(), Rejection> {
+pub(super) fn abort(request: &Request<'_>, faults: &Faults) -> Result<(), Rejection> {
+    if may_be_chosen(request, faults) && is_drawn(faults.abort) {
+        return Err(Rejection::Injected(faults.status));
+    }
+    Ok(())
+}
+
+fn may_be_chosen(request: &Request<'_>, faults: &Faults) -> bool {
     let address = request.client().address.ip();
-    if !faults.allow_from.iter().any(|network| network.contains(&address)) {
-        return Ok(());
-    }
-    if is_drawn(faults.delay) {
-        tokio::time::sleep(faults.delay_time).await;
-    }
-    if is_drawn(faults.abort) { Err(Rejection::Injected(faults.status)) } else { Ok(()) }
+    faults.allow_from.iter().any(|network| network.contains(&address))
 }

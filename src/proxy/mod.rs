@@ -29,6 +29,7 @@ mod resolve;
 mod settle;
 mod standing;
 mod transaction;
+mod transport;
 mod tunnel;
 mod unparsed;
 mod upgrade;

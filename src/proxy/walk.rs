@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
@@ -16,7 +15,7 @@ use super::connection::Connection;
 use super::content::Content;
 use super::degraded::Degraded;
 use super::deliver::{self, Answer};
-use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
+use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
 use super::record::Record;
@@ -25,6 +24,7 @@ use super::request::{Received, Request, Resolved};
 use super::resolve::{Resolution, resolve};
 use super::settle::{ended, settle};
 use super::transaction::Transaction;
+use super::transport::CacheTransport;
 use super::upgrade;
 use crate::auth::Places;
 use crate::base::body::Inbound;
@@ -80,7 +80,10 @@ async fn answer(
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
-    let checked = check(request, head, grant, record, slot).await;
+    let checked = match passed(request, head) {
+        Some(checked) => checked,
+        None => check(request, head, grant, record, slot).await,
+    };
     let Checked { request, admitted, found, degraded } = checked;
     let Admitted { receipt, quota, added } = admitted;
 
@@ -144,6 +147,20 @@ struct Checked<'a> {
     degraded: Degraded,
 }
 
+/// What a request passes by that nobody is asked about; nothing where somebody is. No future is
+/// made for it.
+fn passed<'a>(request: Request<'a>, head: &Parts) -> Option<Checked<'a>> {
+    let is_faulted = request.route.edge.as_ref().is_some_and(|edge| edge.faults.is_some());
+    (request.route.is_open() && !is_faulted).then(|| open(request, head))
+}
+
+/// Of a request on a route that is open.
+fn open<'a>(request: Request<'a>, head: &Parts) -> Checked<'a> {
+    arm::choose(&request, &head.headers);
+    let (admitted, degraded) = (Admitted::default(), Degraded::default());
+    Checked { request, admitted, found: Ok(None), degraded }
+}
+
 /// Asks whether the request may pass, and whether what is stored answers it. A function of its own,
 /// so that nobody keeps room for the checks while the upstream is asked.
 async fn check<'a>(
@@ -153,15 +170,20 @@ async fn check<'a>(
     record: &mut Record,
     slot: &mut Option<SlotGuard>,
 ) -> Checked<'a> {
+    let faults = request.route.edge.as_ref().and_then(|edge| edge.faults.as_ref());
+    if let Some(faults) = faults {
+        // Before anything is asked: what the store said would be old afterwards. Rare: boxed, it
+        // takes no room in the other requests.
+        Box::pin(faults::delay(&request, faults)).await;
+    }
+    let abort = |request: &Request<'_>| faults.map_or(Ok(()), |it| faults::abort(request, it));
     if request.route.is_open() {
-        arm::choose(&request, &head.headers);
-        let (admitted, found) = (Admitted::default(), faulted(&request).await.map(|()| None));
-        return Checked { request, admitted, found, degraded: Degraded::default() };
+        return Checked { found: abort(&request).map(|()| None), ..open(request, head) };
     }
     let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
-        Ok(admitted) => match faulted(&checks.request).await {
+        Ok(admitted) => match abort(&checks.request) {
             Ok(()) => (admitted, Ok(checks.look().await)),
             Err(rejection) => (admitted, Err(rejection)),
         },
@@ -172,18 +194,6 @@ async fn check<'a>(
     let waited = checks.waited();
     let request = Request { session: session.as_ref(), waited, ..checks.request };
     Checked { request, admitted, found, degraded }
-}
-
-/// Has a request wait or fail, where its route does that on purpose.
-///
-/// # Errors
-/// It is to fail.
-async fn faulted(request: &Request<'_>) -> Result<(), Rejection> {
-    match request.route.edge.as_ref().and_then(|edge| edge.faults.as_ref()) {
-        None => Ok(()),
-        // Rare: boxed, it takes no room in the other requests.
-        Some(faults) => Box::pin(faults::inject(request, faults)).await,
-    }
 }
 
 /// What a request is about.
@@ -262,7 +272,7 @@ async fn fetch(
 ) -> Result<Response<Content>, Rejection> {
     let dispatch = Dispatch::new(request);
     record.note_attempts(dispatch.attempts());
-    let transport = CacheTransport { dispatch, took: Some(record.upstream_time()) };
+    let transport = CacheTransport::new(request, dispatch, record.upstream_time());
     match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
         Ok(served) => Ok(take_notes(served, cache)),
         Err(NotFetched::Upstream(failure)) => Err(failure.into()),
@@ -277,7 +287,7 @@ async fn fetch(
 fn refresh(request: &Request<'_>, head: &mut Parts, added: Fields, refresh: Option<Box<Refresh>>) {
     let Some(refresh) = refresh else { return };
     let ForCache { head, fields } = ForCache::new(request, head, added);
-    let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
+    let transport = CacheTransport::in_background(request);
     tokio::spawn(caching::refresh(refresh, head, fields, transport));
 }
 
@@ -291,7 +301,6 @@ struct ForCache {
 
 impl ForCache {
     fn new(request: &Request<'_>, head: &mut Parts, added: Fields) -> Self {
-        mirror::copy(request, head, Inbound::Bytes(Bytes::new()), &added);
         let fields = Arc::new(std::mem::take(&mut head.headers));
         let head = Outline::new(request, Cow::Borrowed(&*fields), added).head();
         Self { head, fields }

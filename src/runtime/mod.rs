@@ -37,7 +37,7 @@ use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
 use crate::tls;
 use crate::tunnel::End;
-use crate::upstream::{TICK, Upstream};
+use crate::upstream::{Ahead, TICK, Upstream};
 
 use self::reload::ConfigFile;
 pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
@@ -119,7 +119,7 @@ impl Gateway {
         let limits = Limiter::open(settings, &store, metrics, &background);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let sessions = Copies::new(settings.near_session_bytes);
-        let running = Running::new(plan, None, (&store, metrics));
+        let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             file: OnceLock::new(),
@@ -172,9 +172,9 @@ impl Gateway {
         }
     }
 
-    /// Puts another plan in force for the requests to come. What cannot change while running is a
-    /// problem.
-    pub fn adopt(&self, plan: Plan) -> Result<(), Problems> {
+    /// Puts another plan in force for the requests to come, once it is known what the names in it
+    /// lead to. What cannot change while running is a problem.
+    async fn adopt(&self, plan: Plan) -> Result<[Arc<Plan>; 2], Problems> {
         let current = self.running();
         let (old, new) = (&current.plan.config, &plan.config);
         let mut problems = Problems::default();
@@ -195,15 +195,20 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let former = |name: &str| current.upstream_named(name).cloned();
+        let ahead = upstreams::look_ahead(&plan, former).await;
         warn_of_qualified(&current.plan, &plan);
         self.store.follow_revocations(&plan.config);
         self.store.look_at_files();
         let shared = (&self.store, &self.observer.metrics);
-        let running = Running::new(plan, Some(&current), shared);
-        self.tunnels.adopt(&running.plan);
-        self.running.store(Arc::new(running));
+        let running = Running::new(plan, (Some(&current), &ahead), shared);
+        let now = Arc::clone(&running.plan);
+        self.tunnels.adopt(&now);
+        let running = Arc::new(running);
+        self.running.store(Arc::clone(&running));
         self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
+        current.leave_to(&running);
+        Ok([Arc::clone(&current.plan), now])
     }
 
     /// Names the file that a reload reads, and what was read of it at the start.
@@ -222,13 +227,8 @@ impl Gateway {
     /// # Errors
     /// The running configuration stays in force.
     pub async fn reload(&self, expected: Option<&str>) -> Result<Change, NotReloaded> {
-        let adopt = |plan| {
-            let former = self.running();
-            self.adopt(plan)?;
-            Ok([Arc::clone(&former.plan), Arc::clone(&self.running().plan)])
-        };
         let reloaded = match self.file.get() {
-            Some(file) => file.reload(expected, adopt).await,
+            Some(file) => file.reload(expected, async |plan| self.adopt(plan).await).await,
             None => Err(NotReloaded::NoFile),
         };
         match &reloaded {
@@ -366,20 +366,20 @@ impl Gateway {
 impl Running {
     fn new(
         plan: Plan,
-        current: Option<&Self>,
+        (current, ahead): (Option<&Self>, &HashMap<String, Ahead>),
         (store, metrics): (&Arc<Store>, &Arc<Metrics>),
     ) -> Self {
         let plan = Arc::new(plan);
+        let unknown = Ahead::default();
         let described = plan.upstreams.iter().zip(&plan.upstream_tls);
         let upstreams = described.map(|((name, settings), tls)| {
             // An upstream whose servers are spoken to as before keeps them and their connections.
-            let kept = current.and_then(|current| {
-                let index = current.plan.upstreams.iter().position(|(known, _)| known == name)?;
-                let upstream = &current.upstreams[index];
-                let is_same = upstream.is_described_by(settings);
-                is_same.then(|| upstream.reloaded(name, settings, tls.as_ref()))
-            });
-            kept.unwrap_or_else(|| Arc::new(Upstream::new(name, settings, tls.as_ref())))
+            let (tls, ahead) = (tls.as_ref(), ahead.get(name).unwrap_or(&unknown));
+            let former = current.and_then(|current| current.upstream_named(name));
+            match former.filter(|former| former.is_described_by(settings)) {
+                Some(former) => former.reloaded(name, settings, tls, ahead),
+                None => Arc::new(Upstream::new(name, settings, tls, ahead)),
+            }
         });
         let has_cache = |index: usize| {
             plan.routes.policies().any(|route| route.index == index && route.cache.is_some())
@@ -407,6 +407,22 @@ impl Running {
             acme.show_in(live);
         }
         Self { upstreams, tls, acme, meters, route_caches, over_limit, traffic, issuers, plan }
+    }
+
+    /// Another one is in force: what it has made nothing of is of no use any more.
+    fn leave_to(&self, next: &Self) {
+        for ((name, _), upstream) in self.plan.upstreams.iter().zip(&self.upstreams) {
+            let mut named = next.plan.upstreams.iter().filter(|(it, _)| it == name);
+            if !named.any(|(_, settings)| upstream.is_described_by(settings)) {
+                upstream.leave();
+            }
+        }
+    }
+
+    /// The upstream of a name.
+    fn upstream_named(&self, name: &str) -> Option<&Arc<Upstream>> {
+        let index = self.plan.upstreams.iter().position(|(known, _)| known == name)?;
+        self.upstreams.get(index)
     }
 
     /// Whether any route caches.

@@ -109,7 +109,7 @@ impl ConfigFile {
     pub(super) async fn reload(
         &self,
         expected: Option<&str>,
-        adopt: impl FnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
+        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
     ) -> Result<Change, NotReloaded> {
         let _turn = self.turn.lock().await;
         // Its end is told also where the reload is refused, or given up.
@@ -124,7 +124,8 @@ impl ConfigFile {
             return Err(NotReloaded::Other(sha256));
         }
         warn_of(&plan, &source);
-        let [former, now] = adopt(plan).map_err(|problems| NotReloaded::NeedsRestart {
+        let adopted = adopt(plan).await;
+        let [former, now] = adopted.map_err(|problems| NotReloaded::NeedsRestart {
             keys: problems.iter().map(|problem| problem.path.clone()).collect(),
             text: source.render(&problems),
         })?;

@@ -1,13 +1,16 @@
 //! What looks after upstreams while no request waits: it judges what requests met, asks servers how
 //! they are, and closes what nobody uses. All of it outside the serving threads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::upstream::Upstream;
+use crate::config;
+use crate::plan::Plan;
+use crate::upstream::{Ahead, Upstream};
 
 /// How often unused upstream connections are looked at.
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
@@ -18,6 +21,24 @@ pub(super) async fn first_checks(upstreams: &[Arc<Upstream>]) {
     let one = |upstream: Arc<Upstream>| async move { upstream.first_checks().await };
     let mut checks: JoinSet<()> = upstreams.iter().cloned().map(one).collect();
     while checks.join_next().await.is_some() {}
+}
+
+/// What the names in a plan lead to that is not in force yet, by upstream: its requests need
+/// servers at once. `current` is the upstream of a name that is in force.
+pub(super) async fn look_ahead(
+    plan: &Plan,
+    current: impl Fn(&str) -> Option<Arc<Upstream>>,
+) -> HashMap<String, Ahead> {
+    let one = |(name, settings): &(String, _)| {
+        let (name, settings) = (name.clone(), config::Upstream::clone(settings));
+        let former = current(&name);
+        async move {
+            let ahead = Upstream::look_ahead(&name, &settings, former.as_deref()).await;
+            (name, ahead)
+        }
+    };
+    let lookups: JoinSet<(String, Ahead)> = plan.upstreams.iter().map(one).collect();
+    lookups.join_all().await.into_iter().collect()
 }
 
 /// Does something regularly, until it returns false.

@@ -124,7 +124,12 @@ fn agreed<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>
 /// stay, as they hold the application's other business too, and so do the headers of routes that
 /// do not use sessions (a log-out needs the id).
 pub fn strip(policy: &Policy, headers: &mut HeaderMap) {
-    for place in &policy.id_from {
+    strip_ids(&policy.id_from, headers);
+}
+
+/// The same, of these places.
+pub fn strip_ids(places: &[SessionId], headers: &mut HeaderMap) {
+    for place in places {
         if let SessionId::Header(name) = place {
             headers.remove(name);
         }

@@ -14,17 +14,21 @@ use super::bucket::arm_of;
 use super::ramp;
 use super::record::{Record, Stopped, Then};
 use super::verdict::judge;
-use super::window::Window;
+use super::window::{Sum, Window};
 use crate::config::{Arm, OnBad, Rollback, Split};
 use crate::observe::{ArmNow, CanaryNow, Tally};
 use crate::store::{Store, StoreError};
 
+/// How many upstreams are split where one of them can be stopped.
+const LED: usize = 2;
 /// Longest record, in bytes.
 const RECORD_BYTES_MAX: usize = 4096;
 /// How long the store keeps the record of a canary that no gateway looks after any more.
 const RECORD_KEPT: Duration = Duration::from_secs(60 * 60);
 /// The same of one that was stopped, which must not come back by itself.
 const STOPPED_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// For how many times the window the last answers of a base count that gets too few by now.
+const BASE_KEPT: u32 = 10;
 /// How often that life is prolonged.
 const RENEWED_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -70,6 +74,8 @@ struct Known {
     written: Option<Instant>,
     /// What the ramp has come to under this record: a clock that goes back takes nothing back.
     reached: Option<(u64, u16)>,
+    /// What the base answered when it was last asked enough, and when that was.
+    base: Option<(Instant, Sum)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,7 +94,8 @@ impl Canary {
             let window = split.rollback.as_ref().map(|rule| Mutex::new(Window::new(rule.window)));
             Watched { answers: count(|it| &it.answers), failures: count(|it| &it.failures), window }
         };
-        let known = former.map(|former| former.inherited(&about)).unwrap_or_default();
+        let former_led = former.filter(|_| split.arms.len() == LED);
+        let known = former_led.map(|former| former.inherited(&about)).unwrap_or_default();
         let canary = Self {
             route: route.to_owned(),
             arms: split.arms.iter().map(watched).collect(),
@@ -159,7 +166,7 @@ impl Canary {
     /// Looks after it: reads what the fleet knows, judges what was answered of late, and moves the
     /// share. To be called regularly.
     pub async fn look(&self, place: Place<'_>) {
-        if !self.is_ramped() && self.split.rollback.is_none() {
+        if !self.is_led() {
             return;
         }
         match place.store.read(place.key, RECORD_BYTES_MAX).await {
@@ -170,10 +177,11 @@ impl Canary {
             // That the store is away is said elsewhere: it goes on by what is known here.
             Err(error) => tracing::debug!(route = self.route, %error, "the canary's record"),
         }
+        self.move_share(place.now_ms);
         if let Some(why) = self.judged() {
             self.roll_back(place, &why).await;
+            self.move_share(place.now_ms);
         }
-        self.move_share(place.now_ms);
     }
 
     /// Has the canary stopped at this share until it is reset, or go on from its beginning.
@@ -194,9 +202,10 @@ impl Canary {
         Ok(())
     }
 
-    /// Whether there is anything that an operator could stop or reset.
+    /// Whether it can be stopped and reset: where one upstream is tried beside the base. A reload
+    /// that takes ramp and roll-back away does not let go on what was stopped.
     pub fn is_led(&self) -> bool {
-        self.is_ramped() || self.split.rollback.is_some()
+        self.arms.len() == LED
     }
 
     /// What is known of it.
@@ -251,7 +260,8 @@ impl Canary {
         let is_true = |record: &&Record| record.about == about || record.stopped.is_some();
         let record = known.record.as_ref().filter(is_true).cloned();
         let reached = known.reached.filter(|_| record.is_some());
-        Known { record, written: None, reached }
+        let base = known.base.clone().filter(|_| record.is_some());
+        Known { record, written: None, reached, base }
     }
 
     /// Brings together what is known here and in the store.
@@ -268,7 +278,10 @@ impl Canary {
                 then = Then::Write;
             }
             if is_stopped(known.record.as_ref()) != was_stopped {
-                self.has_changed(known.record.as_ref());
+                self.has_changed(&mut known);
+            }
+            if known.is_frozen_below_reached(place.now_ms) {
+                then = Then::Write;
             }
             (then, known.record.clone(), was_known)
         };
@@ -287,15 +300,25 @@ impl Canary {
         }
     }
 
-    /// Why the second arm is to be taken back, if it is.
+    /// Why the second arm is to be taken back, if it is. A base that gets too few answers to be
+    /// judged by, as where the other one has all, is judged by its last ones for a while.
     fn judged(&self) -> Option<String> {
         let rule = self.split.rollback.as_ref()?;
-        if is_stopped(lock(&self.known).record.as_ref()) {
+        let (at, now) = (self.started.elapsed(), Instant::now());
+        let sum = |arm: usize| Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(at));
+        let (base, own) = (sum(0)?, sum(1)?);
+        let mut known = lock(&self.known);
+        if is_stopped(known.record.as_ref()) {
             return None;
         }
-        let at = self.started.elapsed();
-        let sum = |arm: usize| Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(at));
-        judge(rule, &sum(0)?, &sum(1)?).map(|bad| bad.to_string())
+        known.note_base(rule, &base, now);
+        let base = match &known.base {
+            Some((then, last)) if base.answers < rule.answers => {
+                (now <= *then + rule.window * BASE_KEPT).then_some(last)?
+            }
+            _ => &base,
+        };
+        judge(rule, base, &own).map(|bad| bad.to_string())
     }
 
     async fn roll_back(&self, place: Place<'_>, why: &str) {
@@ -322,17 +345,18 @@ impl Canary {
         let was_stopped = is_stopped(known.record.as_ref());
         known.record = Some(record);
         if was_stopped != is_stopped(known.record.as_ref()) {
-            self.has_changed(known.record.as_ref());
+            self.has_changed(&mut known);
         }
     }
 
     /// It was stopped, or goes on: says so, and judges from now on by what is answered from now on.
-    fn has_changed(&self, record: Option<&Record>) {
+    fn has_changed(&self, known: &mut Known) {
+        known.base = None;
         for window in self.arms.iter().filter_map(|arm| arm.window.as_ref()) {
             lock(window).clear();
         }
         let arm = self.name(1).unwrap_or_default();
-        match record.and_then(|record| record.stopped.as_ref()) {
+        match known.record.as_ref().and_then(|record| record.stopped.as_ref()) {
             Some(Stopped { share, why }) => tracing::warn!(
                 "routes.{}: the canary {arm} is stopped at {}% of the requests: {why}\n    help: \
                  it stays so until POST /v1/canary/reset",
@@ -363,6 +387,36 @@ impl Canary {
             let percent = f64::from(share) / 100.0;
             tracing::info!("routes.{}: {arm} takes {percent}% of the requests", self.route);
         }
+    }
+}
+
+impl Known {
+    /// Keeps what the base has answered, if it was enough. While it gets less and less, what there
+    /// was at first says most.
+    fn note_base(&mut self, rule: &Rollback, base: &Sum, now: Instant) {
+        let is_best = |(then, last): &(Instant, Sum)| {
+            base.answers >= last.answers || now >= *then + rule.window
+        };
+        if base.answers >= rule.answers && self.base.as_ref().is_none_or(is_best) {
+            self.base = Some((now, base.clone()));
+        }
+    }
+
+    /// Whether another gateway has frozen it at less than this one had come to, as ramps step on at
+    /// each gateway by itself. Then all keep the larger share: nobody goes back.
+    fn is_frozen_below_reached(&mut self, now_ms: u64) -> bool {
+        let Some(record) = &mut self.record else { return false };
+        let reached = self.reached.filter(|(began, _)| *began == record.began);
+        let (Some(stopped), Some((_, reached))) = (&mut record.stopped, reached) else {
+            return false;
+        };
+        // One that was given back has no share to keep.
+        let is_below = stopped.share > 0 && stopped.share < reached;
+        if is_below {
+            stopped.share = reached;
+            record.at = now_ms.max(record.at + 1);
+        }
+        is_below
     }
 }
 

@@ -272,6 +272,32 @@ async fn a_bad_canary_is_taken_back_by_the_fleet_until_it_is_reset() {
     assert_eq!(nodes[0].share(), 500);
 }
 
+/// Whoever takes ramp and roll-back out of the file has not seen yet why it was stopped.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_canary_is_reset_also_where_nothing_leads_it_any_more() {
+    let store = store();
+    let canary = Canary::new("shop", &weighted(500, OnBad::Stable), None);
+    canary.order(place(&store, 1), Some("by hand".to_owned())).await.unwrap();
+    let plain = Split { rollback: None, ..weighted(500, OnBad::Stable) };
+    let (kept, later) =
+        (Canary::new("shop", &plain, Some(&canary)), Canary::new("shop", &plain, None));
+    for node in [&kept, &later] {
+        assert!(node.is_led());
+        node.look(place(&store, 2)).await;
+        assert_eq!((node.share(), node.now(2).stopped.as_deref()), (0, Some("by hand")));
+    }
+    later.order(place(&store, 3), None).await.unwrap();
+    kept.look(place(&store, 4)).await;
+    assert_eq!([kept.share(), later.share()], [500, 500]);
+    // Of several nobody is stopped, and what was is of no matter to them.
+    canary.order(place(&store, 5), Some("by hand".to_owned())).await.unwrap();
+    let arms = vec![arm("shop", 9_000), arm("next", 500), arm("other", 500)];
+    let several = Canary::new("shop", &Split { arms, ..plain }, Some(&canary));
+    several.look(place(&store, 6)).await;
+    assert!(!several.is_led());
+    assert_eq!((several.arm_of(499), several.now(6).stopped), (1, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_is_frozen_keeps_its_share() {
     let split = Split {
@@ -297,6 +323,69 @@ async fn a_canary_that_is_frozen_keeps_its_share() {
     assert_eq!(canary.share(), WHOLE);
     canary.order(place(&store, 64 * MINUTE_MS), Some("by hand".to_owned())).await.unwrap();
     assert_eq!((canary.share(), canary.now(0).stopped.as_deref()), (0, Some("by hand")));
+}
+
+/// The base gets nothing to be compared by any more, but did a moment ago.
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_has_all_is_judged_by_what_the_base_did_before() {
+    let split = Split {
+        ramp: vec![step(5_000, Some(1)), step(WHOLE, None)],
+        rollback: Some(rule(OnBad::Stable)),
+        ..ramped()
+    };
+    for (minutes, expected) in [(2, 0), (10, 0), (12, WHOLE)] {
+        let (store, canary) = (store(), Canary::new("shop", &split, None));
+        canary.look(place(&store, MINUTE_MS)).await;
+        answer(&canary, 0, 1_000, 0);
+        answer(&canary, 1, 1_000, 0);
+        canary.look(place(&store, MINUTE_MS)).await;
+        let mut now = MINUTE_MS;
+        for _ in 0..minutes {
+            tokio::time::advance(SECOND * 60).await;
+            now += MINUTE_MS;
+            // Too few say nothing of the base, and take nothing away.
+            answer(&canary, 0, 10, 10);
+            canary.look(place(&store, now)).await;
+        }
+        assert_eq!(canary.share(), WHOLE);
+        answer(&canary, 1, 1_000, 100);
+        canary.look(place(&store, now)).await;
+        assert_eq!(canary.share(), expected, "{minutes} minutes later");
+    }
+}
+
+/// One gateway steps on while another one finds the canary bad.
+#[tokio::test(start_paused = true)]
+async fn a_freeze_sends_nobody_back() {
+    let split = Split { rollback: Some(rule(OnBad::Freeze)), ..ramped() };
+    let store = store();
+    let nodes = [(); 2].map(|()| Canary::new("shop", &split, None));
+    for node in &nodes {
+        node.look(place(&store, MINUTE_MS)).await;
+    }
+    // Their clocks differ by a moment.
+    let (early, late) = (11 * MINUTE_MS - 1, 11 * MINUTE_MS);
+    nodes[1].look(place(&store, late)).await;
+    answer(&nodes[0], 0, 1_000, 0);
+    answer(&nodes[0], 1, 1_000, 100);
+    nodes[0].look(place(&store, early)).await;
+    assert_eq!(nodes.each_ref().map(Canary::share), [100, 1_000]);
+    for node in [&nodes[1], &nodes[0], &nodes[1]] {
+        node.look(place(&store, late)).await;
+        assert_eq!(node.share(), 1_000);
+    }
+    // One that was given back stays so, whatever it had come to.
+    nodes[0].order(place(&store, late + 1), Some("by hand".to_owned())).await.unwrap();
+    nodes[1].look(place(&store, late + 2)).await;
+    assert_eq!(nodes.each_ref().map(Canary::share), [0, 0]);
+    // What steps on in the moment in which it is judged has stepped on.
+    let canary = Canary::new("other", &split, None);
+    let place = |now_ms| Place { store: &store, key: "app:canary:other", now_ms };
+    canary.look(place(MINUTE_MS)).await;
+    answer(&canary, 0, 1_000, 0);
+    answer(&canary, 1, 1_000, 100);
+    canary.look(place(late)).await;
+    assert_eq!(canary.share(), 1_000);
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,6 +59,15 @@ impl Endpoint {
         }
     }
 
+    /// It is no server of its upstream any more: requests that go on end, and nothing is kept for
+    /// others.
+    pub(super) fn leave(&self) {
+        self.pool.close();
+        if let Some(trunks) = &self.trunks {
+            trunks.close();
+        }
+    }
+
     /// Requests in progress.
     pub(super) fn busy(&self) -> usize {
         self.busy.load(Ordering::Relaxed)

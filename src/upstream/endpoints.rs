@@ -132,7 +132,14 @@ impl Endpoints {
             former.retire();
         }
         endpoints.forget_what_nobody_judges();
+        let stays = |server: &Arc<Endpoint>| endpoints.all.iter().any(|it| Arc::ptr_eq(it, server));
+        self.all.iter().filter(|server| !stays(server)).for_each(|server| server.leave());
         endpoints
+    }
+
+    /// Others have taken over, or nobody has.
+    pub(super) fn leave(&self) {
+        self.all.iter().for_each(|server| server.leave());
     }
 
     /// `former` has counted already what was sent more than once.

@@ -42,7 +42,8 @@ impl From<NoAnswer> for Failure {
                 Unanswered::Lost(error) => Self::lost(error),
                 Unanswered::Reset(error) => Self::Broken(Some(error)),
                 Unanswered::TooLarge => Self::HeadTooLarge,
-                Unanswered::TimedOut | Unanswered::Starved => Self::Timeout,
+                Unanswered::TimedOut => Self::Timeout,
+                Unanswered::Starved => Self::Starved,
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
             },
@@ -173,6 +174,16 @@ pub(super) fn judge(
         status if status.is_server_error() => Some(Outcome::Failed(Kind::Status)),
         _ if grpc::is_grpc(fields) => None,
         _ => Some(Outcome::Good),
+    }
+}
+
+/// Whether a server has failed that answers with this status and these fields, as far as its head
+/// tells that; nothing where it says nothing of the server. `is_clients_time`: see [`judge_call`].
+pub fn has_failed(status: StatusCode, fields: &HeaderMap, is_clients_time: bool) -> Option<bool> {
+    match judge(status, fields, is_clients_time) {
+        Some(Outcome::Failed(_)) => Some(true),
+        Some(Outcome::Nothing) => None,
+        Some(Outcome::Good | Outcome::Throttled) | None => Some(false),
     }
 }
 

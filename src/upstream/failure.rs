@@ -38,6 +38,9 @@ pub enum Failure {
     /// No response head within `response_timeout`.
     #[error("the upstream did not answer within response_timeout")]
     Timeout,
+    /// The same, while the client still owed a part of its body.
+    #[error("the upstream did not answer within response_timeout, and waits for the body")]
+    Starved,
     /// No response head within the time that the whole request has.
     #[error("the upstream did not answer within the deadline of the route")]
     Deadline,
@@ -142,6 +145,15 @@ impl Failure {
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
 
+    /// Whether the upstream has failed: not where the client is the cause, nor where the gateway
+    /// had no room or no time.
+    pub fn is_upstreams(&self) -> bool {
+        match self {
+            Self::Busy | Self::Starved | Self::Deadline | Self::Withdrawn | Self::Shared => false,
+            failure => !failure.is_our_own(),
+        }
+    }
+
     /// The code with which the server has reset the stream of HTTP/2.
     pub fn reset_code(&self) -> Option<u32> {
         match self {
@@ -172,6 +184,7 @@ impl Failure {
         let unread = Consequence { may_have_acted: false, is_shared: true, retry_after: None };
         match self {
             Self::Timeout
+            | Self::Starved
             | Self::Deadline
             | Self::Broken(_)
             | Self::Withdrawn

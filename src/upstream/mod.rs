@@ -21,6 +21,7 @@ mod check;
 mod checked;
 mod conn;
 mod connection_error;
+mod directory;
 mod download;
 mod endpoint;
 mod endpoints;
@@ -58,7 +59,9 @@ use breaker::Entry;
 pub use connection_error::ConnectionError;
 pub use download::{Download, Held, Switched};
 use endpoints::Endpoints;
+pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
+use names::Names;
 pub use operate::{Change, Foreseen};
 use outgoing::Outgoing;
 pub use outgoing::{Attempts, OnInterim, Sender};
@@ -75,12 +78,36 @@ pub struct Upstream {
     admission: AdmissionControl,
 }
 
+/// What names among servers lead to, looked up before anything is sent to these.
+#[derive(Debug, Default)]
+pub struct Ahead(Names);
+
 impl Upstream {
     /// An upstream without connections yet.
     /// `tls` speaks with its servers behind `https://`.
-    pub fn new(name: &str, settings: &config::Upstream, tls: Option<&Arc<ClientConfig>>) -> Self {
-        let servers = Servers::new(name, settings, tls);
+    pub fn new(
+        name: &str,
+        settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
+        ahead: &Ahead,
+    ) -> Self {
+        let servers = Servers::new(name, settings, tls, &ahead.0);
         Self { servers, admission: AdmissionControl::new(settings) }
+    }
+
+    /// What names among the servers of these settings lead to, waited for no longer than for a
+    /// connection. `former` is the upstream of this name that is in force.
+    pub async fn look_ahead(
+        name: &str,
+        settings: &config::Upstream,
+        former: Option<&Self>,
+    ) -> Ahead {
+        let former = former.map(|former| &former.servers);
+        if former.is_some_and(|former| former.written() == settings) {
+            // It stays as it is.
+            return Ahead::default();
+        }
+        Ahead(Servers::look_ahead(name, settings, former).await)
     }
 
     /// Whether its servers are spoken to as `settings` say: the identity of an upstream, apart from
@@ -98,11 +125,12 @@ impl Upstream {
         name: &str,
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
+        ahead: &Ahead,
     ) -> Arc<Self> {
         if self.servers.written() == settings {
             return Arc::clone(self);
         }
-        let servers = self.servers.with(name, settings, tls);
+        let servers = self.servers.with(name, settings, tls, &ahead.0);
         Arc::new(Self { servers, admission: self.admission.with(settings) })
     }
 
@@ -234,12 +262,18 @@ impl Upstream {
         self.servers.now().sweep();
     }
 
+    /// It is out of force, and none is in force that was made of it: nobody sweeps its connections
+    /// while requests go on that have begun here.
+    pub fn leave(&self) {
+        self.servers.now().leave();
+    }
+
     /// The way of every request: it is admitted, and sent until it has ended.
     async fn exchange(
         &self,
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let endpoints = self.servers.now();
+        let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
         if let Some(charge) = &mut charge {

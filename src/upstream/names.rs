@@ -16,6 +16,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Names {
     all: Vec<Name>,
+    /// Whether others have taken over what is known: what is answered from now on is theirs to ask.
+    are_handed_over: bool,
 }
 
 /// One name.
@@ -67,22 +69,39 @@ pub(super) enum News {
 }
 
 impl Names {
-    /// Those among these servers; `former` knows of some already.
-    pub(super) fn of(servers: &[config::Endpoint], former: &Self) -> Self {
+    /// Those among these servers. `ahead` was asked for them last, and `former` knows of some
+    /// from before that.
+    pub(super) fn of(servers: &[config::Endpoint], ahead: &Self, former: &Self) -> Self {
         let named = servers.iter().filter(|server| server.lookup != Lookup::Never);
         let one = |written: &config::Endpoint| {
-            let known = former.all.iter().find(|name| name.leads_to_the_same(written));
+            let (ahead, former) = (ahead.find(written), former.find(written));
+            let asked = ahead.or(former);
+            let known = ahead.filter(|name| name.answered_at.is_some()).or(former);
             Name {
                 written: written.clone(),
                 servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
                 answered_at: known.and_then(|known| known.answered_at),
                 asked_at: None,
-                due: known.map_or_else(Instant::now, |known| known.due),
+                due: asked.map_or_else(Instant::now, |asked| asked.due),
                 is_asked: false,
-                fault: known.and_then(|known| known.fault.clone()),
+                fault: asked.and_then(|asked| asked.fault.clone()),
             }
         };
-        Self { all: named.map(one).collect() }
+        Self { all: named.map(one).collect(), are_handed_over: false }
+    }
+
+    fn find(&self, written: &config::Endpoint) -> Option<&Name> {
+        self.all.iter().find(|name| name.leads_to_the_same(written))
+    }
+
+    /// Others have taken over what is known.
+    pub(super) fn hand_over(&mut self) {
+        self.are_handed_over = true;
+    }
+
+    /// Whether others have.
+    pub(super) fn are_handed_over(&self) -> bool {
+        self.are_handed_over
     }
 
     /// Whether there are none.
@@ -130,14 +149,15 @@ impl Names {
         due
     }
 
-    /// What was answered. `retry`: when to ask again where nothing was.
+    /// What was answered. `retry`: when to ask again where nothing was. It is of no use to anybody
+    /// where others have taken over.
     pub(super) fn learn(
         &mut self,
         at: usize,
         answer: Result<Answer, String>,
         retry: Duration,
     ) -> Option<News> {
-        let name = self.all.get_mut(at)?;
+        let name = self.all.get_mut(at).filter(|_| !self.are_handed_over)?;
         let now = Instant::now();
         name.is_asked = false;
         match answer {
@@ -211,6 +231,10 @@ mod tests {
         Ok(Answer { servers, holds_for: REFRESH })
     }
 
+    fn of(written: &[config::Endpoint], former: &Names) -> Names {
+        Names::of(written, &Names::default(), former)
+    }
+
     fn hosts(names: &Names, written: &[config::Endpoint]) -> Vec<String> {
         names.expand(written).into_iter().map(|server| server.host).collect()
     }
@@ -226,7 +250,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn names_are_asked_for_when_their_answers_are_old_or_a_connection_fails() {
         let written = [server("10.0.0.9", Lookup::Never), server("shop", Lookup::Addresses)];
-        let mut names = Names::of(&written, &Names::default());
+        let mut names = of(&written, &Names::default());
         assert!(names.has_new());
         assert_eq!(hosts(&names, &written), ["10.0.0.9"]);
         assert_eq!(asked(&mut names, false), [0]);
@@ -244,11 +268,11 @@ mod tests {
         pass(5).await;
         assert_eq!(asked(&mut names, false), [0]);
         // A reload knows what was known, and asks when that is old.
-        let mut reloaded = Names::of(&written, &names);
+        let mut reloaded = of(&written, &names);
         assert!(!reloaded.has_new());
         assert_eq!(hosts(&reloaded, &written).len(), 3);
         let heavier = [config::Endpoint { weight: 7, ..written[1].clone() }];
-        let servers = Names::of(&heavier, &names).expand(&heavier);
+        let servers = of(&heavier, &names).expand(&heavier);
         assert_eq!(servers.iter().map(|it| it.weight).collect::<Vec<_>>(), [7, 7, 7]);
         assert_eq!(asked(&mut reloaded, false), [0]);
     }
@@ -256,7 +280,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_known_stays_for_a_while() {
         let written = [server("shop", Lookup::Addresses)];
-        let mut names = Names::of(&written, &Names::default());
+        let mut names = of(&written, &Names::default());
         names.due(false);
         names.learn(0, answer(&["10.0.0.1"]), REFRESH);
         pass(5).await;
@@ -274,5 +298,32 @@ mod tests {
         assert!(hosts(&names, &written).is_empty());
         names.learn(0, answer(&["10.0.0.2"]), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.2"]);
+    }
+
+    /// A reload has asked somebody else, and what it was told stands before what was known.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_ahead_counts_and_what_it_does_not_know_stays() {
+        let written = [server("shop", Lookup::Addresses)];
+        let mut former = of(&written, &Names::default());
+        former.due(false);
+        former.learn(0, answer(&["10.0.0.1"]), REFRESH);
+        let mut ahead = of(&written, &Names::default());
+        ahead.due(false);
+        // Nobody has answered yet: it is asked for at once.
+        let mut names = Names::of(&written, &ahead, &former);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        assert_eq!(asked(&mut names, false), [0]);
+        ahead.learn(0, Err("no".to_owned()), REFRESH);
+        let mut names = Names::of(&written, &ahead, &former);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        assert_eq!(names.now()[0].fault.as_deref(), Some("no"));
+        assert!(asked(&mut names, false).is_empty());
+        ahead.learn(0, answer(&["10.0.0.2"]), REFRESH);
+        former.learn(0, answer(&["10.0.0.3"]), REFRESH);
+        assert_eq!(hosts(&Names::of(&written, &ahead, &former), &written), ["10.0.0.2"]);
+        // Who has handed over learns nothing more.
+        former.hand_over();
+        assert_eq!(former.learn(0, answer(&["10.0.0.4"]), REFRESH), None);
+        assert_eq!(hosts(&former, &written), ["10.0.0.3"]);
     }
 }

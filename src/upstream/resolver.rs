@@ -10,6 +10,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{self, Lookup};
@@ -20,6 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 2;
 /// Longest wait for all that one name needs; an answer about services may name others.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the addresses of one target of a service.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(3);
 /// Servers that one name may have; what is beyond is not used.
 const SERVERS_MAX: usize = 256;
 /// Shortest and longest time for which an answer holds, whatever its TTL.
@@ -78,7 +81,7 @@ impl Resolver {
         written: &config::Endpoint,
     ) -> Result<(Vec<config::Endpoint>, Duration), String> {
         match (&self.own, written.lookup) {
-            (Some(own), Lookup::Services) => services(own, written).await,
+            (Some(own), Lookup::Services) => services(own, written, self.refresh).await,
             (Some(own), _) => {
                 let (addresses, ttl) = addresses(own, &written.host).await?;
                 let all = addresses.into_iter().map(|it| at(written, &written.host, it));
@@ -136,10 +139,12 @@ async fn addresses(
     Ok((found.iter().collect(), ttl))
 }
 
-/// The servers of a service (RFC 2782): those of the best priority, by their weights.
+/// The servers of a service (RFC 2782): those of the best priority, by their weights. Targets that
+/// have no address are left out, and asked for again after `retry` at the latest.
 async fn services(
     resolver: &TokioResolver,
     written: &config::Endpoint,
+    retry: Duration,
 ) -> Result<(Vec<config::Endpoint>, Duration), String> {
     let found = resolver.srv_lookup(written.host.as_str()).await.map_err(|why| why.to_string())?;
     let mut ttl = found.valid_until().saturating_duration_since(Instant::now().into_std());
@@ -148,17 +153,36 @@ async fn services(
         _ => None,
     });
     let best = records.clone().map(|srv| srv.priority).min();
-    let mut servers = Vec::new();
+    // At once: one that nobody answers for must not take the time of the others.
+    let mut targets = JoinSet::new();
     for srv in records.filter(|srv| Some(srv.priority) == best).take(SERVERS_MAX) {
-        let name = srv.target.to_utf8();
-        let (found, valid_for) = addresses(resolver, &name).await?;
-        ttl = ttl.min(valid_for);
+        let (resolver, name) = (resolver.clone(), srv.target.to_utf8());
         let weight = u32::from(srv.weight.max(1)).saturating_mul(written.weight);
         let one = config::Endpoint { port: srv.port, weight, ..written.clone() };
-        let name = name.trim_end_matches('.');
-        servers.extend(found.into_iter().map(|address| at(&one, name, address)));
+        targets.spawn(async move {
+            let found = timeout(TARGET_TIMEOUT, addresses(&resolver, &name)).await;
+            (one, found.unwrap_or_else(|_| Err("no answer".to_owned())), name)
+        });
     }
-    Ok((servers, held(ttl)))
+    let (mut servers, mut fault) = (Vec::new(), None);
+    while let Some(Ok((one, found, name))) = targets.join_next().await {
+        match found {
+            Ok((found, valid_for)) => {
+                ttl = ttl.min(valid_for);
+                let name = name.trim_end_matches('.');
+                servers.extend(found.into_iter().map(|address| at(&one, name, address)));
+            }
+            Err(why) => {
+                tracing::debug!("{}: its target {name} cannot be looked up: {why}", written.host);
+                ttl = ttl.min(retry);
+                fault = Some(format!("{name}: {why}"));
+            }
+        }
+    }
+    match fault {
+        Some(why) if servers.is_empty() => Err(why),
+        _ => Ok((servers, held(ttl))),
+    }
 }
 
 /// A server at one of the addresses of a name.

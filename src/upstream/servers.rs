@@ -2,16 +2,15 @@
 //! what is written; names are looked up again and again, and each of their addresses is a server.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use rustls::ClientConfig;
-use tokio::task::JoinSet;
 
+use super::directory::Directory;
 use super::endpoints::Endpoints;
-use super::names::{Names, News};
-use super::resolver::Resolver;
+use super::names::Names;
 use crate::config;
 use crate::observe::NameNow;
 
@@ -26,22 +25,18 @@ pub(super) enum Servers {
 
 /// What is looked up.
 pub(super) struct Named {
-    upstream: String,
-    written: config::Upstream,
+    directory: Directory,
     tls: Option<Arc<ClientConfig>>,
-    resolver: Result<Resolver, String>,
-    names: Mutex<Names>,
     endpoints: ArcSwap<Endpoints>,
     /// Whether a server took no connection: its name may lead elsewhere by now.
     is_doubted: Arc<AtomicBool>,
-    /// Whether a reload has made another one of it, which shares its servers. Changed while the
-    /// names are held.
-    is_replaced: AtomicBool,
 }
 
 impl std::fmt::Debug for Named {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Named").field("upstream", &self.upstream).finish_non_exhaustive()
+        out.debug_struct("Named")
+            .field("upstream", &self.directory.upstream())
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,8 +44,10 @@ impl std::fmt::Debug for Named {
 pub(super) enum Current<'s> {
     /// For as long as the upstream.
     Fixed(&'s Endpoints),
-    /// Until a name leads elsewhere.
-    Named(Arc<Endpoints>),
+    /// Until a name leads elsewhere: for a look, not for as long as a request takes.
+    Named(Guard<Arc<Endpoints>>),
+    /// The same, for as long as whoever has it likes.
+    Kept(Arc<Endpoints>),
 }
 
 impl Deref for Current<'_> {
@@ -60,18 +57,20 @@ impl Deref for Current<'_> {
         match self {
             Self::Fixed(endpoints) => endpoints,
             Self::Named(endpoints) => endpoints,
+            Self::Kept(endpoints) => endpoints,
         }
     }
 }
 
 impl Servers {
-    /// Those of a new upstream. Nothing has been looked up yet.
+    /// Those of a new upstream. `ahead` is what is known of its names.
     pub(super) fn new(
         name: &str,
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
+        ahead: &Names,
     ) -> Self {
-        let names = Names::of(&settings.servers, &Names::default());
+        let names = Names::of(&settings.servers, ahead, &Names::default());
         let now = config::Upstream { servers: names.expand(&settings.servers), ..settings.clone() };
         Self::of(name, settings, tls, (names, Endpoints::new(name, &now, tls)))
     }
@@ -84,13 +83,14 @@ impl Servers {
         name: &str,
         settings: &config::Upstream,
         tls: Option<&Arc<ClientConfig>>,
+        ahead: &Names,
     ) -> Self {
         let names = match self {
-            Self::Fixed(_) => Names::of(&settings.servers, &Names::default()),
+            Self::Fixed(_) => Names::of(&settings.servers, ahead, &Names::default()),
             Self::Named(named) => {
-                let names = named.names();
-                named.is_replaced.store(true, Ordering::Relaxed);
-                Names::of(&settings.servers, &names)
+                let mut names = named.directory.names();
+                names.hand_over();
+                Names::of(&settings.servers, ahead, &names)
             }
         };
         let current = self.now();
@@ -113,22 +113,41 @@ impl Servers {
         }
         let is_doubted = Arc::<AtomicBool>::default();
         Self::Named(Arc::new(Named {
-            upstream: name.to_owned(),
-            written: settings.clone(),
+            directory: Directory::new(name, settings, names),
             tls: tls.cloned(),
-            resolver: Resolver::new(settings),
-            names: Mutex::new(names),
             endpoints: ArcSwap::from_pointee(endpoints.doubting(&is_doubted)),
             is_doubted,
-            is_replaced: AtomicBool::new(false),
         }))
+    }
+
+    /// What the names of these settings lead to, before they are in force. What `former` knows is
+    /// not asked for again, unless others are asked by now.
+    pub(super) async fn look_ahead(
+        name: &str,
+        settings: &config::Upstream,
+        former: Option<&Self>,
+    ) -> Names {
+        let none = Names::default();
+        let names = match former {
+            Some(Self::Named(named))
+                if named.directory.settings().dns_servers == settings.dns_servers =>
+            {
+                Names::of(&settings.servers, &none, &named.directory.names())
+            }
+            _ => Names::of(&settings.servers, &none, &none),
+        };
+        if names.has_new() {
+            Directory::new(name, settings, names).look_ahead().await
+        } else {
+            names
+        }
     }
 
     /// What was configured.
     pub(super) fn written(&self) -> &config::Upstream {
         match self {
             Self::Fixed(endpoints) => endpoints.settings(),
-            Self::Named(named) => &named.written,
+            Self::Named(named) => named.directory.settings(),
         }
     }
 
@@ -136,7 +155,15 @@ impl Servers {
     pub(super) fn now(&self) -> Current<'_> {
         match self {
             Self::Fixed(endpoints) => Current::Fixed(endpoints),
-            Self::Named(named) => Current::Named(named.endpoints.load_full()),
+            Self::Named(named) => Current::Named(named.endpoints.load()),
+        }
+    }
+
+    /// The servers now, for a request: others that look meanwhile are not to wait for its end.
+    pub(super) fn keep(&self) -> Current<'_> {
+        match self {
+            Self::Fixed(endpoints) => Current::Fixed(endpoints),
+            Self::Named(named) => Current::Kept(named.endpoints.load_full()),
         }
     }
 
@@ -144,19 +171,17 @@ impl Servers {
     pub(super) fn names(&self) -> Vec<NameNow> {
         match self {
             Self::Fixed(_) => Vec::new(),
-            Self::Named(named) => named.names().now(),
+            Self::Named(named) => named.directory.names().now(),
         }
     }
 
     /// Looks up what is old. To be called regularly, outside the serving threads.
     pub(super) fn tick(&self) {
         let Self::Named(named) = self else { return };
-        for gone in named.names().forget(named.written.dns_stale) {
-            named.tell(&gone, &News::Gone);
-        }
+        named.directory.forget();
         named.settle();
         let at_once = named.is_doubted.swap(false, Ordering::Relaxed);
-        let due = named.names().due(at_once);
+        let due = named.directory.names().due(at_once);
         if at_once && due.is_empty() {
             // It was asked a moment ago.
             named.is_doubted.store(true, Ordering::Relaxed);
@@ -166,25 +191,22 @@ impl Servers {
         }
     }
 
-    /// Looks up all names, and waits for the answers.
+    /// Looks up all names, and waits for the answers. They are of use also when nobody waits any
+    /// more.
     pub(super) async fn look_up(&self) {
         let Self::Named(named) = self else { return };
-        let due = named.names().due(false).into_iter();
-        let mut lookups: JoinSet<()> =
-            due.map(|(at, written)| Arc::clone(named).look_up(at, written)).collect();
-        while lookups.join_next().await.is_some() {}
+        let due = named.directory.names().due(false).into_iter();
+        let one = |(at, written)| tokio::spawn(Arc::clone(named).look_up(at, written));
+        let lookups: Vec<_> = due.map(one).collect();
+        for lookup in lookups {
+            let _ = lookup.await;
+        }
     }
 }
 
 impl Named {
     async fn look_up(self: Arc<Self>, at: usize, written: config::Endpoint) {
-        let answer = match &self.resolver {
-            Ok(resolver) => resolver.look_up(&written).await,
-            Err(why) => Err(why.clone()),
-        };
-        let news = self.names().learn(at, answer, self.written.dns_refresh);
-        if let Some(news) = news {
-            self.tell(&written.host, &news);
+        if self.directory.look_up(at, written).await {
             self.settle();
         }
     }
@@ -192,40 +214,20 @@ impl Named {
     /// Puts in force what is known now, if that is something else than before.
     fn settle(&self) {
         // Held until it is in force: two answers may come at once.
-        let names = self.names();
-        if self.is_replaced.load(Ordering::Relaxed) {
+        let names = self.directory.names();
+        if names.are_handed_over() {
             // What it knows against servers is told by other settings now.
             return;
         }
-        let servers = names.expand(&self.written.servers);
+        let written = self.directory.settings();
+        let servers = names.expand(&written.servers);
         let current = self.endpoints.load();
         if servers == current.settings().servers || (servers.is_empty() && names.has_new()) {
             return;
         }
-        let settings = config::Upstream { servers, ..self.written.clone() };
-        let next = current.with(&self.upstream, &settings, self.tls.as_ref());
+        let settings = config::Upstream { servers, ..written.clone() };
+        let next = current.with(self.directory.upstream(), &settings, self.tls.as_ref());
         self.endpoints.store(Arc::new(next.doubting(&self.is_doubted)));
-    }
-
-    fn tell(&self, name: &str, news: &News) {
-        let upstream = &self.upstream;
-        match news {
-            News::Servers(servers) => {
-                tracing::info!("upstreams.{upstream}: {name} is at {}", servers.join(", "));
-            }
-            News::Fault(why) => tracing::warn!(
-                "upstreams.{upstream}: {name} cannot be looked up: {why}\n    help: what was \
-                 known of it is used for dns_stale"
-            ),
-            News::Gone => tracing::warn!(
-                "upstreams.{upstream}: {name} has not been found for dns_stale, and has no server \
-                 any more"
-            ),
-        }
-    }
-
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -248,10 +250,10 @@ mod tests {
     /// The name leads to this address now.
     fn learn(servers: &Servers, host: &str) {
         let Servers::Named(named) = servers else { panic!("a name") };
-        let (host, name) = (host.to_owned(), named.written.servers[0].clone());
+        let (host, name) = (host.to_owned(), named.directory.settings().servers[0].clone());
         let server = config::Endpoint { host, lookup: config::Lookup::Never, ..name };
         let answer = Answer { servers: vec![server], holds_for: Duration::from_secs(5) };
-        named.names().learn(0, Ok(answer), Duration::from_secs(5));
+        named.directory.names().learn(0, Ok(answer), Duration::from_secs(5));
         named.settle();
     }
 
@@ -261,9 +263,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_looked_up_for_former_settings_changes_no_server() {
-        let former = Servers::new("a", &settings("eject = {}"), None);
+        let none = Names::default();
+        let former = Servers::new("a", &settings("eject = {}"), None, &none);
         learn(&former, "192.0.2.1");
-        let next = former.with("a", &settings("eject = {}\nretry = {}"), None);
+        let next = former.with("a", &settings("eject = {}\nretry = {}"), None, &none);
         assert_eq!(urls(&next), ["http://192.0.2.1:80"]);
         // Its answer was on its way.
         learn(&former, "192.0.2.2");

@@ -1,14 +1,15 @@
 //! Copies of requests for another upstream, and requests that fail or wait on purpose.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Recorded, Session, Upstream, claims, eventually, raw,
-    response, status, token,
+    AUTH, Client, Exposition, Gateway, Recorded, SECRET, Session, Upstream, claims, eventually,
+    raw, response, status, token,
 };
 
 fn stage(mirror: &Upstream, route: &str) -> (Gateway, Upstream) {
@@ -64,6 +65,63 @@ fn a_copy_is_the_request_without_what_says_who_calls() {
     assert_eq!(mirror.recorded().len(), 2);
 }
 
+/// The upstream gets the token, and whoever gets copies gets none, of whichever route.
+#[test]
+fn a_copy_has_nothing_from_where_any_verifier_or_session_reads() {
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let primary = Upstream::replying(response("200 OK", "primary"));
+    let gateway = Gateway::start(&format!(
+        "[auth.users]
+        algorithms = [\"HS256\"]
+        secret = \"{SECRET}\"
+        from = [\"header:x-token\", \"query:access_token\"]
+        forward_token = true
+        [auth.machines]
+        api_keys = true
+        from = [\"header:x-api-key\"]
+        [session]
+        id_from = [\"header:x-session-id\", \"cookie:sid\"]
+        header = \"x-session\"
+        {}{}
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        auth = \"users\"
+        mirror = {{ upstream = \"copies\" }}
+        [routes.machines]
+        path = \"/machines\"
+        upstream = \"shop\"
+        auth = \"machines\"
+        session = true",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
+    let token = token(claims("ada"));
+    let get = |path: &str| {
+        Client::get(gateway.public, path)
+            .header("X-Api-Key", "key")
+            .header("X-Session-Id", "id")
+            .header("Cookie", "sid=1")
+    };
+    let path = format!("/a?b=c&access%5Ftoken={token}&d");
+    assert_eq!(get(&path).send().text(), "primary");
+    assert_eq!(get("/a").header("X-Token", token.clone()).send().text(), "primary");
+    until(&gateway, "sent", 2.0);
+    let mut targets: Vec<String> = Vec::new();
+    for copy in mirror.recorded() {
+        targets.push(copy.target().to_owned());
+        for name in ["x-token", "x-api-key", "x-session-id", "cookie"] {
+            assert_eq!(copy.header(name), None, "{name}");
+        }
+    }
+    targets.sort();
+    assert_eq!(targets, ["/a", "/a?b=c&d"]);
+    let requests = primary.recorded();
+    assert_eq!(requests[0].target(), path);
+    assert_eq!(requests[1].header("x-token"), Some(&*token));
+    assert_eq!(requests[0].header("x-api-key"), Some("key"));
+}
+
 #[test]
 fn a_copy_says_who_calls_and_changes_things_where_its_route_wants_that() {
     let mirror = Upstream::replying(response("200 OK", "copied"));
@@ -96,6 +154,7 @@ fn a_copy_says_who_calls_and_changes_things_where_its_route_wants_that() {
     assert_eq!(bodies(&primary), ["0123456789", "0123456789", "0123456789x", "0123456789x"]);
 }
 
+/// The mirror may take longer than this test: whoever waited for it would never be answered.
 #[test]
 fn a_mirror_that_hangs_holds_up_nobody() {
     let open = Arc::new(AtomicUsize::new(0));
@@ -106,15 +165,26 @@ fn a_mirror_that_hangs_holds_up_nobody() {
         let mut bytes = [0; 1024];
         while stream.read(&mut bytes).is_ok_and(|count| count > 0) {}
     });
-    let (gateway, primary) = stage(&mirror, "mirror = { upstream = \"copies\", places = 3 }");
+    let primary = Upstream::replying(response("200 OK", "primary"));
+    let gateway = Gateway::start(&format!(
+        "{}{}response_timeout = \"1h\"
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        mirror = {{ upstream = \"copies\", places = 12, unsafe_methods = true }}",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
     let mut session = Session::open(gateway.public);
-    for _ in 0..20 {
+    for _ in 0..10 {
         assert_eq!(session.get("/").send().text(), "primary");
+        let post = Client::request(gateway.public, "POST", "/").body("x");
+        assert_eq!(post.send().text(), "primary");
     }
-    assert_eq!(primary.recorded().len(), 20);
-    until(&gateway, "full", 17.0);
-    eventually("three copies hang", || open.load(Ordering::SeqCst) == 3);
-    assert_eq!(copies(&gateway, "sent"), 0.0);
+    assert_eq!(primary.seen(), 20);
+    until(&gateway, "full", 8.0);
+    eventually("twelve copies hang", || open.load(Ordering::SeqCst) == 12);
+    assert_eq!(["sent", "failed"].map(|result| copies(&gateway, result)), [0.0, 0.0]);
 }
 
 #[test]
@@ -134,6 +204,21 @@ fn long_answers_to_copies_are_not_read_to_their_end() {
 }
 
 #[test]
+fn a_stream_of_events_gives_its_place_back() {
+    let mirror = Upstream::with(|_, connection| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        let _ = connection.write_all(head.as_bytes());
+        // It says nothing more, and goes on for as long as somebody listens.
+        let _ = connection.read(&mut [0]);
+    });
+    let (gateway, _primary) = stage(&mirror, "mirror = { upstream = \"copies\", places = 1 }");
+    eventually("three copies had the one place", || {
+        assert_eq!(Client::get(gateway.public, "/").send().text(), "primary");
+        copies(&gateway, "sent") >= 3.0
+    });
+}
+
+#[test]
 fn what_the_cache_answers_is_not_copied() {
     let mirror = Upstream::replying(response("200 OK", "copied"));
     let route = "cache = { ttl = \"1h\", shared = true }\nmirror = { upstream = \"copies\" }";
@@ -143,6 +228,76 @@ fn what_the_cache_answers_is_not_copied() {
     }
     until(&gateway, "sent", 1.0);
     assert_eq!((primary.recorded().len(), mirror.recorded().len()), (1, 1));
+}
+
+/// Of many who want the same at once, one asks.
+#[test]
+fn who_waits_for_the_answer_to_another_is_not_copied() {
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let primary = Upstream::with(move |_, stream| {
+        let _ = gate.lock().unwrap().recv();
+        let _ = stream.write_all(response("200 OK", "primary").as_bytes());
+    });
+    let mirror = Upstream::replying(response("200 OK", "copied"));
+    let gateway = Gateway::start(&format!(
+        "{}{}
+        [routes.all]
+        path = \"/*\"
+        upstream = \"shop\"
+        cache = {{ ttl = \"1h\" }}
+        mirror = {{ upstream = \"copies\" }}",
+        primary.table("shop"),
+        mirror.table("copies"),
+    ));
+    let in_flight = || {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&metrics).value("portcullis_requests_in_flight", &[]).unwrap()
+    };
+    std::thread::scope(|scope| {
+        let get = || Client::get(gateway.public, "/").send().text();
+        let clients: Vec<_> = (0..5).map(|_| scope.spawn(get)).collect();
+        eventually("all are here, and one asks", || in_flight() >= 5.0 && primary.seen() == 1);
+        go.send(()).unwrap();
+        for client in clients {
+            assert_eq!(client.join().unwrap(), "primary");
+        }
+    });
+    until(&gateway, "sent", 1.0);
+    assert_eq!((primary.seen(), mirror.seen()), (1, 1));
+    drop(go);
+}
+
+/// Whoever waits on purpose has asked nothing yet: what is known of its caller is never old.
+#[test]
+fn who_waits_on_purpose_is_charged_afterwards() {
+    let upstream = Upstream::replying(response("200 OK", "ok"));
+    let gateway = Gateway::start(&format!(
+        "{}
+        [limits.one]
+        key = [\"address\"]
+        allow = [\"1/1h\"]
+        [routes.late]
+        path = \"/late\"
+        upstream = \"shop\"
+        limits = [\"one\"]
+        faults = {{ allow_from = [\"127.0.0.1/32\"], delay = \"100%\", delay_time = \"1m\" }}
+        [routes.soon]
+        path = \"/soon\"
+        upstream = \"shop\"
+        limits = [\"one\"]",
+        upstream.table("shop"),
+    ));
+    let in_flight = || {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&metrics).value("portcullis_requests_in_flight", &[]).unwrap()
+    };
+    let before = in_flight();
+    let mut late = TcpStream::connect(gateway.public).unwrap();
+    late.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    eventually("it waits", || in_flight() > before);
+    let soon = || Client::get(gateway.public, "/soon").send().status;
+    assert_eq!([soon(), soon()], [200, 429]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Names of servers: each address is a server, and who stands for a name may change under traffic.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 use crate::support::{
-    Client, Gateway, NameServer, Record, Session, Upstream, eventually, operate, response,
+    Client, Gateway, NameServer, Record, Recorded, Session, Upstream, eventually, operate, response,
 };
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -25,12 +26,30 @@ fn two() -> (Upstream, Upstream, u16) {
     panic!("no port is free at both addresses");
 }
 
-fn before(dns: &NameServer, server: &str, more: &str) -> Gateway {
-    Gateway::start(&format!(
+/// A server that answers `/long` for as long as somebody listens, and the rest at once.
+fn patient() -> Upstream {
+    let answer = |request: &Recorded, stream: &mut TcpStream| {
+        if request.target() == "/long" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx";
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.read(&mut [0]);
+        } else {
+            let _ = stream.write_all(response("200 OK", "patient").as_bytes());
+        }
+    };
+    Upstream::with_at((ONE, 0).into(), answer).unwrap()
+}
+
+fn config(dns: &NameServer, server: &str, more: &str) -> String {
+    format!(
         "[upstreams.shop]\nservers = [\"{server}\"]\ndns_servers = [\"{}\"]\n{more}\n\
          [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
         dns.address()
-    ))
+    )
+}
+
+fn before(dns: &NameServer, server: &str, more: &str) -> Gateway {
+    Gateway::start(&config(dns, server, more))
 }
 
 fn told(gateway: &Gateway) -> Value {
@@ -91,6 +110,46 @@ fn a_name_that_leads_elsewhere_is_followed_under_traffic() {
     assert_eq!(told(&gateway)["names"][0]["name"], "shop.test");
 }
 
+/// One long request keeps its own connection, and none that others have left.
+#[test]
+fn a_server_that_has_gone_keeps_no_connection_that_nobody_uses() {
+    let (one, other) = (patient(), Upstream::replying(response("200 OK", "other")));
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    let server = |upstream: &str, port: u16| format!("http://{upstream}:{port}");
+    let named = server("shop.test", one.address().port());
+    let gateway = before(&dns, &named, "eject = {}");
+    let long = || {
+        let mut stream = TcpStream::connect(gateway.public).unwrap();
+        stream.write_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        stream
+    };
+    let mut open = vec![long()];
+    let get = || Client::get(gateway.public, "/").send().text();
+    assert_eq!((get(), one.open()), ("patient".to_owned(), 2));
+    // The name leads elsewhere.
+    dns.set("shop.test", 1, &[Record::Address(OTHER)]);
+    eventually("the name leads elsewhere", || {
+        servers(&gateway) == [url(OTHER, one.address().port())]
+    });
+    eventually("one connection is left", || one.open() == 1);
+    // A reload names another server in place of this one, then another upstream.
+    let reload = |server: &str, more: &str| {
+        gateway.rewrite(&config(&dns, server, more));
+        assert_eq!(operate(&gateway, "POST", "/v1/config/reload", "{}").status, 200);
+    };
+    let plain = one.url();
+    for more in ["eject = {}", "headers = 99"] {
+        reload(&plain, "eject = {}");
+        open.push(long());
+        assert_eq!((get(), one.open()), ("patient".to_owned(), open.len() + 1));
+        reload(&other.url(), more);
+        eventually("the unused one is closed", || one.open() == open.len());
+    }
+    assert_eq!(get(), "other");
+}
+
 #[test]
 fn what_was_known_of_a_name_is_used_for_a_while() {
     let (one, _other, port) = two();
@@ -118,6 +177,56 @@ fn what_was_known_of_a_name_is_used_for_a_while() {
     assert_eq!(explained["outcome"]["code"], "upstream_unresolved");
     dns.set("shop.test", 1, &[Record::Address(ONE)]);
     eventually("it is back", || Client::get(gateway.public, "/").send().status == 200);
+}
+
+/// The gateway waits for the first answer for `connect_timeout` alone, and asks on.
+#[test]
+fn a_name_whose_first_answer_is_late_has_its_servers_when_it_comes() {
+    let (one, _other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    dns.silence("shop.test");
+    let more = "connect_timeout = \"50ms\"\ndns_refresh = \"1s\"\n";
+    let gateway = before(&dns, &format!("http://shop.test:{port}"), more);
+    assert!(dns.asked() > 0);
+    assert_eq!(Client::get(gateway.public, "/").send().status, 502);
+    dns.set("shop.test", 1, &[Record::Address(ONE)]);
+    eventually("the answer is used", || servers(&gateway) == [url(ONE, port)]);
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
+    assert_eq!(one.seen(), 1);
+}
+
+/// A reload that brings names is in force once they are looked up.
+#[test]
+fn a_reload_with_new_names_sends_its_first_request_to_their_servers() {
+    let (one, other, port) = two();
+    let dns = NameServer::start();
+    dns.set("shop.test", 300, &[Record::Address(ONE)]);
+    dns.set("other.test", 300, &[Record::Address(OTHER)]);
+    let upstream = |server: &str, more: &str| config(&dns, server, more);
+    let gateway = Gateway::start(&upstream("http://127.0.0.1:9", ""));
+    let reloaded = |config: &str| {
+        gateway.rewrite(config);
+        let reply = operate(&gateway, "POST", "/v1/config/reload", "{}");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        Client::get(gateway.public, "/").send().text()
+    };
+    let (first, second) = (format!("http://shop.test:{port}"), format!("http://other.test:{port}"));
+    assert_eq!(reloaded(&upstream(&first, "")), "one");
+    assert_eq!(reloaded(&upstream(&second, "")), "other");
+    // What its connections are bound by is another upstream's.
+    assert_eq!(reloaded(&upstream(&first, "headers = 99")), "one");
+    // Another name server is asked though the answer of the first one still holds.
+    let elsewhere = NameServer::start();
+    elsewhere.set("shop.test", 300, &[Record::Address(OTHER)]);
+    assert_eq!(reloaded(&config(&elsewhere, &first, "headers = 99")), "other");
+    // One that says nothing holds up the reload for `connect_timeout`, and what is known stays.
+    let silent = NameServer::start();
+    silent.silence("shop.test");
+    let more = "headers = 99\nconnect_timeout = \"50ms\"";
+    assert_eq!(reloaded(&config(&silent, &first, more)), "other");
+    assert!(silent.asked() > 0);
+    assert_eq!((one.seen(), other.seen()), (2, 3));
 }
 
 /// The answer holds for five minutes; a server that takes no connection is a reason to doubt it.
@@ -160,4 +269,28 @@ fn services_name_their_servers_ports_and_weights() {
         assert_eq!(Client::get(gateway.public, "/").send().status, 200);
     }
     assert_eq!((one.seen(), other.seen()), (6, 2));
+}
+
+/// Of the targets of a service, one has no address, and nobody says anything of another one.
+#[test]
+fn a_bad_target_takes_none_of_the_others_away() {
+    let one = Upstream::replying_at((ONE, 0).into(), response("200 OK", "one")).unwrap();
+    let other = Upstream::replying_at((OTHER, 0).into(), response("200 OK", "other")).unwrap();
+    let dns = NameServer::start();
+    let (first, second) = (one.address().port(), other.address().port());
+    let records = [
+        Record::Service(1, 1, 1, "gone.test"),
+        Record::Service(1, 1, second, "silent.test"),
+        Record::Service(1, 1, first, "a.test"),
+    ];
+    dns.set("_http._tcp.shop.test", 300, &records);
+    dns.set("a.test", 300, &[Record::Address(ONE)]);
+    dns.set("silent.test", 300, &[Record::Address(OTHER)]);
+    dns.silence("silent.test");
+    let gateway = before(&dns, "srv+http://_http._tcp.shop.test", "dns_refresh = \"1s\"");
+    eventually("the good one is known", || servers(&gateway) == [url(ONE, first)]);
+    assert_eq!(Client::get(gateway.public, "/").send().text(), "one");
+    // Whatever the others' answers hold for, it is asked for again.
+    dns.set("silent.test", 300, &[Record::Address(OTHER)]);
+    eventually("it is found", || servers(&gateway) == [url(ONE, first), url(OTHER, second)]);
 }

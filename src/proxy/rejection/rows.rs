@@ -308,8 +308,10 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
         Failure::Unresolved => row(StatusCode::BAD_GATEWAY, "upstream_unresolved", bad),
         Failure::Open(_) => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_open", down)
             .bound(Bound::Upstream("breaker")),
-        Failure::Timeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
-            .bound(Bound::Upstream("response_timeout")),
+        Failure::Timeout | Failure::Starved => {
+            row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", late)
+                .bound(Bound::Upstream("response_timeout"))
+        }
         Failure::Deadline => row(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", late)
             .bound(Bound::Route("deadline")),
         Failure::Broken(_) | Failure::Withdrawn | Failure::TurnedAway(_) => {

@@ -1,5 +1,6 @@
 //! The unused connections to one server.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,14 +12,19 @@ use crate::base::shard::{self, Padded, SHARDS};
 /// Unused connections by the thread that used them last, the last used on top: the others grow old
 /// and are closed.
 #[derive(Debug)]
-pub(in crate::upstream) struct Pool(Box<[Padded<Mutex<Idle>>]>);
+pub(in crate::upstream) struct Pool {
+    shards: Box<[Padded<Mutex<Idle>>]>,
+    /// Whether nothing is kept any more.
+    is_closed: AtomicBool,
+}
 
 type Idle = Vec<Box<Connection>>;
 
 impl Pool {
     /// Without connections.
     pub(in crate::upstream) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Padded::default()).collect())
+        let shards = (0..SHARDS).map(|_| Padded::default()).collect();
+        Self { shards, is_closed: AtomicBool::new(false) }
     }
 
     /// One of this thread's unused connections that was still open a moment ago.
@@ -35,7 +41,19 @@ impl Pool {
     pub(in crate::upstream) fn put(&self, mut connection: Box<Connection>) {
         if connection.settle() {
             connection.rest();
-            self.idle(shard::mine()).push(connection);
+            let mut idle = self.idle(shard::mine());
+            // Looked at while it is held: whoever closes it has emptied this one, or will.
+            if !self.is_closed.load(Ordering::Relaxed) {
+                idle.push(connection);
+            }
+        }
+    }
+
+    /// Closes what is unused, and what would be from now on: nobody looks after it any more.
+    pub(in crate::upstream) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        for shard in 0..SHARDS {
+            drop(std::mem::take(&mut *self.idle(shard)));
         }
     }
 
@@ -63,6 +81,6 @@ impl Pool {
     }
 
     fn idle(&self, shard: usize) -> MutexGuard<'_, Idle> {
-        self.0[shard].0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,8 @@ pub(in crate::upstream) struct Trunks {
     shards: Box<[Padded<Shard>]>,
     /// Whether the server has chosen HTTP/1.1, the last time that it had the choice.
     is_http1: AtomicBool,
+    /// Whether none is kept any more.
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ impl Trunks {
     /// Without connections.
     pub(in crate::upstream) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Padded::default()).collect();
-        Self { shards, is_http1: AtomicBool::new(false) }
+        Self { shards, is_http1: AtomicBool::new(false), is_closed: AtomicBool::new(false) }
     }
 
     /// A place on one of this thread's.
@@ -64,7 +66,20 @@ impl Trunks {
 
     /// Keeps one for the requests to come.
     pub(in crate::upstream) fn add(&self, trunk: Arc<Trunk>) {
-        self.trunks(shard::mine()).push(trunk);
+        let mut trunks = self.trunks(shard::mine());
+        // Looked at while they are held: whoever closes them has let go of these, or will.
+        if !self.is_closed.load(Ordering::Relaxed) {
+            trunks.push(trunk);
+        }
+    }
+
+    /// Lets go of all, and of those to come: nobody looks after them any more. Each is closed with
+    /// its last stream.
+    pub(in crate::upstream) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        for shard in 0..SHARDS {
+            drop(std::mem::take(&mut *self.trunks(shard)));
+        }
     }
 
     /// Lets go of those that have ended, that take no more, that are too old, and that nobody used

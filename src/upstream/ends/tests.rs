@@ -56,13 +56,17 @@ fn every_end_is_somebodys() {
     ] {
         let told = format!("{end:?}");
         assert_eq!(meaning(&end), Meaning { report, is_upstreams, cause }, "{told}");
-        assert_eq!(Failure::from(end).may_have_acted(), may_have_acted, "{told}");
+        let failure = Failure::from(end);
+        assert_eq!(failure.may_have_acted(), may_have_acted, "{told}");
+        assert_eq!(failure.is_upstreams(), is_upstreams, "{told}");
     }
     // Those that come before any attempt.
     let for_a_while = [Failure::Unavailable, Failure::Open].map(|failure| failure(Duration::ZERO));
     for failure in for_a_while.into_iter().chain([Failure::Unresolved]) {
-        assert!(!failure.may_have_acted());
+        // Its servers are out, or nowhere.
+        assert!(!failure.may_have_acted() && failure.is_upstreams());
     }
+    assert!(!Failure::Deadline.is_upstreams() && !Failure::Shared.is_upstreams());
 }
 
 #[test]
@@ -100,5 +104,13 @@ fn an_answer_says_how_its_server_is() {
         assert_eq!(told(200, CALL, Some(of_call), false), Some(outcome), "{of_call}");
         assert_eq!(told(200, CALL, Some(of_call), true), Some(if_clients_time), "{of_call}");
         assert_eq!(judge_call(of_call, true), if_clients_time);
+        let call = || {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                HeaderValue::from(of_call),
+            )])
+        };
+        let failed = has_failed(StatusCode::OK, &call(), true);
+        assert_eq!(failed, (of_call != 4).then_some(matches!(of_call, 2 | 13 | 14)), "{of_call}");
     }
 }

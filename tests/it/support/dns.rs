@@ -1,8 +1,8 @@
 //! A name server on loopback that says what a test wants (RFC 1035 §4, RFC 2782), over UDP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const TYPE_A: u16 = 1;
@@ -26,6 +26,10 @@ pub(crate) enum Record {
 struct Zone {
     /// By name: seconds of TTL, and the records. A name that is not here does not exist.
     names: Mutex<HashMap<String, (u32, Vec<Record>)>>,
+    /// Names about which nothing is said.
+    silent: Mutex<HashSet<String>>,
+    /// How many questions have come.
+    asked: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -63,7 +67,18 @@ impl NameServer {
 
     /// From now on a name has these records.
     pub(crate) fn set(&self, name: &str, ttl: u32, records: &[Record]) {
+        self.zone.silent.lock().unwrap().remove(name);
         self.zone.names.lock().unwrap().insert(name.to_owned(), (ttl, records.to_vec()));
+    }
+
+    /// From now on, until it is set again, questions for a name get no answer at all.
+    pub(crate) fn silence(&self, name: &str) {
+        self.zone.silent.lock().unwrap().insert(name.to_owned());
+    }
+
+    /// How many questions have come, answered or not.
+    pub(crate) fn asked(&self) -> usize {
+        self.zone.asked.load(Ordering::SeqCst)
     }
 
     /// From now on there is no such name.
@@ -94,7 +109,12 @@ impl Zone {
         }
         let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
         let question = query.get(HEADER_BYTES..at + 4)?;
-        let known = self.names.lock().unwrap().get(&labels.join(".")).cloned();
+        let name = labels.join(".");
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.silent.lock().unwrap().contains(&name) {
+            return None;
+        }
+        let known = self.names.lock().unwrap().get(&name).cloned();
         let code = if known.is_some() { ANSWER } else { ANSWER | NAME_ERROR };
         let (ttl, records) = known.unwrap_or_default();
         let data: Vec<Vec<u8>> = records.iter().filter_map(|record| record.data(kind)).collect();

@@ -99,6 +99,14 @@ impl Upstream {
         Self::start(ANYWHERE, move |stream, log| serve(stream, log, &answer)).expect("a free port")
     }
 
+    /// The same at this address.
+    pub(crate) fn with_at(
+        address: SocketAddr,
+        answer: impl Fn(&Recorded, &mut TcpStream) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        Self::start(address, move |stream, log| serve(stream, log, &answer))
+    }
+
     /// Hands each connection to `connected`, which reads and writes by itself. Nothing is recorded.
     pub(crate) fn raw(connected: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::start(ANYWHERE, move |stream, _| connected(stream)).expect("a free port")

@@ -1,0 +1,52 @@
+//! The way of the cache's requests to the upstream.
+
+use std::time::Duration;
+
+use http::Response;
+
+use super::dispatch::Dispatch;
+use super::mirror::Mirrored;
+use super::request::Request;
+use crate::base::body::Upload;
+use crate::caching::Transport;
+use crate::upstream::{Download, Failure};
+
+/// See the module.
+pub(super) struct CacheTransport<'t> {
+    dispatch: Dispatch,
+    /// The copy that leaves with the request, which may never leave.
+    mirrored: Option<Box<Mirrored>>,
+    /// Where it is written how long the upstream took.
+    took: Option<&'t mut Option<Duration>>,
+}
+
+impl<'t> CacheTransport<'t> {
+    /// For a client that waits.
+    pub(super) fn new(
+        request: &Request<'_>,
+        dispatch: Dispatch,
+        took: &'t mut Option<Duration>,
+    ) -> Self {
+        Self { dispatch, mirrored: Mirrored::of(request), took: Some(took) }
+    }
+
+    /// For a stored response that is fetched anew.
+    pub(super) fn in_background(request: &Request<'_>) -> Self {
+        let dispatch = Dispatch::in_background(request);
+        Self { dispatch, mirrored: Mirrored::of(request), took: None }
+    }
+}
+
+impl Transport for CacheTransport<'_> {
+    async fn send(
+        &mut self,
+        request: http::Request<()>,
+    ) -> Result<Response<Box<Download>>, Failure> {
+        if let Some(mirrored) = self.mirrored.take() {
+            mirrored.leaves(&request);
+        }
+        let mut unheeded = None;
+        let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
+        self.dispatch.send(|| request.clone(), Upload::none(), took).await
+    }
+}
