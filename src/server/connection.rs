@@ -288,13 +288,14 @@ impl<'a> ServedConnection<'a> {
     > + Unpin
     + use<> {
         let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
             let in_progress = clock.request(!request.body().is_end_stream());
             let watch = Watch::of(&clock, request.version());
             // hyper keeps room for this future as long as it has the connection: boxed, it is small
             // between two requests.
-            let exchange = Exchange::new(&client, request, streams.as_ref());
-            boxed::pin(|| exchange.answer(in_progress, watch))
+            let upgrade = upgrade(streams.as_ref(), &mut request);
+            let client = Arc::clone(&client);
+            boxed::pin(|| answer(client, request, upgrade, (in_progress, watch)))
         })
     }
 
@@ -425,53 +426,39 @@ async fn refuse_tls(gateway: &Gateway, client: &proxy::Connection, mut io: Clien
     let _ = tokio::time::timeout(REFUSAL_TIME, io.refuse_tls()).await;
 }
 
-/// A request and where its answer goes. Made before there is a future, so that nothing can fail
-/// while that is made: only then is it made in its box (see [`boxed`]).
-struct Exchange {
-    client: Arc<proxy::Connection>,
-    request: Request<Incoming>,
-    /// What a tunnel over HTTP/2 needs to begin.
-    upgrade: Option<(Arc<StreamTunnels>, OnUpgrade)>,
+/// What a tunnel over HTTP/2 needs to begin.
+type Upgrade = Option<(Arc<StreamTunnels>, OnUpgrade)>;
+
+fn upgrade(streams: Option<&Arc<StreamTunnels>>, request: &mut Request<Incoming>) -> Upgrade {
+    let streams = streams.filter(|_| *request.method() == Method::CONNECT)?;
+    Some((Arc::clone(streams), hyper::upgrade::on(request)))
 }
 
-impl Exchange {
-    fn new(
-        client: &Arc<proxy::Connection>,
-        mut request: Request<Incoming>,
-        streams: Option<&Arc<StreamTunnels>>,
-    ) -> Self {
-        let streams = streams.filter(|_| *request.method() == Method::CONNECT).map(Arc::clone);
-        let upgrade = streams.map(|streams| (streams, hyper::upgrade::on(&mut request)));
-        Self { client: Arc::clone(client), request, upgrade }
-    }
-
-    /// Answers the request. No `async fn`, which would have room for what it is given twice.
-    fn answer(
-        self,
-        in_progress: InProgress,
-        watch: Watch,
-    ) -> impl Future<Output = Result<Response<Tracked>, Infallible>> + Send {
-        let Self { client, request, upgrade } = self;
-        async move {
-            let is_http1 = request.version() < Version::HTTP_2;
-            let mut response = proxy::handle(&client, request).await;
-            client.interim().close().await;
-            let is_last = is_http1 && client.gateway().is_handed_over();
-            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                // The next request belongs to the process that accepts now; an end without a word
-                // could meet it on its way.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            if let Some(tunnel) = response.body_mut().take_tunnel() {
-                match upgrade {
-                    Some((streams, upgrade)) => {
-                        streams.start(upgrade, tunnel, in_progress.another());
-                    }
-                    None => in_progress.clock().leave_tunnel(tunnel),
-                }
-            }
-            Ok(Tracked::of(response, watch, in_progress))
+/// Answers one request. No `async fn`, which would have room for what it is given twice. Nothing
+/// can fail before there is a future: only then it is made in its box (see [`boxed`]).
+fn answer(
+    client: Arc<proxy::Connection>,
+    request: Request<Incoming>,
+    upgrade: Upgrade,
+    (in_progress, watch): (InProgress, Watch),
+) -> impl Future<Output = Result<Response<Tracked>, Infallible>> + Send {
+    async move {
+        let is_http1 = request.version() < Version::HTTP_2;
+        let mut response = proxy::handle(&client, request).await;
+        client.interim().close().await;
+        let is_last = is_http1 && client.gateway().is_handed_over();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // The next request belongs to the process that accepts now; an end without a word could
+            // meet it on its way.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(tunnel) = response.body_mut().take_tunnel() {
+            match upgrade {
+                Some((streams, upgrade)) => streams.start(upgrade, tunnel, in_progress.another()),
+                None => in_progress.clock().leave_tunnel(tunnel),
+            }
+        }
+        Ok(Tracked::of(response, watch, in_progress))
     }
 }
 
