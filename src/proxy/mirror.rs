@@ -82,7 +82,7 @@ fn copy_to(
 async fn whole(copied: Option<Copied>, seat: &Seat) -> Option<Bytes> {
     let Some(copied) = copied else { return Some(Bytes::new()) };
     match copied.await {
-        Ok(Ok(pieces)) => Some(pieces.concat().into()),
+        Ok(Ok(body)) => Some(body),
         Ok(Err(TooLong)) => {
             seat.too_large();
             None
