@@ -268,8 +268,9 @@ fn backoff(first: Duration, nth: u32, chance: f64) -> Duration {
 /// How long a server asks to be left alone (RFC 9110 §10.2.3).
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than can be counted is too long, and not nothing.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(text).ok()?;
     Some(at.duration_since(SystemTime::now()).unwrap_or_default())
@@ -302,7 +303,9 @@ mod tests {
             retry.wait(1, Some(&fields))
         };
         assert_eq!(wait("5"), Some(Duration::from_secs(5)));
-        assert_eq!(wait("6"), None);
+        for too_long in ["6", "18446744073709551615", "18446744073709551616"] {
+            assert_eq!(wait(too_long), None, "{too_long}");
+        }
         assert_eq!(wait("Thu, 31 Dec 2099 23:59:59 GMT"), None);
         for none in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1"] {
             assert!(wait(none).unwrap() <= Duration::from_millis(1), "{none}");
