@@ -18,14 +18,14 @@ pub(super) async fn ask(
     mut sending: Sending<'_, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
-    let wanted = if sending.upgrades {
-        Wanted::Tunnel
-    } else if tries.may_reuse() {
-        Wanted::Any
+    let (wanted, unused) = if sending.upgrades {
+        let may_reuse = tries.wanted() == Wanted::Any;
+        let unused = may_reuse.then(|| endpoints.unused(endpoint, Wanted::Tunnel)).flatten();
+        (Wanted::Tunnel, unused)
     } else {
-        Wanted::New
+        let wanted = tries.wanted();
+        (wanted, endpoints.unused(endpoint, wanted))
     };
-    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
     let carrier = match unused {
         Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.

@@ -30,7 +30,10 @@ const BACK_SOON: Duration = Duration::from_secs(1);
 pub(super) enum Wanted {
     /// A request.
     Any,
-    /// A request that a connection as old as others has not answered.
+    /// A request that a connection has lost which was as old as those that nobody uses. Over HTTP/2
+    /// any that stands will do: when it ends is known at once.
+    Repeat,
+    /// A request for which no unused one was open any more.
     New,
     /// A tunnel: `Upgrade` is HTTP/1.1's (RFC 9110 §7.8), and HTTP/2 has no such field (RFC 9113
     /// §8.2.2).
@@ -367,7 +370,7 @@ impl Endpoints {
     /// made; for a tunnel, on one of HTTP/1.1.
     pub(super) fn unused(&self, endpoint: &Endpoint, wanted: Wanted) -> Option<Carrier> {
         if let Some(trunks) = endpoint.trunks()
-            && wanted != Wanted::Tunnel
+            && matches!(wanted, Wanted::Any | Wanted::Repeat)
             && let Some(seat) = trunks.mine()
         {
             return Some(Carrier::Branch(seat));
@@ -378,6 +381,9 @@ impl Endpoints {
 
     /// A new connection; over HTTP/2 also a place on one that another request has just made, unless
     /// it must be new. For a tunnel it speaks HTTP/1.1, whatever else the server may choose.
+        if matches!(wanted, Wanted::Repeat | Wanted::New) {
+            return None;
+        }
     ///
     /// # Errors
     /// [`Failure::Connect`], [`Failure::Tls`], [`Failure::Busy`] where there may be no more, and,
@@ -399,7 +405,7 @@ impl Endpoints {
         }
         let turn = timeout_at(deadline, trunks.turn()).await;
         let _turn = turn.map_err(|_| Failure::ConnectTimeout)?;
-        if wanted == Wanted::Any
+        if wanted != Wanted::New
             && let Some(seat) = Self::shared(trunks)
         {
             return Ok(Carrier::Branch(seat));

@@ -4,7 +4,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::conn::Body;
-use super::endpoints::{Choice, Endpoints};
+use super::endpoints::{Choice, Endpoints, Wanted};
 use super::ends::NoAnswer;
 use super::failure::Failure;
 use super::outgoing::{OnInterim, Outgoing};
@@ -75,10 +75,13 @@ impl Tries {
         Self { key, ..Self::default() }
     }
 
-    /// Whether a pooled connection will do; not where one as old may have lost the request.
-    pub(super) fn may_reuse(&self) -> bool {
-        let was_lost = matches!(self.read.as_deref(), Some(Err(_)));
-        !was_lost && self.stale < STALE_MAX
+    /// What connection will do; no pooled one where one as old may have lost the request.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self.read.as_deref() {
+            _ if self.stale >= STALE_MAX => Wanted::New,
+            Some(Err(_)) => Wanted::Repeat,
+            _ => Wanted::Any,
+        }
     }
 
     /// Whether nothing was tried yet.
