@@ -32,6 +32,8 @@ pub(super) async fn ask(
         None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
     };
     let reused = carrier.is_reused();
+    // It bounds the dials until there is a connection; those after this one have their own.
+    tries.deadline = None;
     let timeout = endpoints.settings().response_timeout;
     let timeout = sending.sender.idle_timeout.unwrap_or(timeout);
     // All attempts are one piece of the trace: there is no span of each.

@@ -31,7 +31,9 @@ fn retried(gateway: &Gateway, outcome: &str) -> Option<f64> {
 fn another_server_answers_where_one_does_not() {
     for (does, reason) in [(503, "status"), (HANGS, "timeout"), (HANGS_UP, "reset")] {
         let (bad, good) = (Server::new(does), Server::new(200));
-        let gateway = before(&[&bad, &good], &format!("response_timeout = \"200ms\"\n{ALL}"));
+        // The time for a connection is that of each, and not of the first one alone.
+        let timeouts = "connect_timeout = \"100ms\"\nresponse_timeout = \"200ms\"";
+        let gateway = before(&[&bad, &good], &format!("{timeouts}\n{ALL}"));
         let mut session = Session::open(gateway.public);
         for _ in 0..6 {
             assert_eq!(session.get("/").send().status, 200, "{reason}");
