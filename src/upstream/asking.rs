@@ -10,6 +10,7 @@ use super::ends::NoAnswer;
 use super::failure::Failure;
 use super::outgoing::{OnInterim, Sending};
 use super::tries::Tries;
+use super::visit::Visit;
 
 /// One attempt at one server.
 pub(super) async fn ask(
@@ -31,9 +32,9 @@ pub(super) async fn ask(
         // Rare, and large: boxed, it takes no room in the future of every request.
         None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
     };
-    let reused = carrier.is_reused();
     // It bounds the dials until there is a connection; those after this one have their own.
     tries.deadline = None;
+    let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = sending.sender.idle_timeout.unwrap_or(timeout);
     // All attempts are one piece of the trace: there is no span of each.
@@ -54,6 +55,14 @@ async fn dial(
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
     let dialled = endpoints.dial(endpoint, deadline, wanted).await;
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
+}
+
+/// Tells of the head of an answer, where there is one.
+pub(super) fn note_head(visit: &mut Visit, end: &Result<Response<Body>, NoAnswer>) {
+    if let Ok(response) = end {
+        let trailers = response.body().first_trailers();
+        visit.answered(response.status(), response.headers(), trailers);
+    }
 }
 
 /// A server that had less than all of `connect_timeout` is not to blame for that.

@@ -198,6 +198,12 @@ impl Endpoints {
         self.retry.as_deref()
     }
 
+    /// Whether anything may be sent more than once now: while the breaker is not closed, the
+    /// upstream gets as many requests as are to try it, and no more.
+    pub(super) fn takes_repeats(&self) -> bool {
+        self.care.as_ref().is_none_or(|care| care.takes_all())
+    }
+
     /// Requests in progress at all servers.
     pub(super) fn busy(&self) -> usize {
         self.all.iter().map(|server| server.busy()).sum()
@@ -375,15 +381,15 @@ impl Endpoints {
         {
             return Some(Carrier::Branch(seat));
         }
+        if matches!(wanted, Wanted::Repeat | Wanted::New) {
+            return None;
+        }
         let any = || if self.connections.is_full() { endpoint.pool().take_any() } else { None };
         endpoint.pool().take_mine().or_else(any).map(Carrier::Link)
     }
 
     /// A new connection; over HTTP/2 also a place on one that another request has just made, unless
     /// it must be new. For a tunnel it speaks HTTP/1.1, whatever else the server may choose.
-        if matches!(wanted, Wanted::Repeat | Wanted::New) {
-            return None;
-        }
     ///
     /// # Errors
     /// [`Failure::Connect`], [`Failure::Tls`], [`Failure::Busy`] where there may be no more, and,

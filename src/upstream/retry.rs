@@ -42,7 +42,7 @@ pub(super) enum Outcome {
     Good,
     /// It did not.
     Failed,
-    /// There was none: others have used the budget up.
+    /// There was none: others have used the budget up, or take all places at the upstream.
     OverBudget,
     /// There was none: the deadline would pass first, or the server asks for a longer wait.
     NoTime,
@@ -152,6 +152,11 @@ impl Retry {
         self.budget.requests.add(0, 1);
     }
 
+    /// Whether the end of an exchange without an answer is a reason.
+    pub(super) fn repeats_resets(&self) -> bool {
+        self.settings.on.reset
+    }
+
     /// Why a request is sent once more after this end, in one word; nothing where it is not.
     pub(super) fn reason(&self, end: Result<StatusCode, &NoAnswer>) -> Option<&'static str> {
         let on = &self.settings.on;
@@ -184,6 +189,11 @@ impl Retry {
             self.budget.note(Outcome::OverBudget);
         }
         spent
+    }
+
+    /// There is no repeat, because all places at the upstream are taken.
+    pub(super) fn note_over_budget(&self) {
+        self.budget.note(Outcome::OverBudget);
     }
 
     /// There is no repeat, because of its time.
