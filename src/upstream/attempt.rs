@@ -5,6 +5,8 @@
 //! upstream's `retry` where it has one ([`Tries::again`]). Otherwise only what nobody has read is
 //! sent elsewhere, and what an old connection may have lost once more.
 
+use std::time::Duration;
+
 use http::{Request, Response};
 
 use super::asking;
@@ -111,7 +113,7 @@ pub(super) async fn send(
             tries.note_stale();
             continue;
         }
-        let at = (choice.at, class.next);
+        let (sender, at) = (outgoing.sender(), (choice.at, class.next));
         let again = following((endpoints, &permit), &mut tries, outgoing, at, &end);
         if again.is_none() && class.next == Next::Repeat {
             endpoints.note(&mut visit, Report::Silent);
@@ -119,11 +121,11 @@ pub(super) async fn send(
         let next = match again {
             None => None,
             // Boxed, so that the future of every request has no room for it.
-            Some(again) => Box::pin(whom(endpoints, &tries, &mut visit, again)).await,
+            Some(again) => {
+                Box::pin(go_on(endpoints, sender, &tries, (choice.at, &mut visit), again)).await
+            }
         };
-        let entered = next
-            .and_then(|next| enter(endpoints, outgoing.sender(), (choice.at, &mut visit), next));
-        let Some((next, entered)) = entered else {
+        let Some((next, entered)) = next else {
             break end_at(visit, end);
         };
         if !outgoing.is_whole() {
@@ -132,36 +134,49 @@ pub(super) async fn send(
         (choice, visit) = (next, entered);
     };
     let is_in_doubt = tries.is_in_doubt();
-    let Answered { response, mut visit } = tries.close(last).inspect_err(|_| {
+    let answered = tries.close(last).inspect_err(|_| {
         if let Some(charge) = &mut charge {
             charge.fail(is_upstreams);
         }
     })?;
-    if let Some(charge) = &mut charge {
-        visit.charge(charge);
-    }
     let rest = outgoing.sender().idle_timeout.unwrap_or(endpoints.settings().read_timeout);
-    Ok(response.map(|body| {
+    Ok(download(answered, permit, charge, rest, is_in_doubt))
+}
+
+/// The answer as it is passed on; `is_in_doubt`: see [`Download::is_in_doubt`].
+fn download(
+    Answered { response, mut visit }: Answered,
+    permit: Permit,
+    charge: Option<Box<Charge<'_>>>,
+    rest: Duration,
+    is_in_doubt: bool,
+) -> Response<Box<Download>> {
+    if let Some(mut charge) = charge {
+        visit.charge(&mut charge);
+    }
+    response.map(|body| {
         let mut download = Download::new(body, permit, visit, rest);
         if is_in_doubt {
             download.set_in_doubt();
         }
         download
-    }))
+    })
 }
 
-/// Whom the request goes to next, once it has waited as long as it is to.
-async fn whom(
+/// Waits as long as the request is to, and counts it in at the server that it goes to then.
+async fn go_on(
     endpoints: &Endpoints,
+    sender: &Sender,
     tries: &Tries,
-    visit: &mut Visit,
+    (at, visit): (usize, &mut Visit),
     again: Again,
-) -> Option<Choice> {
+) -> Option<(Choice, Visit)> {
     if let Some(until) = again.until {
         visit.is_over();
         tokio::time::sleep_until(until).await;
     }
-    again.choice.or_else(|| tries.anybody(endpoints))
+    let next = again.choice.or_else(|| tries.anybody(endpoints))?;
+    enter(endpoints, sender, (at, visit), next)
 }
 
 /// Counts the request in at the server that it goes to next, after this visit to the one `at`.
