@@ -106,6 +106,15 @@ fn do_what_must_not_be_done_twice(hedge: &str) {
         &format!("servers = {urls:?}\nresponse_timeout = \"100ms\"\nfail_timeout = \"1ms\""),
         1,
     ));
+    if !hedge.is_empty() {
+        eventually("some are sent to two servers", || {
+            Client::request(gateway.public, "PUT", "/").send();
+            ["false", "true"].iter().any(|won| {
+                metric(&gateway, "hedges_total", &[("won", won)]).is_some_and(|count| count > 0.0)
+            })
+        });
+        servers.iter().for_each(Upstream::forget);
+    }
     let mut most = HashMap::new();
     for method in ["POST", "PATCH", "PUT"] {
         for id in 0..60 {

@@ -246,3 +246,24 @@ async fn a_server_that_loses_all_races_is_found_out() {
     lose();
     assert!(is_out(), "nobody has heard of it for as long as an answer may take");
 }
+
+/// Its clients are answered by another server all the while.
+#[tokio::test]
+async fn a_server_that_hangs_is_ejected_though_nobody_waits_for_it() {
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (good, _) = server("200 OK").await;
+    let more = "response_timeout = \"200ms\"\neject = { failures = 2, time = \"1h\" }\n\
+                retry = { budget = \"100%\" }";
+    let endpoints = hedging([hangs.local_addr().unwrap(), good], more);
+    let retry = endpoints.retry().unwrap();
+    for _ in 0..1_000 {
+        // So that there is always a budget.
+        (0..20).for_each(|_| retry.note_request());
+        retry.tick();
+        assert_eq!(get(&endpoints).await.unwrap().status(), 200);
+        if endpoints.all()[0].verdict().word().is_ejected() {
+            return;
+        }
+    }
+    panic!("it is not ejected");
+}
