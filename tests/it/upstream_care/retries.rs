@@ -84,7 +84,8 @@ fn do_what_must_not_be_done_twice(hedge: &str) {
             let number = Arc::clone(&number);
             Upstream::with(move |_, connection| {
                 let all = [200, 500, 503, HANGS, HANGS_UP, LIES, CUTS, CLOSES_AFTER];
-                match all[number.fetch_add(1, Ordering::SeqCst) % all.len()] {
+                // In steps, so that a request begins with each of them, whatever follows.
+                match all[number.fetch_add(3, Ordering::SeqCst) % all.len()] {
                     CUTS => {
                         let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
                         let _ = connection.shutdown(Shutdown::Both);
@@ -108,7 +109,9 @@ fn do_what_must_not_be_done_twice(hedge: &str) {
     ));
     if !hedge.is_empty() {
         eventually("some are sent to two servers", || {
-            Client::request(gateway.public, "PUT", "/").send();
+            for _ in 0..40 {
+                Client::request(gateway.public, "PUT", "/").send();
+            }
             ["false", "true"].iter().any(|won| {
                 metric(&gateway, "hedges_total", &[("won", won)]).is_some_and(|count| count > 0.0)
             })
@@ -120,7 +123,7 @@ fn do_what_must_not_be_done_twice(hedge: &str) {
         for id in 0..60 {
             let path = format!("/{method}/{id}");
             let request = Client::request(gateway.public, method, &path);
-            let request = if id % 2 == 0 { request.body("told once") } else { request };
+            let request = if id % 3 == 0 { request.body("told once") } else { request };
             request.send();
         }
         let mut arrived = HashMap::<String, usize>::new();
