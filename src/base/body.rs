@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::copied::{Copied, Tee};
+use super::copied::{BoundedCopy, Copied, Tee};
 use super::expect::{Gate, Wait};
 use super::grpc::Messages;
 use super::grpc_web::Decoder;
@@ -181,21 +181,22 @@ struct Stream {
 /// What was read of a body.
 #[derive(Debug)]
 struct Kept {
-    frames: Vec<Bytes>,
-    /// How many more bytes are kept; none where there were too many.
-    left: Option<usize>,
+    /// What was read until the body was sent once more, each time.
+    before: Vec<Bytes>,
+    /// What was read since.
+    copy: BoundedCopy,
     /// Where the body goes when whoever sent it has let it go.
     home: Weak<Mutex<Option<Box<Stream>>>>,
 }
 
 impl Kept {
-    fn add(&mut self, data: &Bytes) {
-        self.left = self.left.and_then(|left| left.checked_sub(data.len()));
-        if self.left.is_some() {
-            self.frames.push(data.clone());
-        } else {
-            self.frames = Vec::new();
+    /// All that was read, in order; nothing where that was too much.
+    fn all(&mut self) -> Option<VecDeque<Bytes>> {
+        let since = self.copy.take()?;
+        if !since.is_empty() {
+            self.before.push(since);
         }
+        Some(self.before.iter().cloned().collect())
     }
 }
 
@@ -281,10 +282,11 @@ impl Upload {
         }
     }
 
-    /// Puts back all that was read of it, in order: whoever reads next begins anew.
-    pub fn put_back(&mut self, read: Vec<Bytes>) {
+    /// Puts back all that was read of it: whoever reads next begins anew.
+    pub fn put_back(&mut self, read: Bytes) {
         if let Some(stream) = &mut self.0 {
-            stream.ahead = read.into();
+            stream.ahead = VecDeque::from([read]);
+            stream.ahead.retain(|read| !read.is_empty());
         }
     }
 
@@ -293,8 +295,8 @@ impl Upload {
     pub fn keep(&mut self, bytes_max: usize) -> Option<Replay> {
         let stream = self.0.as_mut()?;
         let home = Arc::default();
-        let frames = Vec::new();
-        stream.kept = Some(Kept { frames, left: Some(bytes_max), home: Arc::downgrade(&home) });
+        let (before, copy) = (Vec::new(), BoundedCopy::new(bytes_max));
+        stream.kept = Some(Kept { before, copy, home: Arc::downgrade(&home) });
         Some(Replay(home))
     }
 
@@ -308,11 +310,12 @@ impl Drop for Upload {
     /// A body that is kept goes back to whoever may want it again, with all that was read of it.
     fn drop(&mut self) {
         let Some(mut stream) = self.0.take() else { return };
-        let Some(kept) = stream.kept.as_ref().filter(|kept| kept.left.is_some()) else { return };
+        let Some(kept) = &mut stream.kept else { return };
         if let Some(home) = kept.home.upgrade()
             && stream.progress.fault().is_none()
+            && let Some(ahead) = kept.all()
         {
-            stream.ahead = kept.frames.iter().cloned().collect();
+            stream.ahead = ahead;
             *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
         }
     }
@@ -373,7 +376,7 @@ impl Stream {
                 watch.pace.arrived(length, Instant::now);
             }
             if let Some(kept) = &mut self.kept {
-                kept.add(&data);
+                kept.copy.add(&data);
             }
             return Poll::Ready(Some(Ok(data)));
         }
@@ -470,7 +473,7 @@ mod tests {
         assert!(upload.is_end_stream());
         progress.is_awaited.store(true, Ordering::Relaxed);
         progress.has_moved();
-        upload.put_back(vec![read]);
+        upload.put_back(read);
         assert!(!upload.is_end_stream());
         assert_eq!(upload.size_hint().exact(), Some(3));
         assert_eq!(next(&mut upload).await, Some(Bytes::from("abc")));
@@ -485,7 +488,7 @@ mod tests {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
             frame.map(|frame| frame.unwrap().into_data().unwrap())
         };
-        for (bytes_max, expected) in [(3, Ok(vec![Bytes::from("abc")])), (2, Err(TooLong))] {
+        for (bytes_max, expected) in [(3, Ok(Bytes::from("abc"))), (2, Err(TooLong))] {
             let (mut body, mut copy) = Inbound::Bytes("abc".into()).copied(bytes_max);
             assert!(!body.is_end_stream());
             assert_eq!(body.size_hint().exact(), Some(3));

@@ -27,7 +27,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     bodies_without_room(config, &mut warnings);
     grpc_over_http1(config, &mut warnings);
     super::upstream_tls::warn(config, &mut warnings);
-    nothing_to_eject(config, &mut warnings);
+    one_server_alone(config, &mut warnings);
     nobody_is_out(config, &mut warnings);
     nothing_to_look_up(config, &mut warnings);
     certificates(config, tls, &mut warnings);
@@ -56,15 +56,24 @@ fn told_and_cached(config: &Config, warnings: &mut Problems) {
     }
 }
 
-/// Upstreams that would eject servers and have one alone, which is never ejected.
-fn nothing_to_eject(config: &Config, warnings: &mut Problems) {
+/// Upstreams with one server alone, and keys that say what is to become of several.
+fn one_server_alone(config: &Config, warnings: &mut Problems) {
     // A name may have several addresses.
     let is_one = |servers: &[Endpoint]| matches!(servers, [it] if it.lookup == Lookup::Never);
-    let of_one = config.upstreams.iter().filter(|(_, upstream)| is_one(&upstream.servers));
-    for (name, _) in of_one.filter(|(_, upstream)| upstream.care.eject.is_some()) {
-        let what = "the upstream has one server, and the last one is never ejected";
-        let remedy = "name more servers, or write breaker, which refuses requests instead";
-        warnings.push(format!("upstreams.{name}.eject"), what, remedy);
+    for (name, upstream) in config.upstreams.iter().filter(|(_, it)| is_one(&it.servers)) {
+        if upstream.care.eject.is_some() {
+            let what = "the upstream has one server, and the last one is never ejected";
+            let remedy = "name more servers, or write breaker, which refuses requests instead";
+            warnings.push(format!("upstreams.{name}.eject"), what, remedy);
+        }
+        if upstream.retry.as_ref().is_some_and(|retry| retry.hedge.is_some()) {
+            let what = "the upstream has one server, and there is no second one to ask";
+            warnings.push(
+                format!("upstreams.{name}.hedge"),
+                what,
+                "name more servers, or remove it",
+            );
+        }
     }
 }
 

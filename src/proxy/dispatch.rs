@@ -341,7 +341,7 @@ pub(super) async fn forward(
     };
     match sent {
         Ok(Ok(response)) => {
-            invalidation.carry_out(Some((response.status(), response.headers()))).await;
+            invalidation.carry_out(outcome(&response)).await;
             let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),
@@ -362,6 +362,15 @@ pub(super) async fn forward(
             Err(refusal(failure, &progress, terms.is_some()))
         }
     }
+}
+
+/// What an answer says of what was done: nothing, where it says that nothing was, and another
+/// server, or the same one before, may have done it.
+fn outcome(response: &Response<Box<Download>>) -> Option<(StatusCode, &HeaderMap)> {
+    let status = response.status();
+    let has_failed = status.is_client_error() || status.is_server_error();
+    let is_unknown = has_failed && response.body().is_in_doubt();
+    (!is_unknown).then(|| (status, response.headers()))
 }
 
 /// What a client reads of a failure. When its own body was the reason, no upstream is to blame.

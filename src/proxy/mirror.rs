@@ -125,7 +125,7 @@ impl Mirrored {
 async fn whole(copied: Option<Copied>, seat: &Seat) -> Option<Bytes> {
     let Some(copied) = copied else { return Some(Bytes::new()) };
     match timeout(BODY_TIMEOUT, copied).await {
-        Ok(Ok(Ok(pieces))) => Some(pieces.concat().into()),
+        Ok(Ok(Ok(body))) => Some(body),
         Ok(Ok(Err(TooLong))) => {
             seat.too_large();
             None

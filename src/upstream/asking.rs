@@ -10,6 +10,7 @@ use super::ends::NoAnswer;
 use super::failure::Failure;
 use super::outgoing::{OnInterim, Sending};
 use super::tries::Tries;
+use super::visit::Visit;
 
 /// One attempt at one server.
 pub(super) async fn ask(
@@ -18,19 +19,21 @@ pub(super) async fn ask(
     mut sending: Sending<'_, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
-    let wanted = if sending.upgrades {
-        Wanted::Tunnel
-    } else if tries.may_reuse() {
-        Wanted::Any
+    let (wanted, unused) = if sending.upgrades {
+        let may_reuse = tries.wanted() == Wanted::Any;
+        let unused = may_reuse.then(|| endpoints.unused(endpoint, Wanted::Tunnel)).flatten();
+        (Wanted::Tunnel, unused)
     } else {
-        Wanted::New
+        let wanted = tries.wanted();
+        (wanted, endpoints.unused(endpoint, wanted))
     };
-    let unused = if tries.may_reuse() { endpoints.unused(endpoint, wanted) } else { None };
     let carrier = match unused {
         Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
         None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
     };
+    // It bounds the dials until there is a connection; those after this one have their own.
+    tries.deadline = None;
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = sending.sender.idle_timeout.unwrap_or(timeout);
@@ -52,6 +55,14 @@ async fn dial(
     let deadline = *tries.deadline.get_or_insert_with(|| Instant::now() + patience);
     let dialled = endpoints.dial(endpoint, deadline, wanted).await;
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
+}
+
+/// Tells of the head of an answer, where there is one.
+pub(super) fn note_head(visit: &mut Visit, end: &Result<Response<Body>, NoAnswer>) {
+    if let Ok(response) = end {
+        let trailers = response.body().first_trailers();
+        visit.answered(response.status(), response.headers(), trailers);
+    }
 }
 
 /// A server that had less than all of `connect_timeout` is not to blame for that.

@@ -5,11 +5,13 @@
 //! upstream's `retry` where it has one ([`Tries::again`]). Otherwise only what nobody has read is
 //! sent elsewhere, and what an old connection may have lost once more.
 
+use std::time::Duration;
+
 use http::{Request, Response};
 
 use super::asking;
 use super::capacity::Permit;
-use super::conn::{Body, Unanswered};
+use super::conn::Unanswered;
 use super::download::Download;
 use super::endpoints::{Choice, Endpoints};
 use super::ends::{self, Meaning, NoAnswer, Report};
@@ -91,40 +93,39 @@ pub(super) async fn send(
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         outgoing.sender().note_attempt(|| visit.transport().url());
-        let hedging = hedging(endpoints, &tries, outgoing);
+        let hedging = hedging(endpoints, &tries, outgoing, &visit);
         let end = match hedging {
             None => asking::ask(endpoints, &visit, outgoing.sending(), &mut tries).await,
             // Boxed, so that the future of every request has no room for two.
             Some(retry) => {
                 let (whom, outgoing) = ((choice, visit), (&mut *outgoing, &mut tries));
-                let hedged = Box::pin(hedge::ask((endpoints, retry), whom, outgoing)).await;
+                let hedged = Box::pin(hedge::ask((endpoints, retry, &permit), whom, outgoing));
+                let hedged = hedged.await;
                 (choice, visit) = hedged.whom;
                 hedged.end
             }
         };
-        let class = classify(&end, tries.may_repeat(outgoing));
+        let class = classify(&end, end.is_err() && tries.may_repeat(endpoints, outgoing));
         endpoints.note(&mut visit, class.report);
         is_upstreams = class.is_upstreams;
-        note_head(&mut visit, &end);
-        let at = choice.at;
+        asking::note_head(&mut visit, &end);
         if class.next == Next::SameServer {
             tries.note_stale();
             continue;
         }
-        let next = match following(endpoints, &mut tries, outgoing, (at, class.next), &end) {
+        let (sender, at) = (outgoing.sender(), (choice.at, class.next));
+        let again = following((endpoints, &permit), &mut tries, outgoing, at, &end);
+        if again.is_none() && class.next == Next::Repeat {
+            endpoints.note(&mut visit, Report::Silent);
+        }
+        let next = match again {
             None => None,
+            // Boxed, so that the future of every request has no room for it.
             Some(again) => {
-                if let Some(until) = again.until {
-                    visit.is_over();
-                    // Boxed, so that the future of every request has no room for it.
-                    Box::pin(tokio::time::sleep_until(until)).await;
-                }
-                again.choice.or_else(|| tries.anybody(endpoints))
+                Box::pin(go_on(endpoints, sender, &tries, (choice.at, &mut visit), again)).await
             }
         };
-        let entered =
-            next.and_then(|next| enter(endpoints, outgoing.sender(), (at, &mut visit), next));
-        let Some((next, entered)) = entered else {
+        let Some((next, entered)) = next else {
             break end_at(visit, end);
         };
         if !outgoing.is_whole() {
@@ -132,16 +133,50 @@ pub(super) async fn send(
         }
         (choice, visit) = (next, entered);
     };
-    let Answered { response, mut visit } = tries.close(last).inspect_err(|_| {
+    let is_in_doubt = tries.is_in_doubt();
+    let answered = tries.close(last).inspect_err(|_| {
         if let Some(charge) = &mut charge {
             charge.fail(is_upstreams);
         }
     })?;
-    if let Some(charge) = &mut charge {
-        visit.charge(charge);
-    }
     let rest = outgoing.sender().idle_timeout.unwrap_or(endpoints.settings().read_timeout);
-    Ok(response.map(|body| Download::new(body, permit, visit, rest)))
+    Ok(download(answered, permit, charge, rest, is_in_doubt))
+}
+
+/// The answer as it is passed on; `is_in_doubt`: see [`Download::is_in_doubt`].
+fn download(
+    Answered { response, mut visit }: Answered,
+    permit: Permit,
+    charge: Option<Box<Charge<'_>>>,
+    rest: Duration,
+    is_in_doubt: bool,
+) -> Response<Box<Download>> {
+    if let Some(mut charge) = charge {
+        visit.charge(&mut charge);
+    }
+    response.map(|body| {
+        let mut download = Download::new(body, permit, visit, rest);
+        if is_in_doubt {
+            download.set_in_doubt();
+        }
+        download
+    })
+}
+
+/// Waits as long as the request is to, and counts it in at the server that it goes to then.
+async fn go_on(
+    endpoints: &Endpoints,
+    sender: &Sender,
+    tries: &Tries,
+    (at, visit): (usize, &mut Visit),
+    again: Again,
+) -> Option<(Choice, Visit)> {
+    if let Some(until) = again.until {
+        visit.is_over();
+        tokio::time::sleep_until(until).await;
+    }
+    let next = again.choice.or_else(|| tries.anybody(endpoints))?;
+    enter(endpoints, sender, (at, visit), next)
 }
 
 /// Counts the request in at the server that it goes to next, after this visit to the one `at`.
@@ -155,44 +190,43 @@ fn enter(
     if next.at == at {
         next.token = visit.take_token();
     }
-    Some((next, endpoints.enter(next, sender)?))
+    let mut entered = endpoints.enter(next, sender)?;
+    entered.shares_its_time();
+    Some((next, entered))
 }
 
-/// Tells of the head of an answer, where there is one.
-fn note_head(visit: &mut Visit, end: &Result<Response<Body>, NoAnswer>) {
-    if let Ok(response) = end {
-        let trailers = response.body().first_trailers();
-        visit.answered(response.status(), response.headers(), trailers);
-    }
-}
-
-/// What has two servers asked at a time, where that may be.
+/// What has two servers asked at a time, where that may be. Not where this one is ejected: what
+/// tries it must be its own.
 fn hedging<'e>(
     endpoints: &'e Endpoints,
     tries: &Tries,
     outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    visit: &Visit,
 ) -> Option<&'e Retry> {
     let retry = endpoints.retry()?;
-    let may_be = tries.is_first() && outgoing.may_be_doubled();
+    let may_be = tries.is_first() && outgoing.may_be_doubled() && !visit.is_probe();
     (may_be && retry.percentile().is_some()).then_some(retry)
 }
 
 /// What follows this end at this server; nothing where it is the request's.
 fn following<B>(
-    endpoints: &Endpoints,
+    (endpoints, permit): (&Endpoints, &Permit),
     tries: &mut Tries,
     outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     (at, next): (usize, Next),
     end: &Result<Response<B>, NoAnswer>,
 ) -> Option<Again> {
     let choice = match (next, endpoints.retry()) {
-        (Next::Repeat, _) => Some(tries.once_more(at)),
-        (_, Some(retry)) => return tries.again((endpoints, retry), outgoing, at, end),
+        // Where a reset is a reason, another server comes first.
+        (Next::Repeat, retry) if !retry.is_some_and(Retry::repeats_resets) => {
+            tries.once_more(endpoints, outgoing.sender(), at)
+        }
+        (_, Some(retry)) => return tries.again((endpoints, retry, permit), outgoing, at, end),
         (Next::OtherServer, None) => tries.next_server(endpoints, at, end),
         (Next::Anywhere, None) if outgoing.is_whole() => tries.elsewhere(endpoints, at),
         _ => None,
     };
-    choice.map(|choice| Again { until: None, choice: Some(choice) })
+    choice.map(Again::at_once)
 }
 
 #[cfg(test)]

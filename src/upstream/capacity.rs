@@ -288,6 +288,14 @@ impl Ledger {
     }
 }
 
+impl Permit {
+    /// A place for a second exchange of the same request, where there is one now: nobody waits for
+    /// what is only wanted in case.
+    pub(super) fn another(&self, client: ClientAddr) -> Option<Self> {
+        self.capacity.try_take(client)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.capacity.give_back(self.at) {

@@ -192,6 +192,11 @@ impl Care {
         self.learned.breaker.refuses(&self.terms(breaker))
     }
 
+    /// Whether the breaker lets all requests begin, as it does where there is none. It only looks.
+    pub(super) fn takes_all(&self) -> bool {
+        self.policy().breaker.is_none() || self.learned.breaker.closed().is_some()
+    }
+
     /// What the breaker is, in one word; nothing where there is none.
     pub(super) fn breaker_state(&self) -> Option<&'static str> {
         self.policy().breaker.as_ref().map(|_| self.learned.breaker.state())

@@ -25,6 +25,8 @@ pub struct Download {
     read_timeout: Duration,
     /// Whether it is a stream of events, which pauses as a rule.
     is_stream: bool,
+    /// See [`Self::is_in_doubt`].
+    is_in_doubt: bool,
     /// Runs while the upstream pauses.
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -62,8 +64,9 @@ impl Download {
             visit.trailers(fields);
         }
         let held = Some(Held { visit, _permit: permit, _counted: None });
+        let (is_stream, is_in_doubt, pause) = (false, false, None);
         let mut download =
-            Box::new(Self { body, held, read_timeout, is_stream: false, pause: None });
+            Box::new(Self { body, held, read_timeout, is_stream, is_in_doubt, pause });
         download.release_at_end();
         download
     }
@@ -76,6 +79,17 @@ impl Download {
     /// Whether it is a stream of events.
     pub fn is_stream(&self) -> bool {
         self.is_stream
+    }
+
+    /// The request was sent more than once, and this answers only the last time.
+    pub(super) fn set_in_doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// Whether a server may have acted on the request whose answer this is not: an answer that says
+    /// that nothing was done is no proof then.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
     }
 
     /// The connection below a response that has changed its protocol.

@@ -1,7 +1,8 @@
 //! One server: where it is, how busy it is, what is known against it, and its unused connections.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 
@@ -19,6 +20,9 @@ use crate::config::{self, Protocol};
 pub(super) struct Endpoint {
     transport: Transport,
     busy: AtomicUsize,
+    /// Since when it answers nobody, as far as those know who wait for it no longer than another
+    /// server takes: in milliseconds of its verdict's clock; 0 where it answers.
+    silent_since: AtomicU64,
     verdict: Verdict,
     /// What its requests meet, where that is counted.
     tally: OnceLock<Box<Tally>>,
@@ -51,6 +55,7 @@ impl Endpoint {
             latency: OnceLock::new(),
             transport,
             busy: AtomicUsize::new(0),
+            silent_since: AtomicU64::new(0),
             verdict: Verdict::new(begins_slowly),
             tally: OnceLock::new(),
             checked: OnceLock::new(),
@@ -81,6 +86,23 @@ impl Endpoint {
     /// Counts a request out.
     pub(super) fn end(&self) {
         self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It has answered.
+    pub(super) fn note_answer(&self) {
+        if self.silent_since.load(Ordering::Relaxed) != 0 {
+            self.silent_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// It has not answered somebody who waits no more. Whether it has answered nobody since
+    /// another one did so, at least so long ago.
+    pub(super) fn has_been_silent(&self, time: Duration) -> bool {
+        let (now, order) = (self.verdict.now(), Ordering::Relaxed);
+        match self.silent_since.compare_exchange(0, now, order, order) {
+            Ok(_) => false,
+            Err(since) => Duration::from_millis(now.saturating_sub(since)) >= time,
+        }
     }
 
     /// Whether it is to be used.

@@ -30,7 +30,10 @@ const BACK_SOON: Duration = Duration::from_secs(1);
 pub(super) enum Wanted {
     /// A request.
     Any,
-    /// A request that a connection as old as others has not answered.
+    /// A request that a connection has lost which was as old as those that nobody uses. Over HTTP/2
+    /// any that stands will do: when it ends is known at once.
+    Repeat,
+    /// A request for which no unused one was open any more.
     New,
     /// A tunnel: `Upgrade` is HTTP/1.1's (RFC 9110 §7.8), and HTTP/2 has no such field (RFC 9113
     /// §8.2.2).
@@ -200,6 +203,12 @@ impl Endpoints {
     /// When a request is sent once more; nothing where each is sent once.
     pub(super) fn retry(&self) -> Option<&Retry> {
         self.retry.as_deref()
+    }
+
+    /// Whether anything may be sent more than once now: while the breaker is not closed, the
+    /// upstream gets as many requests as are to try it, and no more.
+    pub(super) fn takes_repeats(&self) -> bool {
+        self.care.as_ref().is_none_or(|care| care.takes_all())
     }
 
     /// Requests in progress at all servers.
@@ -374,10 +383,13 @@ impl Endpoints {
     /// made; for a tunnel, on one of HTTP/1.1.
     pub(super) fn unused(&self, endpoint: &Endpoint, wanted: Wanted) -> Option<Carrier> {
         if let Some(trunks) = endpoint.trunks()
-            && wanted != Wanted::Tunnel
+            && matches!(wanted, Wanted::Any | Wanted::Repeat)
             && let Some(seat) = trunks.mine()
         {
             return Some(Carrier::Branch(seat));
+        }
+        if matches!(wanted, Wanted::Repeat | Wanted::New) {
+            return None;
         }
         let any = || if self.connections.is_full() { endpoint.pool().take_any() } else { None };
         endpoint.pool().take_mine().or_else(any).map(Carrier::Link)
@@ -406,7 +418,7 @@ impl Endpoints {
         }
         let turn = timeout_at(deadline, trunks.turn()).await;
         let _turn = turn.map_err(|_| Failure::ConnectTimeout)?;
-        if wanted == Wanted::Any
+        if wanted != Wanted::New
             && let Some(seat) = Self::shared(trunks)
         {
             return Ok(Carrier::Branch(seat));

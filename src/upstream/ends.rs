@@ -70,6 +70,16 @@ impl NoAnswer {
         meaning(self).cause
     }
 
+    /// Whether a server may have acted on the request.
+    pub(super) fn may_have_acted(&self) -> bool {
+        match self {
+            Self::Unconnected(_) | Self::OutOfTime => false,
+            Self::Exchanged { why, .. } => {
+                !matches!(why, Unanswered::Unsent | Unanswered::TurnedAway(_))
+            }
+        }
+    }
+
     /// Whether a server has taken up all the time that there was for a connection.
     pub(super) fn has_waited_to_connect(&self) -> bool {
         match self {

@@ -8,104 +8,103 @@ use http::{Request, Response};
 use tokio::time::{Instant, timeout};
 
 use super::asking;
+use super::capacity::Permit;
 use super::conn::{Body, Unanswered};
 use super::endpoints::{Choice, Endpoints};
 use super::ends::{self, NoAnswer, Report};
 use super::outgoing::{OnInterim, Outgoing, Sender, Sending};
-use super::retry::{Retry, Spent};
-use super::tries::Tries;
+use super::retry::{Outcome, Retry, Spent};
+use super::tries::{self, Tries};
 use super::visit::Visit;
 
 type End = Result<Response<Body>, NoAnswer>;
 
 /// How one or two attempts have ended.
 pub(super) struct Hedged {
-    /// Who was faster.
+    /// Whose end it is.
     pub(super) whom: (Choice, Visit),
     pub(super) end: End,
 }
 
-/// How a race ended: for each server that has said something, what that was. Of the other one
-/// nobody can say anything.
-#[derive(Default)]
-struct Race {
-    first: Option<End>,
-    second: Option<End>,
-    is_won: bool,
+/// One of two attempts.
+struct Runner {
+    whom: (Choice, Visit),
+    began: Instant,
+    /// None where the other one was faster, and this one was cancelled.
+    end: Option<End>,
+    /// Whether its server may have read the request.
+    was_read: bool,
 }
+
+/// What the second attempt takes: a place, a part of the budget, and its server.
+struct Second {
+    whom: (Choice, Visit),
+    spent: Spent,
+    _place: Permit,
+}
+
+/// What the upstream takes.
+type Ground<'a> = (&'a Endpoints, &'a Retry, &'a Permit);
 
 /// Asks this server, and after some time another one, too.
 pub(super) async fn ask<H: Fn() -> Request<()>>(
-    (endpoints, retry): (&Endpoints, &Retry),
-    (choice, mut visit): (Choice, Visit),
+    (endpoints, retry, permit): Ground<'_>,
+    (choice, visit): (Choice, Visit),
     (outgoing, tries): (&mut Outgoing<'_, H, impl OnInterim>, &mut Tries),
 ) -> Hedged {
+    let (sender, began) = (outgoing.sender(), Instant::now());
+    let ran = run((endpoints, retry, permit), (choice, &visit), (outgoing, tries));
+    let (end, second) = ran.await;
+    let first = Runner { whom: (choice, visit), began, end, was_read: !outgoing.is_whole() };
+    let Some((second, spent)) = second else { return finish(retry, first) };
+    let (winner, mut loser) = decide(retry, (first, second), spent);
+    sender.note_server(|| winner.whom.1.transport().url());
+    let may_have_acted = settle(endpoints, retry, &mut loser);
+    tries.note_hedge(loser.whom.0.at, may_have_acted);
+    if winner.was_read || loser.was_read {
+        outgoing.was_read();
+    }
+    finish(retry, winner)
+}
+
+/// How the first attempt has ended, and the second one, where there was one: both, or the one that
+/// has won.
+async fn run<H: Fn() -> Request<()>>(
+    (endpoints, retry, permit): Ground<'_>,
+    (choice, visit): (Choice, &Visit),
+    (outgoing, tries): (&mut Outgoing<'_, H, impl OnInterim>, &mut Tries),
+) -> (Option<End>, Option<(Runner, Spent)>) {
     let sender = outgoing.sender();
-    let mut began = Instant::now();
     let Some((sending, again)) = outgoing.doubled() else {
-        let end = asking::ask(endpoints, &visit, outgoing.sending(), tries).await;
-        return Hedged { whom: (choice, visit), end };
+        return (Some(asking::ask(endpoints, visit, outgoing.sending(), tries).await), None);
     };
     let on_interim = sending.on_interim;
-    let (mut race, mut other) = {
-        let mut first = pin!(asking::ask(endpoints, &visit, sending, tries));
-        let early = match retry.hedges_after() {
-            Some(time) => timeout(time, first.as_mut()).await.ok(),
-            None => Some(first.as_mut().await),
-        };
-        let other = if early.is_none() { second(endpoints, retry, choice, sender) } else { None };
-        match (early, other) {
-            (Some(end), _) => (Race { first: Some(end), ..Race::default() }, None),
-            (None, None) => (Race { first: Some(first.await), ..Race::default() }, None),
-            (None, Some((other, entered, spent))) => {
-                let mut request = Some(again());
-                let sending =
-                    Sending { request: &mut request, on_interim, upgrades: false, sender };
-                let second_began = Instant::now();
-                let raced = race_of((endpoints, retry), first, &entered, sending).await;
-                retry.note_hedge(raced.is_won);
-                if raced.is_won {
-                    // Its own time: what was waited before would have the next one wait longer.
-                    began = second_began;
-                }
-                drop(spent);
-                (raced, Some((other, entered)))
-            }
-        }
+    let mut first = pin!(asking::ask(endpoints, visit, sending, tries));
+    let early = match retry.hedges_after() {
+        Some(time) => timeout(time, first.as_mut()).await.ok(),
+        None => Some(first.as_mut().await),
     };
-    if race.is_won
-        && let (Some(whom), Some(end)) = (other.take(), race.second.take())
-    {
-        if let Some(lost) = &race.first {
-            endpoints.note(&mut visit, report(lost));
-        }
-        note(retry, began, &end);
-        return Hedged { whom, end };
+    if early.is_some() {
+        return (early, None);
     }
-    if let Some((_, mut entered)) = other {
-        sender.note_server(|| visit.transport().url());
-        if let Some(lost) = &race.second {
-            endpoints.note(&mut entered, report(lost));
-        }
-        if let Some(Ok(response)) = &race.second {
-            let trailers = response.body().first_trailers();
-            entered.answered(response.status(), response.headers(), trailers);
-        }
-    }
-    // A race that nobody has won ends with the first one's end.
-    let end = race.first.unwrap_or(Err(NoAnswer::OutOfTime));
-    note(retry, began, &end);
-    Hedged { whom: (choice, visit), end }
+    let Some(second) = second((endpoints, retry, permit), choice, sender) else {
+        return (Some(first.await), None);
+    };
+    let Second { whom, spent, _place } = second;
+    let (mut request, began) = (Some(again()), Instant::now());
+    let sending = Sending { request: &mut request, on_interim, upgrades: false, sender };
+    let (end, other) = race((endpoints, retry), first, &whom.1, sending).await;
+    let was_read = request.is_none();
+    (end, Some((Runner { whom, began, end: other, was_read }, spent)))
 }
 
 /// Another server to ask, where there is one, and room and budget for that.
 fn second(
-    endpoints: &Endpoints,
-    retry: &Retry,
+    (endpoints, retry, permit): Ground<'_>,
     first: Choice,
     sender: &Sender,
-) -> Option<(Choice, Visit, Spent)> {
-    if endpoints.connections().is_full() {
+) -> Option<Second> {
+    if !endpoints.takes_repeats() {
         return None;
     }
     // One that is slow is no reason to ask a server in reserve.
@@ -113,47 +112,51 @@ fn second(
     if endpoints.is_backup(other.at) && !endpoints.is_backup(first.at) {
         return None;
     }
+    let place = permit.another(sender.client)?;
     let spent = retry.spend(endpoints.busy())?;
-    let visit = endpoints.enter(other, sender)?;
+    let mut visit = endpoints.enter(other, sender)?;
+    visit.shares_its_time();
     sender.note_attempt(|| visit.transport().url());
     sender.note_retry("hedge");
-    Some((other, visit, spent))
+    Some(Second { whom: (other, visit), spent, _place: place })
 }
 
-/// Asks the second server, and waits for the first answer: of the second one only for one that is
-/// no reason to ask again.
-async fn race_of(
+/// Asks the second server, and waits for the first answer that is no reason to ask again, or for
+/// both ends.
+async fn race(
     (endpoints, retry): (&Endpoints, &Retry),
     mut first: Pin<&mut impl Future<Output = End>>,
     visit: &Visit,
     sending: Sending<'_, impl OnInterim>,
-) -> Race {
+) -> (Option<End>, Option<End>) {
     let mut tries = Tries::default();
     let mut second = pin!(asking::ask(endpoints, visit, sending, &mut tries));
-    let mut race = Race::default();
+    let (mut one, mut other) = (None, None);
     std::future::poll_fn(|cx: &mut Context<'_>| {
-        if race.first.is_none()
-            && let Poll::Ready(end) = first.as_mut().poll(cx)
-        {
-            let is_answered = end.is_ok();
-            race.first = Some(end);
-            if is_answered || race.second.is_some() {
-                return Poll::Ready(());
-            }
-        }
-        if race.second.is_none()
-            && let Poll::Ready(end) = second.as_mut().poll(cx)
-        {
-            race.is_won = is_good(retry, &end);
-            race.second = Some(end);
-            if race.is_won || race.first.is_some() {
-                return Poll::Ready(());
-            }
-        }
-        Poll::Pending
+        let is_over = poll(first.as_mut(), cx, &mut one, retry)
+            || poll(second.as_mut(), cx, &mut other, retry)
+            || one.is_some() && other.is_some();
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    race
+    (one, other)
+}
+
+/// Looks for the end of one attempt that goes on. True where it has won.
+fn poll(
+    attempt: Pin<&mut impl Future<Output = End>>,
+    cx: &mut Context<'_>,
+    end: &mut Option<End>,
+    retry: &Retry,
+) -> bool {
+    if end.is_none()
+        && let Poll::Ready(ended) = attempt.poll(cx)
+    {
+        let has_won = is_good(retry, &ended);
+        *end = Some(ended);
+        return has_won;
+    }
+    false
 }
 
 fn is_good(retry: &Retry, end: &End) -> bool {
@@ -164,9 +167,57 @@ fn is_good(retry: &Retry, end: &End) -> bool {
     !status.is_server_error() && retry.reason(Ok(status)).is_none()
 }
 
+/// What an end is worth beside another one: an answer, and what may have had consequences.
+fn worth(retry: &Retry, end: Option<&End>) -> u8 {
+    match end {
+        None => 0,
+        Some(Err(no_answer)) => 1 + u8::from(no_answer.may_have_acted()),
+        Some(end) => 3 + u8::from(is_good(retry, end)),
+    }
+}
+
+/// Who has won, and who has not. Where both are worth the same, the first one has.
+fn decide(retry: &Retry, (first, second): (Runner, Runner), spent: Spent) -> (Runner, Runner) {
+    let is_won = worth(retry, second.end.as_ref()) > worth(retry, first.end.as_ref());
+    retry.note_hedge(is_won);
+    let is_of_use = is_won && second.end.as_ref().is_some_and(|end| is_good(retry, end));
+    spent.ends(if is_of_use { Outcome::Good } else { Outcome::Failed });
+    if is_won { (second, first) } else { (first, second) }
+}
+
+/// Tells what became of the one that has not won. True where its server may have acted.
+fn settle(endpoints: &Endpoints, retry: &Retry, loser: &mut Runner) -> bool {
+    let visit = &mut loser.whom.1;
+    match &loser.end {
+        Some(end) => {
+            endpoints.note(visit, report(end));
+            asking::note_head(visit, end);
+            tries::may_have_acted(end.as_ref().map(Response::status))
+        }
+        None => {
+            // Nobody knows how long it takes but that it is longer than most: left out, slow servers
+            // would make the percentile less and less.
+            if retry.hedges_after().is_some_and(|after| loser.began.elapsed() >= after) {
+                note(retry, loser.began);
+            }
+            visit.lost_race();
+            loser.was_read
+        }
+    }
+}
+
+fn finish(retry: &Retry, winner: Runner) -> Hedged {
+    let Runner { whom, began, end, .. } = winner;
+    let end = end.unwrap_or(Err(NoAnswer::OutOfTime));
+    if end.is_ok() {
+        note(retry, began);
+    }
+    Hedged { whom, end }
+}
+
 /// An answer took so long.
-fn note(retry: &Retry, began: Instant, end: &End) {
-    if let (Ok(_), Some(percentile)) = (end, retry.percentile()) {
+fn note(retry: &Retry, began: Instant) {
+    if let Some(percentile) = retry.percentile() {
         percentile.note(began.elapsed());
     }
 }

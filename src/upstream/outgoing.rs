@@ -224,6 +224,11 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         self.has_body.then(|| self.sender.idle_timeout.unwrap_or(UPLOAD_MAX))
     }
 
+    /// A server may have read it, though not the one whose connection has put it back.
+    pub(super) fn was_read(&mut self) {
+        self.request = None;
+    }
+
     /// Whether all of it is still here.
     pub(super) fn is_whole(&self) -> bool {
         self.request.is_some()

@@ -53,6 +53,12 @@ impl Percentile {
         self.counts.add(bucket(took), 1);
     }
 
+    /// How many answers there were.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> u64 {
+        (0..BUCKETS).map(|bucket| self.counts.sum(bucket)).sum()
+    }
+
     /// The percentile as of the last tick; nothing where too few answers came.
     pub(super) fn found(&self) -> Option<Duration> {
         let us = self.found_us.load(Ordering::Relaxed);

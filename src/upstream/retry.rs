@@ -42,7 +42,7 @@ pub(super) enum Outcome {
     Good,
     /// It did not.
     Failed,
-    /// There was none: others have used the budget up.
+    /// There was none: others have used the budget up, or take all places at the upstream.
     OverBudget,
     /// There was none: the deadline would pass first, or the server asks for a longer wait.
     NoTime,
@@ -152,6 +152,11 @@ impl Retry {
         self.budget.requests.add(0, 1);
     }
 
+    /// Whether the end of an exchange without an answer is a reason.
+    pub(super) fn repeats_resets(&self) -> bool {
+        self.settings.on.reset
+    }
+
     /// Why a request is sent once more after this end, in one word; nothing where it is not.
     pub(super) fn reason(&self, end: Result<StatusCode, &NoAnswer>) -> Option<&'static str> {
         let on = &self.settings.on;
@@ -184,6 +189,11 @@ impl Retry {
             self.budget.note(Outcome::OverBudget);
         }
         spent
+    }
+
+    /// There is no repeat, because all places at the upstream are taken.
+    pub(super) fn note_over_budget(&self) {
+        self.budget.note(Outcome::OverBudget);
     }
 
     /// There is no repeat, because of its time.
@@ -268,8 +278,9 @@ fn backoff(first: Duration, nth: u32, chance: f64) -> Duration {
 /// How long a server asks to be left alone (RFC 9110 §10.2.3).
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than can be counted is too long, and not nothing.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(text).ok()?;
     Some(at.duration_since(SystemTime::now()).unwrap_or_default())
@@ -302,7 +313,9 @@ mod tests {
             retry.wait(1, Some(&fields))
         };
         assert_eq!(wait("5"), Some(Duration::from_secs(5)));
-        assert_eq!(wait("6"), None);
+        for too_long in ["6", "18446744073709551615", "18446744073709551616"] {
+            assert_eq!(wait(too_long), None, "{too_long}");
+        }
         assert_eq!(wait("Thu, 31 Dec 2099 23:59:59 GMT"), None);
         for none in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1"] {
             assert!(wait(none).unwrap() <= Duration::from_millis(1), "{none}");

@@ -1,13 +1,14 @@
 //! What one request has tried so far, and whom it tries next.
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::capacity::Permit;
 use super::conn::Body;
-use super::endpoints::{Choice, Endpoints};
-use super::ends::NoAnswer;
+use super::endpoints::{Choice, Endpoints, Wanted};
+use super::ends::{Cause, NoAnswer};
 use super::failure::Failure;
-use super::outgoing::{OnInterim, Outgoing};
+use super::outgoing::{OnInterim, Outgoing, Sender};
 use super::retry::{self, Retry, Spent};
 use super::visit::Visit;
 
@@ -28,6 +29,21 @@ pub(super) struct Answered {
 /// How an attempt ended.
 pub(super) type End = Result<Answered, NoAnswer>;
 
+/// Whether no server has seen anything of the request.
+fn is_unseen(end: &NoAnswer) -> bool {
+    end.cause() == Some(Cause::Connect)
+}
+
+/// Whether a server may have done what was asked for though this was the end there. One that is too
+/// busy says that it has not; what else failed may have failed late.
+pub(super) fn may_have_acted(end: Result<StatusCode, &NoAnswer>) -> bool {
+    match end {
+        Ok(StatusCode::SERVICE_UNAVAILABLE) => false,
+        Ok(status) => status.is_server_error(),
+        Err(no_answer) => no_answer.may_have_acted(),
+    }
+}
+
 /// The end of an attempt at this server.
 pub(super) fn end_at(visit: Visit, end: Result<Response<Body>, NoAnswer>) -> End {
     end.map(|response| Answered { response, visit })
@@ -40,6 +56,13 @@ pub(super) struct Again {
     pub(super) until: Option<Instant>,
     /// To this server; to [`Tries::anybody`] where that is not known yet.
     pub(super) choice: Option<Choice>,
+}
+
+impl Again {
+    /// To this server, now.
+    pub(super) fn at_once(choice: Choice) -> Self {
+        Self { until: None, choice: Some(choice) }
+    }
 }
 
 /// What one request has tried so far.
@@ -57,9 +80,11 @@ pub(super) struct Tries {
     /// acted on it. Where it brought no answer only a new connection will do, as pooled ones are as
     /// old as that one.
     read: Option<Box<End>>,
+    /// Whether a server may have acted on it that has not given the request's answer.
+    is_in_doubt: bool,
     /// The servers that were of no use, by their index.
     tried: Vec<usize>,
-    /// When all dials together have taken too long.
+    /// When all dials until the next connection have taken too long together.
     pub(super) deadline: Option<Instant>,
     /// Whether one of them has used all the time up, and there was more for another.
     has_waited: bool,
@@ -67,6 +92,8 @@ pub(super) struct Tries {
     retries: u32,
     /// The last of these, while it is in flight.
     spent: Option<Spent>,
+    /// The place of an answer that is kept while the request is sent again.
+    place: Option<Permit>,
 }
 
 impl Tries {
@@ -75,10 +102,13 @@ impl Tries {
         Self { key, ..Self::default() }
     }
 
-    /// Whether a pooled connection will do; not where one as old may have lost the request.
-    pub(super) fn may_reuse(&self) -> bool {
-        let was_lost = matches!(self.read.as_deref(), Some(Err(_)));
-        !was_lost && self.stale < STALE_MAX
+    /// What connection will do; no pooled one where one as old may have lost the request.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self.read.as_deref() {
+            _ if self.stale >= STALE_MAX => Wanted::New,
+            Some(Err(_)) => Wanted::Repeat,
+            _ => Wanted::Any,
+        }
     }
 
     /// Whether nothing was tried yet.
@@ -95,15 +125,40 @@ impl Tries {
     /// brought it to the server.
     pub(super) fn may_repeat(
         &self,
+        endpoints: &Endpoints,
         outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) -> bool {
-        outgoing.is_repeatable() && self.repeats < REPEATS_MAX
+        let is_left = |retry: &Retry| self.retries + 1 < retry.attempts();
+        outgoing.is_repeatable()
+            && self.repeats < REPEATS_MAX
+            && endpoints.retry().is_none_or(is_left)
+            && endpoints.takes_repeats()
     }
 
-    /// The same server, for a request that an old connection has lost.
-    pub(super) fn once_more(&mut self, at: usize) -> Choice {
+    /// The same server, for a request that an old connection has lost. It may have been read, so it
+    /// is a repeat like others where these are counted.
+    pub(super) fn once_more(
+        &mut self,
+        endpoints: &Endpoints,
+        sender: &Sender,
+        at: usize,
+    ) -> Option<Choice> {
+        if let Some(retry) = endpoints.retry() {
+            self.settle(false);
+            self.spent = Some(retry.spend(endpoints.busy())?);
+            self.retries += 1;
+            sender.note_retry("reset");
+        }
         self.repeats += 1;
-        Choice::again(at)
+        Some(Choice::again(at))
+    }
+
+    /// A second server was asked while the first one was. Of the one at this index nothing more is
+    /// wanted; `may_have_acted`: for all that is known, it has done what was asked for.
+    pub(super) fn note_hedge(&mut self, lost_at: usize, may_have_acted: bool) {
+        self.retries += 1;
+        self.tried.push(lost_at);
+        self.is_in_doubt |= may_have_acted;
     }
 
     /// The next server, where this one took nothing: each is tried once. None where there is no
@@ -154,41 +209,72 @@ impl Tries {
     /// have acted on it, may have to do so twice.
     pub(super) fn again<B>(
         &mut self,
-        (endpoints, retry): (&Endpoints, &Retry),
+        (endpoints, retry, permit): (&Endpoints, &Retry, &Permit),
         outgoing: &Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
         at: usize,
         end: &Result<Response<B>, NoAnswer>,
     ) -> Option<Again> {
-        let is_good = matches!(end, Ok(response) if !response.status().is_server_error());
-        let reason = retry.reason(end.as_ref().map(Response::status));
-        self.settle(is_good && reason.is_none());
-        let is_safe = outgoing.is_whole() || outgoing.is_repeatable();
-        let reason = reason.filter(|_| is_safe && self.retries + 1 < retry.attempts())?;
+        let Some(reason) = retry.reason(end.as_ref().map(Response::status)) else {
+            self.settle(matches!(end, Ok(response) if !response.status().is_server_error()));
+            return None;
+        };
         self.tried.push(at);
-        if !self.has_time_to_connect(end) {
-            retry.note_no_time();
+        let has_time = self.has_time_to_connect(end);
+        // Nobody has read it, and somebody else may: there is nothing to wait for.
+        let is_whole = outgoing.is_whole();
+        let choice =
+            if is_whole && has_time { endpoints.next(&self.tried, self.key) } else { None };
+        // Nor to count, where there was no connection: no server has seen anything of it.
+        if let (Some(choice), true) = (choice, end.as_ref().is_err_and(is_unseen)) {
+            outgoing.sender().note_retry(reason);
+            return Some(Again::at_once(choice));
+        }
+        self.settle(false);
+        let is_safe = is_whole || outgoing.is_repeatable();
+        if !is_safe || self.retries + 1 >= retry.attempts() || !endpoints.takes_repeats() {
             return None;
         }
-        // Nobody has read it, and somebody else may: there is nothing to wait for.
-        let choice = if outgoing.is_whole() { endpoints.next(&self.tried, self.key) } else { None };
-        let until = match choice {
-            Some(_) => None,
-            None => {
-                let fields = end.as_ref().ok().map(Response::headers);
-                let until = retry.wait(self.retries + 1, fields).map(|wait| Instant::now() + wait);
-                let deadline = outgoing.sender().deadline;
-                let is_in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline);
-                let Some(until) = until.filter(is_in_time) else {
-                    retry.note_no_time();
-                    return None;
-                };
-                Some(until)
-            }
+        let sender = outgoing.sender();
+        let until = if choice.is_none() {
+            let Some(until) = self.until(retry, sender, end).filter(|_| has_time) else {
+                retry.note_no_time();
+                return None;
+            };
+            // What is waited now is no time of a dial.
+            self.deadline = None;
+            Some(until)
+        } else {
+            None
         };
+        if end.is_ok() && !self.keeps_place(permit, sender) {
+            retry.note_over_budget();
+            return None;
+        }
         self.spent = Some(retry.spend(endpoints.busy())?);
         self.retries += 1;
-        outgoing.sender().note_retry(reason);
+        sender.note_retry(reason);
         Some(Again { until, choice })
+    }
+
+    /// Until when the next repeat waits; nothing where that is too long.
+    fn until<B>(
+        &self,
+        retry: &Retry,
+        sender: &Sender,
+        end: &Result<Response<B>, NoAnswer>,
+    ) -> Option<Instant> {
+        let fields = end.as_ref().ok().map(Response::headers);
+        let until = Instant::now() + retry.wait(self.retries + 1, fields)?;
+        sender.deadline.is_none_or(|deadline| until < deadline).then_some(until)
+    }
+
+    /// Whether there is a place for an answer that is kept until there is another one, with its
+    /// connection.
+    fn keeps_place(&mut self, permit: &Permit, sender: &Sender) -> bool {
+        if self.place.is_none() {
+            self.place = permit.another(sender.client);
+        }
+        self.place.is_some()
     }
 
     /// Whom a repeat asks that has waited: a server that was not tried before one that was.
@@ -210,7 +296,14 @@ impl Tries {
         outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
     ) {
         outgoing.repeat();
+        let answered = end.as_ref().map(|answered| answered.response.status());
+        self.is_in_doubt |= may_have_acted(answered);
         self.read = Some(Box::new(end));
+    }
+
+    /// Whether a server may have acted on it that has not given the request's answer.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
     }
 
     /// How the request ends: as its last attempt did, or as the one before, where a server may have

@@ -203,6 +203,29 @@ impl Visit {
         }
     }
 
+    /// Whether it tries a server that is ejected.
+    pub(super) fn is_probe(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.token.is_some())
+    }
+
+    /// Others had a part of the request's time: what is left is too short to blame this server.
+    pub(super) fn shares_its_time(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.deadline = None;
+        }
+    }
+
+    /// Another server was faster, and nobody waits for this one any more. A server that hangs would
+    /// never be found out this way: where it has answered nobody for as long as an answer may take,
+    /// this counts as no answer in time.
+    pub(super) fn lost_race(&mut self) {
+        if let Some((ticket, server, care)) = self.watched()
+            && server.has_been_silent(care.patience())
+        {
+            ticket.settle(server, care, Outcome::Failed(Kind::Silent));
+        }
+    }
+
     /// The request goes on trying the server in another visit.
     pub(super) fn take_token(&mut self) -> Option<Token> {
         self.ticket.as_mut()?.token.take()
@@ -231,6 +254,7 @@ impl Visit {
         let outcome = judge(status, fields, is_clients_time).or_else(of_call);
         self.took(matches!(outcome, Some(Outcome::Failed(_) | Outcome::Throttled)));
         let Some((ticket, server, care)) = self.watched() else { return };
+        server.note_answer();
         ticket.has_begun = true;
         match outcome {
             // What tries the server is not to wait for the end of a long body, or of a call that

@@ -291,6 +291,24 @@ fn what_a_server_resets_is_not_asked_again() {
     assert_eq!((asked.len(), half), (4, 2));
 }
 
+/// Where retries are wanted, what was reset goes on a connection that stands.
+#[test]
+fn what_is_sent_again_goes_on_a_connection_that_stands() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let upstream = Http2Upstream::new(move |_| {
+        let is_reset = count.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+        if is_reset { Act::Reset(Reason::INTERNAL_ERROR) } else { fine() }
+    });
+    let gateway = before(upstream.url(), "retry = { backoff = \"1ms\", budget = \"100%\" }");
+    // One connection, so that one thread serves all.
+    let mut session = Session::open(gateway.public);
+    for _ in 0..5 {
+        assert_eq!(session.get("/").send().status, 200);
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), upstream.connections()), (9, 1));
+}
+
 /// A client that reads nothing of a large answer holds up no other stream of its connection.
 #[test]
 fn a_stalled_client_stalls_nobody_else() {

@@ -1,5 +1,8 @@
 //! What follows an attempt, and whose an answer is.
 
+mod hedges;
+mod repeats;
+
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -157,11 +160,24 @@ async fn get_by(
     endpoints: &Endpoints,
     key: Option<u64>,
 ) -> Result<Response<Box<Download>>, Failure> {
-    let sender = Sender { key, ..sender() };
+    get_as(endpoints, &Sender { key, ..sender() }).await
+}
+
+async fn get_as(
+    endpoints: &Endpoints,
+    sender: &Sender,
+) -> Result<Response<Box<Download>>, Failure> {
+    get_with(endpoints, sender, Capacity::new(9, 0).try_take(sender.client).unwrap()).await
+}
+
+async fn get_with(
+    endpoints: &Endpoints,
+    sender: &Sender,
+    permit: Permit,
+) -> Result<Response<Box<Download>>, Failure> {
     let head = || Request::get("/").header("Host", "a").body(()).unwrap();
-    let permit = Capacity::new(1, 0).try_take(sender.client).unwrap();
     let nobody = None::<fn(StatusCode, &HeaderMap)>;
-    let mut outgoing = Outgoing::new(&sender, head, Upload::none(), nobody);
+    let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody);
     send(endpoints, (permit, None), &mut outgoing).await
 }
 

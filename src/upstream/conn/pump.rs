@@ -8,6 +8,7 @@ use h2::{Reason, SendStream};
 use http_body::Body as _;
 
 use crate::base::body::Upload;
+use crate::base::copied::BoundedCopy;
 
 /// How much is asked to be let go at a time, in bytes.
 const RESERVED_BYTES: usize = 64 << 10;
@@ -30,32 +31,14 @@ pub(super) struct Pump {
     upload: Upload,
     /// Read, and not yet let go.
     waiting: Bytes,
-    kept: Kept,
-}
-
-/// What was read of a body, for reading it again.
-#[derive(Debug, Default)]
-struct Kept {
-    frames: Vec<Bytes>,
-    /// How much was read, kept or not.
-    bytes: usize,
-}
-
-impl Kept {
-    fn add(&mut self, data: &Bytes) {
-        self.bytes = self.bytes.saturating_add(data.len());
-        if self.bytes <= KEPT_BYTES {
-            self.frames.push(data.clone());
-        } else {
-            self.frames = Vec::new();
-        }
-    }
+    /// What was read of it, for reading it again.
+    kept: BoundedCopy,
 }
 
 impl Pump {
     /// A body of which nothing was sent yet.
     pub(super) fn new(stream: SendStream<Bytes>, upload: Upload) -> Self {
-        Self { stream, upload, waiting: Bytes::new(), kept: Kept::default() }
+        Self { stream, upload, waiting: Bytes::new(), kept: BoundedCopy::new(KEPT_BYTES) }
     }
 
     /// Sends what it can.
@@ -113,15 +96,12 @@ impl Pump {
 
     /// Nobody will want the body again.
     pub(super) fn forget(&mut self) {
-        self.kept = Kept { frames: Vec::new(), bytes: usize::MAX };
+        self.kept.forget();
     }
 
     /// The body as it was before anything was sent, where all of it is still here.
     pub(super) fn take_back(mut self) -> Option<Upload> {
-        if self.kept.bytes > KEPT_BYTES {
-            return None;
-        }
-        self.upload.put_back(self.kept.frames);
+        self.upload.put_back(self.kept.take()?);
         Some(self.upload)
     }
 }

@@ -137,6 +137,32 @@ fn exactly_so_many_requests_try_the_upstream() {
     assert_eq!(server.seen(), 6);
 }
 
+/// What tries the upstream is sent once, whatever else sends requests more often.
+#[test]
+fn what_tries_the_upstream_is_not_repeated() {
+    for (does, status) in [(500, 500), (HANGS, 504)] {
+        let servers = [Server::new(200), Server::new(200)];
+        let gateway = before(
+            &[&servers[0], &servers[1]],
+            "response_timeout = \"300ms\"\nhedge = \"p50\"\n\
+             retry = { on = [\"500\", \"timeout\"], backoff = \"1ms\", budget = \"100%\" }\n\
+             breaker = { requests = 5, open = \"100ms\", probes = 1 }",
+        );
+        for _ in 0..40 {
+            assert_eq!(get(&gateway), 200);
+        }
+        servers[1].now(500);
+        open(&gateway, &servers[0]);
+        eventually("its time is over", || passes(&gateway));
+        for server in &servers {
+            server.upstream.forget();
+            server.now(does);
+        }
+        assert_eq!(get(&gateway), status);
+        assert_eq!(servers[0].seen() + servers[1].seen(), 1, "{does}");
+    }
+}
+
 #[test]
 fn a_try_that_fails_opens_it_again() {
     let server = Server::new(200);

@@ -31,7 +31,9 @@ fn retried(gateway: &Gateway, outcome: &str) -> Option<f64> {
 fn another_server_answers_where_one_does_not() {
     for (does, reason) in [(503, "status"), (HANGS, "timeout"), (HANGS_UP, "reset")] {
         let (bad, good) = (Server::new(does), Server::new(200));
-        let gateway = before(&[&bad, &good], &format!("response_timeout = \"200ms\"\n{ALL}"));
+        // The time for a connection is that of each, and not of the first one alone.
+        let timeouts = "connect_timeout = \"100ms\"\nresponse_timeout = \"200ms\"";
+        let gateway = before(&[&bad, &good], &format!("{timeouts}\n{ALL}"));
         let mut session = Session::open(gateway.public);
         for _ in 0..6 {
             assert_eq!(session.get("/").send().status, 200, "{reason}");
@@ -64,6 +66,12 @@ fn what_is_no_reason_is_the_answer() {
 /// A server that may have acted on a request that is not idempotent was its last one.
 #[test]
 fn nothing_is_done_twice_that_must_not_be() {
+    for hedge in ["", "\nhedge = \"p50\""] {
+        do_what_must_not_be_done_twice(hedge);
+    }
+}
+
+fn do_what_must_not_be_done_twice(hedge: &str) {
     const CUTS: u16 = 3;
     const CLOSES_AFTER: u16 = 4;
     // Bound and not listening: it refuses, and nobody else gets its port.
@@ -76,7 +84,8 @@ fn nothing_is_done_twice_that_must_not_be() {
             let number = Arc::clone(&number);
             Upstream::with(move |_, connection| {
                 let all = [200, 500, 503, HANGS, HANGS_UP, LIES, CUTS, CLOSES_AFTER];
-                match all[number.fetch_add(1, Ordering::SeqCst) % all.len()] {
+                // In steps, so that a request begins with each of them, whatever follows.
+                match all[number.fetch_add(3, Ordering::SeqCst) % all.len()] {
                     CUTS => {
                         let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
                         let _ = connection.shutdown(Shutdown::Both);
@@ -92,18 +101,29 @@ fn nothing_is_done_twice_that_must_not_be() {
         })
         .collect();
     let urls: Vec<String> = servers.iter().map(Upstream::url).chain([refuses]).collect();
-    let more = ALL.replacen('{', "{ attempts = 5, budget = \"100%\", ", 1);
+    let more = ALL.replacen('{', "{ attempts = 5, budget = \"100%\", ", 1) + hedge;
     let gateway = Gateway::start(&config(&[], &more).replacen(
         "servers = []",
         &format!("servers = {urls:?}\nresponse_timeout = \"100ms\"\nfail_timeout = \"1ms\""),
         1,
     ));
+    if !hedge.is_empty() {
+        eventually("some are sent to two servers", || {
+            for _ in 0..40 {
+                Client::request(gateway.public, "PUT", "/").send();
+            }
+            ["false", "true"].iter().any(|won| {
+                metric(&gateway, "hedges_total", &[("won", won)]).is_some_and(|count| count > 0.0)
+            })
+        });
+        servers.iter().for_each(Upstream::forget);
+    }
     let mut most = HashMap::new();
     for method in ["POST", "PATCH", "PUT"] {
         for id in 0..60 {
             let path = format!("/{method}/{id}");
             let request = Client::request(gateway.public, method, &path);
-            let request = if id % 2 == 0 { request.body("told once") } else { request };
+            let request = if id % 3 == 0 { request.body("told once") } else { request };
             request.send();
         }
         let mut arrived = HashMap::<String, usize>::new();
@@ -173,6 +193,68 @@ fn a_body_is_sent_again_whole_or_not_at_all() {
     let mut statuses = [0; 2].map(|_| put((64 << 10) + 1).0);
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 503]);
+}
+
+/// The server that has lost a DELETE may have done it: that there is nothing more to delete is then
+/// what the other one says.
+#[test]
+fn what_any_attempt_may_have_changed_is_stale() {
+    for (first, last, is_stale) in [
+        (HANGS_UP, 404, true),
+        (HANGS, 503, true),
+        (500, 404, true),
+        (503, 404, false),
+        (404, 404, false),
+    ] {
+        let (bad, other) = (Server::new(200), Server::new(200));
+        let config = config(&[&bad, &other], &format!("response_timeout = \"300ms\"\n{ALL}"));
+        let cached = "path = \"/*\"\ncache = { ttl = \"1h\" }\n";
+        let gateway = Gateway::start(&config.replacen("path = \"/*\"\n", cached, 1));
+        let mut session = Session::open(gateway.public);
+        // Two, so that the first server has its turn again.
+        for path in ["/x", "/y", "/x", "/y"] {
+            assert_eq!(session.get(path).send().status, 200);
+        }
+        let seen = || bad.seen() + other.seen();
+        assert_eq!(seen(), 2, "both are stored");
+        bad.now(first);
+        other.now(last);
+        assert_eq!(session.request("DELETE", "/x").send().status, last, "{first}");
+        bad.now(200);
+        other.now(200);
+        let before = seen();
+        for path in ["/x", "/y"] {
+            assert_eq!(session.get(path).send().status, 200);
+        }
+        assert_eq!(seen() - before, usize::from(is_stale), "{first}, then {last}");
+    }
+}
+
+/// Nobody will know whether it was done.
+#[test]
+fn what_a_client_does_not_wait_for_is_stale() {
+    let (bad, other) = (Server::new(200), Server::new(200));
+    let retry = "retry = { backoff = \"24h\", on = [\"500\"] }";
+    let cached = "path = \"/*\"\ncache = { ttl = \"1h\" }\n";
+    let gateway =
+        Gateway::start(&config(&[&bad, &other], retry).replacen("path = \"/*\"\n", cached, 1));
+    let mut session = Session::open(gateway.public);
+    for _ in 0..2 {
+        assert_eq!(session.get("/x").send().status, 200);
+    }
+    assert_eq!(bad.seen() + other.seen(), 1, "it is stored");
+    bad.now(500);
+    other.now(500);
+    let mut leaves = Session::open(gateway.public);
+    leaves.write("DELETE /x HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("a server may have acted", || bad.seen() + other.seen() == 2);
+    bad.now(200);
+    other.now(200);
+    drop(leaves);
+    eventually("it is asked for again", || {
+        session.get("/x").send();
+        bad.seen() + other.seen() == 3
+    });
 }
 
 #[test]
