@@ -4,7 +4,7 @@
 use std::pin::Pin;
 
 /// What `make` makes, pinned in a box from the beginning. That takes a `make` which cannot panic,
-/// such as a call of an `async fn`: the compiler keeps to the order of things otherwise, and copies.
+/// such as a call of an `async fn`: otherwise the compiler keeps to the order of things and copies.
 #[inline]
 pub fn pin<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     // The room comes first, so that the future can be made in it.

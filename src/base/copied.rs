@@ -1,7 +1,7 @@
 //! The copy of a body that is kept while somebody reads it, if it is short enough.
 //!
-//! What is read is copied, byte by byte: a piece of a body as it comes may be a few bytes of a large
-//! buffer, which would be held for as long as the piece is.
+//! What is read is copied, byte by byte: a piece of a body as it comes may be a few bytes of a
+//! large buffer, which would be held for as long as the piece is.
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;

@@ -195,8 +195,8 @@ fn settle(endpoints: &Endpoints, retry: &Retry, loser: &mut Runner) -> bool {
             tries::may_have_acted(end.as_ref().map(Response::status))
         }
         None => {
-            // Nobody knows how long it takes but that it is longer than most: left out, slow servers
-            // would make the percentile less and less.
+            // Nobody knows how long it takes but that it is longer than most: left out, slow
+            // servers would make the percentile less and less.
             if retry.hedges_after().is_some_and(|after| loser.began.elapsed() >= after) {
                 note(retry, loser.began);
             }
