@@ -223,6 +223,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                 SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
+            marks: None,
             pending_purges: &[],
         }
     }
