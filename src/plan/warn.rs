@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::config::{
     Config, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol, Route, Scope,
-    SessionUse, StoreUrl, StoreUse,
+    SessionUse, StoreUrl, StoreUse, Upstream,
 };
 use crate::tls::Table;
 
@@ -60,7 +60,9 @@ fn nothing_to_eject(config: &Config, warnings: &mut Problems) {
     // A name may have several addresses.
     let is_one = |servers: &[Endpoint]| matches!(servers, [it] if it.lookup == Lookup::Never);
     let of_one = config.upstreams.iter().filter(|(_, upstream)| is_one(&upstream.servers));
-    for (name, _) in of_one.filter(|(_, upstream)| upstream.care.eject.is_some()) {
+    // Readers are ejected all the same.
+    let ejects = |it: &Upstream| it.care.eject.is_some() && it.readers.is_empty();
+    for (name, _) in of_one.filter(|(_, upstream)| ejects(upstream)) {
         let what = "the upstream has one server, and the last one is never ejected";
         let remedy = "name more servers, or write breaker, which refuses requests instead";
         warnings.push(format!("upstreams.{name}.eject"), what, remedy);

@@ -19,6 +19,7 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, CacheTransport, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
+use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -154,6 +155,7 @@ async fn check<'a>(
 ) -> Checked<'a> {
     if request.route.is_open() {
         arm::choose(&request, &head.headers);
+        pools::choose(&request, &head.headers, None, false);
         let (admitted, found) = (Admitted::default(), faulted(&request).await.map(|()| None));
         return Checked { request, admitted, found, degraded: Degraded::default() };
     }
@@ -245,6 +247,7 @@ pub(super) async fn admit<'a>(
     arm::choose(&checks.request, checks.fields());
     checks.collect()?;
     checks.ask(identified.outage, record).await;
+    checks.choose_pool();
     checks.judge(denied, slot, record)
 }
 
@@ -261,7 +264,7 @@ async fn fetch(
 ) -> Result<Response<Content>, Rejection> {
     let dispatch = Dispatch::new(request);
     record.note_attempts(dispatch.attempts());
-    let transport = CacheTransport { dispatch, took: Some(record.upstream_time()) };
+    let transport = CacheTransport::new(dispatch, Some(record.upstream_time()));
     match caching::fetch(miss, outbound.head, outbound.fields, transport).await {
         Ok(served) => Ok(take_notes(served, cache)),
         Err(NotFetched::Upstream(failure)) => Err(failure.into()),
@@ -276,7 +279,7 @@ async fn fetch(
 fn refresh(request: &Request<'_>, head: &mut Parts, added: Fields, refresh: Option<Box<Refresh>>) {
     let Some(refresh) = refresh else { return };
     let ForCache { head, fields } = ForCache::new(request, head, added);
-    let transport = CacheTransport { dispatch: Dispatch::in_background(request), took: None };
+    let transport = CacheTransport::new(Dispatch::in_background(request), None);
     tokio::spawn(caching::refresh(refresh, head, fields, transport));
 }
 
