@@ -14,7 +14,7 @@ use crate::base::http::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag, spellings};
 use crate::caching::PurgeSeen;
 use crate::plan::Plan;
-use crate::runtime::Gateway;
+use crate::runtime::{Gateway, Wrote};
 
 const EXAMPLE: &str = concat!(
     r#"{"url": "http://host/a"}, {"path": "/a/*"}, {"tag": "a"}, {"host": "host"}, "#,
@@ -58,6 +58,10 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     let asked: PurgeRequest = parse(body, EXAMPLE)?;
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
+    // Readers may be behind what has changed, and are not to say anew what is withdrawn.
+    if let Some(wrote) = Wrote::by_anybody(&running.plan) {
+        gateway.pools.mark(&wrote).await;
+    }
     let PurgeSeen { is_done, soft, everything } =
         gateway.cache.purge_and_look(&epochs, asked.soft).await?;
     let (epochs, what) = if everything {
@@ -192,7 +196,7 @@ fn of_tag(tag: &str, upstream: Option<&str>, plan: &Plan) -> Result<Withdrawn, F
              them, and not both a comma and a space between; several are purged one by one."
         )));
     }
-    let upstreams = || plan.upstreams.iter().map(|(name, _)| name);
+    let upstreams = || plan.config.upstreams.keys();
     if let Some(upstream) = upstream {
         known("upstream", upstream, upstreams())?;
     }

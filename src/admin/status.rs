@@ -43,7 +43,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "revocations": revocations,
             "routes": plan.route_names().collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
-            "upstreams": plan.upstreams.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            "upstreams": plan.config.upstreams.keys().collect::<Vec<_>>(),
             "near_cache_bytes": gateway.cache.state().near_bytes,
             "near_session_bytes": gateway.sessions.bytes(),
             "cache": cache(gateway),

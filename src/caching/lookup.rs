@@ -202,6 +202,16 @@ impl Lookup {
         }
     }
 
+    /// Of a request that nothing stored may answer, and whose own answer is stored nowhere.
+    pub fn pass_by(self: Box<Self>) -> Found {
+        if self.intent.only_if_cached {
+            return Found::OnlyIfCached;
+        }
+        let mut notes = self.notes(Forward::Bypass);
+        notes.detail("its caller has written");
+        Found::Pass(notes)
+    }
+
     async fn look(self: Box<Self>, at: Looked<'_>) -> Found {
         let Looked { cache, ref reply, view } = at;
         if !reply.based {

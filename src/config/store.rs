@@ -61,6 +61,8 @@ pub struct Store {
     pub memory_api_key_keys: usize,
     /// Most epochs of the cache in the embedded store.
     pub memory_epochs: usize,
+    /// Most marks of callers who have written lately in the embedded store.
+    pub memory_marks: usize,
     /// Most bytes of cached responses in the embedded store.
     pub memory_cache_bytes: u64,
     /// Most bytes of cached responses in this node's memory.
@@ -207,6 +209,7 @@ impl Default for Store {
             memory_revocations: 1_000_000,
             memory_api_key_keys: 100_000,
             memory_epochs: 1_000_000,
+            memory_marks: 300_000,
             memory_cache_bytes: 256 * MIB,
             near_cache_bytes: 32 * MIB,
             near_session_bytes: 32 * MIB,
@@ -342,6 +345,7 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         memory_revocations: store.or("memory_revocations", default.memory_revocations, keys()),
         memory_api_key_keys: store.or("memory_api_key_keys", default.memory_api_key_keys, keys()),
         memory_epochs: store.or("memory_epochs", default.memory_epochs, keys()),
+        memory_marks: store.or("memory_marks", default.memory_marks, keys()),
         memory_cache_bytes: store.or(
             "memory_cache_bytes",
             default.memory_cache_bytes,

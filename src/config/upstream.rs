@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::balance::{Balance, balance};
 use super::care::{self, Care, Question};
+use super::pools::{self, Pools};
 use super::reader::Section;
 use super::retry::{self, Retry};
 use super::upstream_tls::{self, UpstreamTls};
@@ -24,6 +25,13 @@ use crate::base::units::duration_text;
 pub struct Upstream {
     /// The servers, at least one.
     pub servers: Vec<Endpoint>,
+    /// Those that take reads in their place; none where they take all themselves.
+    pub readers: Vec<Endpoint>,
+    /// What holds between the two.
+    pub pools: Pools,
+    /// Whether others take its requests where all of its servers fail, so that no server of it is
+    /// used for want of a better one.
+    pub gives_way: bool,
     /// Which HTTP they speak.
     pub protocol: Protocol,
     /// What holds for those behind `https://`, where there are any.
@@ -65,6 +73,21 @@ pub struct Upstream {
     pub header_bytes: u64,
     /// Largest number of fields in a response head.
     pub headers: usize,
+}
+
+impl Upstream {
+    /// Its readers, as the upstream of their own that they are; nothing where it has none.
+    pub fn of_readers(&self) -> Option<Self> {
+        if self.readers.is_empty() {
+            return None;
+        }
+        let servers = self.readers.clone();
+        let mut care = Care { panic: 0, ..self.care.clone() };
+        if let Some(eject) = &mut care.eject {
+            eject.most = 100;
+        }
+        Some(Self { servers, readers: Vec::new(), gives_way: true, care, ..self.clone() })
+    }
 }
 
 /// `client_share = "25%"` or a number.
@@ -137,11 +160,8 @@ pub const DNS_STALE: Duration = Duration::from_secs(60 * 60);
 const HTTP2_REQUESTS: usize = 1024;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 6] = [
+const PLANNED: [(&str, &str); 3] = [
     ("send_proxy", "the upstream would see the gateway's address alone"),
-    ("readers", "all requests would go to servers"),
-    ("stick", "reads would not follow their caller's writes"),
-    ("position", "reads would not follow their caller's writes"),
     ("nats", "nothing would be sent over NATS"),
     ("packet", "nothing would be sent over NATS"),
 ];
@@ -151,21 +171,21 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     for (key, without) in PLANNED {
         upstream.not_built(key, without);
     }
-    let example = "[\"http://127.0.0.1:3000\"]";
-    let mut servers = upstream.need_list_of_either("servers", example, endpoint, read_weighted);
-    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
-        let what = "every server is a backup, of none";
-        upstream.problem("servers", what, "remove backup = true from those that are used first");
+    let mut servers = read_servers(upstream, "servers", "[\"http://127.0.0.1:3000\"]");
+    let mut readers = Vec::new();
+    if upstream.has("readers") || upstream.is_survey() {
+        readers = read_servers(upstream, "readers", "[\"http://127.0.0.1:3002\"]");
     }
-    // Those that are used first come first.
-    servers.sort_by_key(|server| server.backup);
     let written = upstream.section("tls", upstream_tls::read);
     let words = [("http1", Protocol::Http1), ("h2", Protocol::Http2), ("auto", Protocol::Auto)];
     let protocol = upstream.or("protocol", Protocol::Http1, choice(&words));
     let max_connections = upstream.or("max_connections", 256, count(1..=1_000_000));
     Upstream {
-        tls: tls(upstream, written, &mut servers),
+        tls: tls(upstream, written, servers.iter_mut().chain(&mut readers)),
         servers,
+        readers,
+        pools: pools::read(upstream),
+        gives_way: false,
         protocol,
         balance: upstream.or("balance", Balance::P2c, balance),
         dns_refresh: upstream.or("dns_refresh", DNS_REFRESH, refresh),
@@ -188,6 +208,21 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     }
 }
 
+/// A list of servers, those first that are used first.
+pub(super) fn read_servers(
+    upstream: &mut Section<'_>,
+    key: &'static str,
+    example: &str,
+) -> Vec<Endpoint> {
+    let mut servers = upstream.need_list_of_either(key, example, endpoint, read_weighted);
+    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+        let what = "every server is a backup, of none";
+        upstream.problem(key, what, "remove backup = true from those that are used first");
+    }
+    servers.sort_by_key(|server| server.backup);
+    servers
+}
+
 /// gRPC is spoken over HTTP/2 alone.
 fn read_care(upstream: &mut Section<'_>, protocol: Protocol) -> Care {
     let care = care::read(upstream);
@@ -200,17 +235,17 @@ fn read_care(upstream: &mut Section<'_>, protocol: Protocol) -> Care {
 }
 
 /// What holds for the servers behind `https://`; nothing where there are none.
-fn tls(
+fn tls<'e>(
     upstream: &Section<'_>,
     written: upstream_tls::Written,
-    servers: &mut [Endpoint],
+    servers: impl Iterator<Item = &'e mut Endpoint>,
 ) -> Option<Arc<UpstreamTls>> {
-    let is_clear = !servers.is_empty() && servers.iter().all(|server| server.tls.is_none());
-    if is_clear && upstream.has("tls") {
+    let all: Vec<_> = servers.map(|server| &mut server.tls).collect();
+    if !all.is_empty() && all.iter().all(|tls| tls.is_none()) && upstream.has("tls") {
         let what = "no server of this upstream is https://, so all would be asked in clear";
         upstream.problem("tls", what, "write https:// in servers, or remove this table");
     }
-    let names: Vec<_> = servers.iter_mut().filter_map(|server| server.tls.as_mut()).collect();
+    let names: Vec<_> = all.into_iter().filter_map(Option::as_mut).collect();
     (!names.is_empty()).then(|| upstream_tls::settle(upstream, written, names))
 }
 

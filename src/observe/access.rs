@@ -82,6 +82,9 @@ pub struct Line<'a> {
     /// Of a split route, the upstream whose share the request is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arm: Option<&'a str>,
+    /// Who of an upstream with readers has answered: `readers`, or why its servers have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<&'static str>,
     /// The server that was asked last, where requests may be sent more than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,

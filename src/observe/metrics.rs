@@ -175,7 +175,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Nobody sees the first of something in a series that begins with it.
     fn begin_at_zero(&self) {
-        for function in ["cache", "invalidation", "limits", "revocation", "session"] {
+        for function in ["cache", "invalidation", "limits", "pools", "revocation", "session"] {
             self.store_failures.get_or_create(&Function { function }).inc_by(0);
         }
         for result in ["applied", "refused"] {

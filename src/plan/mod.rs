@@ -8,6 +8,7 @@ mod edge;
 mod header_rules;
 mod loose;
 mod names;
+mod pools;
 mod respond;
 mod route;
 mod route_edge;
@@ -23,11 +24,13 @@ use http::Method;
 use rustls::ClientConfig;
 
 pub use self::edge::Edge;
+pub use self::pools::{Pool, RoutePools};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;
 
 use self::access::Verifiers;
+use self::pools::Upstreams;
 use self::route::NO_UPSTREAM;
 use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
@@ -70,8 +73,10 @@ pub struct Plan {
     pub certificate_verifiers: BTreeMap<String, Arc<CertificateVerifier>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
-    /// The upstreams, by the index that routes use.
+    /// The upstreams, by the index that routes use; behind them those that readers are.
     pub upstreams: Vec<(String, config::Upstream)>,
+    /// What holds for reads of each, by the same index; nothing for those without readers.
+    pub pools: Vec<Option<Pool>>,
     /// What speaks TLS with each, by the same index; nothing with those in clear.
     pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
     /// The same routes, by index.
@@ -142,7 +147,9 @@ impl Plan {
         let routes = compile_routes(&config, &verifiers, &mut problems);
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
-        let owned = owned_headers(&config, &verifiers);
+        let mut owned = owned_headers(&config, &verifiers);
+        pools::check(&config, &owned, &mut problems);
+        own(&mut owned, pools::told(&config).map(|(_, position)| position.to.as_str().to_owned()));
         header_rules::check(&config, &owned, &mut problems);
         route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
@@ -153,6 +160,7 @@ impl Plan {
             return Err(problems);
         }
         let limits = &config.server.limits;
+        let Upstreams { named, tls: upstream_tls, pools } = pools::upstreams(&config, upstream_tls);
         Ok(Self {
             warnings: warn::warnings(&config, tls.as_ref()),
             tls: tls.map(Arc::new),
@@ -177,7 +185,8 @@ impl Plan {
             verifiers: verifiers.tokens,
             key_verifiers: verifiers.api_keys,
             certificate_verifiers: verifiers.certificates,
-            upstreams: config.upstreams.clone().into_iter().collect(),
+            upstreams: named,
+            pools,
             upstream_tls,
             by_index: routes.iter().map(|(_, route)| Arc::clone(route)).collect(),
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
@@ -361,12 +370,16 @@ fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
     if config.server.tls.is_some() {
         owned.extend(tls::FIELDS.map(str::to_owned));
     }
-    for name in &mut owned {
-        *name = name.to_ascii_lowercase().replace(['_', '.'], "-");
-    }
+    let mut all = Vec::new();
+    own(&mut all, owned.into_iter());
+    all
+}
+
+/// Adds names to those that the gateway owns, in the one spelling of all of them.
+fn own(owned: &mut Vec<String>, more: impl Iterator<Item = String>) {
+    owned.extend(more.map(|name| name.to_ascii_lowercase().replace(['_', '.'], "-")));
     owned.sort_unstable();
     owned.dedup();
-    owned
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One route as meant: what is done with its requests. It must not know how the file says it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::route_edge::RouteEdge;
 use crate::{auth, config, limit, session};
@@ -39,7 +40,13 @@ impl Route {
     /// nothing to check.
     pub fn is_open(&self) -> bool {
         let is_public = self.auth.is_none() && self.session.is_none();
-        is_public && self.cache.is_none() && self.limits.is_empty()
+        is_public && self.cache.is_none() && self.limits.is_empty() && self.stick().is_zero()
+    }
+
+    /// For how long its callers' reads follow their writes; zero where no upstream has readers.
+    pub fn stick(&self) -> Duration {
+        let pools = self.edge.as_ref().and_then(|edge| edge.pools.as_ref());
+        pools.map_or(Duration::ZERO, |pools| pools.stick)
     }
 }
 

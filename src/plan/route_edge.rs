@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::pools::{self, RoutePools};
 use super::respond::Respond;
 use super::traffic;
 use crate::base::http::authority::Authority;
@@ -42,6 +43,8 @@ pub struct RouteEdge {
     pub faults: Option<config::Faults>,
     /// The fields and cookies by which servers are chosen, at whichever of its upstreams.
     pub hash_by: Vec<HashKey>,
+    /// Its upstreams that have readers.
+    pub pools: Option<RoutePools>,
 }
 
 impl RouteEdge {
@@ -75,6 +78,7 @@ impl RouteEdge {
             mirror: traffic::mirror(config, written, &at, problems),
             faults: written.faults.clone(),
             hash_by: hash_by(config, written),
+            pools: pools::of_route(config, written),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -87,7 +91,8 @@ impl RouteEdge {
             || edge.split.is_some()
             || edge.mirror.is_some()
             || edge.faults.is_some()
-            || !edge.hash_by.is_empty();
+            || !edge.hash_by.is_empty()
+            || edge.pools.is_some();
         is_some.then(|| Box::new(edge))
     }
 }

@@ -470,6 +470,36 @@ fn a_split_and_a_mirror_name_upstreams_that_are_there() {
 }
 
 #[test]
+fn readers_are_upstreams_behind_those_of_the_file() {
+    let text = |position: &str| {
+        format!(
+            "[upstreams.a]\nservers = ['http://a']\nreaders = ['http://r']\n{position}
+             [upstreams.b]\nservers = ['http://b']
+             [routes.r]\npath = '/'\nupstream = 'a'
+             [routes.s]\npath = '/s'\nsplit = [{{ upstream = 'b' }}, {{ upstream = 'a' }}]
+             ramp = ['100%']\nsticky = 'address'
+             [routes.t]\npath = '/t'\nupstream = 'b'"
+        )
+    };
+    let with_position = text("position = { from = 'x-at', to = 'X_Min' }");
+    let loaded = config::parse("t.toml", Path::new("."), &with_position, &|_| None).unwrap();
+    let plan = Plan::compile(loaded.config).unwrap();
+    let names: Vec<_> = plan.upstreams.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "a:readers"]);
+    assert_eq!(plan.upstream_tls.len(), 3);
+    let readers = plan.pools.iter().map(|pool| pool.as_ref().map(|pool| pool.readers));
+    assert_eq!(readers.collect::<Vec<_>>(), [Some(2), None]);
+    let stick = |index: usize| plan.route(index).unwrap().stick().as_secs();
+    assert_eq!([stick(0), stick(1), stick(2)], [3, 3, 0]);
+    assert!(!plan.route(0).unwrap().is_open() && plan.route(2).unwrap().is_open());
+    assert_eq!(plan.headers.owned, ["x-min"]);
+    for to in ["Host", "Content-Length", "X_Forwarded_For", "X-Request-Id"] {
+        let position = format!("position = {{ from = 'x-at', to = '{to}' }}");
+        assert_eq!(problems(&text(&position)), ["upstreams.a.position.to"], "{to}");
+    }
+}
+
+#[test]
 fn rewrites_and_answers_must_fit_their_route() {
     check("rewrite = { strip_prefix = '/r' }", &[]);
     check("rewrite = { strip_prefix = '/x' }", &["routes.r.rewrite.strip_prefix"]);

@@ -61,7 +61,8 @@ fn one_server_alone(config: &Config, warnings: &mut Problems) {
     // A name may have several addresses.
     let is_one = |servers: &[Endpoint]| matches!(servers, [it] if it.lookup == Lookup::Never);
     for (name, upstream) in config.upstreams.iter().filter(|(_, it)| is_one(&it.servers)) {
-        if upstream.care.eject.is_some() {
+        // Readers are ejected all the same.
+        if upstream.care.eject.is_some() && upstream.readers.is_empty() {
             let what = "the upstream has one server, and the last one is never ejected";
             let remedy = "name more servers, or write breaker, which refuses requests instead";
             warnings.push(format!("upstreams.{name}.eject"), what, remedy);

@@ -12,9 +12,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::asking::{Peek, ask_behind, of_limits};
-use super::degraded::Degraded;
+use super::degraded::{Degraded, error, failures};
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
+use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
@@ -28,7 +29,7 @@ use crate::config::{LimitOutage, Outage, StoreUse};
 use crate::limit::{self, Exceeded, LimitNotes, Quota, Receipt, SlotGuard, Taken};
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, Leases, Questions, Reply, SessionKey, SessionKeys, StoreError, budget,
+    Answers, Charges, Leases, Questions, SessionKey, SessionKeys, StoreError, budget,
 };
 
 /// Whether the request happens.
@@ -64,6 +65,7 @@ pub(super) struct Checks<'a, 'h> {
     named: Option<String>,
     counts_session: bool,
     cached: Option<Box<Lookup>>,
+    marks: Option<Box<pools::Asked>>,
     answers: Answers,
     /// How long the store was waited for: what comes behind has the rest of its timeout.
     waited: Duration,
@@ -102,6 +104,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             named: None,
             counts_session: false,
             cached: None,
+            marks: None,
             answers: Answers::default(),
             waited: Duration::ZERO,
             degraded: Degraded::default(),
@@ -155,6 +158,10 @@ impl<'a, 'h> Checks<'a, 'h> {
         let policy = route.session.as_ref().filter(|_| is_identified);
         let session_id = policy.and_then(|policy| session::id(policy, caller, &head.headers));
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());
+        if is_identified {
+            pools::note_writer(&request, session_id.as_deref());
+            self.marks = pools::Asked::of(&request, &head.headers, session_id.as_deref());
+        }
         let counted = named.filter(|id| state.sessions.knows(id));
         let facts = request.facts(head, counted);
         let charges = limit::RateCheck::of(&route.limits, keys, &facts, is_identified);
@@ -224,6 +231,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                 SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
+            marks: self.marks.as_ref().map(|it| it.question()),
             pending_purges: &[],
         }
     }
@@ -360,24 +368,19 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.on_leases();
     }
 
+    /// Who takes the request, where its upstream has readers.
+    pub(super) fn choose_pool(&mut self) {
+        let looks_only = self.mode == Mode::Peek;
+        pools::choose(&self.request, &self.head.headers, self.answers.marks.take(), looks_only);
+    }
+
     /// What the store did not answer of this request.
     pub(super) fn degraded(&self) -> Degraded {
         self.degraded
     }
 
-    /// Which functions must do without the store, and which store that is.
-    fn failures(&self) -> [(&'static str, StoreUse, Option<&StoreError>); 4] {
-        let Answers { revocation, charges, leases, session, cached, .. } = &self.answers;
-        [
-            ("revocation", StoreUse::Main, error(revocation)),
-            ("limits", StoreUse::Limits, error(charges).or(error(leases))),
-            ("session", StoreUse::Main, error(session)),
-            ("cache", StoreUse::Cache, error(cached)),
-        ]
-    }
-
     fn note_outage(&mut self, record: &mut Record) {
-        let failures = self.failures();
+        let failures = failures(&self.answers);
         let store = &self.request.gateway().store;
         let is_away = failures
             .iter()
@@ -553,6 +556,9 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// Is there a stored response that answers the request? Nothing where the route has no cache.
     pub(super) async fn look(&mut self) -> Option<Found> {
         let (lookup, reply) = (self.cached.take()?, self.answers.cached.take());
+        if pools::has_written(&self.request) {
+            return Some(lookup.pass_by());
+        }
         let view = RequestView { method: &self.head.method, fields: &self.head.headers };
         let cache = &self.request.gateway().cache;
         // Boxed before it is given a budget, it is not moved.
@@ -592,8 +598,4 @@ impl<'a, 'h> Checks<'a, 'h> {
 /// The id by which limits count a session.
 fn counted(named: &Option<String>, counts_session: bool) -> Option<&str> {
     named.as_deref().filter(|_| counts_session)
-}
-
-fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
-    reply.as_ref().and_then(|reply| reply.as_ref().err())
 }

@@ -2,8 +2,11 @@
 
 use http::HeaderValue;
 
+use crate::config::StoreUse;
+use crate::store::{Answers, Reply, StoreError};
+
 /// The functions that ask the store, by the words of the access line and of the metrics.
-pub(super) const FUNCTIONS: [&str; 4] = ["revocation", "limits", "session", "cache"];
+pub(super) const FUNCTIONS: [&str; 5] = ["revocation", "limits", "session", "cache", "pools"];
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,6 +15,25 @@ pub(super) struct Degraded {
     without: [bool; FUNCTIONS.len()],
     /// Whether the store that the cache is in did not answer a question of this request.
     pub(super) cache_is_away: bool,
+}
+
+/// Which functions must do without the store, and which store that is.
+pub(super) fn failures(
+    answers: &Answers,
+) -> [(&'static str, StoreUse, Option<&StoreError>); FUNCTIONS.len()] {
+    let Answers { revocation, charges, leases, session, cached, marks, .. } = answers;
+    [
+        ("revocation", StoreUse::Main, error(revocation)),
+        ("limits", StoreUse::Limits, error(charges).or(error(leases))),
+        ("session", StoreUse::Main, error(session)),
+        ("cache", StoreUse::Cache, error(cached)),
+        ("pools", StoreUse::Main, error(marks)),
+    ]
+}
+
+/// Why a question has no answer that can be used.
+pub(super) fn error<T>(reply: &Option<Reply<T>>) -> Option<&StoreError> {
+    reply.as_ref().and_then(|reply| reply.as_ref().err())
 }
 
 impl Degraded {
@@ -39,7 +61,7 @@ mod tests {
         for (all, expected) in [
             (&["session"][..], "session"),
             (&["session", "limits"], "limits, session"),
-            (&FUNCTIONS, "revocation, limits, session, cache"),
+            (&FUNCTIONS, "revocation, limits, session, cache, pools"),
         ] {
             let field = of(all).field().expect("a field");
             assert!(field == expected, "{field:?}");

@@ -16,7 +16,7 @@ use super::arm;
 use super::connection::Snapshot;
 use super::content::Content;
 use super::edge;
-use super::edged::Why;
+use super::edged::{Reading, Side, Why, WhyServers};
 use super::grpc::{Call, Deadline, Terms, within};
 use super::invalidation::Invalidation;
 use super::record::Record;
@@ -45,6 +45,8 @@ pub(super) struct Dispatch {
     /// The index of a split route, and the number of the arm that is asked.
     arm: Option<(usize, usize)>,
     sender: Sender,
+    /// Who takes it in place of the upstream's servers, where those need not.
+    reading: Option<Arc<Reading>>,
     /// Where interim responses go.
     interim: Option<Arc<Interim>>,
     /// What holds the request's body back until the upstream asks for it.
@@ -76,6 +78,7 @@ impl Dispatch {
             running: Arc::clone(&request.received.running),
             upstream,
             arm: watched(request),
+            reading: reading(request),
             sender: Sender::new(request.client().address, request.received.ids.trace),
             interim: None,
             gate: None,
@@ -93,7 +96,15 @@ impl Dispatch {
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
         let dispatch = Self::to(request, upstream);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
-        Self { arm: None, sender, deadline: None, ..dispatch }
+        Self { arm: None, reading: None, sender, deadline: None, ..dispatch }
+    }
+
+    /// What is answered is stored for all: readers may be behind what somebody has written, and made
+    /// stale, a moment ago.
+    pub(super) fn is_stored(&mut self) {
+        if let Some(reading) = self.reading.take_if(|reading| !reading.may_be_stored) {
+            let _ = reading.followed.set(WhyServers::Stored);
+        }
     }
 
     /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
@@ -125,15 +136,57 @@ impl Dispatch {
     /// See [`Upstream::send`].
     pub(super) async fn send(
         &self,
-        head: impl Fn() -> http::Request<()> + Send,
+        head: impl Fn() -> http::Request<()> + Send + Sync,
         upload: Upload,
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
+        // Rare: boxed, it takes no room in the other requests.
+        if let Some(reading) = &self.reading
+            && let Some(read) = Box::pin(self.read(reading, &head)).await
+        {
+            *took = Some(sent_at.elapsed());
+            return self.told(read, sent_at);
+        }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let sent = self.upstream().send(&self.sender, head, upload, on_interim);
-        let mut response = in_time(std::pin::pin!(sent), self.deadline).await;
+        let response = in_time(std::pin::pin!(sent), self.deadline).await;
         *took = Some(sent_at.elapsed());
+        self.told(response, sent_at)
+    }
+
+    /// Asks readers; nothing where the upstream's servers are to answer.
+    async fn read(
+        &self,
+        reading: &Reading,
+        head: &(impl Fn() -> http::Request<()> + Send + Sync),
+    ) -> Option<Result<Response<Box<Download>>, Failure>> {
+        let head = || {
+            let mut head = head();
+            if let Some((name, value)) = &reading.position {
+                head.headers_mut().insert(name, value.clone());
+            }
+            head
+        };
+        let readers = self.running.upstreams.get(reading.upstream)?;
+        let on_interim = on_interim(self.interim.clone(), None);
+        let sent = readers.send(&self.sender, head, Upload::none(), on_interim);
+        let sent = in_time(std::pin::pin!(sent), self.deadline).await;
+        let why = match &sent {
+            Ok(response) if response.status() == StatusCode::TOO_EARLY => WhyServers::Behind,
+            Err(failure) if failure.is_others_turn() => WhyServers::Out,
+            _ => return Some(sent),
+        };
+        let _ = reading.followed.set(why);
+        None
+    }
+
+    /// What is told of how a request ended, and its response.
+    fn told(
+        &self,
+        mut response: Result<Response<Box<Download>>, Failure>,
+        sent_at: Instant,
+    ) -> Result<Response<Box<Download>>, Failure> {
         self.note(&response, sent_at);
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
@@ -168,6 +221,14 @@ impl Dispatch {
             let is_clients_time = self.sender.is_clients_time;
             arm::note(canary, arm, (sent, is_clients_time), sent_at.elapsed());
         }
+    }
+}
+
+/// Who takes a request in place of its upstream's servers.
+fn reading(request: &Request<'_>) -> Option<Arc<Reading>> {
+    match request.resolved.side()? {
+        Side::Readers(reading) => Some(Arc::clone(reading)),
+        Side::Servers(_) => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! What one request says of the things that only some routes look at.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -33,6 +33,73 @@ pub(super) struct Edged {
     pub(super) chosen: OnceLock<Chosen>,
     /// What it is told by, for each field and cookie by which its route's upstreams choose servers.
     pub(super) keys: Vec<Option<u64>>,
+    /// Who takes it, where its upstream has readers, once that is known.
+    pub(super) side: OnceLock<Side>,
+    /// The keys by which it is marked if it writes, and whether they are of its own upstream.
+    pub(super) writer: OnceLock<Vec<(String, bool)>>,
+}
+
+/// Who of an upstream with readers takes a request.
+#[derive(Debug)]
+pub(super) enum Side {
+    /// Its servers.
+    Servers(WhyServers),
+    /// Its readers, unless they cannot.
+    Readers(Arc<Reading>),
+}
+
+/// A request that readers take.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The index of the upstream that they are.
+    pub(super) upstream: usize,
+    /// What they are told of how far they must be.
+    pub(super) position: Option<(HeaderName, HeaderValue)>,
+    /// Whether what they answer may be stored for others.
+    pub(super) may_be_stored: bool,
+    /// Why servers have taken it after all.
+    pub(super) followed: OnceLock<WhyServers>,
+}
+
+/// Why servers take a request, and no reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhyServers {
+    /// It may write.
+    Write,
+    /// Its caller has written lately.
+    Wrote,
+    /// The store does not say whether he has.
+    Unknown,
+    /// What it is answered is stored for all, and somebody has written lately.
+    Stored,
+    /// The reader says that it is behind.
+    Behind,
+    /// No reader takes it.
+    Out,
+}
+
+impl Side {
+    /// The word for the log: who has answered.
+    pub(super) fn word(&self) -> &'static str {
+        let why = match self {
+            Self::Servers(why) => Some(why),
+            Self::Readers(reading) => reading.followed.get(),
+        };
+        why.map_or("readers", |why| why.word())
+    }
+}
+
+impl WhyServers {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Wrote => "wrote",
+            Self::Unknown => "unknown",
+            Self::Stored => "stored",
+            Self::Behind => "behind",
+            Self::Out => "out",
+        }
+    }
 }
 
 /// The upstream that takes a request.
@@ -88,6 +155,8 @@ impl Edged {
                 .iter()
                 .map(|by| in_head(by, &head.headers).map(|value| xxh3_64(&value)))
                 .collect(),
+            side: OnceLock::new(),
+            writer: OnceLock::new(),
         }))
     }
 }

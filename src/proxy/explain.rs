@@ -13,6 +13,7 @@ use super::arm;
 use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
 use super::dispatch::Fields;
+use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -101,7 +102,15 @@ async fn walk(
     }
     let (name, _) = &request.plan().upstreams[request.upstream()];
     let key = affinity::key(&checks.request, request.upstream());
-    let foreseen = request.running().upstreams[request.upstream()].foresee(key)?;
+    let mut foreseen = None;
+    if let Some(((pool, why), reader)) = pools::foresee(&checks.request, key) {
+        report.insert("pool".to_owned(), json!({ "pool": pool, "why": why }));
+        foreseen = reader;
+    }
+    let foreseen = match foreseen {
+        Some(reader) => reader,
+        None => request.running().upstreams[request.upstream()].foresee(key)?,
+    };
     Ok((name.clone(), Some(foreseen)))
 }
 

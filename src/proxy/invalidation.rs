@@ -1,16 +1,24 @@
-//! What an unsafe request makes stale in the cache, RFC 9111 §4.4.
+//! What an unsafe request changes for others: its caller is marked as one who has written, and what
+//! it makes stale in the cache goes (RFC 9111 §4.4).
 
 use http::{HeaderMap, StatusCode};
 
+use super::pools;
 use super::request::Request;
 use crate::cache::{self, Scope};
+use crate::config::StoreUse;
+use crate::runtime::Wrote;
 use crate::store::budget;
 
 /// The duty to make stale what an unsafe request changes, from before it is sent until its outcome
 /// is dealt with.
 pub(super) struct Invalidation<'a> {
     request: &'a Request<'a>,
+    /// Whether its caller is to be marked yet, where its upstream has readers.
+    marks: bool,
     armed: bool,
+    /// The epochs that are known to change.
+    due: Vec<String>,
     /// This request has waited for the store in vain already, and waits no second time.
     store_is_away: bool,
 }
@@ -21,7 +29,7 @@ impl<'a> Invalidation<'a> {
     pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Self {
         let armed =
             cache::invalidates(&request.received.method, None) && request.running().caches();
-        Self { request, armed, store_is_away }
+        Self { request, marks: true, armed, due: Vec::new(), store_is_away }
     }
 
     /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
@@ -53,12 +61,19 @@ impl<'a> Invalidation<'a> {
         epochs
     }
 
-    /// Makes copies stale when the outcome calls for it, before the answer is passed on.
+    /// Marks the caller and makes copies stale when the outcome calls for it, before the answer is
+    /// passed on.
     pub(super) async fn carry_out(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
-        if !std::mem::take(&mut self.armed) {
-            return;
+        if std::mem::take(&mut self.armed) {
+            self.due = self.epochs(answer);
         }
-        let (cache, epochs) = (&self.request.gateway().cache, self.epochs(answer));
+        // First: whoever fetches what is stale from then on must know that readers are behind.
+        if let Some(wrote) = self.wrote(answer) {
+            // Rare: boxed, it takes no room in the other requests.
+            Box::pin(self.mark(wrote)).await;
+        }
+        self.marks = false;
+        let (cache, epochs) = (&self.request.gateway().cache, std::mem::take(&mut self.due));
         if epochs.is_empty() {
             // It failed, and changed nothing.
         } else if self.store_is_away {
@@ -70,8 +85,33 @@ impl<'a> Invalidation<'a> {
         }
     }
 
+    /// What is to be marked yet: that the caller has written, and that what is stored is stale,
+    /// whoever's it was.
+    fn wrote(&self, answer: Option<(StatusCode, &HeaderMap)>) -> Option<Wrote> {
+        let caller = if self.marks { pools::wrote(self.request, answer) } else { None };
+        let is_stale = self.marks && !self.due.is_empty();
+        let anybody = if is_stale { Wrote::by_anybody(self.request.plan()) } else { None };
+        match (caller, anybody) {
+            (Some(caller), Some(anybody)) => Some(caller.and(anybody)),
+            (caller, anybody) => caller.or(anybody),
+        }
+    }
+
+    /// Sets marks; later, where this request has waited for the store in vain already.
+    async fn mark(&mut self, wrote: Wrote) {
+        let gateway = self.request.gateway();
+        let is_one = gateway.store.is_one_for(StoreUse::Main, StoreUse::Cache);
+        if self.store_is_away && is_one {
+            gateway.pools.mark_later(&wrote);
+            return;
+        }
+        let marked = budget::scope_from(self.request.waited, gateway.pools.mark(&wrote)).await;
+        self.store_is_away |= is_one && !marked;
+    }
+
     /// The request was never sent, so it changed nothing.
     pub(super) fn disarm(&mut self) {
+        self.marks = false;
         self.armed = false;
     }
 }
@@ -79,8 +119,15 @@ impl<'a> Invalidation<'a> {
 impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
+        let gateway = self.request.gateway();
         if self.armed {
-            self.request.gateway().cache.invalidate_later(self.epochs(None));
+            self.due = self.epochs(None);
+        }
+        if let Some(wrote) = self.wrote(None) {
+            gateway.pools.mark_later(&wrote);
+        }
+        if !self.due.is_empty() {
+            gateway.cache.invalidate_later(std::mem::take(&mut self.due));
         }
     }
 }

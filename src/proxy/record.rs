@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::edged::Side;
 use super::rejection::Rejection;
 use super::request::{Received, Resolved};
 use super::why::Why;
@@ -264,6 +265,7 @@ impl Record {
             limits: self.limits,
             cache,
             upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
+            pool: resolved.side().filter(|_| was_sent).map(Side::word),
             arm: resolved.chosen().map(|_| resolved.upstream_name(received.plan())),
             degraded: &self.degraded,
             bytes: self.bytes,

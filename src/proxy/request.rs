@@ -10,13 +10,13 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Snapshot};
-use super::edged::{Chosen, Edged};
+use super::edged::{Chosen, Edged, Side};
 use crate::base::facts::{Caller, Client, Target};
 use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
 use crate::forwarding::fields::Ids;
 use crate::limit;
-use crate::plan::{Plan, Route};
+use crate::plan::{Plan, Pool, Route};
 use crate::runtime::{Gateway, Grant, Running};
 use crate::store::SessionKeys;
 
@@ -108,6 +108,11 @@ impl Resolved {
         self.edged.as_ref()?.chosen.get()
     }
 
+    /// Who of an upstream with readers takes it, once that is known.
+    pub(super) fn side(&self) -> Option<&Side> {
+        self.edged.as_ref()?.side.get()
+    }
+
     /// The index of the upstream that takes it.
     pub(super) fn upstream(&self, route: &Route) -> usize {
         self.chosen().map_or(route.upstream, |chosen| chosen.upstream)
@@ -159,6 +164,12 @@ impl<'a> Request<'a> {
     /// The index of the upstream that takes it.
     pub(super) fn upstream(&self) -> usize {
         self.resolved.upstream(self.route)
+    }
+
+    /// What holds for reads of its upstream; nothing where that has no readers.
+    pub(super) fn pool(&self) -> Option<&'a Pool> {
+        self.route.edge.as_ref()?.pools.as_ref()?;
+        self.plan().pools.get(self.upstream())?.as_ref()
     }
 
     /// What let it in, for what goes on behind its response.

@@ -27,13 +27,21 @@ impl<'t> CacheTransport<'t> {
         dispatch: Dispatch,
         took: &'t mut Option<Duration>,
     ) -> Self {
-        Self { dispatch, mirrored: Mirrored::of(request), took: Some(took) }
+        Self::of(request, dispatch, Some(took))
     }
 
     /// For a stored response that is fetched anew.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
-        let dispatch = Dispatch::in_background(request);
-        Self { dispatch, mirrored: Mirrored::of(request), took: None }
+        Self::of(request, Dispatch::in_background(request), None)
+    }
+
+    fn of(
+        request: &Request<'_>,
+        mut dispatch: Dispatch,
+        took: Option<&'t mut Option<Duration>>,
+    ) -> Self {
+        dispatch.is_stored();
+        Self { dispatch, mirrored: Mirrored::of(request), took }
     }
 }
 

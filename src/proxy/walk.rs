@@ -18,6 +18,7 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
+use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -157,6 +158,7 @@ fn passed<'a>(request: Request<'a>, head: &Parts) -> Option<Checked<'a>> {
 /// Of a request on a route that is open.
 fn open<'a>(request: Request<'a>, head: &Parts) -> Checked<'a> {
     arm::choose(&request, &head.headers);
+    pools::choose(&request, &head.headers, None, false);
     let (admitted, degraded) = (Admitted::default(), Degraded::default());
     Checked { request, admitted, found: Ok(None), degraded }
 }
@@ -256,6 +258,7 @@ pub(super) async fn admit<'a>(
     arm::choose(&checks.request, checks.fields());
     checks.collect()?;
     checks.ask(identified.outage, record).await;
+    checks.choose_pool();
     checks.judge(denied, slot, record)
 }
 

@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod pools;
 mod reload;
 mod seen;
 mod tickets;
@@ -39,6 +40,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
+pub use self::pools::{Pools, Wrote};
 use self::reload::ConfigFile;
 pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
 pub use self::traffic::RouteTraffic;
@@ -71,6 +73,8 @@ pub struct Gateway {
     pub cache: Arc<HttpCache>,
     /// Sessions as they were read last.
     pub sessions: Copies,
+    /// Who has written lately.
+    pub pools: Arc<Pools>,
     /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
     /// How many responses are compressed at the moment.
@@ -119,6 +123,7 @@ impl Gateway {
         let limits = Limiter::open(settings, &store, metrics, &background);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let sessions = Copies::new(settings.near_session_bytes);
+        let pools = Pools::open(settings.timeout, &store, metrics);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -130,6 +135,7 @@ impl Gateway {
             observer,
             cache,
             sessions,
+            pools,
             tunnels: Arc::default(),
             compressions: Arc::default(),
             draining: AtomicBool::new(false),

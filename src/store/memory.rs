@@ -9,6 +9,7 @@
 mod api_keys;
 mod cache;
 mod certificates;
+mod marks;
 mod sessions;
 
 use std::cell::Cell;
@@ -55,6 +56,7 @@ fn most_keys(kind: Kind, settings: &crate::config::Store) -> (usize, &'static st
         Kind::Revocation => (settings.memory_revocations, "memory_revocations"),
         Kind::ApiKey => (settings.memory_api_key_keys, "memory_api_key_keys"),
         Kind::Epoch => (settings.memory_epochs, "memory_epochs"),
+        Kind::Mark => (settings.memory_marks, "memory_marks"),
         // Their bytes are bounded.
         Kind::Cached => (usize::MAX, "memory_cache_bytes"),
         // The configuration's names bound them.
@@ -177,7 +179,7 @@ impl MemoryStore {
         let mut counts = [0; Kind::ALL.len()];
         values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
         assert_eq!(values.counts, counts);
-        for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey] {
+        for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey, Kind::Mark] {
             assert!(values.count(kind) <= values.bounds.most(kind).0, "{kind:?}");
         }
         // The notes of purges are one more.
@@ -206,6 +208,7 @@ impl MemoryStore {
             session: session.map(Ok),
             session_end: ended.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
+            marks: questions.marks.map(|asked| Ok(self.marks(asked))),
             settled,
         }
     }

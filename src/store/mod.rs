@@ -15,6 +15,7 @@ pub mod keys;
 mod known;
 mod lease;
 mod lineage;
+mod marks;
 pub mod memory;
 mod news;
 mod purged;
@@ -47,6 +48,7 @@ pub use self::error::StoreError;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::lineage::{Known, Lineage, LineageChange, LineageChanges, LineageSource, Loss};
+pub use self::marks::{Mark, MarkKeys, MarksReply, POSITION_BYTES_MAX};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::news::News;
 pub use self::question::{
@@ -218,6 +220,18 @@ impl Store {
         match self.home(key) {
             One::Redis(store) => store.put(key, value, ttl).await,
             One::Memory(store) => store.put(key, Bytes::copy_from_slice(value), Some(ttl)),
+        }
+    }
+
+    /// Sets these marks, by their keys, for so long. What was marked there before and is later
+    /// stays.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused; some may be marked then.
+    pub async fn mark(&self, marks: &[(String, Mark)], ttl: Duration) -> Result<(), StoreError> {
+        match self.main() {
+            One::Redis(store) => store.mark(marks, ttl).await,
+            One::Memory(store) => store.mark(marks, ttl),
         }
     }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::lineage::{Known, Lineage, Lineages};
 use super::{
-    Epoch, LeaseReply, Leases, SessionEnd, StoreError, WantedLock, WindowSet, WindowState,
+    Epoch, LeaseReply, Leases, MarkKeys, MarksReply, SessionEnd, StoreError, WantedLock, WindowSet,
+    WindowState,
 };
 
 /// Most bytes of a not-before time: twenty digits, and room for the spaces of whoever wrote it. A
@@ -26,6 +27,8 @@ pub struct Questions<'a> {
     pub session: Option<SessionKey<'a>>,
     /// The stored response and the epochs under which it would be valid.
     pub cached: Option<Cached<'a>>,
+    /// Who of these has written lately?
+    pub marks: Option<MarkKeys<'a>>,
     /// Epochs that an earlier request could not change; they are changed before anything is read.
     pub pending_purges: &'a [String],
 }
@@ -98,6 +101,8 @@ pub struct Answers {
     pub session_end: Option<SessionEnd>,
     /// See [`Questions::cached`].
     pub cached: Option<Reply<CachedReply>>,
+    /// See [`Questions::marks`].
+    pub marks: Option<Reply<MarksReply>>,
     /// Whether `pending_purges` were carried out.
     pub settled: bool,
 }
@@ -112,6 +117,7 @@ impl Answers {
             session: questions.session.map(|_| Err(error.clone())),
             session_end: None,
             cached: questions.cached.map(|_| Err(error.clone())),
+            marks: questions.marks.map(|_| Err(error.clone())),
             settled: false,
         }
     }
@@ -120,12 +126,13 @@ impl Answers {
 impl Questions<'_> {
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        let Self { revocation, charges, leases, session, cached, pending_purges: _ } = self;
+        let Self { revocation, charges, leases, session, cached, marks, pending_purges: _ } = self;
         revocation.is_none()
             && charges.is_none()
             && leases.is_none()
             && session.is_none()
             && cached.is_none()
+            && marks.is_none()
     }
 }
 

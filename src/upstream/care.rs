@@ -348,8 +348,8 @@ impl Care {
         }
     }
 
-    /// Takes a server out, unless it is out or must stay: never the last one, and never more of
-    /// them than `most`.
+    /// Takes a server out, unless it is out or must stay: never the last one, unless others take
+    /// its requests, and never more of them than `most`.
     fn eject(&self, server: &Endpoint, reason: Reason) {
         let Some(eject) = &self.policy().eject else { return };
         let time = |times| ejection_time(eject.time, times, fastrand::f64());
@@ -360,7 +360,8 @@ impl Care {
             let usable = words.filter(|word| word.is_usable()).count();
             let is_in = server.verdict().word().is_usable();
             let others = usable - usize::from(is_in && usable > 0);
-            others > 0 && ejected < self.most(eject) && server.verdict().eject(time)
+            let may_go = others > 0 || self.settings.gives_way;
+            may_go && ejected < self.most(eject) && server.verdict().eject(time)
         };
         if !is_ejected {
             return;

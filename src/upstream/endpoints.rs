@@ -177,11 +177,11 @@ impl Endpoints {
                 server.checked().forget();
             }
             // The last one is never ejected.
-            if policy.eject.is_none() || self.all.len() == 1 {
+            if policy.eject.is_none() || self.has_one_for_all() {
                 verdict.end_ejection(false);
             }
             // Nor avoided.
-            if self.all.len() == 1 {
+            if self.has_one_for_all() {
                 verdict.note_life(false);
             }
             if self.care.is_none() {
@@ -226,6 +226,12 @@ impl Endpoints {
         &self.all
     }
 
+    /// Whether there is one server, and nobody else to take what it does not: it is used whatever
+    /// is known of it.
+    pub(super) fn has_one_for_all(&self) -> bool {
+        self.all.len() == 1 && !self.settings.gives_way
+    }
+
     /// The share of a server relative to the others, at least 1.
     pub(super) fn weight(&self, at: usize) -> usize {
         self.settings.servers.get(at).map_or(1, |server| server.weight.max(1) as usize)
@@ -251,7 +257,7 @@ impl Endpoints {
             is_doubted.store(true, Ordering::Relaxed);
         }
         // Nothing else can be used in its place, so nobody needs to know.
-        if self.all.len() > 1 {
+        if !self.has_one_for_all() {
             let verdict = visit.verdict();
             match report {
                 Report::Answered | Report::Unusable => {
@@ -273,7 +279,7 @@ impl Endpoints {
     /// [`Failure::Unavailable`] where all are out, [`Failure::Unresolved`] where there is none.
     pub(super) fn first(&self, key: Option<u64>) -> Result<Choice, Failure> {
         let Some(care) = &self.care else {
-            if self.all.len() == 1 {
+            if self.has_one_for_all() {
                 return Ok(Choice { at: 0, token: None });
             }
             return self.choose(key);
@@ -326,6 +332,9 @@ impl Endpoints {
             let more = self.backups().filter(|at| !tried.contains(at));
             let more: Vec<usize> = more.filter(|at| !servers.contains(at)).collect();
             servers.extend(more);
+        }
+        if self.settings.gives_way {
+            servers.retain(|at| !word(*at).is_avoided());
         }
         prefer(&mut servers, |at| !word(at).is_avoided());
         let takes_part = |at: usize| {

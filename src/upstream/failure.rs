@@ -168,6 +168,12 @@ impl Failure {
         self.consequence().may_have_acted
     }
 
+    /// Whether nobody has looked at the request, and for another reason than want of room: those
+    /// who stand in for these servers may take it.
+    pub fn is_others_turn(&self) -> bool {
+        !self.may_have_acted() && !matches!(self, Self::Busy | Self::Shared)
+    }
+
     /// Whether others who ask for the same would fail alike, and need not ask themselves.
     pub fn is_shared(&self) -> bool {
         self.consequence().is_shared

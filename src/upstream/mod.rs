@@ -177,7 +177,7 @@ impl Upstream {
     /// and which is used whatever is known of it.
     pub fn can_change(&self) -> bool {
         let endpoints = self.servers.now();
-        endpoints.all().len() > 1 || endpoints.care().is_some()
+        !endpoints.has_one_for_all() || endpoints.care().is_some()
     }
 
     /// Changes the server with this url, or all of them. Returns how many that are.

@@ -118,6 +118,7 @@ pub(super) fn foresee(endpoints: &Endpoints, key: Option<u64>) -> Result<Foresee
     }
     if let [only] = all
         && endpoints.care().is_none()
+        && endpoints.has_one_for_all()
     {
         let why = "it is the only server".to_owned();
         return Ok(Foreseen { server: only.transport().url(), why });

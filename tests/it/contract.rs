@@ -9,6 +9,7 @@ mod certificates;
 mod charges;
 mod cluster_away;
 mod leases;
+mod marks;
 mod model;
 mod sessions;
 mod tracking;
@@ -22,8 +23,8 @@ use bytes::Bytes;
 use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreTls, StoreUrl, StoreUse};
 use portcullis::store::{
-    Cached, CachedEntry, MemoryStore, Questions, RedisStore, Reply, RevocationKeys,
-    RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
+    Cached, CachedEntry, MarkKeys, MarksReply, MemoryStore, Questions, RedisStore, Reply,
+    RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
 use crate::support::{
@@ -431,6 +432,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         leases: None,
         session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
         cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
+        marks: Some(MarkKeys { caller: &words(&["app:wrote:0f"]), anybody: None }),
         pending_purges: &words(&[PATH]),
     };
     assert!(!questions.is_empty());
@@ -441,5 +443,6 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     assert_eq!(charged.windows.iter().map(|w| w.free).collect::<Vec<_>>(), [3, 7]);
     assert!(answers.session.unwrap().unwrap().is_some());
     assert!(answers.cached.unwrap().unwrap().based);
+    assert_eq!(answers.marks, Some(Ok(MarksReply::default())));
     assert!(answers.settled);
 }

@@ -93,6 +93,8 @@ mod outage;
 mod parking;
 /// Spellings of a path against routes with different protection.
 mod paths;
+/// Upstreams with readers, and callers who read what they wrote.
+mod pools;
 /// Balancers that say whose a connection is, before its first byte.
 mod proxy_protocol;
 /// The documentation and the demo's tour, executed.

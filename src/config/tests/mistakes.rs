@@ -353,6 +353,38 @@ fn what_is_said_of_tokens_is_a_mistake_beside_certificates() {
     }
 }
 
+#[test]
+fn what_is_said_of_readers_needs_some() {
+    let of = |lines: &str| {
+        let servers = "[upstreams.u]\nservers = ['http://a']\n";
+        read(&format!("{servers}{lines}\n"))
+    };
+    let good = of("readers = ['https://b', { url = 'http://c', weight = 2 }]\nstick = '0s'");
+    assert!(good.problems.is_empty(), "{}", good.source.render(&good.problems));
+    let upstream = &good.config.upstreams["u"];
+    let readers = upstream.of_readers().unwrap();
+    assert_eq!((readers.servers.len(), readers.readers.len(), readers.care.panic), (2, 0, 0));
+    assert!(readers.gives_way && readers.of_readers().is_none() && !upstream.gives_way);
+    assert!(upstream.tls.is_some(), "one of them speaks TLS");
+    let position = "position = { from = 'x-a', to = 'x-b' }";
+    for (lines, what) in [
+        ("readers = []".to_owned(), "upstreams.u.readers"),
+        ("readers = [{ url = 'http://b', backup = true }]".to_owned(), "every server is a backup"),
+        ("readers = ['b']".to_owned(), "is not a server"),
+        ("stick = '3s'".to_owned(), "there are no readers"),
+        (position.to_owned(), "there are no readers"),
+        ("readers = ['http://b']\nstick = '2h'".to_owned(), "out of range"),
+        (format!("readers = ['http://b']\nstick = '0s'\n{position}"), "is of no use"),
+        ("readers = ['http://b']\nposition = { from = 'x-a' }".to_owned(), "is missing"),
+        ("readers = ['http://b']\nposition = { from = 'x a', to = 'x-b' }".to_owned(), "header"),
+    ] {
+        let loaded = of(&lines);
+        let report = loaded.source.render(&loaded.problems);
+        assert_eq!(loaded.problems.len(), 1, "{lines}: {report}");
+        assert!(report.contains(what), "{lines}: {report}");
+    }
+}
+
 /// The same for what the design has and this build has not.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("[log]", "access = 'combined'", "\"json\" or \"off\""),

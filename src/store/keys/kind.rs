@@ -19,12 +19,21 @@ pub enum Kind {
     /// Certificates and what ordering them needs, and what is known of canaries: a few of each
     /// configured name.
     Tls,
+    /// Marks of callers who have written lately.
+    Mark,
 }
 
 impl Kind {
     /// All of them, each at its number.
-    pub const ALL: [Self; Self::Tls as usize + 1] =
-        [Self::Session, Self::Revocation, Self::ApiKey, Self::Epoch, Self::Cached, Self::Tls];
+    pub const ALL: [Self; Self::Mark as usize + 1] = [
+        Self::Session,
+        Self::Revocation,
+        Self::ApiKey,
+        Self::Epoch,
+        Self::Cached,
+        Self::Tls,
+        Self::Mark,
+    ];
 
     /// The kind of a key. `store.prefix` holds no colon.
     pub fn of(key: &str) -> Self {
@@ -35,6 +44,8 @@ impl Kind {
             Self::Epoch
         } else if rest.starts_with("{tls}:") || rest.starts_with("canary:") {
             Self::Tls
+        } else if rest.starts_with("wrote:") {
+            Self::Mark
         } else if rest.starts_with("auth:key") {
             Self::ApiKey
         } else if rest.starts_with("auth:") {
@@ -50,7 +61,7 @@ pub fn usage(key: &str) -> StoreUse {
     match Kind::of(key) {
         Kind::Cached | Kind::Epoch => StoreUse::Cache,
         Kind::Session if is_of_limits(key) => StoreUse::Limits,
-        Kind::Session | Kind::Revocation | Kind::ApiKey | Kind::Tls => StoreUse::Main,
+        Kind::Session | Kind::Revocation | Kind::ApiKey | Kind::Tls | Kind::Mark => StoreUse::Main,
     }
 }
 
@@ -98,6 +109,7 @@ mod tests {
             (keys.cache_warming("r"), Kind::Cached),
             (keys.tls_certificate("a.test"), Kind::Tls),
             (keys.tls_version(), Kind::Tls),
+            (keys.wrote(&["shop", "sub", "42"]), Kind::Mark),
             (entry, Kind::Cached),
             ("no-key".to_owned(), Kind::Session),
         ] {
@@ -115,6 +127,7 @@ mod tests {
             (keys.gateways(), StoreUse::Main),
             (keys.revocations(), StoreUse::Main),
             (keys.tls_version(), StoreUse::Main),
+            (keys.wrote(&["shop", "sub", "42"]), StoreUse::Main),
         ] {
             assert_eq!(usage(&key), expected, "{key}");
         }

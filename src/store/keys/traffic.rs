@@ -1,12 +1,28 @@
 //! Keys of what the gateways of a fleet know together of traffic that moves. Names of routes are
 //! the configuration's: none needs escaping.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::Keys;
+use crate::base::http::hex;
 
 impl Keys {
     /// When the ramp of a route's canary began, and whether it was stopped.
     pub fn canary(&self, route: &str) -> String {
         [&*self.prefix, ":canary:", route].concat()
+    }
+
+    /// The mark of all who have written to an upstream.
+    pub fn anybody_wrote(&self, upstream: &str) -> String {
+        self.wrote(&[upstream, "anybody"])
+    }
+
+    /// The mark of somebody who has written, by what tells him from others. No part but the last
+    /// one may hold a zero byte. A digest, because names of sessions are credentials.
+    pub fn wrote(&self, who: &[&str]) -> String {
+        let mut key = [&*self.prefix, ":wrote:"].concat();
+        hex::push(&mut key, digest(&SHA256, who.join("\0").as_bytes()).as_ref());
+        key
     }
 }
 
@@ -15,6 +31,16 @@ mod tests {
     use super::*;
     use crate::config::StoreUse;
     use crate::store::keys::{Kind, usage};
+
+    #[test]
+    fn a_mark_tells_nobody_whose_it_is() {
+        let keys = Keys::new("app");
+        let digest = "08d94a2357c24803611b69f54e0cb432093fa73bb36fc03d6c30046c1158eb1c";
+        let key = keys.wrote(&["shop", "sub", "users", "42"]);
+        assert_eq!(key, format!("app:wrote:{digest}"));
+        assert_ne!(key, keys.wrote(&["shop", "sub", "users4", "2"]));
+        assert_eq!(Kind::of(&key), Kind::Mark);
+    }
 
     #[test]
     fn they_are_kept_with_what_a_fleet_shares() {

@@ -40,6 +40,7 @@ mod lanes;
 mod link;
 mod looking;
 mod map;
+mod marks;
 mod mismatch;
 mod misses;
 mod node;

@@ -13,12 +13,13 @@ use super::reply::{entry, unexpected, value};
 use super::scripts::Scripts;
 use super::signature::unsigned;
 use super::topology::put_transaction;
+use crate::store::marks::{Mark, POSITION_BYTES_MAX};
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::sessions::ENDS;
 use crate::store::{
-    Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, LeaseReply, Leases, Purge,
-    Questions, Reply, RevocationStatus, SessionEnd, SessionKey, SessionReply, SessionValue,
-    StoreError, Window, WindowState,
+    Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, LeaseReply, Leases,
+    MarksReply, Purge, Questions, Reply, RevocationStatus, SessionEnd, SessionKey, SessionReply,
+    SessionValue, StoreError, Window, WindowState,
 };
 
 /// Most bytes of the field that says when and why a session ends: a word and a time.
@@ -60,6 +61,10 @@ pub(super) enum Part<'a> {
     Charges(Charges<'a>),
     /// Slots in flight.
     Leases(Leases<'a>),
+    /// The mark of a caller.
+    Mark(&'a str),
+    /// The mark of all callers together.
+    Anybody(&'a str),
     /// Epochs of the cache, in order.
     Epochs(&'a [String]),
     /// An entry of the cache, and its lock.
@@ -87,6 +92,10 @@ impl<'a> Part<'a> {
         }
         parts.extend(questions.charges.map(Self::Charges));
         parts.extend(questions.leases.map(Self::Leases));
+        if let Some(asked) = questions.marks {
+            parts.extend(asked.caller.iter().map(|key| Self::Mark(key)));
+            parts.extend(asked.anybody.map(Self::Anybody));
+        }
         if let Some(asked) = questions.cached {
             parts.push(Self::Epochs(asked.epochs));
             parts.extend(asked.entry.map(Self::Entry));
@@ -100,7 +109,7 @@ impl<'a> Part<'a> {
         match *self {
             Self::Purges(keys) | Self::Blacklist(keys) | Self::Epochs(keys) => first(keys),
             Self::NotBefore(key) | Self::Record(key) => key,
-            Self::EndLength(key) | Self::End(key) => key,
+            Self::EndLength(key) | Self::End(key) | Self::Mark(key) | Self::Anybody(key) => key,
             Self::Session(asked) | Self::AnySession(asked) => asked.key,
             Self::Charges(asked) => first(asked.keys),
             Self::Leases(asked) => first(asked.keys),
@@ -160,6 +169,10 @@ impl<'a> Part<'a> {
                 for limit in limits {
                     call.arg(limit.most).arg(limit.lease_ms()).arg(limit.mode as u8);
                 }
+            }
+            Self::Mark(key) | Self::Anybody(key) => {
+                let call = pipeline.add_command(start("GETRANGE"));
+                call.arg(key).arg(0).arg(POSITION_BYTES_MAX);
             }
             Self::Epochs(keys) => {
                 pipeline.add_command(start("MGET")).arg(keys);
@@ -330,6 +343,15 @@ impl<'a> Part<'a> {
             Self::Leases(asked) => {
                 join_leases(answers, leases(next(), asked.keys.len()));
             }
+            Self::Mark(_) => {
+                let found = mark(&next()).map(|caller| MarksReply { caller, anybody: false });
+                join_marks(answers, found);
+            }
+            Self::Anybody(_) => {
+                let found = mark(&next()).map(|mark| mark != Mark::None);
+                let caller = Mark::None;
+                join_marks(answers, found.map(|anybody| MarksReply { caller, anybody }));
+            }
             Self::Epochs(keys) => {
                 join(&mut answers.cached, epochs(next(), keys.len()), CachedReply::join);
             }
@@ -360,6 +382,7 @@ impl<'a> Part<'a> {
             Self::Session(_) | Self::AnySession(_) => answers.session = Some(Err(error)),
             Self::Charges(_) => answers.charges = Some(Err(error)),
             Self::Leases(_) => answers.leases = Some(Err(error)),
+            Self::Mark(_) | Self::Anybody(_) => answers.marks = Some(Err(error)),
             Self::Epochs(_) | Self::Entry(_) => answers.cached = Some(Err(error)),
         }
     }
@@ -397,6 +420,13 @@ fn join_leases(answers: &mut Answers, found: Reply<LeaseReply>) {
     });
 }
 
+fn join_marks(answers: &mut Answers, found: Reply<MarksReply>) {
+    join(&mut answers.marks, found, |known, more| {
+        known.caller = std::mem::take(&mut known.caller).and(more.caller);
+        known.anybody |= more.anybody;
+    });
+}
+
 fn with_status<R>(
     answers: &mut Answers,
     found: Reply<R>,
@@ -418,6 +448,13 @@ fn is_settled(exec: Option<&Value>) -> bool {
 fn exists(reply: &Value) -> Reply<bool> {
     match reply {
         Value::Int(number) => Ok(*number != 0),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn mark(reply: &Value) -> Reply<Mark> {
+    match reply {
+        Value::BulkString(text) => Ok(Mark::read(text)),
         other => Err(unexpected(other)),
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Function {
     ApiKeys,
     Cache,
     Certificates,
+    /// Reads that follow their caller's writes.
+    Pools,
     /// How many gateways share the limits.
     Gateways,
     /// Revocations that are known during an outage.
@@ -26,7 +28,7 @@ pub(super) enum Function {
 use crate::config::StoreUse;
 use Function::{
     ApiKeys, Cache, Certificates, Cluster, Connections, Gateways, KnownEpochs, KnownRevocations,
-    Limits, Revocation, Sessions,
+    Limits, Pools, Revocation, Sessions,
 };
 
 impl Function {
@@ -40,6 +42,7 @@ impl Function {
             ApiKeys => "API keys",
             Cache => "the cache",
             Certificates => "certificates by ACME",
+            Pools => "reads behind writes",
             Gateways => "counting the gateways that share limits",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
@@ -53,9 +56,8 @@ impl Function {
             Connections | Cluster => None,
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
-            Revocation | Sessions | ApiKeys | Certificates | Gateways | KnownRevocations => {
-                Some(StoreUse::Main)
-            }
+            Revocation | Sessions | ApiKeys | Certificates | Pools | Gateways
+            | KnownRevocations => Some(StoreUse::Main),
         }
     }
 }
@@ -109,12 +111,12 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("role", &[Connections], "ROLE"),
     right("time", &[Connections, Limits, Sessions], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
-    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates], "EVAL $script 0"),
+    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools], "EVAL $script 0"),
     right("evalsha", &[Limits, Sessions, Cache], ""),
-    right("set", &[Limits, Revocation, Sessions, ApiKeys, Cache], "SET $string 1 PX 5000"),
+    right("set", &[Limits, Revocation, Sessions, ApiKeys, Cache, Pools], "SET $string 1 PX 5000"),
     right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
     right("get", &[Limits, Revocation], "GET $string"),
-    right("getrange", &[Sessions, ApiKeys, Cache, Certificates], "GETRANGE $string 0 1"),
+    right("getrange", &[Sessions, ApiKeys, Cache, Certificates, Pools], "GETRANGE $string 0 1"),
     right("mget", &[Cache, Certificates], "MGET $string"),
     right("exists", &[Revocation, Sessions, ApiKeys, Cache], "EXISTS $string"),
     right("type", &[Sessions], "TYPE $string"),

@@ -217,6 +217,25 @@ async fn never_the_last_one_and_never_too_many() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_give_way_may_all_be_out() {
+    let readers = |urls: &str, more: &str| {
+        let settings = settings(1, &format!("readers = [{urls}]\n{more}"));
+        Endpoints::new("a:readers", &settings.of_readers().unwrap(), None)
+    };
+    for urls in ["'http://127.0.0.1:4000'", "'http://127.0.0.1:4000', 'http://127.0.0.2:4000'"] {
+        let endpoints = readers(urls, FIVE);
+        (0..endpoints.all().len()).for_each(|at| answers(&endpoints, at, 500, 5));
+        assert_eq!(usable(&endpoints), [0; 0], "{urls}");
+        assert!(matches!(endpoints.first(None), Err(Failure::Unavailable(_))), "{urls}");
+    }
+    let endpoints = readers("'http://127.0.0.1:4000'", "fail_timeout = '5s'");
+    endpoints.note(&mut visit(&endpoints, 0), Report::Refused);
+    assert!(matches!(endpoints.first(None), Err(Failure::Unavailable(_))));
+    pass(Duration::from_secs(5)).await;
+    assert!(endpoints.first(None).is_ok() && endpoints.first(None).is_err(), "one tries it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_that_are_down_are_counted_apart() {
     let endpoints = endpoints(4, FIVE);
     endpoints.all()[0].verdict().set_down(true, false);

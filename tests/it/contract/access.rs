@@ -8,8 +8,8 @@ use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
     ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
-    Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation, RevocationKeys,
-    SessionKey, SessionWrite, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
+    Mark, MarkKeys, Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation,
+    RevocationKeys, SessionKey, SessionWrite, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -120,6 +120,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
         let leases = Leases { limits: &limits, keys: &places, holder: "h" };
         let epochs = words(&["app:cache-epoch:{*}", "app:cache-epoch:{h/p}"]);
         let blacklist = words(&["app:auth:blacklist:t"]);
+        let marks = words(&["app:wrote:0f", "app:wrote:1f"]);
         let variants = words(&["-"]);
         let held = held_lock("app:cache:{h/p}:lock:r:0");
         let lock = Some(WantedLock { lock: &held, ttl: minute });
@@ -141,6 +142,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                     end: Some(&end),
                 }),
                 cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
+                marks: Some(MarkKeys { caller: &marks, anybody: Some(&marks[0]) }),
                 pending_purges: &epochs,
             };
             // The second round finds no scripts.
@@ -156,6 +158,12 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                 }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
+                assert!(answers.marks.unwrap().is_ok());
+                for mark in [Mark::Wrote, Mark::of_write(Some(b"7"))] {
+                    let marks = marks.iter().map(|key| (key.clone(), mark.clone()));
+                    let marks: Vec<_> = marks.collect();
+                    store.mark(&marks, minute).await.expect("a mark");
+                }
                 store
                     .refund(Charges { set: &set, keys: &keys }, &taken.at)
                     .await

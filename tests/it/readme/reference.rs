@@ -102,6 +102,9 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         _ if path.starts_with("upstreams.NAME.tls.") => {
             vec!["servers = [\"https://127.0.0.1:3000\"]"]
         }
+        "upstreams.NAME.stick" | "upstreams.NAME.position.from" | "upstreams.NAME.position.to" => {
+            vec![servers[0], "readers = [\"http://127.0.0.1:3002\"]"]
+        }
         _ => servers,
     };
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
@@ -130,6 +133,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("routes.NAME.faults", vec!["allow_from = [\"::/0\"]"]),
         ("upstreams.NAME.health", vec!["path = \"/health\""]),
         (each, vec!["url = \"http://127.0.0.1:3000\""]),
+        ("upstreams.NAME.readers", vec!["url = \"http://127.0.0.1:3002\""]),
     ];
     tables.extend(optional.into_iter().filter(|(table, _)| path.starts_with(&format!("{table}."))));
     let stores = ["store.cache", "store.limits", "store"];
@@ -160,7 +164,9 @@ fn read(path: &str, value: Option<&str>) -> (String, String) {
     let mut is_written = false;
     for (name, lines) in tables {
         match name {
-            "upstreams.NAME.servers" | "routes.NAME.split" => writeln!(text, "[[{name}]]").unwrap(),
+            "upstreams.NAME.servers" | "upstreams.NAME.readers" | "routes.NAME.split" => {
+                writeln!(text, "[[{name}]]").unwrap()
+            }
             _ => writeln!(text, "[{name}]").unwrap(),
         }
         let is_own = name == table;

@@ -9,7 +9,8 @@ use super::*;
 use crate::store::keys::{Keys, slot};
 use crate::store::lineage::Lineage;
 use crate::store::{
-    Cached, ConcurrencyLimit, HeldLock, Mode, RevocationKeys, WantedLock, Window, WindowSet,
+    Cached, ConcurrencyLimit, HeldLock, MarkKeys, Mode, RevocationKeys, WantedLock, Window,
+    WindowSet,
 };
 
 /// One server.
@@ -48,6 +49,8 @@ struct Asked {
     charged: Vec<String>,
     limits: Vec<ConcurrencyLimit>,
     leased: Vec<String>,
+    marked: Vec<String>,
+    anybody: String,
     epochs: Vec<String>,
     entry: String,
     variants: Vec<String>,
@@ -77,6 +80,8 @@ impl Asked {
             charged: principals.iter().map(limit).collect(),
             limits: vec![bound; 2],
             leased: principals.iter().map(|principal| keys.in_flight("slow", principal)).collect(),
+            marked: ['a', 'b'].map(|who| keys.wrote(&[&who.to_string()])).to_vec(),
+            anybody: keys.wrote(&["anybody"]),
             epochs: vec![keys.cache_base(), keys.cache_route("r"), keys.cache_path("h", "/p")],
             variants: texts(&["v"]),
             lock: HeldLock { key: Keys::cache_lock(&entry, 7), token: "t".to_owned() },
@@ -96,6 +101,7 @@ impl Asked {
             session: Some(SessionKey { key, ttl: true, bytes_max: 99, end: Some(end) }),
             charges: Some(Charges { set: &self.windows, keys: &self.charged }),
             leases: Some(Leases { limits: &self.limits, keys: &self.leased, holder: "me" }),
+            marks: Some(MarkKeys { caller: &self.marked, anybody: Some(&self.anybody) }),
             cached: Some(Cached {
                 epochs: &self.epochs,
                 entry: Some(CachedEntry {
@@ -128,7 +134,7 @@ fn parts_that_lie_in_one_slot_and_parts_that_must_be_cut() {
     let spread = |principals| -> Vec<String> {
         let asked = Asked::of(principals);
         let parts = Part::of(&asked.questions(), false);
-        assert_eq!(parts.len(), 10);
+        assert_eq!(parts.len(), 13);
         let is_spread = |part: &&Part<'_>| {
             let keys: Vec<_> = commands(part).iter().flat_map(keys).collect();
             assert!(keys.contains(&part.key().as_bytes().to_vec()), "{part:?}");
@@ -170,6 +176,8 @@ fn replies(part: &Part<'_>) -> Vec<Value> {
         Part::End(_) => vec![Value::Nil],
         Part::Charges(_) => vec![text(&[[1; 7].as_slice(), &[0; 56]].concat())],
         Part::Leases(_) => vec![Value::Array(vec![Value::Int(1), Value::Int(0), Value::Int(3)])],
+        Part::Mark(_) => vec![text(b"12")],
+        Part::Anybody(_) => vec![text(b"-")],
         Part::Epochs(_) => vec![signed(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
         Part::Entry(_) => vec![Value::Nil, Value::Array(vec![text(b"accept"), Value::Nil])],
     }
@@ -196,6 +204,8 @@ fn each_part_reads_its_own_replies_and_nothing_else() {
     assert!(charges.allowed && charges.windows.len() == 2);
     let leases = answers.leases.as_ref().unwrap().as_ref().unwrap();
     assert_eq!(leases.held, [0, 3]);
+    let marks = MarksReply { caller: Mark::At("12".into()), anybody: true };
+    assert_eq!(answers.marks, Some(Ok(marks)));
     let cached = answers.cached.as_ref().unwrap().as_ref().unwrap();
     assert!(cached.based && cached.epochs.len() == 3);
     assert_eq!(cached.holder.as_deref(), Some(b"t".as_slice()));
@@ -266,6 +276,7 @@ fn a_part_that_fails_fails_its_own_answer_alone() {
             ("Session", answers.session.map(|it| it.is_err())),
             ("Charges", answers.charges.map(|it| it.is_err())),
             ("Leases", answers.leases.map(|it| it.is_err())),
+            ("Mark Anybody", answers.marks.map(|it| it.is_err())),
             ("Epochs Entry", answers.cached.map(|it| it.is_err())),
         ];
         let part = name(&parts[failing]);
