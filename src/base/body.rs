@@ -284,9 +284,8 @@ impl Upload {
 
     /// Puts back all that was read of it: whoever reads next begins anew.
     pub fn put_back(&mut self, read: Bytes) {
-        if let Some(stream) = &mut self.0 {
-            stream.ahead = VecDeque::from([read]);
-            stream.ahead.retain(|read| !read.is_empty());
+        if let (Some(stream), false) = (&mut self.0, read.is_empty()) {
+            stream.ahead.push_front(read);
         }
     }
 
@@ -480,6 +479,12 @@ mod tests {
         assert!(progress.has_moved() && !progress.is_awaited());
         assert_eq!(next(&mut upload).await, None);
         assert!(upload.is_end_stream());
+        // Of what was read twice, the second piece is here yet when the first one comes back.
+        upload.0.as_mut().unwrap().ahead = VecDeque::from(["a".into(), "b".into()]);
+        let read = next(&mut upload).await.unwrap();
+        upload.put_back(read);
+        assert_eq!(next(&mut upload).await, Some(Bytes::from("a")));
+        assert_eq!(next(&mut upload).await, Some(Bytes::from("b")));
     }
 
     #[tokio::test]

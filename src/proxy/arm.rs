@@ -59,17 +59,18 @@ fn key<'r>(sticky: &HashKey, request: &'r Request<'_>, headers: &'r HeaderMap) -
 
 /// Tells a canary what its arm has answered: a failure is what the upstream itself has failed. What
 /// the client or the gateway is the cause of says nothing, and neither does what another request
-/// was answered. `is_clients_time`: the client has said how long its call may take.
+/// was answered. `is_clients_time`: the client has said how long its call may take. `took` is none
+/// where the client has taken a part of that time.
 pub(super) fn note(
     canary: &Canary,
     arm: usize,
     (sent, is_clients_time): (&Result<Response<Box<Download>>, Failure>, bool),
-    took: Duration,
+    took: Option<Duration>,
 ) {
     let failed = match sent {
         Ok(response) => has_failed(response.status(), response.headers(), is_clients_time),
-        // Others may have used up the time of the route; but a slow upstream has taken its part.
-        Err(Failure::Deadline) => Some(false),
+        // Unless the client had a body to send, nobody else has used up the time of the route.
+        Err(Failure::Deadline) => took.map(|_| true),
         Err(failure) => failure.is_upstreams().then_some(true),
     };
     if let Some(failed) = failed {
@@ -106,12 +107,13 @@ mod tests {
         let arm = |name: &str| Arm { upstream: name.to_owned(), share: WHOLE / 2 };
         let arms = vec![arm("base"), arm("next")];
         let split = Split { arms, sticky: None, ramp: Vec::new(), rollback: None };
-        let told = |failure: Failure| {
+        let told_of = |failure: Failure, took: Option<Duration>| {
             let canary = Canary::new("all", &split, None);
-            note(&canary, 1, (&Err(failure), false), Duration::from_secs(1));
+            note(&canary, 1, (&Err(failure), false), took);
             let arm = &canary.now(0).arms[1];
             (arm.answers, arm.failures)
         };
+        let told = |failure: Failure| told_of(failure, Some(Duration::from_secs(1)));
         // No more files, no more places, a slow or lost client, another one's request.
         for failure in [
             Failure::Connect(Error::from_raw_os_error(24)),
@@ -123,7 +125,8 @@ mod tests {
             let name = failure.to_string();
             assert_eq!(told(failure), (0, 0), "{name}");
         }
-        assert_eq!(told(Failure::Deadline), (1, 0), "how long it took counts");
+        assert_eq!(told(Failure::Deadline), (1, 1));
+        assert_eq!(told_of(Failure::Deadline, None), (0, 0), "its client had a body to send");
         for failure in [
             Failure::Connect(Error::from(ErrorKind::ConnectionRefused)),
             Failure::ConnectTimeout,

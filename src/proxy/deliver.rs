@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 
 use super::content::Content;
@@ -19,7 +21,7 @@ use crate::forwarding::fields::{self, X_REQUEST_ID};
 use crate::forwarding::rules;
 use crate::limit::Quota;
 use crate::upstream::Failure;
-use crate::{cache, config, cors};
+use crate::{cache, cors};
 
 /// The field of [`stamp_degraded`].
 const DEGRADED: HeaderName = HeaderName::from_static("x-portcullis-degraded");
@@ -86,15 +88,7 @@ pub(super) fn refusal(
     let request_id = received.ids.request.to_str().unwrap_or_default();
     let route = resolved.route(received.plan()).map(|route| &**route);
     let web = route.and_then(|route| received.web(route));
-    let is_call = received.is_grpc || web.is_some();
-    let mut response = rejection.response(is_call, request_id);
-    if let (Rejection::Upstream(Failure::Open(_)), Some(route), false) = (rejection, route, is_call)
-    {
-        let upstream = &received.running.upstreams[resolved.upstream(route)];
-        if let Some(fallback) = upstream.fallback() {
-            response = stand_in(fallback);
-        }
-    }
+    let mut response = rejection.response(received.is_grpc || web.is_some(), request_id);
     let headers = response.headers_mut();
     if let Some(web) = web {
         web.settle(headers);
@@ -106,17 +100,32 @@ pub(super) fn refusal(
     response.map(Content::Bytes)
 }
 
-/// What a client gets in place of the refusal of an open breaker. Nobody keeps it: the upstream may
-/// be back with the next request.
-fn stand_in(fallback: &config::Fallback) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::copy_from_slice(fallback.body.as_bytes()));
+/// Puts what an upstream has for that in place of the refusal of its open breaker. Only where
+/// somebody reads: who writes must know that nothing was done, and a call has statuses of its own.
+/// Nobody keeps it: the upstream may be back with the next request.
+pub(super) fn stand_in(
+    request: &Request<'_>,
+    rejection: &Rejection,
+    response: &mut Response<Content>,
+) {
+    let Request { received, route, .. } = request;
+    let is_call = received.is_grpc || received.web(route).is_some();
+    if !matches!(rejection, Rejection::Upstream(Failure::Open(_)))
+        || is_call
+        || !received.method.is_safe()
+    {
+        return;
+    }
+    let Some(fallback) = request.running().upstreams[request.upstream()].fallback() else { return };
     *response.status_mut() = fallback.status;
+    *response.body_mut() = Content::Bytes(Bytes::copy_from_slice(fallback.body.as_bytes()));
     let headers = response.headers_mut();
+    headers.remove(RETRY_AFTER);
+    headers.remove(CONTENT_TYPE);
     if !fallback.body.is_empty() {
         headers.insert(CONTENT_TYPE, fallback.content_type.clone());
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// Delivers what the gateway answers itself, on a route or on none.

@@ -140,19 +140,19 @@ impl Dispatch {
         upload: Upload,
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        let sent_at = Instant::now();
+        let (sent_at, has_body) = (Instant::now(), !upload.is_none());
         // Rare: boxed, it takes no room in the other requests.
         if let Some(reading) = &self.reading
             && let Some(read) = Box::pin(self.read(reading, &head)).await
         {
             *took = Some(sent_at.elapsed());
-            return self.told(read, sent_at);
+            return self.told(read, sent_at, has_body);
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let sent = self.upstream().send(&self.sender, head, upload, on_interim);
         let response = in_time(std::pin::pin!(sent), self.deadline).await;
         *took = Some(sent_at.elapsed());
-        self.told(response, sent_at)
+        self.told(response, sent_at, has_body)
     }
 
     /// Asks readers; nothing where the upstream's servers are to answer.
@@ -186,8 +186,9 @@ impl Dispatch {
         &self,
         mut response: Result<Response<Box<Download>>, Failure>,
         sent_at: Instant,
+        has_body: bool,
     ) -> Result<Response<Box<Download>>, Failure> {
-        self.note(&response, sent_at);
+        self.note(&response, (!has_body).then(|| sent_at.elapsed()));
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
         {
@@ -209,17 +210,18 @@ impl Dispatch {
         let opened = self.upstream().upgrade(&self.sender, head);
         let response = in_time(std::pin::pin!(opened), self.deadline).await;
         *took = Some(sent_at.elapsed());
-        self.note(&response, sent_at);
+        self.note(&response, *took);
         response
     }
 
-    /// Tells the canary of a split route what was answered.
-    fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, sent_at: Instant) {
+    /// Tells the canary of a split route what was answered. `took`: how long the upstream did, where
+    /// the client had no part in it.
+    fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, took: Option<Duration>) {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);
         if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
             let is_clients_time = self.sender.is_clients_time;
-            arm::note(canary, arm, (sent, is_clients_time), sent_at.elapsed());
+            arm::note(canary, arm, (sent, is_clients_time), took);
         }
     }
 }

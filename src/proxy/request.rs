@@ -114,7 +114,7 @@ impl Resolved {
     }
 
     /// The index of the upstream that takes it.
-    pub(super) fn upstream(&self, route: &Route) -> usize {
+    fn upstream(&self, route: &Route) -> usize {
         self.chosen().map_or(route.upstream, |chosen| chosen.upstream)
     }
 }

@@ -128,7 +128,12 @@ async fn answer(
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => {
             let Request { received, resolved, .. } = request;
-            deliver::refusal(&rejection, received, resolved, record)
+            let mut refused = deliver::refusal(&rejection, received, resolved, record);
+            // A tunnel must not begin with it.
+            if !is_handshake {
+                deliver::stand_in(&request, &rejection, &mut refused);
+            }
+            refused
         }
     };
     deliver::stamp_degraded(response.headers_mut(), degraded, request.received);

@@ -152,7 +152,7 @@ impl Canary {
     }
 
     /// An arm has answered, or has failed to, after so long.
-    pub fn note(&self, arm: usize, failed: bool, took: Duration) {
+    pub fn note(&self, arm: usize, failed: bool, took: Option<Duration>) {
         let Some(watched) = self.arms.get(arm) else { return };
         watched.answers.inc();
         if failed {

@@ -114,8 +114,8 @@ fn a_ramp_is_at_one_step_at_a_time() {
 #[test]
 fn a_window_knows_what_was_of_late_and_nothing_else() {
     let mut window = Window::new(SECOND * 60);
-    window.note(SECOND * 7, true, SECOND);
-    window.note(SECOND * 11, false, SECOND);
+    window.note(SECOND * 7, true, Some(SECOND));
+    window.note(SECOND * 11, false, Some(SECOND));
     let counts = |window: &Window, at| {
         let sum = window.sum(SECOND * at);
         (sum.answers, sum.failures)
@@ -124,7 +124,7 @@ fn a_window_knows_what_was_of_late_and_nothing_else() {
     assert_eq!(counts(&window, 64), (2, 1));
     assert_eq!(counts(&window, 65), (1, 0), "an answer of the second part");
     assert_eq!(counts(&window, 70), (0, 0));
-    window.note(SECOND * 71, false, SECOND);
+    window.note(SECOND * 71, false, Some(SECOND));
     assert_eq!(counts(&window, 71), (1, 0), "in the place of an old one");
     window.clear();
     assert_eq!(counts(&window, 71), (0, 0));
@@ -135,7 +135,7 @@ fn sum(answers: u32, failures: u32, (usual, slow, slow_ms): (u64, u32, u64)) -> 
     let mut window = Window::new(SECOND * 60);
     for number in 0..answers {
         let ms = if number >= answers - slow { slow_ms } else { usual };
-        window.note(SECOND, number < failures, Duration::from_millis(ms));
+        window.note(SECOND, number < failures, Some(Duration::from_millis(ms)));
     }
     window.sum(SECOND)
 }
@@ -151,7 +151,7 @@ fn the_95th_percentile_is_known_to_an_eighth() {
     let odd = [0, 7, 8, 9, 1_000, u64::from(u32::MAX), u64::MAX].map(Duration::from_micros);
     for took in odd {
         let mut window = Window::new(SECOND);
-        window.note(Duration::ZERO, false, took);
+        window.note(Duration::ZERO, false, Some(took));
         let sum = window.sum(Duration::ZERO);
         assert!(sum.p95().unwrap() > took.min(SECOND * 1_000), "{took:?}");
         assert_eq!(sum.slower_than(Duration::ZERO), 1, "{took:?}");
@@ -226,7 +226,7 @@ fn of_two_records_the_newer_one_counts() {
 
 fn answer(canary: &Canary, arm: usize, answers: u32, failures: u32) {
     for number in 0..answers {
-        canary.note(arm, number < failures, Duration::from_millis(20));
+        canary.note(arm, number < failures, Some(Duration::from_millis(20)));
     }
 }
 

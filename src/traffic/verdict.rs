@@ -47,10 +47,13 @@ pub(super) fn judge(rule: &Rollback, base: &Sum, own: &Sum) -> Option<Bad> {
     if own_share > base_share + allowed && deviations(base, own) > SURE {
         return Some(Bad::Failures(own_share, base_share));
     }
+    if base.timed() < rule.answers || own.timed() < rule.answers {
+        return None;
+    }
     let (own_p95, base_p95) = (own.p95()?, base.p95()?);
     let limit = (base_p95 * u32::from(rule.latency) / 100).max(base_p95 + SLOWER_MIN);
-    let slow = f64::from(own.slower_than(limit)) / f64::from(own.answers);
-    let deviation = (BEYOND_P95 * (1.0 - BEYOND_P95) / f64::from(own.answers)).sqrt();
+    let slow = f64::from(own.slower_than(limit)) / f64::from(own.timed());
+    let deviation = (BEYOND_P95 * (1.0 - BEYOND_P95) / f64::from(own.timed())).sqrt();
     let is_slow = own_p95 > limit && (slow - BEYOND_P95) / deviation > SURE;
     is_slow.then_some(Bad::Latency(own_p95, base_p95))
 }

@@ -50,7 +50,7 @@ impl Window {
     }
 
     /// Counts an answer, `at` since the beginning, which took so long.
-    pub(super) fn note(&mut self, at: Duration, failed: bool, took: Duration) {
+    pub(super) fn note(&mut self, at: Duration, failed: bool, took: Option<Duration>) {
         let number = at.as_nanos() / self.part.as_nanos();
         let index = usize::try_from(number % PARTS as u128).unwrap_or_default();
         let Some(part) = self.parts.get_mut(index) else { return };
@@ -76,10 +76,10 @@ impl Window {
 }
 
 impl Sum {
-    fn note(&mut self, failed: bool, took: Duration) {
+    fn note(&mut self, failed: bool, took: Option<Duration>) {
         self.answers = self.answers.saturating_add(1);
         self.failures = self.failures.saturating_add(u32::from(failed));
-        if let Some(count) = self.times.get_mut(place(took)) {
+        if let Some(count) = took.and_then(|took| self.times.get_mut(place(took))) {
             *count = count.saturating_add(1);
         }
     }
@@ -92,9 +92,14 @@ impl Sum {
         }
     }
 
-    /// The time within which 95 of 100 answers came, to an eighth; nothing without answers.
+    /// Answers of which it is known how long they took.
+    pub(super) fn timed(&self) -> u32 {
+        self.times.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The time within which 95 of 100 of them came, to an eighth; nothing without any.
     pub(super) fn p95(&self) -> Option<Duration> {
-        let wanted = (u64::from(self.answers) * 95).div_ceil(100).max(1);
+        let wanted = (u64::from(self.timed()) * 95).div_ceil(100).max(1);
         let mut seen = 0;
         for (index, count) in self.times.iter().enumerate() {
             seen += u64::from(*count);

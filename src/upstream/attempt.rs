@@ -28,8 +28,6 @@ struct Class {
     /// What it says of the server.
     report: Report,
     next: Next,
-    /// Whether the upstream has failed, where this is the request's end.
-    is_upstreams: bool,
 }
 
 /// What follows an attempt, where the upstream's `retry` says nothing.
@@ -52,10 +50,10 @@ enum Next {
 /// probably met a connection that was being closed (RFC 9112 §9.3.1).
 fn classify<B>(end: &Result<Response<B>, NoAnswer>, may_repeat: bool) -> Class {
     let end = match end {
-        Ok(_) => return Class { report: Report::Answered, next: Next::Done, is_upstreams: false },
+        Ok(_) => return Class { report: Report::Answered, next: Next::Done },
         Err(end) => end,
     };
-    let Meaning { report, is_upstreams, .. } = ends::meaning(end);
+    let Meaning { report, .. } = ends::meaning(end);
     let next = match end {
         NoAnswer::Unconnected(Failure::TurnedAway(_)) => Next::Anywhere,
         NoAnswer::Unconnected(_) | NoAnswer::OutOfTime => Next::OtherServer,
@@ -63,13 +61,13 @@ fn classify<B>(end: &Result<Response<B>, NoAnswer>, may_repeat: bool) -> Class {
             Unanswered::Unsent if *reused => Next::SameServer,
             Unanswered::Unsent => Next::OtherServer,
             Unanswered::Lost(_) if *reused && may_repeat => {
-                return Class { report: Report::Nothing, next: Next::Repeat, is_upstreams };
+                return Class { report: Report::Nothing, next: Next::Repeat };
             }
             Unanswered::TurnedAway(_) => Next::Anywhere,
             _ => Next::Done,
         },
     };
-    Class { report, next, is_upstreams }
+    Class { report, next }
 }
 
 /// Sends a request until there is a response, or a failure that is final. What it comes to is told
@@ -87,8 +85,8 @@ pub(super) async fn send(
     let mut visit = endpoints.enter(choice, outgoing.sender()).ok_or(Failure::Busy)?;
     if let Some(longer) = outgoing.patience() {
         visit.may_take(longer);
+        visit.shares_its_time();
     }
-    let mut is_upstreams;
     let last = loop {
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
@@ -107,7 +105,6 @@ pub(super) async fn send(
         };
         let class = classify(&end, end.is_err() && tries.may_repeat(endpoints, outgoing));
         endpoints.note(&mut visit, class.report);
-        is_upstreams = class.is_upstreams;
         asking::note_head(&mut visit, &end);
         if class.next == Next::SameServer {
             tries.note_stale();
@@ -134,9 +131,9 @@ pub(super) async fn send(
         (choice, visit) = (next, entered);
     };
     let is_in_doubt = tries.is_in_doubt();
-    let answered = tries.close(last).inspect_err(|_| {
+    let answered = tries.close(last).inspect_err(|failure| {
         if let Some(charge) = &mut charge {
-            charge.fail(is_upstreams);
+            charge.fail(failure.is_upstreams());
         }
     })?;
     let rest = outgoing.sender().idle_timeout.unwrap_or(endpoints.settings().read_timeout);

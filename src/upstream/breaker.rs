@@ -13,7 +13,7 @@ const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
 const STATE: u64 = 3;
 
-/// When it is half open at the earliest.
+/// When it is half open at the earliest; then, when those that try the upstream take too long.
 const TIME: Field = Field { shift: 2, bits: 40 };
 /// Requests that try the upstream.
 const BEGUN: Field = Field { shift: 42, bits: 6 };
@@ -83,6 +83,8 @@ pub(super) struct Terms<F> {
     pub(super) now: u64,
     /// How many requests try the upstream.
     pub(super) probes: u8,
+    /// How long they may do so before others do, in milliseconds.
+    pub(super) patience: u64,
     /// How long it is open, of how often it has opened in a row.
     pub(super) time: F,
 }
@@ -103,8 +105,7 @@ impl Breaker {
                     if left > 0 {
                         return Entry::Refused(Duration::from_millis(left));
                     }
-                    let next = ROUND.set(word, ROUND.of(word) + 1) & !STATE | HALF_OPEN;
-                    BEGUN.set(GOOD.set(next, 0), 0)
+                    half_opened(word, terms)
                 }
                 // Fewer are asked for than were when it began: no further one will close it.
                 _ if GOOD.of(word) >= u64::from(terms.probes) => {
@@ -116,8 +117,10 @@ impl Breaker {
                     }
                     continue;
                 }
-                _ if BEGUN.of(word) >= u64::from(terms.probes) => return Entry::Refused(SOON),
-                _ => word,
+                _ if BEGUN.of(word) < u64::from(terms.probes) => word,
+                // Uploads may take for ever, and nobody else would be let in meanwhile.
+                _ if TIME.of(word) <= terms.now => half_opened(word, terms),
+                _ => return Entry::Refused(SOON),
             };
             let next = BEGUN.set(tried, BEGUN.of(tried) + 1);
             let order = (Ordering::AcqRel, Ordering::Relaxed);
@@ -203,10 +206,19 @@ impl Breaker {
         match word & STATE {
             OPEN => Some(left).filter(|left| !left.is_zero()),
             HALF_OPEN if GOOD.of(word) >= u64::from(terms.probes) => None,
-            HALF_OPEN if BEGUN.of(word) >= u64::from(terms.probes) => Some(SOON),
+            HALF_OPEN if BEGUN.of(word) >= u64::from(terms.probes) => {
+                (!left.is_zero()).then_some(SOON)
+            }
             _ => None,
         }
     }
+}
+
+/// The beginning of a round in which requests try the upstream.
+fn half_opened<F>(word: u64, terms: &Terms<F>) -> u64 {
+    let until = terms.now.saturating_add(terms.patience).min(TIME.most());
+    let next = ROUND.set(word, ROUND.of(word) + 1) & !STATE | HALF_OPEN;
+    TIME.set(BEGUN.set(GOOD.set(next, 0), 0), until)
 }
 
 fn opened(word: u64, terms: &Terms<impl Fn(u64) -> Duration>) -> u64 {
@@ -226,7 +238,7 @@ mod tests {
 
     /// Three try it; it is open twice as long each time.
     fn at(now: u64) -> Terms<impl Fn(u64) -> Duration> {
-        Terms { now, probes: 3, time: |times| SECOND * (1_u32 << (times - 1)) }
+        Terms { now, probes: 3, patience: 60_000, time: |times| SECOND * (1_u32 << (times - 1)) }
     }
 
     fn closed(round: u64) -> Entry {
@@ -245,6 +257,26 @@ mod tests {
         let breaker = Breaker::default();
         assert!(breaker.open(&at(0)) && !breaker.open(&at(0)));
         breaker
+    }
+
+    #[test]
+    fn others_try_it_where_those_who_do_take_too_long() {
+        let breaker = Breaker::default();
+        assert!(breaker.open(&at(0)));
+        let slow = probe(&breaker, 1_000);
+        probe(&breaker, 1_000);
+        probe(&breaker, 1_000);
+        assert_eq!(breaker.enter(&at(60_999)), Entry::Refused(SOON));
+        assert_eq!(breaker.refuses(&at(60_999)), Some(SOON));
+        assert_eq!(breaker.refuses(&at(61_000)), None);
+        let tries = [(); 3].map(|()| probe(&breaker, 61_000));
+        assert_eq!(breaker.enter(&at(61_000)), Entry::Refused(SOON));
+        // What the slow ones come to says nothing any more.
+        assert_eq!(breaker.settle(slow, Some(false), &at(61_001)), Change::None);
+        for (number, round) in tries.into_iter().enumerate() {
+            let closes = if number == 2 { Change::Closed } else { Change::None };
+            assert_eq!(breaker.settle(round, Some(true), &at(61_002)), closes);
+        }
     }
 
     #[test]

@@ -384,7 +384,9 @@ impl Care {
     fn terms(&self, breaker: &config::Breaker) -> Terms<impl Fn(u64) -> Duration + use<>> {
         let open = breaker.open;
         let time = move |times| open_time(open, times, fastrand::f64());
-        Terms { now: self.now(), probes: breaker.probes, time }
+        // One that hangs has failed before: it decides, and not who comes next.
+        let patience = millis(self.patience().saturating_mul(2));
+        Terms { now: self.now(), probes: breaker.probes, patience, time }
     }
 
     fn forget_requests(&self) {

@@ -125,8 +125,6 @@ impl Report {
 pub(super) struct Meaning {
     /// What it says of its server.
     pub(super) report: Report,
-    /// Whether the upstream has failed, where this is the request's end: what its breaker counts.
-    pub(super) is_upstreams: bool,
     /// What there was instead of an answer; nothing where another attempt would end alike.
     pub(super) cause: Option<Cause>,
 }
@@ -136,33 +134,31 @@ pub(super) fn meaning(end: &NoAnswer) -> Meaning {
     const CONNECT: Option<Cause> = Some(Cause::Connect);
     const REFUSED: Option<Cause> = Some(Cause::Refused);
     const RESET: Option<Cause> = Some(Cause::Reset);
-    let (report, is_upstreams, cause) = match end {
-        NoAnswer::Unconnected(failure) if failure.is_our_own() => (Report::Nothing, false, CONNECT),
+    let (report, cause) = match end {
+        NoAnswer::Unconnected(failure) if failure.is_our_own() => (Report::Nothing, CONNECT),
         // It may be about to restart, or have no room on that connection alone.
-        NoAnswer::Unconnected(Failure::TurnedAway(_)) => (Report::Lost, true, REFUSED),
-        NoAnswer::Unconnected(_) => (Report::Refused, true, CONNECT),
+        NoAnswer::Unconnected(Failure::TurnedAway(_)) => (Report::Lost, REFUSED),
+        NoAnswer::Unconnected(_) => (Report::Refused, CONNECT),
         // The servers before it have taken the time.
-        NoAnswer::OutOfTime => (Report::Nothing, true, CONNECT),
+        NoAnswer::OutOfTime => (Report::Nothing, CONNECT),
         NoAnswer::Exchanged { reused, why } => match why {
-            Unanswered::Unsent if *reused => (Report::Nothing, true, CONNECT),
-            Unanswered::Unsent => (Report::Refused, true, CONNECT),
+            Unanswered::Unsent if *reused => (Report::Nothing, CONNECT),
+            Unanswered::Unsent => (Report::Refused, CONNECT),
             // Whoever says so lives, and is about to restart or has too much to do.
-            Unanswered::TurnedAway(_) => (Report::Answered, true, REFUSED),
-            Unanswered::Lost(error) if is_too_large(error.as_ref()) => {
-                (Report::Unusable, true, None)
-            }
+            Unanswered::TurnedAway(_) => (Report::Answered, REFUSED),
+            Unanswered::Lost(error) if is_too_large(error.as_ref()) => (Report::Unusable, None),
             // It may have been about to be closed.
-            Unanswered::Lost(_) if *reused => (Report::Silent, true, RESET),
-            Unanswered::Lost(_) => (Report::Lost, true, RESET),
-            Unanswered::TimedOut => (Report::Silent, true, Some(Cause::Timeout)),
+            Unanswered::Lost(_) if *reused => (Report::Silent, RESET),
+            Unanswered::Lost(_) => (Report::Lost, RESET),
+            Unanswered::TimedOut => (Report::Silent, Some(Cause::Timeout)),
             // The client owes more of its body, or has broken it off.
-            Unanswered::Starved | Unanswered::Withdrawn => (Report::Nothing, false, None),
+            Unanswered::Starved | Unanswered::Withdrawn => (Report::Nothing, None),
             // Whatever it was, it came from a server that lives.
-            Unanswered::CutOff(_) | Unanswered::Reset(_) => (Report::Unusable, true, RESET),
-            Unanswered::Malformed(_) | Unanswered::TooLarge => (Report::Unusable, true, None),
+            Unanswered::CutOff(_) | Unanswered::Reset(_) => (Report::Unusable, RESET),
+            Unanswered::Malformed(_) | Unanswered::TooLarge => (Report::Unusable, None),
         },
     };
-    Meaning { report, is_upstreams, cause }
+    Meaning { report, cause }
 }
 
 fn is_too_large(error: Option<&ConnectionError>) -> bool {

@@ -203,8 +203,10 @@ impl Failure {
             | Self::TurnedAway(_)
             | Self::Unresolved
             | Self::Shared => unread,
-            Self::Unavailable(left) | Self::Open(left) => {
-                Consequence { retry_after: Some(*left), ..unread }
+            Self::Unavailable(left) => Consequence { retry_after: Some(*left), ..unread },
+            // To ask costs nothing, and says more than that another one has asked.
+            Self::Open(left) => {
+                Consequence { is_shared: false, retry_after: Some(*left), ..unread }
             }
             // It may be this client alone who has used up its share.
             Self::Busy => {

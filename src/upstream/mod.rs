@@ -276,7 +276,8 @@ impl Upstream {
         let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
-        if let Some(charge) = &mut charge {
+        // With a body it may be the client who took too long.
+        if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
             charge.is_asked_until(outgoing.sender().deadline);
         }
         if let Some(retry) = endpoints.retry() {

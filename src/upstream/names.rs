@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::resolver::Answer;
+use super::resolver::{Answer, sort};
 use crate::config::{self, Lookup};
 use crate::observe::NameNow;
 
@@ -76,13 +76,16 @@ impl Names {
         let one = |written: &config::Endpoint| {
             let (ahead, former) = (ahead.find(written), former.find(written));
             let asked = ahead.or(former);
-            let known = ahead.filter(|name| name.answered_at.is_some()).or(former);
+            // Meanwhile the former one may have learned more: nothing is older than no answer.
+            let known = ahead.into_iter().chain(former).max_by_key(|name| name.answered_at);
             Name {
                 written: written.clone(),
                 servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
                 answered_at: known.and_then(|known| known.answered_at),
                 asked_at: None,
-                due: asked.map_or_else(Instant::now, |asked| asked.due),
+                due: asked.map_or_else(Instant::now, |asked| {
+                    known.map_or(asked.due, |known| known.due.min(asked.due))
+                }),
                 is_asked: false,
                 fault: asked.and_then(|asked| asked.fault.clone()),
             }
@@ -161,7 +164,13 @@ impl Names {
         let now = Instant::now();
         name.is_asked = false;
         match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                let unknown = |server: &&config::Endpoint| {
+                    server.name.as_ref().is_some_and(|target| answer.unknown.contains(target))
+                };
+                let kept: Vec<_> = name.servers.iter().filter(unknown).cloned().collect();
+                answer.servers.extend(kept);
+                sort(&mut answer.servers);
                 name.due = now + answer.holds_for;
                 name.answered_at = Some(now);
                 name.fault = None;
@@ -228,7 +237,7 @@ mod tests {
 
     fn answer(hosts: &[&str]) -> Result<Answer, String> {
         let servers = hosts.iter().map(|host| server(host, Lookup::Never)).collect();
-        Ok(Answer { servers, holds_for: REFRESH })
+        Ok(Answer { servers, unknown: Vec::new(), holds_for: REFRESH })
     }
 
     fn of(written: &[config::Endpoint], former: &Names) -> Names {
@@ -245,6 +254,39 @@ mod tests {
 
     fn asked(names: &mut Names, at_once: bool) -> Vec<usize> {
         names.due(at_once).into_iter().map(|(at, _)| at).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_nobody_answers_for_keeps_its_servers() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let mut names = of(&written, &Names::default());
+        let at = |host: &str, target: &str| config::Endpoint {
+            name: Some(target.to_owned()),
+            ..server(host, Lookup::Never)
+        };
+        let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
+        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
+        names.learn(0, Ok(all), REFRESH);
+        let unknown = vec!["b.test".to_owned()];
+        let part = Answer { servers: both[..1].to_vec(), unknown, holds_for: REFRESH };
+        assert_eq!(names.learn(0, Ok(part), REFRESH), None);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
+        // It has no address any more, and somebody has said so.
+        let less = Answer { servers: both[..1].to_vec(), unknown: Vec::new(), holds_for: REFRESH };
+        names.learn(0, Ok(less), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_have_asked_the_later_answer_counts() {
+        let written = [server("shop", Lookup::Addresses)];
+        let mut former = of(&written, &Names::default());
+        former.learn(0, answer(&["10.0.0.1"]), REFRESH);
+        let ahead = of(&written, &former);
+        pass(1).await;
+        former.learn(0, answer(&["10.0.0.2"]), REFRESH);
+        assert_eq!(hosts(&Names::of(&written, &ahead, &former), &written), ["10.0.0.2"]);
+        assert_eq!(hosts(&Names::of(&written, &former, &ahead), &written), ["10.0.0.2"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,6 +40,8 @@ pub(super) struct Resolver {
 pub(super) struct Answer {
     /// At least one, sorted.
     pub(super) servers: Vec<config::Endpoint>,
+    /// Names among what was asked for that nobody has answered for now: their servers may be there.
+    pub(super) unknown: Vec<String>,
     /// When to ask again.
     pub(super) holds_for: Duration,
 }
@@ -64,28 +66,24 @@ impl Resolver {
     /// Why there are none.
     pub(super) async fn look_up(&self, written: &config::Endpoint) -> Result<Answer, String> {
         let asked = timeout(LOOKUP_TIMEOUT, self.ask(written)).await;
-        let (mut servers, holds_for) =
+        let mut answer =
             asked.unwrap_or_else(|_| Err(format!("no answer within {LOOKUP_TIMEOUT:?}")))?;
-        if servers.is_empty() {
+        if answer.servers.is_empty() {
             return Err("the answer has no address".to_owned());
         }
-        servers
-            .sort_unstable_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
-        servers.dedup_by(|one, other| (&one.host, one.port) == (&other.host, other.port));
-        servers.truncate(SERVERS_MAX);
-        Ok(Answer { servers, holds_for })
+        sort(&mut answer.servers);
+        Ok(answer)
     }
 
-    async fn ask(
-        &self,
-        written: &config::Endpoint,
-    ) -> Result<(Vec<config::Endpoint>, Duration), String> {
+    async fn ask(&self, written: &config::Endpoint) -> Result<Answer, String> {
+        let known = |servers, holds_for| Answer { servers, unknown: Vec::new(), holds_for };
         match (&self.own, written.lookup) {
             (Some(own), Lookup::Services) => services(own, written, self.refresh).await,
             (Some(own), _) => {
-                let (addresses, ttl) = addresses(own, &written.host).await?;
+                let found = addresses(own, &written.host).await;
+                let (addresses, ttl) = found.map_err(|missing| missing.why)?;
                 let all = addresses.into_iter().map(|it| at(written, &written.host, it));
-                Ok((all.collect(), held(ttl)))
+                Ok(known(all.collect(), held(ttl)))
             }
             (None, _) => {
                 let found = tokio::net::lookup_host((written.host.as_str(), written.port)).await;
@@ -94,7 +92,7 @@ impl Resolver {
                 let is_v4 = found.first().is_some_and(SocketAddr::is_ipv4);
                 let found = found.into_iter().filter(|it| it.is_ipv4() == is_v4);
                 let all = found.map(|address| at(written, &written.host, address.ip()));
-                Ok((all.collect(), self.refresh))
+                Ok(known(all.collect(), self.refresh))
             }
         }
     }
@@ -129,23 +127,40 @@ fn of_these(servers: &[SocketAddr]) -> Result<TokioResolver, hickory_resolver::n
     builder.build()
 }
 
+/// Puts servers in order, each of them once, and no more than are used.
+pub(super) fn sort(servers: &mut Vec<config::Endpoint>) {
+    servers.sort_unstable_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
+    servers.dedup_by(|one, other| (&one.host, one.port) == (&other.host, other.port));
+    servers.truncate(SERVERS_MAX);
+}
+
+/// Why a name has no address.
+struct Missing {
+    why: String,
+    /// Whether that is known, and not only that nobody has said so.
+    is_certain: bool,
+}
+
 /// The addresses of a name, and how long they hold.
 async fn addresses(
     resolver: &TokioResolver,
     name: &str,
-) -> Result<(Vec<IpAddr>, Duration), String> {
-    let found = resolver.lookup_ip(name).await.map_err(|why| why.to_string())?;
+) -> Result<(Vec<IpAddr>, Duration), Missing> {
+    let found = resolver.lookup_ip(name).await.map_err(|why| Missing {
+        is_certain: why.is_nx_domain() || why.is_no_records_found(),
+        why: why.to_string(),
+    })?;
     let ttl = found.valid_until().saturating_duration_since(Instant::now().into_std());
     Ok((found.iter().collect(), ttl))
 }
 
-/// The servers of a service (RFC 2782): those of the best priority, by their weights. Targets that
-/// have no address are left out, and asked for again after `retry` at the latest.
+/// The servers of a service (RFC 2782): those of the best priority, by their weights. Targets without
+/// an address are left out, and asked for again after `retry` at the latest.
 async fn services(
     resolver: &TokioResolver,
     written: &config::Endpoint,
     retry: Duration,
-) -> Result<(Vec<config::Endpoint>, Duration), String> {
+) -> Result<Answer, String> {
     let found = resolver.srv_lookup(written.host.as_str()).await.map_err(|why| why.to_string())?;
     let mut ttl = found.valid_until().saturating_duration_since(Instant::now().into_std());
     let records = found.answers().iter().filter_map(|record| match &record.data {
@@ -161,27 +176,31 @@ async fn services(
         let one = config::Endpoint { port: srv.port, weight, ..written.clone() };
         targets.spawn(async move {
             let found = timeout(TARGET_TIMEOUT, addresses(&resolver, &name)).await;
-            (one, found.unwrap_or_else(|_| Err("no answer".to_owned())), name)
+            let late = || Missing { why: "no answer".to_owned(), is_certain: false };
+            (one, found.unwrap_or_else(|_| Err(late())), name)
         });
     }
-    let (mut servers, mut fault) = (Vec::new(), None);
+    let (mut servers, mut unknown, mut fault) = (Vec::new(), Vec::new(), None);
     while let Some(Ok((one, found, name))) = targets.join_next().await {
+        let name = name.trim_end_matches('.');
         match found {
             Ok((found, valid_for)) => {
                 ttl = ttl.min(valid_for);
-                let name = name.trim_end_matches('.');
                 servers.extend(found.into_iter().map(|address| at(&one, name, address)));
             }
-            Err(why) => {
+            Err(Missing { why, is_certain }) => {
                 tracing::debug!("{}: its target {name} cannot be looked up: {why}", written.host);
                 ttl = ttl.min(retry);
                 fault = Some(format!("{name}: {why}"));
+                if !is_certain {
+                    unknown.push(name.to_owned());
+                }
             }
         }
     }
     match fault {
         Some(why) if servers.is_empty() => Err(why),
-        _ => Ok((servers, held(ttl))),
+        _ => Ok(Answer { servers, unknown, holds_for: held(ttl) }),
     }
 }
 

@@ -252,7 +252,11 @@ mod tests {
         let Servers::Named(named) = servers else { panic!("a name") };
         let (host, name) = (host.to_owned(), named.directory.settings().servers[0].clone());
         let server = config::Endpoint { host, lookup: config::Lookup::Never, ..name };
-        let answer = Answer { servers: vec![server], holds_for: Duration::from_secs(5) };
+        let answer = Answer {
+            servers: vec![server],
+            unknown: Vec::new(),
+            holds_for: Duration::from_secs(5),
+        };
         named.directory.names().learn(0, Ok(answer), Duration::from_secs(5));
         named.settle();
     }

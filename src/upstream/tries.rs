@@ -226,6 +226,11 @@ impl Tries {
             if is_whole && has_time { endpoints.next(&self.tried, self.key) } else { None };
         // Nor to count, where there was no connection: no server has seen anything of it.
         if let (Some(choice), true) = (choice, end.as_ref().is_err_and(is_unseen)) {
+            // Of many servers that are down, not each request may dial all.
+            if self.tried.len() >= retry.attempts() as usize {
+                self.settle(false);
+                self.spent = Some(retry.spend(endpoints.busy())?);
+            }
             outgoing.sender().note_retry(reason);
             return Some(Again::at_once(choice));
         }

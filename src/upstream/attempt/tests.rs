@@ -101,7 +101,7 @@ fn what_an_old_connection_loses_says_something_where_it_is_not_repeated() {
     use Unanswered::Lost;
     for error in [None, Some(ConnectionError::PingLost)] {
         let end = on_used(Lost(error));
-        let class = |report, next| Class { report, next, is_upstreams: true };
+        let class = |report, next| Class { report, next };
         assert_eq!(classify(&end, true), class(Report::Nothing, Next::Repeat));
         assert_eq!(classify(&end, false), class(Report::Silent, Next::Done));
     }

@@ -55,7 +55,7 @@ fn every_end_is_somebodys() {
         (on(false, Unanswered::Withdrawn), Nothing, false, true, None),
     ] {
         let told = format!("{end:?}");
-        assert_eq!(meaning(&end), Meaning { report, is_upstreams, cause }, "{told}");
+        assert_eq!(meaning(&end), Meaning { report, cause }, "{told}");
         let failure = Failure::from(end);
         assert_eq!(failure.may_have_acted(), may_have_acted, "{told}");
         assert_eq!(failure.is_upstreams(), is_upstreams, "{told}");

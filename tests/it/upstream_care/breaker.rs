@@ -72,6 +72,8 @@ fn an_open_breaker_may_have_an_answer_of_its_own() {
         let lines = gateway.access_lines();
         lines.iter().any(|line| line["reason"] == "upstream_open" && line["status"] == 200)
     });
+    // Who writes learns that nothing was done.
+    assert_eq!(Client::request(gateway.public, "POST", "/").send().status, 503);
     // A call has no such answer.
     let call = Client::request(gateway.public, "POST", "/");
     let call = call.header("content-type", "application/grpc").send();

@@ -20,12 +20,26 @@ async fn a_server_that_refuses_costs_nothing_of_the_budget() {
     let dead = [refuses(), refuses(), refuses()];
     let (alive, asked) = server("200 OK").await;
     let servers: Vec<_> = dead.iter().map(|(at, _)| *at).chain([alive]).collect();
-    let endpoints = endpoints(&servers, 2);
+    let endpoints = endpoints(&servers, 4);
     let retry = endpoints.retry().unwrap();
     let left = retry.left();
     assert_eq!(get(&endpoints).await.unwrap().status(), 200);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert_eq!((outcomes(&endpoints), retry.left()), ([0; Outcome::WORDS.len()], left));
+}
+
+/// Each request would dial all of them otherwise, however many there are.
+#[tokio::test]
+async fn more_servers_that_refuse_than_attempts_take_from_the_budget() {
+    let dead = [refuses(), refuses(), refuses()];
+    let (alive, asked) = server("200 OK").await;
+    let servers: Vec<_> = dead.iter().map(|(at, _)| *at).chain([alive]).collect();
+    let endpoints = endpoints(&servers, 2);
+    let retry = endpoints.retry().unwrap();
+    let left = retry.left();
+    assert_eq!(get(&endpoints).await.unwrap().status(), 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(retry.left(), left - 2);
 }
 
 /// A server that closes each connection with its second request.
