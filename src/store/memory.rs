@@ -10,6 +10,7 @@ mod api_keys;
 mod cache;
 mod certificates;
 mod sessions;
+mod tellings;
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -11,6 +11,7 @@ mod cluster_away;
 mod leases;
 mod model;
 mod sessions;
+mod tellings;
 mod tracking;
 mod tracking_cluster;
 

@@ -1,5 +1,5 @@
-//! Keys of what the gateways of a fleet know together of traffic that moves. Names of routes are
-//! the configuration's: none needs escaping.
+//! Keys of what the gateways of a fleet know together of traffic that moves and of upstreams. Names
+//! of routes and upstreams are the configuration's: none needs escaping.
 
 use super::Keys;
 
@@ -7,6 +7,16 @@ impl Keys {
     /// When the ramp of a route's canary began, and whether it was stopped.
     pub fn canary(&self, route: &str) -> String {
         [&*self.prefix, ":canary:", route].concat()
+    }
+
+    /// What each gateway says of the answers to a route's canary.
+    pub fn canary_answers(&self, route: &str) -> String {
+        [&*self.prefix, ":canary-answers:", route].concat()
+    }
+
+    /// What each gateway says of an upstream.
+    pub fn fleet(&self, upstream: &str) -> String {
+        [&*self.prefix, ":fleet:", upstream].concat()
     }
 }
 
@@ -18,9 +28,14 @@ mod tests {
 
     #[test]
     fn they_are_kept_with_what_a_fleet_shares() {
-        let key = Keys::new("app").canary("shop");
-        assert_eq!(key, "app:canary:shop");
-        assert_eq!(Kind::of(&key), Kind::Tls);
-        assert_eq!(usage(&key), StoreUse::Main);
+        let keys = Keys::new("app");
+        for (key, expected) in [
+            (keys.canary("shop"), "app:canary:shop"),
+            (keys.canary_answers("shop"), "app:canary-answers:shop"),
+            (keys.fleet("shop"), "app:fleet:shop"),
+        ] {
+            assert_eq!(key, expected);
+            assert_eq!((Kind::of(&key), usage(&key)), (Kind::Tls, StoreUse::Main), "{key}");
+        }
     }
 }

@@ -69,6 +69,7 @@ mod spread;
 mod state;
 mod stream;
 mod tally;
+mod tellings;
 mod topology;
 mod torn;
 mod track;

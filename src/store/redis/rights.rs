@@ -15,6 +15,8 @@ pub(super) enum Function {
     Certificates,
     /// How many gateways share the limits.
     Gateways,
+    /// What gateways tell each other of upstreams and canaries.
+    Fleet,
     /// Revocations that are known during an outage.
     KnownRevocations,
     /// `store.cache_epochs = "follow"`.
@@ -25,8 +27,8 @@ pub(super) enum Function {
 
 use crate::config::StoreUse;
 use Function::{
-    ApiKeys, Cache, Certificates, Cluster, Connections, Gateways, KnownEpochs, KnownRevocations,
-    Limits, Revocation, Sessions,
+    ApiKeys, Cache, Certificates, Cluster, Connections, Fleet, Gateways, KnownEpochs,
+    KnownRevocations, Limits, Revocation, Sessions,
 };
 
 impl Function {
@@ -41,6 +43,7 @@ impl Function {
             Cache => "the cache",
             Certificates => "certificates by ACME",
             Gateways => "counting the gateways that share limits",
+            Fleet => "what gateways tell each other of upstreams",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
             Cluster => "finding the servers of a Redis Cluster",
@@ -53,9 +56,8 @@ impl Function {
             Connections | Cluster => None,
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
-            Revocation | Sessions | ApiKeys | Certificates | Gateways | KnownRevocations => {
-                Some(StoreUse::Main)
-            }
+            Revocation | Sessions | ApiKeys | Certificates | Gateways | Fleet
+            | KnownRevocations => Some(StoreUse::Main),
         }
     }
 }
@@ -107,9 +109,9 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
     right("role", &[Connections], "ROLE"),
-    right("time", &[Connections, Limits, Sessions], "TIME"),
+    right("time", &[Connections, Limits, Sessions, Fleet], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
-    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates], "EVAL $script 0"),
+    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates, Fleet], "EVAL $script 0"),
     right("evalsha", &[Limits, Sessions, Cache], ""),
     right("set", &[Limits, Revocation, Sessions, ApiKeys, Cache], "SET $string 1 PX 5000"),
     right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
@@ -123,15 +125,15 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("pexpire", &[Limits, Revocation, ApiKeys, Cache], "PEXPIRE $string 5000 NX"),
     right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
     right("del", &[Limits, Revocation, Sessions, ApiKeys, Cache], "DEL $string"),
-    right("hset", &[Sessions, Cache], "HSET $hash f 1"),
-    right("pexpire", &[Cache], "PEXPIRE $hash 5000"),
+    right("hset", &[Sessions, Cache, Fleet], "HSET $hash f 1"),
+    right("pexpire", &[Cache, Fleet], "PEXPIRE $hash 5000"),
     right("hget", &[Sessions, Cache], "HGET $hash f"),
     right("hmget", &[Sessions, Cache], "HMGET $hash f"),
-    right("hgetall", &[Sessions], "HGETALL $hash"),
-    right("hlen", &[Sessions, Cache], "HLEN $hash"),
+    right("hgetall", &[Sessions, Fleet], "HGETALL $hash"),
+    right("hlen", &[Sessions, Cache, Fleet], "HLEN $hash"),
     right("hstrlen", &[Sessions], "HSTRLEN $hash f"),
     right("hrandfield", &[Cache], "HRANDFIELD $hash"),
-    right("hdel", &[Sessions, Cache], "HDEL $hash f"),
+    right("hdel", &[Sessions, Cache, Fleet], "HDEL $hash f"),
     right("zadd", &[Limits, Sessions, ApiKeys, Gateways], "ZADD $set 1 m"),
     right("pexpire", &[Limits, Gateways], "PEXPIRE $set 5000"),
     right("zcard", &[Limits, Sessions, ApiKeys, Gateways], "ZCARD $set"),
@@ -145,7 +147,7 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("xread", &[KnownRevocations], "XREAD COUNT 1 STREAMS $stream 0"),
     right("xinfo|stream", &[KnownRevocations], "XINFO STREAM $stream"),
     right("del", &[Revocation], "DEL $stream"),
-    right("del", &[Sessions], "DEL $hash"),
+    right("del", &[Sessions, Fleet], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
     right("wait", &[Revocation, Sessions, ApiKeys, Cache], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
