@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod fleet;
 mod reload;
 mod seen;
 mod tickets;
@@ -151,6 +152,7 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway.follow_canaries().await;
+        fleet::begin(&gateway);
         gateway
     }
 

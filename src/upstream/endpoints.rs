@@ -170,6 +170,9 @@ impl Endpoints {
             if policy.eject.is_none() || self.all.len() == 1 {
                 verdict.end_ejection(false);
             }
+            if policy.eject.is_none() || self.all.len() == 1 || !self.settings.fleet {
+                verdict.unfollow(false);
+            }
             // Nor avoided.
             if self.all.len() == 1 {
                 verdict.note_life(false);
