@@ -10,7 +10,9 @@ use super::endpoints::Endpoints;
 
 /// What this one is written in; what is written in another one is not understood.
 const VERSION: u32 = 1;
-/// More within ten seconds is no count.
+/// How far back counts reach.
+const WINDOW_SECONDS: u64 = 10;
+/// More within that time is no count.
 const COUNT_MAX: u64 = 1_000_000_000;
 /// Most ejected servers that are told of.
 const EJECTED_MAX: usize = 32;
@@ -52,10 +54,19 @@ fn is_ejected(url: &str, all: &[Said]) -> bool {
     votes >= VOTES_MIN && votes * 2 >= voters
 }
 
+/// How many hundredths of a repeat each gateway may begin in a second beyond its own budget: its
+/// share of what all of them have left of theirs, of which a second has a tenth.
+fn share(percent: u8, all: &[Said]) -> u64 {
+    let sum = |count: fn(&Said) -> u64| all.iter().map(count).fold(0, u64::saturating_add);
+    let allowed = sum(|said| said.requests).saturating_mul(u64::from(percent));
+    let left = allowed.saturating_sub(sum(|said| said.retries).saturating_mul(100));
+    left / WINDOW_SECONDS / (all.len() as u64).max(1)
+}
+
 /// Whether there is anything to tell.
 fn is_on(endpoints: &Endpoints) -> bool {
     let settings = endpoints.settings();
-    settings.fleet && settings.care.eject.is_some()
+    settings.fleet && (settings.care.eject.is_some() || settings.retry.is_some())
 }
 
 /// What this gateway says; nothing where it has nothing to say to others.
@@ -69,6 +80,10 @@ pub(super) fn say(endpoints: &Endpoints) -> Option<Vec<u8>> {
         (said.requests, said.failures) = (seen.all, seen.bad);
         let ejected = endpoints.all().iter().filter(|server| care.has_ejected(server));
         said.ejected = ejected.take(EJECTED_MAX).map(|server| server.transport().url()).collect();
+    }
+    if let Some(retry) = endpoints.retry() {
+        let seen = retry.seen();
+        (said.requests, said.retries) = (seen.all, seen.bad);
     }
     // It is made of texts and numbers: nothing in it fails to be written.
     serde_json::to_vec(&said).ok()
@@ -84,6 +99,9 @@ pub(super) fn hear(endpoints: &Endpoints, all: &[(Bytes, Bytes)]) {
         for server in endpoints.all() {
             care.follow(server, is_ejected(&server.transport().url(), &all));
         }
+    }
+    if let Some(retry) = endpoints.retry() {
+        retry.lend(share(retry.percent(), &all));
     }
 }
 

@@ -195,3 +195,80 @@ async fn a_verdict_that_is_over_and_that_nobody_tries_is_not_told() {
     tokio::time::advance(Duration::from_secs(40)).await;
     assert_eq!(own(), said(0, &[]));
 }
+
+fn counted(requests: u64, retries: u64) -> Said {
+    Said { retries, ..said(requests, &[]) }
+}
+
+#[test]
+fn a_share_is_of_what_all_have_left() {
+    for (percent, all, expected) in [
+        (20, vec![], 0),
+        (20, vec![counted(1_000, 0)], 2_000),
+        (20, vec![counted(1_000, 0), counted(0, 0)], 1_000),
+        (20, vec![counted(900, 100), counted(100, 0), counted(0, 0), counted(0, 0)], 250),
+        (20, vec![counted(900, 150), counted(100, 50)], 0),
+        (20, vec![counted(900, 1_500), counted(100, 50)], 0),
+        (0, vec![counted(1_000, 0)], 0),
+    ] {
+        assert_eq!(share(percent, &all), expected, "{all:?}");
+    }
+    let most = vec![counted(COUNT_MAX, 0); 256];
+    assert_eq!(share(100, &most), 100 * COUNT_MAX / 10);
+}
+
+/// Requests that all fail, and the repeats of them, of a gateway that hears the others each second.
+async fn fail_all(per_second: u64, seconds: u64, other: &Said) -> u64 {
+    let endpoints = endpoints("retry = {}");
+    let retry = endpoints.retry().unwrap();
+    let mut repeats = 0;
+    for _ in 0..seconds {
+        for _ in 0..5 {
+            for _ in 0..per_second / 5 {
+                retry.note_request();
+                repeats += u64::from(retry.spend(1_000).is_some());
+            }
+            tokio::time::advance(Duration::from_millis(200)).await;
+            retry.tick();
+        }
+        let own = Said::read(&say(&endpoints).unwrap()).unwrap();
+        hear(&endpoints, &told(&[own, other.clone()]));
+    }
+    repeats
+}
+
+/// The own 20 % and 10 per second, and half of what is left to two gateways: no more.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_gateway_may_repeat_what_the_fleet_has_left() {
+    let alone = fail_all(100, 30, &said(0, &[])).await;
+    assert!((880..=920).contains(&alone), "{alone}: a fifth of 3,000, and 300");
+    let busy = counted(10_000, 0);
+    let together = fail_all(100, 30, &busy).await;
+    let share = 10_000 / 5 / 10 / 2 * 30;
+    assert!(together <= alone + share, "{together}, and {alone} alone");
+    assert!(together > alone + share / 3, "{together}, and {alone} alone");
+    let spent = counted(10_000, 2_500);
+    assert_eq!(fail_all(100, 30, &spent).await, alone, "the fleet has nothing left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lent_holds_for_a_second() {
+    let endpoints = endpoints("retry = {}");
+    let retry = endpoints.retry().unwrap();
+    let left = retry.left();
+    for _ in 0..9 {
+        hear(&endpoints, &told(&[counted(500, 0), counted(500, 0)]));
+    }
+    assert_eq!(retry.left(), left + 10);
+    hear(&endpoints, &[]);
+    assert_eq!(retry.left(), left, "nobody is heard any more");
+    // Less than one in a second comes to one.
+    for _ in 0..9 {
+        hear(&endpoints, &told(&[counted(5, 0), counted(5, 0)]));
+    }
+    assert_eq!(retry.left(), left);
+    for _ in 0..9 {
+        hear(&endpoints, &told(&[counted(5, 0), counted(5, 0)]));
+    }
+    assert_eq!(retry.left(), left + 1);
+}
