@@ -1,5 +1,5 @@
-//! What gateways that share a store tell each other of upstreams, once a second, while no request
-//! waits. It is advice: without the store each one decides alone.
+//! What gateways that share a store tell each other of upstreams and canaries, once a second, while
+//! no request waits. It is advice: without the store each one decides alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,8 +9,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Gateway;
 use crate::base::instance;
-use crate::config::StoreUse;
-use crate::store::{StoreError, Telling};
+use crate::config::{Config, StoreUse};
+use crate::plan::Plan;
+use crate::store::{Store, StoreError, Telling};
+use crate::traffic::Canary;
 use crate::upstream::Upstream;
 
 /// How often they tell each other.
@@ -58,6 +60,29 @@ async fn take_part(gateway: Weak<Gateway>) {
             }
         }
     }
+}
+
+/// Tells what the arms of a route have answered here, and hears what they have elsewhere. While
+/// nobody is heard, the canary is judged by what is known here.
+pub(super) async fn exchange_answers(store: &Store, plan: &Plan, (route, canary): (&str, &Canary)) {
+    let (key, from) = (plan.keys.canary_answers(route), instance::unique());
+    let value = canary.say().filter(|_| is_of_fleet(&plan.config, route)).unwrap_or_default();
+    if value.is_empty() {
+        return canary.hear(from, &[]);
+    }
+    let telling = Telling { key: &key, from, value: &value, kept: KEPT };
+    let heard = store.tell(telling).await;
+    if let Err(error) = &heard {
+        tracing::debug!(route, %error, "the canary's answers elsewhere");
+    }
+    canary.hear(from, &heard.unwrap_or_default());
+}
+
+/// Whether gateways tell each other of all upstreams of a split route.
+fn is_of_fleet(config: &Config, route: &str) -> bool {
+    let split = config.routes.get(route).and_then(|route| route.split.as_ref());
+    let mut upstreams = split.iter().flat_map(|split| &split.arms).map(|arm| &arm.upstream);
+    upstreams.all(|name| config.upstreams.get(name).is_some_and(|upstream| upstream.fleet))
 }
 
 impl Exchange {

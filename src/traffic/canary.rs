@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bucket::arm_of;
+use super::fleet::{self, Counts, Said};
 use super::ramp;
 use super::record::{Record, Stopped, Then};
 use super::verdict::judge;
-use super::window::Window;
+use super::window::{Sum, Window};
 use crate::config::{Arm, OnBad, Rollback, Split};
 use crate::observe::{ArmNow, CanaryNow, Tally};
 use crate::store::{Store, StoreError};
@@ -70,6 +72,8 @@ struct Known {
     written: Option<Instant>,
     /// What the ramp has come to under this record: a clock that goes back takes nothing back.
     reached: Option<(u64, u16)>,
+    /// What base and canary have answered at other gateways of late, under the record of a time.
+    others: Option<(u64, [Counts; 2])>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -176,6 +180,21 @@ impl Canary {
         self.move_share(place.now_ms);
     }
 
+    /// What this gateway says to others of what was answered; nothing where nobody judges by that.
+    pub fn say(&self) -> Option<Vec<u8>> {
+        let counts = [self.sum(0)?.own(), self.sum(1)?.own()];
+        let at = lock(&self.known).record.as_ref()?.at;
+        Some(Said::new(&self.about, at, counts).bytes())
+    }
+
+    /// Judges from now on also by what all of them say, this one under `own`; by itself alone where
+    /// none is heard.
+    pub fn hear(&self, own: &str, all: &[(Bytes, Bytes)]) {
+        let mut known = lock(&self.known);
+        let at = known.record.as_ref().map(|record| record.at);
+        known.others = at.map(|at| (at, fleet::others(own, (&self.about, at), all)));
+    }
+
     /// Has the canary stopped at this share until it is reset, or go on from its beginning.
     ///
     /// # Errors
@@ -251,7 +270,7 @@ impl Canary {
         let is_true = |record: &&Record| record.about == about || record.stopped.is_some();
         let record = known.record.as_ref().filter(is_true).cloned();
         let reached = known.reached.filter(|_| record.is_some());
-        Known { record, written: None, reached }
+        Known { record, reached, ..Known::default() }
     }
 
     /// Brings together what is known here and in the store.
@@ -293,9 +312,14 @@ impl Canary {
         if is_stopped(lock(&self.known).record.as_ref()) {
             return None;
         }
-        let at = self.started.elapsed();
-        let sum = |arm: usize| Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(at));
+        let others = lock(&self.known).others_now();
+        let sum = |arm: usize| Some(self.sum(arm)?.with_others(*others.get(arm)?));
         judge(rule, &sum(0)?, &sum(1)?).map(|bad| bad.to_string())
+    }
+
+    /// What an arm has answered here of late, where it is judged by that.
+    fn sum(&self, arm: usize) -> Option<Sum> {
+        Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(self.started.elapsed()))
     }
 
     async fn roll_back(&self, place: Place<'_>, why: &str) {
@@ -363,6 +387,15 @@ impl Canary {
             let percent = f64::from(share) / 100.0;
             tracing::info!("routes.{}: {arm} takes {percent}% of the requests", self.route);
         }
+    }
+}
+
+impl Known {
+    /// What others have answered, if that was under the record of now.
+    fn others_now(&self) -> [Counts; 2] {
+        let record = self.record.as_ref().map(|record| record.at);
+        let others = self.others.filter(|(at, _)| record == Some(*at));
+        others.map(|(_, others)| others).unwrap_or_default()
     }
 }
 
