@@ -1,6 +1,6 @@
-//! What gateways tell each other of the answers to a canary, so that one which gets a few at each of
-//! them is judged by all. Only failures: how long answers take is each one's own matter, as the way
-//! to an upstream is. Pure.
+//! What gateways tell each other of the answers to a canary, so that one which gets a few at each
+//! of them is judged by all. Only failures: how long answers take is each one's own matter, as the
+//! way to an upstream is. Pure.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

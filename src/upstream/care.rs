@@ -377,8 +377,8 @@ impl Care {
         ejected < self.most(eject) && words.into_iter().any(Word::is_usable)
     }
 
-    /// Other gateways have ejected a server, or have not. It is taken out as by an own verdict where
-    /// it has had too few requests for one, and for as long as they say.
+    /// Other gateways have ejected a server, or have not. It is taken out as by an own verdict
+    /// where it has had too few requests for one, and for as long as they say.
     pub(super) fn follow(&self, server: &Endpoint, is_out: bool) {
         let (Some(one), Some(eject)) = (self.judging(), &self.policy().eject) else { return };
         let verdict = server.verdict();

@@ -269,8 +269,8 @@ impl Budget {
         })
     }
 
-    /// What the fleet lends for a second, in parts of [`ONE`]. What is not used is not saved up, but
-    /// for the parts of one repeat.
+    /// What the fleet lends for a second, in parts of [`ONE`]. What is not used is not saved up,
+    /// but for the parts of one repeat.
     fn lend(&self, parts: u64) {
         let parts = i64::try_from(parts).unwrap_or(i64::MAX);
         let next = |left: i64| {

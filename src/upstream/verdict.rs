@@ -354,8 +354,8 @@ impl Verdict {
         self.forget_failures(is_back)
     }
 
-    /// Other gateways have ejected it. True where that takes it out: not where it was restored since
-    /// they did, or has a verdict of its own.
+    /// Other gateways have ejected it. True where that takes it out: not where it was restored
+    /// since they did, or has a verdict of its own.
     pub(super) fn follow(&self) -> bool {
         let is_news = !self.is_known_out.swap(true, Ordering::Relaxed);
         let out = |word: Word| Word(word.0 & !SLOW).with(ELSEWHERE);
