@@ -237,18 +237,18 @@ async fn fail_all(per_second: u64, seconds: u64, other: &Said) -> u64 {
     repeats
 }
 
-/// The own 20 % and 10 per second, and half of what is left to two gateways: no more.
+/// Its own 20 % and 10 per second, and half of what is left to two gateways. What it uses of that
+/// is not left any more: a third, in the end.
 #[tokio::test(start_paused = true)]
 async fn a_quiet_gateway_may_repeat_what_the_fleet_has_left() {
-    let alone = fail_all(100, 30, &said(0, &[])).await;
-    assert!((880..=920).contains(&alone), "{alone}: a fifth of 3,000, and 300");
-    let busy = counted(10_000, 0);
-    let together = fail_all(100, 30, &busy).await;
-    let share = 10_000 / 5 / 10 / 2 * 30;
-    assert!(together <= alone + share, "{together}, and {alone} alone");
-    assert!(together > alone + share / 3, "{together}, and {alone} alone");
-    let spent = counted(10_000, 2_500);
-    assert_eq!(fail_all(100, 30, &spent).await, alone, "the fleet has nothing left");
+    let alone = fail_all(1_000, 60, &said(0, &[])).await;
+    assert!((12_500..=12_700).contains(&alone), "{alone} of 60,000");
+    let together = fail_all(1_000, 60, &counted(100_000, 0)).await;
+    // 20 % of 11,000 in a second, without its own 210.
+    let lent = (together - alone) / 60;
+    assert!((620..=720).contains(&lent), "{lent} of 1,990");
+    let spent = fail_all(1_000, 60, &counted(100_000, 25_000)).await;
+    assert_eq!(spent, alone, "the fleet has nothing left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,10 +147,13 @@ fn lies_are_ignored() {
         String::new(),
     ];
     eventually("it goes by the others", || {
-        for (lie, number) in lies.iter().zip(0..) {
+        // Each by two, who would be enough.
+        for (lie, number) in lies.iter().chain(&lies).zip(0..) {
             say(&redis, &format!("liar-{number}"), lie);
         }
-        redis.cli(&["HSET", KEY, "liar-9", &report(slandered)]);
+        for liar in ["timeless-1", "timeless-2"] {
+            redis.cli(&["HSET", KEY, liar, &report(slandered)]);
+        }
         say(&redis, "edge-1", &report(out));
         say(&redis, "edge-2", &report(out));
         follows(&quiet, out)
