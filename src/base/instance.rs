@@ -15,6 +15,12 @@ pub fn name() -> &'static str {
     })
 }
 
+/// The same, told apart where hosts and process ids are the same in two containers.
+pub fn unique() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| format!("{}-{:08x}", name(), fastrand::u32(..)))
+}
+
 fn plain(host: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let plain = host.chars().take(HOST_BYTES_MAX).map(|c| if is_plain(c) { c } else { '_' });

@@ -69,6 +69,8 @@ pub struct Upstream {
     pub care: Care,
     /// When a request is sent more than once; nothing where it never is.
     pub retry: Option<Retry>,
+    /// Whether gateways that share a store tell each other of it.
+    pub fleet: bool,
     /// Largest response head, in bytes.
     pub header_bytes: u64,
     /// Largest number of fields in a response head.
@@ -202,6 +204,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         fail_timeout: upstream.or("fail_timeout", Duration::from_secs(5), duration),
         care: read_care(upstream, protocol),
         retry: retry::read(upstream),
+        fleet: upstream.or("fleet", true, flag),
         header_bytes: upstream.or("header_bytes", 64 * KIB, size(KIB..=MIB)),
         headers: upstream.or("headers", 100, count(1..=10_000)),
         paths: read_paths(upstream),

@@ -101,7 +101,7 @@ pub(super) fn encode(
             ([("upstream", name.as_str()), ("reason", *reason)], ConstCounter::new(*count))
         })
     });
-    let help = "Ejections of servers of an upstream, by reason: failures, ratio or probe.";
+    let help = "Ejections of servers of an upstream, by reason: failures, ratio, probe or fleet.";
     family(encoder, &Described::new("upstream_ejections", help), ejections)?;
     let panics = all
         .iter()
@@ -168,7 +168,7 @@ fn encode_servers(all: &[(String, CareNow)], encoder: &mut DescriptorEncoder<'_>
             (labels, ConstGauge::new(i64::from(*holds)))
         })
     });
-    let help = "1 for what holds of a server: by_hand, down, ejected, avoided, slow_start.";
+    let help = "1 for what holds of a server: by_hand, down, ejected, fleet, avoided, slow_start.";
     family(encoder, &Described::new("upstream_server_state", help), states)?;
     let busy = servers().map(|(name, server)| {
         let labels = [("upstream", name), ("server", server.url.as_str())];

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::MissedTickBehavior;
 
 use super::traffic::RouteTraffic;
-use super::{Gateway, Running};
+use super::{Gateway, Running, fleet};
 use crate::caching::RouteCache;
 use crate::config::StoreUse;
 use crate::observe::CanaryNow;
@@ -79,6 +79,9 @@ impl Gateway {
     async fn look_after_canaries(&self) {
         let running = self.running();
         for (name, canary) in running.traffic.canaries(&running.plan) {
+            if self.store.is_shared(StoreUse::Main) {
+                fleet::exchange_answers(&self.store, &running.plan, (name, canary)).await;
+            }
             let (key, now_ms) = (running.plan.keys.canary(name), self.fleet_ms());
             canary.look(Place { store: &self.store, key: &key, now_ms }).await;
         }

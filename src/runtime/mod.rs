@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod fleet;
 mod pools;
 mod reload;
 mod seen;
@@ -157,6 +158,7 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway.follow_canaries().await;
+        fleet::begin(&gateway);
         gateway
     }
 

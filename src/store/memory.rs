@@ -11,6 +11,7 @@ mod cache;
 mod certificates;
 mod marks;
 mod sessions;
+mod tellings;
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -25,6 +25,7 @@ pub mod revoked;
 mod separate;
 pub mod sessions;
 mod stores;
+mod tellings;
 pub mod window;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub use self::separate::{Backend, Separate};
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
 };
+pub use self::tellings::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
 pub use self::window::{Mode, Window, WindowSet, WindowState};
 
 /// The store, of either kind, or several.

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bucket::arm_of;
+use super::fleet::{self, Counts, Said};
 use super::ramp;
 use super::record::{Record, Stopped, Then};
 use super::verdict::judge;
@@ -76,6 +78,8 @@ struct Known {
     reached: Option<(u64, u16)>,
     /// What the base answered when it was last asked enough, and when that was.
     base: Option<(Instant, Sum)>,
+    /// What base and canary have answered at other gateways of late, under the record of a time.
+    others: Option<(u64, [Counts; 2])>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,6 +188,21 @@ impl Canary {
         }
     }
 
+    /// What this gateway says to others of what was answered; nothing where nobody judges by that.
+    pub fn say(&self) -> Option<Vec<u8>> {
+        let counts = [self.sum(0)?.own(), self.sum(1)?.own()];
+        let at = lock(&self.known).record.as_ref()?.at;
+        Some(Said::new(&self.about, at, counts).bytes())
+    }
+
+    /// Judges from now on also by what all of them say, this one under `own`; by itself alone where
+    /// none is heard.
+    pub fn hear(&self, own: &str, all: &[(Bytes, Bytes)]) {
+        let mut known = lock(&self.known);
+        let at = known.record.as_ref().map(|record| record.at);
+        known.others = at.map(|at| (at, fleet::others(own, (&self.about, at), all)));
+    }
+
     /// Has the canary stopped at this share until it is reset, or go on from its beginning.
     ///
     /// # Errors
@@ -261,7 +280,7 @@ impl Canary {
         let record = known.record.as_ref().filter(is_true).cloned();
         let reached = known.reached.filter(|_| record.is_some());
         let base = known.base.clone().filter(|_| record.is_some());
-        Known { record, written: None, reached, base }
+        Known { record, reached, base, ..Known::default() }
     }
 
     /// Brings together what is known here and in the store.
@@ -304,21 +323,26 @@ impl Canary {
     /// judged by, as where the other one has all, is judged by its last ones for a while.
     fn judged(&self) -> Option<String> {
         let rule = self.split.rollback.as_ref()?;
-        let (at, now) = (self.started.elapsed(), Instant::now());
-        let sum = |arm: usize| Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(at));
-        let (base, own) = (sum(0)?, sum(1)?);
+        let (base, own, now) = (self.sum(0)?, self.sum(1)?, Instant::now());
         let mut known = lock(&self.known);
         if is_stopped(known.record.as_ref()) {
             return None;
         }
+        let [of_base, of_own] = known.others_now();
+        let (base, own) = (base.with_others(of_base), own.with_others(of_own));
         known.note_base(rule, &base, now);
         let base = match &known.base {
-            Some((then, last)) if base.answers < rule.answers => {
+            Some((then, last)) if base.of_all().answers < rule.answers => {
                 (now <= *then + rule.window * BASE_KEPT).then_some(last)?
             }
             _ => &base,
         };
         judge(rule, base, &own).map(|bad| bad.to_string())
+    }
+
+    /// What an arm has answered here of late, where it is judged by that.
+    fn sum(&self, arm: usize) -> Option<Sum> {
+        Some(lock(self.arms.get(arm)?.window.as_ref()?).sum(self.started.elapsed()))
     }
 
     async fn roll_back(&self, place: Place<'_>, why: &str) {
@@ -395,9 +419,9 @@ impl Known {
     /// was at first says most.
     fn note_base(&mut self, rule: &Rollback, base: &Sum, now: Instant) {
         let is_best = |(then, last): &(Instant, Sum)| {
-            base.answers >= last.answers || now >= *then + rule.window
+            base.of_all().answers >= last.of_all().answers || now >= *then + rule.window
         };
-        if base.answers >= rule.answers && self.base.as_ref().is_none_or(is_best) {
+        if base.of_all().answers >= rule.answers && self.base.as_ref().is_none_or(is_best) {
             self.base = Some((now, base.clone()));
         }
     }
@@ -417,6 +441,13 @@ impl Known {
             record.at = now_ms.max(record.at + 1);
         }
         is_below
+    }
+
+    /// What others have answered, if that was under the record of now.
+    fn others_now(&self) -> [Counts; 2] {
+        let record = self.record.as_ref().map(|record| record.at);
+        let others = self.others.filter(|(at, _)| record == Some(*at));
+        others.map(|(_, others)| others).unwrap_or_default()
     }
 }
 

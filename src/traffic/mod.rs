@@ -3,10 +3,12 @@
 //! that decide.
 //!
 //! `bucket`, `ramp`, `window` and `verdict` are pure; `canary` is what a route has of them while it
-//! runs, and `record` what the gateways of a fleet know of it together.
+//! runs, `record` what the gateways of a fleet know of it together, and `fleet` what each of them
+//! tells the others of its answers.
 
 mod bucket;
 mod canary;
+mod fleet;
 mod mirrors;
 mod ramp;
 mod record;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::fleet::Counts;
 use super::window::Sum;
 use crate::config::{Rollback, WHOLE};
 
@@ -36,16 +37,26 @@ impl std::fmt::Display for Bad {
     }
 }
 
-/// What is bad of an arm, if anything surely is.
+/// What is bad of an arm, if anything surely is: failures by the answers of all gateways, and times
+/// by those of this one.
 pub(super) fn judge(rule: &Rollback, base: &Sum, own: &Sum) -> Option<Bad> {
+    failing(rule, base.of_all(), own.of_all()).or_else(|| slow(rule, base, own))
+}
+
+fn failing(rule: &Rollback, base: Counts, own: Counts) -> Option<Bad> {
     if base.answers < rule.answers || own.answers < rule.answers {
         return None;
     }
-    let share = |sum: &Sum| f64::from(sum.failures) / f64::from(sum.answers);
+    let share = |counts: Counts| f64::from(counts.failures) / f64::from(counts.answers);
     let (own_share, base_share) = (share(own), share(base));
     let allowed = f64::from(rule.failures) / f64::from(WHOLE);
-    if own_share > base_share + allowed && deviations(base, own) > SURE {
-        return Some(Bad::Failures(own_share, base_share));
+    let is_bad = own_share > base_share + allowed && deviations(base, own) > SURE;
+    is_bad.then_some(Bad::Failures(own_share, base_share))
+}
+
+fn slow(rule: &Rollback, base: &Sum, own: &Sum) -> Option<Bad> {
+    if base.answers < rule.answers || own.answers < rule.answers {
+        return None;
     }
     if base.timed() < rule.answers || own.timed() < rule.answers {
         return None;
@@ -60,7 +71,7 @@ pub(super) fn judge(rule: &Rollback, base: &Sum, own: &Sum) -> Option<Bad> {
 
 /// By how many standard deviations more of the arm's answers failed, if both were alike
 /// (two-proportion z-test).
-fn deviations(base: &Sum, own: &Sum) -> f64 {
+fn deviations(base: Counts, own: Counts) -> f64 {
     let (base_all, own_all) = (f64::from(base.answers), f64::from(own.answers));
     let (base_bad, own_bad) = (f64::from(base.failures), f64::from(own.failures));
     let pooled = (base_bad + own_bad) / (base_all + own_all);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::fleet::Counts;
+
 /// Into how many parts the time is cut that is looked back upon.
 pub(super) const PARTS: usize = 12;
 /// Parts of each doubling of time: a time is known to an eighth.
@@ -31,13 +33,15 @@ pub(super) struct Sum {
     pub(super) answers: u32,
     /// Those that are failures.
     pub(super) failures: u32,
+    /// The same at other gateways.
+    others: Counts,
     /// How many took so long.
     times: Box<[u32; TIMES]>,
 }
 
 impl Default for Sum {
     fn default() -> Self {
-        Self { answers: 0, failures: 0, times: Box::new([0; TIMES]) }
+        Self { answers: 0, failures: 0, others: Counts::default(), times: Box::new([0; TIMES]) }
     }
 }
 
@@ -76,6 +80,21 @@ impl Window {
 }
 
 impl Sum {
+    /// Those of this gateway, whatever they took.
+    pub(super) fn own(&self) -> Counts {
+        Counts { answers: self.answers, failures: self.failures }
+    }
+
+    /// The same, with what others have answered.
+    pub(super) fn with_others(self, others: Counts) -> Self {
+        Self { others, ..self }
+    }
+
+    /// Those of all gateways.
+    pub(super) fn of_all(&self) -> Counts {
+        self.own().and(self.others)
+    }
+
     fn note(&mut self, failed: bool, took: Option<Duration>) {
         self.answers = self.answers.saturating_add(1);
         self.failures = self.failures.saturating_add(u32::from(failed));

@@ -15,7 +15,7 @@ use super::breaker::{Breaker, Change, Entry, Round, Terms};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
 use super::tally::{Judged, Outcome};
-use super::verdict::Token;
+use super::verdict::{Token, Word};
 use super::window::Counts;
 use crate::base::shard::Counters;
 use crate::base::units::duration_text;
@@ -37,11 +37,13 @@ pub(super) enum Reason {
     Ratio,
     /// The request that tried it failed.
     Probe,
+    /// Other gateways have ejected it.
+    Fleet,
 }
 
 impl Reason {
     /// All, with the words for them, by their index.
-    pub(super) const WORDS: [&'static str; 3] = ["failures", "ratio", "probe"];
+    pub(super) const WORDS: [&'static str; 4] = ["failures", "ratio", "probe", "fleet"];
 }
 
 /// See the module. It is made anew by each reload; what was learned is handed on.
@@ -355,13 +357,7 @@ impl Care {
         let time = |times| ejection_time(eject.time, times, fastrand::f64());
         let is_ejected = {
             let Some(_one) = self.judging() else { return };
-            let words = self.servers.iter().map(|server| server.verdict().word());
-            let ejected = words.clone().filter(|word| word.is_ejected()).count();
-            let usable = words.filter(|word| word.is_usable()).count();
-            let is_in = server.verdict().word().is_usable();
-            let others = usable - usize::from(is_in && usable > 0);
-            let may_go = others > 0 || self.settings.gives_way;
-            may_go && ejected < self.most(eject) && server.verdict().eject(time)
+            self.can_spare(server, eject) && server.verdict().eject(time)
         };
         if !is_ejected {
             return;
@@ -372,8 +368,56 @@ impl Care {
             Reason::InARow => format!("{} requests in a row failed", eject.failures),
             Reason::Ratio => format!("less than {} % of its answers were good", eject.ratio),
             Reason::Probe => "a request that tried it failed".to_owned(),
+            Reason::Fleet => "other gateways have ejected it".to_owned(),
         };
         self.tell_out(server, &why);
+    }
+
+    /// Whether a server may be ejected, as the others are.
+    fn can_spare(&self, server: &Endpoint, eject: &config::Eject) -> bool {
+        let others = self.servers.iter().filter(|it| !std::ptr::eq(&raw const ***it, server));
+        let words = others.map(|it| it.verdict().word());
+        let is_ejected = |word: &Word| word.is_ejected() || word.is_out_elsewhere();
+        let ejected = words.clone().filter(is_ejected).count();
+        let may_go = self.settings.gives_way || words.into_iter().any(Word::is_usable);
+        may_go && ejected < self.most(eject)
+    }
+
+    /// Other gateways have ejected a server, or have not. It is taken out as by an own verdict
+    /// where it has had too few requests for one, and for as long as they say.
+    pub(super) fn follow(&self, server: &Endpoint, is_out: bool) {
+        let (Some(one), Some(eject)) = (self.judging(), &self.policy().eject) else { return };
+        let verdict = server.verdict();
+        if !is_out {
+            let is_back = verdict.unfollow(self.begins_slowly());
+            drop(one);
+            if is_back {
+                self.tell_back(server, "other gateways have not ejected it any more");
+            }
+            return;
+        }
+        let is_quiet = server.tally().look(self.now()).all < u64::from(eject.failures);
+        let is_taken_out = is_quiet && self.can_spare(server, eject) && verdict.follow();
+        drop(one);
+        if is_taken_out {
+            self.learned.ejections[Reason::Fleet as usize].fetch_add(1, Ordering::Relaxed);
+            self.tell_out(server, "other gateways have ejected it");
+        }
+    }
+
+    /// What requests met at all servers of late.
+    pub(super) fn seen(&self) -> Counts {
+        let now = self.now();
+        let all = self.servers.iter().map(|server| server.tally().look(now));
+        all.fold(Counts::default(), Counts::and)
+    }
+
+    /// Whether a server is ejected here, and that is no verdict of long ago which nobody has asked
+    /// about since.
+    pub(super) fn has_ejected(&self, server: &Endpoint) -> bool {
+        let (word, now) = (server.verdict().word(), server.verdict().now());
+        let is_fresh = word.is_probing() || self.is_in_use() || word.left(now) > Some(0);
+        word.is_ejected() && is_fresh
     }
 
     /// How many servers may be ejected at a time.

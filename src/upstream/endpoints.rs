@@ -180,6 +180,9 @@ impl Endpoints {
             if policy.eject.is_none() || self.has_one_for_all() {
                 verdict.end_ejection(false);
             }
+            if policy.eject.is_none() || self.all.len() == 1 || !self.settings.fleet {
+                verdict.unfollow(false);
+            }
             // Nor avoided.
             if self.has_one_for_all() {
                 verdict.note_life(false);

@@ -27,6 +27,7 @@ mod endpoint;
 mod endpoints;
 mod ends;
 mod failure;
+mod fleet;
 mod hashing;
 mod hedge;
 mod latency;
@@ -46,6 +47,7 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
@@ -230,6 +232,16 @@ impl Upstream {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
         let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody).upgrading();
         self.exchange(&mut outgoing).await
+    }
+
+    /// What this gateway says of it to others of its fleet; nothing where it says nothing.
+    pub fn say(&self) -> Option<Vec<u8>> {
+        fleet::say(&self.servers.now())
+    }
+
+    /// Goes by what all of them say by now, this one too; by none, where none is heard any more.
+    pub fn hear(&self, all: &[(Bytes, Bytes)]) {
+        fleet::hear(&self.servers.now(), all);
     }
 
     /// Looks up names whose answers are old, judges what requests met, and asks servers how they

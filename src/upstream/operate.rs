@@ -74,6 +74,7 @@ fn of_server(server: &Endpoint) -> ServerNow {
             ("by_hand", word.is_by_hand()),
             ("down", word.is_down()),
             ("ejected", word.is_ejected()),
+            ("fleet", word.is_out_elsewhere()),
             ("avoided", word.is_avoided()),
             ("slow_start", word.is_slow()),
         ],

@@ -3,7 +3,8 @@
 //!
 //! Two bounds hold for all requests of an upstream together. So many repeats may be in flight at a
 //! time as Envoy's retry budget allows, and so many may begin within a time as Finagle's does. The
-//! second is filled by the ticker; only requests that have failed touch it.
+//! second is filled by the ticker; only requests that have failed touch it. Where it is spent, a
+//! gateway may have its share of what all gateways together have left.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +72,10 @@ struct Budget {
     filled: Mutex<Filled>,
     /// Repeats that may begin, in parts of [`ONE`].
     left: AtomicI64,
+    /// The same of what the fleet has left.
+    lent: AtomicI64,
+    /// How many have begun.
+    begun: AtomicU64,
     in_flight: AtomicUsize,
     outcomes: [AtomicU64; Outcome::WORDS.len()],
     /// Of two servers, the first was faster, or the second.
@@ -80,7 +85,8 @@ struct Budget {
 /// What the ticker has seen.
 #[derive(Debug)]
 struct Filled {
-    requests: u64,
+    /// Requests, and repeats that have begun.
+    total: Counts,
     window: Window,
     at: u64,
 }
@@ -216,19 +222,38 @@ impl Retry {
 
     /// How many repeats may begin now.
     pub(super) fn left(&self) -> u64 {
-        u64::try_from(self.budget.left.load(Ordering::Relaxed) / ONE).unwrap_or(0)
+        let whole = |of: &AtomicI64| u64::try_from(of.load(Ordering::Relaxed) / ONE).unwrap_or(0);
+        whole(&self.budget.left).saturating_add(whole(&self.budget.lent))
+    }
+
+    /// How many of all requests may be repeats, in percent.
+    pub(super) fn percent(&self) -> u8 {
+        self.settings.budget
+    }
+
+    /// Requests of the last ten seconds, and how many repeats have begun meanwhile.
+    pub(super) fn seen(&self) -> Counts {
+        let filled = self.budget.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        filled.window.sum(filled.at)
+    }
+
+    /// The fleet lends so many hundredths of a repeat for a second.
+    pub(super) fn lend(&self, hundredths: u64) {
+        self.budget.lend(hundredths);
     }
 }
 
 impl Budget {
     /// With as much as a second brings.
     fn new() -> Arc<Self> {
-        let filled = Filled { requests: 0, window: Window::new(WINDOW), at: 0 };
+        let filled = Filled { total: Counts::default(), window: Window::new(WINDOW), at: 0 };
         Arc::new(Self {
             began: Instant::now(),
             requests: Counters::default(),
             filled: Mutex::new(filled),
             left: AtomicI64::new(PER_SECOND.cast_signed() * ONE),
+            lent: AtomicI64::new(0),
+            begun: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             outcomes: Default::default(),
             hedges: Default::default(),
@@ -247,17 +272,32 @@ impl Budget {
         // From here on it is given back, whatever follows.
         let spent = Spent { budget: Arc::clone(self) };
         let less = |left: i64| (left >= ONE).then_some(left - ONE);
-        self.left.fetch_update(order, order, less).ok().map(|_| spent)
+        let is_paid = |from: &AtomicI64| from.fetch_update(order, order, less).is_ok();
+        (is_paid(&self.left) || is_paid(&self.lent)).then(|| {
+            self.begun.fetch_add(1, order);
+            spent
+        })
+    }
+
+    /// What the fleet lends for a second, in parts of [`ONE`]. What is not used is not saved up,
+    /// but for the parts of one repeat.
+    fn lend(&self, parts: u64) {
+        let parts = i64::try_from(parts).unwrap_or(i64::MAX);
+        let next = |left: i64| {
+            Some(if parts == 0 { 0 } else { left.saturating_add(parts).min(parts.max(ONE)) })
+        };
+        let _ = self.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     /// What came since the last time fills it, up to what the window allows.
     fn fill(&self, percent: u8) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let total = self.requests.sum(0);
+        let total = Counts { all: self.requests.sum(0), bad: self.begun.load(Ordering::Relaxed) };
         let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, ms) = (total.saturating_sub(filled.requests), now.saturating_sub(filled.at));
-        (filled.requests, filled.at) = (total, now);
-        filled.window.add(now, Counts { all, bad: 0 });
+        let (news, ms) = (total.since(filled.total), now.saturating_sub(filled.at));
+        let all = news.all;
+        (filled.total, filled.at) = (total, now);
+        filled.window.add(now, news);
         let percent = u64::from(percent);
         let most = filled.window.sum(now).all * percent + PER_SECOND * ONE.cast_unsigned();
         let more = all * percent + PER_SECOND * ONE.cast_unsigned() * ms / 1_000;

@@ -6,10 +6,11 @@
 //!
 //! A server may be *avoided* (it took no connection, or new ones ended without an answer): others
 //! are preferred, and one request per `fail_timeout` tries it until it answers. Or it is *out*:
-//! ejected for what its requests met, down by its active checks, or taken out by hand. An ejected
-//! one is tried by one request when its time is over, and the fate of that decides.
+//! ejected for what its requests met, down by its active checks, out because other gateways have
+//! ejected it, or taken out by hand. An ejected one is tried by one request when its time is over,
+//! and the fate of that decides.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,12 +29,16 @@ const AVOIDED: u64 = 1 << 3;
 const PROBING: u64 = 1 << 4;
 /// It is back, and its share grows.
 const SLOW: u64 = 1 << 5;
+/// By what its requests met at other gateways, until these say otherwise.
+const ELSEWHERE: u64 = 1 << 6;
 
-const OUT: u64 = BY_HAND | DOWN | EJECTED;
+const OUT: u64 = BY_HAND | DOWN | EJECTED | ELSEWHERE;
+/// What no time ends.
+const UNTIMED: u64 = BY_HAND | DOWN | ELSEWHERE;
 const FLAGS: u64 = (1 << TIME_SHIFT) - 1;
 
 /// A time of the server's clock: the end of what it is in, or else its begin.
-const TIME_SHIFT: u32 = 6;
+const TIME_SHIFT: u32 = 7;
 const TIME_BITS: u32 = 40;
 /// Ejections in a row.
 const TIMES_SHIFT: u32 = TIME_SHIFT + TIME_BITS;
@@ -85,6 +90,11 @@ impl Word {
         self.0 & EJECTED != 0
     }
 
+    /// Whether it is out because other gateways have ejected it.
+    pub(super) fn is_out_elsewhere(self) -> bool {
+        self.0 & ELSEWHERE != 0
+    }
+
     /// Whether a request tries it.
     pub(super) fn is_probing(self) -> bool {
         self.0 & PROBING != 0
@@ -102,7 +112,7 @@ impl Word {
 
     /// How long it is out or avoided yet, in milliseconds; nothing where no time ends that.
     pub(super) fn left(self, now: u64) -> Option<u64> {
-        let is_timed = self.0 & (EJECTED | AVOIDED) != 0 && self.0 & (BY_HAND | DOWN) == 0;
+        let is_timed = self.0 & (EJECTED | AVOIDED) != 0 && self.0 & UNTIMED == 0;
         is_timed.then(|| self.time().saturating_sub(now))
     }
 
@@ -150,7 +160,8 @@ impl Word {
 
     /// Out for `time` milliseconds, one time more in a row.
     fn ejected(self, now: u64, time: u64) -> Self {
-        let rest = Self(self.0 & !(PROBING | SLOW)).with(EJECTED);
+        // Its own verdict is one that a request may try.
+        let rest = Self(self.0 & !(PROBING | SLOW | ELSEWHERE)).with(EJECTED);
         rest.at(now.saturating_add(time)).with_times(self.times() + 1)
     }
 
@@ -181,6 +192,8 @@ pub(super) struct Verdict {
     losses: AtomicU32,
     /// Failures in a row.
     failures: AtomicU32,
+    /// Whether it is known that other gateways have ejected it.
+    is_known_out: AtomicBool,
 }
 
 impl Verdict {
@@ -192,6 +205,7 @@ impl Verdict {
             began: Instant::now(),
             losses: AtomicU32::new(0),
             failures: AtomicU32::new(0),
+            is_known_out: AtomicBool::new(false),
         }
     }
 
@@ -208,7 +222,7 @@ impl Verdict {
     /// Whether the one who asks is to try it: true for one of those who ask.
     pub(super) fn claim(&self, fail_timeout: Duration, patience: Duration) -> Due {
         let (word, now) = (self.word(), self.now());
-        let is_waiting = word.0 & (BY_HAND | DOWN | PROBING) == 0 && now >= word.time();
+        let is_waiting = word.0 & (UNTIMED | PROBING) == 0 && now >= word.time();
         if !is_waiting || word.0 & (EJECTED | AVOIDED) == 0 {
             return Due::Not;
         }
@@ -338,6 +352,21 @@ impl Verdict {
         let back = |word: Word| word.without(EJECTED | AVOIDED | PROBING, now, begins_slowly);
         let is_back = self.change(|word| word.is_ejected().then(|| back(word)));
         self.forget_failures(is_back)
+    }
+
+    /// Other gateways have ejected it. True where that takes it out: not where it was restored
+    /// since they did, or has a verdict of its own.
+    pub(super) fn follow(&self) -> bool {
+        let is_news = !self.is_known_out.swap(true, Ordering::Relaxed);
+        let out = |word: Word| Word(word.0 & !SLOW).with(ELSEWHERE);
+        is_news && self.change(|word| (!word.is_ejected()).then(|| out(word)))
+    }
+
+    /// Other gateways have not ejected it, as far as is known. True where it was out for that.
+    pub(super) fn unfollow(&self, begins_slowly: bool) -> bool {
+        self.is_known_out.load(Ordering::Relaxed)
+            && self.is_known_out.swap(false, Ordering::Relaxed)
+            && self.set(ELSEWHERE, false, begins_slowly)
     }
 
     /// An operator takes it out. True where it was in.

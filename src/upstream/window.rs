@@ -21,6 +21,11 @@ impl Counts {
         Self { all: self.all.saturating_sub(former.all), bad: self.bad.saturating_sub(former.bad) }
     }
 
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { all: self.all.saturating_add(other.all), bad: self.bad.saturating_add(other.bad) }
+    }
+
     /// Whether there are `least` at all, and less than `percent` of them good.
     pub(super) fn has_fewer_good(self, percent: u8, least: u64) -> bool {
         let good = self.all.saturating_sub(self.bad);

@@ -181,6 +181,44 @@ fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
     eventually("all stop", || gateways.each_ref().map(share) == [json!(0.0), json!(0.0)]);
 }
 
+#[test]
+fn a_canary_with_few_requests_at_each_gateway_is_judged_by_the_fleet() {
+    let redis = Redis::start();
+    let base = Upstream::replying(response("200 OK", "base"));
+    let next = Upstream::replying(response("500 Internal Server Error", "next"));
+    let config = format!(
+        "[store]
+            url = \"{}\"
+            {}{}
+            [routes.all]
+            path = \"/*\"
+            split = [{{ upstream = \"base\", weight = 1 }}, {{ upstream = \"next\", weight = 1 }}]
+            sticky = \"header:x-user\"
+            rollback = {{ window = \"1h\" }}",
+        redis.url(),
+        base.table("base"),
+        next.table("next"),
+    );
+    let gateways = [(); 3].map(|()| Gateway::start(&config));
+    for gateway in &gateways {
+        let mut session = Session::open(gateway.public);
+        // Of each arm: fewer than are judged.
+        for arm in ["base", "next"] {
+            let users = (0..).map(|number| format!("user-{number}"));
+            let users = users.filter(|user| arm_of("all", user, 5_000) == arm);
+            for user in users.take(40) {
+                assert_eq!(session.get("/").header("X-User", user).send().text(), arm);
+            }
+        }
+    }
+    let stopped = |gateway: &Gateway| canary(gateway, "all")["stopped"].clone();
+    eventually("the fleet has taken it back", || {
+        gateways.iter().all(|gateway| stopped(gateway).as_str().is_some())
+    });
+    let why = stopped(&gateways[0]);
+    assert!(why.as_str().is_some_and(|why| why.starts_with("100.0% of its answers")), "{why}");
+}
+
 /// The canary is judged by what its callers got, however often that was asked for.
 #[test]
 fn an_arm_sends_again_what_its_own_upstream_says() {

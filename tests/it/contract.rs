@@ -12,6 +12,7 @@ mod leases;
 mod marks;
 mod model;
 mod sessions;
+mod tellings;
 mod tracking;
 mod tracking_cluster;
 

@@ -2,6 +2,9 @@
 
 use crate::config::StoreUse;
 
+/// What keys of [`Kind::Tls`] go on with.
+const OF_THE_FLEET: [&str; 4] = ["{tls}:", "canary:", "canary-answers:", "fleet:"];
+
 /// What lies under a key of the embedded store, counters of limits aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -16,8 +19,8 @@ pub enum Kind {
     Epoch,
     /// Cached responses, pieces of their bodies, and locks of fetches.
     Cached,
-    /// Certificates and what ordering them needs, and what is known of canaries: a few of each
-    /// configured name.
+    /// Certificates and what ordering them needs, what is known of canaries, and what gateways tell
+    /// each other: a few of each configured name.
     Tls,
     /// Marks of callers who have written lately.
     Mark,
@@ -42,7 +45,7 @@ impl Kind {
             Self::Cached
         } else if rest.starts_with("cache-epoch:") || rest.starts_with("cache-purges:") {
             Self::Epoch
-        } else if rest.starts_with("{tls}:") || rest.starts_with("canary:") {
+        } else if OF_THE_FLEET.iter().any(|family| rest.starts_with(family)) {
             Self::Tls
         } else if rest.starts_with("wrote:") {
             Self::Mark

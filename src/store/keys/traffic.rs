@@ -1,5 +1,5 @@
-//! Keys of what the gateways of a fleet know together of traffic that moves. Names of routes are
-//! the configuration's: none needs escaping.
+//! Keys of what the gateways of a fleet know together of traffic that moves and of upstreams. Names
+//! of routes and upstreams are the configuration's: none needs escaping.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -24,6 +24,16 @@ impl Keys {
         hex::push(&mut key, digest(&SHA256, who.join("\0").as_bytes()).as_ref());
         key
     }
+
+    /// What each gateway says of the answers to a route's canary.
+    pub fn canary_answers(&self, route: &str) -> String {
+        [&*self.prefix, ":canary-answers:", route].concat()
+    }
+
+    /// What each gateway says of an upstream.
+    pub fn fleet(&self, upstream: &str) -> String {
+        [&*self.prefix, ":fleet:", upstream].concat()
+    }
 }
 
 #[cfg(test)]
@@ -44,9 +54,14 @@ mod tests {
 
     #[test]
     fn they_are_kept_with_what_a_fleet_shares() {
-        let key = Keys::new("app").canary("shop");
-        assert_eq!(key, "app:canary:shop");
-        assert_eq!(Kind::of(&key), Kind::Tls);
-        assert_eq!(usage(&key), StoreUse::Main);
+        let keys = Keys::new("app");
+        for (key, expected) in [
+            (keys.canary("shop"), "app:canary:shop"),
+            (keys.canary_answers("shop"), "app:canary-answers:shop"),
+            (keys.fleet("shop"), "app:fleet:shop"),
+        ] {
+            assert_eq!(key, expected);
+            assert_eq!((Kind::of(&key), usage(&key)), (Kind::Tls, StoreUse::Main), "{key}");
+        }
     }
 }

@@ -165,7 +165,7 @@ impl MemoryStore {
 
 impl Values {
     /// A hash; an empty one when there is none.
-    fn fields(&mut self, key: &str) -> Result<Fields, StoreError> {
+    pub(super) fn fields(&mut self, key: &str) -> Result<Fields, StoreError> {
         match self.live(key).map(|found| &found.value) {
             None => Ok(Vec::new()),
             Some(SessionValue::Fields(fields)) => Ok(fields.clone()),
@@ -175,7 +175,7 @@ impl Values {
         }
     }
 
-    fn insert_fields(
+    pub(super) fn insert_fields(
         &mut self,
         key: &str,
         fields: Fields,
@@ -243,7 +243,7 @@ fn set(fields: &mut Fields, name: &'static str, value: String) {
     fields.push((Bytes::from_static(name.as_bytes()), value.into()));
 }
 
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

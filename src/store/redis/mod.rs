@@ -70,6 +70,7 @@ mod spread;
 mod state;
 mod stream;
 mod tally;
+mod tellings;
 mod topology;
 mod torn;
 mod track;

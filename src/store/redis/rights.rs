@@ -17,6 +17,8 @@ pub(super) enum Function {
     Pools,
     /// How many gateways share the limits.
     Gateways,
+    /// What gateways tell each other of upstreams and canaries.
+    Fleet,
     /// Revocations that are known during an outage.
     KnownRevocations,
     /// `store.cache_epochs = "follow"`.
@@ -27,8 +29,8 @@ pub(super) enum Function {
 
 use crate::config::StoreUse;
 use Function::{
-    ApiKeys, Cache, Certificates, Cluster, Connections, Gateways, KnownEpochs, KnownRevocations,
-    Limits, Pools, Revocation, Sessions,
+    ApiKeys, Cache, Certificates, Cluster, Connections, Fleet, Gateways, KnownEpochs,
+    KnownRevocations, Limits, Pools, Revocation, Sessions,
 };
 
 impl Function {
@@ -44,6 +46,7 @@ impl Function {
             Certificates => "certificates by ACME",
             Pools => "reads behind writes",
             Gateways => "counting the gateways that share limits",
+            Fleet => "what gateways tell each other of upstreams",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
             Cluster => "finding the servers of a Redis Cluster",
@@ -56,7 +59,7 @@ impl Function {
             Connections | Cluster => None,
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
-            Revocation | Sessions | ApiKeys | Certificates | Pools | Gateways
+            Revocation | Sessions | ApiKeys | Certificates | Pools | Gateways | Fleet
             | KnownRevocations => Some(StoreUse::Main),
         }
     }
@@ -109,9 +112,13 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
     right("role", &[Connections], "ROLE"),
-    right("time", &[Connections, Limits, Sessions], "TIME"),
+    right("time", &[Connections, Limits, Sessions, Fleet], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
-    right("eval", &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools], "EVAL $script 0"),
+    right(
+        "eval",
+        &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Fleet],
+        "EVAL $script 0",
+    ),
     right("evalsha", &[Limits, Sessions, Cache], ""),
     right("set", &[Limits, Revocation, Sessions, ApiKeys, Cache, Pools], "SET $string 1 PX 5000"),
     right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
@@ -125,15 +132,15 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("pexpire", &[Limits, Revocation, ApiKeys, Cache], "PEXPIRE $string 5000 NX"),
     right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
     right("del", &[Limits, Revocation, Sessions, ApiKeys, Cache], "DEL $string"),
-    right("hset", &[Sessions, Cache], "HSET $hash f 1"),
-    right("pexpire", &[Cache], "PEXPIRE $hash 5000"),
+    right("hset", &[Sessions, Cache, Fleet], "HSET $hash f 1"),
+    right("pexpire", &[Cache, Fleet], "PEXPIRE $hash 5000"),
     right("hget", &[Sessions, Cache], "HGET $hash f"),
     right("hmget", &[Sessions, Cache], "HMGET $hash f"),
-    right("hgetall", &[Sessions], "HGETALL $hash"),
-    right("hlen", &[Sessions, Cache], "HLEN $hash"),
+    right("hgetall", &[Sessions, Fleet], "HGETALL $hash"),
+    right("hlen", &[Sessions, Cache, Fleet], "HLEN $hash"),
     right("hstrlen", &[Sessions], "HSTRLEN $hash f"),
     right("hrandfield", &[Cache], "HRANDFIELD $hash"),
-    right("hdel", &[Sessions, Cache], "HDEL $hash f"),
+    right("hdel", &[Sessions, Cache, Fleet], "HDEL $hash f"),
     right("zadd", &[Limits, Sessions, ApiKeys, Gateways], "ZADD $set 1 m"),
     right("pexpire", &[Limits, Gateways], "PEXPIRE $set 5000"),
     right("zcard", &[Limits, Sessions, ApiKeys, Gateways], "ZCARD $set"),
@@ -147,7 +154,7 @@ pub(super) const RIGHTS: [Right; 56] = [
     right("xread", &[KnownRevocations], "XREAD COUNT 1 STREAMS $stream 0"),
     right("xinfo|stream", &[KnownRevocations], "XINFO STREAM $stream"),
     right("del", &[Revocation], "DEL $stream"),
-    right("del", &[Sessions], "DEL $hash"),
+    right("del", &[Sessions, Fleet], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
     right("wait", &[Revocation, Sessions, ApiKeys, Cache], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),

@@ -76,7 +76,7 @@ async fn failures_in_a_row_eject() {
     assert_eq!(usable(&endpoints), [0, 1, 2]);
     answers(&endpoints, 0, 500, 1);
     assert_eq!(usable(&endpoints), [1, 2]);
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0, 0]);
     for _ in 0..100 {
         assert_ne!(endpoints.first(None).unwrap().at, 0);
     }
@@ -186,7 +186,7 @@ async fn too_small_a_share_of_good_answers_ejects() {
     assert_eq!(usable(&endpoints), [0, 1, 2], "half of them were good");
     mixed(0, 0, 1);
     assert_eq!(usable(&endpoints), [1, 2]);
-    assert_eq!(care(&endpoints).ejections(), [0, 1, 0]);
+    assert_eq!(care(&endpoints).ejections(), [0, 1, 0, 0]);
     // What has ejected it is not held against it a second time.
     endpoints.all()[0].verdict().restore(false);
     care(&endpoints).tick();
@@ -262,7 +262,7 @@ async fn one_request_tries_an_ejected_server() {
     let second = endpoints.first(None).unwrap();
     assert_eq!(second.at, 0);
     answer(endpoints.enter(second, &sender()).unwrap(), 500);
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1, 0]);
     pass(Duration::from_secs(19)).await;
     assert_eq!(endpoints.first(None).unwrap().at, 1, "it is out for twice as long");
     pass(Duration::from_secs(3)).await;
@@ -282,11 +282,11 @@ async fn a_probe_that_is_lost_has_failed() {
     let _probe = endpoints.enter(endpoints.first(None).unwrap(), &sender());
     pass(Duration::from_secs(29)).await;
     care(&endpoints).tick();
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0, 0]);
     // response_timeout
     pass(Duration::from_secs(1)).await;
     care(&endpoints).tick();
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,7 +452,7 @@ async fn a_call_that_fails_at_once_brings_nobody_back() {
     trailers.insert("grpc-status", HeaderValue::from_static("14"));
     visit.answered(StatusCode::OK, &grpc_head(), Some(&trailers));
     assert_eq!(usable(&endpoints), [1]);
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,10 +478,10 @@ async fn an_upload_that_tries_a_server_has_its_time() {
     probe.may_take(Duration::from_secs(3_600));
     pass(Duration::from_secs(3_599)).await;
     care(&endpoints).tick();
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 0]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 0, 0]);
     pass(Duration::from_secs(1)).await;
     care(&endpoints).tick();
-    assert_eq!(care(&endpoints).ejections(), [1, 0, 1]);
+    assert_eq!(care(&endpoints).ejections(), [1, 0, 1, 0]);
 }
 
 /// Requests that a reload finds in progress are judged by who is asked no more.

@@ -211,7 +211,7 @@ async fn a_server_that_is_tried_is_tried_to_the_end() {
     assert_eq!(care.ejections().iter().sum::<u64>(), 0);
     assert_eq!(get(&endpoints).await.unwrap().status(), 200);
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert_eq!(care.ejections(), [0, 0, 1], "what tried it has failed");
+    assert_eq!(care.ejections(), [0, 0, 1, 0], "what tried it has failed");
     assert_eq!(endpoints.retry().unwrap().hedges(), Some([0, 0]));
 }
 

@@ -1,0 +1,76 @@
+//! What gateways tell each other: each has one field, and all are read.
+
+use std::time::Duration;
+
+use portcullis::store::keys::Keys;
+use portcullis::store::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
+
+use super::{MINUTE, Subject, over_all_stores};
+use crate::support::PATIENCE;
+
+over_all_stores![
+    each_gateway_says_one_thing_and_hears_all,
+    what_is_old_or_was_not_said_like_this_is_not_heard,
+    of_too_many_nobody_hears_anything,
+];
+
+/// What is heard by the gateway that says this, in order.
+async fn tell(it: &Subject, from: &str, value: &str, kept: Duration) -> Vec<(String, String)> {
+    let key = Keys::new("app").fleet("shop");
+    let telling = Telling { key: &key, from, value: value.as_bytes(), kept };
+    let heard = it.store.tell(telling).await.unwrap().into_iter();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut heard: Vec<_> = heard.map(|(from, value)| (text(&from), text(&value))).collect();
+    heard.sort();
+    heard
+}
+
+fn said(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(from, value)| ((*from).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn each_gateway_says_one_thing_and_hears_all(it: Subject) {
+    assert_eq!(tell(&it, "edge-1", "one\n two", MINUTE).await, said(&[("edge-1", "one\n two")]));
+    let both = said(&[("edge-1", "one\n two"), ("edge-2", "")]);
+    assert_eq!(tell(&it, "edge-2", "", MINUTE).await, both);
+    let both = said(&[("edge-1", "three"), ("edge-2", "")]);
+    assert_eq!(tell(&it, "edge-1", "three", MINUTE).await, both);
+    // Other upstreams are another matter.
+    let key = Keys::new("app").fleet("orders");
+    let telling = Telling { key: &key, from: "edge-3", value: b"x", kept: MINUTE };
+    assert_eq!(it.store.tell(telling).await.unwrap().len(), 1);
+    let ttl = it.ttl(&key).await.expect("an end");
+    assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
+}
+
+async fn what_is_old_or_was_not_said_like_this_is_not_heard(it: Subject) {
+    let key = Keys::new("app").fleet("shop");
+    let long: &'static str = format!("1 {}", "x".repeat(TELLING_BYTES_MAX + 1)).leak();
+    it.write_fields(
+        &key,
+        &[
+            ("liar-1", "no time"),
+            ("liar-2", "99999999999999999999999999 later"),
+            ("long-gone", "1 before"),
+            ("liar-4", "-1 before"),
+            ("liar-5", ""),
+            ("liar-6", long),
+        ],
+    );
+    let own = said(&[("edge-1", "one")]);
+    assert_eq!(tell(&it, "edge-1", "one", MINUTE).await, own);
+    let longest = "x".repeat(TELLING_BYTES_MAX);
+    assert_eq!(tell(&it, "edge-1", &longest, MINUTE).await, said(&[("edge-1", &longest)]));
+    assert_eq!(tell(&it, "edge-1", &format!("{longest}x"), MINUTE).await, said(&[]));
+    it.write(&key, "a string");
+    let telling = Telling { key: &key, from: "edge-1", value: b"one", kept: MINUTE };
+    assert!(it.store.tell(telling).await.is_err());
+}
+
+async fn of_too_many_nobody_hears_anything(it: Subject) {
+    for number in 0..TELLERS_MAX {
+        let heard = tell(&it, &format!("edge-{number}"), "x", MINUTE).await;
+        assert_eq!(heard.len(), number + 1);
+    }
+    assert_eq!(tell(&it, "one-more", "x", MINUTE).await, said(&[]));
+}
