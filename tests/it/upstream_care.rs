@@ -2,6 +2,7 @@
 
 mod breaker;
 mod checks;
+mod races;
 mod retries;
 
 use std::io::{Read as _, Write as _};
