@@ -4,6 +4,7 @@ mod breaker;
 mod checks;
 mod races;
 mod retries;
+mod together;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
