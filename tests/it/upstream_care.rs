@@ -2,7 +2,9 @@
 
 mod breaker;
 mod checks;
+mod races;
 mod retries;
+mod together;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
