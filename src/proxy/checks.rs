@@ -250,7 +250,6 @@ impl<'a, 'h> Checks<'a, 'h> {
             self.session_asked = Some(Instant::now());
         }
         let answers = match (away, self.mode) {
-            // Rare: boxed.
             (Some(error), _) => {
                 let (gateway, peek) = (self.request.gateway(), self.peek());
                 let questions = self.questions(peek.as_ref());

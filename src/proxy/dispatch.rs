@@ -99,8 +99,8 @@ impl Dispatch {
         Self { arm: None, reading: None, sender, deadline: None, ..dispatch }
     }
 
-    /// What is answered is stored for all: readers may be behind what somebody has written, and made
-    /// stale, a moment ago.
+    /// What is answered is stored for all: readers may be behind what somebody has written, and
+    /// made stale, a moment ago.
     pub(super) fn is_stored(&mut self) {
         if let Some(reading) = self.reading.take_if(|reading| !reading.may_be_stored) {
             let _ = reading.followed.set(WhyServers::Stored);
@@ -214,8 +214,8 @@ impl Dispatch {
         response
     }
 
-    /// Tells the canary of a split route what was answered. `took`: how long the upstream did, where
-    /// the client had no part in it.
+    /// Tells the canary of a split route what was answered. `took`: how long the upstream did,
+    /// where the client had no part in it.
     fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, took: Option<Duration>) {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);

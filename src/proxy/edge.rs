@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
 };
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::content::{Content, Encoded};
@@ -33,12 +33,43 @@ pub(super) fn prepare(request: &Request<'_>, edge: &RouteEdge, head: &mut http::
     if let Some(via) = &edge.via {
         via.stamp(request.received.version, headers);
     }
-    let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
-    if let (Some(name), Some(at)) = (&edge.deadline_header, deadline) {
-        let left = at.saturating_duration_since(Instant::now()).as_millis();
-        // Zero would be none to some.
-        let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-        headers.insert(name, HeaderValue::from(left));
+    if let Some((name, deadline)) = deadline_of(request, edge) {
+        stamp(headers, name, deadline);
+    }
+}
+
+/// The field that tells the upstream how much time is left, and until when.
+fn deadline_of<'r>(
+    request: &Request<'_>,
+    edge: &'r RouteEdge,
+) -> Option<(&'r HeaderName, Instant)> {
+    let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline)?;
+    Some((edge.deadline_header.as_ref()?, deadline))
+}
+
+fn stamp(headers: &mut HeaderMap, name: &HeaderName, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    // Zero would be none to some.
+    let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+    headers.insert(name, HeaderValue::from(left));
+}
+
+/// What tells an upstream how much time is left, for a head that is made long before it is sent.
+pub(super) struct TimeLeft {
+    name: HeaderName,
+    deadline: Instant,
+}
+
+impl TimeLeft {
+    /// Nothing where the route has no field for that.
+    pub(super) fn of(request: &Request<'_>) -> Option<Box<Self>> {
+        let (name, deadline) = deadline_of(request, request.route.edge.as_ref()?)?;
+        Some(Box::new(Self { name: name.clone(), deadline }))
+    }
+
+    /// Says it as it is now.
+    pub(super) fn stamp(&self, headers: &mut HeaderMap) {
+        stamp(headers, &self.name, self.deadline);
     }
 }
 

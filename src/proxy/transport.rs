@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Response;
 
 use super::dispatch::Dispatch;
+use super::edge::TimeLeft;
 use super::mirror::Mirrored;
 use super::request::Request;
 use crate::base::body::Upload;
@@ -16,6 +17,8 @@ pub(super) struct CacheTransport<'t> {
     dispatch: Dispatch,
     /// The copy that leaves with the request, which may never leave.
     mirrored: Option<Box<Mirrored>>,
+    /// The request waits: for others, and for another attempt.
+    time_left: Option<Box<TimeLeft>>,
     /// Where it is written how long the upstream took.
     took: Option<&'t mut Option<Duration>>,
 }
@@ -41,7 +44,8 @@ impl<'t> CacheTransport<'t> {
         took: Option<&'t mut Option<Duration>>,
     ) -> Self {
         dispatch.is_stored();
-        Self { dispatch, mirrored: Mirrored::of(request), took }
+        let (mirrored, time_left) = (Mirrored::of(request), TimeLeft::of(request));
+        Self { dispatch, mirrored, time_left, took }
     }
 }
 
@@ -55,6 +59,14 @@ impl Transport for CacheTransport<'_> {
         }
         let mut unheeded = None;
         let took = self.took.as_deref_mut().unwrap_or(&mut unheeded);
-        self.dispatch.send(|| request.clone(), Upload::none(), took).await
+        let time_left = self.time_left.as_deref();
+        let head = || {
+            let mut head = request.clone();
+            if let Some(time_left) = time_left {
+                time_left.stamp(head.headers_mut());
+            }
+            head
+        };
+        self.dispatch.send(head, Upload::none(), took).await
     }
 }

@@ -77,7 +77,7 @@ impl Names {
             let (ahead, former) = (ahead.find(written), former.find(written));
             let asked = ahead.or(former);
             // Meanwhile the former one may have learned more: nothing is older than no answer.
-            let known = ahead.into_iter().chain(former).max_by_key(|name| name.answered_at);
+            let known = former.into_iter().chain(ahead).max_by_key(|name| name.answered_at);
             Name {
                 written: written.clone(),
                 servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),

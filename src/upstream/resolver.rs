@@ -154,8 +154,8 @@ async fn addresses(
     Ok((found.iter().collect(), ttl))
 }
 
-/// The servers of a service (RFC 2782): those of the best priority, by their weights. Targets without
-/// an address are left out, and asked for again after `retry` at the latest.
+/// The servers of a service (RFC 2782): those of the best priority, by their weights. Targets
+/// without an address are left out, and asked for again after `retry` at the latest.
 async fn services(
     resolver: &TokioResolver,
     written: &config::Endpoint,

@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -87,14 +88,21 @@ impl Crowd {
     }
 }
 
+/// How many files a process has open.
+fn files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 #[test]
-fn three_upgrades_refuse_and_cut_no_connection() {
+fn twenty_upgrades_refuse_and_cut_no_connection() {
+    const UPGRADES: usize = 20;
     let upstream = Upstream::replying(response("200 OK", "fine"));
     let config = format!("[server]\ndrain = \"5s\"\n{}{ROUTE}", upstream.table("shop"));
     let mut gateway = Gateway::start(&config);
-    let crowd = Crowd::begin(gateway.public, 3);
     let mut pid = gateway.pid();
-    for count in 1..=3 {
+    let at_rest = files(pid);
+    let crowd = Crowd::begin(gateway.public, 3);
+    for count in 1..=UPGRADES {
         let before = crowd.answered();
         eventually("clients are served", || crowd.answered() > before + 20);
         // One that is open and has said nothing, when the listener passes to somebody else.
@@ -117,6 +125,8 @@ fn three_upgrades_refuse_and_cut_no_connection() {
     }
     assert_eq!(crowd.end(), Vec::<String>::new());
     assert_eq!(gateway.wait().code(), Some(0));
+    // Connections to the upstream that rest, and nothing for each upgrade.
+    eventually("the last process has few files", || files(pid) < at_rest + UPGRADES / 2);
     let metrics = Client::get(gateway.admin, "/metrics").send().text();
     assert!(metrics.contains("portcullis_handovers_total{result=\"done\"} 1"), "{metrics}");
     assert_eq!(operate(&gateway, "GET", "/v1/status", "").json()["draining"], false);
@@ -189,6 +199,54 @@ fn a_new_process_that_fails_leaves_all_as_it_was() {
     assert_eq!((status("/new"), status("/other")), (200, 404), "the file of now is in force");
     let audits = gateway.stderr().matches("audit by=SIGUSR2 operation=\"handover\"").count();
     assert_eq!(audits, 7);
+}
+
+/// Each of them would open what the other one listens on, and one of them would be nobody's.
+#[test]
+fn two_signals_at_once_begin_one_process_and_a_drain_begins_none() {
+    let (upstream, is_over) = held();
+    let table = upstream.table("shop");
+    let gateway = Gateway::start(&format!("[server]\ndrain = \"1m\"\n{table}{ROUTE}"));
+    let mut held = Session::open(gateway.public);
+    held.write("GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("it is in progress", || upstream.seen() == 1);
+    gateway.signal("USR2");
+    gateway.signal("USR2");
+    let next = heir(&gateway, 1);
+    // Who drains has nothing to hand over.
+    gateway.signal("USR2");
+    assert_eq!(ask(gateway.public, "close"), Ok(()));
+    assert_eq!(children(gateway.pid()), [next]);
+    assert!(is_over.send(()).is_ok());
+    assert_eq!(held.read().status, 200, "what it had begun is finished there");
+    eventually("the former process ends", || !lives(gateway.pid()));
+    assert_eq!(gateway.heirs(), [next]);
+    assert_eq!(gateway.stderr().matches("a new process is started").count(), 1);
+}
+
+/// An upstream that answers `/held` when it is told to.
+fn held() -> (Upstream, Sender<()>) {
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::with(move |request, connection| {
+        if request.target() == "/held" {
+            let _ = told.lock().unwrap().recv();
+        }
+        let _ = connection.write_all(response("200 OK", "fine").as_bytes());
+    });
+    (upstream, go_on)
+}
+
+/// The processes that this one has started and that live.
+fn children(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |number: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        parent == Some(&*pid.to_string()) && lives(*number)
+    };
+    numbers.filter(is_child).collect()
 }
 
 /// A listener of the test's own as file 3, as systemd passes one.

@@ -40,6 +40,8 @@ mod check;
 mod compression;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
+/// Copies of requests that are not made, and faults that nobody asks for by a field.
+mod copies;
 /// Pages of other origins.
 mod cors;
 /// Answers that break off, and what of them arrives.
@@ -71,6 +73,8 @@ mod hygiene;
 mod interim;
 /// Keys that an issuer publishes, several issuers on one route, and tokens in a query.
 mod issuer;
+/// What is in progress, or was known, when what it goes by changes.
+mod lasting;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
 /// Upstreams that read paths more loosely than the gateway.

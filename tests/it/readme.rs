@@ -1,10 +1,11 @@
 //! The documentation, executed: every block of README.md and docs/, and the demo and its tour. Its
-//! style is checked too, and the generated reference.
+//! style is checked too, the generated reference, and what drives the known traps.
 
 mod execute;
 mod pages;
 mod reference;
 mod style;
+mod traps;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};

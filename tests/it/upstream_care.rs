@@ -3,7 +3,9 @@
 mod breaker;
 mod checks;
 mod fleet;
+mod races;
 mod retries;
+mod together;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
