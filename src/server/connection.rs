@@ -436,6 +436,7 @@ fn upgrade(streams: Option<&Arc<StreamTunnels>>, request: &mut Request<Incoming>
 
 /// Answers one request. No `async fn`, which would have room for what it is given twice. Nothing
 /// can fail before there is a future: only then it is made in its box (see [`boxed`]).
+#[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 fn answer(
     client: Arc<proxy::Connection>,
     request: Request<Incoming>,
