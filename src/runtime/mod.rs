@@ -152,7 +152,7 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway.follow_canaries().await;
-        fleet::begin(&gateway);
+        gateway.take_part_in_fleet();
         gateway
     }
 
