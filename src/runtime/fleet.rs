@@ -20,11 +20,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long what was told holds.
 const KEPT: Duration = Duration::from_secs(5);
 
-/// Has this gateway take part, until it is gone.
-pub(super) fn begin(gateway: &Arc<Gateway>) {
-    // A store of its own tells it nothing.
-    if gateway.store.is_shared(StoreUse::Main) {
-        tokio::spawn(take_part(Arc::downgrade(gateway)));
+impl Gateway {
+    /// Has this gateway take part, until it is gone.
+    pub(super) fn take_part_in_fleet(self: &Arc<Self>) {
+        // A store of its own tells it nothing.
+        if self.store.is_shared(StoreUse::Main) {
+            tokio::spawn(take_part(Arc::downgrade(self)));
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Gateway {
         }
         gateway.running().issuers.first_fetches().await;
         gateway.follow_canaries().await;
-        fleet::begin(&gateway);
+        gateway.take_part_in_fleet();
         gateway
     }
 

@@ -248,7 +248,7 @@ async fn a_quiet_gateway_may_repeat_what_the_fleet_has_left() {
     let lent = (together - alone) / 60;
     assert!((620..=720).contains(&lent), "{lent} of 1,990");
     let spent = fail_all(1_000, 60, &counted(100_000, 25_000)).await;
-    assert_eq!(spent, alone, "the fleet has nothing left");
+    assert!(spent <= 210 * 60 + 10, "{spent}: the fleet has nothing left");
 }
 
 #[tokio::test(start_paused = true)]
