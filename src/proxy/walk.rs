@@ -126,21 +126,29 @@ async fn answer(
     settle(&request, receipt, &ended(&outcome));
     let mut response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
-        Err(rejection) => {
-            let Request { received, resolved, .. } = request;
-            let mut refused = deliver::refusal(&rejection, received, resolved, record);
-            // A tunnel must not begin with it.
-            if !is_handshake {
-                deliver::stand_in(&request, &rejection, &mut refused);
-            }
-            refused
-        }
+        Err(rejection) => refused(&request, &rejection, is_handshake, record),
     };
     deliver::stamp_degraded(response.headers_mut(), degraded, request.received);
     if !is_handshake {
         return response;
     }
     upgrade::end_unless_switched(response, request.received.version)
+}
+
+/// The answer to a request that was refused on its route.
+fn refused(
+    request: &Request<'_>,
+    rejection: &Rejection,
+    is_handshake: bool,
+    record: &mut Record,
+) -> Response<Content> {
+    let Request { received, resolved, .. } = request;
+    let mut refused = deliver::refusal(rejection, received, resolved, record);
+    // A tunnel must not begin with another answer.
+    if !is_handshake {
+        deliver::stand_in(request, rejection, &mut refused);
+    }
+    refused
 }
 
 /// What came of the checks.

@@ -180,7 +180,7 @@ impl Endpoints {
             if policy.eject.is_none() || self.has_one_for_all() {
                 verdict.end_ejection(false);
             }
-            if policy.eject.is_none() || self.all.len() == 1 || !self.settings.fleet {
+            if policy.eject.is_none() || self.has_one_for_all() || !self.settings.fleet {
                 verdict.unfollow(false);
             }
             // Nor avoided.
