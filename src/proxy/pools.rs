@@ -196,8 +196,12 @@ fn side(
             }
             return Side::Servers(WhyServers::Unknown);
         }
-        Some(Ok(_)) if pools.is_in_doubt(pool.stick) => {
-            return Side::Servers(WhyServers::Unknown);
+        // Where marks may be missing, one that is there is not: nothing older is an answer.
+        Some(Ok(reply)) if pools.is_in_doubt(pool.stick) => {
+            return Side::Servers(match reply.caller {
+                Mark::None => WhyServers::Unknown,
+                Mark::Wrote | Mark::At(_) => WhyServers::Wrote,
+            });
         }
         Some(Ok(reply)) => reply,
     };

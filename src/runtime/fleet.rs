@@ -46,6 +46,10 @@ async fn take_part(gateway: Weak<Gateway>) {
     loop {
         ticks.tick().await;
         let Some(gateway) = gateway.upgrade() else { return };
+        if gateway.is_handed_over() {
+            // The process that has taken over is the one to have a say.
+            return;
+        }
         let running = gateway.running();
         let upstreams = running.plan.upstreams.iter().zip(&running.upstreams);
         for ((name, _), upstream) in upstreams {

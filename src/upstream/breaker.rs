@@ -118,8 +118,11 @@ impl Breaker {
                     continue;
                 }
                 _ if BEGUN.of(word) < u64::from(terms.probes) => word,
-                // Uploads may take for ever, and nobody else would be let in meanwhile.
-                _ if TIME.of(word) <= terms.now => half_opened(word, terms),
+                // Uploads may take for ever, and nobody else would be let in meanwhile. What they
+                // come to counts all the same.
+                _ if TIME.of(word) <= terms.now => {
+                    TIME.set(BEGUN.set(word, GOOD.of(word)), lost_at(terms))
+                }
                 _ => return Entry::Refused(SOON),
             };
             let next = BEGUN.set(tried, BEGUN.of(tried) + 1);
@@ -216,9 +219,13 @@ impl Breaker {
 
 /// The beginning of a round in which requests try the upstream.
 fn half_opened<F>(word: u64, terms: &Terms<F>) -> u64 {
-    let until = terms.now.saturating_add(terms.patience).min(TIME.most());
     let next = ROUND.set(word, ROUND.of(word) + 1) & !STATE | HALF_OPEN;
-    TIME.set(BEGUN.set(GOOD.set(next, 0), 0), until)
+    TIME.set(BEGUN.set(GOOD.set(next, 0), 0), lost_at(terms))
+}
+
+/// When requests that begin to try the upstream now take too long.
+fn lost_at<F>(terms: &Terms<F>) -> u64 {
+    terms.now.saturating_add(terms.patience).min(TIME.most())
 }
 
 fn opened(word: u64, terms: &Terms<impl Fn(u64) -> Duration>) -> u64 {
@@ -271,11 +278,13 @@ mod tests {
         assert_eq!(breaker.refuses(&at(61_000)), None);
         let tries = [(); 3].map(|()| probe(&breaker, 61_000));
         assert_eq!(breaker.enter(&at(61_000)), Entry::Refused(SOON));
-        // What the slow ones come to says nothing any more.
-        assert_eq!(breaker.settle(slow, Some(false), &at(61_001)), Change::None);
-        for (number, round) in tries.into_iter().enumerate() {
-            let closes = if number == 2 { Change::Closed } else { Change::None };
-            assert_eq!(breaker.settle(round, Some(true), &at(61_002)), closes);
+        // What the slow ones come to counts all the same, and fewer are wanted next time.
+        assert_eq!(breaker.settle(slow, Some(true), &at(61_001)), Change::None);
+        probe(&breaker, 121_000);
+        probe(&breaker, 121_000);
+        assert_eq!(breaker.enter(&at(121_000)), Entry::Refused(SOON));
+        for (round, change) in tries.into_iter().zip([Change::None, Change::Closed]) {
+            assert_eq!(breaker.settle(round, Some(true), &at(121_001)), change);
         }
     }
 

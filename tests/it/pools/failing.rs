@@ -197,6 +197,11 @@ fn while_redis_is_away_servers_take_all_reads() {
     assert_eq!(get(&b, "/a").text(), "readers 0");
     proxy.pass();
     eventually("the other gateway knows of it", || get(&b, "/a").text() == "servers 1");
+    // Nor is it forgotten where other marks may be missing: nothing stored answers him.
+    eventually("his write is known here", || {
+        get(&a, "/a");
+        a.access_lines().pop().is_some_and(|line| line["pool"] == "wrote")
+    });
     // Somebody else may have been told that he wrote, by a gateway that has ended since.
     assert_eq!(get(&a, "/b").text(), "servers 0");
     assert_eq!(redis.cli(&["FLUSHALL"]), "OK");
