@@ -14,32 +14,22 @@ fn outcomes(endpoints: &Endpoints) -> [u64; Outcome::WORDS.len()] {
     endpoints.retry().unwrap().outcomes()
 }
 
-/// No server has seen anything of it.
+/// No server has seen anything of it. Beyond `attempts` it takes from the budget: each request
+/// would dial all of them otherwise, however many there are.
 #[tokio::test]
-async fn a_server_that_refuses_costs_nothing_of_the_budget() {
-    let dead = [refuses(), refuses(), refuses()];
-    let (alive, asked) = server("200 OK").await;
-    let servers: Vec<_> = dead.iter().map(|(at, _)| *at).chain([alive]).collect();
-    let endpoints = endpoints(&servers, 4);
-    let retry = endpoints.retry().unwrap();
-    let left = retry.left();
-    assert_eq!(get(&endpoints).await.unwrap().status(), 200);
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
-    assert_eq!((outcomes(&endpoints), retry.left()), ([0; Outcome::WORDS.len()], left));
-}
-
-/// Each request would dial all of them otherwise, however many there are.
-#[tokio::test]
-async fn more_servers_that_refuse_than_attempts_take_from_the_budget() {
-    let dead = [refuses(), refuses(), refuses()];
-    let (alive, asked) = server("200 OK").await;
-    let servers: Vec<_> = dead.iter().map(|(at, _)| *at).chain([alive]).collect();
-    let endpoints = endpoints(&servers, 2);
-    let retry = endpoints.retry().unwrap();
-    let left = retry.left();
-    assert_eq!(get(&endpoints).await.unwrap().status(), 200);
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
-    assert_eq!(retry.left(), left - 2);
+async fn servers_that_refuse_cost_nothing_of_the_budget_but_beyond_attempts() {
+    for (attempts, taken) in [(4, 0), (2, 2)] {
+        let dead = [refuses(), refuses(), refuses()];
+        let (alive, asked) = server("200 OK").await;
+        let servers: Vec<_> = dead.iter().map(|(at, _)| *at).chain([alive]).collect();
+        let endpoints = endpoints(&servers, attempts);
+        let retry = endpoints.retry().unwrap();
+        let left = retry.left();
+        assert_eq!(get(&endpoints).await.unwrap().status(), 200);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(retry.left(), left - taken, "{attempts} attempts");
+        assert_eq!(outcomes(&endpoints).iter().sum::<u64>(), taken, "{attempts} attempts");
+    }
 }
 
 /// A server that closes each connection with its second request.
