@@ -128,12 +128,9 @@ fn what_one_arm_answered_is_not_served_for_the_other() {
     assert_eq!(upstreams.each_ref().map(|upstream| upstream.recorded().len()), [1, 1]);
 }
 
-#[test]
-fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
-    let redis = Redis::start();
-    let base = Upstream::replying(response("200 OK", "base"));
-    let next = Upstream::replying(response("500 Internal Server Error", "next"));
-    let config = format!(
+/// A canary that takes one half of the callers, of a fleet that judges it.
+fn halves(redis: &Redis, base: &Upstream, next: &Upstream) -> String {
+    format!(
         "[store]
         url = \"{}\"
         {}{}
@@ -145,7 +142,15 @@ fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
         redis.url(),
         base.table("base"),
         next.table("next"),
-    );
+    )
+}
+
+#[test]
+fn the_whole_fleet_takes_a_bad_canary_back_until_it_is_reset() {
+    let redis = Redis::start();
+    let base = Upstream::replying(response("200 OK", "base"));
+    let next = Upstream::replying(response("500 Internal Server Error", "next"));
+    let config = halves(&redis, &base, &next);
     let gateways = [Gateway::start(&config), Gateway::start(&config)];
     let share = |gateway: &Gateway| canary(gateway, "all")["arms"][1]["percent"].clone();
     assert_eq!(gateways.each_ref().map(share), [json!(50.0), json!(50.0)]);
@@ -186,19 +191,7 @@ fn a_canary_with_few_requests_at_each_gateway_is_judged_by_the_fleet() {
     let redis = Redis::start();
     let base = Upstream::replying(response("200 OK", "base"));
     let next = Upstream::replying(response("500 Internal Server Error", "next"));
-    let config = format!(
-        "[store]
-            url = \"{}\"
-            {}{}
-            [routes.all]
-            path = \"/*\"
-            split = [{{ upstream = \"base\", weight = 1 }}, {{ upstream = \"next\", weight = 1 }}]
-            sticky = \"header:x-user\"
-            rollback = {{ window = \"1h\" }}",
-        redis.url(),
-        base.table("base"),
-        next.table("next"),
-    );
+    let config = halves(&redis, &base, &next);
     let gateways = [(); 3].map(|()| Gateway::start(&config));
     for gateway in &gateways {
         let mut session = Session::open(gateway.public);
