@@ -11,12 +11,15 @@ use super::Gateway;
 use crate::base::instance;
 use crate::config::{Config, StoreUse};
 use crate::plan::Plan;
-use crate::store::{Store, StoreError, Telling};
+use crate::store::{Heard, Store, StoreError, Telling};
 use crate::traffic::Canary;
 use crate::upstream::Upstream;
 
 /// How often they tell each other.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How many upstreams are asked about in one question: it must be answered within `store.timeout`,
+/// and all gateways of a large fleet have something to say of each.
+const AT_ONCE: usize = 32;
 /// How long what was told holds.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -35,8 +38,18 @@ impl Gateway {
 struct Exchange {
     /// When others were heard last, by upstream.
     heard: HashMap<String, Instant>,
+    /// How many upstreams to leave for last: a round that had no time for all ended behind them.
+    late: usize,
     /// Whether it was said that Redis does not let them.
     has_warned: bool,
+}
+
+/// An upstream, and what this gateway says of it.
+struct Said<'a> {
+    name: &'a str,
+    upstream: &'a Upstream,
+    key: String,
+    value: Vec<u8>,
 }
 
 async fn take_part(gateway: Weak<Gateway>) {
@@ -52,20 +65,52 @@ async fn take_part(gateway: Weak<Gateway>) {
         }
         let running = gateway.running();
         let upstreams = running.plan.upstreams.iter().zip(&running.upstreams);
-        for ((name, _), upstream) in upstreams {
-            let Some(value) = upstream.say() else { continue };
+        let said = upstreams.filter_map(|((name, _), upstream)| {
             let key = running.plan.keys.fleet(name);
-            let from = instance::unique();
-            let telling = Telling { key: &key, from, value: &value, kept: KEPT };
-            match gateway.store.tell(telling).await {
-                Ok(said) => {
-                    upstream.hear(&said);
-                    exchange.has_heard(name);
-                }
-                Err(error) => exchange.has_not_heard((name, upstream), &error),
-            }
-        }
+            Some(Said { name, upstream, key, value: upstream.say()? })
+        });
+        exchange.round(&gateway.store, said.collect()).await;
     }
+}
+
+/// Those that a round has not asked about yet.
+struct Round<'a, T> {
+    rest: &'a [T],
+    ends: Instant,
+    /// How many of how many were left for last.
+    late: (usize, usize),
+}
+
+impl<'a, T> Round<'a, T> {
+    /// Those that the last round had time for come last.
+    fn begin(all: &'a mut [T], late: usize) -> Self {
+        let count = all.len().max(1);
+        let late = (late % count, count);
+        all.rotate_left(late.0);
+        Self { rest: all, ends: Instant::now() + PERIOD, late }
+    }
+
+    /// How many are to be left for last in the next one.
+    fn late(&self) -> usize {
+        let (late, count) = self.late;
+        (late + count - self.rest.len()) % count
+    }
+
+    /// Those to ask about next. None when its time is up, or when nobody answers: each question
+    /// that is not answered takes all of its time.
+    fn next(&mut self, is_answered: bool) -> Option<&'a [T]> {
+        if self.rest.is_empty() || !is_answered || Instant::now() >= self.ends {
+            return None;
+        }
+        let (some, rest) = self.rest.split_at(AT_ONCE.min(self.rest.len()));
+        self.rest = rest;
+        Some(some)
+    }
+}
+
+/// What this gateway says, and where.
+fn own<'a>(key: &'a str, value: &'a [u8]) -> Telling<'a> {
+    Telling { key, from: instance::unique(), value, kept: KEPT }
 }
 
 /// Tells what the arms of a route have answered here, and hears what they have elsewhere. While
@@ -76,12 +121,12 @@ pub(super) async fn exchange_answers(store: &Store, plan: &Plan, (route, canary)
     if value.is_empty() {
         return canary.hear(from, &[]);
     }
-    let telling = Telling { key: &key, from, value: &value, kept: KEPT };
-    let heard = store.tell(telling).await;
-    if let Err(error) = &heard {
-        tracing::debug!(route, %error, "the canary's answers elsewhere");
+    for heard in store.tell(&[own(&key, &value)]).await {
+        if let Err(error) = &heard {
+            tracing::debug!(route, %error, "the canary's answers elsewhere");
+        }
+        canary.hear(from, &heard.unwrap_or_default());
     }
-    canary.hear(from, &heard.unwrap_or_default());
 }
 
 /// Whether gateways tell each other of all upstreams of a split route.
@@ -92,20 +137,52 @@ fn is_of_fleet(config: &Config, route: &str) -> bool {
 }
 
 impl Exchange {
-    fn has_heard(&mut self, name: &str) {
+    /// Says all of it, and hears what others say. Where it takes longer than a round may, the next
+    /// one begins with the rest.
+    async fn round(&mut self, store: &Store, mut all: Vec<Said<'_>>) {
+        let (mut round, mut is_answered) = (Round::begin(&mut all, self.late), true);
+        while let Some(some) = round.next(is_answered) {
+            is_answered = self.tell(store, some).await;
+        }
+        self.late = round.late();
+        round.rest.iter().for_each(|said| self.has_not_heard(said));
+    }
+
+    /// Whether the store has answered to any of it.
+    async fn tell(&mut self, store: &Store, some: &[Said<'_>]) -> bool {
+        let tellings: Vec<_> = some.iter().map(|said| own(&said.key, &said.value)).collect();
+        let mut is_answered = false;
+        for (said, heard) in some.iter().zip(store.tell(&tellings).await) {
+            is_answered |= !heard.as_ref().is_err_and(StoreError::is_outage);
+            match heard {
+                Ok(all) => self.has_heard(said, &all),
+                Err(error) => {
+                    self.has_not_heard(said);
+                    self.warn(&error);
+                }
+            }
+        }
+        is_answered
+    }
+
+    fn has_heard(&mut self, said: &Said<'_>, all: &Heard) {
+        said.upstream.hear(all);
         self.has_warned = false;
-        match self.heard.get_mut(name) {
+        match self.heard.get_mut(said.name) {
             Some(at) => *at = Instant::now(),
-            None => drop(self.heard.insert(name.to_owned(), Instant::now())),
+            None => drop(self.heard.insert(said.name.to_owned(), Instant::now())),
+        }
+    }
+
+    fn has_not_heard(&mut self, said: &Said<'_>) {
+        if self.heard.get(said.name).is_some_and(|at| at.elapsed() >= KEPT) {
+            self.heard.remove(said.name);
+            said.upstream.hear(&[]);
         }
     }
 
     /// That the store is away is said elsewhere.
-    fn has_not_heard(&mut self, (name, upstream): (&str, &Upstream), error: &StoreError) {
-        if self.heard.get(name).is_some_and(|at| at.elapsed() >= KEPT) {
-            self.heard.remove(name);
-            upstream.hear(&[]);
-        }
+    fn warn(&mut self, error: &StoreError) {
         if let StoreError::Refused(why) = error
             && !self.has_warned
         {
@@ -115,5 +192,66 @@ impl Exchange {
                  alone: {why}\n    help: give its user the rights that `portcullis acl` prints"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::store::{MemoryStore, RedisStore};
+    use crate::upstream::Ahead;
+
+    /// What a round asks about when each question takes so long, and how many times it asks.
+    async fn asks(all: &mut [usize], late: usize, takes: Duration) -> (Vec<usize>, usize, usize) {
+        let (mut round, mut asked, mut times) = (Round::begin(all, late), Vec::new(), 0);
+        while let Some(some) = round.next(true) {
+            asked.extend_from_slice(some);
+            times += 1;
+            tokio::time::advance(takes).await;
+        }
+        (asked, times, round.late())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_asks_about_as_many_as_it_has_time_for() {
+        let all: Vec<usize> = (0..300).collect();
+        let (short, long) = (Duration::from_millis(50), Duration::from_millis(300));
+        assert_eq!(asks(&mut [], 7, short).await, (vec![], 0, 0));
+        assert_eq!(asks(&mut all.clone(), 0, short).await, (all.clone(), 10, 0));
+        // Three rounds that have no time for all.
+        let mut late = 0;
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let (some, times, next) = asks(&mut all.clone(), late, long).await;
+            assert_eq!((some.len(), times), (128, 4));
+            asked.extend(some);
+            late = next;
+        }
+        let twice: Vec<usize> = all.iter().chain(&all).copied().collect();
+        assert_eq!((&asked[..], late), (&twice[..384], 84));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_asked_once_in_a_round() {
+        let text =
+            "[store]\nurl = \"redis://127.0.0.1:1\"\n[upstreams.a]\nservers = [\"http://a\"]";
+        let config = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap().config;
+        let upstream = Upstream::new("a", &config.upstreams["a"], None, &Ahead::default());
+        let said = |at: usize| Said {
+            name: "a",
+            upstream: &upstream,
+            key: format!("app:fleet:{at}"),
+            value: b"{}".to_vec(),
+        };
+        let away = Store::Redis(Box::new(RedisStore::open(&config.store)));
+        let mut exchange = Exchange::default();
+        exchange.round(&away, (0..300).map(said).collect()).await;
+        assert_eq!((exchange.late, exchange.heard.len()), (AT_ONCE, 0));
+        let there = Store::Memory(Box::new(MemoryStore::new(1_000)));
+        exchange.round(&there, (0..300).map(said).collect()).await;
+        assert_eq!((exchange.late, exchange.heard.len()), (AT_ONCE, 1), "it has asked about all");
     }
 }

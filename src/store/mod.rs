@@ -65,7 +65,7 @@ pub use self::separate::{Backend, Separate};
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
 };
-pub use self::tellings::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
+pub use self::tellings::{Heard, TELLERS_MAX, TELLING_BYTES_MAX, Telling};
 pub use self::window::{Mode, Window, WindowSet, WindowState};
 
 /// The store, of either kind, or several.

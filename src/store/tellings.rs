@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::separate::One;
-use super::{Store, StoreError};
+use super::{Reply, Store};
 
 /// Longest thing that one gateway says, in bytes.
 pub const TELLING_BYTES_MAX: usize = 16 * 1024;
@@ -26,15 +26,16 @@ pub struct Telling<'a> {
     pub kept: Duration,
 }
 
+/// What all say of one thing, by who says it.
+pub type Heard = Vec<(Bytes, Bytes)>;
+
 impl Store {
-    /// Says it, and hears what all say by now, by who says it; this gateway too.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn tell(&self, telling: Telling<'_>) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    /// Says these, and hears of each what all say by now; this gateway too. One question for all of
+    /// them: what one of them is refused, or gets no answer to, leaves the others as they are.
+    pub async fn tell(&self, tellings: &[Telling<'_>]) -> Vec<Reply<Heard>> {
         match self.main() {
-            One::Redis(store) => store.tell_all(telling).await,
-            One::Memory(store) => store.tell_all(telling),
+            One::Redis(store) => store.tell_all(tellings).await,
+            One::Memory(store) => tellings.iter().map(|telling| store.tell(*telling)).collect(),
         }
     }
 }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::sessions::unix_ms;
 use super::{MemoryStore, lock};
-use crate::store::StoreError;
-use crate::store::tellings::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
+use crate::store::Reply;
+use crate::store::tellings::{Heard, TELLERS_MAX, TELLING_BYTES_MAX, Telling};
 
 impl MemoryStore {
     /// See [`crate::store::Store::tell`].
-    pub fn tell_all(&self, telling: Telling<'_>) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    pub fn tell(&self, telling: Telling<'_>) -> Reply<Heard> {
         let mut values = lock(&self.values);
         let mut fields = values.fields(telling.key)?;
         let now = unix_ms();

@@ -1,25 +1,40 @@
 //! What gateways tell each other, in Redis. The script travels with the call: it is rare.
 
-use bytes::Bytes;
-use redis::Value;
+use redis::{Cmd, Pipeline, Value};
 
 use super::reply::{unexpected, value};
 use super::{RedisStore, millis};
-use crate::store::StoreError;
-use crate::store::tellings::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
+use crate::store::Reply;
+use crate::store::tellings::{Heard, TELLERS_MAX, TELLING_BYTES_MAX, Telling};
 
 impl RedisStore {
     /// See [`crate::store::Store::tell`].
-    pub async fn tell_all(&self, telling: Telling<'_>) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut call = redis::cmd("EVAL");
-        call.arg(include_str!("../scripts/tell.lua")).arg(1).arg(telling.key).arg(telling.from);
-        call.arg(telling.value).arg(millis(telling.kept)).arg(TELLING_BYTES_MAX).arg(TELLERS_MAX);
-        match self.run_one(call).await? {
-            Value::Array(said) => {
-                let mut said = said.into_iter().map_while(value);
-                Ok(std::iter::from_fn(|| Some((said.next()?, said.next()?))).collect())
-            }
-            other => Err(unexpected(&other)),
+    pub async fn tell_all(&self, tellings: &[Telling<'_>]) -> Vec<Reply<Heard>> {
+        if tellings.is_empty() {
+            return Vec::new();
         }
+        let mut pipeline = Pipeline::new();
+        for telling in tellings {
+            pipeline.add_command(call(telling));
+        }
+        let replies = self.topology.run_apart(&mut pipeline, self.topology.deadline()).await;
+        replies.into_iter().take(tellings.len()).map(|reply| heard(reply?)).collect()
+    }
+}
+
+fn call(telling: &Telling<'_>) -> Cmd {
+    let mut call = redis::cmd("EVAL");
+    call.arg(include_str!("../scripts/tell.lua")).arg(1).arg(telling.key).arg(telling.from);
+    call.arg(telling.value).arg(millis(telling.kept)).arg(TELLING_BYTES_MAX).arg(TELLERS_MAX);
+    call
+}
+
+fn heard(reply: Value) -> Reply<Heard> {
+    match reply {
+        Value::Array(said) => {
+            let mut said = said.into_iter().map_while(value);
+            Ok(std::iter::from_fn(|| Some((said.next()?, said.next()?))).collect())
+        }
+        other => Err(unexpected(&other)),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis::store::keys::Keys;
-use portcullis::store::{TELLERS_MAX, TELLING_BYTES_MAX, Telling};
+use portcullis::store::{Heard, Reply, TELLERS_MAX, TELLING_BYTES_MAX, Telling};
 
 use super::{MINUTE, Subject, over_all_stores};
 use crate::support::PATIENCE;
@@ -12,13 +12,19 @@ over_all_stores![
     each_gateway_says_one_thing_and_hears_all,
     what_is_old_or_was_not_said_like_this_is_not_heard,
     of_too_many_nobody_hears_anything,
+    what_is_said_at_once_is_heard_apart,
 ];
+
+async fn alone(it: &Subject, telling: Telling<'_>) -> Reply<Heard> {
+    let [heard] = it.store.tell(&[telling]).await.try_into().expect("one reply");
+    heard
+}
 
 /// What is heard by the gateway that says this, in order.
 async fn tell(it: &Subject, from: &str, value: &str, kept: Duration) -> Vec<(String, String)> {
     let key = Keys::new("app").fleet("shop");
     let telling = Telling { key: &key, from, value: value.as_bytes(), kept };
-    let heard = it.store.tell(telling).await.unwrap().into_iter();
+    let heard = alone(it, telling).await.unwrap().into_iter();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut heard: Vec<_> = heard.map(|(from, value)| (text(&from), text(&value))).collect();
     heard.sort();
@@ -38,7 +44,7 @@ async fn each_gateway_says_one_thing_and_hears_all(it: Subject) {
     // Other upstreams are another matter.
     let key = Keys::new("app").fleet("orders");
     let telling = Telling { key: &key, from: "edge-3", value: b"x", kept: MINUTE };
-    assert_eq!(it.store.tell(telling).await.unwrap().len(), 1);
+    assert_eq!(alone(&it, telling).await.unwrap().len(), 1);
     let ttl = it.ttl(&key).await.expect("an end");
     assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
 }
@@ -64,7 +70,7 @@ async fn what_is_old_or_was_not_said_like_this_is_not_heard(it: Subject) {
     assert_eq!(tell(&it, "edge-1", &format!("{longest}x"), MINUTE).await, said(&[]));
     it.write(&key, "a string");
     let telling = Telling { key: &key, from: "edge-1", value: b"one", kept: MINUTE };
-    assert!(it.store.tell(telling).await.is_err());
+    assert!(alone(&it, telling).await.is_err());
 }
 
 async fn of_too_many_nobody_hears_anything(it: Subject) {
@@ -73,4 +79,24 @@ async fn of_too_many_nobody_hears_anything(it: Subject) {
         assert_eq!(heard.len(), number + 1);
     }
     assert_eq!(tell(&it, "one-more", "x", MINUTE).await, said(&[]));
+}
+
+/// Of many things at once each has its own answer, also where one of them is refused.
+async fn what_is_said_at_once_is_heard_apart(it: Subject) {
+    let keys: Vec<String> =
+        (0..9).map(|at| Keys::new("app").fleet(&format!("shop-{at}"))).collect();
+    it.write(&keys[4], "a string");
+    let values: Vec<String> = (0..9).map(|at| format!("said of {at}")).collect();
+    let tellings: Vec<_> = keys
+        .iter()
+        .zip(&values)
+        .map(|(key, value)| Telling { key, from: "edge-1", value: value.as_bytes(), kept: MINUTE })
+        .collect();
+    let heard = it.store.tell(&tellings).await;
+    assert_eq!(heard.len(), 9);
+    for (at, heard) in heard.into_iter().enumerate() {
+        let own = vec![("edge-1".into(), values[at].clone().into())];
+        assert_eq!(heard.ok(), (at != 4).then_some(own), "{at}");
+    }
+    assert!(it.store.tell(&[]).await.is_empty());
 }

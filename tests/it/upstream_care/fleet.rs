@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Server, config, get, is_out, told};
-use crate::support::{Client, Exposition, Gateway, Redis, eventually, operate};
+use crate::support::{Client, Exposition, Gateway, Redis, TcpProxy, eventually, operate};
 
 const KEY: &str = "app:fleet:shop";
 const EJECT: &str = "eject = { failures = 3, time = \"1h\" }";
@@ -160,6 +160,49 @@ fn lies_are_ignored() {
     });
     assert_eq!(told(&quiet, slandered)["reasons"], json!([]));
     assert_eq!(get(&quiet), 200);
+}
+
+/// How many upstreams anybody has said something of.
+const SAID: &str = "return #redis.call('KEYS', 'app:fleet:shop-*')";
+/// As many upstreams as one gateway may have in front of a busy system.
+const MANY: usize = 300;
+/// Questions of one round about all of them.
+const QUESTIONS: usize = 10;
+
+/// Two gateways have ejected the server of each upstream.
+fn eject_everywhere(redis: &Redis, report: &str) {
+    let script = "for at = 1, tonumber(ARGV[1]) do for from = 1, 2 do \
+                  redis.call('HSET', 'app:fleet:shop-' .. at, 'edge-' .. from, \
+                  ARGV[2] .. ' ' .. ARGV[3]) end end";
+    let (many, now) = (MANY.to_string(), unix_ms().to_string());
+    redis.cli(&["EVAL", script, "0", &many, &now, report]);
+}
+
+#[test]
+fn a_few_questions_tell_of_hundreds_of_upstreams() {
+    let redis = Redis::start();
+    let proxy = TcpProxy::start(redis.address());
+    let (bad, good) = (Server::new(500), Server::new(200));
+    let servers = [bad.url(), good.url()];
+    let one = |at| format!("[upstreams.shop-{at}]\nservers = {servers:?}\neject = {{}}\n");
+    let upstreams: String = (1..=MANY).map(one).collect();
+    let quiet = Gateway::start(&format!(
+        "[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{upstreams}{}",
+        proxy.url(),
+        config(&[&good], "fleet = false")
+    ));
+    eventually("what others say of each is heard", || {
+        eject_everywhere(&redis, &report(&bad));
+        let all = operate(&quiet, "GET", "/v1/upstreams", "").json();
+        let upstreams = all["upstreams"].as_object().unwrap().values();
+        let servers = upstreams.flat_map(|it| it["servers"].as_array().unwrap());
+        servers.filter(|it| it["reasons"] == json!(["fleet"])).count() == MANY
+    });
+    let said = || redis.cli(&["EVAL", SAID, "0"]);
+    // Whichever of them come next, a round's questions are about all.
+    redis.cli(&["FLUSHALL"]);
+    proxy.swallow_after(QUESTIONS);
+    eventually("all is said once", || said() == MANY.to_string());
 }
 
 #[test]
