@@ -54,13 +54,16 @@ fn is_ejected(url: &str, all: &[Said]) -> bool {
     votes >= VOTES_MIN && votes * 2 >= voters
 }
 
-/// How many hundredths of a repeat each gateway may begin in a second beyond its own budget: its
-/// share of what all of them have left of theirs, of which a second has a tenth.
-fn share(percent: u8, all: &[Said]) -> u64 {
+/// How many hundredths of a repeat a gateway may begin in a second beyond its own budget: its share
+/// of what all of them have left of theirs, of which a second has a tenth. One that says too much
+/// of itself must not let all others repeat without end: it is no more than if each of its `own`
+/// requests were repeated once.
+fn share(percent: u8, own: u64, all: &[Said]) -> u64 {
     let sum = |count: fn(&Said) -> u64| all.iter().map(count).fold(0, u64::saturating_add);
     let allowed = sum(|said| said.requests).saturating_mul(u64::from(percent));
     let left = allowed.saturating_sub(sum(|said| said.retries).saturating_mul(100));
-    left / WINDOW_SECONDS / (all.len() as u64).max(1)
+    let share = left / (all.len() as u64).max(1);
+    share.min(own.saturating_mul(100)) / WINDOW_SECONDS
 }
 
 /// Whether there is anything to tell.
@@ -101,7 +104,7 @@ pub(super) fn hear(endpoints: &Endpoints, all: &[(Bytes, Bytes)]) {
         }
     }
     if let Some(retry) = endpoints.retry() {
-        retry.lend(share(retry.percent(), &all));
+        retry.lend(share(retry.percent(), retry.seen().all, &all));
     }
 }
 

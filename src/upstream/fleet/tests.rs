@@ -76,6 +76,10 @@ fn what_cannot_be_understood_or_believed_is_not_heard() {
         ("\"requests\":5", "\"requests\":1000000001"),
         ("\"requests\":5", "\"requests\":18446744073709551616"),
         ("\"requests\":5", "\"requests\":-5"),
+        ("\"requests\":5", "\"requests\":5.5"),
+        ("\"requests\":5", "\"requests\":1e300"),
+        ("\"requests\":5", "\"requests\":NaN"),
+        ("\"requests\":5", "\"requests\":null"),
         ("\"retries\":0", "\"retries\":18446744073709551615"),
         ("\"failures\":0", "\"failures\":\"many\""),
         ("[\"http", "{\"http"),
@@ -211,10 +215,19 @@ fn a_share_is_of_what_all_have_left() {
         (20, vec![counted(900, 1_500), counted(100, 50)], 0),
         (0, vec![counted(1_000, 0)], 0),
     ] {
-        assert_eq!(share(percent, &all), expected, "{all:?}");
+        assert_eq!(share(percent, 10_000, &all), expected, "{all:?}");
     }
     let most = vec![counted(COUNT_MAX, 0); 256];
-    assert_eq!(share(100, &most), 100 * COUNT_MAX / 10);
+    assert_eq!(share(100, COUNT_MAX, &most), 100 * COUNT_MAX / 10);
+}
+
+/// Whatever others say, it comes to one repeat for each of its own requests.
+#[test]
+fn a_share_is_bounded_by_the_own_requests() {
+    for (own, expected) in [(0, 0), (5, 50), (1_000, 10_000), (1_000_000, 10_000_000)] {
+        assert_eq!(share(20, own, &[counted(own, 0), counted(COUNT_MAX, 0)]), expected, "{own}");
+    }
+    assert_eq!(share(20, u64::MAX, &[counted(1_000, 0)]), 2_000);
 }
 
 /// Requests that all fail, and the repeats of them, of a gateway that hears the others each second.
@@ -255,11 +268,17 @@ async fn a_quiet_gateway_may_repeat_what_the_fleet_has_left() {
 async fn what_is_lent_holds_for_a_second() {
     let endpoints = endpoints("retry = {}");
     let retry = endpoints.retry().unwrap();
+    (0..100).for_each(|_| retry.note_request());
+    retry.tick();
     let left = retry.left();
     for _ in 0..9 {
         hear(&endpoints, &told(&[counted(500, 0), counted(500, 0)]));
     }
     assert_eq!(retry.left(), left + 10);
+    for _ in 0..9 {
+        hear(&endpoints, &told(&[counted(COUNT_MAX, 0), counted(500, 0)]));
+    }
+    assert_eq!(retry.left(), left + 10, "as many as it has had requests in a second");
     hear(&endpoints, &[]);
     assert_eq!(retry.left(), left, "nobody is heard any more");
     // Less than one in a second comes to one.

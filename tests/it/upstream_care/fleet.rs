@@ -162,6 +162,28 @@ fn lies_are_ignored() {
     assert_eq!(get(&quiet), 200);
 }
 
+/// What it says of its own requests lends the others no more than they get requests themselves.
+#[test]
+fn a_gateway_that_says_too_much_of_itself_lends_nothing_to_a_quiet_one() {
+    let redis = Redis::start();
+    let (bad, good) = (Server::new(500), Server::new(200));
+    let quiet = sharing(&redis, &[&bad, &good], &format!("{EJECT}\nretry = {{}}"));
+    let left = || {
+        let metrics = Client::get(quiet.admin, "/metrics").send().text();
+        let labels = [("upstream", "shop")];
+        Exposition::text(&metrics).value("portcullis_upstream_retry_budget_left", &labels)
+    };
+    assert_eq!(left(), Some(10.0), "what a second has");
+    let boast = report(&bad).replacen("\"requests\":9", "\"requests\":1000000000", 1);
+    eventually("it has heard them", || {
+        say(&redis, "liar-1", &boast);
+        say(&redis, "liar-2", &boast);
+        follows(&quiet, &bad)
+    });
+    // What they lend was heard with the same words.
+    assert_eq!(left(), Some(10.0));
+}
+
 /// How many upstreams anybody has said something of.
 const SAID: &str = "return #redis.call('KEYS', 'app:fleet:shop-*')";
 /// As many upstreams as one gateway may have in front of a busy system.
