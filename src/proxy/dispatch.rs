@@ -62,39 +62,39 @@ impl Dispatch {
     pub(super) fn new(request: &Request<'_>) -> Self {
         let most = request.plan().config.server.limits.interim_responses;
         let Request { received, .. } = request;
-        let mut dispatch = Self::in_background(request);
-        dispatch.interim = received.connection.open_interim(received.version, most);
-        dispatch
+        let interim = received.connection.open_interim(received.version, most);
+        Self::to(request, request.upstream(), interim)
     }
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
-        Self::to(request, request.upstream())
+        Self::to(request, request.upstream(), None)
     }
 
-    fn to(request: &Request<'_>, upstream: usize) -> Self {
+    fn to(request: &Request<'_>, upstream: usize, interim: Option<Arc<Interim>>) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
-        let mut dispatch = Self {
+        let retries = request.running().upstreams[upstream].retries();
+        Self {
             running: Arc::clone(&request.received.running),
             upstream,
             arm: watched(request),
             reading: reading(request),
-            sender: Sender::new(request.client().address, request.received.ids.trace),
-            interim: None,
+            sender: Sender {
+                deadline,
+                key: affinity::key(request, upstream),
+                attempts: retries.then(Arc::default),
+                ..Sender::new(request.client().address, request.received.ids.trace)
+            },
+            interim,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
             deadline,
-        };
-        dispatch.sender.deadline = deadline;
-        dispatch.sender.key = affinity::key(request, upstream);
-        let retries = request.running().upstreams[upstream].retries();
-        dispatch.sender.attempts = retries.then(Arc::default);
-        dispatch
+        }
     }
 
     /// For a copy that goes to this upstream, and that nobody waits for.
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
-        let dispatch = Self::to(request, upstream);
+        let dispatch = Self::to(request, upstream, None);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
         Self { arm: None, reading: None, sender, deadline: None, ..dispatch }
     }

@@ -109,8 +109,8 @@ async fn answer(
             }
             let sent = match asked {
                 None => {
-                    let body = mirror::copy(&request, head, body.take(), &added);
-                    let outbound = Outbound::new(&request, head, body, added);
+                    mirror::copy(&request, head, body, &added);
+                    let outbound = Outbound::new(&request, head, body.take(), added);
                     dispatch::forward(&request, outbound, degraded.cache_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.

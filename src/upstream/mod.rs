@@ -214,8 +214,10 @@ impl Upstream {
         on_interim: Option<impl OnInterim>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
         // Made before there is a future, which would hold both the request and what is made of it.
-        let kept = self.servers.now().retry().map(|retry| retry.body_bytes());
-        let mut outgoing = Outgoing::new(sender, head, body, on_interim).keeping(kept);
+        let mut outgoing = Outgoing::new(sender, head, body, on_interim);
+        if let Some(retry) = self.servers.now().retry() {
+            outgoing.keep(retry.body_bytes());
+        }
         async move { self.exchange(&mut outgoing).await }
     }
 
@@ -230,7 +232,8 @@ impl Upstream {
         head: impl Fn() -> Request<()> + Send,
     ) -> Result<Response<Box<Download>>, Failure> {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
-        let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody).upgrading();
+        let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody);
+        outgoing.upgrade();
         self.exchange(&mut outgoing).await
     }
 
