@@ -146,13 +146,15 @@ impl Dispatch {
             && let Some(read) = Box::pin(self.read(reading, &head)).await
         {
             *took = Some(sent_at.elapsed());
-            return self.told(read, sent_at, has_body);
+            return self.told(read, took.filter(|_| !has_body));
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(&self.sender, head, upload, on_interim);
-        let response = in_time(std::pin::pin!(sent), self.deadline).await;
+        let upstream = self.upstream();
+        let mut outgoing = upstream.outgoing(&self.sender, head, upload, on_interim);
+        let sent = std::pin::pin!(upstream.send(&mut outgoing));
+        let response = in_time(sent, self.deadline).await;
         *took = Some(sent_at.elapsed());
-        self.told(response, sent_at, has_body)
+        self.told(response, took.filter(|_| !has_body))
     }
 
     /// Asks readers; nothing where the upstream's servers are to answer.
@@ -170,8 +172,8 @@ impl Dispatch {
         };
         let readers = self.running.upstreams.get(reading.upstream)?;
         let on_interim = on_interim(self.interim.clone(), None);
-        let sent = readers.send(&self.sender, head, Upload::none(), on_interim);
-        let sent = in_time(std::pin::pin!(sent), self.deadline).await;
+        let mut outgoing = readers.outgoing(&self.sender, head, Upload::none(), on_interim);
+        let sent = in_time(std::pin::pin!(readers.send(&mut outgoing)), self.deadline).await;
         let why = match &sent {
             Ok(response) if response.status() == StatusCode::TOO_EARLY => WhyServers::Behind,
             Err(failure) if failure.is_others_turn() => WhyServers::Out,
@@ -181,14 +183,13 @@ impl Dispatch {
         None
     }
 
-    /// What is told of how a request ended, and its response.
+    /// What is told of how a request ended, and its response. `took`: as for [`Self::note`].
     fn told(
         &self,
         mut response: Result<Response<Box<Download>>, Failure>,
-        sent_at: Instant,
-        has_body: bool,
+        took: Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        self.note(&response, (!has_body).then(|| sent_at.elapsed()));
+        self.note(&response, took);
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
         {

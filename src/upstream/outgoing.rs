@@ -112,7 +112,7 @@ pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static 
 impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// A request, and what it takes to send it again.
-pub(super) struct Outgoing<'s, H, I> {
+pub struct Outgoing<'s, H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// Makes its head anew. None where it may not be repeated.
