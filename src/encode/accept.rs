@@ -47,6 +47,9 @@ impl Coding {
 /// The coding that these fields of a request ask for; nothing where the client wants the content as
 /// it is at least as much, or does not say.
 pub(super) fn wanted(fields: &HeaderMap) -> Option<Coding> {
+    if !fields.contains_key(ACCEPT_ENCODING) {
+        return None;
+    }
     let members = || {
         let lines = fields.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
         lines.flat_map(|line| line.split(',')).map(member)

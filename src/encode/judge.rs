@@ -84,7 +84,7 @@ fn is_settled(status: StatusCode, fields: &HeaderMap) -> bool {
         || matches!(status.as_u16(), 204..=206)
         || fields.get_all(CONTENT_ENCODING).iter().any(is_coded)
         || fields.contains_key(CONTENT_RANGE)
-        || DIGESTS.iter().any(|name| fields.contains_key(*name))
+        || fields.keys().any(|name| DIGESTS.contains(&name.as_str()))
         || forbids(fields)
 }
 
@@ -98,12 +98,17 @@ fn forbids(fields: &HeaderMap) -> bool {
 /// Whether the route compresses content of this type: `text/html`, `text/*` or `*+json`.
 fn is_listed(policy: &Compress, kind: &HeaderValue) -> bool {
     let Ok(kind) = kind.to_str() else { return false };
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim().as_bytes();
+    let is = |part: Option<&[u8]>, of: &str| {
+        part.is_some_and(|it| it.eq_ignore_ascii_case(of.as_bytes()))
+    };
+    let begins = |begin: &str| is(kind.get(..begin.len()), begin);
+    let ends = |end: &str| is(kind.len().checked_sub(end.len()).map(|at| &kind[at..]), end);
     // gRPC and gRPC-Web have codings of their own, message by message.
-    !kind.starts_with("application/grpc")
+    !begins("application/grpc")
         && policy.types.iter().any(|listed| match listed.strip_suffix('*') {
-            Some(begin) => kind.starts_with(begin),
-            None => listed.strip_prefix('*').map_or(kind == *listed, |end| kind.ends_with(end)),
+            Some(begin) => begins(begin),
+            None => listed.strip_prefix('*').map_or_else(|| is(Some(kind), listed), ends),
         })
 }
 

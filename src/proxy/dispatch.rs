@@ -62,39 +62,39 @@ impl Dispatch {
     pub(super) fn new(request: &Request<'_>) -> Self {
         let most = request.plan().config.server.limits.interim_responses;
         let Request { received, .. } = request;
-        let mut dispatch = Self::in_background(request);
-        dispatch.interim = received.connection.open_interim(received.version, most);
-        dispatch
+        let interim = received.connection.open_interim(received.version, most);
+        Self::to(request, request.upstream(), interim)
     }
 
     /// For a response that no client waits for.
     pub(super) fn in_background(request: &Request<'_>) -> Self {
-        Self::to(request, request.upstream())
+        Self::to(request, request.upstream(), None)
     }
 
-    fn to(request: &Request<'_>, upstream: usize) -> Self {
+    fn to(request: &Request<'_>, upstream: usize, interim: Option<Arc<Interim>>) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
-        let mut dispatch = Self {
+        let retries = request.running().upstreams[upstream].retries();
+        Self {
             running: Arc::clone(&request.received.running),
             upstream,
             arm: watched(request),
             reading: reading(request),
-            sender: Sender::new(request.client().address, request.received.ids.trace),
-            interim: None,
+            sender: Sender {
+                deadline,
+                key: affinity::key(request, upstream),
+                attempts: retries.then(Arc::default),
+                ..Sender::new(request.client().address, request.received.ids.trace)
+            },
+            interim,
             gate: None,
             stream_timeout: request.route.written.stream_timeout,
             deadline,
-        };
-        dispatch.sender.deadline = deadline;
-        dispatch.sender.key = affinity::key(request, upstream);
-        let retries = request.running().upstreams[upstream].retries();
-        dispatch.sender.attempts = retries.then(Arc::default);
-        dispatch
+        }
     }
 
     /// For a copy that goes to this upstream, and that nobody waits for.
     pub(super) fn aside(request: &Request<'_>, upstream: usize) -> Self {
-        let dispatch = Self::to(request, upstream);
+        let dispatch = Self::to(request, upstream, None);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
         Self { arm: None, reading: None, sender, deadline: None, ..dispatch }
     }
@@ -146,13 +146,15 @@ impl Dispatch {
             && let Some(read) = Box::pin(self.read(reading, &head)).await
         {
             *took = Some(sent_at.elapsed());
-            return self.told(read, sent_at, has_body);
+            return self.told(read, took.filter(|_| !has_body));
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
-        let sent = self.upstream().send(&self.sender, head, upload, on_interim);
-        let response = in_time(std::pin::pin!(sent), self.deadline).await;
+        let upstream = self.upstream();
+        let mut outgoing = upstream.outgoing(&self.sender, head, upload, on_interim);
+        let sent = std::pin::pin!(upstream.send(&mut outgoing));
+        let response = in_time(sent, self.deadline).await;
         *took = Some(sent_at.elapsed());
-        self.told(response, sent_at, has_body)
+        self.told(response, took.filter(|_| !has_body))
     }
 
     /// Asks readers; nothing where the upstream's servers are to answer.
@@ -170,8 +172,8 @@ impl Dispatch {
         };
         let readers = self.running.upstreams.get(reading.upstream)?;
         let on_interim = on_interim(self.interim.clone(), None);
-        let sent = readers.send(&self.sender, head, Upload::none(), on_interim);
-        let sent = in_time(std::pin::pin!(sent), self.deadline).await;
+        let mut outgoing = readers.outgoing(&self.sender, head, Upload::none(), on_interim);
+        let sent = in_time(std::pin::pin!(readers.send(&mut outgoing)), self.deadline).await;
         let why = match &sent {
             Ok(response) if response.status() == StatusCode::TOO_EARLY => WhyServers::Behind,
             Err(failure) if failure.is_others_turn() => WhyServers::Out,
@@ -181,14 +183,13 @@ impl Dispatch {
         None
     }
 
-    /// What is told of how a request ended, and its response.
+    /// What is told of how a request ended, and its response. `took`: as for [`Self::note`].
     fn told(
         &self,
         mut response: Result<Response<Box<Download>>, Failure>,
-        sent_at: Instant,
-        has_body: bool,
+        took: Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
-        self.note(&response, (!has_body).then(|| sent_at.elapsed()));
+        self.note(&response, took);
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
         {

@@ -40,11 +40,10 @@ pub(super) struct Mirrored {
 }
 
 /// Sends a copy of a request that is about to leave for its upstream, where its route wants that.
-/// Returns the body, which is copied while it is read.
-pub(super) fn copy(request: &Request<'_>, head: &Parts, body: Inbound, added: &Fields) -> Inbound {
-    match Mirrored::of(request) {
-        None => body,
-        Some(mirrored) => mirrored.copy(request, (head, added), body),
+/// The body is copied while it is read.
+pub(super) fn copy(request: &Request<'_>, head: &Parts, body: &mut Inbound, added: &Fields) {
+    if let Some(mirrored) = Mirrored::of(request) {
+        *body = mirrored.copy(request, (head, added), body.take());
     }
 }
 

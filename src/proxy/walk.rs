@@ -81,9 +81,10 @@ async fn answer(
 
     // Admit: who calls, and may the request pass? One question to the store, whatever the route
     // asks for.
-    let checked = match passed(request, head) {
-        Some(checked) => checked,
-        None => check(request, head, grant, record, slot).await,
+    let checked = if is_passed(&request) {
+        open(request, head)
+    } else {
+        check(request, head, grant, record, slot).await
     };
     let Checked { request, admitted, found, degraded } = checked;
     let Admitted { receipt, quota, added } = admitted;
@@ -109,8 +110,8 @@ async fn answer(
             }
             let sent = match asked {
                 None => {
-                    let body = mirror::copy(&request, head, body.take(), &added);
-                    let outbound = Outbound::new(&request, head, body, added);
+                    mirror::copy(&request, head, body, &added);
+                    let outbound = Outbound::new(&request, head, body.take(), added);
                     dispatch::forward(&request, outbound, degraded.cache_is_away, record).await
                 }
                 // Rare: boxed, it takes no room in the other requests.
@@ -161,11 +162,10 @@ struct Checked<'a> {
     degraded: Degraded,
 }
 
-/// What a request passes by that nobody is asked about; nothing where somebody is. No future is
-/// made for it.
-fn passed<'a>(request: Request<'a>, head: &Parts) -> Option<Checked<'a>> {
+/// Whether a request passes without a question to anybody. No future is made for it then.
+fn is_passed(request: &Request<'_>) -> bool {
     let is_faulted = request.route.edge.as_ref().is_some_and(|edge| edge.faults.is_some());
-    (request.route.is_open() && !is_faulted).then(|| open(request, head))
+    request.route.is_open() && !is_faulted
 }
 
 /// Of a request on a route that is open.

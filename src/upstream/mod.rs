@@ -65,8 +65,7 @@ pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
 pub use operate::{Change, Foreseen};
-use outgoing::Outgoing;
-pub use outgoing::{Attempts, OnInterim, Sender};
+pub use outgoing::{Attempts, OnInterim, Outgoing, Sender};
 use servers::Servers;
 use visit::Charge;
 
@@ -195,28 +194,47 @@ impl Upstream {
         operate::foresee(&self.servers.now(), key)
     }
 
-    /// Sends a request of this sender and returns once the response head is there. `head` makes the
-    /// request's, and makes it anew should it be repeated.
+    /// A request of this sender, to be sent here. `head` makes the request's, and makes it anew
+    /// should it be repeated. `on_interim` gets every interim response that comes before its
+    /// response, but for 101, which is an error.
+    pub fn outgoing<'s, H: Fn() -> Request<()>, I: OnInterim>(
+        &self,
+        sender: &'s Sender,
+        head: H,
+        body: Upload,
+        on_interim: Option<I>,
+    ) -> Outgoing<'s, H, I> {
+        let mut outgoing = Outgoing::new(sender, head, body, on_interim);
+        if let Some(retry) = self.servers.now().retry() {
+            outgoing.keep(retry.body_bytes());
+        }
+        outgoing
+    }
+
+    /// Sends a request once it is admitted, and returns when the head of its response is there.
     ///
     /// What was never sent is sent again on another connection, to another server where this one
     /// takes none. A request that a pooled connection took and did not answer is repeated once, on
     /// a new connection, when that is safe (RFC 9110 §9.2.2) and it has no body. What else is sent
-    /// again is the matter of `retry`. `on_interim` gets every interim response that comes before,
-    /// but for 101, which is an error.
+    /// again is the matter of `retry`.
     ///
     /// # Errors
     /// [`Failure`] when there is no response that may be passed on.
-    pub fn send<'a>(
-        &'a self,
-        sender: &'a Sender,
-        head: impl Fn() -> Request<()> + Send + 'a,
-        body: Upload,
-        on_interim: Option<impl OnInterim>,
-    ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send + 'a {
-        // Made before there is a future, which would hold both the request and what is made of it.
-        let kept = self.servers.now().retry().map(|retry| retry.body_bytes());
-        let mut outgoing = Outgoing::new(sender, head, body, on_interim).keeping(kept);
-        async move { self.exchange(&mut outgoing).await }
+    pub async fn send(
+        &self,
+        outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
+    ) -> Result<Response<Box<Download>>, Failure> {
+        let endpoints = self.servers.keep();
+        let mut charge = Self::charge(&endpoints)?;
+        let permit = self.admission.admit(outgoing.sender()).await?;
+        // With a body it may be the client who took too long.
+        if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
+            charge.is_asked_until(outgoing.sender().deadline);
+        }
+        if let Some(retry) = endpoints.retry() {
+            retry.note_request();
+        }
+        attempt::send(&endpoints, (permit, charge), outgoing).await
     }
 
     /// Asks a server to change to the protocol that the request names in `Upgrade`. As
@@ -230,8 +248,9 @@ impl Upstream {
         head: impl Fn() -> Request<()> + Send,
     ) -> Result<Response<Box<Download>>, Failure> {
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
-        let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody).upgrading();
-        self.exchange(&mut outgoing).await
+        let mut outgoing = Outgoing::new(sender, head, Upload::none(), nobody);
+        outgoing.upgrade();
+        self.send(&mut outgoing).await
     }
 
     /// What this gateway says of it to others of its fleet; nothing where it says nothing.
@@ -278,24 +297,6 @@ impl Upstream {
     /// while requests go on that have begun here.
     pub fn leave(&self) {
         self.servers.now().leave();
-    }
-
-    /// The way of every request: it is admitted, and sent until it has ended.
-    async fn exchange(
-        &self,
-        outgoing: &mut Outgoing<'_, impl Fn() -> Request<()>, impl OnInterim>,
-    ) -> Result<Response<Box<Download>>, Failure> {
-        let endpoints = self.servers.keep();
-        let mut charge = Self::charge(&endpoints)?;
-        let permit = self.admission.admit(outgoing.sender()).await?;
-        // With a body it may be the client who took too long.
-        if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
-            charge.is_asked_until(outgoing.sender().deadline);
-        }
-        if let Some(retry) = endpoints.retry() {
-            retry.note_request();
-        }
-        attempt::send(&endpoints, (permit, charge), outgoing).await
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.

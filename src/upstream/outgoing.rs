@@ -112,7 +112,7 @@ pub trait OnInterim: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static 
 impl<F: Fn(StatusCode, &HeaderMap) + Clone + Send + Sync + 'static> OnInterim for F {}
 
 /// A request, and what it takes to send it again.
-pub(super) struct Outgoing<'s, H, I> {
+pub struct Outgoing<'s, H, I> {
     /// None while a connection has it.
     request: Option<Request<Upload>>,
     /// Makes its head anew. None where it may not be repeated.
@@ -167,18 +167,18 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         Self { request, head, has_body, replay, upgrades, on_interim, sender }
     }
 
-    /// The same, with up to so many bytes of its body kept while it is sent: as long as all of it
-    /// is, it is repeatable.
-    pub(super) fn keeping(mut self, bytes: Option<usize>) -> Self {
+    /// Keeps up to so many bytes of its body while it is sent: as long as all of it is, it is
+    /// repeatable.
+    pub(super) fn keep(&mut self, bytes: usize) {
         let body = self.request.as_mut().map(Request::body_mut);
-        let Some(body) = body.filter(|body| !body.is_none()) else { return self };
-        self.replay = self.head.as_ref().and(bytes).and_then(|bytes| body.keep(bytes));
-        self
+        if let (Some(body), Some(_)) = (body.filter(|body| !body.is_none()), &self.head) {
+            self.replay = body.keep(bytes);
+        }
     }
 
-    /// The same, with `Upgrade` among its fields.
-    pub(super) fn upgrading(self) -> Self {
-        Self { upgrades: true, ..self }
+    /// It has `Upgrade` among its fields.
+    pub(super) fn upgrade(&mut self) {
+        self.upgrades = true;
     }
 
     /// What an attempt takes of it.
