@@ -6,8 +6,8 @@ use portcullis::traffic::bucket;
 use serde_json::{Value, json};
 
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, operate,
-    response, token,
+    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, operate, raw,
+    response, status, token,
 };
 
 /// The base and the canary; each answers its name.
@@ -242,6 +242,9 @@ fn an_arm_is_blamed_for_a_deadline_only_where_it_had_the_time() {
         let arm = canary(&gateway, route)["arms"][1].clone();
         [&arm["answers"], &arm["failures"]].map(|count| count.as_u64().unwrap())
     };
+    // Nor where its client owes a part of the body.
+    let owes = "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 10\r\n\r\nabc";
+    assert_eq!((status(&raw(gateway.public, owes)), counted("all")), (504, [0, 0]));
     for (path, route, expected) in [("/late", "late", [0, 0]), ("/", "all", [1, 1])] {
         next.forget();
         eventually("it is asked", || {
