@@ -1,5 +1,7 @@
 //! What an upstream learns from its requests, and does about it.
 
+mod late;
+
 use std::path::Path;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -9,7 +11,7 @@ use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
 use crate::upstream::endpoints::{Choice, Endpoints};
 use crate::upstream::ends::Report;
-use crate::upstream::outgoing::{Sender, TimeLimit};
+use crate::upstream::outgoing::Sender;
 use crate::upstream::tally::Kind;
 use crate::upstream::visit::{Charge, Visit};
 
@@ -36,12 +38,6 @@ async fn pass(time: Duration) {
 fn sender() -> Sender {
     let client = ClientAddr::new("192.0.2.1".parse().unwrap());
     Sender::new(client, Trace::begin())
-}
-
-/// One that gives its request up after this time.
-fn sender_within(time: Duration) -> Sender {
-    let deadline = Some(TimeLimit::until(Instant::now() + time, time));
-    Sender { deadline, ..sender() }
 }
 
 /// A request at one server, whatever is known of it.
@@ -162,41 +158,6 @@ async fn calls_end_with_a_status_of_their_own() {
             care(&endpoints).tick();
             assert_eq!(usable(&endpoints), [0, 1], "{status} {in_trailers}");
         }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_is_late_where_the_gateway_gives_its_request_up() {
-    let endpoints = endpoints(2, FIVE);
-    let sender = sender_within(Duration::from_secs(1));
-    let visits: Vec<Visit> =
-        (0..5).map(|_| endpoints.enter(Choice::again(0), &sender).unwrap()).collect();
-    drop(endpoints.enter(Choice::again(0), &sender));
-    pass(Duration::from_secs(1)).await;
-    drop(visits);
-    assert_eq!(usable(&endpoints), [1]);
-    assert_eq!(endpoints.all()[0].tally().failures()[Kind::Silent as usize], 5);
-}
-
-/// The gateway has used up the rest: it has waited for a place, for the store, or for readers.
-#[tokio::test(start_paused = true)]
-async fn who_is_asked_with_less_than_half_of_the_time_left_is_not_to_blame() {
-    let second = Duration::from_secs(1);
-    for (waited, failed) in [(second / 2, 1), (second / 2 + Duration::from_millis(1), 0)] {
-        let endpoints = endpoints(2, "breaker = { requests = 1 }");
-        let (care, sender) = (care(&endpoints), sender_within(second));
-        let Some(Entry::Closed(round)) = care.admit().unwrap() else { panic!("it is open") };
-        let mut charge = Charge::new(care, round, false);
-        pass(waited).await;
-        charge.is_asked_until(sender.begins());
-        let visit = endpoints.enter(Choice::again(0), &sender).unwrap();
-        pass(second).await;
-        drop((visit, charge));
-        let failures: u64 = endpoints.all()[0].tally().failures().iter().sum();
-        assert_eq!((failures, sender.blames_upstream()), (failed, failed == 1), "{waited:?}");
-        care.tick();
-        let state = if failed == 1 { "open" } else { "closed" };
-        assert_eq!(care.breaker_state(), Some(state), "{waited:?}");
     }
 }
 
