@@ -247,10 +247,12 @@ fn an_arm_is_blamed_for_a_deadline_only_where_it_had_the_time() {
     assert_eq!((status(&raw(gateway.public, owes)), counted("all")), (504, [0, 0]));
     for (path, route, expected) in [("/late", "late", [0, 0]), ("/", "all", [1, 1])] {
         next.forget();
-        eventually("it is asked", || {
+        // A machine that is busy may take the time before it is asked.
+        let is_told = (0..5).any(|_| {
             assert_eq!(Client::get(gateway.public, path).send().status, 504, "{path}");
             next.seen() > 0 && counted(route) == expected
         });
+        assert!(is_told, "{path}: {:?}", counted(route));
     }
 }
 

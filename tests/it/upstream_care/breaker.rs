@@ -264,8 +264,10 @@ fn a_body_that_comes_slowly_within_a_deadline_is_held_against_nobody() {
     until_judged(&gateway);
     assert_eq!(state(&gateway), "closed");
     // Where nobody owes anything, the same time is held against the server.
-    eventually("it opens", || {
+    let opens = (0..5).any(|_| {
         get(&gateway);
+        until_judged(&gateway);
         state(&gateway) == "open"
     });
+    assert!(opens);
 }
