@@ -60,7 +60,7 @@ fn key<'r>(sticky: &HashKey, request: &'r Request<'_>, headers: &'r HeaderMap) -
 /// Tells a canary what its arm has answered: a failure is what the upstream itself has failed. What
 /// the client or the gateway is the cause of says nothing, and neither does what another request
 /// was answered. `is_clients_time`: the client has said how long its call may take. `took` is none
-/// where the client has taken a part of that time.
+/// where the client has taken a part of that time, or the gateway most of the route's deadline.
 pub(super) fn note(
     canary: &Canary,
     arm: usize,
@@ -69,7 +69,7 @@ pub(super) fn note(
 ) {
     let failed = match sent {
         Ok(response) => has_failed(response.status(), response.headers(), is_clients_time),
-        // Unless the client had a body to send, nobody else has used up the time of the route.
+        // Unless others had a part in it, the upstream has used up the time of the route.
         Err(Failure::Deadline) => took.map(|_| true),
         Err(failure) => failure.is_upstreams().then_some(true),
     };
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(told(failure), (0, 0), "{name}");
         }
         assert_eq!(told(Failure::Deadline), (1, 1));
-        assert_eq!(told_of(Failure::Deadline, None), (0, 0), "its client had a body to send");
+        assert_eq!(told_of(Failure::Deadline, None), (0, 0), "others have used up its time");
         for failure in [
             Failure::Connect(Error::from(ErrorKind::ConnectionRefused)),
             Failure::ConnectTimeout,

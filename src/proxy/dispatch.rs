@@ -29,7 +29,7 @@ use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::forwarding::fields;
-use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, Upstream};
+use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
 use crate::{auth, session};
 
 /// Fields that the gateway adds to a request for its upstream.
@@ -73,6 +73,7 @@ impl Dispatch {
 
     fn to(request: &Request<'_>, upstream: usize, interim: Option<Arc<Interim>>) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
+        let time = request.route.edge.as_ref().and_then(|edge| edge.deadline);
         let retries = request.running().upstreams[upstream].retries();
         Self {
             running: Arc::clone(&request.received.running),
@@ -80,7 +81,7 @@ impl Dispatch {
             arm: watched(request),
             reading: reading(request),
             sender: Sender {
-                deadline,
+                deadline: deadline.zip(time).map(|(at, time)| TimeLimit::until(at, time)),
                 key: affinity::key(request, upstream),
                 attempts: retries.then(Arc::default),
                 ..Sender::new(request.client().address, request.received.ids.trace)
@@ -117,7 +118,8 @@ impl Dispatch {
         sender.idle_timeout = Some(terms.policy.idle_timeout);
         sender.is_clients_time = terms.deadline.is_some_and(|it| it.of_the_route().is_none());
         let of_policy = terms.deadline.and_then(Deadline::of_the_route);
-        sender.deadline = sender.deadline.into_iter().chain(of_policy).min();
+        let limits = sender.deadline.take().into_iter().chain(of_policy);
+        sender.deadline = limits.min_by_key(TimeLimit::at);
     }
 
     /// Where it is told how often the upstream was asked.
@@ -216,12 +218,15 @@ impl Dispatch {
     }
 
     /// Tells the canary of a split route what was answered. `took`: how long the upstream did,
-    /// where the client had no part in it.
+    /// where the client had no part in it. What the gateway itself has used up of the deadline is
+    /// no time of the upstream.
     fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, took: Option<Duration>) {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);
         if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
             let is_clients_time = self.sender.is_clients_time;
+            let is_late = matches!(sent, Err(Failure::Deadline));
+            let took = took.filter(|_| !is_late || self.sender.blames_upstream());
             arm::note(canary, arm, (sent, is_clients_time), took);
         }
     }

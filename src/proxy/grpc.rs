@@ -21,7 +21,7 @@ use crate::base::grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Messages}
 use crate::base::grpc_web::Web;
 use crate::config;
 use crate::runtime::{self, Kind};
-use crate::upstream::{Download, DownloadFault};
+use crate::upstream::{Download, DownloadFault, TimeLimit};
 
 /// What one call keeps to.
 #[derive(Debug)]
@@ -39,14 +39,16 @@ pub(super) struct Terms<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     at: Instant,
+    /// All of it, from the head of the call.
+    time: Duration,
     /// Whether the client's own time was the shorter one.
     is_clients: bool,
 }
 
 impl Deadline {
     /// The time, where the route set it: a client may set one that no server can keep.
-    pub(super) fn of_the_route(self) -> Option<Instant> {
-        (!self.is_clients).then_some(self.at)
+    pub(super) fn of_the_route(self) -> Option<TimeLimit> {
+        (!self.is_clients).then(|| TimeLimit::until(self.at, self.time))
     }
 
     /// What the call is told then.
@@ -70,8 +72,8 @@ impl<'a> Terms<'a> {
         let routes = Some(policy.deadline).filter(|deadline| !deadline.is_zero());
         let is_clients = clients.is_some_and(|clients| routes.is_none_or(|it| clients <= it));
         let shorter = if is_clients { clients } else { routes };
-        let deadline =
-            shorter.map(|time: Duration| Deadline { at: received.started + time, is_clients });
+        let at = |time| received.started + time;
+        let deadline = shorter.map(|time| Deadline { at: at(time), time, is_clients });
         Some(Self { policy, deadline, web, standing: standing(request) })
     }
 

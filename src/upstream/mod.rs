@@ -65,7 +65,7 @@ pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
 pub use operate::{Change, Foreseen};
-pub use outgoing::{Attempts, OnInterim, Outgoing, Sender};
+pub use outgoing::{Attempts, OnInterim, Outgoing, Sender, TimeLimit};
 use servers::Servers;
 use visit::Charge;
 
@@ -227,9 +227,10 @@ impl Upstream {
         let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
+        let deadline = outgoing.sender().begins();
         // With a body it may be the client who took too long.
         if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
-            charge.is_asked_until(outgoing.sender().deadline);
+            charge.is_asked_until(deadline);
         }
         if let Some(retry) = endpoints.retry() {
             retry.note_request();

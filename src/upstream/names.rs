@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::resolver::{Answer, sort};
+use super::resolver::{Answer, Unknown, sort};
 use crate::config::{self, Lookup};
 use crate::observe::NameNow;
 
@@ -34,9 +34,70 @@ struct Name {
     is_asked: bool,
     /// Why there was no answer, the last time.
     fault: Option<String>,
+    /// The targets of a service that the last answer says nothing of.
+    unanswered: Vec<Unanswered>,
+}
+
+/// A target of a service that nobody answers for.
+#[derive(Debug, Clone)]
+struct Unanswered {
+    unknown: Unknown,
+    /// When somebody did last.
+    answered_at: Instant,
+}
+
+impl Unanswered {
+    fn has(&self, server: &config::Endpoint) -> bool {
+        server.name.as_ref() == Some(&self.unknown.target)
+    }
 }
 
 impl Name {
+    /// What nobody answers for from now on. What the answer before had nothing of either, has not
+    /// been answered for since longer.
+    fn note_unanswered(&mut self, unknown: Vec<Unknown>, now: Instant) {
+        let former = std::mem::take(&mut self.unanswered);
+        for unknown in unknown {
+            let is_same = |it: &&Unanswered| it.unknown.target == unknown.target;
+            // A service may have several ports at one target.
+            if self.unanswered.iter().all(|it| !is_same(&it)) {
+                let before = former.iter().find(is_same).map(|it| it.answered_at);
+                let answered_at = before.or(self.answered_at).unwrap_or(now);
+                self.unanswered.push(Unanswered { unknown, answered_at });
+            }
+        }
+    }
+
+    /// What operators are told of what was not answered, the last time.
+    fn fault(&self) -> Option<String> {
+        let of_target = |it: &Unanswered| format!("{}: {}", it.unknown.target, it.unknown.why);
+        let of_targets: Vec<String> = self.unanswered.iter().map(of_target).collect();
+        let of_targets = (!of_targets.is_empty()).then(|| of_targets.join("; "));
+        self.fault.clone().or(of_targets)
+    }
+
+    /// Forgets what was answered last before the `stale` time, and is not answered any more.
+    /// Returns which name, and which targets, have no server for that.
+    fn forget(&mut self, now: Instant, stale: Duration) -> Vec<String> {
+        let is_old = |at: Instant| now > at + stale;
+        if self.servers.is_empty() {
+            return Vec::new();
+        }
+        if self.fault.is_some() && self.answered_at.is_some_and(is_old) {
+            self.servers.clear();
+            return vec![self.written.host.clone()];
+        }
+        let mut gone = Vec::new();
+        for target in self.unanswered.iter().filter(|it| is_old(it.answered_at)) {
+            let before = self.servers.len();
+            self.servers.retain(|server| !target.has(server));
+            if self.servers.len() < before {
+                gone.push(target.unknown.target.clone());
+            }
+        }
+        gone
+    }
+
     /// Whether its answer is good for this server, too: not where weights are part of the answer
     /// and another one is written.
     fn leads_to_the_same(&self, server: &config::Endpoint) -> bool {
@@ -62,7 +123,7 @@ impl Name {
 pub(super) enum News {
     /// The name has these servers now.
     Servers(Vec<String>),
-    /// There was no answer, after there had been one; what was known stays.
+    /// There was no answer for all of it, after there had been one; what was known stays.
     Fault(String),
     /// There has been none for so long that no server is left.
     Gone,
@@ -88,6 +149,7 @@ impl Names {
                 }),
                 is_asked: false,
                 fault: asked.and_then(|asked| asked.fault.clone()),
+                unanswered: known.map(|known| known.unanswered.clone()).unwrap_or_default(),
             }
         };
         Self { all: named.map(one).collect(), are_handed_over: false }
@@ -165,21 +227,22 @@ impl Names {
         name.is_asked = false;
         match answer {
             Ok(mut answer) => {
-                let unknown = |server: &&config::Endpoint| {
-                    server.name.as_ref().is_some_and(|target| answer.unknown.contains(target))
+                let before = name.fault();
+                name.note_unanswered(answer.unknown, now);
+                let is_kept = |server: &&config::Endpoint| {
+                    name.unanswered.iter().any(|target| target.has(server))
                 };
-                let kept: Vec<_> = name.servers.iter().filter(unknown).cloned().collect();
-                answer.servers.extend(kept);
+                answer.servers.extend(name.servers.iter().filter(is_kept).cloned());
                 sort(&mut answer.servers);
                 name.due = now + answer.holds_for;
                 name.answered_at = Some(now);
                 name.fault = None;
-                let is_new = name.servers != answer.servers;
+                if name.servers == answer.servers {
+                    return name.fault().filter(|_| before.is_none()).map(News::Fault);
+                }
                 name.servers = answer.servers;
-                is_new.then(|| {
-                    let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
-                    News::Servers(hosts.collect())
-                })
+                let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
+                Some(News::Servers(hosts.collect()))
             }
             Err(why) => {
                 name.due = now + retry;
@@ -190,18 +253,11 @@ impl Names {
         }
     }
 
-    /// Forgets what was last answered longer than `stale` ago. Returns which names that are.
+    /// Forgets what was last answered longer than `stale` ago. Returns which names and targets of
+    /// services that are.
     pub(super) fn forget(&mut self, stale: Duration) -> Vec<String> {
         let now = Instant::now();
-        let mut gone = Vec::new();
-        for name in &mut self.all {
-            let is_old = name.answered_at.is_some_and(|at| now > at + stale);
-            if is_old && name.fault.is_some() && !name.servers.is_empty() {
-                name.servers.clear();
-                gone.push(name.written.host.clone());
-            }
-        }
-        gone
+        self.all.iter_mut().flat_map(|name| name.forget(now, stale)).collect()
     }
 
     /// What operators see.
@@ -210,7 +266,7 @@ impl Names {
             name: name.written.host.clone(),
             servers: name.servers.len(),
             age: name.answered_at.map(|at| at.elapsed()),
-            fault: name.fault.clone(),
+            fault: name.fault(),
         });
         all.collect()
     }
@@ -257,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_target_that_nobody_answers_for_keeps_its_servers() {
+    async fn a_target_that_nobody_answers_for_keeps_its_servers_for_a_while() {
         let written = [server("_http._tcp.shop", Lookup::Services)];
         let mut names = of(&written, &Names::default());
         let at = |host: &str, target: &str| config::Endpoint {
@@ -267,10 +323,35 @@ mod tests {
         let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
         let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
         names.learn(0, Ok(all), REFRESH);
-        let unknown = vec!["b.test".to_owned()];
-        let part = Answer { servers: both[..1].to_vec(), unknown, holds_for: REFRESH };
-        assert_eq!(names.learn(0, Ok(part), REFRESH), None);
+        let unknown = Unknown { target: "b.test".to_owned(), why: "late".to_owned() };
+        let unknown = vec![unknown.clone(), unknown];
+        let part =
+            || Answer { servers: both[..1].to_vec(), unknown: unknown.clone(), holds_for: REFRESH };
+        pass(1).await;
+        let fault = "b.test: late".to_owned();
+        assert_eq!(names.learn(0, Ok(part()), REFRESH), Some(News::Fault(fault.clone())));
+        // A reload begins no new time, and neither does another answer.
+        let mut names = of(&written, &names);
+        pass(3599).await;
+        assert_eq!(names.learn(0, Ok(part()), REFRESH), None);
+        assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
+        pass(1).await;
+        assert_eq!(names.forget(STALE), ["b.test"]);
+        assert!(names.forget(STALE).is_empty());
+        names.learn(0, Ok(part()), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
+        // Where none is left it is as with any name.
+        names.learn(0, Err("gone".to_owned()), REFRESH);
+        pass(3601).await;
+        assert_eq!(names.forget(STALE), ["_http._tcp.shop"]);
+        assert!(hosts(&names, &written).is_empty());
+        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
+        names.learn(0, Ok(all), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(names.now()[0].fault, None);
         // It has no address any more, and somebody has said so.
         let less = Answer { servers: both[..1].to_vec(), unknown: Vec::new(), holds_for: REFRESH };
         names.learn(0, Ok(less), REFRESH);

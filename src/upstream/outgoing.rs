@@ -1,6 +1,6 @@
 //! A request as it is sent, once or several times.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
@@ -24,8 +24,8 @@ pub struct Sender {
     /// How long the server may rest, in place of `response_timeout` and `read_timeout`.
     pub idle_timeout: Option<Duration>,
     /// When the gateway gives the request up, where it does: a server that has not answered until
-    /// then has failed.
-    pub deadline: Option<Instant>,
+    /// then has failed, if it was asked early enough.
+    pub deadline: Option<TimeLimit>,
     /// What the request is told by, where equal ones are to go to the same server.
     pub key: Option<u64>,
     /// Whether the client itself has said how long its call may take: where that is too short, no
@@ -33,6 +33,29 @@ pub struct Sender {
     pub is_clients_time: bool,
     /// Where it is told how often a request was sent, if anybody wants to know.
     pub attempts: Option<Arc<Attempts>>,
+}
+
+/// Until when a request may take. The gateway itself may use up a part of that time: who is asked
+/// with less than half of it left is not to blame that it passes.
+#[derive(Debug, Clone)]
+pub struct TimeLimit {
+    at: Instant,
+    half: Instant,
+    /// Whether its upstream was asked early enough; nothing until it is asked.
+    is_upstreams: OnceLock<bool>,
+}
+
+impl TimeLimit {
+    /// One that ends then, and is that long in all.
+    pub fn until(at: Instant, time: Duration) -> Self {
+        let half = at.checked_sub(time / 2).unwrap_or(at);
+        Self { at, half, is_upstreams: OnceLock::new() }
+    }
+
+    /// Its end.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
 }
 
 /// How often a request was sent, and where.
@@ -80,6 +103,26 @@ impl Sender {
             is_clients_time: false,
             attempts: None,
         }
+    }
+
+    /// When a server that is asked now has failed, if it has not answered; nothing where that is
+    /// not bounded, or where too little of the time is left.
+    pub(super) fn blames_at(&self) -> Option<Instant> {
+        let is_early = |limit: &&TimeLimit| Instant::now() <= limit.half;
+        self.deadline.as_ref().filter(is_early).map(TimeLimit::at)
+    }
+
+    /// The upstream is asked from now on. Returns when it has failed, as [`Self::blames_at`] does.
+    pub(super) fn begins(&self) -> Option<Instant> {
+        let limit = self.deadline.as_ref()?;
+        let blames_at = self.blames_at();
+        limit.is_upstreams.get_or_init(|| blames_at.is_some());
+        blames_at
+    }
+
+    /// Whether the upstream is to blame where the time has passed.
+    pub fn blames_upstream(&self) -> bool {
+        self.deadline.as_ref().is_some_and(|limit| limit.is_upstreams.get() == Some(&true))
     }
 
     /// An attempt begins at the server with this url.

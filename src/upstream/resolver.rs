@@ -40,10 +40,18 @@ pub(super) struct Resolver {
 pub(super) struct Answer {
     /// At least one, sorted.
     pub(super) servers: Vec<config::Endpoint>,
-    /// Names among what was asked for that nobody has answered for now: their servers may be there.
-    pub(super) unknown: Vec<String>,
+    /// Targets among what was asked for that nobody has answered for now: their servers may be
+    /// there.
+    pub(super) unknown: Vec<Unknown>,
     /// When to ask again.
     pub(super) holds_for: Duration,
+}
+
+/// A target that nobody has answered for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unknown {
+    pub(super) target: String,
+    pub(super) why: String,
 }
 
 impl Resolver {
@@ -193,7 +201,7 @@ async fn services(
                 ttl = ttl.min(retry);
                 fault = Some(format!("{name}: {why}"));
                 if !is_certain {
-                    unknown.push(name.to_owned());
+                    unknown.push(Unknown { target: name.to_owned(), why });
                 }
             }
         }

@@ -270,7 +270,7 @@ impl Tries {
     ) -> Option<Instant> {
         let fields = end.as_ref().ok().map(Response::headers);
         let until = Instant::now() + retry.wait(self.retries + 1, fields)?;
-        sender.deadline.is_none_or(|deadline| until < deadline).then_some(until)
+        sender.deadline.as_ref().is_none_or(|limit| until < limit.at()).then_some(until)
     }
 
     /// Whether there is a place for an answer that is kept until there is another one, with its

@@ -151,7 +151,7 @@ impl Visit {
     /// Counts a request of this sender in. `token`: it tries a server that is ejected.
     pub(super) fn begin(place: &Arc<Place>, token: Option<Token>, sender: &Sender) -> Self {
         place.server.begin();
-        let ticket = || Ticket { token, deadline: sender.deadline, ..Ticket::default() };
+        let ticket = || Ticket { token, deadline: sender.blames_at(), ..Ticket::default() };
         Self {
             place: Arc::clone(place),
             timed: None,

@@ -1,11 +1,13 @@
 //! Routes that are split among upstreams: who takes a request, and what becomes of a bad canary.
 
+use std::io::Read as _;
+
 use portcullis::traffic::bucket;
 use serde_json::{Value, json};
 
 use crate::support::{
-    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, operate,
-    response, token,
+    AUTH, Client, Exposition, Gateway, Redis, Session, Upstream, claims, eventually, operate, raw,
+    response, status, token,
 };
 
 /// The base and the canary; each answers its name.
@@ -210,6 +212,48 @@ fn a_canary_with_few_requests_at_each_gateway_is_judged_by_the_fleet() {
     });
     let why = stopped(&gateways[0]);
     assert!(why.as_str().is_some_and(|why| why.starts_with("100.0% of its answers")), "{why}");
+}
+
+/// What waits here before its upstream is asked leaves that too little of the route's deadline.
+#[test]
+fn an_arm_is_blamed_for_a_deadline_only_where_it_had_the_time() {
+    let base = Upstream::replying(response("200 OK", "base"));
+    let next = Upstream::with(|_, connection| {
+        // Until the gateway gives it up.
+        let _ = connection.read(&mut [0; 16]);
+    });
+    let split =
+        "split = [{ upstream = \"base\", weight = 0 }, { upstream = \"next\", weight = 1 }]";
+    let gateway = Gateway::start(&format!(
+        "{}{}
+        [routes.all]
+        path = \"/*\"
+        {split}
+        deadline = \"1s\"
+        [routes.late]
+        path = \"/late\"
+        {split}
+        deadline = \"1s\"
+        faults = {{ allow_from = [\"127.0.0.1/32\"], delay = \"100%\", delay_time = \"600ms\" }}",
+        base.table("base"),
+        next.table("next"),
+    ));
+    let counted = |route: &str| {
+        let arm = canary(&gateway, route)["arms"][1].clone();
+        [&arm["answers"], &arm["failures"]].map(|count| count.as_u64().unwrap())
+    };
+    // Nor where its client owes a part of the body.
+    let owes = "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 10\r\n\r\nabc";
+    assert_eq!((status(&raw(gateway.public, owes)), counted("all")), (504, [0, 0]));
+    for (path, route, expected) in [("/late", "late", [0, 0]), ("/", "all", [1, 1])] {
+        next.forget();
+        // A machine that is busy may take the time before it is asked.
+        let is_told = (0..5).any(|_| {
+            assert_eq!(Client::get(gateway.public, path).send().status, 504, "{path}");
+            next.seen() > 0 && counted(route) == expected
+        });
+        assert!(is_told, "{path}: {:?}", counted(route));
+    }
 }
 
 /// The canary is judged by what its callers got, however often that was asked for.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{
-    BINARY, Client, Folder, Gateway, PATIENCE, Session, Upstream, eventually, kill, operate,
+    BINARY, Client, Folder, Gateway, PATIENCE, Redis, Session, Upstream, eventually, kill, operate,
     response,
 };
 
@@ -235,6 +235,32 @@ fn held() -> (Upstream, Sender<()>) {
         let _ = connection.write_all(response("200 OK", "fine").as_bytes());
     });
     (upstream, go_on)
+}
+
+/// Both live for a while, and are one gateway: two votes of it would take a server out everywhere.
+#[test]
+fn a_process_that_has_handed_over_says_nothing_to_the_fleet() {
+    let (redis, (upstream, go_on)) = (Redis::start(), held());
+    let gateway = Gateway::start(&format!(
+        "[store]\nurl = \"{}\"\n{}eject = {{}}\n{ROUTE}",
+        redis.url(),
+        upstream.table("shop")
+    ));
+    let speakers = || redis.cli(&["HKEYS", "app:fleet:shop"]).lines().count();
+    eventually("it speaks", || speakers() == 1);
+    let mut session = Session::open(gateway.public);
+    session.write("GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    eventually("it has something to do", || upstream.seen() == 1);
+    kill("USR2", gateway.pid());
+    let next = heir(&gateway, 1);
+    eventually("what both have said is there", || speakers() == 2);
+    // What was said holds for five seconds.
+    eventually("its heir alone speaks", || speakers() == 1);
+    assert!(lives(gateway.pid()) && lives(next));
+    go_on.send(()).unwrap();
+    assert_eq!(session.read().status, 200);
+    kill("TERM", next);
+    eventually("its heir ends", || !lives(next));
 }
 
 /// The processes that this one has started and that live.

@@ -293,4 +293,13 @@ fn a_bad_target_takes_none_of_the_others_away() {
     // Whatever the others' answers hold for, it is asked for again.
     dns.set("silent.test", 300, &[Record::Address(OTHER)]);
     eventually("it is found", || servers(&gateway) == [url(ONE, first), url(OTHER, second)]);
+    assert_eq!(told(&gateway)["names"][0]["fault"], Value::Null);
+    // What is known of it is of use for no time at all.
+    let more = "dns_refresh = \"1s\"\ndns_stale = \"0s\"";
+    gateway.rewrite(&config(&dns, "srv+http://_http._tcp.shop.test", more));
+    assert_eq!(operate(&gateway, "POST", "/v1/config/reload", "{}").status, 200);
+    dns.silence("silent.test");
+    eventually("the other one is left", || servers(&gateway) == [url(ONE, first)]);
+    let fault = told(&gateway)["names"][0]["fault"].clone();
+    assert!(fault.as_str().is_some_and(|why| why.starts_with("silent.test: ")), "{fault}");
 }

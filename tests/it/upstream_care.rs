@@ -129,7 +129,7 @@ fn a_server_that_hangs_behind_the_deadline_of_a_route_is_ejected() {
     let config = config(&[&bad, &good], "eject = { failures = 2, time = \"1h\" }");
     let gateway = Gateway::start(&config.replacen(
         "path = \"/*\"\n",
-        "path = \"/*\"\ndeadline = \"300ms\"\n",
+        "path = \"/*\"\ndeadline = \"1s\"\n",
         1,
     ));
     let mut statuses = Vec::new();

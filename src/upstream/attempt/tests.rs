@@ -23,7 +23,7 @@ use crate::upstream::asking::unconnected;
 use crate::upstream::capacity::Capacity;
 use crate::upstream::connection_error::ConnectionError;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::outgoing::Sender;
+use crate::upstream::outgoing::{Sender, TimeLimit};
 
 type End = Result<Response<()>, NoAnswer>;
 
@@ -128,6 +128,12 @@ fn of(settings: &str) -> Endpoints {
 
 fn sender() -> Sender {
     Sender::new(ClientAddr::new("192.0.2.1".parse().unwrap()), Trace::begin())
+}
+
+/// One that gives its request up after this time.
+fn sender_within(time: Duration) -> Sender {
+    let deadline = Some(TimeLimit::until(tokio::time::Instant::now() + time, time));
+    Sender { deadline, ..sender() }
 }
 
 /// A server that answers each request on one connection with this status, and counts them.

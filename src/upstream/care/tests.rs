@@ -1,5 +1,7 @@
 //! What an upstream learns from its requests, and does about it.
 
+mod late;
+
 use std::path::Path;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -157,20 +159,6 @@ async fn calls_end_with_a_status_of_their_own() {
             assert_eq!(usable(&endpoints), [0, 1], "{status} {in_trailers}");
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_is_late_where_the_gateway_gives_its_request_up() {
-    let endpoints = endpoints(2, FIVE);
-    let deadline = Some(Instant::now() + Duration::from_secs(1));
-    let sender = Sender { deadline, ..sender() };
-    let visits: Vec<Visit> =
-        (0..5).map(|_| endpoints.enter(Choice::again(0), &sender).unwrap()).collect();
-    drop(endpoints.enter(Choice::again(0), &sender));
-    pass(Duration::from_secs(1)).await;
-    drop(visits);
-    assert_eq!(usable(&endpoints), [1]);
-    assert_eq!(endpoints.all()[0].tally().failures()[Kind::Silent as usize], 5);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Gate, House, ROUTES, asking, counting_writes, is_hit, speaking, store};
-use crate::support::{Client, Gateway, Redis, Session, TcpProxy, Upstream, eventually, response};
+use crate::support::{
+    Client, Exposition, Gateway, Redis, Session, TcpProxy, Upstream, eventually, response,
+};
 
 /// Answers everything alike once the gate is open.
 fn gated(gate: &Gate, head: &'static str) -> Upstream {
@@ -320,6 +322,38 @@ fn who_comes_after_a_write_does_not_follow_who_came_before() {
     eventually("the new one is kept", || {
         is_hit(&Client::get(house.gateways[0].public, "/p").send())
     });
+}
+
+/// The reader says that it is behind, and the breaker of the servers is open. That is no failure of
+/// what was asked for: whoever waited asks, and is told how long that holds.
+#[test]
+fn who_waited_for_what_an_open_breaker_refused_is_told_of_the_breaker() {
+    let gate = Gate::shut();
+    let readers = gated(&gate, "425 Too Early");
+    let servers = Upstream::replying(response("500 Broken", ""));
+    let gateway = Gateway::start(&format!(
+        "{}readers = [\"{}\"]\nstick = \"0s\"\n\
+         breaker = {{ requests = 1, open = \"1h\" }}\n{ROUTES}",
+        servers.table("shop"),
+        readers.url()
+    ));
+    eventually("the breaker is open", || {
+        Client::request(gateway.public, "POST", "/").send().status == 503
+    });
+    let mut sessions = vec![asking(&gateway, "/p", "")];
+    eventually("a reader is asked", || readers.seen() == 1);
+    sessions.extend((0..10).map(|_| asking(&gateway, "/p", "")));
+    eventually("all are there", || {
+        let metrics = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&metrics).value("portcullis_requests_in_flight", &[]) == Some(11.0)
+    });
+    assert_eq!(readers.seen(), 1, "one asks for all");
+    gate.open();
+    for session in &mut sessions {
+        let reply = session.read();
+        assert_eq!(reply.json()["type"], "urn:portcullis:problem:upstream_open");
+        assert!(reply.header("retry-after").is_some());
+    }
 }
 
 #[test]

@@ -7,12 +7,41 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{HANGS, Server, before, get};
-use crate::support::{Client, Gateway, eventually, operate};
+use super::{HANGS, HANGS_UP, LIES, Server, before, config, get, told};
+use crate::support::{Client, Gateway, eventually, operate, raw, status};
 
 fn state(gateway: &Gateway) -> String {
+    state_of(gateway, "shop")
+}
+
+fn state_of(gateway: &Gateway, upstream: &str) -> String {
     let all = operate(gateway, "GET", "/v1/upstreams", "").json();
-    all["upstreams"]["shop"]["breaker"].as_str().unwrap().to_owned()
+    all["upstreams"][upstream]["breaker"].as_str().unwrap().to_owned()
+}
+
+fn restore(gateway: &Gateway, upstream: &str) {
+    let body = json!({ "upstream": upstream }).to_string();
+    assert_eq!(operate(gateway, "POST", "/v1/upstreams/restore", &body).status, 200);
+}
+
+/// Any failure that counts opens the breaker here, and one request that of another upstream, which
+/// is judged at the same times.
+fn beside_a_witness(server: &Server, witness: &Server, route: &str) -> Gateway {
+    let breaker = "breaker = { requests = 1, open = \"1h\" }";
+    let all = config(&[server], &format!("eject = {{}}\n{breaker}"));
+    let all = all.replacen("path = \"/*\"\n", &format!("path = \"/*\"\n{route}\n"), 1);
+    Gateway::start(&format!(
+        "{all}[upstreams.witness]\nservers = [\"{}\"]\n{breaker}\n\
+         [routes.witness]\npath = \"/witness\"\nupstream = \"witness\"\n",
+        witness.url()
+    ))
+}
+
+/// Waits until all that was counted before has been judged.
+fn until_judged(gateway: &Gateway) {
+    restore(gateway, "witness");
+    Client::get(gateway.public, "/witness").send();
+    eventually("the witness is judged", || state_of(gateway, "witness") == "open");
 }
 
 /// Fails requests until the breaker is open.
@@ -48,8 +77,7 @@ fn an_open_breaker_answers_at_once() {
     eventually("it is logged", || gateway.stderr().contains("upstreams.shop: the breaker is open"));
     // An operator knows better.
     server.now(200);
-    let body = json!({ "upstream": "shop" }).to_string();
-    assert_eq!(operate(&gateway, "POST", "/v1/upstreams/restore", &body).status, 200);
+    restore(&gateway, "shop");
     assert_eq!((get(&gateway), state(&gateway).as_str()), (200, "closed"));
 }
 
@@ -199,4 +227,47 @@ fn what_the_gateway_refuses_opens_nothing() {
     server.now(200);
     eventually("the place is free", || get(&gateway) == 200);
     assert_eq!(state(&gateway), "closed");
+}
+
+#[test]
+fn what_servers_fail_opens_it_and_what_clients_do_does_not() {
+    let (server, witness) = (Server::new(HANGS), Server::new(500));
+    let gateway = beside_a_witness(&server, &witness, "");
+    let mut leaves = TcpStream::connect(gateway.public).unwrap();
+    leaves.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
+    eventually("the request has arrived", || server.seen() == 1);
+    drop(leaves);
+    let head = "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let broken = raw(gateway.public, format!("{head}3\r\nabc\r\nzz\r\n"));
+    assert_eq!(status(&broken), 400);
+    eventually("both are over", || told(&gateway, &server)["busy"] == 0);
+    until_judged(&gateway);
+    assert_eq!(state(&gateway), "closed");
+    for does in [500, HANGS_UP, LIES] {
+        server.now(does);
+        get(&gateway);
+        eventually("it opens", || state(&gateway) == "open");
+        restore(&gateway, "shop");
+    }
+}
+
+/// The time of the route passes, and the client owes a part of its body.
+#[test]
+fn a_body_that_comes_slowly_within_a_deadline_is_held_against_nobody() {
+    let (server, witness) = (Server::new(HANGS), Server::new(500));
+    let gateway = beside_a_witness(&server, &witness, "deadline = \"500ms\"");
+    let slow = "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 10\r\n\r\nabc";
+    for _ in 0..3 {
+        assert_eq!(status(&raw(gateway.public, slow)), 504);
+    }
+    assert_eq!(told(&gateway, &server)["failures_in_a_row"], 0);
+    until_judged(&gateway);
+    assert_eq!(state(&gateway), "closed");
+    // Where nobody owes anything, the same time is held against the server.
+    let opens = (0..5).any(|_| {
+        get(&gateway);
+        until_judged(&gateway);
+        state(&gateway) == "open"
+    });
+    assert!(opens);
 }

@@ -105,8 +105,7 @@ async fn an_answer_that_is_kept_takes_a_place_of_its_own() {
 async fn the_first_server_answers_for_the_time_that_it_took() {
     let servers = ["192.0.2.1:80", "192.0.2.2:80"].map(|server| server.parse().unwrap());
     let endpoints = chosen_by("round-robin", &servers, "eject = {}");
-    let deadline = Some(tokio::time::Instant::now() + Duration::from_secs(1));
-    let sender = Sender { deadline, ..sender() };
+    let sender = sender_within(Duration::from_secs(1));
     let mut first = endpoints.enter(Choice::again(0), &sender).unwrap();
     let next = enter(&endpoints, &sender, (0, &mut first), Choice::again(1)).unwrap();
     tokio::time::advance(Duration::from_secs(2)).await;

@@ -1,0 +1,45 @@
+//! Who is to blame that the time of a request has passed.
+
+use super::*;
+use crate::upstream::outgoing::TimeLimit;
+
+/// One that gives its request up after this time.
+fn sender_within(time: Duration) -> Sender {
+    let deadline = Some(TimeLimit::until(Instant::now() + time, time));
+    Sender { deadline, ..sender() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_late_where_the_gateway_gives_its_request_up() {
+    let endpoints = endpoints(2, FIVE);
+    let sender = sender_within(Duration::from_secs(1));
+    let visits: Vec<Visit> =
+        (0..5).map(|_| endpoints.enter(Choice::again(0), &sender).unwrap()).collect();
+    drop(endpoints.enter(Choice::again(0), &sender));
+    pass(Duration::from_secs(1)).await;
+    drop(visits);
+    assert_eq!(usable(&endpoints), [1]);
+    assert_eq!(endpoints.all()[0].tally().failures()[Kind::Silent as usize], 5);
+}
+
+/// The gateway has used up the rest: it has waited for a place, for the store, or for readers.
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_with_less_than_half_of_the_time_left_is_not_to_blame() {
+    let second = Duration::from_secs(1);
+    for (waited, failed) in [(second / 2, 1), (second / 2 + Duration::from_millis(1), 0)] {
+        let endpoints = endpoints(2, "breaker = { requests = 1 }");
+        let (care, sender) = (care(&endpoints), sender_within(second));
+        let Some(Entry::Closed(round)) = care.admit().unwrap() else { panic!("it is open") };
+        let mut charge = Charge::new(care, round, false);
+        pass(waited).await;
+        charge.is_asked_until(sender.begins());
+        let visit = endpoints.enter(Choice::again(0), &sender).unwrap();
+        pass(second).await;
+        drop((visit, charge));
+        let failures: u64 = endpoints.all()[0].tally().failures().iter().sum();
+        assert_eq!((failures, sender.blames_upstream()), (failed, failed == 1), "{waited:?}");
+        care.tick();
+        let state = if failed == 1 { "open" } else { "closed" };
+        assert_eq!(care.breaker_state(), Some(state), "{waited:?}");
+    }
+}
