@@ -18,7 +18,9 @@ use crate::background::Background;
 use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
 use crate::plan::Plan;
-use crate::store::{Answers, Epoch, Purge, Questions, Store, StoreError, budget};
+use crate::store::{
+    Answers, Epoch, MarkKeys, MarksReply, Purge, Questions, Store, StoreError, budget,
+};
 
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
 const EPOCHS_MAX: usize = 16_384;
@@ -304,6 +306,13 @@ impl HttpCache {
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// Whether the store says that this mark is not set.
+    pub(super) async fn is_unmarked(&self, mark: &str) -> bool {
+        let marks = Some(MarkKeys { caller: &[], anybody: Some(mark) });
+        let answers = self.store.ask(&Questions { marks, ..Questions::default() }).await;
+        matches!(answers.marks, Some(Ok(MarksReply { anybody: false, .. })))
     }
 
     /// Longest wait of one request for the store.

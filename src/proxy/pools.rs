@@ -115,6 +115,13 @@ impl<'r> Names<'r> {
     }
 }
 
+/// The mark that anybody has written to the upstream of a request; nothing where nobody is marked.
+pub(super) fn anybody(request: &Request<'_>) -> Option<Arc<str>> {
+    request.pool().filter(|pool| !pool.stick.is_zero())?;
+    let (upstream, _) = request.plan().upstreams.get(request.upstream())?;
+    Some(request.plan().keys.anybody_wrote(upstream).into())
+}
+
 /// Whether a request may go to readers at all. What opens a tunnel writes whenever it likes, and a
 /// body can be sent once.
 fn is_read(request: &Request<'_>, fields: &HeaderMap) -> bool {

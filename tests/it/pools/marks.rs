@@ -3,9 +3,10 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::{Mutex, mpsc};
 
-use super::{Service, explained, fleet, told};
-use crate::support::{Client, Gateway, Redis, Reply, TcpProxy, eventually};
+use super::{Service, explained, fleet, say, told};
+use crate::support::{Client, Gateway, Recorded, Redis, Reply, TcpProxy, Upstream, eventually};
 
 /// All callers are told from each other by the address that they say they have.
 const CACHED: &str = "
@@ -128,4 +129,55 @@ fn what_is_made_stale_before_its_mark_is_made_stale_once_more() {
     assert_eq!(reply.text(), "readers 0");
     proxy.pass();
     eventually("what the reader said is gone", || ask(&b, BOB, "GET", "/a").text() == "servers 1");
+}
+
+/// A reader that has read, and does not answer before it is let go.
+struct Slow {
+    readers: Upstream,
+    has_read: mpsc::Receiver<()>,
+    goes: mpsc::Sender<()>,
+}
+
+impl Slow {
+    fn start() -> Self {
+        let ((reads, has_read), (goes, let_go)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (reads, let_go) = (Mutex::new(reads), Mutex::new(let_go));
+        let readers = Upstream::with(move |request: &Recorded, stream| {
+            reads.lock().unwrap().send(()).unwrap();
+            let_go.lock().unwrap().recv().unwrap();
+            let _ = stream.write_all(say("readers", request, &<_>::default(), "").as_bytes());
+        });
+        Self { readers, has_read, goes }
+    }
+}
+
+#[test]
+fn what_a_reader_said_before_somebody_wrote_is_not_stored() {
+    // Without a write it is stored, and where nobody knows of one it is not.
+    for (written, expected) in [("nothing", true), ("somebody", false), ("unknown", false)] {
+        let (redis, service, slow) = (Redis::start(), Service::start(), Slow::start());
+        let readers = slow.readers.url();
+        let table = service.servers.table("shop");
+        let config = format!("{table}readers = [\"{readers}\"]\nstick = \"1h\"\n{CACHED}");
+        let [a, b] = fleet(&redis.url(), &config);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&b, BOB, "GET", "/a").text());
+            slow.has_read.recv().unwrap();
+            match written {
+                "somebody" => assert_eq!(ask(&a, ADA, "PUT", "/b").status, 200),
+                "unknown" => allow(&redis, &["%W~*", "~app:[^w]*"]),
+                _ => {}
+            }
+            slow.goes.send(()).unwrap();
+            assert_eq!(asked.join().unwrap(), "readers 0", "{written}");
+        });
+        allow(&redis, &["~*"]);
+        drop(slow.goes);
+        let only_stored = Client::get(b.public, "/a").header("Cache-Control", "only-if-cached");
+        let status = only_stored.header("X-Forwarded-For", BOB).send().status;
+        assert_eq!(status == 200, expected, "{written}: {status}");
+        let counted = Client::get(b.admin, "/metrics").send().text();
+        let is_told = counted.contains("reason=\"written\"");
+        assert_ne!(is_told, expected, "{written}");
+    }
 }
