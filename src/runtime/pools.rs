@@ -217,6 +217,16 @@ impl Pools {
         self.cache.release(u64::MAX);
     }
 
+    /// Whether marks for one of these callers wait: then the store does not know that he has
+    /// written.
+    pub fn holds_any(&self, keys: &[String]) -> bool {
+        if !self.waits.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (now, pending) = (Instant::now(), self.pending());
+        keys.iter().any(|key| pending.marks.get(key).is_some_and(|it| it.until > now))
+    }
+
     fn is_away(&self) {
         self.away_at.store(self.now(), Ordering::Relaxed);
     }
