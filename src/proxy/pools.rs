@@ -245,7 +245,8 @@ pub(super) fn foresee(
             servers(format!("its caller has written within {stick}"))
         }
         Side::Servers(WhyServers::Unknown) => servers(format!(
-            "the store does not say whether its caller has written, or was away within {stick}"
+            "the store does not say whether its caller has written, or may lack marks: it was \
+             away, or readers were added, within {stick}"
         )),
         Side::Servers(_) => servers("only GET and HEAD without a body go to readers".to_owned()),
         Side::Readers(reading) => {

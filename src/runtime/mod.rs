@@ -212,6 +212,7 @@ impl Gateway {
         let running = Running::new(plan, (Some(&current), &ahead), shared);
         let now = Arc::clone(&running.plan);
         self.tunnels.adopt(&now);
+        self.pools.adopt(&current.plan, &now);
         let running = Arc::new(running);
         self.running.store(Arc::clone(&running));
         self.generation.fetch_add(1, Ordering::Release);

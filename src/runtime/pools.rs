@@ -227,6 +227,24 @@ impl Pools {
         keys.iter().any(|key| pending.marks.get(key).is_some_and(|it| it.until > now))
     }
 
+    /// Another plan is about to be in force. Where it marks more than the former one, those who
+    /// have just written are not marked for it: it begins as after an outage.
+    pub fn adopt(&self, former: &Plan, plan: &Plan) {
+        let sticks = |plan: &Plan| -> HashMap<String, Duration> {
+            let pools = plan.upstreams.iter().zip(&plan.pools);
+            let sticks = pools.filter_map(|((name, _), pool)| Some((name, pool.as_ref()?.stick)));
+            sticks.map(|(name, stick)| (name.clone(), stick)).collect()
+        };
+        let former_sticks = sticks(former);
+        let known = |name: &str| former_sticks.get(name).copied().unwrap_or_default();
+        let is_longer = sticks(plan).iter().any(|(name, stick)| *stick > known(name));
+        // The mark of all callers together is for what is stored.
+        let caches = |plan: &Plan| plan.routes.policies().any(|route| route.cache.is_some());
+        if is_longer || caches(plan) && !caches(former) {
+            self.is_away();
+        }
+    }
+
     fn is_away(&self) {
         self.away_at.store(self.now(), Ordering::Relaxed);
     }

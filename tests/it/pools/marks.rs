@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::{Mutex, mpsc};
 
-use super::{Service, explained, fleet, say, told};
+use super::{ALL, Service, explained, fleet, get, put, say, told};
+use crate::support::operate;
 use crate::support::{Client, Gateway, Recorded, Redis, Reply, TcpProxy, Upstream, eventually};
 
 /// All callers are told from each other by the address that they say they have.
@@ -197,4 +198,34 @@ fn what_a_reader_said_before_somebody_wrote_is_not_stored() {
         let is_told = counted.contains("reason=\"written\"");
         assert_ne!(is_told, expected, "{written}");
     }
+}
+
+#[test]
+fn who_wrote_before_a_reload_brought_readers_reads_what_he_wrote() {
+    let service = Service::start();
+    let shop = |more: &str| service.table("shop", more) + ALL;
+    let reload = |gateway: &Gateway, config: &str| {
+        gateway.rewrite(config);
+        let reloaded = operate(gateway, "POST", "/v1/config/reload", "{}");
+        assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    };
+    for before in [service.servers.table("shop") + ALL, shop("stick = \"0s\"")] {
+        let gateway = Gateway::start(&before);
+        let wrote = put(&gateway, "/a").text();
+        reload(&gateway, &shop("stick = \"1h\""));
+        assert_eq!(get(&gateway, "/a").text(), wrote);
+        let why = explained(&gateway, "/a")["pool"]["why"].to_string();
+        assert!(why.contains("readers were added, within 1h"), "{why}");
+    }
+    // Nobody lacks a mark where it is as long as before.
+    let gateway = Gateway::start(&shop("stick = \"1h\""));
+    reload(
+        &gateway,
+        &(shop("stick = \"30m\"") + "[routes.other]\npath = \"/b\"\nupstream = \"shop\"\n"),
+    );
+    assert_eq!(get(&gateway, "/a").text(), "readers 0");
+    let cached =
+        shop("stick = \"30m\"").replace("[routes.all]", "[routes.all]\ncache = { ttl = \"1h\" }");
+    reload(&gateway, &cached);
+    assert_eq!(get(&gateway, "/a").header("x-who"), Some("servers"), "no write was anybody's");
 }
