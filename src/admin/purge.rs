@@ -59,8 +59,10 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
     // Readers may be behind what has changed, and are not to say anew what is withdrawn.
-    if let Some(wrote) = Wrote::by_anybody(&running.plan) {
-        gateway.pools.mark(&wrote).await;
+    if let Some(wrote) = Wrote::by_anybody(&running.plan)
+        && !gateway.pools.mark(&wrote).await
+    {
+        gateway.pools.invalidate_again(&epochs);
     }
     let PurgeSeen { is_done, soft, everything } =
         gateway.cache.purge_and_look(&epochs, asked.soft).await?;

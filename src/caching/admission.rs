@@ -10,6 +10,7 @@ use super::entry_key::KeyWithEpochs;
 use super::http_cache::HttpCache;
 use super::leases::Lease;
 use super::write_job::WriteJob;
+use crate::base::boxed;
 use crate::cache::{self, Stored};
 
 /// Under what a response is stored, if it is.
@@ -19,6 +20,8 @@ pub(super) struct Admission {
     pub(super) key: KeyWithEpochs,
     /// What is stored for such requests now.
     pub(super) replaces: Option<Arc<Stored>>,
+    /// The key of the mark that somebody has written, where a reader has answered.
+    pub(super) unless: Option<Arc<str>>,
     pub(super) lease: Option<Lease>,
 }
 
@@ -36,7 +39,7 @@ impl Admission {
     /// Stores a complete response that answers requests with these fields, unless it cannot be
     /// stored after all.
     pub(super) async fn admit(self, mut response: Arc<Stored>, fields: &HeaderMap) -> Admitted {
-        let Self { cache, key, replaces, lease } = self;
+        let Self { cache, key, replaces, unless, lease } = self;
         let refused = |reason: &'static str, response| {
             key.origin.not_stored(reason);
             Admitted { response, is_stored: false }
@@ -51,6 +54,12 @@ impl Admission {
         let Some(epochs) = key.epochs_of(&cache, &response).await else {
             return refused("tags", response);
         };
+        // The last question of all: its mark was set before what is fetched here was made stale.
+        if let Some(mark) = unless
+            && !boxed::pin(|| cache.is_unmarked(&mark)).await
+        {
+            return refused("written", response);
+        }
         // Nobody else has it yet, so that nothing is copied here.
         let entry = Arc::make_mut(&mut response);
         entry.epochs = epochs;

@@ -29,6 +29,10 @@ pub trait Transport: Send {
         &mut self,
         request: Request<()>,
     ) -> impl Future<Output = Result<Response<Box<Download>>, Failure>> + Send;
+
+    /// The key of a mark, where what was answered last may be older than a write: while that is
+    /// set, or nobody knows whether it is, nothing of it is stored.
+    fn stored_unless(&self) -> Option<Arc<str>>;
 }
 
 /// Why a miss has no answer.
@@ -271,15 +275,17 @@ impl<T: Transport> Fetch<T> {
             }
             Sent::Failed(failure) => return self.failed(failure, leader, stale),
         };
+        let unless = self.transport.stored_unless();
         let admission = Admission {
             cache: Arc::clone(&self.miss.cache),
             key: self.miss.key.clone(),
             replaces: stale.clone(),
+            unless: unless.clone(),
             lease,
         };
         let status = response.status();
         let Self { miss, request, method, fields, .. } = &*self;
-        let answered = Answered { miss, request, fields, times };
+        let answered = Answered { miss, request, fields, times, unless };
         if let Some(stale) = stale.as_deref().filter(|_| *method == Method::HEAD) {
             // Rare, and large: what is boxed takes no room in each miss.
             Box::pin(answered.learn(stale, status, response.headers())).await;

@@ -13,12 +13,14 @@ use super::aftermath::Aftermath;
 use super::coalesce::Coalescer;
 use super::leases::FetchLeases;
 use super::near::NearCache;
-use super::pending_purges::PendingPurges;
+use super::pending_purges::{Hold, PendingPurges};
 use crate::background::Background;
 use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
 use crate::plan::Plan;
-use crate::store::{Answers, Epoch, Purge, Questions, Store, StoreError, budget};
+use crate::store::{
+    Answers, Epoch, MarkKeys, MarksReply, Purge, Questions, Store, StoreError, budget,
+};
 
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
 const EPOCHS_MAX: usize = 16_384;
@@ -144,10 +146,7 @@ impl HttpCache {
         let mut answers = self.store.ask(&questions).await;
         self.note_outage(&answers);
         let is_settled = match settling {
-            Some(settling) if answers.settled => {
-                settling.done();
-                true
-            }
+            Some(settling) if answers.settled => settling.done(),
             Some(_) => false,
             None => is_clear,
         };
@@ -199,6 +198,30 @@ impl HttpCache {
     pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
         self.pending.add(epochs, &self.base);
+        self.settle_later();
+    }
+
+    /// The same once the marks of writers up to a number are set (see [`Self::release`]), or none
+    /// of them counts any more. `is_again`: it is done already, and is to be done once more.
+    pub fn invalidate_after(
+        &self,
+        (mark, until): (u64, Instant),
+        epochs: Vec<String>,
+        is_again: bool,
+    ) {
+        self.coalescer.note_invalidation();
+        self.pending.hold(epochs, Hold { mark, until, is_again }, &self.base);
+    }
+
+    /// The marks of writers up to this number are set, or count no more.
+    pub fn release(self: &Arc<Self>, mark: u64) {
+        if self.pending.release(mark, &self.base) {
+            self.coalescer.note_invalidation();
+            self.settle_later();
+        }
+    }
+
+    fn settle_later(self: &Arc<Self>) {
         let cache = Arc::clone(self);
         self.background.spawn("invalidation", async move {
             cache.settle().await;
@@ -285,6 +308,13 @@ impl HttpCache {
         }
     }
 
+    /// Whether the store says that this mark is not set.
+    pub(super) async fn is_unmarked(&self, mark: &str) -> bool {
+        let marks = Some(MarkKeys { caller: &[], anybody: Some(mark) });
+        let answers = self.store.ask(&Questions { marks, ..Questions::default() }).await;
+        matches!(answers.marks, Some(Ok(MarksReply { anybody: false, .. })))
+    }
+
     /// Longest wait of one request for the store.
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
@@ -299,7 +329,9 @@ impl HttpCache {
     pub async fn settle(&self) {
         let Some(settling) = self.pending.begin() else { return };
         match self.purge(&hard(&settling.epochs)).await {
-            Ok(_) => settling.done(),
+            Ok(_) => {
+                settling.done();
+            }
             Err(error) => self.pending.tell(&error),
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Answered<'a> {
     /// The client's fields.
     pub(super) fields: &'a Arc<HeaderMap>,
     pub(super) times: Times,
+    /// See [`Admission::unless`].
+    pub(super) unless: Option<Arc<str>>,
 }
 
 /// What came of a response.
@@ -88,7 +90,8 @@ impl Answered<'_> {
         match cache::head_update(stale, status, headers, self.miss.policy(), at) {
             HeadUpdate::Confirmed(fresh) if fresh.keep.is_ok() => {
                 let (cache, key) = (Arc::clone(cache), key.clone());
-                let admission = Admission { cache, key, replaces: None, lease: None };
+                let unless = self.unless.clone();
+                let admission = Admission { cache, key, replaces: None, unless, lease: None };
                 // Stored or not: nobody waits for it.
                 let _ = admission.admit(Arc::new(fresh.stored), self.fields).await;
             }

@@ -369,8 +369,8 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// Who takes the request, where its upstream has readers.
     pub(super) fn choose_pool(&mut self) {
-        let looks_only = self.mode == Mode::Peek;
-        pools::choose(&self.request, &self.head.headers, self.answers.marks.take(), looks_only);
+        let marks = self.marks.as_deref().zip(self.answers.marks.take());
+        pools::choose(&self.request, &self.head.headers, marks, self.mode == Mode::Peek);
     }
 
     /// What the store did not answer of this request.

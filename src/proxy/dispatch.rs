@@ -108,6 +108,16 @@ impl Dispatch {
         }
     }
 
+    /// Whether readers are asked, and have answered all that was asked until now.
+    pub(super) fn asks_readers(&self) -> bool {
+        self.readers().is_some()
+    }
+
+    /// What readers take, unless servers have followed them once.
+    fn readers(&self) -> Option<&Reading> {
+        self.reading.as_deref().filter(|reading| reading.followed.get().is_none())
+    }
+
     /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
     fn keep_to(&mut self, terms: Option<&Terms<'_>>, of_call: Option<&HeaderMap>) {
         let sender = &mut self.sender;
@@ -144,7 +154,7 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let (sent_at, has_body) = (Instant::now(), !upload.is_none());
         // Rare: boxed, it takes no room in the other requests.
-        if let Some(reading) = &self.reading
+        if let Some(reading) = self.readers()
             && let Some(read) = Box::pin(self.read(reading, &head)).await
         {
             *took = Some(sent_at.elapsed());

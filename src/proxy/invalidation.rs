@@ -17,6 +17,8 @@ pub(super) struct Invalidation<'a> {
     /// Whether its caller is to be marked yet, where its upstream has readers.
     marks: bool,
     armed: bool,
+    /// Whether the store has its marks, as far as there are any.
+    is_marked: bool,
     /// The epochs that are known to change.
     due: Vec<String>,
     /// This request has waited for the store in vain already, and waits no second time.
@@ -29,7 +31,7 @@ impl<'a> Invalidation<'a> {
     pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Self {
         let armed =
             cache::invalidates(&request.received.method, None) && request.running().caches();
-        Self { request, marks: true, armed, due: Vec::new(), store_is_away }
+        Self { request, marks: true, armed, is_marked: true, due: Vec::new(), store_is_away }
     }
 
     /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
@@ -73,14 +75,17 @@ impl<'a> Invalidation<'a> {
             Box::pin(self.mark(wrote)).await;
         }
         self.marks = false;
-        let (cache, epochs) = (&self.request.gateway().cache, std::mem::take(&mut self.due));
+        let (gateway, epochs) = (self.request.gateway(), std::mem::take(&mut self.due));
         if epochs.is_empty() {
             // It failed, and changed nothing.
         } else if self.store_is_away {
-            cache.invalidate_later(epochs);
+            gateway.pools.invalidate_later(epochs);
         } else {
+            if !self.is_marked {
+                gateway.pools.invalidate_again(&epochs);
+            }
             // Also where the client leaves meanwhile.
-            let invalidation = cache.invalidate(epochs);
+            let invalidation = gateway.cache.invalidate(epochs);
             Box::pin(budget::scope_from(self.request.waited, invalidation)).await;
         }
     }
@@ -105,8 +110,9 @@ impl<'a> Invalidation<'a> {
             gateway.pools.mark_later(&wrote);
             return;
         }
-        let marked = budget::scope_from(self.request.waited, gateway.pools.mark(&wrote)).await;
-        self.store_is_away |= is_one && !marked;
+        let marked = gateway.pools.mark(&wrote);
+        self.is_marked = budget::scope_from(self.request.waited, marked).await;
+        self.store_is_away |= is_one && !self.is_marked;
     }
 
     /// The request was never sent, so it changed nothing.
@@ -127,7 +133,8 @@ impl Drop for Invalidation<'_> {
             gateway.pools.mark_later(&wrote);
         }
         if !self.due.is_empty() {
-            gateway.cache.invalidate_later(std::mem::take(&mut self.due));
+            // Behind the marks: whoever fetches anew must find them.
+            gateway.pools.invalidate_later(std::mem::take(&mut self.due));
         }
     }
 }

@@ -115,6 +115,13 @@ impl<'r> Names<'r> {
     }
 }
 
+/// The mark that anybody has written to the upstream of a request; nothing where nobody is marked.
+pub(super) fn anybody(request: &Request<'_>) -> Option<Arc<str>> {
+    request.pool().filter(|pool| !pool.stick.is_zero())?;
+    let (upstream, _) = request.plan().upstreams.get(request.upstream())?;
+    Some(request.plan().keys.anybody_wrote(upstream).into())
+}
+
 /// Whether a request may go to readers at all. What opens a tunnel writes whenever it likes, and a
 /// body can be sent once.
 fn is_read(request: &Request<'_>, fields: &HeaderMap) -> bool {
@@ -167,7 +174,7 @@ pub(super) fn wrote(
 pub(super) fn choose(
     request: &Request<'_>,
     fields: &HeaderMap,
-    marks: Option<Reply<MarksReply>>,
+    marks: Option<(&Asked, Reply<MarksReply>)>,
     looks_only: bool,
 ) {
     if let (Some(pool), Some(edged)) = (request.pool(), &request.resolved.edged) {
@@ -183,27 +190,32 @@ pub(super) fn choose(
 fn side(
     request: &Request<'_>,
     pool: &Pool,
-    marks: Option<Reply<MarksReply>>,
+    marks: Option<(&Asked, Reply<MarksReply>)>,
     looks_only: bool,
 ) -> Side {
     let pools = &request.gateway().pools;
+    // What the store does not know of him, this node may.
+    let without_store = |asked: &Asked| {
+        let has_written = pools.holds_any(&asked.caller);
+        Side::Servers(if has_written { WhyServers::Wrote } else { WhyServers::Unknown })
+    };
     let reply = match marks {
         None if pool.stick.is_zero() => MarksReply::default(),
         None => return Side::Servers(WhyServers::Unknown),
-        Some(Err(error)) => {
+        Some((asked, Err(error))) => {
             if !looks_only {
                 pools.note_failure(&error);
             }
-            return Side::Servers(WhyServers::Unknown);
+            return without_store(asked);
         }
         // Where marks may be missing, one that is there is not: nothing older is an answer.
-        Some(Ok(reply)) if pools.is_in_doubt(pool.stick) => {
-            return Side::Servers(match reply.caller {
-                Mark::None => WhyServers::Unknown,
-                Mark::Wrote | Mark::At(_) => WhyServers::Wrote,
-            });
+        Some((asked, Ok(reply))) if pools.is_in_doubt(pool.stick) => {
+            return match reply.caller {
+                Mark::None => without_store(asked),
+                Mark::Wrote | Mark::At(_) => Side::Servers(WhyServers::Wrote),
+            };
         }
-        Some(Ok(reply)) => reply,
+        Some((_, Ok(reply))) => reply,
     };
     let position = match (reply.caller, &pool.position) {
         (Mark::None, _) => None,
@@ -233,7 +245,8 @@ pub(super) fn foresee(
             servers(format!("its caller has written within {stick}"))
         }
         Side::Servers(WhyServers::Unknown) => servers(format!(
-            "the store does not say whether its caller has written, or was away within {stick}"
+            "the store does not say whether its caller has written, or may lack marks: it was \
+             away, or readers were added, within {stick}"
         )),
         Side::Servers(_) => servers("only GET and HEAD without a body go to readers".to_owned()),
         Side::Readers(reading) => {

@@ -1,5 +1,6 @@
 //! The way of the cache's requests to the upstream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
@@ -7,6 +8,7 @@ use http::Response;
 use super::dispatch::Dispatch;
 use super::edge::TimeLeft;
 use super::mirror::Mirrored;
+use super::pools;
 use super::request::Request;
 use crate::base::body::Upload;
 use crate::caching::Transport;
@@ -15,6 +17,8 @@ use crate::upstream::{Download, Failure};
 /// See the module.
 pub(super) struct CacheTransport<'t> {
     dispatch: Dispatch,
+    /// The mark of whoever has written, where readers are asked.
+    anybody: Option<Arc<str>>,
     /// The copy that leaves with the request, which may never leave.
     mirrored: Option<Box<Mirrored>>,
     /// The request waits: for others, and for another attempt.
@@ -44,8 +48,9 @@ impl<'t> CacheTransport<'t> {
         took: Option<&'t mut Option<Duration>>,
     ) -> Self {
         dispatch.is_stored();
+        let anybody = if dispatch.asks_readers() { pools::anybody(request) } else { None };
         let (mirrored, time_left) = (Mirrored::of(request), TimeLeft::of(request));
-        Self { dispatch, mirrored, time_left, took }
+        Self { dispatch, anybody, mirrored, time_left, took }
     }
 }
 
@@ -68,5 +73,9 @@ impl Transport for CacheTransport<'_> {
             head
         };
         self.dispatch.send(head, Upload::none(), took).await
+    }
+
+    fn stored_unless(&self) -> Option<Arc<str>> {
+        self.anybody.as_ref().filter(|_| self.dispatch.asks_readers()).cloned()
     }
 }

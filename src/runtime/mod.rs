@@ -124,7 +124,7 @@ impl Gateway {
         let limits = Limiter::open(settings, &store, metrics, &background);
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let sessions = Copies::new(settings.near_session_bytes);
-        let pools = Pools::open(settings.timeout, &store, metrics);
+        let pools = Pools::open(settings.timeout, &store, &cache, metrics);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -212,6 +212,7 @@ impl Gateway {
         let running = Running::new(plan, (Some(&current), &ahead), shared);
         let now = Arc::clone(&running.plan);
         self.tunnels.adopt(&now);
+        self.pools.adopt(&current.plan, &now);
         let running = Arc::new(running);
         self.running.store(Arc::clone(&running));
         self.generation.fetch_add(1, Ordering::Release);
@@ -364,6 +365,8 @@ impl Gateway {
     /// Waits until what was begun in the background is done, for `limit` at most, and hands over
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
+        // First: what they let go is among what is done in the background.
+        self.pools.finish(limit).await;
         self.background.finish(limit).await;
         self.limits.finish(limit).await;
         let _ = tokio::time::timeout(limit, self.cache.settle()).await;

@@ -1,6 +1,8 @@
 //! Marks of callers who have written: set before their answers are passed on, and later where the
 //! store did not take them. Until then this node takes nobody for one who has not written; nor does
 //! it after an outage, for as long as other nodes may have marks that wait.
+//!
+//! What a write makes stale waits for its marks: whoever fetches that anew must find them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::caching::HttpCache;
+use crate::config::StoreUse;
 use crate::observe::Metrics;
 use crate::plan::Plan;
 use crate::store::{Mark, Store, StoreError, budget};
@@ -27,25 +31,54 @@ const FUNCTION: &str = "pools";
 #[derive(Debug)]
 pub struct Pools {
     store: Arc<Store>,
+    cache: Arc<HttpCache>,
     metrics: Arc<Metrics>,
     /// `store.timeout`
     timeout: Duration,
     started: Instant,
     /// When the store was away last, in milliseconds since the start and one more; 0 for never.
     away_at: AtomicU64,
-    /// Whether some may be in `pending`, or on their way from there to the store.
+    /// Whether some may be in `pending`.
     waits: AtomicBool,
-    pending: Mutex<HashMap<String, Pending>>,
+    pending: Mutex<AllPending>,
     has_pending: Arc<Notify>,
+    /// Held by whoever sends what waits.
+    sending: tokio::sync::Mutex<()>,
+}
+
+/// All marks that wait. They stay here until the store has them.
+#[derive(Debug, Default)]
+struct AllPending {
+    marks: HashMap<String, Pending>,
+    /// The number of the last one that was added.
+    last: u64,
+    /// When none of those that were added counts any more.
+    until: Option<Instant>,
 }
 
 /// What is to be marked by one name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pending {
     mark: Mark,
     stick: Duration,
     /// When it counts no more.
     until: Instant,
+    /// The number of the first mark in it, and of the last one.
+    first: u64,
+    last: u64,
+}
+
+impl AllPending {
+    /// All up to this number are set, or count no more.
+    fn done(&self) -> u64 {
+        let first = self.marks.values().map(|it| it.first).min();
+        first.map_or(self.last, |first| first.saturating_sub(1))
+    }
+
+    /// What waits for all of them.
+    fn all(&self) -> (u64, Instant) {
+        (self.last, self.until.unwrap_or_else(Instant::now))
+    }
 }
 
 /// A write, by all names of its caller.
@@ -79,9 +112,15 @@ impl Wrote {
 
 impl Pools {
     /// Begins to send what waits. Must be called within a tokio runtime.
-    pub fn open(timeout: Duration, store: &Arc<Store>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn open(
+        timeout: Duration,
+        store: &Arc<Store>,
+        cache: &Arc<HttpCache>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
         let pools = Arc::new(Self {
             store: Arc::clone(store),
+            cache: Arc::clone(cache),
             metrics: Arc::clone(metrics),
             timeout,
             started: Instant::now(),
@@ -89,6 +128,7 @@ impl Pools {
             waits: AtomicBool::new(false),
             pending: Mutex::default(),
             has_pending: Arc::default(),
+            sending: tokio::sync::Mutex::default(),
         });
         tokio::spawn(send_pending(Arc::downgrade(&pools)));
         pools
@@ -130,12 +170,79 @@ impl Pools {
     /// Marks a write whose answer nobody waits for, or that the store did not take. Until then this
     /// node is in doubt.
     pub fn mark_later(&self, wrote: &Wrote) {
-        let Wrote { marks, stick } = wrote;
-        let until = Instant::now() + *stick;
-        for (key, mark) in marks {
-            self.wait(key.clone(), Pending { mark: mark.clone(), stick: *stick, until });
+        let mut pending = self.pending();
+        for (key, mark) in &wrote.marks {
+            self.wait(&mut pending, (key, mark), wrote.stick);
         }
+        drop(pending);
         self.has_pending.notify_one();
+    }
+
+    /// Makes stale what a write changes, which nobody waits for: once all marks that wait, its own
+    /// among them, are set or count no more. Until then this node does not read its cache.
+    pub fn invalidate_later(&self, epochs: Vec<String>) {
+        let pending = self.pending();
+        // Alone, this node asks no reader meanwhile.
+        let has_others = self.store.is_shared(StoreUse::Cache);
+        if has_others && self.waits.load(Ordering::Relaxed) {
+            self.cache.invalidate_after(pending.all(), epochs, false);
+        } else {
+            self.cache.invalidate_later(epochs);
+        }
+        drop(pending);
+        self.has_pending.notify_one();
+    }
+
+    /// Makes stale once more, when all marks that wait are set, what is made stale before: others
+    /// may meanwhile store what a reader says. Nothing where none waits.
+    pub fn invalidate_again(&self, epochs: &[String]) {
+        let pending = self.pending();
+        if self.waits.load(Ordering::Relaxed) {
+            self.cache.invalidate_after(pending.all(), epochs.to_vec(), true);
+        }
+        drop(pending);
+        self.has_pending.notify_one();
+    }
+
+    /// Sends what waits, for `limit` at most, and lets go what waits for it: for the end of the
+    /// process.
+    pub async fn finish(&self, limit: Duration) {
+        let sent = async {
+            while !self.send().await {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, sent).await;
+        // Stale for all is worse than what a reader may say.
+        self.cache.release(u64::MAX);
+    }
+
+    /// Whether marks for one of these callers wait: then the store does not know that he has
+    /// written.
+    pub fn holds_any(&self, keys: &[String]) -> bool {
+        if !self.waits.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (now, pending) = (Instant::now(), self.pending());
+        keys.iter().any(|key| pending.marks.get(key).is_some_and(|it| it.until > now))
+    }
+
+    /// Another plan is about to be in force. Where it marks more than the former one, those who
+    /// have just written are not marked for it: it begins as after an outage.
+    pub fn adopt(&self, former: &Plan, plan: &Plan) {
+        let sticks = |plan: &Plan| -> HashMap<String, Duration> {
+            let pools = plan.upstreams.iter().zip(&plan.pools);
+            let sticks = pools.filter_map(|((name, _), pool)| Some((name, pool.as_ref()?.stick)));
+            sticks.map(|(name, stick)| (name.clone(), stick)).collect()
+        };
+        let former_sticks = sticks(former);
+        let known = |name: &str| former_sticks.get(name).copied().unwrap_or_default();
+        let is_longer = sticks(plan).iter().any(|(name, stick)| *stick > known(name));
+        // The mark of all callers together is for what is stored.
+        let caches = |plan: &Plan| plan.routes.policies().any(|route| route.cache.is_some());
+        if is_longer || caches(plan) && !caches(former) {
+            self.is_away();
+        }
     }
 
     fn is_away(&self) {
@@ -144,6 +251,7 @@ impl Pools {
 
     /// Sends what waits; false where some of it still does.
     async fn send(&self) -> bool {
+        let _alone = self.sending.lock().await;
         loop {
             let batch = self.batch();
             if batch.is_empty() {
@@ -155,31 +263,50 @@ impl Pools {
                 batch.iter().map(|(key, it)| (key.clone(), it.mark.clone())).collect();
             if let Err(error) = self.store.mark(&marks, stick).await {
                 self.note_failure(&error);
-                batch.into_iter().for_each(|(key, it)| self.wait(key, it));
                 return false;
+            }
+            self.forget(&batch);
+        }
+    }
+
+    /// Some of what waits, without what counts no more; and whatever waits for nothing of it goes.
+    fn batch(&self) -> Vec<(String, Pending)> {
+        let (now, mut pending) = (Instant::now(), self.pending());
+        pending.marks.retain(|_, it| it.until > now);
+        if pending.marks.is_empty() {
+            self.waits.store(false, Ordering::Relaxed);
+        }
+        self.cache.release(pending.done());
+        pending.marks.iter().take(BATCH).map(|(key, it)| (key.clone(), it.clone())).collect()
+    }
+
+    /// The store has these: what came to them meanwhile waits on.
+    fn forget(&self, batch: &[(String, Pending)]) {
+        let mut pending = self.pending();
+        for (key, sent) in batch {
+            if let Some(known) = pending.marks.get_mut(key) {
+                known.first = sent.last.saturating_add(1);
+                if known.last == sent.last {
+                    pending.marks.remove(key);
+                }
             }
         }
     }
 
-    /// Some of what waits, without what counts no more.
-    fn batch(&self) -> Vec<(String, Pending)> {
-        let (now, mut pending) = (Instant::now(), self.pending());
-        pending.retain(|_, it| it.until > now);
-        if pending.is_empty() {
-            self.waits.store(false, Ordering::Relaxed);
-        }
-        let keys: Vec<String> = pending.keys().take(BATCH).cloned().collect();
-        keys.into_iter().filter_map(|key| pending.remove_entry(&key)).collect()
-    }
-
     /// Keeps a mark until the store takes it.
-    fn wait(&self, key: String, it: Pending) {
-        let mut pending = self.pending();
-        if let Some(known) = pending.get_mut(&key) {
-            known.mark = std::mem::take(&mut known.mark).and(it.mark);
-            known.until = known.until.max(it.until);
-        } else if pending.len() < PENDING_MAX {
-            pending.insert(key, it);
+    fn wait(&self, pending: &mut AllPending, (key, mark): (&String, &Mark), stick: Duration) {
+        let until = Instant::now() + stick;
+        pending.last += 1;
+        pending.until = pending.until.max(Some(until));
+        let number = pending.last;
+        if let Some(known) = pending.marks.get_mut(key) {
+            known.mark = std::mem::take(&mut known.mark).and(mark.clone());
+            known.stick = known.stick.max(stick);
+            known.until = known.until.max(until);
+            known.last = number;
+        } else if pending.marks.len() < PENDING_MAX {
+            let it = Pending { mark: mark.clone(), stick, until, first: number, last: number };
+            pending.marks.insert(key.clone(), it);
         } else {
             self.metrics.store_failed(FUNCTION);
             self.is_away();
@@ -187,7 +314,7 @@ impl Pools {
         self.waits.store(true, Ordering::Relaxed);
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<String, Pending>> {
+    fn pending(&self) -> MutexGuard<'_, AllPending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,6 +3,7 @@
 
 mod cached;
 mod failing;
+mod marks;
 
 use std::collections::HashMap;
 use std::io::Write as _;
