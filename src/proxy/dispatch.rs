@@ -418,28 +418,26 @@ pub(super) async fn forward(
         let sent = std::pin::pin!(dispatch.send(head, upload, record.upstream_time()));
         within(sent, deadline, &mut standing).await
     };
+    if sent.is_err() {
+        record.upstream_time().get_or_insert(request.received.started.elapsed());
+    }
+    if let Some(invalidation) = &mut invalidation {
+        match &sent {
+            Ok(Ok(response)) => invalidation.carry_out(outcome(response)).await,
+            Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
+            _ => invalidation.carry_out(None).await,
+        }
+    }
     match sent {
         Ok(Ok(response)) => {
-            invalidation.carry_out(outcome(&response)).await;
             let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),
                 Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
             }))
         }
-        Err(ended) => {
-            record.upstream_time().get_or_insert(request.received.started.elapsed());
-            invalidation.carry_out(None).await;
-            Err(ended)
-        }
-        Ok(Err(failure)) => {
-            if failure.may_have_acted() {
-                invalidation.carry_out(None).await;
-            } else {
-                invalidation.disarm();
-            }
-            Err(refusal(failure, &progress, terms.is_some()))
-        }
+        Ok(Err(failure)) => Err(refusal(failure, &progress, terms.is_some())),
+        Err(ended) => Err(ended),
     }
 }
 

@@ -26,12 +26,15 @@ pub(super) struct Invalidation<'a> {
 }
 
 impl<'a> Invalidation<'a> {
-    /// Armed, if the request's method is unsafe and anything is cached. `store_is_away`: this
-    /// request has waited for the store in vain already, and waits no second time.
-    pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Self {
+    /// Armed, if the request's method is unsafe and anything is cached; nothing where the request
+    /// changes nothing for others. `store_is_away`: this request has waited for the store in vain
+    /// already, and waits no second time.
+    pub(super) fn arm(request: &'a Request<'a>, store_is_away: bool) -> Option<Self> {
         let armed =
             cache::invalidates(&request.received.method, None) && request.running().caches();
-        Self { request, marks: true, armed, is_marked: true, due: Vec::new(), store_is_away }
+        let (marks, is_marked, due) = (true, true, Vec::new());
+        let is_needed = armed || pools::is_writer(request);
+        is_needed.then(|| Self { request, marks, armed, is_marked, due, store_is_away })
     }
 
     /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route

@@ -150,6 +150,11 @@ pub(super) fn note_writer(request: &Request<'_>, session: Option<&str>) {
     let _ = edged.writer.set(keys.collect());
 }
 
+/// Whether this request is a write that is to be marked.
+pub(super) fn is_writer(request: &Request<'_>) -> bool {
+    request.resolved.edged.as_ref().is_some_and(|edged| edged.writer.get().is_some())
+}
+
 /// What is to be marked once a write has this answer; nothing of what is none, and where it has
 /// failed, so that nothing was written.
 pub(super) fn wrote(
