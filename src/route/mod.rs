@@ -225,7 +225,7 @@ impl<P> Table<P> {
     }
 
     fn candidates(&self, path: &str) -> &[usize] {
-        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let first = pattern::first(path.trim_start_matches('/'));
         let by_segment = || self.by_segment.get(first).unwrap_or(&self.rest);
         self.loose.as_ref().unwrap_or_else(by_segment)
     }

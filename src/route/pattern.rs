@@ -78,6 +78,13 @@ enum Segment {
     Any,
 }
 
+/// The first segment of a path that begins with one. A search by a string's own means is dearer for
+/// text this short.
+pub(super) fn first(path: &str) -> &str {
+    let end = path.bytes().position(|byte| byte == b'/').unwrap_or(path.len());
+    &path[..end]
+}
+
 impl PathPattern {
     /// Parses `/a/{id}`, `/a/*`; the error says what is accepted.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
@@ -134,14 +141,15 @@ impl PathPattern {
             if !more {
                 return false;
             }
-            let (head, tail) = match rest.split_once('/') {
-                Some((head, tail)) => (head, Some(tail)),
-                None => (rest, None),
+            let end = match segment {
+                Segment::Literal(text) if rest.starts_with(&**text) => text.len(),
+                Segment::Literal(_) => return false,
+                Segment::Any => first(rest).len(),
             };
-            match segment {
-                Segment::Literal(text) if text != head => return false,
-                Segment::Any if head.is_empty() => return false,
-                Segment::Literal(_) | Segment::Any => {}
+            let is_empty = end == 0 && *segment == Segment::Any;
+            let tail = rest[end..].strip_prefix('/');
+            if is_empty || tail.is_none() && end < rest.len() {
+                return false;
             }
             more = tail.is_some();
             rest = tail.unwrap_or_default();

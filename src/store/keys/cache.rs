@@ -138,7 +138,8 @@ fn parts(entry: &str) -> (&str, &str) {
 
 /// A name that may not end the hash tag.
 fn plain(name: &str) -> std::borrow::Cow<'_, str> {
-    if name.contains(['{', '}']) { hashed(name.as_bytes()).into() } else { name.into() }
+    let ends = |byte: u8| matches!(byte, b'{' | b'}');
+    if name.bytes().any(ends) { hashed(name.as_bytes()).into() } else { name.into() }
 }
 
 /// `host` and a canonical path, which contains no brace. It contains a slash, or is a digest, so
