@@ -132,7 +132,8 @@ impl Keys {
 
 /// What stands before and behind [`ENTRY`] in an entry's key: the first brace that closes is its.
 fn parts(entry: &str) -> (&str, &str) {
-    let (tag, rest) = entry.split_once('}').unwrap_or((entry, ""));
+    let end = entry.bytes().position(|byte| byte == b'}').unwrap_or(entry.len());
+    let (tag, rest) = (&entry[..end], entry.get(end + 1..).unwrap_or_default());
     (tag, rest.strip_prefix(&ENTRY[1..]).unwrap_or_default())
 }
 
