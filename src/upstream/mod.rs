@@ -228,8 +228,7 @@ impl Upstream {
         let mut charge = Self::charge(&endpoints)?;
         let permit = self.admission.admit(outgoing.sender()).await?;
         let deadline = outgoing.sender().begins();
-        // With a body it may be the client who took too long.
-        if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
+        if let Some(charge) = &mut charge {
             charge.is_asked_until(deadline);
         }
         if let Some(retry) = endpoints.retry() {

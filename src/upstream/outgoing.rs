@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::base::body::{Replay, Upload};
+use crate::base::body::{Progress, Replay, Upload};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::{TRACEPARENT, Trace};
 
@@ -39,8 +39,7 @@ pub struct Sender {
 /// with less than half of it left is not to blame that it passes.
 #[derive(Debug, Clone)]
 pub struct TimeLimit {
-    at: Instant,
-    half: Instant,
+    blame: Blame,
     /// Whether its upstream was asked early enough; nothing until it is asked.
     is_upstreams: OnceLock<bool>,
 }
@@ -49,12 +48,40 @@ impl TimeLimit {
     /// One that ends then, and is that long in all.
     pub fn until(at: Instant, time: Duration) -> Self {
         let half = at.checked_sub(time / 2).unwrap_or(at);
-        Self { at, half, is_upstreams: OnceLock::new() }
+        Self { blame: Blame { at, half, body: None }, is_upstreams: OnceLock::new() }
     }
 
     /// Its end.
     pub fn at(&self) -> Instant {
-        self.at
+        self.blame.at
+    }
+
+    /// A part of the time is the client's: until it has sent this body, which is
+    /// [timed](Upload::timed).
+    pub fn begins_behind(&mut self, body: Option<Arc<Progress>>) {
+        self.blame.body = body;
+    }
+}
+
+/// When whoever has been asked early enough has failed, if it has not answered.
+#[derive(Debug, Clone)]
+pub(super) struct Blame {
+    at: Instant,
+    half: Instant,
+    /// What the client sends meanwhile.
+    body: Option<Arc<Progress>>,
+}
+
+impl Blame {
+    /// Whether that is now.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.at && self.was_whole_early()
+    }
+
+    /// Whether the client had sent all of the request while at least half of the time was left.
+    fn was_whole_early(&self) -> bool {
+        let ended = self.body.as_deref().map(Progress::ended);
+        ended.is_none_or(|ended| ended.is_some_and(|ended| ended <= self.half))
     }
 }
 
@@ -107,13 +134,13 @@ impl Sender {
 
     /// When a server that is asked now has failed, if it has not answered; nothing where that is
     /// not bounded, or where too little of the time is left.
-    pub(super) fn blames_at(&self) -> Option<Instant> {
-        let is_early = |limit: &&TimeLimit| Instant::now() <= limit.half;
-        self.deadline.as_ref().filter(is_early).map(TimeLimit::at)
+    pub(super) fn blames_at(&self) -> Option<Blame> {
+        let blame = self.deadline.as_ref().map(|limit| &limit.blame);
+        blame.filter(|blame| Instant::now() <= blame.half).cloned()
     }
 
     /// The upstream is asked from now on. Returns when it has failed, as [`Self::blames_at`] does.
-    pub(super) fn begins(&self) -> Option<Instant> {
+    pub(super) fn begins(&self) -> Option<Blame> {
         let limit = self.deadline.as_ref()?;
         let blames_at = self.blames_at();
         limit.is_upstreams.get_or_init(|| blames_at.is_some());
@@ -122,7 +149,9 @@ impl Sender {
 
     /// Whether the upstream is to blame where the time has passed.
     pub fn blames_upstream(&self) -> bool {
-        self.deadline.as_ref().is_some_and(|limit| limit.is_upstreams.get() == Some(&true))
+        self.deadline.as_ref().is_some_and(|limit| {
+            limit.is_upstreams.get() == Some(&true) && limit.blame.was_whole_early()
+        })
     }
 
     /// An attempt begins at the server with this url.

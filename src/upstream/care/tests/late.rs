@@ -1,6 +1,12 @@
 //! Who is to blame that the time of a request has passed.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use http_body::Body as _;
+
 use super::*;
+use crate::base::body::{Inbound, Upload, UploadLimits};
 use crate::upstream::outgoing::TimeLimit;
 
 /// One that gives its request up after this time.
@@ -20,6 +26,37 @@ async fn a_server_is_late_where_the_gateway_gives_its_request_up() {
     drop(visits);
     assert_eq!(usable(&endpoints), [1]);
     assert_eq!(endpoints.all()[0].tally().failures()[Kind::Silent as usize], 5);
+}
+
+/// Its client has taken the rest, or still owes a part of the body.
+#[tokio::test(start_paused = true)]
+async fn who_had_the_whole_body_for_half_of_the_time_is_to_blame() {
+    let limits = UploadLimits { bytes_max: 9, progress_timeout: Duration::MAX, progress_bytes: 1 };
+    let second = Duration::from_secs(1);
+    let late = second / 2 + Duration::from_millis(1);
+    for (sent_after, failed) in [(Some(second / 2), 1), (Some(late), 0), (None, 0)] {
+        let endpoints = endpoints(2, "breaker = { requests = 1 }");
+        let (care, mut sender) = (care(&endpoints), sender_within(second));
+        let (mut upload, _) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        sender.deadline.as_mut().unwrap().begins_behind(upload.timed());
+        let Some(Entry::Closed(round)) = care.admit().unwrap() else { panic!("it is open") };
+        let mut charge = Charge::new(care, round, false);
+        charge.is_asked_until(sender.begins());
+        let visit = endpoints.enter(Choice::again(0), &sender).unwrap();
+        if let Some(time) = sent_after {
+            pass(time).await;
+            let mut body = Pin::new(&mut upload);
+            assert!(poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_some());
+        }
+        pass(second).await;
+        drop((visit, charge));
+        let failures: u64 = endpoints.all()[0].tally().failures().iter().sum();
+        let told = (failures, sender.blames_upstream());
+        assert_eq!(told, (failed, failed == 1), "{sent_after:?}");
+        care.tick();
+        let state = if failed == 1 { "open" } else { "closed" };
+        assert_eq!(care.breaker_state(), Some(state), "{sent_after:?}");
+    }
 }
 
 /// The gateway has used up the rest: it has waited for a place, for the store, or for readers.
