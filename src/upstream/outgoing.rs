@@ -139,12 +139,12 @@ impl Sender {
         blame.filter(|blame| Instant::now() <= blame.half).cloned()
     }
 
-    /// The upstream is asked from now on. Returns when it has failed, as [`Self::blames_at`] does.
-    pub(super) fn begins(&self) -> Option<Blame> {
-        let limit = self.deadline.as_ref()?;
-        let blames_at = self.blames_at();
-        limit.is_upstreams.get_or_init(|| blames_at.is_some());
-        blames_at
+    /// The servers of an upstream are asked from now on; `is_upstreams`: it is to blame where the
+    /// time passes.
+    pub(super) fn begins(&self, is_upstreams: bool) {
+        if let Some(limit) = &self.deadline {
+            limit.is_upstreams.get_or_init(|| is_upstreams);
+        }
     }
 
     /// Whether the upstream is to blame where the time has passed.
