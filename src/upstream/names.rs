@@ -68,6 +68,25 @@ impl Name {
         }
     }
 
+    /// Its answer says nothing of some targets, and this was known of these: whoever was asked may
+    /// have known nothing before.
+    fn remember(&mut self, former: &Self) {
+        let servers = former.servers_as(&self.written);
+        for target in &mut self.unanswered {
+            if let Some(at) = former.answered_at_of(&target.unknown) {
+                target.answered_at = target.answered_at.min(at);
+            }
+            self.servers.extend(servers.iter().filter(|server| target.has(server)).cloned());
+        }
+        sort(&mut self.servers);
+    }
+
+    /// When somebody has answered for this target, the last time.
+    fn answered_at_of(&self, unknown: &Unknown) -> Option<Instant> {
+        let found = self.unanswered.iter().find(|it| it.unknown.target == unknown.target);
+        found.map(|it| it.answered_at).or(self.answered_at)
+    }
+
     /// What operators are told of what was not answered, the last time.
     fn fault(&self) -> Option<String> {
         let of_target = |it: &Unanswered| format!("{}: {}", it.unknown.target, it.unknown.why);
@@ -139,7 +158,7 @@ impl Names {
             let asked = ahead.or(former);
             // Meanwhile the former one may have learned more: nothing is older than no answer.
             let known = former.into_iter().chain(ahead).max_by_key(|name| name.answered_at);
-            Name {
+            let mut name = Name {
                 written: written.clone(),
                 servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
                 answered_at: known.and_then(|known| known.answered_at),
@@ -150,7 +169,11 @@ impl Names {
                 is_asked: false,
                 fault: asked.and_then(|asked| asked.fault.clone()),
                 unanswered: known.map(|known| known.unanswered.clone()).unwrap_or_default(),
+            };
+            if let Some(former) = former {
+                name.remember(former);
             }
+            name
         };
         Self { all: named.map(one).collect(), are_handed_over: false }
     }
@@ -296,6 +319,18 @@ mod tests {
         Ok(Answer { servers, unknown: Vec::new(), holds_for: REFRESH })
     }
 
+    /// A server of a service.
+    fn at(host: &str, target: &str) -> config::Endpoint {
+        config::Endpoint { name: Some(target.to_owned()), ..server(host, Lookup::Never) }
+    }
+
+    /// An answer about a service that says nothing of these targets.
+    fn part(servers: &[config::Endpoint], unknown: &[&str]) -> Answer {
+        let one = |target: &&str| Unknown { target: target.to_string(), why: "late".to_owned() };
+        let unknown = unknown.iter().map(one).collect();
+        Answer { servers: servers.to_vec(), unknown, holds_for: REFRESH }
+    }
+
     fn of(written: &[config::Endpoint], former: &Names) -> Names {
         Names::of(written, &Names::default(), former)
     }
@@ -316,31 +351,23 @@ mod tests {
     async fn a_target_that_nobody_answers_for_keeps_its_servers_for_a_while() {
         let written = [server("_http._tcp.shop", Lookup::Services)];
         let mut names = of(&written, &Names::default());
-        let at = |host: &str, target: &str| config::Endpoint {
-            name: Some(target.to_owned()),
-            ..server(host, Lookup::Never)
-        };
         let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
-        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(all), REFRESH);
-        let unknown = Unknown { target: "b.test".to_owned(), why: "late".to_owned() };
-        let unknown = vec![unknown.clone(), unknown];
-        let part =
-            || Answer { servers: both[..1].to_vec(), unknown: unknown.clone(), holds_for: REFRESH };
+        names.learn(0, Ok(part(&both, &[])), REFRESH);
+        let part_of = || part(&both[..1], &["b.test", "b.test"]);
         pass(1).await;
         let fault = "b.test: late".to_owned();
-        assert_eq!(names.learn(0, Ok(part()), REFRESH), Some(News::Fault(fault.clone())));
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), Some(News::Fault(fault.clone())));
         // A reload begins no new time, and neither does another answer.
         let mut names = of(&written, &names);
         pass(3599).await;
-        assert_eq!(names.learn(0, Ok(part()), REFRESH), None);
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), None);
         assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
         pass(1).await;
         assert_eq!(names.forget(STALE), ["b.test"]);
         assert!(names.forget(STALE).is_empty());
-        names.learn(0, Ok(part()), REFRESH);
+        names.learn(0, Ok(part_of()), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
         // Where none is left it is as with any name.
@@ -348,13 +375,35 @@ mod tests {
         pass(3601).await;
         assert_eq!(names.forget(STALE), ["_http._tcp.shop"]);
         assert!(hosts(&names, &written).is_empty());
-        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(all), REFRESH);
+        names.learn(0, Ok(part(&both, &[])), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault, None);
         // It has no address any more, and somebody has said so.
-        let less = Answer { servers: both[..1].to_vec(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(less), REFRESH);
+        names.learn(0, Ok(part(&both[..1], &[])), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+    }
+
+    /// A reload asks others, who know nothing yet.
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_those_asked_ahead_do_not_answer_for_keeps_its_servers() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
+        let mut former = of(&written, &Names::default());
+        former.learn(0, Ok(part(&both, &[])), REFRESH);
+        pass(1000).await;
+        let mut ahead = of(&written, &Names::default());
+        ahead.learn(0, Ok(part(&both[..1], &["b.test"])), REFRESH);
+        let mut names = Names::of(&written, &ahead, &former);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
+        // Nor does another one begin a new time.
+        names = Names::of(&written, &Names::of(&written, &ahead, &Names::default()), &names);
+        pass(2600).await;
+        assert!(names.forget(STALE).is_empty());
+        pass(1).await;
+        assert_eq!(names.forget(STALE), ["b.test"]);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        // What was forgotten stays so.
+        let names = Names::of(&written, &ahead, &names);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
     }
 
