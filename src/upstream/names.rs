@@ -1,6 +1,7 @@
 //! What is known of the names among the servers of an upstream: which addresses each has, for how
 //! long, and when it is to be asked for again. Pure but for the clock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,7 +49,11 @@ struct Unanswered {
 
 impl Unanswered {
     fn has(&self, server: &config::Endpoint) -> bool {
-        server.name.as_ref() == Some(&self.unknown.target)
+        server.name.as_ref() == Some(&self.unknown.target) && server.port == self.unknown.port
+    }
+
+    fn is_about(&self, unknown: &Unknown) -> bool {
+        (&self.unknown.target, self.unknown.port) == (&unknown.target, unknown.port)
     }
 }
 
@@ -58,13 +63,9 @@ impl Name {
     fn note_unanswered(&mut self, unknown: Vec<Unknown>, now: Instant) {
         let former = std::mem::take(&mut self.unanswered);
         for unknown in unknown {
-            let is_same = |it: &&Unanswered| it.unknown.target == unknown.target;
-            // A service may have several ports at one target.
-            if self.unanswered.iter().all(|it| !is_same(&it)) {
-                let before = former.iter().find(is_same).map(|it| it.answered_at);
-                let answered_at = before.or(self.answered_at).unwrap_or(now);
-                self.unanswered.push(Unanswered { unknown, answered_at });
-            }
+            let before = former.iter().find(|it| it.is_about(&unknown)).map(|it| it.answered_at);
+            let answered_at = before.or(self.answered_at).unwrap_or(now);
+            self.unanswered.push(Unanswered { unknown, answered_at });
         }
     }
 
@@ -83,16 +84,17 @@ impl Name {
 
     /// When somebody has answered for this target, the last time.
     fn answered_at_of(&self, unknown: &Unknown) -> Option<Instant> {
-        let found = self.unanswered.iter().find(|it| it.unknown.target == unknown.target);
+        let found = self.unanswered.iter().find(|it| it.is_about(unknown));
         found.map(|it| it.answered_at).or(self.answered_at)
     }
 
-    /// What operators are told of what was not answered, the last time.
+    /// What operators are told of what was not answered, the last time: of each target once.
     fn fault(&self) -> Option<String> {
-        let of_target = |it: &Unanswered| format!("{}: {}", it.unknown.target, it.unknown.why);
-        let of_targets: Vec<String> = self.unanswered.iter().map(of_target).collect();
-        let of_targets = (!of_targets.is_empty()).then(|| of_targets.join("; "));
-        self.fault.clone().or(of_targets)
+        let of_targets: BTreeMap<_, _> =
+            self.unanswered.iter().map(|it| (&it.unknown.target, &it.unknown.why)).collect();
+        let told = of_targets.iter().map(|(target, why)| format!("{target}: {why}"));
+        let told = (!of_targets.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
+        self.fault.clone().or(told)
     }
 
     /// Forgets what was answered last before the `stale` time, and is not answered any more.
@@ -111,7 +113,7 @@ impl Name {
             let before = self.servers.len();
             self.servers.retain(|server| !target.has(server));
             if self.servers.len() < before {
-                gone.push(target.unknown.target.clone());
+                gone.push(format!("{}:{}", target.unknown.target, target.unknown.port));
             }
         }
         gone
@@ -324,10 +326,13 @@ mod tests {
         config::Endpoint { name: Some(target.to_owned()), ..server(host, Lookup::Never) }
     }
 
+    fn unknown_at(target: &str, port: u16) -> Unknown {
+        Unknown { target: target.to_owned(), port, why: "late".to_owned() }
+    }
+
     /// An answer about a service that says nothing of these targets.
     fn part(servers: &[config::Endpoint], unknown: &[&str]) -> Answer {
-        let one = |target: &&str| Unknown { target: target.to_string(), why: "late".to_owned() };
-        let unknown = unknown.iter().map(one).collect();
+        let unknown = unknown.iter().map(|target| unknown_at(target, 80)).collect();
         Answer { servers: servers.to_vec(), unknown, holds_for: REFRESH }
     }
 
@@ -353,7 +358,7 @@ mod tests {
         let mut names = of(&written, &Names::default());
         let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
         names.learn(0, Ok(part(&both, &[])), REFRESH);
-        let part_of = || part(&both[..1], &["b.test", "b.test"]);
+        let part_of = || part(&both[..1], &["b.test"]);
         pass(1).await;
         let fault = "b.test: late".to_owned();
         assert_eq!(names.learn(0, Ok(part_of()), REFRESH), Some(News::Fault(fault.clone())));
@@ -365,7 +370,7 @@ mod tests {
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
         pass(1).await;
-        assert_eq!(names.forget(STALE), ["b.test"]);
+        assert_eq!(names.forget(STALE), ["b.test:80"]);
         assert!(names.forget(STALE).is_empty());
         names.learn(0, Ok(part_of()), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
@@ -381,6 +386,32 @@ mod tests {
         // It has no address any more, and somebody has said so.
         names.learn(0, Ok(part(&both[..1], &[])), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_is_told_apart_by_its_port() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let at = |port: u16| config::Endpoint { port, ..at("10.0.0.1", "a.test") };
+        let ports = |names: &Names| -> Vec<u16> {
+            names.expand(&written).into_iter().map(|server| server.port).collect()
+        };
+        let mut names = of(&written, &Names::default());
+        let all: Vec<_> = (1..=20).map(at).collect();
+        names.learn(0, Ok(part(&all, &[])), REFRESH);
+        pass(1).await;
+        // Of the lookups of one name some were lost; the last port is none of the service any more.
+        let lost = |ports: &[u16]| Answer {
+            unknown: ports.iter().map(|port| unknown_at("a.test", *port)).collect(),
+            ..part(&all[2..19], &[])
+        };
+        names.learn(0, Ok(lost(&[1, 2])), REFRESH);
+        assert_eq!(ports(&names), (1..=19).collect::<Vec<_>>());
+        assert_eq!(names.now()[0].fault.as_deref(), Some("a.test: late"));
+        pass(1).await;
+        names.learn(0, Ok(lost(&[2])), REFRESH);
+        assert_eq!(ports(&names), (2..=19).collect::<Vec<_>>());
+        assert_eq!(names.forget(Duration::ZERO), ["a.test:2"]);
+        assert_eq!(ports(&names), (3..=19).collect::<Vec<_>>());
     }
 
     /// A reload asks others, who know nothing yet.
@@ -400,7 +431,7 @@ mod tests {
         pass(2600).await;
         assert!(names.forget(STALE).is_empty());
         pass(1).await;
-        assert_eq!(names.forget(STALE), ["b.test"]);
+        assert_eq!(names.forget(STALE), ["b.test:80"]);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
         // What was forgotten stays so.
         let names = Names::of(&written, &ahead, &names);
