@@ -240,14 +240,17 @@ impl Names {
     }
 
     /// What was answered. `retry`: when to ask again where nothing was. It is of no use to anybody
-    /// where others have taken over.
+    /// where others have taken over. Returns what is new.
     pub(super) fn learn(
         &mut self,
         at: usize,
         answer: Result<Answer, String>,
         retry: Duration,
-    ) -> Option<News> {
-        let name = self.all.get_mut(at).filter(|_| !self.are_handed_over)?;
+    ) -> Vec<News> {
+        let Some(name) = self.all.get_mut(at).filter(|_| !self.are_handed_over) else {
+            return Vec::new();
+        };
+        let mut news = Vec::new();
         let now = Instant::now();
         name.is_asked = false;
         match answer {
@@ -262,20 +265,22 @@ impl Names {
                 name.due = now + answer.holds_for;
                 name.answered_at = Some(now);
                 name.fault = None;
-                if name.servers == answer.servers {
-                    return name.fault().filter(|_| before.is_none()).map(News::Fault);
+                if name.servers != answer.servers {
+                    name.servers = answer.servers;
+                    let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
+                    news.push(News::Servers(hosts.collect()));
                 }
-                name.servers = answer.servers;
-                let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
-                Some(News::Servers(hosts.collect()))
+                news.extend(name.fault().filter(|_| before.is_none()).map(News::Fault));
             }
             Err(why) => {
                 name.due = now + retry;
-                let is_new = name.fault.is_none();
-                name.fault = Some(why.clone());
-                is_new.then_some(News::Fault(why))
+                if name.fault.is_none() {
+                    news.push(News::Fault(why.clone()));
+                }
+                name.fault = Some(why);
             }
         }
+        news
     }
 
     /// Forgets what was last answered longer than `stale` ago. Returns which names and targets of
@@ -361,11 +366,11 @@ mod tests {
         let part_of = || part(&both[..1], &["b.test"]);
         pass(1).await;
         let fault = "b.test: late".to_owned();
-        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), Some(News::Fault(fault.clone())));
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), [News::Fault(fault.clone())]);
         // A reload begins no new time, and neither does another answer.
         let mut names = of(&written, &names);
         pass(3599).await;
-        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), None);
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), []);
         assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
@@ -386,6 +391,17 @@ mod tests {
         // It has no address any more, and somebody has said so.
         names.learn(0, Ok(part(&both[..1], &[])), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_answer_that_is_a_part_is_told_with_what_it_lacks() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let mut names = of(&written, &Names::default());
+        let a_part = || Ok(part(&[at("10.0.0.1", "a.test")], &["b.test"]));
+        let servers = News::Servers(vec!["10.0.0.1:80".to_owned()]);
+        let fault = News::Fault("b.test: late".to_owned());
+        assert_eq!(names.learn(0, a_part(), REFRESH), [servers, fault]);
+        assert_eq!(names.learn(0, a_part(), REFRESH), []);
     }
 
     #[tokio::test(start_paused = true)]
@@ -460,14 +476,14 @@ mod tests {
         // Somebody asks already.
         assert!(asked(&mut names, true).is_empty());
         let news = names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH);
-        assert!(matches!(news, Some(News::Servers(hosts)) if hosts.len() == 3));
+        assert!(matches!(&news[..], [News::Servers(hosts)] if hosts.len() == 3));
         assert_eq!(hosts(&names, &written), ["10.0.0.9", "10.0.0.1", "10.0.0.2"]);
         // Once per second at most.
         assert!(asked(&mut names, true).is_empty());
         pass(1).await;
         assert!(asked(&mut names, false).is_empty());
         assert_eq!(asked(&mut names, true), [0]);
-        assert_eq!(names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH), None);
+        assert_eq!(names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH), []);
         pass(5).await;
         assert_eq!(asked(&mut names, false), [0]);
         // A reload knows what was known, and asks when that is old.
@@ -489,8 +505,8 @@ mod tests {
         pass(5).await;
         names.due(false);
         let failed = |names: &mut Names| names.learn(0, Err("gone".to_owned()), REFRESH);
-        assert_eq!(failed(&mut names), Some(News::Fault("gone".to_owned())));
-        assert_eq!(failed(&mut names), None);
+        assert_eq!(failed(&mut names), [News::Fault("gone".to_owned())]);
+        assert_eq!(failed(&mut names), []);
         pass(3595).await;
         assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
@@ -526,7 +542,7 @@ mod tests {
         assert_eq!(hosts(&Names::of(&written, &ahead, &former), &written), ["10.0.0.2"]);
         // Who has handed over learns nothing more.
         former.hand_over();
-        assert_eq!(former.learn(0, answer(&["10.0.0.4"]), REFRESH), None);
+        assert_eq!(former.learn(0, answer(&["10.0.0.4"]), REFRESH), []);
         assert_eq!(hosts(&former, &written), ["10.0.0.3"]);
     }
 }
