@@ -42,6 +42,8 @@ struct Exchange {
     late: usize,
     /// Whether it was said that Redis does not let them.
     has_warned: bool,
+    /// Whether it has not let them in this round.
+    is_refused: bool,
 }
 
 /// An upstream, and what this gateway says of it.
@@ -141,18 +143,23 @@ impl Exchange {
     /// one begins with the rest.
     async fn round(&mut self, store: &Store, mut all: Vec<Said<'_>>) {
         let (mut round, mut is_answered) = (Round::begin(&mut all, self.late), true);
+        self.is_refused = false;
         while let Some(some) = round.next(is_answered) {
-            is_answered = self.tell(store, some).await;
+            let tellings: Vec<_> = some.iter().map(|said| own(&said.key, &said.value)).collect();
+            is_answered = self.note(some, store.tell(&tellings).await);
+        }
+        // One server of a cluster may refuse while all others take what they are told.
+        if is_answered && round.rest.is_empty() {
+            self.has_warned &= self.is_refused;
         }
         self.late = round.late();
         round.rest.iter().for_each(|said| self.has_not_heard(said));
     }
 
-    /// Whether the store has answered to any of it.
-    async fn tell(&mut self, store: &Store, some: &[Said<'_>]) -> bool {
-        let tellings: Vec<_> = some.iter().map(|said| own(&said.key, &said.value)).collect();
+    /// What the store has answered. Returns whether it has, to any of it.
+    fn note(&mut self, some: &[Said<'_>], answers: Vec<Result<Heard, StoreError>>) -> bool {
         let mut is_answered = false;
-        for (said, heard) in some.iter().zip(store.tell(&tellings).await) {
+        for (said, heard) in some.iter().zip(answers) {
             is_answered |= !heard.as_ref().is_err_and(StoreError::is_outage);
             match heard {
                 Ok(all) => self.has_heard(said, &all),
@@ -167,7 +174,6 @@ impl Exchange {
 
     fn has_heard(&mut self, said: &Said<'_>, all: &Heard) {
         said.upstream.hear(all);
-        self.has_warned = false;
         match self.heard.get_mut(said.name) {
             Some(at) => *at = Instant::now(),
             None => drop(self.heard.insert(said.name.to_owned(), Instant::now())),
@@ -183,10 +189,9 @@ impl Exchange {
 
     /// That the store is away is said elsewhere.
     fn warn(&mut self, error: &StoreError) {
-        if let StoreError::Refused(why) = error
-            && !self.has_warned
-        {
-            self.has_warned = true;
+        let StoreError::Refused(why) = error else { return };
+        self.is_refused = true;
+        if !std::mem::replace(&mut self.has_warned, true) {
             tracing::warn!(
                 "Redis does not let gateways tell each other of upstreams, so each one decides \
                  alone: {why}\n    help: give its user the rights that `portcullis acl` prints"
@@ -253,5 +258,35 @@ mod tests {
         let there = Store::Memory(Box::new(MemoryStore::new(1_000)));
         exchange.round(&there, (0..300).map(said).collect()).await;
         assert_eq!((exchange.late, exchange.heard.len()), (AT_ONCE, 1), "it has asked about all");
+    }
+
+    /// One server of a cluster may be full.
+    #[tokio::test]
+    async fn a_refusal_is_said_once_until_a_whole_round_has_none() {
+        let text = "[upstreams.a]\nservers = [\"http://a\"]";
+        let config = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap().config;
+        let upstream = Upstream::new("a", &config.upstreams["a"], None, &Ahead::default());
+        let said = |key: &str| Said {
+            name: "a",
+            upstream: &upstream,
+            key: key.to_owned(),
+            value: b"{}".to_vec(),
+        };
+        let store = MemoryStore::new(1_000);
+        store.put("refused", "a string".into(), None).unwrap();
+        let store = Store::Memory(Box::new(store));
+        let mut exchange = Exchange::default();
+        for _ in 0..2 {
+            exchange.round(&store, vec![said("refused"), said("heard")]).await;
+            assert!(exchange.has_warned);
+        }
+        // Nobody has answered: that says nothing.
+        let text = "[store]\nurl = \"redis://127.0.0.1:1\"";
+        let config = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap().config;
+        let away = Store::Redis(Box::new(RedisStore::open(&config.store)));
+        exchange.round(&away, vec![said("heard")]).await;
+        assert!(exchange.has_warned);
+        exchange.round(&store, vec![said("heard")]).await;
+        assert!(!exchange.has_warned);
     }
 }
