@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 
 /// How often they tell each other.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many upstreams are asked about in one question: it must be answered within `store.timeout`,
+/// How many upstreams or canaries are asked about in one question: it must be answered within `store.timeout`,
 /// and all gateways of a large fleet have something to say of each.
 const AT_ONCE: usize = 32;
 /// How long what was told holds.
@@ -115,19 +115,28 @@ fn own<'a>(key: &'a str, value: &'a [u8]) -> Telling<'a> {
     Telling { key, from: instance::unique(), value, kept: KEPT }
 }
 
-/// Tells what the arms of a route have answered here, and hears what they have elsewhere. While
-/// nobody is heard, the canary is judged by what is known here.
-pub(super) async fn exchange_answers(store: &Store, plan: &Plan, (route, canary): (&str, &Canary)) {
-    let (key, from) = (plan.keys.canary_answers(route), instance::unique());
-    let value = canary.say().filter(|_| is_of_fleet(&plan.config, route)).unwrap_or_default();
-    if value.is_empty() {
-        return canary.hear(from, &[]);
-    }
-    for heard in store.tell(&[own(&key, &value)]).await {
-        if let Err(error) = &heard {
-            tracing::debug!(route, %error, "the canary's answers elsewhere");
+/// Tells what the arms of these routes have answered here, and hears what they have elsewhere.
+/// While nobody is heard, a canary is judged by what is known here.
+pub(super) async fn exchange_answers<'c>(
+    store: &Store,
+    plan: &Plan,
+    canaries: impl Iterator<Item = (&'c str, &'c Canary)>,
+) {
+    let (from, mut said) = (instance::unique(), Vec::new());
+    for (route, canary) in canaries {
+        match canary.say().filter(|_| is_of_fleet(&plan.config, route)) {
+            Some(value) => said.push((route, canary, plan.keys.canary_answers(route), value)),
+            None => canary.hear(from, &[]),
         }
-        canary.hear(from, &heard.unwrap_or_default());
+    }
+    for some in said.chunks(AT_ONCE) {
+        let tellings: Vec<_> = some.iter().map(|(.., key, value)| own(key, value)).collect();
+        for ((route, canary, ..), heard) in some.iter().zip(store.tell(&tellings).await) {
+            if let Err(error) = &heard {
+                tracing::debug!(route, %error, "the canary's answers elsewhere");
+            }
+            canary.hear(from, &heard.unwrap_or_default());
+        }
     }
 }
 
@@ -207,6 +216,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::store::{MemoryStore, RedisStore};
+    use crate::traffic::Place;
     use crate::upstream::Ahead;
 
     /// What a round asks about when each question takes so long, and how many times it asks.
@@ -288,5 +298,45 @@ mod tests {
         assert!(exchange.has_warned);
         exchange.round(&store, vec![said("heard")]).await;
         assert!(!exchange.has_warned);
+    }
+
+    /// More than one question is about.
+    #[tokio::test]
+    async fn all_canaries_hear_of_their_own_answers_elsewhere() {
+        let mut text = "[upstreams.a]\nservers = [\"http://a\"]\n".to_owned();
+        text += "[upstreams.b]\nservers = [\"http://b\"]\n";
+        for at in 0..AT_ONCE + 2 {
+            text += &format!(
+                "[routes.r{at}]\npath = \"/{at}\"\nrollback = {{}}\nsplit = [\
+                 {{ upstream = \"a\", weight = 1 }}, {{ upstream = \"b\", weight = 1 }}]\n"
+            );
+        }
+        let config = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap().config;
+        let plan = Plan::compile(config).unwrap();
+        let store = Store::Memory(Box::new(MemoryStore::new(1_000)));
+        let mut canaries = Vec::new();
+        for (route, at) in plan.route_names().zip(0..) {
+            let split = plan.config.routes[route].split.as_ref().unwrap();
+            let [own, other] = [(); 2].map(|()| Canary::new(route, split, None));
+            let key = plan.keys.canary(route);
+            let place = || Place { store: &store, key: &key, now_ms: 1_000 };
+            own.look(place()).await;
+            other.look(place()).await;
+            // Each second one fails elsewhere.
+            for answer in 0..400 {
+                other.note(answer % 2, answer % 2 == 1 && at % 2 == 1, None);
+            }
+            let (key, value) = (plan.keys.canary_answers(route), other.say().unwrap());
+            let telling = Telling { from: "other", ..super::own(&key, &value) };
+            assert!(store.tell(&[telling]).await[0].is_ok());
+            canaries.push((route.as_str(), own));
+        }
+        let named = canaries.iter().map(|(route, canary)| (*route, canary));
+        exchange_answers(&store, &plan, named).await;
+        for ((route, canary), at) in canaries.iter().zip(0..) {
+            let key = plan.keys.canary(route);
+            canary.look(Place { store: &store, key: &key, now_ms: 2_000 }).await;
+            assert_eq!(canary.now(2_000).stopped.is_some(), at % 2 == 1, "{route}");
+        }
     }
 }
