@@ -37,7 +37,7 @@ pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// Sends requests of one client to one upstream. It owns what it needs, so that a response may also
 /// be fetched when its client has gone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Dispatch {
     running: Snapshot,
     /// Index of the upstream.

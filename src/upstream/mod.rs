@@ -228,7 +228,7 @@ impl Upstream {
         let mut charge = Self::charge(&endpoints)?;
         let sender = outgoing.sender();
         // Before the queue: a server that hangs is why there is one, and would be to blame no more.
-        let blame = sender.blames_at();
+        let blame = sender.reaches();
         let permit = self.admission.admit(sender).await?;
         sender.begins(blame.is_some());
         if let Some(charge) = &mut charge {

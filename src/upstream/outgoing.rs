@@ -1,6 +1,7 @@
 //! A request as it is sent, once or several times.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
@@ -15,7 +16,7 @@ use crate::base::trace::{TRACEPARENT, Trace};
 const UPLOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who sends a request, and how patiently.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sender {
     /// Whose share of the upstream is taken.
     pub client: ClientAddr,
@@ -37,18 +38,18 @@ pub struct Sender {
 
 /// Until when a request may take. The gateway itself may use up a part of that time: who is asked
 /// with less than half of it left is not to blame that it passes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct TimeLimit {
     blame: Blame,
-    /// Whether its upstream was asked early enough; nothing until it is asked.
-    is_upstreams: OnceLock<bool>,
+    /// Whether the upstream that was reached last was asked, and early enough.
+    is_upstreams: AtomicBool,
 }
 
 impl TimeLimit {
     /// One that ends then, and is that long in all.
     pub fn until(at: Instant, time: Duration) -> Self {
         let half = at.checked_sub(time / 2).unwrap_or(at);
-        Self { blame: Blame { at, half, body: None }, is_upstreams: OnceLock::new() }
+        Self { blame: Blame { at, half, body: None }, is_upstreams: AtomicBool::new(false) }
     }
 
     /// Its end.
@@ -139,18 +140,25 @@ impl Sender {
         blame.filter(|blame| Instant::now() <= blame.half).cloned()
     }
 
-    /// The servers of an upstream are asked from now on; `is_upstreams`: it is to blame where the
-    /// time passes.
+    /// An upstream is reached, and not asked yet: readers may have been asked before. Returns when
+    /// it has failed, as [`Self::blames_at`] does.
+    pub(super) fn reaches(&self) -> Option<Blame> {
+        let limit = self.deadline.as_ref()?;
+        limit.is_upstreams.store(false, Ordering::Relaxed);
+        self.blames_at()
+    }
+
+    /// Its servers are asked from now on; `is_upstreams`: it is to blame where the time passes.
     pub(super) fn begins(&self, is_upstreams: bool) {
         if let Some(limit) = &self.deadline {
-            limit.is_upstreams.get_or_init(|| is_upstreams);
+            limit.is_upstreams.store(is_upstreams, Ordering::Relaxed);
         }
     }
 
     /// Whether the upstream is to blame where the time has passed.
     pub fn blames_upstream(&self) -> bool {
         self.deadline.as_ref().is_some_and(|limit| {
-            limit.is_upstreams.get() == Some(&true) && limit.blame.was_whole_early()
+            limit.is_upstreams.load(Ordering::Relaxed) && limit.blame.was_whole_early()
         })
     }
 

@@ -45,7 +45,7 @@ async fn who_had_the_whole_body_for_half_of_the_time_is_to_blame() {
         sender.deadline.as_mut().unwrap().begins_behind(upload.timed());
         let Some(Entry::Closed(round)) = care.admit().unwrap() else { panic!("it is open") };
         let mut charge = Charge::new(care, round, false);
-        let blame = sender.blames_at();
+        let blame = sender.reaches();
         sender.begins(blame.is_some());
         charge.is_asked_until(blame);
         let visit = endpoints.enter(Choice::again(0), &sender).unwrap();
@@ -75,7 +75,7 @@ async fn who_is_asked_with_less_than_half_of_the_time_left_is_not_to_blame() {
         let Some(Entry::Closed(round)) = care.admit().unwrap() else { panic!("it is open") };
         let mut charge = Charge::new(care, round, false);
         pass(waited).await;
-        let blame = sender.blames_at();
+        let blame = sender.reaches();
         sender.begins(blame.is_some());
         charge.is_asked_until(blame);
         let visit = endpoints.enter(Choice::again(0), &sender).unwrap();
@@ -104,6 +104,8 @@ async fn an_upstream_is_to_blame_for_its_own_queue() {
     {
         let upstream = Upstream::new("a", &settings, None, &Ahead::default());
         let (began, sender) = (Instant::now(), sender_within(second));
+        // Readers were asked before.
+        sender.begins(true);
         let held = upstream.admission.admit(&sender).await.unwrap();
         pass(over).await;
         let head = || Request::get("/").header("Host", "a").body(()).unwrap();
