@@ -53,6 +53,8 @@ pub struct Progress {
     fault: OnceLock<UploadFault>,
     moved: AtomicBool,
     is_awaited: AtomicBool,
+    /// When the client had sent all of it, where that is timed.
+    ended: OnceLock<Instant>,
 }
 
 impl Progress {
@@ -70,6 +72,12 @@ impl Progress {
     fn note_frame(&self) {
         self.is_awaited.store(false, Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// When the client had sent all of it; nothing before that, and where it is not
+    /// [timed](Upload::timed).
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended.get().copied()
     }
 
     /// Whether whoever takes the body waits for more of it from the client.
@@ -163,6 +171,8 @@ struct Stream {
     limits: UploadLimits,
     /// A streaming call may rest as long as its connection lives.
     may_rest: bool,
+    /// Whether its end is noted.
+    is_timed: bool,
     left: u64,
     /// The messages of a gRPC call, which are bounded each, and not together.
     messages: Option<Messages>,
@@ -241,6 +251,7 @@ impl Upload {
             inbound,
             limits,
             may_rest,
+            is_timed: false,
             left: limits.bytes_max,
             messages: None,
             decoder: None,
@@ -256,6 +267,16 @@ impl Upload {
     /// What others may know of the body; nothing when there is none.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         self.0.as_ref().map(|stream| Arc::clone(&stream.progress))
+    }
+
+    /// Has it noted when the client has sent all of it. Returns where; nothing when there is no
+    /// body.
+    pub fn timed(&mut self) -> Option<Arc<Progress>> {
+        let stream = self.0.as_mut()?;
+        stream.is_timed = true;
+        // Others may have read it.
+        stream.note_end(false);
+        Some(Arc::clone(&stream.progress))
     }
 
     /// Leaves the body with its client until the upstream asks for it, for `timeout` at most. What
@@ -325,6 +346,14 @@ impl Stream {
         // Only the first fault is the cause; the cell keeps that one.
         let _ = self.progress.fault.set(fault);
         fault
+    }
+
+    /// Notes when the client has sent all of it, where somebody wants to know: not everybody reads
+    /// on behind the last byte.
+    fn note_end(&self, is_over: bool) {
+        if self.is_timed && (is_over || self.inbound.is_end_stream()) {
+            self.progress.ended.get_or_init(Instant::now);
+        }
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
@@ -414,7 +443,11 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         match &mut self.0 {
             None => Poll::Ready(None),
-            Some(stream) => stream.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            Some(stream) => {
+                let data = ready!(stream.poll_data(cx));
+                stream.note_end(data.is_none());
+                Poll::Ready(data.map(|data| data.map(Frame::data)))
+            }
         }
     }
 
@@ -545,6 +578,39 @@ mod tests {
         assert_eq!(next(&mut upload).await, Some(Err(UploadFault::TooLarge)));
         drop(upload);
         assert!(!replay.is_here());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_noted_when_the_client_has_sent_all_of_it() {
+        let limits = UploadLimits {
+            bytes_max: 3,
+            progress_timeout: Duration::from_secs(1),
+            progress_bytes: 1,
+        };
+        let next = async |upload: &mut Upload| {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *upload).poll_frame(cx)).await;
+            frame.map(|frame| frame.unwrap().into_data().unwrap())
+        };
+        assert!(Upload::none().timed().is_none());
+        let begun = Instant::now();
+        let (mut upload, progress) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        assert!(upload.timed().is_some());
+        assert_eq!(progress.ended(), None, "nobody has read anything");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Nobody reads on behind the last byte.
+        let read = next(&mut upload).await.unwrap();
+        let ended = begun + Duration::from_secs(1);
+        assert_eq!(progress.ended(), Some(ended));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        upload.put_back(read);
+        next(&mut upload).await.unwrap();
+        assert_eq!(progress.ended(), Some(ended), "what is read again was sent before");
+        // It was read before anybody wanted to know.
+        let (mut upload, progress) = Upload::new(Inbound::Bytes("abc".into()), limits, false);
+        let read = next(&mut upload).await.unwrap();
+        assert_eq!(progress.ended(), None);
+        upload.put_back(read);
+        assert!(upload.timed().is_some() && progress.ended().is_some());
     }
 
     #[tokio::test]

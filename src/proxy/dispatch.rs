@@ -37,7 +37,7 @@ pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// Sends requests of one client to one upstream. It owns what it needs, so that a response may also
 /// be fetched when its client has gone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Dispatch {
     running: Snapshot,
     /// Index of the upstream.
@@ -53,7 +53,7 @@ pub(super) struct Dispatch {
     gate: Option<Arc<Gate>>,
     /// How long a stream of events may pause.
     stream_timeout: Duration,
-    /// When the response must have begun, as the route says.
+    /// When the response must have begun, as the route says, also for calls.
     deadline: Option<Instant>,
 }
 
@@ -130,6 +130,14 @@ impl Dispatch {
         let of_policy = terms.deadline.and_then(Deadline::of_the_route);
         let limits = sender.deadline.take().into_iter().chain(of_policy);
         sender.deadline = limits.min_by_key(TimeLimit::at);
+        self.deadline = sender.deadline.as_ref().map(TimeLimit::at);
+    }
+
+    /// The client may be slow to send this body: what it takes is none of the upstream's time.
+    fn follow(&mut self, upload: &mut Upload) {
+        if let Some(limit) = &mut self.sender.deadline {
+            limit.begins_behind(upload.timed());
+        }
     }
 
     /// Where it is told how often the upstream was asked.
@@ -157,16 +165,16 @@ impl Dispatch {
         if let Some(reading) = self.readers()
             && let Some(read) = Box::pin(self.read(reading, &head)).await
         {
-            *took = Some(sent_at.elapsed());
-            return self.told(read, took.filter(|_| !has_body));
+            let elapsed = *took.insert(sent_at.elapsed());
+            return self.told(read, elapsed, has_body);
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let upstream = self.upstream();
         let mut outgoing = upstream.outgoing(&self.sender, head, upload, on_interim);
         let sent = std::pin::pin!(upstream.send(&mut outgoing));
         let response = in_time(sent, self.deadline).await;
-        *took = Some(sent_at.elapsed());
-        self.told(response, took.filter(|_| !has_body))
+        let elapsed = *took.insert(sent_at.elapsed());
+        self.told(response, elapsed, has_body)
     }
 
     /// Asks readers; nothing where the upstream's servers are to answer.
@@ -195,13 +203,14 @@ impl Dispatch {
         None
     }
 
-    /// What is told of how a request ended, and its response. `took`: as for [`Self::note`].
+    /// What is told of how a request ended, and its response. The rest is as for [`Self::note`].
     fn told(
         &self,
         mut response: Result<Response<Box<Download>>, Failure>,
-        took: Option<Duration>,
+        took: Duration,
+        has_body: bool,
     ) -> Result<Response<Box<Download>>, Failure> {
-        self.note(&response, took);
+        self.note(&response, took, has_body);
         if let Ok(response) = &mut response
             && is_event_stream(response.headers())
         {
@@ -222,22 +231,28 @@ impl Dispatch {
         let sent_at = Instant::now();
         let opened = self.upstream().upgrade(&self.sender, head);
         let response = in_time(std::pin::pin!(opened), self.deadline).await;
-        *took = Some(sent_at.elapsed());
-        self.note(&response, *took);
+        self.note(&response, *took.insert(sent_at.elapsed()), false);
         response
     }
 
-    /// Tells the canary of a split route what was answered. `took`: how long the upstream did,
-    /// where the client had no part in it. What the gateway itself has used up of the deadline is
-    /// no time of the upstream.
-    fn note(&self, sent: &Result<Response<Box<Download>>, Failure>, took: Option<Duration>) {
+    /// Tells the canary of a split route what was answered. `took`: how long that was, of which the
+    /// client had a part where it `has_body`. What others have used up of the deadline is no time
+    /// of the upstream.
+    fn note(
+        &self,
+        sent: &Result<Response<Box<Download>>, Failure>,
+        took: Duration,
+        has_body: bool,
+    ) {
         let Some((route, arm)) = self.arm else { return };
         let traffic = self.running.traffic_of(route);
         if let Some(canary) = traffic.and_then(|traffic| traffic.canary.as_ref()) {
             let is_clients_time = self.sender.is_clients_time;
-            let is_late = matches!(sent, Err(Failure::Deadline));
-            let took = took.filter(|_| !is_late || self.sender.blames_upstream());
-            arm::note(canary, arm, (sent, is_clients_time), took);
+            let is_upstreams = match sent {
+                Err(Failure::Deadline) => self.sender.blames_upstream(),
+                _ => !has_body,
+            };
+            arm::note(canary, arm, (sent, is_clients_time), is_upstreams.then_some(took));
         }
     }
 }
@@ -392,13 +407,14 @@ pub(super) async fn forward(
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { outline, upload, progress, gate, mut terms } = outbound;
+    let Outbound { outline, mut upload, progress, gate, mut terms } = outbound;
     let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch::new(request);
     dispatch.gate = gate;
     let of_call = request.received.is_grpc.then_some(&*outline.fields);
     dispatch.keep_to(terms.as_ref(), of_call);
+    dispatch.follow(&mut upload);
     record.note_attempts(dispatch.attempts());
     let head = || {
         let mut head = outline.head();
@@ -413,10 +429,10 @@ pub(super) async fn forward(
     // From here on the upstream may act; a client that leaves now must not leave stale copies
     // behind.
     let mut invalidation = Invalidation::arm(request, store_is_away);
-    let deadline = terms.as_ref().and_then(|terms| terms.deadline);
+    let clients = terms.as_ref().and_then(|terms| terms.deadline?.of_the_client());
     let sent = {
         let sent = std::pin::pin!(dispatch.send(head, upload, record.upstream_time()));
-        within(sent, deadline, &mut standing).await
+        within(sent, clients, &mut standing).await
     };
     if sent.is_err() {
         record.upstream_time().get_or_insert(request.received.started.elapsed());
@@ -436,7 +452,7 @@ pub(super) async fn forward(
                 Some(terms) => Content::Call(Box::new(Call::new(download, progress, terms))),
             }))
         }
-        Ok(Err(failure)) => Err(refusal(failure, &progress, terms.is_some())),
+        Ok(Err(failure)) => Err(refusal(failure, &progress, terms.as_ref())),
         Err(ended) => Err(ended),
     }
 }
@@ -451,11 +467,15 @@ fn outcome(response: &Response<Box<Download>>) -> Option<(StatusCode, &HeaderMap
 }
 
 /// What a client reads of a failure. When its own body was the reason, no upstream is to blame.
-fn refusal(failure: Failure, progress: &Progress, is_call: bool) -> Rejection {
-    match (progress.fault(), failure) {
-        (Some(fault), _) => fault.into(),
-        (None, Failure::Timeout | Failure::Starved) if is_call => Rejection::CallIdle,
-        (None, failure) => failure.into(),
+fn refusal(failure: Failure, progress: &Progress, call: Option<&Terms<'_>>) -> Rejection {
+    match (progress.fault(), failure, call) {
+        (Some(fault), ..) => fault.into(),
+        (None, Failure::Timeout | Failure::Starved, Some(_)) => Rejection::CallIdle,
+        // The route has two: one for all requests, and one for calls.
+        (None, Failure::Deadline, Some(Terms { deadline: Some(own), .. })) if own.has_passed() => {
+            own.exceeded()
+        }
+        (None, failure, _) => failure.into(),
     }
 }
 

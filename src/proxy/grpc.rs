@@ -51,6 +51,16 @@ impl Deadline {
         (!self.is_clients).then(|| TimeLimit::until(self.at, self.time))
     }
 
+    /// It, where the client set it.
+    pub(super) fn of_the_client(self) -> Option<Self> {
+        self.is_clients.then_some(self)
+    }
+
+    /// Whether the call is over.
+    pub(super) fn has_passed(self) -> bool {
+        Instant::now() >= self.at
+    }
+
     /// What the call is told then.
     pub(super) fn exceeded(self) -> Rejection {
         Rejection::DeadlineExceeded { is_clients: self.is_clients }

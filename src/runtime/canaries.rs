@@ -78,10 +78,11 @@ impl Gateway {
 
     async fn look_after_canaries(&self) {
         let running = self.running();
-        for (name, canary) in running.traffic.canaries(&running.plan) {
-            if self.store.is_shared(StoreUse::Main) {
-                fleet::exchange_answers(&self.store, &running.plan, (name, canary)).await;
-            }
+        let canaries = || running.traffic.canaries(&running.plan);
+        if self.store.is_shared(StoreUse::Main) {
+            fleet::exchange_answers(&self.store, &running.plan, canaries()).await;
+        }
+        for (name, canary) in canaries() {
             let (key, now_ms) = (running.plan.keys.canary(name), self.fleet_ms());
             canary.look(Place { store: &self.store, key: &key, now_ms }).await;
         }

@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 
 /// How often they tell each other.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many upstreams are asked about in one question: it must be answered within `store.timeout`,
+/// How many upstreams or canaries are asked about in one question: it must be answered within `store.timeout`,
 /// and all gateways of a large fleet have something to say of each.
 const AT_ONCE: usize = 32;
 /// How long what was told holds.
@@ -42,6 +42,8 @@ struct Exchange {
     late: usize,
     /// Whether it was said that Redis does not let them.
     has_warned: bool,
+    /// Whether it has not let them in this round.
+    is_refused: bool,
 }
 
 /// An upstream, and what this gateway says of it.
@@ -113,19 +115,28 @@ fn own<'a>(key: &'a str, value: &'a [u8]) -> Telling<'a> {
     Telling { key, from: instance::unique(), value, kept: KEPT }
 }
 
-/// Tells what the arms of a route have answered here, and hears what they have elsewhere. While
-/// nobody is heard, the canary is judged by what is known here.
-pub(super) async fn exchange_answers(store: &Store, plan: &Plan, (route, canary): (&str, &Canary)) {
-    let (key, from) = (plan.keys.canary_answers(route), instance::unique());
-    let value = canary.say().filter(|_| is_of_fleet(&plan.config, route)).unwrap_or_default();
-    if value.is_empty() {
-        return canary.hear(from, &[]);
-    }
-    for heard in store.tell(&[own(&key, &value)]).await {
-        if let Err(error) = &heard {
-            tracing::debug!(route, %error, "the canary's answers elsewhere");
+/// Tells what the arms of these routes have answered here, and hears what they have elsewhere.
+/// While nobody is heard, a canary is judged by what is known here.
+pub(super) async fn exchange_answers<'c>(
+    store: &Store,
+    plan: &Plan,
+    canaries: impl Iterator<Item = (&'c str, &'c Canary)>,
+) {
+    let (from, mut said) = (instance::unique(), Vec::new());
+    for (route, canary) in canaries {
+        match canary.say().filter(|_| is_of_fleet(&plan.config, route)) {
+            Some(value) => said.push((route, canary, plan.keys.canary_answers(route), value)),
+            None => canary.hear(from, &[]),
         }
-        canary.hear(from, &heard.unwrap_or_default());
+    }
+    for some in said.chunks(AT_ONCE) {
+        let tellings: Vec<_> = some.iter().map(|(.., key, value)| own(key, value)).collect();
+        for ((route, canary, ..), heard) in some.iter().zip(store.tell(&tellings).await) {
+            if let Err(error) = &heard {
+                tracing::debug!(route, %error, "the canary's answers elsewhere");
+            }
+            canary.hear(from, &heard.unwrap_or_default());
+        }
     }
 }
 
@@ -141,18 +152,23 @@ impl Exchange {
     /// one begins with the rest.
     async fn round(&mut self, store: &Store, mut all: Vec<Said<'_>>) {
         let (mut round, mut is_answered) = (Round::begin(&mut all, self.late), true);
+        self.is_refused = false;
         while let Some(some) = round.next(is_answered) {
-            is_answered = self.tell(store, some).await;
+            let tellings: Vec<_> = some.iter().map(|said| own(&said.key, &said.value)).collect();
+            is_answered = self.note(some, store.tell(&tellings).await);
+        }
+        // One server of a cluster may refuse while all others take what they are told.
+        if is_answered && round.rest.is_empty() {
+            self.has_warned &= self.is_refused;
         }
         self.late = round.late();
         round.rest.iter().for_each(|said| self.has_not_heard(said));
     }
 
-    /// Whether the store has answered to any of it.
-    async fn tell(&mut self, store: &Store, some: &[Said<'_>]) -> bool {
-        let tellings: Vec<_> = some.iter().map(|said| own(&said.key, &said.value)).collect();
+    /// What the store has answered. Returns whether it has, to any of it.
+    fn note(&mut self, some: &[Said<'_>], answers: Vec<Result<Heard, StoreError>>) -> bool {
         let mut is_answered = false;
-        for (said, heard) in some.iter().zip(store.tell(&tellings).await) {
+        for (said, heard) in some.iter().zip(answers) {
             is_answered |= !heard.as_ref().is_err_and(StoreError::is_outage);
             match heard {
                 Ok(all) => self.has_heard(said, &all),
@@ -167,7 +183,6 @@ impl Exchange {
 
     fn has_heard(&mut self, said: &Said<'_>, all: &Heard) {
         said.upstream.hear(all);
-        self.has_warned = false;
         match self.heard.get_mut(said.name) {
             Some(at) => *at = Instant::now(),
             None => drop(self.heard.insert(said.name.to_owned(), Instant::now())),
@@ -183,10 +198,9 @@ impl Exchange {
 
     /// That the store is away is said elsewhere.
     fn warn(&mut self, error: &StoreError) {
-        if let StoreError::Refused(why) = error
-            && !self.has_warned
-        {
-            self.has_warned = true;
+        let StoreError::Refused(why) = error else { return };
+        self.is_refused = true;
+        if !std::mem::replace(&mut self.has_warned, true) {
             tracing::warn!(
                 "Redis does not let gateways tell each other of upstreams, so each one decides \
                  alone: {why}\n    help: give its user the rights that `portcullis acl` prints"
@@ -202,6 +216,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::store::{MemoryStore, RedisStore};
+    use crate::traffic::Place;
     use crate::upstream::Ahead;
 
     /// What a round asks about when each question takes so long, and how many times it asks.
@@ -253,5 +268,75 @@ mod tests {
         let there = Store::Memory(Box::new(MemoryStore::new(1_000)));
         exchange.round(&there, (0..300).map(said).collect()).await;
         assert_eq!((exchange.late, exchange.heard.len()), (AT_ONCE, 1), "it has asked about all");
+    }
+
+    /// One server of a cluster may be full.
+    #[tokio::test]
+    async fn a_refusal_is_said_once_until_a_whole_round_has_none() {
+        let text = "[upstreams.a]\nservers = [\"http://a\"]";
+        let config = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap().config;
+        let upstream = Upstream::new("a", &config.upstreams["a"], None, &Ahead::default());
+        let said = |key: &str| Said {
+            name: "a",
+            upstream: &upstream,
+            key: key.to_owned(),
+            value: b"{}".to_vec(),
+        };
+        let store = MemoryStore::new(1_000);
+        store.put("refused", "a string".into(), None).unwrap();
+        let store = Store::Memory(Box::new(store));
+        let mut exchange = Exchange::default();
+        for _ in 0..2 {
+            exchange.round(&store, vec![said("refused"), said("heard")]).await;
+            assert!(exchange.has_warned);
+        }
+        // Nobody has answered: that says nothing.
+        let text = "[store]\nurl = \"redis://127.0.0.1:1\"";
+        let config = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap().config;
+        let away = Store::Redis(Box::new(RedisStore::open(&config.store)));
+        exchange.round(&away, vec![said("heard")]).await;
+        assert!(exchange.has_warned);
+        exchange.round(&store, vec![said("heard")]).await;
+        assert!(!exchange.has_warned);
+    }
+
+    /// More than one question is about.
+    #[tokio::test]
+    async fn all_canaries_hear_of_their_own_answers_elsewhere() {
+        let mut text = "[upstreams.a]\nservers = [\"http://a\"]\n".to_owned();
+        text += "[upstreams.b]\nservers = [\"http://b\"]\n";
+        for at in 0..AT_ONCE + 2 {
+            text += &format!(
+                "[routes.r{at}]\npath = \"/{at}\"\nrollback = {{}}\nsplit = [\
+                 {{ upstream = \"a\", weight = 1 }}, {{ upstream = \"b\", weight = 1 }}]\n"
+            );
+        }
+        let config = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap().config;
+        let plan = Plan::compile(config).unwrap();
+        let store = Store::Memory(Box::new(MemoryStore::new(1_000)));
+        let mut canaries = Vec::new();
+        for (route, at) in plan.route_names().zip(0..) {
+            let split = plan.config.routes[route].split.as_ref().unwrap();
+            let [own, other] = [(); 2].map(|()| Canary::new(route, split, None));
+            let key = plan.keys.canary(route);
+            let place = || Place { store: &store, key: &key, now_ms: 1_000 };
+            own.look(place()).await;
+            other.look(place()).await;
+            // Each second one fails elsewhere.
+            for answer in 0..400 {
+                other.note(answer % 2, answer % 2 == 1 && at % 2 == 1, None);
+            }
+            let (key, value) = (plan.keys.canary_answers(route), other.say().unwrap());
+            let telling = Telling { from: "other", ..super::own(&key, &value) };
+            assert!(store.tell(&[telling]).await[0].is_ok());
+            canaries.push((route.as_str(), own));
+        }
+        let named = canaries.iter().map(|(route, canary)| (*route, canary));
+        exchange_answers(&store, &plan, named).await;
+        for ((route, canary), at) in canaries.iter().zip(0..) {
+            let key = plan.keys.canary(route);
+            canary.look(Place { store: &store, key: &key, now_ms: 2_000 }).await;
+            assert_eq!(canary.now(2_000).stopped.is_some(), at % 2 == 1, "{route}");
+        }
     }
 }

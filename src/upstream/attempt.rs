@@ -85,7 +85,6 @@ pub(super) async fn send(
     let mut visit = endpoints.enter(choice, outgoing.sender()).ok_or(Failure::Busy)?;
     if let Some(longer) = outgoing.patience() {
         visit.may_take(longer);
-        visit.shares_its_time();
     }
     let last = loop {
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a

@@ -64,7 +64,8 @@ impl Directory {
             Err(why) => Err(why.clone()),
         };
         let news = self.names().learn(at, answer, self.settings.dns_refresh);
-        news.inspect(|news| self.tell(&written.host, news)).is_some()
+        news.iter().for_each(|news| self.tell(&written.host, news));
+        !news.is_empty()
     }
 
     /// Forgets what was answered too long ago.

@@ -226,11 +226,13 @@ impl Upstream {
     ) -> Result<Response<Box<Download>>, Failure> {
         let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
-        let permit = self.admission.admit(outgoing.sender()).await?;
-        let deadline = outgoing.sender().begins();
-        // With a body it may be the client who took too long.
-        if let (Some(charge), None) = (&mut charge, outgoing.patience()) {
-            charge.is_asked_until(deadline);
+        let sender = outgoing.sender();
+        // Before the queue: a server that hangs is why there is one, and would be to blame no more.
+        let blame = sender.reaches();
+        let permit = self.admission.admit(sender).await?;
+        sender.begins(blame.is_some());
+        if let Some(charge) = &mut charge {
+            charge.is_asked_until(blame);
         }
         if let Some(retry) = endpoints.retry() {
             retry.note_request();

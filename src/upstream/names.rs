@@ -1,6 +1,7 @@
 //! What is known of the names among the servers of an upstream: which addresses each has, for how
 //! long, and when it is to be asked for again. Pure but for the clock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,7 +49,11 @@ struct Unanswered {
 
 impl Unanswered {
     fn has(&self, server: &config::Endpoint) -> bool {
-        server.name.as_ref() == Some(&self.unknown.target)
+        server.name.as_ref() == Some(&self.unknown.target) && server.port == self.unknown.port
+    }
+
+    fn is_about(&self, unknown: &Unknown) -> bool {
+        (&self.unknown.target, self.unknown.port) == (&unknown.target, unknown.port)
     }
 }
 
@@ -58,22 +63,38 @@ impl Name {
     fn note_unanswered(&mut self, unknown: Vec<Unknown>, now: Instant) {
         let former = std::mem::take(&mut self.unanswered);
         for unknown in unknown {
-            let is_same = |it: &&Unanswered| it.unknown.target == unknown.target;
-            // A service may have several ports at one target.
-            if self.unanswered.iter().all(|it| !is_same(&it)) {
-                let before = former.iter().find(is_same).map(|it| it.answered_at);
-                let answered_at = before.or(self.answered_at).unwrap_or(now);
-                self.unanswered.push(Unanswered { unknown, answered_at });
-            }
+            let before = former.iter().find(|it| it.is_about(&unknown)).map(|it| it.answered_at);
+            let answered_at = before.or(self.answered_at).unwrap_or(now);
+            self.unanswered.push(Unanswered { unknown, answered_at });
         }
     }
 
-    /// What operators are told of what was not answered, the last time.
+    /// Its answer says nothing of some targets, and this was known of these: whoever was asked may
+    /// have known nothing before.
+    fn remember(&mut self, former: &Self) {
+        let servers = former.servers_as(&self.written);
+        for target in &mut self.unanswered {
+            if let Some(at) = former.answered_at_of(&target.unknown) {
+                target.answered_at = target.answered_at.min(at);
+            }
+            self.servers.extend(servers.iter().filter(|server| target.has(server)).cloned());
+        }
+        sort(&mut self.servers);
+    }
+
+    /// When somebody has answered for this target, the last time.
+    fn answered_at_of(&self, unknown: &Unknown) -> Option<Instant> {
+        let found = self.unanswered.iter().find(|it| it.is_about(unknown));
+        found.map(|it| it.answered_at).or(self.answered_at)
+    }
+
+    /// What operators are told of what was not answered, the last time: of each target once.
     fn fault(&self) -> Option<String> {
-        let of_target = |it: &Unanswered| format!("{}: {}", it.unknown.target, it.unknown.why);
-        let of_targets: Vec<String> = self.unanswered.iter().map(of_target).collect();
-        let of_targets = (!of_targets.is_empty()).then(|| of_targets.join("; "));
-        self.fault.clone().or(of_targets)
+        let of_targets: BTreeMap<_, _> =
+            self.unanswered.iter().map(|it| (&it.unknown.target, &it.unknown.why)).collect();
+        let told = of_targets.iter().map(|(target, why)| format!("{target}: {why}"));
+        let told = (!of_targets.is_empty()).then(|| told.collect::<Vec<_>>().join("; "));
+        self.fault.clone().or(told)
     }
 
     /// Forgets what was answered last before the `stale` time, and is not answered any more.
@@ -92,7 +113,7 @@ impl Name {
             let before = self.servers.len();
             self.servers.retain(|server| !target.has(server));
             if self.servers.len() < before {
-                gone.push(target.unknown.target.clone());
+                gone.push(format!("{}:{}", target.unknown.target, target.unknown.port));
             }
         }
         gone
@@ -139,7 +160,7 @@ impl Names {
             let asked = ahead.or(former);
             // Meanwhile the former one may have learned more: nothing is older than no answer.
             let known = former.into_iter().chain(ahead).max_by_key(|name| name.answered_at);
-            Name {
+            let mut name = Name {
                 written: written.clone(),
                 servers: known.map(|known| known.servers_as(written)).unwrap_or_default(),
                 answered_at: known.and_then(|known| known.answered_at),
@@ -150,7 +171,11 @@ impl Names {
                 is_asked: false,
                 fault: asked.and_then(|asked| asked.fault.clone()),
                 unanswered: known.map(|known| known.unanswered.clone()).unwrap_or_default(),
+            };
+            if let Some(former) = former {
+                name.remember(former);
             }
+            name
         };
         Self { all: named.map(one).collect(), are_handed_over: false }
     }
@@ -215,14 +240,17 @@ impl Names {
     }
 
     /// What was answered. `retry`: when to ask again where nothing was. It is of no use to anybody
-    /// where others have taken over.
+    /// where others have taken over. Returns what is new.
     pub(super) fn learn(
         &mut self,
         at: usize,
         answer: Result<Answer, String>,
         retry: Duration,
-    ) -> Option<News> {
-        let name = self.all.get_mut(at).filter(|_| !self.are_handed_over)?;
+    ) -> Vec<News> {
+        let Some(name) = self.all.get_mut(at).filter(|_| !self.are_handed_over) else {
+            return Vec::new();
+        };
+        let mut news = Vec::new();
         let now = Instant::now();
         name.is_asked = false;
         match answer {
@@ -237,20 +265,22 @@ impl Names {
                 name.due = now + answer.holds_for;
                 name.answered_at = Some(now);
                 name.fault = None;
-                if name.servers == answer.servers {
-                    return name.fault().filter(|_| before.is_none()).map(News::Fault);
+                if name.servers != answer.servers {
+                    name.servers = answer.servers;
+                    let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
+                    news.push(News::Servers(hosts.collect()));
                 }
-                name.servers = answer.servers;
-                let hosts = name.servers.iter().map(|it| format!("{}:{}", it.host, it.port));
-                Some(News::Servers(hosts.collect()))
+                news.extend(name.fault().filter(|_| before.is_none()).map(News::Fault));
             }
             Err(why) => {
                 name.due = now + retry;
-                let is_new = name.fault.is_none();
-                name.fault = Some(why.clone());
-                is_new.then_some(News::Fault(why))
+                if name.fault.is_none() {
+                    news.push(News::Fault(why.clone()));
+                }
+                name.fault = Some(why);
             }
         }
+        news
     }
 
     /// Forgets what was last answered longer than `stale` ago. Returns which names and targets of
@@ -296,6 +326,21 @@ mod tests {
         Ok(Answer { servers, unknown: Vec::new(), holds_for: REFRESH })
     }
 
+    /// A server of a service.
+    fn at(host: &str, target: &str) -> config::Endpoint {
+        config::Endpoint { name: Some(target.to_owned()), ..server(host, Lookup::Never) }
+    }
+
+    fn unknown_at(target: &str, port: u16) -> Unknown {
+        Unknown { target: target.to_owned(), port, why: "late".to_owned() }
+    }
+
+    /// An answer about a service that says nothing of these targets.
+    fn part(servers: &[config::Endpoint], unknown: &[&str]) -> Answer {
+        let unknown = unknown.iter().map(|target| unknown_at(target, 80)).collect();
+        Answer { servers: servers.to_vec(), unknown, holds_for: REFRESH }
+    }
+
     fn of(written: &[config::Endpoint], former: &Names) -> Names {
         Names::of(written, &Names::default(), former)
     }
@@ -316,31 +361,23 @@ mod tests {
     async fn a_target_that_nobody_answers_for_keeps_its_servers_for_a_while() {
         let written = [server("_http._tcp.shop", Lookup::Services)];
         let mut names = of(&written, &Names::default());
-        let at = |host: &str, target: &str| config::Endpoint {
-            name: Some(target.to_owned()),
-            ..server(host, Lookup::Never)
-        };
         let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
-        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(all), REFRESH);
-        let unknown = Unknown { target: "b.test".to_owned(), why: "late".to_owned() };
-        let unknown = vec![unknown.clone(), unknown];
-        let part =
-            || Answer { servers: both[..1].to_vec(), unknown: unknown.clone(), holds_for: REFRESH };
+        names.learn(0, Ok(part(&both, &[])), REFRESH);
+        let part_of = || part(&both[..1], &["b.test"]);
         pass(1).await;
         let fault = "b.test: late".to_owned();
-        assert_eq!(names.learn(0, Ok(part()), REFRESH), Some(News::Fault(fault.clone())));
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), [News::Fault(fault.clone())]);
         // A reload begins no new time, and neither does another answer.
         let mut names = of(&written, &names);
         pass(3599).await;
-        assert_eq!(names.learn(0, Ok(part()), REFRESH), None);
+        assert_eq!(names.learn(0, Ok(part_of()), REFRESH), []);
         assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
         pass(1).await;
-        assert_eq!(names.forget(STALE), ["b.test"]);
+        assert_eq!(names.forget(STALE), ["b.test:80"]);
         assert!(names.forget(STALE).is_empty());
-        names.learn(0, Ok(part()), REFRESH);
+        names.learn(0, Ok(part_of()), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
         assert_eq!(names.now()[0].fault.as_ref(), Some(&fault));
         // Where none is left it is as with any name.
@@ -348,13 +385,72 @@ mod tests {
         pass(3601).await;
         assert_eq!(names.forget(STALE), ["_http._tcp.shop"]);
         assert!(hosts(&names, &written).is_empty());
-        let all = Answer { servers: both.clone(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(all), REFRESH);
+        names.learn(0, Ok(part(&both, &[])), REFRESH);
         assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(names.now()[0].fault, None);
         // It has no address any more, and somebody has said so.
-        let less = Answer { servers: both[..1].to_vec(), unknown: Vec::new(), holds_for: REFRESH };
-        names.learn(0, Ok(less), REFRESH);
+        names.learn(0, Ok(part(&both[..1], &[])), REFRESH);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_answer_that_is_a_part_is_told_with_what_it_lacks() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let mut names = of(&written, &Names::default());
+        let a_part = || Ok(part(&[at("10.0.0.1", "a.test")], &["b.test"]));
+        let servers = News::Servers(vec!["10.0.0.1:80".to_owned()]);
+        let fault = News::Fault("b.test: late".to_owned());
+        assert_eq!(names.learn(0, a_part(), REFRESH), [servers, fault]);
+        assert_eq!(names.learn(0, a_part(), REFRESH), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_is_told_apart_by_its_port() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let at = |port: u16| config::Endpoint { port, ..at("10.0.0.1", "a.test") };
+        let ports = |names: &Names| -> Vec<u16> {
+            names.expand(&written).into_iter().map(|server| server.port).collect()
+        };
+        let mut names = of(&written, &Names::default());
+        let all: Vec<_> = (1..=20).map(at).collect();
+        names.learn(0, Ok(part(&all, &[])), REFRESH);
+        pass(1).await;
+        // Of the lookups of one name some were lost; the last port is none of the service any more.
+        let lost = |ports: &[u16]| Answer {
+            unknown: ports.iter().map(|port| unknown_at("a.test", *port)).collect(),
+            ..part(&all[2..19], &[])
+        };
+        names.learn(0, Ok(lost(&[1, 2])), REFRESH);
+        assert_eq!(ports(&names), (1..=19).collect::<Vec<_>>());
+        assert_eq!(names.now()[0].fault.as_deref(), Some("a.test: late"));
+        pass(1).await;
+        names.learn(0, Ok(lost(&[2])), REFRESH);
+        assert_eq!(ports(&names), (2..=19).collect::<Vec<_>>());
+        assert_eq!(names.forget(Duration::ZERO), ["a.test:2"]);
+        assert_eq!(ports(&names), (3..=19).collect::<Vec<_>>());
+    }
+
+    /// A reload asks others, who know nothing yet.
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_those_asked_ahead_do_not_answer_for_keeps_its_servers() {
+        let written = [server("_http._tcp.shop", Lookup::Services)];
+        let both = vec![at("10.0.0.1", "a.test"), at("10.0.0.2", "b.test")];
+        let mut former = of(&written, &Names::default());
+        former.learn(0, Ok(part(&both, &[])), REFRESH);
+        pass(1000).await;
+        let mut ahead = of(&written, &Names::default());
+        ahead.learn(0, Ok(part(&both[..1], &["b.test"])), REFRESH);
+        let mut names = Names::of(&written, &ahead, &former);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1", "10.0.0.2"]);
+        // Nor does another one begin a new time.
+        names = Names::of(&written, &Names::of(&written, &ahead, &Names::default()), &names);
+        pass(2600).await;
+        assert!(names.forget(STALE).is_empty());
+        pass(1).await;
+        assert_eq!(names.forget(STALE), ["b.test:80"]);
+        assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
+        // What was forgotten stays so.
+        let names = Names::of(&written, &ahead, &names);
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
     }
 
@@ -380,14 +476,14 @@ mod tests {
         // Somebody asks already.
         assert!(asked(&mut names, true).is_empty());
         let news = names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH);
-        assert!(matches!(news, Some(News::Servers(hosts)) if hosts.len() == 3));
+        assert!(matches!(&news[..], [News::Servers(hosts)] if hosts.len() == 3));
         assert_eq!(hosts(&names, &written), ["10.0.0.9", "10.0.0.1", "10.0.0.2"]);
         // Once per second at most.
         assert!(asked(&mut names, true).is_empty());
         pass(1).await;
         assert!(asked(&mut names, false).is_empty());
         assert_eq!(asked(&mut names, true), [0]);
-        assert_eq!(names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH), None);
+        assert_eq!(names.learn(0, answer(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), REFRESH), []);
         pass(5).await;
         assert_eq!(asked(&mut names, false), [0]);
         // A reload knows what was known, and asks when that is old.
@@ -409,8 +505,8 @@ mod tests {
         pass(5).await;
         names.due(false);
         let failed = |names: &mut Names| names.learn(0, Err("gone".to_owned()), REFRESH);
-        assert_eq!(failed(&mut names), Some(News::Fault("gone".to_owned())));
-        assert_eq!(failed(&mut names), None);
+        assert_eq!(failed(&mut names), [News::Fault("gone".to_owned())]);
+        assert_eq!(failed(&mut names), []);
         pass(3595).await;
         assert!(names.forget(STALE).is_empty());
         assert_eq!(hosts(&names, &written), ["10.0.0.1"]);
@@ -446,7 +542,7 @@ mod tests {
         assert_eq!(hosts(&Names::of(&written, &ahead, &former), &written), ["10.0.0.2"]);
         // Who has handed over learns nothing more.
         former.hand_over();
-        assert_eq!(former.learn(0, answer(&["10.0.0.4"]), REFRESH), None);
+        assert_eq!(former.learn(0, answer(&["10.0.0.4"]), REFRESH), []);
         assert_eq!(hosts(&former, &written), ["10.0.0.3"]);
     }
 }

@@ -1,13 +1,14 @@
 //! A request as it is sent, once or several times.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::base::body::{Replay, Upload};
+use crate::base::body::{Progress, Replay, Upload};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::{TRACEPARENT, Trace};
 
@@ -15,7 +16,7 @@ use crate::base::trace::{TRACEPARENT, Trace};
 const UPLOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who sends a request, and how patiently.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sender {
     /// Whose share of the upstream is taken.
     pub client: ClientAddr,
@@ -37,24 +38,51 @@ pub struct Sender {
 
 /// Until when a request may take. The gateway itself may use up a part of that time: who is asked
 /// with less than half of it left is not to blame that it passes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct TimeLimit {
-    at: Instant,
-    half: Instant,
-    /// Whether its upstream was asked early enough; nothing until it is asked.
-    is_upstreams: OnceLock<bool>,
+    blame: Blame,
+    /// Whether the upstream that was reached last was asked, and early enough.
+    is_upstreams: AtomicBool,
 }
 
 impl TimeLimit {
     /// One that ends then, and is that long in all.
     pub fn until(at: Instant, time: Duration) -> Self {
         let half = at.checked_sub(time / 2).unwrap_or(at);
-        Self { at, half, is_upstreams: OnceLock::new() }
+        Self { blame: Blame { at, half, body: None }, is_upstreams: AtomicBool::new(false) }
     }
 
     /// Its end.
     pub fn at(&self) -> Instant {
-        self.at
+        self.blame.at
+    }
+
+    /// A part of the time is the client's: until it has sent this body, which is
+    /// [timed](Upload::timed).
+    pub fn begins_behind(&mut self, body: Option<Arc<Progress>>) {
+        self.blame.body = body;
+    }
+}
+
+/// When whoever has been asked early enough has failed, if it has not answered.
+#[derive(Debug, Clone)]
+pub(super) struct Blame {
+    at: Instant,
+    half: Instant,
+    /// What the client sends meanwhile.
+    body: Option<Arc<Progress>>,
+}
+
+impl Blame {
+    /// Whether that is now.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.at && self.was_whole_early()
+    }
+
+    /// Whether the client had sent all of the request while at least half of the time was left.
+    fn was_whole_early(&self) -> bool {
+        let ended = self.body.as_deref().map(Progress::ended);
+        ended.is_none_or(|ended| ended.is_some_and(|ended| ended <= self.half))
     }
 }
 
@@ -107,22 +135,31 @@ impl Sender {
 
     /// When a server that is asked now has failed, if it has not answered; nothing where that is
     /// not bounded, or where too little of the time is left.
-    pub(super) fn blames_at(&self) -> Option<Instant> {
-        let is_early = |limit: &&TimeLimit| Instant::now() <= limit.half;
-        self.deadline.as_ref().filter(is_early).map(TimeLimit::at)
+    pub(super) fn blames_at(&self) -> Option<Blame> {
+        let blame = self.deadline.as_ref().map(|limit| &limit.blame);
+        blame.filter(|blame| Instant::now() <= blame.half).cloned()
     }
 
-    /// The upstream is asked from now on. Returns when it has failed, as [`Self::blames_at`] does.
-    pub(super) fn begins(&self) -> Option<Instant> {
+    /// An upstream is reached, and not asked yet: readers may have been asked before. Returns when
+    /// it has failed, as [`Self::blames_at`] does.
+    pub(super) fn reaches(&self) -> Option<Blame> {
         let limit = self.deadline.as_ref()?;
-        let blames_at = self.blames_at();
-        limit.is_upstreams.get_or_init(|| blames_at.is_some());
-        blames_at
+        limit.is_upstreams.store(false, Ordering::Relaxed);
+        self.blames_at()
+    }
+
+    /// Its servers are asked from now on; `is_upstreams`: it is to blame where the time passes.
+    pub(super) fn begins(&self, is_upstreams: bool) {
+        if let Some(limit) = &self.deadline {
+            limit.is_upstreams.store(is_upstreams, Ordering::Relaxed);
+        }
     }
 
     /// Whether the upstream is to blame where the time has passed.
     pub fn blames_upstream(&self) -> bool {
-        self.deadline.as_ref().is_some_and(|limit| limit.is_upstreams.get() == Some(&true))
+        self.deadline.as_ref().is_some_and(|limit| {
+            limit.is_upstreams.load(Ordering::Relaxed) && limit.blame.was_whole_early()
+        })
     }
 
     /// An attempt begins at the server with this url.

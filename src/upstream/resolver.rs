@@ -47,10 +47,11 @@ pub(super) struct Answer {
     pub(super) holds_for: Duration,
 }
 
-/// A target that nobody has answered for.
+/// A target that nobody has answered for. A service may have several ports at one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unknown {
     pub(super) target: String,
+    pub(super) port: u16,
     pub(super) why: String,
 }
 
@@ -201,7 +202,7 @@ async fn services(
                 ttl = ttl.min(retry);
                 fault = Some(format!("{name}: {why}"));
                 if !is_certain {
-                    unknown.push(Unknown { target: name.to_owned(), why });
+                    unknown.push(Unknown { target: name.to_owned(), port: one.port, why });
                 }
             }
         }

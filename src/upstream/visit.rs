@@ -10,7 +10,7 @@ use super::breaker::Round;
 use super::care::Care;
 use super::endpoint::Endpoint;
 use super::ends::{Report, judge, judge_call};
-use super::outgoing::Sender;
+use super::outgoing::{Blame, Sender};
 use super::tally::{Kind, Outcome};
 use super::verdict::Token;
 use crate::base::grpc;
@@ -67,7 +67,7 @@ pub(super) struct Charge<'c> {
     /// None once the visit of its last attempt has it.
     debt: Option<Debt>,
     /// From when on a request that is dropped waited too long.
-    deadline: Option<Instant>,
+    deadline: Option<Blame>,
 }
 
 impl<'c> Charge<'c> {
@@ -78,7 +78,7 @@ impl<'c> Charge<'c> {
     }
 
     /// Servers are asked from now on: one that has not answered by then has failed.
-    pub(super) fn is_asked_until(&mut self, deadline: Option<Instant>) {
+    pub(super) fn is_asked_until(&mut self, deadline: Option<Blame>) {
         self.deadline = deadline;
     }
 
@@ -97,7 +97,7 @@ impl<'c> Charge<'c> {
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_late = self.deadline.as_ref().is_some_and(Blame::is_due);
         self.settle(if is_late { Outcome::Failed(Kind::Silent) } else { Outcome::Nothing });
     }
 }
@@ -114,7 +114,7 @@ struct Ticket {
     /// Whether there was a head, though it may say nothing.
     has_begun: bool,
     /// From when on a request that is dropped waited too long.
-    deadline: Option<Instant>,
+    deadline: Option<Blame>,
     /// The request's own, with its last attempt.
     debt: Option<Debt>,
 }
@@ -322,8 +322,7 @@ impl Drop for Visit {
         self.place.server.end();
         self.is_over();
         if let Some((ticket, server, care)) = self.watched() {
-            let is_late = !ticket.has_begun
-                && ticket.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let is_late = !ticket.has_begun && ticket.deadline.as_ref().is_some_and(Blame::is_due);
             let late = Outcome::Failed(Kind::Silent);
             ticket.settle(server, care, if is_late { late } else { Outcome::Nothing });
         }

@@ -4,8 +4,8 @@ use h2::Reason;
 use serde_json::Value;
 
 use crate::grpc::{before, before_with, line};
-use crate::support::eventually;
 use crate::support::grpc_upstream::{GRPC, GrpcClient, OK, Step, message};
+use crate::support::{Act, Gateway, Http2Upstream, eventually, operate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_upstream_is_told_what_is_left() {
@@ -79,6 +79,46 @@ async fn deadline_is_met(steps: Vec<Step>, ms: u32, is_clients: bool, has_head: 
     }
     eventually("it is cancelled", || upstream.resets() == [Reason::CANCEL]);
     true
+}
+
+/// It takes streams, and answers none: neither its upstream nor the arm of a route trusts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_until_the_deadline_of_its_route_is_held_against_the_upstream() {
+    let hangs = Http2Upstream::new(|_| Act::Play(vec![Step::Rest]));
+    let breaker = "breaker = { requests = 1, open = \"1h\" }";
+    let gateway = Gateway::start(&format!(
+        "[upstreams.base]\nservers = [\"{0}\"]\n\
+         [upstreams.next]\nservers = [\"{0}\"]\nprotocol = \"h2\"\n{breaker}\n\
+         [routes.all]\npath = \"/*\"\ngrpc = {{ deadline = \"1s\" }}\n\
+         split = [{{ upstream = \"base\", weight = 0 }}, {{ upstream = \"next\", weight = 1 }}]",
+        hangs.url()
+    ));
+    let judged = || {
+        let upstreams = operate(&gateway, "GET", "/v1/upstreams", "").json();
+        let canaries = operate(&gateway, "GET", "/v1/canary", "").json();
+        let arm = &canaries["routes"]["all"]["arms"][1];
+        let breaker = upstreams["upstreams"]["next"]["breaker"].clone();
+        (breaker, arm["answers"].as_u64().unwrap(), arm["failures"].as_u64().unwrap())
+    };
+    let mut client = GrpcClient::connect(gateway.public).await;
+    // Its client could send more until then.
+    let mut open = client.begin("/shop.Products/Watch", &[]);
+    open.upload.send_data(message(b"x"), false).unwrap();
+    assert_eq!(open.end().await.unwrap().field("grpc-status"), "4");
+    assert_eq!(judged(), ("closed".into(), 0, 0));
+    let mut is_blamed = false;
+    // A machine that is busy may take the time before it is asked.
+    for _ in 0..5 {
+        let ended = client.call("/shop.Products/Get", &[], message(b"x")).await;
+        assert_eq!(ended.field("grpc-status"), "4", "{ended:?}");
+        if judged().1 > 0 {
+            is_blamed = true;
+            break;
+        }
+    }
+    assert!(is_blamed, "{:?}", judged());
+    assert_eq!((judged().1, judged().2), (1, 1));
+    eventually("its breaker opens", || judged().0 == "open");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,9 +26,9 @@ fn restore(gateway: &Gateway, upstream: &str) {
 
 /// Any failure that counts opens the breaker here, and one request that of another upstream, which
 /// is judged at the same times.
-fn beside_a_witness(server: &Server, witness: &Server, route: &str) -> Gateway {
+fn beside_a_witness(server: &Server, witness: &Server, more: &str, route: &str) -> Gateway {
     let breaker = "breaker = { requests = 1, open = \"1h\" }";
-    let all = config(&[server], &format!("eject = {{}}\n{breaker}"));
+    let all = config(&[server], &format!("eject = {{}}\n{breaker}\n{more}"));
     let all = all.replacen("path = \"/*\"\n", &format!("path = \"/*\"\n{route}\n"), 1);
     Gateway::start(&format!(
         "{all}[upstreams.witness]\nservers = [\"{}\"]\n{breaker}\n\
@@ -210,12 +210,9 @@ fn a_try_that_fails_opens_it_again() {
 
 #[test]
 fn what_the_gateway_refuses_opens_nothing() {
-    let server = Server::new(HANGS);
-    let gateway = before(
-        &[&server],
-        "max_connections = 1\nclient_share = \"100%\"\nconnect_timeout = \"20ms\"\n\
-         breaker = { requests = 1, open = \"1h\" }",
-    );
+    let (server, witness) = (Server::new(HANGS), Server::new(500));
+    let bounds = "max_connections = 1\nclient_share = \"100%\"\nconnect_timeout = \"20ms\"";
+    let gateway = beside_a_witness(&server, &witness, bounds, "");
     let mut held = TcpStream::connect(gateway.public).unwrap();
     held.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
     eventually("it has the only place", || server.seen() == 1);
@@ -225,14 +222,15 @@ fn what_the_gateway_refuses_opens_nothing() {
     }
     drop(held);
     server.now(200);
-    eventually("the place is free", || get(&gateway) == 200);
+    until_judged(&gateway);
     assert_eq!(state(&gateway), "closed");
+    eventually("the place is free", || get(&gateway) == 200);
 }
 
 #[test]
 fn what_servers_fail_opens_it_and_what_clients_do_does_not() {
     let (server, witness) = (Server::new(HANGS), Server::new(500));
-    let gateway = beside_a_witness(&server, &witness, "");
+    let gateway = beside_a_witness(&server, &witness, "", "");
     let mut leaves = TcpStream::connect(gateway.public).unwrap();
     leaves.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").unwrap();
     eventually("the request has arrived", || server.seen() == 1);
@@ -255,7 +253,7 @@ fn what_servers_fail_opens_it_and_what_clients_do_does_not() {
 #[test]
 fn a_body_that_comes_slowly_within_a_deadline_is_held_against_nobody() {
     let (server, witness) = (Server::new(HANGS), Server::new(500));
-    let gateway = beside_a_witness(&server, &witness, "deadline = \"500ms\"");
+    let gateway = beside_a_witness(&server, &witness, "", "deadline = \"500ms\"");
     let slow = "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 10\r\n\r\nabc";
     for _ in 0..3 {
         assert_eq!(status(&raw(gateway.public, slow)), 504);
