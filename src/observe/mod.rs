@@ -10,6 +10,7 @@ mod care;
 mod compressed;
 mod counter;
 mod exposition;
+mod family;
 mod histogram;
 mod limit;
 mod live;
