@@ -3,14 +3,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::query;
-use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, with_confirmed};
+use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use crate::auth::{RECORD_BYTES_MAX, RECORD_KEPT, Record, generate, key_digest};
 use crate::base::units::parse_positive_duration;
 use crate::plan::Plan;
@@ -31,27 +30,8 @@ struct KeyRequest<'b> {
     expires_in: Option<String>,
 }
 
-/// The operation, or nothing when the path is about something else.
-pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &[u8]) -> Option<Reply> {
-    let rest = head.uri.path().strip_prefix("/v1/keys")?;
-    let query = head.uri.query();
-    let result = match (&head.method, rest.strip_prefix('/')) {
-        (&Method::POST, None) if rest.is_empty() => create(gateway, body).await,
-        (&Method::GET, None) if rest.is_empty() => list(gateway, query).await,
-        (_, None) if rest.is_empty() => return Some(not_allowed("GET, POST")),
-        (_, Some(id)) if id.is_empty() || id.contains('/') => return None,
-        (_, Some(_)) if query.is_some() => {
-            Err(Fault::Invalid("/v1/keys/{id} takes no query.".to_owned()))
-        }
-        (&Method::GET, Some(id)) => show(gateway, id).await,
-        (&Method::DELETE, Some(id)) => end(gateway, id).await,
-        (_, Some(_)) => return Some(not_allowed("GET, DELETE")),
-        (_, None) => return None,
-    };
-    Some(result.unwrap_or_else(Fault::reply))
-}
-
-async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
+/// `POST /v1/keys`: makes one.
+pub(super) async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = "{\"owner\": \"acme\"}, with \"auth\": \"partners\", \"scopes\": \
                            [\"orders:read\"], \"tier\": \"gold\", \"claims\": {}, \
                            \"expires_in\": \"90d\"";
@@ -101,13 +81,15 @@ async fn create(gateway: &Gateway, body: &[u8]) -> Result<Reply, Fault> {
     Ok(reply)
 }
 
-async fn show(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
-    let (_, record) = find(gateway, &query::percent_decoded(id)?).await?;
+/// `GET /v1/keys/{id}`: what one says.
+pub(super) async fn show(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply, Fault> {
+    let (_, record) = find(gateway, &id_alone(uri, id)?).await?;
     Ok(reply_json(StatusCode::OK, &shown(&readable(&record)?)))
 }
 
-async fn list(gateway: &Gateway, text: Option<&str>) -> Result<Reply, Fault> {
-    let owner = match query::pairs(text)?.as_slice() {
+/// `GET /v1/keys?owner=OWNER`: those of an owner.
+pub(super) async fn list(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let owner = match query::pairs(uri.query())?.as_slice() {
         [(name, owner)] if name == "owner" && !owner.is_empty() => owner.clone(),
         _ => return Err(Fault::Invalid("Name the owner alone. Example: ?owner=acme".to_owned())),
     };
@@ -124,8 +106,9 @@ async fn list(gateway: &Gateway, text: Option<&str>) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::OK, &body))
 }
 
-async fn end(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
-    let id = query::percent_decoded(id)?;
+/// `DELETE /v1/keys/{id}`: ends one for good.
+pub(super) async fn end(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply, Fault> {
+    let id = id_alone(uri, id)?;
     let (digest, record) = find(gateway, &id).await?;
     // An unreadable record must be possible to end.
     let owner = Record::read(&record).map_or_else(|_| String::new(), |record| record.owner);
@@ -145,6 +128,14 @@ async fn end(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let confirmed = gateway.store.confirm_revocations(&written).await;
     let answer = with_confirmed(json!({ "id": id, "ended": true }), confirmed);
     Ok(reply_json(StatusCode::OK, &answer))
+}
+
+/// The id that a path has, of an operation that takes no query.
+fn id_alone(uri: &Uri, escaped: &str) -> Result<String, Fault> {
+    if uri.query().is_some() {
+        return Err(Fault::Invalid("/v1/keys/{id} takes no query.".to_owned()));
+    }
+    query::percent_decoded(escaped)
 }
 
 /// Digest and record of the key with an id.

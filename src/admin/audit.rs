@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::query;
 use super::reply::{Code, Effect, Reply};
+use super::routes::{self, Access};
 use crate::observe::AUDIT;
 use crate::proxy::without_credentials;
 use crate::store::keys::hex_digest;
@@ -61,30 +62,30 @@ pub(super) struct Audit {
 impl Audit {
     /// The line of a request below `/v1/`; nothing when it only looks.
     pub(super) fn begin(peer: SocketAddr, head: &Parts) -> Option<Self> {
-        let (method, path) = (&head.method, head.uri.path());
-        let only_looks = matches!(*method, Method::GET | Method::HEAD) || path == "/v1/explain";
+        let method = &head.method;
+        let found = routes::find(head.uri.path());
+        let route = found.and_then(|found| found.on(method));
+        let only_looks = matches!(*method, Method::GET | Method::HEAD)
+            || route.is_some_and(|route| route.access == Access::Read);
         if only_looks {
             return None;
         }
+        let template = found.map_or("/v1/…", |found| found.template);
         let mut audit = Self {
             from: peer.ip().to_canonical(),
             by: "nobody",
-            operation: format!("{} {}", shortened(method.as_str()), template(path)),
+            operation: format!("{} {template}", shortened(method.as_str())),
             object: String::new(),
             members: 0,
             is_written: false,
         };
-        if let Some(id) = path.strip_prefix("/v1/sessions/") {
-            audit.digest("id", &decoded(id));
-        } else if let Some(id) = path.strip_prefix("/v1/keys/") {
-            let id = decoded(id);
-            if id.len() > KEY_ID_BYTES_MAX {
-                audit.digest("id", &id);
-            } else {
-                audit.member("id", &id);
-            }
-        } else if let Some(user) = path.strip_prefix("/v1/users/") {
-            audit.member("user", &decoded(user.strip_suffix("/sessions").unwrap_or(user)));
+        let name = decoded(found.map_or("", |found| found.name));
+        match template {
+            routes::SESSION => audit.digest("id", &name),
+            routes::KEY if name.len() > KEY_ID_BYTES_MAX => audit.digest("id", &name),
+            routes::KEY => audit.member("id", &name),
+            routes::SESSIONS => audit.member("user", &name),
+            _ => {}
         }
         for (name, value) in query::pairs(head.uri.query()).unwrap_or_default() {
             match &*name {
@@ -103,7 +104,7 @@ impl Audit {
 
     /// What the body names. That of a session is the application's own business.
     pub(super) fn body(&mut self, body: &[u8]) {
-        if self.operation.ends_with("/v1/sessions/{id}") {
+        if self.operation.ends_with(routes::SESSION) {
             self.member("bytes", &body.len().to_string());
             return;
         }
@@ -183,26 +184,6 @@ impl Drop for Audit {
 /// What was not asked for by a request: a reload or a hand-over, by a signal or by a changed file.
 pub fn told(by: &'static str, operation: &'static str, result: &'static str) {
     tracing::info!(target: AUDIT, "audit by={by} operation={operation:?} result={result}");
-}
-
-/// The path without what its sender chose.
-fn template(path: &str) -> &str {
-    const KNOWN: [&str; 7] = [
-        "/v1/cache/purge",
-        "/v1/cache/warm",
-        "/v1/config/reload",
-        "/v1/keys",
-        "/v1/limits",
-        "/v1/limits/refused",
-        "/v1/revocations",
-    ];
-    match path {
-        _ if KNOWN.contains(&path) || path == "/v1/status" => path,
-        _ if path.starts_with("/v1/sessions/") => "/v1/sessions/{id}",
-        _ if path.starts_with("/v1/keys/") => "/v1/keys/{id}",
-        _ if path.starts_with("/v1/users/") => "/v1/users/{sub}/sessions",
-        _ => "/v1/…",
-    }
 }
 
 fn decoded(text: &str) -> String {

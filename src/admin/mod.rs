@@ -17,6 +17,7 @@ mod query;
 mod readiness;
 mod reply;
 mod revocations;
+mod routes;
 mod sessions;
 mod status;
 mod tunnels;
@@ -42,6 +43,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::audit::told;
+pub use self::routes::{Access, ROUTES, Route};
 
 use self::audit::Audit;
 use self::reply::{Reply, not_allowed, problem, text};
@@ -179,12 +181,6 @@ async fn operate(
     };
     if let Some(audit) = audit {
         audit.body(&body);
-    }
-    if let Some(reply) = sessions::carry_out(gateway, head, &body).await {
-        return reply;
-    }
-    if let Some(reply) = api_keys::carry_out(gateway, head, &body).await {
-        return reply;
     }
     operations::carry_out(gateway, head, &body).await
 }

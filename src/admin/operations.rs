@@ -3,64 +3,59 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::StatusCode;
 use http::request::Parts;
-use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
+use super::routes::{self, Operation};
 use super::{
-    canaries, certificates, config, limits, purge, revocations, status, tunnels, upstreams,
+    api_keys, canaries, certificates, config, limits, purge, revocations, sessions, status,
+    tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
 /// One operation.
-pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &[u8]) -> Reply {
-    let (method, uri) = (&head.method, &head.uri);
-    let result = match (method, uri.path()) {
-        (&Method::GET, "/v1/status") => Ok(status::show(gateway)),
-        (&Method::POST, "/v1/revocations") => revocations::revoke(gateway, body).await,
-        (&Method::DELETE, "/v1/revocations") => {
-            revocations::take_back(gateway, uri.query(), body).await
-        }
-        (&Method::POST, "/v1/cache/purge") => purge::carry_out(gateway, body).await,
-        (&Method::POST, "/v1/cache/warm") => warm(gateway, body).await,
-        (&Method::POST, "/v1/config/reload") => config::reload(gateway, body).await,
-        (&Method::POST, "/v1/explain") => limits::explain(gateway, body).await,
-        (&Method::GET, "/v1/limits") => limits::show(gateway, uri).await,
-        (&Method::DELETE, "/v1/limits") => limits::reset(gateway, uri).await,
-        (&Method::GET, "/v1/limits/refused") => Ok(limits::refused(gateway)),
-        (&Method::GET, "/v1/certificates") => Ok(certificates::list(gateway)),
-        (&Method::GET, "/v1/tunnels") => tunnels::list(gateway, uri),
-        (&Method::DELETE, "/v1/tunnels") => tunnels::close(gateway, uri),
-        (&Method::GET, "/v1/upstreams") => Ok(upstreams::list(gateway)),
-        (&Method::POST, "/v1/upstreams/eject") => upstreams::eject(gateway, body),
-        (&Method::POST, "/v1/upstreams/restore") => upstreams::restore(gateway, body),
-        (&Method::GET, "/v1/canary") => Ok(canaries::list(gateway)),
-        (&Method::POST, "/v1/canary/stop") => canaries::stop(gateway, body).await,
-        (&Method::POST, "/v1/canary/reset") => canaries::reset(gateway, body).await,
-        (_, "/v1/canary") => return not_allowed("GET"),
-        (_, "/v1/canary/stop" | "/v1/canary/reset") => return not_allowed("POST"),
-        (_, "/v1/upstreams") => return not_allowed("GET"),
-        (_, "/v1/upstreams/eject" | "/v1/upstreams/restore") => return not_allowed("POST"),
-        (_, "/v1/tunnels") => return not_allowed("GET, DELETE"),
-        (_, "/v1/status" | "/v1/limits/refused" | "/v1/certificates") => return not_allowed("GET"),
-        (_, "/v1/limits") => return not_allowed("GET, DELETE"),
-        (_, "/v1/revocations") => return not_allowed("DELETE, POST"),
-        (_, "/v1/cache/purge" | "/v1/cache/warm" | "/v1/config/reload" | "/v1/explain") => {
-            return not_allowed("POST");
-        }
-        _ => {
-            let detail = "Known: GET /v1/status, POST and DELETE /v1/revocations, \
-                          POST /v1/cache/purge, POST /v1/cache/warm, POST /v1/config/reload, \
-                          POST /v1/explain, GET and DELETE /v1/limits, GET /v1/limits/refused, \
-                          GET and DELETE /v1/tunnels, GET /v1/certificates, \
-                          GET /v1/upstreams, POST /v1/upstreams/eject and /restore, \
-                          GET /v1/canary, POST /v1/canary/stop and /reset, \
-                          /v1/sessions/{id}, /v1/users/{sub}/sessions, /v1/keys, /v1/keys/{id}.";
-            return problem(StatusCode::NOT_FOUND, "not_found", detail);
-        }
+pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes) -> Reply {
+    let uri = &head.uri;
+    let Some(found) = routes::find(uri.path()) else {
+        let detail = format!("Known: {}.", routes::known());
+        return problem(StatusCode::NOT_FOUND, "not_found", &detail);
+    };
+    let Some(route) = found.on(&head.method) else { return not_allowed(&found.allow()) };
+    let name = found.name;
+    let result = match route.operation {
+        Operation::Status => Ok(status::show(gateway)),
+        Operation::Revoke => revocations::revoke(gateway, body).await,
+        Operation::TakeBack => revocations::take_back(gateway, uri.query(), body).await,
+        Operation::Purge => purge::carry_out(gateway, body).await,
+        Operation::Warm => warm(gateway, body).await,
+        Operation::ShowSession => sessions::show(gateway, uri, name).await,
+        Operation::WriteSession => sessions::write(gateway, name, head, body).await,
+        Operation::EndSession => sessions::end(gateway, uri, name).await,
+        Operation::ListSessions => sessions::list(gateway, uri, name).await,
+        Operation::EndSessions => sessions::log_out_everywhere(gateway, uri, name).await,
+        Operation::ListKeys => api_keys::list(gateway, uri).await,
+        Operation::CreateKey => api_keys::create(gateway, body).await,
+        Operation::ShowKey => api_keys::show(gateway, uri, name).await,
+        Operation::EndKey => api_keys::end(gateway, uri, name).await,
+        Operation::ShowLimit => limits::show(gateway, uri).await,
+        Operation::ResetLimit => limits::reset(gateway, uri).await,
+        Operation::ListRefused => Ok(limits::refused(gateway)),
+        Operation::Explain => limits::explain(gateway, body).await,
+        Operation::ListTunnels => tunnels::list(gateway, uri),
+        Operation::CloseTunnels => tunnels::close(gateway, uri),
+        Operation::ListUpstreams => Ok(upstreams::list(gateway)),
+        Operation::EjectServer => upstreams::eject(gateway, body),
+        Operation::RestoreServers => upstreams::restore(gateway, body),
+        Operation::ListCanaries => Ok(canaries::list(gateway)),
+        Operation::StopCanary => canaries::stop(gateway, body).await,
+        Operation::ResetCanary => canaries::reset(gateway, body).await,
+        Operation::ListCertificates => Ok(certificates::list(gateway)),
+        Operation::Reload => config::reload(gateway, body).await,
     };
     result.unwrap_or_else(Fault::reply)
 }

@@ -107,9 +107,10 @@ pub(super) fn problem_with(
     reply
 }
 
-pub(super) fn not_allowed(allow: &'static str) -> Reply {
+/// The path takes other methods; `allow` lists them.
+pub(super) fn not_allowed(allow: &str) -> Reply {
     let detail = format!("This path accepts {allow}.");
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply.headers_mut().extend(HeaderValue::from_str(allow).ok().map(|allow| (ALLOW, allow)));
     reply
 }

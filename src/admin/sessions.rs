@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::IF_MATCH;
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::reply::{Fault, Reply, json as reply_json, not_allowed, with_confirmed};
+use super::reply::{Fault, Reply, json as reply_json, with_confirmed};
 use super::{query, revocations};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
@@ -21,12 +21,6 @@ use crate::store::{
     Ending, Questions, SessionKey, SessionKeys, SessionListed, SessionValue, SessionWrite,
 };
 
-/// What a path names.
-enum Named {
-    Session(String),
-    SessionsOf(String),
-}
-
 /// What a PUT says beside its body.
 #[derive(Default)]
 struct Wishes {
@@ -36,40 +30,14 @@ struct Wishes {
     only_over: bool,
 }
 
-/// The operation, or nothing when the path is about something else.
-pub(super) async fn carry_out(gateway: &Gateway, head: &Parts, body: &Bytes) -> Option<Reply> {
-    let method = &head.method;
-    let named = match named(head.uri.path())? {
-        Ok(named) => named,
-        Err(fault) => return Some(fault.reply()),
-    };
-    let takes_query = *method == Method::PUT
-        || (*method == Method::DELETE && matches!(named, Named::SessionsOf(_)));
-    if !takes_query && head.uri.query().is_some() {
-        let detail = "Only PUT …/sessions/{id}?user=42&ttl=30m and DELETE \
-                      …/users/{sub}/sessions?auth=users take a query.";
-        return Some(Fault::Invalid(detail.to_owned()).reply());
-    }
-    let result = match (method, named) {
-        (&Method::GET, Named::Session(id)) => get(gateway, &id).await,
-        (&Method::PUT, Named::Session(id)) => put(gateway, &id, head, body).await,
-        (&Method::DELETE, Named::Session(id)) => delete(gateway, &id).await,
-        (&Method::GET, Named::SessionsOf(user)) => list(gateway, &user).await,
-        (&Method::DELETE, Named::SessionsOf(user)) => {
-            log_out_everywhere(gateway, &user, head.uri.query()).await
-        }
-        (_, Named::Session(_)) => Ok(not_allowed("GET, PUT, DELETE")),
-        (_, Named::SessionsOf(_)) => Ok(not_allowed("GET, DELETE")),
-    };
-    Some(result.unwrap_or_else(Fault::reply))
-}
-
 /// As many bytes as Redis can count: operators see the whole.
 const WHOLE: u64 = i64::MAX as u64;
 
-async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+/// `GET /v1/sessions/{id}`: what a session holds.
+pub(super) async fn show(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply, Fault> {
+    let id = name_alone(uri, id)?;
     let running = gateway.running();
-    let key = running.plan.keys.listed_session(id).session;
+    let key = running.plan.keys.listed_session(&id).session;
     let session = Some(SessionKey { key: &key, ttl: true, bytes_max: WHOLE, end: None });
     let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
     let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
@@ -86,7 +54,14 @@ async fn get(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::OK, &body))
 }
 
-async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<Reply, Fault> {
+/// `PUT /v1/sessions/{id}?user=USER&ttl=TIME`: makes a session, or writes over it.
+pub(super) async fn write(
+    gateway: &Gateway,
+    id: &str,
+    head: &Parts,
+    body: &Bytes,
+) -> Result<Reply, Fault> {
+    let id = &*name(id)?;
     let running = gateway.running();
     let settings = settings(&running)?;
     let wishes = wishes(head)?;
@@ -142,7 +117,9 @@ async fn put(gateway: &Gateway, id: &str, head: &Parts, body: &Bytes) -> Result<
     Ok(reply_json(status, &body))
 }
 
-async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
+/// `DELETE /v1/sessions/{id}`: ends it.
+pub(super) async fn end(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply, Fault> {
+    let id = &*name_alone(uri, id)?;
     let keys = gateway.running().plan.keys.listed_session(id);
     let ended = gateway.store.end_session(&keys, &Keys::session_part(id)).await;
     gateway.sessions.end(&keys.session, Instant::now());
@@ -155,7 +132,9 @@ async fn delete(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     }
 }
 
-async fn list(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
+/// `GET /v1/users/{sub}/sessions`: those of a user.
+pub(super) async fn list(gateway: &Gateway, uri: &Uri, user: &str) -> Result<Reply, Fault> {
+    let user = &*name_alone(uri, user)?;
     let running = gateway.running();
     let keys = &running.plan.keys;
     let index = keys.sessions_of(user);
@@ -174,13 +153,15 @@ async fn list(gateway: &Gateway, user: &str) -> Result<Reply, Fault> {
     Ok(reply_json(StatusCode::OK, &body))
 }
 
-async fn log_out_everywhere(
+/// `DELETE /v1/users/{sub}/sessions?auth=NAME`: ends all of a user, and revokes the user's tokens.
+pub(super) async fn log_out_everywhere(
     gateway: &Gateway,
+    uri: &Uri,
     user: &str,
-    query: Option<&str>,
 ) -> Result<Reply, Fault> {
+    let user = &*name(user)?;
     let mut auth = None;
-    for (name, value) in query::pairs(query)? {
+    for (name, value) in query::pairs(uri.query())? {
         if name != "auth" || auth.replace(value).is_some() {
             let detail = format!("{name:?} is unknown or given twice. Example: ?auth=users");
             return Err(Fault::Invalid(detail));
@@ -210,14 +191,15 @@ fn no_session() -> Fault {
     }
 }
 
-/// What a path names; nothing when it is not about sessions.
-fn named(path: &str) -> Option<Result<Named, Fault>> {
-    let one_segment = |text: &str| !text.is_empty() && !text.contains('/');
-    if let Some(id) = path.strip_prefix("/v1/sessions/").filter(|id| one_segment(id)) {
-        return Some(name(id).map(Named::Session));
+/// A name that a path has, of an operation that takes no query.
+fn name_alone(uri: &Uri, escaped: &str) -> Result<String, Fault> {
+    let name = name(escaped)?;
+    if uri.query().is_some() {
+        let detail = "Only PUT …/sessions/{id}?user=42&ttl=30m and DELETE \
+                      …/users/{sub}/sessions?auth=users take a query.";
+        return Err(Fault::Invalid(detail.to_owned()));
     }
-    let user = path.strip_prefix("/v1/users/")?.strip_suffix("/sessions")?;
-    one_segment(user).then(|| name(user).map(Named::SessionsOf))
+    Ok(name)
 }
 
 /// A name as a client's request could carry it.

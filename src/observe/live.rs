@@ -9,34 +9,20 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::care::{self, CareNow};
 use super::compressed::Compressed;
-use super::counter::{Tally, Words};
+use super::counter::Words;
+use super::limit::{self, LimitMeter};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
 use super::store::{self, StoreNow};
 use super::traffic::{self, CanaryNow, MirrorNow};
 use super::tunnels::TunnelMeter;
+use super::upstream::{self, Occupancy};
 use crate::base::shard::Counters;
-
-/// What one limit, or one of its windows, counts.
-#[derive(Debug)]
-pub struct LimitMeter {
-    limit: String,
-    action: &'static str,
-    over: Tally,
-}
-
-impl LimitMeter {
-    /// A request was over it.
-    pub fn over(&self) {
-        self.over.inc();
-    }
-}
 
 /// What the fetches from one place of keys count.
 #[derive(Debug)]
@@ -50,27 +36,6 @@ impl IssuerMeter {
     pub fn fetched(&self, result: &'static str) {
         self.fetches.count(result);
     }
-}
-
-/// The connections of one upstream, and the requests on them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Requests in progress; over HTTP/1.1 each has a connection, or is about to.
-    pub busy: usize,
-    /// Connections, in use and unused.
-    pub open: usize,
-    /// Requests that wait for one.
-    pub waiting: usize,
-    /// `max_connections`
-    pub max: usize,
-    /// `max_requests`
-    pub requests_max: usize,
-    /// Of the connections, those over HTTP/2, and of them those in use.
-    pub trunks: (usize, usize),
-    /// Requests in progress on them.
-    pub streams: usize,
-    /// How often a server has said that it takes no more on one (GOAWAY).
-    pub goaways: u64,
 }
 
 /// What is only looked up when somebody asks.
@@ -146,13 +111,10 @@ impl Live {
         let mut limits = lock(&self.limits);
         let mut meters: BTreeMap<&str, Arc<LimitMeter>> = BTreeMap::new();
         for (name, action) in items {
-            let known = limits.iter().find(|it| it.limit == name && it.action == action);
+            let known = limits.iter().find(|meter| meter.is_of(name, action));
             meters.entry(name).or_insert_with(|| match known {
                 Some(meter) => Arc::clone(meter),
-                None => {
-                    let (limit, over) = (name.to_owned(), Tally::default());
-                    Arc::new(LimitMeter { limit, action, over })
-                }
+                None => Arc::new(LimitMeter::new(name, action)),
             });
         }
         *limits = meters.values().map(Arc::clone).collect();
@@ -189,11 +151,7 @@ impl Collector for Live {
         let routes = lock(&self.routes).clone();
         route::encode(&routes, &mut encoder)?;
         let limits = lock(&self.limits).clone();
-        let help = "Requests over a limit, by limit and what was done: refuse, shadow or mark.";
-        let over = limits
-            .iter()
-            .map(|it| ([("limit", &*it.limit), ("action", it.action)], it.over.clone()));
-        family(&mut encoder, &Described::new("over_limit", help), over)?;
+        limit::encode(&limits, &mut encoder)?;
         // Ended first: what ends in between must not be more than what began.
         let ended = self.requests.sum(1);
         let in_flight = self.requests.sum(0).saturating_sub(ended);
@@ -204,7 +162,7 @@ impl Collector for Live {
         gauge(&mut encoder, "connections_max", help, most)?;
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
-        encode_upstreams(&now.upstreams, &mut encoder)?;
+        upstream::encode(&now.upstreams, &mut encoder)?;
         care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
         traffic::encode(&now.canaries, &now.mirrors, &mut encoder)?;
@@ -239,44 +197,4 @@ fn encode_certificates(
     let ends = certificates.iter().map(|(name, end)| ([("name", &**name)], ConstGauge::new(*end)));
     let help = "When a certificate for clients ends, in seconds since 1970.";
     family(encoder, &Described::new("tls_certificate_expiry", help).in_unit(Unit::Seconds), ends)
-}
-
-fn encode_upstreams(
-    upstreams: &[(String, Occupancy)],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> fmt::Result {
-    let value = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-    let states = upstreams.iter().flat_map(|(name, it)| {
-        let state = |protocol, state, count| {
-            ([("upstream", &**name), ("state", state), ("protocol", protocol)], value(count))
-        };
-        let (trunks, busy_trunks) = it.trunks;
-        let links = it.open.saturating_sub(trunks);
-        let busy = it.busy.saturating_sub(it.streams);
-        [
-            state("http1", "busy", busy),
-            state("http1", "idle", links.saturating_sub(busy)),
-            state("h2", "busy", busy_trunks),
-            state("h2", "idle", trunks.saturating_sub(busy_trunks)),
-        ]
-    });
-    let help = "Connections to an upstream, in use (busy) or kept for the next request (idle).";
-    family(encoder, &Described::new("upstream_connections", help), states)?;
-    let most = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.max)));
-    let help = "Most connections to an upstream, its max_connections.";
-    family(encoder, &Described::new("upstream_connections_max", help), most)?;
-    let most = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.requests_max)));
-    let help = "Most requests in progress at an upstream, its max_requests.";
-    family(encoder, &Described::new("upstream_requests_max", help), most)?;
-    let streams = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.streams)));
-    let help = "Requests in progress on HTTP/2 connections to an upstream.";
-    family(encoder, &Described::new("upstream_streams_open", help), streams)?;
-    let goaways = upstreams.iter();
-    let goaways =
-        goaways.map(|(name, it)| ([("upstream", &**name)], ConstCounter::new(it.goaways)));
-    let help = "Times that a server of an upstream took no more on an HTTP/2 connection (GOAWAY).";
-    family(encoder, &Described::new("upstream_goaways", help), goaways)?;
-    let waiting = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.waiting)));
-    let help = "Requests that wait for a connection to an upstream.";
-    family(encoder, &Described::new("upstream_requests_waiting", help), waiting)
 }

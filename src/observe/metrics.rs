@@ -6,16 +6,17 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
+use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::cached::{CacheGauges, CacheState};
 use super::exposition::Format;
+use super::family::Family;
 use super::histogram::Histogram;
-use super::live::{IssuerMeter, LimitMeter, Live, Now};
+use super::limit::LimitMeter;
+use super::live::{IssuerMeter, Live, Now};
 use super::process::Process;
 use super::route::RouteMeter;
 use super::store_totals::{StoreMeter, StoreTotals};
@@ -26,36 +27,6 @@ use super::tunnels::TunnelMeter;
 const UNMATCHED: &str = "unmatched";
 /// The label of what is no request: a malformed head.
 const MALFORMED: &str = "malformed";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Function {
-    function: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StoreLabel {
-    store: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Build {
-    version: &'static str,
-}
 
 /// What nobody keeps up to date: it is looked up when the metrics are asked for.
 #[derive(Debug, Default)]
@@ -112,8 +83,8 @@ pub struct Metrics {
     pub limit_reconciled_units: Counter,
     /// Gateways that share the store.
     pub gateways_seen: Gauge<i64, AtomicI64>,
-    store_failures: Family<Function, Counter>,
-    store_evicted: Family<Kind, Counter>,
+    store_failures: Family<1, Counter>,
+    store_evicted: Family<1, Counter>,
     store_totals: StoreMeter,
     /// Open client connections.
     pub connections: Gauge<i64, AtomicI64>,
@@ -121,12 +92,12 @@ pub struct Metrics {
     pub connections_parked: Gauge<i64, AtomicI64>,
     /// TLS with clients.
     pub tls: TlsMeter,
-    connections_refused: Family<Reason, Counter>,
-    connection_errors: Family<Reason, Counter>,
-    reloads: Family<Outcome, Counter>,
-    handovers: Family<Outcome, Counter>,
+    connections_refused: Family<1, Counter>,
+    connection_errors: Family<1, Counter>,
+    reloads: Family<1, Counter>,
+    handovers: Family<1, Counter>,
     store_up: Gauge<i64, AtomicI64>,
-    store_use_up: Family<StoreLabel, Gauge<i64, AtomicI64>>,
+    store_use_up: Family<1, Gauge<i64, AtomicI64>>,
     access_dropped: Counter,
     revocations_known: Gauge<i64, AtomicI64>,
     revocations_max: Gauge<i64, AtomicI64>,
@@ -148,18 +119,18 @@ impl Default for Metrics {
             limit_local: Counter::default(),
             limit_reconciled_units: Counter::default(),
             gateways_seen: Gauge::default(),
-            store_failures: Family::default(),
-            store_evicted: Family::default(),
+            store_failures: Family::new(["function"]),
+            store_evicted: Family::new(["kind"]),
             store_totals: StoreMeter::default(),
             connections: Gauge::default(),
             connections_parked: Gauge::default(),
             tls: TlsMeter::default(),
-            connections_refused: Family::default(),
-            connection_errors: Family::default(),
-            reloads: Family::default(),
-            handovers: Family::default(),
+            connections_refused: Family::new(["reason"]),
+            connection_errors: Family::new(["reason"]),
+            reloads: Family::new(["result"]),
+            handovers: Family::new(["result"]),
             store_up: Gauge::default(),
-            store_use_up: Family::default(),
+            store_use_up: Family::new(["store"]),
             access_dropped: Counter::default(),
             revocations_known: Gauge::default(),
             revocations_max: Gauge::default(),
@@ -176,16 +147,16 @@ impl Metrics {
     /// Nobody sees the first of something in a series that begins with it.
     fn begin_at_zero(&self) {
         for function in ["cache", "invalidation", "limits", "pools", "revocation", "session"] {
-            self.store_failures.get_or_create(&Function { function }).inc_by(0);
+            self.store_failures.of([function]).inc_by(0);
         }
         for result in ["applied", "refused"] {
-            self.reloads.get_or_create(&Outcome { result }).inc_by(0);
+            self.reloads.of([result]).inc_by(0);
         }
         for result in ["done", "failed"] {
-            self.handovers.get_or_create(&Outcome { result }).inc_by(0);
+            self.handovers.of([result]).inc_by(0);
         }
         for reason in ["accept_failed", "connections", "connections_per_address"] {
-            self.connections_refused.get_or_create(&Reason { reason }).inc_by(0);
+            self.connections_refused.of([reason]).inc_by(0);
         }
         let heads = [
             "head_malformed",
@@ -199,7 +170,7 @@ impl Metrics {
             "proxy_header_timeout",
         ];
         for reason in ["broken", "cut_at_drain", "slow_reader"].into_iter().chain(heads) {
-            self.connection_errors.get_or_create(&Reason { reason }).inc_by(0);
+            self.connection_errors.of([reason]).inc_by(0);
         }
     }
 
@@ -207,8 +178,8 @@ impl Metrics {
         let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         guard.register_collector(Box::new(Process));
         let r = guard.sub_registry_with_prefix("portcullis");
-        let build: Family<Build, Gauge> = Family::default();
-        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let build: Family<1, Gauge> = Family::new(["version"]);
+        build.of([env!("CARGO_PKG_VERSION")]).set(1);
         r.register("build_info", "Which version runs; always 1", build);
         r.register_collector(Box::new(Arc::clone(&self.live)));
         self.cache_gauges.register(r);
@@ -295,27 +266,27 @@ impl Metrics {
 
     /// A question of `function` went unanswered.
     pub fn store_failed(&self, function: &'static str) {
-        self.store_failures.get_or_create(&Function { function }).inc();
+        self.store_failures.of([function]).inc();
     }
 
     /// A client connection was closed at once.
     pub fn connection_refused(&self, reason: &'static str) {
-        self.connections_refused.get_or_create(&Reason { reason }).inc();
+        self.connections_refused.of([reason]).inc();
     }
 
     /// A client connection ended with an error.
     pub fn connection_failed(&self, reason: &'static str) {
-        self.connection_errors.get_or_create(&Reason { reason }).inc();
+        self.connection_errors.of([reason]).inc();
     }
 
     /// A reload was carried out or refused.
     pub fn reloaded(&self, result: &'static str) {
-        self.reloads.get_or_create(&Outcome { result }).inc();
+        self.reloads.of([result]).inc();
     }
 
     /// The listeners were handed over, or were not.
     pub fn handed_over(&self, result: &'static str) {
-        self.handovers.get_or_create(&Outcome { result }).inc();
+        self.handovers.of([result]).inc();
     }
 
     /// The counter of lost access lines.
@@ -330,7 +301,7 @@ impl Metrics {
 
     fn set_evicted(&self, totals: [(&'static str, u64); 3]) {
         for (kind, total) in totals {
-            let counter = self.store_evicted.get_or_create(&Kind { kind });
+            let counter = self.store_evicted.of([kind]);
             // Two may look at once, and a total never falls.
             counter.inner().fetch_max(total, std::sync::atomic::Ordering::Relaxed);
         }
@@ -351,7 +322,7 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.store_up.set(i64::from(snapshot.store_up));
         for (store, is_up) in snapshot.stores_up {
-            self.store_use_up.get_or_create(&StoreLabel { store }).set(i64::from(is_up));
+            self.store_use_up.of([store]).set(i64::from(is_up));
         }
         self.set_revocations(snapshot.revocations, snapshot.revocations_max);
         self.cache_gauges.set(&snapshot.cache);

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+use super::family::Family;
 
 /// Totals since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,18 +35,24 @@ impl StoreTotals {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: &'static str,
-}
-
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StoreMeter {
-    lineage_changes: Family<Kind, Counter>,
+    lineage_changes: Family<1, Counter>,
     republished: Counter,
     unconfirmed: Counter,
     told_later: Counter,
+}
+
+impl Default for StoreMeter {
+    fn default() -> Self {
+        Self {
+            lineage_changes: Family::new(["kind"]),
+            republished: Counter::default(),
+            unconfirmed: Counter::default(),
+            told_later: Counter::default(),
+        }
+    }
 }
 
 impl StoreMeter {
@@ -66,7 +72,7 @@ impl StoreMeter {
     pub(super) fn set(&self, totals: StoreTotals) {
         let StoreTotals { fail_overs, data_lost, republished, unconfirmed, told_later } = totals;
         for (kind, total) in [("failover", fail_overs), ("data_lost", data_lost)] {
-            raise(&self.lineage_changes.get_or_create(&Kind { kind }), total);
+            raise(&self.lineage_changes.of([kind]), total);
         }
         raise(&self.republished, republished);
         raise(&self.unconfirmed, unconfirmed);

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::family::Family;
 use super::histogram::Histogram;
 
 /// How a handshake can end.
@@ -30,43 +29,45 @@ const RESULTS: [&str; 12] = [
 const ORDER_RESULTS: [&str; 8] =
     ["issued", "put_back", "failed", "lease_lost", "over_budget", "store", "timeout", "unproved"];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Session {
-    version: &'static str,
-    resumed: &'static str,
-}
-
 /// Counts of handshakes, of what they agreed on, and of certificates read anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TlsMeter {
-    handshakes: Family<Outcome, Counter>,
+    handshakes: Family<1, Counter>,
     duration: Histogram,
-    sessions: Family<Session, Counter>,
-    reloads: Family<Outcome, Counter>,
-    orders: Family<Outcome, Counter>,
+    sessions: Family<2, Counter>,
+    reloads: Family<1, Counter>,
+    orders: Family<1, Counter>,
     leader: Gauge,
+}
+
+impl Default for TlsMeter {
+    fn default() -> Self {
+        Self {
+            handshakes: Family::new(["result"]),
+            duration: Histogram::default(),
+            sessions: Family::new(["version", "resumed"]),
+            reloads: Family::new(["result"]),
+            orders: Family::new(["result"]),
+            leader: Gauge::default(),
+        }
+    }
 }
 
 impl TlsMeter {
     pub(super) fn register(&self, registry: &mut Registry) {
         for result in RESULTS {
-            self.handshakes.get_or_create(&Outcome { result }).inc_by(0);
+            self.handshakes.of([result]).inc_by(0);
         }
         for version in ["TLSv1.2", "TLSv1.3"] {
             for resumed in ["no", "yes"] {
-                self.sessions.get_or_create(&Session { version, resumed }).inc_by(0);
+                self.sessions.of([version, resumed]).inc_by(0);
             }
         }
         for result in ["applied", "refused"] {
-            self.reloads.get_or_create(&Outcome { result }).inc_by(0);
+            self.reloads.of([result]).inc_by(0);
         }
         for result in ORDER_RESULTS {
-            self.orders.get_or_create(&Outcome { result }).inc_by(0);
+            self.orders.of([result]).inc_by(0);
         }
         let help = "Orders of certificates by ACME, by result";
         registry.register("acme_orders", help, self.orders.clone());
@@ -85,20 +86,20 @@ impl TlsMeter {
 
     /// A handshake succeeded after so long.
     pub fn shaken(&self, took: Duration, version: &'static str, is_resumed: bool) {
-        self.handshakes.get_or_create(&Outcome { result: "ok" }).inc();
+        self.handshakes.of(["ok"]).inc();
         self.duration.observe(took);
         let resumed = if is_resumed { "yes" } else { "no" };
-        self.sessions.get_or_create(&Session { version, resumed }).inc();
+        self.sessions.of([version, resumed]).inc();
     }
 
     /// A handshake failed.
     pub fn failed(&self, result: &'static str) {
-        self.handshakes.get_or_create(&Outcome { result }).inc();
+        self.handshakes.of([result]).inc();
     }
 
     /// An order of a certificate ended.
     pub fn ordered(&self, result: &'static str) {
-        self.orders.get_or_create(&Outcome { result }).inc();
+        self.orders.of([result]).inc();
     }
 
     /// This gateway orders one certificate more for the fleet, until what is returned is dropped.
@@ -109,7 +110,7 @@ impl TlsMeter {
 
     /// Certificates were read anew, or could not be used.
     pub fn reloaded(&self, result: &'static str) {
-        self.reloads.get_or_create(&Outcome { result }).inc();
+        self.reloads.of([result]).inc();
     }
 }
 

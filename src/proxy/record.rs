@@ -1,22 +1,21 @@
 //! The record of one request: what was learned about it, for the log line and the metrics. It is
 //! written only: nothing is decided from it, so nothing here can be read from outside.
 
+mod limits;
+mod line;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 
-use super::edged::Side;
 use super::rejection::Rejection;
 use super::request::{Received, Resolved};
 use super::why::Why;
 use crate::auth::Denied;
 use crate::base::facts::Caller;
-use crate::encode::Coding;
 use crate::limit::Exceeded;
 use crate::observe::RouteMeter;
-use crate::observe::access::Line;
-use crate::runtime::Running;
 use crate::store::StoreError;
 use crate::tunnel;
 use crate::upstream::Attempts;
@@ -103,19 +102,6 @@ impl Record {
         self.error.get_or_insert_with(|| error.to_string());
     }
 
-    /// What limits did: the word for the log.
-    pub(super) fn note_limits(&mut self, limits: &'static str) {
-        self.limits = limits;
-    }
-
-    /// The limits that the request is over all the same, and what they do about it.
-    pub(super) fn note_over(&mut self, over: &[(&str, &'static str)], running: &Running) {
-        for (limit, action) in over {
-            count_over(limit, running);
-            self.limits = action;
-        }
-    }
-
     /// The store was asked, and took so long; nothing where there was nothing to ask.
     pub(super) fn note_store_time(&mut self, took: Option<Duration>) {
         self.store_time = took.or(self.store_time);
@@ -141,10 +127,7 @@ impl Record {
         self.reason = Some(rejection.code());
         self.meter(received, resolved).rejection(rejection.code());
         if let Rejection::Exceeded(Exceeded::Limit { limit, .. }) = rejection {
-            count_over(limit, &received.running);
-            // Where nothing was asked of the store, this node knew.
-            let was_asked = self.store_time.is_some();
-            self.limits = if was_asked { "refused" } else { "denied-locally" };
+            self.note_exceeded(limit, &received.running);
         }
         // A flood of refusals costs little where nobody reads of them.
         if received.connection.gateway.observer.access.is_on() {
@@ -232,69 +215,5 @@ impl Record {
             None if resolved.target.is_none() && self.reason.is_some() => &metrics.malformed,
             None => &metrics.unmatched,
         }
-    }
-
-    fn write_line(&self, ended: Ended<'_>, duration: Duration) {
-        let Ended { received, resolved, caller, cache } = ended;
-        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
-        let now = jiff::Timestamp::now();
-        let started =
-            jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_sub(d).ok());
-        let (host, path) = match &resolved.target {
-            Some(target) => (target.authority.host(), target.path()),
-            None => ("-", "-"),
-        };
-        let was_sent = self.upstream_time.is_some()
-            || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
-        let subject = caller.as_ref().and_then(|identity| identity.subject.as_deref());
-        let trace_id = received.ids.trace.id_digits();
-        let mut line = Line {
-            time: format!("{:.3}", started.unwrap_or(now)),
-            request_id: received.ids.request.to_str().unwrap_or_default(),
-            trace_id: std::str::from_utf8(&trace_id).unwrap_or_default(),
-            client: resolved.client.address.to_string(),
-            method: received.method.as_str(),
-            host,
-            path,
-            route: resolved.route_name(received.plan()),
-            status: self.status,
-            grpc_status: self.grpc_status,
-            reason: self.reason,
-            error: self.error.as_deref(),
-            subject: subject.or(self.refused.as_deref()),
-            limits: self.limits,
-            cache,
-            upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
-            pool: resolved.side().filter(|_| was_sent).map(Side::word),
-            arm: resolved.chosen().map(|_| resolved.upstream_name(received.plan())),
-            degraded: &self.degraded,
-            bytes: self.bytes,
-            encoding: resolved.edged.as_ref().and_then(|it| it.coding).map(Coding::name),
-            duration_ms: ms(duration),
-            store_ms: self.store_time.map(ms),
-            upstream_ms: self.upstream_time.map(ms),
-            ..Line::default()
-        };
-        if let Some(attempts) = &self.attempts {
-            line.server = attempts.server();
-            line.attempts = Some(attempts.count()).filter(|count| *count > 1);
-            line.retry = attempts.reason();
-        }
-        if let Some(why) = &self.why {
-            why.tell(&mut line);
-        }
-        if let Some(TunnelNotes { report, .. }) = self.tunnel.as_deref() {
-            line.received = Some(report.received);
-            line.messages = Some(report.messages);
-            line.tunnel_end = Some(report.end.word());
-        }
-        received.connection.gateway.observer.access.write(&line);
-    }
-}
-
-/// Counts a request over a limit, refused or not.
-fn count_over(limit: &str, running: &Running) {
-    if let Some(meter) = running.over_limit.get(limit) {
-        meter.over();
     }
 }

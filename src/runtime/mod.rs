@@ -27,13 +27,11 @@ use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems, Source, StoreUse};
+use crate::config::{self, Problems, Source};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
-use crate::observe::{
-    Format, LimitMeter, Metrics, Now, Observer, RevocationState, RouteMeter, Snapshot,
-};
+use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter};
 use crate::plan::{Plan, Route};
 use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
@@ -295,44 +293,6 @@ impl Gateway {
         let (Some(keys), Some(renewal)) = (session, renewal) else { return };
         let (gateway, keys) = (Arc::clone(self), keys.clone());
         self.background.spawn("session", async move { gateway.store.renew(&keys, renewal).await });
-    }
-
-    /// All metrics as they are now, with what nobody keeps up to date.
-    pub fn render_metrics(&self, format: Format) -> String {
-        let running = self.running();
-        let (plan, store) = (&running.plan, &self.store);
-        let followed = store.followed(plan.on_outage.revocation_max_stale);
-        let evicted = store.evicted();
-        let limits = evicted.limits.saturating_add(self.limits.state.evicted());
-        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
-        let upstreams = plan.upstreams.iter().zip(&running.upstreams);
-        let care = upstreams.clone().map(|((name, _), it)| (name.clone(), it.care_now()));
-        let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
-        let snapshot = Snapshot {
-            store_up: store.is_connected(StoreUse::Main),
-            stores_up: StoreUse::ALL.map(|usage| (usage.word(), store.is_connected(usage))),
-            revocations: followed.map(|it| RevocationState {
-                known: it.known,
-                followed: it.connected,
-                complete: it.complete,
-            }),
-            revocations_max: plan.config.store.revocations,
-            cache: self.cache.state(),
-            store_totals: store.totals(),
-            evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
-            named: Now {
-                issuers: issuers.collect(),
-                upstreams: upstreams.collect(),
-                care: care.collect(),
-                connections_max: plan.config.server.limits.connections,
-                certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
-                tunnels: self.tunnels.by_route(plan),
-                stores: seen::stores(store),
-                canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
-                mirrors: running.traffic.mirrors_now(plan),
-            },
-        };
-        self.observer.metrics.render(format, snapshot)
     }
 
     /// Tells load balancers to send no more requests.

@@ -1,7 +1,8 @@
-//! What is told of the store, as metrics have it.
+//! What nobody keeps up to date, looked up when somebody asks for the metrics.
 
+use super::Gateway;
 use crate::config::StoreUse;
-use crate::observe::StoreNow;
+use crate::observe::{Format, Now, RevocationState, Snapshot, StoreNow};
 use crate::store::{Asked, Rung, Store};
 
 /// The names of all rungs.
@@ -10,8 +11,48 @@ const RUNGS: [&str; Rung::ALL.len()] = {
     [a.name(), b.name(), c.name(), d.name()]
 };
 
+impl Gateway {
+    /// All metrics as they are now, with what nobody keeps up to date.
+    pub fn render_metrics(&self, format: Format) -> String {
+        let running = self.running();
+        let (plan, store) = (&running.plan, &self.store);
+        let followed = store.followed(plan.on_outage.revocation_max_stale);
+        let evicted = store.evicted();
+        let limits = evicted.limits.saturating_add(self.limits.state.evicted());
+        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
+        let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let care = upstreams.clone().map(|((name, _), it)| (name.clone(), it.care_now()));
+        let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
+        let snapshot = Snapshot {
+            store_up: store.is_connected(StoreUse::Main),
+            stores_up: StoreUse::ALL.map(|usage| (usage.word(), store.is_connected(usage))),
+            revocations: followed.map(|it| RevocationState {
+                known: it.known,
+                followed: it.connected,
+                complete: it.complete,
+            }),
+            revocations_max: plan.config.store.revocations,
+            cache: self.cache.state(),
+            store_totals: store.totals(),
+            evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
+            named: Now {
+                issuers: issuers.collect(),
+                upstreams: upstreams.collect(),
+                care: care.collect(),
+                connections_max: plan.config.server.limits.connections,
+                certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
+                tunnels: self.tunnels.by_route(plan),
+                stores: stores(store),
+                canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
+                mirrors: running.traffic.mirrors_now(plan),
+            },
+        };
+        self.observer.metrics.render(format, snapshot)
+    }
+}
+
 /// The stores that are Redis.
-pub(super) fn stores(store: &Store) -> Vec<StoreNow> {
+fn stores(store: &Store) -> Vec<StoreNow> {
     store.uses().filter_map(|usage| now(store, usage)).collect()
 }
 

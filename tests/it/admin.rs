@@ -4,6 +4,7 @@ mod commands;
 mod health;
 mod limits;
 mod log;
+mod routes;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};

@@ -104,6 +104,41 @@ fn both_formats_are_what_scrapers_read() {
 }
 
 #[test]
+fn all_gateways_list_their_series_in_the_same_order() {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let config = format!("{AUTH}{}{ROUTES}", upstream.table("shop"));
+    let gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let listed = |gateway: &Gateway| -> Vec<String> {
+        let text = Client::get(gateway.admin, "/metrics").send().text();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+    };
+    let [first, again, other] = [0, 0, 1].map(|index: usize| listed(&gateways[index]));
+    assert_eq!(first, again, "of one gateway");
+    // What stands in the order of a hash stands in another one there.
+    assert_eq!(first, other, "of another gateway");
+    for (family, count) in [
+        ("acme_orders_total", 8),
+        ("connection_errors_total", 12),
+        ("connections_refused_total", 3),
+        ("handovers_total", 2),
+        ("reloads_total", 2),
+        ("store_evicted_total", 3),
+        ("store_failures_total", 6),
+        ("store_lineage_changes_total", 2),
+        ("store_use_up", 3),
+        ("tls_handshakes_total", 12),
+        ("tls_reloads_total", 2),
+        ("tls_versions_total", 4),
+    ] {
+        let begin = format!("portcullis_{family}{{");
+        let series: Vec<&String> = first.iter().filter(|it| it.starts_with(&begin)).collect();
+        assert_eq!(series.len(), count, "{series:#?}");
+        assert!(series.is_sorted(), "{series:#?}");
+    }
+}
+
+#[test]
 fn routes_without_a_cache_have_no_series_of_one() {
     let (_upstream, gateway) = start("");
     traffic(&gateway);

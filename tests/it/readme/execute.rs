@@ -209,6 +209,16 @@ fn the_page_on_limits_is_true() {
 }
 
 #[test]
+fn the_page_on_logs_is_true() {
+    run_pages(&["docs/logs.md"]);
+}
+
+#[test]
+fn the_page_on_metrics_is_true() {
+    run_pages(&["docs/metrics.md"]);
+}
+
+#[test]
 fn the_page_on_operations_is_true() {
     run_pages(&["docs/operations.md"]);
 }
