@@ -428,6 +428,14 @@ mod tests {
         assert_eq!(ports(&names), (2..=19).collect::<Vec<_>>());
         assert_eq!(names.forget(Duration::ZERO), ["a.test:2"]);
         assert_eq!(ports(&names), (3..=19).collect::<Vec<_>>());
+        // Each has a time of its own.
+        names.learn(0, Ok(part(&all, &[])), REFRESH);
+        pass(1).await;
+        let without = Answer { unknown: vec![unknown_at("a.test", 1)], ..part(&all[1..], &[]) };
+        names.learn(0, Ok(without), REFRESH);
+        pass(1).await;
+        names.learn(0, Ok(lost(&[1, 2])), REFRESH);
+        assert_eq!(names.forget(Duration::from_secs(1)), ["a.test:1"]);
     }
 
     /// A reload asks others, who know nothing yet.
