@@ -60,7 +60,7 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
     // Readers may be behind what has changed, and are not to say anew what is withdrawn.
     if let Some(wrote) = Wrote::by_anybody(&running.plan)
-        && !gateway.pools.mark(&wrote).await
+        && gateway.pools.mark(&wrote).await.is_err()
     {
         gateway.pools.invalidate_again(&epochs);
     }

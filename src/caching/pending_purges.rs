@@ -12,8 +12,10 @@ use crate::store::StoreError;
 const PENDING_MAX: usize = 32;
 
 /// The epochs to change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PendingPurges {
+    /// The epoch whose change purges everything.
+    base: String,
     any: AtomicBool,
     /// Whether somebody is carrying them out; the others do without the cache meanwhile.
     settling: AtomicBool,
@@ -36,19 +38,49 @@ struct Waiting {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hold {
     /// The number of the last mark that is to be set before.
-    pub(super) mark: u64,
+    mark: u64,
+    /// When those of its first write count no more: it waits no longer.
+    until: Instant,
     /// When none of them counts any more.
-    pub(super) until: Instant,
+    last: Instant,
     /// Whether the epoch has changed already, and is to change once more.
-    pub(super) is_again: bool,
+    is_again: bool,
+}
+
+/// Which epochs are let go.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Release {
+    /// Those that wait for marks up to this number, or have waited long enough.
+    UpTo(u64),
+    /// Those that have not changed yet, for the store refuses marks.
+    Refused,
+    /// All of them: the process ends.
+    All,
 }
 
 impl Hold {
+    /// Until this mark is set, or that time.
+    pub(super) fn new(mark: u64, until: Instant, is_again: bool) -> Self {
+        Self { mark, until, last: until, is_again }
+    }
+
+    /// Writes that go on put off no end of a wait.
     fn and(self, other: Self) -> Self {
         Self {
             mark: self.mark.max(other.mark),
-            until: self.until.max(other.until),
+            until: self.until.min(other.until),
+            last: self.last.max(other.last),
             is_again: self.is_again && other.is_again,
+        }
+    }
+
+    /// Whether the epoch is to change, and whether it waits on, to change once more.
+    fn fate(&self, which: Release, now: Instant) -> (bool, bool) {
+        match which {
+            Release::UpTo(mark) if self.mark <= mark => (true, false),
+            Release::UpTo(_) => (self.until <= now, self.last > now),
+            Release::Refused => (!self.is_again, true),
+            Release::All => (true, false),
         }
     }
 }
@@ -77,20 +109,26 @@ impl Waiting {
 }
 
 impl PendingPurges {
+    /// None yet.
+    pub(super) fn new(base: String) -> Self {
+        let (any, settling) = <(AtomicBool, AtomicBool)>::default();
+        Self { base, any, settling, waiting: Mutex::default() }
+    }
+
     /// Whether something waits.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Adds some. `base` is the epoch whose change purges everything.
-    pub(super) fn add(&self, epochs: Vec<String>, base: &str) {
+    /// Adds some.
+    pub(super) fn add(&self, epochs: Vec<String>) {
         let mut waiting = self.lock();
-        waiting.add(epochs, base);
+        waiting.add(epochs, &self.base);
         self.any.store(waiting.any(), Ordering::Release);
     }
 
     /// Adds some of which nothing is carried out before their release.
-    pub(super) fn hold(&self, epochs: Vec<String>, hold: Hold, base: &str) {
+    pub(super) fn hold(&self, epochs: Vec<String>, hold: Hold) {
         let mut waiting = self.lock();
         for epoch in epochs {
             match waiting.held.iter_mut().find(|(_, known)| *known == epoch) {
@@ -100,20 +138,25 @@ impl PendingPurges {
         }
         if waiting.held.len() > PENDING_MAX {
             let all = waiting.held.drain(..).map(|(hold, _)| hold).fold(hold, Hold::and);
-            waiting.held.push((all, base.to_owned()));
+            waiting.held.push((all, self.base.clone()));
         }
         self.any.store(waiting.any(), Ordering::Release);
     }
 
-    /// Lets go what waits for marks up to this number, or has waited long enough; false where that
-    /// is nothing.
-    pub(super) fn release(&self, mark: u64, base: &str) -> bool {
+    /// Lets go what need not be held any more; false where that is nothing.
+    pub(super) fn release(&self, which: Release) -> bool {
         let (now, mut waiting) = (Instant::now(), self.lock());
-        let is_over = |hold: &Hold| hold.mark <= mark || hold.until <= now;
-        let released = waiting.held.extract_if(.., |(hold, _)| is_over(hold));
-        let released: Vec<String> = released.map(|(_, epoch)| epoch).collect();
-        let is_any = !released.is_empty();
-        waiting.add(released, base);
+        let mut gone = Vec::new();
+        waiting.held.retain_mut(|(hold, epoch)| {
+            let (goes, stays) = hold.fate(which, now);
+            if goes {
+                gone.push(epoch.clone());
+                *hold = Hold { until: hold.last, is_again: true, ..*hold };
+            }
+            stays || !goes
+        });
+        let is_any = !gone.is_empty();
+        waiting.add(gone, &self.base);
         self.any.store(waiting.any(), Ordering::Release);
         is_any
     }
@@ -189,32 +232,71 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn none() -> PendingPurges {
+        PendingPurges::new("base".to_owned())
+    }
+
+    /// For a minute.
+    fn hold(mark: u64, is_again: bool) -> Hold {
+        Hold::new(mark, Instant::now() + MINUTE, is_again)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_held_waits_for_its_mark_or_its_time() {
-        let pending = PendingPurges::default();
-        let minute = Duration::from_secs(60);
-        let hold = |mark, is_again| Hold { mark, until: Instant::now() + minute, is_again };
-        pending.hold(names(&["a", "b"]), hold(1, false), "base");
-        pending.hold(names(&["b"]), hold(2, true), "base");
-        pending.add(names(&["c"]), "base");
+        let pending = none();
+        pending.hold(names(&["a", "b"]), hold(1, false));
+        pending.hold(names(&["b"]), hold(2, true));
+        pending.add(names(&["c"]));
         assert_eq!(carried_out(&pending), (names(&["c"]), false));
-        assert!(!pending.release(0, "base"));
+        assert!(!pending.release(Release::UpTo(0)));
         assert_eq!(carried_out(&pending), (names(&[]), false));
-        assert!(pending.release(1, "base"));
+        assert!(pending.release(Release::UpTo(1)));
         assert_eq!(carried_out(&pending), (names(&["a"]), false), "b has another mark to wait for");
         assert!(pending.any(), "nothing is read yet");
-        assert!(pending.release(2, "base"));
+        assert!(pending.release(Release::UpTo(2)));
         assert_eq!(carried_out(&pending), (names(&["b"]), true));
         // What has gone once is nothing that must not be read.
-        pending.hold(names(&["a"]), hold(3, true), "base");
+        pending.hold(names(&["a"]), hold(3, true));
         assert!(!pending.any());
-        tokio::time::advance(minute).await;
-        assert!(pending.release(2, "base"));
+        tokio::time::advance(MINUTE).await;
+        assert!(pending.release(Release::UpTo(2)));
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
         let many: Vec<String> = (0..=PENDING_MAX).map(|it| it.to_string()).collect();
-        pending.hold(many, hold(4, false), "base");
+        pending.hold(many, hold(4, false));
         assert!(pending.any());
-        assert!(pending.release(4, "base"));
+        assert!(pending.release(Release::UpTo(4)));
         assert_eq!(carried_out(&pending), (names(&["base"]), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_that_go_on_put_off_nothing() {
+        let pending = none();
+        let half = MINUTE / 2;
+        for mark in 1..=2 {
+            pending.hold(names(&["a"]), hold(mark, false));
+            assert!(!pending.release(Release::UpTo(0)));
+            tokio::time::advance(half).await;
+        }
+        // The first one has waited long enough, and the second one's mark is to come.
+        assert!(pending.release(Release::UpTo(0)));
+        assert_eq!(carried_out(&pending), (names(&["a"]), true));
+        assert!(!pending.release(Release::UpTo(1)), "it has gone, and waits for the second mark");
+        tokio::time::advance(half).await;
+        assert!(pending.release(Release::UpTo(1)));
+        assert_eq!(carried_out(&pending), (names(&["a"]), true), "once more");
+        assert!(!pending.release(Release::UpTo(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_for_a_mark_that_is_refused() {
+        let pending = none();
+        pending.hold(names(&["a"]), hold(1, false));
+        assert!(pending.release(Release::Refused));
+        assert_eq!(carried_out(&pending), (names(&["a"]), true));
+        assert!(!pending.release(Release::Refused), "once");
+        assert!(pending.release(Release::UpTo(1)), "and once more behind its mark");
+        assert_eq!(carried_out(&pending), (names(&["a"]), true));
     }
 }

@@ -153,9 +153,11 @@ impl Pools {
         }
     }
 
-    /// Marks a write, before its answer is passed on; what the store does not take is marked later.
-    /// False where that is so.
-    pub async fn mark(&self, wrote: &Wrote) -> bool {
+    /// Marks a write, before its answer is passed on.
+    ///
+    /// # Errors
+    /// The store did not take all of it: it is marked later.
+    pub async fn mark(&self, wrote: &Wrote) -> Result<(), StoreError> {
         // Other nodes answer from readers what it does not reach.
         budget::keep(self.timeout);
         let marked = self.store.mark(&wrote.marks, wrote.stick).await;
@@ -164,7 +166,7 @@ impl Pools {
             self.note_failure(error);
             self.mark_later(wrote);
         }
-        marked.is_ok()
+        marked
     }
 
     /// Marks a write whose answer nobody waits for, or that the store did not take. Until then this
@@ -179,13 +181,18 @@ impl Pools {
     }
 
     /// Makes stale what a write changes, which nobody waits for: once all marks that wait, its own
-    /// among them, are set or count no more. Until then this node does not read its cache.
+    /// among them, are set or count no more. Until then this node does not read its cache. At once
+    /// and once more where the cache's store is another one, which need not wait for the marks.
     pub fn invalidate_later(&self, epochs: Vec<String>) {
         let pending = self.pending();
         // Alone, this node asks no reader meanwhile.
         let has_others = self.store.is_shared(StoreUse::Cache);
         if has_others && self.waits.load(Ordering::Relaxed) {
-            self.cache.invalidate_after(pending.all(), epochs, false);
+            let is_again = !self.store.is_one_for(StoreUse::Main, StoreUse::Cache);
+            self.cache.invalidate_after(pending.all(), epochs.clone(), is_again);
+            if is_again {
+                self.cache.invalidate_later(epochs);
+            }
         } else {
             self.cache.invalidate_later(epochs);
         }
@@ -194,7 +201,7 @@ impl Pools {
     }
 
     /// Makes stale once more, when all marks that wait are set, what is made stale before: others
-    /// may meanwhile store what a reader says. Nothing where none waits.
+    /// may meanwhile store what a reader says.
     pub fn invalidate_again(&self, epochs: &[String]) {
         let pending = self.pending();
         if self.waits.load(Ordering::Relaxed) {
@@ -214,7 +221,7 @@ impl Pools {
         };
         let _ = tokio::time::timeout(limit, sent).await;
         // Stale for all is worse than what a reader may say.
-        self.cache.release(u64::MAX);
+        self.cache.release_all();
     }
 
     /// Whether marks for one of these callers wait: then the store does not know that he has
@@ -263,6 +270,10 @@ impl Pools {
                 batch.iter().map(|(key, it)| (key.clone(), it.mark.clone())).collect();
             if let Err(error) = self.store.mark(&marks, stick).await {
                 self.note_failure(&error);
+                if !error.is_outage() {
+                    // It may refuse them for as long as they count.
+                    self.cache.release_refused();
+                }
                 return false;
             }
             self.forget(&batch);
