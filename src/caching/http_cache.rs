@@ -113,7 +113,7 @@ impl HttpCache {
             backlog: room(settings.backlog_bytes),
             backlog_bytes: settings.backlog_bytes,
             filling: room(settings.fill_bytes),
-            pending: PendingPurges::new(plan.keys.cache_base()),
+            pending: PendingPurges::new(&plan.keys),
             aftermath: Aftermath::new(own),
             timeout: own.timeout,
             epochs: Cache::new(EPOCHS_MAX),

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::store::StoreError;
+use crate::store::keys::Keys;
 
 /// Most purges that wait for the store; beyond it the whole cache is purged at once.
 const PENDING_MAX: usize = 32;
@@ -16,6 +17,8 @@ const PENDING_MAX: usize = 32;
 pub(super) struct PendingPurges {
     /// The epoch whose change purges everything.
     base: String,
+    /// The epoch without which no tag and no group changes.
+    tags_clock: String,
     any: AtomicBool,
     /// Whether somebody is carrying them out; the others do without the cache meanwhile.
     settling: AtomicBool,
@@ -110,9 +113,10 @@ impl Waiting {
 
 impl PendingPurges {
     /// None yet.
-    pub(super) fn new(base: String) -> Self {
+    pub(super) fn new(keys: &Keys) -> Self {
+        let (base, tags_clock) = (keys.cache_base(), keys.cache_tags_clock());
         let (any, settling) = <(AtomicBool, AtomicBool)>::default();
-        Self { base, any, settling, waiting: Mutex::default() }
+        Self { base, tags_clock, any, settling, waiting: Mutex::default() }
     }
 
     /// Whether something waits.
@@ -155,6 +159,10 @@ impl PendingPurges {
             }
             stays || !goes
         });
+        // The clock may wait for a later write, and changes with each of what is behind it.
+        if gone.iter().any(|epoch| Keys::is_behind_tags_clock(epoch)) {
+            gone.insert(0, self.tags_clock.clone());
+        }
         let is_any = !gone.is_empty();
         waiting.add(gone, &self.base);
         self.any.store(waiting.any(), Ordering::Release);
@@ -232,10 +240,11 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    const BASE: &str = "app:cache-epoch:{*}";
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn none() -> PendingPurges {
-        PendingPurges::new("base".to_owned())
+        PendingPurges::new(&Keys::new("app"))
     }
 
     /// For a minute.
@@ -267,7 +276,7 @@ mod tests {
         pending.hold(many, hold(4, false));
         assert!(pending.any());
         assert!(pending.release(Release::UpTo(4)));
-        assert_eq!(carried_out(&pending), (names(&["base"]), true));
+        assert_eq!(carried_out(&pending), (names(&[BASE]), true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,5 +307,20 @@ mod tests {
         assert!(!pending.release(Release::Refused), "once");
         assert!(pending.release(Release::UpTo(1)), "and once more behind its mark");
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_changes_with_the_clock_of_tags_whatever_that_waits_for() {
+        let (pending, keys) = (none(), Keys::new("app"));
+        let clock = keys.cache_tags_clock();
+        for (mark, group) in [(1, "a"), (2, "b")] {
+            let group = keys.cache_group("http", "h", group.as_bytes());
+            pending.hold(vec![clock.clone(), group], hold(mark, false));
+        }
+        for (mark, group, is_all) in [(1, "a", false), (2, "b", true)] {
+            assert!(pending.release(Release::UpTo(mark)));
+            let group = keys.cache_group("http", "h", group.as_bytes());
+            assert_eq!(carried_out(&pending), (vec![clock.clone(), group], is_all));
+        }
     }
 }
