@@ -13,7 +13,7 @@ use super::aftermath::Aftermath;
 use super::coalesce::Coalescer;
 use super::leases::FetchLeases;
 use super::near::NearCache;
-use super::pending_purges::{Hold, PendingPurges, Release};
+use super::pending_purges::{Hold, PendingPurges, Release, Released};
 use crate::background::Background;
 use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
@@ -213,9 +213,10 @@ impl HttpCache {
         self.pending.hold(epochs, Hold::new(mark, until, is_again));
     }
 
-    /// The marks of writers up to this number are set, or count no more.
-    pub fn release(self: &Arc<Self>, mark: u64) {
-        self.let_go(Release::UpTo(mark));
+    /// The marks of writers up to this number are set, or count no more. Returns whether there is
+    /// more to let go, a moment later.
+    pub fn release(self: &Arc<Self>, mark: u64) -> bool {
+        self.let_go(Release::UpTo(mark))
     }
 
     /// The store refuses marks: nothing waits for them that has not changed yet.
@@ -228,11 +229,13 @@ impl HttpCache {
         self.let_go(Release::All);
     }
 
-    fn let_go(self: &Arc<Self>, which: Release) {
-        if self.pending.release(which) {
+    fn let_go(self: &Arc<Self>, which: Release) -> bool {
+        let Released { is_any, is_more } = self.pending.release(which);
+        if is_any {
             self.coalescer.note_invalidation();
             self.settle_later();
         }
+        is_more
     }
 
     fn settle_later(self: &Arc<Self>) {

@@ -11,6 +11,8 @@ use crate::store::keys::Keys;
 
 /// Most purges that wait for the store; beyond it the whole cache is purged at once.
 const PENDING_MAX: usize = 32;
+/// Most of those that are to be carried out once more.
+const AGAIN_MAX: usize = 4096;
 
 /// The epochs to change.
 #[derive(Debug)]
@@ -61,6 +63,14 @@ pub(super) enum Release {
     All,
 }
 
+/// What has been let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Released {
+    pub(super) is_any: bool,
+    /// Whether more may go, and there was no room.
+    pub(super) is_more: bool,
+}
+
 impl Hold {
     /// Until this mark is set, or that time.
     pub(super) fn new(mark: u64, until: Instant, is_again: bool) -> Self {
@@ -101,13 +111,27 @@ impl Waiting {
         }
     }
 
+    /// Takes the base for those of one kind, where they are too many.
+    fn bound(&mut self, is_again: bool, most: usize, base: &str) {
+        if self.held_so(is_again) > most {
+            let of_kind = self.held.extract_if(.., |(hold, _)| hold.is_again == is_again);
+            if let Some(all) = of_kind.map(|(hold, _)| hold).reduce(Hold::and) {
+                self.held.push((all, base.to_owned()));
+            }
+        }
+    }
+
     /// Whether something must not be read for that it waits.
     fn any(&self) -> bool {
         !self.epochs.is_empty() || self.is_held()
     }
 
     fn is_held(&self) -> bool {
-        self.held.iter().any(|(hold, _)| !hold.is_again)
+        self.held_so(false) > 0
+    }
+
+    fn held_so(&self, is_again: bool) -> usize {
+        self.held.iter().filter(|(hold, _)| hold.is_again == is_again).count()
     }
 }
 
@@ -140,19 +164,28 @@ impl PendingPurges {
                 None => waiting.held.push((hold, epoch)),
             }
         }
-        if waiting.held.len() > PENDING_MAX {
-            let all = waiting.held.drain(..).map(|(hold, _)| hold).fold(hold, Hold::and);
-            waiting.held.push((all, self.base.clone()));
-        }
+        waiting.bound(false, PENDING_MAX, &self.base);
+        waiting.bound(true, AGAIN_MAX, &self.base);
         self.any.store(waiting.any(), Ordering::Release);
     }
 
-    /// Lets go what need not be held any more; false where that is nothing.
-    pub(super) fn release(&self, which: Release) -> bool {
+    /// Lets go what need not be held any more.
+    pub(super) fn release(&self, which: Release) -> Released {
         let (now, mut waiting) = (Instant::now(), self.lock());
-        let mut gone = Vec::new();
+        // What has changed once goes a few at a time, beside the clock of tags and what has not:
+        // more of them at once would be a purge of everything.
+        let taken = waiting.epochs.len() + waiting.held_so(false) + 1;
+        let mut room = PENDING_MAX.saturating_sub(taken);
+        let (mut gone, mut is_more) = (Vec::new(), false);
         waiting.held.retain_mut(|(hold, epoch)| {
             let (goes, stays) = hold.fate(which, now);
+            if goes && hold.is_again && matches!(which, Release::UpTo(_)) {
+                if room == 0 {
+                    is_more = true;
+                    return true;
+                }
+                room -= 1;
+            }
             if goes {
                 gone.push(epoch.clone());
                 *hold = Hold { until: hold.last, is_again: true, ..*hold };
@@ -166,7 +199,7 @@ impl PendingPurges {
         let is_any = !gone.is_empty();
         waiting.add(gone, &self.base);
         self.any.store(waiting.any(), Ordering::Release);
-        is_any
+        Released { is_any, is_more }
     }
 
     /// Says once that some wait, until none does.
@@ -252,6 +285,10 @@ mod tests {
         Hold::new(mark, Instant::now() + MINUTE, is_again)
     }
 
+    fn is_any(pending: &PendingPurges, which: Release) -> bool {
+        pending.release(which).is_any
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_held_waits_for_its_mark_or_its_time() {
         let pending = none();
@@ -259,23 +296,23 @@ mod tests {
         pending.hold(names(&["b"]), hold(2, true));
         pending.add(names(&["c"]));
         assert_eq!(carried_out(&pending), (names(&["c"]), false));
-        assert!(!pending.release(Release::UpTo(0)));
+        assert!(!is_any(&pending, Release::UpTo(0)));
         assert_eq!(carried_out(&pending), (names(&[]), false));
-        assert!(pending.release(Release::UpTo(1)));
+        assert!(is_any(&pending, Release::UpTo(1)));
         assert_eq!(carried_out(&pending), (names(&["a"]), false), "b has another mark to wait for");
         assert!(pending.any(), "nothing is read yet");
-        assert!(pending.release(Release::UpTo(2)));
+        assert!(is_any(&pending, Release::UpTo(2)));
         assert_eq!(carried_out(&pending), (names(&["b"]), true));
         // What has gone once is nothing that must not be read.
         pending.hold(names(&["a"]), hold(3, true));
         assert!(!pending.any());
         tokio::time::advance(MINUTE).await;
-        assert!(pending.release(Release::UpTo(2)));
+        assert!(is_any(&pending, Release::UpTo(2)));
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
         let many: Vec<String> = (0..=PENDING_MAX).map(|it| it.to_string()).collect();
         pending.hold(many, hold(4, false));
         assert!(pending.any());
-        assert!(pending.release(Release::UpTo(4)));
+        assert!(is_any(&pending, Release::UpTo(4)));
         assert_eq!(carried_out(&pending), (names(&[BASE]), true));
     }
 
@@ -285,27 +322,27 @@ mod tests {
         let half = MINUTE / 2;
         for mark in 1..=2 {
             pending.hold(names(&["a"]), hold(mark, false));
-            assert!(!pending.release(Release::UpTo(0)));
+            assert!(!is_any(&pending, Release::UpTo(0)));
             tokio::time::advance(half).await;
         }
         // The first one has waited long enough, and the second one's mark is to come.
-        assert!(pending.release(Release::UpTo(0)));
+        assert!(is_any(&pending, Release::UpTo(0)));
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
-        assert!(!pending.release(Release::UpTo(1)), "it has gone, and waits for the second mark");
+        assert!(!is_any(&pending, Release::UpTo(1)), "it has gone, and waits for the second mark");
         tokio::time::advance(half).await;
-        assert!(pending.release(Release::UpTo(1)));
+        assert!(is_any(&pending, Release::UpTo(1)));
         assert_eq!(carried_out(&pending), (names(&["a"]), true), "once more");
-        assert!(!pending.release(Release::UpTo(2)));
+        assert!(!is_any(&pending, Release::UpTo(2)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_waits_for_a_mark_that_is_refused() {
         let pending = none();
         pending.hold(names(&["a"]), hold(1, false));
-        assert!(pending.release(Release::Refused));
+        assert!(is_any(&pending, Release::Refused));
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
-        assert!(!pending.release(Release::Refused), "once");
-        assert!(pending.release(Release::UpTo(1)), "and once more behind its mark");
+        assert!(!is_any(&pending, Release::Refused), "once");
+        assert!(is_any(&pending, Release::UpTo(1)), "and once more behind its mark");
         assert_eq!(carried_out(&pending), (names(&["a"]), true));
     }
 
@@ -318,9 +355,34 @@ mod tests {
             pending.hold(vec![clock.clone(), group], hold(mark, false));
         }
         for (mark, group, is_all) in [(1, "a", false), (2, "b", true)] {
-            assert!(pending.release(Release::UpTo(mark)));
+            assert!(is_any(&pending, Release::UpTo(mark)));
             let group = keys.cache_group("http", "h", group.as_bytes());
             assert_eq!(carried_out(&pending), (vec![clock.clone(), group], is_all));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_change_once_more_do_so_a_few_at_a_time() {
+        let pending = none();
+        let many = |count: usize| (0..count).map(|it| it.to_string()).collect::<Vec<_>>();
+        let release = || {
+            let released = pending.release(Release::UpTo(1));
+            (released.is_more, carried_out(&pending).0)
+        };
+        pending.hold(many(AGAIN_MAX), hold(1, true));
+        assert!(!pending.any());
+        let mut gone = Vec::new();
+        while let (true, epochs) = release() {
+            assert!((1..=PENDING_MAX).contains(&epochs.len()), "{epochs:?}");
+            gone.extend(epochs);
+        }
+        assert_eq!(gone.len(), AGAIN_MAX - AGAIN_MAX % (PENDING_MAX - 1));
+        assert!(!gone.contains(&BASE.to_owned()));
+        // The others are not in their way, nor they in that of the others.
+        pending.hold(many(AGAIN_MAX), hold(1, true));
+        pending.hold(names(&["a"]), hold(1, false));
+        assert!(release().1.contains(&"a".to_owned()));
+        pending.hold(many(AGAIN_MAX + 1), hold(1, true));
+        assert_eq!(release(), (false, names(&[BASE])));
     }
 }

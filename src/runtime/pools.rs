@@ -260,9 +260,9 @@ impl Pools {
     async fn send(&self) -> bool {
         let _alone = self.sending.lock().await;
         loop {
-            let batch = self.batch();
+            let (batch, is_more) = self.batch();
             if batch.is_empty() {
-                return true;
+                return !is_more;
             }
             // A whole life, the longest of all: what began later must not end with it.
             let stick = batch.iter().map(|(_, it)| it.stick).max().unwrap_or_default();
@@ -281,14 +281,16 @@ impl Pools {
     }
 
     /// Some of what waits, without what counts no more; and whatever waits for nothing of it goes.
-    fn batch(&self) -> Vec<(String, Pending)> {
+    /// Also whether more of that is to go.
+    fn batch(&self) -> (Vec<(String, Pending)>, bool) {
         let (now, mut pending) = (Instant::now(), self.pending());
         pending.marks.retain(|_, it| it.until > now);
         if pending.marks.is_empty() {
             self.waits.store(false, Ordering::Relaxed);
         }
-        self.cache.release(pending.done());
-        pending.marks.iter().take(BATCH).map(|(key, it)| (key.clone(), it.clone())).collect()
+        let is_more = self.cache.release(pending.done());
+        let marks = pending.marks.iter().take(BATCH);
+        (marks.map(|(key, it)| (key.clone(), it.clone())).collect(), is_more)
     }
 
     /// The store has these: what came to them meanwhile waits on.
