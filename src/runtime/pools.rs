@@ -20,7 +20,9 @@ use crate::store::{Mark, Store, StoreError, budget};
 
 /// Most marks that wait for the store.
 const PENDING_MAX: usize = 65_536;
-/// How many of them are sent at a time.
+/// Most names that are known to be marked, half of them of former ones.
+const MARKED_MAX: usize = 65_536;
+/// How many marks are sent at a time.
 const BATCH: usize = 256;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -41,6 +43,7 @@ pub struct Pools {
     /// Whether some may be in `pending`.
     waits: AtomicBool,
     pending: Mutex<AllPending>,
+    marked: Mutex<Marked>,
     has_pending: Arc<Notify>,
     /// Held by whoever sends what waits.
     sending: tokio::sync::Mutex<()>,
@@ -78,6 +81,36 @@ impl AllPending {
     /// What waits for all of them.
     fn all(&self) -> (u64, Instant) {
         (self.last, self.until.unwrap_or_else(Instant::now))
+    }
+}
+
+/// Whom the store knows from this node to have written, for when the store cannot be asked. Those
+/// of before go together, once they all count no more or new ones need their room.
+#[derive(Debug, Default)]
+struct Marked {
+    now: HashMap<String, Instant>,
+    before: HashMap<String, Instant>,
+    /// When all of `before` count no more.
+    turns: Option<Instant>,
+}
+
+impl Marked {
+    fn note<'a>(&mut self, keys: impl Iterator<Item = &'a String>, stick: Duration) {
+        let now = Instant::now();
+        let until = now + stick;
+        for key in keys {
+            if self.turns.is_none_or(|at| at <= now) || self.now.len() >= MARKED_MAX / 2 {
+                self.before = std::mem::take(&mut self.now);
+                let last = self.before.values().max().copied();
+                self.turns = last.max(Some(until));
+            }
+            self.now.insert(key.clone(), until);
+        }
+    }
+
+    fn knows(&self, key: &String) -> bool {
+        let now = Instant::now();
+        [&self.now, &self.before].iter().any(|it| it.get(key).is_some_and(|until| *until > now))
     }
 }
 
@@ -127,6 +160,7 @@ impl Pools {
             away_at: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             pending: Mutex::default(),
+            marked: Mutex::default(),
             has_pending: Arc::default(),
             sending: tokio::sync::Mutex::default(),
         });
@@ -165,6 +199,8 @@ impl Pools {
             self.metrics.store_failed(FUNCTION);
             self.note_failure(error);
             self.mark_later(wrote);
+        } else {
+            self.marked().note(wrote.marks.iter().map(|(key, _)| key), wrote.stick);
         }
         marked
     }
@@ -224,14 +260,17 @@ impl Pools {
         self.cache.release_all();
     }
 
-    /// Whether marks for one of these callers wait: then the store does not know that he has
-    /// written.
+    /// Whether one of these callers has written at this node: for when the store does not say. His
+    /// marks wait, or were set before it was away.
     pub fn holds_any(&self, keys: &[String]) -> bool {
-        if !self.waits.load(Ordering::Relaxed) {
-            return false;
-        }
         let (now, pending) = (Instant::now(), self.pending());
-        keys.iter().any(|key| pending.marks.get(key).is_some_and(|it| it.until > now))
+        let waits = |key| pending.marks.get(key).is_some_and(|it: &Pending| it.until > now);
+        if keys.iter().any(waits) {
+            return true;
+        }
+        drop(pending);
+        let marked = self.marked();
+        keys.iter().any(|key| marked.knows(key))
     }
 
     /// Another plan is about to be in force. Where it marks more than the former one, those who
@@ -295,6 +334,10 @@ impl Pools {
 
     /// The store has these: what came to them meanwhile waits on.
     fn forget(&self, batch: &[(String, Pending)]) {
+        // Before: there is no time at which nobody knows of them.
+        for (key, sent) in batch {
+            self.marked().note(std::iter::once(key), sent.stick);
+        }
         let mut pending = self.pending();
         for (key, sent) in batch {
             if let Some(known) = pending.marks.get_mut(key) {
@@ -331,6 +374,10 @@ impl Pools {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn marked(&self) -> MutexGuard<'_, Marked> {
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now(&self) -> u64 {
         millis(self.started.elapsed()).saturating_add(1)
     }
@@ -353,5 +400,31 @@ async fn send_pending(pools: Weak<Pools>) {
             drop(pools);
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_known_to_be_marked_is_so_for_its_time_and_within_bounds() {
+        let (mut marked, minute) = (Marked::default(), Duration::from_secs(60));
+        let key = |number: usize| number.to_string();
+        marked.note([key(0)].iter(), minute);
+        marked.note([key(1)].iter(), minute / 2);
+        tokio::time::advance(minute / 2).await;
+        assert!(marked.knows(&key(0)) && !marked.knows(&key(1)));
+        tokio::time::advance(minute / 2).await;
+        for later in 2..=3 {
+            marked.note([key(later)].iter(), minute);
+            assert!(marked.knows(&key(later)) && !marked.knows(&key(0)));
+            tokio::time::advance(minute).await;
+        }
+        assert!(marked.now.len() + marked.before.len() <= 2, "what counts no more goes");
+        let many: Vec<String> = (0..=3 * MARKED_MAX).map(key).collect();
+        marked.note(many.iter(), minute);
+        assert!(marked.knows(&many[3 * MARKED_MAX]) && !marked.knows(&many[0]));
+        assert!(marked.now.len() + marked.before.len() <= MARKED_MAX);
     }
 }

@@ -186,20 +186,28 @@ fn what_is_made_stale_before_its_mark_is_made_stale_once_more() {
 }
 
 #[test]
-fn nothing_stored_answers_who_wrote_while_the_main_store_is_away() {
-    let (main, cache, service) = (Redis::start(), Redis::start(), Service::start());
-    let proxy = TcpProxy::start(main.address());
-    let gateway = apart(&proxy.url(), &cache.url(), &service);
-    assert_eq!(ask(&gateway, BOB, "GET", "/a").text(), "readers 0");
-    eventually("it is stored", || is_hit(&ask(&gateway, BOB, "GET", "/a")));
-    proxy.refuse();
-    lost(&gateway);
-    // It changes `/a` as well, and nobody has told the gateway so.
-    assert_eq!(ask(&gateway, ADA, "PUT", "/b").status, 200);
-    let reply = ask(&gateway, ADA, "GET", "/a");
-    assert!(!is_hit(&reply), "{reply:?}");
-    assert_eq!(reply.text(), "servers 0");
-    assert!(is_hit(&ask(&gateway, BOB, "GET", "/a")), "others are answered as ever");
+fn nothing_stored_answers_who_wrote_before_or_while_the_main_store_is_away() {
+    for is_before in [true, false] {
+        let (main, cache, service) = (Redis::start(), Redis::start(), Service::start());
+        let proxy = TcpProxy::start(main.address());
+        let gateway = apart(&proxy.url(), &cache.url(), &service);
+        assert_eq!(ask(&gateway, BOB, "GET", "/a").text(), "readers 0");
+        eventually("it is stored", || is_hit(&ask(&gateway, BOB, "GET", "/a")));
+        // It changes `/a` as well, and nobody has told the gateway so.
+        let write = |writes: bool| {
+            if writes {
+                assert_eq!(ask(&gateway, ADA, "PUT", "/b").status, 200);
+            }
+        };
+        write(is_before);
+        proxy.refuse();
+        lost(&gateway);
+        write(!is_before);
+        let reply = ask(&gateway, ADA, "GET", "/a");
+        assert!(!is_hit(&reply), "{reply:?}");
+        assert_eq!(reply.text(), "servers 0");
+        assert!(is_hit(&ask(&gateway, BOB, "GET", "/a")), "others are answered as ever");
+    }
 }
 
 /// A reader that has read, and does not answer before it is let go.
