@@ -236,12 +236,15 @@ impl Pools {
         self.has_pending.notify_one();
     }
 
-    /// Makes stale once more, when all marks that wait are set, what is made stale before: others
-    /// may meanwhile store what a reader says.
+    /// Makes stale once more, when all marks that wait are set, what is made stale without them:
+    /// others may meanwhile store what a reader says.
     pub fn invalidate_again(&self, epochs: &[String]) {
         let pending = self.pending();
         if self.waits.load(Ordering::Relaxed) {
             self.cache.invalidate_after(pending.all(), epochs.to_vec(), true);
+        } else {
+            // They have just been set.
+            self.cache.invalidate_later(epochs.to_vec());
         }
         drop(pending);
         self.has_pending.notify_one();

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Mutex, mpsc};
 
 use portcullis::store::keys::Keys;
+use serde_json::json;
 
 use super::{ALL, Service, explained, fleet, get, put, say, told};
 use crate::support::{
@@ -183,6 +184,28 @@ fn what_is_made_stale_before_its_mark_is_made_stale_once_more() {
         proxy.pass();
         eventually("that goes, too", || ask(&b, BOB, "GET", "/a").text() == "servers 1");
     }
+}
+
+#[test]
+fn a_purge_is_carried_out_once_more_where_it_was_hard_and_done() {
+    let (redis, service) = (Redis::start(), Service::start());
+    let [gateway, _] = fleet(&redis.url(), &(service.table("shop", "stick = \"1h\"") + CACHED));
+    let purge = |path: &str, soft: bool| {
+        let asked = json!({ "url": format!("http://shop.test{path}"), "soft": soft });
+        operate(&gateway, "POST", "/v1/cache/purge", &asked.to_string()).status
+    };
+    let epoch = |path: &str| redis.cli(&["GET", &Keys::new("app").cache_path("shop.test", path)]);
+    assert_eq!(purge("/hard", false), 200);
+    allow(&redis, &["%R~*"]);
+    assert!(purge("/failed", false) >= 500);
+    allow(&redis, &NO_MARKS);
+    assert_eq!([purge("/soft", true), purge("/hard", false)], [200, 200]);
+    let before = ["/soft", "/hard", "/failed"].map(epoch);
+    assert_eq!(before[2], "");
+    allow(&redis, &["~*"]);
+    eventually("the hard one is carried out once more", || epoch("/hard") != before[1]);
+    assert_eq!(epoch("/soft"), before[0]);
+    assert_eq!(epoch("/failed"), "");
 }
 
 #[test]
