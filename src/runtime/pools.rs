@@ -53,6 +53,8 @@ pub struct Pools {
 #[derive(Debug, Default)]
 struct AllPending {
     marks: HashMap<String, Pending>,
+    /// How often some were sent.
+    rounds: u64,
     /// The number of the last one that was added.
     last: u64,
     /// When none of those that were added counts any more.
@@ -69,6 +71,8 @@ struct Pending {
     /// The number of the first mark in it, and of the last one.
     first: u64,
     last: u64,
+    /// The round in which it was sent last.
+    tried: u64,
 }
 
 impl AllPending {
@@ -76,6 +80,23 @@ impl AllPending {
     fn done(&self) -> u64 {
         let first = self.marks.values().map(|it| it.first).min();
         first.map_or(self.last, |first| first.saturating_sub(1))
+    }
+
+    /// Some of them: those that were not sent for longest, so that one that the store does not take
+    /// holds up no others for ever.
+    fn batch(&mut self) -> Vec<(String, Pending)> {
+        self.rounds += 1;
+        let mut marks: Vec<_> = self.marks.iter_mut().collect();
+        if marks.len() > BATCH {
+            marks.select_nth_unstable_by_key(BATCH, |(_, it)| it.tried);
+            marks.truncate(BATCH);
+        }
+        let round = self.rounds;
+        let take = |(key, it): (&String, &mut Pending)| {
+            it.tried = round;
+            (key.clone(), it.clone())
+        };
+        marks.into_iter().map(take).collect()
     }
 
     /// What waits for all of them.
@@ -331,8 +352,7 @@ impl Pools {
             self.waits.store(false, Ordering::Relaxed);
         }
         let is_more = self.cache.release(pending.done());
-        let marks = pending.marks.iter().take(BATCH);
-        (marks.map(|(key, it)| (key.clone(), it.clone())).collect(), is_more)
+        (pending.batch(), is_more)
     }
 
     /// The store has these: what came to them meanwhile waits on.
@@ -364,7 +384,8 @@ impl Pools {
             known.until = known.until.max(until);
             known.last = number;
         } else if pending.marks.len() < PENDING_MAX {
-            let it = Pending { mark: mark.clone(), stick, until, first: number, last: number };
+            let (first, last, tried) = (number, number, 0);
+            let it = Pending { mark: mark.clone(), stick, until, first, last, tried };
             pending.marks.insert(key.clone(), it);
         } else {
             self.metrics.store_failed(FUNCTION);
@@ -408,6 +429,8 @@ async fn send_pending(pools: Weak<Pools>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -429,5 +452,20 @@ mod tests {
         marked.note(many.iter(), minute);
         assert!(marked.knows(&many[3 * MARKED_MAX]) && !marked.knows(&many[0]));
         assert!(marked.now.len() + marked.before.len() <= MARKED_MAX);
+    }
+
+    #[tokio::test]
+    async fn marks_that_are_not_taken_hold_up_no_others() {
+        let mut pending = AllPending::default();
+        let count = BATCH * 2 + 1;
+        for key in (0..count).map(|number| number.to_string()) {
+            let (mark, stick, until) = (Mark::Wrote, Duration::ZERO, Instant::now());
+            let it = Pending { mark, stick, until, first: 0, last: 0, tried: 0 };
+            pending.marks.insert(key, it);
+        }
+        // None of them is taken.
+        let sent: Vec<_> = (0..3).flat_map(|_| pending.batch()).map(|(key, _)| key).collect();
+        assert_eq!(sent.len(), BATCH * 3);
+        assert_eq!(sent.iter().collect::<HashSet<_>>().len(), count);
     }
 }
