@@ -59,13 +59,16 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     let running = gateway.running();
     let Withdrawn { epochs, what } = withdrawn(&asked, &running.plan)?;
     // Readers may be behind what has changed, and are not to say anew what is withdrawn.
-    if let Some(wrote) = Wrote::by_anybody(&running.plan)
-        && !gateway.pools.mark(&wrote).await
-    {
-        gateway.pools.invalidate_again(&epochs);
-    }
+    let is_marked = match Wrote::by_anybody(&running.plan) {
+        Some(wrote) => gateway.pools.mark(&wrote).await.is_ok(),
+        None => true,
+    };
     let PurgeSeen { is_done, soft, everything } =
         gateway.cache.purge_and_look(&epochs, asked.soft).await?;
+    // What failed, or made stale only, must not be withdrawn a moment later.
+    if is_done && !soft && !is_marked {
+        gateway.pools.invalidate_again(&epochs);
+    }
     let (epochs, what) = if everything {
         (vec![gateway.cache.base_epoch().to_owned()], EVERYTHING)
     } else {

@@ -13,7 +13,7 @@ use super::aftermath::Aftermath;
 use super::coalesce::Coalescer;
 use super::leases::FetchLeases;
 use super::near::NearCache;
-use super::pending_purges::{Hold, PendingPurges};
+use super::pending_purges::{Hold, PendingPurges, Release, Released};
 use crate::background::Background;
 use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
@@ -113,7 +113,7 @@ impl HttpCache {
             backlog: room(settings.backlog_bytes),
             backlog_bytes: settings.backlog_bytes,
             filling: room(settings.fill_bytes),
-            pending: PendingPurges::default(),
+            pending: PendingPurges::new(&plan.keys),
             aftermath: Aftermath::new(own),
             timeout: own.timeout,
             epochs: Cache::new(EPOCHS_MAX),
@@ -189,7 +189,7 @@ impl HttpCache {
         let epochs = std::mem::take(&mut invalidation.epochs);
         if let Err(error) = purged {
             self.metrics.store_failed("invalidation");
-            self.pending.add(epochs, &self.base);
+            self.pending.add(epochs);
             self.pending.tell(&error);
         }
     }
@@ -197,7 +197,7 @@ impl HttpCache {
     /// The same without anybody waiting. Until it is done, this node does not read its cache.
     pub fn invalidate_later(self: &Arc<Self>, epochs: Vec<String>) {
         self.coalescer.note_invalidation();
-        self.pending.add(epochs, &self.base);
+        self.pending.add(epochs);
         self.settle_later();
     }
 
@@ -210,15 +210,32 @@ impl HttpCache {
         is_again: bool,
     ) {
         self.coalescer.note_invalidation();
-        self.pending.hold(epochs, Hold { mark, until, is_again }, &self.base);
+        self.pending.hold(epochs, Hold::new(mark, until, is_again));
     }
 
-    /// The marks of writers up to this number are set, or count no more.
-    pub fn release(self: &Arc<Self>, mark: u64) {
-        if self.pending.release(mark, &self.base) {
+    /// The marks of writers up to this number are set, or count no more. Returns whether there is
+    /// more to let go, a moment later.
+    pub fn release(self: &Arc<Self>, mark: u64) -> bool {
+        self.let_go(Release::UpTo(mark))
+    }
+
+    /// The store refuses marks: nothing waits for them that has not changed yet.
+    pub fn release_refused(self: &Arc<Self>) {
+        self.let_go(Release::Refused);
+    }
+
+    /// Nothing waits for marks any more.
+    pub fn release_all(self: &Arc<Self>) {
+        self.let_go(Release::All);
+    }
+
+    fn let_go(self: &Arc<Self>, which: Release) -> bool {
+        let Released { is_any, is_more } = self.pending.release(which);
+        if is_any {
             self.coalescer.note_invalidation();
             self.settle_later();
         }
+        is_more
     }
 
     fn settle_later(self: &Arc<Self>) {

@@ -114,8 +114,10 @@ impl<'a> Invalidation<'a> {
             return;
         }
         let marked = gateway.pools.mark(&wrote);
-        self.is_marked = budget::scope_from(self.request.waited, marked).await;
-        self.store_is_away |= is_one && !self.is_marked;
+        let marked = budget::scope_from(self.request.waited, marked).await;
+        self.is_marked = marked.is_ok();
+        // What it refuses is an answer.
+        self.store_is_away |= is_one && marked.is_err_and(|error| error.is_outage());
     }
 
     /// The request was never sent, so it changed nothing.

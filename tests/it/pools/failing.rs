@@ -207,8 +207,12 @@ fn while_redis_is_away_servers_take_all_reads() {
     assert_eq!(redis.cli(&["FLUSHALL"]), "OK");
     assert_eq!(get(&a, "/b").text(), "servers 0");
     assert_eq!(get(&b, "/b").text(), "readers 0");
-    let why = explained(&a, "/b")["pool"]["why"].to_string();
+    let described = serde_json::json!({ "path": "/b", "address": "10.0.0.9" });
+    let told = operate(&a, "POST", "/v1/explain", &described.to_string()).json();
+    let why = told["pool"]["why"].to_string();
     assert!(why.contains("was away"), "{why}");
+    // Whoever wrote at this gateway is known there, whatever Redis has lost.
+    assert!(explained(&a, "/a")["pool"]["why"].to_string().contains("has written"));
     let mut line = String::new();
     let mut stream = TcpStream::connect(a.admin).unwrap();
     let asked = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", a.admin);
