@@ -25,6 +25,8 @@ const VALUE_BYTES_MAX: usize = 128;
 const MEMBERS_MAX: usize = 12;
 /// Longest id of an API key, in bytes: what is longer may be a key that was sent by mistake.
 const KEY_ID_BYTES_MAX: usize = 40;
+/// A path that leads to no operation.
+const UNKNOWN: &str = "/v1/…";
 /// Members of queries and bodies that stand as they are.
 const PLAIN: [&str; 18] = [
     "all",
@@ -70,7 +72,7 @@ impl Audit {
         if only_looks {
             return None;
         }
-        let template = found.map_or("/v1/…", |found| found.template);
+        let template = found.map_or(UNKNOWN, |found| found.template);
         let mut audit = Self {
             from: peer.ip().to_canonical(),
             by: "nobody",
@@ -102,9 +104,10 @@ impl Audit {
         self.by = by;
     }
 
-    /// What the body names. That of a session is the application's own business.
+    /// What the body names. That of a session is the application's own business, and so may that
+    /// be of a path that is none: it may have been meant for one.
     pub(super) fn body(&mut self, body: &[u8]) {
-        if self.operation.ends_with(routes::SESSION) {
+        if self.operation.ends_with(routes::SESSION) || self.operation.ends_with(UNKNOWN) {
             self.member("bytes", &body.len().to_string());
             return;
         }
@@ -227,7 +230,7 @@ mod tests {
         ] {
             assert_eq!(audit(method, path, ""), None, "{method} {path}");
         }
-        assert_eq!(audit("POST", "/v1/new", "").as_deref(), Some("POST /v1/…"));
+        assert_eq!(audit("POST", "/v1/new", "").as_deref(), Some("POST /v1/… bytes=\"0\""));
     }
 
     #[test]
@@ -244,6 +247,8 @@ mod tests {
             ("POST", "/v1/cache/purge", r#"{"url":"http://h/a?t=s3cret"}"#, "url=\"http://h/a\""),
             ("POST", "/v1/revocations", r#"{"sub":"a\"\u202e b"}"#, "sub=\"a\\\"\\u{202e} b\""),
             ("POST", "/v1/revocations", r#"{"other":"s3cret"}"#, "/v1/revocations"),
+            // An id with a slash that is not escaped.
+            ("PUT", "/v1/sessions/a/b", r#"{"sub":"s3cret"}"#, "/v1/… bytes=\"16\""),
         ] {
             let line = audit(method, uri, body).unwrap();
             assert!(line.contains(has), "{line}");

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -26,6 +26,10 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes
         return problem(StatusCode::NOT_FOUND, "not_found", &detail);
     };
     let Some(route) = found.on(&head.method) else { return not_allowed(&found.allow()) };
+    if head.method == Method::POST && uri.query().is_some() {
+        let detail = format!("The body says what is to be done, not the query: {}", route.example);
+        return Fault::Invalid(detail).reply();
+    }
     let name = found.name;
     let result = match route.operation {
         Operation::Status => Ok(status::show(gateway)),

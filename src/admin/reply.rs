@@ -52,9 +52,14 @@ impl From<StoreError> for Fault {
 
 /// The body of an operation, a JSON object; `example` is shown to those who sent something else.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Fault> {
-    serde_json::from_slice(body).map_err(|error| {
-        Fault::Invalid(format!("The body is not understood ({error}). Example: {example}"))
-    })
+    let refused = |why: &str| {
+        Fault::Invalid(format!("The body is not understood ({why}). Example: {example}"))
+    };
+    // An array would be taken for the members in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(refused("it is no object"));
+    }
+    serde_json::from_slice(body).map_err(|error| refused(&error.to_string()))
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {

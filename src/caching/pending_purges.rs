@@ -59,7 +59,7 @@ pub(super) enum Release {
     UpTo(u64),
     /// Those that have not changed yet, for the store refuses marks.
     Refused,
-    /// All of them: the process ends.
+    /// All of them, as far as there is room: the process ends.
     All,
 }
 
@@ -179,10 +179,11 @@ impl PendingPurges {
         let (mut gone, mut is_more) = (Vec::new(), false);
         waiting.held.retain_mut(|(hold, epoch)| {
             let (goes, stays) = hold.fate(which, now);
-            if goes && hold.is_again && matches!(which, Release::UpTo(_)) {
+            if goes && hold.is_again {
                 if room == 0 {
                     is_more = true;
-                    return true;
+                    // At the end it goes no more: that is better than a purge of everything.
+                    return !matches!(which, Release::All);
                 }
                 room -= 1;
             }
@@ -384,5 +385,11 @@ mod tests {
         assert!(release().1.contains(&"a".to_owned()));
         pending.hold(many(AGAIN_MAX + 1), hold(1, true));
         assert_eq!(release(), (false, names(&[BASE])));
+        // Nor do they become a purge of everything when the process ends.
+        pending.hold(many(AGAIN_MAX), hold(1, true));
+        pending.hold(names(&["a"]), hold(2, false));
+        pending.release(Release::All);
+        let epochs = carried_out(&pending).0;
+        assert!(epochs.contains(&"a".to_owned()) && !epochs.contains(&BASE.to_owned()));
     }
 }

@@ -15,6 +15,9 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// What a window takes beside its name, in bytes: two numbers of seven digits, and their letters.
+const QUOTA_BYTES: usize = 24;
+
 /// One window as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaItem {
@@ -74,6 +77,8 @@ impl Quota {
         if !self.items.is_empty() {
             self.items.push_str(", ");
         }
+        // Once for all that follows.
+        self.items.reserve(item.name.len() + QUOTA_BYTES);
         // Writing to a String cannot fail.
         let _ = write!(self.items, "\"{}\";r={remaining};t={}", item.name, seconds(next));
         let tighter = |(other, left, _): (u32, i64, Duration)| {

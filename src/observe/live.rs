@@ -173,8 +173,9 @@ impl Collector for Live {
 
 impl Live {
     fn encode_issuers(&self, now: &Now, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let meters: Vec<Arc<IssuerMeter>> =
+        let mut meters: Vec<Arc<IssuerMeter>> =
             lock(&self.issuers).iter().filter_map(Weak::upgrade).collect();
+        meters.sort_by(|one, other| one.url.cmp(&other.url));
         let in_force = |url: &str| now.issuers.iter().any(|(known, _)| known == url);
         let fetches = meters.iter().filter(|meter| in_force(&meter.url)).flat_map(|meter| {
             let results = meter.fetches.all().into_iter();
@@ -194,7 +195,12 @@ fn encode_certificates(
     certificates: &[(String, i64)],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
-    let ends = certificates.iter().map(|(name, end)| ([("name", &**name)], ConstGauge::new(*end)));
+    // Several may have one name, such as one for each kind of key: the first to end is looked for.
+    let mut ends = BTreeMap::<&str, i64>::new();
+    for (name, end) in certificates {
+        ends.entry(name).and_modify(|first| *first = (*first).min(*end)).or_insert(*end);
+    }
+    let ends = ends.into_iter().map(|(name, end)| ([("name", name)], ConstGauge::new(end)));
     let help = "When a certificate for clients ends, in seconds since 1970.";
     family(encoder, &Described::new("tls_certificate_expiry", help).in_unit(Unit::Seconds), ends)
 }

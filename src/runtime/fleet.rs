@@ -17,8 +17,8 @@ use crate::upstream::Upstream;
 
 /// How often they tell each other.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many upstreams or canaries are asked about in one question: it must be answered within `store.timeout`,
-/// and all gateways of a large fleet have something to say of each.
+/// How many upstreams or canaries are asked about in one question: it must be answered within
+/// `store.timeout`, and all gateways of a large fleet have something to say of each.
 const AT_ONCE: usize = 32;
 /// How long what was told holds.
 const KEPT: Duration = Duration::from_secs(5);

@@ -227,10 +227,10 @@ impl Upstream {
         let endpoints = self.servers.keep();
         let mut charge = Self::charge(&endpoints)?;
         let sender = outgoing.sender();
-        // Before the queue: a server that hangs is why there is one, and would be to blame no more.
-        let blame = sender.reaches();
+        sender.reaches();
         let permit = self.admission.admit(sender).await?;
-        sender.begins(blame.is_some());
+        // Behind the queue: clients who read slowly make one, too.
+        let blame = sender.begins();
         if let Some(charge) = &mut charge {
             charge.is_asked_until(blame);
         }

@@ -140,19 +140,19 @@ impl Sender {
         blame.filter(|blame| Instant::now() <= blame.half).cloned()
     }
 
-    /// An upstream is reached, and not asked yet: readers may have been asked before. Returns when
-    /// it has failed, as [`Self::blames_at`] does.
-    pub(super) fn reaches(&self) -> Option<Blame> {
-        let limit = self.deadline.as_ref()?;
-        limit.is_upstreams.store(false, Ordering::Relaxed);
-        self.blames_at()
+    /// An upstream is reached, and not asked yet: readers may have been asked before.
+    pub(super) fn reaches(&self) {
+        if let Some(limit) = &self.deadline {
+            limit.is_upstreams.store(false, Ordering::Relaxed);
+        }
     }
 
-    /// Its servers are asked from now on; `is_upstreams`: it is to blame where the time passes.
-    pub(super) fn begins(&self, is_upstreams: bool) {
-        if let Some(limit) = &self.deadline {
-            limit.is_upstreams.store(is_upstreams, Ordering::Relaxed);
-        }
+    /// Its servers are asked from now on. Returns when it has failed, as [`Self::blames_at`] does.
+    pub(super) fn begins(&self) -> Option<Blame> {
+        let limit = self.deadline.as_ref()?;
+        let blame = self.blames_at();
+        limit.is_upstreams.store(blame.is_some(), Ordering::Relaxed);
+        blame
     }
 
     /// Whether the upstream is to blame where the time has passed.

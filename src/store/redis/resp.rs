@@ -6,6 +6,8 @@
 
 use redis::{PushInfo, PushKind, Value};
 
+/// How many values may be put behind those of an array, which need not move for that.
+pub(super) const SIGNED: usize = 2;
 /// Longest line with its end, in bytes: a number, a status or an error.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Deepest nesting; a look at the stream has six levels.
@@ -178,7 +180,8 @@ impl Decoder {
         if self.open.len() >= DEPTH_MAX {
             return Err(Fault::TooLong);
         }
-        self.open.push(Aggregate { kind, expected, elements: Vec::with_capacity(expected) });
+        let elements = Vec::with_capacity(expected.saturating_add(SIGNED));
+        self.open.push(Aggregate { kind, expected, elements });
         Ok(None)
     }
 

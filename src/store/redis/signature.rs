@@ -5,6 +5,7 @@ use bytes::Bytes;
 use redis::{Arg, Pipeline, Value};
 
 use super::reply::values;
+use super::resp::SIGNED;
 use crate::store::Reply;
 use crate::store::lineage::Lineage;
 
@@ -35,7 +36,7 @@ pub(super) fn unsigned(
     let mut lineage = None;
     if let Value::Array(parts) = &mut reply
         && let [.., Value::Int(low), Value::Int(high)] = parts.as_slice()
-        && parts.len() == expected + 2
+        && parts.len() == expected + SIGNED
     {
         let half = |half: i64| u128::from(u64::from_le_bytes(half.to_le_bytes()));
         lineage = Some(Lineage::from_bits(half(*high) << 64 | half(*low)));

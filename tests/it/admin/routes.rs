@@ -100,6 +100,22 @@ fn what_a_path_does_not_take_is_refused_with_what_it_takes() {
     assert!(detail.contains("; GET, DELETE /v1/limits; "), "{detail}");
 }
 
+/// What is done stands in the audit by the names of an object's members.
+#[test]
+fn a_body_is_an_object_and_says_all_that_is_to_be_done() {
+    let gateway = start();
+    let refused = |target: &str, body: &str| {
+        let reply = operate(&gateway, "POST", target, body);
+        assert_eq!(problem(&reply), (400, "invalid_request".to_owned()), "{target} {body}");
+    };
+    for route in ROUTES.iter().filter(|it| it.method == "POST") {
+        let (target, body) = route.example.split_once(' ').unwrap_or((route.example, ""));
+        refused(&format!("{target}?soft=true"), body);
+    }
+    refused("/v1/keys", r#"["acme", null, [], null, null, null]"#);
+    refused("/v1/canary/stop", r#" ["products"]"#);
+}
+
 #[test]
 fn the_documentation_lists_exactly_these_operations() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");

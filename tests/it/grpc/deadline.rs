@@ -105,7 +105,7 @@ async fn a_call_that_hangs_until_the_deadline_of_its_route_is_held_against_the_u
     let mut open = client.begin("/shop.Products/Watch", &[]);
     open.upload.send_data(message(b"x"), false).unwrap();
     assert_eq!(open.end().await.unwrap().field("grpc-status"), "4");
-    assert_eq!(judged(), ("closed".into(), 0, 0));
+    assert_eq!((judged().1, judged().2), (0, 0));
     let mut is_blamed = false;
     // A machine that is busy may take the time before it is asked.
     for _ in 0..5 {
