@@ -15,6 +15,8 @@ import tempfile
 import time
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
+# Where scripts/bench --setup installs what it needs.
+VENV = REPO / "target" / "bench-venv"
 SECRET = "only-for-measurements-0123456789abcdef"
 
 
@@ -53,6 +55,12 @@ def need(program, package):
     """Stops with the remedy when a program is missing."""
     if not shutil.which(program):
         stop(f"{program} is missing: sudo apt-get install -y {package}")
+
+
+def envoy_of_setup():
+    """The binary of Envoy that scripts/bench --setup has installed; empty when there is none."""
+    found = sorted(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    return str(found[-1]) if found else ""
 
 
 def free_ports(count):

@@ -1,6 +1,9 @@
-"""The proxies that are compared: ours with and without its resilience, nginx, HAProxy. All have the
-same bounds: 250 ms for a connection, 1 s for an answer, three attempts, five failures until a
-server is left alone for 2 s. Each is configured as its own documentation advises for this."""
+"""The proxies that are compared: ours with and without its resilience, nginx, HAProxy, Envoy. All
+have the same bounds: 250 ms for a connection, 1 s for an answer, three attempts, five failures
+until a server is left alone for 2 s. Each is configured as its own documentation advises for
+this."""
+
+import pathlib
 
 import harness
 
@@ -130,9 +133,27 @@ def haproxy(children, _binary, ports):
     return child, port
 
 
+def envoy(children, _binary, ports):
+    """Starts Envoy."""
+    binary = harness.envoy_of_setup()
+    if not binary:
+        harness.stop("there is no Envoy: scripts/bench --setup installs one")
+    [port] = harness.free_ports(1)
+    address = "{{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}"
+    servers = ", ".join(f"{{ endpoint: {address.format(one)} }}" for one in ports)
+    text = (pathlib.Path(__file__).parent / "envoy.yaml").read_text()
+    path = children.folder / "envoy.yaml"
+    path.write_text(text.replace("@PORT@", str(port)).replace("@SERVERS@", servers))
+    child = children.start("envoy", [
+        binary, "--concurrency", "1", "-l", "error", "--base-id", str(port), "-c", path])
+    harness.wait_open(child, port, "Envoy")
+    return child, port
+
+
 FRONTS = {
     "ours": gateway(RESILIENT),
     "ours, plain": gateway(""),
     "nginx": nginx,
     "haproxy": haproxy,
+    "envoy": envoy,
 }
