@@ -106,7 +106,7 @@ fn a_body_is_an_object_and_says_all_that_is_to_be_done() {
     let gateway = start();
     let refused = |target: &str, body: &str| {
         let reply = operate(&gateway, "POST", target, body);
-        assert_eq!(problem(&reply), (400, "invalid_request".to_owned()), "{target} {body}");
+        assert_eq!(problem(&reply), (400, "request_invalid".to_owned()), "{target} {body}");
     };
     for route in ROUTES.iter().filter(|it| it.method == "POST") {
         let (target, body) = route.example.split_once(' ').unwrap_or((route.example, ""));
