@@ -236,8 +236,7 @@ fn refuse(
     None
 }
 
-/// Ready: the configuration is applied, and either the store answers or its absence lets requests
-/// pass.
+/// All metrics, in the form that their reader likes best.
 fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let format = Format::accepted(accept);
