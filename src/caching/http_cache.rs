@@ -431,6 +431,7 @@ impl HttpCache {
         let followed = self.store.followed_epochs();
         CacheState {
             near_bytes: self.near.bytes(),
+            near_evictions: self.near.evictions(),
             near_bytes_max: self.near_bytes_max,
             fetches: self.coalescer.len(),
             backlog_bytes: usize::try_from(waiting).unwrap_or(usize::MAX),

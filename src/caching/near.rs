@@ -3,9 +3,10 @@
 //! level of the cache, before the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
 use crate::cache::{CacheKey, Stored, may_replace};
 
@@ -28,7 +29,22 @@ pub(super) struct L1Entry {
 /// Responses in memory, bounded by bytes.
 #[derive(Debug)]
 pub(super) struct NearCache {
-    entries: Cache<String, Arc<L1Entry>, ByBytes>,
+    entries: Cache<String, Arc<L1Entry>, ByBytes, DefaultHashBuilder, Removed>,
+    /// How many have given way to others.
+    evictions: AtomicU64,
+}
+
+/// Hands over what an insertion has removed, so that it can be counted, and is dropped behind the
+/// cache's lock.
+#[derive(Debug, Clone)]
+struct Removed;
+
+impl Lifecycle<String, Arc<L1Entry>> for Removed {
+    type RequestState = Vec<(String, Arc<L1Entry>)>;
+
+    fn on_evict(&self, removed: &mut Self::RequestState, key: String, entry: Arc<L1Entry>) {
+        removed.push((key, entry));
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +61,9 @@ impl Weighter<String, Arc<L1Entry>> for ByBytes {
 impl NearCache {
     /// At most `bytes_max` bytes.
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { entries: Cache::with_weighter(ENTRIES_ESTIMATE, bytes_max, ByBytes) }
+        let hasher = DefaultHashBuilder::default();
+        let entries = Cache::with(ENTRIES_ESTIMATE, bytes_max, ByBytes, hasher, Removed);
+        Self { entries, evictions: AtomicU64::new(0) }
     }
 
     /// What is held of one response.
@@ -69,7 +87,17 @@ impl NearCache {
         let others = known.iter().filter(|other| other.vary != stored.vary);
         let variants = std::iter::once(stored).chain(others).take(VARIANTS_MAX).cloned().collect();
         let entry = L1Entry { key: Arc::clone(key), variants };
-        self.entries.insert(stored.key.clone(), Arc::new(entry));
+        let mut removed = Vec::new();
+        let key = stored.key.clone();
+        self.entries.insert_with_lifecycle(key, Arc::new(entry), &mut removed);
+        // Also removed is what this replaces, and this itself where there is no room for it.
+        let evicted = removed.iter().filter(|(key, _)| *key != stored.key).count();
+        self.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+    }
+
+    /// How many have given way to others.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
     /// Forgets one response.

@@ -72,7 +72,7 @@ impl WriteJob {
         self.lease = None;
         match outcome {
             Ok(Remembered::Stored) => {
-                self.route.meter.cache_kept(fresh);
+                self.route.meter.cache_stored(fresh);
                 return Ok(());
             }
             Ok(Remembered::Outdated) => self.route.meter.cache_not_kept("outdated"),

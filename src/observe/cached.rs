@@ -1,6 +1,6 @@
 //! What operators see of the cache: its state at this moment, and what it did for a route.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,6 +16,7 @@ pub struct CacheGauges {
     backlog_max: Gauge<i64, AtomicI64>,
     epochs_known: Gauge<i64, AtomicI64>,
     epochs_followed: Gauge<i64, AtomicI64>,
+    near_evictions: Counter,
     /// Bytes of bodies that need not go to the store because they are compressed there; counted,
     /// unlike the others.
     pub saved: Counter,
@@ -28,6 +29,8 @@ pub struct CacheState {
     pub near_bytes: u64,
     /// Most of them, `store.near_cache_bytes`.
     pub near_bytes_max: u64,
+    /// How many responses have given way there.
+    pub near_evictions: u64,
     /// Answers that are being fetched.
     pub fetches: usize,
     /// Bytes of responses on their way to the store.
@@ -46,6 +49,8 @@ impl CacheGauges {
         registry.register_with_unit("cache_near", help, Unit::Bytes, self.near.clone());
         let help = "Most bytes of responses in this node's memory, store.near_cache_bytes";
         registry.register_with_unit("cache_near_max", help, Unit::Bytes, self.near_max.clone());
+        let help = "Responses that have given way to others in this node's memory";
+        registry.register("cache_near_evictions", help, self.near_evictions.clone());
         let help = "Answers that are being fetched for the cache";
         registry.register("cache_flights", help, self.fetches.clone());
         let help = "Responses on their way to the store";
@@ -68,6 +73,8 @@ impl CacheGauges {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.near.set(bytes(state.near_bytes));
         self.near_max.set(bytes(state.near_bytes_max));
+        // Two may look at once, and a total never falls.
+        self.near_evictions.inner().fetch_max(state.near_evictions, Ordering::Relaxed);
         self.backlog_max.set(bytes(state.backlog_bytes_max));
         self.fetches.set(count(state.fetches));
         self.backlog.set(count(state.backlog_bytes));

@@ -38,7 +38,7 @@ pub use live::{IssuerMeter, Now};
 pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
-pub use route::RouteMeter;
+pub use route::{AnsweredBy, RouteMeter};
 pub use store::StoreNow;
 pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;

@@ -6,17 +6,33 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{Atomic, Counter};
 use prometheus_client::registry::Unit;
 
 use super::cached::CacheReport;
 use super::counter::{Tally, Words};
-use super::histogram::Histogram;
+use super::histogram::{Histogram, REQUEST_US};
 use super::series::{Described, family};
 
 /// Lowest and number of HTTP status codes.
 const STATUS_MIN: u16 = 100;
 const STATUSES: usize = 500;
+
+/// Whom the client of a request has waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// For nobody: what is stored has answered.
+    Cache,
+    /// For nobody else: the gateway refused the request, or answered it itself.
+    Gateway,
+    /// For an upstream, whatever came of it: also where another request has asked it.
+    Upstream,
+}
+
+impl AnsweredBy {
+    /// All, with the words for them, by their index.
+    const WORDS: [&'static str; 3] = ["cache", "gateway", "upstream"];
+}
 
 /// What one route counts. It is the same before and after a reload that leaves the route's name.
 #[derive(Debug)]
@@ -32,10 +48,11 @@ pub struct RouteMeter {
     cache_near: Tally,
     cache_store: Tally,
     cache_bytes: Tally,
-    cache_kept: Counter,
-    cache_kept_ttl: Counter,
-    duration: Histogram,
-    upstream_duration: Histogram,
+    cache_stored: Counter,
+    cache_stored_ttl: Counter,
+    /// By who has answered, each made when it is first needed.
+    durations: [OnceLock<Histogram>; AnsweredBy::WORDS.len()],
+    upstream_duration: OnceLock<Histogram>,
 }
 
 impl RouteMeter {
@@ -50,10 +67,10 @@ impl RouteMeter {
             cache_near: Tally::default(),
             cache_store: Tally::default(),
             cache_bytes: Tally::default(),
-            cache_kept: Counter::default(),
-            cache_kept_ttl: Counter::default(),
-            duration: Histogram::default(),
-            upstream_duration: Histogram::default(),
+            cache_stored: Counter::default(),
+            cache_stored_ttl: Counter::default(),
+            durations: Default::default(),
+            upstream_duration: OnceLock::new(),
         }
     }
 
@@ -67,12 +84,18 @@ impl RouteMeter {
     }
 
     /// One request has ended.
-    pub fn request(&self, status: u16, duration: Duration, upstream: Option<Duration>) {
+    pub fn request(
+        &self,
+        status: u16,
+        (by, duration): (AnsweredBy, Duration),
+        upstream: Option<Duration>,
+    ) {
         let index = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
         self.by_status[index].get_or_init(Tally::default).inc();
-        self.duration.observe(duration);
+        let histogram = || Histogram::of(REQUEST_US);
+        self.durations[by as usize].get_or_init(histogram).observe(duration);
         if let Some(upstream) = upstream {
-            self.upstream_duration.observe(upstream);
+            self.upstream_duration.get_or_init(histogram).observe(upstream);
         }
     }
 
@@ -97,9 +120,9 @@ impl RouteMeter {
     }
 
     /// A response was stored, with this much of its lifetime left.
-    pub fn cache_kept(&self, ttl: Duration) {
-        self.cache_kept.inc();
-        self.cache_kept_ttl.inc_by(ttl.as_secs());
+    pub fn cache_stored(&self, ttl: Duration) {
+        self.cache_stored.inc();
+        self.cache_stored_ttl.inc_by(ttl.as_secs());
     }
 
     /// What the cache did for the route since the start.
@@ -109,8 +132,8 @@ impl RouteMeter {
             hits: verdicts(CacheReport::HITS),
             others: verdicts(CacheReport::OTHERS),
             sent_bytes: self.cache_bytes.get(),
-            kept: self.cache_kept.get(),
-            kept_ttl_s: self.cache_kept_ttl.get(),
+            kept: self.cache_stored.get(),
+            kept_ttl_s: self.cache_stored_ttl.get(),
             backlog_drops: self.cache_not_kept.get("backlog"),
         }
     }
@@ -133,13 +156,14 @@ fn words<'r>(
     })
 }
 
-/// Something of each route that has a cache.
-fn cached<'r, M>(
+/// A counter of each route, once it has counted anything.
+fn counted<'r, N: Atomic<u64> + 'r>(
     routes: &'r [Arc<RouteMeter>],
-    of: impl Fn(&'r RouteMeter) -> M,
-) -> impl Iterator<Item = ([(&'static str, &'r str); 1], M)> {
-    let caches = routes.iter().filter(|route| route.caches.load(Ordering::Relaxed));
-    caches.map(move |route| ([("route", route.name())], of(route)))
+    of: impl Fn(&'r RouteMeter) -> &'r Counter<u64, N>,
+) -> impl Iterator<Item = ([(&'static str, &'r str); 1], Counter<u64, N>)> {
+    let counters = routes.iter().map(move |route| (route.name(), of(route)));
+    let used = counters.filter(|(_, counter)| counter.get() > 0);
+    used.map(|(name, counter)| ([("route", name)], counter.clone()))
 }
 
 /// Writes the families of all routes.
@@ -161,36 +185,47 @@ pub(super) fn encode(
         &Described::new("rejections", help),
         words(routes, "reason", |it| &it.rejections),
     )?;
-    let each = |of: fn(&RouteMeter) -> &Histogram| {
-        routes.iter().map(move |route| ([("route", route.name())], of(route).clone()))
-    };
-    let help = "From the request head to the last byte of the response.";
+    let durations = routes.iter().flat_map(|route| {
+        let each = AnsweredBy::WORDS.into_iter().zip(&route.durations);
+        each.filter_map(|(by, duration)| {
+            Some(([("route", route.name()), ("answered_by", by)], duration.get()?.clone()))
+        })
+    });
+    let help = "From the request head to the last byte of the response, by whom the client has \
+                waited for: cache, gateway (nobody else) or upstream.";
     let named = Described::new("request_duration", help).in_unit(Unit::Seconds);
-    family(encoder, &named, each(|route| &route.duration))?;
+    family(encoder, &named, durations)?;
+    let upstream = routes.iter().filter_map(|route| {
+        Some(([("route", route.name())], route.upstream_duration.get()?.clone()))
+    });
     let help = "From the forwarded head to the upstream's response head.";
     let named = Described::new("upstream_duration", help).in_unit(Unit::Seconds);
-    family(encoder, &named, each(|route| &route.upstream_duration))?;
-    encode_cache(routes, encoder)
+    family(encoder, &named, upstream)?;
+    let caches = routes.iter().filter(|route| route.caches.load(Ordering::Relaxed));
+    encode_cache(&caches.cloned().collect::<Vec<_>>(), encoder)
 }
 
+/// Writes the families of the routes that have a cache.
 fn encode_cache(routes: &[Arc<RouteMeter>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "Requests on cached routes, by cache verdict.";
-    family(encoder, &Described::new("cache", help), words(routes, "verdict", |it| &it.cache))?;
+    let named = Described::new("cache_requests", help);
+    family(encoder, &named, words(routes, "verdict", |it| &it.cache))?;
     let help = "Responses on cached routes that were not kept, by reason.";
     let named = Described::new("cache_not_kept", help);
     family(encoder, &named, words(routes, "reason", |it| &it.cache_not_kept))?;
-    let sources = cached(routes, |it| it).flat_map(|([route], it)| {
-        let source = |source, count: &Tally| ([route, ("source", source)], count.clone());
-        [source("near", &it.cache_near), source("store", &it.cache_store)]
+    let sources = routes.iter().flat_map(|route| {
+        let each = [("near", &route.cache_near), ("store", &route.cache_store)];
+        let used = each.into_iter().filter(|(_, count)| count.get() > 0);
+        used.map(|(source, count)| ([("route", route.name()), ("source", source)], count.clone()))
     });
     let help = "Answers from the cache, by where the response was: near or store.";
     family(encoder, &Described::new("cache_answers", help), sources)?;
     let help = "Bytes of bodies sent from the cache.";
-    let bytes = cached(routes, |it| it.cache_bytes.clone());
-    family(encoder, &Described::new("cache_sent", help).in_unit(Unit::Bytes), bytes)?;
-    let kept = cached(routes, |it| it.cache_kept.clone());
-    family(encoder, &Described::new("cache_kept", "Responses that were stored."), kept)?;
+    let named = Described::new("cache_sent", help).in_unit(Unit::Bytes);
+    family(encoder, &named, counted(routes, |it| &it.cache_bytes))?;
+    let named = Described::new("cache_stored", "Responses that were stored.");
+    family(encoder, &named, counted(routes, |it| &it.cache_stored))?;
     let help = "What was left of the lifetimes of responses when they were stored, in all.";
-    let ttl = cached(routes, |it| it.cache_kept_ttl.clone());
-    family(encoder, &Described::new("cache_kept_ttl", help).in_unit(Unit::Seconds), ttl)
+    let named = Described::new("cache_stored_ttl", help).in_unit(Unit::Seconds);
+    family(encoder, &named, counted(routes, |it| &it.cache_stored_ttl))
 }

@@ -415,6 +415,7 @@ pub(super) async fn forward(
     let of_call = request.received.is_grpc.then_some(&*outline.fields);
     dispatch.keep_to(terms.as_ref(), of_call);
     dispatch.follow(&mut upload);
+    record.note_forwarded();
     record.note_attempts(dispatch.attempts());
     let head = || {
         let mut head = outline.head();

@@ -15,7 +15,7 @@ use super::why::Why;
 use crate::auth::Denied;
 use crate::base::facts::Caller;
 use crate::limit::Exceeded;
-use crate::observe::RouteMeter;
+use crate::observe::{AnsweredBy, RouteMeter};
 use crate::store::StoreError;
 use crate::tunnel;
 use crate::upstream::Attempts;
@@ -40,6 +40,8 @@ pub(super) struct Record {
     degraded: Vec<&'static str>,
     store_time: Option<Duration>,
     upstream_time: Option<Duration>,
+    /// Whom the client waits for, where that is known before the end.
+    waits_for: Option<AnsweredBy>,
     /// How often the upstream was asked, where that may be more than once.
     attempts: Option<Arc<Attempts>>,
     /// Bytes of the response's body that were handed over.
@@ -82,6 +84,7 @@ impl Record {
             degraded: Vec::new(),
             store_time: None,
             upstream_time: None,
+            waits_for: None,
             attempts: None,
             bytes: 0,
             completed: false,
@@ -112,6 +115,11 @@ impl Record {
         &mut self.upstream_time
     }
 
+    /// The request waits for an upstream from now on, or for another request that asks it.
+    pub(super) fn note_forwarded(&mut self) {
+        self.waits_for = Some(AnsweredBy::Upstream);
+    }
+
     /// Where it will be told how often the upstream was asked.
     pub(super) fn note_attempts(&mut self, attempts: Option<Arc<Attempts>>) {
         self.attempts = attempts;
@@ -125,6 +133,9 @@ impl Record {
         resolved: &Resolved,
     ) {
         self.reason = Some(rejection.code());
+        if self.waits_for.is_none() || !rejection.has_waited() {
+            self.waits_for = Some(AnsweredBy::Gateway);
+        }
         self.meter(received, resolved).rejection(rejection.code());
         if let Rejection::Exceeded(Exceeded::Limit { limit, .. }) = rejection {
             self.note_exceeded(limit, &received.running);
@@ -194,7 +205,10 @@ impl Record {
         let duration = received.started.elapsed();
         let meter = self.meter(received, resolved);
         let answered_after = self.tunnel.as_ref().map_or(duration, |tunnel| tunnel.opened_after);
-        meter.request(self.status, answered_after, self.upstream_time);
+        // Who asks the cache and waits for nobody was answered by it.
+        let own = if cache.is_some() { AnsweredBy::Cache } else { AnsweredBy::Gateway };
+        let by = self.waits_for.unwrap_or(own);
+        meter.request(self.status, (by, answered_after), self.upstream_time);
         if let Some(verdict) = cache {
             meter.cache(verdict);
             if matches!(verdict, "hit" | "stale" | "revalidated") {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use crate::base::facts::Peer;
+use crate::observe::AnsweredBy;
 use crate::observe::access::Line;
 use crate::runtime::Gateway;
 
@@ -85,7 +86,8 @@ pub fn log_turned_away(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) 
 /// The line of a head that never became a request.
 fn write(gateway: &Gateway, peer: &Peer, unparsed: Unparsed) {
     if unparsed.is_answer_to_a_head() {
-        gateway.observer.metrics.malformed.request(unparsed.status(), Duration::ZERO, None);
+        let at_once = (AnsweredBy::Gateway, Duration::ZERO);
+        gateway.observer.metrics.malformed.request(unparsed.status(), at_once, None);
     }
     if !gateway.observer.access.is_on() {
         return;

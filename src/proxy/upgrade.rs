@@ -60,6 +60,7 @@ pub(super) async fn open(
         outbound
     };
     let dispatch = Dispatch::in_background(request);
+    record.note_forwarded();
     record.note_attempts(dispatch.attempts());
     let response = dispatch.upgrade(outbound, record.upstream_time()).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {

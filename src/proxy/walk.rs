@@ -287,6 +287,7 @@ async fn fetch(
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let dispatch = Dispatch::new(request);
+    record.note_forwarded();
     record.note_attempts(dispatch.attempts());
     let transport = CacheTransport::new(request, dispatch, record.upstream_time());
     match caching::fetch(miss, outbound.head, outbound.fields, transport).await {

@@ -154,6 +154,11 @@ impl Failure {
         }
     }
 
+    /// Whether a server was waited for, by this request or by another one for the same.
+    pub fn has_waited(&self) -> bool {
+        !matches!(self, Self::Busy | Self::Unavailable(_) | Self::Unresolved | Self::Open(_))
+    }
+
     /// The code with which the server has reset the stream of HTTP/2.
     pub fn reset_code(&self) -> Option<u32> {
         match self {

@@ -184,7 +184,11 @@ fn metrics_count_requests_by_route_status_reason_and_verdict() {
     assert_eq!(labelled(&gateway, rejections, &private), 1.0);
     for verdict in ["miss", "hit"] {
         let labels = ["route=\"cached\"", &*format!("verdict=\"{verdict}\"")];
-        assert_eq!(labelled(&gateway, "portcullis_cache_total", &labels), 1.0, "{verdict}");
+        assert_eq!(
+            labelled(&gateway, "portcullis_cache_requests_total", &labels),
+            1.0,
+            "{verdict}"
+        );
     }
     let open = ["route=\"open\""];
     assert_eq!(labelled(&gateway, "portcullis_request_duration_seconds_count", &open), 2.0);

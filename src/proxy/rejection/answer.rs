@@ -29,6 +29,16 @@ impl Rejection {
         self.row().spoils_connection
     }
 
+    /// Whether it comes behind a wait for an upstream, where there was one: not where no server was
+    /// asked, nor where the client's own body is the reason.
+    pub(in crate::proxy) fn has_waited(&self) -> bool {
+        match self {
+            Self::Upstream(failure) => failure.has_waited(),
+            Self::Upload(_) => false,
+            _ => true,
+        }
+    }
+
     /// What a stranger reads of it.
     fn public(&self, public: &Public<'_>) -> Cow<'static, str> {
         match public {

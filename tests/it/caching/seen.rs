@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use crate::support::{Client, Gateway, Redis, Upstream, eventually, operate, response};
+use crate::support::{Client, Exposition, Gateway, Redis, Upstream, eventually, operate, response};
 
 const CONFIG: &str = r#"
 [server]
@@ -80,14 +80,15 @@ fn operators_see_what_each_route_gets_from_the_cache() {
     let upstream = upstream();
     let config = CONFIG.to_owned() + &upstream.table("shop");
     let gateway = Gateway::start(&config);
-    let metric = |name: &str| {
+    let known = |name: &str| {
         let text = Client::get(gateway.admin, "/metrics").send().text();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("portcullis_{name} ")));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().expect("a number")
+        line.map(|value| value.parse::<f64>().expect("a number"))
     };
+    let metric = |name: &str| known(name).unwrap_or_default();
     status(&gateway, "192.0.2.1", "/p");
-    eventually("it is stored", || metric("cache_kept_total{route=\"all\"}") == 1.0);
-    let ttl = metric("cache_kept_ttl_seconds_total{route=\"all\"}");
+    eventually("it is stored", || metric("cache_stored_total{route=\"all\"}") == 1.0);
+    let ttl = metric("cache_stored_ttl_seconds_total{route=\"all\"}");
     assert!((590.0..=600.0).contains(&ttl), "{ttl}");
     for _ in 0..3 {
         assert!(status(&gateway, "192.0.2.1", "/p").contains("; hit"));
@@ -96,10 +97,10 @@ fn operators_see_what_each_route_gets_from_the_cache() {
         metric("cache_answers_total{route=\"all\",source=\"near\"}") == 3.0
             && metric("cache_sent_bytes_total{route=\"all\"}") == 15.0
     });
-    assert_eq!(metric("cache_answers_total{route=\"all\",source=\"store\"}"), 0.0);
+    assert_eq!(known("cache_answers_total{route=\"all\",source=\"store\"}"), None);
     assert!(metric("cache_near_bytes") > 0.0);
     for idle in ["cache_flights", "cache_backlog_bytes", "cache_epochs_followed"] {
-        assert_eq!(metric(idle), 0.0, "{idle}");
+        assert_eq!(known(idle), Some(0.0), "{idle}");
     }
     let status: serde_json::Value =
         serde_json::from_str(&operate(&gateway, "GET", "/v1/status", "").text()).expect("JSON");
@@ -107,6 +108,45 @@ fn operators_see_what_each_route_gets_from_the_cache() {
     assert_eq!((&route["requests"], &route["hit_ratio"]), (&4.into(), &0.75.into()), "{status}");
     assert_eq!((&route["stored"], &route["sent_bytes"]), (&1.into(), &15.into()), "{status}");
     assert!(status["cache"]["hints"].as_array().is_some_and(Vec::is_empty), "{status}");
+}
+
+#[test]
+fn what_gives_way_in_memory_is_counted_and_nothing_else() {
+    let head = "200 OK\r\nCache-Control: max-age=0, stale-while-revalidate=600";
+    let upstream = Upstream::replying(response(head, &"x".repeat(2_000)));
+    let start = |size: &str| {
+        let store = format!("[store]\nnear_cache_bytes = \"{size}\"\n");
+        Gateway::start(&(store + CONFIG + &upstream.table("shop")))
+    };
+    let metric = |gateway: &Gateway, name: &str| {
+        let text = Client::get(gateway.admin, "/metrics").send().text();
+        Exposition::text(&text).value(name, &[]).unwrap_or_default()
+    };
+    let stored = |gateway: &Gateway, count: f64| {
+        eventually("they are stored", || {
+            let text = Client::get(gateway.admin, "/metrics").send().text();
+            let labels = [("route", "all")];
+            Exposition::text(&text).value("portcullis_cache_stored_total", &labels) >= Some(count)
+        });
+    };
+    let evictions = "portcullis_cache_near_evictions_total";
+    // One takes the place of another one for the same, and of none for anything else.
+    let (large, none) = (start("8MiB"), start("0B"));
+    for gateway in [&large, &none] {
+        for _ in 0..20 {
+            status(gateway, "192.0.2.1", "/p");
+        }
+        stored(gateway, 1.0);
+        assert_eq!(metric(gateway, evictions), 0.0);
+    }
+    let small = start("64KiB");
+    for number in 0..100 {
+        status(&small, "192.0.2.1", &format!("/{number}"));
+    }
+    stored(&small, 100.0);
+    let (held, gone) = (metric(&small, "portcullis_cache_near_bytes"), metric(&small, evictions));
+    // Each is a little more than two thousand bytes.
+    assert!((100.0 - held / 2_000.0..100.0).contains(&gone), "{held} bytes, {gone} are gone");
 }
 
 #[test]
@@ -118,7 +158,7 @@ fn who_waits_for_a_new_answer_in_place_of_a_stale_one_is_counted_as_a_miss() {
     assert_eq!(status(&gateway, "192.0.2.1", "/p"), "portcullis; fwd=stale; stored");
     eventually("both are counted", || {
         let text = Client::get(gateway.admin, "/metrics").send().text();
-        text.contains("cache_total{route=\"all\",verdict=\"miss\"} 2\n")
+        text.contains("cache_requests_total{route=\"all\",verdict=\"miss\"} 2\n")
             && !text.contains("verdict=\"stale\"")
     });
 }
