@@ -6,22 +6,24 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
-use crate::observe::{CareNow, NameNow, ServerNow};
+use crate::observe::{NameNow, ServerNow};
 use crate::runtime::Gateway;
-use crate::upstream::Change;
+use crate::upstream::{Change, Upstream};
 
 /// `GET /v1/upstreams`: each server, and why it is not used.
 pub(super) fn list(gateway: &Gateway) -> Reply {
     let running = gateway.running();
     let all = running.plan.upstreams.iter().zip(&running.upstreams);
-    let all = all.map(|((name, _), upstream)| (name.clone(), tell(&upstream.care_now())));
+    let all = all.map(|((name, _), upstream)| (name.clone(), tell(upstream)));
     reply_json(StatusCode::OK, &json!({ "upstreams": all.collect::<Map<_, _>>() }))
 }
 
-fn tell(now: &CareNow) -> Value {
+fn tell(upstream: &Upstream) -> Value {
+    let (now, occupancy) = (upstream.care_now(), upstream.occupancy());
     json!({
         "breaker": now.breaker,
         "panic": now.is_panic,
+        "connections": [occupancy.open, occupancy.max],
         "names": now.names.iter().map(tell_name).collect::<Vec<_>>(),
         "servers": now.servers.iter().map(tell_server).collect::<Vec<_>>(),
     })
@@ -43,14 +45,18 @@ fn tell_server(server: &ServerNow) -> Value {
         (false, false) => "out",
     };
     let reasons = server.states.iter().filter(|(_, holds)| *holds).map(|(reason, _)| *reason);
+    let errors = server.errors.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count)));
     json!({
         "server": server.url,
+        "url": server.url,
         "state": state,
         "reasons": reasons.collect::<Vec<_>>(),
         "seconds_left": server.left.map(|left| left.as_secs()),
         "ejections_in_a_row": server.times,
         "failures_in_a_row": server.failures_in_a_row,
         "busy": server.busy,
+        "idle": server.idle,
+        "errors": errors.collect::<Map<_, _>>(),
         "ewma_ms": server.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "weight": server.weight,
         "backup": server.is_backup,
@@ -109,7 +115,7 @@ fn change(gateway: &Gateway, which: &Which, change: Change) -> Result<Reply, Fau
         );
         return Err(Fault::Invalid(detail));
     }
-    let mut reply = reply_json(StatusCode::OK, &tell(&upstream.care_now()));
+    let mut reply = reply_json(StatusCode::OK, &tell(upstream));
     let word = match change {
         Change::Eject => "ejected",
         Change::Restore => "restored",

@@ -70,6 +70,10 @@ pub struct ServerNow {
     pub is_backup: bool,
     /// Requests in progress.
     pub busy: usize,
+    /// Its unused connections.
+    pub idle: usize,
+    /// Attempts that failed there, by what they came to.
+    pub errors: Vec<(&'static str, u64)>,
     /// Whether it is used, as far as it alone decides.
     pub is_in: bool,
     /// Whether one request tries it.

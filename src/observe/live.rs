@@ -21,7 +21,7 @@ use super::series::{Described, family, gauge};
 use super::store::{self, StoreNow};
 use super::traffic::{self, CanaryNow, MirrorNow};
 use super::tunnels::TunnelMeter;
-use super::upstream::{self, Occupancy};
+use super::upstream::{self, Occupancy, UpstreamMeter};
 use crate::base::shard::Counters;
 
 /// What the fetches from one place of keys count.
@@ -43,6 +43,10 @@ impl IssuerMeter {
 pub struct Now {
     /// The places of issuers' keys, and how old the keys are, where there are any.
     pub issuers: Vec<(String, Option<Duration>)>,
+    /// The upstreams of each route.
+    pub routes: Vec<(String, String)>,
+    /// What the requests of each upstream count.
+    pub meters: Vec<(String, Arc<UpstreamMeter>)>,
     /// Each upstream.
     pub upstreams: Vec<(String, Occupancy)>,
     /// What is known of the servers of each.
@@ -162,6 +166,8 @@ impl Collector for Live {
         gauge(&mut encoder, "connections_max", help, most)?;
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
+        route::encode_upstreams(&routes, &now.routes, &mut encoder)?;
+        upstream::encode_meters(&now.meters, &mut encoder)?;
         upstream::encode(&now.upstreams, &mut encoder)?;
         care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;

@@ -44,4 +44,4 @@ pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;
 pub use traffic::{ArmNow, CanaryNow, MirrorNow};
 pub use tunnels::TunnelMeter;
-pub use upstream::Occupancy;
+pub use upstream::{AttemptCounts, Attempted, Occupancy, UpstreamMeter};

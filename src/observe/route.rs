@@ -1,5 +1,6 @@
 //! What one route counts, and how it is told.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::{Atomic, Counter};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::cached::CacheReport;
@@ -52,7 +54,6 @@ pub struct RouteMeter {
     cache_stored_ttl: Counter,
     /// By who has answered, each made when it is first needed.
     durations: [OnceLock<Histogram>; AnsweredBy::WORDS.len()],
-    upstream_duration: OnceLock<Histogram>,
 }
 
 impl RouteMeter {
@@ -70,7 +71,6 @@ impl RouteMeter {
             cache_stored: Counter::default(),
             cache_stored_ttl: Counter::default(),
             durations: Default::default(),
-            upstream_duration: OnceLock::new(),
         }
     }
 
@@ -84,19 +84,11 @@ impl RouteMeter {
     }
 
     /// One request has ended.
-    pub fn request(
-        &self,
-        status: u16,
-        (by, duration): (AnsweredBy, Duration),
-        upstream: Option<Duration>,
-    ) {
+    pub fn request(&self, status: u16, by: AnsweredBy, duration: Duration) {
         let index = usize::from(status.saturating_sub(STATUS_MIN)).min(STATUSES - 1);
         self.by_status[index].get_or_init(Tally::default).inc();
         let histogram = || Histogram::of(REQUEST_US);
         self.durations[by as usize].get_or_init(histogram).observe(duration);
-        if let Some(upstream) = upstream {
-            self.upstream_duration.get_or_init(histogram).observe(upstream);
-        }
     }
 
     /// The gateway refused one.
@@ -195,14 +187,24 @@ pub(super) fn encode(
                 waited for: cache, gateway (nobody else) or upstream.";
     let named = Described::new("request_duration", help).in_unit(Unit::Seconds);
     family(encoder, &named, durations)?;
-    let upstream = routes.iter().filter_map(|route| {
-        Some(([("route", route.name())], route.upstream_duration.get()?.clone()))
-    });
-    let help = "From the forwarded head to the upstream's response head.";
-    let named = Described::new("upstream_duration", help).in_unit(Unit::Seconds);
-    family(encoder, &named, upstream)?;
     let caches = routes.iter().filter(|route| route.caches.load(Ordering::Relaxed));
     encode_cache(&caches.cloned().collect::<Vec<_>>(), encoder)
+}
+
+/// Writes which upstreams the routes have that are in use.
+pub(super) fn encode_upstreams(
+    routes: &[Arc<RouteMeter>],
+    upstreams: &[(String, String)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let used = routes.iter().filter(|route| route.by_status.iter().any(|it| it.get().is_some()));
+    let used: BTreeSet<&str> = used.map(|route| route.name()).collect();
+    let pairs = upstreams.iter().filter(|(route, _)| used.contains(route.as_str()));
+    let pairs = pairs.map(|(route, upstream)| {
+        ([("route", route.as_str()), ("upstream", upstream.as_str())], ConstGauge::new(1_i64))
+    });
+    let help = "Which upstreams a route that is in use has; always 1.";
+    family(encoder, &Described::new("route_info", help), pairs)
 }
 
 /// Writes the families of the routes that have a cache.

@@ -1,12 +1,125 @@
 //! What is known of the connections to upstreams, as it is told to operators.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 
+use super::histogram::{Histogram, REQUEST_US};
 use super::series::{Described, family};
+use crate::base::shard::Counters;
+
+/// What one attempt at a server came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempted {
+    /// There was no connection, or nothing was taken on one.
+    Connect,
+    /// The answer broke off.
+    CutOff,
+    /// It was answered.
+    Ok,
+    /// A connection ended without an answer, or what came cannot be passed on.
+    Reset,
+    /// The answer had a status from 500 on, or was the same of gRPC.
+    Status5xx,
+    /// No answer came in time.
+    Timeout,
+}
+
+impl Attempted {
+    /// All, with the words for them, by their index.
+    const WORDS: [&'static str; 6] = ["connect", "cut_off", "ok", "reset", "status_5xx", "timeout"];
+}
+
+/// Counts of attempts by what they came to, made when there is something to count.
+#[derive(Debug, Default)]
+pub struct AttemptCounts(OnceLock<Counters<{ Attempted::WORDS.len() }>>);
+
+impl AttemptCounts {
+    /// Counts one.
+    pub fn add(&self, attempted: Attempted) {
+        self.0.get_or_init(Counters::default).add(attempted as usize, 1);
+    }
+
+    /// All words, with how often each was counted.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let sum = |index| self.0.get().map_or(0, |counts| counts.sum(index));
+        Attempted::WORDS.into_iter().enumerate().map(move |(index, word)| (word, sum(index)))
+    }
+
+    /// The same of those that failed.
+    pub fn failed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.all().filter(|(word, _)| *word != Attempted::WORDS[Attempted::Ok as usize])
+    }
+}
+
+/// What the requests of one upstream count. It has series once there was one.
+#[derive(Debug, Default)]
+pub struct UpstreamMeter {
+    attempts: AttemptCounts,
+    used: OnceLock<Durations>,
+}
+
+#[derive(Debug)]
+struct Durations {
+    answers: Histogram,
+    queue: Histogram,
+}
+
+impl UpstreamMeter {
+    /// One attempt has ended.
+    pub fn attempted(&self, attempted: Attempted) {
+        self.attempts.add(attempted);
+    }
+
+    /// A request took so long until the head of its response.
+    pub fn took(&self, duration: Duration) {
+        self.durations().answers.observe(duration);
+    }
+
+    /// A request has waited so long for its turn.
+    pub fn waited(&self, duration: Duration) {
+        self.durations().queue.observe(duration);
+    }
+
+    fn durations(&self) -> &Durations {
+        self.used.get_or_init(|| Durations {
+            answers: Histogram::of(REQUEST_US),
+            queue: Histogram::of(REQUEST_US),
+        })
+    }
+}
+
+/// Writes the families of what the requests of each upstream count.
+pub(super) fn encode_meters(
+    meters: &[(String, Arc<UpstreamMeter>)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let attempts = meters.iter().filter(|(_, meter)| meter.attempts.0.get().is_some());
+    let attempts = attempts.flat_map(|(name, meter)| {
+        meter.attempts.all().map(move |(outcome, count)| {
+            ([("upstream", name.as_str()), ("outcome", outcome)], ConstCounter::new(count))
+        })
+    });
+    let help = "Attempts at servers of an upstream, by what they came to: ok, status_5xx, connect, \
+                timeout, reset or cut_off.";
+    family(encoder, &Described::new("upstream_requests", help), attempts)?;
+    let each = |of: fn(&Durations) -> &Histogram| {
+        meters.iter().filter_map(move |(name, meter)| {
+            Some(([("upstream", name.as_str())], of(meter.used.get()?).clone()))
+        })
+    };
+    let help = "From the forwarded head to the upstream's response head, with waits and repeats.";
+    let named = Described::new("upstream_duration", help).in_unit(Unit::Seconds);
+    family(encoder, &named, each(|used| &used.answers))?;
+    let help = "Waited for a place at an upstream, by those who had to.";
+    let named = Described::new("upstream_queue_wait", help).in_unit(Unit::Seconds);
+    family(encoder, &named, each(|used| &used.queue))
+}
 
 /// The connections of one upstream, and the requests on them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

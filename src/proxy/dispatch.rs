@@ -121,6 +121,7 @@ impl Dispatch {
     /// Notes what a call keeps to. `of_call`: the client's fields, if it is one of gRPC.
     fn keep_to(&mut self, terms: Option<&Terms<'_>>, of_call: Option<&HeaderMap>) {
         let sender = &mut self.sender;
+        sender.is_call = of_call.is_some() || terms.is_some();
         let Some(terms) = terms else {
             sender.is_clients_time = of_call.is_some_and(|it| it.contains_key(GRPC_TIMEOUT));
             return;
@@ -161,12 +162,14 @@ impl Dispatch {
         took: &mut Option<Duration>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let (sent_at, has_body) = (Instant::now(), !upload.is_none());
+        let mut asked_at = sent_at;
         // Rare: boxed, it takes no room in the other requests.
-        if let Some(reading) = self.readers()
-            && let Some(read) = Box::pin(self.read(reading, &head)).await
-        {
-            let elapsed = *took.insert(sent_at.elapsed());
-            return self.told(read, elapsed, has_body);
+        if let Some(reading) = self.readers() {
+            if let Some(read) = Box::pin(self.read(reading, &head)).await {
+                let elapsed = *took.insert(sent_at.elapsed());
+                return self.told(read, elapsed, has_body);
+            }
+            asked_at = Instant::now();
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let upstream = self.upstream();
@@ -174,6 +177,7 @@ impl Dispatch {
         let sent = std::pin::pin!(upstream.send(&mut outgoing));
         let response = in_time(sent, self.deadline).await;
         let elapsed = *took.insert(sent_at.elapsed());
+        upstream.note_time(elapsed.saturating_sub(asked_at - sent_at), response.as_ref().err());
         self.told(response, elapsed, has_body)
     }
 
@@ -193,7 +197,9 @@ impl Dispatch {
         let readers = self.running.upstreams.get(reading.upstream)?;
         let on_interim = on_interim(self.interim.clone(), None);
         let mut outgoing = readers.outgoing(&self.sender, head, Upload::none(), on_interim);
+        let asked_at = Instant::now();
         let sent = in_time(std::pin::pin!(readers.send(&mut outgoing)), self.deadline).await;
+        readers.note_time(asked_at.elapsed(), sent.as_ref().err());
         let why = match &sent {
             Ok(response) if response.status() == StatusCode::TOO_EARLY => WhyServers::Behind,
             Err(failure) if failure.is_others_turn() => WhyServers::Out,
@@ -231,7 +237,9 @@ impl Dispatch {
         let sent_at = Instant::now();
         let opened = self.upstream().upgrade(&self.sender, head);
         let response = in_time(std::pin::pin!(opened), self.deadline).await;
-        self.note(&response, *took.insert(sent_at.elapsed()), false);
+        let elapsed = *took.insert(sent_at.elapsed());
+        self.upstream().note_time(elapsed, response.as_ref().err());
+        self.note(&response, elapsed, false);
         response
     }
 

@@ -208,7 +208,7 @@ impl Record {
         // Who asks the cache and waits for nobody was answered by it.
         let own = if cache.is_some() { AnsweredBy::Cache } else { AnsweredBy::Gateway };
         let by = self.waits_for.unwrap_or(own);
-        meter.request(self.status, (by, answered_after), self.upstream_time);
+        meter.request(self.status, by, answered_after);
         if let Some(verdict) = cache {
             meter.cache(verdict);
             if matches!(verdict, "hit" | "stale" | "revalidated") {

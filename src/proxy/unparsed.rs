@@ -86,8 +86,8 @@ pub fn log_turned_away(gateway: &Arc<Gateway>, peer: &Peer, unparsed: Unparsed) 
 /// The line of a head that never became a request.
 fn write(gateway: &Gateway, peer: &Peer, unparsed: Unparsed) {
     if unparsed.is_answer_to_a_head() {
-        let at_once = (AnsweredBy::Gateway, Duration::ZERO);
-        gateway.observer.metrics.malformed.request(unparsed.status(), at_once, None);
+        let malformed = &gateway.observer.metrics.malformed;
+        malformed.request(unparsed.status(), AnsweredBy::Gateway, Duration::ZERO);
     }
     if !gateway.observer.access.is_on() {
         return;

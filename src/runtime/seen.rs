@@ -1,8 +1,12 @@
 //! What nobody keeps up to date, looked up when somebody asks for the metrics.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::Gateway;
 use crate::config::StoreUse;
 use crate::observe::{Format, Now, RevocationState, Snapshot, StoreNow};
+use crate::plan::Plan;
 use crate::store::{Asked, Rung, Store};
 
 /// The names of all rungs.
@@ -21,6 +25,8 @@ impl Gateway {
         let limits = evicted.limits.saturating_add(self.limits.state.evicted());
         let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
         let upstreams = plan.upstreams.iter().zip(&running.upstreams);
+        let meters =
+            upstreams.clone().map(|((name, _), it)| (name.clone(), Arc::clone(it.meter())));
         let care = upstreams.clone().map(|((name, _), it)| (name.clone(), it.care_now()));
         let upstreams = upstreams.map(|((name, _), it)| (name.clone(), it.occupancy()));
         let snapshot = Snapshot {
@@ -37,6 +43,8 @@ impl Gateway {
             evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
             named: Now {
                 issuers: issuers.collect(),
+                routes: routes(plan),
+                meters: meters.collect(),
                 upstreams: upstreams.collect(),
                 care: care.collect(),
                 connections_max: plan.config.server.limits.connections,
@@ -49,6 +57,21 @@ impl Gateway {
         };
         self.observer.metrics.render(format, snapshot)
     }
+}
+
+/// The upstreams of each route, those that its readers are among them.
+fn routes(plan: &Plan) -> Vec<(String, String)> {
+    let pairs = plan.routes.policies().flat_map(|route| {
+        let split = route.edge.as_ref().and_then(|edge| edge.split.as_deref()).unwrap_or_default();
+        let upstreams = split.iter().copied().chain([route.upstream]);
+        upstreams.flat_map(move |upstream| {
+            let readers = plan.pools.get(upstream).and_then(Option::as_ref);
+            let all = readers.map(|pool| pool.readers).into_iter().chain([upstream]);
+            let named = all.filter_map(|index| plan.upstreams.get(index));
+            named.map(move |(name, _)| (route.name.clone(), name.clone()))
+        })
+    });
+    pairs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The stores that are Redis.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::capacity::{Capacity, Permit};
 use super::failure::Failure;
 use super::outgoing::Sender;
 use crate::config;
+use crate::observe::UpstreamMeter;
 
 /// Lets requests begin, or refuses them before any server was picked. The breaker, which knows that
 /// an upstream is not to be asked at all, was asked before.
@@ -41,13 +44,19 @@ impl AdmissionControl {
     ///
     /// # Errors
     /// [`Failure::Busy`] where there was none in time.
-    pub(super) async fn admit(&self, sender: &Sender) -> Result<Permit, Failure> {
+    pub(super) async fn admit(
+        &self,
+        sender: &Sender,
+        meter: &UpstreamMeter,
+    ) -> Result<Permit, Failure> {
         if let Some(permit) = self.capacity.try_take(sender.client) {
             return Ok(permit);
         }
         let permit = self.capacity.take(sender.client);
-        let waited = tokio::time::timeout(self.patience, permit);
-        Box::pin(waited).await.ok().flatten().ok_or(Failure::Busy)
+        let (waited, began) = (tokio::time::timeout(self.patience, permit), Instant::now());
+        let permit = Box::pin(waited).await.ok().flatten();
+        meter.waited(began.elapsed());
+        permit.ok_or(Failure::Busy)
     }
 
     /// How many requests are in progress, and how many wait.

@@ -113,7 +113,7 @@ impl Download {
 
     /// What a frame says of the server.
     fn note(&mut self, frame: Option<&Result<Frame<Bytes>, ConnectionError>>) {
-        let Some(held) = self.held.as_mut().filter(|held| held.visit.is_watched()) else { return };
+        let Some(held) = self.held.as_mut() else { return };
         match frame {
             Some(Ok(frame)) => {
                 if let Some(fields) = frame.trailers_ref() {

@@ -13,6 +13,7 @@ use super::latency::Latency;
 use super::tally::Tally;
 use super::verdict::Verdict;
 use crate::config::{self, Protocol};
+use crate::observe::AttemptCounts;
 
 /// A server. It outlives the settings of its upstream: a reload that names it again finds it with
 /// its connections, and with what is known against it.
@@ -30,6 +31,8 @@ pub(super) struct Endpoint {
     checked: OnceLock<Box<Checked>>,
     /// How long it takes, where that is measured.
     latency: OnceLock<Box<Latency>>,
+    /// Its attempts that failed.
+    errors: AttemptCounts,
     point: Point,
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
@@ -53,6 +56,7 @@ impl Endpoint {
         Self {
             point: Point::of(&transport.url()),
             latency: OnceLock::new(),
+            errors: AttemptCounts::default(),
             transport,
             busy: AtomicUsize::new(0),
             silent_since: AtomicU64::new(0),
@@ -123,6 +127,20 @@ impl Endpoint {
     /// How long it takes to answer.
     pub(super) fn latency(&self) -> &Latency {
         self.latency.get_or_init(|| Box::new(Latency::new()))
+    }
+
+    /// Its attempts that failed.
+    pub(super) fn errors(&self) -> &AttemptCounts {
+        &self.errors
+    }
+
+    /// How many connections to it nobody uses.
+    pub(super) fn idle(&self) -> usize {
+        let trunks = self.trunks().map_or(0, |trunks| {
+            let (all, busy) = trunks.count();
+            all.saturating_sub(busy)
+        });
+        self.pool.count() + trunks
     }
 
     /// Where it is for hashes.

@@ -21,6 +21,7 @@ use super::verdict::{Due, Token};
 use super::visit::{Place, Visit};
 use crate::base::socket::Socket;
 use crate::config::{self, Balance, Protocol};
+use crate::observe::UpstreamMeter;
 
 /// What a client is told to wait where nobody knows when a server is back.
 const BACK_SOON: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub(super) struct Endpoints {
     /// For round-robin.
     turns: Turns,
     connections: Arc<ConnectionCount>,
+    /// What its requests count.
+    meter: Arc<UpstreamMeter>,
     /// Set where a server takes no connection, if its name may lead elsewhere by now.
     is_doubted: Option<Arc<AtomicBool>>,
 }
@@ -103,8 +106,8 @@ impl Endpoints {
     ) -> Self {
         let all = settings.servers.iter();
         let all = all.map(|server| Arc::new(Endpoint::new(server, settings, tls, false)));
-        let connections = ConnectionCount::new(settings.max_connections);
-        Self::of((settings, None), all.collect(), connections, |settings, all| {
+        let counted = (ConnectionCount::new(settings.max_connections), Arc::default());
+        Self::of((settings, None), all.collect(), counted, |settings, all| {
             Care::new(name, settings, all, None)
         })
     }
@@ -128,9 +131,9 @@ impl Endpoints {
         connections.set_max(settings.max_connections);
         let former = self.care.as_deref();
         let kept = (settings, self.retry());
-        let endpoints = Self::of(kept, all, connections, |settings, all| {
-            Care::new(name, settings, all, former)
-        });
+        let counted = (connections, Arc::clone(&self.meter));
+        let endpoints =
+            Self::of(kept, all, counted, |settings, all| Care::new(name, settings, all, former));
         if let Some(former) = former {
             former.retire();
         }
@@ -149,18 +152,19 @@ impl Endpoints {
     fn of(
         (settings, former): (&config::Upstream, Option<&Retry>),
         all: Vec<Arc<Endpoint>>,
-        connections: Arc<ConnectionCount>,
+        (connections, meter): (Arc<ConnectionCount>, Arc<UpstreamMeter>),
         care: impl FnOnce(&Arc<config::Upstream>, Vec<Arc<Endpoint>>) -> Option<Arc<Care>>,
     ) -> Self {
         let settings = Arc::new(settings.clone());
         let care = care(&settings, all.clone());
         Self {
-            places: all.iter().map(|server| Place::new(server, care.as_ref())).collect(),
+            places: all.iter().map(|it| Place::new(it, care.as_ref(), &meter)).collect(),
             care,
             turns: Turns::new(all.len()),
             first: first(&settings.servers),
             all,
             connections,
+            meter,
             is_doubted: None,
             retry: Retry::of(&settings, former),
             settings,
@@ -222,6 +226,11 @@ impl Endpoints {
     /// All connections, in use and unused.
     pub(super) fn connections(&self) -> &ConnectionCount {
         &self.connections
+    }
+
+    /// What its requests count.
+    pub(super) fn meter(&self) -> &Arc<UpstreamMeter> {
+        &self.meter
     }
 
     /// All servers, by their indices.

@@ -11,6 +11,7 @@ use super::connection_error::ConnectionError;
 use super::failure::{DownloadFault, Failure};
 use super::tally::{Kind, Outcome};
 use crate::base::grpc;
+use crate::observe::Attempted;
 
 /// DEADLINE_EXCEEDED of gRPC.
 const CALL_IS_LATE: u16 = 4;
@@ -175,11 +176,31 @@ pub(super) fn judge(
     if let Some(status) = grpc::status(fields) {
         return Some(judge_call(status, is_clients_time));
     }
+    match judge_status(status) {
+        Outcome::Good if grpc::is_grpc(fields) => None,
+        outcome => Some(outcome),
+    }
+}
+
+/// What an answer of this status says of its server, if it is none to a call.
+pub(super) fn judge_status(status: StatusCode) -> Outcome {
     match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(Outcome::Throttled),
-        status if status.is_server_error() => Some(Outcome::Failed(Kind::Status)),
-        _ if grpc::is_grpc(fields) => None,
-        _ => Some(Outcome::Good),
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Throttled,
+        status if status.is_server_error() => Outcome::Failed(Kind::Status),
+        _ => Outcome::Good,
+    }
+}
+
+/// The word of metrics for what an attempt came to; nothing where nobody can say.
+pub(super) fn attempted(outcome: Outcome) -> Option<Attempted> {
+    match outcome {
+        Outcome::Good | Outcome::Throttled => Some(Attempted::Ok),
+        Outcome::Failed(Kind::Refused) => Some(Attempted::Connect),
+        Outcome::Failed(Kind::Silent) => Some(Attempted::Timeout),
+        Outcome::Failed(Kind::Lost | Kind::Unusable) => Some(Attempted::Reset),
+        Outcome::Failed(Kind::Status | Kind::Grpc) => Some(Attempted::Status5xx),
+        Outcome::Failed(Kind::CutOff) => Some(Attempted::CutOff),
+        Outcome::Nothing => None,
     }
 }
 

@@ -54,7 +54,7 @@ use tokio::task::JoinSet;
 
 use crate::base::body::Upload;
 use crate::config;
-use crate::observe::{CareNow, Occupancy};
+use crate::observe::{CareNow, Occupancy, UpstreamMeter};
 
 use admission_control::AdmissionControl;
 use breaker::Entry;
@@ -77,6 +77,8 @@ pub const TICK: Duration = Duration::from_millis(200);
 pub struct Upstream {
     servers: Servers,
     admission: AdmissionControl,
+    /// What its requests count.
+    meter: Arc<UpstreamMeter>,
 }
 
 /// What names among servers lead to, looked up before anything is sent to these.
@@ -93,7 +95,8 @@ impl Upstream {
         ahead: &Ahead,
     ) -> Self {
         let servers = Servers::new(name, settings, tls, &ahead.0);
-        Self { servers, admission: AdmissionControl::new(settings) }
+        let meter = Arc::clone(servers.now().meter());
+        Self { servers, admission: AdmissionControl::new(settings), meter }
     }
 
     /// What names among the servers of these settings lead to, waited for no longer than for a
@@ -132,7 +135,8 @@ impl Upstream {
             return Arc::clone(self);
         }
         let servers = self.servers.with(name, settings, tls, &ahead.0);
-        Arc::new(Self { servers, admission: self.admission.with(settings) })
+        let (admission, meter) = (self.admission.with(settings), Arc::clone(&self.meter));
+        Arc::new(Self { servers, admission, meter })
     }
 
     /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
@@ -150,6 +154,18 @@ impl Upstream {
     /// What clients get while its breaker is open, in place of a refusal.
     pub fn fallback(&self) -> Option<&config::Fallback> {
         self.servers.written().care.breaker.as_ref()?.fallback.as_ref()
+    }
+
+    /// What its requests count.
+    pub fn meter(&self) -> &Arc<UpstreamMeter> {
+        &self.meter
+    }
+
+    /// A request took so long until the head of its response, or until this failure.
+    pub fn note_time(&self, took: Duration, failure: Option<&Failure>) {
+        if failure.is_none_or(Failure::has_waited) {
+            self.meter.took(took);
+        }
     }
 
     /// How busy its connections are.
@@ -228,7 +244,7 @@ impl Upstream {
         let mut charge = Self::charge(&endpoints)?;
         let sender = outgoing.sender();
         sender.reaches();
-        let permit = self.admission.admit(sender).await?;
+        let permit = self.admission.admit(sender, &self.meter).await?;
         // Behind the queue: clients who read slowly make one, too.
         let blame = sender.begins();
         if let Some(charge) = &mut charge {

@@ -32,6 +32,8 @@ pub struct Sender {
     /// Whether the client itself has said how long its call may take: where that is too short, no
     /// server is to blame.
     pub is_clients_time: bool,
+    /// Whether it is a call of gRPC, whose status may stand in trailers.
+    pub is_call: bool,
     /// Where it is told how often a request was sent, if anybody wants to know.
     pub attempts: Option<Arc<Attempts>>,
 }
@@ -129,6 +131,7 @@ impl Sender {
             deadline: None,
             key: None,
             is_clients_time: false,
+            is_call: false,
             attempts: None,
         }
     }

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 use super::breaker::Round;
 use super::care::Care;
 use super::endpoint::Endpoint;
-use super::ends::{Report, judge, judge_call};
+use super::ends::{self, Report, judge, judge_call, judge_status};
 use super::outgoing::{Blame, Sender};
 use super::tally::{Kind, Outcome};
 use super::verdict::Token;
 use crate::base::grpc;
+use crate::observe::{Attempted, UpstreamMeter};
 
 /// A server, and who judges it: what a visit holds on to.
 #[derive(Debug)]
@@ -21,12 +22,27 @@ pub(super) struct Place {
     server: Arc<Endpoint>,
     /// None where nothing is to be learned.
     care: Option<Arc<Care>>,
+    meter: Arc<UpstreamMeter>,
 }
 
 impl Place {
     /// Of this server.
-    pub(super) fn new(server: &Arc<Endpoint>, care: Option<&Arc<Care>>) -> Arc<Self> {
-        Arc::new(Self { server: Arc::clone(server), care: care.map(Arc::clone) })
+    pub(super) fn new(
+        server: &Arc<Endpoint>,
+        care: Option<&Arc<Care>>,
+        meter: &Arc<UpstreamMeter>,
+    ) -> Arc<Self> {
+        let (server, meter) = (Arc::clone(server), Arc::clone(meter));
+        Arc::new(Self { server, care: care.map(Arc::clone), meter })
+    }
+
+    /// Counts what an attempt came to.
+    fn count(&self, outcome: Outcome) {
+        let Some(attempted) = ends::attempted(outcome) else { return };
+        self.meter.attempted(attempted);
+        if attempted != Attempted::Ok {
+            self.server.errors().add(attempted);
+        }
     }
 }
 
@@ -102,17 +118,11 @@ impl Drop for Charge<'_> {
     }
 }
 
-/// What one attempt at a server comes to. It is told once; dropping it says that nobody can say.
+/// What an attempt owes those who learn of it.
 #[derive(Debug, Default)]
 struct Ticket {
     /// Where the attempt tries a server that is ejected.
     token: Option<Token>,
-    /// Once it is known.
-    outcome: Option<Outcome>,
-    /// What the answer's head says, which its body may belie.
-    head: Option<Outcome>,
-    /// Whether there was a head, though it may say nothing.
-    has_begun: bool,
     /// From when on a request that is dropped waited too long.
     deadline: Option<Blame>,
     /// The request's own, with its last attempt.
@@ -121,10 +131,6 @@ struct Ticket {
 
 impl Ticket {
     fn settle(&mut self, server: &Endpoint, care: &Care, outcome: Outcome) {
-        if self.outcome.is_some() {
-            return;
-        }
-        self.outcome = Some(outcome);
         if let Some(token) = self.token.take() {
             care.settle_probe(server, token, outcome);
         }
@@ -135,7 +141,8 @@ impl Ticket {
     }
 }
 
-/// A request in progress at a server, which counts as busy with it for as long as this lives.
+/// A request in progress at a server, which counts as busy with it for as long as this lives. What
+/// it comes to is told once; dropping it says that nobody can say.
 #[derive(Debug)]
 pub(super) struct Visit {
     place: Arc<Place>,
@@ -143,6 +150,14 @@ pub(super) struct Visit {
     timed: Option<Instant>,
     /// Whether the client itself has said how long the call may take.
     is_clients_time: bool,
+    /// Whether it is a call of gRPC.
+    is_call: bool,
+    /// What it came to, once that is known.
+    outcome: Option<Outcome>,
+    /// What the answer's head says, which its body may belie.
+    head: Option<Outcome>,
+    /// Whether there was a head, though it may say nothing.
+    has_begun: bool,
     /// None where nothing is to be learned.
     ticket: Option<Box<Ticket>>,
 }
@@ -156,6 +171,10 @@ impl Visit {
             place: Arc::clone(place),
             timed: None,
             is_clients_time: sender.is_clients_time,
+            is_call: sender.is_call,
+            outcome: None,
+            head: None,
+            has_begun: false,
             ticket: place.care.as_ref().map(|_| Box::new(ticket())),
         }
     }
@@ -186,14 +205,13 @@ impl Visit {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        if let Some((ticket, server, care)) = self.watched() {
-            ticket.settle(server, care, outcome);
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+            self.place.count(outcome);
+            if let Some((ticket, server, care)) = self.watched() {
+                ticket.settle(server, care, outcome);
+            }
         }
-    }
-
-    /// Whether anything is to be learned of it.
-    pub(super) fn is_watched(&self) -> bool {
-        self.ticket.is_some()
     }
 
     /// What tries the server is lost after this time, and not before.
@@ -219,10 +237,10 @@ impl Visit {
     /// never be found out this way: where it has answered nobody for as long as an answer may take,
     /// this counts as no answer in time.
     pub(super) fn lost_race(&mut self) {
-        if let Some((ticket, server, care)) = self.watched()
+        if let Some((_, server, care)) = self.watched()
             && server.has_been_silent(care.patience())
         {
-            ticket.settle(server, care, Outcome::Failed(Kind::Silent));
+            self.settle(Outcome::Failed(Kind::Silent));
         }
     }
 
@@ -246,40 +264,42 @@ impl Visit {
         fields: &HeaderMap,
         trailers: Option<&HeaderMap>,
     ) {
-        if self.timed.is_none() && self.ticket.is_none() {
-            return;
-        }
         let is_clients_time = self.is_clients_time;
-        let of_call = || Some(judge_call(grpc::status(trailers?)?, is_clients_time));
-        let outcome = judge(status, fields, is_clients_time).or_else(of_call);
+        let outcome = if self.is_call || self.timed.is_some() || self.ticket.is_some() {
+            let of_call = || Some(judge_call(grpc::status(trailers?)?, is_clients_time));
+            judge(status, fields, is_clients_time).or_else(of_call)
+        } else {
+            // Looking for fields of calls costs every request, and few are calls.
+            Some(judge_status(status))
+        };
         self.took(matches!(outcome, Some(Outcome::Failed(_) | Outcome::Throttled)));
-        let Some((ticket, server, care)) = self.watched() else { return };
-        server.note_answer();
-        ticket.has_begun = true;
-        match outcome {
+        self.has_begun = true;
+        let is_good = matches!(outcome, None | Some(Outcome::Good));
+        if let Some((ticket, server, care)) = self.watched() {
+            server.note_answer();
             // What tries the server is not to wait for the end of a long body, or of a call that
             // may go on for hours before it says anything.
-            None | Some(Outcome::Good) => {
-                if let Some(token) = ticket.token.take() {
-                    care.settle_probe(server, token, Outcome::Good);
-                }
-                ticket.head = outcome;
-                if status == StatusCode::SWITCHING_PROTOCOLS {
-                    ticket.settle(server, care, Outcome::Good);
-                }
+            if let Some(token) = ticket.token.take_if(|_| is_good) {
+                care.settle_probe(server, token, Outcome::Good);
             }
-            Some(outcome) => ticket.settle(server, care, outcome),
+        }
+        match outcome {
+            Some(outcome) if !is_good || status == StatusCode::SWITCHING_PROTOCOLS => {
+                self.settle(outcome);
+            }
+            outcome => self.head = outcome,
         }
     }
 
     /// This is the request's last attempt: what it comes to, the request does.
     pub(super) fn charge(&mut self, charge: &mut Charge<'_>) {
+        let (outcome, has_begun) = (self.outcome, self.has_begun);
         let Some((ticket, _, care)) = self.watched() else { return };
         let Some(mut debt) = charge.debt.take() else { return };
-        match ticket.outcome {
+        match outcome {
             Some(outcome) => debt.settle(care, outcome),
             None => {
-                if ticket.has_begun {
+                if has_begun {
                     debt.is_answered(care);
                 }
                 ticket.debt = Some(debt);
@@ -296,11 +316,8 @@ impl Visit {
 
     /// The whole answer is here.
     pub(super) fn ended(&mut self) {
-        if let Some((ticket, server, care)) = self.watched() {
-            // A call without a status is none that went well.
-            let outcome = ticket.head.unwrap_or(Outcome::Failed(Kind::Grpc));
-            ticket.settle(server, care, outcome);
-        }
+        // A call without a status is none that went well.
+        self.settle(self.head.unwrap_or(Outcome::Failed(Kind::Grpc)));
     }
 
     /// The answer has broken off.
@@ -321,10 +338,15 @@ impl Drop for Visit {
     fn drop(&mut self) {
         self.place.server.end();
         self.is_over();
-        if let Some((ticket, server, care)) = self.watched() {
-            let is_late = !ticket.has_begun && ticket.deadline.as_ref().is_some_and(Blame::is_due);
-            let late = Outcome::Failed(Kind::Silent);
-            ticket.settle(server, care, if is_late { late } else { Outcome::Nothing });
+        if self.outcome.is_some() {
+            return;
+        }
+        let deadline = self.ticket.as_ref().and_then(|ticket| ticket.deadline.as_ref());
+        let is_late = !self.has_begun && deadline.is_some_and(Blame::is_due);
+        self.settle(if is_late { Outcome::Failed(Kind::Silent) } else { Outcome::Nothing });
+        // Of what its client leaves in the middle there was an answer: a stream may have no end.
+        if self.head == Some(Outcome::Good) {
+            self.place.count(Outcome::Good);
         }
     }
 }

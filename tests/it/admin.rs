@@ -192,7 +192,8 @@ fn metrics_count_requests_by_route_status_reason_and_verdict() {
     }
     let open = ["route=\"open\""];
     assert_eq!(labelled(&gateway, "portcullis_request_duration_seconds_count", &open), 2.0);
-    assert_eq!(labelled(&gateway, "portcullis_upstream_duration_seconds_count", &open), 2.0);
+    let shop = ["upstream=\"shop\""];
+    assert_eq!(labelled(&gateway, "portcullis_upstream_duration_seconds_count", &shop), 6.0);
     let ours = |name: &str| name.starts_with("portcullis_") || name.starts_with("process_");
     assert!(samples(&gateway).iter().all(|sample| ours(&sample.0)));
 }

@@ -49,6 +49,11 @@ impl Pool {
         }
     }
 
+    /// How many there are.
+    pub(in crate::upstream) fn count(&self) -> usize {
+        (0..SHARDS).map(|shard| self.idle(shard).len()).sum()
+    }
+
     /// Closes what is unused, and what would be from now on: nobody looks after it any more.
     pub(in crate::upstream) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);

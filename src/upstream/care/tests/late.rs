@@ -107,7 +107,7 @@ async fn no_upstream_is_to_blame_for_what_a_queue_has_taken() {
         let (began, sender) = (Instant::now(), sender_within(second));
         // Readers were asked before.
         sender.begins();
-        let held = upstream.admission.admit(&sender).await.unwrap();
+        let held = upstream.admission.admit(&sender, upstream.meter()).await.unwrap();
         pass(over).await;
         let head = || Request::get("/").header("Host", "a").body(()).unwrap();
         let nobody = None::<fn(StatusCode, &HeaderMap)>;
