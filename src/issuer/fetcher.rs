@@ -42,6 +42,8 @@ pub struct State {
     pub url: String,
     /// Since when the keys are in force as they are; nothing before the first fetch.
     pub age: Option<Duration>,
+    /// Longest time between two fetches.
+    pub refresh: Duration,
     /// Why the last fetch failed; nothing when it did not.
     pub failure: Option<String>,
 }
@@ -161,6 +163,7 @@ impl Fetcher {
         State {
             url: self.source.url.to_string(),
             age: progress.fetched.map(|at| at.elapsed()),
+            refresh: self.source.refresh,
             failure: progress.failure.clone(),
         }
     }

@@ -38,11 +38,22 @@ impl IssuerMeter {
     }
 }
 
+/// One place of issuers' keys, looked up when somebody asks.
+#[derive(Debug)]
+pub struct IssuerNow {
+    /// The place, without a query.
+    pub url: String,
+    /// How old its keys are, where there are any.
+    pub age: Option<Duration>,
+    /// Longest time between two fetches.
+    pub refresh: Duration,
+}
+
 /// What is only looked up when somebody asks.
 #[derive(Debug, Default)]
 pub struct Now {
-    /// The places of issuers' keys, and how old the keys are, where there are any.
-    pub issuers: Vec<(String, Option<Duration>)>,
+    /// The places of issuers' keys.
+    pub issuers: Vec<IssuerNow>,
     /// The upstreams of each route.
     pub routes: Vec<(String, String)>,
     /// What the requests of each upstream count.
@@ -51,6 +62,8 @@ pub struct Now {
     pub upstreams: Vec<(String, Occupancy)>,
     /// What is known of the servers of each.
     pub care: Vec<(String, CareNow)>,
+    /// Longest wait for the store.
+    pub store_timeout: Duration,
     /// Most client connections.
     pub connections_max: usize,
     /// How many tunnels are open on each route that may have some.
@@ -164,6 +177,11 @@ impl Collector for Live {
         let most = now.connections_max as u64;
         let help = "Most client connections, server.limits.connections.";
         gauge(&mut encoder, "connections_max", help, most)?;
+        let help = "Longest wait for the store, store.timeout.";
+        let timeout = Described::new("store_timeout", help).in_unit(Unit::Seconds);
+        let nothing: [(&str, &str); 0] = [];
+        let most = [(nothing, ConstGauge::new(now.store_timeout.as_secs_f64()))];
+        family(&mut encoder, &timeout, most.into_iter())?;
         encode_certificates(&now.certificates, &mut encoder)?;
         self.encode_issuers(&now, &mut encoder)?;
         route::encode_upstreams(&routes, &now.routes, &mut encoder)?;
@@ -182,18 +200,25 @@ impl Live {
         let mut meters: Vec<Arc<IssuerMeter>> =
             lock(&self.issuers).iter().filter_map(Weak::upgrade).collect();
         meters.sort_by(|one, other| one.url.cmp(&other.url));
-        let in_force = |url: &str| now.issuers.iter().any(|(known, _)| known == url);
+        let in_force = |url: &str| now.issuers.iter().any(|known| known.url == url);
         let fetches = meters.iter().filter(|meter| in_force(&meter.url)).flat_map(|meter| {
             let results = meter.fetches.all().into_iter();
             results.map(|(result, count)| ([("url", &*meter.url), ("result", result)], count))
         });
         let help = "Fetches of issuers' keys, by place and result.";
         family(encoder, &Described::new("issuer_key_fetches", help), fetches)?;
-        let ages = now.issuers.iter().filter_map(|(url, age)| {
-            Some(([("url", &**url)], ConstGauge::new(age.as_ref()?.as_secs_f64())))
+        let ages = now.issuers.iter().filter_map(|it| {
+            Some(([("url", &*it.url)], ConstGauge::new(it.age?.as_secs_f64())))
         });
         let help = "Time since an issuer's keys were last fetched well.";
-        family(encoder, &Described::new("issuer_key_age", help).in_unit(Unit::Seconds), ages)
+        family(encoder, &Described::new("issuer_key_age", help).in_unit(Unit::Seconds), ages)?;
+        let refreshes = now
+            .issuers
+            .iter()
+            .map(|it| ([("url", &*it.url)], ConstGauge::new(it.refresh.as_secs_f64())));
+        let help = "Longest time between two fetches of an issuer's keys, jwks.refresh.";
+        let refresh = Described::new("issuer_key_refresh", help).in_unit(Unit::Seconds);
+        family(encoder, &refresh, refreshes)
     }
 }
 

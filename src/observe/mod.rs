@@ -34,7 +34,7 @@ pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
 pub use limit::LimitMeter;
-pub use live::{IssuerMeter, Now};
+pub use live::{IssuerMeter, IssuerNow, Now};
 pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Gateway;
 use crate::config::StoreUse;
-use crate::observe::{Format, Now, RevocationState, Snapshot, StoreNow};
+use crate::observe::{Format, IssuerNow, Now, RevocationState, Snapshot, StoreNow};
 use crate::plan::Plan;
 use crate::store::{Asked, Rung, Store};
 
@@ -23,7 +23,11 @@ impl Gateway {
         let followed = store.followed(plan.on_outage.revocation_max_stale);
         let evicted = store.evicted();
         let limits = evicted.limits.saturating_add(self.limits.state.evicted());
-        let issuers = running.issuers.states().into_iter().map(|state| (state.url, state.age));
+        let issuers = running.issuers.states().into_iter().map(|state| IssuerNow {
+            url: state.url,
+            age: state.age,
+            refresh: state.refresh,
+        });
         let upstreams = plan.upstreams.iter().zip(&running.upstreams);
         let meters =
             upstreams.clone().map(|((name, _), it)| (name.clone(), Arc::clone(it.meter())));
@@ -47,6 +51,7 @@ impl Gateway {
                 meters: meters.collect(),
                 upstreams: upstreams.collect(),
                 care: care.collect(),
+                store_timeout: plan.config.store.timeout,
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),

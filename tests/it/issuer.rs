@@ -110,6 +110,8 @@ fn keys_are_fetched_over_tls_from_an_issuer_that_its_own_authority_vouches_for()
     assert!(fetches_that(&trusting, &issuer, "ok") >= 1.0);
     let age = format!("portcullis_issuer_key_age_seconds{{url=\"{}\"}}", issuer.url());
     assert!(metric(&trusting, &age) > 0.0);
+    let refresh = format!("portcullis_issuer_key_refresh_seconds{{url=\"{}\"}}", issuer.url());
+    assert_eq!(metric(&trusting, &refresh), 600.0, "the default of jwks.refresh");
 
     // The system's authorities do not know it, and another authority of the same name did not sign.
     let without = config(&issuer, &upstream, "").replace("ca_file", "# ca_file");

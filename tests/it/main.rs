@@ -100,6 +100,7 @@ mod paths;
 /// Upstreams with readers, and callers who read what they wrote.
 mod pools;
 /// Balancers that say whose a connection is, before its first byte.
+mod prometheus;
 mod proxy_protocol;
 /// The documentation and the demo's tour, executed.
 mod readme;

@@ -2,8 +2,10 @@
 //! style is checked too, the generated reference, and what drives the known traps.
 
 mod execute;
+mod grafana;
 mod pages;
 mod reference;
+mod runbook;
 mod style;
 mod traps;
 
