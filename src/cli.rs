@@ -1,5 +1,5 @@
-//! The commands: `run`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`, `purge`,
-//! `warm`, `explain`, `limits`. Everything here may print; nothing else does.
+//! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
+//! `purge`, `warm`, `explain`, `limits`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -10,6 +10,7 @@
 mod api_keys;
 mod claim;
 mod descriptors;
+mod init;
 mod limits;
 mod operate;
 mod reload;
@@ -68,6 +69,8 @@ struct ConfigFile {
 enum Command {
     /// Serve (the default).
     Run,
+    /// Write a commented gateway.toml to begin with, from options or from questions.
+    Init(init::Init),
     /// Report every problem of the configuration at once; exit status 2 when there are any.
     Check {
         /// Look at Redis too: who it is, what its user may do, whether limits count right; exit
@@ -131,6 +134,7 @@ pub fn main(cli: Cli) -> ExitCode {
             let sockets = Sockets::from_env();
             block_on(start(path, sockets))
         }
+        Command::Init(options) => report(init::run(&options)),
         Command::Acl(options) => match load(&path) {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config.store)),
             Err(code) => code,

@@ -128,8 +128,9 @@ async fn start(options: &Options) -> Result<(), String> {
     serve(&gateway, &secret, &session_key).await
 }
 
-/// A secret of this run alone, 32 random bytes in hex: a demo's token must be worthless elsewhere.
-fn new_secret() -> Result<String, String> {
+/// A new secret, 32 random bytes in hex. The demo makes one for each run: its tokens must be
+/// worthless elsewhere.
+pub fn new_secret() -> Result<String, String> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system has no random bytes".to_owned())?;
     Ok(hex::encode(&bytes))
