@@ -1,5 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `explain`, `limits`. Everything here may print; nothing else does.
+//! `purge`, `warm`, `explain`, `limits`, `completions`, `man`. Everything here may print; nothing
+//! else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -15,6 +16,7 @@ mod limits;
 mod operate;
 mod reload;
 mod remote;
+mod shell;
 mod store;
 
 use std::io::Read as _;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Map;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -103,6 +105,10 @@ enum Command {
     Explain(limits::Explain),
     /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
     Limits(limits::Limits),
+    /// Print what a shell sources to complete this command line.
+    Completions(shell::Completions),
+    /// Print the manual's page of this program, or write those of all its commands.
+    Man(shell::Manual),
 }
 
 /// Options of `token`.
@@ -166,6 +172,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
+        Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
+        Command::Man(options) => report(shell::manual(&options, Cli::command())),
     }
 }
 

@@ -136,6 +136,8 @@ mod route_bounds;
 mod separate_stores;
 /// The application's own sessions, attached to requests.
 mod sessions;
+/// What shells complete, and the manual.
+mod shell;
 /// How long one request waits for the store in all.
 mod store_budget;
 /// Bodies on their way, and peers that go away in the middle.
