@@ -13,7 +13,8 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+# gateway.toml is in the binary: its comments are those of the schema.
+COPY Cargo.toml Cargo.lock gateway.toml ./
 COPY src ./src
 # Compiled dependencies stay in BuildKit's cache, so that a change of ours rebuilds only our crate.
 # Cargo's target list names the integration tests; empty files stand for them.

@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `explain`, `limits`, `completions`, `man`. Everything here may print; nothing
-//! else does.
+//! `purge`, `warm`, `explain`, `limits`, `schema`, `completions`, `man`. Everything here may print;
+//! nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -105,6 +105,8 @@ enum Command {
     Explain(limits::Explain),
     /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
     Limits(limits::Limits),
+    /// Print the JSON schema of gateway.toml, for editors.
+    Schema,
     /// Print what a shell sources to complete this command line.
     Completions(shell::Completions),
     /// Print the manual's page of this program, or write those of all its commands.
@@ -172,6 +174,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
+        Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
         Command::Man(options) => report(shell::manual(&options, Cli::command())),
     }

@@ -9,8 +9,8 @@ use toml::de::DeValue;
 use super::jwks::{self, RemoteKeys};
 use super::reader::Section;
 use super::value::{
-    MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag, header_name,
-    parameter_name, size, string, text,
+    Flaw, MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag,
+    header_name, parameter_name, size, string, text,
 };
 use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
@@ -219,11 +219,17 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes) -> Option<KeySource> {
 }
 
 fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {
-    const REMEDY: &str = "write one of HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 \
-                          ES256 ES384 EdDSA (or Ed25519, the same), in quotes";
+    // The last two are the same.
+    const NAMES: [&str; 13] = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+        "ES384", "EdDSA", "Ed25519",
+    ];
     let text = string(value, "its name in quotes, such as \"ES256\"")?;
-    let unknown = || Mistake::new(format!("{} is not an accepted algorithm", echo(text)), REMEDY);
-    by_name(text).ok_or_else(unknown)
+    by_name(text).ok_or_else(|| {
+        let what = format!("{} is not an accepted algorithm", echo(text));
+        let remedy = format!("write one of {}, in quotes", NAMES.join(" "));
+        Mistake::new(what, remedy).of(Flaw::Choice(NAMES.map(str::to_owned).to_vec()))
+    })
 }
 
 /// One algorithm may be written under both of its names.

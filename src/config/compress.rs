@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{GIB, KIB, Mistake, Read, echo, flag, size, string};
+use super::value::{Flaw, GIB, KIB, Mistake, Read, echo, flag, size, string};
 
 /// Types that become shorter by a half or more, where the route names no others.
 const TYPES: [&str; 14] = [
@@ -63,7 +63,8 @@ fn short(value: &DeValue<'_>) -> Read<Option<Compress>> {
         DeValue::String(text) if text == "private" => Ok(Some(Compress::new(true))),
         DeValue::String(text) => {
             let what = format!("{} is not a choice here", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+            let flaw = Flaw::Choice(vec!["private".to_owned()]);
+            Err(Mistake::new(what, format!("write {EXAMPLE}")).of(flaw))
         }
         other => Err(Mistake::wrong_type(other, EXAMPLE, EXAMPLE)),
     }

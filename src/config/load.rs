@@ -6,8 +6,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use toml::de::DeTable;
 
 use super::problem::{Problems, Source, render_syntax_error};
-use super::reader::{Reader, Section};
+use super::reader::Section;
+use super::walk::Reader;
 use super::{Config, admin, auth, limit, log, route, server, session, store, upstream};
+
 use crate::base::file::{self, FileFault};
 use crate::base::http::hex;
 
@@ -75,7 +77,8 @@ pub fn known_keys() -> Vec<String> {
     Reader::survey(root)
 }
 
-fn root(file: &mut Section<'_>) -> Config {
+/// Reads the whole file.
+pub(super) fn root(file: &mut Section<'_>) -> Config {
     file.not_built("telemetry", "no trace would be exported");
     file.not_built("queues", "nothing would be delivered later");
     file.not_built("events", "no event would be heard");

@@ -31,6 +31,7 @@ mod reader;
 mod retry;
 mod rewrite;
 mod route;
+mod schema;
 mod sentinel;
 mod server;
 mod session;
@@ -44,6 +45,7 @@ mod tunnel;
 mod upstream;
 mod upstream_tls;
 mod value;
+mod walk;
 mod warm;
 
 #[cfg(test)]
@@ -76,6 +78,7 @@ pub use query::{Parameters, Query};
 pub use retry::{Retry, RetryOn};
 pub use rewrite::{Fallback, Respond, Rewrite};
 pub use route::{Auth, Route, SessionUse};
+pub use schema::schema;
 pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};

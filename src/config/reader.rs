@@ -3,7 +3,8 @@
 //!
 //! A section is read inside a closure; when that returns, the keys that nobody asked for are
 //! reported, so that no section can forget to. The same closures, run over an empty document, yield
-//! the list of all keys ([`Reader::survey`]).
+//! the list of all keys ([`Reader::survey`]); over a value of the wrong kind, what is wanted in its
+//! place ([`Reader::flaws`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,30 +12,16 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::pem_file::{PemFile, without_newline};
+use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
-use super::value::{Mistake, Read, echo, string, text};
-use crate::base::file::{self, FILE_BYTES_MAX};
+use super::value::{Flaw, Mistake, Read, echo, string, text};
+use super::walk::Reader;
 use crate::base::units::Secret;
 
 /// Longest name of a named table.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What all sections of one walk share.
-pub(super) struct Reader<'a> {
-    folder: &'a Path,
-    env: &'a dyn Fn(&str) -> Option<String>,
-    problems: RefCell<Problems>,
-    /// The keys asked for, when that is what the walk is for.
-    survey: Option<RefCell<Vec<String>>>,
-}
-
-impl<'a> Reader<'a> {
-    /// A walk over a file in `folder`, from which the files it names are found.
-    pub(super) fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { folder, env, problems: RefCell::default(), survey: None }
-    }
-
+impl Reader<'_> {
     /// Reads `table` as the root section.
     pub(super) fn read<T>(
         self,
@@ -43,6 +30,17 @@ impl<'a> Reader<'a> {
     ) -> (T, Problems) {
         let value = Section::new(&self, String::new(), Some(table)).read(read);
         (value, self.problems.into_inner())
+    }
+
+    /// What `read` finds amiss in `table`, for programs.
+    pub(super) fn flaws<T>(
+        mut self,
+        table: &DeTable<'_>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Vec<(String, Flaw)> {
+        self.flaws = Some(RefCell::default());
+        Section::new(&self, String::new(), Some(table)).read(read);
+        self.flaws.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// The path of every key that `read` asks for, with `NAME` for the names of tables.
@@ -55,52 +53,6 @@ impl<'a> Reader<'a> {
         keys.sort();
         keys.dedup();
         keys
-    }
-
-    fn report(&self, path: &str, mistake: Mistake) {
-        self.problems.borrow_mut().push(path, mistake.what, mistake.remedy);
-    }
-
-    /// The content of a file that the configuration names.
-    fn file(&self, name: &str) -> Read<Vec<u8>> {
-        if name.is_empty() {
-            return Err(Mistake::new("names no file", "write the path of a file"));
-        }
-        let path = self.folder.join(name);
-        file::read(&path, FILE_BYTES_MAX).map_err(|fault| {
-            let what = format!("cannot read {}: {fault}", echo(&path.to_string_lossy()));
-            Mistake::new(what, fault.remedy())
-        })
-    }
-
-    /// The value of an environment variable.
-    fn variable(&self, name: &str) -> Read<String> {
-        (self.env)(name).ok_or_else(|| {
-            let what = format!("the environment variable {} is not set", echo(name));
-            Mistake::new(what, "set it before the gateway starts, or write the value here")
-        })
-    }
-
-    /// A secret as the file gives it: `env:NAME`, `file:PATH` or the secret itself.
-    fn secret(&self, text: &str) -> Read<Secret> {
-        let (bytes, origin) = if let Some(name) = text.strip_prefix("env:") {
-            let missing = || {
-                Mistake::new(
-                    format!("the environment variable {} is not set", echo(name)),
-                    "set it before the gateway starts, or use file:PATH",
-                )
-            };
-            let value = (self.env)(name).ok_or_else(missing)?;
-            (value.into_bytes(), format!("the environment variable {}", echo(name)))
-        } else if let Some(name) = text.strip_prefix("file:") {
-            (without_newline(self.file(name)?), format!("the file {}", echo(name)))
-        } else {
-            (text.as_bytes().to_vec(), "the secret".to_owned())
-        };
-        if bytes.is_empty() {
-            return Err(Mistake::new(format!("{origin} is empty"), "give it a value"));
-        }
-        Ok(Secret::new(bytes))
     }
 }
 
@@ -188,7 +140,8 @@ impl<'a> Section<'a> {
 
     fn require(&self, key: &str, example: &str) {
         if !self.has(key) {
-            self.problem(key, "is missing", format!("write {key} = {example}"));
+            let mistake = Mistake::new("is missing", format!("write {key} = {example}"));
+            self.reader.report(&join(&self.path, key), mistake.of(Flaw::Missing));
         }
     }
 
@@ -525,7 +478,8 @@ impl<'a> Field<'a> {
     fn list<T>(&self, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<Vec<T>> {
         let items = self.items()?;
         if items.is_empty() {
-            self.keep::<()>(Err(Mistake::new("is an empty list", "name at least one")));
+            let mistake = Mistake::new("is an empty list", "name at least one");
+            self.keep::<()>(Err(mistake.of(Flaw::Empty)));
         }
         Some(items.iter().filter_map(read).collect())
     }

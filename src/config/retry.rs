@@ -6,7 +6,7 @@ use http::StatusCode;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{KIB, MIB, Mistake, Read, count, duration, echo, percent, size, string};
+use super::value::{Flaw, KIB, MIB, Mistake, Read, count, duration, echo, percent, size, string};
 
 /// `[upstreams.NAME.retry]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,8 @@ fn word(value: &DeValue<'_>) -> Read<Word> {
         "timeout" => Ok(Word::Timeout),
         _ => status().ok_or_else(|| {
             let what = format!("{} is no reason to send a request again", echo(text));
-            Mistake::new(what, format!("write {EXAMPLE}"))
+            let form = "^(connect|refused|reset|timeout|[45][0-9]{2})$";
+            Mistake::new(what, format!("write {EXAMPLE}")).of(Flaw::Form(form))
         }),
     }
 }
@@ -116,6 +117,6 @@ fn percentile(value: &DeValue<'_>) -> Read<u8> {
     let found = digits.and_then(|digits| digits.parse().ok());
     found.filter(|percent| (50..=99).contains(percent)).ok_or_else(|| {
         let what = format!("{} is not a percentile", echo(text));
-        Mistake::new(what, format!("write {EXAMPLE}"))
+        Mistake::new(what, format!("write {EXAMPLE}")).of(Flaw::Form("^p[5-9][0-9]$"))
     })
 }

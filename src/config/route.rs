@@ -17,7 +17,8 @@ use super::rewrite::{self, Respond, Rewrite};
 use super::split::{self, Split};
 use super::tunnel::{self, Tunnel};
 use super::value::{
-    GIB, Mistake, Read, duration, echo, field_name, flag, header_name, method, size, string, text,
+    Flaw, GIB, Mistake, Read, duration, echo, field_name, flag, header_name, method, size, string,
+    text,
 };
 
 /// `[routes.NAME]`.
@@ -183,7 +184,8 @@ fn session_use(value: &DeValue<'_>) -> Read<SessionUse> {
         DeValue::String(text) if text == "required" => Ok(SessionUse::Required),
         DeValue::String(text) => {
             let what = format!("{} is not a choice here", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+            let flaw = Flaw::Choice(vec!["required".to_owned()]);
+            Err(Mistake::new(what, format!("write {EXAMPLE}")).of(flaw))
         }
         other => Err(Mistake::wrong_type(other, EXAMPLE, EXAMPLE)),
     }

@@ -31,18 +31,53 @@ pub(super) struct Mistake {
     pub(super) what: String,
     /// What to do about it.
     pub(super) remedy: String,
+    /// The same for programs.
+    pub(super) flaw: Flaw,
 }
+
+/// What a value is not, as far as programs can be told: the schema is made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Of a type that is taken here.
+    Type,
+    /// One of these words.
+    Choice(Vec<String>),
+    /// Of this form, a regular expression.
+    Form(&'static str),
+    /// A number from the one to the other.
+    Range(u64, u64),
+    /// There, though it is needed.
+    Missing,
+    /// A list with an element.
+    Empty,
+    /// What only the words say.
+    Other,
+}
+
+/// The form of a duration, of one above zero, of a size, of a share, and of a rate.
+const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";
+const DURATION_ABOVE_ZERO: &str = "^0*[1-9][0-9]*(ms|s|m|h|d)$";
+const SIZE: &str = "^[0-9]+(B|KiB|MiB|GiB)$";
+const PERCENT: &str = "^[0-9]+%$";
+const SHARE: &str = "^[0-9]{1,3}([.][0-9]{1,2})?%$";
+const RATE: &str = "^0*[1-9][0-9]*/0*[1-9][0-9]*(ms|s|m|h|d)$";
 
 impl Mistake {
     /// A mistake in these words.
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self { what: what.into(), remedy: remedy.into(), flaw: Flaw::Other }
+    }
+
+    /// The same mistake, with what programs are told of it.
+    pub(super) fn of(self, flaw: Flaw) -> Self {
+        Self { flaw, ..self }
     }
 
     /// A value of another type than the kind's.
     pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str, example: &str) -> Self {
         let found = with_article(value.type_str());
         Self::new(format!("must be {wanted}, is {found}"), format!("write {example}"))
+            .of(Flaw::Type)
     }
 
     /// A value of the design that this build does not have.
@@ -100,21 +135,24 @@ pub(super) fn check_text(text: &str) -> Read<()> {
 
 /// A duration above zero.
 pub(super) fn duration(value: &DeValue<'_>) -> Read<Duration> {
-    duration_by(value, parse_positive_duration)
+    duration_by(value, DURATION_ABOVE_ZERO, parse_positive_duration)
 }
 
 /// A duration, or zero for none.
 pub(super) fn duration_or_zero(value: &DeValue<'_>) -> Read<Duration> {
-    duration_by(value, parse_duration)
+    duration_by(value, DURATION, parse_duration)
 }
 
 fn duration_by(
     value: &DeValue<'_>,
+    form: &'static str,
     parse: impl Fn(&str) -> Result<Duration, String>,
 ) -> Read<Duration> {
     let text = string(value, "a number and a unit in quotes, such as \"30s\"")?;
-    parse(text)
-        .map_err(|remedy| Mistake::new(format!("{} is not a valid duration", echo(text)), remedy))
+    parse(text).map_err(|remedy| {
+        let what = format!("{} is not a valid duration", echo(text));
+        Mistake::new(what, remedy).of(Flaw::Form(form))
+    })
 }
 
 /// A size in bytes within `range`, as text with a unit or as a bare number of bytes.
@@ -125,7 +163,8 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Read<
             _ => {
                 let text = string(value, "a number and a unit in quotes, such as \"32KiB\"")?;
                 let bytes = parse_size(text).map_err(|remedy| {
-                    Mistake::new(format!("{} is not a size", echo(text)), remedy)
+                    let what = format!("{} is not a size", echo(text));
+                    Mistake::new(what, remedy).of(Flaw::Form(SIZE))
                 })?;
                 (Some(bytes), echo(text))
             }
@@ -136,6 +175,7 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Read<
                 format!("{shown} is out of range"),
                 format!("write a size from \"{low}\" to \"{high}\""),
             )
+            .of(Flaw::Range(*range.start(), *range.end()))
         })
     }
 }
@@ -153,7 +193,10 @@ pub(super) fn count<T: TryFrom<u64>>(
         integer(value)
             .filter(|number| range.contains(number))
             .and_then(|number| T::try_from(number).ok())
-            .ok_or_else(|| Mistake::new("is out of range", format!("write {example}")))
+            .ok_or_else(|| {
+                let mistake = Mistake::new("is out of range", format!("write {example}"));
+                mistake.of(Flaw::Range(*low, *high))
+            })
     }
 }
 
@@ -175,7 +218,7 @@ pub(super) fn percent_beyond(range: RangeInclusive<u16>) -> impl Fn(&DeValue<'_>
         let number = digits.and_then(|digits| digits.parse().ok());
         number.filter(|number| range.contains(number)).ok_or_else(|| {
             let what = format!("{} is not a percentage here", echo(text));
-            Mistake::new(what, format!("write {example}"))
+            Mistake::new(what, format!("write {example}")).of(Flaw::Form(PERCENT))
         })
     }
 }
@@ -186,7 +229,7 @@ pub(super) fn share(value: &DeValue<'_>) -> Read<u16> {
     let text = string(value, EXAMPLE)?;
     parse_share(text).ok_or_else(|| {
         let what = format!("{} is not a share", echo(text));
-        Mistake::new(what, format!("write {EXAMPLE}"))
+        Mistake::new(what, format!("write {EXAMPLE}")).of(Flaw::Form(SHARE))
     })
 }
 
@@ -217,7 +260,9 @@ pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> R
         let text = string(value, &all)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         found.ok_or_else(|| {
+            let words = words.iter().map(|(word, _)| (*word).to_owned()).collect();
             Mistake::new(format!("{} is not a choice here", echo(text)), format!("write {all}"))
+                .of(Flaw::Choice(words))
         })
     }
 }
@@ -321,6 +366,8 @@ fn is_host_name(text: &str) -> bool {
 /// A number of requests in a time, such as `100/15m`.
 pub(super) fn rate(value: &DeValue<'_>) -> Read<Rate> {
     let text = string(value, "a number and a window in quotes, such as \"100/15m\"")?;
-    text.parse()
-        .map_err(|remedy: String| Mistake::new(format!("{} is not a limit", echo(text)), remedy))
+    text.parse().map_err(|remedy: String| {
+        let what = format!("{} is not a limit", echo(text));
+        Mistake::new(what, remedy).of(Flaw::Form(RATE))
+    })
 }

@@ -132,6 +132,8 @@ mod revocation_push;
 mod rewrites;
 /// What one route allows a request.
 mod route_bounds;
+/// What editors are told of the configuration.
+mod schema;
 /// Cache and limits in a Redis of their own.
 mod separate_stores;
 /// The application's own sessions, attached to requests.
