@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Portcullis as a small image: one binary on a plain Debian, run by a user without rights.
 #
-# build:  docker build -t portcullis .
+# build:  docker build --build-arg PORTCULLIS_COMMIT="$(git rev-parse --short=12 HEAD)" -t portcullis .
 # run:    docker run -p 8080:8080 -v "$PWD/gateway.toml:/etc/portcullis/gateway.toml:ro" portcullis
 # check:  docker run --rm -v "$PWD/gateway.toml:/etc/portcullis/gateway.toml:ro" portcullis \
 #             check --config /etc/portcullis/gateway.toml
@@ -14,8 +14,10 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 # gateway.toml is in the binary: its comments are those of the schema.
-COPY Cargo.toml Cargo.lock gateway.toml ./
+COPY Cargo.toml Cargo.lock build.rs gateway.toml ./
 COPY src ./src
+# What `portcullis --version` says; the history is not sent to the builder.
+ARG PORTCULLIS_COMMIT=unknown
 # Compiled dependencies stay in BuildKit's cache, so that a change of ours rebuilds only our crate.
 # Cargo's target list names the integration tests; empty files stand for them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \

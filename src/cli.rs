@@ -33,6 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::claim::read_claim;
+use crate::base::build::VERSION_AND_COMMIT;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::net::supervisor;
@@ -52,7 +53,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 /// An edge gateway: JWT and revocation, exact rate limits, sessions and a shared cache in one Redis
 /// round trip.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version)]
+#[command(name = "portcullis", version = VERSION_AND_COMMIT)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::reply::{Reply, json as reply_json};
+use crate::base::build;
 use crate::config::StoreUse;
 use crate::observe::{CacheReport, CacheState};
 use crate::runtime::Gateway;
@@ -36,7 +37,8 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
     reply_json(
         StatusCode::OK,
         &json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
+            "commit": build::COMMIT,
             "uptime_seconds": gateway.observer.uptime().as_secs(),
             "draining": gateway.is_draining(),
             "store": stores(gateway),

@@ -5,6 +5,7 @@ pub mod algorithm;
 pub mod authorities;
 pub mod body;
 pub mod boxed;
+pub mod build;
 pub mod claim;
 pub mod client_tls;
 pub mod copied;

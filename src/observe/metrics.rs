@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
@@ -18,15 +19,35 @@ use super::histogram::Histogram;
 use super::limit::LimitMeter;
 use super::live::{IssuerMeter, Live, Now};
 use super::process::Process;
+use super::reload::ReloadMeter;
 use super::route::RouteMeter;
 use super::store_totals::{StoreMeter, StoreTotals};
 use super::tls::TlsMeter;
 use super::tunnels::TunnelMeter;
+use crate::base::build;
 
 /// The label of requests that no route takes: an unknown path, a wrong method.
 const UNMATCHED: &str = "unmatched";
 /// The label of what is no request: a malformed head.
 const MALFORMED: &str = "malformed";
+
+/// Bounds of a question to the store, in microseconds; `store.timeout` is one more.
+const STORE_US: &[u64] = &[
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000,
+];
+/// Bounds of how late a serving thread is: timers count in milliseconds.
+const LAG_US: &[u64] =
+    &[1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000];
+
+/// A ladder with more bounds, which only the configuration knows.
+fn with_bounds(ladder_us: &[u64], more: &[Duration]) -> Vec<u64> {
+    let more = more.iter().map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
+    let mut bounds: Vec<u64> = ladder_us.iter().copied().chain(more).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    bounds
+}
 
 /// What nobody keeps up to date: it is looked up when the metrics are asked for.
 #[derive(Debug, Default)]
@@ -77,6 +98,8 @@ pub struct Metrics {
     pub cache_lease_wait: Histogram,
     /// Time waited for the store.
     pub store_duration: Histogram,
+    /// How late a timer is at a serving thread.
+    pub worker_lag: Histogram,
     /// Requests that this node's own counters judged in the store's place.
     pub limit_local: Counter,
     /// Units of limits that the store was told of after an outage.
@@ -94,7 +117,7 @@ pub struct Metrics {
     pub tls: TlsMeter,
     connections_refused: Family<1, Counter>,
     connection_errors: Family<1, Counter>,
-    reloads: Family<1, Counter>,
+    reloads: Arc<ReloadMeter>,
     handovers: Family<1, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     store_use_up: Family<1, Gauge<i64, AtomicI64>>,
@@ -107,6 +130,14 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet. The longest waits for stores are bounds of the time that they take:
+    /// otherwise nobody could tell what was late from what was given up.
+    pub fn new(timeouts: &[Duration]) -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::default()),
             live: Arc::default(),
@@ -115,7 +146,8 @@ impl Default for Metrics {
             cache_gauges: CacheGauges::default(),
             cache_chunks_lost: Counter::default(),
             cache_lease_wait: Histogram::default(),
-            store_duration: Histogram::default(),
+            store_duration: Histogram::of(with_bounds(STORE_US, timeouts)),
+            worker_lag: Histogram::of(LAG_US),
             limit_local: Counter::default(),
             limit_reconciled_units: Counter::default(),
             gateways_seen: Gauge::default(),
@@ -127,7 +159,7 @@ impl Default for Metrics {
             tls: TlsMeter::default(),
             connections_refused: Family::new(["reason"]),
             connection_errors: Family::new(["reason"]),
-            reloads: Family::new(["result"]),
+            reloads: Arc::default(),
             handovers: Family::new(["result"]),
             store_up: Gauge::default(),
             store_use_up: Family::new(["store"]),
@@ -141,16 +173,11 @@ impl Default for Metrics {
         metrics.register();
         metrics
     }
-}
 
-impl Metrics {
     /// Nobody sees the first of something in a series that begins with it.
     fn begin_at_zero(&self) {
         for function in ["cache", "invalidation", "limits", "pools", "revocation", "session"] {
             self.store_failures.of([function]).inc_by(0);
-        }
-        for result in ["applied", "refused"] {
-            self.reloads.of([result]).inc_by(0);
         }
         for result in ["done", "failed"] {
             self.handovers.of([result]).inc_by(0);
@@ -178,9 +205,9 @@ impl Metrics {
         let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         guard.register_collector(Box::new(Process));
         let r = guard.sub_registry_with_prefix("portcullis");
-        let build: Family<1, Gauge> = Family::new(["version"]);
-        build.of([env!("CARGO_PKG_VERSION")]).set(1);
-        r.register("build_info", "Which version runs; always 1", build);
+        let build: Family<2, Gauge> = Family::new(["version", "commit"]);
+        build.of([build::VERSION, build::COMMIT]).set(1);
+        r.register("build_info", "Which version runs, and of which commit; always 1", build);
         r.register_collector(Box::new(Arc::clone(&self.live)));
         self.cache_gauges.register(r);
         let help = "Parts of stored bodies that were gone or damaged";
@@ -214,7 +241,9 @@ impl Metrics {
         let help = "Client connections that ended with an error, by reason";
         r.register("connection_errors", help, self.connection_errors.clone());
         self.tls.register(r);
-        r.register("reloads", "Configuration reloads, by result", self.reloads.clone());
+        r.register_collector(Box::new(Arc::clone(&self.reloads)));
+        let help = "How late a timer of 100 ms is at a serving thread";
+        r.register_with_unit("worker_lag", help, Unit::Seconds, self.worker_lag.clone());
         let help = "Hand-overs to another process, by result; those that are done count in both";
         r.register("handovers", help, self.handovers.clone());
         let help = "Access lines lost because the writer was behind";
@@ -279,9 +308,17 @@ impl Metrics {
         self.connection_errors.of([reason]).inc();
     }
 
-    /// A reload was carried out or refused.
-    pub fn reloaded(&self, result: &'static str) {
-        self.reloads.of([result]).inc();
+    /// The SHA-256 of the file that the gateway was started with.
+    pub fn config_file(&self, sha256: &str) {
+        self.reloads.is_of(sha256);
+    }
+
+    /// A reload put the file with this SHA-256 in force, or was refused.
+    pub fn reloaded(&self, applied: Option<&str>) {
+        match applied {
+            Some(sha256) => self.reloads.applied(sha256),
+            None => self.reloads.refused(),
+        }
     }
 
     /// The listeners were handed over, or were not.

@@ -18,6 +18,7 @@ mod logged_once;
 mod metrics;
 mod observer;
 mod process;
+mod reload;
 mod route;
 mod series;
 mod store;

@@ -25,7 +25,8 @@ pub struct Observer {
 impl Observer {
     /// Nothing counted yet. Access lines go where the configuration says.
     pub fn new(config: &Config) -> Self {
-        let metrics = Arc::new(Metrics::default());
+        let timeouts: Vec<Duration> = config.store.all().map(|store| store.timeout).collect();
+        let metrics = Arc::new(Metrics::new(&timeouts));
         let access = match config.log.access {
             config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
             config::AccessLog::Off => AccessLog::off(),

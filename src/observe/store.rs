@@ -20,6 +20,10 @@ pub struct StoreNow {
     pub rungs: &'static [&'static str],
     /// What became of questions.
     pub questions: Vec<(&'static str, u64)>,
+    /// How many are in flight, and most of them.
+    pub in_flight: (u64, u64),
+    /// How often a connection was made again that was lost.
+    pub reconnects: u64,
     /// How many were too much at a time.
     pub shed: u64,
     /// How commands were sent on.
@@ -48,6 +52,7 @@ pub(super) fn encode(stores: &[StoreNow], encoder: &mut DescriptorEncoder<'_>) -
     });
     let help = "Exchanges with Redis, by what became of them; open and shed were not begun.";
     family(encoder, &Described::new("store_questions", help), questions)?;
+    encode_connections(stores, encoder)?;
     let shed = stores.iter().map(|it| ([("store", it.name)], ConstCounter::new(it.shed)));
     let help = "Exchanges with Redis that store.max_in_flight forbade.";
     family(encoder, &Described::new("store_shed", help), shed)?;
@@ -67,4 +72,17 @@ pub(super) fn encode(stores: &[StoreNow], encoder: &mut DescriptorEncoder<'_>) -
     });
     let help = "Whether the look at Redis found it as it should be (1) or not (0), by check.";
     family(encoder, &Described::new("store_selftest_ok", help), checks)
+}
+
+fn encode_connections(stores: &[StoreNow], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let now = stores.iter().map(|it| ([("store", it.name)], gauge(it.in_flight.0)));
+    let help = "Exchanges with Redis that are in progress.";
+    family(encoder, &Described::new("store_questions_in_flight", help), now)?;
+    let most = stores.iter().map(|it| ([("store", it.name)], gauge(it.in_flight.1)));
+    let help = "Most exchanges with Redis, store.max_in_flight on each connection.";
+    family(encoder, &Described::new("store_questions_max", help), most)?;
+    let again = stores.iter().map(|it| ([("store", it.name)], ConstCounter::new(it.reconnects)));
+    let help = "Connections to Redis that were lost and have been made again.";
+    family(encoder, &Described::new("store_reconnects", help), again)
 }

@@ -220,6 +220,7 @@ impl Gateway {
 
     /// Names the file that a reload reads, and what was read of it at the start.
     pub fn follow_file(&self, path: PathBuf, source: &Source) {
+        self.observer.metrics.config_file(&source.sha256());
         let _ = self.file.set(ConfigFile::new(path, source));
     }
 
@@ -240,11 +241,11 @@ impl Gateway {
         };
         match &reloaded {
             Ok(change) => {
-                self.observer.metrics.reloaded("applied");
+                self.observer.metrics.reloaded(Some(&change.sha256));
                 tracing::info!("the configuration was reloaded: {}", change.summary());
             }
             Err(refused) => {
-                self.observer.metrics.reloaded("refused");
+                self.observer.metrics.reloaded(None);
                 tracing::error!(
                     "the configuration was not reloaded; the old one keeps serving\n{refused}"
                 );

@@ -101,6 +101,8 @@ fn now(store: &Store, usage: StoreUse) -> Option<StoreNow> {
         nodes: nodes.map(|node| (node.name, node.rung.name())).collect(),
         rungs: &RUNGS,
         questions: questions.to_vec(),
+        in_flight: state.in_flight,
+        reconnects: state.reconnects,
         shed,
         checks: state.checks,
         redirects: state.redirects.to_vec(),

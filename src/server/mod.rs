@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod connection;
 mod drain;
+mod lag;
 mod park;
 mod places;
 mod protocol;

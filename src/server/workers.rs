@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::{self, ServerState};
+use super::lag;
 use super::places::Place;
 
 /// Most bytes that wait in the kernel and have not been sent to their client yet.
@@ -56,6 +57,7 @@ impl Workers {
             let (counted, done) = (Arc::clone(&open), done.clone());
             let serve = async move {
                 server.gateway.store.join().await;
+                tokio::spawn(lag::measure(server.gateway.observer.metrics.worker_lag.clone()));
                 // Nobody waits any more when the start was given up.
                 let _ = is_ready.send(());
                 serve(server, arriving, counted, done).await;

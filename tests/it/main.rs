@@ -71,6 +71,8 @@ mod http2_upstream;
 mod hygiene;
 /// A configuration to begin with.
 mod init;
+/// What runs and since when, and how busy it is.
+mod in_force;
 /// Interim responses (1xx) of an upstream.
 mod interim;
 /// Keys that an issuer publishes, several issuers on one route, and tokens in a query.

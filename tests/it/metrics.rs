@@ -228,7 +228,6 @@ fn what_is_used_stands_beside_its_bound() {
         ("portcullis_upstream_connections_max", &[("upstream", "shop")], 7.0),
         ("portcullis_upstream_requests_max", &[("upstream", "shop")], 7.0),
         ("portcullis_upstream_requests_waiting", &[("upstream", "shop")], 0.0),
-        ("portcullis_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
     ] {
         assert_eq!(read.value(name, labels), Some(value), "{name}");
     }

@@ -2,6 +2,7 @@
 //! counted, what their histories are, and what serves while one of them does not.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::credentials::Credentials;
@@ -36,6 +37,8 @@ pub(super) struct Common {
     redirects: Counters<3>,
     /// Questions for which no server was known.
     unowned: Counters<1>,
+    /// Connections that were made again.
+    reconnects: AtomicU64,
     on_outage: Mutex<OnOutage>,
     findings: Mutex<Found>,
 }
@@ -52,6 +55,7 @@ impl Common {
             tallies: Tallies::default(),
             redirects: Counters::default(),
             unowned: Counters::default(),
+            reconnects: AtomicU64::new(0),
             on_outage: Mutex::default(),
             findings: Mutex::default(),
         })
@@ -86,6 +90,16 @@ impl Common {
             ("ask", sum(SentOn::Ask)),
             ("tryagain", sum(SentOn::TryAgain)),
         ]
+    }
+
+    /// A connection that was lost was made again.
+    pub(super) fn note_reconnect(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// No server was known for a question.

@@ -324,6 +324,7 @@ fn offset_ms(before: i64, after: i64, seconds: i64, micros: i64) -> i64 {
 /// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
 async fn supervise(link: Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
+    let mut was_connected = false;
     loop {
         let Some(strong) = link.upgrade() else { return };
         let slot = Arc::clone(&strong.slot);
@@ -336,6 +337,9 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
         let Some(strong) = link.upgrade() else { return };
         match connected {
             Ok(()) => {
+                if std::mem::replace(&mut was_connected, true) {
+                    strong.node.common.note_reconnect();
+                }
                 strong.found.notify_waiters();
                 strong.node.is_found();
                 let mut changes = strong.node.common.credentials.changes();

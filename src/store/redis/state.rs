@@ -13,6 +13,10 @@ pub struct StoreState {
     pub nodes: Vec<NodeState>,
     /// What became of questions, since the start.
     pub asked: Asked,
+    /// Questions in flight, and most of them.
+    pub in_flight: (u64, u64),
+    /// How often a connection was made again that was lost.
+    pub reconnects: u64,
     /// How often a server of a Redis Cluster sent a command on, by how.
     pub redirects: [(&'static str, u64); 3],
     /// The epoch of a Redis Cluster, as far as it is known.

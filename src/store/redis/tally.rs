@@ -48,6 +48,13 @@ impl Tally {
         [answered, missed, failed, cancelled, shed, open].iter().map(|it| it.load(Relaxed)).sum()
     }
 
+    /// Those that have not come to an end.
+    fn in_flight(&self) -> u64 {
+        // First: what begins and ends in between must not end before it began.
+        let entered = self.entered.load(Relaxed);
+        entered.saturating_sub(self.ended())
+    }
+
     /// All of it until now.
     fn read(&self) -> Asked {
         Asked {
@@ -161,6 +168,14 @@ impl Tallies {
         let (gone, tallies) = &*all;
         tallies.iter().map(|tally| tally.read()).fold(*gone, Asked::and)
     }
+
+    /// How many questions are in flight, and how many may be where each connection has `most`.
+    pub(super) fn in_flight(&self, most: u64) -> (u64, u64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        settle(&mut all);
+        let now = all.1.iter().map(|tally| tally.in_flight()).sum();
+        (now, most.saturating_mul(all.1.len() as u64))
+    }
 }
 
 /// Keeps of those that nobody counts with any more their sum alone.
@@ -210,6 +225,21 @@ mod tests {
         places.pop().expect("one").answered(false);
         assert!(tally.enter(3).is_some(), "there is room again");
         assert!(tally.enter(1).is_none(), "a bound that has fallen holds at once");
+    }
+
+    #[test]
+    fn what_is_in_flight_stands_beside_its_bound() {
+        let all = Tallies::default();
+        let (one, other) = (all.add(), all.add());
+        let place = |tally| Tally::enter(tally, 3).expect("a place");
+        let (first, second) = (place(&one), place(&other));
+        one.note_open();
+        assert_eq!(all.in_flight(3), (2, 6));
+        first.answered(false);
+        drop(second);
+        assert_eq!(all.in_flight(3), (0, 6));
+        drop(other);
+        assert_eq!(all.in_flight(3), (0, 3));
     }
 
     #[test]

@@ -169,7 +169,10 @@ impl Topology {
         asked.open = asked.open.saturating_add(common.unowned());
         let found = common.found();
         let (checks, findings) = (found.checks(), found.findings());
-        StoreState { nodes, asked, redirects, epoch, checks, findings }
+        let most = common.credentials.max_in_flight();
+        let in_flight = common.tallies.in_flight(u64::try_from(most).unwrap_or(u64::MAX));
+        let reconnects = common.reconnects();
+        StoreState { nodes, asked, in_flight, reconnects, redirects, epoch, checks, findings }
     }
 
     /// See [`crate::store::Store::clock_offset_ms`].
