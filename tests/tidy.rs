@@ -318,10 +318,12 @@ fn only_the_topology_chooses_connections_to_redis() {
         }
     }
     // A link makes its connections anew by itself, a server has those of each thread, whoever looks
-    // for a cluster asks its seeds, an ear hears of one server of it, and three others try what
-    // nobody uses yet.
-    let expected =
-        ["ear", "link", "looking", "renewal", "selftest", "sentinel", "server", "topology"];
+    // for a cluster asks its seeds, an ear hears of one server of it, an operator looks at each,
+    // and three others try what nobody uses yet.
+    let expected = [
+        "ear", "link", "looking", "operator", "renewal", "selftest", "sentinel", "server",
+        "topology",
+    ];
     let expected = expected.map(str::to_owned);
     assert_eq!(found, BTreeSet::from(expected), "who chooses connections to Redis");
 }

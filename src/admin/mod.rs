@@ -20,6 +20,7 @@ mod revocations;
 mod routes;
 mod sessions;
 mod status;
+mod store;
 mod tunnels;
 mod upstreams;
 

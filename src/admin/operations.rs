@@ -12,7 +12,7 @@ use serde_json::json;
 use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, canaries, certificates, config, limits, purge, revocations, sessions, status,
+    api_keys, canaries, certificates, config, limits, purge, revocations, sessions, status, store,
     tunnels, upstreams,
 };
 use crate::runtime::Gateway;
@@ -59,6 +59,7 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes
         Operation::StopCanary => canaries::stop(gateway, body).await,
         Operation::ResetCanary => canaries::reset(gateway, body).await,
         Operation::ListCertificates => Ok(certificates::list(gateway)),
+        Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Reload => config::reload(gateway, body).await,
     };
     result.unwrap_or_else(Fault::reply)

@@ -45,6 +45,7 @@ pub(super) enum Operation {
     StopCanary,
     ResetCanary,
     ListCertificates,
+    ShowStore,
     Reload,
 }
 
@@ -89,7 +90,7 @@ const LIMITS: &str = "/v1/limits";
 const TUNNELS: &str = "/v1/tunnels";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 28] = [
+pub static ROUTES: [Route; 29] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
@@ -141,6 +142,7 @@ pub static ROUTES: [Route; 28] = [
         r#"/v1/canary/reset {"route": "products"}"#,
     ),
     row(Op::ListCertificates, GET, "/v1/certificates", Read, "/v1/certificates"),
+    row(Op::ShowStore, GET, "/v1/store", Read, "/v1/store"),
     row(Op::Reload, POST, "/v1/config/reload", Operate, "/v1/config/reload {}"),
 ];
 

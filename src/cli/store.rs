@@ -6,18 +6,44 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::config::{CacheEpochs, Store, StoreUrl, StoreUse};
-use crate::store::{Located, acl_for, selftest, sentinel_acl};
+use crate::store::{Located, acl_for, operator_acl, selftest, sentinel_acl};
 
 /// Exit status where nothing can be right with the store.
 const STORE_UNUSABLE: u8 = 3;
 /// What the user is called where the configuration names none.
 const USER: &str = "gateway";
+/// The same of who may only look.
+const OPERATOR: &str = "operator";
 
 /// A table of the configuration that may have a user of its own.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Table {
     Cache,
     Limits,
+}
+
+/// How a user is written down.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Setuser,
+    File,
+    Secret,
+}
+
+impl Format {
+    /// A command of Redis that makes a user, in this form.
+    fn write(self, command: &str) -> String {
+        let line = || command.replacen("ACL SETUSER ", "user ", 1);
+        match self {
+            Self::Setuser => command.to_owned(),
+            Self::File => line(),
+            Self::Secret => format!(
+                "apiVersion: v1\nkind: Secret\nmetadata:\n  name: redis-users\ntype: Opaque\n\
+                 stringData:\n  users.acl: |\n    {}",
+                line()
+            ),
+        }
+    }
 }
 
 /// Options of `acl`.
@@ -35,6 +61,15 @@ pub(super) struct Acl {
     /// The user of [store.cache] or [store.limits] instead; that of [store].
     #[arg(long = "for", value_name = "TABLE")]
     table: Option<Table>,
+    /// The user of [store.operator] instead, who may only look; that one's name, or "operator".
+    #[arg(long, conflicts_with = "sentinel")]
+    operator: bool,
+    /// First part of every key; that of store.prefix.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// For redis-cli, as a line of Redis's file of users, or as a Secret of Kubernetes with it.
+    #[arg(long, value_enum, default_value_t = Format::Setuser)]
+    format: Format,
     /// The user of the sentinels instead; that of store.sentinel.username, or "gateway".
     #[arg(long)]
     sentinel: bool,
@@ -53,15 +88,25 @@ pub(super) fn print_acl(options: &Acl, main: &Store) -> Result<String, String> {
     if options.table.is_some() && store.usage == StoreUse::Main {
         return Err("the configuration has no such table: one user of [store] does all".to_owned());
     }
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if options.prefix.as_ref().is_some_and(|it| it.is_empty() || !it.bytes().all(is_plain)) {
+        return Err("the prefix is made of letters, digits, `_`, `.` and `-`".to_owned());
+    }
+    let (user, format) = (options.user.as_deref(), options.format);
+    let prefix = options.prefix.as_deref().unwrap_or(&store.prefix);
     if options.sentinel {
         let own = store.sentinel.as_deref().and_then(|sentinel| sentinel.username.as_deref());
-        return Ok(sentinel_acl(options.user.as_deref().or(own).unwrap_or(USER)));
+        return Ok(format.write(&sentinel_acl(user.or(own).unwrap_or(USER))));
     }
-    let user = options.user.as_deref().or(store.username.as_deref()).unwrap_or(USER);
+    if options.operator {
+        let own = store.operator.as_deref().map(|operator| &*operator.username);
+        return Ok(format.write(&operator_acl(user.or(own).unwrap_or(OPERATOR), prefix)));
+    }
+    let user = user.or(store.username.as_deref()).unwrap_or(USER);
     let follow = options.follow || store.cache_epochs == CacheEpochs::Follow;
     let cluster = options.cluster || matches!(store.url, StoreUrl::Cluster { .. });
     let uses: Vec<StoreUse> = store.uses().collect();
-    Ok(acl_for(&uses, user, &store.prefix, follow, cluster))
+    Ok(format.write(&acl_for(&uses, user, prefix, follow, cluster)))
 }
 
 /// Prints what is not as it should be with the store, or the stores; exit status 3 where anything

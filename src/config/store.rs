@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::address_map::AddressMap;
 use super::reader::Section;
 use super::sentinel::{self, StoreSentinel};
+use super::store_operator::{self, StoreOperator};
 use super::store_reach::{self, CacheReads, Kind};
 use super::store_tls::{self, StoreTls};
 use super::store_use::StoreUse;
@@ -36,6 +37,8 @@ pub struct Store {
     pub tls: Option<StoreTls>,
     /// `[store.sentinel]`, and there behind `redis-sentinel://`.
     pub sentinel: Option<Box<StoreSentinel>>,
+    /// `[store.operator]`
+    pub operator: Option<Box<StoreOperator>>,
     /// How many threads have a connection to each server of a Redis Cluster; by their number where
     /// it is not said.
     pub connections: Option<usize>,
@@ -200,6 +203,7 @@ impl Default for Store {
             address_map: AddressMap::default(),
             tls: None,
             sentinel: None,
+            operator: None,
             connections: None,
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(500),
@@ -256,6 +260,7 @@ impl Store {
             on_outage: OnOutage::default(),
             tls: None,
             sentinel: None,
+            operator: store.operator.as_ref().map(|operator| Box::new(operator.fixed())),
             password: store.password.clone().filter(|_| store.password_file.is_none()),
             cache: None,
             limits: None,
@@ -323,8 +328,7 @@ const TIB: u64 = 1024 * GIB;
 const CLUSTER_SEEDS_MAX: usize = 64;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 2] =
-    [("operator", "its rights would not be used"), ("queue_url", "nothing would be queued there")];
+const PLANNED: [(&str, &str); 1] = [("queue_url", "nothing would be queued there")];
 
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
@@ -409,6 +413,11 @@ fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default:
         _ => Kind::One { is_tls },
     };
     let reach = store_reach::read(store, kind, default.usage);
+    let operator = store.optional("operator", store_operator::read);
+    if operator.is_some() && url == StoreUrl::Memory && !store.is_survey() {
+        let what = "is of no use where url is memory:";
+        store.problem("operator", what, "write in url where Redis is, or remove the table");
+    }
     let (password, password_file) = store.secret_of_file("password").unzip();
     Store {
         url,
@@ -419,6 +428,7 @@ fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default:
         tls: reach.tls,
         connections: reach.connections,
         sentinel: reach.sentinel,
+        operator: operator.map(Box::new),
         timeout: store.or("timeout", default.timeout, duration),
         connect_timeout: store.or("connect_timeout", default.connect_timeout, duration),
         reconnect_backoff: store.or("reconnect_backoff", default.reconnect_backoff, duration),

@@ -16,6 +16,7 @@ use super::care::{self, CareNow};
 use super::compressed::Compressed;
 use super::counter::Words;
 use super::limit::{self, LimitMeter};
+use super::redis::{self, RedisNow};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
 use super::store::{self, StoreNow};
@@ -70,6 +71,8 @@ pub struct Now {
     pub tunnels: Vec<(String, usize)>,
     /// What is asked of Redis, where anything is.
     pub stores: Vec<StoreNow>,
+    /// What servers of Redis tell of themselves, and which store they are of.
+    pub redis: Vec<(&'static str, RedisNow)>,
     /// Each split route.
     pub canaries: Vec<CanaryNow>,
     /// Each route whose requests are mirrored.
@@ -189,6 +192,7 @@ impl Collector for Live {
         upstream::encode(&now.upstreams, &mut encoder)?;
         care::encode(&now.care, &mut encoder)?;
         store::encode(&now.stores, &mut encoder)?;
+        redis::encode(&now.redis, &mut encoder)?;
         traffic::encode(&now.canaries, &now.mirrors, &mut encoder)?;
         self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)

@@ -18,6 +18,7 @@ mod logged_once;
 mod metrics;
 mod observer;
 mod process;
+mod redis;
 mod reload;
 mod route;
 mod series;
@@ -39,7 +40,12 @@ pub use live::{IssuerMeter, IssuerNow, Now};
 pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
+<<<<<<< HEAD
 pub use route::{AnsweredBy, RouteMeter};
+=======
+pub use redis::RedisNow;
+pub use route::RouteMeter;
+>>>>>>> bd98ca2 (Show what Redis says of itself to a user who may only look)
 pub use store::StoreNow;
 pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Gateway;
 use crate::config::StoreUse;
-use crate::observe::{Format, IssuerNow, Now, RevocationState, Snapshot, StoreNow};
+use crate::observe::{Format, IssuerNow, Now, RedisNow, RevocationState, Snapshot, StoreNow};
 use crate::plan::Plan;
 use crate::store::{Asked, Rung, Store};
 
@@ -56,6 +56,7 @@ impl Gateway {
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
                 tunnels: self.tunnels.by_route(plan),
                 stores: stores(store),
+                redis: redis(store),
                 canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
                 mirrors: running.traffic.mirrors_now(plan),
             },
@@ -82,6 +83,12 @@ fn routes(plan: &Plan) -> Vec<(String, String)> {
 /// The stores that are Redis.
 fn stores(store: &Store) -> Vec<StoreNow> {
     store.uses().filter_map(|usage| now(store, usage)).collect()
+}
+
+/// What their servers tell of themselves, where somebody may look.
+fn redis(store: &Store) -> Vec<(&'static str, RedisNow)> {
+    let of = |usage: StoreUse| store.redis_now(usage).into_iter().map(move |it| (usage.word(), it));
+    store.uses().flat_map(of).collect()
 }
 
 fn now(store: &Store, usage: StoreUse) -> Option<StoreNow> {

@@ -57,8 +57,8 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, Located, NodeState, RedisStore, Rung, StoreState, acl, acl_for,
-    selftest, sentinel_acl,
+    Asked, Finding, Followed, Located, Look, Looks, NodeState, RedisStore, Rung, SHOWN, Slow,
+    StoreState, acl, acl_for, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::Revocation;
 pub use self::separate::{Backend, Separate};

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::separate::{Backend, One, Separate};
-use super::{Evicted, Questions, Store, StoreError, StoreState};
+use super::{Evicted, Looks, Questions, Store, StoreError, StoreState};
 use crate::config::{Config, StoreUse};
+use crate::observe::RedisNow;
 
 impl Store {
     /// The store that the configuration names, or the stores. Waits for first connections for
@@ -98,6 +99,22 @@ impl Store {
     pub fn state(&self, usage: StoreUse) -> Option<StoreState> {
         match self.used_for(usage) {
             One::Redis(store) => Some(store.state()),
+            One::Memory(_) => None,
+        }
+    }
+
+    /// What the servers of Redis that are used for this told `[store.operator]` last.
+    pub fn redis_now(&self, usage: StoreUse) -> Vec<RedisNow> {
+        match self.used_for(usage) {
+            One::Redis(store) => store.redis_now(),
+            One::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// Looks at these servers as `[store.operator]`; nothing for the embedded store.
+    pub async fn look(&self, usage: StoreUse) -> Option<Looks> {
+        match self.used_for(usage) {
+            One::Redis(store) => Some(store.look().await),
             One::Memory(_) => None,
         }
     }

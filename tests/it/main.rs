@@ -114,6 +114,8 @@ mod redis_cluster_moves;
 mod redis_cluster_names;
 mod redis_history;
 mod redis_ladder;
+/// The user who may only look at Redis.
+mod redis_operator;
 mod redis_replies;
 /// What is the matter with Redis.
 mod redis_says;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::credentials::Credentials;
-use super::findings::Found;
+use super::finding::Finding;
+use super::findings::{Found, Report};
 use super::history::Histories;
 use super::tally::Tallies;
 use crate::base::shard::Counters;
@@ -75,6 +76,15 @@ impl Common {
     /// What looks at the servers have found.
     pub(super) fn found(&self) -> MutexGuard<'_, Found> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a look at a server found, and says what is new.
+    pub(super) fn tell(&self, server: &str, report: Report) {
+        let new = self.found().take(server, report);
+        for Finding { is_fatal, check, seen, suffers, remedy } in new {
+            let kind = if is_fatal { "cannot serve" } else { "is not as it should be" };
+            tracing::warn!(check, suffers, remedy, server, "Redis {kind}: {seen}");
+        }
     }
 
     /// A command was sent on.

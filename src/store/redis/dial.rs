@@ -44,6 +44,8 @@ pub(super) enum Purpose {
     Probe,
     /// Replicas.
     Wait,
+    /// Who may only look.
+    Operator,
 }
 
 impl fmt::Display for Purpose {
@@ -57,6 +59,7 @@ impl fmt::Display for Purpose {
             Self::Sentinel => "sentinel",
             Self::Probe => "probe",
             Self::Wait => "wait",
+            Self::Operator => "operator",
         })
     }
 }

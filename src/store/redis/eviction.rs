@@ -7,12 +7,17 @@ use std::time::Duration;
 use redis::{InfoDict, RedisError};
 use tokio::time::Instant;
 
+use super::findings::Report;
 use super::link::Link;
+use super::node::Node;
 use super::published::Published;
 use super::says::{Condition, Says};
+use super::set_up;
 
+/// What is looked at, as far as findings go.
+const CHECKS: [&str; 2] = ["eviction", "memory"];
 /// Pause between two looks at the same connection.
-const LOOK_PAUSE: Duration = Duration::from_secs(60);
+const LOOK_PAUSE: Duration = Duration::from_secs(15);
 /// How often it is seen whether there is a new connection.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest wait for one look.
@@ -23,7 +28,7 @@ pub(super) async fn watch(link: Weak<Link>, says: Arc<Says>) {
     let mut last: Option<(Weak<Published>, Instant)> = None;
     loop {
         let Some(strong) = link.upgrade() else { return };
-        let published = strong.get();
+        let (published, node) = (strong.get(), Arc::clone(strong.node()));
         drop(strong);
         if let Some(published) = published {
             let is_same = |known: &Weak<Published>| known.as_ptr() == Arc::as_ptr(&published);
@@ -32,14 +37,14 @@ pub(super) async fn watch(link: Weak<Link>, says: Arc<Says>) {
                 .is_none_or(|(known, at)| !is_same(known) || at.elapsed() >= LOOK_PAUSE);
             if is_due {
                 last = Some((Arc::downgrade(&published), Instant::now()));
-                look(&published, &says).await;
+                look(&published, &node, &says).await;
             }
         }
         tokio::time::sleep(TICK).await;
     }
 }
 
-async fn look(published: &Published, says: &Says) {
+async fn look(published: &Published, node: &Node, says: &Says) {
     let asked = async {
         let memory = published.connection.run(redis::cmd("INFO").arg("memory")).await?;
         Ok::<InfoDict, RedisError>(redis::from_redis_value(memory)?)
@@ -47,6 +52,9 @@ async fn look(published: &Published, says: &Says) {
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(info)) => {
             says.is_over(Condition::NotToldOfEviction);
+            // It may have been set since the server was looked at.
+            let (checks, findings) = (CHECKS.into_iter().collect(), set_up::findings(&info));
+            node.common.tell(node.name().unwrap_or_default(), Report { checks, findings });
             match info.get::<String>("maxmemory_policy") {
                 Some(policy) if policy != "noeviction" => {
                     says.note_with(Condition::Evicts, &format!("maxmemory-policy {policy}"));

@@ -44,6 +44,7 @@ mod marks;
 mod mismatch;
 mod misses;
 mod node;
+mod operator;
 mod part;
 mod probe;
 mod published;
@@ -64,8 +65,10 @@ mod sentinel;
 mod sentinels;
 mod server;
 mod sessions;
+mod set_up;
 mod signature;
 mod slots;
+mod slow_log;
 mod spread;
 mod state;
 mod stream;
@@ -85,14 +88,17 @@ use redis::{Cmd, Pipeline, Value};
 pub use self::check::selftest;
 pub use self::finding::{Finding, Located};
 pub use self::follow::Followed;
-pub use self::rights::{acl, acl_for, sentinel_acl};
+pub use self::operator::{Look, SHOWN};
+pub use self::rights::{acl, acl_for, operator_acl, sentinel_acl};
 pub use self::rung::Rung;
+pub use self::slow_log::Slow;
 pub use self::state::{NodeState, StoreState};
 pub use self::tally::Asked;
 
 use self::cut::Cut;
 use self::follow::Follower;
 use self::journal::{Journal, Untold};
+use self::operator::Operator;
 use self::part::Part;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
@@ -105,6 +111,7 @@ use super::{
     StoreError,
 };
 use crate::config;
+use crate::observe::RedisNow;
 
 /// What is asked of Redis, wherever its keys lie (`topology`), and what is known of it without
 /// asking.
@@ -120,8 +127,19 @@ pub struct RedisStore {
     journal: Option<Arc<Journal>>,
     /// How often replicas did not have all in time.
     unconfirmed: AtomicU64,
+    /// Who may look at it.
+    operator: Option<Arc<Operator>>,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
+}
+
+/// What servers said when they were asked.
+#[derive(Debug)]
+pub struct Looks {
+    /// Whether they are those of a Redis Cluster.
+    pub is_cluster: bool,
+    /// Those that are asked; nothing where nobody may look, for want of `[store.operator]`.
+    pub servers: Option<Vec<Look>>,
 }
 
 impl RedisStore {
@@ -136,9 +154,11 @@ impl RedisStore {
         }
         tokio::spawn(selftest_follow::follow(Arc::downgrade(&topology)));
         let journal = topology.is_spread().then(|| Journal::start(&topology));
+        let operator = Operator::start(&topology);
         Self {
             topology,
             journal,
+            operator,
             unconfirmed: AtomicU64::new(0),
             follower: OnceLock::new(),
             tracker: OnceLock::new(),
@@ -165,6 +185,18 @@ impl RedisStore {
     /// See [`super::Store::is_connected`].
     pub fn is_connected(&self) -> bool {
         self.topology.is_connected()
+    }
+
+    /// See [`super::Store::redis_now`].
+    pub fn redis_now(&self) -> Vec<RedisNow> {
+        self.operator.as_ref().map(|operator| operator.told()).unwrap_or_default()
+    }
+
+    /// See [`super::Store::look`].
+    pub async fn look(&self) -> Looks {
+        let is_cluster = self.topology.is_spread();
+        let Some(operator) = &self.operator else { return Looks { is_cluster, servers: None } };
+        Looks { is_cluster, servers: Some(operator.look(&self.topology).await) }
     }
 
     /// See [`super::Store::state`].

@@ -103,6 +103,35 @@ const SENTINEL_COMMANDS: [&str; 7] = [
     "sentinel|myid",
 ];
 
+/// Commands that only look, for `[store.operator]`.
+const OPERATOR_COMMANDS: [&str; 25] = [
+    "hello",
+    "ping",
+    "client|setname",
+    "client|list",
+    "select",
+    "info",
+    "role",
+    "dbsize",
+    "scan",
+    "type",
+    "pttl",
+    "strlen",
+    "hlen",
+    "zcard",
+    "xlen",
+    "memory|usage",
+    "object|freq",
+    "slowlog|get",
+    "latency|latest",
+    "cluster|info",
+    "cluster|shards",
+    "xinfo|stream",
+    "acl|whoami",
+    "acl|dryrun",
+    "time",
+];
+
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
 pub(super) const RIGHTS: [Right; 56] = [
@@ -195,6 +224,17 @@ pub fn acl_for(uses: &[StoreUse], user: &str, prefix: &str, follow: bool, cluste
     let mut line =
         format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
     for command in commands(uses, follow, cluster) {
+        line += " +";
+        line += command;
+    }
+    line
+}
+
+/// The same for a user who may look, and neither read values nor write, kill or configure.
+pub fn operator_acl(user: &str, prefix: &str) -> String {
+    let mut line =
+        format!("ACL SETUSER {user} on >PASSWORD resetkeys %R~{prefix}:* resetchannels -@all");
+    for command in OPERATOR_COMMANDS {
         line += " +";
         line += command;
     }

@@ -21,6 +21,7 @@ use super::reply::server_error;
 use super::rights::{Function, RIGHTS, Right};
 use super::scripts::Scripts;
 use super::selftest_sentinels;
+use super::set_up;
 use crate::config::{self, CacheEpochs, StoreUrl, StoreUse};
 use crate::store::window::{Window, WindowSet};
 
@@ -30,8 +31,6 @@ const KEYS_TTL_MS: u64 = 5000;
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// How far clocks may be apart before limits on them are noticed by people, in milliseconds.
 const CLOCK_OFFSET_MAX_MS: i64 = 2000;
-/// From this part of its memory on, in percent, Redis is nearly full.
-const MEMORY_USED_MAX: u64 = 90;
 /// How long a change may take to be told of.
 const PUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -136,7 +135,8 @@ impl<'a> Look<'a> {
             self.checks.insert("scripts");
             self.limits(&connection).await?;
         }
-        self.checks.extend(["clock", "eviction", "memory", "replicas"]);
+        self.checks.insert("clock");
+        self.checks.extend(set_up::CHECKS);
         self.clock(&connection).await?;
         self.set_up(&connection).await?;
         let follows = self.settings.cache_epochs == CacheEpochs::Follow;
@@ -393,33 +393,7 @@ impl<'a> Look<'a> {
         let info = self.send(connection, &pipeline).await?.pop().unwrap_or_default();
         // Without the right, which was said already, nothing is known.
         let Ok(info) = redis::from_redis_value::<InfoDict>(info) else { return Ok(()) };
-        let policy: Option<String> = info.get("maxmemory_policy");
-        if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
-            self.findings.push(Finding::warning(
-                "eviction",
-                format!("maxmemory-policy is {policy}: keys go when memory is full"),
-                "limits, revocation, sessions, the cache",
-                "CONFIG SET maxmemory-policy noeviction",
-            ));
-        }
-        let bytes = |name: &str| info.get::<u64>(name).unwrap_or_default();
-        let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
-        if most > 0 && used.saturating_mul(100) / most > MEMORY_USED_MAX {
-            self.findings.push(Finding::warning(
-                "memory",
-                format!("{used} bytes of maxmemory {most} are used"),
-                "everything that writes, once it is full",
-                "raise maxmemory, or find what fills it",
-            ));
-        }
-        if bytes("connected_slaves") > 1 && !info.contains_key(&"min_slaves_good_slaves") {
-            self.findings.push(Finding::warning(
-                "replicas",
-                "Redis takes writes also when it is cut off from all of its replicas",
-                "what is written before a fail-over: revocations, limits",
-                "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2",
-            ));
-        }
+        self.findings.extend(set_up::findings(&info));
         Ok(())
     }
 

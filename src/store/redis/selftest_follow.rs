@@ -5,7 +5,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::finding::Finding;
 use super::published::Published;
 use super::selftest::{self, Depth, Sight};
 use super::selftest_cluster;
@@ -73,10 +72,6 @@ async fn look(
     let (run_id, report) = look.await.ok()?;
     let Some(report) = report else { return Some(run_id) };
     let name = server.node.state(true).name;
-    let new = topology.common.found().take(&name, report);
-    for Finding { is_fatal, check, seen, suffers, remedy } in new {
-        let kind = if is_fatal { "cannot serve" } else { "is not as it should be" };
-        tracing::warn!(check, suffers, remedy, server = &name, "Redis {kind}: {seen}");
-    }
+    topology.common.tell(&name, report);
     Some(run_id)
 }

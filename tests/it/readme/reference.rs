@@ -139,6 +139,10 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let stores = ["store.cache", "store.limits", "store"];
     let store = stores.into_iter().find_map(|it| Some((it, path.strip_prefix(it)?)));
     tables.extend(store.and_then(|(table, key)| Some((table, vec![url_for(table, key)?]))));
+    let operators = ["store.cache.operator", "store.limits.operator", "store.operator"];
+    let operator = operators.into_iter().find(|it| path.starts_with(&format!("{it}.")));
+    let user = || vec!["username = \"operator\"", "password = \"secret\""];
+    tables.extend(operator.map(|table| (table, user())));
     tables
 }
 
@@ -146,6 +150,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
 fn url_for(table: &str, key: &str) -> Option<&'static str> {
     let inner = key.strip_prefix('.')?;
     match inner.split_once('.').map(|(table, _)| table) {
+        Some("operator") => Some("url = \"redis://127.0.0.1:6379\""),
         Some("sentinel") => Some("url = \"redis-sentinel://127.0.0.1:26379/main\""),
         Some("tls") => Some("url = \"rediss://127.0.0.1:6379\""),
         _ if table != "store" || matches!(inner, "username" | "password") => {
@@ -380,6 +385,9 @@ servers = ["http://shop.test:3000"]
 dns_servers = ["{}"]
 [store]
 url = "{}"
+[store.operator]
+username = "default"
+password = "any"
 [server.tls]
 listen = ["127.0.0.1:0"]
 certificates = [{{ cert = "site.pem", key = "site.key" }}]
