@@ -41,7 +41,7 @@ use crate::plan::Plan;
 use crate::runtime::{Gateway, read_plan, warn_of};
 use crate::startup::signals::{Habits, end};
 use crate::startup::sockets::Sockets;
-use crate::startup::{bind, handover, init_diagnostics, watch};
+use crate::startup::{bind, diagnostics, handover, watch};
 
 /// Exit status of a configuration with problems.
 const CONFIG_PROBLEMS: u8 = 2;
@@ -209,19 +209,15 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
 /// Loads, and serves if it may.
 async fn start(path: PathBuf, sockets: Sockets) -> ExitCode {
     // Before anything that takes time: whoever has logs rotated may send its signal at any moment.
-    let user2 = match Habits::receive() {
-        Ok(mut habits) => {
-            let user2 = habits.take_user2();
-            tokio::spawn(habits.heed());
-            user2
-        }
+    let habits = match Habits::receive() {
+        Ok(habits) => habits,
         Err(error) => {
             eprintln!("signals cannot be received: {error}");
             return ExitCode::FAILURE;
         }
     };
     match load(&path) {
-        Ok((plan, source)) => run(plan, (path, &source), sockets, user2).await,
+        Ok((plan, source)) => run(plan, (path, &source), sockets, habits).await,
         Err(code) => code,
     }
 }
@@ -231,13 +227,13 @@ async fn run(
     plan: Plan,
     (path, source): (PathBuf, &Source),
     mut sockets: Sockets,
-    user2: Option<Signal>,
+    mut habits: Habits,
 ) -> ExitCode {
-    init_diagnostics(plan.config.log.level);
+    diagnostics::init(&plan.config.log);
     warn_of(&plan, source);
     descriptors::warn(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
-    let signals = match Signals::receive(user2) {
+    let signals = match Signals::receive(habits.take_user2()) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "signals cannot be received");
@@ -246,6 +242,7 @@ async fn run(
     };
     let gateway = Gateway::open(plan).await;
     gateway.follow_file(path, source);
+    tokio::spawn(habits.heed(Arc::downgrade(&gateway)));
     let (server, admin) = match bind(&gateway, &mut sockets).await {
         Ok(bound) => bound,
         Err(text) => {

@@ -73,6 +73,24 @@ impl Trace {
     }
 }
 
+/// A share of all traces: by their ids, so that it is the same ones on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio(u64);
+
+impl Ratio {
+    /// So many ten-thousandths of all.
+    pub fn of(share: u16) -> Self {
+        // The last 7 bytes are the random part of an id (Level 2, §3.2.2.3).
+        Self((u128::from(share) * (1 << 56) / 10_000) as u64)
+    }
+
+    /// Whether a trace is among them.
+    pub fn takes(self, trace: Trace) -> bool {
+        let [.., a, b, c, d, e, f, g] = trace.id;
+        u64::from_be_bytes([0, a, b, c, d, e, f, g]) < self.0
+    }
+}
+
 fn fresh_span() -> [u8; 8] {
     fastrand::u64(1..).to_be_bytes()
 }
@@ -99,5 +117,20 @@ mod tests {
         let begun = Trace::begin();
         assert_eq!(Trace::parse(begun.to_header().as_bytes()), Some(begun));
         assert_eq!(begun.flags, 0);
+    }
+
+    #[test]
+    fn a_ratio_takes_its_share_by_the_last_seven_bytes() {
+        let trace = |byte: u8, rest: u8| {
+            let mut id = [rest; 16];
+            id[..9].fill(0xff);
+            id[9] = byte;
+            Trace { id, span: [1; 8], flags: 0 }
+        };
+        for (share, taken) in [(0, 0), (1, 1), (2500, 64), (5000, 128), (10_000, 256)] {
+            let is_taken = |byte: &u8| Ratio::of(share).takes(trace(*byte, 0));
+            assert_eq!((0..=255).filter(is_taken).count(), taken, "{share}");
+        }
+        assert!(Ratio::of(10_000).takes(trace(0xff, 0xff)));
     }
 }

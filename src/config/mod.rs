@@ -69,7 +69,10 @@ pub use header_rules::HeaderRules;
 pub use jwks::{KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, known_keys, load, parse, sha256_of};
-pub use log::{AccessLog, Level, Log};
+pub use log::{
+    AccessFormat, AccessTo, ClientShown, DiagnosticFormat, Level, Log, QueryShown, Rotate,
+    SubjectShown,
+};
 pub use mirror::{Faults, Mirror};
 pub use origin::Origin;
 pub use pem_file::{PemFile, reread_secret};

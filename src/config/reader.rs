@@ -89,6 +89,11 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    /// Where a file of this name is, seen from the folder of the configuration.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.reader.folder.join(name)
+    }
+
     /// Whether it is only asked which keys there are.
     pub(super) fn is_survey(&self) -> bool {
         self.reader.survey.is_some()

@@ -13,8 +13,8 @@ use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 
 use super::{
-    AccessLog, Balance, KeySource, Level, LimitKey, LimitOutage, Loaded, Outage, Scope, SessionUse,
-    Store, StoreUrl, StoreUse, TokenSource, known_keys, load, parse,
+    AccessFormat, Balance, KeySource, Level, LimitKey, LimitOutage, Loaded, Outage, Scope,
+    SessionUse, Store, StoreUrl, StoreUse, TokenSource, known_keys, load, parse,
 };
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml"));
@@ -79,7 +79,7 @@ fn an_empty_file_has_the_defaults_of_the_design() {
     assert_eq!((limits.connections, limits.connections_per_address), (10_000, 512));
     assert_eq!((limits.streams, limits.encoded_slash), (128, false));
 
-    assert_eq!((config.log.access, config.log.level), (AccessLog::Json, Level::Info));
+    assert_eq!((config.log.access, config.log.level), (AccessFormat::Json, Level::Info));
     assert_eq!(config.admin.listen, "127.0.0.1:9901".parse().unwrap());
     assert_eq!(config.admin.token, None);
     assert_eq!(config.admin.revocation_ttl, Duration::from_secs(2_592_000));

@@ -79,11 +79,6 @@ impl Mistake {
         Self::new(format!("must be {wanted}, is {found}"), format!("write {example}"))
             .of(Flaw::Type)
     }
-
-    /// A value of the design that this build does not have.
-    pub(super) fn not_built(what: &str, remedy: &str) -> Self {
-        Self::new(format!("{what} is not built yet"), remedy)
-    }
 }
 
 /// What a kind returns.

@@ -23,12 +23,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::http::hex;
-use crate::config::{self, Level};
+use crate::config::{self, Level, Log};
 use crate::plan::Plan;
 use crate::runtime::Gateway;
-use crate::startup;
 use crate::startup::signals::{Habits, end};
 use crate::startup::sockets::Sockets;
+use crate::startup::{self, diagnostics};
 use crate::store::keys::Keys;
 use crate::store::{Ending, SessionWrite};
 
@@ -90,11 +90,9 @@ pub async fn run(options: Options) -> ExitCode {
             }
         };
     }
-    startup::init_diagnostics(Level::Warn);
-    if let Ok(habits) = Habits::receive() {
-        tokio::spawn(habits.heed());
-    }
-    match start(&options).await {
+    diagnostics::init(&Log { level: Level::Warn, ..Log::default() });
+    let habits = Habits::receive().ok();
+    match start(&options, habits).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("{text}");
@@ -103,7 +101,7 @@ pub async fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn start(options: &Options) -> Result<(), String> {
+async fn start(options: &Options, habits: Option<Habits>) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(|error| format!("the sample API finds no port: {error}"))?;
@@ -120,6 +118,9 @@ async fn start(options: &Options) -> Result<(), String> {
     let session_key = plan.keys.session(SESSION_ID);
     let session = adas_session(&plan.keys);
     let gateway = Gateway::open(plan).await;
+    if let Some(habits) = habits {
+        tokio::spawn(habits.heed(Arc::downgrade(&gateway)));
+    }
     gateway
         .store
         .write_session(&session)

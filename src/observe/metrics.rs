@@ -12,7 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::access::LineCounts;
 use super::cached::{CacheGauges, CacheState};
+use super::counter::Tally;
 use super::exposition::Format;
 use super::family::Family;
 use super::histogram::Histogram;
@@ -121,7 +123,7 @@ pub struct Metrics {
     handovers: Family<1, Counter>,
     store_up: Gauge<i64, AtomicI64>,
     store_use_up: Family<1, Gauge<i64, AtomicI64>>,
-    access_dropped: Counter,
+    access_lines: Family<1, Tally>,
     revocations_known: Gauge<i64, AtomicI64>,
     revocations_max: Gauge<i64, AtomicI64>,
     revocations_followed: Gauge<i64, AtomicI64>,
@@ -163,7 +165,7 @@ impl Metrics {
             handovers: Family::new(["result"]),
             store_up: Gauge::default(),
             store_use_up: Family::new(["store"]),
-            access_dropped: Counter::default(),
+            access_lines: Family::new(["result"]),
             revocations_known: Gauge::default(),
             revocations_max: Gauge::default(),
             revocations_followed: Gauge::default(),
@@ -179,6 +181,7 @@ impl Metrics {
         for function in ["cache", "invalidation", "limits", "pools", "revocation", "session"] {
             self.store_failures.of([function]).inc_by(0);
         }
+        self.access_lines();
         for result in ["done", "failed"] {
             self.handovers.of([result]).inc_by(0);
         }
@@ -246,8 +249,8 @@ impl Metrics {
         r.register_with_unit("worker_lag", help, Unit::Seconds, self.worker_lag.clone());
         let help = "Hand-overs to another process, by result; those that are done count in both";
         r.register("handovers", help, self.handovers.clone());
-        let help = "Access lines lost because the writer was behind";
-        r.register("access_lines_dropped", help, self.access_dropped.clone());
+        let help = "Access lines, by what became of them";
+        r.register("access_lines", help, self.access_lines.clone());
         let help = "Revocations in this node's memory, for when the store is away";
         r.register("revocations_known", help, self.revocations_known.clone());
         let help = "Most revocations that this node's memory takes, store.revocations";
@@ -326,9 +329,14 @@ impl Metrics {
         self.handovers.of([result]).inc();
     }
 
-    /// The counter of lost access lines.
-    pub fn access_dropped(&self) -> Counter {
-        self.access_dropped.clone()
+    /// What counts access lines.
+    pub fn access_lines(&self) -> LineCounts {
+        LineCounts {
+            written: self.access_lines.of(["written"]),
+            dropped: self.access_lines.of(["dropped"]),
+            sampled: self.access_lines.of(["sampled"]),
+            failed: self.access_lines.of(["failed"]),
+        }
     }
 
     /// The counters of one issuer, by the place of its keys.

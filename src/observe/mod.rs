@@ -40,12 +40,8 @@ pub use live::{IssuerMeter, IssuerNow, Now};
 pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};
 pub use observer::Observer;
-<<<<<<< HEAD
-pub use route::{AnsweredBy, RouteMeter};
-=======
 pub use redis::RedisNow;
-pub use route::RouteMeter;
->>>>>>> bd98ca2 (Show what Redis says of itself to a user who may only look)
+pub use route::{AnsweredBy, RouteMeter};
 pub use store::StoreNow;
 pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::access::AccessLog;
 use super::logged_once::LoggedOnce;
 use super::metrics::Metrics;
-use crate::config::{self, Config};
+use crate::config::Config;
 
 /// The metrics and logs of one gateway.
 #[derive(Debug)]
@@ -27,10 +27,7 @@ impl Observer {
     pub fn new(config: &Config) -> Self {
         let timeouts: Vec<Duration> = config.store.all().map(|store| store.timeout).collect();
         let metrics = Arc::new(Metrics::new(&timeouts));
-        let access = match config.log.access {
-            config::AccessLog::Json => AccessLog::stdout(metrics.access_dropped()),
-            config::AccessLog::Off => AccessLog::off(),
-        };
+        let access = AccessLog::open(&config.log, metrics.access_lines());
         Self { metrics, access, logged: LoggedOnce::default(), started: Instant::now() }
     }
 

@@ -51,6 +51,26 @@ pub(super) fn tls(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Fields that lines are to show, and in which credentials are expected.
+pub(super) fn log(config: &Config, problems: &mut Problems) {
+    let tokens = config.auth.values().flat_map(|verifier| &verifier.from);
+    let tokens = tokens.filter_map(|place| match place {
+        config::TokenSource::Header(name) => Some(name),
+        _ => None,
+    });
+    let sessions = config.session.iter().flat_map(|session| &session.id_from);
+    let sessions = sessions.filter_map(|place| match place {
+        config::SessionId::Header(name) => Some(name),
+        _ => None,
+    });
+    let secret: Vec<_> = tokens.chain(sessions).collect();
+    for name in config.log.headers.iter().filter(|name| secret.contains(name)) {
+        let what = format!("{:?} carries credentials, as [auth] or [session] says", name.as_str());
+        let remedy = "remove it: whoever reads the log could use them".to_owned();
+        problems.push("log.headers".to_owned(), what, remedy);
+    }
+}
+
 /// Upgrades on routes that nobody can open one on.
 pub(super) fn upgrade(
     config: &Config,

@@ -154,6 +154,7 @@ impl Plan {
         route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
         check::tls(&config, &mut problems);
+        check::log(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {

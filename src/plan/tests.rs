@@ -444,6 +444,20 @@ fn rules_for_fields_touch_nothing_of_the_gateways_own() {
 }
 
 #[test]
+fn no_line_shows_a_field_in_which_credentials_are_expected() {
+    let text = |headers: &str| {
+        format!(
+            "[auth.a]\nalgorithms = ['HS256']\nissuer = 'i'\nsecret = '{}'\n\
+             from = ['header:x-caller', 'header:x-guest']\n[log]\nheaders = [{headers}]",
+            "x".repeat(32)
+        )
+    };
+    assert_eq!(problems(&text("'referer', 'x-other'")), [""; 0]);
+    assert_eq!(problems(&text("'x-other', 'x-guest'")), ["log.headers"]);
+    assert_eq!(problems(&text("'x-guest', 'x-caller'")), ["log.headers", "log.headers"]);
+}
+
+#[test]
 fn a_split_and_a_mirror_name_upstreams_that_are_there() {
     let problems_of = |route: &str, paths: &str| {
         problems(&format!(

@@ -55,6 +55,9 @@ impl Body {
                 }
                 other => other,
             };
+            if matches!(content, Content::Events(_) | Content::Call(_)) {
+                transaction.record.note_stream();
+            }
             Self { content, transaction: Some(transaction) }
         })
     }

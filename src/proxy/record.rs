@@ -48,6 +48,8 @@ pub(super) struct Record {
     bytes: u64,
     /// Whether the last byte was handed over.
     completed: bool,
+    /// Whether the body is one that lasts as long as somebody likes.
+    is_stream: bool,
     /// What became of the tunnel that the request has opened.
     tunnel: Option<Box<TunnelNotes>>,
 }
@@ -88,6 +90,7 @@ impl Record {
             attempts: None,
             bytes: 0,
             completed: false,
+            is_stream: false,
             tunnel: None,
         }
     }
@@ -159,6 +162,11 @@ impl Record {
         self.grpc_status = status.or(self.grpc_status);
     }
 
+    /// The body is a stream of events or of messages.
+    pub(super) fn note_stream(&mut self) {
+        self.is_stream = true;
+    }
+
     /// Bytes of the response's body were handed over.
     pub(super) fn note_bytes(&mut self, bytes: u64) {
         self.bytes += bytes;
@@ -215,9 +223,7 @@ impl Record {
                 meter.cache_sent(self.bytes);
             }
         }
-        if received.connection.gateway.observer.access.is_on() {
-            self.write_line(ended, duration);
-        }
+        self.tell(ended, duration);
     }
 
     /// The counters of the request's route.

@@ -16,6 +16,7 @@ use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
 use crate::forwarding::fields::Ids;
 use crate::limit;
+use crate::observe::access;
 use crate::plan::{Plan, Pool, Route};
 use crate::runtime::{Gateway, Grant, Running};
 use crate::store::SessionKeys;
@@ -32,6 +33,8 @@ pub(super) struct Received {
     pub(super) version: Version,
     /// Whether errors must be told as a `grpc-status`.
     pub(super) is_grpc: bool,
+    /// What its access line shows of its fields; nothing where there are no lines.
+    pub(super) told: Option<Box<access::Fields>>,
     /// Whether it is a call of gRPC-Web, and which; only routes with `grpc.web` care.
     web: Option<Box<Web>>,
 }
@@ -47,6 +50,7 @@ impl Received {
             method: head.method.clone(),
             version: head.version,
             is_grpc: is_grpc(&head.headers),
+            told: connection.gateway.observer.access.shown.fields(&head.headers),
             web: Web::of(&head.headers).map(Box::new),
         }
     }

@@ -93,10 +93,10 @@ fn write(gateway: &Gateway, peer: &Peer, unparsed: Unparsed) {
         return;
     }
     gateway.observer.access.write(&Line {
-        time: format!("{:.3}", jiff::Timestamp::now()),
+        time: jiff::Timestamp::now(),
         request_id: "-",
         trace_id: "-",
-        client: peer.address.to_string(),
+        client: gateway.observer.access.shown.client(peer.address),
         method: "-",
         host: "-",
         path: "-",

@@ -9,7 +9,7 @@ use super::request::{Received, Resolved};
 use crate::auth::{Denied, Reason};
 use crate::config::Config;
 use crate::limit::Exceeded;
-use crate::observe::access::Line;
+use crate::observe::access::{Line, Shown};
 use crate::plan::Plan;
 use crate::store::keys::{hex_digest, limit_parts};
 
@@ -69,8 +69,8 @@ impl Why {
         Self { bound: Some(bound.into()), ..Self::default() }
     }
 
-    /// Adds the members to a line.
-    pub(super) fn tell<'a>(&'a self, line: &mut Line<'a>) {
+    /// Adds the members to a line, which shows no more of callers than it is to.
+    pub(super) fn tell<'a>(&'a self, line: &mut Line<'a>, shown: &Shown) {
         line.cause = self.cause;
         line.claim = self.claim.as_deref();
         line.wanted = &self.wanted;
@@ -78,7 +78,7 @@ impl Why {
         if let Some(over) = &self.over {
             line.limit = Some(&over.limit);
             line.limit_window = Some(&over.window);
-            line.limit_key = Some(&over.key);
+            line.limit_key = Some(shown.principal(&over.key));
             line.retry_after_s = Some(over.retry_after_s);
         }
     }

@@ -246,9 +246,10 @@ impl Gateway {
             }
             Err(refused) => {
                 self.observer.metrics.reloaded(None);
-                tracing::error!(
-                    "the configuration was not reloaded; the old one keeps serving\n{refused}"
-                );
+                for problem in reload::one_line_each(&refused.to_string()) {
+                    tracing::error!("the new configuration: {problem}");
+                }
+                tracing::error!("the configuration was not reloaded; the old one keeps serving");
             }
         }
         reloaded

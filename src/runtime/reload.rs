@@ -136,9 +136,25 @@ impl ConfigFile {
 
 /// What deserves a second look in a file that is served all the same.
 pub fn warn_of(plan: &Plan, source: &Source) {
-    if !plan.warnings.is_empty() {
-        tracing::warn!("the configuration\n{}", source.render_warnings(&plan.warnings));
+    for warning in one_line_each(&source.render_warnings(&plan.warnings)) {
+        tracing::warn!("the configuration: {warning}");
     }
+}
+
+/// What `portcullis check` would print, without the lines of the file: one line for each problem,
+/// as each is a diagnostic with a time and a level of its own.
+pub(super) fn one_line_each(text: &str) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    let mut what = "";
+    for line in text.lines() {
+        match line.trim_start().strip_prefix("help: ") {
+            Some(help) => told.push(format!("{what}; help: {help}")),
+            None if !line.starts_with(' ') => what = line,
+            None => {}
+        }
+    }
+    // What has no remedy is no list of problems.
+    if told.is_empty() { text.lines().map(str::to_owned).collect() } else { told }
 }
 
 impl Change {
@@ -205,6 +221,19 @@ mod tests {
     fn config(text: &str) -> Config {
         let env = |_: &str| None;
         config::parse("gateway.toml", Path::new("."), text, &env).unwrap().config
+    }
+
+    #[test]
+    fn each_problem_is_one_line() {
+        let text = "g.toml:3:1: server.lisetn: unknown key\n    lisetn = 1\n    help: did you mean \
+                    `listen`?\ng.toml:9:1: log: wrong\n    [log]\n    help: x\n2 problems\n";
+        let told = [
+            "g.toml:3:1: server.lisetn: unknown key; help: did you mean `listen`?",
+            "g.toml:9:1: log: wrong; help: x",
+        ];
+        assert_eq!(one_line_each(text), told);
+        assert_eq!(one_line_each("there is no file"), ["there is no file"]);
+        assert!(one_line_each("").is_empty());
     }
 
     #[test]

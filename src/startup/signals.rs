@@ -1,6 +1,6 @@
 //! Signals that end nothing, and how an end is announced. It must not know what a reload is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -33,13 +33,22 @@ impl Habits {
         self.user2.take()
     }
 
-    /// Says of each that it changes nothing, for as long as the process lives.
-    pub async fn heed(mut self) {
+    /// Opens the access log anew, and says of what changes nothing that it does, for as long as the
+    /// gateway lives.
+    pub async fn heed(mut self, gateway: Weak<Gateway>) {
         loop {
             tokio::select! {
-                _ = self.user1.recv() => tracing::info!(
-                    "SIGUSR1: nothing to reopen; access lines go to stdout, diagnostics to stderr"
-                ),
+                _ = self.user1.recv() => {
+                    let Some(gateway) = gateway.upgrade() else { return };
+                    if gateway.observer.access.reopen() {
+                        tracing::info!("SIGUSR1: the access log is opened anew");
+                    } else {
+                        tracing::info!(
+                            "SIGUSR1: nothing to reopen; access lines go to stdout, diagnostics \
+                             to stderr"
+                        );
+                    }
+                }
                 () = received(&mut self.user2) => tracing::info!(
                     "SIGUSR2: nothing to do; SIGTERM drains"
                 ),

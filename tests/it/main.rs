@@ -81,6 +81,8 @@ mod issuer;
 mod lasting;
 /// Exact limits, their keys, and what their callers are told.
 mod limits;
+/// Where access lines go, how they are written, and what they show of callers.
+mod log_files;
 /// Upstreams that read paths more loosely than the gateway.
 mod loose_paths;
 /// `/metrics` as a scraper reads it.

@@ -33,6 +33,33 @@ pub fn is_credential(name: &str) -> bool {
     matches!(name, "authorization" | "cookie")
 }
 
+/// Whether what has this name (a field, a parameter of a query), in lower case, opens something for
+/// whoever reads it. Names are all there is to go by, so some that open nothing are among them.
+pub fn bears_credentials(name: &str) -> bool {
+    const PARTS: [&str; 17] = [
+        "access-key",
+        "access_key",
+        "api-key",
+        "api_key",
+        "apikey",
+        "assertion",
+        "authent",
+        "authoriz",
+        "cookie",
+        "credential",
+        "jwt",
+        "passw",
+        "pwd",
+        "secret",
+        "session",
+        "signature",
+        "token",
+    ];
+    const WHOLE: [&str; 10] =
+        ["auth", "code", "key", "otp", "pass", "pin", "sid", "sig", "state", "ticket"];
+    WHOLE.contains(&name) || PARTS.iter().any(|part| name.contains(part))
+}
+
 /// Fields that describe the content.
 pub fn is_of_content(name: &str) -> bool {
     matches!(name, "content-encoding" | "content-type")
@@ -161,6 +188,16 @@ pub fn vary_on(headers: &mut HeaderMap, name: &HeaderName) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_tell_what_opens_something() {
+        for name in ["authorization", "x-api-key", "access_token", "code", "x-auth-token", "sid"] {
+            assert!(bears_credentials(name), "{name}");
+        }
+        for name in ["referer", "x-tenant", "idempotency-key", "page", "author", "encoding"] {
+            assert!(!bears_credentials(name), "{name}");
+        }
+    }
 
     #[test]
     fn each_name_is_in_one_class() {

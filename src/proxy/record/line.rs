@@ -2,16 +2,60 @@
 
 use std::time::Duration;
 
+use http::Version;
+
 use super::{Ended, Record, TunnelNotes};
+use crate::base::facts::Target;
+use crate::config::TokenSource;
 use crate::encode::Coding;
-use crate::observe::access::Line;
+use crate::observe::access::{Line, Shown};
+use crate::plan::Plan;
 use crate::proxy::edged::Side;
+use crate::proxy::request::Received;
 
 impl Record {
+    /// Tells of a request that took so long, as far as anybody wants to know.
+    pub(super) fn tell(&self, ended: Ended<'_>, duration: Duration) {
+        let Received { connection, ids, .. } = ended.received;
+        let access = &connection.gateway.observer.access;
+        // What lasts as long as somebody likes is not slow for that.
+        let answered_after = match &self.tunnel {
+            Some(tunnel) => tunnel.opened_after,
+            None if self.is_stream => self.upstream_time.unwrap_or(duration),
+            None => duration,
+        };
+        let is_slow = access.slow.is(answered_after);
+        if is_slow && let Some(untold) = access.slow.warns() {
+            self.warn(&ended, duration, untold);
+        }
+        let is_notable =
+            is_slow || self.reason.is_some() || self.status >= 500 || !self.degraded.is_empty();
+        if access.is_on() && (is_notable || access.samples(ids.trace)) {
+            self.write_line(ended, duration, is_slow);
+        }
+    }
+
+    /// Warns of a slow request; `untold`: so many before it had no warning.
+    fn warn(&self, Ended { received, resolved, .. }: &Ended<'_>, took: Duration, untold: u64) {
+        let path = resolved.target.as_ref().map_or("-", |target| target.path());
+        tracing::warn!(
+            route = resolved.route_name(received.plan()),
+            status = self.status,
+            duration_ms = ms(took),
+            store_ms = self.store_time.map(ms),
+            upstream_ms = self.upstream_time.map(ms),
+            request_id = received.ids.request.to_str().unwrap_or_default(),
+            untold,
+            "slow request: {} {path}",
+            received.method
+        );
+    }
+
     /// Writes the line of a request that took so long.
-    pub(super) fn write_line(&self, ended: Ended<'_>, duration: Duration) {
+    fn write_line(&self, ended: Ended<'_>, duration: Duration, is_slow: bool) {
         let Ended { received, resolved, caller, cache } = ended;
-        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let access = &received.connection.gateway.observer.access;
+        let (shown, told) = (&access.shown, received.told.as_deref());
         let now = jiff::Timestamp::now();
         let started =
             jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_sub(d).ok());
@@ -24,19 +68,24 @@ impl Record {
         let subject = caller.as_ref().and_then(|identity| identity.subject.as_deref());
         let trace_id = received.ids.trace.id_digits();
         let mut line = Line {
-            time: format!("{:.3}", started.unwrap_or(now)),
+            time: started.unwrap_or(now),
             request_id: received.ids.request.to_str().unwrap_or_default(),
             trace_id: std::str::from_utf8(&trace_id).unwrap_or_default(),
-            client: resolved.client.address.to_string(),
+            client: shown.client(resolved.client.address),
             method: received.method.as_str(),
             host,
             path,
+            query: resolved
+                .target
+                .as_ref()
+                .and_then(|target| query(shown, target, received.plan())),
+            protocol: Some(protocol(received.version)),
             route: resolved.route_name(received.plan()),
             status: self.status,
             grpc_status: self.grpc_status,
             reason: self.reason,
             error: self.error.as_deref(),
-            subject: subject.or(self.refused.as_deref()),
+            subject: subject.or(self.refused.as_deref()).map(|it| shown.subject(it)),
             limits: self.limits,
             cache,
             upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
@@ -48,21 +97,52 @@ impl Record {
             duration_ms: ms(duration),
             store_ms: self.store_time.map(ms),
             upstream_ms: self.upstream_time.map(ms),
+            slow: is_slow,
+            user_agent: told.and_then(|fields| fields.user_agent.as_deref()),
+            referer: told.and_then(|fields| fields.referer.as_deref()),
+            headers: told.map_or(&[], |fields| &fields.headers),
             ..Line::default()
         };
+        self.add_rare(&mut line, shown);
+        access.write(&line);
+    }
+
+    /// Adds what few lines say.
+    fn add_rare<'a>(&'a self, line: &mut Line<'a>, shown: &Shown) {
         if let Some(attempts) = &self.attempts {
             line.server = attempts.server();
             line.attempts = Some(attempts.count()).filter(|count| *count > 1);
             line.retry = attempts.reason();
         }
         if let Some(why) = &self.why {
-            why.tell(&mut line);
+            why.tell(line, shown);
         }
         if let Some(TunnelNotes { report, .. }) = self.tunnel.as_deref() {
             line.received = Some(report.received);
             line.messages = Some(report.messages);
             line.tunnel_end = Some(report.end.word());
         }
-        received.connection.gateway.observer.access.write(&line);
     }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// What the client spoke.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "h2",
+        Version::HTTP_10 => "http/1.0",
+        _ => "http/1.1",
+    }
+}
+
+/// What lines show of the query; no token is in that, wherever the configuration expects one.
+fn query(shown: &Shown, target: &Target, plan: &Plan) -> Option<String> {
+    let is_token = |name: &str| {
+        let mut places = plan.config.auth.values().flat_map(|verifier| &verifier.from);
+        places.any(|place| matches!(place, TokenSource::Query(it) if it == name))
+    };
+    shown.query(target.query(), is_token)
 }

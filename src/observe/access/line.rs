@@ -1,24 +1,16 @@
-//! The access log: one JSON object per line on stdout, written by a thread of its own.
-//!
-//! A request never waits for the writer. When the writer is `LINES_MAX` lines behind (a full disk,
-//! a blocked pipe), lines are dropped and counted.
+//! What one access line says.
 
-use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::borrow::Cow;
 
-use prometheus_client::metrics::counter::Counter;
-use serde::Serialize;
-
-/// Most lines that wait for the writer.
-const LINES_MAX: usize = 8192;
-/// Bytes collected before one write.
-const WRITE_BYTES: usize = 64 * 1024;
+use http::HeaderName;
+use serde::{Serialize, Serializer};
 
 /// One line. Field names are a contract with whoever reads the log.
 #[derive(Debug, Default, Serialize)]
 pub struct Line<'a> {
-    /// RFC 3339, UTC, when the request head was there.
-    pub time: String,
+    /// When the request head was there.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: jiff::Timestamp,
     /// `X-Request-Id`
     pub request_id: &'a str,
     /// Trace id of `traceparent`
@@ -31,6 +23,12 @@ pub struct Line<'a> {
     pub host: &'a str,
     /// Path, canonical, without the query: a query may hold secrets.
     pub path: &'a str,
+    /// What is shown of the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What the client spoke: `http/1.0`, `http/1.1` or `h2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
     /// Route, or `-`.
     pub route: &'a str,
     /// Status sent; 499 when the client left before there was one.
@@ -58,7 +56,7 @@ pub struct Line<'a> {
     pub error: Option<&'a str>,
     /// Subject of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<&'a str>,
+    pub subject: Option<Cow<'a, str>>,
     /// `pass`, `shadow`, `mark`, `refused`, `denied-locally`, `local` or `off`.
     pub limits: &'static str,
     /// The limit that refused the request, by its name in `[limits]`.
@@ -69,7 +67,7 @@ pub struct Line<'a> {
     pub limit_window: Option<&'a str>,
     /// Whose counter it is, as `portcullis limits --key` takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_key: Option<&'a str>,
+    pub limit_key: Option<Cow<'a, str>>,
     /// Seconds that the client was told to wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
@@ -119,92 +117,25 @@ pub struct Line<'a> {
     /// Milliseconds to the upstream's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<f64>,
+    /// Whether it took longer than `log.slow`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub slow: bool,
+    /// `User-Agent`, or its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<&'a str>,
+    /// `Referer`, where the format has a place for it.
+    #[serde(skip)]
+    pub referer: Option<&'a str>,
+    /// The fields that `log.headers` names, as far as the request had them.
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "map")]
+    pub headers: &'a [(HeaderName, String)],
 }
 
-/// What the writer is told.
-#[derive(Debug)]
-enum Message {
-    /// Write this.
-    Line(Vec<u8>),
-    /// Say when everything before this is written.
-    Flush(SyncSender<()>),
+/// RFC 3339 with milliseconds, UTC.
+fn rfc3339<S: Serializer>(time: &jiff::Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
 }
 
-/// Where lines go.
-#[derive(Debug)]
-pub struct AccessLog {
-    lines: Option<SyncSender<Message>>,
-    dropped: Counter,
-}
-
-impl AccessLog {
-    /// No lines.
-    pub fn off() -> Self {
-        Self { lines: None, dropped: Counter::default() }
-    }
-
-    /// Lines to stdout.
-    pub fn stdout(dropped: Counter) -> Self {
-        let (lines, receiver) = sync_channel(LINES_MAX);
-        let writer = std::thread::Builder::new().name("access-log".to_owned());
-        match writer.spawn(move || write_lines(&receiver, std::io::stdout())) {
-            Ok(_) => Self { lines: Some(lines), dropped },
-            Err(error) => {
-                tracing::error!(%error, "the access log has no thread; no lines will be written");
-                Self { lines: None, dropped }
-            }
-        }
-    }
-
-    /// Whether lines are written at all.
-    pub fn is_on(&self) -> bool {
-        self.lines.is_some()
-    }
-
-    /// Hands a line to the writer.
-    pub fn write(&self, line: &Line<'_>) {
-        let Some(lines) = &self.lines else { return };
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
-        text.push(b'\n');
-        if lines.try_send(Message::Line(text)).is_err() {
-            self.dropped.inc();
-        }
-    }
-}
-
-impl AccessLog {
-    /// Waits until the lines so far are written, for `limit` at most.
-    pub fn flush(&self, limit: std::time::Duration) {
-        let Some(lines) = &self.lines else { return };
-        let (written, wait) = sync_channel(1);
-        if lines.try_send(Message::Flush(written)).is_ok() {
-            // A writer that is stuck on a blocked pipe must not keep the process alive.
-            let _ = wait.recv_timeout(limit);
-        }
-    }
-}
-
-/// Writes until the last sender is gone. Waiting lines are written together.
-fn write_lines(messages: &Receiver<Message>, mut out: impl Write) {
-    let mut buffer = Vec::with_capacity(WRITE_BYTES);
-    let mut flushes = Vec::new();
-    while let Ok(message) = messages.recv() {
-        let mut next = Some(message);
-        while let Some(message) = next.take() {
-            match message {
-                Message::Line(line) => buffer.extend_from_slice(&line),
-                Message::Flush(written) => flushes.push(written),
-            }
-            if buffer.len() < WRITE_BYTES {
-                next = messages.try_recv().ok();
-            }
-        }
-        // A closed stdout must not stop the gateway; the lines are lost as they would be on a full
-        // disk.
-        let _ = out.write_all(&buffer).and_then(|()| out.flush());
-        buffer.clear();
-        for written in flushes.drain(..) {
-            let _ = written.send(());
-        }
-    }
+fn map<S: Serializer>(fields: &[(HeaderName, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(fields.iter().map(|(name, value)| (name.as_str(), value)))
 }
