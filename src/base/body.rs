@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub struct UploadLimits {
 pub struct Progress {
     fault: OnceLock<UploadFault>,
     moved: AtomicBool,
+    /// Bytes that the client has sent.
+    received: AtomicU64,
     is_awaited: AtomicBool,
     /// When the client had sent all of it, where that is timed.
     ended: OnceLock<Instant>,
@@ -72,6 +74,11 @@ impl Progress {
     fn note_frame(&self) {
         self.is_awaited.store(false, Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// How many bytes the client has sent.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// When the client had sent all of it; nothing before that, and where it is not
@@ -385,6 +392,7 @@ impl Stream {
                 },
             };
             let length = data.len() as u64;
+            self.progress.received.fetch_add(length, Ordering::Relaxed);
             let data = match &mut self.decoder {
                 None => data,
                 Some(decoder) => match decoder.read(&data) {

@@ -1,8 +1,7 @@
 //! Questions to the store besides the one that most requests ask.
 
-use std::time::Duration;
-
 use crate::limit::Debt;
+use crate::observe::Took;
 use crate::runtime::Gateway;
 use crate::store::{Answers, ConcurrencyLimit, Questions, WindowSet};
 
@@ -18,7 +17,7 @@ pub(super) async fn ask_behind(
     gateway: &Gateway,
     debt: Option<Debt>,
     questions: &Questions<'_>,
-) -> (Box<Answers>, Option<Duration>) {
+) -> (Box<Answers>, Option<Took>) {
     match debt {
         Some(debt) => tokio::join!(gateway.limits.pay(debt), gateway.ask(questions)).1,
         None => gateway.ask(questions).await,

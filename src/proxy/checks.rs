@@ -274,8 +274,8 @@ impl<'a, 'h> Checks<'a, 'h> {
                         Box::pin(budget::scope_from(self.waited, asked)).await
                     }
                 };
-                record.note_store_time(took);
-                self.waited += took.unwrap_or_default();
+                record.note_store_time(took, self.request.received);
+                self.waited += took.map(|took| took.time).unwrap_or_default();
                 answers
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,

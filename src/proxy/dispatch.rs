@@ -29,6 +29,7 @@ use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::forwarding::fields;
+use crate::observe::Took;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
 use crate::{auth, session};
 
@@ -74,7 +75,9 @@ impl Dispatch {
     fn to(request: &Request<'_>, upstream: usize, interim: Option<Arc<Interim>>) -> Self {
         let deadline = request.resolved.edged.as_ref().and_then(|edged| edged.deadline);
         let time = request.route.edge.as_ref().and_then(|edge| edge.deadline);
-        let retries = request.running().upstreams[upstream].retries();
+        // Who was asked is told where requests are sent again, and where lines are written.
+        let is_told = request.running().upstreams[upstream].retries()
+            || request.gateway().observer.access.is_on();
         Self {
             running: Arc::clone(&request.received.running),
             upstream,
@@ -83,7 +86,7 @@ impl Dispatch {
             sender: Sender {
                 deadline: deadline.zip(time).map(|(at, time)| TimeLimit::until(at, time)),
                 key: affinity::key(request, upstream),
-                attempts: retries.then(Arc::default),
+                attempts: is_told.then(Arc::default),
                 ..Sender::new(request.client().address, request.received.ids.trace)
             },
             interim,
@@ -159,14 +162,14 @@ impl Dispatch {
         &self,
         head: impl Fn() -> http::Request<()> + Send + Sync,
         upload: Upload,
-        took: &mut Option<Duration>,
+        took: &mut Option<Took>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let (sent_at, has_body) = (Instant::now(), !upload.is_none());
         let mut asked_at = sent_at;
         // Rare: boxed, it takes no room in the other requests.
         if let Some(reading) = self.readers() {
             if let Some(read) = Box::pin(self.read(reading, &head)).await {
-                let elapsed = *took.insert(sent_at.elapsed());
+                let elapsed = took.insert(Took::since(sent_at)).time;
                 return self.told(read, elapsed, has_body);
             }
             asked_at = Instant::now();
@@ -176,7 +179,7 @@ impl Dispatch {
         let mut outgoing = upstream.outgoing(&self.sender, head, upload, on_interim);
         let sent = std::pin::pin!(upstream.send(&mut outgoing));
         let response = in_time(sent, self.deadline).await;
-        let elapsed = *took.insert(sent_at.elapsed());
+        let elapsed = took.insert(Took::since(sent_at)).time;
         upstream.note_time(elapsed.saturating_sub(asked_at - sent_at), response.as_ref().err());
         self.told(response, elapsed, has_body)
     }
@@ -232,12 +235,12 @@ impl Dispatch {
     pub(super) async fn upgrade(
         &self,
         head: impl Fn() -> http::Request<()> + Send,
-        took: &mut Option<Duration>,
+        took: &mut Option<Took>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let sent_at = Instant::now();
         let opened = self.upstream().upgrade(&self.sender, head);
         let response = in_time(std::pin::pin!(opened), self.deadline).await;
-        let elapsed = *took.insert(sent_at.elapsed());
+        let elapsed = took.insert(Took::since(sent_at)).time;
         self.upstream().note_time(elapsed, response.as_ref().err());
         self.note(&response, elapsed, false);
         response
@@ -425,6 +428,7 @@ pub(super) async fn forward(
     dispatch.follow(&mut upload);
     record.note_forwarded();
     record.note_attempts(dispatch.attempts());
+    record.note_upload(&upload);
     let head = || {
         let mut head = outline.head();
         if is_held_back {
@@ -444,7 +448,7 @@ pub(super) async fn forward(
         within(sent, clients, &mut standing).await
     };
     if sent.is_err() {
-        record.upstream_time().get_or_insert(request.received.started.elapsed());
+        record.upstream_time().get_or_insert_with(|| Took::since(request.received.started));
     }
     if let Some(invalidation) = &mut invalidation {
         match &sent {

@@ -13,9 +13,10 @@ use super::rejection::Rejection;
 use super::request::{Received, Resolved};
 use super::why::Why;
 use crate::auth::Denied;
+use crate::base::body::{Progress, Upload};
 use crate::base::facts::Caller;
 use crate::limit::Exceeded;
-use crate::observe::{AnsweredBy, RouteMeter};
+use crate::observe::{AnsweredBy, Marks, RouteMeter, Stage, Took};
 use crate::store::StoreError;
 use crate::tunnel;
 use crate::upstream::Attempts;
@@ -39,9 +40,13 @@ pub(super) struct Record {
     /// The functions that did without the store.
     degraded: Vec<&'static str>,
     store_time: Option<Duration>,
-    upstream_time: Option<Duration>,
+    upstream_time: Option<Took>,
     /// Whom the client waits for, where that is known before the end.
     waits_for: Option<AnsweredBy>,
+    /// What was waited for until an upstream was asked.
+    marks: Marks,
+    /// The request's body, where it has one that was passed on.
+    upload: Option<Arc<Progress>>,
     /// How often the upstream was asked, where that may be more than once.
     attempts: Option<Arc<Attempts>>,
     /// Bytes of the response's body that were handed over.
@@ -87,6 +92,8 @@ impl Record {
             store_time: None,
             upstream_time: None,
             waits_for: None,
+            marks: Marks::default(),
+            upload: None,
             attempts: None,
             bytes: 0,
             completed: false,
@@ -109,12 +116,29 @@ impl Record {
     }
 
     /// The store was asked, and took so long; nothing where there was nothing to ask.
-    pub(super) fn note_store_time(&mut self, took: Option<Duration>) {
-        self.store_time = took.or(self.store_time);
+    pub(super) fn note_store_time(&mut self, took: Option<Took>, received: &Received) {
+        if let Some(took) = took {
+            self.store_time = Some(took.time);
+            self.marks.add(Stage::Store, received.started, took);
+        }
+    }
+
+    /// So long was waited to find out who calls; mostly that is known.
+    pub(super) fn note_identified(&mut self, waited: Duration, received: &Received) {
+        if !waited.is_zero() {
+            // It is the first that a request waits for.
+            let took = Took { began: received.started, time: waited };
+            self.marks.add(Stage::Identify, received.started, took);
+        }
+    }
+
+    /// Where it is told how much of the request's body has come, if it has one.
+    pub(super) fn note_upload(&mut self, upload: &Upload) {
+        self.upload = upload.progress();
     }
 
     /// Where whoever asks the upstream writes how long that took.
-    pub(super) fn upstream_time(&mut self) -> &mut Option<Duration> {
+    pub(super) fn upstream_time(&mut self) -> &mut Option<Took> {
         &mut self.upstream_time
     }
 

@@ -1,7 +1,6 @@
 //! The way of the cache's requests to the upstream.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Response;
 
@@ -12,6 +11,7 @@ use super::pools;
 use super::request::Request;
 use crate::base::body::Upload;
 use crate::caching::Transport;
+use crate::observe::Took;
 use crate::upstream::{Download, Failure};
 
 /// See the module.
@@ -24,7 +24,7 @@ pub(super) struct CacheTransport<'t> {
     /// The request waits: for others, and for another attempt.
     time_left: Option<Box<TimeLeft>>,
     /// Where it is written how long the upstream took.
-    took: Option<&'t mut Option<Duration>>,
+    took: Option<&'t mut Option<Took>>,
 }
 
 impl<'t> CacheTransport<'t> {
@@ -32,7 +32,7 @@ impl<'t> CacheTransport<'t> {
     pub(super) fn new(
         request: &Request<'_>,
         dispatch: Dispatch,
-        took: &'t mut Option<Duration>,
+        took: &'t mut Option<Took>,
     ) -> Self {
         Self::of(request, dispatch, Some(took))
     }
@@ -45,7 +45,7 @@ impl<'t> CacheTransport<'t> {
     fn of(
         request: &Request<'_>,
         mut dispatch: Dispatch,
-        took: Option<&'t mut Option<Duration>>,
+        took: Option<&'t mut Option<Took>>,
     ) -> Self {
         dispatch.is_stored();
         let anybody = if dispatch.asks_readers() { pools::anybody(request) } else { None };

@@ -267,6 +267,7 @@ pub(super) async fn admit<'a>(
             Some(denied)
         }
     };
+    record.note_identified(identified.waited, checks.request.received);
     checks.note_caller(caller, denied.is_none(), identified.waited);
     arm::choose(&checks.request, checks.fields());
     checks.collect()?;

@@ -31,7 +31,7 @@ use crate::config::{self, Problems, Source};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
-use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter};
+use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter, Took};
 use crate::plan::{Plan, Route};
 use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
@@ -276,17 +276,17 @@ impl Gateway {
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
 
-    /// Asks the store, by way of the cache, whose pending purges go first. Returns also how long
-    /// that took; nothing where there was nothing to ask.
-    pub async fn ask(&self, questions: &Questions<'_>) -> (Box<Answers>, Option<Duration>) {
+    /// Asks the store, by way of the cache, whose pending purges go first. Returns also when
+    /// that was; nothing where there was nothing to ask.
+    pub async fn ask(&self, questions: &Questions<'_>) -> (Box<Answers>, Option<Took>) {
         if questions.is_empty() {
             return (Box::default(), None);
         }
         let asked_at = Instant::now();
         let answers = self.cache.ask(questions).await;
-        let waited = asked_at.elapsed();
-        self.observer.metrics.store_duration.observe(waited);
-        (answers, Some(waited))
+        let took = Took::since(asked_at);
+        self.observer.metrics.store_duration.observe(took.time);
+        (answers, Some(took))
     }
 
     /// Moves a session's expiry, in the background: nobody waits for it, and the request was

@@ -419,3 +419,46 @@ fn a_503_of_an_absent_store_names_the_setting_that_refuses() {
         assert_eq!((&line["bound"], &line["subject"]), (&json!(bound), &subject), "{line}");
     }
 }
+
+#[test]
+fn a_line_says_who_was_asked_how_often_and_how_long_each_stage_took() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = Gateway::start(&format!(
+        "[store]\nurl = \"{}\"\ntimeout = \"5s\"\n{AUTH}{}{LIMITS}{}\
+         [routes.open]\npath = \"/open\"\nupstream = \"shop\"\n\
+         [routes.cached]\npath = \"/cached\"\nupstream = \"shop\"\ncache = {{ ttl = \"1h\" }}\n",
+        redis.url(),
+        upstream.table("shop"),
+        routes(&["shared"])
+    ));
+    let names = |line: &Value| -> Vec<String> {
+        line["stages"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let asked = ["server", "attempts", "bytes_in"];
+    let told = |line: &Value| asked.map(|name| line[name].clone());
+    Client::request(gateway.public, "POST", "/open").body("five5").send();
+    let first = line(&gateway, 1);
+    assert_eq!(told(&first), [json!(upstream.url()), json!(1), json!(5)], "{first}");
+    assert_eq!(names(&first), ["send", "upstream"], "{first}");
+    let upstream_us = first["stages"]["upstream"].as_f64().expect("microseconds");
+    let upstream_ms = first["upstream_ms"].as_f64().expect("milliseconds");
+    assert!((upstream_us / 1000.0 - upstream_ms).abs() < 0.01, "{first}");
+    let whole = first["duration_ms"].as_f64().expect("milliseconds");
+    let sum: f64 = ["send", "upstream"].iter().filter_map(|it| first["stages"][it].as_f64()).sum();
+    assert!(sum / 1000.0 <= whole + 0.01, "{first}");
+
+    let good = token(claims("42"));
+    Client::get(gateway.public, "/shared").bearer(&good).send();
+    let limited = line(&gateway, 2);
+    assert_eq!(told(&limited), [json!(upstream.url()), json!(1), Value::Null], "{limited}");
+    assert_eq!(names(&limited), ["send", "store", "upstream"], "{limited}");
+    assert_eq!(Client::get(gateway.public, "/shared").bearer(&good).send().status, 429);
+    let refused = line(&gateway, 3);
+    assert_eq!(told(&refused), [Value::Null, Value::Null, Value::Null], "{refused}");
+    assert!(!names(&refused).contains(&"upstream".to_owned()), "{refused}");
+
+    for (number, verdict) in [(4, json!(upstream.url())), (5, Value::Null)] {
+        Client::get(gateway.public, "/cached").send();
+        assert_eq!(line(&gateway, number)["server"], verdict);
+    }
+}

@@ -83,10 +83,10 @@ pub struct Line<'a> {
     /// Who of an upstream with readers has answered: `readers`, or why its servers have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<&'static str>,
-    /// The server that was asked last, where requests may be sent more than once.
+    /// The server that was asked last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// How often the request was sent, if that was more than once.
+    /// How often the request was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
     /// Why it was sent once more, the last time, in one stable word.
@@ -97,6 +97,9 @@ pub struct Line<'a> {
     pub degraded: &'a [&'static str],
     /// Body bytes sent.
     pub bytes: u64,
+    /// Body bytes that the client has sent, where its body was passed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
     /// The coding in which the gateway sent them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<&'static str>,
@@ -117,6 +120,9 @@ pub struct Line<'a> {
     /// Milliseconds to the upstream's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<f64>,
+    /// Microseconds of each stage.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "stages")]
+    pub stages: Vec<(&'static str, u64)>,
     /// Whether it took longer than `log.slow`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub slow: bool,
@@ -138,4 +144,8 @@ fn rfc3339<S: Serializer>(time: &jiff::Timestamp, serializer: S) -> Result<S::Ok
 
 fn map<S: Serializer>(fields: &[(HeaderName, String)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fields.iter().map(|(name, value)| (name.as_str(), value)))
+}
+
+fn stages<S: Serializer>(stages: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(stages.iter().copied())
 }

@@ -53,7 +53,7 @@ impl<'a> Checks<'a, '_> {
         let second = if mode == Mode::Charge {
             let questions = of_limits(self.questions(None));
             let (answers, took) = gateway.ask(&questions).await;
-            record.note_store_time(took);
+            record.note_store_time(took, self.request.received);
             answers
         } else {
             let peek = self.peek();

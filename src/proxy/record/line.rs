@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use http::Version;
+use tokio::time::Instant;
 
 use super::{Ended, Record, TunnelNotes};
+use crate::base::body::Progress;
 use crate::base::facts::Target;
 use crate::config::TokenSource;
 use crate::encode::Coding;
 use crate::observe::access::{Line, Shown};
+use crate::observe::{Marks, Stage};
 use crate::plan::Plan;
 use crate::proxy::edged::Side;
 use crate::proxy::request::Received;
@@ -21,7 +24,7 @@ impl Record {
         // What lasts as long as somebody likes is not slow for that.
         let answered_after = match &self.tunnel {
             Some(tunnel) => tunnel.opened_after,
-            None if self.is_stream => self.upstream_time.unwrap_or(duration),
+            None if self.is_stream => self.upstream_time.map_or(duration, |took| took.time),
             None => duration,
         };
         let is_slow = access.slow.is(answered_after);
@@ -35,6 +38,17 @@ impl Record {
         }
     }
 
+    /// All that a request has waited for which began then and took so long.
+    fn stages(&self, started: Instant, duration: Duration) -> Marks {
+        let mut marks = self.marks;
+        if let Some(took) = self.upstream_time {
+            let status = if self.reason.is_none() { self.status } else { 0 };
+            marks.add_with(Stage::Upstream, started, took, status);
+        }
+        marks.end(duration);
+        marks
+    }
+
     /// Warns of a slow request; `untold`: so many before it had no warning.
     fn warn(&self, Ended { received, resolved, .. }: &Ended<'_>, took: Duration, untold: u64) {
         let path = resolved.target.as_ref().map_or("-", |target| target.path());
@@ -43,7 +57,7 @@ impl Record {
             status = self.status,
             duration_ms = ms(took),
             store_ms = self.store_time.map(ms),
-            upstream_ms = self.upstream_time.map(ms),
+            upstream_ms = self.upstream_time.map(|took| ms(took.time)),
             request_id = received.ids.request.to_str().unwrap_or_default(),
             untold,
             "slow request: {} {path}",
@@ -96,7 +110,9 @@ impl Record {
             encoding: resolved.edged.as_ref().and_then(|it| it.coding).map(Coding::name),
             duration_ms: ms(duration),
             store_ms: self.store_time.map(ms),
-            upstream_ms: self.upstream_time.map(ms),
+            upstream_ms: self.upstream_time.map(|took| ms(took.time)),
+            stages: self.stages(received.started, duration).micros(),
+            bytes_in: self.upload.as_deref().map(Progress::received),
             slow: is_slow,
             user_agent: told.and_then(|fields| fields.user_agent.as_deref()),
             referer: told.and_then(|fields| fields.referer.as_deref()),
@@ -111,7 +127,7 @@ impl Record {
     fn add_rare<'a>(&'a self, line: &mut Line<'a>, shown: &Shown) {
         if let Some(attempts) = &self.attempts {
             line.server = attempts.server();
-            line.attempts = Some(attempts.count()).filter(|count| *count > 1);
+            line.attempts = Some(attempts.count()).filter(|count| *count > 0);
             line.retry = attempts.reason();
         }
         if let Some(why) = &self.why {
