@@ -660,3 +660,81 @@ fn the_reference_configuration_shows_every_key() {
     let missing: Vec<_> = known.iter().filter(|key| !shown.contains(*key)).collect();
     assert!(missing.is_empty(), "gateway.toml does not show {missing:?}");
 }
+
+/// Most lines of a file of the dashboard, and of all together.
+const UI_LINES_MAX: [usize; 2] = [400, 3_000];
+/// The one address that SVG is made by. Nothing is ever fetched from it.
+const SVG: &str = "http://www.w3.org/2000/svg";
+
+/// The files of the dashboard, by their paths below its folder.
+fn ui_files() -> Vec<(String, String)> {
+    let folder = root().join("src/admin/ui");
+    let (mut waiting, mut found) = (vec![folder.clone()], Vec::new());
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            let name = path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
+            found.push((name, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What is wrong with a line of the dashboard: it makes markup or code from text, has what its
+/// policy forbids, or names another host.
+fn ui_fault(line: &str) -> Option<&'static str> {
+    let forbidden = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("]
+        .into_iter()
+        .chain(["new Function", "javascript:", " style=", "\"style\"", "://"]);
+    let line = line.replace(SVG, "");
+    let is_handler = |word: &str| {
+        let name = word.strip_prefix("on").and_then(|rest| rest.split_once('='));
+        name.is_some_and(|(name, _)| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
+        })
+    };
+    let is_markup = line.split_whitespace().any(is_handler);
+    if is_markup { Some("on…=") } else { forbidden.into_iter().find(|it| line.contains(it)) }
+}
+
+#[test]
+fn what_the_dashboard_must_not_have_is_found() {
+    for line in ["a.innerHTML = b", "<p style=\"c\">", "<p onclick=\"d\">", "e(\"https://f\")"] {
+        assert!(ui_fault(line).is_some(), "{line}");
+    }
+    for line in ["const online = 1;", "on: { click }", &format!("const NS = \"{SVG}\";")] {
+        assert_eq!(ui_fault(line), None, "{line}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_small_plain_and_served_whole() {
+    let table = std::fs::read_to_string(root().join("src/admin/ui.rs")).unwrap();
+    let (mut wrong, mut lines) = (Vec::new(), 0);
+    let files = ui_files();
+    assert!(files.len() > 10, "{files:?}");
+    for (name, text) in &files {
+        let begin = text.strip_prefix("<!doctype html>\n").unwrap_or(text);
+        if !["// ", "/* ", "<!-- "].iter().any(|comment| begin.starts_with(comment)) {
+            wrong.push(format!("{name} does not say what it is for"));
+        }
+        if !table.contains(&format!(", \"{name}\"),")) {
+            wrong.push(format!("{name} is not served by src/admin/ui.rs"));
+        }
+        if text.lines().count() > UI_LINES_MAX[0] {
+            wrong.push(format!("{name} has more than {} lines", UI_LINES_MAX[0]));
+        }
+        lines += text.lines().count();
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{name}:{}", number + 1);
+            if line.chars().count() > COLUMNS_MAX {
+                wrong.push(format!("{place} has more than {COLUMNS_MAX} columns"));
+            }
+            wrong.extend(ui_fault(line).map(|fault| format!("{place} has {fault:?}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(lines <= UI_LINES_MAX[1], "the dashboard has {lines} lines");
+}

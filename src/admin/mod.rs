@@ -22,6 +22,7 @@ mod sessions;
 mod status;
 mod store;
 mod tunnels;
+mod ui;
 mod upstreams;
 
 use std::convert::Infallible;
@@ -139,6 +140,9 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
             audit.end(&reply);
         }
         return reply;
+    }
+    if path == "/ui" || path.starts_with("/ui/") {
+        return ui::serve(&head);
     }
     match (&head.method, path) {
         (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),

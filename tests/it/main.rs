@@ -46,6 +46,8 @@ mod copies;
 mod cors;
 /// Answers that break off, and what of them arrives.
 mod cut_answers;
+/// The dashboard in a real browser.
+mod dashboard;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
 /// More than the embedded store has room for.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 use super::wire::{Chunks, Fields, Framing, framing, head, values};
@@ -182,12 +183,13 @@ pub(crate) struct Request<'a> {
     path: String,
     headers: Fields,
     body: Option<Vec<u8>>,
+    patience: Duration,
 }
 
 impl<'a> Request<'a> {
     fn new(to: To<'a>, path: &str) -> Self {
         let (method, path) = ("GET".to_owned(), path.to_owned());
-        Self { to, method, path, headers: Vec::new(), body: None }
+        Self { to, method, path, headers: Vec::new(), body: None, patience: PATIENCE }
     }
 
     /// Sets the method.
@@ -210,6 +212,12 @@ impl<'a> Request<'a> {
     /// Sets the body, with a `Content-Length`.
     pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = Some(body.as_ref().to_owned());
+        self
+    }
+
+    /// Waits longer for the response than for a gateway's, on a connection of its own.
+    pub(crate) fn patience(mut self, longest: Duration) -> Self {
+        self.patience = longest;
         self
     }
 
@@ -242,7 +250,11 @@ impl<'a> Request<'a> {
             receive(chunks, to_head)
         };
         match self.to {
-            To::Fresh(address) => exchange(&mut Chunks::of(connect(address))),
+            To::Fresh(address) => {
+                let stream = connect(address);
+                stream.set_read_timeout(Some(self.patience)).expect("a read timeout");
+                exchange(&mut Chunks::of(stream))
+            }
             To::Open(chunks) => exchange(chunks),
         }
     }

@@ -1,6 +1,7 @@
 //! The language that the tests are written in. Everything blocks and runs on plain threads: what is
 //! tested is the gateway, so nothing here shares its runtime, its parser or its HTTP library.
 
+mod browser;
 mod certificates;
 mod client;
 mod dns;
@@ -25,6 +26,7 @@ mod wire;
 
 use std::time::Duration;
 
+pub(crate) use browser::{Browser, ENTER, ESCAPE, TAB};
 pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
 pub(crate) use dns::{NameServer, Record};
