@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `explain`, `limits`, `schema`, `completions`, `man`. Everything here may print;
-//! nothing else does.
+//! `purge`, `warm`, `explain`, `limits`, `dashboard`, `schema`, `completions`, `man`. Everything
+//! here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -10,6 +10,7 @@
 
 mod api_keys;
 mod claim;
+mod dashboard;
 mod descriptors;
 mod init;
 mod limits;
@@ -106,6 +107,9 @@ enum Command {
     Explain(limits::Explain),
     /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
     Limits(limits::Limits),
+    /// Print the address of a running gateway's dashboard, with a code that logs in once within a
+    /// minute.
+    Dashboard(dashboard::Dashboard),
     /// Print the JSON schema of gateway.toml, for editors.
     Schema,
     /// Print what a shell sources to complete this command line.
@@ -175,6 +179,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
+        Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
         Command::Man(options) => report(shell::manual(&options, Cli::command())),

@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics and operations. Never the public listener.
 //!
 //! `/healthz`, `/readyz`, `/metrics` and the health checks of gRPC answer everybody who reaches the
-//! listener. Everything under `/v1/` wants the token of `admin.token`, or a loopback address where
-//! there is none, and refuses what a web page of another site could send.
+//! listener. Everything under `/v1/` wants a token or a session of the dashboard, or a loopback
+//! address where there is no `admin.token`, and refuses what a web page of another site could send.
 
 mod api_keys;
 mod audit;
@@ -10,7 +10,11 @@ mod canaries;
 mod certificates;
 mod config;
 mod grpc_health;
+mod guard;
 mod limits;
+mod login;
+mod logins;
+mod masked;
 mod operations;
 mod purge;
 mod query;
@@ -21,6 +25,7 @@ mod routes;
 mod sessions;
 mod status;
 mod store;
+mod throttle;
 mod tunnels;
 mod ui;
 mod upstreams;
@@ -31,11 +36,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, VARY, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -48,8 +52,10 @@ pub use self::audit::told;
 pub use self::routes::{Access, ROUTES, Route};
 
 use self::audit::Audit;
-use self::reply::{Reply, not_allowed, problem, text};
-use crate::base::http::authority::Authority;
+use self::logins::Logins;
+use self::operations::Asked;
+use self::reply::{Body, Reply, not_allowed, problem, text};
+use crate::config::Dashboard;
 use crate::observe::Format;
 use crate::runtime::Gateway;
 
@@ -65,14 +71,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The admin listener, bound.
 #[derive(Debug)]
 pub struct Admin {
-    gateway: Arc<Gateway>,
+    state: Arc<State>,
     listener: Arc<TcpListener>,
+}
+
+/// What answers are made from.
+#[derive(Debug)]
+struct State {
+    gateway: Arc<Gateway>,
+    /// Who is logged in to the dashboard.
+    logins: Logins,
 }
 
 impl Admin {
     /// Serves on a listener of `admin.listen`.
     pub fn new(gateway: &Arc<Gateway>, listener: Arc<TcpListener>) -> Self {
-        Self { gateway: Arc::clone(gateway), listener }
+        let state = State { gateway: Arc::clone(gateway), logins: Logins::default() };
+        Self { state: Arc::new(state), listener }
     }
 
     /// The address that was bound.
@@ -88,18 +103,18 @@ impl Admin {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = stop.cancelled() => return,
-                () = self.gateway.left().cancelled() => return,
+                () = self.state.gateway.left().cancelled() => return,
             };
             let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let gateway = Arc::clone(&self.gateway);
+            let state = Arc::clone(&self.state);
             let stop = stop.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = serve(&gateway, peer, stream) => {}
+                    () = serve(&state, peer, stream) => {}
                     () = stop.cancelled() => {}
                 }
                 drop(place);
@@ -109,17 +124,17 @@ impl Admin {
 }
 
 /// Serves a connection until it ends. HTTP/2 is for the health checks of gRPC alone.
-async fn serve(gateway: &Arc<Gateway>, peer: SocketAddr, mut stream: TcpStream) {
+async fn serve(state: &Arc<State>, peer: SocketAddr, mut stream: TcpStream) {
     let Some(beginning) = grpc_health::beginning(&mut stream).await else { return };
     let is_grpc = grpc_health::is_asked(&beginning);
     let (reading, writing) = stream.into_split();
     let stream = tokio::io::join(Cursor::new(beginning).chain(reading), writing);
     if is_grpc {
-        return grpc_health::serve(gateway, stream).await;
+        return grpc_health::serve(&state.gateway, stream).await;
     }
     let service = service_fn(|request| {
-        let gateway = Arc::clone(gateway);
-        async move { Ok::<_, Infallible>(answer(&gateway, peer, request).await) }
+        let state = Arc::clone(state);
+        async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -129,16 +144,17 @@ async fn serve(gateway: &Arc<Gateway>, peer: SocketAddr, mut stream: TcpStream) 
     let _ = connection.await;
 }
 
-async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+async fn answer(state: &State, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    let path = head.uri.path();
+    let (gateway, path) = (&state.gateway, head.uri.path());
     if path.starts_with("/v1/") {
         // Whatever is not only looked at leaves a line, however it ends.
         let mut audit = Audit::begin(peer, &head);
-        let reply = operate(gateway, peer, &head, body, audit.as_mut()).await;
+        let mut reply = operate(state, peer, &head, body, audit.as_mut()).await;
         if let Some(audit) = audit {
             audit.end(&reply);
         }
+        guard::secure(reply.headers_mut());
         return reply;
     }
     if path == "/ui" || path.starts_with("/ui/") {
@@ -149,28 +165,49 @@ async fn answer(gateway: &Arc<Gateway>, peer: SocketAddr, request: Request<Incom
         (&Method::GET | &Method::HEAD, "/readyz") => readiness::ready(gateway),
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway, &head.headers),
         (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
-        _ => problem(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "The admin listener serves /healthz, /readyz, /metrics and /v1/….",
-        ),
+        _ if path == "/ui" || path.starts_with("/ui/") => {
+            let mut reply = dashboard(gateway, peer, &head);
+            guard::secure(reply.headers_mut());
+            reply
+        }
+        _ => not_served(),
     }
+}
+
+fn not_served() -> Reply {
+    let detail = "The admin listener serves /healthz, /readyz, /metrics and /v1/….";
+    problem(StatusCode::NOT_FOUND, "not_found", detail)
+}
+
+/// The files of the dashboard, which hold nothing that is to be kept from anybody.
+fn dashboard(gateway: &Gateway, peer: SocketAddr, head: &Parts) -> Reply {
+    let running = gateway.running();
+    let admin = &running.plan.config.admin;
+    if let Err(refusal) = guard::screen(admin, peer, head) {
+        return *refusal;
+    }
+    if admin.dashboard == Dashboard::Off {
+        return guard::dashboard_off();
+    }
+    not_served()
 }
 
 /// One operation, if its sender may have it.
 async fn operate(
-    gateway: &Arc<Gateway>,
+    state: &State,
     peer: SocketAddr,
     head: &Parts,
     body: Incoming,
     mut audit: Option<&mut Audit>,
 ) -> Reply {
-    if let Some(refusal) = refuse(gateway, peer, &head.method, &head.headers) {
-        return refusal;
-    }
+    let State { gateway, logins } = state;
+    let admitted = guard::admit(&gateway.running().plan.config.admin, logins, peer, head);
+    let caller = match admitted {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
     if let Some(audit) = &mut audit {
-        let has_token = gateway.running().plan.config.admin.token.is_some();
-        audit.admit(if has_token { "admin.token" } else { "loopback" });
+        audit.admit(caller.told());
     }
     let bytes_max = body_bytes_max(gateway);
     let collected = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, bytes_max).collect());
@@ -187,7 +224,8 @@ async fn operate(
     if let Some(audit) = audit {
         audit.body(&body);
     }
-    operations::carry_out(gateway, head, &body).await
+    let asked = Asked { gateway, logins, peer, caller: &caller, head };
+    operations::carry_out(&asked, &body).await
 }
 
 fn body_bytes_max(gateway: &Gateway) -> usize {
@@ -195,57 +233,11 @@ fn body_bytes_max(gateway: &Gateway) -> usize {
     usize::try_from(session).unwrap_or(usize::MAX).max(BODY_BYTES_MAX)
 }
 
-/// The answer to those who may not operate the gateway.
-fn refuse(
-    gateway: &Gateway,
-    peer: SocketAddr,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Option<Reply> {
-    let running = gateway.running();
-    match &running.plan.config.admin.token {
-        Some(token) => {
-            let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-            let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
-            // Equal time for equal lengths, so that the token cannot be guessed byte by byte.
-            if aws_lc_rs::constant_time::verify_slices_are_equal(given, token.expose()).is_err() {
-                let detail = "Send Authorization: Bearer with the value of admin.token.";
-                let mut reply = problem(StatusCode::UNAUTHORIZED, "admin_token_invalid", detail);
-                let challenge = HeaderValue::from_static("Bearer realm=\"portcullis-admin\"");
-                reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                return Some(reply);
-            }
-        }
-        None => {
-            // A page that was rebound to this address still names its own host (DNS rebinding).
-            let host = headers.get(HOST).and_then(|host| Authority::parse(host.as_bytes()));
-            let local_name = host.is_some_and(|host| {
-                let address = host.host().trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-                host.host() == "localhost" || address.is_ok_and(|address| address.is_loopback())
-            });
-            if !peer.ip().to_canonical().is_loopback() || !local_name {
-                let detail = "Without admin.token, operations are for this machine alone: \
-                              set admin.token to operate from elsewhere.";
-                return Some(problem(StatusCode::FORBIDDEN, "admin_loopback_only", detail));
-            }
-        }
-    }
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().to_ascii_lowercase().starts_with(b"application/json")
-    });
-    // What a form or a script of another site can send without asking first.
-    if headers.contains_key(ORIGIN) || (*method == Method::POST && !is_json) {
-        let detail = "Send Content-Type: application/json and no Origin.";
-        return Some(problem(StatusCode::FORBIDDEN, "cross_site_refused", detail));
-    }
-    None
-}
-
 /// All metrics, in the form that their reader likes best.
 fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Reply {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let format = Format::accepted(accept);
-    let mut reply = Response::new(Full::new(Bytes::from(gateway.render_metrics(format))));
+    let mut reply = Response::new(Body::new(gateway.render_metrics(format)));
     let kind = HeaderValue::from_static(format.content_type());
     reply.headers_mut().insert(CONTENT_TYPE, kind);
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));

@@ -1,26 +1,38 @@
 //! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
 //! misspelt one would do less than its sender thinks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::reply::{Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
+use super::guard::Caller;
+use super::logins::Logins;
+use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, canaries, certificates, config, limits, purge, revocations, sessions, status, store,
-    tunnels, upstreams,
+    api_keys, canaries, certificates, config, limits, login, masked, purge, revocations, sessions,
+    status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
 
+/// A request that was let in.
+pub(super) struct Asked<'a> {
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) logins: &'a Logins,
+    pub(super) peer: SocketAddr,
+    pub(super) caller: &'a Caller,
+    pub(super) head: &'a Parts,
+}
+
 /// One operation.
-pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes) -> Reply {
-    let uri = &head.uri;
+pub(super) async fn carry_out(asked: &Asked<'_>, body: &Bytes) -> Reply {
+    let (head, uri) = (asked.head, &asked.head.uri);
     let Some(found) = routes::find(uri.path()) else {
         let detail = format!("Known: {}.", routes::known());
         return problem(StatusCode::NOT_FOUND, "not_found", &detail);
@@ -30,8 +42,36 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes
         let detail = format!("The body says what is to be done, not the query: {}", route.example);
         return Fault::Invalid(detail).reply();
     }
-    let name = found.name;
-    let result = match route.operation {
+    let result = operate(asked, route.operation, found.name, body).await;
+    let reply = result.unwrap_or_else(Fault::reply);
+    if asked.caller.is_masked() { masked(route.operation, reply) } else { reply }
+}
+
+/// The answer without callers of the gateway, and without what sessions hold.
+fn masked(operation: Operation, mut reply: Reply) -> Reply {
+    let Body::Whole(bytes) = reply.body() else { return reply };
+    // `/v1/me` tells of whoever asks.
+    if operation == Operation::Me {
+        return reply;
+    }
+    let Ok(mut answer) = serde_json::from_slice::<Value>(bytes) else { return reply };
+    if operation == Operation::ShowSession {
+        masked::mask_session(&mut answer);
+    }
+    masked::mask(&mut answer);
+    *reply.body_mut() = Body::new(format!("{answer}\n"));
+    reply
+}
+
+async fn operate(
+    asked: &Asked<'_>,
+    operation: Operation,
+    name: &str,
+    body: &Bytes,
+) -> Result<Reply, Fault> {
+    let Asked { gateway, logins, peer, caller, head } = *asked;
+    let uri = &head.uri;
+    match operation {
         Operation::Status => Ok(status::show(gateway)),
         Operation::Revoke => revocations::revoke(gateway, body).await,
         Operation::TakeBack => revocations::take_back(gateway, uri.query(), body).await,
@@ -61,8 +101,11 @@ pub(super) async fn carry_out(gateway: &Arc<Gateway>, head: &Parts, body: &Bytes
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Reload => config::reload(gateway, body).await,
-    };
-    result.unwrap_or_else(Fault::reply)
+        Operation::LogIn => login::log_in(gateway, logins, peer, body),
+        Operation::LogOut => Ok(login::log_out(logins, caller)),
+        Operation::MakeCode => login::code(logins, caller),
+        Operation::Me => Ok(login::me(gateway, caller)),
+    }
 }
 
 /// The route whose responses are to be fetched ahead of need.

@@ -1,16 +1,65 @@
 //! The answers of the admin listener and the bodies of its operations: how they are written, read,
 //! and refused. It must not know any operation.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http_body::{Frame, SizeHint};
 use serde::Deserialize;
 
 use crate::store::StoreError;
 
 /// A JSON or text answer.
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Body>;
+
+/// What an answer holds.
+#[derive(Debug, Default)]
+pub(super) enum Body {
+    /// Nothing, or nothing more.
+    #[default]
+    Empty,
+    /// All of it.
+    Whole(Bytes),
+}
+
+impl Body {
+    pub(super) fn new(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(bytes.into())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match std::mem::take(self.get_mut()) {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
 
 /// The code of a refusal, for its line.
 #[derive(Debug, Clone)]
@@ -63,7 +112,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Re
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Body::new(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -71,7 +120,7 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 }
 
 pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
+    let mut reply = Response::new(Body::new(format!("{value}\n")));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

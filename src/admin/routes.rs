@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use self::Access::{Operate, Read};
+use self::Access::{Login, Operate, Read};
 use self::Operation as Op;
 
 /// What an operation may do.
@@ -11,6 +11,8 @@ use self::Operation as Op;
 pub enum Access {
     /// It only looks.
     Read,
+    /// It lets somebody in or out, who may be one who only looks.
+    Login,
     /// It changes something.
     Operate,
 }
@@ -47,6 +49,10 @@ pub(super) enum Operation {
     ListCertificates,
     ShowStore,
     Reload,
+    LogIn,
+    LogOut,
+    MakeCode,
+    Me,
 }
 
 /// One row.
@@ -88,9 +94,13 @@ const KEYS: &str = "/v1/keys";
 pub(super) const KEY: &str = "/v1/keys/{id}";
 const LIMITS: &str = "/v1/limits";
 const TUNNELS: &str = "/v1/tunnels";
+/// Where a session of the dashboard begins and ends.
+pub(super) const LOGIN: &str = "/v1/login";
+/// Where a code for that is made.
+pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 29] = [
+pub static ROUTES: [Route; 33] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
@@ -144,6 +154,10 @@ pub static ROUTES: [Route; 29] = [
     row(Op::ListCertificates, GET, "/v1/certificates", Read, "/v1/certificates"),
     row(Op::ShowStore, GET, "/v1/store", Read, "/v1/store"),
     row(Op::Reload, POST, "/v1/config/reload", Operate, "/v1/config/reload {}"),
+    row(Op::LogIn, POST, LOGIN, Login, r#"/v1/login {"token": "…"}"#),
+    row(Op::LogOut, DELETE, LOGIN, Login, LOGIN),
+    row(Op::MakeCode, POST, LOGIN_CODE, Login, "/v1/login/code {}"),
+    row(Op::Me, GET, "/v1/me", Read, "/v1/me"),
 ];
 
 /// What stands at a path.

@@ -56,7 +56,7 @@ use std::collections::BTreeMap;
 
 pub use acme::{Acme, Challenge};
 pub use address_map::AddressMap;
-pub use admin::Admin;
+pub use admin::{Admin, Dashboard};
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use balance::Balance;
 pub use cache::{Cache, SetCookie};

@@ -252,17 +252,21 @@ fn example_secrets(config: &Config, warnings: &mut Problems) {
 }
 
 fn weak_admin_token(config: &Config, warnings: &mut Problems) {
-    let Some(token) = &config.admin.token else { return };
-    let bytes = token.expose().len();
-    if bytes < ADMIN_TOKEN_BYTES_MIN {
-        let what = format!(
-            "{bytes} bytes can be guessed, and who has the token revokes, purges and makes keys"
-        );
-        let remedy = format!(
-            "use {ADMIN_TOKEN_BYTES_MIN} random bytes or more, such as `openssl rand -hex 32` \
-             prints"
-        );
-        warnings.push("admin.token", what, remedy);
+    let admin = &config.admin;
+    let tokens = [
+        ("admin.token", &admin.token, "revokes, purges and makes keys"),
+        ("admin.read_token", &admin.read_token, "reads what operators read"),
+    ];
+    for (key, token, does) in tokens {
+        let Some(bytes) = token.as_ref().map(|token| token.expose().len()) else { continue };
+        if bytes < ADMIN_TOKEN_BYTES_MIN {
+            let what = format!("{bytes} bytes can be guessed, and who has the token {does}");
+            let remedy = format!(
+                "use {ADMIN_TOKEN_BYTES_MIN} random bytes or more, such as `openssl rand -hex 32` \
+                 prints"
+            );
+            warnings.push(key, what, remedy);
+        }
     }
 }
 

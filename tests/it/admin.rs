@@ -1,9 +1,11 @@
 //! The gateway seen from outside: health, metrics, status, who may operate it, and the access log.
 
 mod commands;
+mod guard;
 mod health;
 mod limits;
 mod log;
+mod logins;
 mod routes;
 
 use std::collections::BTreeSet;
@@ -309,7 +311,8 @@ fn a_page_of_another_site_cannot_operate_the_gateway() {
         assert_eq!(operate(&[host, ("Content-Type", kind)]), cross_site, "{kind}");
     }
     assert_eq!(operate(&[host]), cross_site, "no type at all");
-    for origin in ["https://evil.test", "null", &*format!("http://{own}")] {
+    assert_eq!(operate(&[host, json, ("Origin", &format!("http://{own}"))]), (200, None));
+    for origin in ["https://evil.test", "null", &*format!("https://{own}")] {
         assert_eq!(operate(&[host, json, ("Origin", origin)]), cross_site, "{origin}");
     }
     // A name that was rebound to this address (DNS rebinding).

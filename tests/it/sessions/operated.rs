@@ -173,6 +173,7 @@ fn an_update_does_not_bring_back_what_a_log_out_has_ended() {
     let update = |tag: &str| {
         Client::request(gateway.admin, "PUT", "/v1/sessions/s1?user=42")
             .header("Host", gateway.admin.to_string())
+            .header("Content-Type", "application/json")
             .header("If-Match", tag)
             .body("{\"n\":2}")
             .send()

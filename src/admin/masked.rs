@@ -1,0 +1,101 @@
+//! Answers for those who may look and not know who the gateway's callers are. A subject stands as a
+//! name that is the same in all answers of this process, and can be led back to nobody.
+
+use std::sync::OnceLock;
+
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use serde_json::Value;
+
+use crate::base::http::hex;
+
+/// Stands for what is not shown.
+const REDACTED: &str = "[redacted]";
+/// Bytes of a name.
+const NAME_BYTES: usize = 8;
+/// Members that name a caller.
+const SUBJECTS: [&str; 4] = ["subject", "sub", "user", "owner"];
+/// Members whose value is a principal of limits: `claim:sub=42|address=192.0.2.1`.
+const PRINCIPALS: [&str; 2] = ["key", "limit_key"];
+/// Members that may say anything of a caller.
+const CONTENTS: [&str; 1] = ["claims"];
+/// Kinds of a principal's parts that name no caller.
+const SHOWN_KINDS: [&str; 2] = ["address", "route"];
+
+/// Masks every caller in an answer, however deep it stands.
+pub(super) fn mask(answer: &mut Value) {
+    match answer {
+        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::Object(members) => {
+            for (name, value) in members {
+                let name = name.as_str();
+                match value {
+                    Value::Null => {}
+                    Value::String(text) if SUBJECTS.contains(&name) => *text = pseudonym(text),
+                    Value::String(text) if PRINCIPALS.contains(&name) => *text = principal(text),
+                    _ if SUBJECTS.contains(&name) || CONTENTS.contains(&name) => {
+                        *value = REDACTED.into();
+                    }
+                    _ => mask(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a session holds is shown to nobody who only looks.
+pub(super) fn mask_session(answer: &mut Value) {
+    if let Some(session) = answer.get_mut("session") {
+        *session = REDACTED.into();
+    }
+}
+
+fn principal(text: &str) -> String {
+    let parts = text.split('|').map(|part| match part.split_once('=') {
+        Some((kind, _)) if SHOWN_KINDS.contains(&kind) => part.to_owned(),
+        Some((kind, value)) => format!("{kind}={}", pseudonym(value)),
+        None => pseudonym(part),
+    });
+    parts.collect::<Vec<_>>().join("|")
+}
+
+/// The key is random, so that no list of subjects leads back.
+fn pseudonym(subject: &str) -> String {
+    static KEY: OnceLock<Option<Key>> = OnceLock::new();
+    let key = KEY.get_or_init(|| {
+        let mut bytes = [0; SHA256_OUTPUT_LEN];
+        aws_lc_rs::rand::fill(&mut bytes).ok()?;
+        Some(Key::new(HMAC_SHA256, &bytes))
+    });
+    let Some(key) = key else { return REDACTED.to_owned() };
+    let tag = sign(key, subject.as_bytes());
+    format!("#{}", hex::encode(tag.as_ref().get(..NAME_BYTES).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_caller_is_left_and_all_else_is() {
+        let mut answer = json!({
+            "user": "ada", "sessions": [{ "id": "sha256:1", "seen_at": 7 }],
+            "caller": { "subject": "ada", "issued_at": 1 }, "owner": 42, "sub": null,
+            "refused": [{ "key": "claim:sub=ada|address=192.0.2.1", "refusals": 3 }],
+            "claims": { "mail": "ada" }, "limits": [{ "limit_key": "header:x|y=ada" }],
+        });
+        mask(&mut answer);
+        assert!(!answer.to_string().contains("ada"), "{answer}");
+        let name = answer["user"].as_str().unwrap().to_owned();
+        assert_eq!((name.len(), &name[..1]), (17, "#"));
+        assert_eq!(answer["caller"], json!({ "subject": name, "issued_at": 1 }));
+        assert_eq!(answer["sessions"], json!([{ "id": "sha256:1", "seen_at": 7 }]));
+        let key = format!("claim:sub={name}|address=192.0.2.1");
+        assert_eq!(answer["refused"], json!([{ "key": key, "refusals": 3 }]));
+        assert_eq!((&answer["owner"], &answer["claims"]), (&json!(REDACTED), &json!(REDACTED)));
+        assert_eq!(answer["sub"], Value::Null);
+    }
+}
