@@ -7,16 +7,18 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::Method;
 use http::request::Parts;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::query;
 use super::reply::{Code, Effect, Reply};
 use super::routes::{self, Access};
 use crate::observe::AUDIT;
 use crate::proxy::without_credentials;
+use crate::runtime::Looking;
 use crate::store::keys::hex_digest;
 
 /// Most bytes of one value.
@@ -56,14 +58,19 @@ pub(super) struct Audit {
     /// What let the operator in.
     by: String,
     operation: String,
-    object: String,
-    members: usize,
+    object: Vec<(String, String)>,
     is_written: bool,
+    /// Who is told besides.
+    looking: Option<Arc<Looking>>,
 }
 
 impl Audit {
     /// The line of a request below `/v1/`; nothing when it only looks.
-    pub(super) fn begin(peer: SocketAddr, head: &Parts) -> Option<Self> {
+    pub(super) fn begin(
+        peer: SocketAddr,
+        head: &Parts,
+        looking: Option<&Arc<Looking>>,
+    ) -> Option<Self> {
         let method = &head.method;
         let found = routes::find(head.uri.path());
         let route = found.and_then(|found| found.on(method));
@@ -77,9 +84,9 @@ impl Audit {
             from: peer.ip().to_canonical(),
             by: "nobody".to_owned(),
             operation: format!("{} {template}", shortened(method.as_str())),
-            object: String::new(),
-            members: 0,
+            object: Vec::new(),
             is_written: false,
+            looking: looking.cloned(),
         };
         let name = decoded(found.map_or("", |found| found.name));
         match template {
@@ -161,21 +168,47 @@ impl Audit {
     }
 
     fn member(&mut self, name: &str, value: &str) {
-        if self.members < MEMBERS_MAX {
-            self.members += 1;
-            // Writing to a String cannot fail.
-            let _ = write!(self.object, " {name}={:?}", shortened(value));
+        if self.object.len() < MEMBERS_MAX {
+            self.object.push((name.to_owned(), shortened(value)));
         }
     }
 
     fn write(&mut self, result: &str, status: &str) {
         self.is_written = true;
-        let Self { from, by, operation, object, .. } = self;
+        let object = self.object();
+        let Self { from, by, operation, .. } = self;
         tracing::info!(
             target: AUDIT,
             "audit from={from} by={by} operation={operation:?}{object} status={status} \
              result={result}"
         );
+        if let Some(looking) = &self.looking {
+            looking.tell("operation", || self.event(result, status));
+        }
+    }
+
+    /// What it was done to, as the line has it.
+    fn object(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.object {
+            // Writing to a String cannot fail.
+            let _ = write!(text, " {name}={value:?}");
+        }
+        text
+    }
+
+    /// The same for those who look.
+    fn event(&self, result: &str, status: &str) -> Value {
+        let object = self.object.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        json!({
+            "t": format!("{:.3}", jiff::Timestamp::now()),
+            "from": self.from.to_string(),
+            "by": self.by,
+            "operation": self.operation,
+            "object": object.collect::<Map<_, _>>(),
+            "status": status.parse::<u16>().ok(),
+            "result": result,
+        })
     }
 }
 
@@ -218,10 +251,10 @@ mod tests {
     fn audit(method: &str, uri: &str, body: &str) -> Option<String> {
         let request = http::Request::builder().method(method).uri(uri).body(()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut audit = Audit::begin(peer, &request.into_parts().0)?;
+        let mut audit = Audit::begin(peer, &request.into_parts().0, None)?;
         audit.body(body.as_bytes());
         audit.is_written = true;
-        Some(format!("{}{}", audit.operation, audit.object))
+        Some(format!("{}{}", audit.operation, audit.object()))
     }
 
     #[test]

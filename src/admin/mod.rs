@@ -9,9 +9,11 @@ mod audit;
 mod canaries;
 mod certificates;
 mod config;
+mod connection;
 mod grpc_health;
 mod guard;
 mod limits;
+mod live;
 mod login;
 mod logins;
 mod masked;
@@ -22,6 +24,7 @@ mod readiness;
 mod reply;
 mod revocations;
 mod routes;
+mod series;
 mod sessions;
 mod status;
 mod store;
@@ -52,6 +55,7 @@ pub use self::audit::told;
 pub use self::routes::{Access, ROUTES, Route};
 
 use self::audit::Audit;
+use self::connection::Connection;
 use self::logins::Logins;
 use self::operations::Asked;
 use self::reply::{Body, Reply, not_allowed, problem, text};
@@ -65,6 +69,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open admin connections.
 const CONNECTIONS_MAX: usize = 64;
+/// Bytes that may wait in a socket unsent.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -80,13 +86,13 @@ pub struct Admin {
 struct State {
     gateway: Arc<Gateway>,
     /// Who is logged in to the dashboard.
-    logins: Logins,
+    logins: Arc<Logins>,
 }
 
 impl Admin {
     /// Serves on a listener of `admin.listen`.
     pub fn new(gateway: &Arc<Gateway>, listener: Arc<TcpListener>) -> Self {
-        let state = State { gateway: Arc::clone(gateway), logins: Logins::default() };
+        let state = State { gateway: Arc::clone(gateway), logins: Arc::default() };
         Self { state: Arc::new(state), listener }
     }
 
@@ -112,19 +118,22 @@ impl Admin {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
             let state = Arc::clone(&self.state);
             let stop = stop.clone();
+            let connection = Arc::new(Connection::new(peer, place));
             tokio::spawn(async move {
                 tokio::select! {
-                    () = serve(&state, peer, stream) => {}
+                    () = serve(&state, &connection, stream) => {}
+                    () = connection.ended() => {}
                     () = stop.cancelled() => {}
                 }
-                drop(place);
             });
         }
     }
 }
 
 /// Serves a connection until it ends. HTTP/2 is for the health checks of gRPC alone.
-async fn serve(state: &Arc<State>, peer: SocketAddr, mut stream: TcpStream) {
+async fn serve(state: &Arc<State>, connection: &Arc<Connection>, mut stream: TcpStream) {
+    // Who reads a stream no more is noticed soon, and costs no memory meanwhile.
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let Some(beginning) = grpc_health::beginning(&mut stream).await else { return };
     let is_grpc = grpc_health::is_asked(&beginning);
     let (reading, writing) = stream.into_split();
@@ -133,24 +142,24 @@ async fn serve(state: &Arc<State>, peer: SocketAddr, mut stream: TcpStream) {
         return grpc_health::serve(&state.gateway, stream).await;
     }
     let service = service_fn(|request| {
-        let state = Arc::clone(state);
-        async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
+        let (state, connection) = (Arc::clone(state), Arc::clone(connection));
+        async move { Ok::<_, Infallible>(answer(&state, &connection, request).await) }
     });
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     // A broken admin connection is the client's affair.
-    let _ = connection.await;
+    let _ = served.await;
 }
 
-async fn answer(state: &State, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+async fn answer(state: &State, connection: &Arc<Connection>, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
     let (gateway, path) = (&state.gateway, head.uri.path());
     if path.starts_with("/v1/") {
         // Whatever is not only looked at leaves a line, however it ends.
-        let mut audit = Audit::begin(peer, &head);
-        let mut reply = operate(state, peer, &head, body, audit.as_mut()).await;
+        let mut audit = Audit::begin(connection.peer, &head, Some(&gateway.looking));
+        let mut reply = operate(state, connection, &head, body, audit.as_mut()).await;
         if let Some(audit) = audit {
             audit.end(&reply);
         }
@@ -166,7 +175,7 @@ async fn answer(state: &State, peer: SocketAddr, request: Request<Incoming>) -> 
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(gateway, &head.headers),
         (_, "/healthz" | "/readyz" | "/metrics") => not_allowed("GET, HEAD"),
         _ if path == "/ui" || path.starts_with("/ui/") => {
-            let mut reply = dashboard(gateway, peer, &head);
+            let mut reply = dashboard(gateway, connection.peer, &head);
             guard::secure(reply.headers_mut());
             reply
         }
@@ -195,13 +204,14 @@ fn dashboard(gateway: &Gateway, peer: SocketAddr, head: &Parts) -> Reply {
 /// One operation, if its sender may have it.
 async fn operate(
     state: &State,
-    peer: SocketAddr,
+    connection: &Arc<Connection>,
     head: &Parts,
     body: Incoming,
     mut audit: Option<&mut Audit>,
 ) -> Reply {
     let State { gateway, logins } = state;
-    let admitted = guard::admit(&gateway.running().plan.config.admin, logins, peer, head);
+    let admitted =
+        guard::admit(&gateway.running().plan.config.admin, logins, connection.peer, head);
     let caller = match admitted {
         Ok(caller) => caller,
         Err(refusal) => return *refusal,
@@ -224,7 +234,7 @@ async fn operate(
     if let Some(audit) = audit {
         audit.body(&body);
     }
-    let asked = Asked { gateway, logins, peer, caller: &caller, head };
+    let asked = Asked { gateway, logins, connection, caller: &caller, head };
     operations::carry_out(&asked, &body).await
 }
 

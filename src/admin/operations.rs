@@ -1,7 +1,6 @@
 //! The operations under `/v1/`. Bodies are JSON objects; unknown members are refused, because a
 //! misspelt one would do less than its sender thinks.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,13 +9,15 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::connection::Connection;
 use super::guard::Caller;
+use super::live::{self, Reader};
 use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, canaries, certificates, config, limits, login, masked, purge, revocations, sessions,
-    status, store, tunnels, upstreams,
+    api_keys, canaries, certificates, config, limits, login, masked, purge, revocations, series,
+    sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -24,8 +25,8 @@ use crate::warm::{self, Refused};
 /// A request that was let in.
 pub(super) struct Asked<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
-    pub(super) logins: &'a Logins,
-    pub(super) peer: SocketAddr,
+    pub(super) logins: &'a Arc<Logins>,
+    pub(super) connection: &'a Arc<Connection>,
     pub(super) caller: &'a Caller,
     pub(super) head: &'a Parts,
 }
@@ -69,7 +70,7 @@ async fn operate(
     name: &str,
     body: &Bytes,
 ) -> Result<Reply, Fault> {
-    let Asked { gateway, logins, peer, caller, head } = *asked;
+    let Asked { gateway, logins, connection, caller, head } = *asked;
     let uri = &head.uri;
     match operation {
         Operation::Status => Ok(status::show(gateway)),
@@ -101,10 +102,17 @@ async fn operate(
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Reload => config::reload(gateway, body).await,
-        Operation::LogIn => login::log_in(gateway, logins, peer, body),
+        Operation::LogIn => login::log_in(gateway, logins, connection.peer, body),
         Operation::LogOut => Ok(login::log_out(logins, caller)),
         Operation::MakeCode => login::code(logins, caller),
         Operation::Me => Ok(login::me(gateway, caller)),
+        Operation::Series => series::show(gateway, uri),
+        Operation::Live => live::begin(Reader {
+            gateway: Arc::clone(gateway),
+            logins: Arc::clone(logins),
+            caller: caller.clone(),
+            connection: Arc::clone(connection),
+        }),
     }
 }
 

@@ -10,6 +10,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde::Deserialize;
+use tokio::sync::mpsc::Receiver;
 
 use crate::store::StoreError;
 
@@ -24,6 +25,8 @@ pub(super) enum Body {
     Empty,
     /// All of it.
     Whole(Bytes),
+    /// Pieces that come one by one.
+    Streamed(Receiver<Bytes>),
 }
 
 impl Body {
@@ -38,11 +41,15 @@ impl http_body::Body for Body {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match std::mem::take(self.get_mut()) {
-            Self::Empty => Poll::Ready(None),
+        let body = self.get_mut();
+        if let Self::Streamed(pieces) = body {
+            return pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
+        }
+        match std::mem::take(body) {
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Self::Empty | Self::Streamed(_) => Poll::Ready(None),
         }
     }
 
@@ -50,6 +57,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streamed(_) => false,
         }
     }
 
@@ -57,6 +65,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streamed(_) => SizeHint::default(),
         }
     }
 }

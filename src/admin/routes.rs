@@ -53,6 +53,8 @@ pub(super) enum Operation {
     LogOut,
     MakeCode,
     Me,
+    Series,
+    Live,
 }
 
 /// One row.
@@ -100,7 +102,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 33] = [
+pub static ROUTES: [Route; 35] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
@@ -158,6 +160,8 @@ pub static ROUTES: [Route; 33] = [
     row(Op::LogOut, DELETE, LOGIN, Login, LOGIN),
     row(Op::MakeCode, POST, LOGIN_CODE, Login, "/v1/login/code {}"),
     row(Op::Me, GET, "/v1/me", Read, "/v1/me"),
+    row(Op::Series, GET, "/v1/series", Read, "/v1/series?window=15m&route=products"),
+    row(Op::Live, GET, "/v1/live", Read, "/v1/live"),
 ];
 
 /// What stands at a path.

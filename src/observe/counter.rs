@@ -55,6 +55,12 @@ impl Words {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(word).map_or(0, Tally::get)
     }
 
+    /// How often any word was counted.
+    pub(super) fn sum(&self) -> u64 {
+        let words = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        words.values().map(Tally::get).sum()
+    }
+
     /// All words, in order.
     pub(super) fn all(&self) -> Vec<(&'static str, Tally)> {
         let words = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
+use super::rates::Distribution;
 use crate::base::shard::Counters;
 
 /// Upper bounds in microseconds of what has no ladder of its own.
@@ -64,6 +65,20 @@ impl Histogram {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         counts.add(FIRST + bounds.partition_point(|bound| *bound < us), 1);
         counts.add(SUM, us);
+    }
+
+    /// How often each bound was enough so far; the last one has none.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        let Counts { bounds, counts } = &*self.0;
+        let bounds = bounds.iter().copied().chain([u64::MAX]);
+        bounds.zip(FIRST..).map(|(bound, at)| (bound, counts.sum(at)))
+    }
+
+    /// The same, to be compared with what it is later.
+    pub fn distribution(&self) -> Distribution {
+        let mut counted = Distribution::default();
+        counted.add(self.counts());
+        counted
     }
 }
 

@@ -161,6 +161,17 @@ impl Live {
         self.requests.add(1, 1);
     }
 
+    /// The meters of the routes in force, and of what no route takes.
+    pub(super) fn route_meters(&self) -> Vec<Arc<RouteMeter>> {
+        lock(&self.routes).clone()
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        // Ended first: what ends in between must not be more than what began.
+        let ended = self.requests.sum(1);
+        self.requests.sum(0).saturating_sub(ended)
+    }
+
     pub(super) fn set(&self, now: Now) {
         *lock(&self.now) = now;
     }
@@ -172,9 +183,7 @@ impl Collector for Live {
         route::encode(&routes, &mut encoder)?;
         let limits = lock(&self.limits).clone();
         limit::encode(&limits, &mut encoder)?;
-        // Ended first: what ends in between must not be more than what began.
-        let ended = self.requests.sum(1);
-        let in_flight = self.requests.sum(0).saturating_sub(ended);
+        let in_flight = self.in_flight();
         gauge(&mut encoder, "requests_in_flight", "Requests being answered.", in_flight)?;
         let now = lock(&self.now);
         let most = now.connections_max as u64;

@@ -115,6 +115,10 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Open client connections that are parked.
     pub connections_parked: Gauge<i64, AtomicI64>,
+    /// Streams of events for operators.
+    pub live_streams: Gauge<i64, AtomicI64>,
+    /// Most of them.
+    pub live_streams_max: Gauge<i64, AtomicI64>,
     /// TLS with clients.
     pub tls: TlsMeter,
     connections_refused: Family<1, Counter>,
@@ -158,6 +162,8 @@ impl Metrics {
             store_totals: StoreMeter::default(),
             connections: Gauge::default(),
             connections_parked: Gauge::default(),
+            live_streams: Gauge::default(),
+            live_streams_max: Gauge::default(),
             tls: TlsMeter::default(),
             connections_refused: Family::new(["reason"]),
             connection_errors: Family::new(["reason"]),
@@ -243,6 +249,10 @@ impl Metrics {
         r.register("connections_refused", help, self.connections_refused.clone());
         let help = "Client connections that ended with an error, by reason";
         r.register("connection_errors", help, self.connection_errors.clone());
+        let help = "Streams of events that operators read";
+        r.register("live_streams", help, self.live_streams.clone());
+        let help = "Most streams of events that operators read";
+        r.register("live_streams_max", help, self.live_streams_max.clone());
         self.tls.register(r);
         r.register_collector(Box::new(Arc::clone(&self.reloads)));
         let help = "How late a timer of 100 ms is at a serving thread";
@@ -294,6 +304,16 @@ impl Metrics {
     /// A request has ended.
     pub fn request_ended(&self) {
         self.live.end();
+    }
+
+    /// Requests being answered.
+    pub fn requests_in_flight(&self) -> u64 {
+        self.live.in_flight()
+    }
+
+    /// The meters of the routes in force, and of what no route takes.
+    pub fn route_meters(&self) -> Vec<Arc<RouteMeter>> {
+        self.live.route_meters()
     }
 
     /// A question of `function` went unanswered.

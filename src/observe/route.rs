@@ -14,6 +14,7 @@ use prometheus_client::registry::Unit;
 use super::cached::CacheReport;
 use super::counter::{Tally, Words};
 use super::histogram::{Histogram, REQUEST_US};
+use super::rates::RouteTotals;
 use super::series::{Described, family};
 
 /// Lowest and number of HTTP status codes.
@@ -128,6 +129,29 @@ impl RouteMeter {
             kept_ttl_s: self.cache_stored_ttl.get(),
             backlog_drops: self.cache_not_kept.get("backlog"),
         }
+    }
+
+    /// What it has counted so far, to be compared with what it is later.
+    pub fn totals(&self) -> RouteTotals {
+        let mut totals = RouteTotals::default();
+        for (counter, status) in self.by_status.iter().zip(STATUS_MIN..) {
+            let Some(count) = counter.get().map(Tally::get) else { continue };
+            totals.requests += count;
+            let class = match status {
+                200..300 => 0,
+                400..500 => 1,
+                500.. => 2,
+                _ => continue,
+            };
+            totals.by_class[class] += count;
+        }
+        totals.refused = self.rejections.sum();
+        let cached = self.cache_report();
+        (totals.hits, totals.others) = (cached.hits, cached.others);
+        for durations in self.durations.iter().filter_map(OnceLock::get) {
+            totals.durations.add(durations.counts());
+        }
+        totals
     }
 
     /// A body, or a part of one, was sent from the cache.

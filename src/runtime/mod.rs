@@ -4,10 +4,12 @@
 mod canaries;
 mod certificates;
 mod fleet;
+mod looking;
 mod pools;
 mod reload;
 mod seen;
 mod tickets;
+mod ticks;
 mod traffic;
 mod tunnels;
 mod upstreams;
@@ -39,6 +41,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
+pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::pools::{Pools, Wrote};
 use self::reload::ConfigFile;
 pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
@@ -68,6 +71,8 @@ pub struct Gateway {
     pub limits: Arc<Limiter>,
     /// Metrics and logs.
     pub observer: Observer,
+    /// What operators see while they look.
+    pub looking: Arc<Looking>,
     /// Cached responses.
     pub cache: Arc<HttpCache>,
     /// Sessions as they were read last.
@@ -124,6 +129,7 @@ impl Gateway {
         let sessions = Copies::new(settings.near_session_bytes);
         let pools = Pools::open(settings.timeout, &store, &cache, metrics);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
+        let looking = Looking::new(metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             file: OnceLock::new(),
@@ -132,6 +138,7 @@ impl Gateway {
             auth,
             limits,
             observer,
+            looking,
             cache,
             sessions,
             pools,
@@ -151,6 +158,7 @@ impl Gateway {
         tokio::spawn(upstreams::every(TICK, gateway.upstreams(Upstream::tick)));
         tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
         tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
+        gateway.sum_up();
         if let Some(acme) = &gateway.running().acme {
             acme.load().await;
         }
@@ -239,6 +247,7 @@ impl Gateway {
             Some(file) => file.reload(expected, async |plan| self.adopt(plan).await).await,
             None => Err(NotReloaded::NoFile),
         };
+        self.looking.tell_reload(reloaded.as_ref().ok());
         match &reloaded {
             Ok(change) => {
                 self.observer.metrics.reloaded(Some(&change.sha256));

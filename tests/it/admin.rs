@@ -4,6 +4,7 @@ mod commands;
 mod guard;
 mod health;
 mod limits;
+mod live;
 mod log;
 mod logins;
 mod routes;

@@ -39,6 +39,9 @@ fn start() -> Gateway {
     Gateway::start(&format!("{AUTH}{CONFIG}"))
 }
 
+/// The one answer that has no end.
+const LIVE: &str = "/v1/live";
+
 /// How an operation may fail that was understood.
 const FAILURES: [&str; 6] = [
     "revocation_not_found",
@@ -52,7 +55,7 @@ const FAILURES: [&str; 6] = [
 #[test]
 fn every_operation_can_be_reached_as_its_example_says() {
     let gateway = start();
-    for route in &ROUTES {
+    for route in ROUTES.iter().filter(|route| route.path != LIVE) {
         let (target, body) = route.example.split_once(' ').unwrap_or((route.example, ""));
         let reply = operate(&gateway, route.method.as_str(), target, body);
         if reply.status >= 300 {
@@ -67,7 +70,7 @@ fn every_operation_can_be_reached_as_its_example_says() {
 fn only_what_changes_nothing_leaves_no_line() {
     let gateway = start();
     // A body that is not understood leaves a line all the same.
-    for route in &ROUTES {
+    for route in ROUTES.iter().filter(|route| route.path != LIVE) {
         let target = route.example.split(' ').next().unwrap_or_default();
         operate(&gateway, route.method.as_str(), target, "[]");
     }

@@ -1,0 +1,139 @@
+//! Who looks, and what they are told: rates once a second, and what happens. `ticks` sums up what
+//! the rates are of.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+
+use super::reload::Change;
+use crate::observe::{History, Metrics, Series};
+
+/// Most streams at a time.
+pub const STREAMS_MAX: usize = 8;
+/// Events that a slow stream may be behind.
+const EVENTS_MAX: usize = 256;
+
+/// Something that happened.
+#[derive(Debug)]
+pub struct Event {
+    /// Its name in the stream.
+    pub kind: &'static str,
+    /// What it says; it may name callers.
+    pub data: Value,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Looking {
+    pub(super) ticks: watch::Sender<Arc<str>>,
+    events: broadcast::Sender<Arc<Event>>,
+    history: Mutex<History>,
+    places: Arc<Semaphore>,
+    watching: AtomicUsize,
+    metrics: Arc<Metrics>,
+}
+
+/// Somebody who looks. Dropping it is looking away.
+#[derive(Debug)]
+pub struct Viewer {
+    /// The rates of now, once a second: the newest wins.
+    pub ticks: watch::Receiver<Arc<str>>,
+    /// What happens.
+    pub events: broadcast::Receiver<Arc<Event>>,
+    looking: Arc<Looking>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.looking.watching.fetch_sub(1, Ordering::Relaxed);
+        self.looking.metrics.live_streams.dec();
+    }
+}
+
+impl Looking {
+    /// Nobody looks yet.
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
+        metrics.live_streams_max.set(i64::try_from(STREAMS_MAX).unwrap_or(i64::MAX));
+        Arc::new(Self {
+            ticks: watch::Sender::new(Arc::from("")),
+            events: broadcast::Sender::new(EVENTS_MAX),
+            history: Mutex::default(),
+            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            watching: AtomicUsize::new(0),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Looks from now on; nothing when too many do.
+    pub fn look(self: &Arc<Self>) -> Option<Viewer> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.watching.fetch_add(1, Ordering::Relaxed);
+        self.metrics.live_streams.inc();
+        let mut ticks = self.ticks.subscribe();
+        // That of whoever has looked before is an old one.
+        ticks.mark_unchanged();
+        let events = self.events.subscribe();
+        Some(Viewer { ticks, events, looking: Arc::clone(self), _place: place })
+    }
+
+    /// Whether anybody looks: what is told to nobody need not be put into words.
+    pub fn is_watched(&self) -> bool {
+        self.watching.load(Ordering::Relaxed) > 0
+    }
+
+    /// Tells those who look that something has happened.
+    pub fn tell(&self, kind: &'static str, data: impl FnOnce() -> Value) {
+        if self.is_watched() {
+            // Whoever looked may have left.
+            let _ = self.events.send(Arc::new(Event { kind, data: data() }));
+        }
+    }
+
+    /// Tells of a reload, which was refused where nothing has changed.
+    pub(super) fn tell_reload(&self, change: Option<&Change>) {
+        self.tell("reload", || {
+            let t = time_of(jiff::Timestamp::now().as_millisecond());
+            let result = if change.is_some() { "applied" } else { "refused" };
+            json!({ "t": t, "result": result, "sha256": change.map(|change| &change.sha256) })
+        });
+    }
+
+    /// See [`History::series`].
+    pub fn series(&self, since_ms: i64, route: Option<&str>) -> Option<Series> {
+        self.history().series(since_ms, route)
+    }
+
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `at_ms` is for people.
+pub fn time_of(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map(|at| format!("{at:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_has_a_place_until_it_looks_away() {
+        let metrics = Arc::new(Metrics::default());
+        let looking = Looking::new(&metrics);
+        looking.tell("reload", || unreachable!("nobody looks"));
+        let mut looks: Vec<Viewer> = (0..STREAMS_MAX).filter_map(|_| looking.look()).collect();
+        assert_eq!((looks.len(), looking.look().is_none()), (STREAMS_MAX, true));
+        assert_eq!(metrics.live_streams.get(), 8);
+        looking.tell("reload", || Value::Null);
+        assert_eq!(looks[0].events.try_recv().map(|event| event.kind), Ok("reload"));
+        looks.pop();
+        assert!(looking.is_watched() && looking.look().is_some());
+        looks.clear();
+        assert!(!looking.is_watched());
+        assert_eq!(metrics.live_streams.get(), 0);
+    }
+}
