@@ -166,9 +166,6 @@ async fn answer(state: &State, connection: &Arc<Connection>, request: Request<In
         guard::secure(reply.headers_mut());
         return reply;
     }
-    if path == "/ui" || path.starts_with("/ui/") {
-        return ui::serve(&head);
-    }
     match (&head.method, path) {
         (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/readyz") => readiness::ready(gateway),
@@ -198,7 +195,7 @@ fn dashboard(gateway: &Gateway, peer: SocketAddr, head: &Parts) -> Reply {
     if admin.dashboard == Dashboard::Off {
         return guard::dashboard_off();
     }
-    not_served()
+    ui::serve(head)
 }
 
 /// One operation, if its sender may have it.

@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::reply::{Reply, not_allowed, problem, text};
 use crate::base::http::hex;
@@ -56,28 +56,8 @@ static ASSETS: &[Asset] = &[
     asset!(SCRIPT, "js/pages/traffic.js"),
 ];
 
-/// What a page may do: run its own scripts and ask its own origin. Text never becomes markup.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
-                      frame-ancestors 'none'; require-trusted-types-for 'script'; \
-                      trusted-types 'none'";
-
-const SECURE: [(&str, &str); 5] = [
-    ("content-security-policy", POLICY),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-];
-
 /// One file of the dashboard.
 pub(super) fn serve(head: &Parts) -> Reply {
-    let mut reply = find(head);
-    secure(reply.headers_mut());
-    reply
-}
-
-fn find(head: &Parts) -> Reply {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return not_allowed("GET, HEAD");
     }
@@ -110,10 +90,4 @@ fn tag(bytes: &[u8]) -> String {
     let sum = digest(&SHA256, bytes);
     let first = sum.as_ref().get(..8).unwrap_or_default();
     format!("\"{}\"", hex::encode(first))
-}
-
-fn secure(headers: &mut HeaderMap) {
-    for (name, value) in SECURE {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
 }
