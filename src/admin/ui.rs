@@ -63,7 +63,7 @@ pub(super) fn serve(head: &Parts) -> Reply {
     }
     let Some(path) = head.uri.path().strip_prefix("/ui/") else {
         // Links in the page are relative to its folder.
-        let mut reply = text(StatusCode::PERMANENT_REDIRECT, "/ui/\n");
+        let mut reply = text(StatusCode::PERMANENT_REDIRECT, Bytes::from_static(b"/ui/\n"));
         reply.headers_mut().insert(LOCATION, HeaderValue::from_static("/ui/"));
         return reply;
     };
@@ -74,7 +74,7 @@ pub(super) fn serve(head: &Parts) -> Reply {
     let tag = tag(asset.bytes);
     let is_known = head.headers.get(IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
     let mut reply = if is_known {
-        text(StatusCode::NOT_MODIFIED, "")
+        text(StatusCode::NOT_MODIFIED, Bytes::new())
     } else {
         text(StatusCode::OK, Bytes::from_static(asset.bytes))
     };

@@ -297,7 +297,10 @@ fn proxy_codes() -> BTreeSet<(String, String)> {
 fn admin_codes() -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir(Path::new(ROOT).join("src/admin")).unwrap() {
-        all.extend(beside_statuses(&std::fs::read_to_string(entry.unwrap().path()).unwrap()));
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            all.extend(beside_statuses(&std::fs::read_to_string(path).unwrap()));
+        }
     }
     all
 }
