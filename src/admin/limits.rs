@@ -13,8 +13,8 @@ use serde_json::json;
 use super::query;
 use super::reply::{Fault, Reply, json as reply_json, parse};
 use crate::config::Scope;
-use crate::limit::{Counters, Usage};
-use crate::proxy::{self, Described};
+use crate::limit::{Counters, KEYS_MAX, NEAR, Usage};
+use crate::proxy::{self, Described, without_credentials};
 use crate::runtime::Gateway;
 use crate::store::keys::{limit_parts, parse_principal};
 
@@ -52,7 +52,7 @@ pub(super) async fn reset(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> 
 
 /// `GET /v1/limits/refused`: the keys that this gateway refuses most, of late.
 pub(super) fn refused(gateway: &Gateway) -> Reply {
-    let top = gateway.limits.state.refused.top(REFUSED_MAX);
+    let top = gateway.limits.state.pressed.refused(REFUSED_MAX);
     let shown: Vec<_> = top
         .iter()
         .filter_map(|(key, refusals)| {
@@ -64,6 +64,38 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
         })
         .collect();
     reply_json(StatusCode::OK, &json!({ "refused": shown }))
+}
+
+/// `GET /v1/limits/pressed?min=SHARE`: the keys that are near a limit or over it, as far as this
+/// gateway knows.
+pub(super) fn pressed(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let wrong = || {
+        let detail = "min is the share of a limit that is in use, from 0 to 1. Example: \
+                      /v1/limits/pressed?min=0.8";
+        Fault::Invalid(detail.to_owned())
+    };
+    let mut min = NEAR;
+    for (name, value) in query::pairs(uri.query())? {
+        let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        min = share.filter(|_| name == "min").ok_or_else(wrong)?;
+    }
+    let now = jiff::Timestamp::now();
+    let pressed = gateway.limits.state.pressed.list(min);
+    let shown = pressed.iter().filter_map(|it| {
+        let (principal, policy, window) = limit_parts(&it.key)?;
+        let seen = now.checked_sub(jiff::SignedDuration::try_from(it.age).ok()?).ok()?;
+        Some(json!({
+            "policy": policy,
+            "window": window,
+            "key": without_credentials(principal),
+            "used": it.used,
+            "allowed": it.allowed,
+            "refused_per_minute": it.refused_per_minute,
+            "seen": format!("{seen:.3}"),
+        }))
+    });
+    let shown: Vec<_> = shown.collect();
+    Ok(reply_json(StatusCode::OK, &json!({ "keys": shown, "bound": KEYS_MAX })))
 }
 
 fn query_of(gateway: &Gateway, uri: &Uri) -> Result<LimitQuery, Fault> {

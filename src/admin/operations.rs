@@ -89,6 +89,7 @@ async fn operate(
         Operation::EndKey => api_keys::end(gateway, uri, name).await,
         Operation::ShowLimit => limits::show(gateway, uri).await,
         Operation::ResetLimit => limits::reset(gateway, uri).await,
+        Operation::ListPressed => limits::pressed(gateway, uri),
         Operation::ListRefused => Ok(limits::refused(gateway)),
         Operation::Explain => limits::explain(gateway, body).await,
         Operation::ListTunnels => tunnels::list(gateway, uri),

@@ -36,6 +36,7 @@ pub(super) enum Operation {
     EndKey,
     ShowLimit,
     ResetLimit,
+    ListPressed,
     ListRefused,
     Explain,
     ListTunnels,
@@ -102,7 +103,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 35] = [
+pub static ROUTES: [Route; 36] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
@@ -119,6 +120,7 @@ pub static ROUTES: [Route; 35] = [
     row(Op::EndKey, DELETE, KEY, Operate, "/v1/keys/0123456789abcdef"),
     row(Op::ShowLimit, GET, LIMITS, Read, "/v1/limits?policy=api&key=claim:sub=42"),
     row(Op::ResetLimit, DELETE, LIMITS, Operate, "/v1/limits?policy=api&key=claim:sub=42"),
+    row(Op::ListPressed, GET, "/v1/limits/pressed", Read, "/v1/limits/pressed?min=0.8"),
     row(Op::ListRefused, GET, "/v1/limits/refused", Read, "/v1/limits/refused"),
     row(Op::Explain, POST, "/v1/explain", Read, r#"/v1/explain {"path": "/products?page=2"}"#),
     row(Op::ListTunnels, GET, TUNNELS, Read, "/v1/tunnels?sub=42"),

@@ -9,6 +9,7 @@ use super::policy::{Limit, Policy};
 use super::rate_check::RateCheck;
 use super::state::State;
 use crate::config::Over;
+use crate::observe::LimitOutcome;
 use crate::store::keys::Keys;
 
 /// Refuses, before the token is looked at, a client that the route blocks, or whose address is
@@ -65,6 +66,20 @@ pub fn charge_by_session<'p>(
     LocalCheck { policy, state, keys, facts }.charge(Limit::is_by_session, notes)
 }
 
+/// Counts the limits that do not count this request, once it is known who calls; those by address
+/// alone when its token is no good.
+pub fn count_exempt(policy: &Policy, facts: &Facts<'_>, identified: bool, notes: &LimitNotes<'_>) {
+    if !policy.exempts {
+        return;
+    }
+    let shared = if identified { &policy.shared } else { &policy.shared[..policy.by_address] };
+    let local = policy.local.iter().filter(|limit| identified || limit.is_early());
+    let windows = shared.iter().chain(local).filter(|limit| limit.is_exempt(facts));
+    let in_flight = policy.concurrent.iter().filter(|it| identified && it.limit.is_exempt(facts));
+    let meters = windows.flat_map(Limit::meters).chain(in_flight.map(|it| it.meter));
+    meters.for_each(|meter| notes.count(meter, LimitOutcome::Exempt));
+}
+
 /// The limits of this node alone that one request meets.
 struct LocalCheck<'p, 'a> {
     policy: &'p Policy,
@@ -86,6 +101,14 @@ impl<'p> LocalCheck<'p, '_> {
                 let mut key = String::with_capacity(64);
                 keys.limit_into(&mut key, &limit.name, &rule.label, &principal(&limit.key, facts));
                 let (free, wait) = state.local.charge(&key, rule.quota, limit.cost(facts));
+                let outcome =
+                    if wait.is_some() { limit.outcome_over() } else { LimitOutcome::Pass };
+                notes.count(rule.meter, outcome);
+                if state.pressed.is_sampled() {
+                    let allowed = rule.item.limit;
+                    let used = allowed.saturating_sub(free);
+                    state.pressed.note(&key, &rule.item.name, (used, allowed));
+                }
                 if limit.is_advertised() {
                     notes.quota.policy.clone_from(&policy.policy_header);
                     let (limit, remaining) = (rule.item.limit, i64::from(free));
@@ -95,7 +118,7 @@ impl<'p> LocalCheck<'p, '_> {
                 }
                 match wait {
                     Some(wait) if limit.over == Over::Refuse => {
-                        state.refused.count(&key);
+                        state.pressed.refuse(&key, &rule.item.name, rule.item.limit);
                         let (jitter, quota) = (limit.retry_jitter, &notes.quota);
                         let over = Exceeded::over(&rule.item.name, jitter, wait, quota);
                         return Err(over.of(&key));

@@ -1,10 +1,13 @@
 //! What others learn of the limits of one request that was not refused.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 
 use super::headers::Quota;
 use super::policy::Limit;
 use crate::config::{Over, RatelimitFields};
+use crate::observe::{LimitMeter, LimitOutcome};
 
 /// What clients, upstreams and operators learn of the limits of a request that may pass.
 #[derive(Debug, Default)]
@@ -13,15 +16,24 @@ pub struct LimitNotes<'p> {
     pub quota: Quota,
     /// For the upstream.
     pub marks: Vec<(HeaderName, HeaderValue)>,
+    /// What the limits of the route count with, as [`super::Policy::items`] lists them.
+    meters: &'p [Arc<LimitMeter>],
     /// For the operator: the limits that the request is over all the same, and what they do about
     /// it.
     pub over: Vec<(&'p str, &'static str)>,
 }
 
 impl<'p> LimitNotes<'p> {
-    /// Nothing yet. `fields` are those that clients see.
-    pub fn new(fields: RatelimitFields) -> Self {
-        Self { quota: Quota::new(fields), ..Self::default() }
+    /// Nothing yet. `fields` are those that clients see; `meters` count what the limits say.
+    pub fn new(fields: RatelimitFields, meters: &'p [Arc<LimitMeter>]) -> Self {
+        Self { quota: Quota::new(fields), meters, ..Self::default() }
+    }
+
+    /// A limit, or one of its windows, has looked at the request.
+    pub(super) fn count(&self, meter: usize, outcome: LimitOutcome) {
+        if let Some(meter) = self.meters.get(meter) {
+            meter.count(outcome);
+        }
     }
 
     /// The request is over a limit that lets it pass.

@@ -15,6 +15,7 @@ use crate::base::claim::{Found, Spelling};
 use crate::base::facts::{ClientAddr, Identity};
 use crate::base::units::Rate;
 use crate::config::{self, Cost, LimitKey, Over, Refund, Scope, Statuses};
+use crate::observe::LimitOutcome;
 use crate::store::keys::JSON_MARK;
 use crate::store::{ConcurrencyLimit, Mode, Window, WindowSet};
 
@@ -37,6 +38,8 @@ pub struct Policy {
     asks_by_session: bool,
     /// Whether any limit counts by session.
     uses_session: bool,
+    /// Whether any limit does not count everybody.
+    pub(super) exempts: bool,
     /// Whom the route refuses.
     blocked: Vec<IpNet>,
     /// How many gateways share the limits.
@@ -76,6 +79,8 @@ pub(super) struct Concurrent {
     pub(super) bound: ConcurrencyLimit,
     /// Whether each gateway counts for itself.
     pub(super) is_local: bool,
+    /// Which of the route's meters counts for it.
+    pub(super) meter: usize,
 }
 
 /// One window of a limit.
@@ -86,6 +91,8 @@ pub(super) struct Rule {
     pub(super) item: QuotaItem,
     pub(super) window: Window,
     pub(super) quota: governor::Quota,
+    /// Which of the route's meters counts for it.
+    pub(super) meter: usize,
 }
 
 impl Policy {
@@ -106,7 +113,7 @@ impl Policy {
                 Some(most) => {
                     let mode = mode(&limit.over);
                     let bound = ConcurrencyLimit { most, lease: written.lease, mode };
-                    concurrent.push(Concurrent { limit, bound, is_local });
+                    concurrent.push(Concurrent { limit, bound, is_local, meter: 0 });
                 }
                 None if is_local => local.push(limit),
                 None => shared.push(limit),
@@ -116,6 +123,7 @@ impl Policy {
         // valid token charges.
         shared.sort_by_key(|limit: &Limit| !limit.is_by_address());
         let by_address = shared.iter().filter(|limit| limit.is_by_address()).count();
+        number(shared.iter_mut().chain(&mut local), &mut concurrent);
         let uniform = shared.iter().all(Limit::is_uniform);
         let windows = |limits: &[Limit]| {
             let rules = limits.iter().flat_map(|limit| limit.rules.iter().map(move |r| (limit, r)));
@@ -129,7 +137,8 @@ impl Policy {
         let uniform = uniform && local.iter().all(Limit::is_uniform);
         let policy_header = if uniform { headers::policy_header(items) } else { None };
         let all = shared.iter().chain(concurrent.iter().map(|it: &Concurrent| &it.limit));
-        let asks_by_session = all.into_iter().any(Limit::is_by_session);
+        let asks_by_session = all.clone().any(Limit::is_by_session);
+        let exempts = all.chain(&local).any(|limit| limit.exempt != config::Exempt::default());
         let uses_session = asks_by_session || local.iter().any(Limit::is_by_session);
         Self {
             shared,
@@ -140,6 +149,7 @@ impl Policy {
             policy_header,
             asks_by_session,
             uses_session,
+            exempts,
             blocked,
             nodes,
             reconcile,
@@ -158,14 +168,14 @@ impl Policy {
 
     /// The names that clients see of each limit, or of each of its windows, and what it does to
     /// requests over it.
-    pub fn items(&self) -> impl Iterator<Item = (&str, &'static str)> {
+    pub fn items(&self) -> impl Iterator<Item = (&str, LimitOutcome)> {
         let windows = self.shared.iter().chain(&self.local).flat_map(|limit| {
             let tiers = limit.tiers.iter().flat_map(|(_, tiers)| tiers.values().flatten());
             let rules = limit.rules.iter().chain(tiers);
-            rules.map(|rule| (rule.item.name.as_str(), limit.action()))
+            rules.map(|rule| (rule.item.name.as_str(), limit.outcome_over()))
         });
         let in_flight = self.concurrent.iter();
-        windows.chain(in_flight.map(|it| (it.limit.name.as_str(), it.limit.action())))
+        windows.chain(in_flight.map(|it| (it.limit.name.as_str(), it.limit.outcome_over())))
     }
 
     /// Whether any limit is asked of the store.
@@ -271,12 +281,17 @@ impl Limit {
     }
 
     /// What becomes of a request over it, as metrics say it.
-    fn action(&self) -> &'static str {
+    pub(super) fn outcome_over(&self) -> LimitOutcome {
         match &self.over {
-            Over::Refuse => "refuse",
-            Over::Shadow => "shadow",
-            Over::Mark(_) => "mark",
+            Over::Refuse => LimitOutcome::Refuse,
+            Over::Shadow => LimitOutcome::Shadow,
+            Over::Mark(_) => LimitOutcome::Mark,
         }
+    }
+
+    /// The meters of its windows without a tier, which stand for those that do not count a request.
+    pub(super) fn meters(&self) -> impl Iterator<Item = usize> {
+        self.rules.iter().map(|rule| rule.meter)
     }
 
     /// Whether clients are told of it.
@@ -310,6 +325,7 @@ impl Rule {
             label,
             window: Window { mode, ..Window::new(rate.limit, rate.window) },
             quota: local::quota(rate),
+            meter: 0,
         }
     }
 
@@ -317,6 +333,16 @@ impl Rule {
     pub(super) fn priced(&self, cost: u32) -> Window {
         Window { cost, ..self.window }
     }
+}
+
+/// Says which of the route's meters counts for which window, in the order of [`Policy::items`].
+fn number<'l>(windows: impl Iterator<Item = &'l mut Limit>, concurrent: &'l mut [Concurrent]) {
+    let windows = windows.flat_map(|Limit { rules, tiers, .. }| {
+        let tiers = tiers.iter_mut().flat_map(|(_, tiers)| tiers.values_mut().flatten());
+        rules.iter_mut().chain(tiers).map(|rule| &mut rule.meter)
+    });
+    let meters = windows.chain(concurrent.iter_mut().map(|it| &mut it.meter));
+    meters.enumerate().for_each(|(index, meter)| *meter = index);
 }
 
 /// What the store does with a request over a limit.

@@ -18,6 +18,7 @@ use super::receipt::{Correction, CountedAt, Receipt};
 use super::state::State;
 use super::timing::{after, duration};
 use crate::config::{LimitKey, LimitOutage, Over};
+use crate::observe::LimitOutcome;
 use crate::store::keys::Keys;
 use crate::store::{ChargeReply, Charges, Mode, Reply, Window, WindowSet, WindowState};
 
@@ -46,6 +47,9 @@ impl<'r> Taken<'r> {
         Self { reply: Cow::Borrowed(reply), at }
     }
 }
+
+/// What was counted, by which windows, and where.
+type Counted<'s, 'r> = (Cow<'r, ChargeReply>, Cow<'s, WindowSet>, CountedAt);
 
 /// A limit and one of its windows.
 type Charged<'p> = (&'p Limit, &'p Rule);
@@ -167,6 +171,7 @@ impl<'p> RateCheck<'p> {
                 && chosen(limit)
                 && let Some(wait) = state.denied.until(&self.keys[index], window)
             {
+                notes.count(rule.meter, LimitOutcome::DeniedLocally);
                 let mut quota = notes.quota.renewed();
                 quota.policy = self.policy_header();
                 let limit = rule.item.limit;
@@ -195,27 +200,15 @@ impl<'p> RateCheck<'p> {
         state: &State,
         notes: &mut LimitNotes<'p>,
     ) -> Result<Option<Taken<'r>>, Exceeded> {
-        let (reply, set, at) = match (reply, outage) {
-            (Ok(reply), _) => {
-                let here_us = self.note(reply, outage, state);
-                let at = CountedAt { store: Some(reply.at.clone()), here_us, is_owed: false };
-                (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), at)
-            }
-            (Err(_), LimitOutage::Allow) => return Ok(None),
-            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error.clone())),
-            (Err(_), LimitOutage::Local) => {
-                let Policy { nodes, reconcile: is_owed, .. } = *self.policy;
-                let nodes = state.fleet.nodes(nodes);
-                let (shares, reply) = state.stand_in.take(self.charges(), nodes, is_owed);
-                let here_us = Some(reply.at.micros());
-                let at = CountedAt { store: None, here_us, is_owed };
-                (Cow::Owned(reply), Cow::Owned(shares), at)
-            }
-        };
+        let Some((reply, set, at)) = self.counted(reply, outage, state)? else { return Ok(None) };
         notes.quota.policy = self.policy_header();
+        let fits = if at.store.is_some() { LimitOutcome::Pass } else { LimitOutcome::Local };
+        let is_sampled = state.pressed.is_sampled();
         let mut worst: Option<(usize, &WindowState)> = None;
         for (index, (window, found)) in set.windows.iter().zip(&reply.windows).enumerate() {
             let (limit, rule) = self.rules[index];
+            let is_over = found.retry_ms != 0;
+            notes.count(rule.meter, if is_over { limit.outcome_over() } else { fits });
             if limit.is_advertised() {
                 let paid = if reply.allowed { i64::from(window.cost) } else { 0 };
                 let (next, full) = after(found, window, reply.allowed);
@@ -223,7 +216,12 @@ impl<'p> RateCheck<'p> {
                 let left = WindowLeft { limit, remaining, next, full };
                 notes.quota.push(&rule.item, &left);
             }
-            if found.retry_ms == 0 {
+            if is_sampled {
+                let is_charged = reply.allowed && window.charges(found);
+                let used = in_use(found, window, is_charged);
+                state.pressed.note(&self.keys[index], &rule.item.name, (used, window.limit));
+            }
+            if !is_over {
                 continue;
             }
             match &limit.over {
@@ -245,6 +243,33 @@ impl<'p> RateCheck<'p> {
         Ok(Some(Taken { reply, at }))
     }
 
+    /// What was counted, by which windows and where: by the store, or in its place as `outage`
+    /// says. Nothing where that lets everybody pass.
+    fn counted<'s, 'r>(
+        &'s self,
+        reply: &'r Reply<ChargeReply>,
+        outage: LimitOutage,
+        state: &State,
+    ) -> Result<Option<Counted<'s, 'r>>, Exceeded> {
+        Ok(Some(match (reply, outage) {
+            (Ok(reply), _) => {
+                let here_us = self.note(reply, outage, state);
+                let at = CountedAt { store: Some(reply.at.clone()), here_us, is_owed: false };
+                (Cow::Borrowed(reply), Cow::Borrowed(&**self.set), at)
+            }
+            (Err(_), LimitOutage::Allow) => return Ok(None),
+            (Err(error), LimitOutage::Refuse) => return Err(Exceeded::Unknown(error.clone())),
+            (Err(_), LimitOutage::Local) => {
+                let Policy { nodes, reconcile: is_owed, .. } = *self.policy;
+                let nodes = state.fleet.nodes(nodes);
+                let (shares, reply) = state.stand_in.take(self.charges(), nodes, is_owed);
+                let here_us = Some(reply.at.micros());
+                let at = CountedAt { store: None, here_us, is_owed };
+                (Cow::Owned(reply), Cow::Owned(shares), at)
+            }
+        }))
+    }
+
     /// The receipt for what was charged, where the answer decides what stays charged in the end.
     pub fn receipt(&self, taken: &Taken<'_>) -> Option<Receipt<'p>> {
         let Taken { reply, at } = taken;
@@ -259,7 +284,7 @@ impl<'p> RateCheck<'p> {
     /// The refusal by one of the windows.
     fn refuse(&self, index: usize, wait: Duration, quota: &Quota, state: &State) -> Exceeded {
         let (limit, rule) = self.rules[index];
-        state.refused.count(&self.keys[index]);
+        state.pressed.refuse(&self.keys[index], &rule.item.name, rule.item.limit);
         Exceeded::over(&rule.item.name, limit.retry_jitter, wait, quota).of(&self.keys[index])
     }
 
@@ -271,6 +296,13 @@ impl<'p> RateCheck<'p> {
         let advertised = self.rules.iter().filter(|(limit, _)| limit.is_advertised());
         headers::policy_header(advertised.map(|(_, rule)| &rule.item))
     }
+}
+
+/// Units of a window in use after a request that was charged for or not.
+fn in_use(found: &WindowState, window: &Window, is_charged: bool) -> u32 {
+    let paid = if is_charged { window.cost } else { 0 };
+    let used = i64::from(window.limit) - found.free + i64::from(paid);
+    u32::try_from(used.max(0)).unwrap_or(u32::MAX)
 }
 
 /// Whether `found` is waited for longer than `other`; what never fits is waited for longest.

@@ -14,6 +14,7 @@ use super::policy::{Concurrent, Policy};
 use super::slots::HeldSlots;
 use super::state::State;
 use crate::config::LimitOutage;
+use crate::observe::LimitOutcome;
 use crate::store::keys::{Keys, limit_parts};
 use crate::store::{ConcurrencyLimit, LeaseReply, Leases, Mode, Release, Reply};
 
@@ -35,6 +36,8 @@ struct Wanted<'p> {
     rules: Vec<&'p Concurrent>,
     keys: Vec<String>,
     limits: Vec<ConcurrencyLimit>,
+    /// Whether this node counts them in the store's place.
+    stands_in: bool,
 }
 
 impl<'p> SlotCheck<'p> {
@@ -137,7 +140,7 @@ impl<'p> Wanted<'p> {
             ConcurrencyLimit { most, ..*limit }
         };
         let limits = self.limits.iter().map(share).collect();
-        Self { rules: self.rules.clone(), keys: self.keys.clone(), limits }
+        Self { rules: self.rules.clone(), keys: self.keys.clone(), limits, stands_in: true }
     }
 
     /// Takes them from what this node counts, all or none. Returns the keys.
@@ -193,13 +196,23 @@ impl<'p> Wanted<'p> {
             self.rules.iter().zip(&self.keys).zip(self.limits.iter().zip(held))
         {
             let limit = &rule.limit;
+            let outcome = match () {
+                () if *held >= bound.most => limit.outcome_over(),
+                () if self.stands_in => LimitOutcome::Local,
+                () => LimitOutcome::Pass,
+            };
+            notes.count(rule.meter, outcome);
             if bound.refuses(*held) {
-                state.refused.count(key);
+                state.pressed.refuse(key, &limit.name, bound.most);
                 let (jitter, quota) = (limit.retry_jitter, &notes.quota);
                 return Err(Exceeded::over(&limit.name, jitter, RETRY_SOON, quota).of(key));
             }
             if *held >= bound.most {
                 notes.note_over(limit, &limit.name);
+            }
+            if state.pressed.is_sampled() {
+                let used = (held + 1).min(bound.most);
+                state.pressed.note(key, &limit.name, (used, bound.most));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::denied::DenyCache;
 use super::fleet::Fleet;
 use super::local::LocalLimits;
-use super::refused::Refused;
+use super::pressed::Pressed;
 use super::sessions::KnownSessions;
 use super::slots::Slots;
 use super::stand_in::StandIn;
@@ -20,8 +20,8 @@ pub struct State {
     pub(super) counts_grants: bool,
     /// How many gateways share the limits.
     pub fleet: Fleet,
-    /// Whom the limits refuse most.
-    pub refused: Refused,
+    /// Whom the limits refuse most, and who comes near.
+    pub pressed: Pressed,
     /// Which slots the requests of this node hold.
     pub(super) slots: Slots,
     /// Which sessions the store has.
@@ -38,7 +38,7 @@ impl State {
             stand_in: StandIn::new(keys_max),
             counts_grants,
             fleet: Fleet::default(),
-            refused: Refused::default(),
+            pressed: Pressed::default(),
             slots: Slots::default(),
             sessions: KnownSessions::default(),
         }
@@ -53,6 +53,7 @@ impl State {
     pub(super) fn reset(&self, keys: &[String]) {
         for key in keys {
             self.stand_in.forget(key);
+            self.pressed.forget(key);
         }
         self.forget_denied(keys);
     }

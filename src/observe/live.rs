@@ -15,7 +15,7 @@ use prometheus_client::registry::Unit;
 use super::care::{self, CareNow};
 use super::compressed::Compressed;
 use super::counter::Words;
-use super::limit::{self, LimitMeter};
+use super::limit::{self, LimitInForce, LimitMeter, LimitOutcome};
 use super::redis::{self, RedisNow};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -67,6 +67,8 @@ pub struct Now {
     pub store_timeout: Duration,
     /// Most client connections.
     pub connections_max: usize,
+    /// How many keys are near each limit that has some.
+    pub limit_keys_near: BTreeMap<String, usize>,
     /// How many tunnels are open on each route that may have some.
     pub tunnels: Vec<(String, usize)>,
     /// What is asked of Redis, where anything is.
@@ -85,7 +87,7 @@ pub struct Now {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     routes: Mutex<Vec<Arc<RouteMeter>>>,
-    limits: Mutex<Vec<Arc<LimitMeter>>>,
+    limits: Mutex<Vec<LimitInForce>>,
     /// Whoever fetches holds its meter.
     issuers: Mutex<Vec<Weak<IssuerMeter>>>,
     /// Requests that have begun, and those that have ended.
@@ -126,19 +128,19 @@ impl Live {
     /// The meters of exactly these limits, with what each does to requests over it.
     pub(super) fn limits<'n>(
         &self,
-        items: impl Iterator<Item = (&'n str, &'static str)>,
+        items: impl Iterator<Item = (&'n str, LimitOutcome)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         let mut limits = lock(&self.limits);
-        let mut meters: BTreeMap<&str, Arc<LimitMeter>> = BTreeMap::new();
-        for (name, action) in items {
-            let known = limits.iter().find(|meter| meter.is_of(name, action));
+        let mut meters: BTreeMap<&str, LimitInForce> = BTreeMap::new();
+        for (name, over) in items {
+            let known = limits.iter().find(|(meter, _)| meter.limit() == name);
             meters.entry(name).or_insert_with(|| match known {
-                Some(meter) => Arc::clone(meter),
-                None => Arc::new(LimitMeter::new(name, action)),
+                Some((meter, _)) => (Arc::clone(meter), over),
+                None => (Arc::new(LimitMeter::new(name)), over),
             });
         }
-        *limits = meters.values().map(Arc::clone).collect();
-        meters.into_iter().map(|(name, meter)| (name.to_owned(), meter)).collect()
+        *limits = meters.values().cloned().collect();
+        meters.into_iter().map(|(name, (meter, _))| (name.to_owned(), meter)).collect()
     }
 
     /// The meter of one place of keys; whoever fetches from the same place counts with the same.
@@ -182,7 +184,7 @@ impl Collector for Live {
         let routes = lock(&self.routes).clone();
         route::encode(&routes, &mut encoder)?;
         let limits = lock(&self.limits).clone();
-        limit::encode(&limits, &mut encoder)?;
+        limit::encode(&limits, &lock(&self.now).limit_keys_near, &mut encoder)?;
         let in_flight = self.in_flight();
         gauge(&mut encoder, "requests_in_flight", "Requests being answered.", in_flight)?;
         let now = lock(&self.now);

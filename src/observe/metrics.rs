@@ -18,7 +18,7 @@ use super::counter::Tally;
 use super::exposition::Format;
 use super::family::Family;
 use super::histogram::Histogram;
-use super::limit::LimitMeter;
+use super::limit::{LimitMeter, LimitOutcome};
 use super::live::{IssuerMeter, Live, Now};
 use super::process::Process;
 use super::reload::ReloadMeter;
@@ -281,7 +281,7 @@ impl Metrics {
     /// requests over it. Others have no series from now on.
     pub fn limits<'n>(
         &self,
-        items: impl Iterator<Item = (&'n str, &'static str)>,
+        items: impl Iterator<Item = (&'n str, LimitOutcome)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         self.live.limits(items)
     }

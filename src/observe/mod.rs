@@ -39,7 +39,7 @@ pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
 pub use history::{History, Series, Step};
-pub use limit::LimitMeter;
+pub use limit::{LimitMeter, LimitOutcome};
 pub use live::{IssuerMeter, IssuerNow, Now};
 pub use logged_once::LoggedOnce;
 pub use metrics::{Metrics, RevocationState, Snapshot};

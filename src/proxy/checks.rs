@@ -91,12 +91,15 @@ pub(super) struct Admitted<'a> {
 impl<'a, 'h> Checks<'a, 'h> {
     /// No questions yet.
     pub(super) fn new(request: Request<'a>, head: &'h Parts, mode: Mode) -> Self {
+        let fields = request.plan().config.server.ratelimit_fields;
+        let meters = request.running().limit_meters.get(request.route.index);
+        let meters = meters.map_or(&[][..], Vec::as_slice);
         Self {
             request,
             head,
             mode,
             is_identified: false,
-            notes: LimitNotes::new(request.plan().config.server.ratelimit_fields),
+            notes: LimitNotes::new(fields, meters),
             charges: None,
             slots: None,
             guard: None,
@@ -168,6 +171,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let facts = request.facts(head, counted);
         let charges = limit::RateCheck::of(&route.limits, keys, &facts, is_identified);
         if mode == Mode::Charge {
+            limit::count_exempt(&route.limits, &facts, is_identified, &self.notes);
             if let Some(charges) = &charges {
                 let in_doubt = named.is_some() && counted.is_none();
                 charges.check_denied(state, &self.notes, in_doubt)?;
@@ -378,7 +382,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.charge_by_session()?;
         let (receipt, taken) = self.admit()?;
         *slot = taken;
-        record.note_over(&self.notes.over, self.request.running());
+        record.note_over(&self.notes.over);
         match self.attach() {
             Ok(mut added) => {
                 added.append(&mut self.notes.marks);

@@ -164,8 +164,8 @@ impl Record {
             self.waits_for = Some(AnsweredBy::Gateway);
         }
         self.meter(received, resolved).rejection(rejection.code());
-        if let Rejection::Exceeded(Exceeded::Limit { limit, .. }) = rejection {
-            self.note_exceeded(limit, &received.running);
+        if let Rejection::Exceeded(Exceeded::Limit { .. }) = rejection {
+            self.note_exceeded();
         }
         // A flood of refusals costs little where nobody reads of them.
         if received.connection.gateway.observer.access.is_on() {

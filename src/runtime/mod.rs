@@ -98,8 +98,9 @@ pub struct Running {
     pub upstreams: Vec<Arc<Upstream>>,
     /// One per route, by `Route::index`.
     pub meters: Vec<Arc<RouteMeter>>,
-    /// What counts requests over a limit, by the name that clients see.
-    pub over_limit: HashMap<String, Arc<LimitMeter>>,
+    /// What the limits of each route count with, by `Route::index`, as `limit::Policy::items` lists
+    /// them.
+    pub limit_meters: Vec<Vec<Arc<LimitMeter>>>,
     /// The caches of the routes that have one, by `Route::index`.
     pub route_caches: Vec<Option<Arc<RouteCache>>>,
     /// What the routes have of traffic that moves.
@@ -368,8 +369,7 @@ impl Running {
         };
         let names = plan.route_names().enumerate();
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
-        let over_limit =
-            metrics.limits(plan.routes.policies().flat_map(|route| route.limits.items()));
+        let limit_meters = limit_meters(&plan, metrics);
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         let mut route_caches = vec![None; meters.len()];
@@ -388,7 +388,7 @@ impl Running {
         if let (Some(acme), Some(live)) = (&acme, &tls) {
             acme.show_in(live);
         }
-        Self { upstreams, tls, acme, meters, route_caches, over_limit, traffic, issuers, plan }
+        Self { upstreams, tls, acme, meters, route_caches, limit_meters, traffic, issuers, plan }
     }
 
     /// Another one is in force: what it has made nothing of is of no use any more.
@@ -411,6 +411,21 @@ impl Running {
     pub fn caches(&self) -> bool {
         self.route_caches.iter().any(Option::is_some)
     }
+}
+
+/// What the limits of each route count with; those of one name count together.
+fn limit_meters(plan: &Plan, metrics: &Metrics) -> Vec<Vec<Arc<LimitMeter>>> {
+    let routes = plan.routes.policies();
+    let by_name = metrics.limits(routes.flat_map(|route| route.limits.items()));
+    let mut meters = vec![Vec::new(); plan.route_names().count()];
+    for route in plan.routes.policies() {
+        if let Some(of_route) = meters.get_mut(route.index) {
+            // Each was just named.
+            let named = route.limits.items().filter_map(|(name, _)| by_name.get(name));
+            *of_route = named.map(Arc::clone).collect();
+        }
+    }
+    meters
 }
 
 /// Certificates that did not change keep their tickets.

@@ -54,6 +54,7 @@ impl Gateway {
                 store_timeout: plan.config.store.timeout,
                 connections_max: plan.config.server.limits.connections,
                 certificates: running.tls.as_ref().map(|live| live.ends()).unwrap_or_default(),
+                limit_keys_near: self.limits.state.pressed.near(),
                 tunnels: self.tunnels.by_route(plan),
                 stores: stores(store),
                 redis: redis(store),

@@ -1,5 +1,6 @@
 //! Rate limits: exact over several gateways, told to the client, cheap to enforce.
 
+mod checks;
 mod features;
 mod in_flight;
 mod keys;

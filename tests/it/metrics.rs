@@ -99,8 +99,8 @@ fn both_formats_are_what_scrapers_read() {
     let shop = [("upstream", "shop")];
     let sent_on = read.value("portcullis_upstream_duration_seconds_count", &shop);
     assert!(sent_on >= Some(5.0), "{sent_on:?}");
-    let over = [("limit", "tight"), ("action", "refuse")];
-    assert_eq!(read.value("portcullis_over_limit_total", &over), Some(2.0));
+    let passed = [("limit", "tight"), ("outcome", "pass")];
+    assert_eq!(read.value("portcullis_limit_checks_total", &passed), Some(2.0));
     for (route, status) in [("unmatched", "404"), ("malformed", "405")] {
         let labels = [("route", route), ("status", status)];
         assert_eq!(read.value("portcullis_requests_total", &labels), Some(1.0), "{route}");

@@ -118,7 +118,12 @@ fn a_key_is_shown_and_reset_and_the_refused_are_listed() {
     assert!(refused.contains("       1  api 1m  claim:sub="), "{refused}");
     let reset = said(&gateway, &[key.as_slice(), &["--reset"]].concat());
     assert!(reset.starts_with("reset: api for ") && reset.contains("2 counters"), "{reset}");
+    let pressed = said(&gateway, &["limits", "--pressed", "--min", "0.9"]);
+    assert_eq!(pressed, "no key was near a limit within the last minute\n", "it was reset");
     assert_eq!(statuses(), [200, 200, 429]);
+    let pressed = said(&gateway, &["limits", "--pressed"]);
+    assert!(pressed.starts_with("          used   refused/min  limit and key\n"), "{pressed}");
+    assert!(pressed.contains("        2 of 2             2  api 1m  claim:sub="), "{pressed}");
     let one = ["limits", "--policy", "one", "--key", "claim:sub=ada", "--json"];
     let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &one)).unwrap();
     assert_eq!(raw["in_flight"], 0);
@@ -139,6 +144,8 @@ fn what_cannot_be_used_says_what_to_do() {
         (&["limits", "--policy", "api"], 2, "--key"),
         (&["limits", "--reset"], 2, "--policy"),
         (&["limits", "--refused", "--policy", "api", "--key", "a=b"], 2, "cannot be used with"),
+        (&["limits", "--min", "0.9"], 2, "--pressed"),
+        (&["limits", "--pressed", "--min", "9"], 1, "from 0 to 1"),
         (&["limits", "--policy", "apo", "--key", "claim:sub=1"], 1, "No limit is named"),
         (&["limits", "--policy", "api", "--key", "42"], 1, "is no key"),
     ] {

@@ -25,10 +25,10 @@ fn by_path() -> Upstream {
 }
 
 /// What `GET /metrics` says of a limit.
-fn over_limit(gateway: &Gateway, limit: &str, action: &str) -> u64 {
+fn over_limit(gateway: &Gateway, limit: &str, outcome: &str) -> u64 {
     let text = Client::get(gateway.admin, "/metrics").send().text();
-    let name = "portcullis_over_limit_total";
-    let line = format!("{name}{{limit=\"{limit}\",action=\"{action}\"}} ");
+    let name = "portcullis_limit_checks_total";
+    let line = format!("{name}{{limit=\"{limit}\",outcome=\"{outcome}\"}} ");
     let value = text.lines().find_map(|found| found.strip_prefix(&line));
     value.map_or(0, |value| value.parse().unwrap())
 }
