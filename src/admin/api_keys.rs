@@ -124,6 +124,7 @@ pub(super) async fn end(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply,
     if !gateway.store.end_api_key(&at, revocation).await? {
         return Err(not_found());
     }
+    gateway.observer.metrics.operations().revoked("key_id");
     let written = [key.clone(), at.record];
     let confirmed = gateway.store.confirm_revocations(&written).await;
     let answer = with_confirmed(json!({ "id": id, "ended": true }), confirmed);

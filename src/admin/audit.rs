@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 
 use super::query;
 use super::reply::{Code, Effect, Reply};
-use super::routes::{self, Access};
-use crate::observe::AUDIT;
+use super::routes::{self, Access, Route};
+use crate::observe::{AUDIT, Metrics, Operated};
 use crate::proxy::without_credentials;
-use crate::runtime::Looking;
+use crate::runtime::{Gateway, Looking};
 use crate::store::keys::hex_digest;
 
 /// Most bytes of one value.
@@ -62,13 +62,21 @@ pub(super) struct Audit {
     is_written: bool,
     /// Who is told besides.
     looking: Option<Arc<Looking>>,
+    /// What it is counted as; nothing where it leads to no operation.
+    route: Option<&'static Route>,
+    metrics: Arc<Metrics>,
 }
 
 impl Audit {
     /// The line of a request below `/v1/`; nothing when it only looks.
-    pub(super) fn begin(
+    pub(super) fn begin(peer: SocketAddr, head: &Parts, gateway: &Gateway) -> Option<Self> {
+        Self::open(peer, head, &gateway.observer.metrics, Some(&gateway.looking))
+    }
+
+    fn open(
         peer: SocketAddr,
         head: &Parts,
+        metrics: &Arc<Metrics>,
         looking: Option<&Arc<Looking>>,
     ) -> Option<Self> {
         let method = &head.method;
@@ -87,6 +95,8 @@ impl Audit {
             object: Vec::new(),
             is_written: false,
             looking: looking.cloned(),
+            route,
+            metrics: Arc::clone(metrics),
         };
         let name = decoded(found.map_or("", |found| found.name));
         match template {
@@ -173,8 +183,10 @@ impl Audit {
         }
     }
 
-    fn write(&mut self, result: &str, status: &str) {
+    fn write(&mut self, result: &'static str, status: &str) {
         self.is_written = true;
+        let (method, path) = self.route.map_or(("", "unknown"), |it| (it.method_word(), it.path));
+        self.metrics.operations().operated(Operated { path, method, result });
         let object = self.object();
         let Self { from, by, operation, .. } = self;
         tracing::info!(
@@ -251,7 +263,8 @@ mod tests {
     fn audit(method: &str, uri: &str, body: &str) -> Option<String> {
         let request = http::Request::builder().method(method).uri(uri).body(()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut audit = Audit::begin(peer, &request.into_parts().0, None)?;
+        let metrics = Arc::new(Metrics::default());
+        let mut audit = Audit::open(peer, &request.into_parts().0, &metrics, None)?;
         audit.body(body.as_bytes());
         audit.is_written = true;
         Some(format!("{}{}", audit.operation, audit.object()))

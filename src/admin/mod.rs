@@ -158,7 +158,7 @@ async fn answer(state: &State, connection: &Arc<Connection>, request: Request<In
     let (gateway, path) = (&state.gateway, head.uri.path());
     if path.starts_with("/v1/") {
         // Whatever is not only looked at leaves a line, however it ends.
-        let mut audit = Audit::begin(connection.peer, &head, Some(&gateway.looking));
+        let mut audit = Audit::begin(connection.peer, &head, gateway);
         let mut reply = operate(state, connection, &head, body, audit.as_mut()).await;
         if let Some(audit) = audit {
             audit.end(&reply);

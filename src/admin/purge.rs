@@ -47,6 +47,21 @@ struct PurgeRequest {
     soft: bool,
 }
 
+impl PurgeRequest {
+    /// What is named, in one word.
+    fn scope(&self) -> &'static str {
+        match self {
+            Self { url: Some(_), .. } => "url",
+            Self { path: Some(_), .. } | Self { prefix: Some(_), .. } => "path",
+            Self { tag: Some(_), .. } => "tag",
+            Self { host: Some(_), .. } => "host",
+            Self { route: Some(_), .. } => "route",
+            Self { group: Some(_), .. } => "group",
+            _ => "all",
+        }
+    }
+}
+
 /// The epochs to change, and what that withdraws, in words.
 struct Withdrawn {
     epochs: Vec<String>,
@@ -82,6 +97,7 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
                 .to_owned(),
         });
     }
+    gateway.observer.metrics.operations().purged(asked.scope());
     let answer = json!({ "purged": what, "soft": soft, "epochs": &epochs });
     let answer = with_confirmed(answer, gateway.store.confirm(&epochs).await);
     let mut reply = reply_json(StatusCode::OK, &answer);

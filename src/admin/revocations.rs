@@ -49,6 +49,18 @@ struct Meant {
 }
 
 impl RevocationRequest {
+    /// What is named, in one word.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self { jti: Some(_), .. } => "jti",
+            Self { token: Some(_), .. } => "token",
+            Self { sid: Some(_), .. } => "sid",
+            Self { key_id: Some(_), .. } => "key_id",
+            Self { cert: Some(_), .. } => "cert",
+            _ => "sub",
+        }
+    }
+
     fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
         let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
         let of = |keys| Meant { keys, is_user: false, expires_at: None };
@@ -196,6 +208,7 @@ async fn carry_out(gateway: &Gateway, asked: &RevocationRequest) -> Result<Done,
     for key in &meant.keys {
         gateway.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await?;
     }
+    gateway.observer.metrics.operations().revoked(asked.kind());
     let logged_out = match (not_before, &asked.sub) {
         (Some(not_before), Some(sub)) => {
             let sessions_ended = end_sessions(gateway, sub).await?;

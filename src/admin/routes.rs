@@ -166,6 +166,13 @@ pub static ROUTES: [Route; 36] = [
     row(Op::Live, GET, "/v1/live", Read, "/v1/live"),
 ];
 
+impl Route {
+    /// Its method, as it is counted.
+    pub(super) fn method_word(&'static self) -> &'static str {
+        self.method.as_str()
+    }
+}
+
 /// What stands at a path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'p> {

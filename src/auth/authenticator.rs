@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::carrier::Places;
 use super::challenge::Denied;
 use super::identify::{Unidentified, identify};
+use super::judged::{AuthNotes, Judged};
 use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::TokenMemory;
 use super::verifier::Missing;
@@ -27,7 +28,7 @@ pub struct Authenticator {
 
 /// Who calls, as far as it could be found out.
 #[derive(Debug)]
-pub struct Identified {
+pub struct Identified<'p> {
     /// The caller whose claims suffice for the route.
     pub caller: Result<Caller, Denied>,
     /// Why the store did not answer, if it was asked and did not: the same request need not ask it
@@ -35,11 +36,15 @@ pub struct Identified {
     pub outage: Option<StoreError>,
     /// How long the store was waited for.
     pub waited: Duration,
+    /// What is counted of it.
+    pub judged: Judged<'p>,
 }
 
-impl From<Result<Caller, Denied>> for Identified {
-    fn from(caller: Result<Caller, Denied>) -> Self {
-        Self { caller, outage: None, waited: Duration::ZERO }
+impl<'p> Identified<'p> {
+    /// Nobody waited for the store.
+    fn at_once(caller: Result<Caller, Denied>, notes: AuthNotes<'p>) -> Self {
+        let judged = notes.judged(&caller);
+        Self { caller, outage: None, waited: Duration::ZERO, judged }
     }
 }
 
@@ -54,23 +59,24 @@ impl Authenticator {
     /// look. It waits only for a token whose key is unknown, and then for one fetch at most, or for
     /// the record of an API key that was not read of late. `fetch_keys` is given the name of a
     /// verifier, returns when its keys were fetched, and says whether their issuer is failing.
-    pub async fn identify(
+    pub async fn identify<'p>(
         &self,
-        policy: Option<&Policy>,
+        policy: Option<&'p Policy>,
         places: Places<'_>,
         fetch_keys: impl AsyncFnOnce(&str) -> bool,
-    ) -> Identified {
-        let Some(policy) = policy else { return Ok(None).into() };
-        match self.identify_now(policy, places) {
-            Ok(caller) => Ok(caller).into(),
-            Err(Unidentified::Denied(denied)) => Err(denied).into(),
+    ) -> Identified<'p> {
+        let mut notes = AuthNotes::default();
+        let Some(policy) = policy else { return Identified::at_once(Ok(None), notes) };
+        match self.identify_now(policy, places, &mut notes) {
+            Ok(caller) => Identified::at_once(Ok(caller), notes),
+            Err(Unidentified::Denied(denied)) => Identified::at_once(Err(denied), notes),
             // Rare, so its state is not carried along by every request.
             Err(Unidentified::KeyUnknown(missing)) => {
                 let fetched = self.identify_after_fetch(policy, places, missing, fetch_keys);
-                Box::pin(fetched).await.into()
+                Box::pin(fetched).await
             }
             Err(Unidentified::KeyUnread(unread)) => {
-                Box::pin(self.identify_by_record(policy, unread)).await
+                Box::pin(self.identify_by_record(policy, unread, notes)).await
             }
         }
     }
@@ -85,13 +91,19 @@ impl Authenticator {
         &self,
         policy: &'p Policy,
         places: Places<'_>,
+        notes: &mut AuthNotes<'p>,
     ) -> Result<Caller, Unidentified<'p>> {
-        let caller = identify(policy, places, &self.memory, SystemTime::now())?;
+        let caller = identify(policy, places, &self.memory, SystemTime::now(), notes)?;
         permit(policy, &caller)?;
         Ok(caller)
     }
 
-    async fn identify_by_record(&self, policy: &Policy, unread: Unread<'_>) -> Identified {
+    async fn identify_by_record<'p>(
+        &self,
+        policy: &Policy,
+        unread: Unread<'_>,
+        mut notes: AuthNotes<'p>,
+    ) -> Identified<'p> {
         let asked_at = Instant::now();
         let reply = self.store.get(unread.record_key()).await;
         let waited = asked_at.elapsed();
@@ -103,7 +115,9 @@ impl Authenticator {
         let memory = &self.memory.api_keys;
         let caller = unread.judge(reply, memory, SystemTime::now(), Instant::now()).map(Some);
         let caller = caller.and_then(|caller| permit(policy, &caller).map(|()| caller));
-        Identified { caller, outage, waited }
+        notes.is_remembered = outage.is_some();
+        let judged = notes.judged(&caller);
+        Identified { caller, outage, waited, judged }
     }
 
     async fn identify_after_fetch<'p>(
@@ -112,7 +126,7 @@ impl Authenticator {
         places: Places<'_>,
         mut missing: Missing<'p>,
         fetch_keys: impl AsyncFnOnce(&str) -> bool,
-    ) -> Result<Caller, Denied> {
+    ) -> Identified<'p> {
         // A fetch may have ended since the key was looked for: what it brought needs no other one.
         if missing.may_have_come() {
             missing = match self.identify_again(policy, places) {
@@ -122,10 +136,9 @@ impl Authenticator {
         }
         let is_failing = fetch_keys(missing.verifier()).await;
         if !missing.may_have_come() {
-            return Err(missing.denied(is_failing));
+            return missing.refused(is_failing);
         }
-        self.identify_again(policy, places)
-            .unwrap_or_else(|missing| Err(missing.denied(is_failing)))
+        self.identify_again(policy, places).unwrap_or_else(|missing| missing.refused(is_failing))
     }
 
     /// Who calls, by keys that came meanwhile; what is missing still, where they are not enough.
@@ -133,13 +146,23 @@ impl Authenticator {
         &self,
         policy: &'p Policy,
         places: Places<'_>,
-    ) -> Result<Result<Caller, Denied>, Missing<'p>> {
-        match self.identify_now(policy, places) {
-            Ok(caller) => Ok(Ok(caller)),
-            Err(Unidentified::Denied(denied)) => Ok(Err(denied)),
-            Err(Unidentified::KeyUnknown(missing)) => Err(missing),
+    ) -> Result<Identified<'p>, Missing<'p>> {
+        let mut notes = AuthNotes::default();
+        let caller = match self.identify_now(policy, places, &mut notes) {
+            Ok(caller) => Ok(caller),
+            Err(Unidentified::Denied(denied)) => Err(denied),
+            Err(Unidentified::KeyUnknown(missing)) => return Err(missing),
             // A request with a token has no API key.
-            Err(Unidentified::KeyUnread(_)) => Ok(Err(Denied::Several)),
-        }
+            Err(Unidentified::KeyUnread(_)) => Err(Denied::Several),
+        };
+        Ok(Identified::at_once(caller, notes))
+    }
+}
+
+impl<'p> Missing<'p> {
+    /// The refusal of a token whose key stays unknown.
+    fn refused(&self, is_failing: bool) -> Identified<'p> {
+        let notes = AuthNotes { meter: self.verifier.meter(), ..AuthNotes::default() };
+        Identified::at_once(Err(self.denied(is_failing)), notes)
     }
 }

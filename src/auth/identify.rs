@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
+use super::judged::{AuthNotes, Kind};
 use super::key_verifier::{KeyVerifier, Unread, Unrecalled};
 use super::memory::TokenMemory;
 use super::rules::unix_seconds;
@@ -52,12 +53,19 @@ impl<'p> From<Unrecalled<'p>> for Unidentified<'p> {
 }
 
 /// Who calls. A token that was verified before is remembered, and nothing is asked of the store.
+/// `notes` is told what was found, for metrics.
 pub fn identify<'p>(
     policy: &'p Policy,
     places: Places<'_>,
     memory: &TokenMemory,
     now: SystemTime,
+    notes: &mut AuthNotes<'p>,
 ) -> Result<Caller, Unidentified<'p>> {
+    // Of several verifiers the token says which one is meant.
+    *notes = AuthNotes::default();
+    if let [verifier] = policy.verifiers.as_slice() {
+        notes.meter = verifier.meter();
+    }
     let token = carrier::find(&policy.from, Form::Token, places)?;
     let key = find_key(policy, places)?;
     let now = unix_seconds(now);
@@ -66,13 +74,17 @@ pub fn identify<'p>(
         // Which of them another program would believe is unknown.
         (Some(_), Some(_)) => return Err(Denied::Several.into()),
         (None, Some((verifier, key))) => {
-            return Ok(Some(verifier.recall(&key, &memory.api_keys, now, Instant::now())?));
+            notes.kind = Kind::ApiKey;
+            let identity = verifier.recall(&key, &memory.api_keys, now, Instant::now())?;
+            notes.is_remembered = true;
+            return Ok(Some(identity));
         }
         (Some(token), None) => token,
     };
+    notes.kind = Kind::Token;
     let identity = match policy.verifiers.as_slice() {
-        [verifier] => verifier.recall_or_verify(&token, memory, now)?,
-        several => by_issuer(several, &token, places, memory, now)?,
+        [verifier] => verifier.recall_or_verify(&token, memory, now, notes)?,
+        several => by_issuer(several, &token, places, (memory, now), notes)?,
     };
     // After the signature, and each time: what is remembered is the token, not who sends it.
     if let Credential::Token { bound_to: Some(thumbprint) } = &identity.credential
@@ -116,8 +128,8 @@ fn by_issuer<'p>(
     verifiers: &'p [Arc<Verifier>],
     token: &Raw<'_>,
     places: Places<'_>,
-    memory: &TokenMemory,
-    now: i64,
+    (memory, now): (&TokenMemory, i64),
+    notes: &mut AuthNotes<'p>,
 ) -> Result<Arc<Identity>, Unidentified<'p>> {
     let known = verifiers
         .iter()
@@ -126,12 +138,16 @@ fn by_issuer<'p>(
         Some((verifier, identity)) => (verifier, Some(identity)),
         None => (choose(verifiers, token)?, None),
     };
+    notes.meter = verifier.meter();
     if !verifier.reads(token, places) {
         return Err(Denied::from(Reason::Place).into());
     }
     match known {
-        Some(identity) => Ok(identity),
-        None => Ok(verifier.recall_or_verify(token, memory, now)?),
+        Some(identity) => {
+            notes.is_remembered = true;
+            Ok(identity)
+        }
+        None => Ok(verifier.recall_or_verify(token, memory, now, notes)?),
     }
 }
 

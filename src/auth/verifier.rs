@@ -1,7 +1,7 @@
 //! One named verifier, compiled: what `[auth.NAME]` means. It must not know routes, nor what they
 //! require.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -12,12 +12,14 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
 use super::flaw::Flaw;
+use super::judged::AuthNotes;
 use super::keys::KeySet;
 use super::memory::{self, Fingerprint, TokenMemory};
 use super::rules::{Mistake, Rules, compile_headers, seconds};
 use super::token;
 use crate::base::facts::Identity;
 use crate::config;
+use crate::observe::TokenMeter;
 use crate::store::keys::Keys;
 
 /// Verifies the tokens of one issuer.
@@ -33,6 +35,8 @@ pub struct Verifier {
     pub(super) from: Vec<TokenSource>,
     pub(super) forward_token: bool,
     pub(super) rules: Rules,
+    /// What counts its tokens, once the plan that it belongs to is in force.
+    meter: OnceLock<Arc<TokenMeter>>,
 }
 
 /// With whom a verifier of tokens shares a route.
@@ -72,7 +76,7 @@ impl From<Denied> for Unverified<'_> {
 /// A key that was looked for and not found.
 #[derive(Debug)]
 pub struct Missing<'p> {
-    verifier: &'p Verifier,
+    pub(super) verifier: &'p Verifier,
     /// The keys among which it was looked for.
     seen: Fingerprint,
 }
@@ -149,7 +153,18 @@ impl Verifier {
             from: config.from.clone(),
             forward_token: config.forward_token,
             rules,
+            meter: OnceLock::new(),
         })
+    }
+
+    /// Has its tokens counted here. Only the first meter counts.
+    pub fn count_with(&self, meter: &Arc<TokenMeter>) {
+        let _ = self.meter.set(Arc::clone(meter));
+    }
+
+    /// What counts its tokens.
+    pub fn meter(&self) -> Option<&TokenMeter> {
+        self.meter.get().map(|meter| &**meter)
     }
 
     /// The name after `auth.`.
@@ -222,18 +237,21 @@ impl Verifier {
     }
 
     /// Who the token says is calling.
-    pub(super) fn recall_or_verify(
-        &self,
+    pub(super) fn recall_or_verify<'p>(
+        &'p self,
         token: &Raw<'_>,
         memory: &TokenMemory,
         now: i64,
-    ) -> Result<Arc<Identity>, Unverified<'_>> {
+        notes: &mut AuthNotes<'p>,
+    ) -> Result<Arc<Identity>, Unverified<'p>> {
+        notes.meter = self.meter();
         // The bound comes before any work on the token.
         if token.0.len() > self.rules.token_bytes {
             return Err(Denied::from(Reason::TooLarge).into());
         }
         let current = self.current.load();
         if let Some(identity) = memory.get(&current.fingerprint, &token.0, self.is_over(now)) {
+            notes.is_remembered = true;
             return Ok(identity);
         }
         let identity = match token::verify(&self.rules, &current.keys, token.text()?, now) {

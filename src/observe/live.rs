@@ -15,7 +15,9 @@ use prometheus_client::registry::Unit;
 use super::care::{self, CareNow};
 use super::compressed::Compressed;
 use super::counter::Words;
+use super::identity::{IdentityMeter, TokenMeter};
 use super::limit::{self, LimitInForce, LimitMeter, LimitOutcome};
+use super::operated::OperationMeter;
 use super::redis::{self, RedisNow};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -88,6 +90,9 @@ pub struct Now {
 pub(super) struct Live {
     routes: Mutex<Vec<Arc<RouteMeter>>>,
     limits: Mutex<Vec<LimitInForce>>,
+    tokens: Mutex<Vec<Arc<TokenMeter>>>,
+    pub(super) identity: IdentityMeter,
+    pub(super) operations: OperationMeter,
     /// Whoever fetches holds its meter.
     issuers: Mutex<Vec<Weak<IssuerMeter>>>,
     /// Requests that have begun, and those that have ended.
@@ -143,6 +148,27 @@ impl Live {
         meters.into_iter().map(|(name, (meter, _))| (name.to_owned(), meter)).collect()
     }
 
+    /// The meters of the tokens of exactly these verifiers, in their order.
+    pub(super) fn tokens<'n>(
+        &self,
+        verifiers: impl Iterator<Item = &'n str>,
+    ) -> Vec<Arc<TokenMeter>> {
+        let mut tokens = lock(&self.tokens);
+        let unknown = &self.identity.unknown;
+        let meters: Vec<Arc<TokenMeter>> = verifiers
+            .map(|name| {
+                // A verifier may be called like what stands for none: then they count together.
+                let known = tokens.iter().chain([unknown]).find(|meter| meter.auth() == name);
+                known.map_or_else(|| Arc::new(TokenMeter::new(name)), Arc::clone)
+            })
+            .collect();
+        tokens.clone_from(&meters);
+        if !meters.iter().any(|meter| Arc::ptr_eq(meter, unknown)) {
+            tokens.push(Arc::clone(unknown));
+        }
+        meters
+    }
+
     /// The meter of one place of keys; whoever fetches from the same place counts with the same.
     pub(super) fn issuer(&self, url: &str) -> Arc<IssuerMeter> {
         let mut issuers = lock(&self.issuers);
@@ -185,6 +211,9 @@ impl Collector for Live {
         route::encode(&routes, &mut encoder)?;
         let limits = lock(&self.limits).clone();
         limit::encode(&limits, &lock(&self.now).limit_keys_near, &mut encoder)?;
+        let tokens = lock(&self.tokens).clone();
+        self.identity.encode(&tokens, &mut encoder)?;
+        self.operations.encode(&mut encoder)?;
         let in_flight = self.in_flight();
         gauge(&mut encoder, "requests_in_flight", "Requests being answered.", in_flight)?;
         let now = lock(&self.now);

@@ -18,8 +18,10 @@ use super::counter::Tally;
 use super::exposition::Format;
 use super::family::Family;
 use super::histogram::Histogram;
+use super::identity::{IdentityMeter, TokenMeter};
 use super::limit::{LimitMeter, LimitOutcome};
 use super::live::{IssuerMeter, Live, Now};
+use super::operated::OperationMeter;
 use super::process::Process;
 use super::reload::ReloadMeter;
 use super::route::RouteMeter;
@@ -284,6 +286,22 @@ impl Metrics {
         items: impl Iterator<Item = (&'n str, LimitOutcome)>,
     ) -> HashMap<String, Arc<LimitMeter>> {
         self.live.limits(items)
+    }
+
+    /// The meters of the tokens of a plan's verifiers, in their order. Others have no series from
+    /// now on.
+    pub fn tokens<'n>(&self, verifiers: impl Iterator<Item = &'n str>) -> Vec<Arc<TokenMeter>> {
+        self.live.tokens(verifiers)
+    }
+
+    /// What credentials and sessions count.
+    pub fn identity(&self) -> &IdentityMeter {
+        &self.live.identity
+    }
+
+    /// What operators do counts here.
+    pub fn operations(&self) -> &OperationMeter {
+        &self.live.operations
     }
 
     /// What tunnels count.

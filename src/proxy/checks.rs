@@ -4,6 +4,7 @@
 //! The same for an operator who asks what would happen to a request: then nothing is charged, and
 //! the store is only asked to look (`Mode::Peek`).
 
+mod identity;
 mod limits;
 
 use std::time::{Duration, SystemTime};
@@ -420,6 +421,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                         gateway.auth.forget_record(verifier, record);
                     }
                     self.undo(self.taken());
+                    self.count_revoked(identity);
                 }
                 Ok(verdict?)
             }
@@ -439,7 +441,10 @@ impl<'a, 'h> Checks<'a, 'h> {
         let is_recalled = without_store::recall_session(gateway, keys, &mut found.0, max_stale);
         self.has_session = !matches!(found.0, None | Some(Ok(None)));
         let policy = self.request.route.session.as_ref();
-        let session = session::attach(policy, found, SystemTime::now())?;
+        let said = found.0.as_ref().map(Result::is_ok);
+        let session = session::attach(policy, found, SystemTime::now());
+        self.count_session(said, session.as_ref().err());
+        let session = session?;
         // A store that is away renews nothing.
         if self.mode == Mode::Charge && !is_recalled {
             gateway.renew(keys, session.renew);

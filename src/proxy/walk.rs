@@ -257,6 +257,7 @@ pub(super) async fn admit<'a>(
     let certificate = checks.request.received.connection.certificate();
     let places = Places { headers: checks.fields(), query: asked.query(), certificate };
     let identified = gateway.identify(running, route, places).await;
+    checks.count(identified.judged);
     let denied = match identified.caller {
         Ok(known) => {
             *caller = known;

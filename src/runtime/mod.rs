@@ -281,7 +281,7 @@ impl Gateway {
         running: &'a Running,
         route: &'a Route,
         places: Places<'a>,
-    ) -> impl Future<Output = Identified> {
+    ) -> impl Future<Output = Identified<'a>> {
         let fetch_keys = async |verifier: &str| running.issuers.ask(verifier).await;
         self.auth.identify(route.auth.as_ref(), places, fetch_keys)
     }
@@ -370,6 +370,8 @@ impl Running {
         let names = plan.route_names().enumerate();
         let meters = metrics.routes(names.map(|(index, name)| (name.as_str(), has_cache(index))));
         let limit_meters = limit_meters(&plan, metrics);
+        let tokens = metrics.tokens(plan.verifiers.keys().map(String::as_str));
+        plan.verifiers.values().zip(&tokens).for_each(|(it, meter)| it.count_with(meter));
         let former = current.map(|current| &current.issuers);
         let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
         let mut route_caches = vec![None; meters.len()];

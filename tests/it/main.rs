@@ -142,6 +142,8 @@ mod rewrites;
 mod route_bounds;
 /// What editors are told of the configuration.
 mod schema;
+/// What is counted of credentials, sessions and operators.
+mod security_counters;
 /// Cache and limits in a Redis of their own.
 mod separate_stores;
 /// The application's own sessions, attached to requests.

@@ -56,12 +56,11 @@ fn identify(
         headers.insert(AUTHORIZATION, value);
     }
     let places = Places { headers: &headers, query: None, certificate };
-    crate::auth::identify(policy, places, memory, now()).map_err(
-        |unidentified| match unidentified {
+    crate::auth::identify(policy, places, memory, now(), &mut crate::auth::AuthNotes::default())
+        .map_err(|unidentified| match unidentified {
             Unidentified::Denied(denied) => denied,
             other => panic!("{other:?}"),
-        },
-    )
+        })
 }
 
 #[test]

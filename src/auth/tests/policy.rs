@@ -26,11 +26,12 @@ fn identify(
     now: SystemTime,
 ) -> Result<Caller, Denied> {
     let places = Places { headers, query: None, certificate: None };
-    crate::auth::identify(policy, places, memory, now).map_err(|unidentified| match unidentified {
-        Unidentified::Denied(denied) => denied,
-        Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),
-        Unidentified::KeyUnread(unread) => panic!("{unread:?}"),
-    })
+    crate::auth::identify(policy, places, memory, now, &mut crate::auth::AuthNotes::default())
+        .map_err(|unidentified| match unidentified {
+            Unidentified::Denied(denied) => denied,
+            Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),
+            Unidentified::KeyUnread(unread) => panic!("{unread:?}"),
+        })
 }
 
 fn bearing(token: &str) -> HeaderMap {

@@ -215,7 +215,13 @@ enum Outcome {
 }
 
 fn outcome(policy: &Policy, headers: &HeaderMap, memory: &TokenMemory) -> Outcome {
-    match identify(policy, Places { headers, query: None, certificate: None }, memory, now()) {
+    match identify(
+        policy,
+        Places { headers, query: None, certificate: None },
+        memory,
+        now(),
+        &mut crate::auth::AuthNotes::default(),
+    ) {
         Ok(_) => Outcome::Passes,
         Err(Unidentified::Denied(denied)) => Outcome::Denied(denied),
         Err(Unidentified::KeyUnknown(_)) => Outcome::KeyUnknown,
