@@ -251,9 +251,10 @@ impl Live {
         });
         let help = "Fetches of issuers' keys, by place and result.";
         family(encoder, &Described::new("issuer_key_fetches", help), fetches)?;
-        let ages = now.issuers.iter().filter_map(|it| {
-            Some(([("url", &*it.url)], ConstGauge::new(it.age?.as_secs_f64())))
-        });
+        let ages = now
+            .issuers
+            .iter()
+            .filter_map(|it| Some(([("url", &*it.url)], ConstGauge::new(it.age?.as_secs_f64()))));
         let help = "Time since an issuer's keys were last fetched well.";
         family(encoder, &Described::new("issuer_key_age", help).in_unit(Unit::Seconds), ages)?;
         let refreshes = now

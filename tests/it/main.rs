@@ -71,10 +71,10 @@ mod http2;
 mod http2_upstream;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
-/// A configuration to begin with.
-mod init;
 /// What runs and since when, and how busy it is.
 mod in_force;
+/// A configuration to begin with.
+mod init;
 /// Interim responses (1xx) of an upstream.
 mod interim;
 /// Keys that an issuer publishes, several issuers on one route, and tokens in a query.
