@@ -39,7 +39,7 @@ fn ending(request: &Recorded, connection: &mut TcpStream) {
 fn attempts_are_counted_by_what_they_came_to() {
     let servers = Upstream::with(ending);
     let mut config = String::new();
-    for (care, more) in [("none", ""), ("breaker", "breaker = {}\n"), ("retry", "retry = {}\n")] {
+    for (care, more) in [("none", ""), ("breaker", "breaker = {}\n"), ("eject", "eject = {}\n")] {
         for outcome in OUTCOMES {
             let url = if outcome == "connect" { "http://127.0.0.1:1" } else { &servers.url() };
             let name = format!("{care}-{outcome}");
@@ -55,7 +55,7 @@ fn attempts_are_counted_by_what_they_came_to() {
         let is_there = |(known, _): &(String, _)| *known == format!("portcullis_{name}");
         assert!(!read.series.keys().any(is_there), "{name} before a request");
     }
-    for care in ["none", "breaker", "retry"] {
+    for care in ["none", "breaker", "eject"] {
         for (index, outcome) in OUTCOMES.into_iter().enumerate() {
             // A POST is sent once.
             let request = Client::request(gateway.public, "POST", &format!("/{care}/{outcome}"));
