@@ -12,7 +12,7 @@ use portcullis::config::{known_keys, parse};
 use super::pages::{self, ROOT};
 use crate::support::{
     AUTH, CertificateAuthority, Client, Exposition, Folder, Gateway, Issuer, NameServer, Record,
-    Redis, Signer, Upstream, claims, eventually, response, token,
+    Redis, Signer, Upstream, claims, eventually, operate, response, token,
 };
 
 const PAGE: &str = "docs/reference.md";
@@ -361,6 +361,23 @@ fn codes(
 
 // --- Metrics -------------------------------------------------------------------------------------
 
+/// What the metrics of callers tell of.
+const IDENTITY: &str = r#"
+[session]
+id_from = ["cookie:sid"]
+[auth.partners]
+from = ["header:x-api-key"]
+api_keys = true
+[routes.keys]
+path = "/keys"
+upstream = "shop"
+auth = "partners"
+[routes.session]
+path = "/session"
+upstream = "shop"
+session = true
+"#;
+
 /// A gateway that has something to count of every kind.
 fn counting() -> (Redis, Upstream, Issuer, Gateway) {
     let redis = Redis::start();
@@ -422,7 +439,7 @@ split = [{{ upstream = "shop", weight = 1 }}, {{ upstream = "next", weight = 0 }
 path = "/mirrored"
 upstream = "shop"
 mirror = {{ upstream = "next" }}
-"#,
+{IDENTITY}"#,
             upstream.table("shop"),
             dns.address(),
             redis.url(),
@@ -438,6 +455,13 @@ mirror = {{ upstream = "next" }}
         let reply = get("/cached").send();
         reply.header("cache-status").is_some_and(|status| status.contains("; hit"))
     });
+    get("/keys").header("x-api-key", "nobody's").send();
+    get("/session").send();
+    for (path, body) in
+        [("/v1/revocations", r#"{"jti": "a"}"#), ("/v1/cache/purge", r#"{"tag": "a"}"#)]
+    {
+        assert!(operate(&gateway, "POST", path, body).status < 300, "{path}");
+    }
     (redis, upstream, issuer, gateway)
 }
 
