@@ -14,6 +14,7 @@
 //! | 5 | `plan` | configuration as meant |
 //! | 5 | `issuer` | fetches the keys that issuers publish |
 //! | 5 | `acme` | certificates that an authority issues by itself |
+//! | 5 | `telemetry` | sends spans to a collector |
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
@@ -50,6 +51,7 @@ pub mod caching;
 pub mod acme;
 pub mod issuer;
 pub mod plan;
+pub mod telemetry;
 
 pub mod auth;
 pub mod cache;

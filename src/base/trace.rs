@@ -14,6 +14,13 @@ const TRACEPARENT_BYTES: usize = 55;
 /// The flags that version 00 knows: sampled, and random trace id (§3.2.2.5). Others are sent as 0.
 const FLAGS_KNOWN: u8 = 0b11;
 
+/// The flag of a trace that is recorded.
+const SAMPLED: u8 = 1;
+/// All values of the part of a trace's id that is random in any case (§2.3.1): its last 7 bytes.
+const RANDOM_PART: u64 = 1 << 56;
+/// A whole, in ten-thousandths.
+const WHOLE: u64 = 10_000;
+
 /// A piece of work within a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
@@ -49,6 +56,24 @@ impl Trace {
         })
     }
 
+    /// Whether whoever began the trace records it.
+    pub fn is_sampled(self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The same trace, recorded.
+    #[must_use]
+    pub fn sampled(self) -> Self {
+        Self { flags: self.flags | SAMPLED, ..self }
+    }
+
+    /// Whether the trace is within this [share](Share) of all: whoever asks of the same trace
+    /// hears the same, and what is within a share is within a larger one, too.
+    pub fn is_within(self, share: Share) -> bool {
+        let [.., b1, b2, b3, b4, b5, b6, b7] = self.id;
+        u64::from_be_bytes([0, b1, b2, b3, b4, b5, b6, b7]) >= share.0
+    }
+
     /// Another piece of the same trace, which this one causes.
     #[must_use]
     pub fn child(self) -> Self {
@@ -73,21 +98,16 @@ impl Trace {
     }
 }
 
-/// A share of all traces: by their ids, so that it is the same ones on every node.
+/// A share of all traces: those whose random part is this or more (the rejection threshold of
+/// OpenTelemetry's consistent probability sampling).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ratio(u64);
+pub struct Share(u64);
 
-impl Ratio {
-    /// So many ten-thousandths of all.
-    pub fn of(share: u16) -> Self {
-        // The last 7 bytes are the random part of an id (Level 2, §3.2.2.3).
-        Self((u128::from(share) * (1 << 56) / 10_000) as u64)
-    }
-
-    /// Whether a trace is among them.
-    pub fn takes(self, trace: Trace) -> bool {
-        let [.., a, b, c, d, e, f, g] = trace.id;
-        u64::from_be_bytes([0, a, b, c, d, e, f, g]) < self.0
+impl Share {
+    /// So many of ten thousand traces.
+    pub fn of(ten_thousandths: u16) -> Self {
+        let left_out = WHOLE.saturating_sub(ten_thousandths.into());
+        Self(RANDOM_PART / WHOLE * left_out + RANDOM_PART % WHOLE * left_out / WHOLE)
     }
 }
 
@@ -114,23 +134,28 @@ mod tests {
         let child = trace.child();
         assert_eq!((child.id, child.flags), (trace.id, 1));
         assert_ne!(child.span, trace.span);
+        assert!(trace.is_sampled() && !Trace::begin().is_sampled());
+        assert_eq!(Trace { flags: 0b10, ..trace }.sampled().flags, 0b11);
         let begun = Trace::begin();
         assert_eq!(Trace::parse(begun.to_header().as_bytes()), Some(begun));
         assert_eq!(begun.flags, 0);
     }
 
     #[test]
-    fn a_ratio_takes_its_share_by_the_last_seven_bytes() {
-        let trace = |byte: u8, rest: u8| {
-            let mut id = [rest; 16];
-            id[..9].fill(0xff);
-            id[9] = byte;
-            Trace { id, span: [1; 8], flags: 0 }
+    fn the_last_seven_bytes_of_an_id_decide() {
+        let trace = |part: u64| Trace {
+            id: (u128::from(u64::MAX) << 64 | u128::from(part)).to_be_bytes(),
+            ..Trace::begin()
         };
-        for (share, taken) in [(0, 0), (1, 1), (2500, 64), (5000, 128), (10_000, 256)] {
-            let is_taken = |byte: &u8| Ratio::of(share).takes(trace(*byte, 0));
-            assert_eq!((0..=255).filter(is_taken).count(), taken, "{share}");
+        for (ten_thousandths, least) in
+            [(10_000, 0), (5_000, 1 << 55), (500, 0xf3_3333_3333_3333), (1, 0xff_f972_4745_38ef)]
+        {
+            let share = Share::of(ten_thousandths);
+            assert!(trace(least).is_within(share), "{ten_thousandths}");
+            assert!(least == 0 || !trace(least - 1).is_within(share), "{ten_thousandths}");
+            // The byte before does not count.
+            assert!(trace(least | 0x5a << 56).is_within(share), "{ten_thousandths}");
         }
-        assert!(Ratio::of(10_000).takes(trace(0xff, 0xff)));
+        assert!(!trace(u64::MAX).is_within(Share::of(0)));
     }
 }

@@ -142,25 +142,15 @@ pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
     const EXAMPLE: &str = "write one like \"https://login.example.com/jwks.json\"";
     let text = string(value, "it in quotes, such as \"https://login.example.com/jwks.json\"")?;
     let wrong = || Mistake::new(format!("{} is not the URL of a JWK set", echo(text)), EXAMPLE);
-    let (tls, rest) = match text.split_once("://") {
-        Some(("https", rest)) => (true, rest),
-        Some(("http", rest)) => (false, rest),
-        _ => return Err(wrong()),
-    };
-    let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    if authority.contains('@') {
+    if text.split_once("://").is_some_and(|(_, rest)| authority_of(rest).contains('@')) {
         return Err(Mistake::new("has a user or a password inside the URL", EXAMPLE));
     }
-    let (host, port) = host_and_port(authority, if tls { 443 } else { 80 }).ok_or_else(wrong)?;
-    let slash = if target.starts_with('/') { "" } else { "/" };
-    let target = format!("{slash}{target}");
-    if target.contains('#') || PathAndQuery::try_from(target.as_str()).is_err() {
-        return Err(wrong());
-    }
-    let may_be_clear = tls || is_this_machine(&host) || (allow_http && is_private(&host));
+    let url = url(text).ok_or_else(wrong)?;
+    let KeysUrl { tls, ref host, .. } = url;
+    let may_be_clear = tls || is_this_machine(host) || (allow_http && is_private(host));
     if !may_be_clear {
         let what = "would fetch keys in clear, and whoever is on the way could put in their own";
-        let remedy = if is_private(&host) {
+        let remedy = if is_private(host) {
             "write https://, or say jwks.allow_http = true where you trust every machine on the way"
         } else {
             "write https://; http:// is for this machine, and with jwks.allow_http = true for \
@@ -168,14 +158,36 @@ pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
         };
         return Err(Mistake::new(what, remedy));
     }
-    Ok(KeysUrl { tls, host, port, target })
+    Ok(url)
+}
+
+/// A URL of HTTP, with its path.
+pub(super) fn url(text: &str) -> Option<KeysUrl> {
+    let (tls, rest) = match text.split_once("://")? {
+        ("https", rest) => (true, rest),
+        ("http", rest) => (false, rest),
+        _ => return None,
+    };
+    let authority = authority_of(rest);
+    let target = &rest[authority.len()..];
+    let (host, port) = host_and_port(authority, if tls { 443 } else { 80 })?;
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let target = format!("{slash}{target}");
+    if target.contains('#') || PathAndQuery::try_from(target.as_str()).is_err() {
+        return None;
+    }
+    Some(KeysUrl { tls, host, port, target })
+}
+
+fn authority_of(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
 /// Whether a host is on a private network for certain: an address that is not routed on the
 /// Internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6), a name without a dot, or one below a
 /// suffix that public DNS does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's `.internal`, and
 /// Kubernetes's own).
-fn is_private(host: &str) -> bool {
+pub(super) fn is_private(host: &str) -> bool {
     const SUFFIXES: [&str; 8] =
         [".internal", ".local", ".localhost", ".test", ".home.arpa", ".lan", ".svc", ".intranet"];
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {

@@ -8,8 +8,7 @@ use toml::de::DeTable;
 use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::Section;
 use super::walk::Reader;
-use super::{Config, admin, auth, limit, log, route, server, session, store, upstream};
-
+use super::{Config, admin, auth, limit, log, route, server, session, store, telemetry, upstream};
 use crate::base::file::{self, FileFault};
 use crate::base::http::hex;
 
@@ -79,7 +78,6 @@ pub fn known_keys() -> Vec<String> {
 
 /// Reads the whole file.
 pub(super) fn root(file: &mut Section<'_>) -> Config {
-    file.not_built("telemetry", "no trace would be exported");
     file.not_built("queues", "nothing would be delivered later");
     file.not_built("events", "no event would be heard");
     file.not_built("include", "no other file would be read");
@@ -88,6 +86,7 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
         log: file.section("log", log::read),
         admin: file.section("admin", admin::read),
         store: file.section("store", store::read),
+        traces: file.section("telemetry", telemetry::read),
         auth: file.named("auth", auth::read),
         session: file.optional("session", session::read),
         limits: file.named("limits", limit::read),

@@ -41,6 +41,7 @@ mod store_operator;
 mod store_reach;
 mod store_tls;
 mod store_use;
+mod telemetry;
 mod tls;
 mod tunnel;
 mod upstream;
@@ -92,6 +93,7 @@ pub use store_operator::StoreOperator;
 pub use store_reach::CacheReads;
 pub use store_tls::{StoreTls, StoreTlsFlaw};
 pub use store_use::StoreUse;
+pub use telemetry::{Traces, TrustParent};
 pub use tls::{Certificate, ClientAuth, NamePolicy, Tickets, Tls};
 pub use tunnel::{EndOn, Tunnel};
 pub use upstream::{ClientShare, DNS_REFRESH, DNS_STALE, Endpoint, Lookup, Protocol, Upstream};
@@ -110,6 +112,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[store]`
     pub store: Store,
+    /// `[telemetry.traces]`
+    pub traces: Option<Traces>,
     /// `[auth.NAME]`
     pub auth: BTreeMap<String, Verifier>,
     /// `[session]`

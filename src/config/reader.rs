@@ -84,6 +84,11 @@ impl<'a> Section<'a> {
         self.reader.report(&path, Mistake::new(what, remedy));
     }
 
+    /// What the environment says by this name, where it says anything.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.reader.env)(name)
+    }
+
     /// Whether the file gives this key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
@@ -277,11 +282,7 @@ impl<'a> Section<'a> {
 
     /// A secret: `env:NAME`, `file:PATH` or the secret itself.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
-        let field = self.field(key)?;
-        field.read(|value| {
-            let text = string(value, "env:NAME or file:PATH in quotes")?;
-            field.reader.secret(text)
-        })
+        self.field(key)?.secret()
     }
 
     /// The same, and the file that it is in, if it is in one.
@@ -450,6 +451,14 @@ impl<'a> Field<'a> {
                 Mistake::new(what, mistake.remedy)
             })
         }))
+    }
+
+    /// See [`Section::secret`].
+    pub(super) fn secret(&self) -> Option<Secret> {
+        self.read(|value| {
+            let text = string(value, "env:NAME or file:PATH in quotes")?;
+            self.reader.secret(text)
+        })
     }
 
     fn keep<T>(&self, outcome: Read<T>) -> Option<T> {

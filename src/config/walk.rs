@@ -13,7 +13,7 @@ use crate::base::units::Secret;
 /// What all sections of one walk share.
 pub(super) struct Reader<'a> {
     pub(super) folder: &'a Path,
-    env: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: RefCell<Problems>,
     /// The keys asked for, when that is what the walk is for.
     pub(super) survey: Option<RefCell<Vec<String>>>,

@@ -21,7 +21,7 @@ use crate::base::http::fields::{
 };
 use crate::base::trace::{TRACEPARENT, Trace};
 
-use super::trace::{self, BAGGAGE, TRACESTATE};
+use super::trace::{self, BAGGAGE, Sampling, TRACESTATE};
 
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,15 +46,25 @@ pub struct Policy {
 pub struct Ids {
     /// `X-Request-Id`
     pub request: HeaderValue,
-    /// What is done here, as part of the trace that it came with or that begins with it.
+    /// What is done here, as part of the trace that it came with or that begins with it. Where
+    /// nothing of it is recorded, the piece that it came with: nobody would find another one.
     pub trace: Trace,
-    /// Whether the trace came with the request.
+    /// The trace that it came with.
+    came: Option<Trace>,
+    /// Whether it goes on with that one.
     is_continued: bool,
+    /// Whether what is done here is recorded.
+    pub is_recorded: bool,
 }
 
 impl Ids {
-    /// Keeps the client's ids where they are well formed, makes new ones otherwise.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// Keeps the client's ids where they are well formed, makes new ones otherwise. `sampling`:
+    /// where requests are traced, which; `is_trusted`: whether a trusted proxy sends this one.
+    pub fn of(
+        headers: &HeaderMap,
+        sampling: Option<&Sampling>,
+        is_trusted: impl FnOnce() -> bool,
+    ) -> Self {
         let (mut request, mut has_trace) = (None, false);
         // One look over the names is cheaper than asking for each.
         for (name, value) in headers {
@@ -65,7 +75,9 @@ impl Ids {
             }
         }
         let request = request.filter(|id| is_request_id(id.as_bytes()));
-        let continued = if has_trace { trace::parent(headers) } else { None };
+        let came = if has_trace { trace::parent(headers) } else { None };
+        let is_kept = came.is_some() && sampling.is_none_or(|it| it.keeps_parent(is_trusted));
+        let continued = came.filter(|_| is_kept);
         let trace = continued.unwrap_or_else(Trace::begin);
         let request = request.cloned().unwrap_or_else(|| {
             // A trace that starts here is named like its first request.
@@ -73,7 +85,25 @@ impl Ids {
             let digits = Bytes::copy_from_slice(&named.id_digits());
             HeaderValue::from_maybe_shared(digits).unwrap_or(HeaderValue::from_static("none"))
         });
-        Self { request, trace, is_continued: continued.is_some() }
+        let mut ids = Self { request, trace, came, is_continued: is_kept, is_recorded: false };
+        if let Some(sampling) = sampling {
+            ids.is_recorded = continued.map_or_else(|| sampling.takes(trace), Trace::is_sampled);
+            if ids.is_recorded {
+                let piece = if is_kept { trace.child() } else { trace };
+                ids.trace = piece.sampled();
+            }
+        }
+        ids
+    }
+
+    /// The piece of its trace that has caused the request; nothing where that begins here.
+    pub fn parent(&self) -> Option<Trace> {
+        self.came.filter(|_| self.is_continued)
+    }
+
+    /// The trace that it came with, and that it does not go on with.
+    pub fn link(&self) -> Option<Trace> {
+        self.came.filter(|_| !self.is_continued)
     }
 }
 

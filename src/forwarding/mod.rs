@@ -3,5 +3,5 @@
 pub mod client;
 pub mod fields;
 pub mod rules;
-mod trace;
+pub mod trace;
 pub mod via;

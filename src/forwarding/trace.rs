@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::base::trace::{TRACEPARENT, Trace};
+use crate::base::trace::{Share, TRACEPARENT, Trace};
+use crate::config::{Traces, TrustParent};
 
 /// `tracestate`
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -21,6 +22,35 @@ const TRACESTATE_PART_BYTES_MAX: usize = 256;
 const BAGGAGE_BYTES_MAX: usize = 8192;
 /// Most members of it.
 const BAGGAGE_MEMBERS_MAX: usize = 64;
+
+/// Which traces are recorded, and whose a request may go on with.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    share: Share,
+    trust: TrustParent,
+}
+
+impl Sampling {
+    /// As `[telemetry.traces]` says.
+    pub fn new(traces: &Traces) -> Self {
+        Self { share: Share::of(traces.sample), trust: traces.trust_parent }
+    }
+
+    /// Whether the trace that a request came with is kept; `is_trusted`: whether a trusted proxy
+    /// sends it. Anybody else could have all that he asks for recorded.
+    pub(super) fn keeps_parent(self, is_trusted: impl FnOnce() -> bool) -> bool {
+        match self.trust {
+            TrustParent::TrustedProxies => is_trusted(),
+            TrustParent::Never => false,
+            TrustParent::Always => true,
+        }
+    }
+
+    /// Whether a trace is recorded that begins here.
+    pub(super) fn takes(self, trace: Trace) -> bool {
+        trace.is_within(self.share)
+    }
+}
 
 /// The trace that a request came with; nothing where it came with none that is well formed. Two of
 /// them are none: nobody could say which is meant.

@@ -27,6 +27,7 @@ use super::reload::ReloadMeter;
 use super::route::RouteMeter;
 use super::store_totals::{StoreMeter, StoreTotals};
 use super::tls::TlsMeter;
+use super::tracer::SpanMeter;
 use super::tunnels::TunnelMeter;
 use crate::base::build;
 
@@ -130,6 +131,8 @@ pub struct Metrics {
     store_up: Gauge<i64, AtomicI64>,
     store_use_up: Family<1, Gauge<i64, AtomicI64>>,
     access_lines: Family<1, Tally>,
+    /// Spans of traces.
+    pub spans: SpanMeter,
     revocations_known: Gauge<i64, AtomicI64>,
     revocations_max: Gauge<i64, AtomicI64>,
     revocations_followed: Gauge<i64, AtomicI64>,
@@ -174,6 +177,7 @@ impl Metrics {
             store_up: Gauge::default(),
             store_use_up: Family::new(["store"]),
             access_lines: Family::new(["result"]),
+            spans: SpanMeter::default(),
             revocations_known: Gauge::default(),
             revocations_max: Gauge::default(),
             revocations_followed: Gauge::default(),
@@ -263,6 +267,8 @@ impl Metrics {
         r.register("handovers", help, self.handovers.clone());
         let help = "Access lines, by what became of them";
         r.register("access_lines", help, self.access_lines.clone());
+        let help = "Spans of traces, by what became of them";
+        r.register("trace_spans", help, self.spans.family());
         let help = "Revocations in this node's memory, for when the store is away";
         r.register("revocations_known", help, self.revocations_known.clone());
         let help = "Most revocations that this node's memory takes, store.revocations";

@@ -37,6 +37,7 @@ use crate::base::body::UploadLimits;
 use crate::base::facts::Target;
 use crate::base::http::path::Reading;
 use crate::config::{self, Config, OnOutage, Problems};
+use crate::forwarding::trace::Sampling;
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, NoRoute, PathPattern, Table};
 use crate::store::keys::Keys;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub client: client::Policy,
     /// What is well formed.
     pub guard: guard::Policy,
+    /// Which requests are traced; nothing where none is.
+    pub sampling: Option<Sampling>,
     /// What the gateway owns.
     pub headers: fields::Policy,
     /// What a client may take with a body.
@@ -175,6 +178,7 @@ impl Plan {
                 body_bytes_max: route_edge::body_bytes_max(&config),
                 encoded_slash: limits.encoded_slash,
             },
+            sampling: config.traces.as_ref().map(Sampling::new),
             headers: fields::Policy { owned },
             upload: UploadLimits {
                 bytes_max: limits.body_bytes,

@@ -35,7 +35,19 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     authorities(config, &mut warnings);
     told_and_cached(config, &mut warnings);
     embedded_beside_redis(config, &mut warnings);
+    collector_of_the_environment(config, &mut warnings);
     warnings
+}
+
+/// A collector that the file does not name: it is meant for all programs of this machine.
+fn collector_of_the_environment(config: &Config, warnings: &mut Problems) {
+    if let Some(traces) = config.traces.as_ref().filter(|it| it.is_from_environment) {
+        let what = format!(
+            "spans go to {}, as OTEL_EXPORTER_OTLP_ENDPOINT in the environment says",
+            traces.endpoint
+        );
+        warnings.push("telemetry.traces.endpoint", what, "write it here, where that is meant");
+    }
 }
 
 /// Routes that cache for everybody what an upstream answers that is told of certificates. Where a

@@ -87,6 +87,7 @@ impl Dispatch {
                 deadline: deadline.zip(time).map(|(at, time)| TimeLimit::until(at, time)),
                 key: affinity::key(request, upstream),
                 attempts: is_told.then(Arc::default),
+                tracer: request.received.tracer().cloned(),
                 ..Sender::new(request.client().address, request.received.ids.trace)
             },
             interim,

@@ -3,6 +3,7 @@
 
 mod limits;
 mod line;
+mod spans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub(super) struct Record {
     completed: bool,
     /// Whether the body is one that lasts as long as somebody likes.
     is_stream: bool,
+    /// Whether the body ended early.
+    is_cut_off: bool,
     /// What became of the tunnel that the request has opened.
     tunnel: Option<Box<TunnelNotes>>,
 }
@@ -98,6 +101,7 @@ impl Record {
             bytes: 0,
             completed: false,
             is_stream: false,
+            is_cut_off: false,
             tunnel: None,
         }
     }
@@ -168,7 +172,7 @@ impl Record {
             self.note_exceeded();
         }
         // A flood of refusals costs little where nobody reads of them.
-        if received.connection.gateway.observer.access.is_on() {
+        if received.connection.gateway.observer.access.is_on() || received.ids.is_recorded {
             self.why = Some(Box::new(Why::of(rejection, received, resolved)));
         }
         if let Some(error) = rejection.internal() {
@@ -205,6 +209,7 @@ impl Record {
     ) {
         self.reason = Some(reason);
         self.error = Some(error);
+        self.is_cut_off = true;
         if let Some(bound) = bound {
             self.why = Some(Box::new(Why::bounded_by(bound)));
         }
@@ -248,6 +253,7 @@ impl Record {
             }
         }
         self.tell(ended, duration);
+        self.tell_spans(ended, duration);
     }
 
     /// The counters of the request's route.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
 use crate::forwarding::fields::Ids;
 use crate::limit;
-use crate::observe::access;
+use crate::observe::{Tracer, access};
 use crate::plan::{Plan, Pool, Route};
 use crate::runtime::{Gateway, Grant, Running};
 use crate::store::SessionKeys;
@@ -31,6 +32,8 @@ pub(super) struct Received {
     pub(super) ids: Ids,
     pub(super) method: Method,
     pub(super) version: Version,
+    /// What the client calls itself, where the request is recorded.
+    pub(super) agent: Option<HeaderValue>,
     /// Whether errors must be told as a `grpc-status`.
     pub(super) is_grpc: bool,
     /// What its access line shows of its fields; nothing where there are no lines.
@@ -42,13 +45,19 @@ pub(super) struct Received {
 impl Received {
     /// A request whose head has just been read.
     pub(super) fn new(connection: &Arc<Connection>, head: &Parts) -> Self {
+        let running = connection.running();
+        let plan = &running.plan;
+        let is_trusted = || plan.client.trusts(connection.peer.address.ip());
+        let ids = Ids::of(&head.headers, plan.sampling.as_ref(), is_trusted);
+        let agent = ids.is_recorded.then(|| head.headers.get(USER_AGENT).cloned());
         Self {
             connection: Arc::clone(connection),
-            running: connection.running(),
+            ids,
+            running,
             started: Instant::now(),
-            ids: Ids::of(&head.headers),
             method: head.method.clone(),
             version: head.version,
+            agent: agent.flatten(),
             is_grpc: is_grpc(&head.headers),
             told: connection.gateway.observer.access.shown.fields(&head.headers),
             web: Web::of(&head.headers).map(Box::new),
@@ -63,6 +72,11 @@ impl Received {
     /// The configuration as it was compiled.
     pub(super) fn plan(&self) -> &Plan {
         &self.running.plan
+    }
+
+    /// Where its spans go; nothing where it is not recorded.
+    pub(super) fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.running.tracer.as_ref().filter(|_| self.ids.is_recorded)
     }
 }
 

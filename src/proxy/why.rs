@@ -69,6 +69,11 @@ impl Why {
         Self { bound: Some(bound.into()), ..Self::default() }
     }
 
+    /// The limit that was exhausted.
+    pub(super) fn limit(&self) -> Option<&str> {
+        self.over.as_ref().map(|over| over.limit.as_str())
+    }
+
     /// Adds the members to a line, which shows no more of callers than it is to.
     pub(super) fn tell<'a>(&'a self, line: &mut Line<'a>, shown: &Shown) {
         line.cause = self.cause;

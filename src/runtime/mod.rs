@@ -33,10 +33,11 @@ use crate::config::{self, Problems, Source};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
-use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter, Took};
+use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter, Took, Tracer};
 use crate::plan::{Plan, Route};
 use crate::session::Copies;
 use crate::store::{Answers, Questions, Renewal, SessionKeys, Store};
+use crate::telemetry::Exports;
 use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
@@ -87,6 +88,7 @@ pub struct Gateway {
     handed_over: AtomicBool,
     left: CancellationToken,
     background: Background,
+    exports: Exports,
 }
 
 /// A plan and what belongs to it alone.
@@ -111,6 +113,8 @@ pub struct Running {
     pub tls: Option<Arc<tls::Live>>,
     /// Who orders certificates; nothing where none is ordered.
     pub acme: Option<Arc<Acme>>,
+    /// Where spans go; nothing where nothing is traced.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Gateway {
@@ -129,7 +133,9 @@ impl Gateway {
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let sessions = Copies::new(settings.near_session_bytes);
         let pools = Pools::open(settings.timeout, &store, &cache, metrics);
+        let exports = Exports::new(&metrics.spans);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
+        let running = running.traced(&exports, None);
         let looking = Looking::new(metrics);
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -149,6 +155,7 @@ impl Gateway {
             handed_over: AtomicBool::new(false),
             left: CancellationToken::new(),
             background,
+            exports,
         });
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
@@ -217,6 +224,7 @@ impl Gateway {
         self.store.look_at_files();
         let shared = (&self.store, &self.observer.metrics);
         let running = Running::new(plan, (Some(&current), &ahead), shared);
+        let running = running.traced(&self.exports, Some(&current));
         let now = Arc::clone(&running.plan);
         self.tunnels.adopt(&now);
         self.pools.adopt(&current.plan, &now);
@@ -342,6 +350,7 @@ impl Gateway {
         self.background.finish(limit).await;
         self.limits.finish(limit).await;
         let _ = tokio::time::timeout(limit, self.cache.settle()).await;
+        self.exports.finish().await;
         self.observer.access.flush(limit);
     }
 }
@@ -390,7 +399,30 @@ impl Running {
         if let (Some(acme), Some(live)) = (&acme, &tls) {
             acme.show_in(live);
         }
-        Self { upstreams, tls, acme, meters, route_caches, limit_meters, traffic, issuers, plan }
+        let tracer = None;
+        Self {
+            upstreams,
+            tls,
+            acme,
+            meters,
+            route_caches,
+            limit_meters,
+            traffic,
+            issuers,
+            tracer,
+            plan,
+        }
+    }
+
+    /// The same, with where its spans go. Who exported them goes on where it exports the same.
+    fn traced(self, exports: &Exports, current: Option<&Self>) -> Self {
+        let written = self.plan.config.traces.as_ref();
+        let kept = current.filter(|current| current.plan.config.traces.as_ref() == written);
+        let tracer = match kept {
+            Some(kept) => kept.tracer.clone(),
+            None => written.map(|traces| exports.begin(traces)),
+        };
+        Self { tracer, ..self }
     }
 
     /// Another one is in force: what it has made nothing of is of no use any more.

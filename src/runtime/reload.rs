@@ -34,7 +34,7 @@ pub struct Change {
     pub limits: Names,
     /// `[auth.NAME]`
     pub auth: Names,
-    /// The tables without a name of the user's choice that differ: `server`, `session`, `store`.
+    /// The tables without a name of the user's choice that differ: `server`, `telemetry`, `store`.
     pub sections: Vec<&'static str>,
 }
 
@@ -165,6 +165,7 @@ impl Change {
             ("admin", old.admin == new.admin),
             ("store", old.store == new.store),
             ("session", old.session == new.session),
+            ("telemetry", old.traces == new.traces),
         ];
         Self {
             sha256: sha256.to_owned(),

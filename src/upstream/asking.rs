@@ -12,33 +12,34 @@ use super::outgoing::{OnInterim, Sending};
 use super::tries::Tries;
 use super::visit::Visit;
 
-/// One attempt at one server.
+/// One attempt at the server that is visited.
 pub(super) async fn ask(
     endpoints: &Endpoints,
-    endpoint: &Endpoint,
+    visit: &Visit,
     mut sending: Sending<'_, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
     let (wanted, unused) = if sending.upgrades {
         let may_reuse = tries.wanted() == Wanted::Any;
-        let unused = may_reuse.then(|| endpoints.unused(endpoint, Wanted::Tunnel)).flatten();
+        let unused = may_reuse.then(|| endpoints.unused(visit, Wanted::Tunnel)).flatten();
         (Wanted::Tunnel, unused)
     } else {
         let wanted = tries.wanted();
-        (wanted, endpoints.unused(endpoint, wanted))
+        (wanted, endpoints.unused(visit, wanted))
     };
     let carrier = match unused {
         Some(carrier) => carrier,
         // Rare, and large: boxed, it takes no room in the future of every request.
-        None => Box::pin(dial(endpoints, endpoint, tries, wanted)).await?,
+        None => Box::pin(dial(endpoints, visit, tries, wanted)).await?,
     };
     // It bounds the dials until there is a connection; those after this one have their own.
     tries.deadline = None;
     let reused = carrier.is_reused();
     let timeout = endpoints.settings().response_timeout;
     let timeout = sending.sender.idle_timeout.unwrap_or(timeout);
-    // All attempts are one piece of the trace: there is no span of each.
-    sending.stamp(sending.sender.trace);
+    // Where nothing is recorded, there is no piece of the trace of each attempt.
+    let piece = visit.span().map_or(sending.sender.trace, |span| span.trace);
+    sending.stamp(piece);
     let Sending { request, on_interim, upgrades, .. } = sending;
     let exchanged = conn::exchange(carrier, request, on_interim, timeout, upgrades).await;
     exchanged.map_err(|why| NoAnswer::Exchanged { reused, why })
@@ -57,11 +58,14 @@ async fn dial(
     dialled.map_err(|failure| unconnected(failure, has_all_its_time))
 }
 
-/// Tells of the head of an answer, where there is one.
+/// Tells of the head of an answer, or that there is none.
 pub(super) fn note_head(visit: &mut Visit, end: &Result<Response<Body>, NoAnswer>) {
-    if let Ok(response) = end {
-        let trailers = response.body().first_trailers();
-        visit.answered(response.status(), response.headers(), trailers);
+    match end {
+        Ok(response) => {
+            let trailers = response.body().first_trailers();
+            visit.answered(response.status(), response.headers(), trailers);
+        }
+        Err(end) => visit.unanswered(end),
     }
 }
 

@@ -90,6 +90,9 @@ pub(super) async fn send(
         // Each attempt begins and ends here, whatever it was: what is to be told of attempts (a
         // span, a count) is told here, to whom `outgoing.sender()` names.
         outgoing.sender().note_attempt(|| visit.transport().url());
+        if let Some(asked) = outgoing.asks() {
+            visit.is_traced(outgoing.sender(), asked);
+        }
         let hedging = hedging(endpoints, &tries, outgoing, &visit);
         let end = match hedging {
             None => asking::ask(endpoints, &visit, outgoing.sending(), &mut tries).await,

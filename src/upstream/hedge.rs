@@ -87,9 +87,12 @@ async fn run<H: Fn() -> Request<()>>(
     if early.is_some() {
         return (early, None);
     }
-    let Some(second) = second((endpoints, retry, permit), choice, sender) else {
+    let Some(mut second) = second((endpoints, retry, permit), choice, sender) else {
         return (Some(first.await), None);
     };
+    if let Some(span) = visit.span() {
+        second.whom.1.is_traced(sender, span.asked.again());
+    }
     let Second { whom, spent, _place } = second;
     let (mut request, began) = (Some(again()), Instant::now());
     let sending = Sending { request: &mut request, on_interim, upgrades: false, sender };

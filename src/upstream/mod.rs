@@ -38,6 +38,7 @@ mod percentile;
 mod resolver;
 mod retry;
 mod servers;
+mod span;
 mod tally;
 mod tries;
 mod verdict;

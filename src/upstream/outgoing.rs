@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use crate::base::body::{Progress, Replay, Upload};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::{TRACEPARENT, Trace};
+use crate::observe::Tracer;
 
 /// After so long an upload that tries a server is given up, though it may move.
 const UPLOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -36,6 +37,8 @@ pub struct Sender {
     pub is_call: bool,
     /// Where it is told how often a request was sent, if anybody wants to know.
     pub attempts: Option<Arc<Attempts>>,
+    /// Where spans of attempts go; nothing where the request is not recorded.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Until when a request may take. The gateway itself may use up a part of that time: who is asked
@@ -133,6 +136,7 @@ impl Sender {
             is_clients_time: false,
             is_call: false,
             attempts: None,
+            tracer: None,
         }
     }
 
@@ -207,6 +211,24 @@ pub struct Outgoing<'s, H, I> {
     upgrades: bool,
     on_interim: Option<I>,
     sender: &'s Sender,
+    /// How many attempts have begun, where they are traced.
+    sent: u16,
+}
+
+/// What an attempt asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    /// How often it was asked before.
+    pub(super) resent: u16,
+}
+
+impl Asked {
+    /// The same, once more.
+    pub(super) fn again(&self) -> Self {
+        Self { resent: self.resent.saturating_add(1), ..self.clone() }
+    }
 }
 
 /// What an attempt takes of a request.
@@ -247,7 +269,7 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
         frame(&mut request);
         let has_body = !request.body().is_none();
         let (request, replay, upgrades) = (Some(request), None, false);
-        Self { request, head, has_body, replay, upgrades, on_interim, sender }
+        Self { request, head, has_body, replay, upgrades, on_interim, sender, sent: 0 }
     }
 
     /// Keeps up to so many bytes of its body while it is sent: as long as all of it is, it is
@@ -294,6 +316,15 @@ impl<'s, H: Fn() -> Request<()>, I: OnInterim> Outgoing<'s, H, I> {
             sender: self.sender,
         };
         Some((sending, move || bodiless(head())))
+    }
+
+    /// What the attempt asks for that begins now; nothing where it is not traced.
+    pub(super) fn asks(&mut self) -> Option<Asked> {
+        let request = self.request.as_ref().filter(|_| self.sender.tracer.is_some())?;
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let resent = self.sent;
+        self.sent = self.sent.saturating_add(1);
+        Some(Asked { method, uri, resent })
     }
 
     /// Who sends it.

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::breaker::Round;
 use super::care::Care;
 use super::endpoint::Endpoint;
-use super::ends::{self, Report, judge, judge_call, judge_status};
-use super::outgoing::{Blame, Sender};
+use super::ends::{self, NoAnswer, Report, judge, judge_call, judge_status};
+use super::outgoing::{Asked, Blame, Sender};
+use super::span::AttemptSpan;
 use super::tally::{Kind, Outcome};
 use super::verdict::Token;
 use crate::base::grpc;
@@ -160,6 +161,8 @@ pub(super) struct Visit {
     has_begun: bool,
     /// None where nothing is to be learned.
     ticket: Option<Box<Ticket>>,
+    /// The attempt in progress, where it is traced.
+    span: Option<Box<AttemptSpan>>,
 }
 
 impl Visit {
@@ -176,6 +179,26 @@ impl Visit {
             head: None,
             has_begun: false,
             ticket: place.care.as_ref().map(|_| Box::new(ticket())),
+            span: None,
+        }
+    }
+
+    /// An attempt begins; the one before it has ended, if there was one.
+    pub(super) fn is_traced(&mut self, sender: &Sender, asked: Asked) {
+        drop(self.span.take());
+        self.span = AttemptSpan::begin(sender, self.transport(), asked);
+    }
+
+    /// The piece of the trace that the attempt is, and what it asks for; nothing where it is not
+    /// traced.
+    pub(super) fn span(&self) -> Option<&AttemptSpan> {
+        self.span.as_deref()
+    }
+
+    /// The attempt has ended without an answer.
+    pub(super) fn unanswered(&mut self, end: &NoAnswer) {
+        if let Some(mut span) = self.span.take() {
+            span.failed(end);
         }
     }
 
@@ -264,6 +287,9 @@ impl Visit {
         fields: &HeaderMap,
         trailers: Option<&HeaderMap>,
     ) {
+        if let Some(span) = &mut self.span {
+            span.answered(status);
+        }
         let is_clients_time = self.is_clients_time;
         let outcome = if self.is_call || self.timed.is_some() || self.ticket.is_some() {
             let of_call = || Some(judge_call(grpc::status(trailers?)?, is_clients_time));
@@ -322,6 +348,9 @@ impl Visit {
 
     /// The answer has broken off.
     pub(super) fn broke(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.broke();
+        }
         self.settle(Outcome::Failed(Kind::CutOff));
     }
 }

@@ -158,6 +158,8 @@ mod streaming;
 mod target;
 /// TLS to clients: certificates by name, what clients must show, handshakes.
 mod tls;
+/// Traces: parents, spans, and a collector that is away.
+mod traces;
 /// WebSockets and streams of events: opened, passed through, bounded and ended.
 mod tunnels;
 /// Upstreams of several servers, of which some are dead.

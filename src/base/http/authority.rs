@@ -94,6 +94,11 @@ impl Authority {
         self.port.is_some()
     }
 
+    /// The port that was given.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// The host alone; what routes match.
     pub fn host(&self) -> &str {
         self.as_str().get(..self.host_bytes).unwrap_or_default()

@@ -1,5 +1,7 @@
 //! What reaches the upstream, and what does not.
 
+use std::path::Path;
+
 use http::uri::PathAndQuery;
 use proptest::prelude::*;
 
@@ -7,6 +9,7 @@ use super::*;
 use crate::base::facts::Via;
 use crate::base::grpc::is_grpc;
 use crate::base::http::authority::Authority;
+use crate::config::{self, TrustParent};
 
 fn forwarded(given: &[(&str, &str)], via_trusted: bool) -> HeaderMap {
     forwarded_for(given, via_trusted.then(Box::default))
@@ -30,7 +33,7 @@ fn forwarded_for(given: &[(&str, &str)], via: Option<Box<Via>>) -> HeaderMap {
         true => Client { address: named, scheme: "https", via },
         false => Client { address: peer.address, scheme: "http", via },
     };
-    let ids = Ids::of(&head.headers);
+    let ids = Ids::of(&head.headers, None, || false);
     let policy = Policy { owned: vec!["x-user-id".into()] };
     let identity = [(HeaderName::from_static("x-user-id"), HeaderValue::from_static("42"))];
     let (method, fields) = (&head.method, &head.headers);
@@ -247,4 +250,50 @@ fn what_an_upstream_says_to_a_proxy_alone_does_not_return() {
         .collect();
     returning(&mut headers);
     assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+}
+
+/// What becomes of the trace that a request came with, or not, for these settings: the ids, and
+/// what an attempt of it sends.
+fn traced(came: Option<&str>, (sample, trust_parent): (u16, TrustParent), peer: bool) -> Ids {
+    let mut headers = HeaderMap::new();
+    if let Some(line) = came {
+        headers.insert(TRACEPARENT, line.parse().unwrap());
+    }
+    let text = "[telemetry.traces]\n";
+    let loaded = config::parse("t.toml", Path::new(""), text, &|_| None).unwrap();
+    let written = config::Traces { sample, trust_parent, ..loaded.config.traces.unwrap() };
+    Ids::of(&headers, Some(&Sampling::new(&written)), || peer)
+}
+
+#[test]
+fn a_trusted_parent_decides_and_anybody_elses_is_linked() {
+    let sampled = Trace::parse(TRACE.as_bytes()).unwrap();
+    let unsampled = Trace { flags: 0, ..sampled };
+    for (trust, peer, keeps) in [
+        (TrustParent::TrustedProxies, true, true),
+        (TrustParent::TrustedProxies, false, false),
+        (TrustParent::Never, true, false),
+        (TrustParent::Always, false, true),
+    ] {
+        for came in [sampled, unsampled] {
+            for sample in [0, 10_000] {
+                let line = came.to_header();
+                let ids = traced(Some(line.to_str().unwrap()), (sample, trust), peer);
+                let case = format!("{trust:?} {peer} {sample} {}", came.flags);
+                assert_eq!(ids.parent(), keeps.then_some(came), "{case}");
+                assert_eq!(ids.link(), (!keeps).then_some(came), "{case}");
+                assert_eq!(ids.trace.id == came.id, keeps, "{case}");
+                let is_recorded = if keeps { came.is_sampled() } else { sample > 0 };
+                assert_eq!(ids.is_recorded, is_recorded, "{case}");
+                assert_eq!(ids.trace.is_sampled(), is_recorded, "{case}");
+                // What is not recorded is no piece that anybody could look up.
+                assert_eq!(ids.trace.span == came.span, keeps && !is_recorded, "{case}");
+            }
+        }
+    }
+    for (sample, flags) in [(0, 0), (10_000, 1)] {
+        let begun = traced(None, (sample, TrustParent::Always), true);
+        assert_eq!((begun.trace.flags, begun.parent(), begun.link()), (flags, None, None));
+        assert_eq!(begun.request.as_bytes(), begun.trace.id_digits());
+    }
 }

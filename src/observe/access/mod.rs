@@ -21,7 +21,7 @@ pub use self::slow::Slow;
 
 use self::file::LogFile;
 use self::writer::{Message, Stdout, write_lines};
-use crate::base::trace::{Ratio, Trace};
+use crate::base::trace::{Share, Trace};
 use crate::config::{AccessFormat, AccessTo, Log};
 
 /// Most lines that wait for the writer.
@@ -34,7 +34,7 @@ pub struct AccessLog {
     format: AccessFormat,
     /// Whether it has a file that can be opened anew.
     is_file: bool,
-    sample: Ratio,
+    sample: Share,
     counts: LineCounts,
     /// What lines show of their requests.
     pub shown: Shown,
@@ -49,7 +49,7 @@ impl AccessLog {
             lines: None,
             format: log.access,
             is_file: log.access_to != AccessTo::Stdout,
-            sample: Ratio::of(log.sample),
+            sample: Share::of(log.sample),
             counts,
             shown: Shown::new(log),
             slow: Slow::new(log.slow),
@@ -93,7 +93,7 @@ impl AccessLog {
 
     /// Whether a request of this trace, with which nothing is the matter, has a line.
     pub fn samples(&self, trace: Trace) -> bool {
-        let is_taken = self.sample.takes(trace);
+        let is_taken = trace.is_within(self.sample);
         if !is_taken {
             self.counts.sampled.inc();
         }

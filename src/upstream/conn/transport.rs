@@ -59,6 +59,12 @@ impl Transport {
         format!("{scheme}://{}", self.authority())
     }
 
+    /// Its url, and its host and port as the configuration names them.
+    pub(in crate::upstream) fn place(&self) -> (String, String, u16) {
+        let host = self.name.as_ref().unwrap_or(&self.host);
+        (self.url(), host.clone(), self.port)
+    }
+
     /// Host and port as the server knows itself: by its name, where it has one.
     pub(in crate::upstream) fn host(&self) -> String {
         match &self.name {

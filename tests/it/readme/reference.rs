@@ -439,6 +439,8 @@ split = [{{ upstream = "shop", weight = 1 }}, {{ upstream = "next", weight = 0 }
 path = "/mirrored"
 upstream = "shop"
 mirror = {{ upstream = "next" }}
+[telemetry.traces]
+endpoint = "http://127.0.0.1:1"
 {IDENTITY}"#,
             upstream.table("shop"),
             dns.address(),

@@ -4,6 +4,7 @@
 mod browser;
 mod certificates;
 mod client;
+mod collector;
 mod dns;
 mod edge;
 mod exposition;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub(crate) use browser::{Browser, ENTER, ESCAPE, TAB};
 pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
+pub(crate) use collector::Collector;
 pub(crate) use dns::{NameServer, Record};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
 pub(crate) use exposition::Exposition;
