@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::stage::{Stage, failed, problem, refused, tick};
 use crate::support::{Browser, eventually};
 
-fn requests(rows: Vec<Value>) -> Value {
+fn requests(rows: &[Value]) -> Value {
     json!({ "requests": rows, "bound": 1000, "sampled": true })
 }
 
@@ -143,7 +143,7 @@ fn what_strangers_send_is_shown_as_text() {
     let (stage, browser) = (Stage::new(), Browser::start());
     let mut hostile = refused(7, "/<img src=x onerror=alert(1)>\u{202e}gnp.exe\u{7}");
     hostile["user_agent"] = "<script>alert(2)</script>\u{2066}".into();
-    stage.answer("GET /v1/requests", requests(vec![hostile, failed(8)]));
+    stage.answer("GET /v1/requests", requests(&[hostile, failed(8)]));
     browser.open(&stage.url("/refusals"));
     browser.shows("tbody", "POST /<img src=x onerror=alert(1)>\\u202egnp.exe\\u0007");
     browser.click("tbody .row", "03:00");
@@ -156,8 +156,9 @@ fn what_strangers_send_is_shown_as_text() {
 #[test]
 fn ten_thousand_rows_are_sorted_filtered_and_bounded() {
     let (stage, browser) = (Stage::new(), Browser::start());
-    let rows = (0..10_000).map(|id| refused(id, &format!("/login/{id}"))).collect();
-    stage.answer("GET /v1/requests", requests(rows));
+    let rows = (0..10_000).map(|id| refused(id, &format!("/login/{id}")));
+    let rows: Vec<Value> = rows.collect();
+    stage.answer("GET /v1/requests", requests(&rows));
     browser.open(&stage.url("/refusals"));
     browser.shows("section [role=status]", "first 500 of 10000");
     assert_eq!(browser.count("section:first-of-type tbody tr"), 500);

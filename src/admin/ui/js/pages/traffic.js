@@ -64,7 +64,8 @@ export function render(context) {
   const drawings = charts();
   const heading = h("div", { class: "block-head of-route" });
   const requests = table({
-    caption: "Requests", note: "Refused, failed and slow ones, and a sample of the others.",
+    caption: "Requests",
+    note: "Refused, failed and slow ones, and a sample of the others; the newest 1,000.",
     key: (row) => row.id ?? `${row.request_id} ${row.time}`, sort: { name: "time", falls: true },
     empty: "None is kept.", open: (row) => openRequest(row, context),
     columns: [COLUMNS.time, COLUMNS.request, COLUMNS.status, COLUMNS.reason, COLUMNS.took,
