@@ -126,7 +126,8 @@ fn who_asks_no_server_waits_for_none() {
 
 /// A route of the crowd, of which every second one has a cache.
 fn route(number: usize) -> String {
-    let more = if number % 2 == 0 { "cache = { ttl = \"1h\" }" } else { "auth = \"users\"" };
+    let more =
+        if number.is_multiple_of(2) { "cache = { ttl = \"1h\" }" } else { "auth = \"users\"" };
     format!("[routes.r{number}]\npath = \"/r{number}/*\"\nupstream = \"shop\"\n{more}\n")
 }
 
