@@ -448,7 +448,8 @@ fn no_line_shows_a_field_in_which_credentials_are_expected() {
     let text = |headers: &str| {
         format!(
             "[auth.a]\nalgorithms = ['HS256']\nissuer = 'i'\nsecret = '{}'\n\
-             from = ['header:x-caller', 'header:x-guest']\n[log]\nheaders = [{headers}]",
+             from = ['header:x-caller', 'header:x-guest']\n[log]\nheaders = [{headers}]\n\
+             [routes.r]\nupstream = 'shop'\npath = '/'\n",
             "x".repeat(32)
         )
     };
