@@ -253,7 +253,7 @@ fn what_succeeds_is_sampled_and_nothing_else() {
     eventually("one has a line", || !half.access_lines().is_empty());
     let told = half.access_lines();
     assert_eq!(told.len(), 1);
-    assert!(told[0]["trace_id"].as_str().unwrap().starts_with("ffffffffffffffffff7f"));
+    assert!(told[0]["trace_id"].as_str().unwrap().starts_with("ffffffffffffffffff80"));
 }
 
 #[test]

@@ -98,6 +98,13 @@ function turnTo({ page: path, params }, isAdjusted) {
   open?.leaving.abort();
   const leaving = new AbortController();
   const notice = h("p", { class: "notice", role: "status", hidden: true });
+  // What is asked again and again, and has failed: what others are told does not take it away.
+  const failures = new Map();
+  const tell = () => {
+    const [message] = failures.values();
+    if (message) say(notice, `▲ ${message}`);
+    set(notice, "hidden", !message);
+  };
   const context = {
     me, api, live, params, announce, signal: leaving.signal,
     canOperate: me.role === "operate",
@@ -107,12 +114,12 @@ function turnTo({ page: path, params }, isAdjusted) {
         if (document.hidden || live.isPaused) return;
         try {
           await look(leaving.signal);
-          set(notice, "hidden", true);
+          failures.delete(run);
         } catch (error) {
           if (leaving.signal.aborted) return;
-          set(notice, "hidden", null);
-          say(notice, `▲ ${error.message}`);
+          failures.set(run, error.message);
         }
+        tell();
       };
       const timer = setInterval(run, seconds * 1000);
       leaving.signal.addEventListener("abort", () => clearInterval(timer));
