@@ -1,5 +1,5 @@
-//! The dashboard: plain files, compiled in, as a browser gets them under `/ui/`. What they show comes
-//! from `/v1/`, by rules of its own; nothing here knows the gateway.
+//! The dashboard: plain files, compiled in, as a browser gets them under `/ui/`. What they show
+//! comes from `/v1/`, by rules of its own; nothing here knows the gateway.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;

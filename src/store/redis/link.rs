@@ -321,6 +321,15 @@ fn offset_ms(before: i64, after: i64, seconds: i64, micros: i64) -> i64 {
     server.saturating_sub(before.midpoint(after))
 }
 
+impl Link {
+    /// It is connected: again, where it was before.
+    fn note_connected(&self, was_connected: &mut bool) {
+        if std::mem::replace(was_connected, true) {
+            self.node.common.note_reconnect();
+        }
+    }
+}
+
 /// Connects, publishes, waits for the loss, and again. Ends when the link is dropped.
 async fn supervise(link: Weak<Link>, settings: config::Store) {
     let mut backoff = BACKOFF_MIN;
@@ -337,9 +346,7 @@ async fn supervise(link: Weak<Link>, settings: config::Store) {
         let Some(strong) = link.upgrade() else { return };
         match connected {
             Ok(()) => {
-                if std::mem::replace(&mut was_connected, true) {
-                    strong.node.common.note_reconnect();
-                }
+                strong.note_connected(&mut was_connected);
                 strong.found.notify_waiters();
                 strong.node.is_found();
                 let mut changes = strong.node.common.credentials.changes();

@@ -33,6 +33,9 @@ fn refusal(reply: &Reply) -> Option<String> {
 const STATUS: (&str, &str) = ("GET", "/v1/status");
 const PAGE: (&str, &str) = ("GET", "/ui/");
 
+/// Header fields.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn only_the_gateways_own_page_may_ask() {
     let (_one, open) = start("");
@@ -42,7 +45,7 @@ fn only_the_gateways_own_page_may_ask() {
         let in_capitals = own.to_uppercase().replace("HTTP:", "http:");
         let other_port = format!("http://127.0.0.1:{}", gateway.admin.port() ^ 1);
         let secure = own.replace("http:", "https:");
-        let cases: [(&[(&str, &str)], bool, bool); 15] = [
+        let cases: [(Fields<'_>, bool, bool); 15] = [
             (&[], true, true),
             (&[("Sec-Fetch-Site", "same-origin")], true, true),
             (&[("Sec-Fetch-Site", "same-origin"), ("Origin", &own)], true, true),

@@ -100,8 +100,12 @@ fn a_tick_tells_the_rates_of_all_and_of_each_route() {
         (&tick["store_timeout_s"], &tick["all"]["error_ratio"]),
         (&json!(0.05), &json!(0.0))
     );
-    // The history has the same seconds, by the end of each.
-    let series = |query: &str| operate(&gateway, "GET", &format!("/v1/series{query}"), "").json();
+    the_history_has_its_seconds(&gateway, tick);
+}
+
+/// By the end of each.
+fn the_history_has_its_seconds(gateway: &Gateway, tick: &Value) {
+    let series = |query: &str| operate(gateway, "GET", &format!("/v1/series{query}"), "").json();
     let since = tick["t"].as_str().expect("a time").to_owned();
     let all = series(&format!("?since={since}"));
     assert_eq!(all["step_s"], 1, "{all}");
@@ -112,7 +116,7 @@ fn a_tick_tells_the_rates_of_all_and_of_each_route() {
         assert_eq!(all[member].as_array().map(Vec::len), Some(points), "{member}");
     }
     for query in ["?route=nothing", "?window=x", "?since=yesterday"] {
-        let reply = operate(&gateway, "GET", &format!("/v1/series{query}"), "");
+        let reply = operate(gateway, "GET", &format!("/v1/series{query}"), "");
         assert_eq!(problem(&reply), (400, "request_invalid".to_owned()), "{query}");
     }
 }

@@ -174,7 +174,8 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{}: {error}: run scripts/setup", path.display()));
         self.run(&axe);
         let found = self.run(
-            "const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+            "const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',
+               'best-practice'];
              return axe.run(document, { runOnly: rules }).then(({ violations }) =>
                violations.map(({ id, nodes }) =>
                  `${id}: ${nodes.map((it) => it.html.slice(0, 120)).join(' | ')}`))",

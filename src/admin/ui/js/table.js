@@ -10,7 +10,8 @@ const ROWS_MAX = 500;
 
 /**
  * A table. Columns: `{ name, head, text(row), value?(row), node?(row, old), level?(row), … }`.
- * `value` sorts, `node` shows in place of `text`, `level` is the state that a cell tells. `open(row)` is what Enter and a click do.
+ * `value` sorts, `node` shows in place of `text`, `level` is the state that a cell tells.
+ * `open(row)` is what Enter and a click do.
  * `set(rows, isCalm)` shows other rows, calmly in the places that they had; `filter(q)` shows some.
  */
 export function table({ caption, columns, key, open, empty = "Nothing.", sort, note }) {
