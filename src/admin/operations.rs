@@ -16,8 +16,8 @@ use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, canaries, certificates, config, limits, login, masked, purge, revocations, series,
-    sessions, status, store, tunnels, upstreams,
+    api_keys, canaries, certificates, config, limits, login, masked, overview, purge, requests,
+    revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -108,6 +108,8 @@ async fn operate(
         Operation::MakeCode => login::code(logins, caller),
         Operation::Me => Ok(login::me(gateway, caller)),
         Operation::Series => series::show(gateway, uri),
+        Operation::Overview => Ok(overview::show(gateway).await),
+        Operation::ListRequests => requests::list(gateway, uri),
         Operation::Live => live::begin(Reader {
             gateway: Arc::clone(gateway),
             logins: Arc::clone(logins),

@@ -55,6 +55,8 @@ pub(super) enum Operation {
     MakeCode,
     Me,
     Series,
+    Overview,
+    ListRequests,
     Live,
 }
 
@@ -103,7 +105,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 36] = [
+pub static ROUTES: [Route; 38] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
@@ -164,6 +166,8 @@ pub static ROUTES: [Route; 36] = [
     row(Op::Me, GET, "/v1/me", Read, "/v1/me"),
     row(Op::Series, GET, "/v1/series", Read, "/v1/series?window=15m&route=products"),
     row(Op::Live, GET, "/v1/live", Read, "/v1/live"),
+    row(Op::Overview, GET, "/v1/overview", Read, "/v1/overview"),
+    row(Op::ListRequests, GET, "/v1/requests", Read, "/v1/requests?refused=true&subject=42"),
 ];
 
 impl Route {

@@ -368,6 +368,16 @@ impl Metrics {
         }
     }
 
+    /// Whether the last reload left what was in force.
+    pub fn is_reload_refused(&self) -> bool {
+        self.reloads.is_refused()
+    }
+
+    /// When what is in force was put in force, in Unix seconds.
+    pub fn config_since(&self) -> f64 {
+        self.reloads.since()
+    }
+
     /// The listeners were handed over, or were not.
     pub fn handed_over(&self, result: &'static str) {
         self.handovers.of([result]).inc();

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::access::AccessLog;
 use super::logged_once::LoggedOnce;
 use super::metrics::Metrics;
+use super::recent::Recent;
 use crate::config::Config;
 
 /// The metrics and logs of one gateway.
@@ -17,6 +18,8 @@ pub struct Observer {
     pub metrics: Arc<Metrics>,
     /// Access lines.
     pub access: AccessLog,
+    /// Requests that somebody may want to look into.
+    pub recent: Recent,
     /// What the log has said once.
     pub logged: LoggedOnce,
     started: Instant,
@@ -28,7 +31,8 @@ impl Observer {
         let timeouts: Vec<Duration> = config.store.all().map(|store| store.timeout).collect();
         let metrics = Arc::new(Metrics::new(&timeouts));
         let access = AccessLog::open(&config.log, metrics.access_lines());
-        Self { metrics, access, logged: LoggedOnce::default(), started: Instant::now() }
+        let (recent, logged) = (Recent::default(), LoggedOnce::default());
+        Self { metrics, access, recent, logged, started: Instant::now() }
     }
 
     /// How long the gateway has been running.

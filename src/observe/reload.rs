@@ -63,6 +63,16 @@ impl ReloadMeter {
         self.is_of(sha256);
     }
 
+    /// Whether the last reload was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        !self.now().is_successful
+    }
+
+    /// Unix seconds of when what is in force was put in force.
+    pub(super) fn since(&self) -> f64 {
+        self.now().since
+    }
+
     /// A reload left what was in force.
     pub(super) fn refused(&self) {
         self.results.of(["refused"]).inc();

@@ -171,8 +171,10 @@ impl Record {
         if let Rejection::Exceeded(Exceeded::Limit { .. }) = rejection {
             self.note_exceeded();
         }
+        let observer = &received.connection.gateway.observer;
+        let is_read = || observer.access.is_on() || observer.recent.has_room(received.started);
         // A flood of refusals costs little where nobody reads of them.
-        if received.connection.gateway.observer.access.is_on() || received.ids.is_recorded {
+        if received.ids.is_recorded || is_read() {
             self.why = Some(Box::new(Why::of(rejection, received, resolved)));
         }
         if let Some(error) = rejection.internal() {

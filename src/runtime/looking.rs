@@ -1,7 +1,7 @@
 //! Who looks, and what they are told: rates once a second, and what happens. `ticks` sums up what
 //! the rates are of.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ pub struct Looking {
     history: Mutex<History>,
     places: Arc<Semaphore>,
     watching: AtomicUsize,
+    /// The bits of the last p99 of the store, in seconds; not a number where it was not asked.
+    store_p99_s: AtomicU32,
     metrics: Arc<Metrics>,
 }
 
@@ -63,6 +65,7 @@ impl Looking {
             history: Mutex::default(),
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
             watching: AtomicUsize::new(0),
+            store_p99_s: AtomicU32::new(f32::NAN.to_bits()),
             metrics: Arc::clone(metrics),
         })
     }
@@ -99,6 +102,17 @@ impl Looking {
             let result = if change.is_some() { "applied" } else { "refused" };
             json!({ "t": t, "result": result, "sha256": change.map(|change| &change.sha256) })
         });
+    }
+
+    pub(super) fn note_store(&self, p99_s: f32) {
+        self.store_p99_s.store(p99_s.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The slowest hundredth of the store's answers, in seconds, in the last period that was summed
+    /// up; nothing where it was not asked in that.
+    pub fn store_p99_s(&self) -> Option<f32> {
+        let p99 = f32::from_bits(self.store_p99_s.load(Ordering::Relaxed));
+        p99.is_finite().then_some(p99)
     }
 
     /// See [`History::series`].

@@ -134,6 +134,7 @@ async fn follow(gateway: Weak<Gateway>) {
             // Whoever looks first is told of the time since the history's last point.
             if let Some(before) = second.as_ref().or(ten.as_ref()) {
                 let period = sums.since(before);
+                looking.note_store(period.store_p99_s);
                 looking.ticks.send_replace(gateway.tick(&sums, &period));
                 if second.is_some() {
                     looking.history().push(Step::Fine, sums.at_ms, period.all, &period.routes);
@@ -144,6 +145,9 @@ async fn follow(gateway: Weak<Gateway>) {
         if is_due {
             if let Some(before) = &ten {
                 let period = sums.since(before);
+                if !is_watched {
+                    looking.note_store(period.store_p99_s);
+                }
                 looking.history().push(Step::Coarse, sums.at_ms, period.all, &period.routes);
             }
             ten = Some(sums);

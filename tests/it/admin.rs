@@ -7,6 +7,7 @@ mod limits;
 mod live;
 mod log;
 mod logins;
+mod overview;
 mod routes;
 
 use std::collections::BTreeSet;

@@ -4,5 +4,6 @@
 mod files;
 mod look;
 mod pages;
+mod real;
 mod shell;
 mod stage;

@@ -33,9 +33,22 @@ impl Record {
         }
         let is_notable =
             is_slow || self.reason.is_some() || self.status >= 500 || !self.degraded.is_empty();
-        if access.is_on() && (is_notable || access.samples(ids.trace)) {
-            self.write_line(ended, duration, is_slow);
+        let is_written = access.is_on() && (is_notable || access.samples(ids.trace));
+        let (recent, looking) = (&connection.gateway.observer.recent, &connection.gateway.looking);
+        let ended_at = ended.received.started + duration;
+        let is_kept = recent.takes(ended_at, is_notable, looking.is_watched());
+        if !is_written && !is_kept {
+            return;
         }
+        self.with_line(ended, duration, is_slow, |line| {
+            if is_written {
+                access.write(line);
+            }
+            if is_kept && let Some(kept) = recent.keep(line) {
+                let kind = if line.reason.is_some() { "refusal" } else { "request" };
+                looking.tell(kind, || kept.told.clone().into());
+            }
+        });
     }
 
     /// All that a request has waited for which began then and took so long.
@@ -65,8 +78,14 @@ impl Record {
         );
     }
 
-    /// Writes the line of a request that took so long.
-    fn write_line(&self, ended: Ended<'_>, duration: Duration, is_slow: bool) {
+    /// Makes the line of a request that took so long, for whoever uses it.
+    fn with_line(
+        &self,
+        ended: Ended<'_>,
+        duration: Duration,
+        is_slow: bool,
+        used: impl FnOnce(&Line<'_>),
+    ) {
         let Ended { received, resolved, caller, cache } = ended;
         let access = &received.connection.gateway.observer.access;
         let (shown, told) = (&access.shown, received.told.as_deref());
@@ -120,7 +139,7 @@ impl Record {
             ..Line::default()
         };
         self.add_rare(&mut line, shown);
-        access.write(&line);
+        used(&line);
     }
 
     /// Adds what few lines say.

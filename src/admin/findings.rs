@@ -1,0 +1,310 @@
+//! What an operator should know now, and what to do about it. One table: each finding has its
+//! bound here, and says it.
+
+use serde::Serialize;
+
+/// From this part of a bound on something is nearly full, and from that on it is full.
+const FULL: (f64, f64) = (0.7, 0.9);
+/// The same of the share of server errors.
+const ERRORS: (f64, f64) = (0.01, 0.05);
+/// The same of the memory of Redis.
+const MEMORY: (f64, f64) = (0.8, 0.9);
+/// The same of `store.timeout`, for the slowest hundredth of its answers.
+const SLOW: (f64, f64) = (0.5, 0.9);
+/// From this part on the near cache is full; it works all the same.
+const NEAR: f64 = 0.95;
+/// Hits of fewer requests say nothing.
+const HITS_OF_MIN: u64 = 100;
+/// Below this share of hits a cache is worth a look, and below that it is poor.
+const HITS: (f64, f64) = (0.9, 0.5);
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// Something is broken, or will be.
+    Poor,
+    /// Something deserves a look.
+    Watch,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Finding {
+    /// What it is known by.
+    pub(super) id: String,
+    pub(super) level: Level,
+    /// What is seen.
+    pub(super) what: String,
+    /// By which bound, over what time.
+    pub(super) why: String,
+    /// What to do.
+    #[serde(rename = "do")]
+    pub(super) remedy: String,
+    /// The page of the dashboard that shows more.
+    pub(super) page: &'static str,
+}
+
+/// What was found by a look at Redis.
+#[derive(Debug, Default)]
+pub(super) struct OfStore {
+    pub(super) check: &'static str,
+    pub(super) seen: String,
+    pub(super) suffers: String,
+    pub(super) remedy: String,
+}
+
+/// Hits on one route.
+#[derive(Debug, Default)]
+pub(super) struct OfCache {
+    pub(super) route: String,
+    pub(super) requests: u64,
+    pub(super) ratio: f64,
+}
+
+/// What is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The uses whose store does not answer.
+    pub(super) away: Vec<&'static str>,
+    pub(super) store: Vec<OfStore>,
+    /// The slowest hundredth of the store's answers and `store.timeout`, in seconds.
+    pub(super) store_p99_s: Option<(f64, f64)>,
+    /// Bytes that Redis uses, and its `maxmemory`.
+    pub(super) memory: Vec<(u64, u64)>,
+    pub(super) connections: (u64, u64),
+    pub(super) backlog: (u64, u64),
+    pub(super) near: (u64, u64),
+    /// The share of server errors in the last ten seconds.
+    pub(super) error_ratio: Option<f64>,
+    pub(super) cached: Vec<OfCache>,
+    pub(super) reload_refused: bool,
+    pub(super) file_differs: bool,
+    pub(super) lines_lost: u64,
+    /// Places of issuers' keys that are older than two refreshes.
+    pub(super) old_keys: Vec<String>,
+}
+
+/// The level of a share that is bad when it is large.
+fn level(share: f64, (watch, poor): (f64, f64)) -> Option<Level> {
+    match share {
+        share if share >= poor => Some(Level::Poor),
+        share if share >= watch => Some(Level::Watch),
+        _ => None,
+    }
+}
+
+fn part((used, most): (u64, u64)) -> f64 {
+    if most == 0 { 0.0 } else { used as f64 / most as f64 }
+}
+
+fn percent(share: f64) -> String {
+    let percent = (share * 1000.0).floor() / 10.0;
+    format!("{percent} %")
+}
+
+/// All findings, the worst first.
+pub(super) fn find(seen: &Seen) -> Vec<Finding> {
+    let mut all = Vec::new();
+    of_store(seen, &mut all);
+    of_bounds(seen, &mut all);
+    of_requests(seen, &mut all);
+    of_files(seen, &mut all);
+    all.sort_by_key(|finding| finding.level);
+    all
+}
+
+fn finding(
+    id: impl Into<String>,
+    level: Level,
+    page: &'static str,
+    [what, why, remedy]: [String; 3],
+) -> Finding {
+    Finding { id: id.into(), level, what, why, remedy, page }
+}
+
+fn of_store(seen: &Seen, all: &mut Vec<Finding>) {
+    for usage in &seen.away {
+        let what = format!("The {usage} store does not answer.");
+        let why = "Requests are served as store.on_outage says.".to_owned();
+        let remedy = "See that Redis runs: portcullis check --store tells more.".to_owned();
+        all.push(finding(format!("store_away_{usage}"), Level::Poor, "store", [what, why, remedy]));
+    }
+    for OfStore { check, seen, suffers, remedy } in &seen.store {
+        let (id, level) = match *check {
+            "eviction" => ("redis_evicts".to_owned(), Level::Poor),
+            "memory" => continue,
+            check => (format!("selftest_{check}"), Level::Watch),
+        };
+        let texts = [format!("{seen}."), format!("What suffers: {suffers}."), remedy.clone()];
+        all.push(finding(id, level, "store", texts));
+    }
+    for (used, most) in &seen.memory {
+        let share = part((*used, *most));
+        if let Some(level) = level(share, MEMORY) {
+            let what = format!("Redis uses {} of its maxmemory.", percent(share));
+            let why = format!("{used} of {most} bytes; 80 % is watched, 90 % is poor.");
+            let remedy = "Raise maxmemory, or store less: GET /v1/store shows what grows.";
+            all.push(finding("redis_memory", level, "store", [what, why, remedy.to_owned()]));
+        }
+    }
+    if let Some((p99, timeout)) = seen.store_p99_s
+        && let Some(level) = level(p99 / timeout, SLOW)
+    {
+        let what = format!("The slowest answers of the store take {:.1} ms.", p99 * 1e3);
+        let why = format!(
+            "p99 of the last seconds, of {:.0} ms (store.timeout); 50 % is watched, 90 % is poor.",
+            timeout * 1e3
+        );
+        let remedy = "Look at Redis's SLOWLOG, processor and network.".to_owned();
+        all.push(finding("store_slow", level, "store", [what, why, remedy]));
+    }
+}
+
+fn of_bounds(seen: &Seen, all: &mut Vec<Finding>) {
+    let bounds = [
+        ("connections", seen.connections, "server.limits.connections", "connections of clients"),
+        ("backlog", seen.backlog, "store.backlog_bytes", "bytes on their way to the store"),
+    ];
+    for (id, (used, most), key, of_what) in bounds {
+        if let Some(level) = level(part((used, most)), FULL) {
+            let what = format!("{used} of {most} {of_what}.");
+            let why = "70 % is watched, 90 % is poor.".to_owned();
+            let remedy = format!("Find who holds them, or raise {key}.");
+            all.push(finding(id, level, "overview", [what, why, remedy]));
+        }
+    }
+    if part(seen.near) >= NEAR {
+        let (used, most) = seen.near;
+        let what = format!("The near cache is full: {used} of {most} bytes.");
+        let why = "From 95 % on.".to_owned();
+        let remedy = "Raise store.near_cache_bytes: fewer answers are read from Redis.".to_owned();
+        all.push(finding("near_full", Level::Watch, "cache", [what, why, remedy]));
+    }
+}
+
+fn of_requests(seen: &Seen, all: &mut Vec<Finding>) {
+    if let Some(ratio) = seen.error_ratio
+        && let Some(level) = level(ratio, ERRORS)
+    {
+        let what = format!("{} of the requests end in a server error.", percent(ratio));
+        let why = "In the last ten seconds; 1 % is watched, 5 % is poor.".to_owned();
+        let remedy = "GET /v1/requests?status=5xx names them, and says why.".to_owned();
+        all.push(finding("errors", level, "traffic", [what, why, remedy]));
+    }
+    for OfCache { route, requests, ratio } in &seen.cached {
+        if *requests < HITS_OF_MIN || *ratio >= HITS.0 {
+            continue;
+        }
+        let level = if *ratio < HITS.1 { Level::Poor } else { Level::Watch };
+        let what = format!("routes.{route}: {} hits of {requests} requests.", percent(*ratio));
+        let why = "Hits, stale and collapsed of all GET and HEAD since the start; below 90 % is \
+                   watched, below 50 % is poor."
+            .to_owned();
+        let remedy = "portcullis_cache_not_kept_total says what is not stored, and why.".to_owned();
+        all.push(finding(format!("cache_poor_{route}"), level, "cache", [what, why, remedy]));
+    }
+}
+
+fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
+    let mut watch = |id: &str, page, texts: [&str; 3]| {
+        all.push(finding(id, Level::Watch, page, texts.map(str::to_owned)));
+    };
+    if seen.reload_refused {
+        let what = "The last reload was refused; the configuration before it runs.";
+        let why = "The file has a mistake, which the log names.";
+        watch("reload_refused", "config", [what, why, "Run portcullis check, and mend the file."]);
+    } else if seen.file_differs {
+        let what = "The configuration file is another one than the one that runs.";
+        let remedy = "Reload it: SIGHUP, or POST /v1/config/reload.";
+        watch("config_differs", "config", [what, "By its SHA-256.", remedy]);
+    }
+    for url in &seen.old_keys {
+        let what = format!("The keys of {url} are old.");
+        let why = "They could not be fetched for two jwks.refresh.";
+        let remedy = "issuers in GET /v1/status says why.";
+        watch("issuer_keys_old", "identity", [&what, why, remedy]);
+    }
+    if seen.lines_lost > 0 {
+        let what = format!("{} lines of the access log were lost.", seen.lines_lost);
+        let remedy = "The log says whether the disk or the reader was too slow.";
+        watch("lines_dropped", "overview", [&what, "Since the start.", remedy]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(seen: &Seen) -> Vec<(String, Level)> {
+        find(seen).into_iter().map(|it| (it.id, it.level)).collect()
+    }
+
+    #[test]
+    fn a_gateway_that_is_well_has_none() {
+        assert_eq!(find(&Seen::default()), []);
+        let cached = |requests, ratio| {
+            let cached = vec![OfCache { route: "a".to_owned(), requests, ratio }];
+            ids(&Seen { cached, ..Seen::default() })
+        };
+        assert_eq!(cached(99, 0.0), []);
+        assert_eq!(cached(100, 0.9), []);
+        assert_eq!(cached(100, 0.89), [("cache_poor_a".to_owned(), Level::Watch)]);
+        assert_eq!(cached(100, 0.5), [("cache_poor_a".to_owned(), Level::Watch)]);
+        assert_eq!(cached(100, 0.49), [("cache_poor_a".to_owned(), Level::Poor)]);
+    }
+
+    #[test]
+    fn a_bound_is_watched_before_it_is_met() {
+        type Make = fn(u64) -> Seen;
+        let of: [(&str, u64, u64, Make); 5] = [
+            ("connections", 70, 90, |n| Seen { connections: (n, 100), ..Seen::default() }),
+            ("backlog", 70, 90, |n| Seen { backlog: (n, 100), ..Seen::default() }),
+            ("redis_memory", 80, 90, |n| Seen { memory: vec![(n, 100)], ..Seen::default() }),
+            ("errors", 1, 5, |n| Seen { error_ratio: Some(n as f64 / 100.0), ..Seen::default() }),
+            ("store_slow", 25, 45, |n| Seen {
+                store_p99_s: Some((n as f64 / 1000.0 + 1e-9, 0.05)),
+                ..Seen::default()
+            }),
+        ];
+        for (id, watch, poor, make) in of {
+            let id = || id.to_owned();
+            assert_eq!(ids(&make(watch - 1)), [], "{}", id());
+            assert_eq!(ids(&make(watch)), [(id(), Level::Watch)]);
+            assert_eq!(ids(&make(poor - 1)), [(id(), Level::Watch)]);
+            assert_eq!(ids(&make(poor)), [(id(), Level::Poor)]);
+        }
+        let near = |used| ids(&Seen { near: (used, 100), ..Seen::default() });
+        assert_eq!((near(94), near(95)), (vec![], vec![("near_full".to_owned(), Level::Watch)]));
+        assert_eq!(ids(&Seen { memory: vec![(9, 0)], ..Seen::default() }), [], "no maxmemory");
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_a_refused_file_is_told_of_once() {
+        let seen = Seen {
+            away: vec!["main"],
+            store: vec![
+                OfStore { check: "eviction", ..OfStore::default() },
+                OfStore { check: "clock", ..OfStore::default() },
+                OfStore { check: "memory", ..OfStore::default() },
+            ],
+            reload_refused: true,
+            file_differs: true,
+            lines_lost: 1,
+            old_keys: vec!["u".to_owned()],
+            ..Seen::default()
+        };
+        let found: Vec<String> = ids(&seen).into_iter().map(|(id, _)| id).collect();
+        let expected = [
+            "store_away_main",
+            "redis_evicts",
+            "selftest_clock",
+            "reload_refused",
+            "issuer_keys_old",
+            "lines_dropped",
+        ];
+        assert_eq!(found, expected);
+        let differs = Seen { file_differs: true, ..Seen::default() };
+        assert_eq!(ids(&differs), [("config_differs".to_owned(), Level::Watch)]);
+    }
+}
