@@ -204,7 +204,7 @@ fn whatever_a_client_sends_a_line_stays_one_line() {
         let gateway = start(&log, &upstream);
         let hostile = "\" - [x] \"GET / HTTP/1.1\" 200 1\\\t\u{202e}\u{7f}";
         let request = format!(
-            "GET /a%22%0A%1B[31m?q=%22%0A\"'<img> HTTP/1.1\r\nHost: shop.test\r\n\
+            "GET /a%22%1B?q=%22%0A' HTTP/1.1\r\nHost: shop.test\r\n\
              User-Agent: {hostile}\r\nReferer: {hostile}\r\nX-Tenant: {hostile}\r\n\
              Connection: close\r\n\r\n"
         );
@@ -215,6 +215,7 @@ fn whatever_a_client_sends_a_line_stays_one_line() {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{format}: {text:?}");
+        assert!(format == "common" || lines[0].contains("- [x]"), "it is told: {text}");
         if is_json {
             assert!(lines.iter().all(|it| serde_json::from_str::<Value>(it).is_ok()), "{text}");
         } else {
