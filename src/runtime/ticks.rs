@@ -163,9 +163,10 @@ mod tests {
     fn a_period_knows_routes_by_their_meters_and_not_by_their_order() {
         let metrics = Metrics::default();
         let meters = metrics.routes([("a", false), ("b", false)].into_iter());
+        meters[0].rejection("limit_exceeded");
         let before = Sums::take(&metrics);
         meters[1].rejection("limit_exceeded");
-        metrics.routes([("new", false), ("b", false), ("a", false)].into_iter());
+        metrics.routes([("new", false), ("a", false), ("b", false)].into_iter());
         let mut after = Sums::take(&metrics);
         after.at = before.at + FINE;
         let period = after.since(&before);
