@@ -58,7 +58,8 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
         .filter_map(|(key, refusals)| {
             let (principal, policy, window) = limit_parts(key)?;
             let shown = json!({
-                "policy": policy, "window": window, "key": principal, "refusals": refusals,
+                "policy": policy, "window": window, "key": without_credentials(principal),
+                "refusals": refusals,
             });
             Some(shown)
         })

@@ -56,10 +56,14 @@ pub(super) fn begin(reader: Reader) -> Result<Reply, Fault> {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     tokio::spawn(async move {
         let writer = Writer { sender };
-        if follow(&reader, look, &writer).await.is_err_and(|end| end == End::Stuck) {
-            // What the socket holds would keep it open.
-            reader.connection.end();
+        let ended = follow(&reader, look, &writer).await;
+        drop(writer);
+        if ended != Err(End::Stuck) {
+            // Whoever reads has the rest by then.
+            tokio::time::sleep(WRITE_TIMEOUT).await;
         }
+        // What the socket holds would keep it open.
+        reader.connection.end();
     });
     let mut reply = Reply::new(Body::Streamed(receiver));
     for (name, value) in [

@@ -117,7 +117,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Logins {
-    /// A new session, and what is known of it; nothing when the system has no random bytes.
+    /// A new session, and what is known of it; nothing when the system has no random bytes, or when
+    /// all places are those of people who may do more.
     pub(super) fn open(&self, role: Role, now: Instant) -> Option<(String, Found)> {
         let secret = random()?;
         let life = jiff::SignedDuration::try_from(LIFE).ok()?;
@@ -128,10 +129,10 @@ impl Logins {
         let mut sessions = lock(&self.sessions);
         sessions.retain(|session| session.is_alive(now));
         if sessions.len() >= SESSIONS_MAX {
-            let oldest = sessions.iter().enumerate().min_by_key(|(_, session)| session.used);
-            if let Some((at, _)) = oldest {
-                sessions.remove(at);
-            }
+            // Nobody who only looks throws out somebody who operates.
+            let all = sessions.iter().enumerate().filter(|(_, it)| it.role <= role);
+            let (at, _) = all.min_by_key(|(_, session)| session.used)?;
+            sessions.remove(at);
         }
         sessions.push(session);
         Some((secret, found))
@@ -152,13 +153,14 @@ impl Logins {
         lock(&self.sessions).retain(|session| !session.digest.is(digest));
     }
 
-    /// A code that logs in once; nothing when the system has no random bytes.
+    /// A code that logs in once; nothing when the system has no random bytes, or as for sessions.
     pub(super) fn code(&self, role: Role, now: Instant) -> Option<String> {
         let secret = random()?;
         let mut codes = lock(&self.codes);
         codes.retain(|code| now < code.ends);
         if codes.len() >= CODES_MAX {
-            codes.remove(0);
+            let oldest = codes.iter().position(|code| code.role <= role)?;
+            codes.remove(oldest);
         }
         let digest = Digest::of(secret.as_bytes());
         codes.push(Code { digest, role, ends: now + CODE_LIFE });
@@ -247,5 +249,24 @@ mod tests {
             logins.code(Role::Read, start).unwrap();
         }
         assert_eq!(logins.redeem(&code, start), None);
+    }
+
+    #[test]
+    fn who_only_looks_throws_out_nobody_who_operates() {
+        let (logins, start) = (Logins::default(), Instant::now());
+        let open = |role| logins.open(role, start).map(|(it, _)| Digest::of(it.as_bytes()));
+        let operator = open(Role::Operate).unwrap();
+        let code = logins.code(Role::Operate, start).unwrap();
+        for _ in 0..SESSIONS_MAX.max(CODES_MAX) {
+            open(Role::Read).unwrap();
+            logins.code(Role::Read, start).unwrap();
+        }
+        assert!(logins.find(&operator, start).is_some());
+        assert_eq!(logins.redeem(&code, start), Some(Role::Operate));
+        for _ in 0..SESSIONS_MAX {
+            open(Role::Operate).unwrap();
+        }
+        assert!(open(Role::Read).is_none(), "all places are taken by those who may do more");
+        assert!(open(Role::Operate).is_some());
     }
 }

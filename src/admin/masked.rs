@@ -1,5 +1,6 @@
 //! Answers for those who may look and not know who the gateway's callers are. A subject stands as a
-//! name that is the same in all answers of this process, and can be led back to nobody.
+//! name that is the same in all answers of this process; only who guesses a subject learns its
+//! name.
 
 use std::sync::OnceLock;
 

@@ -109,6 +109,8 @@ fn what_a_key_has_left_is_one_click_and_its_reset_three() {
     browser.open(&stage.url("/limits"));
     browser.shows("tbody", "✖ over");
     browser.shows("tbody tr:last-child", "▲ near");
+    // A key that is shown by its digest cannot be named to the gateway.
+    assert_eq!((browser.count("tbody tr"), browser.count("tbody button.small")), (3, 2));
     browser.click("tbody .row", "claim:sub=42");
     browser.shows(".answer", "limit 5 · remaining 0 · used 5");
     browser.click(".answer button", "Reset…");
@@ -119,6 +121,10 @@ fn what_a_key_has_left_is_one_click_and_its_reset_three() {
     assert_eq!(hash, "#/limits?policy=login&key=claim%3Asub%3D42");
     browser.open(&stage.url("/limits?policy=login&key=claim%3Asub%3D42"));
     browser.shows(".answer", "limit 5 · remaining 0 · used 5");
+    // Asked once more, the same is looked up anew.
+    let before = stage.asked("GET /v1/limits").len();
+    browser.click("form button", "Look up");
+    eventually("it is asked again", || stage.asked("GET /v1/limits").len() > before);
 }
 
 #[test]

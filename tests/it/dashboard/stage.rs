@@ -292,6 +292,11 @@ fn answers() -> Vec<(&'static str, Value)> {
                     "policy": "api", "window": "1h", "key": "address=203.0.113.9", "used": 1702,
                     "allowed": 2000, "refused_per_minute": 0, "seen": "2026-11-30T02:59:00Z",
                 },
+                {
+                    "policy": "api", "window": "1h", "key": "session=#0123456789abcdef",
+                    "used": 1601, "allowed": 2000, "refused_per_minute": 0,
+                    "seen": "2026-11-30T02:59:00Z",
+                },
             ] }),
         ),
         ("GET /v1/limits", json!({ "policy": "login", "key": "claim:sub=42", "windows": windows })),

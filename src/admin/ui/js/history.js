@@ -14,12 +14,15 @@ class History {
   /** Takes over what the gateway remembers: `GET /v1/series`. */
   seed(name, series) {
     const per = Math.max(1, Math.round(STEP_S / series.step_s));
+    // A point of ten seconds stands for two of five.
+    const times = Math.max(1, Math.round(series.step_s / STEP_S));
     const kept = {};
     for (const [field, values] of Object.entries(series)) {
       if (!Array.isArray(values)) continue;
       const points = [];
       for (let end = values.length; end > 0 && points.length < POINTS; end -= per) {
-        points.unshift(mean(values.slice(Math.max(0, end - per), end)));
+        const point = mean(values.slice(Math.max(0, end - per), end));
+        for (let copy = 0; copy < times && points.length < POINTS; copy += 1) points.unshift(point);
       }
       kept[field] = points;
     }

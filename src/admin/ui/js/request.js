@@ -55,6 +55,9 @@ async function explain(request, place) {
   }
 }
 
+/** Whether a key can be named to the gateway: one that is shown by a digest cannot. */
+export const isNameable = (key) => !/(^|=)#/.test(key);
+
 /** Asks whether what a limit has counted is to be forgotten, and forgets it. */
 export function resetLimit(policy, key, done) {
   ask({
@@ -76,8 +79,7 @@ export function openRequest(request, { canOperate }) {
   const parts = Object.entries(request.stages_us ?? {})
     .filter(([, value]) => value > 0)
     .map(([name, value]) => ({ name, value }));
-  // A key that is shown by its digest cannot be named to the gateway.
-  const isNamed = request.limit && request.limit_key && !request.limit_key.includes("=#");
+  const isNamed = request.limit && request.limit_key && isNameable(request.limit_key);
   show(`${request.method} ${request.path}`, h("div", {},
     parts.length > 0 && stages(parts, micros),
     members(sorted(request)),

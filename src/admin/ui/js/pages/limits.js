@@ -3,7 +3,7 @@
 import { meter } from "../chart.js";
 import { fill, h, say } from "../dom.js";
 import { clock, count, rate } from "../format.js";
-import { resetLimit } from "../request.js";
+import { isNameable, resetLimit } from "../request.js";
 import { adjust } from "../router.js";
 import { table } from "../table.js";
 
@@ -35,6 +35,8 @@ function left(answer) {
       .map(([name, value]) => `${name.replaceAll("_", " ")} ${value ?? "–"}`).join(" · ")))));
 }
 
+const named = ({ policy, key }) => `${policy ?? ""} ${key ?? ""}`;
+
 function lookUp(context, known) {
   const policy = h("input", {
     name: "policy", required: true, list: "policies", autocomplete: "off",
@@ -46,23 +48,30 @@ function lookUp(context, known) {
   const place = h("div", { class: "answer", role: "status" });
   const submit = async (event) => {
     event.preventDefault();
-    adjust({ policy: policy.value, key: principal.value });
+    const params = { policy: policy.value, key: principal.value };
+    if (shown === named(params)) look(params);
+    else adjust(params);
   };
+  let turn = 0;
   async function look(params) {
+    // An answer that comes after the next question is nobody's any more.
+    const own = ++turn;
     try {
       const wanted = { policy: params.policy, key: params.key };
       const answer = await context.api.get("/v1/limits", wanted, context.signal);
+      if (own !== turn) return;
       const reset = () => resetLimit(params.policy, params.key, () => look(params));
       fill(place, left(answer), context.canOperate && h("button", {
         type: "button", on: { click: reset },
       }, "Reset…"));
     } catch (error) {
-      if (!context.signal.aborted) fill(place, h("p", { class: "outcome" }, `✖ ${error.message}`));
+      if (context.signal.aborted || own !== turn) return;
+      fill(place, h("p", { class: "outcome" }, `✖ ${error.message}`));
     }
   }
   let shown = "";
   const onView = (params) => {
-    const wanted = `${params.policy ?? ""} ${params.key ?? ""}`;
+    const wanted = named(params);
     if (wanted === shown) return;
     shown = wanted;
     if (!params.policy || !params.key) return;
@@ -93,7 +102,7 @@ export function render(context) {
     caption: "Keys near their limit, or over it", empty: "No key is near its limit.", note,
     key: (row) => `${row.policy} ${row.window} ${row.key}`,
     sort: { name: "used", falls: true },
-    open: (row) => adjust({ policy: row.policy, key: row.key }),
+    open: (row) => isNameable(row.key) && adjust({ policy: row.policy, key: row.key }),
     columns: [
       { name: "key", head: "key", text: (row) => row.key, size: "name" },
       { name: "policy", head: "policy", text: (row) => row.policy, size: "short" },
@@ -111,6 +120,7 @@ export function render(context) {
   });
 
   function reset(row, old) {
+    if (!isNameable(row.key)) return old ?? h("span", {});
     return old ?? h("button", {
       type: "button", class: "small", "aria-label": `Reset ${row.policy} of ${row.key}`,
       on: { click: () => resetLimit(row.policy, row.key, () => look().catch(() => {})) },

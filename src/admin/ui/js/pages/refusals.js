@@ -3,7 +3,7 @@
 
 import { h, patch, say, set } from "../dom.js";
 import { count } from "../format.js";
-import { openRequest, resetLimit } from "../request.js";
+import { isNameable, openRequest, resetLimit } from "../request.js";
 import { adjust, view } from "../router.js";
 import { table } from "../table.js";
 import { COLUMNS, asked } from "./traffic.js";
@@ -59,6 +59,7 @@ export function render(context) {
   });
 
   function reset(row, old) {
+    if (!isNameable(row.key)) return old ?? h("span", {});
     return old ?? h("button", {
       type: "button", class: "small", "aria-label": `Reset ${row.policy} of ${row.key}`,
       on: { click: () => resetLimit(row.policy, row.key, lookAtKeys) },
