@@ -108,6 +108,8 @@ fn a_key_is_shown_and_reset_and_the_refused_are_listed() {
         [ask(), ask(), ask()]
     };
     assert_eq!(said(&gateway, &["limits", "--refused"]), "this gateway refused nobody of late\n");
+    let pressed = said(&gateway, &["limits", "--pressed"]);
+    assert_eq!(pressed, "no key was near a limit within the last minute\n");
     assert_eq!(statuses(), [200, 200, 429]);
     let key = ["limits", "--policy", "api", "--key", "claim:sub=ada & eve"];
     let left = said(&gateway, &key);
@@ -119,7 +121,8 @@ fn a_key_is_shown_and_reset_and_the_refused_are_listed() {
     let reset = said(&gateway, &[key.as_slice(), &["--reset"]].concat());
     assert!(reset.starts_with("reset: api for ") && reset.contains("2 counters"), "{reset}");
     let pressed = said(&gateway, &["limits", "--pressed", "--min", "0.9"]);
-    assert_eq!(pressed, "no key was near a limit within the last minute\n", "it was reset");
+    // One request in sixteen is looked at, so the slot of one may be among them.
+    assert!(!pressed.contains(" api "), "it was reset: {pressed}");
     assert_eq!(statuses(), [200, 200, 429]);
     let pressed = said(&gateway, &["limits", "--pressed"]);
     assert!(pressed.starts_with("          used   refused/min  limit and key\n"), "{pressed}");
