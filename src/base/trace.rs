@@ -90,6 +90,13 @@ impl Trace {
         HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"))
     }
 
+    /// The digits of the span's id.
+    pub fn span_digits(self) -> [u8; 16] {
+        let mut digits = [0; 16];
+        hex::write(&mut digits, &self.span);
+        digits
+    }
+
     /// The digits of the trace's id.
     pub fn id_digits(self) -> [u8; 32] {
         let mut digits = [0; 32];

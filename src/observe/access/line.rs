@@ -15,6 +15,12 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// Trace id of `traceparent`
     pub trace_id: &'a str,
+    /// Id of the request's own span, where it is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<&'a str>,
+    /// Whether its trace is recorded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trace_sampled: bool,
     /// The client's address.
     pub client: String,
     /// Method.

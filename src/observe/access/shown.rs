@@ -94,7 +94,8 @@ impl Shown {
                     |address| format!("address={}", network(address)),
                 )
             }
-            Some((kind, value)) if kind.contains("claim:") && !value.starts_with('#') => {
+            // Also what stands as a digest: anybody with a list of subjects knows theirs.
+            Some((kind, value)) if kind.contains("claim:") => {
                 format!("{kind}={}", self.subject(value))
             }
             _ => part.to_owned(),
@@ -176,16 +177,22 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A name, which may be a token all the same.
+fn bare(name: &str) -> String {
+    let is_secret = opens(&String::from_utf8_lossy(&percent::decode(name.as_bytes())));
+    if is_secret { REDACTED } else { name }.to_owned()
+}
+
 /// The names of a query's parameters.
 fn without_values(query: &str) -> String {
-    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let name = |pair: &str| bare(pair.split('=').next().unwrap_or_default());
     query.split('&').map(name).collect::<Vec<_>>().join("&")
 }
 
 /// A query without the values that may open something.
 fn redacted(query: &str, is_token: impl Fn(&str) -> bool) -> String {
     let shown = |pair: &str| match pair.split_once('=') {
-        None => pair.to_owned(),
+        None => bare(pair),
         Some((name, value)) => {
             let plain = String::from_utf8_lossy(&percent::decode(name.as_bytes())).into_owned();
             let decoded = percent::decode(value.as_bytes());
@@ -262,6 +269,7 @@ mod tests {
         assert_ne!(hash(None).subject("42"), hash(None).subject("42"));
         let principal = one.principal("users/claim:sub=42|route=r").into_owned();
         assert_eq!(principal, format!("users/claim:sub={of_42}|route=r"));
+        assert!(!one.principal("claim:sub=#ab").contains("#ab"), "a digest without a key");
         assert_eq!(one.principal("header:x=#ab|address=::1"), "header:x=#ab|address=::1");
     }
 
@@ -274,6 +282,10 @@ mod tests {
         let all = shown(|log| log.query = QueryShown::All);
         let gone = "page=2&access_token=[redacted]&t=[redacted]&q=[redacted]&%74oken=[redacted]&x";
         assert_eq!(all.query(query, |name| name == "t").unwrap(), gone);
+        // A token without a name is one all the same.
+        let bare = Some("x&Bearer%20s3cret");
+        assert_eq!(names.query(bare, |_| false).unwrap(), "x&[redacted]");
+        assert_eq!(all.query(bare, |_| false).unwrap(), "x&[redacted]");
         assert_eq!(shown(|_| {}).query(query, |_| false), None);
         assert_eq!(all.query(Some(""), |_| false), None);
         assert_eq!(all.query(Some(&"\u{e9}".repeat(2000)), |_| false).unwrap().len(), 2048);

@@ -99,11 +99,16 @@ impl Record {
         let was_sent = self.upstream_time.is_some()
             || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
         let subject = caller.as_ref().and_then(|identity| identity.subject.as_deref());
-        let trace_id = received.ids.trace.id_digits();
+        let is_recorded = received.ids.is_recorded;
+        let (trace_id, span_id) =
+            (received.ids.trace.id_digits(), received.ids.trace.span_digits());
+        let span_id = std::str::from_utf8(&span_id).ok().filter(|_| is_recorded);
         let mut line = Line {
             time: started.unwrap_or(now),
             request_id: received.ids.request.to_str().unwrap_or_default(),
             trace_id: std::str::from_utf8(&trace_id).unwrap_or_default(),
+            span_id,
+            trace_sampled: is_recorded,
             client: shown.client(resolved.client.address),
             method: received.method.as_str(),
             host,

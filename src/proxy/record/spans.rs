@@ -1,8 +1,5 @@
 //! The spans of a request that has ended. Its attempts at upstreams have told of themselves
 //! (`upstream/span`), where it was known from the start that the request is recorded.
-//!
-//! What is measured of a request besides, its marks, becomes spans here: each is a child of the
-//! request's own span, with the begin and the end of the mark.
 
 use std::time::Duration;
 

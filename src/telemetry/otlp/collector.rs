@@ -65,7 +65,8 @@ impl Collector {
             if !is_for_now(response.status()) {
                 return Ok(response);
             }
-            let rest = named_pause(response.headers()).unwrap_or(pause);
+            // A clock that is behind, or a collector that says 0, must not make a flood.
+            let rest = named_pause(response.headers()).unwrap_or(pause).max(BACKOFF);
             let again = Instant::now() + rest;
             if again >= deadline {
                 return Ok(response);

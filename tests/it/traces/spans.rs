@@ -3,7 +3,11 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use crate::support::{Client, Collector, Gateway, Recorded, Upstream, raw, response, status};
+use serde_json::json;
+
+use crate::support::{
+    Client, Collector, Gateway, Recorded, Upstream, eventually, raw, response, status,
+};
 
 const EVERYTHING: &str =
     "sample = \"100%\"\nresource = { \"deployment.environment.name\" = \"test\" }";
@@ -54,6 +58,10 @@ fn a_request_and_each_of_its_attempts_have_a_span_of_their_own() {
         assert_eq!(server.note(name), expected, "{name}");
     }
     assert!(!server.has_failed && server.began <= server.ended);
+    eventually("it has a line", || !gateway.access_lines().is_empty());
+    let line = &gateway.access_lines()[0];
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(server.trace), &json!(server.id)));
+    assert_eq!(line["trace_sampled"], true);
     let mut attempts: Vec<_> = spans.iter().filter(|span| span.kind == "client").collect();
     attempts.sort_by_key(|span| span.note("http.request.resend_count").to_owned());
     for (attempt, expected) in attempts.iter().zip([&deaf, &fine]) {
