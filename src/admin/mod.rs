@@ -72,6 +72,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open admin connections.
 const CONNECTIONS_MAX: usize = 64;
+/// Longest time in which a client reads nothing of what is sent.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that may wait in a socket unsent.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// Pause after a failed accept.
@@ -135,8 +137,11 @@ impl Admin {
 
 /// Serves a connection until it ends. HTTP/2 is for the health checks of gRPC alone.
 async fn serve(state: &Arc<State>, connection: &Arc<Connection>, mut stream: TcpStream) {
+    let socket = socket2::SockRef::from(&stream);
     // Who reads a stream no more is noticed soon, and costs no memory meanwhile.
-    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    // Who reads an answer no more keeps nobody else out.
+    let _ = socket.set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let Some(beginning) = grpc_health::beginning(&mut stream).await else { return };
     let is_grpc = grpc_health::is_asked(&beginning);
     let (reading, writing) = stream.into_split();

@@ -1,7 +1,7 @@
 //! Spans: what traces tell of a piece of work once it has ended, under the names of
 //! OpenTelemetry's semantic conventions. Where they go is another room's business (`telemetry`).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -88,6 +88,22 @@ impl Span {
             began: ended.checked_sub(began.elapsed()).unwrap_or(ended),
             ended,
             attributes: Vec::with_capacity(24),
+            has_failed: false,
+        }
+    }
+
+    /// A piece of it, which began and lasted for so many nanoseconds, counted from its own begin.
+    pub fn piece(&self, kind: SpanKind, name: &str, began_ns: u64, lasted_ns: u64) -> Self {
+        let at = |ns: u64| self.began.checked_add(Duration::from_nanos(ns)).unwrap_or(self.ended);
+        Self {
+            trace: self.trace.child(),
+            parent: Some((self.trace.span, false)),
+            link: None,
+            name: name.to_owned(),
+            kind,
+            began: at(began_ns),
+            ended: at(began_ns.saturating_add(lasted_ns)),
+            attributes: Vec::new(),
             has_failed: false,
         }
     }

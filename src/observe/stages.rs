@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Most waits of one request that are kept; what comes behind them counts as the last stage.
+/// Most waits of one request that are kept, with the last: waits that find no room count as sending.
 const MARKS_MAX: usize = 6;
 
 /// Something that took time.
@@ -83,7 +83,10 @@ impl Marks {
     pub fn add_with(&mut self, stage: Stage, started: Instant, took: Took, detail: u16) {
         let begin = took.began.saturating_duration_since(started);
         let (begin_ns, end_ns) = (ns(begin), ns(begin + took.time));
-        self.push(Mark { begin_ns, end_ns, detail, stage });
+        // One place is left for the end.
+        if usize::from(self.count) + 1 < MARKS_MAX {
+            self.push(Mark { begin_ns, end_ns, detail, stage });
+        }
     }
 
     /// The request has ended, after so long.
@@ -146,8 +149,11 @@ mod tests {
         assert_eq!((upstream.begin_ns, upstream.end_ns), (7_000_000, 17_000_000));
         assert_eq!(upstream.detail, 200);
         for _ in 0..99 {
-            marks.add(Stage::Store, started, took(0, 1));
+            marks.add(Stage::Store, started, took(20, 1));
         }
+        marks.end(ms(99));
         assert_eq!(marks.all().len(), MARKS_MAX, "a bound");
+        let last = marks.all()[MARKS_MAX - 1];
+        assert_eq!((last.stage, last.end_ns), (Stage::Send, 99_000_000), "the rest is sending");
     }
 }

@@ -243,7 +243,7 @@ impl Record {
         }
         let duration = received.started.elapsed();
         let meter = self.meter(received, resolved);
-        let answered_after = self.tunnel.as_ref().map_or(duration, |tunnel| tunnel.opened_after);
+        let answered_after = self.answered_after(received, duration);
         // Who asks the cache and waits for nobody was answered by it.
         let own = if cache.is_some() { AnsweredBy::Cache } else { AnsweredBy::Gateway };
         let by = self.waits_for.unwrap_or(own);
@@ -256,6 +256,18 @@ impl Record {
         }
         self.tell(ended, duration);
         self.tell_spans(ended, duration);
+    }
+
+    /// How long the client has waited, of a request that took so long. What lasts as long as
+    /// somebody likes is not slow for that: a tunnel and a stream are answered by their head.
+    fn answered_after(&self, received: &Received, duration: Duration) -> Duration {
+        if let Some(tunnel) = &self.tunnel {
+            return tunnel.opened_after;
+        }
+        let head = self.upstream_time.filter(|_| self.is_stream);
+        head.map_or(duration, |took| {
+            (took.began + took.time).saturating_duration_since(received.started)
+        })
     }
 
     /// The counters of the request's route.

@@ -146,6 +146,34 @@ fn a_file_gives_way_at_its_size_and_the_oldest_go() {
 }
 
 #[test]
+fn a_file_that_cannot_be_moved_grows_and_is_told_of_once() {
+    let upstream = upstream();
+    let gateway =
+        start("access_to = \"access.log\"\nrotate = { size = \"1KiB\", keep = 1 }", &upstream);
+    let (log, former) =
+        (gateway.folder().join("access.log"), gateway.folder().join("access.log.1"));
+    // A file cannot take the place of a folder.
+    std::fs::create_dir(&former).expect("a folder");
+    let mut session = Session::open(gateway.public);
+    let mut sent = 0;
+    let mut ask = || {
+        assert_eq!(session.get("/").send().status, 200);
+        sent += 1;
+        eventually("it is written", || counted(&gateway, "written") >= f64::from(sent));
+    };
+    while read(&log).len() < 8 * 1024 {
+        ask();
+    }
+    assert_eq!(gateway.stderr().matches("cannot be rotated, and grows").count(), 1);
+    std::fs::remove_dir(&former).expect("an empty folder");
+    eventually("it gives way", || {
+        ask();
+        former.is_file()
+    });
+    assert!(read(&former).len() > 8 * 1024 && read(&log).len() <= 1024);
+}
+
+#[test]
 fn two_processes_of_a_hand_over_share_a_file_that_rotates() {
     let upstream = upstream();
     let gateway =

@@ -27,6 +27,8 @@ pub(super) struct LogFile {
     looked_at: Instant,
     /// Whether it was said that it cannot be opened.
     is_told: bool,
+    /// When it was last tried to move it, and failed. It was said the first time.
+    stuck: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,8 @@ fn id(of: &Metadata) -> Id {
 impl LogFile {
     /// The file at this path, which is made where there is none.
     pub(super) fn open(path: PathBuf, rotate: Option<Rotate>) -> Self {
-        let mut log = Self { path, rotate, open: None, looked_at: Instant::now(), is_told: false };
+        let looked_at = Instant::now();
+        let mut log = Self { path, rotate, open: None, looked_at, is_told: false, stuck: None };
         log.reopen();
         log
     }
@@ -87,6 +90,9 @@ impl LogFile {
     /// has the file's lock, and still finds it at the path, moves it.
     fn make_room(&mut self, wanted: usize) -> bool {
         let (Some(rotate), Some(open)) = (self.rotate, &self.open) else { return false };
+        if self.stuck.is_some_and(|tried| tried.elapsed() < LOOK_INTERVAL) {
+            return false;
+        }
         let Ok(now) = open.file.metadata() else { return false };
         let is_full = now.len() > 0 && now.len().saturating_add(wanted as u64) > rotate.size;
         if !now.is_file() || !is_full || open.file.try_lock().is_err() {
@@ -102,7 +108,12 @@ impl LogFile {
                 // Those that are not there yet need not move.
                 let _ = fs::rename(numbered(number), numbered(number + 1));
             }
-            if let Err(error) = fs::rename(&self.path, numbered(1)) {
+            let moved = fs::rename(&self.path, numbered(1));
+            let tried = moved.is_err().then(Instant::now);
+            let was_stuck = std::mem::replace(&mut self.stuck, tried).is_some();
+            if let Err(error) = moved
+                && !was_stuck
+            {
                 tracing::error!("the access log cannot be rotated, and grows: {error}");
             }
         }

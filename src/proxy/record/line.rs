@@ -21,13 +21,7 @@ impl Record {
     pub(super) fn tell(&self, ended: Ended<'_>, duration: Duration) {
         let Received { connection, ids, .. } = ended.received;
         let access = &connection.gateway.observer.access;
-        // What lasts as long as somebody likes is not slow for that.
-        let answered_after = match &self.tunnel {
-            Some(tunnel) => tunnel.opened_after,
-            None if self.is_stream => self.upstream_time.map_or(duration, |took| took.time),
-            None => duration,
-        };
-        let is_slow = access.slow.is(answered_after);
+        let is_slow = access.slow.is(self.answered_after(ended.received, duration));
         if is_slow && let Some(untold) = access.slow.warns() {
             self.warn(&ended, duration, untold);
         }
@@ -52,7 +46,7 @@ impl Record {
     }
 
     /// All that a request has waited for which began then and took so long.
-    fn stages(&self, started: Instant, duration: Duration) -> Marks {
+    pub(super) fn stages(&self, started: Instant, duration: Duration) -> Marks {
         let mut marks = self.marks;
         if let Some(took) = self.upstream_time {
             let status = if self.reason.is_none() { self.status } else { 0 };

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use super::{CLIENT_GONE, Ended, Record};
 use crate::base::trace::Trace;
-use crate::observe::{Span, SpanKind, Tracer, Value};
+use crate::config::StoreUrl;
+use crate::observe::{Span, SpanKind, Stage, Tracer, Value};
+use crate::proxy::request::Received;
+
+/// A client that takes the answer within this time, in nanoseconds, is not worth a span.
+const SEND_NS_MIN: u64 = 1_000_000;
 
 impl Record {
     /// Tells of the request, if it was sampled, or else if it is one of those that are told of all
@@ -14,19 +19,53 @@ impl Record {
         let Some(tracer) = &ended.received.running.tracer else { return };
         let ids = &ended.received.ids;
         if ids.is_recorded {
-            tracer.offer(self.server_span(ended, ids.trace));
-        } else if self.is_worth_telling(tracer, duration) && tracer.takes_late() {
+            let span = self.server_span(ended, ids.trace);
+            self.tell_waits(ended.received, duration, &span, tracer);
+            tracer.offer(span);
+        } else if self.is_worth_telling(tracer, self.answered_after(ended.received, duration))
+            && tracer.takes_late()
+        {
             // The upstream was told that nothing is recorded: there are spans of ours alone.
             let piece = if ids.parent().is_some() { ids.trace.child() } else { ids.trace };
             let mut span = self.server_span(ended, piece.sampled());
             span.note("portcullis.sampled_late", true);
+            self.tell_waits(ended.received, duration, &span, tracer);
+            tracer.offer(span);
+        }
+    }
+
+    /// What the request has waited for, beside its attempts.
+    fn tell_waits(&self, received: &Received, duration: Duration, server: &Span, tracer: &Tracer) {
+        let is_redis = received.running.plan.config.store.url != StoreUrl::Memory;
+        for mark in self.stages(received.started, duration).all() {
+            let (began, took) = (mark.begin_ns, mark.end_ns.saturating_sub(mark.begin_ns));
+            let mut span = match mark.stage {
+                // Each attempt has told of itself.
+                Stage::Upstream => continue,
+                Stage::Send if took < SEND_NS_MIN => continue,
+                Stage::Send => server.piece(SpanKind::Internal, "portcullis.send", began, took),
+                // This process's own memory is asked in no time.
+                Stage::Identify | Stage::Store if !is_redis => continue,
+                Stage::Identify | Stage::Store => {
+                    server.piece(SpanKind::Client, "PIPELINE", began, took)
+                }
+            };
+            if span.kind == SpanKind::Client {
+                // Never the commands: keys hold subjects.
+                span.note("db.system.name", "redis");
+                span.note("db.operation.name", "PIPELINE");
+                span.note("portcullis.stage", mark.stage.word());
+                if !self.degraded.is_empty() {
+                    span.note("error.type", "unavailable");
+                    span.has_failed = true;
+                }
+            }
             tracer.offer(span);
         }
     }
 
     /// Whether a request has failed by no fault of its client's, or was slow.
-    fn is_worth_telling(&self, tracer: &Tracer, duration: Duration) -> bool {
-        let answered_after = self.tunnel.as_ref().map_or(duration, |tunnel| tunnel.opened_after);
+    fn is_worth_telling(&self, tracer: &Tracer, answered_after: Duration) -> bool {
         self.status >= 500
             || self.is_cut_off
             || !self.degraded.is_empty()

@@ -1,9 +1,13 @@
 //! The health checking service of gRPC.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use bytes::Bytes;
 
 use super::start;
 use crate::support::grpc_upstream::{GrpcClient, message};
+use crate::support::{PATIENCE, eventually_within};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -53,4 +57,34 @@ async fn who_watches_is_told_of_changes() {
     assert_eq!(whole.body_mut().data().await.unwrap().unwrap(), status(2));
     let checked = client.call(CHECK, &[], message(WHOLE)).await;
     assert_eq!((checked.field("grpc-status"), &checked.body), ("0", &status(2)));
+}
+
+/// They fill their connections with answers, and read none.
+#[test]
+fn who_reads_nothing_does_not_keep_health_checks_out() {
+    let (_upstream, gateway) = start("");
+    let mut stuck: Vec<(TcpStream, usize)> = (0..64)
+        .map(|_| {
+            let stream = TcpStream::connect(gateway.admin).expect("the admin listener");
+            stream.set_nonblocking(true).expect("a socket");
+            (stream, 0)
+        })
+        .collect();
+    let asks = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let is_alive = || {
+        let asked = TcpStream::connect(gateway.admin).and_then(|mut stream| {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.read(&mut [0; 64])
+        });
+        asked.is_ok_and(|bytes| bytes > 0)
+    };
+    eventually_within(PATIENCE, "all places are taken", || !is_alive());
+    eventually_within(4 * PATIENCE, "somebody gets a place again", || {
+        for (stream, sent) in &mut stuck {
+            let rest = asks.as_bytes().iter().skip(*sent % asks.len()).copied();
+            *sent += stream.write(&rest.collect::<Vec<u8>>()).unwrap_or(0);
+        }
+        is_alive()
+    });
 }

@@ -104,6 +104,7 @@ fn a_session_of_a_dashboard_that_only_reads_only_reads() {
 #[test]
 fn the_sixth_failure_in_a_minute_is_refused_whatever_it_is() {
     let (_upstream, gateway) = start(TOKENS);
+    let made = code(&gateway, OPERATOR).json()["code"].as_str().expect("a code").to_owned();
     let wrong = [
         json!({ "token": "operator-0123456788" }),
         json!({ "token": "" }),
@@ -121,6 +122,10 @@ fn the_sixth_failure_in_a_minute_is_refused_whatever_it_is() {
         let wait = reply.header("retry-after").and_then(|wait| wait.parse::<u32>().ok());
         assert!(wait.is_some_and(|wait| (1..=60).contains(&wait)), "{reply:?}");
     }
+    let reply = log_in(&gateway, &json!({ "code": made }));
+    assert_eq!(reply.status, 200, "nobody guesses a code: {reply:?}");
+    let again = log_in(&gateway, &json!({ "code": made }));
+    assert_eq!(problem(&again), (429, "login_throttled".to_owned()), "it was good once");
     // Nobody guesses these, and a wrong script must not lock out the right one beside it.
     assert_eq!(me(&gateway, OPERATOR).status, 200);
 }

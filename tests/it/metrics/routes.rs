@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Instant;
 
 use super::scrape;
 use crate::support::{
-    AUTH, Client, Gateway, Session, Upstream, claims, eventually, raw, response, token,
+    AUTH, Chunks, Client, Gateway, Session, Upstream, claims, eventually, raw, response, token,
 };
 
 const CACHED: &str = r#"
@@ -89,6 +90,9 @@ fn durations_say_for_whom_a_client_has_waited() {
         session
     };
     let mut crowd: Vec<Session> = (0..20).map(|_| ask("/waits")).collect();
+    eventually("all of them are behind the gate", || {
+        scrape(&gateway).value("portcullis_requests_in_flight", &[]) == Some(20.0)
+    });
     gate.wait();
     let statuses =
         crowd.iter_mut().map(|session| session.read().header("cache-status").map(str::to_owned));
@@ -101,6 +105,33 @@ fn durations_say_for_whom_a_client_has_waited() {
     drop(gone);
     counted("a client that has gone", UPSTREAM);
     gate.wait();
+}
+
+/// It lasts much longer than its head, and its client has waited for the head alone.
+#[test]
+fn a_stream_is_judged_by_its_head() {
+    let upstream = Upstream::raw(|stream| {
+        let mut chunks = Chunks::of(stream);
+        let _ = chunks.until(b"\r\n\r\n");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        let _ = chunks.stream().write_all(head.as_bytes());
+        let _ = chunks.rest();
+    });
+    let gateway = Gateway::start(&format!(
+        "{}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n",
+        upstream.table("shop")
+    ));
+    let asked = Instant::now();
+    let mut session = Session::open(gateway.public);
+    session.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    session.read_until("data: 1");
+    let head_after = asked.elapsed();
+    eventually("it lasts", || asked.elapsed() > 2 * head_after);
+    drop(session);
+    eventually("it is counted", || waited_for(&gateway) == [0.0, 0.0, 1.0]);
+    let labels = [("route", "all"), ("answered_by", "upstream")];
+    let sum = scrape(&gateway).value("portcullis_request_duration_seconds_sum", &labels);
+    assert!(sum.is_some_and(|sum| sum <= head_after.as_secs_f64()), "{sum:?}, {head_after:?}");
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! What is told of requests and of their attempts, under which names.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::{
-    Client, Collector, Gateway, Recorded, Upstream, eventually, raw, response, status,
+    Client, Collector, Gateway, Recorded, Redis, Session, Upstream, eventually, raw, response,
+    status,
 };
 
 const EVERYTHING: &str =
@@ -178,4 +183,63 @@ fn what_fails_is_told_of_though_nobody_has_sampled_it() {
         let mut told = told.iter().map(|request| request.header("traceparent").unwrap());
         assert!(told.any(|line| line == format!("00-{}-{}-00", span.trace, span.id)));
     }
+}
+
+/// The trace tells whether it was the store, the upstream or the client.
+#[test]
+fn what_a_request_waits_for_has_a_span_of_its_own() {
+    let (collector, redis) = (Collector::start(), Redis::start());
+    let (go, goes) = channel::<()>();
+    let goes = Mutex::new(goes);
+    let upstream = Upstream::with(move |_, connection| {
+        let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst");
+        let _ = goes.lock().unwrap().recv();
+        let _ = connection.write_all(b"last");
+    });
+    let gateway = Gateway::start(&format!(
+        "[store]\nurl = \"{}\"\n{}{}[limits.many]\nkey = [\"address\"]\nallow = [\"9/1h\"]\n\
+         [routes.all]\npath = \"/*\"\nupstream = \"shop\"\nlimits = [\"many\"]\n",
+        redis.url(),
+        upstream.table("shop"),
+        collector.table(EVERYTHING)
+    ));
+    let mut session = Session::open(gateway.public);
+    session.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    session.read_until("first");
+    let since = Instant::now();
+    eventually("it lasts", || since.elapsed() > Duration::from_millis(5));
+    go.send(()).unwrap();
+    session.read_until("last");
+    eventually("all are exported", || collector.spans().len() >= 4);
+    let spans = collector.spans();
+    let server = spans.iter().find(|span| span.kind == "server").expect("the request");
+    let tree: BTreeSet<(&str, &str)> = spans
+        .iter()
+        .filter(|span| span.parent == server.id && span.trace == server.trace)
+        .map(|span| (&*span.kind, &*span.name))
+        .collect();
+    let expected = [("client", "GET"), ("client", "PIPELINE"), ("internal", "portcullis.send")];
+    assert_eq!(tree, BTreeSet::from(expected));
+    let store = spans.iter().find(|span| span.name == "PIPELINE").unwrap();
+    for (name, expected) in [
+        ("db.system.name", "redis"),
+        ("db.operation.name", "PIPELINE"),
+        ("portcullis.stage", "store"),
+        ("error.type", ""),
+    ] {
+        assert_eq!(store.note(name), expected, "{name}");
+    }
+    let send = spans.iter().find(|span| span.name == "portcullis.send").unwrap();
+    assert!(send.ended - send.began >= 5_000_000, "{send:?}");
+    assert!(server.began <= store.began && store.ended <= send.began, "{spans:#?}");
+    assert!(send.ended <= server.ended, "{spans:#?}");
+    drop(redis);
+    session.write("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    go.send(()).unwrap();
+    session.read_until("last");
+    let failed = || {
+        let spans = collector.spans();
+        spans.into_iter().filter(|span| span.name == "PIPELINE" && span.has_failed).count()
+    };
+    eventually("the store is away", || failed() == 1);
 }
