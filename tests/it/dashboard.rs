@@ -1,6 +1,7 @@
 //! The dashboard as a person has it: in Chromium, by mouse, by keyboard alone and by what a screen
 //! reader is told. Its files come from a real gateway; most tests write what the admin API says.
 
+mod attacks;
 mod files;
 mod look;
 mod pages;

@@ -161,7 +161,9 @@ fn a_file_that_cannot_be_moved_grows_and_is_told_of_once() {
         sent += 1;
         eventually("it is written", || counted(&gateway, "written") >= f64::from(sent));
     };
-    while read(&log).len() < 8 * 1024 {
+    // It is tried once a second.
+    let began = Instant::now();
+    while read(&log).len() < 8 * 1024 || began.elapsed() < Duration::from_millis(2200) {
         ask();
     }
     assert_eq!(gateway.stderr().matches("cannot be rotated, and grows").count(), 1);
