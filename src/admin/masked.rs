@@ -61,6 +61,12 @@ fn principal(text: &str) -> String {
     parts.collect::<Vec<_>>().join("|")
 }
 
+/// A name for something whose text may name a caller: the same for the same text, as long as this
+/// process lives.
+pub(super) fn name_of(text: &str) -> String {
+    pseudonym(text)
+}
+
 /// The key is random, so that no list of subjects leads back.
 fn pseudonym(subject: &str) -> String {
     static KEY: OnceLock<Option<Key>> = OnceLock::new();

@@ -25,6 +25,7 @@ mod query;
 mod readiness;
 mod reply;
 mod requests;
+mod revocation_list;
 mod revocations;
 mod routes;
 mod series;

@@ -17,7 +17,7 @@ use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, 
 use super::routes::{self, Operation};
 use super::{
     api_keys, canaries, certificates, config, limits, login, masked, overview, purge, requests,
-    revocations, series, sessions, status, store, tunnels, upstreams,
+    revocation_list, revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -74,6 +74,7 @@ async fn operate(
     let uri = &head.uri;
     match operation {
         Operation::Status => Ok(status::show(gateway)),
+        Operation::ListRevocations => revocation_list::list(gateway, uri).await,
         Operation::Revoke => revocations::revoke(gateway, body).await,
         Operation::TakeBack => revocations::take_back(gateway, uri.query(), body).await,
         Operation::Purge => purge::carry_out(gateway, body).await,

@@ -1,4 +1,4 @@
-//! `/v1/revocations`: makes a revocation, and takes one back.
+//! `/v1/revocations`: makes a revocation, and takes one back. `revocation_list` shows them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::reply::{Fault, Reply, json as reply_json, parse, with_confirmed};
-use super::{api_keys, query};
+use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
+use super::{api_keys, query, revocation_list};
 use crate::auth::Verifier;
 use crate::base::units::{DURATION_MAX, parse_positive_duration};
 use crate::plan::Plan;
@@ -24,7 +24,8 @@ use crate::store::keys::Keys;
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
 /// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`, `cert`; `expires_in` where the token
-/// itself does not say how long; `auth` names the verifier whose callers are meant.
+/// itself does not say how long; `auth` names the verifier whose callers are meant. To take one back
+/// that was listed, its `id` alone.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevocationRequest {
@@ -36,6 +37,7 @@ struct RevocationRequest {
     cert: Option<String>,
     expires_in: Option<String>,
     auth: Option<String>,
+    id: Option<String>,
 }
 
 /// What is revoked, or was.
@@ -61,7 +63,19 @@ impl RevocationRequest {
         }
     }
 
+    /// The id of one that was listed, where that is all that is named.
+    fn listed(&self) -> Option<&str> {
+        let others = [&self.jti, &self.token, &self.sid, &self.sub, &self.key_id, &self.cert];
+        let is_alone = others.into_iter().chain([&self.auth]).all(Option::is_none);
+        self.id.as_deref().filter(|_| is_alone)
+    }
+
     fn meant(&self, plan: &Plan, example: &str) -> Result<Meant, Fault> {
+        if self.id.is_some() {
+            let detail = "An id names a revocation that was listed: DELETE takes it back by that \
+                          alone.";
+            return Err(Fault::Invalid(detail.to_owned()));
+        }
         let whose = |issuer| whose_keys(plan, self.auth.as_deref(), issuer);
         let of = |keys| Meant { keys, is_user: false, expires_at: None };
         if self.key_id.is_some() || self.cert.is_some() {
@@ -248,7 +262,8 @@ pub(super) async fn take_back(
     query: Option<&str>,
     body: &[u8],
 ) -> Result<Reply, Fault> {
-    const EXAMPLE: &str = r#"the body {"jti": "…"} or the query ?jti=…, or token, sid, sub"#;
+    const EXAMPLE: &str =
+        r#"the body {"jti": "…"} or the query ?jti=…, or token, sid, sub, key_id, cert, id"#;
     let asked = match query {
         Some(query) if body.is_empty() => by_query(query, EXAMPLE)?,
         Some(_) => {
@@ -263,7 +278,13 @@ pub(super) async fn take_back(
     }
     let running = gateway.running();
     let stream_ttl = running.plan.config.admin.revocation_ttl;
-    let Meant { keys, .. } = asked.meant(&running.plan, EXAMPLE)?;
+    let (keys, listed) = match asked.listed() {
+        Some(id) => {
+            let (key, what) = revocation_list::find(gateway, id).await?;
+            (vec![key], Some(what))
+        }
+        None => (asked.meant(&running.plan, EXAMPLE)?.keys, None),
+    };
     let mut taken_back = Vec::with_capacity(keys.len());
     for key in &keys {
         if gateway.store.unrevoke(key, stream_ttl).await? {
@@ -274,6 +295,12 @@ pub(super) async fn take_back(
         let mut answer = json!({ "key": key });
         if taken_back.len() > 1 {
             answer["keys"] = json!(taken_back);
+        }
+        if let Some(what) = listed {
+            // The key of a session's tokens says how the session is called.
+            let mut reply = reply_json(StatusCode::OK, &json!({ "id": asked.id, "what": what }));
+            reply.extensions_mut().insert(Effect("revocation", what));
+            return Ok(reply);
         }
         return Ok(reply_json(StatusCode::OK, &answer));
     }
@@ -297,6 +324,7 @@ fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
             "key_id" => &mut asked.key_id,
             "cert" => &mut asked.cert,
             "auth" => &mut asked.auth,
+            "id" => &mut asked.id,
             _ => return Err(wrong()),
         };
         if value.is_empty() || field.replace(value).is_some() {

@@ -21,6 +21,7 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Status,
+    ListRevocations,
     TakeBack,
     Revoke,
     Purge,
@@ -105,8 +106,9 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 38] = [
+pub static ROUTES: [Route; 39] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
+    row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
     row(Op::Purge, POST, "/v1/cache/purge", Operate, r#"/v1/cache/purge {"path": "/products/*"}"#),

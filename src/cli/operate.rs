@@ -1,13 +1,15 @@
 //! `revoke` and `purge`: operations of a running gateway, as commands.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use http::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::remote::{Failure, Remote};
+use crate::base::http::percent;
 use crate::base::units::duration_text;
 
 /// Printed below the options of all that a running gateway does.
@@ -36,9 +38,13 @@ impl Target {
 /// Options of `revoke`.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT)]
+#[command(group(ArgGroup::new("wanted").args(WANTED).required(true).multiple(true)))]
 pub(super) struct Revoke {
     #[command(flatten)]
     what: Revoked,
+    /// List what is revoked now, the newest first: with --sub, of this user alone.
+    #[arg(long, conflicts_with_all = ["undo", "expires_in", "auth"])]
+    list: bool,
     /// Take the revocation back instead.
     #[arg(long, conflicts_with = "expires_in")]
     undo: bool,
@@ -54,17 +60,20 @@ pub(super) struct Revoke {
     target: Target,
 }
 
+/// What `revoke` cannot be without.
+const WANTED: [&str; 7] = ["jti", "token", "sid", "sub", "key_id", "cert", "list"];
+
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Revoked {
     /// The token with this `jti` claim.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list")]
     jti: Option<String>,
     /// This token, given whole. It need not have a `jti`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list")]
     token: Option<String>,
     /// Every token of the session with this `sid` claim.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list")]
     sid: Option<String>,
     /// Log the user with this `sub` claim out everywhere: every token that was issued up to this
     /// second, and every session. New log-ins work. --undo takes back the tokens' revocation; what
@@ -72,11 +81,11 @@ struct Revoked {
     #[arg(long)]
     sub: Option<String>,
     /// The API key with this id, until it is taken back; `keys revoke` ends it for good.
-    #[arg(long, conflicts_with = "auth")]
+    #[arg(long, conflicts_with_all = ["auth", "list"])]
     key_id: Option<String>,
     /// The client certificate with this SHA-256, and every token that is bound to it, until it is
     /// taken back: 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` tells them.
-    #[arg(long, value_name = "SHA256", conflicts_with = "auth")]
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["auth", "list"])]
     cert: Option<String>,
 }
 
@@ -159,6 +168,9 @@ pub(super) fn warm(options: &Warm, path: &Path) -> Result<String, Failure> {
 /// Carries out `revoke`; what to print.
 pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
+    if options.list {
+        return list(&remote, options.what.sub.as_deref());
+    }
     let Revoked { jti, token, sid, sub, key_id, cert } = &options.what;
     let body = object([
         ("jti", jti.as_deref()),
@@ -190,6 +202,40 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
     };
     let life = duration_text(Duration::from_secs(seconds));
     Ok(format!("revoked: {key}, for {life}{sessions}{}", unconfirmed(&answer)))
+}
+
+/// A line for each revocation in force, the newest first.
+fn list(remote: &Remote, sub: Option<&str>) -> Result<String, Failure> {
+    let sub = sub.map(|sub| format!("&sub={}", percent::encode(sub.as_bytes())));
+    let of = format!("/v1/revocations?limit=1000{}", sub.unwrap_or_default());
+    let answer = remote.send(Method::GET, &of, &json!({}))?;
+    let mut said = String::new();
+    let listed = answer.get("revocations").and_then(Value::as_array);
+    for one in listed.into_iter().flatten() {
+        let text = |name: &str| one.get(name).and_then(Value::as_str);
+        let kind = text("kind").unwrap_or_default();
+        let what = text(if kind == "key" { "key_id" } else { kind }).unwrap_or_default();
+        let auth = text("auth").map_or_else(String::new, |auth| format!(" auth={auth}"));
+        let at = |name| text(name).unwrap_or("-");
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            said,
+            "{kind} {what:?}{auth} revoked={} until={}",
+            at("revoked_at"),
+            at("expires_at")
+        );
+    }
+    let shown = listed.map_or(0, Vec::len) as u64;
+    let total = answer.get("total").and_then(Value::as_u64).unwrap_or(shown);
+    let flag = |name: &str| answer.get(name).and_then(Value::as_bool).unwrap_or(true);
+    let _ = write!(said, "{} more", total.saturating_sub(shown));
+    if !flag("complete") {
+        said += "; some are not known to this gateway";
+    }
+    if !flag("current") {
+        said += "; as it was before Redis went away";
+    }
+    Ok(said)
 }
 
 /// Carries out `purge`; what to print.

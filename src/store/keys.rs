@@ -9,12 +9,14 @@
 
 mod cache;
 mod kind;
+mod revoked;
 mod session;
 mod slot;
 mod tls;
 mod traffic;
 
 pub use self::kind::{Kind, is_cache_base, usage};
+pub use self::revoked::{RevokedKind, RevokedParts};
 pub use self::session::SessionKeys;
 pub(super) use self::slot::{SLOTS, key_in, slot};
 

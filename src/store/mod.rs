@@ -60,7 +60,7 @@ pub use self::redis::{
     Asked, Finding, Followed, Located, Look, Looks, NodeState, RedisStore, Rung, SHOWN, Slow,
     StoreState, acl, acl_for, operator_acl, selftest, sentinel_acl,
 };
-pub use self::revoked::Revocation;
+pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};
 pub use self::sessions::{
     Ending, Renewal, SessionEnd, SessionList, SessionListed, SessionWrite, SessionWritten,
@@ -158,7 +158,7 @@ impl Store {
         match self.main() {
             One::Redis(store) => store.revoke(revocation).await?,
             One::Memory(store) => {
-                store.put(revocation.key, revocation.value().into(), Some(revocation.ttl))?;
+                store.revoke(revocation)?;
             }
         }
         self.news().changed.notify_one();
@@ -178,6 +178,18 @@ impl Store {
         match self.main() {
             One::Redis(store) => store.unrevoke(key, stream_ttl).await,
             One::Memory(store) => Ok(store.delete(key)),
+        }
+    }
+
+    /// The revocations in force, as this node knows them or as they were told to it; `lifetime` is
+    /// what those last that do not say: `admin.revocation_ttl`.
+    ///
+    /// # Errors
+    /// The store had to be asked, and did not answer, or refused.
+    pub async fn revocations(&self, lifetime: Duration) -> Result<RevocationList, StoreError> {
+        match self.main() {
+            One::Redis(store) => store.revocations(lifetime).await,
+            One::Memory(store) => Ok(store.revocations()),
         }
     }
 

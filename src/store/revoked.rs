@@ -41,6 +41,8 @@ pub struct Notice {
     not_before: Option<i64>,
     /// Unix seconds; 0 takes the revocation back.
     until: u64,
+    /// When it was told, in Unix milliseconds; nothing where that is now.
+    told_ms: Option<u64>,
     /// Whether a newer one of its key may have been told before it.
     is_late: bool,
 }
@@ -70,6 +72,7 @@ impl Notice {
             key: key.to_owned(),
             not_before: is_time.then(|| not_before().unwrap_or(i64::MAX)),
             until: until.unwrap_or(now.saturating_add(lifetime.as_secs())),
+            told_ms: None,
             is_late: fields.iter().any(|(field, _)| field == REVOKED_LATE.as_bytes()),
         })
     }
@@ -78,7 +81,12 @@ impl Notice {
 impl Notice {
     /// Of what this node has told itself.
     pub(crate) fn of(key: &str, not_before: Option<i64>, until: u64) -> Self {
-        Self { key: key.to_owned(), not_before, until, is_late: false }
+        Self { key: key.to_owned(), not_before, until, told_ms: None, is_late: false }
+    }
+
+    /// The same, which was told then, in Unix milliseconds.
+    pub(crate) fn told_at(self, ms: u64) -> Self {
+        Self { told_ms: Some(ms), ..self }
     }
 }
 
@@ -107,6 +115,23 @@ pub struct Known {
     pub until: u64,
     /// Unix second in which it was heard of.
     pub since: u64,
+    /// When it was told, in Unix milliseconds; zero where nobody knows.
+    pub told_ms: u64,
+}
+
+/// Those in force, as far as they are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RevocationList {
+    /// In no order.
+    pub revocations: Vec<Known>,
+    /// Whether the stream was read for it, which is in the store.
+    pub is_from_stream: bool,
+    /// Whether it is of now: whoever knows them hears of new ones.
+    pub is_current: bool,
+    /// Whether none is missing that was told.
+    pub is_complete: bool,
+    /// Most of them that are known.
+    pub bound: usize,
 }
 
 #[derive(Debug)]
@@ -116,13 +141,17 @@ struct Entry {
     until: u64,
     /// Unix second in which it was heard of.
     since: u64,
+    /// When it was told, in Unix milliseconds.
+    told_ms: u64,
 }
 
 impl Entry {
     /// Both of them, as this one was heard of.
     fn and(self, other: &Self) -> Self {
         let until = self.until.max(other.until);
-        Self { not_before: self.not_before.max(other.not_before), until, since: self.since }
+        let told_ms = self.told_ms.min(other.told_ms);
+        let not_before = self.not_before.max(other.not_before);
+        Self { not_before, until, since: self.since, told_ms }
     }
 }
 
@@ -137,7 +166,7 @@ impl Revoked {
     /// as it may be the older one. What does not fit makes the set incomplete for as long as it
     /// would have held.
     pub fn apply(&mut self, notice: Notice, now: u64) {
-        let Notice { key, not_before, until, is_late } = notice;
+        let Notice { key, not_before, until, told_ms, is_late } = notice;
         if until < now {
             // To take a key back is no end that came by itself.
             if until == 0 || !is_late {
@@ -145,7 +174,8 @@ impl Revoked {
             }
             return;
         }
-        let entry = Entry { not_before, until, since: now };
+        let told_ms = told_ms.unwrap_or(now.saturating_mul(1000));
+        let entry = Entry { not_before, until, since: now, told_ms };
         if let Some(known) = self.entries.get_mut(&key) {
             *known = if is_late && known.until >= now { entry.and(known) } else { entry };
             return;
@@ -226,8 +256,20 @@ impl Revoked {
             not_before: entry.not_before,
             until: entry.until,
             since: entry.since,
+            told_ms: entry.told_ms,
         });
         known.collect()
+    }
+
+    /// The same as a list.
+    pub fn list(&self, now: u64, is_current: bool) -> RevocationList {
+        RevocationList {
+            revocations: self.all(now),
+            is_from_stream: false,
+            is_current,
+            is_complete: self.is_complete(now),
+            bound: self.max,
+        }
     }
 
     /// Whether anything is known of this key: it was not taken back.

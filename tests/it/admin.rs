@@ -8,6 +8,7 @@ mod live;
 mod log;
 mod logins;
 mod overview;
+mod revocations_list;
 mod routes;
 
 use std::collections::BTreeSet;

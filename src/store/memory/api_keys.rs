@@ -70,7 +70,7 @@ impl MemoryStore {
         revocation: Revocation<'_>,
     ) -> Result<bool, StoreError> {
         let mut values = lock(&self.values);
-        let revoked = SessionValue::Text(revocation.value().into());
+        let revoked = SessionValue::Text(super::revocations::held(&revocation).into());
         values.insert(revocation.key, revoked, Some(revocation.ttl))?;
         let was = values.live(&keys.record).is_some();
         values.remove(&keys.record);

@@ -21,7 +21,7 @@ use super::stream::{End, Look, Place, Told};
 use super::topology::Topology;
 use super::torn;
 use crate::store::keys::Keys;
-use crate::store::revoked::{Known, Notice, Revoked};
+use crate::store::revoked::{Known, RevocationList, Revoked};
 use crate::store::{News, RevocationKeys, RevocationStatus};
 
 /// Longest wait for a new entry; Redis is heard at least that often.
@@ -120,6 +120,11 @@ impl Follower {
         self.read().all(now_s())
     }
 
+    /// The same for people.
+    pub(super) fn list(&self) -> RevocationList {
+        self.read().list(now_s(), self.connected.load(Ordering::Acquire))
+    }
+
     /// Those of them that hold as they did.
     pub(super) fn still_known(&self, some: &[Known]) -> Vec<Known> {
         let revoked = self.read();
@@ -164,8 +169,8 @@ impl Follower {
     fn take(&self, look: &Look, place: &mut Place, asked_at: Instant) -> bool {
         let now = now_s();
         let mut revoked = self.write();
-        for fields in &look.entries {
-            match Notice::read(fields, &self.keys, now, self.lifetime) {
+        for entry in &look.entries {
+            match entry.notice(&self.keys, now, self.lifetime) {
                 Some(notice) => revoked.apply(notice, now),
                 None => tracing::debug!("an entry of the stream of revocations names no key"),
             }

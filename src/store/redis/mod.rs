@@ -53,6 +53,7 @@ mod renewal;
 mod repair;
 mod reply;
 mod resp;
+mod revocations;
 mod rights;
 mod rung;
 mod says;
@@ -131,6 +132,8 @@ pub struct RedisStore {
     operator: Option<Arc<Operator>>,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
+    /// Who reads the stream of revocations for a list.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// What servers said when they were asked.
@@ -164,6 +167,7 @@ impl RedisStore {
             tracker: OnceLock::new(),
             news: Arc::default(),
             hashes: AtomicBool::new(false),
+            reading: tokio::sync::Mutex::default(),
         }
     }
 

@@ -250,8 +250,8 @@ impl Repair<'_> {
             let mut look = place.look(self.stream);
             let replies = self.topology.run(&mut look, self.deadline()).await?;
             let look = Look::read(replies).map_err(StoreError::Refused)?;
-            for fields in &look.entries {
-                let key = fields.iter().find(|(name, _)| name == REVOKED_KEY.as_bytes());
+            for entry in &look.entries {
+                let key = entry.fields.iter().find(|(name, _)| name == REVOKED_KEY.as_bytes());
                 told.extend(key.and_then(|(_, key)| String::from_utf8(key.clone()).ok()));
             }
             match place.advance(&look) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 
 use crate::store::Revocation;
-use crate::store::keys::{REVOKED_KEY, REVOKED_LATE, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
+use crate::store::keys::{Keys, REVOKED_KEY, REVOKED_LATE, REVOKED_NOT_BEFORE, REVOKED_UNTIL};
 use crate::store::revoked::Notice;
 
 /// Most entries of one look.
@@ -14,6 +14,23 @@ pub(super) const PAGE_MAX: usize = 1000;
 
 /// Name and value pairs of one entry.
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// One entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When it was added, in Unix milliseconds on Redis's clock.
+    told_ms: u64,
+    /// Nothing where it is not understood.
+    pub(super) fields: Fields,
+}
+
+impl Entry {
+    /// What it says, as of [`Notice::read`].
+    pub(super) fn notice(&self, keys: &Keys, now: u64, lifetime: Duration) -> Option<Notice> {
+        let notice = Notice::read(&self.fields, keys, now, lifetime)?;
+        Some(notice.told_at(self.told_ms))
+    }
+}
 
 /// An entry's id: milliseconds on Redis's clock, and a number among those of the same millisecond.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +164,7 @@ impl Default for Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Look {
     /// New entries, oldest first.
-    pub(super) entries: Vec<Fields>,
+    pub(super) entries: Vec<Entry>,
     newest: Option<Id>,
     stream: Option<Stream>,
 }
@@ -250,11 +267,8 @@ impl Look {
             },
             other => return Err(described(&other)),
         };
-        let newest = match entries.last() {
-            Some(Value::Array(entry)) => entry.first().and_then(Id::parse),
-            _ => None,
-        };
-        Ok(Self { entries: entries.into_iter().map(fields).collect(), newest, stream })
+        let newest = entries.last().and_then(id_of);
+        Ok(Self { entries: entries.into_iter().map(entry).collect(), newest, stream })
     }
 }
 
@@ -273,6 +287,18 @@ impl Stream {
         };
         Some(Self { added, oldest, newest: Id::parse(find("last-generated-id")?)? })
     }
+}
+
+fn id_of(entry: &Value) -> Option<Id> {
+    match entry {
+        Value::Array(parts) => parts.first().and_then(Id::parse),
+        _ => None,
+    }
+}
+
+fn entry(entry: Value) -> Entry {
+    let told_ms = id_of(&entry).unwrap_or_default().ms;
+    Entry { told_ms, fields: fields(entry) }
 }
 
 /// The fields of an entry; none when it is not understood.
@@ -316,7 +342,7 @@ mod tests {
     /// A look that finds `entries`, the newest with this id, in a stream of this kind.
     fn look(entries: usize, newest: u64, (added, oldest, last): (u64, u64, u64)) -> Look {
         Look {
-            entries: vec![Vec::new(); entries],
+            entries: vec![Entry::default(); entries],
             newest: (entries > 0).then(|| id(newest)),
             stream: Some(Stream { added, oldest: Some(id(oldest)), newest: id(last) }),
         }

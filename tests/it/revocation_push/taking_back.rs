@@ -80,7 +80,7 @@ fn what_cannot_be_taken_back_is_said() {
         );
     }
     let reply = operate(&gateway, "PUT", PATH, "{}");
-    assert_eq!((reply.status, reply.header("allow")), (405, Some("DELETE, POST")));
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, DELETE, POST")));
     // The embedded store keeps the same promise.
     let token = token(with(json!({"jti": "t-1"})));
     let status = || Client::get(gateway.public, "/").bearer(&token).send().status;
