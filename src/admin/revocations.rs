@@ -24,8 +24,8 @@ use crate::store::keys::Keys;
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
 /// Exactly one of `jti`, `token`, `sid`, `sub`, `key_id`, `cert`; `expires_in` where the token
-/// itself does not say how long; `auth` names the verifier whose callers are meant. To take one back
-/// that was listed, its `id` alone.
+/// itself does not say how long; `auth` names the verifier whose callers are meant. One that was
+/// listed is taken back by its `id` alone.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevocationRequest {

@@ -161,6 +161,11 @@ impl Revoked {
         Self { entries: HashMap::new(), max, incomplete_until: 0, heard: None, swept: 0 }
     }
 
+    /// One with the same bound that knows nothing.
+    pub fn emptied(&self) -> Self {
+        Self::new(self.max)
+    }
+
     /// Takes an entry of the stream, at `now` (Unix seconds). As with the keys themselves, the
     /// newest entry about a key replaces the older one; but one that is told late shortens nothing,
     /// as it may be the older one. What does not fit makes the set incomplete for as long as it

@@ -132,8 +132,8 @@ pub struct RedisStore {
     operator: Option<Arc<Operator>>,
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
-    /// Who reads the stream of revocations for a list.
-    reading: tokio::sync::Mutex<()>,
+    /// What was read of the stream of revocations for a list.
+    reading: revocations::Reading,
 }
 
 /// What servers said when they were asked.
@@ -167,7 +167,7 @@ impl RedisStore {
             tracker: OnceLock::new(),
             news: Arc::default(),
             hashes: AtomicBool::new(false),
-            reading: tokio::sync::Mutex::default(),
+            reading: revocations::Reading::default(),
         }
     }
 

@@ -1,9 +1,12 @@
 //! The revocations in force, for people. Where their stream is followed, this node knows them;
-//! elsewhere it is read for them, on a connection that no request uses.
+//! elsewhere it is read for them, on a connection that no request uses. What was read is kept for
+//! a while: who looks at the list looks again, and then asks for what is new alone.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::RedisStore;
 use super::connect_error::ConnectError;
@@ -18,6 +21,19 @@ use crate::store::revoked::{RevocationList, Revoked};
 
 /// Longest time that the stream is read for one list: who waits for it is a person.
 const READING_MAX: Duration = Duration::from_secs(5);
+/// How long it is kept after the last look.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What was read of the stream; one reads at a time, as each would hold as many as there are.
+pub(super) type Reading = Arc<Mutex<Option<Read>>>;
+
+/// See [`Reading`].
+#[derive(Debug)]
+pub(super) struct Read {
+    revoked: Revoked,
+    place: Place,
+    looked: Instant,
+}
 
 impl RedisStore {
     /// See [`crate::store::Store::revocations`].
@@ -25,50 +41,90 @@ impl RedisStore {
         if let Some(follower) = self.follower.get() {
             return Ok(follower.list());
         }
-        // One at a time: each holds as many as there are.
-        let _turn = self.reading.lock().await;
-        let read = tokio::time::timeout(READING_MAX, read(&self.topology, lifetime)).await;
-        read.unwrap_or(Err(StoreError::Timeout))
+        let mut reading = self.reading.lock().await;
+        if reading.is_none() {
+            tokio::spawn(forget(Arc::downgrade(&self.reading)));
+        }
+        let read = reading.get_or_insert_with(|| Read::new(&self.topology));
+        read.looked = Instant::now();
+        let done = timeout(READING_MAX, read.go_on(&self.topology, lifetime)).await;
+        done.unwrap_or(Err(StoreError::Timeout))
     }
 }
 
-/// Reads the stream from its start to its end.
-async fn read(topology: &Topology, lifetime: Duration) -> Result<RevocationList, StoreError> {
-    let keys = Keys::new(&topology.settings.prefix);
-    let stream = keys.revocations();
-    let connection = topology.dial(&stream, Purpose::Revocations, |_| {}).await.map_err(away)?;
-    let (mut place, mut revoked) = (Place::default(), Revoked::new(topology.settings.revocations));
-    loop {
-        let asked_at = Instant::now();
-        let replies = connection.send(&place.look(&stream)).await.map_err(|it| away(it.into()))?;
-        if topology.has_moved(&stream, &replies) {
-            return Err(StoreError::Unavailable);
+impl Read {
+    fn new(topology: &Topology) -> Self {
+        let revoked = Revoked::new(topology.settings.revocations);
+        Self { revoked, place: Place::default(), looked: Instant::now() }
+    }
+
+    /// Reads to the end of the stream. Given up in between, it goes on there the next time.
+    async fn go_on(
+        &mut self,
+        topology: &Topology,
+        lifetime: Duration,
+    ) -> Result<RevocationList, StoreError> {
+        let keys = Keys::new(&topology.settings.prefix);
+        let stream = keys.revocations();
+        let dialled = topology.dial(&stream, Purpose::Revocations, |_| {}).await;
+        let connection = dialled.map_err(|error| away(&error))?;
+        loop {
+            let asked_at = Instant::now();
+            let replies = connection.send(&self.place.look(&stream)).await;
+            let replies = replies.map_err(|error| away(&error.into()))?;
+            if topology.has_moved(&stream, &replies) {
+                return Err(StoreError::Unavailable);
+            }
+            if let Some(error) = replies.iter().find_map(server_error) {
+                return Err(error);
+            }
+            let look = Look::read(replies).map_err(StoreError::Refused)?;
+            let end = self.take(&look, &keys, lifetime);
+            if matches!(end, End::Reached | End::Missed { .. }) {
+                self.revoked.heard(asked_at);
+                let list = self.revoked.list(now_s(), true);
+                return Ok(RevocationList { is_from_stream: true, ..list });
+            }
         }
-        if let Some(error) = replies.iter().find_map(server_error) {
-            return Err(error);
-        }
-        let look = Look::read(replies).map_err(StoreError::Refused)?;
+    }
+
+    fn take(&mut self, look: &Look, keys: &Keys, lifetime: Duration) -> End {
         let now = now_s();
         for entry in &look.entries {
-            if let Some(notice) = entry.notice(&keys, now, lifetime) {
-                revoked.apply(notice, now);
+            if let Some(notice) = entry.notice(keys, now, lifetime) {
+                self.revoked.apply(notice, now);
             }
         }
-        match place.advance(&look) {
-            // What was read stays, also of another stream: nothing is forgotten before its end.
-            End::More | End::Again => {}
-            end => {
-                if let End::Missed { older_than } = end {
-                    revoked.lacks_until(older_than.saturating_add(lifetime.as_secs()));
-                }
-                revoked.heard(asked_at);
-                return Ok(RevocationList { is_from_stream: true, ..revoked.list(now, true) });
-            }
+        self.revoked.sweep(now);
+        let end = self.place.advance(look);
+        if self.place == Place::default() {
+            // It is gone, or another one. This node refuses nobody by what was in it.
+            self.revoked = self.revoked.emptied();
+        }
+        if let End::Missed { older_than } = end {
+            self.revoked.lacks_until(older_than.saturating_add(lifetime.as_secs()));
+        }
+        end
+    }
+}
+
+/// Forgets what was read once nobody has looked for a while.
+async fn forget(reading: Weak<Mutex<Option<Read>>>) {
+    let mut at = Instant::now() + KEPT;
+    loop {
+        sleep_until(at).await;
+        let Some(shared) = reading.upgrade() else { return };
+        let mut held = shared.lock().await;
+        let Some(read) = held.as_ref() else { return };
+        at = read.looked + KEPT;
+        if at <= Instant::now() {
+            *held = None;
+            return;
         }
     }
 }
 
-fn away(error: ConnectError) -> StoreError {
+fn away(error: &ConnectError) -> StoreError {
     tracing::debug!(%error, "the stream of revocations cannot be read");
     StoreError::Unavailable
 }

@@ -211,8 +211,18 @@ fn a_stream_that_was_cut_is_said_to_be_incomplete() {
     }
     assert_eq!(list(&gateway, "")["complete"], true);
     redis.cli(&["XTRIM", "app:auth:revocations", "MAXLEN", "2"]);
+    // What was read is known.
+    let all = list(&gateway, "");
+    assert_eq!((&all["total"], &all["complete"]), (&json!(3), &json!(true)));
+    let (_another, gateway) = start(Kept::Read, &redis.url(), "");
     let rest = list(&gateway, "");
     assert_eq!((&rest["total"], &rest["complete"]), (&json!(2), &json!(false)));
+    // With the stream the keys are gone: nobody is refused by them.
+    redis.cli(&["FLUSHALL"]);
+    let none = list(&gateway, "");
+    assert_eq!((&none["total"], &none["complete"]), (&json!(0), &json!(true)));
+    revoke(&gateway, &json!({ "jti": "t-4" }));
+    assert_eq!(list(&gateway, "")["total"], 1);
 }
 
 #[test]
