@@ -23,7 +23,11 @@ fn tell(upstream: &Upstream) -> Value {
     json!({
         "breaker": now.breaker,
         "panic": now.is_panic,
+        "can_change": upstream.can_change(),
         "connections": [occupancy.open, occupancy.max],
+        "in_flight": [occupancy.busy, occupancy.requests_max],
+        "waiting": occupancy.waiting,
+        "p99_s": upstream.meter().p99_s(),
         "names": now.names.iter().map(tell_name).collect::<Vec<_>>(),
         "servers": now.servers.iter().map(tell_server).collect::<Vec<_>>(),
     })
@@ -56,6 +60,7 @@ fn tell_server(server: &ServerNow) -> Value {
         "failures_in_a_row": server.failures_in_a_row,
         "busy": server.busy,
         "idle": server.idle,
+        "requests": server.requests,
         "errors": errors.collect::<Map<_, _>>(),
         "ewma_ms": server.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "weight": server.weight,

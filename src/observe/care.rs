@@ -72,7 +72,9 @@ pub struct ServerNow {
     pub busy: usize,
     /// Its unused connections.
     pub idle: usize,
-    /// Attempts that failed there, by what they came to.
+    /// Attempts that have ended there.
+    pub requests: u64,
+    /// Those of them that failed, by what they came to.
     pub errors: Vec<(&'static str, u64)>,
     /// Whether it is used, as far as it alone decides.
     pub is_in: bool,

@@ -1,7 +1,7 @@
 //! What is known of the connections to upstreams, as it is told to operators.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::histogram::{Histogram, REQUEST_US};
+use super::rates::Distribution;
 use super::series::{Described, family};
 use crate::base::shard::Counters;
 
@@ -51,6 +52,11 @@ impl AttemptCounts {
         Attempted::WORDS.into_iter().enumerate().map(move |(index, word)| (word, sum(index)))
     }
 
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.all().map(|(_, count)| count).sum()
+    }
+
     /// The same of those that failed.
     pub fn failed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.all().filter(|(word, _)| *word != Attempted::WORDS[Attempted::Ok as usize])
@@ -68,6 +74,14 @@ pub struct UpstreamMeter {
 struct Durations {
     answers: Histogram,
     queue: Histogram,
+    recent: Mutex<Recent>,
+}
+
+/// What was summed up last.
+#[derive(Debug, Default)]
+struct Recent {
+    answers: Distribution,
+    p99_s: Option<f32>,
 }
 
 impl UpstreamMeter {
@@ -90,7 +104,24 @@ impl UpstreamMeter {
         self.used.get_or_init(|| Durations {
             answers: Histogram::of(REQUEST_US),
             queue: Histogram::of(REQUEST_US),
+            recent: Mutex::default(),
         })
+    }
+
+    /// Sums up what its requests took since this was done before. To be called regularly, outside
+    /// the serving threads.
+    pub fn sum_up(&self) {
+        let Some(used) = self.used.get() else { return };
+        let answers = used.answers.distribution();
+        let mut recent = used.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let p99_s = answers.since(&recent.answers).quantile(0.99);
+        *recent = Recent { answers, p99_s: p99_s.is_finite().then_some(p99_s) };
+    }
+
+    /// What 99 of 100 requests took at most, in seconds, in the period that was summed up last;
+    /// nothing where none was answered in that.
+    pub fn p99_s(&self) -> Option<f32> {
+        self.used.get()?.recent.lock().unwrap_or_else(PoisonError::into_inner).p99_s
     }
 }
 
@@ -181,4 +212,27 @@ pub(super) fn encode(
     let waiting = upstreams.iter().map(|(name, it)| ([("upstream", &**name)], value(it.waiting)));
     let help = "Requests that wait for a connection to an upstream.";
     family(encoder, &Described::new("upstream_requests_waiting", help), waiting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_summed_up_is_of_the_last_period_alone() {
+        let meter = UpstreamMeter::default();
+        meter.sum_up();
+        assert_eq!(meter.p99_s(), None);
+        for _ in 0..100 {
+            meter.took(Duration::from_millis(900));
+        }
+        assert_eq!(meter.p99_s(), None, "it is not summed up yet");
+        meter.sum_up();
+        assert!(meter.p99_s().is_some_and(|p99| p99 > 0.5), "{:?}", meter.p99_s());
+        meter.took(Duration::from_micros(100));
+        meter.sum_up();
+        assert!(meter.p99_s().is_some_and(|p99| p99 < 0.001), "{:?}", meter.p99_s());
+        meter.sum_up();
+        assert_eq!(meter.p99_s(), None, "there was none");
+    }
 }

@@ -143,6 +143,7 @@ async fn follow(gateway: Weak<Gateway>) {
             second = Some(Arc::clone(&sums));
         }
         if is_due {
+            gateway.running().upstreams.iter().for_each(|it| it.meter().sum_up());
             if let Some(before) = &ten {
                 let period = sums.since(before);
                 if !is_watched {

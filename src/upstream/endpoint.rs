@@ -31,8 +31,8 @@ pub(super) struct Endpoint {
     checked: OnceLock<Box<Checked>>,
     /// How long it takes, where that is measured.
     latency: OnceLock<Box<Latency>>,
-    /// Its attempts that failed.
-    errors: AttemptCounts,
+    /// Its attempts, by what they came to.
+    attempts: AttemptCounts,
     point: Point,
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
@@ -56,7 +56,7 @@ impl Endpoint {
         Self {
             point: Point::of(&transport.url()),
             latency: OnceLock::new(),
-            errors: AttemptCounts::default(),
+            attempts: AttemptCounts::default(),
             transport,
             busy: AtomicUsize::new(0),
             silent_since: AtomicU64::new(0),
@@ -129,9 +129,9 @@ impl Endpoint {
         self.latency.get_or_init(|| Box::new(Latency::new()))
     }
 
-    /// Its attempts that failed.
-    pub(super) fn errors(&self) -> &AttemptCounts {
-        &self.errors
+    /// Its attempts, by what they came to.
+    pub(super) fn attempts(&self) -> &AttemptCounts {
+        &self.attempts
     }
 
     /// How many connections to it nobody uses.

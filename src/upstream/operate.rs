@@ -69,7 +69,8 @@ fn of_server(server: &Endpoint) -> ServerNow {
         url: server.transport().url(),
         busy: server.busy(),
         idle: server.idle(),
-        errors: server.errors().failed().collect(),
+        requests: server.attempts().total(),
+        errors: server.attempts().failed().collect(),
         is_in: word.is_usable(),
         is_probing: word.is_probing(),
         states: vec![

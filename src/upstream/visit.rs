@@ -15,7 +15,7 @@ use super::span::AttemptSpan;
 use super::tally::{Kind, Outcome};
 use super::verdict::Token;
 use crate::base::grpc;
-use crate::observe::{Attempted, UpstreamMeter};
+use crate::observe::UpstreamMeter;
 
 /// A server, and who judges it: what a visit holds on to.
 #[derive(Debug)]
@@ -41,9 +41,7 @@ impl Place {
     fn count(&self, outcome: Outcome) {
         let Some(attempted) = ends::attempted(outcome) else { return };
         self.meter.attempted(attempted);
-        if attempted != Attempted::Ok {
-            self.server.errors().add(attempted);
-        }
+        self.server.attempts().add(attempted);
     }
 }
 
