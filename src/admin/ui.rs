@@ -42,6 +42,7 @@ static ASSETS: &[Asset] = &[
     asset!(SCRIPT, "js/keys.js"),
     asset!(SCRIPT, "js/live.js"),
     asset!(SCRIPT, "js/login.js"),
+    asset!(SCRIPT, "js/lookup.js"),
     asset!(SCRIPT, "js/main.js"),
     asset!(SCRIPT, "js/request.js"),
     asset!(SCRIPT, "js/router.js"),
@@ -49,11 +50,14 @@ static ASSETS: &[Asset] = &[
     asset!(SCRIPT, "js/search.js"),
     asset!(SCRIPT, "js/table.js"),
     asset!(SCRIPT, "js/theme.js"),
+    asset!(SCRIPT, "js/pages/identity.js"),
     asset!(SCRIPT, "js/pages/index.js"),
     asset!(SCRIPT, "js/pages/limits.js"),
     asset!(SCRIPT, "js/pages/overview.js"),
     asset!(SCRIPT, "js/pages/refusals.js"),
+    asset!(SCRIPT, "js/pages/store.js"),
     asset!(SCRIPT, "js/pages/traffic.js"),
+    asset!(SCRIPT, "js/pages/upstreams.js"),
 ];
 
 /// One file of the dashboard.

@@ -3,8 +3,11 @@
 
 mod attacks;
 mod files;
+mod identity;
 mod look;
 mod pages;
 mod real;
 mod shell;
 mod stage;
+mod store;
+mod upstreams;

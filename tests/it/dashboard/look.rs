@@ -6,15 +6,20 @@ use crate::support::{Browser, eventually};
 
 /// Looks at what is shown now.
 fn look(browser: &Browser, stage: &Stage, what: &str) {
+    clean(browser, &stage.url(""), what);
+}
+
+/// The same of any gateway, by the address of its pages.
+pub(super) fn clean(browser: &Browser, url: &str, what: &str) {
     assert_eq!(browser.axe(), [""; 0], "axe on {what}");
     let wider = "return document.documentElement.scrollWidth - innerWidth";
     assert!(browser.run(wider).as_i64() <= Some(0), "{what} is {} too wide", browser.run(wider));
     assert_eq!(browser.console(), [""; 0], "the console of {what}");
     let hosts = browser
         .run("return [...new Set(performance.getEntriesByType('resource').map((it) => it.name))]");
-    let own = stage.url("").replace("/ui/#", "/");
+    let own = url.split("/ui/#").next().unwrap_or_default();
     for host in hosts.as_array().expect("addresses") {
-        assert!(host.as_str().unwrap_or_default().starts_with(&own), "{what} asks {host}");
+        assert!(host.as_str().unwrap_or_default().starts_with(own), "{what} asks {host}");
     }
 }
 

@@ -16,7 +16,7 @@ fn the_overview_says_what_to_do_without_a_click() {
     browser.shows(".findings h2", "2 findings");
     let first = browser.text(".finding");
     let expected = "✖ POORRedis may evict limiter keys. maxmemory-policy is allkeys-lru.\
-                    Do: Set it to noeviction.";
+                    Do: Set it to noeviction.Store";
     assert_eq!(first, expected, "the worst stands first");
     browser.shows(".meters", "store p99 ▲ near38 ms of 50 ms");
     browser.shows("[aria-label=Upstreams] ul", "shop ▲ 1 of 2 in");

@@ -11,8 +11,15 @@ use serde_json::{Value, json};
 use crate::support::{Chunks, Client, Gateway, Upstream, response};
 
 /// Every page, by its path in the fragment and its letter.
-pub(super) const PAGES: [(&str, &str); 4] =
-    [("overview", "o"), ("traffic", "t"), ("refusals", "r"), ("limits", "l")];
+pub(super) const PAGES: [(&str, &str); 7] = [
+    ("overview", "o"),
+    ("traffic", "t"),
+    ("refusals", "r"),
+    ("limits", "l"),
+    ("identity", "i"),
+    ("upstreams", "u"),
+    ("store", "s"),
+];
 
 /// A gateway that nobody sends requests.
 pub(super) const GATEWAY: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:9\"]\n\
@@ -102,7 +109,7 @@ impl Stage {
             }
         });
         let stage = Self { server, script, _gateway: gateway };
-        for (line, answer) in answers() {
+        for (line, answer) in answers().into_iter().chain(answers_of_state()) {
             stage.answer(line, answer);
         }
         stage.answer("POST /v1/login", session());
@@ -268,7 +275,6 @@ fn answers() -> Vec<(&'static str, Value)> {
         ("DELETE /v1/login", json!({})),
         ("GET /v1/overview", overview()),
         ("GET /v1/series", series(10, 90)),
-        ("GET /v1/upstreams", upstreams()),
         (
             "GET /v1/requests",
             json!({
@@ -315,6 +321,17 @@ fn answers() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// The same of what is not about requests.
+fn answers_of_state() -> [(&'static str, Value); 5] {
+    [
+        ("GET /v1/upstreams", upstreams()),
+        ("GET /v1/revocations", revocations()),
+        ("GET /v1/status", status()),
+        ("GET /v1/store", store()),
+        ("GET /v1/canary", canaries()),
+    ]
+}
+
 fn overview() -> Value {
     json!({
         "node": "edge-1", "version": "0.2.0", "up_s": 273_600,
@@ -335,11 +352,88 @@ fn overview() -> Value {
     })
 }
 
+fn revocations() -> Value {
+    let one = |id: &str, kind: &str, what: &str| {
+        json!({
+            "id": id, "kind": kind, kind: what, "auth": null,
+            "revoked_at": "2026-11-30T02:00:00.000Z", "expires_at": "2026-12-30T02:00:00.000Z",
+        })
+    };
+    json!({
+        "revocations": [one("#01", "sub", "42"), one("#02", "jti", "2f6a9b")],
+        "total": 2, "next": null, "from": "memory", "current": true, "complete": true,
+        "bound": 100_000,
+    })
+}
+
+fn status() -> Value {
+    let issuer = |url: &str, age: Option<u32>, failure: Option<&str>| {
+        let age = json!(age);
+        json!({ "url": url, "keys_age_seconds": age, "failure": failure })
+    };
+    let node = json!({
+        "node": "10.0.0.5:6379", "role": "primary", "rung": "slow",
+        "since": "2026-11-30T02:00:00.000Z", "cause": "answers are late",
+    });
+    let finding = json!({
+        "node": "10.0.0.5:6379", "check": "eviction", "fatal": false,
+        "seen": "maxmemory-policy is allkeys-lru", "suffers": "limits and epochs may vanish",
+        "help": "CONFIG SET maxmemory-policy noeviction",
+    });
+    json!({
+        "issuers": [
+            issuer("https://login.example.com/keys", Some(312), None),
+            issuer("https://old.example.com/keys", None, Some("connection refused")),
+        ],
+        "store": { "connected": true, "nodes": [node], "selftest": [finding] },
+    })
+}
+
+fn store() -> Value {
+    json!({
+        "kind": "redis", "node": "10.0.0.5:6379", "ping_s": 0.0002, "keys": 4120,
+        "topology": { "role": "primary", "replicas": 1 }, "evicted": 3, "clients": 12,
+        "memory": { "used": 9_000_000, "max": 10_000_000, "policy": "allkeys-lru" },
+        "version": "7.0.15", "not_permitted": ["slowlog|get"],
+        "help": "ACL SETUSER operator +slowlog|get",
+        "slowlog": [{
+            "at": "2026-11-30T02:59:00Z", "took_s": 0.012, "command": "EVALSHA",
+            "keys": "limits", "client": "portcullis:edge-1:requests",
+        }],
+    })
+}
+
+fn canaries() -> Value {
+    let arm = |upstream: &str, percent: f64, failures: u32| {
+        json!({
+            "upstream": upstream, "percent": percent, "answers": 1000, "failures": failures,
+        })
+    };
+    json!({ "routes": { "products": {
+        "arms": [arm("shop", 90.0, 1), arm("next", 10.0, 0)], "step": 1, "steps": 3,
+        "seconds_left": 300, "stopped": null,
+    } } })
+}
+
 fn upstreams() -> Value {
-    let taking = json!({ "server": "http://10.0.0.1:3000", "state": "in" });
-    let out = json!({ "server": "http://10.0.0.2:3000", "state": "out" });
+    let server = |url: &str, state: &str, reasons: &[&str]| {
+        json!({
+            "server": url, "url": url, "state": state, "reasons": reasons, "seconds_left": 30,
+            "busy": 3, "idle": 9, "requests": 1000, "errors": { "connect": 2, "timeout": 0 },
+            "ewma_ms": 1.5, "weight": 1, "backup": false, "check": null,
+        })
+    };
+    let upstream = |breaker: &str, servers: &[Value]| {
+        json!({
+            "breaker": breaker, "panic": false, "connections": [230, 256], "waiting": 4,
+            "in_flight": [3, 512], "p99_s": 0.038, "can_change": true, "names": [],
+            "servers": servers,
+        })
+    };
+    let taking = server("http://10.0.0.1:3000", "in", &[]);
+    let out = server("http://10.0.0.2:3000", "out", &["ejected"]);
     json!({ "upstreams": {
-        "shop": { "breaker": "closed", "servers": [taking, out] },
-        "search": { "breaker": "open", "servers": [taking] },
+        "shop": upstream("closed", &[taking.clone(), out]),
+        "search": upstream("open", &[taking]),
     } })
 }

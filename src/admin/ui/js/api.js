@@ -51,7 +51,8 @@ async function ask(method, path, { body, signal } = {}) {
 /** A path with a query; parameters without a value are left out. */
 export function target(path, params = {}) {
   const kept = Object.entries(params).filter(([, value]) => value !== undefined && value !== "");
-  const query = new URLSearchParams(kept).toString();
+  // The gateway takes a plus for a plus, as RFC 3986 does; a plus itself is escaped by now.
+  const query = new URLSearchParams(kept).toString().replaceAll("+", "%20");
   return query ? `${path}?${query}` : path;
 }
 

@@ -1,7 +1,7 @@
 // Dialogs. The browser's own `<dialog>` keeps the focus inside, closes by Esc and gives the focus
 // back to where it was.
 
-import { fill, h, say, set } from "./dom.js";
+import { fill, h, say, set, shown } from "./dom.js";
 
 /** Shows content with a title until it is closed. */
 export function show(title, content, { wide = false } = {}) {
@@ -29,10 +29,12 @@ export function show(title, content, { wide = false } = {}) {
 export function ask({ title, words, verb, typed, act }) {
   const outcome = h("p", { role: "status", class: "outcome" });
   const button = h("button", { type: "submit", class: "verb", disabled: Boolean(typed) }, verb);
+  // Of a name that cannot be typed, what is shown of it will do.
+  const isName = (value) => value === typed || value === shown(typed);
   const field = typed && h("label", { class: "field" }, `Write ${typed} to go on`,
     h("input", {
       autocomplete: "off", spellcheck: "false",
-      on: { input: (event) => set(button, "disabled", event.target.value !== typed) },
+      on: { input: (event) => set(button, "disabled", !isName(event.target.value)) },
     }));
   const form = h("form", { method: "dialog", on: { submit: carryOut } },
     h("div", {}, words), field, outcome, h("div", { class: "buttons" }, button));

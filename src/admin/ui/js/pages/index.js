@@ -7,9 +7,12 @@
 // Numbers that change have the class `live`; text goes through `h` and `say` of dom.js, never into
 // markup. A new page is a line here and one in src/admin/ui.rs.
 
+import * as identity from "./identity.js";
 import * as limits from "./limits.js";
 import * as overview from "./overview.js";
 import * as refusals from "./refusals.js";
+import * as store from "./store.js";
 import * as traffic from "./traffic.js";
+import * as upstreams from "./upstreams.js";
 
-export const PAGES = [overview, traffic, refusals, limits];
+export const PAGES = [overview, traffic, refusals, limits, identity, upstreams, store];
