@@ -62,6 +62,15 @@ pub struct Series {
     pub points: Vec<Option<Rates>>,
 }
 
+/// One period.
+#[derive(Debug)]
+pub struct Last {
+    /// Of all requests.
+    pub all: Rates,
+    /// Of routes, the busiest first; one that had no request is left out.
+    pub routes: Vec<(Arc<str>, Rates)>,
+}
+
 impl Default for History {
     fn default() -> Self {
         Self { names: Vec::new(), fine: Ring::new(FINE), coarse: Ring::new(COARSE) }
@@ -83,6 +92,19 @@ impl History {
             });
             point.routes = kept.collect();
         }
+    }
+
+    /// The last period that ended after this time: all of it, and its busiest routes, the busiest
+    /// first.
+    pub fn last(&self, since_ms: i64) -> Option<Last> {
+        let newest = |ring: &Ring| ring.points.back().map(|point| point.at_ms);
+        let ring =
+            if newest(&self.fine) > newest(&self.coarse) { &self.fine } else { &self.coarse };
+        let point = ring.points.back().filter(|point| point.at_ms > since_ms)?;
+        let named = |(place, rates): &(u16, Rates)| {
+            Some((Arc::clone(self.names.get(usize::from(*place))?), *rates))
+        };
+        Some(Last { all: point.all, routes: point.routes.iter().filter_map(named).collect() })
     }
 
     fn place(&self, name: &str) -> Option<u16> {
@@ -206,6 +228,24 @@ mod tests {
             history.push(Step::Fine, second * 1000, rates(2), &[]);
         }
         assert_eq!(history.series(99_000, None).unwrap().points.len(), 300);
+    }
+
+    #[test]
+    fn the_last_period_is_the_newest_of_either_kind() {
+        let mut history = History::default();
+        history.keep_routes(["a", "b", "c"].into_iter());
+        assert!(history.last(0).is_none());
+        history.push(Step::Coarse, 10_000, rates(6), &[rates(1), rates(3), rates(0)]);
+        let told = |since_ms| {
+            let last = history.last(since_ms)?;
+            let routes = last.routes.iter().map(|(name, it)| format!("{name} {}", it.rps));
+            Some((last.all.rps, routes.collect::<Vec<_>>()))
+        };
+        assert_eq!(told(9_999), Some((6.0, vec!["b 3".to_owned(), "a 1".to_owned()])));
+        assert_eq!(told(10_000), None, "it is too old");
+        history.push(Step::Fine, 11_000, rates(9), &[]);
+        let newest = history.last(0).map(|last| (last.all.rps, last.routes.len()));
+        assert_eq!(newest, Some((9.0, 0)));
     }
 
     #[test]

@@ -3,19 +3,21 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::{Atomic, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use tokio::time::Instant;
 
 use super::cached::CacheReport;
 use super::counter::{Tally, Words};
 use super::histogram::{Histogram, REQUEST_US};
 use super::rates::RouteTotals;
 use super::series::{Described, family};
+use super::windows::{CacheCounts, CacheWindow, CacheWindows};
 
 /// Lowest and number of HTTP status codes.
 const STATUS_MIN: u16 = 100;
@@ -55,6 +57,16 @@ pub struct RouteMeter {
     cache_stored_ttl: Counter,
     /// By who has answered, each made when it is first needed.
     durations: [OnceLock<Histogram>; AnsweredBy::WORDS.len()],
+    lately: Mutex<Lately>,
+}
+
+/// What was counted when. No request waits for it.
+#[derive(Debug)]
+struct Lately {
+    /// Requests in all, and when they were more than before.
+    requests: u64,
+    used_at: Instant,
+    cache: CacheWindows,
 }
 
 impl RouteMeter {
@@ -72,6 +84,11 @@ impl RouteMeter {
             cache_stored: Counter::default(),
             cache_stored_ttl: Counter::default(),
             durations: Default::default(),
+            lately: Mutex::new(Lately {
+                requests: 0,
+                used_at: Instant::now(),
+                cache: CacheWindows::default(),
+            }),
         }
     }
 
@@ -129,6 +146,48 @@ impl RouteMeter {
             kept_ttl_s: self.cache_stored_ttl.get(),
             backlog_drops: self.cache_not_kept.get("backlog"),
         }
+    }
+
+    /// Remembers what it has counted so far: `requests` in all. To be called each ten seconds.
+    pub fn note(&self, at: Instant, requests: u64) {
+        let cache = self.caches.load(Ordering::Relaxed).then(|| self.cache_counts());
+        let mut lately = self.lately();
+        if requests > lately.requests {
+            (lately.requests, lately.used_at) = (requests, at);
+        }
+        if let Some(counts) = cache {
+            lately.cache.note(at, counts);
+        }
+    }
+
+    /// How long it has had no request, as far as [`Self::note`] knows; never longer than it is
+    /// there.
+    pub fn unused_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.lately().used_at)
+    }
+
+    /// What the cache did for the route in a window that ends now.
+    pub fn cache_within(&self, window: CacheWindow, now: Instant) -> CacheCounts {
+        let counts = self.cache_counts();
+        self.lately().cache.within(window, now, counts)
+    }
+
+    fn cache_counts(&self) -> CacheCounts {
+        let report = self.cache_report();
+        let not_kept = self.cache_not_kept.all().into_iter();
+        let not_kept = not_kept.map(|(reason, count)| (reason, count.get()));
+        CacheCounts {
+            hits: report.hits,
+            others: report.others,
+            vary_misses: self.cache.get("vary-miss"),
+            stored: report.kept,
+            stored_ttl_s: report.kept_ttl_s,
+            not_kept: not_kept.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it has counted so far, to be compared with what it is later.
@@ -254,4 +313,47 @@ fn encode_cache(routes: &[Arc<RouteMeter>], encoder: &mut DescriptorEncoder<'_>)
     let help = "What was left of the lifetimes of responses when they were stored, in all.";
     let named = Described::new("cache_stored_ttl", help).in_unit(Unit::Seconds);
     family(encoder, &named, counted(routes, |it| &it.cache_stored_ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_is_unused_since_its_last_request() {
+        let meter = RouteMeter::new("a");
+        let hours = |count: u64| Duration::from_secs(count * 3600);
+        let note = || meter.note(Instant::now(), meter.totals().requests);
+        tokio::time::advance(hours(2)).await;
+        note();
+        assert_eq!(meter.unused_for(Instant::now()), hours(2));
+        meter.request(200, AnsweredBy::Upstream, Duration::ZERO);
+        note();
+        assert_eq!(meter.unused_for(Instant::now()), Duration::ZERO);
+        tokio::time::advance(hours(25)).await;
+        note();
+        assert_eq!(meter.unused_for(Instant::now()), hours(25));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_that_caches_knows_its_hits_of_late() {
+        let meter = RouteMeter::new("a");
+        meter.set_caches(true);
+        let within = |window| meter.cache_within(window, Instant::now());
+        for verdict in ["hit", "miss", "vary-miss"] {
+            meter.cache(verdict);
+        }
+        meter.cache_not_kept("no_store");
+        meter.note(Instant::now(), 3);
+        assert_eq!(within(CacheWindow::Minute).requests(), 3);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        meter.cache("stale");
+        meter.cache_stored(Duration::from_secs(8));
+        let minute = within(CacheWindow::Minute);
+        assert_eq!((minute.hits, minute.others, minute.stored_ttl_s), (1, 0, 8));
+        assert_eq!(minute.main_reason(), None);
+        let quarter = within(CacheWindow::Quarter);
+        assert_eq!((quarter.hits, quarter.others, quarter.vary_misses), (2, 2, 1));
+        assert_eq!(quarter.main_reason(), Some(("no_store", 1)));
+    }
 }

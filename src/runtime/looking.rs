@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::reload::Change;
-use crate::observe::{History, Metrics, Series};
+use crate::observe::{History, Last, Metrics, Series};
 
 /// Most streams at a time.
 pub const STREAMS_MAX: usize = 8;
@@ -118,6 +118,11 @@ impl Looking {
     /// See [`History::series`].
     pub fn series(&self, since_ms: i64, route: Option<&str>) -> Option<Series> {
         self.history().series(since_ms, route)
+    }
+
+    /// See [`History::last`].
+    pub fn last(&self, since_ms: i64) -> Option<Last> {
+        self.history().last(since_ms)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -49,6 +49,13 @@ impl Sums {
         }
     }
 
+    /// Has each route remember what it has counted.
+    fn note(&self) {
+        for (meter, totals) in &self.routes {
+            meter.note(self.at, totals.requests);
+        }
+    }
+
     fn since(&self, before: &Self) -> Period {
         let over = self.at.saturating_duration_since(before.at);
         let none = RouteTotals::default();
@@ -144,6 +151,7 @@ async fn follow(gateway: Weak<Gateway>) {
         }
         if is_due {
             gateway.running().upstreams.iter().for_each(|it| it.meter().sum_up());
+            sums.note();
             if let Some(before) = &ten {
                 let period = sums.since(before);
                 if !is_watched {
