@@ -3,6 +3,9 @@
 
 use serde::Serialize;
 
+use super::hints;
+use crate::observe::CacheCounts;
+
 /// From this part of a bound on something is nearly full, and from that on it is full.
 const FULL: (f64, f64) = (0.7, 0.9);
 /// The same of the share of server errors.
@@ -17,6 +20,10 @@ const NEAR: f64 = 0.95;
 const HITS_OF_MIN: u64 = 100;
 /// Below this share of hits a cache is worth a look, and below that it is poor.
 const HITS: (f64, f64) = (0.9, 0.5);
+/// A route without a request for so long may be one that nobody needs, in hours.
+pub(super) const UNUSED_HOURS: u64 = 24;
+/// Most unused routes that have a finding of their own.
+const UNUSED_MAX: usize = 8;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,6 +33,8 @@ pub(super) enum Level {
     Poor,
     /// Something deserves a look.
     Watch,
+    /// Nothing is wrong, and somebody may want to know.
+    Info,
 }
 
 /// One of them.
@@ -43,6 +52,9 @@ pub(super) struct Finding {
     pub(super) remedy: String,
     /// The page of the dashboard that shows more.
     pub(super) page: &'static str,
+    /// Whether `admin.mute` names it: it is told all the same, and counts nowhere.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) muted: bool,
 }
 
 /// What was found by a look at Redis.
@@ -54,12 +66,35 @@ pub(super) struct OfStore {
     pub(super) remedy: String,
 }
 
-/// Hits on one route.
+/// What the cache of one route did within a quarter of an hour.
 #[derive(Debug, Default)]
 pub(super) struct OfCache {
     pub(super) route: String,
-    pub(super) requests: u64,
-    pub(super) ratio: f64,
+    pub(super) counts: CacheCounts,
+}
+
+/// How full an upstream is, and whether it has anybody to ask.
+#[derive(Debug, Default)]
+pub(super) struct OfUpstream {
+    pub(super) name: String,
+    /// Connections in use, and `max_connections`.
+    pub(super) connections: (u64, u64),
+    /// Requests in progress, and `max_requests`.
+    pub(super) requests: (u64, u64),
+    /// Servers that are in, and all.
+    pub(super) servers: (usize, usize),
+    /// Whether another one answers in its place where it cannot.
+    pub(super) gives_way: bool,
+}
+
+/// How many keys are under pressure by one limit.
+#[derive(Debug, Default)]
+pub(super) struct OfLimit {
+    pub(super) policy: String,
+    /// Keys of which 80 % or more are in use.
+    pub(super) near: u64,
+    /// Those of them that were refused within about a minute.
+    pub(super) refused: u64,
 }
 
 /// What is looked at.
@@ -81,6 +116,11 @@ pub(super) struct Seen {
     pub(super) reload_refused: bool,
     pub(super) file_differs: bool,
     pub(super) lines_lost: u64,
+    pub(super) spans_lost: u64,
+    pub(super) upstreams: Vec<OfUpstream>,
+    pub(super) limits: Vec<OfLimit>,
+    /// Routes that have had no request for [`UNUSED_HOURS`].
+    pub(super) unused: Vec<String>,
     /// Places of issuers' keys that are older than two refreshes.
     pub(super) old_keys: Vec<String>,
 }
@@ -103,14 +143,20 @@ fn percent(share: f64) -> String {
     format!("{percent} %")
 }
 
-/// All findings, the worst first.
-pub(super) fn find(seen: &Seen) -> Vec<Finding> {
+/// All findings, the worst first; those whose ids are in `mute` come last.
+pub(super) fn find(seen: &Seen, mute: &[String]) -> Vec<Finding> {
     let mut all = Vec::new();
     of_store(seen, &mut all);
     of_bounds(seen, &mut all);
+    of_upstreams(seen, &mut all);
     of_requests(seen, &mut all);
+    of_limits(seen, &mut all);
     of_files(seen, &mut all);
-    all.sort_by_key(|finding| finding.level);
+    of_unused(seen, &mut all);
+    for finding in &mut all {
+        finding.muted = mute.contains(&finding.id);
+    }
+    all.sort_by_key(|finding| (finding.muted, finding.level));
     all
 }
 
@@ -120,7 +166,7 @@ fn finding(
     page: &'static str,
     [what, why, remedy]: [String; 3],
 ) -> Finding {
-    Finding { id: id.into(), level, what, why, remedy, page }
+    Finding { id: id.into(), level, what, why, remedy, page, muted: false }
 }
 
 fn of_store(seen: &Seen, all: &mut Vec<Finding>) {
@@ -192,17 +238,87 @@ fn of_requests(seen: &Seen, all: &mut Vec<Finding>) {
         let remedy = "GET /v1/requests?status=5xx names them, and says why.".to_owned();
         all.push(finding("errors", level, "traffic", [what, why, remedy]));
     }
-    for OfCache { route, requests, ratio } in &seen.cached {
-        if *requests < HITS_OF_MIN || *ratio >= HITS.0 {
+    for OfCache { route, counts } in &seen.cached {
+        let (requests, ratio) = (counts.requests(), counts.hit_ratio().unwrap_or(1.0));
+        if requests < HITS_OF_MIN || ratio >= HITS.0 {
             continue;
         }
-        let level = if *ratio < HITS.1 { Level::Poor } else { Level::Watch };
-        let what = format!("routes.{route}: {} hits of {requests} requests.", percent(*ratio));
-        let why = "Hits, stale and collapsed of all GET and HEAD since the start; below 90 % is \
-                   watched, below 50 % is poor."
-            .to_owned();
-        let remedy = "portcullis_cache_not_kept_total says what is not stored, and why.".to_owned();
-        all.push(finding(format!("cache_poor_{route}"), level, "cache", [what, why, remedy]));
+        let level = if ratio < HITS.1 { Level::Poor } else { Level::Watch };
+        let what = format!(
+            "routes.{route}: {} hits of {requests} requests in 15 minutes.",
+            percent(ratio)
+        );
+        let why =
+            "Hits, stale and collapsed of all GET and HEAD in 15 minutes, from 100 on; below \
+                   90 % is watched, below 50 % is poor."
+                .to_owned();
+        let texts = [what, why, hints::remedy(counts)];
+        all.push(finding(format!("cache_poor_{route}"), level, "cache", texts));
+    }
+}
+
+fn of_upstreams(seen: &Seen, all: &mut Vec<Finding>) {
+    for OfUpstream { name, connections, requests, servers, gives_way } in &seen.upstreams {
+        if servers.0 == 0 {
+            let what = format!("No server of upstreams.{name} is in, of {}.", servers.1);
+            let why = "All are out: by checks, by their answers, by hand, or their name is not \
+                       known."
+                .to_owned();
+            let remedy = "GET /v1/upstreams says why of each; see that one runs, then \
+                          POST /v1/upstreams/restore."
+                .to_owned();
+            let level = if *gives_way { Level::Watch } else { Level::Poor };
+            let id = format!("upstream_down_{name}");
+            all.push(finding(id, level, "upstreams", [what, why, remedy]));
+        }
+        let (places, key, of_what) = if part(*connections) > part(*requests) {
+            (*connections, "max_connections", "connections")
+        } else {
+            (*requests, "max_requests", "requests at a time")
+        };
+        if let Some(level) = level(part(places), FULL) {
+            let (used, most) = places;
+            let what = format!("upstreams.{name}: {used} of {most} {of_what}.");
+            let why = "Now; 70 % is watched, 90 % is poor. Beyond it requests wait, then end with \
+                       503."
+                .to_owned();
+            let remedy = format!("See whether its servers are slow, or raise {key}.");
+            let id = format!("upstream_full_{name}");
+            all.push(finding(id, level, "upstreams", [what, why, remedy]));
+        }
+    }
+}
+
+fn of_limits(seen: &Seen, all: &mut Vec<Finding>) {
+    for OfLimit { policy, near, refused } in &seen.limits {
+        let keys = |count: u64| if count == 1 { "1 key".into() } else { format!("{count} keys") };
+        let (level, what) = if *refused > 0 {
+            (Level::Watch, format!("limits.{policy}: {} over the limit.", keys(*refused)))
+        } else {
+            (Level::Info, format!("limits.{policy}: {} near the limit.", keys(*near)))
+        };
+        let why = format!(
+            "{} at 80 % or more, in the last minute, as far as this gateway knows.",
+            keys(*near)
+        );
+        let remedy = "GET /v1/limits/pressed names them: raise the limit, or talk to them.";
+        let id = format!("limit_near_{policy}");
+        all.push(finding(id, level, "limits", [what, why, remedy.to_owned()]));
+    }
+}
+
+fn of_unused(seen: &Seen, all: &mut Vec<Finding>) {
+    let why = || format!("For {UNUSED_HOURS} hours, as this gateway counts.");
+    let remedy = || "Remove it, if nobody needs it: what is reachable can be attacked.".to_owned();
+    for route in seen.unused.iter().take(UNUSED_MAX) {
+        let what = format!("routes.{route} has had no request.");
+        let id = format!("route_unused_{route}");
+        all.push(finding(id, Level::Info, "traffic", [what, why(), remedy()]));
+    }
+    let others = seen.unused.len().saturating_sub(UNUSED_MAX);
+    if others > 0 {
+        let what = format!("{others} more routes have had no request.");
+        all.push(finding("routes_unused", Level::Info, "traffic", [what, why(), remedy()]));
     }
 }
 
@@ -230,6 +346,11 @@ fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
         let remedy = "The log says whether the disk or the reader was too slow.";
         watch("lines_dropped", "overview", [&what, "Since the start.", remedy]);
     }
+    if seen.spans_lost > 0 {
+        let what = format!("{} spans of traces were lost.", seen.spans_lost);
+        let remedy = "See that the collector at telemetry.traces.endpoint answers in time.";
+        watch("spans_dropped", "overview", [&what, "Since the start.", remedy]);
+    }
 }
 
 #[cfg(test)]
@@ -237,21 +358,82 @@ mod tests {
     use super::*;
 
     fn ids(seen: &Seen) -> Vec<(String, Level)> {
-        find(seen).into_iter().map(|it| (it.id, it.level)).collect()
+        find(seen, &[]).into_iter().map(|it| (it.id, it.level)).collect()
     }
 
     #[test]
     fn a_gateway_that_is_well_has_none() {
-        assert_eq!(find(&Seen::default()), []);
-        let cached = |requests, ratio| {
-            let cached = vec![OfCache { route: "a".to_owned(), requests, ratio }];
+        assert_eq!(find(&Seen::default(), &[]), []);
+        let cached = |requests, hits| {
+            let counts = CacheCounts { hits, others: requests - hits, ..CacheCounts::default() };
+            let cached = vec![OfCache { route: "a".to_owned(), counts }];
             ids(&Seen { cached, ..Seen::default() })
         };
-        assert_eq!(cached(99, 0.0), []);
-        assert_eq!(cached(100, 0.9), []);
-        assert_eq!(cached(100, 0.89), [("cache_poor_a".to_owned(), Level::Watch)]);
-        assert_eq!(cached(100, 0.5), [("cache_poor_a".to_owned(), Level::Watch)]);
-        assert_eq!(cached(100, 0.49), [("cache_poor_a".to_owned(), Level::Poor)]);
+        assert_eq!(cached(99, 0), []);
+        assert_eq!(cached(100, 90), []);
+        assert_eq!(cached(100, 89), [("cache_poor_a".to_owned(), Level::Watch)]);
+        assert_eq!(cached(100, 50), [("cache_poor_a".to_owned(), Level::Watch)]);
+        assert_eq!(cached(100, 49), [("cache_poor_a".to_owned(), Level::Poor)]);
+    }
+
+    #[test]
+    fn a_cache_that_answers_little_is_told_of_with_the_key_to_change() {
+        let not_kept = [("no_freshness", 80)].into_iter().collect();
+        let counts = CacheCounts { hits: 20, others: 80, not_kept, ..CacheCounts::default() };
+        let cached = vec![OfCache { route: "a".to_owned(), counts }];
+        let found = find(&Seen { cached, ..Seen::default() }, &[]);
+        assert_eq!(found[0].what, "routes.a: 20 % hits of 100 requests in 15 minutes.");
+        assert!(found[0].remedy.contains("set cache.ttl"), "{found:?}");
+    }
+
+    #[test]
+    fn an_upstream_is_watched_by_its_places_and_down_without_a_server() {
+        let of = |connections, requests, servers, gives_way| {
+            let name = "u".to_owned();
+            let upstreams = vec![OfUpstream { name, connections, requests, servers, gives_way }];
+            ids(&Seen { upstreams, ..Seen::default() })
+        };
+        let full = |level| [("upstream_full_u".to_owned(), level)];
+        assert_eq!(of((69, 100), (69, 100), (1, 2), false), []);
+        assert_eq!(of((70, 100), (0, 100), (1, 1), false), full(Level::Watch));
+        assert_eq!(of((89, 100), (5, 100), (1, 1), false), full(Level::Watch));
+        assert_eq!(of((0, 100), (90, 100), (1, 1), false), full(Level::Poor));
+        let down = |level| [("upstream_down_u".to_owned(), level)];
+        assert_eq!(of((0, 100), (0, 100), (0, 2), false), down(Level::Poor));
+        assert_eq!(of((0, 100), (0, 100), (0, 2), true), down(Level::Watch), "readers");
+    }
+
+    #[test]
+    fn what_is_near_unused_or_lost_is_told_without_alarm() {
+        let limit = |policy: &str, near, refused| OfLimit { policy: policy.into(), near, refused };
+        let seen = Seen {
+            limits: vec![limit("api", 3, 0), limit("login", 2, 1)],
+            unused: (0..10).map(|number| number.to_string()).collect(),
+            spans_lost: 7,
+            ..Seen::default()
+        };
+        let found = find(&seen, &[]);
+        let of = |id: &str| found.iter().find(|it| it.id == id).unwrap();
+        assert_eq!(of("limit_near_api").level, Level::Info);
+        assert_eq!(of("limit_near_api").what, "limits.api: 3 keys near the limit.");
+        assert_eq!(of("limit_near_login").level, Level::Watch);
+        assert_eq!(of("limit_near_login").what, "limits.login: 1 key over the limit.");
+        assert_eq!(of("spans_dropped").level, Level::Watch);
+        assert_eq!(of("route_unused_7").level, Level::Info);
+        assert_eq!(of("routes_unused").what, "2 more routes have had no request.");
+        assert_eq!(found.len(), 2 + 1 + 8 + 1);
+    }
+
+    #[test]
+    fn what_is_muted_is_told_last() {
+        let seen = Seen { reload_refused: true, away: vec!["main"], ..Seen::default() };
+        let mute = ["store_away_main", "unheard_of"].map(str::to_owned);
+        let found = find(&seen, &mute);
+        let told: Vec<_> = found.iter().map(|it| (it.id.as_str(), it.muted)).collect();
+        assert_eq!(told, [("reload_refused", false), ("store_away_main", true)]);
+        let text = serde_json::to_string(&found).unwrap();
+        assert_eq!(text.matches("\"muted\":true").count(), 1, "{text}");
+        assert_eq!(text.matches("muted").count(), 1, "{text}");
     }
 
     #[test]

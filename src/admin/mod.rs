@@ -13,6 +13,7 @@ mod connection;
 mod findings;
 mod grpc_health;
 mod guard;
+mod hints;
 mod limits;
 mod live;
 mod login;

@@ -1,30 +1,39 @@
 //! `GET /v1/overview`: is it well, and what must be done? Everything here is looked up when
 //! somebody asks, beside the serving threads.
 
-use http::StatusCode;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::findings::{OfCache, OfStore, Seen, find};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::findings::{OfCache, OfLimit, OfStore, OfUpstream, Seen, UNUSED_HOURS, find};
 use super::reply::{Reply, json as reply_json};
+use super::series;
 use crate::base::{build, instance};
 use crate::config::{self, StoreUse};
-use crate::observe::Rates;
+use crate::limit::NEAR;
+use crate::observe::{CacheWindow, Rates};
 use crate::runtime::{Gateway, time_of};
+use crate::store::keys::limit_parts;
 
 /// How far back the newest rates may be, in milliseconds: the history has one each ten seconds.
 const NOW_MS: i64 = 25_000;
 
+/// Most routes that are told of.
+const ROUTES_MAX: usize = 10;
+
 /// What runs, how it does, and what to do.
 pub(super) async fn show(gateway: &Gateway) -> Reply {
     let running = gateway.running();
-    let limits = &running.plan.config.server.limits;
+    let config = &running.plan.config;
     let metrics = &gateway.observer.metrics;
     let file = of_file(gateway).await;
-    let now = now(gateway);
-    let seen = seen(gateway, now.as_ref(), file.as_ref().is_some_and(|it| it.differs));
-    let number = |of: fn(&Rates) -> f32| {
-        now.as_ref().map(of).filter(|it| it.is_finite()).map_or(Value::Null, |it| json!(it))
-    };
+    let differs = file.as_ref().is_some_and(|it| it.differs);
+    let last = gateway.looking.last(jiff::Timestamp::now().as_millisecond() - NOW_MS);
+    let seen = seen(gateway, last.as_ref().map(|it| &it.all), differs);
+    let routes = last.iter().flat_map(|it| &it.routes).take(ROUTES_MAX);
     let answer = json!({
         "node": instance::name(),
         "version": build::VERSION,
@@ -32,23 +41,42 @@ pub(super) async fn show(gateway: &Gateway) -> Reply {
         "config": {
             "sha256": file.as_ref().map(|it| &it.applied),
             "loaded_at": time_of((metrics.config_since() * 1e3) as i64),
-            "file_differs": file.as_ref().is_some_and(|it| it.differs),
+            "file_differs": differs,
         },
-        "findings": find(&seen),
-        "now": {
-            "rps": number(|it| it.rps),
-            "error_ratio": number(|it| it.error_ratio),
-            "p50_s": number(|it| it.p50_s),
-            "p99_s": number(|it| it.p99_s),
-            "hit_ratio": number(|it| it.hit_ratio),
-            "refused_ps": number(|it| it.refused_ps),
-        },
+        "findings": find(&seen, &config.admin.mute),
+        "now": rates(last.as_ref().map(|it| &it.all)),
+        "routes": routes.map(|(name, it)| route(name, it)).collect::<Vec<_>>(),
+        "upstreams": seen.upstreams.iter().map(upstream).collect::<Map<_, _>>(),
         "bounds": {
-            "connections": [metrics.connections.get(), limits.connections],
+            "connections": [metrics.connections.get(), config.server.limits.connections],
             "in_flight": [metrics.requests_in_flight(), null],
         },
     });
     reply_json(StatusCode::OK, &answer)
+}
+
+/// Members of the rates that are told; what there is none of is null.
+fn rates(rates: Option<&Rates>) -> Value {
+    const MEMBERS: [(&str, fn(&Rates) -> f32); 6] = [
+        ("rps", |it| it.rps),
+        ("error_ratio", |it| it.error_ratio),
+        ("p50_s", |it| it.p50_s),
+        ("p99_s", |it| it.p99_s),
+        ("hit_ratio", |it| it.hit_ratio),
+        ("refused_ps", |it| it.refused_ps),
+    ];
+    let number = |of: fn(&Rates) -> f32| rates.map_or(Value::Null, |it| series::number(of(it)));
+    MEMBERS.iter().map(|(name, of)| ((*name).to_owned(), number(*of))).collect::<Map<_, _>>().into()
+}
+
+fn route(name: &str, of: &Rates) -> Value {
+    let mut told = rates(Some(of));
+    told["route"] = name.into();
+    told
+}
+
+fn upstream(of: &OfUpstream) -> (String, Value) {
+    (of.name.clone(), json!({ "servers": [of.servers.0, of.servers.1] }))
 }
 
 /// The configuration file.
@@ -66,12 +94,6 @@ async fn of_file(gateway: &Gateway) -> Option<OfFile> {
     let there = tokio::task::spawn_blocking(move || config::sha256_of(&path)).await.ok()?;
     let differs = there.is_some_and(|there| there != applied);
     Some(OfFile { applied, differs })
-}
-
-/// The rates of the last period that was summed up.
-fn now(gateway: &Gateway) -> Option<Rates> {
-    let since_ms = jiff::Timestamp::now().as_millisecond().saturating_sub(NOW_MS);
-    gateway.looking.series(since_ms, None)?.points.into_iter().rev().flatten().next()
 }
 
 fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
@@ -107,6 +129,10 @@ fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
         reload_refused: metrics.is_reload_refused(),
         file_differs,
         lines_lost: lines.dropped.get().saturating_add(lines.failed.get()),
+        spans_lost: metrics.spans.lost_so_far(),
+        upstreams: of_upstreams(gateway),
+        limits: of_limits(gateway),
+        unused: unused(gateway),
         old_keys: old.map(|it| it.url).collect(),
     }
 }
@@ -124,15 +150,52 @@ fn of_store(gateway: &Gateway, usage: StoreUse) -> Vec<OfStore> {
 }
 
 fn of_cache(gateway: &Gateway) -> Vec<OfCache> {
-    let running = gateway.running();
+    let (running, now) = (gateway.running(), Instant::now());
     let cached = running.plan.routes.policies().filter(|route| route.cache.is_some());
     let told = cached.filter_map(|route| {
-        let report = running.meters.get(route.index)?.cache_report();
-        Some(OfCache {
-            route: route.name.clone(),
-            requests: report.hits.saturating_add(report.others),
-            ratio: report.hit_ratio()?,
-        })
+        let counts = running.meters.get(route.index)?.cache_within(CacheWindow::Quarter, now);
+        Some(OfCache { route: route.name.clone(), counts })
     });
     told.collect()
+}
+
+fn of_upstreams(gateway: &Gateway) -> Vec<OfUpstream> {
+    let running = gateway.running();
+    let all = running.plan.upstreams.iter().zip(&running.upstreams);
+    let told = all.map(|((name, settings), upstream)| {
+        let (care, occupancy) = (upstream.care_now(), upstream.occupancy());
+        let (_, trunks) = occupancy.trunks;
+        // Over HTTP/1.1 each request has a connection; over HTTP/2 many have one.
+        let connections = occupancy.busy.saturating_sub(occupancy.streams).saturating_add(trunks);
+        OfUpstream {
+            name: name.clone(),
+            connections: (connections as u64, occupancy.max as u64),
+            requests: (occupancy.busy as u64, occupancy.requests_max as u64),
+            servers: (care.servers.iter().filter(|it| it.is_in).count(), care.servers.len()),
+            gives_way: settings.gives_way,
+        }
+    });
+    told.collect()
+}
+
+fn of_limits(gateway: &Gateway) -> Vec<OfLimit> {
+    let mut all: BTreeMap<String, OfLimit> = BTreeMap::new();
+    for pressed in gateway.limits.state.pressed.list(NEAR) {
+        let Some((_, policy, _)) = limit_parts(&pressed.key) else { continue };
+        let of = all.entry(policy.to_owned()).or_default();
+        policy.clone_into(&mut of.policy);
+        of.near += 1;
+        of.refused += u64::from(pressed.refused_per_minute > 0);
+    }
+    all.into_values().collect()
+}
+
+fn unused(gateway: &Gateway) -> Vec<String> {
+    let (running, now) = (gateway.running(), Instant::now());
+    let longest = Duration::from_secs(UNUSED_HOURS * 3600);
+    let is_unused = |index: usize| {
+        running.meters.get(index).is_some_and(|meter| meter.unused_for(now) >= longest)
+    };
+    let routes = running.plan.routes.policies().filter(|route| is_unused(route.index));
+    routes.map(|route| route.name.clone()).collect()
 }

@@ -86,7 +86,7 @@ pub(super) fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
 }
 
 /// As short as it was counted; what is no number is null.
-fn number(value: f32) -> Value {
+pub(super) fn number(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, |value| json!(value))
 }
 

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::origin::{Origin, origin};
 use super::reader::Section;
-use super::value::{Mistake, Read, address, choice, duration};
+use super::value::{Mistake, Read, address, choice, duration, text};
 use crate::base::units::Secret;
 
 /// `[admin]`.
@@ -23,6 +23,8 @@ pub struct Admin {
     pub dashboard: Dashboard,
     /// Origins of the dashboard's own page beside that of `Host`, behind proxies that change it.
     pub origins: Vec<Origin>,
+    /// Findings that are known and count nowhere, by their ids.
+    pub mute: Vec<String>,
     /// How long a revocation lasts when the request does not say when the token expires.
     pub revocation_ttl: Duration,
 }
@@ -57,6 +59,7 @@ impl Default for Admin {
             read_token: None,
             dashboard: Dashboard::Operate,
             origins: Vec::new(),
+            mute: Vec::new(),
             revocation_ttl: Duration::from_secs(720 * 60 * 60),
         }
     }
@@ -81,6 +84,7 @@ pub(super) fn read(admin: &mut Section<'_>) -> Admin {
         read_token,
         dashboard: admin.or("dashboard", default.dashboard, choice(&Dashboard::WORDS)),
         origins: admin.list_or_empty("origins", one_origin),
+        mute: admin.list_or_empty("mute", one_id),
         revocation_ttl: admin.or("revocation_ttl", default.revocation_ttl, duration),
     }
 }
@@ -92,4 +96,15 @@ fn one_origin(value: &DeValue<'_>) -> Read<Origin> {
         return Err(Mistake::new(what, "name each origin, such as \"https://ops.example.com\""));
     }
     origin(value)
+}
+
+/// The id of one finding. That there is such a finding now is not asked for.
+fn one_id(value: &DeValue<'_>) -> Read<String> {
+    let id = text(value)?;
+    if id.contains('*') {
+        let what = "names no finding: ids are taken whole";
+        let help = "write each id, such as \"cache_poor_search\", as `portcullis status` shows it";
+        return Err(Mistake::new(what, help));
+    }
+    Ok(id)
 }

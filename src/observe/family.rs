@@ -22,11 +22,14 @@ impl<const N: usize, M: Clone + Default> Family<N, M> {
         Self { names, series: Arc::default() }
     }
 
+    /// The metric of these values, where it has a series.
+    pub(super) fn known(&self, values: [&'static str; N]) -> Option<M> {
+        self.series.read().unwrap_or_else(PoisonError::into_inner).get(&values).cloned()
+    }
+
     /// The metric of these values, which has a series from now on.
     pub(super) fn of(&self, values: [&'static str; N]) -> M {
-        let known =
-            self.series.read().unwrap_or_else(PoisonError::into_inner).get(&values).cloned();
-        known.unwrap_or_else(|| {
+        self.known(values).unwrap_or_else(|| {
             let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
             series.entry(values).or_default().clone()
         })

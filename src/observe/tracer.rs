@@ -57,6 +57,15 @@ impl SpanMeter {
         spans
     }
 
+    /// How many were lost so far: not taken by the collector, or never sent.
+    pub fn lost_so_far(&self) -> u64 {
+        ["dropped", "failed"]
+            .iter()
+            .filter_map(|it| self.family.known([it]))
+            .map(|it| it.get())
+            .sum()
+    }
+
     fn end(&self, result: &'static str, spans: usize) {
         self.waiting.fetch_sub(spans, Ordering::Relaxed);
         self.add(result, spans);

@@ -106,6 +106,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ("[telemetry]", "metrics = {}", "unknown key", "traces"),
     ("[admin]", "token = 'env:UNSET'", "variable \"UNSET\" is not set", "file:PATH"),
     ("[admin]", "token = 'env:EMPTY'", "variable \"EMPTY\" is empty", "give it a value"),
+    ("[admin]", "mute = ['cache_*']", "ids are taken whole", "cache_poor_search"),
     ("[admin]", "token = ''", "the secret is empty", "give it a value"),
     ("[admin]", "token = 'file:no'", "cannot read \"/nonexistent/no\"", "may read"),
     ("[store]", "url = 'postgres://h'", "not the address of a store", "redis://"),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{problem, start};
 use crate::support::{
-    AUTH, Client, Gateway, Redis, Upstream, claims, eventually, operate, response, token,
+    AUTH, Client, Gateway, Redis, Session, Upstream, claims, eventually, operate, response, token,
 };
 
 const READER: &str = "reader-0123456789";
@@ -78,6 +78,58 @@ fn a_policy_that_evicts_is_poor_and_says_what_to_do() {
     assert_eq!(finding["do"], "CONFIG SET maxmemory-policy noeviction");
     let what = finding["what"].as_str().expect("text");
     assert!(what.contains("maxmemory-policy is allkeys-lru"), "{finding}");
+}
+
+#[test]
+fn a_muted_finding_is_told_and_counts_nowhere() {
+    let redis = Redis::start();
+    assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
+    let mute = "[admin]\nmute = [\"redis_evicts\", \"cache_poor_unheard_of\"]\n";
+    let (_upstream, gateway) = start(&format!("{mute}[store]\nurl = \"{}\"\n", redis.url()));
+    eventually("it is found", || found(&gateway) == ["redis_evicts"]);
+    let finding = &overview(&gateway)["findings"][0];
+    assert_eq!((&finding["level"], &finding["muted"]), (&json!("poor"), &json!(true)));
+}
+
+#[test]
+fn a_cache_that_answers_little_is_told_of_by_what_is_not_stored() {
+    let reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: no-store\r\n\r\nhi";
+    let upstream = Upstream::replying(reply);
+    let gateway = Gateway::start(&super::config(&upstream));
+    let mut client = Session::open(gateway.public);
+    for _ in 0..100 {
+        assert_eq!(client.get("/cached").send().status, 200);
+    }
+    eventually("it is found", || found(&gateway) == ["cache_poor_cached"]);
+    let finding = &overview(&gateway)["findings"][0];
+    assert_eq!((&finding["level"], &finding["page"]), (&json!("poor"), &json!("cache")));
+    assert_eq!(finding["what"], "routes.cached: 0 % hits of 100 requests in 15 minutes.");
+    let remedy = finding["do"].as_str().expect("text");
+    assert!(remedy.contains("(no_store)") && remedy.contains("s-maxage"), "{finding}");
+}
+
+#[test]
+fn an_upstream_without_a_server_and_a_limit_that_is_met_are_told_of() {
+    let (_upstream, gateway) = start(
+        "[upstreams.away]\nservers = [\"http://127.0.0.1:1\"]\n\
+         health = { path = \"/healthz\", interval = \"1s\", down = 1 }\n\
+         [routes.away]\npath = \"/away\"\nupstream = \"away\"\n",
+    );
+    for _ in 0..4 {
+        Client::get(gateway.public, "/limited").send();
+    }
+    eventually("both are found", || found(&gateway) == ["upstream_down_away", "limit_near_api"]);
+    let told = overview(&gateway);
+    assert_eq!(
+        told["upstreams"],
+        json!({
+            "away": { "servers": [0, 1] }, "shop": { "servers": [1, 1] },
+        })
+    );
+    let [down, near] = [0, 1].map(|at| &told["findings"][at]);
+    assert_eq!((&down["level"], &near["level"]), (&json!("poor"), &json!("watch")));
+    assert_eq!(near["what"], "limits.api: 1 key over the limit.");
+    assert!(!near.to_string().contains("127.0.0.1"), "nobody is named: {near}");
 }
 
 #[test]

@@ -24,10 +24,12 @@ fn the_overview_says_what_to_do_without_a_click() {
     browser.shows("[aria-label=Fleet] ul", "edge-2 ▲ another configuration");
     browser.shows("tbody", "✖ 2.4");
     assert_eq!(browser.run("return document.querySelector('.findings').ariaLive"), "polite");
-    let well = json!({ "node": "edge-1", "version": "0.2.0", "up_s": 9, "findings": [] });
+    let muted = json!({ "id": "a", "level": "poor", "what": "Known.", "do": "No.", "muted": true });
+    let well = json!({ "node": "edge-1", "version": "0.2.0", "up_s": 9, "findings": [muted] });
     stage.answer("GET /v1/overview", well);
     browser.open(&stage.url("/overview"));
-    browser.shows(".findings h2", "● All is well");
+    browser.shows(".findings h2", "● All is well: no findings, 1 muted.");
+    assert_eq!(browser.text(".finding.muted"), "● MUTEDKnown. Do: No.");
 }
 
 #[test]

@@ -338,7 +338,7 @@ fn overview() -> Value {
         "config": { "sha256": "9f31", "file_differs": false },
         "findings": [
             {
-                "id": "hit_ratio_low:search", "level": "watch", "what": "routes.search: 31 % hits.",
+                "id": "cache_poor_search", "level": "watch", "what": "routes.search: 31 % hits.",
                 "why": "2,790 answers were not stored: no_store.", "do": "Set cache.ttl.",
                 "page": "traffic",
             },

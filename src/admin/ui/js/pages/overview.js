@@ -37,8 +37,8 @@ function figure({ name, field, form }) {
 
 function finding(item) {
   const page = PAGES.find((it) => it.path === item.page);
-  return h("li", { class: "finding" },
-    state(item.level, item.level.toUpperCase()),
+  return h("li", { class: item.muted ? "finding muted" : "finding" },
+    item.muted ? state("info", "MUTED") : state(item.level, item.level.toUpperCase()),
     h("div", {},
       h("p", {}, h("strong", {}, item.what), " ", h("span", { class: "quiet" }, item.why ?? "")),
       item.do && h("p", {}, h("span", { class: "quiet" }, "Do: "), item.do)),
@@ -51,10 +51,14 @@ function findings() {
   const node = h("section", { class: "findings", "aria-live": "polite", "aria-label": "Findings" },
     heading, list);
   const draw = (all) => {
-    const sorted = [...all].sort((a, b) => (RANK[a.level] ?? 3) - (RANK[b.level] ?? 3));
-    fill(heading, sorted.length === 0
-      ? state("good", "All is well: no findings.")
-      : `${sorted.length} finding${sorted.length === 1 ? "" : "s"}`);
+    // What is muted stands last and is not counted.
+    const rank = (item) => (item.muted ? 4 : RANK[item.level] ?? 3);
+    const sorted = [...all].sort((a, b) => rank(a) - rank(b));
+    const number = sorted.filter((item) => !item.muted).length;
+    const muted = sorted.length > number ? `, ${sorted.length - number} muted` : "";
+    fill(heading, number === 0
+      ? state("good", `All is well: no findings${muted}.`)
+      : `${number} finding${number === 1 ? "" : "s"}${muted}`);
     patch(list, sorted, { key: (item) => JSON.stringify(item), make: finding });
   };
   return { node, draw };
