@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `explain`, `limits`, `dashboard`, `schema`, `completions`, `man`. Everything
-//! here may print; nothing else does.
+//! `purge`, `warm`, `explain`, `limits`, `status`, `dashboard`, `schema`, `completions`,
+//! `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -18,6 +18,7 @@ mod operate;
 mod reload;
 mod remote;
 mod shell;
+mod status;
 mod store;
 
 use std::io::Read as _;
@@ -107,6 +108,9 @@ enum Command {
     Explain(limits::Explain),
     /// Show what a limit has left for one key, reset it, or list whom the gateway refuses most.
     Limits(limits::Limits),
+    /// Say how a running gateway is: findings and what to do, rates, busiest routes, servers; exit
+    /// status 1 when a finding is poor.
+    Status(status::Status),
     /// Print the address of a running gateway's dashboard, with a code that logs in once within a
     /// minute.
     Dashboard(dashboard::Dashboard),
@@ -179,6 +183,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
+        Command::Status(options) => looked(status::show(&options, &path)),
         Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
@@ -351,6 +356,17 @@ fn operated(result: Result<String, remote::Failure>) -> ExitCode {
             eprintln!("{}", text.trim_end());
             ExitCode::from(status)
         }
+    }
+}
+
+/// The same of what was looked at, which may be poor.
+fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
+    match result {
+        Ok((text, is_poor)) => {
+            println!("{text}");
+            if is_poor { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(failure) => operated(Err(failure)),
     }
 }
 

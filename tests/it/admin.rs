@@ -10,6 +10,7 @@ mod logins;
 mod overview;
 mod revocations_list;
 mod routes;
+mod status;
 mod upstreams_view;
 
 use std::collections::BTreeSet;
