@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::hints;
+use super::hints::{self, HITS, HITS_OF_MIN};
 use crate::observe::CacheCounts;
 
 /// From this part of a bound on something is nearly full, and from that on it is full.
@@ -15,11 +15,7 @@ const MEMORY: (f64, f64) = (0.8, 0.9);
 /// The same of `store.timeout`, for the slowest hundredth of its answers.
 const SLOW: (f64, f64) = (0.5, 0.9);
 /// From this part on the near cache is full; it works all the same.
-const NEAR: f64 = 0.95;
-/// Hits of fewer requests say nothing.
-const HITS_OF_MIN: u64 = 100;
-/// Below this share of hits a cache is worth a look, and below that it is poor.
-const HITS: (f64, f64) = (0.9, 0.5);
+pub(super) const NEAR: f64 = 0.95;
 /// A route without a request for so long may be one that nobody needs, in hours.
 pub(super) const UNUSED_HOURS: u64 = 24;
 /// Most unused routes that have a finding of their own.

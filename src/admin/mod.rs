@@ -6,6 +6,10 @@
 
 mod api_keys;
 mod audit;
+mod cache;
+mod cache_entry;
+mod cache_top;
+mod cache_walk;
 mod canaries;
 mod certificates;
 mod config;

@@ -16,8 +16,7 @@ use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, canaries, certificates, config, limits, login, masked, overview, purge, requests,
-    revocation_list, revocations, series, sessions, status, store, tunnels, upstreams,
+    api_keys, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config, limits, login, masked, overview, purge, requests, revocation_list, revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -77,6 +76,10 @@ async fn operate(
         Operation::ListRevocations => revocation_list::list(gateway, uri).await,
         Operation::Revoke => revocations::revoke(gateway, body).await,
         Operation::TakeBack => revocations::take_back(gateway, uri.query(), body).await,
+        Operation::ShowCache => cache::show(gateway, uri),
+        Operation::ShowEntry => cache_entry::show(gateway, uri).await,
+        Operation::TopUrls => cache_top::show(gateway, uri),
+        Operation::Walk => cache_walk::walk(gateway, body).await,
         Operation::Purge => purge::carry_out(gateway, body).await,
         Operation::Warm => warm(gateway, body).await,
         Operation::ShowSession => sessions::show(gateway, uri, name).await,

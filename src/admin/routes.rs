@@ -13,7 +13,7 @@ pub enum Access {
     Read,
     /// It lets somebody in or out, who may be one who only looks.
     Login,
-    /// It changes something.
+    /// It changes something, or is work for Redis.
     Operate,
 }
 
@@ -25,6 +25,10 @@ pub(super) enum Operation {
     TakeBack,
     Revoke,
     Purge,
+    ShowCache,
+    ShowEntry,
+    TopUrls,
+    Walk,
     Warm,
     ShowSession,
     WriteSession,
@@ -106,11 +110,27 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 39] = [
+pub static ROUTES: [Route; 43] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
     row(Op::Revoke, POST, REVOCATIONS, Operate, r#"/v1/revocations {"sub": "42"}"#),
+    row(Op::ShowCache, GET, "/v1/cache", Read, "/v1/cache?route=products"),
+    row(
+        Op::ShowEntry,
+        GET,
+        "/v1/cache/entry",
+        Read,
+        "/v1/cache/entry?url=http://shop.test/products/1",
+    ),
+    row(Op::TopUrls, GET, "/v1/cache/top", Read, "/v1/cache/top?by=misses"),
+    row(
+        Op::Walk,
+        POST,
+        "/v1/cache/walk",
+        Operate,
+        r#"/v1/cache/walk {"cursor": "0", "match": "/products/", "steps": 5}"#,
+    ),
     row(Op::Purge, POST, "/v1/cache/purge", Operate, r#"/v1/cache/purge {"path": "/products/*"}"#),
     row(Op::Warm, POST, "/v1/cache/warm", Operate, r#"/v1/cache/warm {"route": "products"}"#),
     row(Op::ShowSession, GET, SESSION, Read, "/v1/sessions/phone"),

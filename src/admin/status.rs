@@ -2,19 +2,15 @@
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
+use super::hints;
 use super::reply::{Reply, json as reply_json};
 use crate::base::build;
 use crate::config::StoreUse;
-use crate::observe::{CacheReport, CacheState};
+use crate::observe::{CacheReport, CacheState, CacheWindow};
 use crate::runtime::Gateway;
 
-/// Fewer requests, or stored responses, say nothing worth a hint.
-const HINT_COUNT_MIN: u64 = 100;
-/// Hit ratios below this are worth a hint.
-const HIT_RATIO_LOW: f64 = 0.5;
-/// Lifetimes below this are worth a hint, in seconds.
-const TTL_SHORT_S: u64 = 10;
 /// The part of `store.near_cache_bytes` from which on this node's memory is called full.
 const NEAR_FULL: f64 = 0.95;
 
@@ -100,24 +96,20 @@ fn store(gateway: &Gateway, usage: StoreUse) -> Value {
 /// What the cache does, by route, and what to do about it.
 fn cache(gateway: &Gateway) -> Value {
     let running = gateway.running();
-    let state = gateway.cache.state();
+    let (state, now) = (gateway.cache.state(), Instant::now());
     let mut hints = Vec::new();
     let mut routes = Map::new();
     for route in running.plan.routes.policies().filter(|route| route.cache.is_some()) {
         let Some(meter) = running.meters.get(route.index) else { continue };
         let report = meter.cache_report();
-        hints.extend(hints_of(&route.name, &report));
+        let found = hints::find(&meter.cache_within(CacheWindow::Start, now)).into_iter();
+        hints.extend(found.map(|hint| format!("routes.{}: {}", route.name, hint.text())));
         routes.insert(route.name.clone(), told(&report));
     }
     let near_bytes_max = running.plan.config.store.near_cache_bytes;
     hints.extend(hint_of_memory(&state, near_bytes_max));
     let lost = gateway.observer.metrics.cache_chunks_lost.get();
-    if lost > 0 {
-        hints.push(format!(
-            "{lost} parts of stored bodies were gone before their time: Redis evicts what the \
-             cache needs; give it more memory (maxmemory), or lower cache.max_bytes"
-        ));
-    }
+    hints.extend(hints::of_lost_parts(lost).map(|hint| hint.text()));
     json!({
         "routes": routes,
         "fetching": state.fetches,
@@ -138,38 +130,6 @@ fn told(report: &CacheReport) -> Value {
     })
 }
 
-fn hints_of(route: &str, report: &CacheReport) -> Vec<String> {
-    let mut hints = Vec::new();
-    let requests = report.hits.saturating_add(report.others);
-    if let Some(ratio) = report.hit_ratio()
-        && requests >= HINT_COUNT_MIN
-        && ratio < HIT_RATIO_LOW
-    {
-        let percent = (ratio * 100.0).round();
-        hints.push(format!(
-            "routes.{route}: {percent} % of {requests} requests were hits; \
-             portcullis_cache_not_kept_total says what was not stored, and why"
-        ));
-    }
-    if let Some(ttl) = report.mean_ttl_s()
-        && report.kept >= HINT_COUNT_MIN
-        && ttl < TTL_SHORT_S
-    {
-        hints.push(format!(
-            "routes.{route}: responses are stored with {ttl} s of freshness left on average; a \
-             longer lifetime from the upstream, or cache.stale_while_revalidate, saves waiting"
-        ));
-    }
-    if report.backlog_drops > 0 {
-        let drops = report.backlog_drops;
-        hints.push(format!(
-            "routes.{route}: {drops} responses were not stored because too many bytes waited for \
-             Redis; it, or the way to it, is too slow for what the route stores"
-        ));
-    }
-    hints
-}
-
 fn hint_of_memory(state: &CacheState, near_bytes_max: u64) -> Option<String> {
     let is_full =
         near_bytes_max > 0 && state.near_bytes as f64 >= near_bytes_max as f64 * NEAR_FULL;
@@ -183,27 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_come_with_enough_to_judge_by() {
-        let fine = CacheReport {
-            hits: 90,
-            others: 10,
-            kept: 10,
-            kept_ttl_s: 600,
-            ..CacheReport::default()
-        };
-        for (report, parts) in [
-            (CacheReport::default(), &[][..]),
-            (fine, &[]),
-            (CacheReport { hits: 49, others: 51, ..fine }, &["routes.r: 49 % of 100 requests"]),
-            (CacheReport { hits: 0, others: 99, ..fine }, &[]),
-            (CacheReport { kept: 100, kept_ttl_s: 950, ..fine }, &["with 9 s of freshness"]),
-            (CacheReport { kept: 99, kept_ttl_s: 99, ..fine }, &[]),
-            (CacheReport { backlog_drops: 3, ..fine }, &["3 responses were not stored"]),
-        ] {
-            let hints = hints_of("r", &report);
-            assert_eq!(hints.len(), parts.len(), "{report:?}: {hints:?}");
-            assert!(hints.iter().zip(parts).all(|(hint, part)| hint.contains(part)), "{hints:?}");
-        }
+    fn a_full_memory_is_worth_a_hint() {
         let state = |near_bytes| CacheState { near_bytes, ..CacheState::default() };
         assert!(hint_of_memory(&state(95), 100).is_some());
         assert!(hint_of_memory(&state(94), 100).is_none());

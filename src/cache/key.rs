@@ -43,6 +43,25 @@ pub struct Source<'a> {
 /// Where the clock of tags stands among a key's epochs. It is no part of what makes a response
 /// valid: it says that tags must be looked at again.
 const CLOCK: usize = 1;
+/// Bytes of one half of an epoch.
+const HALF_BYTES: usize = 8;
+
+/// What kind of purge has withdrawn a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// Of everything; also where the store begins anew.
+    All,
+    /// Of its route.
+    Route,
+    /// Of its host.
+    Host,
+    /// Of its path and what lies below it, or of one above.
+    Below,
+    /// Of its path: also by a write to it.
+    Path,
+    /// Of one of its tags or groups.
+    Tag,
+}
 
 impl CacheKey {
     /// The key of the response to a GET of `target` on a route. `scheme` is the client's: what an
@@ -128,6 +147,26 @@ impl CacheKey {
     /// the store tells which were.
     pub fn tags_clock(&self, epochs: &[Epoch]) -> Epoch {
         epochs.get(CLOCK).copied().unwrap_or_default()
+    }
+
+    /// By what purge these halves of epochs, with those of tags behind them, came to differ: the
+    /// widest. Nothing where they are the same.
+    pub fn withdrawn_by(&self, then: &[u8], now: &[u8]) -> Option<Withdrawn> {
+        if then == now {
+            return None;
+        }
+        let mut halves = then.chunks(HALF_BYTES).zip(now.chunks(HALF_BYTES));
+        let at = halves.position(|(then, now)| then != now).unwrap_or(usize::MAX);
+        // The clock is not among them.
+        let path = self.epochs.len().saturating_sub(2);
+        Some(match at {
+            0 => Withdrawn::All,
+            1 => Withdrawn::Route,
+            2 => Withdrawn::Host,
+            at if at < path => Withdrawn::Below,
+            at if at == path => Withdrawn::Path,
+            _ => Withdrawn::Tag,
+        })
     }
 
     /// The key of the lock under which one node fetches a variant of the response, as it is under
@@ -352,6 +391,32 @@ mod tests {
         assert_ne!(key.soft(&epochs), soft);
         epochs.last_mut().unwrap().hard = [2; 8];
         assert_ne!(key.hard(&epochs), hard);
+    }
+
+    #[test]
+    fn the_widest_purge_is_told_of() {
+        let key = key("h", "/a/b", &[]);
+        let before = vec![Epoch::default(); key.epochs.len()];
+        let tag = [0; HALF_BYTES];
+        let then = [&key.hard(&before), &tag[..]].concat();
+        assert_eq!(key.withdrawn_by(&then, &then), None);
+        use Withdrawn::{All, Below, Host, Path, Route};
+        for (at, expected) in [
+            (0, Some(All)),
+            (CLOCK, None),
+            (2, Some(Route)),
+            (3, Some(Host)),
+            (4, Some(Below)),
+            (6, Some(Below)),
+            (7, Some(Path)),
+        ] {
+            let mut epochs = before.clone();
+            epochs[at].hard = [1; 8];
+            let now = [&key.hard(&epochs), &tag[..]].concat();
+            assert_eq!(key.withdrawn_by(&then, &now), expected, "{at}: {:?}", key.epochs);
+        }
+        let now = [&key.hard(&before), &[1; HALF_BYTES][..]].concat();
+        assert_eq!(key.withdrawn_by(&then, &now), Some(Withdrawn::Tag));
     }
 
     #[test]

@@ -49,6 +49,17 @@ fn name(parameter: &str) -> &str {
     parameter.split_once('=').map_or(parameter, |(name, _)| name)
 }
 
+/// A query with the names of its parameters alone: values may be tokens.
+#[must_use]
+pub fn without_values(query: &str) -> String {
+    let shown = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) => format!("{name}=…"),
+        // What has no name may be a value.
+        None => "…".to_owned(),
+    };
+    query.split('&').map(shown).collect::<Vec<_>>().join("&")
+}
+
 /// The target as it is keyed and sent: without the parameters that make no difference on the route.
 /// Only reads are changed: what another method's query means is between client and upstream.
 #[must_use]
@@ -127,6 +138,15 @@ mod tests {
             (&keeps_none, "/p?", "/p?"),
         ] {
             assert_eq!(sent(rule, &Method::GET, given), expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn no_value_is_shown() {
+        for (query, expected) in
+            [("q=tea&page=2", "q=…&page=…"), ("s3cret", "…"), ("a=b=c&", "a=…&…"), ("", "…")]
+        {
+            assert_eq!(without_values(query), expected);
         }
     }
 

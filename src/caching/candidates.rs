@@ -85,20 +85,24 @@ impl EpochsNow<'_> {
     ) -> Vec<Candidate> {
         let mut valid = Vec::with_capacity(responses.len());
         for response in responses {
-            let keys = self.origin.epochs(&response);
-            let tags = match keys.is_empty() {
-                true => Some(Vec::new()),
-                // Boxed, as what is rare and large is: it takes no room in each hit.
-                false => Box::pin(self.tags(cache, &keys)).await,
-            };
-            let Some(tags) = tags else { continue };
-            let Epochs { hard, soft } = joined(self.key, self.epochs, &tags);
+            let Some(Epochs { hard, soft }) = self.of(cache, &response).await else { continue };
             if response.epochs.hard == hard {
                 let purged = response.epochs.soft != soft;
                 valid.push(Candidate { response, purged });
             }
         }
         valid
+    }
+
+    /// Those of all that a stored response is subject to; nothing where the store does not say.
+    pub(super) async fn of(&self, cache: &HttpCache, response: &Stored) -> Option<Epochs> {
+        let keys = self.origin.epochs(response);
+        let tags = match keys.is_empty() {
+            true => Some(Vec::new()),
+            // Boxed, as what is rare and large is: it takes no room in each hit.
+            false => Box::pin(self.tags(cache, &keys)).await,
+        };
+        Some(joined(self.key, self.epochs, &tags?))
     }
 
     async fn tags(&self, cache: &HttpCache, keys: &[String]) -> Option<Vec<Epoch>> {

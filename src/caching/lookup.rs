@@ -105,7 +105,7 @@ impl Lookup {
             || fields::nominates(view.fields)
             || !CacheKey::is_known(policy, caller);
         let intent = cache::lookup(policy, view.method, view.fields, odd);
-        let (near, key) = find_near(cache, route, request, &intent);
+        let (near, key) = find_near(cache, route, request, intent.read);
         let site = target.authority.site().into_owned();
         let origin = Origin { route: Arc::clone(route), scheme: client.scheme, site };
         let copies = near.as_deref().map_or(&[][..], |entry| &entry.variants);
@@ -429,12 +429,12 @@ impl Lookup {
     }
 }
 
-/// This node's copies of a response, and its key.
-fn find_near(
+/// This node's copies of a response where `reads`, and its key.
+pub(super) fn find_near(
     cache: &HttpCache,
     route: &RouteCache,
     request: &LookupRequest<'_>,
-    intent: &Intent,
+    reads: bool,
 ) -> (Option<Arc<L1Entry>>, Arc<CacheKey>) {
     let LookupRequest { target, client, caller, .. } = *request;
     // An upstream may write the host that it is told of into what it answers.
@@ -446,7 +446,7 @@ fn find_near(
     };
     let source = Source { route: route.name(), upstream: &upstream, scheme: client.scheme };
     let entry = CacheKey::entry(route.keys(), &route.policy, source, target, caller);
-    let near = if intent.read { cache.near.get(&entry) } else { None };
+    let near = if reads { cache.near.get(&entry) } else { None };
     let key = match &near {
         Some(near) => Arc::clone(&near.key),
         None => {

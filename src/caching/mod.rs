@@ -23,9 +23,9 @@
 //! `lookup → miss`, then `fetch → receive → fill → admission → write_job`. Beside them stand
 //! `coalesce` (this node fetches once), `lease` and `leases` (the fleet does), `candidates` (what
 //! is stored and valid), `answer` and `body` (what the client gets), `near` (the copies of this
-//! node), `pending_purges` and `aftermath` (what an outage leaves behind), and `http_cache`: the
-//! state that all requests share. How a body is read for its client and for the cache at once is
-//! the affair of `capture`.
+//! node), `pending_purges` and `aftermath` (what an outage leaves behind), `inspect` (what is
+//! stored, for operators), and `http_cache`: the state that all requests share. How a body is read
+//! for its client and for the cache at once is the affair of `capture`.
 
 mod admission;
 mod aftermath;
@@ -37,6 +37,7 @@ mod entry_key;
 mod fetch;
 mod fill;
 mod http_cache;
+mod inspect;
 mod lease;
 mod leases;
 mod lookup;
@@ -51,6 +52,7 @@ pub use self::answer::{CacheDebug, CacheNotes, RequestView, Served};
 pub use self::body::{BodyFault, CacheBody, Parts};
 pub use self::fetch::{NotFetched, Transport, fetch, refresh};
 pub use self::http_cache::{HttpCache, PurgeSeen};
+pub use self::inspect::{Inspected, Inspection, Invalid, inspect};
 pub use self::lookup::{Found, Lookup, LookupRequest};
 pub use self::miss::{Miss, Refresh};
 pub use self::route::RouteCache;

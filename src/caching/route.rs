@@ -50,6 +50,11 @@ impl RouteCache {
         }))
     }
 
+    /// The name of the upstream whose responses these are.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
     /// The route's name.
     pub(super) fn name(&self) -> &str {
         &self.route.name

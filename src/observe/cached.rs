@@ -107,6 +107,11 @@ impl CacheReport {
     pub(super) const OTHERS: &[&str] =
         &["miss", "vary-miss", "revalidated", "request", "bypass", "method"];
 
+    /// Whether a verdict is that of a hit.
+    pub fn is_hit(verdict: &str) -> bool {
+        Self::HITS.contains(&verdict)
+    }
+
     /// Requests that were hits, from 0 to 1; none without requests.
     pub fn hit_ratio(&self) -> Option<f64> {
         let all = self.hits.saturating_add(self.others);

@@ -9,6 +9,7 @@ use super::access::AccessLog;
 use super::logged_once::LoggedOnce;
 use super::metrics::Metrics;
 use super::recent::Recent;
+use super::top_urls::TopUrls;
 use crate::config::Config;
 
 /// The metrics and logs of one gateway.
@@ -20,6 +21,8 @@ pub struct Observer {
     pub access: AccessLog,
     /// Requests that somebody may want to look into.
     pub recent: Recent,
+    /// What cached routes are asked for most, while somebody looks.
+    pub top_urls: TopUrls,
     /// What the log has said once.
     pub logged: LoggedOnce,
     started: Instant,
@@ -32,7 +35,8 @@ impl Observer {
         let metrics = Arc::new(Metrics::new(&timeouts));
         let access = AccessLog::open(&config.log, metrics.access_lines());
         let (recent, logged) = (Recent::default(), LoggedOnce::default());
-        Self { metrics, access, recent, logged, started: Instant::now() }
+        let top_urls = TopUrls::default();
+        Self { metrics, access, recent, top_urls, logged, started: Instant::now() }
     }
 
     /// How long the gateway has been running.

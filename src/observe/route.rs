@@ -148,6 +148,12 @@ impl RouteMeter {
         }
     }
 
+    /// How often the cache was asked since the start, by what became of it.
+    pub fn cache_verdicts(&self) -> Vec<(&'static str, u64)> {
+        let words = self.cache.all().into_iter();
+        words.map(|(word, count)| (word, count.get())).filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Remembers what it has counted so far: `requests` in all. To be called each ten seconds.
     pub fn note(&self, at: Instant, requests: u64) {
         let cache = self.caches.load(Ordering::Relaxed).then(|| self.cache_counts());

@@ -253,6 +253,7 @@ impl Record {
             if matches!(verdict, "hit" | "stale" | "revalidated") {
                 meter.cache_sent(self.bytes);
             }
+            self.tell_url(ended, verdict, duration);
         }
         self.tell(ended, duration);
         self.tell_spans(ended, duration);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::content::Content;
 use super::deliver;
@@ -72,11 +72,7 @@ pub(super) fn resolve<'a>(
         let fields = cors::preflight(policy, head)?;
         return Ok(Resolution::Answer(answer(received, resolved, StatusCode::NO_CONTENT, fields)));
     }
-    let forwarded = auth::forwarded(route.auth.as_ref(), asked);
-    resolved.forwarded = match cache::forwarded(route.cache.as_deref(), &head.method, forwarded) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(target) => Some(Box::new(target)),
-    };
+    resolved.forwarded = forwarded(route, &head.method, asked);
     if let Some(edge) = &route.edge {
         let target = resolved.forwarded.as_deref().unwrap_or(asked);
         if let Some(respond) = &edge.respond {
@@ -92,6 +88,15 @@ pub(super) fn resolve<'a>(
     let request =
         Request { received, resolved, route, asked, target, caller, session, has_body, waited };
     Ok(Resolution::Route(request))
+}
+
+/// The target as it is keyed and sent on, where it is another one than the client's.
+pub(super) fn forwarded(route: &Route, method: &Method, asked: &Target) -> Option<Box<Target>> {
+    let target = auth::forwarded(route.auth.as_ref(), asked);
+    match cache::forwarded(route.cache.as_deref(), method, target) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(target) => Some(Box::new(target)),
+    }
 }
 
 /// The route, by the method that a preflight asks about where the route answers those; and what it

@@ -57,8 +57,9 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, Located, Look, Looks, NodeState, RedisStore, Rung, SHOWN, Slow,
-    StoreState, acl, acl_for, operator_acl, selftest, sentinel_acl,
+    Asked, Finding, Followed, Located, Look, Looks, NodeState, NotWalked, RedisStore, Rung, SHOWN,
+    STEPS_MAX, Slow, StoreState, Walk, Walked, WalkedEntry, acl, acl_for, operator_acl, selftest,
+    sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};
@@ -423,6 +424,14 @@ impl Store {
         match self.cache() {
             One::Redis(store) => store.variants(key, variants).await,
             One::Memory(store) => Ok(store.variants(key, variants).1),
+        }
+    }
+
+    /// The names of variants of an entry: `most` of them, whichever, or all where there are fewer.
+    pub async fn variant_names(&self, key: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        match self.cache() {
+            One::Redis(store) => store.variant_names(key, most).await,
+            One::Memory(store) => Ok(store.variant_names(key, most)),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::separate::{Backend, One, Separate};
-use super::{Evicted, Looks, Questions, Store, StoreError, StoreState};
+use super::{Evicted, Looks, NotWalked, Questions, Store, StoreError, StoreState, Walk, Walked};
 use crate::config::{Config, StoreUse};
 use crate::observe::RedisNow;
 
@@ -116,6 +116,17 @@ impl Store {
         match self.used_for(usage) {
             One::Redis(store) => Some(store.look().await),
             One::Memory(_) => None,
+        }
+    }
+
+    /// Walks through the entries of the cache, by a user who may only look.
+    ///
+    /// # Errors
+    /// See [`NotWalked`].
+    pub async fn walk(&self, walk: &Walk) -> Result<Walked, NotWalked> {
+        match self.used_for(StoreUse::Cache) {
+            One::Redis(store) => store.walk(walk).await,
+            One::Memory(_) => Err(NotWalked::Embedded),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The gateway seen from outside: health, metrics, status, who may operate it, and the access log.
 
+mod cache;
 mod commands;
 mod guard;
 mod health;

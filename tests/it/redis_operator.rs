@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::support::{
-    Client, Exposition, Folder, Gateway, PATIENCE, Redis, RedisCluster, Refused, Upstream,
+    Client, Exposition, Folder, Gateway, PATIENCE, Redis, RedisCluster, Refused, Reply, Upstream,
     eventually, eventually_within, operate, response, run,
 };
 
@@ -297,6 +298,152 @@ fn each_primary_of_a_cluster_is_shown() {
             scrape(&gateway).value("portcullis_redis_memory_used_bytes", &at).is_some()
         });
     }
+}
+
+/// A gateway whose routes cache, with what is asked of it stored in Redis.
+fn caching(store: &str, paths: &[String]) -> (Upstream, Gateway) {
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let table = upstream.table("shop");
+    let gateway = Gateway::start(&format!(
+        "{store}timeout = \"5s\"\n{table}[routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+         cache = {{ ttl = \"1h\" }}\n"
+    ));
+    for path in paths {
+        let request = Client::get(gateway.public, path).header("Host", "shop.test");
+        assert_eq!(request.send().status, 200);
+    }
+    (upstream, gateway)
+}
+
+fn walk(gateway: &Gateway, body: &Value) -> Reply {
+    operate(gateway, "POST", "/v1/cache/walk", &body.to_string())
+}
+
+/// All that a walk finds, in the order of the URLs, and how many answers it took.
+fn walked(gateway: &Gateway, matching: &str) -> (Vec<Value>, usize) {
+    let (mut cursor, mut all, mut answers) = (json!("0"), Vec::new(), 0);
+    while !cursor.is_null() {
+        let reply = walk(gateway, &json!({ "cursor": cursor, "match": matching, "steps": 20 }));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let mut answer = reply.json();
+        assert!(
+            answer["seen"].as_u64() >= Some(answer["entries"].as_array().unwrap().len() as u64)
+        );
+        all.extend(answer["entries"].as_array_mut().unwrap().drain(..));
+        cursor = answer["cursor"].clone();
+        answers += 1;
+    }
+    all.sort_by_key(|entry| entry["url"].to_string());
+    (all, answers)
+}
+
+/// The tables of a store with an operator, of which the first is to be gone on with.
+fn operated(url: &str) -> String {
+    format!(
+        "[store.operator]\nusername = \"operator\"\npassword = \"{PASSWORD}\"\n[store]\n\
+         url = \"{url}\"\n"
+    )
+}
+
+fn problem(reply: &Reply) -> (u16, String) {
+    let kind = reply.json()["type"].as_str().expect("a type").to_owned();
+    (reply.status, kind.replace("urn:portcullis:problem:", ""))
+}
+
+#[test]
+fn a_walk_shows_what_is_stored_and_no_value() {
+    let redis = Redis::start();
+    make_operator(&redis);
+    let paths: Vec<String> =
+        (10..40).map(|number| format!("/p/{number}?token=s3cret")).chain(["/q".into()]).collect();
+    let (_upstream, gateway) = caching(&operated(&redis.url()), &paths);
+    redis.cli(&["SET", "app:cache:{h/p}:entry:r", "an application's"]);
+    let found = || walked(&gateway, "");
+    eventually("all are in Redis", || found().0.len() == paths.len());
+    let (all, _) = found();
+    let url = |number: usize| format!("http://shop.test/p/{number}?token=…");
+    let urls: Vec<String> = (10..40).map(url).chain(["http://shop.test/q".into()]).collect();
+    assert_eq!(all.iter().map(|it| it["url"].as_str().unwrap()).collect::<Vec<_>>(), urls);
+    assert!(!json!(all).to_string().contains("s3cret"));
+    for entry in &all {
+        assert_eq!((&entry["route"], &entry["parted"]), (&json!("all"), &json!(false)));
+        assert!(entry["ttl_s"].as_u64() > Some(3000) && entry["bytes"].as_u64() > Some(4));
+    }
+    assert_eq!(walked(&gateway, "shop.test/q").0.len(), 1);
+    for body in [
+        json!({ "cursor": "x" }),
+        json!({ "cursor": "0@nowhere:1" }),
+        json!({ "steps": 0 }),
+        json!({ "steps": 21 }),
+        json!({ "match": "x".repeat(513) }),
+        json!({ "pattern": "*" }),
+    ] {
+        assert_eq!(problem(&walk(&gateway, &body)), (400, "request_invalid".to_owned()), "{body}");
+    }
+    let reply = walk(&gateway, &json!({}));
+    assert_eq!(reply.status, 200, "where nothing is said, it begins: {}", reply.text());
+    redis.cli(&["ACL", "SETUSER", "operator", "-pttl"]);
+    let refused = walk(&gateway, &json!({}));
+    assert_eq!(problem(&refused), (409, "walk_not_permitted".to_owned()));
+    let detail = refused.json()["detail"].to_string();
+    assert!(detail.contains("ACL SETUSER operator +scan +pttl +memory|usage"), "{detail}");
+}
+
+#[test]
+fn one_walks_at_a_time_and_in_small_steps() {
+    let redis = Redis::start();
+    make_operator(&redis);
+    let many = "for i = 1, 3000 do redis.call('SET', 'app:other:' .. i, i) end";
+    redis.cli(&["EVAL", many, "0"]);
+    let (_upstream, gateway) = caching(&operated(&redis.url()), &["/p".to_owned()]);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        // Whoever comes second is refused, and this may be that one.
+        let whole = scope.spawn(|| {
+            eventually("it may walk", || walk(&gateway, &json!({ "steps": 10 })).status == 200);
+        });
+        let mut refused = None;
+        eventually("somebody walks", || {
+            // Free to walk, it says that this is no cursor.
+            let reply = walk(&gateway, &json!({ "cursor": "x" }));
+            refused = (reply.status == 409).then(|| problem(&reply).1);
+            refused.is_some() || whole.is_finished()
+        });
+        assert_eq!(refused.as_deref(), Some("walk_busy"));
+        whole.join().expect("a walk");
+    });
+    assert!(begun.elapsed() >= Duration::from_millis(9 * 200), "five steps a second");
+}
+
+#[test]
+fn a_walk_without_a_user_says_who_is_missing() {
+    let redis = Redis::start();
+    let store = format!("[store]\nurl = \"{}\"\n", redis.url());
+    for (store, part) in [
+        (&*store, "acl --operator"),
+        ("[store]\nurl = \"memory:\"\n", "the memory of this process"),
+    ] {
+        let (_upstream, gateway) = caching(store, &[]);
+        let refused = walk(&gateway, &json!({}));
+        assert_eq!(problem(&refused), (409, "walk_unavailable".to_owned()));
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains(part), "{detail}");
+    }
+}
+
+#[test]
+fn a_walk_goes_through_each_server_of_a_cluster() {
+    let cluster = RedisCluster::start(3);
+    cluster.servers.iter().for_each(make_operator);
+    let paths: Vec<String> = (10..40).map(|number| format!("/p/{number}")).collect();
+    let (_upstream, gateway) = caching(&operated(&cluster.url()), &paths);
+    eventually("all are found", || walked(&gateway, "").0.len() == paths.len());
+    let first = walk(&gateway, &json!({ "steps": 1 })).json();
+    let cursor = first["cursor"].as_str().expect("there is more");
+    let name = cursor.split_once('@').expect("a server").1;
+    assert!(cluster.servers.iter().any(|it| it.address().to_string() == name), "{cursor}");
+    let lost = walk(&gateway, &json!({ "cursor": "17" }));
+    assert_eq!(problem(&lost), (400, "request_invalid".to_owned()), "a number of which server?");
 }
 
 #[test]

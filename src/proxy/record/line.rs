@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use super::{Ended, Record, TunnelNotes};
 use crate::base::body::Progress;
 use crate::base::facts::Target;
+use crate::cache;
 use crate::config::TokenSource;
 use crate::encode::Coding;
 use crate::observe::access::{Line, Shown};
-use crate::observe::{Marks, Stage};
+use crate::observe::{AskedUrl, CacheReport, Marks, Stage};
 use crate::plan::Plan;
 use crate::proxy::edged::Side;
 use crate::proxy::request::Received;
@@ -43,6 +44,26 @@ impl Record {
                 looking.tell(kind, || kept.told.clone().into());
             }
         });
+    }
+
+    /// Counts the URL of a request that the cache was asked for, while somebody wants to know.
+    pub(super) fn tell_url(&self, ended: Ended<'_>, verdict: &str, duration: Duration) {
+        let Ended { received, resolved, .. } = ended;
+        let top_urls = &received.connection.gateway.observer.top_urls;
+        if !top_urls.is_wanted(received.started + duration) {
+            return;
+        }
+        let Some(target) = resolved.forwarded.as_deref().or(resolved.target.as_ref()) else {
+            return;
+        };
+        let (scheme, site) = (resolved.client.scheme, target.authority.site());
+        let mut url = format!("{scheme}://{site}{}", target.path());
+        if let Some(query) = target.query() {
+            url.extend(["?", &cache::without_values(query)]);
+        }
+        let route = resolved.route_name(received.plan());
+        let is_hit = CacheReport::is_hit(verdict);
+        top_urls.note(&url, AskedUrl { route, is_hit, bytes: self.bytes });
     }
 
     /// All that a request has waited for which began then and took so long.

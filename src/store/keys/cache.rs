@@ -99,6 +99,26 @@ impl Keys {
         }
     }
 
+    /// The pattern of all entries, as SCAN takes it.
+    pub(in crate::store) fn cache_entries(prefix: &str) -> String {
+        let mut pattern = String::with_capacity(prefix.len() + 20);
+        for letter in prefix.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern + ":cache:{*" + ENTRY + "*"
+    }
+
+    /// Host and path, and the variant, of an entry's key; nothing of another key. Either may be a
+    /// digest.
+    pub fn cache_entry_parts(entry: &str) -> Option<(&str, &str)> {
+        let (tag, variant) = parts(entry);
+        let (_, target) = tag.split_once(":cache:{")?;
+        (!variant.is_empty()).then_some((target, variant))
+    }
+
     /// The lock of one fetch of an entry: of one variant, at one moment.
     pub fn cache_lock(entry: &str, fetch: u128) -> String {
         let (tag, variant) = parts(entry);
@@ -166,6 +186,11 @@ mod tests {
         let keys = Keys::new("app");
         let entry = keys.cache_entry("h", "/p", "r:0:?q}:entry:");
         let digest = hashed(b"a tag");
+        assert_eq!(Keys::cache_entry_parts(&entry), Some(("h/p", "r:0:?q}:entry:")));
+        for other in [keys.cache_base(), Keys::cache_lock(&entry, 1), keys.session("a")] {
+            assert_eq!(Keys::cache_entry_parts(&other), None, "{other}");
+        }
+        assert_eq!(Keys::cache_entries("a-[b]"), r"a\-\[b\]:cache:{*}:entry:*");
         for (key, expected) in [
             (keys.cache_base(), "app:cache-epoch:{*}"),
             (keys.cache_tags_clock(), "app:cache-epoch:{*}tags-clock"),

@@ -38,6 +38,13 @@ impl MemoryStore {
         lock(&self.values).variants(key, names, self.now_ms())
     }
 
+    /// See [`crate::store::Store::variant_names`].
+    pub fn variant_names(&self, key: &str, most: usize) -> Vec<String> {
+        let fields = lock(&self.values).entry(key).unwrap_or_default();
+        let names = fields.into_iter().map(|(name, _)| name).filter(|name| *name != VARY);
+        names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).take(most).collect()
+    }
+
     /// The epochs of now.
     pub fn epochs(&self, keys: &[String]) -> CachedReply {
         lock(&self.values).epochs(keys)

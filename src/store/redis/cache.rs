@@ -26,7 +26,7 @@ use crate::store::lineage::{Known, LineageChanges, LineageSource};
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
     Answers, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered, StoreError,
-    VARIANTS_MAX, VARY_SETS_MAX,
+    VARIANTS_MAX, VARY, VARY_SETS_MAX,
 };
 
 impl RedisStore {
@@ -40,6 +40,25 @@ impl RedisStore {
         pipeline.add_command(variants_call(key, variants));
         let reply = self.run(&mut pipeline).await?.pop().unwrap_or_default();
         Ok(entry(reply, variants.len(), self.now_ms())?.1)
+    }
+
+    /// See [`crate::store::Store::variant_names`].
+    pub async fn variant_names(&self, key: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let mut call = start("HRANDFIELD");
+        // One more, as the sets of field names stand among the variants.
+        call.arg(key).arg(most.saturating_add(1));
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(call);
+        match self.run(&mut pipeline).await?.pop().unwrap_or_default() {
+            Value::Array(names) => {
+                let names = names.into_iter().filter_map(value).filter(|name| *name != VARY);
+                let names = names.filter_map(|name| String::from_utf8(name.to_vec()).ok());
+                Ok(names.take(most).collect())
+            }
+            // What an application wrote under our key is no entry.
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Vec::new()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// See [`crate::store::Store::epochs`].

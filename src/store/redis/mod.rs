@@ -78,6 +78,7 @@ mod tellings;
 mod topology;
 mod torn;
 mod track;
+mod walk;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -95,6 +96,7 @@ pub use self::rung::Rung;
 pub use self::slow_log::Slow;
 pub use self::state::{NodeState, StoreState};
 pub use self::tally::Asked;
+pub use self::walk::{NotWalked, STEPS_MAX, Walk, Walked, WalkedEntry};
 
 use self::cut::Cut;
 use self::follow::Follower;
@@ -201,6 +203,12 @@ impl RedisStore {
         let is_cluster = self.topology.is_spread();
         let Some(operator) = &self.operator else { return Looks { is_cluster, servers: None } };
         Looks { is_cluster, servers: Some(operator.look(&self.topology).await) }
+    }
+
+    /// See [`super::Store::walk`].
+    pub async fn walk(&self, walk: &Walk) -> Result<Walked, NotWalked> {
+        let operator = self.operator.as_ref().ok_or(NotWalked::NoOperator)?;
+        operator.walk(&self.topology, walk).await
     }
 
     /// See [`super::Store::state`].

@@ -58,8 +58,10 @@ pub struct Look {
 pub(super) struct Operator {
     user: StoreOperator,
     /// How its connections are made.
-    settings: config::Store,
+    pub(super) settings: config::Store,
     known: Mutex<BTreeMap<String, Watched>>,
+    /// When the last step of a walk was made. There is one walk at a time.
+    pub(super) walking: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// One server.
@@ -78,7 +80,12 @@ impl Operator {
         let username = Some(user.username.clone());
         let settings = config::Store { username, ..topology.settings.clone() };
         let every = user.info;
-        let operator = Arc::new(Self { user, settings, known: Mutex::default() });
+        let operator = Arc::new(Self {
+            user,
+            settings,
+            known: Mutex::default(),
+            walking: tokio::sync::Mutex::default(),
+        });
         if !every.is_zero() {
             tokio::spawn(follow(Arc::downgrade(topology), Arc::downgrade(&operator), every));
         }
@@ -145,7 +152,7 @@ impl Operator {
     }
 
     /// Commands on the connection that stands, or on another one where it does not any more.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         topology: &Topology,
         server: &Server,
@@ -256,11 +263,11 @@ async fn follow(topology: Weak<Topology>, operator: Weak<Operator>, every: Durat
     }
 }
 
-fn name(server: &Server) -> String {
+pub(super) fn name(server: &Server) -> String {
     server.node.name().unwrap_or_default().to_owned()
 }
 
-fn text(error: &ConnectError) -> String {
+pub(super) fn text(error: &ConnectError) -> String {
     match error {
         ConnectError::Timeout => format!("no answer within {PATIENCE:?}"),
         other => other.to_string(),

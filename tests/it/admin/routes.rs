@@ -43,7 +43,9 @@ fn start() -> Gateway {
 const LIVE: &str = "/v1/live";
 
 /// How an operation may fail that was understood.
-const FAILURES: [&str; 6] = [
+const FAILURES: [&str; 8] = [
+    "entry_not_stored",
+    "walk_unavailable",
     "revocation_not_found",
     "session_missing",
     "key_not_found",

@@ -18,6 +18,7 @@ over_all_stores![
     each_variant_is_its_own,
     the_newest_sets_of_names_are_remembered,
     the_number_of_variants_is_bounded,
+    the_names_of_variants_are_told,
     a_response_fetched_before_a_purge_is_not_kept,
     pending_purges_are_carried_out_before_the_cache_is_read,
     a_base_epoch_is_made_once,
@@ -185,6 +186,22 @@ async fn the_number_of_variants_is_bounded(it: Subject) {
     it.remember(&entry(&names[*survivors.first().unwrap()], "accept", "again")).await;
     let found = it.store.variants(ENTRY, &names).await.unwrap();
     assert_eq!(found.iter().flatten().count(), VARIANTS_MAX, "one that is there needs no place");
+}
+
+async fn the_names_of_variants_are_told(it: Subject) {
+    assert_eq!(it.store.variant_names(ENTRY, 3).await, Ok(vec![]));
+    for name in ["one", "two"] {
+        let kept = it.store.remember(&entry(name, "accept", name)).await;
+        assert_eq!(kept, Ok(Remembered::Stored));
+    }
+    let names = async |most| {
+        let mut names = it.store.variant_names(ENTRY, most).await.expect("an answer");
+        names.sort();
+        names
+    };
+    assert_eq!(names(3).await, ["one", "two"]);
+    assert_eq!(names(2).await, ["one", "two"], "the sets of names are no variant");
+    assert_eq!(names(1).await.len(), 1);
 }
 
 async fn a_response_fetched_before_a_purge_is_not_kept(it: Subject) {
