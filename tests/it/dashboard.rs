@@ -2,6 +2,7 @@
 //! reader is told. Its files come from a real gateway; most tests write what the admin API says.
 
 mod attacks;
+mod cache;
 mod files;
 mod identity;
 mod look;

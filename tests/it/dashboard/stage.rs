@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use crate::support::{Chunks, Client, Gateway, Upstream, response};
 
 /// Every page, by its path in the fragment and its letter.
-pub(super) const PAGES: [(&str, &str); 7] = [
+pub(super) const PAGES: [(&str, &str); 8] = [
     ("overview", "o"),
     ("traffic", "t"),
     ("refusals", "r"),
     ("limits", "l"),
+    ("cache", "c"),
     ("identity", "i"),
     ("upstreams", "u"),
     ("store", "s"),
@@ -305,6 +306,18 @@ fn answers() -> Vec<(&'static str, Value)> {
                 },
             ] }),
         ),
+        ("GET /v1/cache", cache()),
+        ("GET /v1/cache/entry", entry("shop.example.com/products/1")),
+        (
+            "GET /v1/cache/top",
+            json!({
+                "by": "hits", "since": "2026-11-30T02:59:00.000Z", "bound": 256, "skipped": 0,
+                "urls": [{
+                    "url": "http://shop.example.com/search?q=…", "route": "search", "hits": 988,
+                    "misses": 12, "bytes": 5_120_000,
+                }],
+            }),
+        ),
         ("GET /v1/limits", json!({ "policy": "login", "key": "claim:sub=42", "windows": windows })),
         (
             "DELETE /v1/limits",
@@ -330,6 +343,47 @@ fn answers_of_state() -> [(&'static str, Value); 5] {
         ("GET /v1/store", store()),
         ("GET /v1/canary", canaries()),
     ]
+}
+
+fn cache() -> Value {
+    let window = |requests: u64, ratio: f64, level: &str| {
+        let hits = (requests as f64 * ratio) as u64;
+        json!({ "requests": requests, "hits": hits, "ratio": ratio, "level": level })
+    };
+    json!({
+        "routes": {
+            "products": {
+                "windows": { "start": window(4120, 0.94, "good") }, "verdicts": { "hit": 3873 },
+                "not_kept": { "no_freshness": 14 }, "stored": 233, "mean_ttl_s": 58,
+                "sent_bytes": 9_000_000, "hints": [],
+            },
+            "search": {
+                "windows": { "start": window(4120, 0.31, "poor") }, "verdicts": { "miss": 2843 },
+                "not_kept": { "no_store": 2790, "private": 3 }, "stored": 50, "mean_ttl_s": 59,
+                "sent_bytes": 90_000,
+                "hints": [{
+                    "reason": "no_store", "setting": null,
+                    "what": "2790 were not stored (no_store)",
+                    "do": "the upstream forbids it: have it send Cache-Control: s-maxage",
+                }],
+            },
+        },
+        "near": { "bytes": 32_505_856, "max": 33_554_432, "evictions": 12, "level": "watch" },
+        "hints": [],
+        "thresholds": { "requests": 100, "good": 0.9, "watch": 0.5, "near": 0.95 },
+    })
+}
+
+/// What is stored for a URL.
+pub(super) fn entry(url: &str) -> Value {
+    json!({
+        "url": url, "route": "products", "more": false,
+        "variants": [{
+            "where": ["near", "store"], "scheme": "http", "upstream": "shop", "status": 200,
+            "age_s": 12, "ttl_s": 48, "lifetime_s": 60, "bytes": 5120, "tags": ["product-1"],
+            "groups": [], "vary": { "accept-language": "de" }, "valid": true, "why": null,
+        }],
+    })
 }
 
 fn overview() -> Value {

@@ -7,6 +7,7 @@
 // Numbers that change have the class `live`; text goes through `h` and `say` of dom.js, never into
 // markup. A new page is a line here and one in src/admin/ui.rs.
 
+import * as cache from "./cache.js";
 import * as identity from "./identity.js";
 import * as limits from "./limits.js";
 import * as overview from "./overview.js";
@@ -15,4 +16,6 @@ import * as store from "./store.js";
 import * as traffic from "./traffic.js";
 import * as upstreams from "./upstreams.js";
 
-export const PAGES = [overview, traffic, refusals, limits, identity, upstreams, store];
+export const PAGES = [
+  overview, traffic, refusals, limits, cache, identity, upstreams, store,
+];

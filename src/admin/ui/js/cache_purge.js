@@ -1,0 +1,72 @@
+// Purges: what is to go is said before it goes, and everything wants its name typed.
+
+import * as api from "./api.js";
+import { ask, show } from "./dialog.js";
+import { h, say } from "./dom.js";
+
+// What each kind takes: what is typed, and what of the cache it is, in words.
+const KINDS = {
+  url: ["http://shop.example/products/1", (it) => `The response for ${it}, with every query`],
+  path: ["/products/*", (it) => `All that is stored at ${it} and below it, on every host`],
+  tag: ["product-1", (it) => `All that is tagged ${it}`],
+  host: ["shop.example", (it) => `All that is stored of the host ${it}`],
+  route: ["products", (it) => `All that is stored of the route ${it}`],
+};
+
+const HARD = "goes, at all gateways of this store. The next requests ask the upstream.";
+const SOFT = "is confirmed with its upstream before it is used again. What did not change stays.";
+
+/** Asks whether this is to be purged, softly or not, and purges it. */
+export function purge(kind, value, { soft = false, done } = {}) {
+  ask({
+    title: soft ? "Purge softly" : "Purge",
+    words: h("p", {}, `${KINDS[kind][1](value)} ${soft ? SOFT : HARD}`),
+    verb: soft ? "Purge softly" : "Purge",
+    act: () => carryOut({ [kind]: value, ...(soft && { soft }) }, done),
+  });
+}
+
+/** The same of everything, whose name has to be typed. */
+export function purgeAll(done) {
+  ask({
+    title: "Purge everything",
+    words: h("p", {}, `The whole cache ${HARD} All of them at once will be work for upstreams.`),
+    verb: "Purge everything", typed: "everything",
+    act: () => carryOut({ all: true }, done),
+  });
+}
+
+async function carryOut(body, done) {
+  const answer = await api.post("/v1/cache/purge", body);
+  done?.();
+  const how = answer.soft ? "To be confirmed" : "Purged";
+  const late = answer.confirmed === false ? " Not all replicas of Redis have it yet." : "";
+  return `${how}: ${answer.purged}.${late}`;
+}
+
+/** Asks what is to be purged. */
+export function choosePurge(done) {
+  const value = h("input", { name: "value", required: true, autocomplete: "off",
+    spellcheck: "false", placeholder: KINDS.url[0] });
+  const words = h("p", { class: "quiet", role: "status" });
+  const soft = h("input", { type: "checkbox", on: { change: tell } });
+  const kind = h("select", { name: "kind", on: { change: tell } },
+    Object.keys(KINDS).map((name) => h("option", { value: name }, name)));
+  function tell() {
+    value.placeholder = KINDS[kind.value][0];
+    const what = KINDS[kind.value][1](value.value || value.placeholder);
+    say(words, `${what} ${soft.checked ? SOFT : HARD}`);
+  }
+  value.addEventListener("input", tell);
+  tell();
+  const submit = (event) => {
+    event.preventDefault();
+    node.close();
+    purge(kind.value, value.value, { soft: soft.checked, done });
+  };
+  const node = show("What is to be purged?", h("form", { on: { submit } },
+    h("label", { class: "field" }, "By", kind),
+    h("label", { class: "field" }, "Value", value),
+    h("p", {}, h("label", { class: "check" }, soft, "softly")), words,
+    h("div", { class: "buttons" }, h("button", { type: "submit" }, "Go on…"))));
+}
