@@ -1,5 +1,5 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `explain`, `limits`, `status`, `dashboard`, `schema`, `completions`,
+//! `purge`, `warm`, `cache`, `explain`, `limits`, `status`, `dashboard`, `schema`, `completions`,
 //! `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
@@ -9,6 +9,7 @@
 )]
 
 mod api_keys;
+mod cache;
 mod claim;
 mod dashboard;
 mod descriptors;
@@ -101,6 +102,9 @@ enum Command {
     /// Fetch what a route's cache.warm names, before anybody asks for it. A running gateway does
     /// it.
     Warm(operate::Warm),
+    /// Show what a running gateway's cache saves on each route, and what would help; or whether one
+    /// URL is stored.
+    Cache(cache::Cache),
     /// Make, list and end API keys. A running gateway does it, for every gateway on the same store.
     Keys(api_keys::Options),
     /// Say what would happen to a request: its route, its caller, what its limits have left. A
@@ -180,6 +184,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
         Command::Warm(options) => operated(operate::warm(&options, &path)),
+        Command::Cache(options) => operated(cache::show(&options, &path)),
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),

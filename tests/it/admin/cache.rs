@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::problem;
 use crate::support::{
-    AUTH, Client, Gateway, Redis, Reply, Upstream, claims, eventually, operate, response, token,
+    AUTH, Client, Folder, Gateway, Redis, Reply, Upstream, claims, eventually, operate, response,
+    run, token,
 };
 
 const ROUTES: &str = r#"
@@ -259,4 +260,54 @@ fn urls_are_counted_while_somebody_looks_and_without_values() {
     assert!(top("misses")["since"].is_string());
     let refused = house.show("/v1/cache/top?by=name");
     assert_eq!(problem(&refused), (400, "request_invalid".to_owned()));
+}
+
+#[test]
+fn one_command_says_whether_the_cache_is_worth_it() {
+    let house = House::start();
+    for _ in 0..3 {
+        house.get("/products/1", "de");
+    }
+    house.variants("shop.test/products/1", 1);
+    let admin = format!("http://{}", house.gateway.admin);
+    let ran = |arguments: &[&str]| {
+        run(&Folder::new(), &[&["cache", "--admin", &admin], arguments].concat())
+    };
+    let said = |arguments: &[&str]| {
+        let ran = ran(arguments);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        ran.stdout
+    };
+    let one = said(&["--route", "products"]);
+    assert!(one.starts_with("route    products\n"), "{one}");
+    assert!(one.contains("hits     67 % of 3 requests in the last 15m\n"), "{one}");
+    assert!(one.contains("hits     67 % of 3 requests since the start\n"), "{one}");
+    assert!(one.contains("stored   1, fresh for 3"), "{one}");
+    assert!(one.contains("\nnear     ") && one.contains(" bytes, 0 evictions\n"), "{one}");
+    let all = said(&[]);
+    assert!(all.contains("route    mine\n") && all.contains("route    search\n"), "{all}");
+    let entry = said(&["--url", "http://shop.test/products/1"]);
+    assert!(entry.starts_with("shop.test/products/1 on the route products\n"), "{entry}");
+    assert!(entry.contains("  near+store: 200, 5 bytes, fresh for 3"), "{entry}");
+    assert!(
+        entry.ends_with(" of 3600 s, http, of shop, tags product-1, accept-language de\n"),
+        "{entry}"
+    );
+    house.purge(r#"{"route": "products"}"#);
+    let entry = said(&["--url", "shop.test/products/1"]);
+    assert!(entry.ends_with(", not used: its route was purged\n"), "{entry}");
+    let json: Value = serde_json::from_str(&said(&["--json"])).expect("JSON");
+    assert_eq!(json["routes"]["products"]["stored"], 1);
+    for (arguments, status, part) in [
+        (&["--route", "nothing"][..], 1, "No route with a cache is named"),
+        (&["--url", "shop.test/products/2"], 1, "Nothing is stored for shop.test/products/2"),
+        (&["--url", "shop.test/mine", "--claim", "plan=gold"], 1, "Nothing is stored"),
+        (&["--url", "shop.test/mine"], 1, "parted by claims"),
+        (&["--claim", "plan=gold"], 2, "--url"),
+        (&["--url", "a/", "--route", "b"], 2, "cannot be used with"),
+    ] {
+        let ran = ran(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(status), ""), "{arguments:?}");
+        assert!(ran.stderr.contains(part), "{arguments:?}: {}", ran.stderr);
+    }
 }
