@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `cache`, `explain`, `limits`, `status`, `dashboard`, `schema`, `completions`,
-//! `man`. Everything here may print; nothing else does.
+//! `purge`, `warm`, `cache`, `explain`, `limits`, `status`, `doctor`, `dashboard`, `schema`,
+//! `completions`, `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,7 +12,7 @@ mod api_keys;
 mod cache;
 mod claim;
 mod dashboard;
-mod descriptors;
+mod doctor;
 mod init;
 mod limits;
 mod operate;
@@ -41,7 +41,7 @@ use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::net::supervisor;
 use crate::plan::Plan;
-use crate::runtime::{Gateway, read_plan, warn_of};
+use crate::runtime::{Gateway, read_plan, warn_of, warn_of_descriptors};
 use crate::startup::signals::{Habits, end};
 use crate::startup::sockets::Sockets;
 use crate::startup::{bind, diagnostics, handover, watch};
@@ -115,6 +115,9 @@ enum Command {
     /// Say how a running gateway is: findings and what to do, rates, busiest routes, servers; exit
     /// status 1 when a finding is poor.
     Status(status::Status),
+    /// Say whether Redis is right: who it is, its rights, clock, latency, memory, persistence,
+    /// keys, connections. A running gateway looks, or without one this command.
+    Doctor(doctor::Doctor),
     /// Print the address of a running gateway's dashboard, with a code that logs in once within a
     /// minute.
     Dashboard(dashboard::Dashboard),
@@ -189,10 +192,26 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
         Command::Status(options) => looked(status::show(&options, &path)),
+        Command::Doctor(options) => look_at_store(&options, &path),
         Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
         Command::Man(options) => report(shell::manual(&options, Cli::command())),
+    }
+}
+
+/// Has a gateway look at its store, or looks itself.
+fn look_at_store(options: &doctor::Doctor, path: &Path) -> ExitCode {
+    let by = match doctor::ask(options, path) {
+        Ok(doctor::Asked::Gateway(answer)) => return doctor::print(options, &answer),
+        Ok(doctor::Asked::Nobody(by)) => by,
+        Err(failure) => return operated(Err(failure)),
+    };
+    match load(path) {
+        Ok((plan, _)) => block_on(async {
+            doctor::print(options, &crate::admin::examine(&plan.config, &by).await)
+        }),
+        Err(code) => code,
     }
 }
 
@@ -246,7 +265,7 @@ async fn run(
 ) -> ExitCode {
     diagnostics::init(&plan.config.log);
     warn_of(&plan, source);
-    descriptors::warn(&plan.config);
+    warn_of_descriptors(&plan.config);
     // Before anybody can know that the gateway is there: a signal without a receiver would end it.
     let signals = match Signals::receive(habits.take_user2()) {
         Ok(signals) => signals,

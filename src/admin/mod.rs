@@ -14,6 +14,7 @@ mod canaries;
 mod certificates;
 mod config;
 mod connection;
+mod doctor;
 mod findings;
 mod grpc_health;
 mod guard;
@@ -61,6 +62,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::audit::told;
+pub use self::doctor::examine;
 pub use self::routes::{Access, ROUTES, Route};
 
 use self::audit::Audit;

@@ -16,7 +16,9 @@ use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config, limits, login, masked, overview, purge, requests, revocation_list, revocations, series, sessions, status, store, tunnels, upstreams,
+    api_keys, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config, doctor,
+    limits, login, masked, overview, purge, requests, revocation_list, revocations, series,
+    sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -106,6 +108,7 @@ async fn operate(
         Operation::ResetCanary => canaries::reset(gateway, body).await,
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
+        Operation::Doctor => doctor::carry_out(gateway, body).await,
         Operation::Reload => config::reload(gateway, body).await,
         Operation::LogIn => login::log_in(gateway, logins, connection.peer, body),
         Operation::LogOut => Ok(login::log_out(logins, caller)),

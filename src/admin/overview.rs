@@ -55,9 +55,12 @@ pub(super) async fn show(gateway: &Gateway) -> Reply {
     reply_json(StatusCode::OK, &answer)
 }
 
+/// A member of the rates that are told, and what it is of them.
+type Member = (&'static str, fn(&Rates) -> f32);
+
 /// Members of the rates that are told; what there is none of is null.
 fn rates(rates: Option<&Rates>) -> Value {
-    const MEMBERS: [(&str, fn(&Rates) -> f32); 6] = [
+    const MEMBERS: [Member; 6] = [
         ("rps", |it| it.rps),
         ("error_ratio", |it| it.error_ratio),
         ("p50_s", |it| it.p50_s),

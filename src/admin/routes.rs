@@ -54,6 +54,7 @@ pub(super) enum Operation {
     ResetCanary,
     ListCertificates,
     ShowStore,
+    Doctor,
     Reload,
     LogIn,
     LogOut,
@@ -110,7 +111,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 43] = [
+pub static ROUTES: [Route; 44] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
@@ -181,6 +182,7 @@ pub static ROUTES: [Route; 43] = [
     ),
     row(Op::ListCertificates, GET, "/v1/certificates", Read, "/v1/certificates"),
     row(Op::ShowStore, GET, "/v1/store", Read, "/v1/store"),
+    row(Op::Doctor, POST, "/v1/doctor", Operate, "/v1/doctor {}"),
     row(Op::Reload, POST, "/v1/config/reload", Operate, "/v1/config/reload {}"),
     row(Op::LogIn, POST, LOGIN, Login, r#"/v1/login {"token": "…"}"#),
     row(Op::LogOut, DELETE, LOGIN, Login, LOGIN),

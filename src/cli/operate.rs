@@ -33,6 +33,11 @@ impl Target {
     pub(super) fn find(&self, path: &Path) -> Result<Remote, Failure> {
         Remote::find(self.admin.as_deref(), self.admin_token.as_deref(), path)
     }
+
+    /// Whether the command line itself says which one it is.
+    pub(super) fn names_admin(&self) -> bool {
+        self.admin.is_some()
+    }
 }
 
 /// Options of `revoke`.

@@ -43,6 +43,11 @@ impl Failure {
         Self { status: UNUSABLE, text: text.into() }
     }
 
+    /// Whether no gateway answered.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.status == UNREACHABLE
+    }
+
     fn unreachable(text: String) -> Self {
         Self { status: UNREACHABLE, text }
     }

@@ -47,12 +47,12 @@ fn screen(answer: &Value) -> String {
     let config = &answer["config"];
     let since = text(config, "loaded_at");
     let sha256: String = text(config, "sha256").chars().take(12).collect();
-    let differs = if config["file_differs"] == json!(true) {
-        "▲ the file is another one now"
-    } else {
-        "as in the file"
+    let file = match config["file_differs"] == json!(true) {
+        _ if sha256.is_empty() => "without a file".to_owned(),
+        true => format!("{sha256}  ▲ the file is another one now"),
+        false => format!("{sha256}  as in the file"),
     };
-    lines.push(format!("configuration {sha256}  since {since}  {differs}"));
+    lines.push(format!("configuration since {since}  {file}"));
     lines.push(String::new());
     lines.extend(findings(all(answer, "findings")));
     lines.push(String::new());
@@ -249,7 +249,7 @@ mod tests {
         });
         let expected = "\
 edge-1?[2J  portcullis 0.2.0  up 1m
-configuration 9f31aa  since now  ▲ the file is another one now
+configuration since now  9f31aa  ▲ the file is another one now
 
 ✖ poor   Bad. (a)
          do: Mend it.

@@ -175,7 +175,7 @@ impl RouteMeter {
     /// What the cache did for the route in a window that ends now.
     pub fn cache_within(&self, window: CacheWindow, now: Instant) -> CacheCounts {
         let counts = self.cache_counts();
-        self.lately().cache.within(window, now, counts)
+        self.lately().cache.within(window, now, &counts)
     }
 
     fn cache_counts(&self) -> CacheCounts {

@@ -164,7 +164,7 @@ impl CacheWindows {
         &self,
         window: CacheWindow,
         now: Instant,
-        counts: CacheCounts,
+        counts: &CacheCounts,
     ) -> CacheCounts {
         let begin = match window {
             CacheWindow::Minute => self.minute.begin(now),
@@ -191,7 +191,7 @@ mod tests {
         // One hit a second, and in the first ten minutes as many that are not stored.
         let of = |second: u64| counts(second, second.min(600), &[("no_store", second.min(600))]);
         let hits = |windows: &CacheWindows, second| {
-            CacheWindow::ALL.map(|it| windows.within(it, at(second), of(second)).hits)
+            CacheWindow::ALL.map(|it| windows.within(it, at(second), &of(second)).hits)
         };
         assert_eq!(hits(&windows, 5), [5; 3], "nothing was remembered yet");
         for second in (0..=2000).step_by(10) {
@@ -205,9 +205,9 @@ mod tests {
         assert_eq!(hits(&windows, 2000), [60, 920, 2000]);
         assert_eq!(hits(&windows, 2004), [64, 924, 2004]);
         assert_eq!(hits(&windows, 2007), [57, 927, 2007]);
-        let quarter = |second| windows.within(CacheWindow::Quarter, at(second), of(second));
+        let quarter = |second| windows.within(CacheWindow::Quarter, at(second), &of(second));
         assert_eq!(quarter(2000).not_kept, BTreeMap::new(), "that is over");
-        let all = windows.within(CacheWindow::Start, at(2000), of(2000));
+        let all = windows.within(CacheWindow::Start, at(2000), &of(2000));
         assert_eq!((all.requests(), all.hit_ratio()), (2600, Some(2000.0 / 2600.0)));
         assert_eq!(all.main_reason(), Some(("no_store", 600)));
     }

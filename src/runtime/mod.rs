@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod descriptors;
 mod fleet;
 mod looking;
 mod pools;
@@ -42,6 +43,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
+pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::pools::{Pools, Wrote};
 use self::reload::ConfigFile;

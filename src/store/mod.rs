@@ -57,9 +57,9 @@ pub use self::question::{
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Finding, Followed, Located, Look, Looks, NodeState, NotWalked, RedisStore, Rung, SHOWN,
-    STEPS_MAX, Slow, StoreState, Walk, Walked, WalkedEntry, acl, acl_for, operator_acl, selftest,
-    sentinel_acl,
+    Asked, Checked, Finding, Followed, Located, Look, Looks, NodeState, NotWalked, RedisStore,
+    Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked, WalkedEntry, acl, acl_for,
+    doctor, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};

@@ -2,6 +2,7 @@
 
 mod cache;
 mod commands;
+mod doctor;
 mod guard;
 mod health;
 mod limits;

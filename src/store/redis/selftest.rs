@@ -147,6 +147,11 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
+    /// The key of this kind among its own.
+    pub(super) fn key(&self, kind: &str) -> String {
+        format!("{}:{kind}", self.prefix)
+    }
+
     /// A connection to it, within `store.connect_timeout`.
     ///
     /// # Errors

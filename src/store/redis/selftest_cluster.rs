@@ -24,6 +24,28 @@ pub(super) fn tag(is_own: impl Fn(u16) -> bool) -> Option<String> {
     if own.contains(&true) { tags.find(is_own) } else { None }
 }
 
+/// The primaries of the cluster, as far as a seed tells of them: the name of each, its settings,
+/// and a hash tag of keys that lie there.
+pub(super) async fn primaries(
+    settings: &config::Store,
+    seeds: &[Address],
+) -> Vec<(String, config::Store, Option<String>)> {
+    let mut best: Option<View> = None;
+    for seed in seeds {
+        if let Ok(Some(view)) = view_from(settings, seed).await
+            && best.as_ref().is_none_or(|best| view.beats(best))
+        {
+            best = Some(view);
+        }
+    }
+    let Some(view) = best else { return Vec::new() };
+    let primaries = view.primaries.iter().enumerate().map(|(at, member)| {
+        let own = config::Store { url: url(&member.address), ..settings.clone() };
+        (name(&member.address), own, tag_of(&view, at))
+    });
+    primaries.collect()
+}
+
 /// All that is not as it should be with the cluster and its servers, with where.
 pub(super) async fn look(settings: &config::Store, seeds: &[Address]) -> Vec<Located> {
     let mut all = Vec::new();

@@ -8,7 +8,7 @@ use crate::config::StoreUse;
 use crate::store::keys::{Kind, usage};
 
 /// How the names of a gateway's connections begin.
-const OURS: &str = "portcullis:";
+pub(super) const OURS: &str = "portcullis:";
 /// Longest verb that is passed on, in letters.
 const VERB_MAX: usize = 24;
 
@@ -60,7 +60,7 @@ fn text(value: &Value) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn kind(key: &str) -> &'static str {
+pub(super) fn kind(key: &str) -> &'static str {
     match Kind::of(key) {
         _ if usage(key) == StoreUse::Limits => "limits",
         Kind::Session => "sessions",
