@@ -84,12 +84,12 @@ fn told(held: &Held) -> Value {
     json!({
         "url": url,
         "route": route,
-        "variants": variants.iter().map(|it| variant(it, *now_ms)).collect::<Vec<_>>(),
+        "variants": variants.iter().map(|it| variant(it, url, *now_ms)).collect::<Vec<_>>(),
         "more": has_more,
     })
 }
 
-fn variant(variant: &StoredVariant, now_ms: u64) -> Value {
+fn variant(variant: &StoredVariant, url: &str, now_ms: u64) -> Value {
     let StoredVariant { scheme, upstream, inspected } = variant;
     let response = &inspected.response;
     let places = [(inspected.is_near, "near"), (inspected.is_in_store, "store")];
@@ -101,6 +101,7 @@ fn variant(variant: &StoredVariant, now_ms: u64) -> Value {
     json!({
         "where": places.collect::<Vec<_>>(),
         "scheme": scheme,
+        "url": format!("{scheme}://{url}"),
         "upstream": upstream,
         "status": response.status.as_u16(),
         "age_s": response.age_ms(now_ms) / 1000,

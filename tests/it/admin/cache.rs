@@ -108,6 +108,7 @@ fn a_url_is_shown_where_it_lies_and_whether_it_answers() {
     for variant in &variants {
         let told = |name: &str| variant[name].clone();
         assert_eq!(told("where"), json!(["near", "store"]), "{variant}");
+        assert_eq!(told("url"), url);
         assert_eq!(
             (told("status"), told("bytes"), told("lifetime_s")),
             (200.into(), 5.into(), 3600.into())

@@ -379,7 +379,8 @@ pub(super) fn entry(url: &str) -> Value {
     json!({
         "url": url, "route": "products", "more": false,
         "variants": [{
-            "where": ["near", "store"], "scheme": "http", "upstream": "shop", "status": 200,
+            "where": ["near", "store"], "scheme": "http", "url": format!("http://{url}"),
+            "upstream": "shop", "status": 200,
             "age_s": 12, "ttl_s": 48, "lifetime_s": 60, "bytes": 5120, "tags": ["product-1"],
             "groups": [], "vary": { "accept-language": "de" }, "valid": true, "why": null,
         }],

@@ -6,7 +6,8 @@ import { h, say } from "./dom.js";
 
 // What each kind takes: what is typed, and what of the cache it is, in words.
 const KINDS = {
-  url: ["http://shop.example/products/1", (it) => `The response for ${it}, with every query`],
+  url: [`${location.protocol}//shop.example/products/1`,
+    (it) => `The response for ${it}, with every query`],
   path: ["/products/*", (it) => `All that is stored at ${it} and below it, on every host`],
   tag: ["product-1", (it) => `All that is tagged ${it}`],
   host: ["shop.example", (it) => `All that is stored of the host ${it}`],

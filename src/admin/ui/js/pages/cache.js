@@ -50,8 +50,7 @@ function lookUp(context) {
       const answer = await context.api.get("/v1/cache/entry", { url: wanted }, context.signal);
       if (own !== turn) return;
       variants.set(answer.variants.map((row, id) => ({ ...row, id })));
-      const scheme = answer.variants[0].scheme;
-      const again = (soft) => purge("url", `${scheme}://${answer.url}`,
+      const again = (soft) => purge("url", answer.variants[0].url,
         { soft, done: () => look(wanted) });
       fill(place, h("p", {}, h("strong", {}, answer.url), ` on the route ${answer.route}`,
         answer.more && "; there are more variants"), variants.node,
