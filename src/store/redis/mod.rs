@@ -112,13 +112,14 @@ use self::operator::Operator;
 use self::part::Part;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
+use self::revocations::Reading;
 use self::stream::{Told, millis};
 use self::topology::Topology;
 use self::track::Tracker;
 use super::keys::Keys;
 use super::{
-    ChargedAt, Charges, News, Questions, Release, Revocation, RevocationKeys, RevocationStatus,
-    StoreError,
+    ChargedAt, Charges, News, Questions, Release, Revocation, RevocationKeys, RevocationList,
+    RevocationStatus, StoreError,
 };
 use crate::config;
 use crate::observe::RedisNow;
@@ -142,7 +143,7 @@ pub struct RedisStore {
     /// Whether a session was seen that is no string.
     hashes: AtomicBool,
     /// What was read of the stream of revocations for a list.
-    reading: revocations::Reading,
+    reading: Reading,
 }
 
 /// What servers said when they were asked.
@@ -176,7 +177,7 @@ impl RedisStore {
             tracker: OnceLock::new(),
             news: Arc::default(),
             hashes: AtomicBool::new(false),
-            reading: revocations::Reading::default(),
+            reading: Reading::default(),
         }
     }
 
@@ -333,6 +334,14 @@ impl RedisStore {
         delete.arg(key);
         let replies = self.tell(vec![delete], Told::undone(key), stream_ttl).await?;
         Ok(matches!(replies.first(), Some(Value::Int(1))))
+    }
+
+    /// See [`super::Store::revocations`].
+    pub async fn revocations(&self, lifetime: Duration) -> Result<RevocationList, StoreError> {
+        match self.follower.get() {
+            Some(follower) => Ok(follower.list()),
+            None => self.reading.list(&self.topology, lifetime).await,
+        }
     }
 
     /// Changes a revocation's key, and what ends with it, and adds to the stream; what the commands

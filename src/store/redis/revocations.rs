@@ -1,6 +1,6 @@
-//! The revocations in force, for people. Where their stream is followed, this node knows them;
-//! elsewhere it is read for them, on a connection that no request uses. What was read is kept for
-//! a while: who looks at the list looks again, and then asks for what is new alone.
+//! The revocations in force, for people, where their stream is not followed: it is read for them,
+//! on a connection that no request uses. What was read is kept for a while: who looks at the list
+//! looks again, and then asks for what is new alone.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::RedisStore;
 use super::connect_error::ConnectError;
 use super::dial::Purpose;
 use super::follow::now_s;
@@ -25,29 +24,31 @@ const READING_MAX: Duration = Duration::from_secs(5);
 const KEPT: Duration = Duration::from_secs(60);
 
 /// What was read of the stream; one reads at a time, as each would hold as many as there are.
-pub(super) type Reading = Arc<Mutex<Option<Read>>>;
+#[derive(Debug, Default)]
+pub(super) struct Reading(Arc<Mutex<Option<Read>>>);
 
 /// See [`Reading`].
 #[derive(Debug)]
-pub(super) struct Read {
+struct Read {
     revoked: Revoked,
     place: Place,
     looked: Instant,
 }
 
-impl RedisStore {
+impl Reading {
     /// See [`crate::store::Store::revocations`].
-    pub async fn revocations(&self, lifetime: Duration) -> Result<RevocationList, StoreError> {
-        if let Some(follower) = self.follower.get() {
-            return Ok(follower.list());
+    pub(super) async fn list(
+        &self,
+        topology: &Topology,
+        lifetime: Duration,
+    ) -> Result<RevocationList, StoreError> {
+        let mut held = self.0.lock().await;
+        if held.is_none() {
+            tokio::spawn(forget(Arc::downgrade(&self.0)));
         }
-        let mut reading = self.reading.lock().await;
-        if reading.is_none() {
-            tokio::spawn(forget(Arc::downgrade(&self.reading)));
-        }
-        let read = reading.get_or_insert_with(|| Read::new(&self.topology));
+        let read = held.get_or_insert_with(|| Read::new(topology));
         read.looked = Instant::now();
-        let done = timeout(READING_MAX, read.go_on(&self.topology, lifetime)).await;
+        let done = timeout(READING_MAX, read.go_on(topology, lifetime)).await;
         done.unwrap_or(Err(StoreError::Timeout))
     }
 }
