@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 use rustls::pki_types::CertificateDer;
+use serde_json::json;
 use toml::de::DeValue;
 
 use super::reader::Section;
@@ -85,6 +86,7 @@ pub(super) fn read(acme: &mut Section<'_>) -> Option<Acme> {
         }
     };
     let both = vec![Challenge::TlsAlpn, Challenge::Http];
+    acme.holds("challenges", || Some(json!(["tls-alpn-01", "http-01"])));
     let read = Acme {
         directory: directory.unwrap_or_default(),
         authorities,

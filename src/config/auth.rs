@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::jwks::{self, RemoteKeys};
@@ -90,6 +91,8 @@ const LEEWAY_MAX: Duration = Duration::from_secs(60 * 60);
 pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
     let takes = Takes::read(auth);
     takes.refuse_what_says_nothing(auth);
+    auth.holds("from", || takes.places_by_default());
+    auth.holds("token_bytes", || Some("8KiB".into()));
     Verifier {
         issuer: auth.get("issuer", text),
         audience: auth.list("audience", text).unwrap_or_default(),
@@ -144,6 +147,15 @@ impl Takes {
             (true, _) => Self::Certificates,
             (false, true) => Self::ApiKeys,
             (false, false) => Self::Tokens,
+        }
+    }
+
+    /// Where they stand unless `from` says otherwise, as the file would say it.
+    fn places_by_default(self) -> Option<Value> {
+        match self {
+            Self::Tokens => Some(json!(["header:authorization"])),
+            Self::ApiKeys => Some(json!([format!("header:{API_KEY_HEADER}")])),
+            Self::Certificates => None,
         }
     }
 

@@ -43,6 +43,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Option<Compress> {
 
 fn read_table(table: &mut Section<'_>) -> Compress {
     let default = Compress::new(false);
+    table.holds("types", || Some(default.types.clone().into()));
     Compress {
         private: table.or("private", false, flag),
         types: table.list("types", content_type).unwrap_or(default.types),

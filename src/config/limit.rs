@@ -157,6 +157,7 @@ pub(super) fn read(limit: &mut Section<'_>) -> Limit {
         limit.need_list("allow", "[\"100/15m\"]", rate)
     };
     report_duplicates(limit, &key, &allow);
+    limit.holds("cost", || Some(1.into()));
     let read = Limit {
         key,
         allow,

@@ -123,6 +123,26 @@ pub enum Level {
     Debug,
 }
 
+impl Level {
+    /// As the configuration has them.
+    const WORDS: [(&'static str, Self); 4] = [
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+    ];
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, it)| *it == self).map_or("", |(word, _)| word)
+    }
+
+    /// The level of a word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(it, _)| *it == word).map(|(_, level)| *level)
+    }
+}
+
 /// The format of diagnostics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiagnosticFormat {
@@ -164,18 +184,13 @@ const CLIENTS: [(&str, ClientShown); 2] =
     [("full", ClientShown::Full), ("prefix", ClientShown::Prefix)];
 const SUBJECTS: [(&str, SubjectShown); 2] =
     [("plain", SubjectShown::Plain), ("hash", SubjectShown::Hash)];
-const LEVELS: [(&str, Level); 4] = [
-    ("error", Level::Error),
-    ("warn", Level::Warn),
-    ("info", Level::Info),
-    ("debug", Level::Debug),
-];
 const DIAGNOSTICS: [(&str, DiagnosticFormat); 2] =
     [("text", DiagnosticFormat::Text), ("json", DiagnosticFormat::Json)];
 
 /// Reads `[log]`.
 pub(super) fn read(log: &mut Section<'_>) -> Log {
     let default = Log::default();
+    log.holds("access_to", || Some("stdout".into()));
     let access_to = match log.get("access_to", text) {
         Some(name) if name != "stdout" => AccessTo::File(log.beside(&name)),
         _ => AccessTo::Stdout,
@@ -191,7 +206,7 @@ pub(super) fn read(log: &mut Section<'_>) -> Log {
         subject: log.or("subject", default.subject, choice(&SUBJECTS)),
         subject_secret: log.secret("subject_secret"),
         headers: log.list_or_empty("headers", shown_field),
-        level: log.or("level", default.level, choice(&LEVELS)),
+        level: log.or("level", default.level, choice(&Level::WORDS)),
         format: log.or("format", default.format, choice(&DIAGNOSTICS)),
     };
     together(log, &read);

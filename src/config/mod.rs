@@ -35,6 +35,7 @@ mod schema;
 mod sentinel;
 mod server;
 mod session;
+mod shown;
 mod split;
 mod store;
 mod store_operator;
@@ -49,6 +50,7 @@ mod upstream_tls;
 mod value;
 mod walk;
 mod warm;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -87,6 +89,7 @@ pub use schema::schema;
 pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
+pub use shown::{Difference, Shown};
 pub use split::{Arm, OnBad, Rollback, Split, Step, WHOLE};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store, StoreUrl};
 pub use store_operator::StoreOperator;

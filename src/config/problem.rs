@@ -19,7 +19,7 @@ const LINE_CHARS_MAX: usize = 160;
 const DEPTH_MAX: usize = 16;
 
 /// The tables whose keys are names.
-const NAMED_TABLES: [&str; 4] = ["auth", "limits", "upstreams", "routes"];
+pub(super) const NAMED_TABLES: [&str; 4] = ["auth", "limits", "upstreams", "routes"];
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,16 @@ impl Source {
     /// The SHA-256 of the file, in hexadecimal: what `sha256sum` says of it.
     pub fn sha256(&self) -> String {
         hex::encode(digest(&SHA256, self.text.as_bytes()).as_ref())
+    }
+
+    /// Where it was read.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of it; it may hold secrets.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Indexes `table`, which was parsed from `text`.
@@ -268,7 +278,7 @@ fn parent(path: &str) -> &str {
 }
 
 /// Whether a key's value is a secret. A misspelt `pasword` bears one too.
-fn bears_secret(key: &str) -> bool {
+pub(super) fn bears_secret(key: &str) -> bool {
     const PARTS: [&str; 4] = ["secret", "pass", "pwd", "token"];
     const MISSPELT: [&str; 3] = ["secret", "password", "token"];
     const HARMLESS: [&str; 2] = ["token_bytes", "forward_token"];
@@ -279,7 +289,7 @@ fn bears_secret(key: &str) -> bool {
 }
 
 /// Whether a text contains a URL with a user or a password before its host.
-fn bears_credentials(text: &str) -> bool {
+pub(super) fn bears_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 

@@ -4,18 +4,21 @@
 //! A section is read inside a closure; when that returns, the keys that nobody asked for are
 //! reported, so that no section can forget to. The same closures, run over an empty document, yield
 //! the list of all keys ([`Reader::survey`]); over a value of the wrong kind, what is wanted in its
-//! place ([`Reader::flaws`]).
+//! place ([`Reader::flaws`]); over a file, what holds where nothing is written ([`Reader::notes`]).
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
 use super::value::{Flaw, Mistake, Read, echo, string, text};
-use super::walk::Reader;
+use super::walk::{Note, Reader};
+use super::written::written;
 use crate::base::units::Secret;
 
 /// Longest name of a named table.
@@ -41,6 +44,18 @@ impl Reader<'_> {
         self.flaws = Some(RefCell::default());
         Section::new(&self, String::new(), Some(table)).read(read);
         self.flaws.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// What is to be known of the values in `table` before they are shown, in order: what stands in
+    /// for what is not written may be told once as nothing, and then as what it is.
+    pub(super) fn notes<T>(
+        mut self,
+        table: &DeTable<'_>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Vec<(String, Note)> {
+        self.notes = Some(RefCell::default());
+        Section::new(&self, String::new(), Some(table)).read(read);
+        self.notes.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// The path of every key that `read` asks for, with `NAME` for the names of tables.
@@ -115,7 +130,21 @@ impl<'a> Section<'a> {
         if let Some(survey) = &self.reader.survey {
             survey.borrow_mut().push(join(&self.path, key));
         }
-        self.find(key)
+        let found = self.find(key);
+        if found.is_none() {
+            self.holds(key, || Some(Value::Null));
+        }
+        found
+    }
+
+    /// Says what holds where the file does not give this key.
+    pub(super) fn holds(&self, key: &str, value: impl FnOnce() -> Option<Value>) {
+        if self.reader.notes.is_some()
+            && !self.has(key)
+            && let Some(value) = value()
+        {
+            self.reader.note(&join(&self.path, key), || Note::Default(value));
+        }
     }
 
     /// The value of a key as `kind`; nothing when it is absent or wrong.
@@ -128,13 +157,15 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key as `kind`, or the default.
-    pub(super) fn or<T>(
+    pub(super) fn or<T: PartialEq + Any>(
         &mut self,
         key: &'static str,
         default: T,
-        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> T {
-        self.get(key, kind).unwrap_or(default)
+        let found = self.field(key);
+        self.holds(key, || written(&default, &kind));
+        found.and_then(|field| field.read(kind)).unwrap_or(default)
     }
 
     /// Like [`Section::get`]; an absent key is a problem, and `example` its remedy.
@@ -156,13 +187,15 @@ impl<'a> Section<'a> {
     }
 
     /// Like [`Section::or`]; `env:NAME` stands for the value of that environment variable.
-    pub(super) fn or_env<T>(
+    pub(super) fn or_env<T: PartialEq + Any>(
         &mut self,
         key: &'static str,
         default: T,
-        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> T {
-        self.field(key).and_then(|field| field.read_env(kind)).unwrap_or(default)
+        let found = self.field(key);
+        self.holds(key, || written(&default, &kind));
+        found.and_then(|field| field.read_env(kind)).unwrap_or(default)
     }
 
     /// Like [`Section::list`]; each element may be `env:NAME`.
@@ -201,6 +234,7 @@ impl<'a> Section<'a> {
         kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> Vec<T> {
         let items = self.field(key).and_then(|field| field.items()).unwrap_or_default();
+        self.holds(key, || Some(Value::Array(Vec::new())));
         items.iter().filter_map(|item| item.read(&kind)).collect()
     }
 
@@ -262,7 +296,9 @@ impl<'a> Section<'a> {
         value: impl Fn(&Field<'a>) -> Option<T>,
     ) -> BTreeMap<String, T> {
         let mut map = BTreeMap::new();
-        let Some(field) = self.field(key) else { return map };
+        let found = self.field(key);
+        self.holds(key, || Some(Value::Object(serde_json::Map::new())));
+        let Some(field) = found else { return map };
         let wrong = || Mistake::wrong_type(field.value, "a table", "{ name = \"value\" }");
         let table = field.keep(field.value.as_table().ok_or_else(wrong));
         for (written, spanned) in table.into_iter().flatten() {
@@ -363,6 +399,7 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> Option<T> {
         let table = self.table_at(key);
+        self.holds(key, || Some(Value::Null));
         let wanted = table.is_some() || self.reader.survey.is_some();
         wanted.then(|| Section::new(self.reader, join(&self.path, key), table).read(read))
     }
@@ -379,6 +416,7 @@ impl<'a> Section<'a> {
             Section::new(self.reader, path, None).read(&read);
         }
         let path = join(&self.path, key);
+        self.holds(key, || Some(Value::Object(serde_json::Map::new())));
         for (name, spanned) in self.table_at(key).into_iter().flatten() {
             let field = Field {
                 reader: self.reader,
@@ -403,6 +441,7 @@ impl<'a> Section<'a> {
     pub(super) fn not_built(&mut self, key: &'static str, without: &str) {
         self.not_built.push(key);
         if self.has(key) {
+            self.reader.note(&join(&self.path, key), || Note::Secret);
             self.problem(key, "is not built yet", format!("remove it; without it, {without}"));
         }
     }
@@ -414,6 +453,8 @@ impl<'a> Section<'a> {
             if self.known.contains(&key) || self.not_built.contains(&key) {
                 continue;
             }
+            // It may be a secret under a misspelt key.
+            self.reader.note(&join(&self.path, key), || Note::Secret);
             let close = self.known.iter().map(|known| (distance(key, known), known)).min();
             let remedy = match close {
                 Some((edits, known)) if edits <= known.len().div_ceil(3).min(3) => {
@@ -455,6 +496,7 @@ impl<'a> Field<'a> {
 
     /// See [`Section::secret`].
     pub(super) fn secret(&self) -> Option<Secret> {
+        self.reader.note(&self.path, || Note::Secret);
         self.read(|value| {
             let text = string(value, "env:NAME or file:PATH in quotes")?;
             self.reader.secret(text)
@@ -473,7 +515,11 @@ impl<'a> Field<'a> {
                 format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
             Mistake::wrong_type(self.value, "a table", &example)
         };
-        self.keep(self.value.as_table().ok_or_else(wrong))
+        let table = self.keep(self.value.as_table().ok_or_else(wrong));
+        if table.is_none() {
+            self.reader.note(&self.path, || Note::Secret);
+        }
+        table
     }
 
     /// The elements of a list.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::json;
 use toml::de::DeValue;
 
 use super::reader::Section;
@@ -67,6 +68,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Option<Retry> {
 
 fn read_retry(retry: &mut Section<'_>) -> Retry {
     let on = retry.list("on", word);
+    retry.holds("on", || Some(json!(["connect", "refused", "reset", "503"])));
     let on = on.as_deref().unwrap_or(&ON_DEFAULT);
     let statuses = on.iter().filter_map(|word| match word {
         Word::Status(status) => Some(*status),

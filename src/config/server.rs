@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::json;
 use toml::de::DeValue;
 
 use super::header_rules::{self, HeaderRules};
@@ -164,9 +165,19 @@ impl Default for ClientLimits {
     }
 }
 
+impl Server {
+    /// What of `[server.tls]` is fixed while its listeners stand: their addresses, and how many
+    /// handshakes are computed at a time.
+    pub fn tls_identity(&self) -> Option<(&[SocketAddr], usize)> {
+        self.tls.as_ref().map(|tls| (&*tls.listen, tls.handshakes))
+    }
+}
+
 /// Reads `[server]`.
 pub(super) fn read(server: &mut Section<'_>) -> Server {
     let default = Server::default();
+    server.holds("listen", || Some(default.listen.iter().map(ToString::to_string).collect()));
+    server.holds("ratelimit_fields", || Some(json!(["ratelimit", "x-ratelimit"])));
     Server {
         listen: server.list_env("listen", address).unwrap_or(default.listen),
         trusted_proxies: server.list_or_empty("trusted_proxies", network),

@@ -455,7 +455,7 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
     let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
     outage.not_built("idempotency", "no Idempotency-Key would be looked at");
     // The only behaviour there is: the key exists so that the file can say it.
-    outage.get("cache", choice(&[("bypass", ())]));
+    outage.or("cache", (), choice(&[("bypass", ())]));
     OnOutage {
         revocation: outage.or("revocation", default.revocation, choice(&revocation)),
         revocation_max_stale: outage.or(

@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod reference;
+mod shown;
 mod store;
 mod tls;
 mod traffic;

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::pem_file::without_newline;
 use super::problem::Problems;
 use super::value::{Flaw, Mistake, Read, echo};
@@ -19,12 +21,30 @@ pub(super) struct Reader<'a> {
     pub(super) survey: Option<RefCell<Vec<String>>>,
     /// What is amiss, by path, when that is what the walk is for.
     pub(super) flaws: Option<RefCell<Vec<(String, Flaw)>>>,
+    /// What is to be known of values that are shown, by path, when that is what the walk is for.
+    pub(super) notes: Option<RefCell<Vec<(String, Note)>>>,
+}
+
+/// What is to be known of a value that is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Note {
+    /// Nothing is written, and this holds; null where nothing does.
+    Default(Value),
+    /// It must not be shown.
+    Secret,
 }
 
 impl<'a> Reader<'a> {
     /// A walk over a file in `folder`, from which the files it names are found.
     pub(super) fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { folder, env, problems: RefCell::default(), survey: None, flaws: None }
+        Self { folder, env, problems: RefCell::default(), survey: None, flaws: None, notes: None }
+    }
+
+    /// Keeps a note, where that is what the walk is for.
+    pub(super) fn note(&self, path: &str, note: impl FnOnce() -> Note) {
+        if let Some(notes) = &self.notes {
+            notes.borrow_mut().push((path.to_owned(), note()));
+        }
     }
 
     /// Keeps a mistake.
