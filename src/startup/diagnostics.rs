@@ -3,40 +3,65 @@
 use std::fmt::{self, Debug};
 
 use serde_json::Value;
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::metadata::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata};
 use tracing_subscriber::Registry;
-use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Filter, Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{DiagnosticFormat, Level, Log};
-use crate::observe::AUDIT;
+use crate::observe::{self, AUDIT};
 
 /// Diagnostics go to stderr; stdout belongs to the access log. Only the first call counts: a reload
-/// cannot change them.
+/// cannot change them. Their level may be another one for a time (`PUT /v1/log`).
 pub fn init(log: &Log) {
-    let level = match log.level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
-    };
-    let is_wanted = filter_fn(move |line| is_told(*line.level(), line.target(), level))
-        // What operators do is told at this level, and nothing beyond it is looked at in vain.
-        .with_max_level_hint(level.max(tracing::Level::INFO));
+    observe::configure_level(log.level);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry();
     let _ = match log.format {
         DiagnosticFormat::Text => {
-            registry.with(lines.with_target(false).with_filter(is_wanted)).try_init()
+            registry.with(lines.with_target(false).with_filter(Wanted)).try_init()
         }
         DiagnosticFormat::Json => {
-            registry.with(lines.event_format(Json).with_filter(is_wanted)).try_init()
+            registry.with(lines.event_format(Json).with_filter(Wanted)).try_init()
         }
     };
+}
+
+/// The lines that are written. Whoever changes the level has this asked again about all of them.
+struct Wanted;
+
+impl<S> Filter<S> for Wanted {
+    fn enabled(&self, line: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        is_told(*line.level(), line.target(), wanted())
+    }
+
+    fn callsite_enabled(&self, line: &'static Metadata<'static>) -> Interest {
+        if is_told(*line.level(), line.target(), wanted()) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        // What operators do is told at this level, and nothing beyond it is looked at in vain.
+        Some(wanted().max(tracing::Level::INFO).into())
+    }
+}
+
+/// From which level on lines are written.
+fn wanted() -> tracing::Level {
+    match observe::level().level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+    }
 }
 
 /// Whether a line of this level and target is written. What operators do is, always.
