@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `cache`, `explain`, `limits`, `status`, `doctor`, `dashboard`, `schema`,
-//! `completions`, `man`. Everything here may print; nothing else does.
+//! `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
+//! `dashboard`, `schema`, `completions`, `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,12 +12,14 @@ mod api_keys;
 mod cache;
 mod claim;
 mod dashboard;
+mod diff;
 mod doctor;
 mod init;
 mod limits;
 mod operate;
 mod reload;
 mod remote;
+mod requests;
 mod shell;
 mod status;
 mod store;
@@ -118,6 +120,12 @@ enum Command {
     /// Say whether Redis is right: who it is, its rights, clock, latency, memory, persistence,
     /// keys, connections. A running gateway looks, or without one this command.
     Doctor(doctor::Doctor),
+    /// Show which requests were refused, have failed or were slow of late, and why. A running
+    /// gateway says it.
+    Requests(requests::Requests),
+    /// Show what the configuration file says otherwise than what a running gateway has in force,
+    /// and what that costs.
+    Diff(diff::Diff),
     /// Print the address of a running gateway's dashboard, with a code that logs in once within a
     /// minute.
     Dashboard(dashboard::Dashboard),
@@ -193,6 +201,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Limits(options) => operated(limits::limits(&options, &path)),
         Command::Status(options) => looked(status::show(&options, &path)),
         Command::Doctor(options) => look_at_store(&options, &path),
+        Command::Requests(options) => operated(requests::requests(&options, &path)),
+        Command::Diff(options) => compared(diff::diff(&options, &path)),
         Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
@@ -357,7 +367,7 @@ async fn heed(signals: Signals, gateway: Arc<Gateway>, sockets: Sockets, stop: C
 /// Reloads the file, and writes down who wanted it.
 async fn reload(gateway: &Arc<Gateway>, by: &'static str) {
     let result = if gateway.reload(None).await.is_ok() { "done" } else { "refused" };
-    crate::admin::told(by, "reload", result);
+    crate::admin::told(gateway, by, "reload", result);
 }
 
 fn report(result: Result<String, String>) -> ExitCode {
@@ -390,7 +400,18 @@ fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
             println!("{text}");
             if is_poor { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
-        Err(failure) => operated(Err(failure)),
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// Prints what a comparison has found; the exit status says whether it was something.
+fn compared(result: Result<diff::Told, remote::Failure>) -> ExitCode {
+    match result {
+        Ok(told) => {
+            println!("{}", told.text);
+            ExitCode::from(told.status)
+        }
+        Err(failure) => failed(&failure),
     }
 }
 

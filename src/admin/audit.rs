@@ -9,16 +9,16 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::Method;
 use http::request::Parts;
+use http::{Method, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
 use super::query;
-use super::reply::{Code, Effect, Reply};
+use super::reply::{Code, Effect, Fault, Reply, json as reply_json};
 use super::routes::{self, Access, Route};
 use crate::observe::{AUDIT, Metrics, Operated};
 use crate::proxy::without_credentials;
-use crate::runtime::{Gateway, Looking};
+use crate::runtime::{Gateway, Looking, OPERATIONS_MAX};
 use crate::store::keys::hex_digest;
 
 /// Most bytes of one value.
@@ -30,14 +30,16 @@ const KEY_ID_BYTES_MAX: usize = 40;
 /// A path that leads to no operation.
 const UNKNOWN: &str = "/v1/…";
 /// Members of queries and bodies that stand as they are.
-const PLAIN: [&str; 18] = [
+const PLAIN: [&str; 20] = [
     "all",
     "auth",
     "expires_in",
+    "for",
     "group",
     "host",
     "jti",
     "key_id",
+    "level",
     "origin",
     "owner",
     "policy",
@@ -195,7 +197,7 @@ impl Audit {
              result={result}"
         );
         if let Some(looking) = &self.looking {
-            looking.tell("operation", || self.event(result, status));
+            looking.operated(self.event(result, status));
         }
     }
 
@@ -210,17 +212,13 @@ impl Audit {
     }
 
     /// The same for those who look.
-    fn event(&self, result: &str, status: &str) -> Value {
+    fn event(&self, result: &str, status: &str) -> Map<String, Value> {
         let object = self.object.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
-        json!({
-            "t": format!("{:.3}", jiff::Timestamp::now()),
-            "from": self.from.to_string(),
-            "by": self.by,
-            "operation": self.operation,
-            "object": object.collect::<Map<_, _>>(),
-            "status": status.parse::<u16>().ok(),
-            "result": result,
-        })
+        let mut event = event(&self.by, &self.operation, result);
+        event.insert("from".to_owned(), self.from.to_string().into());
+        event.insert("object".to_owned(), Value::Object(object.collect()));
+        event.insert("status".to_owned(), status.parse::<u16>().ok().into());
+        event
     }
 }
 
@@ -234,8 +232,33 @@ impl Drop for Audit {
 }
 
 /// What was not asked for by a request: a reload or a hand-over, by a signal or by a changed file.
-pub fn told(by: &'static str, operation: &'static str, result: &'static str) {
+pub fn told(gateway: &Gateway, by: &'static str, operation: &'static str, result: &'static str) {
     tracing::info!(target: AUDIT, "audit by={by} operation={operation:?} result={result}");
+    gateway.looking.operated(event(by, operation, result));
+}
+
+/// What is known of every operation.
+fn event(by: &str, operation: &str, result: &str) -> Map<String, Value> {
+    let now = format!("{:.3}", jiff::Timestamp::now());
+    let members = [("t", &*now), ("by", by), ("operation", operation), ("result", result)];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+/// `GET /v1/operations`: those with a smaller id than `before`, or all that are kept, the newest
+/// first.
+pub(super) fn list(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let mut before = None;
+    for (name, value) in query::pairs(uri.query())? {
+        let wrong = || Fault::Invalid(format!("{name}={value} is not known. Example: ?before=17"));
+        match &*name {
+            "before" => before = Some(value.parse().map_err(|_| wrong())?),
+            _ => return Err(wrong()),
+        }
+    }
+    let kept = gateway.looking.operations.before(before);
+    let shown: Vec<&Map<String, Value>> = kept.iter().map(|it| &it.told).collect();
+    let answer = json!({ "operations": shown, "bound": OPERATIONS_MAX });
+    Ok(reply_json(StatusCode::OK, &answer))
 }
 
 fn decoded(text: &str) -> String {

@@ -1,18 +1,66 @@
-//! `POST /v1/config/reload`: the configuration file takes effect, as by SIGHUP, and the answer says
-//! what that has changed, or why nothing has.
+//! The configuration: what runs (`GET /v1/config`), what the file says otherwise
+//! (`GET /v1/config/diff`), and that the file takes effect as by SIGHUP (`POST /v1/config/reload`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::log;
+use super::query;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse, problem, problem_with};
-use crate::runtime::{Gateway, NotReloaded};
+use crate::runtime::{Gateway, NotReloaded, time_of};
 
 /// Longest wait for a reload: its files may lie where nobody answers.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What runs, with its defaults and without its secrets: all of it, or one section.
+pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
+    let mut section = None;
+    for (name, value) in query::pairs(uri.query())? {
+        match &*name {
+            "section" => section = Some(value),
+            _ => {
+                let detail = format!("{name}={value} is not known. Example: ?section=routes");
+                return Err(Fault::Invalid(detail));
+            }
+        }
+    }
+    let mut config = gateway.shown_config().await.unwrap_or_default();
+    if let (Some(section), Some(members)) = (&section, config.as_object_mut()) {
+        members.retain(|name, _| name == section);
+        if members.is_empty() {
+            let detail = format!("There is no section {section:?}. Example: ?section=routes");
+            return Err(Fault::Invalid(detail));
+        }
+    }
+    let file = gateway.config_file();
+    let since_ms = (gateway.observer.metrics.config_since() * 1e3) as i64;
+    let answer = json!({
+        "path": file.as_ref().map(|(path, _)| path.display().to_string()),
+        "sha256": file.as_ref().map(|(_, sha256)| sha256),
+        "loaded_at": time_of(since_ms),
+        "last_reload": gateway.last_reload(),
+        "log": log::told(),
+        "config": config,
+    });
+    Ok(reply_json(StatusCode::OK, &answer))
+}
+
+/// What the file says otherwise, and what that costs.
+pub(super) async fn compare(gateway: &Gateway) -> Result<Reply, Fault> {
+    let compared = gateway.compare_file().await;
+    let compared = compared.ok_or_else(|| Fault::Problem {
+        status: StatusCode::CONFLICT,
+        code: "config_without_file",
+        detail: NotReloaded::NoFile.to_string(),
+    })?;
+    let mut answer = json!(compared);
+    answer["differs"] = (compared.file.as_ref() != Some(&compared.running)).into();
+    Ok(reply_json(StatusCode::OK, &answer))
+}
 
 /// The file that is meant, by the SHA-256 of its content.
 #[derive(Deserialize)]

@@ -21,6 +21,7 @@ mod guard;
 mod hints;
 mod limits;
 mod live;
+mod log;
 mod login;
 mod logins;
 mod masked;

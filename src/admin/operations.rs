@@ -16,9 +16,9 @@ use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
 use super::routes::{self, Operation};
 use super::{
-    api_keys, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config, doctor,
-    limits, login, masked, overview, purge, requests, revocation_list, revocations, series,
-    sessions, status, store, tunnels, upstreams,
+    api_keys, audit, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config,
+    doctor, limits, log, login, masked, overview, purge, requests, revocation_list, revocations,
+    series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -52,8 +52,8 @@ pub(super) async fn carry_out(asked: &Asked<'_>, body: &Bytes) -> Reply {
 /// The answer without callers of the gateway, and without what sessions hold.
 fn masked(operation: Operation, mut reply: Reply) -> Reply {
     let Body::Whole(bytes) = reply.body() else { return reply };
-    // `/v1/me` tells of whoever asks.
-    if operation == Operation::Me {
+    // `/v1/me` tells of whoever asks, and a configuration of no caller.
+    if matches!(operation, Operation::Me | Operation::ShowConfig | Operation::CompareConfig) {
         return reply;
     }
     let Ok(mut answer) = serde_json::from_slice::<Value>(bytes) else { return reply };
@@ -109,6 +109,8 @@ async fn operate(
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Doctor => doctor::carry_out(gateway, body).await,
+        Operation::ShowConfig => config::show(gateway, uri).await,
+        Operation::CompareConfig => config::compare(gateway).await,
         Operation::Reload => config::reload(gateway, body).await,
         Operation::LogIn => login::log_in(gateway, logins, connection.peer, body),
         Operation::LogOut => Ok(login::log_out(logins, caller)),
@@ -117,6 +119,8 @@ async fn operate(
         Operation::Series => series::show(gateway, uri),
         Operation::Overview => Ok(overview::show(gateway).await),
         Operation::ListRequests => requests::list(gateway, uri),
+        Operation::ListOperations => audit::list(gateway, uri),
+        Operation::SetLevel => log::set(gateway, body),
         Operation::Live => live::begin(Reader {
             gateway: Arc::clone(gateway),
             logins: Arc::clone(logins),

@@ -15,7 +15,7 @@ use crate::base::{build, instance};
 use crate::config::{self, StoreUse};
 use crate::limit::NEAR;
 use crate::observe::{CacheWindow, Rates};
-use crate::runtime::{Gateway, time_of};
+use crate::runtime::{Gateway, Node, time_of};
 use crate::store::keys::limit_parts;
 
 /// How far back the newest rates may be, in milliseconds: the history has one each ten seconds.
@@ -44,6 +44,7 @@ pub(super) async fn show(gateway: &Gateway) -> Reply {
             "file_differs": differs,
         },
         "findings": find(&seen, &config.admin.mute),
+        "fleet": fleet(gateway),
         "now": rates(last.as_ref().map(|it| &it.all)),
         "routes": routes.map(|(name, it)| route(name, it)).collect::<Vec<_>>(),
         "upstreams": seen.upstreams.iter().map(upstream).collect::<Map<_, _>>(),
@@ -80,6 +81,27 @@ fn route(name: &str, of: &Rates) -> Value {
 
 fn upstream(of: &OfUpstream) -> (String, Value) {
     (of.name.clone(), json!({ "servers": [of.servers.0, of.servers.1] }))
+}
+
+/// The gateways that share the store, this one first.
+fn fleet(gateway: &Gateway) -> Vec<Value> {
+    let own = gateway.own_node();
+    let others = gateway.other_nodes();
+    let told = |node: &Node| {
+        let config = match () {
+            () if node.config == own.config => "same",
+            () if node.config_since_ms < own.config_since_ms => "older",
+            () => "other",
+        };
+        json!({
+            "node": node.node,
+            "version": node.version,
+            "config": config,
+            "seen": time_of(node.seen_ms),
+            "rps": node.rps,
+        })
+    };
+    [&own].into_iter().chain(&others).map(told).collect()
 }
 
 /// The configuration file.

@@ -63,6 +63,10 @@ pub(super) enum Operation {
     Series,
     Overview,
     ListRequests,
+    ListOperations,
+    ShowConfig,
+    CompareConfig,
+    SetLevel,
     Live,
 }
 
@@ -111,7 +115,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 44] = [
+pub static ROUTES: [Route; 48] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
@@ -183,6 +187,8 @@ pub static ROUTES: [Route; 44] = [
     row(Op::ListCertificates, GET, "/v1/certificates", Read, "/v1/certificates"),
     row(Op::ShowStore, GET, "/v1/store", Read, "/v1/store"),
     row(Op::Doctor, POST, "/v1/doctor", Operate, "/v1/doctor {}"),
+    row(Op::ShowConfig, GET, "/v1/config", Read, "/v1/config?section=routes"),
+    row(Op::CompareConfig, GET, "/v1/config/diff", Read, "/v1/config/diff"),
     row(Op::Reload, POST, "/v1/config/reload", Operate, "/v1/config/reload {}"),
     row(Op::LogIn, POST, LOGIN, Login, r#"/v1/login {"token": "…"}"#),
     row(Op::LogOut, DELETE, LOGIN, Login, LOGIN),
@@ -192,6 +198,8 @@ pub static ROUTES: [Route; 44] = [
     row(Op::Live, GET, "/v1/live", Read, "/v1/live"),
     row(Op::Overview, GET, "/v1/overview", Read, "/v1/overview"),
     row(Op::ListRequests, GET, "/v1/requests", Read, "/v1/requests?refused=true&subject=42"),
+    row(Op::ListOperations, GET, "/v1/operations", Read, "/v1/operations?before=17"),
+    row(Op::SetLevel, PUT, "/v1/log", Operate, r#"/v1/log {"level": "debug", "for": "1s"}"#),
 ];
 
 impl Route {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::hints;
+use super::log;
 use super::reply::{Reply, json as reply_json};
 use crate::base::build;
 use crate::config::StoreUse;
@@ -45,6 +46,7 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "near_cache_bytes": gateway.cache.state().near_bytes,
             "near_session_bytes": gateway.sessions.bytes(),
             "cache": cache(gateway),
+            "log": log::told(),
         }),
     )
 }

@@ -21,8 +21,8 @@ use crate::net::{self, Connection};
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for what fetches many responses before it answers.
 const LONG_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Largest answer that is read, in bytes: a configuration may have thousands of routes.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Largest answer that is read, in bytes: a thousand requests of two kibibytes each, and more.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Exit status when the gateway refused or could not do what was asked.
 const REFUSED: u8 = 1;

@@ -4,9 +4,10 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+use super::operated::Operations;
 use super::reload::Change;
 use crate::observe::{History, Last, Metrics, Series};
 
@@ -29,6 +30,8 @@ pub struct Event {
 pub struct Looking {
     pub(super) ticks: watch::Sender<Arc<str>>,
     events: broadcast::Sender<Arc<Event>>,
+    /// The last operations, which are kept whoever looks.
+    pub operations: Operations,
     history: Mutex<History>,
     places: Arc<Semaphore>,
     watching: AtomicUsize,
@@ -62,6 +65,7 @@ impl Looking {
         Arc::new(Self {
             ticks: watch::Sender::new(Arc::from("")),
             events: broadcast::Sender::new(EVENTS_MAX),
+            operations: Operations::default(),
             history: Mutex::default(),
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
             watching: AtomicUsize::new(0),
@@ -93,6 +97,12 @@ impl Looking {
             // Whoever looked may have left.
             let _ = self.events.send(Arc::new(Event { kind, data: data() }));
         }
+    }
+
+    /// Keeps an operation, and tells those who look of it.
+    pub fn operated(&self, told: Map<String, Value>) {
+        let operation = self.operations.keep(told);
+        self.tell("operation", || Value::Object(operation.told.clone()));
     }
 
     /// Tells of a reload, which was refused where nothing has changed.

@@ -3,9 +3,13 @@
 
 mod canaries;
 mod certificates;
+mod compare;
 mod descriptors;
 mod fleet;
 mod looking;
+mod node;
+mod nodes;
+mod operated;
 mod pools;
 mod reload;
 mod seen;
@@ -16,7 +20,6 @@ mod tunnels;
 mod upstreams;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,7 +33,7 @@ use crate::acme::Acme;
 use crate::auth::{Authenticator, Identified, Places};
 use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
-use crate::config::{self, Problems, Source};
+use crate::config::{Problems, Source};
 use crate::encode;
 use crate::issuer::Issuers;
 use crate::limit::Limiter;
@@ -43,11 +46,15 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
+pub use self::compare::{Changed, Comparison};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
+pub use self::node::Node;
+use self::node::Nodes;
+pub use self::operated::{OPERATIONS_MAX, Operation, Operations};
 pub use self::pools::{Pools, Wrote};
 use self::reload::ConfigFile;
-pub use self::reload::{Change, Names, NotReloaded, read_plan, warn_of};
+pub use self::reload::{Change, LastReload, Names, NotReloaded, read_plan, warn_of};
 pub use self::traffic::RouteTraffic;
 use self::traffic::Traffic;
 use self::tunnels::Look;
@@ -91,6 +98,8 @@ pub struct Gateway {
     left: CancellationToken,
     background: Background,
     exports: Exports,
+    /// The gateways beside this one.
+    nodes: Nodes,
 }
 
 /// A plan and what belongs to it alone.
@@ -158,6 +167,7 @@ impl Gateway {
             left: CancellationToken::new(),
             background,
             exports,
+            nodes: Nodes::default(),
         });
         if gateway.running().caches() && gateway.cache.found().await.is_err() {
             tracing::debug!("the cache's base epoch will be made when the store answers");
@@ -175,6 +185,7 @@ impl Gateway {
         gateway.running().issuers.first_fetches().await;
         gateway.follow_canaries().await;
         gateway.take_part_in_fleet();
+        gateway.tell_of_itself();
         gateway
     }
 
@@ -202,19 +213,10 @@ impl Gateway {
         let current = self.running();
         let (old, new) = (&current.plan.config, &plan.config);
         let mut problems = Problems::default();
-        let fixed = [
-            ("server.listen", old.server.listen == new.server.listen),
-            ("server.tls", tls_identity(&old.server) == tls_identity(&new.server)),
-            ("admin", old.admin == new.admin),
-            ("log", old.log == new.log),
-            ("store", old.store.is_served_by(&new.store)),
-        ];
-        for (key, same) in fixed {
-            if !same {
-                let what = "this cannot change while the gateway runs".to_owned();
-                let remedy = "restart the gateway, or put the old value back".to_owned();
-                problems.push(key.to_owned(), what, remedy);
-            }
+        for key in reload::fixed(old, new) {
+            let what = "this cannot change while the gateway runs".to_owned();
+            let remedy = "restart the gateway, or put the old value back".to_owned();
+            problems.push(key.to_owned(), what, remedy);
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -248,6 +250,11 @@ impl Gateway {
         self.file.get().map(|file| (file.path(), file.applied()))
     }
 
+    /// What came of the last reload; nothing where there was none.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        self.file.get().and_then(ConfigFile::last)
+    }
+
     /// Reads the file anew and puts it in force, if it may; `expected` is the SHA-256 that it must
     /// have. Metrics and diagnostics tell what came of it.
     ///
@@ -258,6 +265,9 @@ impl Gateway {
             Some(file) => file.reload(expected, async |plan| self.adopt(plan).await).await,
             None => Err(NotReloaded::NoFile),
         };
+        if let Some(file) = self.file.get() {
+            file.ended(&reloaded);
+        }
         self.looking.tell_reload(reloaded.as_ref().ok());
         match &reloaded {
             Ok(change) => {
@@ -499,11 +509,6 @@ fn acme_of(
     }
     acme.begin();
     Some(acme)
-}
-
-/// What of `[server.tls]` is fixed while its listeners stand.
-fn tls_identity(server: &config::Server) -> Option<(&[SocketAddr], usize)> {
-    server.tls.as_ref().map(|tls| (&*tls.listen, tls.handshakes))
 }
 
 /// The store keys of a verifier that joins another one on a route carry its name from now on, and

@@ -15,10 +15,54 @@ use crate::plan::Plan;
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
-    /// The SHA-256 of what is in force.
-    applied: Mutex<String>,
+    /// What is in force.
+    applied: Mutex<Applied>,
+    /// What came of the last reload.
+    last: Mutex<Option<LastReload>>,
     /// Who has it reloads.
     turn: tokio::sync::Mutex<()>,
+    /// Who has it shows what is in force: of a large file that takes memory.
+    pub(super) looking: tokio::sync::Mutex<()>,
+}
+
+/// A file as it was read.
+#[derive(Debug, Clone)]
+struct Applied {
+    source: Source,
+    sha256: String,
+}
+
+impl Applied {
+    fn new(source: Source) -> Self {
+        let sha256 = source.sha256();
+        Self { source, sha256 }
+    }
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastReload {
+    /// `applied` or `refused`.
+    pub result: &'static str,
+    /// When.
+    pub at: String,
+    /// Why it was refused, one line for each problem.
+    pub problems: Vec<String>,
+    /// Keys that cannot change while the gateway runs, and did.
+    pub needs_restart: Vec<String>,
+}
+
+impl LastReload {
+    fn of(reloaded: &Result<Change, NotReloaded>) -> Self {
+        let at = format!("{:.3}", jiff::Timestamp::now());
+        let (problems, needs_restart) = match reloaded {
+            Ok(_) => (Vec::new(), Vec::new()),
+            Err(NotReloaded::NeedsRestart { keys, text }) => (one_line_each(text), keys.clone()),
+            Err(refused) => (one_line_each(&refused.to_string()), Vec::new()),
+        };
+        let result = if reloaded.is_ok() { "applied" } else { "refused" };
+        Self { result, at, problems, needs_restart }
+    }
 }
 
 /// What a reload has changed, by name.
@@ -71,6 +115,18 @@ pub enum NotReloaded {
     },
 }
 
+/// The keys that are fixed while the gateway runs, and differ.
+pub(super) fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let keys = [
+        ("server.listen", old.server.listen == new.server.listen),
+        ("server.tls", old.server.tls_identity() == new.server.tls_identity()),
+        ("admin", old.admin == new.admin),
+        ("log", old.log == new.log),
+        ("store", old.store.is_served_by(&new.store)),
+    ];
+    keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
+}
+
 /// The plan of a file and its source, or a text that names every problem of it.
 ///
 /// # Errors
@@ -90,8 +146,13 @@ pub fn read_plan(path: &Path) -> Result<(Plan, Source), String> {
 impl ConfigFile {
     /// A file, and what was read of it at the start.
     pub(super) fn new(path: PathBuf, source: &Source) -> Self {
-        let applied = Mutex::new(source.sha256());
-        Self { path, applied, turn: tokio::sync::Mutex::default() }
+        Self {
+            path,
+            applied: Mutex::new(Applied::new(source.clone())),
+            last: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Where it is.
@@ -101,7 +162,23 @@ impl ConfigFile {
 
     /// The SHA-256 of what is in force.
     pub(super) fn applied(&self) -> String {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
+    }
+
+    /// What is in force, as it was read.
+    pub(super) fn source(&self) -> Source {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).source.clone()
+    }
+
+    /// What came of the last reload; nothing where there was none.
+    pub(super) fn last(&self) -> Option<LastReload> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what came of a reload.
+    pub(super) fn ended(&self, reloaded: &Result<Change, NotReloaded>) {
+        let last = LastReload::of(reloaded);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
     /// Reads the file anew, and has it adopted where it may be: `adopt` returns the plan that was
@@ -129,7 +206,7 @@ impl ConfigFile {
             keys: problems.iter().map(|problem| problem.path.clone()).collect(),
             text: source.render(&problems),
         })?;
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&sha256);
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Applied::new(source);
         Ok(Change::between(&former.config, &now.config, &sha256))
     }
 }

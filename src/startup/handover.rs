@@ -80,7 +80,7 @@ pub async fn at_each(signal: Option<&mut Signal>, gateway: &Arc<Gateway>, socket
         match hand_over(sockets, server.handover_timeout).await {
             Ok(pid) => {
                 gateway.observer.metrics.handed_over("done");
-                crate::admin::told("SIGUSR2", "handover", "done");
+                crate::admin::told(gateway, "SIGUSR2", "handover", "done");
                 supervisor::replaced_by(pid);
                 gateway.leave();
                 tracing::info!("handed over to process {pid}; what is in flight is finished here");
@@ -88,7 +88,7 @@ pub async fn at_each(signal: Option<&mut Signal>, gateway: &Arc<Gateway>, socket
             }
             Err(failure) => {
                 gateway.observer.metrics.handed_over("failed");
-                crate::admin::told("SIGUSR2", "handover", "failed");
+                crate::admin::told(gateway, "SIGUSR2", "handover", "failed");
                 tracing::error!("not handed over; this process goes on as before: {failure}");
             }
         }

@@ -1,13 +1,17 @@
 //! The gateway seen from outside: health, metrics, status, who may operate it, and the access log.
 
+mod audit_ring;
 mod cache;
 mod commands;
+mod config;
 mod doctor;
+mod fleet;
 mod guard;
 mod health;
 mod limits;
 mod live;
 mod log;
+mod log_level;
 mod logins;
 mod overview;
 mod revocations_list;
@@ -45,13 +49,13 @@ upstream = "shop"
 cache = { ttl = "1h" }
 "#;
 
-fn config(upstream: &Upstream) -> String {
+fn config_of(upstream: &Upstream) -> String {
     AUTH.to_owned() + &upstream.table("shop") + ROUTES
 }
 
 fn start(before: &str) -> (Upstream, Gateway) {
     let upstream = Upstream::replying(response("200 OK", "hello"));
-    let gateway = Gateway::start(&(before.to_owned() + &config(&upstream)));
+    let gateway = Gateway::start(&(before.to_owned() + &config_of(&upstream)));
     (upstream, gateway)
 }
 

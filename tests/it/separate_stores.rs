@@ -193,7 +193,7 @@ fn each_store_has_its_own_keys_and_is_asked_once() {
         kinds.dedup();
         kinds.join(" ")
     };
-    eventually("the gateway is counted", || kinds(&house.main) == "gateways session");
+    eventually("the gateway is counted", || kinds(&house.main) == "gateways nodes session");
     assert_eq!(kinds(&house.limits), "ratelimit");
     assert_eq!(kinds(&house.cache), "cache cache-epoch");
     eventually("all are told of", || up(&gateway) == [true; 3]);

@@ -3,7 +3,7 @@
 use crate::config::StoreUse;
 
 /// What keys of [`Kind::Tls`] go on with.
-const OF_THE_FLEET: [&str; 4] = ["{tls}:", "canary:", "canary-answers:", "fleet:"];
+const OF_THE_FLEET: [&str; 5] = ["{tls}:", "canary:", "canary-answers:", "fleet:", "nodes:"];
 
 /// What lies under a key of the embedded store, counters of limits aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,6 +34,11 @@ impl Keys {
     pub fn fleet(&self, upstream: &str) -> String {
         [&*self.prefix, ":fleet:", upstream].concat()
     }
+
+    /// What each gateway says of itself.
+    pub fn nodes(&self) -> String {
+        [&*self.prefix, ":nodes:{*}"].concat()
+    }
 }
 
 #[cfg(test)]
@@ -59,6 +64,7 @@ mod tests {
             (keys.canary("shop"), "app:canary:shop"),
             (keys.canary_answers("shop"), "app:canary-answers:shop"),
             (keys.fleet("shop"), "app:fleet:shop"),
+            (keys.nodes(), "app:nodes:{*}"),
         ] {
             assert_eq!(key, expected);
             assert_eq!((Kind::of(&key), usage(&key)), (Kind::Tls, StoreUse::Main), "{key}");
