@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cache;
+mod config;
 mod files;
 mod identity;
 mod look;

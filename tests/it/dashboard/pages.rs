@@ -21,7 +21,7 @@ fn the_overview_says_what_to_do_without_a_click() {
     browser.shows(".meters", "store p99 ▲ near38 ms of 50 ms");
     browser.shows("[aria-label=Upstreams] ul", "shop ▲ 1 of 2 in");
     browser.shows("[aria-label=Upstreams] ul", "search ✖ breaker open");
-    browser.shows("[aria-label=Fleet] ul", "edge-2 ▲ another configuration");
+    browser.shows("[aria-label=Fleet] ul", "edge-2 0.2.0 ▲ older configuration");
     browser.shows("tbody", "✖ 2.4");
     assert_eq!(browser.run("return document.querySelector('.findings').ariaLive"), "polite");
     let muted = json!({ "id": "a", "level": "poor", "what": "Known.", "do": "No.", "muted": true });

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Chunks, Client, Gateway, Upstream, response};
 
 /// Every page, by its path in the fragment and its letter.
-pub(super) const PAGES: [(&str, &str); 8] = [
+pub(super) const PAGES: [(&str, &str); 10] = [
     ("overview", "o"),
     ("traffic", "t"),
     ("refusals", "r"),
@@ -20,6 +20,8 @@ pub(super) const PAGES: [(&str, &str); 8] = [
     ("identity", "i"),
     ("upstreams", "u"),
     ("store", "s"),
+    ("config", "f"),
+    ("audit", "a"),
 ];
 
 /// A gateway that nobody sends requests.
@@ -335,8 +337,11 @@ fn answers() -> Vec<(&'static str, Value)> {
 }
 
 /// The same of what is not about requests.
-fn answers_of_state() -> [(&'static str, Value); 5] {
+fn answers_of_state() -> [(&'static str, Value); 8] {
     [
+        ("GET /v1/config", config()),
+        ("GET /v1/config/diff", compared()),
+        ("GET /v1/operations", operations()),
         ("GET /v1/upstreams", upstreams()),
         ("GET /v1/revocations", revocations()),
         ("GET /v1/status", status()),
@@ -403,7 +408,10 @@ fn overview() -> Value {
                 "page": "store",
             },
         ],
-        "fleet": [{ "node": "edge-1", "config": "9f31" }, { "node": "edge-2", "config": "77aa" }],
+        "fleet": [
+            { "node": "edge-1", "version": "0.2.0", "config": "same" },
+            { "node": "edge-2", "version": "0.2.0", "config": "older" },
+        ],
     })
 }
 
@@ -491,4 +499,45 @@ fn upstreams() -> Value {
         "shop": upstream("closed", &[taking.clone(), out]),
         "search": upstream("open", &[taking]),
     } })
+}
+
+fn config() -> Value {
+    json!({
+        "path": "/etc/portcullis/gateway.toml", "sha256": "9f31".repeat(16),
+        "loaded_at": "2026-11-30T02:00:00.000Z",
+        "last_reload": {
+            "result": "refused", "at": "2026-11-30T02:30:00.000Z", "needs_restart": [],
+            "problems": ["gateway.toml:9:1: routes.a.uspteam: unknown key; help: upstream"],
+        },
+        "log": { "level": "debug", "configured": "info", "until": "2026-11-30T03:10:00.000Z" },
+        "config": {
+            "admin": { "token": { "secret": "env:TOKEN" }, "listen": "127.0.0.1:9901" },
+            "upstreams": { "shop": { "servers": ["http://10.0.0.1:3000"], "stick": null } },
+        },
+    })
+}
+
+fn compared() -> Value {
+    json!({
+        "running": "9f31", "file": "77aa", "differs": true, "problems": [],
+        "needs_restart": ["log"],
+        "changes": [{
+            "key": "log.level", "change": "changed", "old": "info", "new": "debug",
+            "cost": "takes effect with a restart alone; a reload is refused",
+        }],
+    })
+}
+
+fn operations() -> Value {
+    json!({ "bound": 512, "operations": [
+        {
+            "id": 2, "t": "2026-11-30T03:00:00.000Z", "by": "session:#1", "from": "127.0.0.1",
+            "operation": "POST /v1/revocations", "object": { "sub": "42" }, "status": 201,
+            "result": "done",
+        },
+        {
+            "id": 1, "t": "2026-11-30T02:30:00.000Z", "by": "SIGHUP", "operation": "reload",
+            "result": "refused",
+        },
+    ] })
 }

@@ -30,7 +30,8 @@ function sorted(request) {
   return Object.fromEntries(entries.sort(([a], [b]) => rank(a) - rank(b)));
 }
 
-function explained(answer) {
+/** What would happen to a request, as the gateway explains it. */
+export function explained(answer) {
   const { outcome, ...rest } = answer;
   const passes = outcome?.passes;
   const verdict = passes

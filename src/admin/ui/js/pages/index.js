@@ -7,7 +7,9 @@
 // Numbers that change have the class `live`; text goes through `h` and `say` of dom.js, never into
 // markup. A new page is a line here and one in src/admin/ui.rs.
 
+import * as audit from "./audit.js";
 import * as cache from "./cache.js";
+import * as config from "./config.js";
 import * as identity from "./identity.js";
 import * as limits from "./limits.js";
 import * as overview from "./overview.js";
@@ -17,5 +19,5 @@ import * as traffic from "./traffic.js";
 import * as upstreams from "./upstreams.js";
 
 export const PAGES = [
-  overview, traffic, refusals, limits, cache, identity, upstreams, store,
+  overview, traffic, refusals, limits, cache, identity, upstreams, store, config, audit,
 ];

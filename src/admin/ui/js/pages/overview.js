@@ -21,6 +21,9 @@ const FIGURES = [
   { name: "hits", field: "hit_ratio", form: percent },
   { name: "refused/s", field: "refused_ps", form: rate },
 ];
+const CONFIGS = {
+  same: "same configuration", older: "older configuration", other: "another configuration",
+};
 const RANK = { poor: 0, watch: 1, info: 2 };
 
 function figure({ name, field, form }) {
@@ -89,17 +92,17 @@ function fleet() {
   const list = h("ul", { class: "line" });
   const node = h("section", { class: "block", "aria-label": "Fleet", hidden: true },
     h("div", { class: "block-head" }, h("h2", {}, "Fleet")), list);
-  const draw = ({ node: own, config, fleet: all = [] }) => {
+  const draw = ({ node: own, fleet: all = [] }) => {
     node.hidden = all.length < 2;
-    const rows = all.map((it) => {
-      const same = it.config === config?.sha256 || it.config_sha256 === config?.sha256;
-      return { name: it.node, own: it.node === own, same };
-    });
+    const rows = all.map((it, index) => ({
+      name: it.node, version: it.version, own: index === 0 && it.node === own, config: it.config,
+    }));
     patch(list, rows, {
       key: (row) => JSON.stringify(row),
       make: (row) => h("li", {}, h("strong", {}, row.name), " ",
-        state(row.same ? "good" : "watch",
-          row.own ? "this one" : row.same ? "same configuration" : "another configuration")),
+        h("span", { class: "quiet" }, row.version ?? ""), " ",
+        state(row.config === "same" ? "good" : "watch",
+          row.own ? "this one" : CONFIGS[row.config])),
     });
   };
   return { node, draw };
