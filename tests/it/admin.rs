@@ -13,6 +13,7 @@ mod live;
 mod log;
 mod log_level;
 mod logins;
+mod openapi;
 mod overview;
 mod revocations_list;
 mod routes;

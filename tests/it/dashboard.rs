@@ -8,6 +8,7 @@ mod files;
 mod identity;
 mod look;
 mod pages;
+mod questions;
 mod real;
 mod shell;
 mod stage;

@@ -35,12 +35,13 @@ auth = "users"
 session = true
 "#;
 
-fn start() -> Gateway {
+/// A gateway on which the examples make sense.
+pub(super) fn start() -> Gateway {
     Gateway::start(&format!("{AUTH}{CONFIG}"))
 }
 
 /// The one answer that has no end.
-const LIVE: &str = "/v1/live";
+pub(super) const LIVE: &str = "/v1/live";
 
 /// How an operation may fail that was understood.
 const FAILURES: [&str; 8] = [
