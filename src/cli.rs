@@ -400,7 +400,7 @@ fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
             println!("{text}");
             if is_poor { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
-        Err(failure) => failed(&failure),
+        Err(failure) => operated(Err(failure)),
     }
 }
 
@@ -411,7 +411,7 @@ fn compared(result: Result<diff::Told, remote::Failure>) -> ExitCode {
             println!("{}", told.text);
             ExitCode::from(told.status)
         }
-        Err(failure) => failed(&failure),
+        Err(failure) => operated(Err(failure)),
     }
 }
 

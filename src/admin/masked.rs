@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::base::http::hex;
 
@@ -20,6 +20,14 @@ const SUBJECTS: [&str; 4] = ["subject", "sub", "user", "owner"];
 const PRINCIPALS: [&str; 2] = ["key", "limit_key"];
 /// Members that may say anything of a caller.
 const CONTENTS: [&str; 1] = ["claims"];
+/// Members whose own members are names of the configuration, whatever they are called.
+const NAMED: [&str; 2] = ["routes", "upstreams"];
+/// Members that say nothing of callers.
+const PLAIN: [&str; 2] = ["config", "changes"];
+/// Members that hold what clients have sent, by the names of fields.
+const FIELDS: [&str; 1] = ["vary"];
+/// Fields that say what somebody can read, and not who it is.
+const SHOWN_FIELDS: [&str; 4] = ["accept", "accept-encoding", "accept-language", "origin"];
 /// Kinds of a principal's parts that name no caller.
 const SHOWN_KINDS: [&str; 2] = ["address", "route"];
 
@@ -32,6 +40,11 @@ pub(super) fn mask(answer: &mut Value) {
                 let name = name.as_str();
                 match value {
                     Value::Null => {}
+                    _ if PLAIN.contains(&name) => {}
+                    Value::Object(named) if NAMED.contains(&name) => {
+                        named.values_mut().for_each(mask);
+                    }
+                    Value::Object(fields) if FIELDS.contains(&name) => mask_fields(fields),
                     Value::String(text) if SUBJECTS.contains(&name) => *text = pseudonym(text),
                     Value::String(text) if PRINCIPALS.contains(&name) => *text = principal(text),
                     _ if SUBJECTS.contains(&name) || CONTENTS.contains(&name) => {
@@ -42,6 +55,16 @@ pub(super) fn mask(answer: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+fn mask_fields(fields: &mut Map<String, Value>) {
+    for (name, value) in fields {
+        if let Value::String(text) = value
+            && !SHOWN_FIELDS.contains(&name.as_str())
+        {
+            *text = pseudonym(text);
+        }
     }
 }
 
@@ -104,5 +127,24 @@ mod tests {
         assert_eq!(answer["refused"], json!([{ "key": key, "refusals": 3 }]));
         assert_eq!((&answer["owner"], &answer["claims"]), (&json!(REDACTED), &json!(REDACTED)));
         assert_eq!(answer["sub"], Value::Null);
+    }
+
+    #[test]
+    fn names_of_the_configuration_are_no_callers_and_fields_are_what_clients_sent() {
+        let kept = json!({
+            "upstreams": { "user": { "servers": [] }, "claims": { "servers": [] } },
+            "routes": { "sub": { "stored": 1 } },
+            "changes": [{ "key": "limits.user.allow" }],
+            "vary": { "accept-language": "de", "x-user": null },
+        });
+        let mut answer = kept.clone();
+        mask(&mut answer);
+        assert_eq!(answer, kept);
+        let mut answer = json!({ "variants": [{ "vary": { "x-user": "ada" } }] });
+        mask(&mut answer);
+        assert_eq!(answer["variants"][0]["vary"]["x-user"], pseudonym("ada"));
+        let mut answer = json!({ "routes": { "a": { "sub": "ada" } } });
+        mask(&mut answer);
+        assert_eq!(answer["routes"]["a"]["sub"], pseudonym("ada"));
     }
 }

@@ -154,8 +154,11 @@ fn tell(((told_ms, id), (known, parts)): &(Place, Row<'_>)) -> Value {
     Value::Object(told)
 }
 
+/// What is revoked: the member that says it, and its value.
+pub(super) type What = (&'static str, String);
+
 /// The member that says what is revoked. A `sid` may be what a browser shows to prove who it is.
-pub(super) fn what(parts: &RevokedParts<'_>) -> (&'static str, String) {
+fn what(parts: &RevokedParts<'_>) -> What {
     match parts.kind {
         RevokedKind::Key => ("key_id", parts.part.to_owned()),
         RevokedKind::Session if !Keys::is_digest(parts.part) => {
@@ -175,7 +178,7 @@ fn moment(ms: u64) -> Option<String> {
 ///
 /// # Errors
 /// There is none, or the store had to be asked and did not answer.
-pub(super) async fn find(gateway: &Gateway, id: &str) -> Result<(String, String), Fault> {
+pub(super) async fn find(gateway: &Gateway, id: &str) -> Result<(String, What), Fault> {
     let running = gateway.running();
     let plan = &running.plan;
     let known = gateway.store.revocations(plan.config.admin.revocation_ttl).await?;
@@ -183,19 +186,13 @@ pub(super) async fn find(gateway: &Gateway, id: &str) -> Result<(String, String)
     let is_meant = |it: &&Known| id.starts_with('#') && masked::name_of(&it.key) == id;
     let found = known.revocations.iter().find(is_meant);
     let found = found.and_then(|it| Some((it, plan.keys.revoked_parts(&it.key)?)));
-    found
-        .map(|(known, parts)| {
-            let (member, value) = what(&parts);
-            (known.key.clone(), format!("{member} {value}"))
-        })
-        .ok_or_else(|| Fault::Problem {
-            status: StatusCode::NOT_FOUND,
-            code: "revocation_not_found",
-            detail:
-                "No revocation is listed with this id here: it has ended or was taken back, or \
+    found.map(|(known, parts)| (known.key.clone(), what(&parts))).ok_or_else(|| Fault::Problem {
+        status: StatusCode::NOT_FOUND,
+        code: "revocation_not_found",
+        detail: "No revocation is listed with this id here: it has ended or was taken back, or \
                      the gateway was started anew since. List them again."
-                    .to_owned(),
-        })
+            .to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -296,10 +296,11 @@ pub(super) async fn take_back(
         if taken_back.len() > 1 {
             answer["keys"] = json!(taken_back);
         }
-        if let Some(what) = listed {
+        if let Some((member, value)) = listed {
             // The key of a session's tokens says how the session is called.
+            let what = format!("{member} {value}");
             let mut reply = reply_json(StatusCode::OK, &json!({ "id": asked.id, "what": what }));
-            reply.extensions_mut().insert(Effect("revocation", what));
+            reply.extensions_mut().insert(Effect(member, value));
             return Ok(reply);
         }
         return Ok(reply_json(StatusCode::OK, &answer));
