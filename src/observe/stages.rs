@@ -34,6 +34,8 @@ pub enum Stage {
     Store,
     /// The head of the upstream's answer.
     Upstream,
+    /// The answer of another request, here or at another gateway, and then the client.
+    Collapsed,
     /// The client, behind all of that, until it has the last byte.
     Send,
 }
@@ -45,6 +47,7 @@ impl Stage {
             Self::Identify => "identify",
             Self::Store => "store",
             Self::Upstream => "upstream",
+            Self::Collapsed => "collapsed",
             Self::Send => "send",
         }
     }
@@ -89,11 +92,11 @@ impl Marks {
         }
     }
 
-    /// The request has ended, after so long.
-    pub fn end(&mut self, after: Duration) {
+    /// The request has ended, after so long; what was waited for since the last mark.
+    pub fn end(&mut self, after: Duration, stage: Stage) {
         let (begin_ns, end_ns) = (self.all().last().map_or(0, |last| last.end_ns), ns(after));
         if begin_ns < end_ns && !self.all().is_empty() {
-            self.push(Mark { begin_ns, end_ns, detail: 0, stage: Stage::Send });
+            self.push(Mark { begin_ns, end_ns, detail: 0, stage });
         }
     }
 
@@ -138,12 +141,12 @@ mod tests {
         let (started, ms) = (Instant::now(), Duration::from_millis);
         let took = |begin: u64, time: u64| Took { began: started + ms(begin), time: ms(time) };
         let mut marks = Marks::default();
-        marks.end(ms(1));
+        marks.end(ms(1), Stage::Send);
         assert!(marks.all().is_empty(), "nothing was waited for");
         marks.add(Stage::Store, started, took(1, 2));
         marks.add(Stage::Store, started, took(4, 3));
         marks.add_with(Stage::Upstream, started, took(7, 10), 200);
-        marks.end(ms(20));
+        marks.end(ms(20), Stage::Send);
         assert_eq!(marks.micros(), [("store", 5000), ("upstream", 10_000), ("send", 3000)]);
         let upstream = marks.all()[2];
         assert_eq!((upstream.begin_ns, upstream.end_ns), (7_000_000, 17_000_000));
@@ -151,7 +154,7 @@ mod tests {
         for _ in 0..99 {
             marks.add(Stage::Store, started, took(20, 1));
         }
-        marks.end(ms(99));
+        marks.end(ms(99), Stage::Send);
         assert_eq!(marks.all().len(), MARKS_MAX, "a bound");
         let last = marks.all()[MARKS_MAX - 1];
         assert_eq!((last.stage, last.end_ns), (Stage::Send, 99_000_000), "the rest is sending");

@@ -67,13 +67,15 @@ impl Record {
     }
 
     /// All that a request has waited for which began then and took so long.
-    pub(super) fn stages(&self, started: Instant, duration: Duration) -> Marks {
+    pub(super) fn stages(&self, ended: &Ended<'_>, duration: Duration) -> Marks {
+        let started = ended.received.started;
         let mut marks = self.marks;
         if let Some(took) = self.upstream_time {
             let status = if self.reason.is_none() { self.status } else { 0 };
             marks.add_with(Stage::Upstream, started, took, status);
         }
-        marks.end(duration);
+        let is_collapsed = ended.cache == Some("collapsed") && self.upstream_time.is_none();
+        marks.end(duration, if is_collapsed { Stage::Collapsed } else { Stage::Send });
         marks
     }
 
@@ -150,7 +152,7 @@ impl Record {
             duration_ms: ms(duration),
             store_ms: self.store_time.map(ms),
             upstream_ms: self.upstream_time.map(|took| ms(took.time)),
-            stages: self.stages(received.started, duration).micros(),
+            stages: self.stages(&ended, duration).micros(),
             bytes_in: self.upload.as_deref().map(Progress::received),
             slow: is_slow,
             user_agent: told.and_then(|fields| fields.user_agent.as_deref()),

@@ -7,7 +7,6 @@ use super::{CLIENT_GONE, Ended, Record};
 use crate::base::trace::Trace;
 use crate::config::StoreUrl;
 use crate::observe::{Span, SpanKind, Stage, Tracer, Value};
-use crate::proxy::request::Received;
 
 /// A client that takes the answer within this time, in nanoseconds, is not worth a span.
 const SEND_NS_MIN: u64 = 1_000_000;
@@ -20,7 +19,7 @@ impl Record {
         let ids = &ended.received.ids;
         if ids.is_recorded {
             let span = self.server_span(ended, ids.trace);
-            self.tell_waits(ended.received, duration, &span, tracer);
+            self.tell_waits(&ended, duration, &span, tracer);
             tracer.offer(span);
         } else if self.is_worth_telling(tracer, self.answered_after(ended.received, duration))
             && tracer.takes_late()
@@ -29,20 +28,23 @@ impl Record {
             let piece = if ids.parent().is_some() { ids.trace.child() } else { ids.trace };
             let mut span = self.server_span(ended, piece.sampled());
             span.note("portcullis.sampled_late", true);
-            self.tell_waits(ended.received, duration, &span, tracer);
+            self.tell_waits(&ended, duration, &span, tracer);
             tracer.offer(span);
         }
     }
 
     /// What the request has waited for, beside its attempts.
-    fn tell_waits(&self, received: &Received, duration: Duration, server: &Span, tracer: &Tracer) {
-        let is_redis = received.running.plan.config.store.url != StoreUrl::Memory;
-        for mark in self.stages(received.started, duration).all() {
+    fn tell_waits(&self, ended: &Ended<'_>, duration: Duration, server: &Span, tracer: &Tracer) {
+        let is_redis = ended.received.running.plan.config.store.url != StoreUrl::Memory;
+        for mark in self.stages(ended, duration).all() {
             let (began, took) = (mark.begin_ns, mark.end_ns.saturating_sub(mark.begin_ns));
             let mut span = match mark.stage {
                 // Each attempt has told of itself.
                 Stage::Upstream => continue,
                 Stage::Send if took < SEND_NS_MIN => continue,
+                Stage::Collapsed => {
+                    server.piece(SpanKind::Internal, "portcullis.collapsed", began, took)
+                }
                 Stage::Send => server.piece(SpanKind::Internal, "portcullis.send", began, took),
                 // This process's own memory is asked in no time.
                 Stage::Identify | Stage::Store if !is_redis => continue,
@@ -55,7 +57,7 @@ impl Record {
                 span.note("db.system.name", "redis");
                 span.note("db.operation.name", "PIPELINE");
                 span.note("portcullis.stage", mark.stage.word());
-                if !self.degraded.is_empty() {
+                if mark.stage == Stage::Store && !self.degraded.is_empty() {
                     span.note("error.type", "unavailable");
                     span.has_failed = true;
                 }

@@ -54,6 +54,14 @@ fn two_hundred_misses_on_three_gateways_are_one_request() {
     let config = store(&redis) + &upstream.table("shop") + ROUTES;
     let gateways = [(); 3].map(|()| Gateway::start(&config));
     crowd(&gateways, &upstream, &gate, 200);
+    let waited = || {
+        let lines = gateways.iter().flat_map(Gateway::access_lines);
+        lines.filter(|line| line["cache"] == "collapsed").map(|line| line["stages"].clone())
+    };
+    eventually("they have their lines", || waited().next().is_some());
+    for stages in waited() {
+        assert!(stages["collapsed"].is_u64() && stages["send"].is_null(), "{stages}");
+    }
 }
 
 #[test]

@@ -112,19 +112,18 @@ fn a_page_on_another_port_reads_nothing_and_does_nothing() {
 fn no_other_page_frames_it_or_keeps_hold_of_it() {
     let (gateway, stranger, browser) = (open(), stranger(), Browser::start());
     browser.open(&stranger.url());
-    let framed = format!(
+    browser.run(&format!(
         "return new Promise((told) => {{
            const frame = document.createElement('iframe');
-           frame.onload = () => {{
-             try {{ told(frame.contentDocument?.title ?? 'closed'); }}
-             catch (error) {{ told('closed'); }}
-           }};
+           frame.onload = told;
            frame.src = {:?};
            document.body.append(frame);
          }})",
         ui(&gateway)
-    );
-    assert_eq!(browser.run(&framed), "closed");
+    ));
+    browser.enter_frame();
+    assert_eq!(browser.count("#top, .brand, script"), 0, "nothing of it is in the frame");
+    browser.open(&stranger.url());
     // A link on somebody's page opens it no more than a form does.
     browser.run(&format!("location.href = {:?}", ui(&gateway)));
     browser.shows("body", "cross_site_refused");

@@ -97,6 +97,11 @@ impl Browser {
         self.command("/url", &json!({ "url": url }));
     }
 
+    /// Goes on in the page's first frame, until another address is opened.
+    pub(crate) fn enter_frame(&self) {
+        self.command("/frame", &json!({ "id": 0 }));
+    }
+
     /// Runs the body of a function in the page; it may return a promise.
     pub(crate) fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({ "script": script, "args": [] }))
