@@ -77,6 +77,9 @@ fn line(request: &Value) -> String {
     let path = text("path").unwrap_or_default();
     let time = text("time").unwrap_or_default();
     let mut line = format!("{time}  {status} {reason}  {method} {host}{path}");
+    if let Some(took) = request.get("duration_ms").and_then(Value::as_f64) {
+        let _ = write!(line, "  in {took:.1} ms{}", stages(&request["stages_us"]));
+    }
     if let Some(subject) = text("subject") {
         let _ = write!(line, "  by {subject}");
     }
@@ -95,6 +98,14 @@ fn line(request: &Value) -> String {
         let _ = write!(line, "  {error}");
     }
     shown(&line)
+}
+
+/// What it waited for, where it waited: `(store 1.2, upstream 30.0)`.
+fn stages(stages: &Value) -> String {
+    let all = stages.as_object().into_iter().flatten();
+    let told = all.filter_map(|(name, us)| Some(format!("{name} {:.1}", us.as_f64()? / 1e3)));
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
 }
 
 /// Whatever strangers have sent, on one line and without what a terminal would obey.
@@ -130,6 +141,10 @@ mod tests {
             shop.test/login\\u{1b}[2J\\u{202e}  by 42  from ::1  \
             limit login in 15m for claim:sub=42 is exhausted; retry in 9 s";
         assert_eq!(line(&refused), expected);
+        let slow = json!({
+            "status": 200, "duration_ms": 31.26, "stages_us": { "store": 1200, "upstream": 30_000 },
+        });
+        assert_eq!(line(&slow), "  200 -  -   in 31.3 ms (store 1.2, upstream 30.0)");
         let failed = json!({ "status": 502, "error": "connection refused" });
         assert_eq!(line(&failed), "  502 -  -   connection refused");
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::Version;
-use tokio::time::Instant;
 
 use super::{Ended, Record, TunnelNotes};
 use crate::base::body::Progress;

@@ -95,7 +95,7 @@ fn a_muted_finding_is_told_and_counts_nowhere() {
 fn a_cache_that_answers_little_is_told_of_by_what_is_not_stored() {
     let reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: no-store\r\n\r\nhi";
     let upstream = Upstream::replying(reply);
-    let gateway = Gateway::start(&super::config(&upstream));
+    let gateway = Gateway::start(&super::config_of(&upstream));
     let mut client = Session::open(gateway.public);
     for _ in 0..100 {
         assert_eq!(client.get("/cached").send().status, 200);
