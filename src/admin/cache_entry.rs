@@ -7,9 +7,11 @@ use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
+use super::masked::REDACTED;
 use super::query;
 use super::reply::{Fault, Reply, json as reply_json};
 use crate::base::http::authority::Authority;
+use crate::base::http::fields;
 use crate::cache::Withdrawn;
 use crate::caching::Invalid;
 use crate::proxy::{self, Held, NotLooked, StoredUrl, StoredVariant};
@@ -95,7 +97,11 @@ fn variant(variant: &StoredVariant, url: &str, now_ms: u64) -> Value {
     let places = [(inspected.is_near, "near"), (inspected.is_in_store, "store")];
     let places = places.into_iter().filter(|(is_there, _)| *is_there).map(|(_, place)| place);
     let vary = response.vary.iter().map(|(name, value)| {
-        let value = value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned());
+        let value = value.as_ref().map(|value| match fields::bears_credentials(name.as_str()) {
+            // A client's key is nothing that an operator needs.
+            true => REDACTED.to_owned(),
+            false => String::from_utf8_lossy(value).into_owned(),
+        });
         (name.to_string(), json!(value))
     });
     json!({

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::base::http::hex;
 
 /// Stands for what is not shown.
-const REDACTED: &str = "[redacted]";
+pub(super) const REDACTED: &str = "[redacted]";
 /// Bytes of a name.
 const NAME_BYTES: usize = 8;
 /// Members that name a caller.
@@ -62,6 +62,8 @@ fn mask_fields(fields: &mut Map<String, Value>) {
     for (name, value) in fields {
         if let Value::String(text) = value
             && !SHOWN_FIELDS.contains(&name.as_str())
+            // What nobody is shown has no name, either.
+            && text != REDACTED
         {
             *text = pseudonym(text);
         }
@@ -140,8 +142,10 @@ mod tests {
         let mut answer = kept.clone();
         mask(&mut answer);
         assert_eq!(answer, kept);
-        let mut answer = json!({ "variants": [{ "vary": { "x-user": "ada" } }] });
+        let fields = json!({ "x-user": "ada", "x-api-key": REDACTED });
+        let mut answer = json!({ "variants": [{ "vary": fields }] });
         mask(&mut answer);
+        assert_eq!(answer["variants"][0]["vary"]["x-api-key"], REDACTED);
         assert_eq!(answer["variants"][0]["vary"]["x-user"], pseudonym("ada"));
         let mut answer = json!({ "routes": { "a": { "sub": "ada" } } });
         mask(&mut answer);

@@ -11,6 +11,8 @@ use crate::support::{
     run, token,
 };
 
+const OPERATOR: &str = "operator-0123456789";
+const READER: &str = "reader-0123456789";
 const ROUTES: &str = r#"
 [routes.products]
 path = "/products/*"
@@ -135,6 +137,36 @@ fn a_url_is_shown_where_it_lies_and_whether_it_answers() {
     let status = request.header("Accept-Language", "de").send();
     let status = status.headers_named("cache-status").join(" ");
     assert!(status.contains("; hit"), "nothing was changed by looking: {status}");
+}
+
+#[test]
+fn what_clients_prove_themselves_by_is_shown_to_nobody() {
+    let (redis, upstream) = (Redis::start(), Upstream::with(|_, connection| {
+        let head = "200 OK\r\nVary: X-Api-Key, X-Plan";
+        let _ = connection.write_all(response(head, "hello").as_bytes());
+    }));
+    let config = format!(
+        "[admin]\ntoken = \"{OPERATOR}\"\nread_token = \"{READER}\"\n\
+         [store]\nurl = \"{}\"\ntimeout = \"5s\"\n{}{ROUTES}",
+        redis.url(),
+        AUTH.to_owned() + &upstream.table("shop")
+    );
+    let gateway = Gateway::start(&config);
+    let request = Client::get(gateway.public, "/products/1").header("Host", "shop.test");
+    let sent = request.header("X-Api-Key", "s3cret").header("X-Plan", "gold").send();
+    assert_eq!(sent.status, 200);
+    let entry = |bearer: &str| {
+        let target = "/v1/cache/entry?url=http://shop.test/products/1";
+        Client::get(gateway.admin, target).bearer(bearer).send()
+    };
+    eventually("it is in the store", || {
+        entry(OPERATOR).json()["variants"][0]["where"] == json!(["near", "store"])
+    });
+    let vary = |bearer: &str| entry(bearer).json()["variants"][0]["vary"].clone();
+    assert_eq!(vary(OPERATOR), json!({ "x-api-key": "[redacted]", "x-plan": "gold" }));
+    let read = vary(READER);
+    assert_eq!(read["x-api-key"], "[redacted]");
+    assert!(read["x-plan"].as_str().is_some_and(|plan| plan.starts_with('#')), "{read}");
 }
 
 #[test]
