@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::masked::REDACTED;
 use super::query;
@@ -16,14 +17,20 @@ use crate::cache::Withdrawn;
 use crate::caching::Invalid;
 use crate::proxy::{self, Held, NotLooked, StoredUrl, StoredVariant};
 use crate::runtime::Gateway;
+use crate::store::StoreError;
 
 const EXAMPLE: &str = "/v1/cache/entry?url=http://shop.example/products/1";
 /// Most claims that one question names.
 const CLAIMS_MAX: usize = 16;
+/// A look asks Redis some dozens of times, on the connection of requests: so there is one at a
+/// time, and others wait for it.
+static PLACE: Semaphore = Semaphore::const_new(1);
 
 /// Every variant of one URL.
 pub(super) async fn show(gateway: &Arc<Gateway>, uri: &Uri) -> Result<Reply, Fault> {
     let url = read(uri)?;
+    // Whoever leaves makes room for the next.
+    let _place = PLACE.acquire().await.map_err(|_| Fault::Store(StoreError::Unavailable))?;
     let held = proxy::stored(gateway, &url).await.map_err(|not_looked| match not_looked {
         NotLooked::Store(error) => Fault::Store(error),
         other => wrong(&other.text()),

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::body;
 use super::candidates::{EpochsNow, decoded};
 use super::http_cache::HttpCache;
@@ -11,8 +13,26 @@ use super::route::{Origin, RouteCache};
 use crate::cache::{CacheKey, Epochs, Stored, Withdrawn};
 use crate::store::{Cached, CachedReply, Questions, StoreError};
 
-/// Most variants of one entry that are read. The longest has a body of some 64 KiB beside it.
-const VARIANTS_MAX: usize = 16;
+/// Most variants that one look-up tells of, under however many keys it looks.
+const VARIANTS_MAX: usize = 32;
+/// What a look-up reads of variants before it stops, in bytes. A body of up to some 64 KiB lies
+/// within its variant.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+/// So many variants are read at a time.
+const BATCH: usize = 8;
+
+/// What one look-up may still read, under all the keys that it looks at.
+#[derive(Debug)]
+pub struct Allowance {
+    variants: usize,
+    bytes: usize,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { variants: VARIANTS_MAX, bytes: READ_BYTES_MAX }
+    }
+}
 
 /// One variant.
 #[derive(Debug)]
@@ -59,22 +79,22 @@ pub async fn inspect(
     cache: &Arc<HttpCache>,
     route: &Arc<RouteCache>,
     request: &LookupRequest<'_>,
+    left: &mut Allowance,
 ) -> Result<Inspection, StoreError> {
     let (near, key) = find_near(cache, route, request, true);
     let site = request.target.authority.site().into_owned();
     let origin = Origin { route: Arc::clone(route), scheme: request.client.scheme, site };
-    let mut names = cache.store.variant_names(&key.entry, VARIANTS_MAX + 1).await?;
-    let has_more = names.len() > VARIANTS_MAX;
-    names.truncate(VARIANTS_MAX);
-    let values = match names.is_empty() {
-        true => Vec::new(),
-        false => cache.store.variants(&key.entry, &names).await?,
-    };
+    let (values, mut has_more) = read(cache, &key.entry, left).await?;
     let cached = Some(Cached { epochs: &key.epochs, entry: None });
     let mut answers = cache.ask(&Questions { cached, ..Questions::default() }).await;
     let reply = answers.cached.take().unwrap_or(Err(StoreError::Unavailable))?;
     let copies = near.as_deref().map_or(&[][..], |entry| &entry.variants);
-    let mut variants = together(decoded(&key, &values).collect(), copies);
+    // Of a copy whose like was not read nobody knows whether the store has it.
+    let room = if has_more { 0 } else { left.variants };
+    let (mut variants, are_left_out) = together(decoded(&key, &values).collect(), copies, room);
+    let added = variants.iter().filter(|variant| !variant.is_in_store).count();
+    left.variants = left.variants.saturating_sub(added);
+    has_more |= are_left_out;
     for variant in &mut variants {
         variant.invalid = why(cache, (&key, &origin), &reply, &variant.response).await;
     }
@@ -82,17 +102,49 @@ pub async fn inspect(
     Ok(Inspection { variants, has_more, now_ms: cache.now_ms() })
 }
 
-/// What the store has, and the copies that are here.
-fn together(stored: Vec<Arc<Stored>>, copies: &[Arc<Stored>]) -> Vec<Inspected> {
+/// What the store has under a key, as far as it may be read, and whether there is more.
+async fn read(
+    cache: &HttpCache,
+    entry: &str,
+    left: &mut Allowance,
+) -> Result<(Vec<Option<Bytes>>, bool), StoreError> {
+    let mut names = cache.store.variant_names(entry, left.variants + 1).await?;
+    let mut has_more = names.len() > left.variants;
+    names.truncate(left.variants);
+    let mut values = Vec::with_capacity(names.len());
+    for batch in names.chunks(BATCH) {
+        if left.bytes == 0 {
+            has_more = true;
+            break;
+        }
+        let batch = cache.store.variants(entry, batch).await?;
+        let bytes: usize = batch.iter().flatten().map(Bytes::len).sum();
+        left.bytes = left.bytes.saturating_sub(bytes);
+        values.extend(batch);
+    }
+    left.variants = left.variants.saturating_sub(values.len());
+    Ok((values, has_more))
+}
+
+/// What the store has, and the copies that are here: `room` for so many that lie here alone. Also
+/// says whether there are more of these.
+fn together(
+    stored: Vec<Arc<Stored>>,
+    copies: &[Arc<Stored>],
+    room: usize,
+) -> (Vec<Inspected>, bool) {
     let of_store =
         |response| Inspected { response, is_near: false, is_in_store: true, invalid: None };
     let mut all: Vec<Inspected> = stored.into_iter().map(of_store).collect();
+    let most = all.len() + room;
+    let mut are_left_out = false;
     for copy in copies {
         let is_same = |known: &&mut Inspected| {
             known.response.vary == copy.vary && known.response.answered_ms == copy.answered_ms
         };
         match all.iter_mut().find(is_same) {
             Some(known) => known.is_near = true,
+            None if all.len() >= most => are_left_out = true,
             None => all.push(Inspected {
                 response: Arc::clone(copy),
                 is_near: true,
@@ -101,7 +153,7 @@ fn together(stored: Vec<Arc<Stored>>, copies: &[Arc<Stored>]) -> Vec<Inspected> 
             }),
         }
     }
-    all
+    (all, are_left_out)
 }
 
 async fn why(

@@ -52,7 +52,7 @@ pub use self::answer::{CacheDebug, CacheNotes, RequestView, Served};
 pub use self::body::{BodyFault, CacheBody, Parts};
 pub use self::fetch::{NotFetched, Transport, fetch, refresh};
 pub use self::http_cache::{HttpCache, PurgeSeen};
-pub use self::inspect::{Inspected, Inspection, Invalid, inspect};
+pub use self::inspect::{Allowance, Inspected, Inspection, Invalid, inspect};
 pub use self::lookup::{Found, Lookup, LookupRequest};
 pub use self::miss::{Miss, Refresh};
 pub use self::route::RouteCache;

@@ -16,7 +16,7 @@ use crate::base::facts::{
 };
 use crate::base::http::authority::Authority;
 use crate::caching::{
-    HttpCache, Inspected, Inspection, LookupRequest, RequestView, RouteCache, inspect,
+    Allowance, HttpCache, Inspected, Inspection, LookupRequest, RequestView, RouteCache, inspect,
 };
 use crate::guard::{self, Inspected as Head, Malformed};
 use crate::plan::{Plan, Route};
@@ -92,6 +92,7 @@ pub async fn stored(gateway: &Arc<Gateway>, url: &StoredUrl) -> Result<Held, Not
         has_more: false,
         now_ms: 0,
     };
+    let mut left = Allowance::default();
     for scheme in &url.schemes {
         for asked in targets_of(&running.plan, scheme, &head).map_err(NotLooked::Malformed)? {
             let route = running.plan.find(&asked, &Method::GET).map_err(NotLooked::NoRoute)?;
@@ -111,7 +112,7 @@ pub async fn stored(gateway: &Arc<Gateway>, url: &StoredUrl) -> Result<Held, Not
                     is_debugger: false,
                 };
                 for cache in caches(&running, route)? {
-                    held.look(&gateway.cache, cache, &request).await?;
+                    held.look(&gateway.cache, cache, &request, &mut left).await?;
                 }
             }
         }
@@ -126,8 +127,9 @@ impl Held {
         cache: &Arc<HttpCache>,
         route: &Arc<RouteCache>,
         request: &LookupRequest<'_>,
+        left: &mut Allowance,
     ) -> Result<(), NotLooked> {
-        let found = inspect(cache, route, request).await.map_err(NotLooked::Store)?;
+        let found = inspect(cache, route, request, left).await.map_err(NotLooked::Store)?;
         let Inspection { variants, has_more, now_ms } = found;
         let scheme = request.client.scheme;
         self.variants.extend(variants.into_iter().map(|inspected| StoredVariant {

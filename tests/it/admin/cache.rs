@@ -170,6 +170,27 @@ fn what_clients_prove_themselves_by_is_shown_to_nobody() {
 }
 
 #[test]
+fn of_many_variants_a_few_are_told_whatever_they_lie_under() {
+    let house = House::start();
+    // Two sites, and a look-up of the second is one of the first, too: the port may be a listener's.
+    let other = format!("shop.test:{}", house.gateway.public.port() ^ 1);
+    let get = |host: &str, number: usize| {
+        let request = Client::get(house.gateway.public, "/products/1").header("Host", host);
+        let language = format!("x-{number}");
+        assert_eq!(request.header("Accept-Language", language).send().status, 200);
+    };
+    for number in 0..20 {
+        get("shop.test", number);
+        get(&other, number);
+    }
+    house.variants("http://shop.test/products/1", 20);
+    let variants = house.variants(&format!("http://{other}/products/1"), 32);
+    assert_eq!(variants.len(), 32);
+    assert_eq!(house.entry(&format!("http://{other}/products/1")).json()["more"], true);
+    assert_eq!(house.entry("http://shop.test/products/1").json()["more"], false);
+}
+
+#[test]
 fn a_response_that_was_purged_says_by_what() {
     let house = House::start();
     let url = "http://shop.test/products/1";
