@@ -143,6 +143,7 @@ fn why(invalid: Invalid) -> String {
         Invalid::Softened(by) => format!("{}, softly: it is confirmed first", what(by)),
         Invalid::TagsUnknown => "the store does not say whether its tags were purged".to_owned(),
         Invalid::BodyGone => "a part of its body is gone".to_owned(),
+        Invalid::BodyUnknown => "the store does not say whether its body is whole".to_owned(),
     }
 }
 

@@ -41,15 +41,13 @@ pub enum BodyFault {
     Lost,
 }
 
-/// Whether the body of a stored response is where it should be.
-pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> bool {
-    match &stored.body {
-        StoredBody::Inline(_) => true,
-        StoredBody::Chunked(body) => {
-            let range = StoredRange::open(cache, &stored.key, *body, 0..body.len);
-            Box::pin(range).await.is_some()
-        }
-    }
+/// Whether the body of a stored response is where it should be; nothing where the store does not
+/// say. Nothing is read, counted or dropped: whoever only looks changes nothing.
+pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> Option<bool> {
+    let StoredBody::Chunked(body) = stored.body else { return Some(true) };
+    let source = Source { cache: Arc::clone(cache), entry: stored.key.clone(), body };
+    let keys = source.keys(&(0..body.len));
+    cache.store.has_chunks(&keys).await.ok()
 }
 
 /// The parts of a body, in order.
@@ -229,11 +227,16 @@ impl StoredRange {
 impl Source {
     /// Whether every piece of this range is there. One alone tells when it is read.
     async fn has(&self, range: &Range<u64>) -> bool {
+        let keys = self.keys(range);
+        keys.len() < 2 || self.cache.store.has_chunks(&keys).await.unwrap_or(false)
+    }
+
+    /// The keys of the pieces that hold a range.
+    fn keys(&self, range: &Range<u64>) -> Vec<String> {
         let size = u64::from(self.body.chunk_bytes.max(1));
         let indices = range.start / size..=range.end.saturating_sub(1) / size;
         let numbers = indices.filter_map(|index| u32::try_from(index).ok());
-        let keys: Vec<String> = numbers.map(|number| self.key(number)).collect();
-        keys.len() < 2 || self.cache.store.has_chunks(&keys).await.unwrap_or(false)
+        numbers.map(|number| self.key(number)).collect()
     }
 
     fn key(&self, number: u32) -> String {

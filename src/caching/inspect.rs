@@ -58,6 +58,8 @@ pub enum Invalid {
     TagsUnknown,
     /// A part of its body is gone.
     BodyGone,
+    /// The store does not say whether all of its body is there.
+    BodyUnknown,
 }
 
 /// All that was found under one key.
@@ -175,5 +177,9 @@ async fn why(
     if let Some(by) = key.withdrawn_by(&response.epochs.soft, &soft) {
         return Some(Invalid::Softened(by));
     }
-    (!body::is_there(cache, response).await).then_some(Invalid::BodyGone)
+    match body::is_there(cache, response).await {
+        Some(true) => None,
+        Some(false) => Some(Invalid::BodyGone),
+        None => Some(Invalid::BodyUnknown),
+    }
 }

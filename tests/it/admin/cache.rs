@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 
-use super::problem;
+use super::{metric, problem};
 use crate::support::{
     AUTH, Client, Folder, Gateway, Redis, Reply, Upstream, claims, eventually, operate, response,
     run, token,
@@ -13,6 +13,8 @@ use crate::support::{
 
 const OPERATOR: &str = "operator-0123456789";
 const READER: &str = "reader-0123456789";
+/// Length of a body that lies in three pieces, in bytes.
+const LARGE: usize = 600 * 1024;
 const ROUTES: &str = r#"
 [routes.products]
 path = "/products/*"
@@ -43,12 +45,16 @@ fn shop() -> Upstream {
             "/products/never" => "200 OK\r\nCache-Control: no-store",
             _ => "200 OK\r\nVary: Accept-Language\r\nSurrogate-Key: product-1",
         };
-        let _ = connection.write_all(response(head, "hello").as_bytes());
+        let body = match request.target() {
+            "/products/large" => "x".repeat(LARGE),
+            _ => "hello".to_owned(),
+        };
+        let _ = connection.write_all(response(head, &body).as_bytes());
     })
 }
 
 struct House {
-    _redis: Redis,
+    redis: Redis,
     _upstream: Upstream,
     gateway: Gateway,
 }
@@ -58,7 +64,7 @@ impl House {
         let (redis, upstream) = (Redis::start(), shop());
         let store = format!("[store]\nurl = \"{}\"\ntimeout = \"5s\"\n", redis.url());
         let gateway = Gateway::start(&(store + AUTH + &upstream.table("shop") + ROUTES));
-        Self { _redis: redis, _upstream: upstream, gateway }
+        Self { redis, _upstream: upstream, gateway }
     }
 
     fn get(&self, path: &str, language: &str) {
@@ -188,6 +194,31 @@ fn of_many_variants_a_few_are_told_whatever_they_lie_under() {
     assert_eq!(variants.len(), 32);
     assert_eq!(house.entry(&format!("http://{other}/products/1")).json()["more"], true);
     assert_eq!(house.entry("http://shop.test/products/1").json()["more"], false);
+}
+
+#[test]
+fn a_look_at_a_body_in_pieces_changes_nothing() {
+    let house = House::start();
+    house.get("/products/large", "de");
+    let url = "http://shop.test/products/large";
+    house.variants(url, 1);
+    let pieces = || -> Vec<String> {
+        let keys = house.redis.cli(&["KEYS", "app:cache:*:body:*"]);
+        keys.lines().map(str::to_owned).collect()
+    };
+    let (all, why) = (pieces(), || house.entry(url).json()["variants"][0]["why"].clone());
+    assert_eq!((all.len(), why()), (3, Value::Null));
+    for piece in &all {
+        house.redis.cli(&["SET", piece, "damaged", "KEEPTTL"]);
+    }
+    assert_eq!((why(), pieces().len()), (Value::Null, 3), "what is damaged stays until it is read");
+    house.redis.cli(&["ACL", "SETUSER", "default", "-exists"]);
+    assert_eq!(why(), "the store does not say whether its body is whole");
+    house.redis.cli(&["ACL", "SETUSER", "default", "+exists"]);
+    house.redis.cli(&["DEL", &all[0]]);
+    assert_eq!((why(), pieces().len()), ("a part of its body is gone".into(), 2));
+    let lost = metric(&house.gateway, "portcullis_cache_chunks_lost_total");
+    assert_eq!(lost, Some(0.0), "nobody has missed it");
 }
 
 #[test]
