@@ -53,7 +53,8 @@ fn a_url_is_looked_up_and_purged() {
     browser.click("form button", "Walk");
     browser.shows("[aria-label='Walk through Redis']", "✖ Nobody may look at Redis.");
     browser.click(".answer button", "Purge…");
-    let words = "The response for http://shop.test/products/1, with every query goes";
+    let words = "All that is stored for shop.test/products/1, with every query, over http and https, \
+                 goes";
     browser.shows("dialog", words);
     browser.click("dialog button.verb", "Purge");
     browser.shows("dialog .outcome", "Purged: http://shop.test/products/1");
@@ -65,6 +66,16 @@ fn a_url_is_looked_up_and_purged() {
     browser.press("everything");
     browser.click("dialog button.verb", "Purge everything");
     browser.shows("dialog .outcome", "Purged: everything.");
+    browser.click("dialog button", "Close");
+    // The root by another name is everything, too.
+    browser.click("main button", "Purge…");
+    browser.run(
+        "const [kind, value] = document.querySelectorAll('dialog select, dialog [name=value]');
+         kind.value = 'path'; value.value = '/./*';",
+    );
+    browser.click("dialog button", "Go on…");
+    browser.shows("dialog", "Write everything to go on");
+    assert_eq!(browser.run("return document.querySelector('dialog .verb').disabled"), true);
     assert_eq!(browser.console(), [""; 0]);
 }
 

@@ -6,8 +6,7 @@ import { h, say } from "./dom.js";
 
 // What each kind takes: what is typed, and what of the cache it is, in words.
 const KINDS = {
-  url: [`${location.protocol}//shop.example/products/1`,
-    (it) => `The response for ${it}, with every query`],
+  url: [`${location.protocol}//shop.example/products/1`, ofUrl],
   path: ["/products/*", (it) => `All that is stored at ${it} and below it, on every host`],
   tag: ["product-1", (it) => `All that is tagged ${it}`],
   host: ["shop.example", (it) => `All that is stored of the host ${it}`],
@@ -17,8 +16,30 @@ const KINDS = {
 const HARD = "goes, at all gateways of this store. The next requests ask the upstream.";
 const SOFT = "is confirmed with its upstream before it is used again. What did not change stays.";
 
+// A purge of a URL takes both schemes, all queries, and its host without the port, too: which port
+// needs no mention is each listener's own.
+function ofUrl(url) {
+  const [, authority, path] = /^https?:\/\/([^/?#]+)([^?#]*)/i.exec(url) ?? [];
+  if (!authority) return `What is stored for ${url}`;
+  const places = new Set([authority, authority.replace(/:\d*$/, "")]);
+  const named = [...places].map((place) => place + (path || "/")).join(" and ");
+  return `All that is stored for ${named}, with every query, over http and https,`;
+}
+
+// Whether a path is the root, however it is written: all that is stored lies below it.
+function isEverything(kind, value) {
+  if (kind !== "path" || !value.startsWith("/")) return false;
+  const path = value.replace(/[?].*$/, "").replace(/\/\*$/, "") || "/";
+  try {
+    return /^\/+$/.test(new URL(`http://shop.example${path}`).pathname);
+  } catch {
+    return false;
+  }
+}
+
 /** Asks whether this is to be purged, softly or not, and purges it. */
 export function purge(kind, value, { soft = false, done } = {}) {
+  if (isEverything(kind, value)) return purgeAll(done, { soft });
   ask({
     title: soft ? "Purge softly" : "Purge",
     words: h("p", {}, `${KINDS[kind][1](value)} ${soft ? SOFT : HARD}`),
@@ -28,12 +49,13 @@ export function purge(kind, value, { soft = false, done } = {}) {
 }
 
 /** The same of everything, whose name has to be typed. */
-export function purgeAll(done) {
+export function purgeAll(done, { soft = false } = {}) {
+  const words = `The whole cache ${soft ? SOFT : HARD}`;
   ask({
-    title: "Purge everything",
-    words: h("p", {}, `The whole cache ${HARD} All of them at once will be work for upstreams.`),
+    title: soft ? "Purge everything softly" : "Purge everything",
+    words: h("p", {}, `${words} All of it at once will be work for upstreams.`),
     verb: "Purge everything", typed: "everything",
-    act: () => carryOut({ all: true }, done),
+    act: () => carryOut({ all: true, ...(soft && { soft }) }, done),
   });
 }
 
