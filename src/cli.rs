@@ -17,6 +17,7 @@ mod doctor;
 mod init;
 mod limits;
 mod operate;
+mod plain;
 mod reload;
 mod remote;
 mod requests;

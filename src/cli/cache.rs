@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::operate::{EXIT, Target};
+use super::plain::plain;
 use super::remote::Failure;
 use crate::base::http::percent;
 
@@ -82,7 +83,7 @@ fn routes(answer: &Value) -> String {
     let evictions = number(near, "evictions");
     lines.push(format!("near     {bytes} of {most} bytes, {evictions} evictions"));
     lines.extend(hints(answer));
-    lines.join("\n")
+    printed(&lines)
 }
 
 fn window_line(window: &str, told: &Value) -> String {
@@ -135,7 +136,12 @@ fn entry(answer: &Value) -> String {
     if answer["more"] == true {
         lines.push("  and more variants".to_owned());
     }
-    lines.join("\n")
+    printed(&lines)
+}
+
+/// URLs, tags and languages are what strangers have sent.
+fn printed(lines: &[String]) -> String {
+    lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn words(list: &Value) -> Vec<&str> {
@@ -148,4 +154,22 @@ fn text<'a>(of: &'a Value, name: &str) -> &'a str {
 
 fn number(of: &Value, name: &str) -> String {
     of.get(name).map(Value::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_have_sent_is_printed_plainly() {
+        let answer = json!({
+            "url": "h/\u{9b}2J", "route": "r", "more": false, "variants": [{
+                "where": ["store"], "scheme": "http", "upstream": "u", "status": 200, "ttl_s": 1,
+                "lifetime_s": 2, "bytes": 3, "tags": ["a\nb"], "vary": { "x-a": "\u{1b}[31m" },
+            }],
+        });
+        let expected = "h/\\u{9b}2J on the route r\n  store: 200, 3 bytes, fresh for 1 of 2 s, \
+                        http, of u, tags a\\u{a}b, x-a \\u{1b}[31m";
+        assert_eq!(entry(&answer), expected);
+    }
 }

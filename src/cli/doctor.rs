@@ -9,6 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::operate::Target;
+use super::plain::plain;
 use super::remote::Failure;
 
 /// Printed below the options.
@@ -110,11 +111,6 @@ fn text(of: &Value, name: &str) -> String {
     plain(of.get(name).and_then(Value::as_str).unwrap_or_default())
 }
 
-/// What a terminal does nothing odd with: some of it are Redis's own words.
-fn plain(text: &str) -> String {
-    text.chars().map(|it| if it.is_control() { '?' } else { it }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,12 +126,12 @@ mod tests {
         let both = [check("store", "clock", "good"), check("store", "memory", "poor")];
         let expected = "\
 looked at by me
-● good     clock         9? (a:1)
-✖ poor     memory        9? (a:1)
+● good     clock         9\\u{7} (a:1)
+✖ poor     memory        9\\u{7} (a:1)
                          bound: 8
                          do: less";
         assert_eq!(screen(&json!({ "by": "me", "checks": both })), expected);
         let several = json!({ "by": "me", "checks": [check("store.cache", "role", "good")] });
-        assert!(screen(&several).contains("● good     store.cache: role 9? (a:1)"));
+        assert!(screen(&several).contains("● good     store.cache: role 9\\u{7} (a:1)"));
     }
 }

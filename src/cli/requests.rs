@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::operate::{EXIT, Target};
+use super::plain::plain;
 use super::remote::Failure;
 use crate::base::http::percent;
 
@@ -97,7 +98,7 @@ fn line(request: &Value) -> String {
     if let Some(error) = text("error") {
         let _ = write!(line, "  {error}");
     }
-    shown(&line)
+    plain(&line)
 }
 
 /// What it waited for, where it waited: `(store 1.2, upstream 30.0)`.
@@ -106,23 +107,6 @@ fn stages(stages: &Value) -> String {
     let told = all.filter_map(|(name, us)| Some(format!("{name} {:.1}", us.as_f64()? / 1e3)));
     let told: Vec<String> = told.collect();
     if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
-}
-
-/// Whatever strangers have sent, on one line and without what a terminal would obey.
-fn shown(text: &str) -> String {
-    let shown = text
-        .chars()
-        .map(|c| if is_unseen(c) { c.escape_unicode().to_string() } else { c.to_string() });
-    shown.collect()
-}
-
-fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        )
 }
 
 #[cfg(test)]

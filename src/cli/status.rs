@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::operate::Target;
+use super::plain::plain;
 use super::remote::Failure;
 
 /// Printed below the options.
@@ -170,11 +171,6 @@ fn text(of: &Value, name: &str) -> String {
     plain(of.get(name).and_then(Value::as_str).unwrap_or_default())
 }
 
-/// What a terminal does nothing odd with: names come from files and servers.
-fn plain(text: &str) -> String {
-    text.chars().map(|it| if it.is_control() { '?' } else { it }).collect()
-}
-
 fn rate(value: &Value) -> String {
     value.as_f64().map_or_else(|| NONE.to_owned(), |it| format!("{it:.1}"))
 }
@@ -248,7 +244,7 @@ mod tests {
             "bounds": { "connections": [5, 10_000], "in_flight": [86, null] },
         });
         let expected = "\
-edge-1?[2J  portcullis 0.2.0  up 1m
+edge-1\\u{1b}[2J  portcullis 0.2.0  up 1m
 configuration since now  9f31aa  ▲ the file is another one now
 
 ✖ poor   Bad. (a)
