@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::masked::name_of;
 use super::reply::{Fault, Reply, json as reply_json, parse};
 use crate::cache::named;
 use crate::config::StoreUse;
@@ -95,6 +96,8 @@ fn told(walked: &Walked) -> Value {
     let entries = walked.entries.iter().filter_map(|WalkedEntry { key, left, bytes }| {
         let named = named(key)?;
         Some(json!({
+            // Several entries may look alike: values of queries and claims are not shown.
+            "id": name_of(key),
             "url": named.url,
             "route": named.route,
             "parted": named.is_parted,

@@ -356,13 +356,20 @@ fn a_walk_shows_what_is_stored_and_no_value() {
     make_operator(&redis);
     let paths: Vec<String> =
         (10..40).map(|number| format!("/p/{number}?token=s3cret")).chain(["/q".into()]).collect();
+    // This one looks like another.
+    let paths: Vec<String> = paths.into_iter().chain(["/p/39?token=s3cre2".into()]).collect();
     let (_upstream, gateway) = caching(&operated(&redis.url()), &paths);
     redis.cli(&["SET", "app:cache:{h/p}:entry:r", "an application's"]);
     let found = || walked(&gateway, "");
     eventually("all are in Redis", || found().0.len() == paths.len());
     let (all, _) = found();
     let url = |number: usize| format!("http://shop.test/p/{number}?token=…");
-    let urls: Vec<String> = (10..40).map(url).chain(["http://shop.test/q".into()]).collect();
+    let urls = (10..40).chain([39]).map(url).chain(["http://shop.test/q".into()]);
+    let urls: Vec<String> = urls.collect();
+    let ids: BTreeSet<&str> = all.iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), urls.len(), "each has a name of its own");
+    let again = found().0;
+    assert!(again.iter().all(|it| ids.contains(it["id"].as_str().unwrap())), "and keeps it");
     assert_eq!(all.iter().map(|it| it["url"].as_str().unwrap()).collect::<Vec<_>>(), urls);
     assert!(!json!(all).to_string().contains("s3cret"));
     for entry in &all {

@@ -99,13 +99,17 @@ fn the_poor_route_says_why_and_who_only_reads_is_offered_no_purge() {
     let found = |cursor: serde_json::Value, number: u64| {
         let url = format!("http://shop.test/{number}/{HOSTILE}");
         json!({ "cursor": cursor, "seen": 40, "entries": [
-            { "url": url, "route": "products", "parted": false, "ttl_s": 3600, "bytes": 900 },
+            { "id": "#1", "url": url, "route": "products", "parted": false, "ttl_s": 3600,
+              "bytes": 900 },
+            { "id": "#2", "url": url, "route": "products", "parted": false, "ttl_s": 3600,
+              "bytes": 900 },
         ] })
     };
     stage.answer("POST /v1/cache/walk", found(json!(null), 1));
     browser.click("form button", "Walk");
     browser.shows("[aria-label='Entries in Redis'] tbody", &format!("http://shop.test/1/{SHOWN}"));
     browser.shows("[aria-label='Walk through Redis']", "That is all: 40 entries have come by.");
+    assert_eq!(browser.count("[aria-label='Entries in Redis'] tbody tr"), 2, "two that look alike");
     assert_eq!(browser.count("main img, main script"), 0);
     assert_eq!(browser.axe(), [""; 0]);
     stage.answer("GET /v1/me", json!({ "role": "read", "login": "token", "node": "edge-1" }));

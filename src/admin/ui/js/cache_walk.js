@@ -52,10 +52,8 @@ export function walkSection({ api, signal }, open) {
         if (own !== turn || signal.aborted) return;
         ({ cursor } = answer);
         seen += answer.seen;
-        answer.entries.forEach((entry) => {
-          const id = `${entry.url} ${entry.route} ${entry.bytes} ${entry.parted}`;
-          found.set(id, { ...entry, id });
-        });
+        // Redis may show an entry twice.
+        answer.entries.forEach((entry) => found.set(entry.id, entry));
         shown.set([...found.values()]);
       }
       const rest = cursor === null ? "That is all" : `The first ${ENTRIES_MAX}; name a path`;
