@@ -49,15 +49,29 @@ fn name(parameter: &str) -> &str {
     parameter.split_once('=').map_or(parameter, |(name, _)| name)
 }
 
+/// Longest name of a parameter that is shown, in bytes. What is longer may be a token.
+const NAME_BYTES_MAX: usize = 32;
+
 /// A query with the names of its parameters alone: values may be tokens.
 #[must_use]
 pub fn without_values(query: &str) -> String {
     let shown = |parameter: &str| match parameter.split_once('=') {
-        Some((name, _)) => format!("{name}=…"),
+        // What ends in `=` may be all value: base64 does.
+        Some((name, value)) if value.bytes().any(|it| it != b'=') => match shortened(name) {
+            Some(short) => format!("{short}…=…"),
+            None => format!("{name}=…"),
+        },
         // What has no name may be a value.
-        None => "…".to_owned(),
+        _ => "…".to_owned(),
     };
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
+}
+
+/// What is shown of a name that is too long.
+fn shortened(name: &str) -> Option<&str> {
+    let fits = |end: &usize| name.is_char_boundary(*end);
+    let end = (name.len() > NAME_BYTES_MAX).then(|| (0..=NAME_BYTES_MAX).rev().find(fits))??;
+    name.get(..end)
 }
 
 /// The target as it is keyed and sent: without the parameters that make no difference on the route.
@@ -143,9 +157,18 @@ mod tests {
 
     #[test]
     fn no_value_is_shown() {
-        for (query, expected) in
-            [("q=tea&page=2", "q=…&page=…"), ("s3cret", "…"), ("a=b=c&", "a=…&…"), ("", "…")]
-        {
+        let (longest, long) = ("x".repeat(NAME_BYTES_MAX), "é".repeat(NAME_BYTES_MAX));
+        for (query, expected) in [
+            ("q=tea&page=2", "q=…&page=…"),
+            ("s3cret", "…"),
+            ("a=b=c&", "a=…&…"),
+            ("", "…"),
+            ("c2VjcmV0==", "…"),
+            ("c2VjcmV0=&a=1", "…&a=…"),
+            ("a==b", "a=…"),
+            (&format!("{longest}=1"), &format!("{longest}=…")),
+            (&format!("x{long}=1"), &format!("x{}…=…", "é".repeat(15))),
+        ] {
             assert_eq!(without_values(query), expected);
         }
     }

@@ -5,6 +5,7 @@
 //! in Data Streams, 2005): a new URL takes over the weight of the lightest one, so that one that is
 //! asked for often is never lost. What else is counted of a URL begins when it gets its place.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -16,8 +17,10 @@ use tokio::time::Instant;
 pub const URLS_MAX: usize = 256;
 /// For how long a look has URLs counted, in milliseconds.
 const LOOK_MS: u64 = 60_000;
-/// Longest URL that is kept, in bytes; what is longer is cut.
+/// Longest URL that is kept, in bytes; what is longer is cut, and ends in [`CUT`].
 const URL_BYTES_MAX: usize = 512;
+/// Marks what was cut.
+const CUT: &str = "…";
 
 /// What became of one request, as far as it is counted here.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +110,7 @@ impl TopUrls {
                 return;
             }
         };
-        let mut end = url.len().min(URL_BYTES_MAX);
-        while !url.is_char_boundary(end) {
-            end -= 1;
-        }
-        let counts = sketch.place(url.get(..end).unwrap_or_default(), asked.route);
+        let counts = sketch.place(&cut(url), asked.route);
         counts.weight += 1;
         *(if asked.is_hit { &mut counts.hits } else { &mut counts.misses }) += 1;
         counts.bytes = counts.bytes.saturating_add(asked.bytes);
@@ -134,6 +133,17 @@ impl TopUrls {
             urls: sketch.urls.iter().map(|(url, counts)| (url.clone(), counts.clone())).collect(),
         }
     }
+}
+
+fn cut(url: &str) -> Cow<'_, str> {
+    if url.len() <= URL_BYTES_MAX {
+        return url.into();
+    }
+    let mut end = URL_BYTES_MAX - CUT.len();
+    while !url.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{CUT}", url.get(..end).unwrap_or_default()).into()
 }
 
 impl Sketch {
@@ -194,5 +204,6 @@ mod tests {
         top.note(&format!("h{long}"), HIT);
         let sketch = top.sketch.lock().unwrap();
         assert!(sketch.urls.keys().all(|url| url.len() <= URL_BYTES_MAX));
+        assert_eq!(sketch.urls.keys().filter(|url| url.ends_with("é…")).count(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! The user who may only look at Redis: what is shown, what is measured, and what stays out of
 //! reach.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -119,8 +119,9 @@ export function render(context) {
   const form = lookUp(context);
   const near = h("span", { class: "live" });
   const open = (url) => {
-    // What has a query is shown without its values, which are to be filled in.
-    if (url.includes("…")) form.begin(url.slice(0, url.indexOf("?") + 1));
+    // What has a query is shown without its values, and what is long not to its end: that is to be
+    // filled in.
+    if (url.includes("…")) form.begin(url.match(/^[^?…]*[?]?/)[0]);
     else adjust({ url });
     form.node.scrollIntoView({ block: "nearest" });
   };
