@@ -1,6 +1,8 @@
 //! `GET /v1/cache/top?by=hits|misses|bytes`: the URLs that cached routes are asked for most at this
 //! gateway, while somebody looks.
 
+use std::time::Duration;
+
 use http::{StatusCode, Uri};
 use serde_json::json;
 use tokio::time::Instant;
@@ -32,7 +34,10 @@ pub(super) fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
     urls.sort_by(|(a, one), (b, other)| counted(other).cmp(&counted(one)).then_with(|| a.cmp(b)));
     urls.truncate(SHOWN_MAX);
     let now = jiff::Timestamp::now();
-    let since = jiff::SignedDuration::try_from(since).ok().and_then(|it| now.checked_sub(it).ok());
+    let ago = |span: Duration| {
+        let at = jiff::SignedDuration::try_from(span).ok().and_then(|it| now.checked_sub(it).ok());
+        at.map(|at| format!("{at:.3}"))
+    };
     let urls = urls.iter().map(|(url, counts)| {
         json!({
             "url": url,
@@ -40,11 +45,12 @@ pub(super) fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
             "hits": counts.hits,
             "misses": counts.misses,
             "bytes": counts.bytes,
+            "since": ago(counts.counted_for(since)),
         })
     });
     let answer = json!({
         "by": by,
-        "since": since.map(|at| format!("{at:.3}")),
+        "since": ago(since),
         "bound": URLS_MAX,
         "skipped": skipped,
         "urls": urls.collect::<Vec<_>>(),

@@ -41,9 +41,20 @@ pub enum BodyFault {
     Lost,
 }
 
-/// Whether the body of a stored response is where it should be; nothing where the store does not
-/// say. Nothing is read, counted or dropped: whoever only looks changes nothing.
-pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> Option<bool> {
+/// Whether the body of a stored response is where it should be.
+pub(super) async fn is_there(cache: &Arc<HttpCache>, stored: &Stored) -> bool {
+    match &stored.body {
+        StoredBody::Inline(_) => true,
+        StoredBody::Chunked(body) => {
+            let range = StoredRange::open(cache, &stored.key, *body, 0..body.len);
+            Box::pin(range).await.is_some()
+        }
+    }
+}
+
+/// The same for whoever only looks, and changes nothing: no piece is read, dropped or counted as
+/// lost. Nothing where the store does not say.
+pub(super) async fn seems_there(cache: &Arc<HttpCache>, stored: &Stored) -> Option<bool> {
     let StoredBody::Chunked(body) = stored.body else { return Some(true) };
     let source = Source { cache: Arc::clone(cache), entry: stored.key.clone(), body };
     let keys = source.keys(&(0..body.len));

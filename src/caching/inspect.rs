@@ -138,21 +138,19 @@ fn together(
     let of_store =
         |response| Inspected { response, is_near: false, is_in_store: true, invalid: None };
     let mut all: Vec<Inspected> = stored.into_iter().map(of_store).collect();
-    let most = all.len() + room;
-    let mut are_left_out = false;
+    let (mut room, mut are_left_out) = (room, false);
     for copy in copies {
         let is_same = |known: &&mut Inspected| {
             known.response.vary == copy.vary && known.response.answered_ms == copy.answered_ms
         };
-        match all.iter_mut().find(is_same) {
-            Some(known) => known.is_near = true,
-            None if all.len() >= most => are_left_out = true,
-            None => all.push(Inspected {
-                response: Arc::clone(copy),
-                is_near: true,
-                is_in_store: false,
-                invalid: None,
-            }),
+        if let Some(known) = all.iter_mut().find(is_same) {
+            known.is_near = true;
+        } else if room == 0 {
+            are_left_out = true;
+        } else {
+            room -= 1;
+            let response = Arc::clone(copy);
+            all.push(Inspected { response, is_near: true, is_in_store: false, invalid: None });
         }
     }
     (all, are_left_out)
@@ -177,7 +175,7 @@ async fn why(
     if let Some(by) = key.withdrawn_by(&response.epochs.soft, &soft) {
         return Some(Invalid::Softened(by));
     }
-    match body::is_there(cache, response).await {
+    match body::seems_there(cache, response).await {
         Some(true) => None,
         Some(false) => Some(Invalid::BodyGone),
         None => Some(Invalid::BodyUnknown),

@@ -64,7 +64,7 @@ pub use stages::{Mark, Marks, Stage, Took};
 pub use store::StoreNow;
 pub use store_totals::StoreTotals;
 pub use tls::TlsMeter;
-pub use top_urls::{AskedUrl, TopNow, TopUrls, URLS_MAX, UrlCounts};
+pub use top_urls::{AskedUrl, StandsFor, TopNow, TopUrls, URLS_MAX, UrlCounts};
 pub use tracer::{SpanMeter, Tracer};
 pub use traffic::{ArmNow, CanaryNow, MirrorNow};
 pub use tunnels::TunnelMeter;

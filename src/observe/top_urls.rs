@@ -3,7 +3,9 @@
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements
 //! in Data Streams, 2005): a new URL takes over the weight of the lightest one, so that one that is
-//! asked for often is never lost. What else is counted of a URL begins when it gets its place.
+//! asked for often is never lost. What else is counted of a URL begins when it gets its place. The
+//! first requests are all counted; of those that follow one in [`SAMPLE`] is, and stands for all of
+//! these.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,6 +19,10 @@ use tokio::time::Instant;
 pub const URLS_MAX: usize = 256;
 /// For how long a look has URLs counted, in milliseconds.
 const LOOK_MS: u64 = 60_000;
+/// So many requests are all counted.
+const ALL_COUNTED: u64 = 4096;
+/// After these one in so many is counted.
+const SAMPLE: u8 = 16;
 /// Longest URL that is kept, in bytes; what is longer is cut, and ends in [`CUT`].
 const URL_BYTES_MAX: usize = 512;
 /// Marks what was cut.
@@ -46,14 +52,27 @@ pub struct UrlCounts {
     pub bytes: u64,
     /// Its weight in the sketch.
     weight: u64,
+    /// When it got its place, in milliseconds since the first look.
+    since_ms: u64,
 }
+
+impl UrlCounts {
+    /// For how long it has been counted, of a list that has been for `whole`.
+    pub fn counted_for(&self, whole: Duration) -> Duration {
+        whole.saturating_sub(Duration::from_millis(self.since_ms))
+    }
+}
+
+/// For how many requests one that is counted stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandsFor(u64);
 
 /// What is known now.
 #[derive(Debug)]
 pub struct TopNow {
     /// Since when it has been counted.
     pub since: Duration,
-    /// Requests that were not counted: another one was at that moment.
+    /// About how many requests were not counted: another one was at that moment.
     pub skipped: u64,
     /// The URLs, in no order.
     pub urls: Vec<(String, UrlCounts)>,
@@ -71,6 +90,8 @@ pub struct TopUrls {
     begun: Instant,
     /// Until when URLs are counted, in milliseconds since then; zero while nobody looks.
     until_ms: AtomicU64,
+    /// Requests that were all counted since the first look.
+    counted: AtomicU64,
     skipped: AtomicU64,
     sketch: Mutex<Sketch>,
 }
@@ -80,6 +101,7 @@ impl Default for TopUrls {
         Self {
             begun: Instant::now(),
             until_ms: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             sketch: Mutex::default(),
         }
@@ -92,28 +114,41 @@ impl TopUrls {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// Whether anybody wants to know of a request that ends `now`. While nobody has looked, this is
-    /// one load.
-    pub fn is_wanted(&self, now: Instant) -> bool {
+    /// Whether a request that ends `now` is to be counted, and for how many it stands. While nobody
+    /// has looked, this is one load.
+    pub fn takes(&self, now: Instant) -> Option<StandsFor> {
+        if !self.is_wanted(now) {
+            return None;
+        }
+        if self.counted.load(Ordering::Relaxed) < ALL_COUNTED {
+            self.counted.fetch_add(1, Ordering::Relaxed);
+            return Some(StandsFor(1));
+        }
+        fastrand::u8(..).is_multiple_of(SAMPLE).then_some(StandsFor(SAMPLE.into()))
+    }
+
+    fn is_wanted(&self, now: Instant) -> bool {
         let until = self.until_ms.load(Ordering::Relaxed);
         until > 0 && self.ms(now) < until
     }
 
-    /// Counts a request for a URL, which is cut where it is too long.
-    pub fn note(&self, url: &str, asked: AskedUrl<'_>) {
+    /// Counts a request for a URL that ends `now`, and those that it stands for. The URL is cut
+    /// where it is too long.
+    pub fn note(&self, url: &str, asked: AskedUrl<'_>, stands_for: StandsFor, now: Instant) {
+        let StandsFor(times) = stands_for;
         let mut sketch = match self.sketch.try_lock() {
             Ok(sketch) => sketch,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // Nobody waits for what only somebody who looks wants to know.
             Err(TryLockError::WouldBlock) => {
-                self.skipped.fetch_add(1, Ordering::Relaxed);
+                self.skipped.fetch_add(times, Ordering::Relaxed);
                 return;
             }
         };
-        let counts = sketch.place(&cut(url), asked.route);
-        counts.weight += 1;
-        *(if asked.is_hit { &mut counts.hits } else { &mut counts.misses }) += 1;
-        counts.bytes = counts.bytes.saturating_add(asked.bytes);
+        let counts = sketch.place(&cut(url), asked.route, now);
+        counts.weight += times;
+        *(if asked.is_hit { &mut counts.hits } else { &mut counts.misses }) += times;
+        counts.bytes = counts.bytes.saturating_add(asked.bytes.saturating_mul(times));
     }
 
     /// What is known, and has requests counted for the next minute. Who looks after nobody has for
@@ -123,6 +158,7 @@ impl TopUrls {
         let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
         if !was_wanted {
             *sketch = Sketch::default();
+            self.counted.store(0, Ordering::Relaxed);
             self.skipped.store(0, Ordering::Relaxed);
         }
         let since = *sketch.since.get_or_insert(now);
@@ -148,8 +184,9 @@ fn cut(url: &str) -> Cow<'_, str> {
 
 impl Sketch {
     /// The place of a URL: its own, a free one, or that of the one that is asked for least.
-    fn place(&mut self, url: &str, route: &str) -> &mut UrlCounts {
+    fn place(&mut self, url: &str, route: &str, now: Instant) -> &mut UrlCounts {
         let mut weight = 0;
+        let since = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if !self.urls.contains_key(url) && self.urls.len() >= URLS_MAX {
             let lightest = self.urls.iter().min_by_key(|(_, counts)| counts.weight);
             if let Some(lightest) = lightest.map(|(url, _)| url.clone()) {
@@ -159,6 +196,7 @@ impl Sketch {
         self.urls.entry(url.to_owned()).or_insert_with(|| UrlCounts {
             route: route.to_owned(),
             weight,
+            since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             ..UrlCounts::default()
         })
     }
@@ -177,10 +215,18 @@ mod tests {
         assert!(!top.is_wanted(at(1)));
         assert_eq!(top.look(at(1)).urls, []);
         assert!(top.is_wanted(at(60)) && !top.is_wanted(at(62)));
-        top.note("http://h/a", HIT);
-        top.note("http://h/a", AskedUrl { is_hit: false, ..HIT });
+        top.note("http://h/a", HIT, StandsFor(1), at(11));
+        top.note("http://h/a", AskedUrl { is_hit: false, ..HIT }, StandsFor(16), at(21));
         let now = top.look(at(31));
-        let a = UrlCounts { route: "r".to_owned(), hits: 1, misses: 1, bytes: 20, weight: 2 };
+        let a = UrlCounts {
+            route: "r".to_owned(),
+            hits: 1,
+            misses: 16,
+            bytes: 170,
+            weight: 17,
+            since_ms: 10_000,
+        };
+        assert_eq!(a.counted_for(now.since), Duration::from_secs(20));
         assert_eq!((now.since.as_secs(), now.urls), (30, vec![("http://h/a".to_owned(), a)]));
         assert!(top.is_wanted(at(90)));
         let anew = top.look(at(200));
@@ -188,12 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn the_first_are_all_counted_and_then_one_in_sixteen() {
+        let (top, now) = (TopUrls::default(), Instant::now());
+        assert_eq!(top.takes(now), None, "nobody looks");
+        top.look(now);
+        assert!((0..ALL_COUNTED).all(|_| top.takes(now) == Some(StandsFor(1))));
+        let taken: Vec<StandsFor> = (0..160_000).filter_map(|_| top.takes(now)).collect();
+        assert!((9_000..11_000).contains(&taken.len()), "{}", taken.len());
+        assert!(taken.iter().all(|it| *it == StandsFor(16)));
+        let later = now + Duration::from_secs(61);
+        top.look(later);
+        assert_eq!(top.takes(later), Some(StandsFor(1)), "who looks anew begins anew");
+    }
+
+    #[test]
     fn what_is_asked_for_often_keeps_its_place() {
         let top = TopUrls::default();
+        let note = |url: &str| top.note(url, HIT, StandsFor(1), Instant::now());
         for number in 0..1_000 {
-            top.note(&format!("http://h/{number}"), HIT);
+            note(&format!("http://h/{number}"));
             if number % 10 == 0 {
-                top.note("http://h/often", HIT);
+                note("http://h/often");
             }
         }
         let sketch = top.sketch.lock().unwrap();
@@ -201,7 +262,7 @@ mod tests {
         assert_eq!(sketch.urls["http://h/often"].hits, 100);
         drop(sketch);
         let long = "é".repeat(URL_BYTES_MAX);
-        top.note(&format!("h{long}"), HIT);
+        note(&format!("h{long}"));
         let sketch = top.sketch.lock().unwrap();
         assert!(sketch.urls.keys().all(|url| url.len() <= URL_BYTES_MAX));
         assert_eq!(sketch.urls.keys().filter(|url| url.ends_with("é…")).count(), 1);

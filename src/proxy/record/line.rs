@@ -49,9 +49,8 @@ impl Record {
     pub(super) fn tell_url(&self, ended: Ended<'_>, verdict: &str, duration: Duration) {
         let Ended { received, resolved, .. } = ended;
         let top_urls = &received.connection.gateway.observer.top_urls;
-        if !top_urls.is_wanted(received.started + duration) {
-            return;
-        }
+        let now = received.started + duration;
+        let Some(stands_for) = top_urls.takes(now) else { return };
         let Some(target) = resolved.forwarded.as_deref().or(resolved.target.as_ref()) else {
             return;
         };
@@ -62,7 +61,7 @@ impl Record {
         }
         let route = resolved.route_name(received.plan());
         let is_hit = CacheReport::is_hit(verdict);
-        top_urls.note(&url, AskedUrl { route, is_hit, bytes: self.bytes });
+        top_urls.note(&url, AskedUrl { route, is_hit, bytes: self.bytes }, stands_for, now);
     }
 
     /// All that a request has waited for which began then and took so long.

@@ -316,7 +316,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 "by": "hits", "since": "2026-11-30T02:59:00.000Z", "bound": 256, "skipped": 0,
                 "urls": [{
                     "url": "http://shop.example.com/search?q=…", "route": "search", "hits": 988,
-                    "misses": 12, "bytes": 5_120_000,
+                    "misses": 12, "bytes": 5_120_000, "since": "2026-11-30T02:59:30.000Z",
                 }],
             }),
         ),

@@ -157,6 +157,7 @@ export function render(context) {
         name, head: name, numeric: true, value: (row) => row[name], size: "live",
         text: (row) => (name === "bytes" ? bytes : count)(row[name]),
       })),
+      { name: "since", head: "counted since", wide: true, text: (row) => clock(row.since) },
     ],
   });
 
