@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::look::clean;
+use super::stage::{Stage, problem};
 use crate::support::{
     AUTH, Browser, ENTER, ESCAPE, Gateway, Redis, TAB, TcpProxy, eventually, eventually_within,
     operate,
@@ -118,6 +119,34 @@ fn a_users_sessions_are_ended_by_the_keyboard_alone() {
     browser.resize(320, 640);
     clean(&browser, &address(&gateway, ""), "the page in the light, narrow");
     assert_eq!(browser.count("main img, dialog img"), 0);
+}
+
+#[test]
+fn nothing_of_one_name_stands_under_another() {
+    let (stage, browser) = (Stage::new(), Browser::start());
+    let session = json!({ "id": "phone", "created_at": 1, "seen_at": 2, "expires_in_seconds": 9 });
+    stage.answer("GET /v1/users/ada/sessions", json!({ "sessions": [session], "not_listed": 0 }));
+    stage.answer("GET /v1/keys", json!({ "keys": [{ "id": "k-1", "owner": "acme" }] }));
+    browser.open(&stage.url("/identity?user=ada&owner=acme"));
+    browser.shows("[aria-label=Sessions]", "of ada");
+    browser.shows("[aria-label='API keys'] tbody", "k-1");
+    browser.click("[aria-label='End phone']", "End…");
+    browser.shows("dialog", "The session phone of ada is refused");
+    browser.press(ESCAPE);
+    let away = problem("store_unreachable", "Redis is away.");
+    stage.answer_with("GET /v1/users/bob/sessions", 503, away.clone());
+    stage.answer_with("GET /v1/keys", 503, away);
+    // The page stays, and with it what it shows.
+    let go = |fragment: &str| browser.run(&format!("location.hash = '{fragment}'"));
+    go("/identity?user=bob&owner=other");
+    eventually("both failures are said", || browser.count(".answer .outcome") == 2);
+    assert_eq!(browser.count("[aria-label=Sessions] tbody tr"), 0);
+    assert_eq!(browser.count("[aria-label=Sessions][hidden], [aria-label='API keys'][hidden]"), 2);
+    assert_eq!(browser.count("[aria-label='API keys'] tbody tr, .answer button"), 0);
+    go("/identity?user=ada");
+    browser.shows("[aria-label=Sessions] tbody", "phone");
+    go("/identity");
+    eventually("nobody is named", || browser.count("[aria-label=Sessions][hidden]") == 1);
 }
 
 #[test]

@@ -5,10 +5,11 @@ import { fill, h } from "./dom.js";
 import { adjust } from "./router.js";
 
 /**
- * `name` is the parameter of the view. `show(value)` fetches and returns what to show.
- * Returns `{ node, onView(params), again() }`.
+ * `name` is the parameter of the view. `ask(value)` fetches, `draw(answer, value)` shows what came
+ * and returns what else to show, and `clear()` takes away what was drawn: nothing of one name
+ * stands under another. Returns `{ node, onView(params), again() }`.
  */
-export function lookUp({ signal }, { name, heading, label, placeholder, show }) {
+export function lookUp({ signal }, { name, heading, label, placeholder, ask, draw, clear }) {
   const input = h("input", {
     name, required: true, placeholder, autocomplete: "off", spellcheck: "false",
   });
@@ -16,14 +17,21 @@ export function lookUp({ signal }, { name, heading, label, placeholder, show }) 
   let shown = "";
   let turn = 0;
 
+  function leave() {
+    turn += 1;
+    clear();
+    fill(place);
+  }
+
   async function look(value) {
     // An answer that comes after the next question is nobody's any more.
     const own = ++turn;
     try {
-      const answer = await show(value);
-      if (own === turn) fill(place, answer);
+      const answer = await ask(value);
+      if (own === turn) fill(place, draw(answer, value));
     } catch (error) {
       if (signal.aborted || own !== turn) return;
+      leave();
       fill(place, h("p", { class: "outcome" }, `✖ ${error.message}`));
     }
   }
@@ -44,9 +52,9 @@ export function lookUp({ signal }, { name, heading, label, placeholder, show }) 
       const wanted = params[name] ?? "";
       if (wanted === shown) return;
       shown = wanted;
-      if (!wanted) return;
       input.value = wanted;
-      look(wanted);
+      leave();
+      if (wanted) look(wanted);
     },
     again: () => shown && look(shown),
   };

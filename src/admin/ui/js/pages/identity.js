@@ -22,6 +22,12 @@ const day = (at) => (typeof at === "number" ? moment(at * 1000) : NONE);
 /** What a revocation is about, under the name that its kind has. */
 const named = (row) => row[row.kind === "key" ? "key_id" : row.kind] ?? NONE;
 
+/** Takes away the rows of somebody: they must not stand under another name. */
+function drop(shown) {
+  shown.node.hidden = true;
+  shown.set([]);
+}
+
 /** A button in a row, which stays while the row does. */
 function action(word, label, act) {
   return (row, old) => old ?? h("button", {
@@ -33,8 +39,8 @@ function action(word, label, act) {
 function endSession(context, row, done) {
   ask({
     title: "End a session",
-    words: h("p", {}, "The session ", h("code", {}, row.id), " is refused from the next request ",
-      "on, at every gateway. Tokens go on."),
+    words: h("p", {}, "The session ", h("code", {}, row.id), " of ", h("strong", {}, row.user),
+      " is refused from the next request on, at every gateway. Tokens go on."),
     verb: "End",
     async act() {
       await context.api.remove(`/v1/sessions/${encodeURIComponent(row.id)}`);
@@ -94,8 +100,9 @@ function users(context, changed) {
     form.again();
     changed();
   };
+  const whose = h("span", {});
   const sessions = table({
-    caption: "Sessions", empty: "There is no session.", key: (row) => row.id,
+    caption: "Sessions", empty: "There is no session.", key: (row) => row.id, note: whose,
     sort: { name: "seen", falls: true },
     columns: [
       { name: "id", head: "session", text: (row) => row.id, size: "name" },
@@ -110,12 +117,10 @@ function users(context, changed) {
   });
   sessions.node.hidden = true;
   const auth = h("input", { name: "auth", autocomplete: "off", spellcheck: "false" });
-  async function show(user) {
-    const [answer, revoked] = await Promise.all([
-      api.get(sessionsOf(user), {}, signal), api.get("/v1/revocations", { sub: user }, signal),
-    ]);
+  function draw([answer, revoked], user) {
     sessions.node.hidden = false;
-    sessions.set(answer.sessions);
+    say(whose, `of ${user}`);
+    sessions.set(answer.sessions.map((row) => ({ ...row, user })));
     const more = answer.not_listed > 0 && h("p", { class: "quiet" },
       `${count(answer.not_listed)} more are not listed.`);
     const tokens = revoked.revocations.map((row) => h("p", {},
@@ -128,7 +133,11 @@ function users(context, changed) {
       }, "Log out everywhere…"))];
   }
   const form = lookUp(context, {
-    name: "user", heading: "Whose sessions?", label: "User, the claim sub", placeholder: "42", show,
+    name: "user", heading: "Whose sessions?", label: "User, the claim sub", placeholder: "42", draw,
+    ask: (user) => Promise.all([
+      api.get(sessionsOf(user), {}, signal), api.get("/v1/revocations", { sub: user }, signal),
+    ]),
+    clear: () => drop(sessions),
   });
   return { nodes: [form.node, sessions.node], onView: form.onView, filter: sessions.filter };
 }
@@ -222,15 +231,15 @@ function owners(context) {
     ].filter(Boolean),
   });
   keys.node.hidden = true;
-  async function show(owner) {
-    const answer = await api.get("/v1/keys", { owner }, signal);
+  function draw(answer) {
     keys.node.hidden = false;
     keys.set(answer.keys);
     return answer.not_listed > 0
       ? h("p", { class: "quiet" }, `${count(answer.not_listed)} more are not listed.`) : [];
   }
   const form = lookUp(context, {
-    name: "owner", heading: "Whose API keys?", label: "Owner", placeholder: "acme", show,
+    name: "owner", heading: "Whose API keys?", label: "Owner", placeholder: "acme", draw,
+    ask: (owner) => api.get("/v1/keys", { owner }, signal), clear: () => drop(keys),
   });
   return { nodes: [form.node, keys.node], onView: form.onView, filter: keys.filter };
 }
