@@ -159,13 +159,14 @@ pub(super) type What = (&'static str, String);
 
 /// The member that says what is revoked. A `sid` may be what a browser shows to prove who it is.
 fn what(parts: &RevokedParts<'_>) -> What {
-    match parts.kind {
-        RevokedKind::Key => ("key_id", parts.part.to_owned()),
-        RevokedKind::Session if !Keys::is_digest(parts.part) => {
-            ("sid", format!("sha256:{}", hex_digest(parts.part.as_bytes())))
-        }
-        kind => (kind.word(), parts.part.to_owned()),
+    let member = match parts.kind {
+        RevokedKind::Key => "key_id",
+        kind => kind.word(),
+    };
+    if Keys::may_name_session(parts.kind, parts.part) {
+        return (member, format!("sha256:{}", hex_digest(parts.part.as_bytes())));
     }
+    (member, parts.part.to_owned())
 }
 
 /// A time for people; nothing where nobody knows it.
@@ -249,6 +250,20 @@ mod tests {
             }
             assert_eq!(read, whole, "{limit}");
         }
+    }
+
+    #[test]
+    fn no_session_is_told_by_its_name_whoever_verified_its_tokens() {
+        let (now, former) = (Keys::new("app"), Keys::new("app").qualified("users"));
+        let of = |key: &str| what(&now.revoked_parts(key).unwrap());
+        let told = of(&now.blacklist_session("s-1"));
+        assert!(told.0 == "sid" && told.1.starts_with("sha256:"), "{told:?}");
+        assert_eq!(of(&former.blacklist_session("s-1")), told, "it is not shared any more");
+        for key in ["app:auth:blacklist:a:b:sid:s-1", "app:auth:blacklist:sid:sid:s-1"] {
+            assert!(!of(key).1.contains("s-1"), "{key}");
+        }
+        assert_eq!(of(&former.blacklist("t-1")), ("jti", "users:t-1".to_owned()));
+        assert_eq!(of(&now.blacklist_key("k-1")), ("key_id", "k-1".to_owned()));
     }
 
     #[test]

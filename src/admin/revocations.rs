@@ -305,12 +305,22 @@ pub(super) async fn take_back(
         }
         return Ok(reply_json(StatusCode::OK, &answer));
     }
-    let keys = keys.join(" or ");
-    let detail = format!(
-        "Nothing is revoked under {keys}: it has ended or was taken back, or it was made by \
-         another of jti, token, sid, sub, key_id and cert."
-    );
-    Err(Fault::Problem { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail })
+    Err(not_revoked(&keys, listed.as_ref()))
+}
+
+/// What was listed is told as it was there: its key may say how a session is called.
+fn not_revoked(keys: &[String], listed: Option<&revocation_list::What>) -> Fault {
+    let detail = match listed {
+        Some((member, value)) => {
+            format!("The {member} {value} is not revoked any more: it has ended or was taken back.")
+        }
+        None => format!(
+            "Nothing is revoked under {}: it has ended or was taken back, or it was made by \
+             another of jti, token, sid, sub, key_id and cert.",
+            keys.join(" or ")
+        ),
+    };
+    Fault::Problem { status: StatusCode::NOT_FOUND, code: "revocation_not_found", detail }
 }
 
 fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
@@ -444,6 +454,21 @@ mod tests {
         for bad in ["", "0f", &plain[1..], &"0g".repeat(32), &format!("{plain}00")] {
             assert_eq!(fingerprint(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_was_listed_is_told_by_no_key() {
+        let key = Keys::new("app").blacklist_session("s-1");
+        let detail = |listed: Option<&revocation_list::What>| match not_revoked(
+            std::slice::from_ref(&key),
+            listed,
+        ) {
+            Fault::Problem { detail, .. } => detail,
+            _ => String::new(),
+        };
+        let told = detail(Some(&("sid", "sha256:0f".to_owned())));
+        assert!(told.contains("sid sha256:0f") && !told.contains("s-1"), "{told}");
+        assert!(detail(None).contains(&key), "who names it knows it");
     }
 
     #[test]

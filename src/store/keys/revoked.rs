@@ -55,7 +55,10 @@ impl Keys {
             return Some(RevokedParts { kind: RevokedKind::Subject, auth, part });
         }
         let rest = rest.strip_prefix("blacklist:")?;
-        let (auth, rest) = self.unqualified(rest);
+        let (auth, rest) = match self.unqualified(rest) {
+            (None, rest) => once_qualified(rest).unwrap_or((None, rest)),
+            known => known,
+        };
         let [sid, id, cert, _] = BLACKLISTS;
         let below = |kind: &str| rest.strip_prefix(kind).and_then(|it| it.strip_prefix(':'));
         let (kind, part) = match (below(sid), below(id), below(cert)) {
@@ -76,10 +79,31 @@ impl Keys {
         self.others.iter().find_map(of).unwrap_or((None, rest))
     }
 
+    /// Whether a part of a revocation's key may say how a session is called, in whatever way that
+    /// key was made: by an application, or under a configuration that is no longer in force.
+    pub fn may_name_session(kind: RevokedKind, part: &str) -> bool {
+        let [sid, ..] = BLACKLISTS;
+        let is_named = match kind {
+            RevokedKind::Session => true,
+            RevokedKind::Subject | RevokedKind::Key | RevokedKind::Certificate => false,
+            RevokedKind::Token => part.split(':').rev().skip(1).any(|it| it == sid),
+        };
+        is_named && !Self::is_digest(part)
+    }
+
     /// Whether a part of a revocation's key is a digest of what it revokes.
     pub fn is_digest(part: &str) -> bool {
         part.starts_with(DIGEST)
     }
+}
+
+/// A session of a verifier that keys are not, or no longer, qualified by.
+fn once_qualified(rest: &str) -> Option<(Option<&str>, &str)> {
+    let [sid, id, cert, digest] = BLACKLISTS;
+    let (name, below) = rest.split_once(':')?;
+    let is_verifier = !name.is_empty() && ![sid, id, cert, digest].contains(&name);
+    let is_session = below.strip_prefix(sid).is_some_and(|it| it.starts_with(':'));
+    (is_verifier && is_session).then_some((Some(name), below))
 }
 
 #[cfg(test)]
@@ -89,7 +113,7 @@ mod tests {
     #[test]
     fn every_key_of_a_revocation_says_what_it_revokes() {
         let keys = Keys::new("app").beside(["users"].into_iter());
-        let users = keys.qualified("users");
+        let (users, former) = (keys.qualified("users"), keys.qualified("former"));
         let digest = keys.blacklist_digest(b"a.b");
         let digest = digest.strip_prefix("app:auth:blacklist:").unwrap();
         for (key, expected) in [
@@ -103,6 +127,8 @@ mod tests {
             (users.blacklist("t-1"), (RevokedKind::Token, Some("users"), "t-1")),
             (users.blacklist_session("s"), (RevokedKind::Session, Some("users"), "s")),
             (users.not_before("42"), (RevokedKind::Subject, Some("users"), "42")),
+            (former.blacklist_session("s"), (RevokedKind::Session, Some("former"), "s")),
+            (former.blacklist("t-1"), (RevokedKind::Token, None, "former:t-1")),
         ] {
             let parts = keys.revoked_parts(&key).map(|it| (it.kind, it.auth, it.part));
             assert_eq!(parts, Some(expected), "{key}");
@@ -112,6 +138,23 @@ mod tests {
         }
         for key in ["app:auth:blacklist:", "app:auth:blacklist:sid:", "app:auth:blacklist:users:"] {
             assert_eq!(keys.revoked_parts(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_may_name_a_session_is_known_by_itself() {
+        let digest = "sha256:2e7336dc";
+        for (kind, part, expected) in [
+            (RevokedKind::Session, "s", true),
+            (RevokedKind::Session, digest, false),
+            (RevokedKind::Token, "users:sid:s", true),
+            (RevokedKind::Token, "a:b:sid:s", true),
+            (RevokedKind::Token, "sid9", false),
+            (RevokedKind::Token, "users:t-1", false),
+            (RevokedKind::Token, digest, false),
+            (RevokedKind::Subject, "urn:sid:9", false),
+        ] {
+            assert_eq!(Keys::may_name_session(kind, part), expected, "{part}");
         }
     }
 }
