@@ -189,12 +189,9 @@ fn of_upstreams(gateway: &Gateway) -> Vec<OfUpstream> {
     let all = running.plan.upstreams.iter().zip(&running.upstreams);
     let told = all.map(|((name, settings), upstream)| {
         let (care, occupancy) = (upstream.care_now(), upstream.occupancy());
-        let (_, trunks) = occupancy.trunks;
-        // Over HTTP/1.1 each request has a connection; over HTTP/2 many have one.
-        let connections = occupancy.busy.saturating_sub(occupancy.streams).saturating_add(trunks);
         OfUpstream {
             name: name.clone(),
-            connections: (connections as u64, occupancy.max as u64),
+            connections: (occupancy.used() as u64, occupancy.max as u64),
             requests: (occupancy.busy as u64, occupancy.requests_max as u64),
             servers: (care.servers.iter().filter(|it| it.is_in).count(), care.servers.len()),
             gives_way: settings.gives_way,

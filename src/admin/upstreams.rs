@@ -25,6 +25,7 @@ fn tell(upstream: &Upstream) -> Value {
         "panic": now.is_panic,
         "can_change": upstream.can_change(),
         "connections": [occupancy.open, occupancy.max],
+        "connections_used": occupancy.used(),
         "in_flight": [occupancy.busy, occupancy.requests_max],
         "waiting": occupancy.waiting,
         "p99_s": upstream.meter().p99_s(),

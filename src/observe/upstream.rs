@@ -173,6 +173,14 @@ pub struct Occupancy {
     pub goaways: u64,
 }
 
+impl Occupancy {
+    /// Connections in use: over HTTP/1.1 each request has one; over HTTP/2 many have one.
+    pub fn used(&self) -> usize {
+        let (_, trunks) = self.trunks;
+        self.busy.saturating_sub(self.streams).saturating_add(trunks)
+    }
+}
+
 /// Writes the families of all upstreams.
 pub(super) fn encode(
     upstreams: &[(String, Occupancy)],

@@ -68,6 +68,7 @@ fn a_full_upstream_says_who_waits_and_for_what() {
     eventually("it waits", || shop(&gateway)["waiting"] == 1);
     let told = shop(&gateway);
     assert_eq!((&told["in_flight"], &told["connections"]), (&json!([1, 1]), &json!([1, 1])));
+    assert_eq!(told["connections_used"], 1);
     // There is no other server that could take its share.
     assert_eq!(told["can_change"], false);
     gate.wait();
@@ -75,4 +76,8 @@ fn a_full_upstream_says_who_waits_and_for_what() {
     gate.wait();
     assert_eq!(second.read().status, 200);
     eventually("nobody waits", || shop(&gateway)["waiting"] == 0);
+    eventually("what is open is at rest", || {
+        let told = shop(&gateway);
+        (&told["connections"][0], &told["connections_used"]) == (&json!(1), &json!(0))
+    });
 }

@@ -488,9 +488,9 @@ fn upstreams() -> Value {
     };
     let upstream = |breaker: &str, servers: &[Value]| {
         json!({
-            "breaker": breaker, "panic": false, "connections": [230, 256], "waiting": 4,
-            "in_flight": [3, 512], "p99_s": 0.038, "can_change": true, "names": [],
-            "servers": servers,
+            "breaker": breaker, "panic": false, "connections": [256, 256], "waiting": 4,
+            "connections_used": 96, "in_flight": [480, 512], "p99_s": 0.038,
+            "can_change": true, "names": [], "servers": servers,
         })
     };
     let taking = server("http://10.0.0.1:3000", "in", &[]);

@@ -2,6 +2,7 @@
 //! an operator does about it.
 
 use super::look::clean;
+use super::stage::Stage;
 use crate::support::{
     Browser, Client, ENTER, ESCAPE, Gateway, Redis, TcpProxy, Upstream, eventually, operate,
     response,
@@ -83,6 +84,16 @@ fn a_server_that_fails_is_seen_at_once_and_taken_out() {
     browser.press(ESCAPE);
     assert_eq!(state(), "in");
     a_canary_is_stopped(&browser, &proxy);
+}
+
+#[test]
+fn connections_at_rest_fill_nothing_and_requests_do() {
+    let (stage, browser) = (Stage::new(), Browser::start());
+    browser.open(&stage.url("/upstreams"));
+    let row = "section[aria-label=Upstreams] tbody tr";
+    browser.shows(row, "96 of 256");
+    browser.shows(&format!("{row} [data-level=poor]"), "✖ 480 of 512");
+    assert_eq!(browser.count(&format!("{row} .meter[data-level]")), 0, "all are open");
 }
 
 /// A canary is steered by the fleet's record, which is in Redis.

@@ -12,6 +12,7 @@ export const key = "u";
 
 const LOOK_S = 5;
 const STATES = { in: "● in", probing: "▲ probing", out: "✖ out" };
+const MARKS = { poor: "✖ ", watch: "▲ " };
 const LEVELS = { probing: "watch", out: "poor" };
 // The bounds of findings: from there on something is nearly full, or failing.
 const FULL = [0.7, 0.9];
@@ -71,9 +72,14 @@ function action(context, done) {
   };
 }
 
+const part = ([used, most]) => used / Math.max(1, most);
+
+/** Connections in use: those at rest are places for whoever comes. */
+const used = (row) => [row.connections_used, row.connections[1]];
+
 function bar(row, old) {
   const drawn = old?.meter ?? meter("", count);
-  drawn.draw(...row.connections);
+  drawn.draw(...used(row));
   drawn.node.meter = drawn;
   return drawn.node;
 }
@@ -102,7 +108,7 @@ function servers(context, done) {
       { name: "rps", head: "req/s", numeric: true, size: "live", text: (row) => rate(row.rps),
         value: (row) => row.rps },
       { name: "failing", head: "failing", numeric: true, size: "live", level: failing,
-        text: (row) => `${{ poor: "✖ ", watch: "▲ " }[failing(row)] ?? ""}${percent(row.failing)}`,
+        text: (row) => `${MARKS[failing(row)] ?? ""}${percent(row.failing)}`,
         value: (row) => row.failing },
       { name: "errors", head: "failed so far", text: errors, value: (row) => sum(row.errors),
         size: "short", wide: true },
@@ -122,12 +128,14 @@ function servers(context, done) {
 /** The upstream itself: its breaker, and how full it is. */
 function upstreams() {
   const breaker = { open: "poor", half_open: "watch" };
+  const busy = (row) => level(part(row.in_flight), FULL);
   const words = (row) => (row.panic ? "▲ panic: all are used" : row.breaker === null ? "none"
-    : `${{ poor: "✖ ", watch: "▲ " }[breaker[row.breaker]] ?? "● "}`
+    : `${MARKS[breaker[row.breaker]] ?? "● "}`
       + row.breaker.replace("_", " "));
   return table({
     caption: "Upstreams", empty: "There is no upstream.", key: (row) => row.upstream,
-    note: "p99 is of the last ten seconds, until the head of the response.",
+    note: "Connections in use and requests in progress, of how many. p99 is of the last ten "
+      + "seconds, until the head of the response.",
     sort: { name: "connections", falls: true },
     columns: [
       { name: "upstream", head: "upstream", text: (row) => row.upstream, size: "name" },
@@ -136,10 +144,11 @@ function upstreams() {
         level: (row) => (row.taking === 0 ? "poor" : row.taking < row.all ? "watch" : null) },
       { name: "breaker", head: "breaker", text: words,
         level: (row) => (row.panic ? "watch" : breaker[row.breaker]) },
-      { name: "connections", head: "connections", numeric: true, node: bar, size: "bar",
-        text: (row) => `${row.connections[0]} of ${row.connections[1]}`,
-        value: (row) => row.connections[0] / Math.max(1, row.connections[1]),
-        level: (row) => level(row.connections[0] / Math.max(1, row.connections[1]), FULL) },
+      { name: "connections", head: "in use", numeric: true, node: bar, size: "bar",
+        text: (row) => used(row).join(" of "), value: (row) => part(used(row)) },
+      { name: "in_flight", head: "requests", numeric: true, size: "live", level: busy,
+        text: (row) => (MARKS[busy(row)] ?? "") + row.in_flight.map(count).join(" of "),
+        value: (row) => part(row.in_flight) },
       { name: "waiting", head: "waiting", numeric: true, size: "live",
         text: (row) => (row.waiting > 0 ? `▲ ${count(row.waiting)}` : count(row.waiting)),
         value: (row) => row.waiting, level: (row) => (row.waiting > 0 ? "watch" : null) },
