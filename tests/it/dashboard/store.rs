@@ -44,6 +44,14 @@ fn redis_is_seen_as_it_is_and_as_it_is_away() {
     browser.shows("[aria-label='Slow log'] tbody", "INFO");
     browser.shows("[aria-label='What to do']", "maxmemory-policy");
     browser.shows("figure.chart", "store.timeout50 ms");
+    browser.click("main button", "Run doctor");
+    let doctor = "section[aria-label=Doctor] tbody";
+    // What is worst stands first, with what to do.
+    browser.shows(&format!("{doctor} tr"), "policy");
+    browser.shows(&format!("{doctor} tr"), "✖ poor");
+    browser.shows(&format!("{doctor} tr"), "noeviction");
+    browser.shows(doctor, "● good");
+    browser.shows("[aria-label='Run doctor']", "Looked at by the gateway");
     operator(&["-slowlog|get"]);
     browser.shows("[aria-label='What to do']", "Not permitted: slowlog|get.");
     browser.shows("[aria-label='What to do']", "ACL SETUSER operator +slowlog|get");

@@ -1,7 +1,7 @@
 // Redis: does it answer in time, how full is it, who may ask it what, and what takes long there.
 
 import { meter, timeline } from "../chart.js";
-import { fill, h, say, state } from "../dom.js";
+import { fill, h, say, set, state } from "../dom.js";
 import { bytes, clock, count, moment, NONE, seconds } from "../format.js";
 import { table } from "../table.js";
 
@@ -120,6 +120,50 @@ function slowLog() {
   });
 }
 
+/** All that can be looked at, when somebody asks: the worst first. */
+function doctor({ api, signal }) {
+  const order = ["good", "unknown", "watch", "poor", "unusable", "unreachable"];
+  const level = (row) => (row.level === "good" || row.level === "unknown" ? null
+    : row.level === "watch" ? "watch" : "poor");
+  const plain = { good: "● ", unknown: "○ " };
+  const said = h("p", { class: "outcome", role: "status" });
+  const shown = table({
+    caption: "Doctor", empty: "Nothing was looked at.", key: (row) => `${row.table} ${row.check}`,
+    note: "As portcullis doctor prints it.", sort: { name: "level", falls: true },
+    columns: [
+      { name: "check", head: "check", text: (row) => row.check },
+      { name: "table", head: "of", text: (row) => row.table, wide: true },
+      { name: "level", head: "level", level, value: (row) => order.indexOf(row.level),
+        text: (row) => (MARKS[level(row)] ?? plain[row.level]) + row.level },
+      { name: "value", head: "value", text: (row) => row.value, size: "name" },
+      { name: "bound", head: "bound", text: (row) => row.bound, size: "name" },
+      { name: "do", head: "do", text: (row) => row.do, size: "name" },
+      { name: "servers", head: "servers", text: (row) => row.servers.join(", "), size: "short",
+        wide: true },
+    ],
+  });
+  shown.node.hidden = true;
+  async function look() {
+    set(button, "disabled", true);
+    say(said, "Looking…");
+    try {
+      const { by, checks } = await api.post("/v1/doctor", {});
+      if (signal.aborted) return;
+      say(said, `Looked at by ${by}, at ${new Date().toLocaleTimeString("en-GB")}.`);
+      shown.node.hidden = false;
+      shown.set(checks);
+    } catch (error) {
+      say(said, `✖ ${error.message}`);
+    }
+    set(button, "disabled", false);
+  }
+  const button = h("button", { type: "button", on: { click: look } }, "Run doctor");
+  const node = h("section", { class: "block", "aria-label": "Run doctor" },
+    h("div", { class: "block-head" }, h("h2", {}, "Is it right for the gateway?"),
+      h("span", { class: "quiet grow" }, "Asks Redis some hundreds of times."), button), said);
+  return { nodes: [node, shown.node], filter: shown.filter };
+}
+
 /** What is wrong, and what is missing: each with what to do. */
 function advice() {
   const list = h("ul", {});
@@ -155,6 +199,7 @@ function missing(name, look) {
 export function render(context) {
   const { api, signal } = context;
   const [rungs, said, slow, todo] = [servers(), looks(), slowLog(), advice()];
+  const checked = context.canOperate && doctor(context);
   const kind = h("p", {});
   let tested = [];
   let lacking = [];
@@ -184,6 +229,8 @@ export function render(context) {
     advise();
   });
   const node = h("div", { class: "page" }, todo.node, h("section", { class: "block" }, kind),
-    latency(context), rungs.node, said.node, slow.node);
-  return { node, onView: ({ q }) => [rungs, said, slow].forEach((it) => it.filter(q)) };
+    latency(context), rungs.node, said.node, slow.node, checked && checked.nodes);
+  return { node, onView({ q }) {
+    [rungs, said, slow, checked].forEach((it) => it && it.filter(q));
+  } };
 }
