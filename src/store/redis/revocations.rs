@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::keys::Keys;
 use crate::store::revoked::{RevocationList, Revoked};
 
-/// Longest time that the stream is read for one list: who waits for it is a person.
+/// Longest time that one list takes, the wait for its turn included: who waits for it is a person.
 const READING_MAX: Duration = Duration::from_secs(5);
 /// How long it is kept after the last look.
 const KEPT: Duration = Duration::from_secs(60);
@@ -42,14 +42,23 @@ impl Reading {
         topology: &Topology,
         lifetime: Duration,
     ) -> Result<RevocationList, StoreError> {
+        // Who waits for another one to read waits as long with it, and no longer.
+        let read = timeout(READING_MAX, self.in_turn(topology, lifetime)).await;
+        read.unwrap_or(Err(StoreError::Timeout))
+    }
+
+    async fn in_turn(
+        &self,
+        topology: &Topology,
+        lifetime: Duration,
+    ) -> Result<RevocationList, StoreError> {
         let mut held = self.0.lock().await;
         if held.is_none() {
             tokio::spawn(forget(Arc::downgrade(&self.0)));
         }
         let read = held.get_or_insert_with(|| Read::new(topology));
         read.looked = Instant::now();
-        let done = timeout(READING_MAX, read.go_on(topology, lifetime)).await;
-        done.unwrap_or(Err(StoreError::Timeout))
+        read.go_on(topology, lifetime).await
     }
 }
 
@@ -128,4 +137,24 @@ async fn forget(reading: Weak<Mutex<Option<Read>>>) {
 fn away(error: &ConnectError) -> StoreError {
     tracing::debug!(%error, "the stream of revocations cannot be read");
     StoreError::Unavailable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, StoreUrl};
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_who_reads() {
+        // Nobody listens there.
+        let url = StoreUrl::Redis { host: "127.0.0.1".to_owned(), port: 1, db: 0 };
+        let topology = Topology::open(&config::Store { url, ..config::Store::default() });
+        let reading = Reading::default();
+        let reader = reading.0.lock().await;
+        let began = Instant::now();
+        let answer = reading.list(&topology, Duration::from_secs(60)).await;
+        assert!(matches!(answer, Err(StoreError::Timeout)), "{answer:?}");
+        assert_eq!(began.elapsed(), READING_MAX);
+        assert!(reader.is_none(), "nothing was read meanwhile");
+    }
 }
